@@ -1,0 +1,24 @@
+//! Certificates of the mesh: a cluster's authority, what it issues, and the credentials made of them.
+//!
+//! Who signs what (`docs/adr/0003-each-cluster-its-own-authority.md`): every cluster has an authority of its own, and its
+//! etcd trusts no other. To read another cluster's etcd, a cluster makes a key and a request ([`request`]), the other
+//! signs it ([`Authority::sign`]), and only the certificate travels. Private keys never leave their cluster.
+//!
+//! All keys are ECDSA P-256 unless they came from elsewhere; all cryptography is ring's.
+
+mod authority;
+mod credentials;
+mod details;
+mod issue;
+mod request;
+
+pub use authority::{Authority, AuthorityError};
+pub use credentials::{CredentialFiles, Credentials, CredentialsError, Receiver, Store};
+pub use details::{Details, DetailsError, details};
+pub use issue::{Issued, Profile, admin_user, local_user, server_name, server_names};
+pub use request::{Request, RequestError, request};
+
+/// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.
+pub fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,178 @@
+//! An authority issues, another cluster's request is signed, and only sound credentials are published.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use mesh_certs::{
+    Authority, AuthorityError, CredentialFiles, Issued, Profile, Store, details, request,
+    server_names,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn authority(cluster: &str) -> Authority {
+    Authority::create(cluster, SystemTime::now(), Authority::LIFETIME)
+        .unwrap()
+        .0
+}
+
+fn client(user: &str) -> Profile {
+    Profile::Client { user: user.into() }
+}
+
+fn files(folder: &Path) -> CredentialFiles {
+    CredentialFiles {
+        authority: folder.join("ca.crt"),
+        certificate: folder.join("tls.crt"),
+        key: folder.join("tls.key"),
+    }
+}
+
+fn write(folder: &Path, authority: &str, issued: &Issued) {
+    let files = files(folder);
+    fs::write(files.authority, authority).unwrap();
+    fs::write(files.certificate, &issued.certificate).unwrap();
+    fs::write(files.key, &issued.key).unwrap();
+}
+
+#[test]
+fn server_certificate_says_its_names() {
+    let address: IpAddr = "172.31.1.1".parse().unwrap();
+    let profile = Profile::Server {
+        names: server_names("clustermesh"),
+        addresses: vec![address],
+    };
+    let now = SystemTime::now();
+    let issued = authority("a").issue(&profile, now, DAY).unwrap();
+    let about = &details(&issued.certificate).unwrap()[0];
+    assert_eq!(about.common_name, "clustermesh-apiserver.clustermesh.svc");
+    assert_eq!(about.issuer, "CN=clustermesh authority of a");
+    assert!(about.names.contains(&"*.mesh.cilium.io".to_owned()));
+    assert!(about.names.contains(&"172.31.1.1".to_owned()));
+    assert_eq!(
+        (about.is_authority, about.usages.as_slice()),
+        (false, ["server"].as_slice())
+    );
+    assert!(about.not_before < now && about.not_after > now + DAY - Duration::from_secs(2));
+}
+
+#[test]
+fn authority_survives_its_files() {
+    let now = SystemTime::now();
+    let (_, files) = Authority::create("a", now, DAY).unwrap();
+    let again = Authority::load(&files.certificate, &files.key, now).unwrap();
+    let issued = again.issue(&client("admin-a"), now, DAY).unwrap();
+
+    let later = now + 2 * DAY;
+    assert!(matches!(
+        Authority::load(&files.certificate, &files.key, later),
+        Err(AuthorityError::Expired { .. })
+    ));
+    let (_, other) = Authority::create("b", now, DAY).unwrap();
+    assert!(matches!(
+        Authority::load(&files.certificate, &other.key, now),
+        Err(AuthorityError::OtherKey { .. })
+    ));
+    assert!(matches!(
+        Authority::load(&issued.certificate, &issued.key, now),
+        Err(AuthorityError::NotAnAuthority { .. })
+    ));
+    assert!(Authority::load("", &files.key, now).is_err());
+}
+
+#[test]
+fn a_request_gets_what_we_say_and_not_what_it_asks() {
+    let b = authority("b");
+    let asked = request("remote-a").unwrap();
+    let certificate = b
+        .sign(&asked.certificate, "remote-a", SystemTime::now(), DAY)
+        .unwrap();
+    let about = &details(&certificate).unwrap()[0];
+    assert_eq!(
+        (about.common_name.as_str(), about.usages.as_slice()),
+        ("remote-a", ["client"].as_slice())
+    );
+    assert!(!about.is_authority);
+
+    let root = request("root").unwrap();
+    let error = b
+        .sign(&root.certificate, "remote-a", SystemTime::now(), DAY)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the request is for \"root\", but \"remote-a\" asked for it"
+    );
+
+    // The requested key is in the signature's input: another's request cannot be bent.
+    let mut bent = asked.certificate;
+    let middle = bent.len() / 2;
+    let replacement = if bent.as_bytes()[middle] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
+    bent.replace_range(middle..=middle, replacement);
+    assert!(b.sign(&bent, "remote-a", SystemTime::now(), DAY).is_err());
+}
+
+#[tokio::test]
+async fn only_sound_credentials_are_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let b = authority("b");
+    let first = b.issue(&client("remote-a"), now, DAY).unwrap();
+    write(folder.path(), b.certificate(), &first);
+    let (store, mut receiver) = Store::open(files(folder.path()), now).unwrap();
+    assert_eq!(receiver.current().subject(), "CN=remote-a");
+    assert!(!store.reload(now).unwrap());
+
+    let second = b.issue(&client("remote-a"), now, 2 * DAY).unwrap();
+    let expired = b.issue(&client("remote-a"), now - 3 * DAY, DAY).unwrap();
+    let of_second = |key: &str| Issued {
+        certificate: second.certificate.clone(),
+        key: key.into(),
+    };
+    for (authority, issued, says) in [
+        (
+            b.certificate(),
+            of_second(&first.key),
+            "tls.key: the key does not belong to the certificate \"CN=remote-a\"",
+        ),
+        (
+            b.certificate(),
+            of_second("x"),
+            "tls.key: no private key in it",
+        ),
+        (
+            b.certificate(),
+            expired,
+            "tls.crt: the certificate \"CN=remote-a\" is valid from",
+        ),
+        ("", second.clone(), "ca.crt: no certificate in it"),
+        (
+            "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
+            second.clone(),
+            "ca.crt: not an X.509",
+        ),
+    ] {
+        write(folder.path(), authority, &issued);
+        let error = store.reload(now).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(receiver.current().not_after() < now + 2 * DAY - Duration::from_secs(60));
+    }
+
+    write(folder.path(), b.certificate(), &second);
+    assert!(store.reload(now).unwrap());
+    receiver.changed().await;
+    assert!(receiver.current().not_after() > now + DAY);
+}

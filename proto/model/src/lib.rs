@@ -1,0 +1,24 @@
+//! The vocabulary of the mesh: clusters, identities, nodes, addresses, services.
+//!
+//! Two families of types live here. **Objects** ([`object`]) are what a cluster has: the Kubernetes kinds the exporter
+//! reads, cut down to the fields the mesh uses. **Records** are what clusters tell each other: one per etcd key.
+//!
+//! Architecture invariant: no IO, no serde, no async. Bytes become these types in `mesh-wire` (records) and
+//! `mesh-source` (objects), and nowhere else.
+
+pub mod cluster;
+pub mod endpoint;
+pub mod identity;
+pub mod node;
+pub mod object;
+pub mod record;
+pub mod service;
+
+pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
+pub use endpoint::{EndpointAddress, NamedPort};
+pub use identity::{Identity, Label, Labels};
+pub use node::{AddressKind, Node, NodeAddress};
+pub use record::{Record, RecordKey};
+pub use service::{
+    EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName, SliceEndpoint,
+};

@@ -1,0 +1,219 @@
+//! What a cluster has: the Kubernetes kinds the exporter reads, cut down to the fields the mesh uses.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::{
+    endpoint::NamedPort,
+    node::NodeAddress,
+    service::{EndpointSlice, Protocol},
+};
+
+/// The kinds a source delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Node`.
+    Node,
+    /// `v1 Pod`.
+    Pod,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+}
+
+/// What names an object in its cluster. Namespace is empty for the cluster-scoped kinds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace, or empty.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A node.
+    Node(Node),
+    /// A pod.
+    Pod(Pod),
+    /// A service.
+    Service(Service),
+    /// An endpoint slice. Its `cluster` fields are empty: the exporter fills them.
+    EndpointSlice(EndpointSlice),
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels; they are part of its pods' identities.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its addresses.
+    pub addresses: Vec<NodeAddress>,
+    /// Its pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Changes with each boot, or empty.
+    pub boot_id: String,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its service account.
+    pub service_account: String,
+    /// The node it is scheduled to, or empty.
+    pub node: String,
+    /// It shares its node's addresses and has no identity of its own.
+    pub host_network: bool,
+    /// Its addresses, empty until it has been started.
+    pub ips: Vec<IpAddr>,
+    /// Its condition `Ready` is `True`.
+    pub ready: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// It ran to its end (phase `Succeeded` or `Failed`) and owns its addresses no more.
+    pub finished: bool,
+    /// Its host name, if it is a stable one.
+    pub hostname: Option<String>,
+    /// The service its host name belongs to, if any.
+    pub subdomain: Option<String>,
+    /// Its containers' named ports.
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its selector; empty: its slices are somebody else's business.
+    pub selector: BTreeMap<String, String>,
+    /// Its cluster IPs, at most one a family; empty when headless.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// `type: ExternalName`: a DNS alias without endpoints.
+    pub external_name: bool,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Pods count as ready whether they are or not.
+    pub publish_not_ready_addresses: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, possibly empty.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number on the cluster IP.
+    pub port: u16,
+    /// Where it leads in the pod.
+    pub target: TargetPort,
+}
+
+/// A service port's end in the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// The same number in each pod.
+    Number(u16),
+    /// The container port of that name.
+    Name(String),
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+    ];
+
+    /// The kind's name in Kubernetes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl ObjectKey ===
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// What names the object.
+    pub fn key(&self) -> ObjectKey {
+        let (kind, namespace, name) = match self {
+            Self::Namespace(o) => (Kind::Namespace, "", &o.name),
+            Self::Node(o) => (Kind::Node, "", &o.name),
+            Self::Pod(o) => (Kind::Pod, o.namespace.as_str(), &o.name),
+            Self::Service(o) => (Kind::Service, o.namespace.as_str(), &o.name),
+            Self::EndpointSlice(o) => (Kind::EndpointSlice, o.namespace.as_str(), &o.name),
+        };
+        ObjectKey {
+            kind,
+            namespace: namespace.into(),
+            name: name.clone(),
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! etcd keys: what each means, and how it is built.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use mesh_model::{ClusterName, Identity, RecordKey, ServiceName};
+
+/// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// `cilium/state`: identities and addresses are not scoped by cluster.
+    State,
+    /// `cilium/cache`: everything is.
+    Cache,
+}
+
+/// A kind of data, which is a tree of keys with a canary of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Prefix {
+    /// Nodes.
+    Nodes,
+    /// Identities.
+    Identities,
+    /// Addresses.
+    Ip,
+    /// Services v1.
+    Services,
+    /// Service exports (MCS-API).
+    ServiceExports,
+    /// Endpoint slices (services v2).
+    EndpointSlices,
+}
+
+/// What a key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `cilium/cluster-config/<cluster>`.
+    ClusterConfig(ClusterName),
+    /// `cilium/synced/<cluster>/<prefix>`; `None` for a prefix this version does not know.
+    Canary(ClusterName, Option<(Layout, Prefix)>),
+    /// `cilium/.heartbeat`.
+    Heartbeat,
+    /// `cilium/.heartbeat.position`.
+    Position,
+    /// A record.
+    Record {
+        /// The tree it is in.
+        layout: Layout,
+        /// The cluster the key names; identities and addresses name none in [`Layout::State`].
+        cluster: Option<ClusterName>,
+        /// What it is about.
+        record: RecordKey,
+    },
+    /// Nothing of ours: locks, service exports, what later versions add.
+    Other,
+}
+
+/// Why a key under a tree of ours means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("key {key:?}: {reason}")]
+pub struct InvalidKey {
+    /// The key, with what is not UTF-8 replaced.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// The heartbeat's key.
+pub const HEARTBEAT: &str = "cilium/.heartbeat";
+/// The key of a replica's source position.
+pub const POSITION: &str = "cilium/.heartbeat.position";
+/// The parent of all cluster configs.
+pub const CLUSTER_CONFIGS: &str = "cilium/cluster-config/";
+/// The parent of all canaries.
+pub const CANARIES: &str = "cilium/synced/";
+/// The parent of what only the cluster's own nodes may read.
+pub const LOCAL: &str = "clustermesh/local/v1/";
+/// The segment that stands where a cluster's name would in an address key of [`Layout::State`].
+const ADDRESS_SPACE: &str = "default";
+/// As long as Kubernetes lets a name be.
+const MAX_NAME: usize = 253;
+
+// === impl Layout ===
+
+impl Layout {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::State, Self::Cache];
+
+    fn root(self) -> &'static str {
+        match self {
+            Self::State => "cilium/state/",
+            Self::Cache => "cilium/cache/",
+        }
+    }
+}
+
+// === impl Prefix ===
+
+impl Prefix {
+    /// All kinds, in the order of their keys.
+    pub const ALL: [Self; 6] = [
+        Self::EndpointSlices,
+        Self::Identities,
+        Self::Ip,
+        Self::Nodes,
+        Self::ServiceExports,
+        Self::Services,
+    ];
+
+    /// The kind as a word: `nodes`, `ip`, …
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Identities => "identities",
+            Self::Ip => "ip",
+            Self::Services => "services",
+            Self::ServiceExports => "serviceexports",
+            Self::EndpointSlices => "endpointslices",
+        }
+    }
+
+    /// The tree's name, which its canary carries: `cilium/state/nodes/v1`.
+    pub fn path(self, layout: Layout) -> String {
+        format!("{}{}/v1", layout.root(), self.as_str())
+    }
+
+    /// What all keys of one cluster's data begin with, ending in a slash so that `c1` never covers `c10`.
+    pub fn of_cluster(self, layout: Layout, cluster: &ClusterName) -> String {
+        let path = self.path(layout);
+        match (layout, self) {
+            (Layout::State, Self::Identities) => format!("{path}/id/"),
+            (Layout::State, Self::Ip) => format!("{path}/{ADDRESS_SPACE}/"),
+            (Layout::Cache, Self::Identities) => format!("{path}/{cluster}/id/"),
+            _ => format!("{path}/{cluster}/"),
+        }
+    }
+
+    /// The kind that a record's key belongs to.
+    pub fn of(record: &RecordKey) -> Self {
+        match record {
+            RecordKey::Node(_) => Self::Nodes,
+            RecordKey::Identity(_) => Self::Identities,
+            RecordKey::Address(_) => Self::Ip,
+            RecordKey::Service(_) => Self::Services,
+            RecordKey::EndpointSlice(_) => Self::EndpointSlices,
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|prefix| prefix.as_str() == word)
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// Reads a key. Keys of no tree of ours are [`Key::Other`]; keys in one that mean nothing are errors.
+    pub fn parse(key: &[u8]) -> Result<Self, InvalidKey> {
+        let Ok(text) = std::str::from_utf8(key) else {
+            return Err(InvalidKey {
+                key: String::from_utf8_lossy(key).into_owned(),
+                reason: "not UTF-8",
+            });
+        };
+        parse(text).map_err(|reason| InvalidKey {
+            key: text.into(),
+            reason,
+        })
+    }
+
+    /// The key of a record of `cluster`.
+    pub fn of_record(layout: Layout, cluster: &ClusterName, record: RecordKey) -> Self {
+        let scoped = layout == Layout::Cache
+            || !matches!(record, RecordKey::Identity(_) | RecordKey::Address(_));
+        Self::Record {
+            layout,
+            cluster: scoped.then(|| cluster.clone()),
+            record,
+        }
+    }
+
+    /// The key of the canary of a prefix of `cluster`.
+    pub fn canary(cluster: &ClusterName, layout: Layout, prefix: Prefix) -> Self {
+        Self::Canary(cluster.clone(), Some((layout, prefix)))
+    }
+}
+
+impl fmt::Display for Key {
+    /// The key as etcd has it. What names no key of ours ([`Key::Other`], unknown canaries) is not written back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterConfig(cluster) => write!(f, "{CLUSTER_CONFIGS}{cluster}"),
+            Self::Canary(cluster, Some((layout, prefix))) => {
+                write!(f, "{CANARIES}{cluster}/{}", prefix.path(*layout))
+            }
+            Self::Canary(cluster, None) => write!(f, "{CANARIES}{cluster}/?"),
+            Self::Heartbeat => f.write_str(HEARTBEAT),
+            Self::Position => f.write_str(POSITION),
+            Self::Other => f.write_str("?"),
+            Self::Record {
+                layout,
+                cluster,
+                record,
+            } => {
+                write!(f, "{}/", Prefix::of(record).path(*layout))?;
+                let in_address_space = matches!(record, RecordKey::Address(_));
+                match cluster {
+                    Some(cluster) => write!(f, "{cluster}/")?,
+                    None if in_address_space => write!(f, "{ADDRESS_SPACE}/")?,
+                    None => {}
+                }
+                match record {
+                    RecordKey::Node(name) => f.write_str(name),
+                    RecordKey::Identity(identity) => write!(f, "id/{identity}"),
+                    RecordKey::Address(net) if net.prefix_len() == net.max_prefix_len() => {
+                        write!(f, "{}", net.addr())
+                    }
+                    RecordKey::Address(net) => write!(f, "{net}"),
+                    RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
+                        write!(f, "{name}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn parse(key: &str) -> Result<Key, &'static str> {
+    match key {
+        HEARTBEAT => return Ok(Key::Heartbeat),
+        POSITION => return Ok(Key::Position),
+        _ => {}
+    }
+    if let Some(cluster) = key.strip_prefix(CLUSTER_CONFIGS) {
+        return Ok(Key::ClusterConfig(cluster_name(cluster)?));
+    }
+    if let Some(rest) = key.strip_prefix(CANARIES) {
+        let (cluster, prefix) = rest.split_once('/').ok_or("no prefix")?;
+        return Ok(Key::Canary(cluster_name(cluster)?, canary_prefix(prefix)));
+    }
+    for layout in Layout::ALL {
+        if let Some(rest) = key.strip_prefix(layout.root()) {
+            return parse_record(layout, rest);
+        }
+    }
+    Ok(Key::Other)
+}
+
+fn canary_prefix(path: &str) -> Option<(Layout, Prefix)> {
+    let named = |(layout, prefix): &(Layout, Prefix)| prefix.path(*layout) == path;
+    Layout::ALL
+        .into_iter()
+        .flat_map(|l| Prefix::ALL.map(|p| (l, p)))
+        .find(named)
+}
+
+fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
+    let Some((word, rest)) = rest.split_once("/v1/") else {
+        return Ok(Key::Other);
+    };
+    let Some(prefix) = Prefix::from_word(word) else {
+        return Ok(Key::Other);
+    };
+    let (cluster, record) = match (prefix, layout) {
+        (Prefix::ServiceExports, _) => return Ok(Key::Other),
+        (Prefix::Nodes, _) => {
+            let (cluster, name) = cluster_and(rest)?;
+            (Some(cluster), RecordKey::Node(object_name(name)?.into()))
+        }
+        (Prefix::Services, _) => {
+            let (cluster, name) = cluster_and(rest)?;
+            (Some(cluster), RecordKey::Service(namespaced(name)?))
+        }
+        (Prefix::EndpointSlices, _) => {
+            let (cluster, name) = cluster_and(rest)?;
+            (Some(cluster), RecordKey::EndpointSlice(namespaced(name)?))
+        }
+        // A cluster with identities in its own etcd keeps `value/` and `locks/` beside `id/`: not for readers.
+        (Prefix::Identities, Layout::State) => match rest.strip_prefix("id/") {
+            Some(number) => (None, RecordKey::Identity(identity(number)?)),
+            None => return Ok(Key::Other),
+        },
+        (Prefix::Identities, Layout::Cache) => {
+            let (cluster, rest) = cluster_and(rest)?;
+            match rest.strip_prefix("id/") {
+                Some(number) => (Some(cluster), RecordKey::Identity(identity(number)?)),
+                None => return Ok(Key::Other),
+            }
+        }
+        (Prefix::Ip, Layout::State) => {
+            let (space, address) = rest.split_once('/').ok_or("too few segments")?;
+            if space != ADDRESS_SPACE {
+                return Err("an address space other than `default`");
+            }
+            (None, RecordKey::Address(net(address)?))
+        }
+        (Prefix::Ip, Layout::Cache) => {
+            let (cluster, address) = cluster_and(rest)?;
+            (Some(cluster), RecordKey::Address(net(address)?))
+        }
+    };
+    Ok(Key::Record {
+        layout,
+        cluster,
+        record,
+    })
+}
+
+fn cluster_and(rest: &str) -> Result<(ClusterName, &str), &'static str> {
+    let (cluster, rest) = rest.split_once('/').ok_or("too few segments")?;
+    Ok((cluster_name(cluster)?, rest))
+}
+
+fn cluster_name(name: &str) -> Result<ClusterName, &'static str> {
+    ClusterName::new(name).map_err(|_| "an invalid cluster name")
+}
+
+fn identity(number: &str) -> Result<Identity, &'static str> {
+    let canonical = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+    number
+        .parse()
+        .ok()
+        .filter(|_| canonical)
+        .map(Identity::new)
+        .ok_or("not a decimal identity")
+}
+
+/// An address or prefix in any spelling; `10.0.0.1` and `10.0.0.1/32` are the same record.
+pub(crate) fn net(text: &str) -> Result<IpNet, &'static str> {
+    let (address, length) = match text.split_once('/') {
+        None => (text, None),
+        Some((address, length)) => (
+            address,
+            Some(
+                length
+                    .parse::<u8>()
+                    .map_err(|_| "a prefix length that is no number")?,
+            ),
+        ),
+    };
+    let address: std::net::IpAddr = address.parse().map_err(|_| "not an IP address")?;
+    let address = address.to_canonical();
+    let full = if address.is_ipv4() { 32 } else { 128 };
+    IpNet::new(address, length.unwrap_or(full))
+        .map(|net| net.trunc())
+        .map_err(|_| "a prefix longer than its address")
+}
+
+fn namespaced(text: &str) -> Result<ServiceName, &'static str> {
+    let (namespace, name) = text.split_once('/').ok_or("too few segments")?;
+    Ok(ServiceName::new(
+        object_name(namespace)?,
+        object_name(name)?,
+    ))
+}
+
+/// A Kubernetes object's name: never empty, a path step, or a place to hide control characters.
+fn object_name(name: &str) -> Result<&str, &'static str> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if name.is_empty() || name.len() > MAX_NAME {
+        Err("an object name that is empty or longer than 253 bytes")
+    } else if !name.bytes().all(allowed) || name.bytes().all(|b| b == b'.') {
+        Err("an object name with characters other than letters, digits, '-', '.' and '_'")
+    } else {
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_both_layouts() {
+        for key in [
+            "cilium/.heartbeat",
+            "cilium/.heartbeat.position",
+            "cilium/cluster-config/alpha",
+            "cilium/synced/alpha/cilium/state/nodes/v1",
+            "cilium/synced/alpha/cilium/cache/endpointslices/v1",
+            "cilium/state/nodes/v1/alpha/alpha-w3",
+            "cilium/state/identities/v1/id/458753",
+            "cilium/state/ip/v1/default/10.70.1.55",
+            "cilium/state/ip/v1/default/fd00:70:2::9b",
+            "cilium/state/ip/v1/default/10.0.0.0/8",
+            "cilium/state/services/v1/alpha/shop/cart",
+            "cilium/state/endpointslices/v1/alpha/shop/cart-x1",
+            "cilium/cache/nodes/v1/alpha/alpha-w3",
+            "cilium/cache/identities/v1/alpha/id/458753",
+            "cilium/cache/ip/v1/alpha/10.70.1.55",
+            "cilium/cache/services/v1/alpha/shop/cart",
+        ] {
+            let parsed = Key::parse(key.as_bytes()).unwrap();
+            assert_ne!(parsed, Key::Other, "{key}");
+            assert_eq!(parsed.to_string(), key);
+        }
+    }
+
+    #[test]
+    fn other_peoples_keys() {
+        for key in [
+            "",
+            "x",
+            "cilium/.initlock/ab/cd",
+            "cilium/.heartbeat2",
+            "cilium/kvstoremesh-lock/1",
+            "cilium/state/identities/v1/value/k8s:app=x;/n1",
+            "cilium/state/noderegister/v1/n1",
+            "cilium/state/serviceexports/v1/alpha/shop/cart",
+            "cilium/state/nodes/v2/alpha/n1",
+        ] {
+            assert_eq!(Key::parse(key.as_bytes()), Ok(Key::Other), "{key}");
+        }
+    }
+
+    #[test]
+    fn hostile_keys() {
+        for key in [
+            "cilium/state/ip/v1/default/<nil>",
+            "cilium/state/ip/v1/other/10.0.0.1",
+            "cilium/state/ip/v1/default/10.0.0.0/33",
+            "cilium/state/ip/v1/default/fe80::1%eth0",
+            "cilium/state/nodes/v1/alpha/..",
+            "cilium/state/nodes/v1/alpha/",
+            "cilium/state/nodes/v1/alpha",
+            "cilium/state/nodes/v1/al/pha/x",
+            "cilium/state/services/v1/alpha/shop/../cart",
+            "cilium/state/services/v1/alpha/shop/car\0t",
+            "cilium/state/services/v1/ALPHA/shop/cart",
+            "cilium/state/identities/v1/id/0458753",
+            "cilium/state/identities/v1/id/4294967296",
+            "cilium/state/identities/v1/id/-1",
+            "cilium/state/identities/v1/id/",
+            "cilium/cluster-config/",
+            "cilium/cluster-config/a/b",
+            "cilium/synced/alpha",
+        ] {
+            assert!(Key::parse(key.as_bytes()).is_err(), "{key}");
+        }
+        assert!(Key::parse(b"cilium/state/nodes/v1/alpha/\xff").is_err());
+        let long = format!("cilium/state/nodes/v1/alpha/{}", "x".repeat(254));
+        assert!(Key::parse(long.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! The contract between clusters: etcd keys and values, and the files that lead to an etcd (`docs/wire.md`).
+//!
+//! Everything a peer wrote passes through [`decode`]: it either becomes a record that its key, its cluster's name and
+//! its cluster's number all agree with, or a [`Rejected`] that says why not. Nothing here panics on any input: the
+//! bodies in `fuzz/` run the whole crate on mutated data.
+//!
+//! Architecture invariant: bytes in, `mesh-model` types out, and back. No IO.
+
+pub mod canary;
+pub mod cluster_config;
+mod endpoint_slice;
+mod go_json;
+mod identity;
+mod ip;
+pub mod key;
+mod node;
+pub mod peer_file;
+mod record;
+mod service;
+pub mod users_file;
+
+pub use canary::{timestamp, timestamp_value};
+pub use key::{InvalidKey, Key, Layout, Prefix};
+pub use record::{DecodeError, Mismatch, Peer, Rejected, decode, decode_removal, encode};

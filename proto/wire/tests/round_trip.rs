@@ -1,0 +1,297 @@
+//! What is encoded decodes to the same record, whatever a valid record may hold.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use mesh_model::{
+    AddressKind, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
+    EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, NamedPort, Node,
+    NodeAddress, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
+    node::FamilyPair,
+    service::{SlicePort, Zone},
+};
+use mesh_wire::{Key, Layout, Peer, cluster_config, decode, encode};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
+use uuid::Uuid;
+
+fn alpha(layout: Layout) -> Peer {
+    Peer {
+        name: ClusterName::new("alpha").unwrap(),
+        id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
+        limit: ClusterLimit::Max255,
+        layout,
+    }
+}
+
+prop_compose! {
+    fn v4()(bits: u32) -> IpAddr { Ipv4Addr::from(bits).into() }
+}
+
+prop_compose! {
+    /// Without the v4-mapped range: such an address is written, and read, as the v4 one.
+    fn v6()(bits in 1u128 << 96..) -> IpAddr { Ipv6Addr::from(bits).into() }
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![v4(), v6()]
+}
+
+fn net(address: impl Strategy<Value = IpAddr>) -> impl Strategy<Value = IpNet> {
+    (address, 0u8..=128).prop_map(|(ip, length)| {
+        IpNet::new(ip, length.min(if ip.is_ipv4() { 32 } else { 128 }))
+            .unwrap()
+            .trunc()
+    })
+}
+
+/// Any text, escapes and all.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        "[ -~]{0,12}",
+        "\\PC{0,6}",
+        "[<>&\u{2028}\u{2029}\u{0}-\u{1f}]{0,4}"
+    ]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?"
+}
+
+fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(text(), text(), 0..4)
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let protocol = prop_oneof![
+        Just(Protocol::Tcp),
+        Just(Protocol::Udp),
+        Just(Protocol::Sctp)
+    ];
+    (protocol, any::<u16>()).prop_map(|(protocol, number)| Port { protocol, number })
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    (458_752u32..=524_287).prop_map(Identity::new)
+}
+
+fn node() -> impl Strategy<Value = Record> {
+    let kind = prop_oneof![
+        Just(AddressKind::Internal),
+        Just(AddressKind::External),
+        Just(AddressKind::CiliumInternal)
+    ];
+    let addresses = vec(
+        (kind, ip()).prop_map(|(kind, ip)| NodeAddress { kind, ip }),
+        0..4,
+    );
+    let pair = || (option::of(v4()), option::of(v6())).prop_map(|(v4, v6)| FamilyPair { v4, v6 });
+    // On the wire the families are apart: v4 first.
+    let cidrs = (vec(net(v4()), 0..3), vec(net(v6()), 0..3)).prop_map(|(v4, v6)| [v4, v6].concat());
+    (
+        (name(), addresses, cidrs, pair(), pair()),
+        (any::<u8>(), texts(), texts(), text(), text(), text()),
+    )
+        .prop_map(
+            |((name, addresses, pod_cidrs, health_ips, ingress_ips), rest)| {
+                let (encryption_key, labels, annotations, source, wireguard_public_key, boot_id) =
+                    rest;
+                let Peer {
+                    name: cluster,
+                    id: cluster_id,
+                    ..
+                } = alpha(Layout::State);
+                Record::Node(Box::new(Node {
+                    name,
+                    cluster,
+                    cluster_id,
+                    addresses,
+                    pod_cidrs,
+                    health_ips,
+                    ingress_ips,
+                    source,
+                    encryption_key,
+                    labels,
+                    annotations,
+                    wireguard_public_key,
+                    boot_id,
+                }))
+            },
+        )
+}
+
+fn address() -> impl Strategy<Value = Record> {
+    let ports = vec(
+        (text(), port()).prop_map(|(name, port)| NamedPort { name, port }),
+        0..3,
+    );
+    let who = prop_oneof![identity(), (0u32..256).prop_map(Identity::new)];
+    (
+        (net(ip()), option::of(ip()), who, any::<u8>()),
+        (text(), text(), text(), text(), ports),
+    )
+        .prop_map(|((net, host, identity, encryption_key), rest)| {
+            let (metadata, namespace, pod, service_account, named_ports) = rest;
+            Record::Address(Box::new(EndpointAddress {
+                net,
+                host,
+                identity,
+                encryption_key,
+                metadata,
+                namespace,
+                pod,
+                service_account,
+                named_ports,
+            }))
+        })
+}
+
+fn identity_record() -> impl Strategy<Value = Record> {
+    let label = ("[a-zA-Z0-9./-]{1,12}", "[^;]{0,12}").prop_map(|(k, v)| Label::kubernetes(k, v));
+    (identity(), vec(label, 0..6)).prop_map(|(identity, labels)| {
+        let cluster = Label::kubernetes(mesh_model::identity::CLUSTER_LABEL, "alpha");
+        Record::Identity(
+            identity,
+            labels.into_iter().chain([cluster]).collect::<Labels>(),
+        )
+    })
+}
+
+fn service() -> impl Strategy<Value = Record> {
+    let ports = || btree_map(text(), port(), 0..3);
+    let addresses = move || -> BoxedStrategy<BTreeMap<IpAddr, PortMap>> {
+        btree_map(ip(), ports(), 0..4).boxed()
+    };
+    let zone = (text(), vec(text(), 0..3)).prop_map(|(zone, for_zones)| Zone { zone, for_zones });
+    (
+        (
+            name(),
+            name(),
+            addresses(),
+            addresses(),
+            btree_map(ip(), text(), 0..3),
+        ),
+        (
+            btree_map(ip(), zone, 0..3),
+            texts(),
+            texts(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
+    )
+        .prop_map(
+            |((namespace, name, frontends, backends, hostnames), rest)| {
+                let (zones, labels, selector, include_external, shared) = rest;
+                let Peer {
+                    name: cluster,
+                    id: cluster_id,
+                    ..
+                } = alpha(Layout::State);
+                let name = ServiceName::new(&namespace, &name);
+                Record::Service(Box::new(GlobalService {
+                    cluster,
+                    cluster_id,
+                    name,
+                    frontends,
+                    backends,
+                    hostnames,
+                    zones,
+                    labels,
+                    selector,
+                    include_external,
+                    shared,
+                }))
+            },
+        )
+}
+
+fn slice() -> impl Strategy<Value = Record> {
+    let endpoint = (
+        vec(v4(), 0..3),
+        any::<[Option<bool>; 3]>(),
+        option::of(text()),
+        option::of(text()),
+        option::of(text()),
+        vec(text(), 0..2),
+    )
+        .prop_map(
+            |(addresses, [ready, serving, terminating], hostname, node, zone, for_zones)| {
+                SliceEndpoint {
+                    addresses: addresses.iter().map(ToString::to_string).collect(),
+                    ready,
+                    serving,
+                    terminating,
+                    hostname,
+                    node,
+                    zone,
+                    for_zones,
+                }
+            },
+        );
+    let port = (
+        option::of(text()),
+        option::of(text()),
+        any::<Option<i32>>(),
+        option::of(text()),
+    )
+        .prop_map(|(name, protocol, number, app_protocol)| SlicePort {
+            name,
+            protocol,
+            number,
+            app_protocol,
+        });
+    (
+        name(),
+        name(),
+        texts(),
+        texts(),
+        vec(endpoint, 0..5),
+        vec(port, 0..3),
+    )
+        .prop_map(|(namespace, name, labels, annotations, endpoints, ports)| {
+            Record::EndpointSlice(Box::new(EndpointSlice {
+                cluster: "alpha".into(),
+                cluster_id: alpha(Layout::State).id,
+                namespace,
+                name,
+                labels,
+                annotations,
+                address_type: "IPv4".into(),
+                endpoints,
+                ports,
+            }))
+        })
+}
+
+proptest! {
+    #[test]
+    fn records(record in prop_oneof![node(), address(), identity_record(), service(), slice()], cache: bool) {
+        let peer = alpha(if cache { Layout::Cache } else { Layout::State });
+        let key = Key::of_record(peer.layout, &peer.name, record.key()).to_string();
+        let decoded = decode(&peer, key.as_bytes(), &encode(&record)).unwrap();
+        prop_assert_eq!(decoded, Some(record));
+    }
+
+    #[test]
+    fn cluster_configs(id in 0u32..=511, flags: [bool; 2], max in prop_oneof![Just(0u32), Just(255), any::<u32>()], exports: Option<bool>, mode in text(), uuid: Option<u128>) {
+        let config = ClusterConfig {
+            id: ClusterId::from_wire(id).unwrap(),
+            synced_canaries: flags[0],
+            cached: flags[1],
+            max_connected_clusters: max,
+            service_exports_enabled: exports,
+            export_mode: ExportMode::from_word(&mode),
+            uuid: uuid.map(Uuid::from_u128),
+        };
+        prop_assert_eq!(cluster_config::decode(&cluster_config::encode(&config)).unwrap(), config);
+    }
+}
