@@ -75,10 +75,7 @@ impl Authority {
         lifetime: Duration,
     ) -> Result<(Self, Issued), AuthorityError> {
         let subject = format!("clustermesh authority of {cluster}");
-        let sign = |source| AuthorityError::Sign {
-            subject: subject.clone(),
-            source,
-        };
+        let sign = |source| AuthorityError::Sign { subject: subject.clone(), source };
         let key = KeyPair::generate().map_err(sign)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&subject);
@@ -86,33 +83,14 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid(&mut params, now, lifetime);
         let certificate = params.self_signed(&key).map_err(sign)?.pem();
-        let issued = Issued {
-            certificate: certificate.clone(),
-            key: key.serialize_pem(),
-        };
-        Ok((
-            Self {
-                certificate,
-                issuer: Issuer::new(params, key),
-            },
-            issued,
-        ))
+        let issued = Issued { certificate: certificate.clone(), key: key.serialize_pem() };
+        Ok((Self { certificate, issuer: Issuer::new(params, key) }, issued))
     }
 
     /// Takes an authority from its two PEM files' content.
     pub fn load(certificate: &str, key: &str, now: SystemTime) -> Result<Self, AuthorityError> {
-        let about = details(certificate)?
-            .into_iter()
-            .next()
-            .ok_or(DetailsError::Empty)?;
-        let Details {
-            subject,
-            is_authority,
-            public_key,
-            not_before,
-            not_after,
-            ..
-        } = about;
+        let about = details(certificate)?.into_iter().next().ok_or(DetailsError::Empty)?;
+        let Details { subject, is_authority, public_key, not_before, not_after, .. } = about;
         let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
         if !is_authority {
             return Err(AuthorityError::NotAnAuthority { subject });
@@ -122,18 +100,11 @@ impl Authority {
         }
         if now < not_before || now > not_after {
             let [not_before, not_after] = [not_before, not_after].map(crate::details::shown);
-            return Err(AuthorityError::Expired {
-                subject,
-                not_before,
-                not_after,
-            });
+            return Err(AuthorityError::Expired { subject, not_before, not_after });
         }
         let issuer = Issuer::from_ca_cert_pem(certificate, key)
             .map_err(|source| AuthorityError::Sign { subject, source })?;
-        Ok(Self {
-            certificate: certificate.into(),
-            issuer,
-        })
+        Ok(Self { certificate: certificate.into(), issuer })
     }
 
     /// The authority's own certificate, PEM.
@@ -148,17 +119,11 @@ impl Authority {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Issued, AuthorityError> {
-        let sign = |source| AuthorityError::Sign {
-            subject: profile.common_name().into(),
-            source,
-        };
+        let sign = |source| AuthorityError::Sign { subject: profile.common_name().into(), source };
         let key = KeyPair::generate().map_err(sign)?;
         let params = profile.params(now, lifetime).map_err(sign)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(sign)?.pem();
-        Ok(Issued {
-            certificate,
-            key: key.serialize_pem(),
-        })
+        Ok(Issued { certificate, key: key.serialize_pem() })
     }
 
     /// Signs another cluster's request: a client certificate for `user` and nothing else, whatever the request asks.
@@ -172,16 +137,8 @@ impl Authority {
     ) -> Result<String, AuthorityError> {
         let request = Request::parse(request)?;
         request.expect_subject(user)?;
-        let sign = |source| AuthorityError::Sign {
-            subject: user.into(),
-            source,
-        };
-        let params = Profile::Client { user: user.into() }
-            .params(now, lifetime)
-            .map_err(sign)?;
-        Ok(params
-            .signed_by(request.public_key(), &self.issuer)
-            .map_err(sign)?
-            .pem())
+        let sign = |source| AuthorityError::Sign { subject: user.into(), source };
+        let params = Profile::Client { user: user.into() }.params(now, lifetime).map_err(sign)?;
+        Ok(params.signed_by(request.public_key(), &self.issuer).map_err(sign)?.pem())
     }
 }

@@ -119,11 +119,7 @@ impl CredentialFiles {
     /// Reads and checks the files.
     pub fn load(&self, now: SystemTime) -> Result<Credentials, CredentialsError> {
         let read = |path: &Path| fs::read(path).map_err(|e| blame(path, e));
-        let source = [
-            read(&self.authority)?,
-            read(&self.certificate)?,
-            read(&self.key)?,
-        ];
+        let source = [read(&self.authority)?, read(&self.certificate)?, read(&self.key)?];
         self.check(source, now)
     }
 
@@ -135,41 +131,25 @@ impl CredentialFiles {
         let [authority, certificate, key] = &source;
         let roots = roots(authority).map_err(|p| blame(&self.authority, p))?;
         let chain = chain(certificate).map_err(|p| blame(&self.certificate, p))?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| blame(&self.certificate, DetailsError::Empty))?;
+        let leaf = chain.first().ok_or_else(|| blame(&self.certificate, DetailsError::Empty))?;
         let about = details_of(leaf).map_err(|e| blame(&self.certificate, e))?;
         let subject = about.subject;
         let [begins, ends] = [about.not_before, about.not_after];
         if now < begins || now > ends {
             let [not_before, not_after, now] = [begins, ends, now].map(shown);
-            let problem = Problem::NotNow {
-                subject,
-                not_before,
-                not_after,
-                now,
-            };
+            let problem = Problem::NotNow { subject, not_before, not_after, now };
             return Err(blame(&self.certificate, problem));
         }
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|e| blame(&self.key, Problem::Key(e)))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|e| {
-            blame(
-                &self.key,
-                Problem::OtherKey {
-                    subject: subject.clone(),
-                    reason: e.to_string(),
-                },
-            )
+            blame(&self.key, Problem::OtherKey { subject: subject.clone(), reason: e.to_string() })
         })?;
         let tls = |e: rustls::Error| {
             blame(
                 &self.certificate,
-                Problem::Tls {
-                    subject: subject.clone(),
-                    reason: e.to_string(),
-                },
+                Problem::Tls { subject: subject.clone(), reason: e.to_string() },
             )
         };
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -179,12 +159,7 @@ impl CredentialFiles {
             .with_client_auth_cert(chain, key)
             .map_err(tls)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Credentials {
-            tls: Arc::new(config),
-            subject,
-            not_after: ends,
-            source,
-        })
+        Ok(Credentials { tls: Arc::new(config), subject, not_after: ends, source })
     }
 }
 
@@ -209,9 +184,7 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("subject", &self.subject)
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
@@ -225,18 +198,8 @@ impl Store {
     ) -> Result<(Self, Receiver), CredentialsError> {
         let current = Arc::new(ArcSwap::from_pointee(files.load(now)?));
         let (changed, receiver) = watch::channel(0);
-        let receiver = Receiver {
-            current: Arc::clone(&current),
-            changed: receiver,
-        };
-        Ok((
-            Self {
-                files,
-                current,
-                changed,
-            },
-            receiver,
-        ))
+        let receiver = Receiver { current: Arc::clone(&current), changed: receiver };
+        Ok((Self { files, current, changed }, receiver))
     }
 
     /// Reads the files again. Publishes and tells whether they changed; on an error what was published stays.
@@ -273,30 +236,22 @@ impl Receiver {
 }
 
 fn blame(file: &Path, problem: impl Into<Problem>) -> CredentialsError {
-    CredentialsError {
-        file: file.into(),
-        problem: problem.into(),
-    }
+    CredentialsError { file: file.into(), problem: problem.into() }
 }
 
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(DetailsError::Pem)?;
-    if chain.is_empty() {
-        Err(DetailsError::Empty.into())
-    } else {
-        Ok(chain)
-    }
+    if chain.is_empty() { Err(DetailsError::Empty.into()) } else { Ok(chain) }
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(pem)? {
         let subject = details_of(&certificate)?.subject;
-        roots.add(certificate).map_err(|e| Problem::Authority {
-            subject,
-            reason: e.to_string(),
-        })?;
+        roots
+            .add(certificate)
+            .map_err(|e| Problem::Authority { subject, reason: e.to_string() })?;
     }
     Ok(roots)
 }

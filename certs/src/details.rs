@@ -66,27 +66,16 @@ pub(crate) fn details_of(der: &[u8]) -> Result<Details, DetailsError> {
         X509Certificate::from_der(der).map_err(|e| DetailsError::X509(e.to_string()))?;
     let common_name = certificate.subject().iter_common_name().next();
     let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives.map(|san| {
-        san.value
-            .general_names
-            .iter()
-            .filter_map(general_name)
-            .collect()
-    });
+    let names =
+        alternatives.map(|san| san.value.general_names.iter().filter_map(general_name).collect());
     let usage = certificate.extended_key_usage().ok().flatten();
     let usages = usage.map(|usage| {
         let server = usage.value.server_auth.then_some("server");
-        server
-            .into_iter()
-            .chain(usage.value.client_auth.then_some("client"))
-            .collect()
+        server.into_iter().chain(usage.value.client_auth.then_some("client")).collect()
     });
     Ok(Details {
         subject: certificate.subject().to_string(),
-        common_name: common_name
-            .and_then(|cn| cn.as_str().ok())
-            .unwrap_or_default()
-            .into(),
+        common_name: common_name.and_then(|cn| cn.as_str().ok()).unwrap_or_default().into(),
         issuer: certificate.issuer().to_string(),
         serial: certificate.raw_serial_as_string(),
         not_before: system_time(certificate.validity().not_before),
@@ -120,9 +109,5 @@ fn general_name(name: &GeneralName<'_>) -> Option<String> {
 fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 {
-        UNIX_EPOCH - distance
-    } else {
-        UNIX_EPOCH + distance
-    }
+    if seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }

@@ -91,13 +91,9 @@ impl Profile {
             Self::Server { names, addresses } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
                 for name in names {
-                    params
-                        .subject_alt_names
-                        .push(SanType::DnsName(name.as_str().try_into()?));
+                    params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
                 }
-                params
-                    .subject_alt_names
-                    .extend(addresses.iter().copied().map(SanType::IpAddress));
+                params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
             }
             Self::Client { .. } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -43,21 +43,12 @@ const MAX_BYTES: usize = 64 * 1024;
 
 /// Makes a key and the request for a certificate of `user` ([`Issued::certificate`] holds the request).
 pub fn request(user: &str) -> Result<Issued, RequestError> {
-    let make = |source| RequestError::Make {
-        subject: user.into(),
-        source,
-    };
+    let make = |source| RequestError::Make { subject: user.into(), source };
     let key = KeyPair::generate().map_err(make)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = name(user);
-    let request = params
-        .serialize_request(&key)
-        .and_then(|request| request.pem())
-        .map_err(make)?;
-    Ok(Issued {
-        certificate: request,
-        key: key.serialize_pem(),
-    })
+    let request = params.serialize_request(&key).and_then(|request| request.pem()).map_err(make)?;
+    Ok(Issued { certificate: request, key: key.serialize_pem() })
 }
 
 impl Request {
@@ -73,12 +64,7 @@ impl Request {
 
     /// The common name it asks for, empty if none.
     pub fn subject(&self) -> &str {
-        match self
-            .params
-            .params
-            .distinguished_name
-            .get(&DnType::CommonName)
-        {
+        match self.params.params.distinguished_name.get(&DnType::CommonName) {
             Some(DnValue::Utf8String(text)) => text,
             Some(DnValue::PrintableString(text)) => text.as_str(),
             Some(DnValue::Ia5String(text)) => text.as_str(),
@@ -93,10 +79,7 @@ impl Request {
         if found == user {
             return Ok(());
         }
-        Err(RequestError::OtherSubject {
-            found: found.into(),
-            expected: user.into(),
-        })
+        Err(RequestError::OtherSubject { found: found.into(), expected: user.into() })
     }
 
     pub(crate) fn public_key(&self) -> &PublicKey {

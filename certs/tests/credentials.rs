@@ -1,10 +1,6 @@
 //! An authority issues, another cluster's request is signed, and only sound credentials are published.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::{
     fs,
@@ -21,9 +17,7 @@ use mesh_certs::{
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn authority(cluster: &str) -> Authority {
-    Authority::create(cluster, SystemTime::now(), Authority::LIFETIME)
-        .unwrap()
-        .0
+    Authority::create(cluster, SystemTime::now(), Authority::LIFETIME).unwrap().0
 }
 
 fn client(user: &str) -> Profile {
@@ -48,10 +42,7 @@ fn write(folder: &Path, authority: &str, issued: &Issued) {
 #[test]
 fn server_certificate_says_its_names() {
     let address: IpAddr = "172.31.1.1".parse().unwrap();
-    let profile = Profile::Server {
-        names: server_names("clustermesh"),
-        addresses: vec![address],
-    };
+    let profile = Profile::Server { names: server_names("clustermesh"), addresses: vec![address] };
     let now = SystemTime::now();
     let issued = authority("a").issue(&profile, now, DAY).unwrap();
     let about = &details(&issued.certificate).unwrap()[0];
@@ -59,10 +50,7 @@ fn server_certificate_says_its_names() {
     assert_eq!(about.issuer, "CN=clustermesh authority of a");
     assert!(about.names.contains(&"*.mesh.cilium.io".to_owned()));
     assert!(about.names.contains(&"172.31.1.1".to_owned()));
-    assert_eq!(
-        (about.is_authority, about.usages.as_slice()),
-        (false, ["server"].as_slice())
-    );
+    assert_eq!((about.is_authority, about.usages.as_slice()), (false, ["server"].as_slice()));
     assert!(about.not_before < now && about.not_after > now + DAY - Duration::from_secs(2));
 }
 
@@ -94,9 +82,7 @@ fn authority_survives_its_files() {
 fn a_request_gets_what_we_say_and_not_what_it_asks() {
     let b = authority("b");
     let asked = request("remote-a").unwrap();
-    let certificate = b
-        .sign(&asked.certificate, "remote-a", SystemTime::now(), DAY)
-        .unwrap();
+    let certificate = b.sign(&asked.certificate, "remote-a", SystemTime::now(), DAY).unwrap();
     let about = &details(&certificate).unwrap()[0];
     assert_eq!(
         (about.common_name.as_str(), about.usages.as_slice()),
@@ -105,22 +91,13 @@ fn a_request_gets_what_we_say_and_not_what_it_asks() {
     assert!(!about.is_authority);
 
     let root = request("root").unwrap();
-    let error = b
-        .sign(&root.certificate, "remote-a", SystemTime::now(), DAY)
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the request is for \"root\", but \"remote-a\" asked for it"
-    );
+    let error = b.sign(&root.certificate, "remote-a", SystemTime::now(), DAY).unwrap_err();
+    assert_eq!(error.to_string(), "the request is for \"root\", but \"remote-a\" asked for it");
 
     // The requested key is in the signature's input: another's request cannot be bent.
     let mut bent = asked.certificate;
     let middle = bent.len() / 2;
-    let replacement = if bent.as_bytes()[middle] == b'A' {
-        "B"
-    } else {
-        "A"
-    };
+    let replacement = if bent.as_bytes()[middle] == b'A' { "B" } else { "A" };
     bent.replace_range(middle..=middle, replacement);
     assert!(b.sign(&bent, "remote-a", SystemTime::now(), DAY).is_err());
 }
@@ -138,26 +115,15 @@ async fn only_sound_credentials_are_published() {
 
     let second = b.issue(&client("remote-a"), now, 2 * DAY).unwrap();
     let expired = b.issue(&client("remote-a"), now - 3 * DAY, DAY).unwrap();
-    let of_second = |key: &str| Issued {
-        certificate: second.certificate.clone(),
-        key: key.into(),
-    };
+    let of_second = |key: &str| Issued { certificate: second.certificate.clone(), key: key.into() };
     for (authority, issued, says) in [
         (
             b.certificate(),
             of_second(&first.key),
             "tls.key: the key does not belong to the certificate \"CN=remote-a\"",
         ),
-        (
-            b.certificate(),
-            of_second("x"),
-            "tls.key: no private key in it",
-        ),
-        (
-            b.certificate(),
-            expired,
-            "tls.crt: the certificate \"CN=remote-a\" is valid from",
-        ),
+        (b.certificate(), of_second("x"), "tls.key: no private key in it"),
+        (b.certificate(), expired, "tls.crt: the certificate \"CN=remote-a\" is valid from"),
         ("", second.clone(), "ca.crt: no certificate in it"),
         (
             "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",

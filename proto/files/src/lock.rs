@@ -33,15 +33,8 @@ pub enum LockError {
 impl Lock {
     /// Locks `path`, which is created where it does not exist. Never waits.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        let io = |source| LockError::Io {
-            path: path.into(),
-            source,
-        };
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(io)?;
+        let io = |source| LockError::Io { path: path.into(), source };
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Self { _file: file }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(LockError::Held(path.into())),
@@ -62,9 +55,6 @@ mod tests {
         assert!(matches!(Lock::acquire(&path), Err(LockError::Held(_))));
         drop(first);
         Lock::acquire(&path).unwrap();
-        assert!(matches!(
-            Lock::acquire(folder.path()),
-            Err(LockError::Io { .. })
-        ));
+        assert!(matches!(Lock::acquire(folder.path()), Err(LockError::Io { .. })));
     }
 }

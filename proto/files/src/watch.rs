@@ -30,11 +30,7 @@ impl FolderWatch {
     /// Begins to watch. The folder need not exist yet.
     pub fn new(folder: &Path) -> Self {
         let changed = Arc::new(Notify::new());
-        let mut watch = Self {
-            folder: folder.into(),
-            changed,
-            watcher: None,
-        };
+        let mut watch = Self { folder: folder.into(), changed, watcher: None };
         watch.begin();
         watch
     }
@@ -87,9 +83,7 @@ mod tests {
     use super::*;
 
     async fn soon(watch: &mut FolderWatch) {
-        time::timeout(Duration::from_secs(5), watch.changed())
-            .await
-            .unwrap();
+        time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
     }
 
     #[tokio::test]

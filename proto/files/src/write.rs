@@ -19,13 +19,8 @@ pub enum Access {
 /// Writes `content` beside `path`, syncs it, and renames it into place; a crash leaves the old file or the new one.
 /// The permissions hold from the first byte.
 pub fn write_atomic(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     // Hidden, so that watchers of the folder pass over it; named by pid, so that two writers do not meet.
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
@@ -37,11 +32,8 @@ pub fn write_atomic(path: &Path, content: &[u8], access: Access) -> io::Result<(
     };
     let written = (|| {
         let _ = fs::remove_file(&temporary);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -66,10 +58,7 @@ mod tests {
         write_atomic(&path, b"one", Access::All).unwrap();
         write_atomic(&path, b"two", Access::Owner).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomic(&folder.path().join("no/such"), b"", Access::All).is_err());
     }

@@ -96,11 +96,7 @@ impl ClusterName {
             && bytes.first().is_some_and(alphanumeric)
             && bytes.last().is_some_and(alphanumeric)
             && bytes.iter().all(|b| alphanumeric(b) || *b == b'-');
-        if valid {
-            Ok(Self(name.into()))
-        } else {
-            Err(InvalidClusterName { name: name.into() })
-        }
+        if valid { Ok(Self(name.into())) } else { Err(InvalidClusterName { name: name.into() }) }
     }
 
     /// The name as text.
@@ -139,10 +135,7 @@ impl ClusterId {
 
     /// A number as a peer wrote it, 0 included; `None` above 511.
     pub fn from_wire(id: u32) -> Option<Self> {
-        u16::try_from(id)
-            .ok()
-            .filter(|id| u32::from(*id) <= ClusterLimit::Max511.get())
-            .map(Self)
+        u16::try_from(id).ok().filter(|id| u32::from(*id) <= ClusterLimit::Max511.get()).map(Self)
     }
 
     /// The number.
@@ -180,11 +173,7 @@ impl ClusterLimit {
     pub fn identities(self, cluster: ClusterId) -> RangeInclusive<u32> {
         let start = u32::from(cluster.get()) << self.shift();
         let end = start | ((1 << self.shift()) - 1);
-        if cluster == ClusterId::NONE {
-            Identity::FIRST_ALLOCATABLE..=end
-        } else {
-            start..=end
-        }
+        if cluster == ClusterId::NONE { Identity::FIRST_ALLOCATABLE..=end } else { start..=end }
     }
 
     /// The cluster an allocated identity belongs to.
@@ -244,17 +233,7 @@ mod tests {
         for good in ["a", "0", "a-b", "c1", "x".repeat(32).as_str()] {
             assert!(ClusterName::new(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "A",
-            "a.b",
-            "a_b",
-            "a/b",
-            "é",
-            "x".repeat(33).as_str(),
-        ] {
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "a/b", "é", "x".repeat(33).as_str()] {
             assert!(ClusterName::new(bad).is_err(), "{bad}");
         }
     }
@@ -262,18 +241,9 @@ mod tests {
     #[test]
     fn identity_ranges() {
         let id = |id, limit| ClusterId::new(id, limit).unwrap();
-        assert_eq!(
-            ClusterLimit::Max255.identities(id(7, ClusterLimit::Max255)),
-            458_752..=524_287
-        );
-        assert_eq!(
-            ClusterLimit::Max511.identities(id(7, ClusterLimit::Max511)),
-            229_376..=262_143
-        );
-        assert_eq!(
-            ClusterLimit::Max255.identities(ClusterId::NONE),
-            256..=65_535
-        );
+        assert_eq!(ClusterLimit::Max255.identities(id(7, ClusterLimit::Max255)), 458_752..=524_287);
+        assert_eq!(ClusterLimit::Max511.identities(id(7, ClusterLimit::Max511)), 229_376..=262_143);
+        assert_eq!(ClusterLimit::Max255.identities(ClusterId::NONE), 256..=65_535);
         assert_eq!(
             ClusterLimit::Max255.cluster_of(Identity::new(463_073)),
             Some(id(7, ClusterLimit::Max255))

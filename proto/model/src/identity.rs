@@ -75,11 +75,7 @@ impl fmt::Display for Identity {
 impl Label {
     /// A label of source `k8s`.
     pub fn kubernetes(key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self {
-            source: KUBERNETES_SOURCE.into(),
-            key: key.into(),
-            value: value.into(),
-        }
+        Self { source: KUBERNETES_SOURCE.into(), key: key.into(), value: value.into() }
     }
 
     /// Reads `[<source>:]<key>[=<value>]`. Without a source it is `unspec`; `$key` and `reserved.key` are reserved.
@@ -99,11 +95,7 @@ impl Label {
         } else {
             (UNSPECIFIED_SOURCE, name)
         };
-        Self {
-            source: source.into(),
-            key: key.into(),
-            value: value.into(),
-        }
+        Self { source: source.into(), key: key.into(), value: value.into() }
     }
 }
 
@@ -123,10 +115,7 @@ impl Labels {
 
     /// The value of a key under a source.
     pub fn get(&self, source: &str, key: &str) -> Option<&str> {
-        self.by_key
-            .get(key)
-            .filter(|(s, _)| s == source)
-            .map(|(_, value)| value.as_str())
+        self.by_key.get(key).filter(|(s, _)| s == source).map(|(_, value)| value.as_str())
     }
 
     /// The labels in order: source, key, value.
@@ -148,10 +137,7 @@ impl Labels {
 
     /// Reads the text form that [`fmt::Display`] writes. Every text is some label set.
     pub fn parse(text: &str) -> Self {
-        text.split(';')
-            .filter(|part| !part.is_empty())
-            .map(Label::parse)
-            .collect()
+        text.split(';').filter(|part| !part.is_empty()).map(Label::parse).collect()
     }
 
     /// The cluster that the labels name.
@@ -176,8 +162,7 @@ impl FromIterator<Label> for Labels {
 impl fmt::Display for Labels {
     /// `<source>:<key>=<value>;` for each label in order, without a separator between them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter()
-            .try_for_each(|(source, key, value)| write!(f, "{source}:{key}={value};"))
+        self.iter().try_for_each(|(source, key, value)| write!(f, "{source}:{key}={value};"))
     }
 }
 
@@ -200,17 +185,10 @@ mod tests {
 
     #[test]
     fn kubernetes_wins_a_key() {
-        let any = Label {
-            source: "any".into(),
-            key: "app".into(),
-            value: "x".into(),
-        };
+        let any = Label { source: "any".into(), key: "app".into(), value: "x".into() };
         let kubernetes = Label::kubernetes("app", "y");
         for labels in [[any.clone(), kubernetes.clone()], [kubernetes, any]] {
-            assert_eq!(
-                labels.into_iter().collect::<Labels>().to_string(),
-                "k8s:app=y;"
-            );
+            assert_eq!(labels.into_iter().collect::<Labels>().to_string(), "k8s:app=y;");
         }
     }
 

@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod endpoint;
 pub mod identity;
+pub mod lb;
 pub mod node;
 pub mod object;
 pub mod record;

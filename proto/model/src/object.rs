@@ -161,13 +161,8 @@ pub enum TargetPort {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
 
     /// The kind's name in Kubernetes.
     pub fn as_str(self) -> &'static str {
@@ -210,10 +205,6 @@ impl Object {
             Self::Service(o) => (Kind::Service, o.namespace.as_str(), &o.name),
             Self::EndpointSlice(o) => (Kind::EndpointSlice, o.namespace.as_str(), &o.name),
         };
-        ObjectKey {
-            kind,
-            namespace: namespace.into(),
-            name: name.clone(),
-        }
+        ObjectKey { kind, namespace: namespace.into(), name: name.clone() }
     }
 }

@@ -177,10 +177,7 @@ impl FromStr for Protocol {
 impl ServiceName {
     /// A name from its two parts.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 

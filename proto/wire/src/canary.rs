@@ -6,13 +6,9 @@ use jiff::Timestamp;
 
 /// The value of a canary or heartbeat put at `now`: RFC 3339 in UTC, to the second.
 pub fn timestamp_value(now: SystemTime) -> String {
-    let seconds = now
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds)
-        .unwrap_or(Timestamp::MAX)
-        .to_string()
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }
 
 /// The time a canary or heartbeat claims, for people; `None` where it is no RFC 3339 time.

@@ -59,20 +59,14 @@ pub fn encode(config: &ClusterConfig) -> Vec<u8> {
             service_exports_enabled: *service_exports_enabled,
             export_mode: export_mode.as_str().into(),
         },
-        extension: uuid.map(|uuid| ExtensionJson {
-            uuid: uuid.to_string(),
-            version: EXTENSION_VERSION,
-        }),
+        extension: uuid
+            .map(|uuid| ExtensionJson { uuid: uuid.to_string(), version: EXTENSION_VERSION }),
     })
 }
 
 /// Reads a cluster config. Whether it suits the reader is the reader's business; an id above 511 suits nobody.
 pub fn decode(value: &[u8]) -> Result<ClusterConfig, DecodeError> {
-    let ConfigJson {
-        id,
-        capabilities,
-        extension,
-    } = serde_json::from_slice(value)?;
+    let ConfigJson { id, capabilities, extension } = serde_json::from_slice(value)?;
     let uuid = extension.map(|e| e.uuid).filter(|uuid| !uuid.is_empty());
     Ok(ClusterConfig {
         id: ClusterId::from_wire(id).ok_or(DecodeError::ClusterId { id })?,
@@ -127,10 +121,7 @@ mod tests {
         for (json, says) in [
             ("{\"id\":-1}", "id: invalid value: integer `-1`"),
             ("{\"id\":512}", "512 is no cluster id"),
-            (
-                "{\"capabilities\":{\"cached\":1}}",
-                "capabilities: cached: invalid type",
-            ),
+            ("{\"capabilities\":{\"cached\":1}}", "capabilities: cached: invalid type"),
             ("{\"clustermesh\":{\"uuid\":\"x\"}}", "\"x\" is no UUID"),
             ("{} {}", "trailing characters"),
             ("", "EOF"),

@@ -129,15 +129,9 @@ fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let stream = StreamingDecoder::new_with_decoder(value, decoder).map_err(|e| zstd(&e))?;
     let mut message = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    stream
-        .take(limit)
-        .read_to_end(&mut message)
-        .map_err(|e| zstd(&e))?;
+    stream.take(limit).read_to_end(&mut message).map_err(|e| zstd(&e))?;
     if message.len() > MAX_BYTES {
-        return Err(DecodeError::TooLarge {
-            what: "bytes in a slice",
-            limit: MAX_BYTES,
-        });
+        return Err(DecodeError::TooLarge { what: "bytes in a slice", limit: MAX_BYTES });
     }
     Ok(message)
 }
@@ -151,10 +145,7 @@ fn check_repeated(mut message: &[u8]) -> Result<(), DecodeError> {
         let count = fields.entry(field).or_default();
         *count += 1;
         if *count > MAX_REPEATED || fields.len() > MAX_REPEATED {
-            return Err(DecodeError::TooLarge {
-                what: "repeated fields",
-                limit: MAX_REPEATED,
-            });
+            return Err(DecodeError::TooLarge { what: "repeated fields", limit: MAX_REPEATED });
         }
     }
     Ok(())
@@ -165,17 +156,10 @@ fn check_addresses(slice: &EndpointSlice) -> Result<(), DecodeError> {
         "IPv4" => true,
         "IPv6" => false,
         other => {
-            return Err(DecodeError::Word {
-                field: "addressType",
-                text: shown(other),
-            });
+            return Err(DecodeError::Word { field: "addressType", text: shown(other) });
         }
     };
-    for text in slice
-        .endpoints
-        .iter()
-        .flat_map(|endpoint| &endpoint.addresses)
-    {
+    for text in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
         let address: Option<IpAddr> = text.parse().ok();
         if address.is_none_or(|address| address.is_ipv4() != v4) {
             return Err(DecodeError::Address {
@@ -189,19 +173,11 @@ fn check_addresses(slice: &EndpointSlice) -> Result<(), DecodeError> {
 }
 
 fn entries(map: &BTreeMap<String, String>) -> Vec<EntryProto> {
-    map.iter()
-        .map(|(k, v)| EntryProto {
-            key: Some(k.clone()),
-            value: Some(v.clone()),
-        })
-        .collect()
+    map.iter().map(|(k, v)| EntryProto { key: Some(k.clone()), value: Some(v.clone()) }).collect()
 }
 
 fn map(entries: Vec<EntryProto>) -> BTreeMap<String, String> {
-    entries
-        .into_iter()
-        .map(|e| (e.key.unwrap_or_default(), e.value.unwrap_or_default()))
-        .collect()
+    entries.into_iter().map(|e| (e.key.unwrap_or_default(), e.value.unwrap_or_default())).collect()
 }
 
 fn to_proto(slice: &EndpointSlice) -> SliceProto {
@@ -228,45 +204,24 @@ fn to_proto(slice: &EndpointSlice) -> SliceProto {
         ports: ports
             .iter()
             .cloned()
-            .map(
-                |SlicePort {
-                     name,
-                     protocol,
-                     number,
-                     app_protocol,
-                 }| PortProto {
-                    name,
-                    protocol,
-                    number,
-                    app_protocol,
-                },
-            )
+            .map(|SlicePort { name, protocol, number, app_protocol }| PortProto {
+                name,
+                protocol,
+                number,
+                app_protocol,
+            })
             .collect(),
     }
 }
 
 fn endpoint_to_proto(endpoint: &SliceEndpoint) -> EndpointProto {
-    let SliceEndpoint {
-        addresses,
-        ready,
-        serving,
-        terminating,
-        hostname,
-        node,
-        zone,
-        for_zones,
-    } = endpoint.clone();
-    let for_zones: Vec<_> = for_zones
-        .into_iter()
-        .map(|name| ForZoneProto { name: Some(name) })
-        .collect();
+    let SliceEndpoint { addresses, ready, serving, terminating, hostname, node, zone, for_zones } =
+        endpoint.clone();
+    let for_zones: Vec<_> =
+        for_zones.into_iter().map(|name| ForZoneProto { name: Some(name) }).collect();
     EndpointProto {
         addresses,
-        conditions: Some(ConditionsProto {
-            ready,
-            serving,
-            terminating,
-        }),
+        conditions: Some(ConditionsProto { ready, serving, terminating }),
         hostname,
         node,
         zone,
@@ -284,45 +239,23 @@ fn from_proto(proto: SliceProto) -> Result<EndpointSlice, DecodeError> {
         labels: map(proto.labels),
         annotations: map(proto.annotations),
         address_type: proto.address_type.unwrap_or_default(),
-        endpoints: proto
-            .endpoints
-            .into_iter()
-            .map(endpoint_from_proto)
-            .collect(),
+        endpoints: proto.endpoints.into_iter().map(endpoint_from_proto).collect(),
         ports: proto
             .ports
             .into_iter()
-            .map(
-                |PortProto {
-                     name,
-                     protocol,
-                     number,
-                     app_protocol,
-                 }| SlicePort {
-                    name,
-                    protocol,
-                    number,
-                    app_protocol,
-                },
-            )
+            .map(|PortProto { name, protocol, number, app_protocol }| SlicePort {
+                name,
+                protocol,
+                number,
+                app_protocol,
+            })
             .collect(),
     })
 }
 
 fn endpoint_from_proto(proto: EndpointProto) -> SliceEndpoint {
-    let EndpointProto {
-        addresses,
-        conditions,
-        hostname,
-        node,
-        zone,
-        hints,
-    } = proto;
-    let ConditionsProto {
-        ready,
-        serving,
-        terminating,
-    } = conditions.unwrap_or_default();
+    let EndpointProto { addresses, conditions, hostname, node, zone, hints } = proto;
+    let ConditionsProto { ready, serving, terminating } = conditions.unwrap_or_default();
     let for_zones = hints.map(|h| h.for_zones).unwrap_or_default();
     SliceEndpoint {
         addresses,
@@ -369,26 +302,12 @@ mod tests {
     fn bombs() {
         let zeros = compress_to_vec(vec![0; MAX_BYTES + 1].as_slice(), CompressionLevel::Fastest);
         assert!(zeros.len() < 10_000);
-        assert!(matches!(
-            decompress(&zeros),
-            Err(DecodeError::TooLarge { .. })
-        ));
+        assert!(matches!(decompress(&zeros), Err(DecodeError::TooLarge { .. })));
 
         // An endpoint of no bytes: two on the wire, hundreds decoded.
-        let endpoints = compress_to_vec(
-            [0x42, 0x00].repeat(2_000).as_slice(),
-            CompressionLevel::Fastest,
-        );
+        let endpoints =
+            compress_to_vec([0x42, 0x00].repeat(2_000).as_slice(), CompressionLevel::Fastest);
         let error = decode(&alpha(), &ServiceName::new("shop", "web"), &endpoints).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                DecodeError::TooLarge {
-                    what: "repeated fields",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, DecodeError::TooLarge { what: "repeated fields", .. }), "{error}");
     }
 }

@@ -177,10 +177,7 @@ mod tests {
             r#"{"NAME":"a","list":null,"other":{"x":[1]},"Map":{"k":true},"name":"b"}"#,
         )
         .unwrap();
-        assert_eq!(
-            (example.name.as_str(), example.list.len(), example.map.len()),
-            ("b", 0, 1)
-        );
+        assert_eq!((example.name.as_str(), example.list.len(), example.map.len()), ("b", 0, 1));
         let error = serde_json::from_str::<Example>("{\"list\":[1,\n-1]}").unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -191,10 +188,7 @@ mod tests {
     #[test]
     fn writes_like_go() {
         let name = "<a&b>\u{2028}\u{e9}\u{8}\u{c}\u{1}\"\\/\u{7f}".into();
-        let json = to_vec(&Example {
-            name,
-            ..Example::default()
-        });
+        let json = to_vec(&Example { name, ..Example::default() });
         assert_eq!(
             String::from_utf8(json).unwrap(),
             "{\"Name\":\"\\u003ca\\u0026b\\u003e\\u2028\u{e9}\\b\\f\\u0001\\\"\\\\/\u{7f}\",\"List\":null}"

@@ -13,10 +13,7 @@ pub(crate) fn encode(labels: &Labels) -> Vec<u8> {
 
 pub(crate) fn decode(peer: &Peer, number: Identity, value: &[u8]) -> Result<Record, DecodeError> {
     if value.len() > MAX_BYTES {
-        return Err(DecodeError::TooLarge {
-            what: "bytes of labels",
-            limit: MAX_BYTES,
-        });
+        return Err(DecodeError::TooLarge { what: "bytes of labels", limit: MAX_BYTES });
     }
     let labels = Labels::parse(std::str::from_utf8(value)?);
     match labels.cluster() {

@@ -162,21 +162,14 @@ impl Key {
                 reason: "not UTF-8",
             });
         };
-        parse(text).map_err(|reason| InvalidKey {
-            key: text.into(),
-            reason,
-        })
+        parse(text).map_err(|reason| InvalidKey { key: text.into(), reason })
     }
 
     /// The key of a record of `cluster`.
     pub fn of_record(layout: Layout, cluster: &ClusterName, record: RecordKey) -> Self {
         let scoped = layout == Layout::Cache
             || !matches!(record, RecordKey::Identity(_) | RecordKey::Address(_));
-        Self::Record {
-            layout,
-            cluster: scoped.then(|| cluster.clone()),
-            record,
-        }
+        Self::Record { layout, cluster: scoped.then(|| cluster.clone()), record }
     }
 
     /// The key of the canary of a prefix of `cluster`.
@@ -197,11 +190,7 @@ impl fmt::Display for Key {
             Self::Heartbeat => f.write_str(HEARTBEAT),
             Self::Position => f.write_str(POSITION),
             Self::Other => f.write_str("?"),
-            Self::Record {
-                layout,
-                cluster,
-                record,
-            } => {
+            Self::Record { layout, cluster, record } => {
                 write!(f, "{}/", Prefix::of(record).path(*layout))?;
                 let in_address_space = matches!(record, RecordKey::Address(_));
                 match cluster {
@@ -248,10 +237,7 @@ fn parse(key: &str) -> Result<Key, &'static str> {
 
 fn canary_prefix(path: &str) -> Option<(Layout, Prefix)> {
     let named = |(layout, prefix): &(Layout, Prefix)| prefix.path(*layout) == path;
-    Layout::ALL
-        .into_iter()
-        .flat_map(|l| Prefix::ALL.map(|p| (l, p)))
-        .find(named)
+    Layout::ALL.into_iter().flat_map(|l| Prefix::ALL.map(|p| (l, p))).find(named)
 }
 
 fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
@@ -299,11 +285,7 @@ fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
             (Some(cluster), RecordKey::Address(net(address)?))
         }
     };
-    Ok(Key::Record {
-        layout,
-        cluster,
-        record,
-    })
+    Ok(Key::Record { layout, cluster, record })
 }
 
 fn cluster_and(rest: &str) -> Result<(ClusterName, &str), &'static str> {
@@ -317,26 +299,16 @@ fn cluster_name(name: &str) -> Result<ClusterName, &'static str> {
 
 fn identity(number: &str) -> Result<Identity, &'static str> {
     let canonical = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
-    number
-        .parse()
-        .ok()
-        .filter(|_| canonical)
-        .map(Identity::new)
-        .ok_or("not a decimal identity")
+    number.parse().ok().filter(|_| canonical).map(Identity::new).ok_or("not a decimal identity")
 }
 
 /// An address or prefix in any spelling; `10.0.0.1` and `10.0.0.1/32` are the same record.
 pub(crate) fn net(text: &str) -> Result<IpNet, &'static str> {
     let (address, length) = match text.split_once('/') {
         None => (text, None),
-        Some((address, length)) => (
-            address,
-            Some(
-                length
-                    .parse::<u8>()
-                    .map_err(|_| "a prefix length that is no number")?,
-            ),
-        ),
+        Some((address, length)) => {
+            (address, Some(length.parse::<u8>().map_err(|_| "a prefix length that is no number")?))
+        }
     };
     let address: std::net::IpAddr = address.parse().map_err(|_| "not an IP address")?;
     let address = address.to_canonical();
@@ -348,10 +320,7 @@ pub(crate) fn net(text: &str) -> Result<IpNet, &'static str> {
 
 fn namespaced(text: &str) -> Result<ServiceName, &'static str> {
     let (namespace, name) = text.split_once('/').ok_or("too few segments")?;
-    Ok(ServiceName::new(
-        object_name(namespace)?,
-        object_name(name)?,
-    ))
+    Ok(ServiceName::new(object_name(namespace)?, object_name(name)?))
 }
 
 /// A Kubernetes object's name: never empty, a path step, or a place to hide control characters.

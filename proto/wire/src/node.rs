@@ -71,21 +71,14 @@ pub(crate) fn encode(node: &Node) -> Vec<u8> {
         wireguard_public_key,
         boot_id,
     } = node;
-    let family = |v4: bool| {
-        pod_cidrs
-            .iter()
-            .filter(move |net| net.addr().is_ipv4() == v4)
-    };
+    let family = |v4: bool| pod_cidrs.iter().filter(move |net| net.addr().is_ipv4() == v4);
     let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
     go_json::to_vec(&NodeJson {
         name: name.clone(),
         cluster: cluster.to_string(),
         addresses: addresses
             .iter()
-            .map(|a| AddressJson {
-                kind: kind_word(a.kind).into(),
-                ip: a.ip.to_string(),
-            })
+            .map(|a| AddressJson { kind: kind_word(a.kind).into(), ip: a.ip.to_string() })
             .collect(),
         v4_cidr: family(true).next().map(cidr_json),
         v4_secondary: family(true).skip(1).map(cidr_json).collect(),
@@ -120,9 +113,7 @@ pub(crate) fn decode(peer: &Peer, name: &str, value: &[u8]) -> Result<Record, De
             .iter()
             .filter_map(|a| node_address(a).transpose())
             .collect::<Result<_, _>>()?,
-        pod_cidrs: pod_cidrs
-            .map(|cidr| cidr_net(&cidr))
-            .collect::<Result<_, _>>()?,
+        pod_cidrs: pod_cidrs.map(|cidr| cidr_net(&cidr)).collect::<Result<_, _>>()?,
         health_ips: FamilyPair {
             v4: optional_address("IPv4HealthIP", &json.v4_health)?,
             v6: optional_address("IPv6HealthIP", &json.v6_health)?,
@@ -156,17 +147,11 @@ fn node_address(json: &AddressJson) -> Result<Option<NodeAddress>, DecodeError> 
         "CiliumInternalIP" => AddressKind::CiliumInternal,
         _ => return Ok(None),
     };
-    Ok(Some(NodeAddress {
-        kind,
-        ip: address("IPAddresses", &json.ip)?,
-    }))
+    Ok(Some(NodeAddress { kind, ip: address("IPAddresses", &json.ip)? }))
 }
 
 fn cidr_json(net: &IpNet) -> CidrJson {
-    CidrJson {
-        ip: net.network().to_string(),
-        mask: mask_bytes(net),
-    }
+    CidrJson { ip: net.network().to_string(), mask: mask_bytes(net) }
 }
 
 fn cidr_net(cidr: &CidrJson) -> Result<IpNet, DecodeError> {
@@ -189,16 +174,10 @@ pub(crate) fn mask_bytes(net: &IpNet) -> String {
 
 /// The prefix length of a mask in base64.
 pub(crate) fn mask_length(field: &'static str, mask: &str) -> Result<u8, DecodeError> {
-    let invalid = |reason| DecodeError::Address {
-        field,
-        text: shown(mask),
-        reason,
-    };
+    let invalid = |reason| DecodeError::Address { field, text: shown(mask), reason };
     let bytes = STANDARD.decode(mask).map_err(|_| invalid("not base64"))?;
-    let mask = match (
-        <[u8; 4]>::try_from(bytes.as_slice()),
-        <[u8; 16]>::try_from(bytes.as_slice()),
-    ) {
+    let mask = match (<[u8; 4]>::try_from(bytes.as_slice()), <[u8; 16]>::try_from(bytes.as_slice()))
+    {
         (Ok(v4), _) => IpAddr::from(Ipv4Addr::from(v4)),
         (_, Ok(v6)) => IpAddr::from(Ipv6Addr::from(v6)),
         _ => return Err(invalid("not a mask of 4 or 16 bytes")),

@@ -146,10 +146,7 @@ impl PeerFile {
 
     /// The addresses a name stands for, if it is an alias.
     pub fn alias(&self, hostname: &str) -> Option<&[IpAddr]> {
-        self.host_aliases
-            .iter()
-            .find(|alias| alias.hostname == hostname)
-            .map(|a| a.ips.as_slice())
+        self.host_aliases.iter().find(|alias| alias.hostname == hostname).map(|a| a.ips.as_slice())
     }
 }
 
@@ -170,10 +167,9 @@ fn host_aliases<'de, D: serde::Deserializer<'de>>(
     Ok(match Option::<Shape>::deserialize(deserializer)? {
         None => Vec::new(),
         Some(Shape::List(list)) => list,
-        Some(Shape::Map(map)) => map
-            .into_iter()
-            .map(|(hostname, Ips { ips })| HostAlias { hostname, ips })
-            .collect(),
+        Some(Shape::Map(map)) => {
+            map.into_iter().map(|(hostname, Ips { ips })| HostAlias { hostname, ips }).collect()
+        }
     })
 }
 
@@ -227,24 +223,16 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
     fn invalid() {
         for (extra, says) in [
             ("clustermesh: {podCIDR: [10.0.0.0/8]}", "podCIDR"),
-            (
-                "clustermesh: {podCIDRs: [10.0.0.0/33]}",
-                "line 6, column 26",
-            ),
+            ("clustermesh: {podCIDRs: [10.0.0.0/33]}", "line 6, column 26"),
             ("clustermesh: 3", "line 6, column 14"),
-            (
-                "cilium-host-aliases: [{hostname: '', ips: [1.2.3.4]}]",
-                "empty",
-            ),
+            ("cilium-host-aliases: [{hostname: '', ips: [1.2.3.4]}]", "empty"),
             ("cilium-host-aliases: [{hostname: a, ips: []}]", "no ips"),
             (
                 "cilium-host-aliases: [{hostname: a, ips: [1.2.3.4]}, {hostname: a, ips: [1.2.3.4]}]",
                 "twice",
             ),
         ] {
-            let error = PeerFile::parse(&format!("{CILIUM}{extra}\n"))
-                .unwrap_err()
-                .to_string();
+            let error = PeerFile::parse(&format!("{CILIUM}{extra}\n")).unwrap_err().to_string();
             assert!(error.contains(says), "{extra}: {error}");
         }
         assert!(PeerFile::parse("endpoints: []").is_err());

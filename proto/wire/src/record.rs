@@ -144,23 +144,14 @@ pub fn encode(record: &Record) -> Vec<u8> {
 }
 
 fn record_key(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, DecodeError> {
-    let Key::Record {
-        layout,
-        cluster,
-        record,
-    } = Key::parse(key)?
-    else {
+    let Key::Record { layout, cluster, record } = Key::parse(key)? else {
         return Ok(None);
     };
     if layout != peer.layout {
         return Ok(None);
     }
     if let Some(cluster) = cluster {
-        expect(
-            "the cluster in the key",
-            cluster.as_str(),
-            peer.name.as_str(),
-        )?;
+        expect("the cluster in the key", cluster.as_str(), peer.name.as_str())?;
     }
     if let RecordKey::Identity(number) = &record {
         identity_of(peer, *number)?;
@@ -169,10 +160,7 @@ fn record_key(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, DecodeError>
 }
 
 fn rejected(key: &[u8], reason: DecodeError) -> Rejected {
-    Rejected {
-        key: shown(&String::from_utf8_lossy(key)),
-        reason,
-    }
+    Rejected { key: shown(&String::from_utf8_lossy(key)), reason }
 }
 
 /// Text of a peer as an error repeats it.
@@ -192,11 +180,7 @@ pub(crate) fn expect<T: fmt::Display + PartialEq>(
     if found == expected {
         return Ok(());
     }
-    Err(Mismatch {
-        field,
-        found: shown(&found.to_string()),
-        expected: expected.to_string(),
-    })
+    Err(Mismatch { field, found: shown(&found.to_string()), expected: expected.to_string() })
 }
 
 /// Checks the cluster and number that a value carries.
@@ -221,13 +205,11 @@ pub(crate) fn identity_of(peer: &Peer, identity: Identity) -> Result<(), Mismatc
 /// Reads an address field.
 pub(crate) fn address(field: &'static str, text: &str) -> Result<std::net::IpAddr, DecodeError> {
     let address: Result<std::net::IpAddr, _> = text.parse();
-    address
-        .map(|a| a.to_canonical())
-        .map_err(|_| DecodeError::Address {
-            field,
-            text: shown(text),
-            reason: "not an IP address",
-        })
+    address.map(|a| a.to_canonical()).map_err(|_| DecodeError::Address {
+        field,
+        text: shown(text),
+        reason: "not an IP address",
+    })
 }
 
 /// Reads an address field that may be empty.
@@ -235,9 +217,5 @@ pub(crate) fn optional_address(
     field: &'static str,
     text: &str,
 ) -> Result<Option<std::net::IpAddr>, DecodeError> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        address(field, text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { address(field, text).map(Some) }
 }

@@ -104,10 +104,7 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
         hostnames: by_address("hostnames", json.hostnames, Ok)?,
         zones: by_address("zones", json.zones, |zone| {
             let for_zones = zone.for_zones.into_iter().map(|z| z.name).collect();
-            Ok(Zone {
-                zone: zone.zone,
-                for_zones,
-            })
+            Ok(Zone { zone: zone.zone, for_zones })
         })?,
         labels: json.labels,
         selector: json.selector,
@@ -117,9 +114,7 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
 }
 
 fn by_text<T, U>(map: &BTreeMap<IpAddr, T>, convert: impl Fn(&T) -> U) -> AddressMap<U> {
-    map.iter()
-        .map(|(ip, value)| (ip.to_string(), convert(value)))
-        .collect()
+    map.iter().map(|(ip, value)| (ip.to_string(), convert(value))).collect()
 }
 
 fn by_address<T, U>(
@@ -127,35 +122,18 @@ fn by_address<T, U>(
     map: AddressMap<T>,
     convert: impl Fn(T) -> Result<U, DecodeError>,
 ) -> Result<BTreeMap<IpAddr, U>, DecodeError> {
-    map.into_iter()
-        .map(|(ip, value)| Ok((address(field, &ip)?, convert(value)?)))
-        .collect()
+    map.into_iter().map(|(ip, value)| Ok((address(field, &ip)?, convert(value)?))).collect()
 }
 
 fn port_map_json(ports: &PortMap) -> BTreeMap<String, PortJson> {
-    let json = |p: &Port| PortJson {
-        protocol: p.protocol.as_str().into(),
-        port: p.number,
-    };
-    ports
-        .iter()
-        .map(|(name, port)| (name.clone(), json(port)))
-        .collect()
+    let json = |p: &Port| PortJson { protocol: p.protocol.as_str().into(), port: p.number };
+    ports.iter().map(|(name, port)| (name.clone(), json(port))).collect()
 }
 
 fn port_map(json: BTreeMap<String, PortJson>) -> Result<PortMap, DecodeError> {
     let port = |(name, p): (String, PortJson)| {
-        let word = |_| DecodeError::Word {
-            field: "Protocol",
-            text: shown(&p.protocol),
-        };
-        Ok((
-            name,
-            Port {
-                protocol: p.protocol.parse().map_err(word)?,
-                number: p.port,
-            },
-        ))
+        let word = |_| DecodeError::Word { field: "Protocol", text: shown(&p.protocol) };
+        Ok((name, Port { protocol: p.protocol.parse().map_err(word)?, number: p.port }))
     };
     json.into_iter().map(port).collect()
 }

@@ -39,16 +39,14 @@ impl Entry {
 }
 
 fn fixture(name: &str) -> Fixture {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/cilium-1.20.2")
-        .join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cilium-1.20.2").join(name);
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 fn objects<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/cilium-1.20.2")
-        .join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cilium-1.20.2").join(name);
     serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -61,13 +59,8 @@ fn alpha(layout: Layout) -> Peer {
     }
 }
 
-const ALL: [&str; 5] = [
-    "empty.json",
-    "endpoints.json",
-    "identities.json",
-    "nodes.json",
-    "services.json",
-];
+const ALL: [&str; 5] =
+    ["empty.json", "endpoints.json", "identities.json", "nodes.json", "services.json"];
 
 /// Every recorded key is understood, says who it is about, and is written back as it was.
 #[test]
@@ -90,10 +83,9 @@ fn every_key() {
 fn every_value() {
     for name in ALL {
         let fixture = fixture(name);
-        for (layout, entries) in [
-            (Layout::State, &fixture.source),
-            (Layout::Cache, &fixture.reflected),
-        ] {
+        for (layout, entries) in
+            [(Layout::State, &fixture.source), (Layout::Cache, &fixture.reflected)]
+        {
             for entry in entries {
                 let value = entry.value();
                 match Key::parse(entry.key.as_bytes()).unwrap() {
@@ -147,20 +139,15 @@ fn identities_of_objects() {
     struct Metadata {
         name: String,
     }
-    let recorded: BTreeMap<String, Vec<u8>> = fixture("identities.json")
-        .source
-        .iter()
-        .map(|e| (e.key.clone(), e.value()))
-        .collect();
+    let recorded: BTreeMap<String, Vec<u8>> =
+        fixture("identities.json").source.iter().map(|e| (e.key.clone(), e.value())).collect();
     let mut compared = 0;
     for object in objects::<CiliumIdentity>("identities.objects.yaml") {
         let Some(security_labels) = object.security_labels else {
             continue;
         };
-        let labels: Labels = security_labels
-            .iter()
-            .map(|(name, value)| Label::with_name(name, value))
-            .collect();
+        let labels: Labels =
+            security_labels.iter().map(|(name, value)| Label::with_name(name, value)).collect();
         let identity = mesh_model::Identity::new(object.metadata.name.parse().unwrap());
         let key = Key::of_record(
             Layout::State,
@@ -178,10 +165,8 @@ fn identities_of_objects() {
 #[test]
 fn canaries() {
     let fixture = fixture("empty.json");
-    for (layout, entries) in [
-        (Layout::State, &fixture.source),
-        (Layout::Cache, &fixture.reflected),
-    ] {
+    for (layout, entries) in [(Layout::State, &fixture.source), (Layout::Cache, &fixture.reflected)]
+    {
         for prefix in Prefix::ALL {
             let key = Key::canary(&alpha(layout).name, layout, prefix).to_string();
             assert!(entries.iter().any(|entry| entry.key == key), "{key}");
@@ -203,31 +188,11 @@ fn lies() {
     let address = |ip: &str, id: u32| format!(r#"{{"IP":"{ip}","HostIP":"","ID":{id}}}"#);
     let cases: &[(&str, String, &str)] = &[
         ("nodes/v1/alpha/n1", node("n2", "alpha", 7), "Name is n2"),
-        (
-            "nodes/v1/alpha/n1",
-            node("n1", "beta", 7),
-            "the cluster is beta",
-        ),
-        (
-            "nodes/v1/alpha/n1",
-            node("n1", "alpha", 8),
-            "the cluster id is 8",
-        ),
-        (
-            "nodes/v1/beta/n1",
-            node("n1", "beta", 8),
-            "the cluster in the key is beta",
-        ),
-        (
-            "services/v1/alpha/shop/web",
-            service("alpha", "web2", 7, "{}"),
-            "name is web2",
-        ),
-        (
-            "services/v1/alpha/shop/web",
-            service("beta", "web", 7, "{}"),
-            "the cluster is beta",
-        ),
+        ("nodes/v1/alpha/n1", node("n1", "beta", 7), "the cluster is beta"),
+        ("nodes/v1/alpha/n1", node("n1", "alpha", 8), "the cluster id is 8"),
+        ("nodes/v1/beta/n1", node("n1", "beta", 8), "the cluster in the key is beta"),
+        ("services/v1/alpha/shop/web", service("alpha", "web2", 7, "{}"), "name is web2"),
+        ("services/v1/alpha/shop/web", service("beta", "web", 7, "{}"), "the cluster is beta"),
         (
             "services/v1/alpha/shop/web",
             service("alpha", "web", 7, r#"{"fe80::1%eth0":{}}"#),
@@ -235,39 +200,20 @@ fn lies() {
         ),
         (
             "services/v1/alpha/shop/web",
-            service(
-                "alpha",
-                "web",
-                7,
-                r#"{"10.0.0.1":{"a":{"Protocol":"TCP","Port":-1}}}"#,
-            ),
+            service("alpha", "web", 7, r#"{"10.0.0.1":{"a":{"Protocol":"TCP","Port":-1}}}"#),
             "Port: invalid value: integer `-1`",
         ),
         (
             "services/v1/alpha/shop/web",
-            service(
-                "alpha",
-                "web",
-                7,
-                r#"{"10.0.0.1":{"a":{"Protocol":"TCP","Port":65536}}}"#,
-            ),
+            service("alpha", "web", 7, r#"{"10.0.0.1":{"a":{"Protocol":"TCP","Port":65536}}}"#),
             "65536",
         ),
         (
             "services/v1/alpha/shop/web",
-            service(
-                "alpha",
-                "web",
-                7,
-                r#"{"10.0.0.1":{"a":{"Protocol":"QUIC","Port":1}}}"#,
-            ),
+            service("alpha", "web", 7, r#"{"10.0.0.1":{"a":{"Protocol":"QUIC","Port":1}}}"#),
             "\"QUIC\" is not allowed",
         ),
-        (
-            "identities/v1/id/458752",
-            "k8s:app=x;".into(),
-            "the cluster label is absent",
-        ),
+        ("identities/v1/id/458752", "k8s:app=x;".into(), "the cluster label is absent"),
         (
             "identities/v1/id/458752",
             "k8s:io.cilium.k8s.policy.cluster=beta;".into(),
@@ -283,41 +229,13 @@ fn lies() {
             "k8s:io.cilium.k8s.policy.cluster=alpha;".into(),
             "expected 458752 to 524287",
         ),
-        (
-            "identities/v1/id/458752",
-            "k8s:x=y;".repeat(10_000),
-            "more than 65536",
-        ),
-        (
-            "ip/v1/default/10.0.0.1",
-            address("10.0.0.2", 458_752),
-            "IP is 10.0.0.2/32",
-        ),
-        (
-            "ip/v1/default/10.0.0.1",
-            address("10.0.0.1", 65_536),
-            "the identity is 65536",
-        ),
-        (
-            "ip/v1/default/10.0.0.1",
-            address("", 458_752),
-            "not an IP address",
-        ),
-        (
-            "ip/v1/default/<nil>",
-            address("", 458_752),
-            "not an IP address",
-        ),
-        (
-            "ip/v1/default/10.0.0.1",
-            format!("{{\"x\":{}", "[".repeat(100_000)),
-            "EOF while parsing",
-        ),
-        (
-            "endpointslices/v1/alpha/shop/web-1",
-            "not zstd".into(),
-            "zstd",
-        ),
+        ("identities/v1/id/458752", "k8s:x=y;".repeat(10_000), "more than 65536"),
+        ("ip/v1/default/10.0.0.1", address("10.0.0.2", 458_752), "IP is 10.0.0.2/32"),
+        ("ip/v1/default/10.0.0.1", address("10.0.0.1", 65_536), "the identity is 65536"),
+        ("ip/v1/default/10.0.0.1", address("", 458_752), "not an IP address"),
+        ("ip/v1/default/<nil>", address("", 458_752), "not an IP address"),
+        ("ip/v1/default/10.0.0.1", format!("{{\"x\":{}", "[".repeat(100_000)), "EOF while parsing"),
+        ("endpointslices/v1/alpha/shop/web-1", "not zstd".into(), "zstd"),
     ];
     for (key, value, says) in cases {
         let key = format!("cilium/state/{key}");

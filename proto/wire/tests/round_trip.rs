@@ -47,9 +47,7 @@ fn ip() -> impl Strategy<Value = IpAddr> {
 
 fn net(address: impl Strategy<Value = IpAddr>) -> impl Strategy<Value = IpNet> {
     (address, 0u8..=128).prop_map(|(ip, length)| {
-        IpNet::new(ip, length.min(if ip.is_ipv4() { 32 } else { 128 }))
-            .unwrap()
-            .trunc()
+        IpNet::new(ip, length.min(if ip.is_ipv4() { 32 } else { 128 })).unwrap().trunc()
     })
 }
 
@@ -72,11 +70,7 @@ fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 fn port() -> impl Strategy<Value = Port> {
-    let protocol = prop_oneof![
-        Just(Protocol::Tcp),
-        Just(Protocol::Udp),
-        Just(Protocol::Sctp)
-    ];
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
     (protocol, any::<u16>()).prop_map(|(protocol, number)| Port { protocol, number })
 }
 
@@ -90,10 +84,7 @@ fn node() -> impl Strategy<Value = Record> {
         Just(AddressKind::External),
         Just(AddressKind::CiliumInternal)
     ];
-    let addresses = vec(
-        (kind, ip()).prop_map(|(kind, ip)| NodeAddress { kind, ip }),
-        0..4,
-    );
+    let addresses = vec((kind, ip()).prop_map(|(kind, ip)| NodeAddress { kind, ip }), 0..4);
     let pair = || (option::of(v4()), option::of(v6())).prop_map(|(v4, v6)| FamilyPair { v4, v6 });
     // On the wire the families are apart: v4 first.
     let cidrs = (vec(net(v4()), 0..3), vec(net(v6()), 0..3)).prop_map(|(v4, v6)| [v4, v6].concat());
@@ -101,44 +92,31 @@ fn node() -> impl Strategy<Value = Record> {
         (name(), addresses, cidrs, pair(), pair()),
         (any::<u8>(), texts(), texts(), text(), text(), text()),
     )
-        .prop_map(
-            |((name, addresses, pod_cidrs, health_ips, ingress_ips), rest)| {
-                let (encryption_key, labels, annotations, source, wireguard_public_key, boot_id) =
-                    rest;
-                let Peer {
-                    name: cluster,
-                    id: cluster_id,
-                    ..
-                } = alpha(Layout::State);
-                Record::Node(Box::new(Node {
-                    name,
-                    cluster,
-                    cluster_id,
-                    addresses,
-                    pod_cidrs,
-                    health_ips,
-                    ingress_ips,
-                    source,
-                    encryption_key,
-                    labels,
-                    annotations,
-                    wireguard_public_key,
-                    boot_id,
-                }))
-            },
-        )
+        .prop_map(|((name, addresses, pod_cidrs, health_ips, ingress_ips), rest)| {
+            let (encryption_key, labels, annotations, source, wireguard_public_key, boot_id) = rest;
+            let Peer { name: cluster, id: cluster_id, .. } = alpha(Layout::State);
+            Record::Node(Box::new(Node {
+                name,
+                cluster,
+                cluster_id,
+                addresses,
+                pod_cidrs,
+                health_ips,
+                ingress_ips,
+                source,
+                encryption_key,
+                labels,
+                annotations,
+                wireguard_public_key,
+                boot_id,
+            }))
+        })
 }
 
 fn address() -> impl Strategy<Value = Record> {
-    let ports = vec(
-        (text(), port()).prop_map(|(name, port)| NamedPort { name, port }),
-        0..3,
-    );
+    let ports = vec((text(), port()).prop_map(|(name, port)| NamedPort { name, port }), 0..3);
     let who = prop_oneof![identity(), (0u32..256).prop_map(Identity::new)];
-    (
-        (net(ip()), option::of(ip()), who, any::<u8>()),
-        (text(), text(), text(), text(), ports),
-    )
+    ((net(ip()), option::of(ip()), who, any::<u8>()), (text(), text(), text(), text(), ports))
         .prop_map(|((net, host, identity, encryption_key), rest)| {
             let (metadata, namespace, pod, service_account, named_ports) = rest;
             Record::Address(Box::new(EndpointAddress {
@@ -159,10 +137,7 @@ fn identity_record() -> impl Strategy<Value = Record> {
     let label = ("[a-zA-Z0-9./-]{1,12}", "[^;]{0,12}").prop_map(|(k, v)| Label::kubernetes(k, v));
     (identity(), vec(label, 0..6)).prop_map(|(identity, labels)| {
         let cluster = Label::kubernetes(mesh_model::identity::CLUSTER_LABEL, "alpha");
-        Record::Identity(
-            identity,
-            labels.into_iter().chain([cluster]).collect::<Labels>(),
-        )
+        Record::Identity(identity, labels.into_iter().chain([cluster]).collect::<Labels>())
     })
 }
 
@@ -173,45 +148,27 @@ fn service() -> impl Strategy<Value = Record> {
     };
     let zone = (text(), vec(text(), 0..3)).prop_map(|(zone, for_zones)| Zone { zone, for_zones });
     (
-        (
-            name(),
-            name(),
-            addresses(),
-            addresses(),
-            btree_map(ip(), text(), 0..3),
-        ),
-        (
-            btree_map(ip(), zone, 0..3),
-            texts(),
-            texts(),
-            any::<bool>(),
-            any::<bool>(),
-        ),
+        (name(), name(), addresses(), addresses(), btree_map(ip(), text(), 0..3)),
+        (btree_map(ip(), zone, 0..3), texts(), texts(), any::<bool>(), any::<bool>()),
     )
-        .prop_map(
-            |((namespace, name, frontends, backends, hostnames), rest)| {
-                let (zones, labels, selector, include_external, shared) = rest;
-                let Peer {
-                    name: cluster,
-                    id: cluster_id,
-                    ..
-                } = alpha(Layout::State);
-                let name = ServiceName::new(&namespace, &name);
-                Record::Service(Box::new(GlobalService {
-                    cluster,
-                    cluster_id,
-                    name,
-                    frontends,
-                    backends,
-                    hostnames,
-                    zones,
-                    labels,
-                    selector,
-                    include_external,
-                    shared,
-                }))
-            },
-        )
+        .prop_map(|((namespace, name, frontends, backends, hostnames), rest)| {
+            let (zones, labels, selector, include_external, shared) = rest;
+            let Peer { name: cluster, id: cluster_id, .. } = alpha(Layout::State);
+            let name = ServiceName::new(&namespace, &name);
+            Record::Service(Box::new(GlobalService {
+                cluster,
+                cluster_id,
+                name,
+                frontends,
+                backends,
+                hostnames,
+                zones,
+                labels,
+                selector,
+                include_external,
+                shared,
+            }))
+        })
 }
 
 fn slice() -> impl Strategy<Value = Record> {
@@ -237,27 +194,15 @@ fn slice() -> impl Strategy<Value = Record> {
                 }
             },
         );
-    let port = (
-        option::of(text()),
-        option::of(text()),
-        any::<Option<i32>>(),
-        option::of(text()),
-    )
+    let port = (option::of(text()), option::of(text()), any::<Option<i32>>(), option::of(text()))
         .prop_map(|(name, protocol, number, app_protocol)| SlicePort {
             name,
             protocol,
             number,
             app_protocol,
         });
-    (
-        name(),
-        name(),
-        texts(),
-        texts(),
-        vec(endpoint, 0..5),
-        vec(port, 0..3),
-    )
-        .prop_map(|(namespace, name, labels, annotations, endpoints, ports)| {
+    (name(), name(), texts(), texts(), vec(endpoint, 0..5), vec(port, 0..3)).prop_map(
+        |(namespace, name, labels, annotations, endpoints, ports)| {
             Record::EndpointSlice(Box::new(EndpointSlice {
                 cluster: "alpha".into(),
                 cluster_id: alpha(Layout::State).id,
@@ -269,7 +214,8 @@ fn slice() -> impl Strategy<Value = Record> {
                 endpoints,
                 ports,
             }))
-        })
+        },
+    )
 }
 
 proptest! {

@@ -21,17 +21,10 @@ const GENERATED: u32 = 100_000;
 /// A key and its value, separated by a newline: what a watch delivers.
 ///
 /// What decodes must survive another round: a record that changes on the way through us would be invented state.
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a fuzz body fails by panicking"
-)]
+#[allow(clippy::expect_used, clippy::panic, reason = "a fuzz body fails by panicking")]
 pub fn entry(data: &[u8]) {
     let (key, value) = match data.iter().position(|b| *b == b'\n') {
-        Some(at) => (
-            data.get(..at).unwrap_or_default(),
-            data.get(at + 1..).unwrap_or_default(),
-        ),
+        Some(at) => (data.get(..at).unwrap_or_default(), data.get(at + 1..).unwrap_or_default()),
         None => (data, [].as_slice()),
     };
     let Ok(name) = ClusterName::new("alpha") else {
@@ -42,12 +35,7 @@ pub fn entry(data: &[u8]) {
         return;
     };
     for layout in Layout::ALL {
-        let peer = Peer {
-            name: name.clone(),
-            id,
-            limit,
-            layout,
-        };
+        let peer = Peer { name: name.clone(), id, limit, layout };
         let removal = decode_removal(&peer, key);
         if let Ok(Some(record)) = decode(&peer, key, value) {
             assert_eq!(removal.ok().flatten(), Some(record.key()));
@@ -57,10 +45,7 @@ pub fn entry(data: &[u8]) {
         }
     }
     if let Ok(config) = cluster_config::decode(value) {
-        assert_eq!(
-            cluster_config::decode(&cluster_config::encode(&config)).ok(),
-            Some(config)
-        );
+        assert_eq!(cluster_config::decode(&cluster_config::encode(&config)).ok(), Some(config));
     }
     if let Ok(key) = Key::parse(key)
         && !matches!(key, Key::Other | Key::Canary(_, None))
@@ -76,10 +61,7 @@ pub fn files(data: &[u8]) {
         return;
     };
     if let Ok(file) = PeerFile::parse(text) {
-        let again = file
-            .to_yaml()
-            .ok()
-            .and_then(|text| PeerFile::parse(&text).ok());
+        let again = file.to_yaml().ok().and_then(|text| PeerFile::parse(&text).ok());
         assert_eq!(again, Some(file));
     }
     let _ = UsersFile::parse(text);
@@ -92,11 +74,7 @@ pub fn files(data: &[u8]) {
 #[allow(clippy::panic, reason = "the caller is a test")]
 pub fn run(corpus: Vec<Vec<u8>>, body: fn(&[u8])) {
     corpus.iter().for_each(|input| body(input));
-    let config = Config {
-        cases: GENERATED,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: GENERATED, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(config.rng_algorithm);
     let outcome = TestRunner::new_with_rng(config, rng).run(&mutated(corpus), |input| {
         body(&input);
@@ -192,10 +170,7 @@ mod tests {
 
     /// The recorded keys and values, and some of the attacks that the tests of `mesh-wire` list.
     fn entries() -> Vec<Vec<u8>> {
-        let recorded = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../tests/fixtures/cilium-1.20.2"
-        );
+        let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cilium-1.20.2");
         let mut all = Vec::new();
         for file in std::fs::read_dir(recorded).unwrap() {
             let path = file.unwrap().path();
@@ -236,9 +211,6 @@ mod tests {
     fn files_survive() {
         let peer = "endpoints:\n- https://beta.mesh.cilium.io:32379\ntrusted-ca-file: /a\nkey-file: /b\ncert-file: /c\ncilium-host-aliases:\n- hostname: beta.mesh.cilium.io\n  ips: [10.0.0.1, 'fd00::1']\nclustermesh:\n  uuid: 00000000-0000-0000-0000-000000000001\n  podCIDRs: [10.2.0.0/16]\n  nodeCIDRs: [172.31.2.0/24]\n  externalBackends: false\n  budget: {keys: 10}\n";
         let users = "users:\n- name: remote-beta\n  role: remote\n";
-        run(
-            [peer, users].map(|text| text.as_bytes().to_vec()).into(),
-            files,
-        );
+        run([peer, users].map(|text| text.as_bytes().to_vec()).into(), files);
     }
 }

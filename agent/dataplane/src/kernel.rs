@@ -1,0 +1,44 @@
+//! The narrow door to the kernel: what [`Tables`](crate::Tables) writes through, and reads back once at start.
+
+use std::io;
+
+use mesh_layout::{Backend, FrontendKey, Header, ServiceRef};
+
+/// How many entries each table has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Frontends.
+    pub services: u32,
+    /// Backends; a power of two.
+    pub backends: u32,
+    /// Slots; a power of two.
+    pub slots: u32,
+}
+
+/// The tables as memory. Every write is seen by programs at once and whole; indices are below [`Sizes`].
+pub trait Kernel {
+    /// The tables' sizes.
+    fn sizes(&self) -> Sizes;
+
+    /// All frontends.
+    fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>>;
+    /// A service's header.
+    fn header(&self, index: u32) -> Header;
+    /// The backend id in a slot.
+    fn slot(&self, slot: u32) -> u32;
+    /// The backend at an index, whatever its id.
+    fn backend(&self, index: u32) -> Backend;
+
+    /// Adds or replaces a frontend. The one write that can fail.
+    fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()>;
+    /// Removes a frontend, which may be missing.
+    fn delete_service(&mut self, key: &FrontendKey) -> io::Result<()>;
+    /// Sets a service's header.
+    fn set_header(&mut self, index: u32, header: Header);
+    /// Sets a slot.
+    fn set_slot(&mut self, slot: u32, id: u32);
+    /// Writes a backend to its id's place, which is free: its id last.
+    fn set_backend(&mut self, backend: Backend);
+    /// Frees the place of a backend's id.
+    fn clear_backend(&mut self, id: u32);
+}

@@ -1,0 +1,23 @@
+//! The load balancer's tables in the kernel: what is in them, how it is changed while programs read them, and the
+//! programs themselves.
+//!
+//! [`Tables`] is the one writer. It keeps a mirror of what it wrote, so a change costs what the change costs, and it can
+//! rebuild that mirror from the kernel alone ([`Tables::restore`]): an agent that starts finds its predecessor's tables,
+//! takes them over, and writes only what differs.
+//!
+//! Architecture invariant: this crate knows neither etcd nor peers. What should be in the tables comes in as
+//! [`mesh_model::lb::Change`].
+
+mod convert;
+mod kernel;
+mod maps;
+mod pins;
+mod programs;
+mod slots;
+mod tables;
+
+pub use kernel::{Kernel, Sizes};
+pub use maps::{KernelMaps, MapsError};
+pub use pins::{PinError, PinRoot};
+pub use programs::{Programs, ProgramsError};
+pub use tables::{Held, Occupancy, Tables, TablesError};

@@ -1,0 +1,246 @@
+//! The tables in the running kernel.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::atomic::Ordering,
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use mesh_layout::{
+    Backend, COUNTERS, FrontendKey, Header, MAPS, MapLayout, PEER_CUT, ServiceRef, SlotPair,
+    default_sizes,
+};
+use mesh_model::ClusterId;
+use mesh_sys::MappedArray;
+
+use crate::kernel::{Kernel, Sizes};
+
+/// The tables in the running kernel: one hash map, and arrays as memory.
+#[derive(Debug)]
+pub struct KernelMaps {
+    services: HashMap<MapData, FrontendKey, ServiceRef>,
+    /// The same map, for batches.
+    services_fd: OwnedFd,
+    headers: MappedArray,
+    slots: MappedArray,
+    backends: MappedArray,
+    peer_state: MappedArray,
+    sizes: Sizes,
+}
+
+/// Why a map cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// The programs' object has no such map.
+    #[error("the programs have no map {0}")]
+    Missing(&'static str),
+    /// aya's word.
+    #[error("{map}: {source}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// It cannot be mapped.
+    #[error("{map}: cannot be mapped as memory: {source}")]
+    Memory {
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pin is something else than its name says.
+    #[error(
+        "{pin}: pinned there is a map of key {key} and value {value} bytes, expected {expected_key} and {expected_value}; remove the pin"
+    )]
+    Foreign {
+        /// The pin.
+        pin: String,
+        /// Its key's size.
+        key: u32,
+        /// Its value's size.
+        value: u32,
+        /// The layout's.
+        expected_key: usize,
+        /// The layout's.
+        expected_value: usize,
+    },
+}
+
+impl KernelMaps {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn take(ebpf: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, MapsError> {
+        let map = "cm_services";
+        let Map::HashMap(services) = take(ebpf, map)? else { return Err(MapsError::Missing(map)) };
+        let services_fd = services.fd().as_fd().try_clone_to_owned();
+        let services_fd = services_fd.map_err(|source| MapsError::Memory { map, source })?;
+        let services = HashMap::try_from(Map::HashMap(services));
+        let services = services.map_err(|source| MapsError::Map { map, source })?;
+        let peers = u32::try_from(default_sizes::PEERS).unwrap_or(u32::MAX);
+        Ok(Self {
+            services,
+            services_fd,
+            headers: mapped(ebpf, "cm_headers", sizes.services, size_of::<Header>())?,
+            slots: mapped(ebpf, "cm_slots", sizes.slots / 2, size_of::<SlotPair>())?,
+            backends: mapped(ebpf, "cm_backends", sizes.backends, size_of::<Backend>())?,
+            peer_state: mapped(ebpf, "cm_peer_state", peers, size_of::<u32>())?,
+            sizes,
+        })
+    }
+}
+
+impl KernelMaps {
+    /// Takes a cluster's backends out of use, or back into it: one store, whatever their number.
+    pub fn set_peer_cut(&mut self, cluster: ClusterId, cut: bool) {
+        if let Some(state) = self.peer_state.u32(cluster.get().into(), 0) {
+            state.store(if cut { PEER_CUT } else { 0 }, Ordering::Release);
+        }
+    }
+}
+
+impl Kernel for KernelMaps {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>> {
+        mesh_sys::lookup_all(&self.services_fd)
+    }
+
+    fn header(&self, index: u32) -> Header {
+        let word = self.headers.u64(index, 0).map_or(0, |word| word.load(Ordering::Relaxed));
+        let [base, count] = halves(word);
+        Header::new(base, count)
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        let word = self.slots.u32(slot / 2, slot_word(slot));
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn backend(&self, index: u32) -> Backend {
+        let word = |n| self.backends.u64(index, n).map_or(0, |word| word.load(Ordering::Relaxed));
+        Backend::from_words([word(0), word(1), word(2), word(3)])
+    }
+
+    fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()> {
+        self.services.insert(key, service, 0).map_err(map_io)
+    }
+
+    fn delete_service(&mut self, key: &FrontendKey) -> io::Result<()> {
+        match self.services.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(map_io(error)),
+        }
+    }
+
+    fn set_header(&mut self, index: u32, header: Header) {
+        if let Some(word) = self.headers.u64(index, 0) {
+            word.store(whole([header.base(), header.count()]), Ordering::Release);
+        }
+    }
+
+    fn set_slot(&mut self, slot: u32, id: u32) {
+        if let Some(word) = self.slots.u32(slot / 2, slot_word(slot)) {
+            word.store(id, Ordering::Release);
+        }
+    }
+
+    fn set_backend(&mut self, backend: Backend) {
+        let index = backend.id() % self.sizes.backends;
+        let [first, rest @ ..] = backend.to_words();
+        for (n, content) in (1..).zip(rest) {
+            if let Some(word) = self.backends.u64(index, n) {
+                word.store(content, Ordering::Release);
+            }
+        }
+        // With the id, which makes the rest valid.
+        if let Some(word) = self.backends.u64(index, 0) {
+            word.store(first, Ordering::Release);
+        }
+    }
+
+    fn clear_backend(&mut self, id: u32) {
+        if let Some(word) = self.backends.u32(id % self.sizes.backends, 0) {
+            word.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// The programs' counters, added up over the processors.
+pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
+    let map = "cm_counters";
+    let error = |source| MapsError::Map { map, source };
+    let counters = ebpf.map(map).ok_or(MapsError::Missing(map))?;
+    let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(counters).map_err(error)?;
+    let mut sums = [0; COUNTERS];
+    for (index, sum) in (0..).zip(&mut sums) {
+        *sum = counters.get(&index, 0).map_err(error)?.iter().sum();
+    }
+    Ok(sums)
+}
+
+/// Refuses a pinned map whose entries are not what the layout says: two programs must not read one memory in two ways.
+pub(crate) fn check_pin(folder: &Path, layout: &MapLayout) -> Result<(), MapsError> {
+    let pin = folder.join(layout.name);
+    if !pin.exists() {
+        return Ok(());
+    }
+    let error = |source| MapsError::Map { map: layout.name, source };
+    let info = aya::maps::MapInfo::from_pin(&pin).map_err(error)?;
+    let is = |found: u32, expected: usize| usize::try_from(found) == Ok(expected);
+    if is(info.key_size(), layout.key) && is(info.value_size(), layout.value) {
+        return Ok(());
+    }
+    Err(MapsError::Foreign {
+        pin: pin.display().to_string(),
+        key: info.key_size(),
+        value: info.value_size(),
+        expected_key: layout.key,
+        expected_value: layout.value,
+    })
+}
+
+/// All maps that are pinned.
+pub(crate) fn pinned() -> impl Iterator<Item = &'static MapLayout> {
+    MAPS.iter()
+}
+
+fn take(ebpf: &mut aya::Ebpf, map: &'static str) -> Result<Map, MapsError> {
+    ebpf.take_map(map).ok_or(MapsError::Missing(map))
+}
+
+fn mapped(
+    ebpf: &mut aya::Ebpf,
+    map: &'static str,
+    entries: u32,
+    value: usize,
+) -> Result<MappedArray, MapsError> {
+    let Map::Array(data) = take(ebpf, map)? else {
+        return Err(MapsError::Missing(map));
+    };
+    MappedArray::new(data.fd(), entries, value).map_err(|source| MapsError::Memory { map, source })
+}
+
+fn slot_word(slot: u32) -> usize {
+    usize::from(!slot.is_multiple_of(2))
+}
+
+/// Two words as the eight bytes they are in memory.
+fn whole([first, second]: [u32; 2]) -> u64 {
+    let [a, b, c, d] = first.to_ne_bytes();
+    let [e, f, g, h] = second.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn halves(whole: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = whole.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+fn map_io(error: MapError) -> io::Error {
+    if let MapError::SyscallError(error) = error { error.io_error } else { io::Error::other(error) }
+}

@@ -1,0 +1,173 @@
+//! Loading the programs onto their tables, and attaching them so that they outlive the agent.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    pin::PinError as AyaPinError,
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, ProgramError,
+        links::{FdLink, LinkError},
+    },
+};
+use mesh_layout::COUNTERS;
+use mesh_sys::Link;
+
+use crate::{
+    kernel::Sizes,
+    maps::{self, KernelMaps, MapsError},
+    pins::{PinError, PinRoot},
+};
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    pins: PinRoot,
+    sizes: Sizes,
+}
+
+/// Why the programs are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramsError {
+    /// Pins cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// Tables cannot be used.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The object cannot be loaded.
+    #[error("the programs do not load: {0}")]
+    Load(#[from] EbpfError),
+    /// The object lacks a program, or the kernel refuses it.
+    #[error("{program}: {source}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The object lacks a program.
+    #[error("the object has no program {0}")]
+    Missing(&'static str),
+    /// The link cannot be made or kept.
+    #[error("{program}: link: {source}")]
+    Link {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: LinkError,
+    },
+    /// The link cannot be pinned.
+    #[error("{program}: pin: {source}")]
+    Pin {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: AyaPinError,
+    },
+    /// The cgroup, or a pinned link, cannot be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
+
+/// The hooks. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
+const HOOKS: [&str; 4] = ["cm_getpeername4", "cm_getpeername6", "cm_connect4", "cm_connect6"];
+
+impl Programs {
+    /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
+    pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
+        let folder = pins.maps(sizes)?;
+        let mut loader = EbpfLoader::new();
+        for layout in maps::pinned() {
+            maps::check_pin(&folder, layout)?;
+            loader.map_pin_path(layout.name, folder.join(layout.name));
+        }
+        let backend_mask = sizes.backends - 1;
+        let mut ebpf = loader
+            .map_max_entries("cm_services", sizes.services)
+            .map_max_entries("cm_headers", sizes.services)
+            .map_max_entries("cm_slots", sizes.slots / 2)
+            .map_max_entries("cm_backends", sizes.backends)
+            .override_global("BACKEND_MASK", &backend_mask, true)
+            .load(OBJECT)?;
+        for hook in HOOKS {
+            program(&mut ebpf, hook)?
+                .load()
+                .map_err(|source| ProgramsError::Program { program: hook, source })?;
+        }
+        let tables = KernelMaps::take(&mut ebpf, sizes)?;
+        Ok((Self { ebpf, pins, sizes }, tables))
+    }
+
+    /// Attaches the programs to a cgroup, for all processes in it and below. Where a predecessor's are, they are
+    /// exchanged without a moment in between.
+    pub fn attach(&mut self, cgroup: &Path) -> Result<(), ProgramsError> {
+        let io = |source| ProgramsError::Io { path: cgroup.into(), source };
+        let directory = File::open(cgroup).map_err(io)?;
+        // A cgroup's id is its directory's inode.
+        let cgroup_id = directory.metadata().map_err(io)?.ino();
+        let links = self.pins.links()?;
+        for hook in HOOKS {
+            let pin = links.join(hook);
+            let program = program(&mut self.ebpf, hook)?;
+            if take_over(&pin, program, cgroup_id)? {
+                continue;
+            }
+            let id = program
+                .attach(&directory, CgroupAttachMode::Single)
+                .map_err(|source| ProgramsError::Program { program: hook, source })?;
+            let link = program
+                .take_link(id)
+                .map_err(|source| ProgramsError::Program { program: hook, source })?;
+            let link = FdLink::try_from(link)
+                .map_err(|source| ProgramsError::Link { program: hook, source })?;
+            link.pin(&pin).map_err(|source| ProgramsError::Pin { program: hook, source })?;
+        }
+        self.pins.forget_other_maps(self.sizes)?;
+        Ok(())
+    }
+
+    /// What the programs counted since they were loaded, by [`mesh_layout::Counter`].
+    pub fn counters(&self) -> Result<[u64; COUNTERS], ProgramsError> {
+        Ok(maps::counters(&self.ebpf)?)
+    }
+}
+
+/// Puts the program behind a pinned link of the same cgroup. A link of another cgroup, or of one that is gone, is of no
+/// use: it is removed.
+fn take_over(pin: &Path, program: &CgroupSockAddr, cgroup_id: u64) -> Result<bool, ProgramsError> {
+    let io = |source| ProgramsError::Io { path: pin.into(), source };
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let link = Link::open(pin).map_err(io)?;
+    let fd =
+        program.fd().map_err(|source| ProgramsError::Program { program: "pinned link", source })?;
+    if link.cgroup_id().map_err(io)? == cgroup_id && link.update(fd).is_ok() {
+        return Ok(true);
+    }
+    fs::remove_file(pin).map_err(io)?;
+    Ok(false)
+}
+
+fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut CgroupSockAddr, ProgramsError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramsError::Missing(name))?;
+    program.try_into().map_err(|source| ProgramsError::Program { program: name, source })
+}

@@ -1,0 +1,375 @@
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    rc::Rc,
+    time::Duration,
+};
+
+use mesh_layout::FrontendKey;
+use mesh_model::{ClusterLimit, Protocol};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The tables as plain memory, shared with the test that reads them; counts writes, and forgets them after a while.
+#[derive(Clone, Debug)]
+struct Memory {
+    content: Rc<std::cell::RefCell<Content>>,
+    sizes: Sizes,
+    writes: Rc<Cell<usize>>,
+    /// After so many writes the writer is dead: nothing it writes arrives any more.
+    dies_after: Rc<Cell<usize>>,
+}
+
+#[derive(Debug)]
+struct Content {
+    services: BTreeMap<FrontendKey, ServiceRef>,
+    headers: Vec<Header>,
+    slots: Vec<u32>,
+    backends: Vec<mesh_layout::Backend>,
+}
+
+impl Memory {
+    fn new(services: u32, backends: u32, slots: u32) -> Self {
+        let len = |n: u32| usize::try_from(n).unwrap();
+        Self {
+            content: Rc::new(std::cell::RefCell::new(Content {
+                services: BTreeMap::new(),
+                headers: vec![Header::default(); len(services)],
+                slots: vec![0; len(slots)],
+                backends: vec![mesh_layout::Backend::default(); len(backends)],
+            })),
+            sizes: Sizes { services, backends, slots },
+            writes: Rc::default(),
+            dies_after: Rc::new(Cell::new(usize::MAX)),
+        }
+    }
+
+    fn write(&self, write: impl FnOnce(&mut Content)) {
+        if self.writes.get() < self.dies_after.get() {
+            write(&mut self.content.borrow_mut());
+        }
+        self.writes.set(self.writes.get() + 1);
+    }
+
+    /// What a program finds for a frontend: `None` is no service, and no stale or free backend is ever met.
+    fn read(&self, frontend: &Frontend) -> Option<BTreeSet<Backend>> {
+        let key = convert::frontend_key(frontend);
+        let content = self.content.borrow();
+        let service = content.services.get(&key)?;
+        assert_eq!(service.tag(), key.tag());
+        let header = content.headers[service.index() as usize];
+        let slots = &content.slots[header.base() as usize..][..header.count() as usize];
+        Some(slots.iter().filter_map(|id| content.backend(*id)).collect())
+    }
+
+    /// All there is, for "equal".
+    fn all(&self) -> BTreeMap<Frontend, BTreeSet<Backend>> {
+        let keys: Vec<_> = self.content.borrow().services.keys().copied().collect();
+        let frontends = keys.iter().map(|key| convert::frontend(key).unwrap());
+        frontends.map(|frontend| (frontend, self.read(&frontend).unwrap())).collect()
+    }
+
+    fn backends_in_use(&self) -> usize {
+        self.content.borrow().backends.iter().filter(|b| b.id() != 0).count()
+    }
+}
+
+impl Content {
+    fn backend(&self, id: u32) -> Option<Backend> {
+        let entry = self.backends[id as usize % self.backends.len()];
+        (id != 0 && entry.id() == id).then(|| convert::backend(&entry).unwrap())
+    }
+}
+
+impl Kernel for Memory {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>> {
+        Ok(self.content.borrow().services.iter().map(|(k, v)| (*k, *v)).collect())
+    }
+
+    fn header(&self, index: u32) -> Header {
+        self.content.borrow().headers[index as usize]
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        self.content.borrow().slots[slot as usize]
+    }
+
+    fn backend(&self, index: u32) -> mesh_layout::Backend {
+        self.content.borrow().backends[index as usize]
+    }
+
+    fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()> {
+        self.write(|content| {
+            content.services.insert(*key, service);
+        });
+        Ok(())
+    }
+
+    fn delete_service(&mut self, key: &FrontendKey) -> io::Result<()> {
+        self.write(|content| {
+            content.services.remove(key);
+        });
+        Ok(())
+    }
+
+    fn set_header(&mut self, index: u32, header: Header) {
+        self.write(|content| content.headers[index as usize] = header);
+    }
+
+    fn set_slot(&mut self, slot: u32, id: u32) {
+        self.write(|content| content.slots[slot as usize] = id);
+    }
+
+    fn set_backend(&mut self, backend: mesh_layout::Backend) {
+        let place = backend.id() as usize % self.sizes.backends as usize;
+        // As in the kernel, the content is there before the id is.
+        self.write(|content| content.backends[place] = backend.with_id(0));
+        self.write(|content| content.backends[place] = backend);
+    }
+
+    fn clear_backend(&mut self, id: u32) {
+        let place = id as usize % self.sizes.backends as usize;
+        self.write(|content| content.backends[place] = content.backends[place].with_id(0));
+    }
+}
+
+fn frontend(n: u8) -> Frontend {
+    Frontend { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, n)), port: 80, protocol: Protocol::Tcp }
+}
+
+fn backend(cluster: u32, n: u16) -> Backend {
+    let [high, low] = n.to_be_bytes();
+    Backend {
+        address: IpAddr::V4(Ipv4Addr::new(10, u8::try_from(cluster).unwrap(), high, low)),
+        port: 8080,
+        protocol: Protocol::Tcp,
+        cluster: ClusterId::new(cluster, ClusterLimit::Max255).unwrap(),
+    }
+}
+
+fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
+    tables.apply(Change::AddFrontend(frontend(f)), now).unwrap();
+    for backend in backends {
+        tables.apply(Change::AddBackend(frontend(f), *backend), now).unwrap();
+    }
+}
+
+#[test]
+fn a_restart_writes_only_what_differs() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2), backend(2, 1)], now);
+    add(&mut tables, 2, &[backend(2, 1)], now);
+    add(&mut tables, 3, &[], now);
+    let before = memory.all();
+    drop(tables);
+
+    memory.writes.set(0);
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    assert_eq!(tables.held(), Held { frontends: 3, backends: 4 });
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2), backend(2, 1)], now);
+    add(&mut tables, 2, &[backend(2, 1)], now);
+    add(&mut tables, 3, &[], now);
+    tables.prune_frontends(now).unwrap();
+    tables.prune_backends(|_| true, now);
+    assert_eq!(tables.held(), Held::default());
+    assert_eq!((memory.writes.get(), memory.all()), (0, before));
+}
+
+#[test]
+fn nothing_is_pruned_before_its_cluster_was_listed() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1), backend(2, 1), backend(3, 1)], now);
+    add(&mut tables, 2, &[backend(2, 1)], now);
+    drop(tables);
+
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 2)], now);
+    assert_eq!(memory.read(&frontend(1)).unwrap().len(), 4);
+    tables.prune_backends(|cluster| cluster.get() == 2, now);
+    assert_eq!(
+        memory.read(&frontend(1)).unwrap(),
+        BTreeSet::from([backend(1, 1), backend(1, 2), backend(3, 1)])
+    );
+    assert_eq!(memory.read(&frontend(2)), Some(BTreeSet::new()));
+    tables.prune_frontends(now).unwrap();
+    assert_eq!(memory.read(&frontend(2)), None);
+}
+
+#[test]
+fn a_change_in_ten_thousand_is_four_writes_at_most() {
+    let memory = Memory::new(16, 16_384, 32_768);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let all: Vec<Backend> = (0..10_000).map(|n| backend(1, n)).collect();
+    add(&mut tables, 1, &all, now);
+
+    memory.writes.set(0);
+    tables.apply(Change::RemoveBackend(frontend(1), backend(1, 17)), now).unwrap();
+    assert!(memory.writes.get() <= 4, "{}", memory.writes.get());
+    memory.writes.set(0);
+    tables.apply(Change::AddBackend(frontend(1), backend(1, 10_001)), now).unwrap();
+    assert!(memory.writes.get() <= 4, "{}", memory.writes.get());
+    assert_eq!(memory.read(&frontend(1)).unwrap().len(), 10_000);
+}
+
+#[test]
+fn full_tables_say_so_and_keep_what_they_have() {
+    let now = Instant::now();
+    let four = [backend(1, 1), backend(1, 2), backend(1, 3), backend(1, 4)];
+    let fifth = Change::AddBackend(frontend(1), backend(1, 5));
+
+    let mut tables = Tables::restore(Memory::new(2, 8, 8), now).unwrap();
+    add(&mut tables, 1, &four, now);
+    let error = tables.apply(fifth, now).unwrap_err();
+    assert_eq!(error.to_string(), "cm_slots is full: all of 8 entries are in use");
+
+    let memory = Memory::new(2, 4, 16);
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &four, now);
+    let error = tables.apply(fifth, now).unwrap_err();
+    assert_eq!(error.to_string(), "cm_backends is full: all of 4 entries are in use");
+    add(&mut tables, 2, &[], now + REST);
+    let error = tables.apply(Change::AddFrontend(frontend(3)), now + REST).unwrap_err();
+    assert_eq!(error.to_string(), "cm_services is full: all of 2 entries are in use");
+    assert!(matches!(
+        tables.apply(Change::AddBackend(frontend(3), backend(1, 1)), now),
+        Err(TablesError::NoFrontend(_))
+    ));
+    assert_eq!(memory.read(&frontend(1)).unwrap().len(), 4);
+    assert_eq!(memory.read(&frontend(2)), Some(BTreeSet::new()));
+}
+
+#[test]
+fn a_freed_place_rests_and_comes_back_under_another_id() {
+    let memory = Memory::new(2, 1, 2);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1)], now);
+    let before = memory.backend(0).id();
+    tables.apply(Change::RemoveBackend(frontend(1), backend(1, 1)), now).unwrap();
+    let again = Change::AddBackend(frontend(1), backend(1, 1));
+    assert!(tables.apply(again, now + Duration::from_millis(999)).is_err());
+    tables.apply(again, now + REST).unwrap();
+    assert_ne!(memory.backend(0).id(), before);
+}
+
+#[test]
+fn what_contradicts_itself_is_repaired() {
+    let memory = Memory::new(4, 8, 16);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2)], now);
+    add(&mut tables, 2, &[backend(1, 1)], now);
+    drop(tables);
+    {
+        let mut content = memory.content.borrow_mut();
+        // A slot that names nobody, two services on one range, a frontend with another's tag, a backend for nobody.
+        let one = content.services[&convert::frontend_key(&frontend(1))];
+        let two = content.services[&convert::frontend_key(&frontend(2))];
+        let base = content.headers[one.index() as usize].base();
+        content.slots[base as usize] = 4_242;
+        content.headers[two.index() as usize] = Header::new(base + 1, 1);
+        content.services.insert(convert::frontend_key(&frontend(3)), ServiceRef::new(3, 1));
+        content.services.insert(convert::frontend_key(&frontend(4)), ServiceRef::new(900, 1));
+        content.backends[7] = convert::backend_entry(15, &backend(2, 9));
+    }
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    assert_eq!(memory.read(&frontend(3)), None);
+    assert_eq!(memory.read(&frontend(4)), None);
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2)], now);
+    add(&mut tables, 2, &[backend(1, 1)], now);
+    tables.prune_backends(|_| true, now);
+    assert_eq!(memory.read(&frontend(1)).unwrap().len(), 2);
+    assert_eq!(memory.read(&frontend(2)).unwrap(), BTreeSet::from([backend(1, 1)]));
+    assert_eq!(memory.backends_in_use(), 2);
+}
+
+/// A change to the tables, or the death of their writer.
+#[derive(Clone, Debug)]
+enum Step {
+    AddFrontend(u8),
+    RemoveFrontend(u8),
+    Add(u8, u32, u16),
+    Remove(u8, u32, u16),
+    /// The writer dies after so many more writes; a new one takes over and is told everything again.
+    Die(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let f = 0u8..4;
+    let step = prop_oneof![
+        2 => f.clone().prop_map(Step::AddFrontend),
+        1 => f.clone().prop_map(Step::RemoveFrontend),
+        8 => (f.clone(), 1u32..3, 0u16..6).prop_map(|(f, c, b)| Step::Add(f, c, b)),
+        5 => (f, 1u32..3, 0u16..6).prop_map(|(f, c, b)| Step::Remove(f, c, b)),
+        1 => (0usize..12).prop_map(Step::Die),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// Whatever happens, programs find exactly the backends of the model; and a writer may die between any two writes.
+    #[test]
+    fn tables_equal_the_model(steps in steps()) {
+        let memory = Memory::new(8, 32, 128);
+        let mut now = Instant::now();
+        let mut tables = Tables::restore(memory.clone(), now).unwrap();
+        let mut model = BTreeMap::<u8, BTreeSet<Backend>>::new();
+        for step in steps {
+            now += REST;
+            let change = match step {
+                Step::AddFrontend(f) => {
+                    model.entry(f).or_default();
+                    Change::AddFrontend(frontend(f))
+                }
+                Step::RemoveFrontend(f) => {
+                    model.remove(&f);
+                    Change::RemoveFrontend(frontend(f))
+                }
+                Step::Add(f, c, b) => match model.get_mut(&f) {
+                    Some(backends) => {
+                        backends.insert(backend(c, b));
+                        Change::AddBackend(frontend(f), backend(c, b))
+                    }
+                    None => continue,
+                },
+                Step::Remove(f, c, b) => {
+                    if let Some(backends) = model.get_mut(&f) {
+                        backends.remove(&backend(c, b));
+                    }
+                    Change::RemoveBackend(frontend(f), backend(c, b))
+                }
+                Step::Die(writes) => {
+                    memory.dies_after.set(memory.writes.get() + writes);
+                    continue;
+                }
+            };
+            tables.apply(change, now).unwrap();
+            if memory.writes.get() > memory.dies_after.get() {
+                // Between its death and the next life programs read on; `read` asserts that they meet nothing false.
+                memory.all();
+                memory.dies_after.set(usize::MAX);
+                tables = Tables::restore(memory.clone(), now).unwrap();
+                for (f, backends) in &model {
+                    add(&mut tables, *f, &backends.iter().copied().collect::<Vec<_>>(), now);
+                }
+                tables.prune_frontends(now).unwrap();
+                tables.prune_backends(|_| true, now);
+            }
+            let expected: BTreeMap<_, _> = model.iter().map(|(f, b)| (frontend(*f), b.clone())).collect();
+            prop_assert_eq!(memory.all(), expected);
+        }
+        let distinct: BTreeSet<_> = model.values().flatten().collect();
+        prop_assert_eq!(memory.backends_in_use(), distinct.len());
+    }
+}

@@ -1,0 +1,350 @@
+//! The programs in the running kernel: real sockets in a network namespace and a cgroup of their own.
+//!
+//! Needs root, and a kernel with BPF, cgroup v2 and BTF. Where those are missing the tests fail and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_dataplane::{Held, Kernel as _, PinRoot, Programs, Sizes, Tables};
+use mesh_layout::Counter;
+use mesh_model::{
+    ClusterId, ClusterLimit, Protocol,
+    lb::{Backend, Change, Frontend},
+};
+
+const SIZES: Sizes = Sizes { services: 64, backends: 256, slots: 1_024 };
+/// A process is in one cgroup, so one test at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A cgroup with this process in it, a network namespace with this thread in it, and a folder for pins.
+struct Place {
+    cgroup: PathBuf,
+    origin: PathBuf,
+    pins: PathBuf,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let cgroup2 = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
+        let cgroup2 = Path::new(cgroup2.expect("a cgroup2 mount").split(' ').nth(1).unwrap());
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap();
+        let name = format!("clustermesh-kernel-test-{}-{name}", std::process::id());
+        let cgroup = cgroup2.join(&name);
+        fs::create_dir(&cgroup).expect("root, and a writable cgroup2");
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        run("ip", &["link", "set", "lo", "up"]);
+        let place = Self {
+            cgroup,
+            origin: cgroup2.join(own),
+            pins: Path::new("/sys/fs/bpf").join(name),
+            _one: one,
+        };
+        enter(&place.cgroup);
+        place
+    }
+
+    fn load(&self) -> (Programs, Tables<mesh_dataplane::KernelMaps>) {
+        let (mut programs, maps) =
+            Programs::load(PinRoot::open(&self.pins).unwrap(), SIZES).unwrap();
+        let tables = Tables::restore(maps, Instant::now()).unwrap();
+        programs.attach(&self.cgroup).unwrap();
+        (programs, tables)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        enter(&self.origin);
+        let _ = fs::remove_dir_all(&self.pins);
+        let _ = fs::remove_dir(&self.cgroup);
+    }
+}
+
+fn enter(cgroup: &Path) {
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+}
+
+fn run(command: &str, arguments: &[&str]) {
+    assert!(Command::new(command).args(arguments).status().unwrap().success());
+}
+
+fn vip(last: u8, protocol: Protocol) -> Frontend {
+    Frontend { address: Ipv4Addr::new(10, 96, 0, last).into(), port: 80, protocol }
+}
+
+fn vip6(protocol: Protocol) -> Frontend {
+    Frontend { address: "fd00:96::1".parse().unwrap(), port: 80, protocol }
+}
+
+fn backend(server: SocketAddr, protocol: Protocol, cluster: u32) -> Backend {
+    let cluster = ClusterId::new(cluster, ClusterLimit::Max255).unwrap();
+    Backend { address: server.ip(), port: server.port(), protocol, cluster }
+}
+
+fn socket(frontend: Frontend) -> SocketAddr {
+    (frontend.address, frontend.port).into()
+}
+
+/// A TCP server that greets each client with its own port.
+fn tcp_server(ip: &str) -> SocketAddr {
+    let listener = TcpListener::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let _ = io::Write::write_all(&mut client, &address.port().to_be_bytes());
+        }
+    });
+    address
+}
+
+/// A UDP server that answers each datagram with its own port.
+fn udp_server(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((_, client)) = socket.recv_from(&mut [0; 16]) {
+            let _ = socket.send_to(&address.port().to_be_bytes(), client);
+        }
+    });
+    address
+}
+
+/// Which server answers a connection, and whom the client believes it talks to.
+fn ask_tcp(to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
+    let mut client = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    let mut port = [0; 2];
+    client.read_exact(&mut port)?;
+    Ok((u16::from_be_bytes(port), client.peer_addr()?))
+}
+
+fn ask_udp(to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
+    let client = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;
+    client.connect(to)?;
+    client.set_read_timeout(Some(Duration::from_secs(2)))?;
+    client.send(b"?")?;
+    let mut port = [0; 2];
+    client.recv(&mut port)?;
+    Ok((u16::from_be_bytes(port), client.peer_addr()?))
+}
+
+fn apply(tables: &mut Tables<mesh_dataplane::KernelMaps>, changes: &[Change]) {
+    changes.iter().for_each(|change| tables.apply(*change, Instant::now()).unwrap());
+}
+
+#[test]
+fn connections_reach_backends_and_see_the_service() {
+    let place = Place::new("reach");
+    let (programs, mut tables) = place.load();
+    for (ask, protocol, server, server6) in [
+        (ask_tcp as fn(SocketAddr) -> _, Protocol::Tcp, tcp_server("127.0.0.1"), tcp_server("::1")),
+        (ask_udp, Protocol::Udp, udp_server("127.0.0.1"), udp_server("::1")),
+    ] {
+        let (v4, v6) = (vip(1, protocol), vip6(protocol));
+        apply(
+            &mut tables,
+            &[
+                Change::AddFrontend(v4),
+                Change::AddBackend(v4, backend(server, protocol, 2)),
+                Change::AddFrontend(v6),
+                Change::AddBackend(v6, backend(server6, protocol, 2)),
+            ],
+        );
+        assert_eq!(ask(socket(v4)).unwrap(), (server.port(), socket(v4)));
+        assert_eq!(ask(socket(v6)).unwrap(), (server6.port(), socket(v6)));
+        // A v4 address on a v6 socket runs the v6 hooks.
+        let mapped = SocketAddr::from((Ipv4Addr::new(10, 96, 0, 1).to_ipv6_mapped(), 80));
+        assert_eq!(ask(mapped).unwrap(), (server.port(), mapped));
+        // What is no service is none of ours: neither another port, nor the backend itself.
+        assert!(ask((v4.address, 81).into()).is_err());
+        assert_eq!(ask(server).unwrap(), (server.port(), server));
+    }
+    assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 6);
+}
+
+#[test]
+fn no_backend_is_refused_and_no_service_is_passed_on() {
+    let place = Place::new("none");
+    let (programs, mut tables) = place.load();
+    let frontend = vip(1, Protocol::Tcp);
+    let server = backend(tcp_server("127.0.0.1"), Protocol::Tcp, 1);
+    apply(&mut tables, &[Change::AddFrontend(frontend), Change::AddBackend(frontend, server)]);
+    assert!(ask_tcp(socket(frontend)).is_ok());
+
+    apply(&mut tables, &[Change::RemoveBackend(frontend, server)]);
+    let refused = ask_tcp(socket(frontend)).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(programs.counters().unwrap()[Counter::NoBackend as usize], 1);
+
+    apply(&mut tables, &[Change::RemoveFrontend(frontend)]);
+    let unreachable = ask_tcp(socket(frontend)).unwrap_err();
+    assert_eq!(unreachable.kind(), io::ErrorKind::NetworkUnreachable);
+}
+
+#[test]
+fn all_backends_are_used_alike() {
+    let place = Place::new("spread");
+    let (_programs, mut tables) = place.load();
+    let frontend = vip(1, Protocol::Udp);
+    apply(&mut tables, &[Change::AddFrontend(frontend)]);
+    let servers: Vec<_> = (0..5).map(|_| udp_server("127.0.0.1")).collect();
+    for server in &servers {
+        apply(&mut tables, &[Change::AddBackend(frontend, backend(*server, Protocol::Udp, 1))]);
+    }
+    let mut answers = BTreeMap::<u16, u32>::new();
+    for _ in 0..5_000 {
+        *answers.entry(ask_udp(socket(frontend)).unwrap().0).or_default() += 1;
+    }
+    assert_eq!(answers.len(), 5);
+    // Within five standard errors of a fifth: sqrt(5000 · 0.2 · 0.8) = 28.3.
+    assert!(answers.values().all(|n| n.abs_diff(1_000) <= 141), "{answers:?}");
+}
+
+#[test]
+fn stale_slots_and_cut_clusters_are_passed_over() {
+    let place = Place::new("stale");
+    let (programs, mut tables) = place.load();
+    let frontend = vip(1, Protocol::Udp);
+    let (one, two) = (udp_server("127.0.0.1"), udp_server("127.0.0.1"));
+    apply(
+        &mut tables,
+        &[
+            Change::AddFrontend(frontend),
+            Change::AddBackend(frontend, backend(one, Protocol::Udp, 1)),
+            Change::AddBackend(frontend, backend(two, Protocol::Udp, 2)),
+        ],
+    );
+    // The same tables once more, to write into them what no writer of ours would.
+    let (_, mut raw) = Programs::load(PinRoot::open(&place.pins).unwrap(), SIZES).unwrap();
+    let asked = |n: u32| -> BTreeMap<u16, u32> {
+        (0..n).fold(BTreeMap::new(), |mut answers, _| {
+            *answers.entry(ask_udp(socket(frontend)).unwrap().0).or_default() += 1;
+            answers
+        })
+    };
+    assert_eq!(asked(100).len(), 2);
+
+    raw.set_peer_cut(ClusterId::new(2, ClusterLimit::Max255).unwrap(), true);
+    assert_eq!(asked(200).keys().collect::<Vec<_>>(), [&one.port()]);
+    raw.set_peer_cut(ClusterId::new(1, ClusterLimit::Max255).unwrap(), true);
+    // All are cut: any is taken.
+    asked(100);
+    assert!(programs.counters().unwrap()[Counter::TookCut as usize] >= 100);
+    for cluster in [1, 2] {
+        raw.set_peer_cut(ClusterId::new(cluster, ClusterLimit::Max255).unwrap(), false);
+    }
+
+    let services = raw.services().unwrap();
+    let header = raw.header(services[0].1.index());
+    raw.set_slot(header.base() + 1, 4_242);
+    assert_eq!(asked(200).keys().collect::<Vec<_>>(), [&one.port()]);
+    let counters = programs.counters().unwrap();
+    assert!(counters[Counter::Retried as usize] > 0, "{counters:?}");
+}
+
+#[test]
+fn tables_and_programs_outlive_the_agent() {
+    let place = Place::new("outlive");
+    let (programs, mut tables) = place.load();
+    let frontend = vip(1, Protocol::Tcp);
+    let server = tcp_server("127.0.0.1");
+    let here = backend(server, Protocol::Tcp, 3);
+    apply(&mut tables, &[Change::AddFrontend(frontend), Change::AddBackend(frontend, here)]);
+    let mut open = TcpStream::connect(socket(frontend)).unwrap();
+    drop((programs, tables));
+    assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
+
+    let (programs, mut tables) = place.load();
+    assert_eq!(tables.held(), Held { frontends: 1, backends: 1 });
+    assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
+    // The exchanged program counts from zero, and knows a socket that its predecessor translated.
+    assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 1);
+    assert_eq!(open.peer_addr().unwrap(), socket(frontend));
+    open.read_exact(&mut [0; 2]).unwrap();
+
+    apply(&mut tables, &[Change::AddFrontend(frontend)]);
+    tables.prune_backends(|cluster| cluster.get() == 3, Instant::now());
+    assert_eq!(ask_tcp(socket(frontend)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+
+    drop((programs, tables));
+    PinRoot::open(&place.pins).unwrap().uninstall().unwrap();
+    assert_eq!(ask_tcp(socket(frontend)).unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
+}
+
+/// Clients connect while backends come and go: each is answered by a server of the service it asked for.
+#[test]
+fn readers_race_with_the_writer() {
+    let place = Place::new("race");
+    let (_programs, mut tables) = place.load();
+    let services: Vec<(Frontend, Vec<Backend>)> = (1..=2)
+        .map(|n| {
+            let servers =
+                (0..4).map(|_| backend(udp_server("127.0.0.1"), Protocol::Udp, u32::from(n)));
+            (vip(n, Protocol::Udp), servers.collect())
+        })
+        .collect();
+    for (frontend, servers) in &services {
+        // The first server of each stays.
+        apply(
+            &mut tables,
+            &[Change::AddFrontend(*frontend), Change::AddBackend(*frontend, servers[0])],
+        );
+    }
+    let done = AtomicBool::new(false);
+    let namespace = fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let asked = thread::scope(|scope| {
+        let reader = |index: usize| {
+            let (namespace, done, services) = (&namespace, &done, &services);
+            move || {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let (frontend, servers) = &services[index];
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let (port, peer) = ask_udp(socket(*frontend)).unwrap();
+                    assert!(servers.iter().any(|s| s.port == port), "a server of another service");
+                    assert_eq!(peer, socket(*frontend));
+                    asked += 1;
+                }
+                asked
+            }
+        };
+        let readers = [scope.spawn(reader(0)), scope.spawn(reader(1))];
+        for round in 0..20_000usize {
+            let (frontend, servers) = &services[round % 2];
+            let server = servers[1 + round / 2 % 3];
+            let now = Instant::now();
+            let change = match round / 6 % 2 {
+                0 => Change::AddBackend(*frontend, server),
+                _ => Change::RemoveBackend(*frontend, server),
+            };
+            // A table of 256 may find all free places resting; what is not added is not removed either.
+            let _ = tables.apply(change, now);
+        }
+        done.store(true, Ordering::Relaxed);
+        readers.map(|reader| reader.join().unwrap()).iter().sum::<u32>()
+    });
+    assert!(asked > 100, "{asked}");
+}
