@@ -1,11 +1,6 @@
 //! What a real Cilium 1.20.2 wrote is read in full, and written again to the same bytes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,0 +1,625 @@
+//! List and watch over ranges of keys, with all the ways in which that breaks.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+
+use crate::{
+    machine::{
+        Action, Header, Input, KeyValue, ListError, Machine, RequestId, Span, WatchEvent, WatchId,
+        after,
+    },
+    status::{Failure, Rung, Status},
+};
+
+/// Names a range among those of one follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RangeId(pub u8);
+
+/// Keys to follow together: one list, one watch, one order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeConfig {
+    /// Which it is.
+    pub id: RangeId,
+    /// Its keys.
+    pub span: Span,
+    /// Keys a page.
+    pub page: i64,
+}
+
+/// What a follower tells. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
+/// before `Begin` and was not put again when `Done` comes is gone. `Begin` may come again before `Done`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection stands and was answered.
+    Connected,
+    /// The connection is gone; what was told stays true as far as anybody knows.
+    Disconnected,
+    /// All keys of the range follow.
+    Begin(RangeId),
+    /// A key has this value.
+    Put(RangeId, KeyValue),
+    /// A key is gone.
+    Delete(RangeId, Vec<u8>),
+    /// A key is there, but its value is larger than what is accepted.
+    TooLarge(RangeId, Vec<u8>),
+    /// That were all keys, as of the revision.
+    Done(RangeId, i64),
+}
+
+/// What its owner may tell a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Break the connection, if one stands, and make another at once: there are new credentials, say.
+    Reconnect,
+}
+
+/// Follows ranges of one etcd.
+///
+/// The *head* ranges are listed on each connection. What they hold names the history: the etcd cluster's id and the
+/// revisions in which the head's keys were created. In the same history the other ranges go on watching where they were;
+/// in another one everything is listed anew, because revisions of two histories cannot be compared.
+#[derive(Debug)]
+pub struct Follower {
+    connection: Connection,
+    ranges: Vec<Range>,
+    /// The etcd cluster's id on this connection.
+    cluster_id: Option<u64>,
+    /// What the ranges' positions belong to.
+    history: Option<History>,
+    /// The create revisions of the head's keys, as of this connection.
+    head_keys: BTreeMap<Vec<u8>, i64>,
+    backoff: ExponentialBackoff,
+    backoff_seed: u64,
+    next_id: u64,
+    actions: VecDeque<Action>,
+    events: Vec<Event>,
+    status: Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    /// None, and none is tried before then.
+    Waiting(Instant),
+    /// One is being made.
+    Connecting,
+    /// One stands; the head is being listed.
+    Checking,
+    /// One stands and the history is known.
+    Open,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct History {
+    cluster_id: u64,
+    head_keys: BTreeMap<Vec<u8>, i64>,
+}
+
+#[derive(Debug)]
+struct Range {
+    config: RangeConfig,
+    head: bool,
+    state: RangeState,
+    /// Up to where everything was delivered; `None` before the first list was.
+    position: Option<Position>,
+    /// The revision of the last list.
+    listed: Option<i64>,
+    /// List once more when this list is done.
+    again: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    revision: i64,
+    /// False while more of the same revision may come.
+    complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RangeState {
+    Idle,
+    Listing(Listing),
+    Watching(WatchId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listing {
+    request: RequestId,
+    from: Vec<u8>,
+    limit: i64,
+    /// That of the first page; all further ones are read at it.
+    revision: Option<i64>,
+    /// Asking for the name of a key whose value is too large.
+    naming: bool,
+}
+
+/// The first wait after a connection broke, and the longest. Jitter spreads the readers of a server that comes back.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+// === impl Follower ===
+
+impl Follower {
+    /// Follows `head` at once, and other ranges once [`Follower::follow`] names them. `seed` is for the jitter.
+    pub fn new(head: Vec<RangeConfig>, seed: u64, now: Instant) -> Self {
+        Self {
+            connection: Connection::Waiting(now),
+            ranges: head.into_iter().map(|config| Range::new(config, true)).collect(),
+            cluster_id: None,
+            history: None,
+            head_keys: BTreeMap::new(),
+            backoff: backoff(seed),
+            backoff_seed: seed,
+            next_id: 0,
+            actions: VecDeque::new(),
+            events: Vec::new(),
+            status: Status::default(),
+        }
+    }
+
+    /// Replaces the ranges beside the head. One that is followed already goes on undisturbed.
+    pub fn follow(&mut self, configs: Vec<RangeConfig>) {
+        let mut kept = Vec::new();
+        for range in std::mem::take(&mut self.ranges) {
+            if range.head || configs.contains(&range.config) {
+                kept.push(range);
+            } else if let RangeState::Watching(watch) = range.state {
+                self.actions.push_back(Action::CancelWatch(watch));
+            }
+        }
+        for config in configs {
+            if !kept.iter().any(|range| range.config == config) {
+                kept.push(Range::new(config, false));
+            }
+        }
+        self.ranges = kept;
+        if self.connection == Connection::Open {
+            self.begin_all();
+        }
+    }
+
+    /// Lists a range anew, although nothing says that it is needed.
+    pub fn relist(&mut self, id: RangeId) {
+        let Some(index) = self.ranges.iter().position(|range| range.config.id == id) else {
+            return;
+        };
+        let Some(range) = self.ranges.get_mut(index) else { return };
+        match &range.state {
+            RangeState::Listing(_) => range.again = true,
+            RangeState::Watching(watch) => {
+                self.actions.push_back(Action::CancelWatch(*watch));
+                range.state = RangeState::Idle;
+                self.list(index);
+            }
+            RangeState::Idle => range.position = None,
+        }
+    }
+
+    /// [`Command::Reconnect`].
+    pub(crate) fn reconnect(&mut self, now: Instant) {
+        if self.connection != Connection::Connecting {
+            self.drop_connection();
+            self.connection = Connection::Waiting(now);
+        }
+    }
+
+    /// The revision of a range's last list, once it is complete and being watched.
+    pub(crate) fn listed_at(&self, id: RangeId) -> Option<i64> {
+        let range = self.ranges.iter().find(|range| range.config.id == id)?;
+        matches!(range.state, RangeState::Watching(_)).then_some(range.listed).flatten()
+    }
+
+    pub(crate) fn status_mut(&mut self) -> &mut Status {
+        &mut self.status
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Ends the connection for a reason of ours.
+    fn give_up(&mut self, now: Instant, failure: Failure) {
+        self.drop_connection();
+        self.wait(now, failure);
+    }
+
+    fn drop_connection(&mut self) {
+        if matches!(self.connection, Connection::Checking | Connection::Open) {
+            self.actions.clear();
+            self.actions.push_back(Action::Disconnect);
+            self.disconnected();
+        }
+    }
+
+    /// Forgets what belonged to the connection. Positions stay.
+    fn disconnected(&mut self) {
+        for range in &mut self.ranges {
+            range.state = RangeState::Idle;
+            range.again = false;
+        }
+        if self.connection == Connection::Open
+            && let Some(cluster_id) = self.cluster_id
+        {
+            self.history =
+                Some(History { cluster_id, head_keys: std::mem::take(&mut self.head_keys) });
+        }
+        self.cluster_id = None;
+        self.head_keys.clear();
+        if self.status.connected {
+            self.status.connected = false;
+            self.status.reconnects += 1;
+            self.events.push(Event::Disconnected);
+        }
+    }
+
+    fn wait(&mut self, now: Instant, failure: Failure) {
+        // The builder sets no limit on the number of tries, so there always is a next one.
+        let pause = self.backoff.next().unwrap_or(BACKOFF.1);
+        self.connection = Connection::Waiting(now + pause);
+        self.status.failure = Some(failure);
+    }
+
+    /// Checks that an answer is of this connection's etcd.
+    fn check_header(&mut self, header: Header) -> Result<(), Failure> {
+        let known = *self.cluster_id.get_or_insert(header.cluster_id);
+        if header.cluster_id == 0 {
+            return Err(Failure::new(
+                Rung::Authenticated,
+                "the etcd names no cluster id in its answer",
+            ));
+        }
+        if known != header.cluster_id {
+            let reason =
+                format!("the etcd cluster id changed from {known:x} to {:x}", header.cluster_id);
+            return Err(Failure::new(Rung::Authenticated, reason));
+        }
+        if !self.status.connected {
+            self.status.connected = true;
+            self.status.failure = None;
+            self.status.revision = header.revision;
+            self.events.push(Event::Connected);
+        }
+        self.status.etcd_cluster_id = Some(header.cluster_id);
+        self.status.revision = self.status.revision.max(header.revision);
+        Ok(())
+    }
+
+    fn list(&mut self, index: usize) {
+        let request = RequestId(self.id());
+        let Some(range) = self.ranges.get_mut(index) else { return };
+        let listing = Listing {
+            request,
+            from: range.config.span.start.clone(),
+            limit: range.config.page,
+            revision: None,
+            naming: false,
+        };
+        range.again = false;
+        range.ask(listing, &mut self.actions);
+    }
+
+    fn watch(&mut self, index: usize) {
+        let watch = WatchId(i64::try_from(self.id()).unwrap_or(i64::MAX));
+        let Some(range) = self.ranges.get_mut(index) else { return };
+        let Some(position) = range.position else { return };
+        let from = position.revision + i64::from(position.complete);
+        range.state = RangeState::Watching(watch);
+        self.actions.push_back(Action::Watch { watch, span: range.config.span.clone(), from });
+    }
+
+    /// Begins what is not going on yet: in the known history with a watch, otherwise with a list.
+    fn begin_all(&mut self) {
+        for index in 0..self.ranges.len() {
+            match self.ranges.get(index) {
+                Some(range) if range.state != RangeState::Idle => {}
+                Some(range) if range.position.is_some() && !range.head => self.watch(index),
+                _ => self.list(index),
+            }
+        }
+    }
+
+    /// The head is listed: decides whether the positions still mean anything.
+    fn check_history(&mut self, revision: i64) {
+        let same = self.history.as_ref().is_some_and(|history| {
+            Some(history.cluster_id) == self.cluster_id && history.head_keys == self.head_keys
+        });
+        for range in self.ranges.iter_mut().filter(|range| !range.head) {
+            // A position ahead of the store is of a history that was cut off and begun again.
+            if !same || range.position.is_some_and(|p| p.revision > revision) {
+                range.position = None;
+            }
+        }
+        self.connection = Connection::Open;
+        self.backoff = backoff(self.backoff_seed);
+        self.begin_all();
+    }
+
+    fn page(
+        &mut self,
+        request: RequestId,
+        header: Header,
+        keys: Vec<KeyValue>,
+        more: bool,
+    ) -> Result<(), Failure> {
+        self.check_header(header)?;
+        let found =
+            self.ranges.iter_mut().enumerate().find_map(|(index, range)| match &range.state {
+                RangeState::Listing(listing) if listing.request == request => {
+                    Some((index, listing.clone(), range))
+                }
+                _ => None,
+            });
+        let Some((index, listing, range)) = found else { return Ok(()) };
+        let id = range.config.id;
+        let lie = |what: &str| {
+            Failure::new(Rung::Synced, format!("the etcd's answer contradicts itself: {what}"))
+        };
+        if listing.revision.is_none() {
+            self.events.push(Event::Begin(id));
+        }
+        let revision = listing.revision.unwrap_or(header.revision);
+        let mut last: Option<Vec<u8>> = None;
+        for kv in keys {
+            if !range.config.span.contains(&kv.key)
+                || kv.key < listing.from
+                || last.as_ref() >= Some(&kv.key)
+            {
+                return Err(lie("a key that was not asked for, or out of order"));
+            }
+            last = Some(kv.key.clone());
+            if range.head {
+                self.head_keys.insert(kv.key.clone(), kv.create_revision);
+            }
+            self.events.push(match listing.naming {
+                true => Event::TooLarge(id, kv.key),
+                false => Event::Put(id, kv),
+            });
+        }
+        let page = range.config.page;
+        let next = match (more || listing.naming, last) {
+            (true, Some(last)) => after(&last),
+            (true, None) if listing.naming => return self.listed(index, revision),
+            (true, None) => return Err(lie("an empty page with more to follow")),
+            (false, _) => return self.listed(index, revision),
+        };
+        let listing = Listing {
+            request: RequestId(self.id()),
+            from: next,
+            // Past the key that was too large alone, pages are what they were.
+            limit: if listing.naming { page } else { listing.limit },
+            revision: Some(revision),
+            naming: false,
+        };
+        if let Some(range) = self.ranges.get_mut(index) {
+            range.ask(listing, &mut self.actions);
+        }
+        Ok(())
+    }
+
+    fn listed(&mut self, index: usize, revision: i64) -> Result<(), Failure> {
+        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
+        self.events.push(Event::Done(range.config.id, revision));
+        range.position = Some(Position { revision, complete: true });
+        range.listed = Some(revision);
+        if range.again {
+            self.list(index);
+            return Ok(());
+        }
+        self.watch(index);
+        let listing = |range: &Range| range.head && !matches!(range.state, RangeState::Watching(_));
+        if self.connection == Connection::Checking && !self.ranges.iter().any(listing) {
+            self.check_history(revision);
+        }
+        Ok(())
+    }
+
+    fn list_failed(&mut self, request: RequestId, error: ListError) -> Result<(), Failure> {
+        let found = self.ranges.iter().enumerate().find_map(|(index, range)| match &range.state {
+            RangeState::Listing(listing) if listing.request == request => {
+                Some((index, listing.clone()))
+            }
+            _ => None,
+        });
+        let Some((index, listing)) = found else { return Ok(()) };
+        match &error {
+            ListError::TooLarge => {
+                let smaller = Listing {
+                    request: RequestId(self.id()),
+                    limit: (listing.limit / 2).max(1),
+                    // Alone and still too large: only its name is asked for.
+                    naming: listing.limit <= 1,
+                    ..listing
+                };
+                if let Some(range) = self.ranges.get_mut(index) {
+                    range.ask(smaller, &mut self.actions);
+                }
+                Ok(())
+            }
+            ListError::Compacted => {
+                self.list(index);
+                Ok(())
+            }
+            ListError::Denied(_) | ListError::Broken(_) => {
+                Err(Failure::new(error.rung(), error.to_string()))
+            }
+        }
+    }
+
+    fn watching(&mut self, watch: WatchId) -> Option<(usize, &mut Range)> {
+        self.ranges
+            .iter_mut()
+            .enumerate()
+            .find(|(_, range)| range.state == RangeState::Watching(watch))
+    }
+
+    fn watch_events(
+        &mut self,
+        watch: WatchId,
+        header: Header,
+        events: Vec<WatchEvent>,
+    ) -> Result<(), Failure> {
+        self.check_header(header)?;
+        let Some((index, _)) = self.watching(watch) else { return Ok(()) };
+        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
+        let id = range.config.id;
+        for event in events {
+            let (key, revision) = match &event {
+                WatchEvent::Put(kv) => (&kv.key, kv.mod_revision),
+                WatchEvent::Delete { key, mod_revision } => (key, *mod_revision),
+            };
+            let before = range.position.map_or(0, |p| p.revision);
+            if !range.config.span.contains(key) || revision < before {
+                let reason = "the etcd's watch contradicts itself: a key that was not asked for, or out of order";
+                return Err(Failure::new(Rung::Synced, reason));
+            }
+            // More events of the same revision may follow in the next message.
+            range.position = Some(Position { revision, complete: false });
+            match event {
+                WatchEvent::Put(kv) => {
+                    if range.head {
+                        self.head_keys.insert(kv.key.clone(), kv.create_revision);
+                    }
+                    self.events.push(Event::Put(id, kv));
+                }
+                WatchEvent::Delete { key, .. } => {
+                    if range.head {
+                        self.head_keys.remove(&key);
+                    }
+                    self.events.push(Event::Delete(id, key));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, watch: WatchId, header: Header) -> Result<(), Failure> {
+        self.check_header(header)?;
+        if let Some((_, range)) = self.watching(watch)
+            && range.position.is_none_or(|p| p.revision <= header.revision)
+        {
+            range.position = Some(Position { revision: header.revision, complete: true });
+        }
+        Ok(())
+    }
+
+    fn canceled(&mut self, watch: WatchId, compacted: bool, reason: String) -> Result<(), Failure> {
+        let Some((index, range)) = self.watching(watch) else { return Ok(()) };
+        if compacted {
+            // Resuming at the compacted revision would pass over what was deleted before it.
+            range.state = RangeState::Idle;
+            self.list(index);
+            return Ok(());
+        }
+        let denied = reason.contains("permission denied");
+        let rung = if denied { Rung::Authenticated } else { Rung::Synced };
+        Err(Failure::new(rung, format!("the etcd ended a watch: {reason}")))
+    }
+}
+
+impl Machine for Follower {
+    type Event = Event;
+    type Command = Command;
+
+    fn command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Reconnect => self.reconnect(now),
+        }
+    }
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        let result = match input {
+            Input::Connected => {
+                if self.connection == Connection::Connecting {
+                    self.connection = Connection::Checking;
+                    for index in 0..self.ranges.len() {
+                        if self.ranges.get(index).is_some_and(|range| range.head) {
+                            self.list(index);
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Input::Disconnected(failure) => {
+                if !matches!(self.connection, Connection::Waiting(_)) {
+                    self.actions.clear();
+                    self.disconnected();
+                    self.wait(now, failure);
+                }
+                Ok(())
+            }
+            Input::Page { request, header, keys, more } => self.page(request, header, keys, more),
+            Input::ListFailed { request, error } => self.list_failed(request, error),
+            Input::Events { watch, header, events } => self.watch_events(watch, header, events),
+            Input::Progress { watch, header } => self.progress(watch, header),
+            Input::Canceled { watch, compacted, reason } => self.canceled(watch, compacted, reason),
+        };
+        if let Err(failure) = result {
+            self.give_up(now, failure);
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        match self.connection {
+            Connection::Waiting(until) if until <= now => {
+                self.connection = Connection::Connecting;
+                Some(Action::Connect)
+            }
+            _ => None,
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        match self.connection {
+            Connection::Waiting(until) => Some(until),
+            Connection::Connecting | Connection::Checking | Connection::Open => None,
+        }
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn status(&self) -> &Status {
+        &self.status
+    }
+}
+
+// === impl Range ===
+
+impl Range {
+    fn new(config: RangeConfig, head: bool) -> Self {
+        Self { config, head, state: RangeState::Idle, position: None, listed: None, again: false }
+    }
+
+    fn ask(&mut self, listing: Listing, actions: &mut VecDeque<Action>) {
+        actions.push_back(Action::List {
+            request: listing.request,
+            span: Span { start: listing.from.clone(), end: self.config.span.end.clone() },
+            limit: listing.limit,
+            revision: listing.revision,
+            keys_only: listing.naming,
+        });
+        self.state = RangeState::Listing(listing);
+    }
+}
+
+fn backoff(seed: u64) -> ExponentialBackoff {
+    let (min, max) = BACKOFF;
+    ExponentialBuilder::default()
+        .with_min_delay(min)
+        .with_max_delay(max)
+        .with_factor(2.0)
+        .without_max_times()
+        .with_jitter()
+        .with_jitter_seed(seed)
+        .build()
+}
+
+#[cfg(test)]
+mod tests;

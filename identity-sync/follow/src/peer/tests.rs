@@ -1,0 +1,326 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::fake::FakeEtcd;
+
+const CONFIG_KEY: &str = "cilium/cluster-config/alpha";
+const NODE: &str = "cilium/state/nodes/v1/alpha/n1";
+const SERVICE: &str = "cilium/state/services/v1/alpha/shop/web";
+const IDENTITY: &str = "cilium/state/identities/v1/id/458752";
+const ADDRESS: &str = "cilium/state/ip/v1/default/10.7.0.1";
+
+fn config(id: u32, more: &str) -> String {
+    format!(
+        r#"{{"id":{id},"capabilities":{{"syncedCanaries":true,"maxConnectedClusters":255{more}}}}}"#
+    )
+}
+
+fn node(name: &str) -> String {
+    format!(r#"{{"Name":"{name}","Cluster":"alpha","ClusterID":7}}"#)
+}
+
+fn service(port: u16) -> String {
+    format!(
+        r#"{{"cluster":"alpha","namespace":"shop","name":"web","backends":{{"10.7.0.1":{{"":{{"Protocol":"TCP","Port":{port}}}}}}},"shared":true,"clusterID":7}}"#
+    )
+}
+
+fn canary(prefix: Prefix) -> String {
+    Key::canary(&ClusterName::new("alpha").unwrap(), Layout::State, prefix).to_string()
+}
+
+const COUNTED: [Prefix; 4] = [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::Services];
+
+fn put_canaries(etcd: &mut FakeEtcd) {
+    COUNTED.iter().for_each(|prefix| etcd.put(&canary(*prefix), "2026-11-21T01:16:04Z"));
+}
+
+fn follower(now: Instant) -> PeerFollower {
+    let limit = ClusterLimit::Max255;
+    let config = PeerConfig {
+        name: ClusterName::new("alpha").unwrap(),
+        role: Role::Remote,
+        own_id: ClusterId::new(1, limit).unwrap(),
+        limit,
+        uuid: None,
+    };
+    PeerFollower::new(config, 1, now)
+}
+
+/// A cluster with one of each kind.
+fn alpha() -> FakeEtcd {
+    let mut etcd = FakeEtcd::new(1);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    etcd.put(IDENTITY, "k8s:io.cilium.k8s.policy.cluster=alpha;");
+    etcd.put(ADDRESS, r#"{"IP":"10.7.0.1","HostIP":"172.31.7.1","ID":458752}"#);
+    etcd.put(NODE, &node("n1"));
+    etcd.put(SERVICE, &service(80));
+    etcd
+}
+
+/// What a reader makes of the events: each record with the round it was last told in, and what was confirmed.
+#[derive(Default)]
+struct Local {
+    records: BTreeMap<RecordKey, (Option<Record>, u32)>,
+    rounds: BTreeMap<Prefix, u32>,
+    confirmed: Vec<Prefix>,
+    refused: Vec<Refusal>,
+    rejected: Vec<String>,
+    configs: Vec<u16>,
+}
+
+impl Local {
+    fn take(&mut self, follower: &mut PeerFollower) {
+        for event in follower.take_events() {
+            match event {
+                PeerEvent::Begin(prefix) => *self.rounds.entry(prefix).or_default() += 1,
+                PeerEvent::Upsert(record) => {
+                    let round = self.rounds[&Prefix::of(&record.key())];
+                    self.records.insert(record.key(), (Some(record), round));
+                }
+                PeerEvent::Keep(key) => {
+                    let round = self.rounds[&Prefix::of(&key)];
+                    if let Some((_, told)) = self.records.get_mut(&key) {
+                        *told = round;
+                    }
+                }
+                PeerEvent::Remove(key) => {
+                    self.records.remove(&key);
+                }
+                PeerEvent::Confirmed(prefix) => {
+                    let round = self.rounds[&prefix];
+                    self.records
+                        .retain(|key, (_, told)| Prefix::of(key) != prefix || *told == round);
+                    self.confirmed.push(prefix);
+                }
+                PeerEvent::Refused(refusal) => self.refused.push(refusal),
+                PeerEvent::Rejected(reason) => self.rejected.push(reason),
+                PeerEvent::Config(config) => self.configs.push(config.id.get()),
+                PeerEvent::Connected | PeerEvent::Disconnected => {}
+            }
+        }
+    }
+}
+
+fn settle(etcd: &mut FakeEtcd, follower: &mut PeerFollower, local: &mut Local, now: &mut Instant) {
+    etcd.settle(follower, now);
+    local.take(follower);
+}
+
+fn settled(etcd: &mut FakeEtcd) -> (PeerFollower, Local, Instant) {
+    let mut now = Instant::now();
+    let (mut follower, mut local) = (follower(now), Local::default());
+    settle(etcd, &mut follower, &mut local, &mut now);
+    (follower, local, now)
+}
+
+#[test]
+fn a_complete_cluster_is_synced_with_one_list_a_range() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (follower, local, _) = settled(&mut etcd);
+    assert_eq!(local.records.len(), 4);
+    assert_eq!(local.confirmed.len(), 4);
+    assert!(follower.status().is_synced());
+    assert_eq!(follower.status().reached(), Some(Rung::Synced));
+    // Config, canaries, heartbeat, identities to nodes, services.
+    assert_eq!(etcd.lists, 5);
+}
+
+#[test]
+fn data_is_taken_before_the_canary_and_believed_complete_after_it() {
+    let mut etcd = alpha();
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    assert_eq!((local.records.len(), local.confirmed.len()), (4, 0));
+    assert!(!follower.status().is_synced());
+    assert_eq!(follower.status().reached(), Some(Rung::Config));
+
+    put_canaries(&mut etcd);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((local.records.len(), local.confirmed.len()), (4, 4));
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_writer_that_starts_over_takes_nothing_away_before_it_is_complete() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+
+    etcd.cut(&mut follower, now);
+    etcd.restart(2);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 4, "an empty etcd without canaries says nothing");
+
+    etcd.put(NODE, &node("n1"));
+    etcd.put("cilium/state/nodes/v1/alpha/n2", &node("n2"));
+    put_canaries(&mut etcd);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    let names: Vec<_> = local.records.keys().cloned().collect();
+    assert_eq!(names, [RecordKey::Node("n1".into()), RecordKey::Node("n2".into())]);
+}
+
+#[test]
+fn without_canaries_a_list_is_complete() {
+    let mut etcd = alpha();
+    etcd.put(CONFIG_KEY, r#"{"id":7}"#);
+    let (follower, local, _) = settled(&mut etcd);
+    assert_eq!((local.records.len(), local.confirmed.len()), (4, 4));
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_rejected_record_keeps_what_it_said_before() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let before = local.records[&RecordKey::Node("n1".into())].0.clone();
+
+    etcd.put(NODE, &node("other"));
+    etcd.put("cilium/state/nodes/v1/beta/n1", "{}");
+    etcd.put("cilium/state/ip/v1/default/<nil>", r#"{"IP":""}"#);
+    // Listed again too, it stays.
+    etcd.cut(&mut follower, now);
+    etcd.compact();
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records[&RecordKey::Node("n1".into())].0, before);
+    assert_eq!(local.records.len(), 4);
+    assert_eq!(follower.status().rejected, 3);
+    assert!(
+        local.rejected.iter().any(|reason| reason.contains("Name is other, expected n1")),
+        "{:?}",
+        local.rejected
+    );
+
+    etcd.delete(NODE);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 3);
+}
+
+#[test]
+fn what_cannot_be_a_peer_is_refused_until_it_can() {
+    let limit = ClusterLimit::Max255;
+    let id = |id| ClusterId::new(id, limit).unwrap();
+    let uuid = Uuid::from_u128(7);
+    for (announced, refusal) in [
+        (String::from("{}"), Refusal::NoId),
+        (config(1, ""), Refusal::OwnId(id(1))),
+        (
+            r#"{"id":300,"capabilities":{"maxConnectedClusters":511}}"#.into(),
+            Refusal::IdAboveLimit { id: ClusterId::from_wire(300).unwrap(), limit },
+        ),
+        (
+            r#"{"id":7,"capabilities":{"maxConnectedClusters":511}}"#.into(),
+            Refusal::Limit { found: 511, expected: limit },
+        ),
+        (config(7, r#","endpointSlicesExportMode":"later""#), Refusal::ExportMode("later".into())),
+        (
+            format!(r#"{{"id":7,"clustermesh":{{"uuid":"{uuid}","version":1}}}}"#),
+            Refusal::Uuid { found: uuid, expected: Uuid::from_u128(8) },
+        ),
+    ] {
+        let mut etcd = alpha();
+        put_canaries(&mut etcd);
+        etcd.put(CONFIG_KEY, &announced);
+        let mut now = Instant::now();
+        let (mut follower, mut local) = (follower(now), Local::default());
+        follower.config.uuid = Some(Uuid::from_u128(8));
+        settle(&mut etcd, &mut follower, &mut local, &mut now);
+        assert_eq!(
+            (local.refused.as_slice(), local.records.len()),
+            ([refusal.clone()].as_slice(), 0)
+        );
+        assert_eq!(
+            follower.status().failure,
+            Some(Failure::new(Rung::Config, refusal.to_string()))
+        );
+        assert_eq!(follower.status().reached(), Some(Rung::Authenticated));
+
+        etcd.put(CONFIG_KEY, &config(7, ""));
+        settle(&mut etcd, &mut follower, &mut local, &mut now);
+        assert_eq!((local.records.len(), follower.status().is_synced()), (4, true));
+
+        etcd.put(CONFIG_KEY, &announced);
+        settle(&mut etcd, &mut follower, &mut local, &mut now);
+        assert_eq!(local.records.len(), 4, "what it said stays");
+        assert!(!follower.status().is_synced());
+    }
+}
+
+#[test]
+fn a_config_that_is_not_there_yet_is_waited_for() {
+    let mut etcd = FakeEtcd::new(1);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    assert_eq!(local.refused, [Refusal::Absent(ClusterName::new("alpha").unwrap())]);
+    etcd.put(CONFIG_KEY, "[");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(matches!(local.refused[1], Refusal::Unreadable(_)));
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    put_canaries(&mut etcd);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(follower.status().is_synced());
+    etcd.delete(CONFIG_KEY);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(follower.status().is_synced(), "a lease that ran out is not another cluster");
+}
+
+#[test]
+fn another_number_is_another_listing() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    etcd.put(CONFIG_KEY, &config(8, ""));
+    etcd.put(NODE, &node("n1").replace(":7", ":8"));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.configs, [7, 8]);
+    assert_eq!(local.rounds[&Prefix::Nodes], 2);
+    // What still speaks of the old number is rejected.
+    assert!(follower.status().rejected >= 2);
+}
+
+#[test]
+fn held_by_its_owner() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let id = ClusterId::new(7, ClusterLimit::Max255).unwrap();
+    let refusal = Refusal::IdInUse { id, other: ClusterName::new("beta").unwrap() };
+    follower.command(now, PeerCommand::Hold(refusal.clone()));
+    etcd.put(SERVICE, &service(81));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.refused, [refusal]);
+    follower.command(now, PeerCommand::Release);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(follower.status().is_synced());
+    let Some(Record::Service(service)) =
+        &local.records[&RecordKey::Service(mesh_model::ServiceName::new("shop", "web"))].0
+    else {
+        panic!("no service");
+    };
+    assert_eq!(service.backends.values().next().unwrap()[""].number, 81);
+}
+
+#[test]
+fn the_cache_layout_is_read_where_the_config_says_so() {
+    let mut etcd = FakeEtcd::new(1);
+    etcd.put(CONFIG_KEY, &config(7, r#","cached":true"#));
+    etcd.put("cilium/cache/nodes/v1/alpha/n1", &node("n1"));
+    etcd.put("cilium/cache/ip/v1/alpha/10.7.0.1", r#"{"IP":"10.7.0.1","ID":458752}"#);
+    etcd.put(
+        "cilium/cache/identities/v1/alpha/id/458752",
+        "k8s:io.cilium.k8s.policy.cluster=alpha;",
+    );
+    etcd.put("cilium/cache/services/v1/alpha/shop/web", &service(80));
+    // Another cluster's copy in the same etcd, and this etcd's own cluster.
+    etcd.put("cilium/cache/nodes/v1/beta/n9", &node("n9"));
+    etcd.put("cilium/state/nodes/v1/alpha/n8", &node("n8"));
+    for prefix in COUNTED {
+        let key =
+            Key::canary(&ClusterName::new("alpha").unwrap(), Layout::Cache, prefix).to_string();
+        etcd.put(&key, "");
+    }
+    let (follower, local, _) = settled(&mut etcd);
+    assert_eq!((local.records.len(), local.rejected.len()), (4, 0));
+    assert!(follower.status().is_synced());
+}

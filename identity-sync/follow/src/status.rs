@@ -1,0 +1,144 @@
+//! How a connection to an etcd stands: a ladder, of which every rung needs the ones before it.
+
+use std::fmt;
+
+use mesh_model::{ClusterConfig, ClusterId};
+use mesh_wire::Prefix;
+
+/// A rung of the ladder from a name to data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// The endpoint's name leads to an address.
+    #[default]
+    Resolve,
+    /// The address answers.
+    Tcp,
+    /// The server is who it should be.
+    Tls,
+    /// The server takes us for who we are.
+    Authenticated,
+    /// The cluster's config is there and suits ours.
+    Config,
+    /// Everything the cluster has was listed, and its writer says that it was complete.
+    Synced,
+    /// Its nodes can be reached.
+    DataPath,
+}
+
+/// A step that failed, in words for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step.
+    pub rung: Rung,
+    /// What happened.
+    pub reason: String,
+}
+
+/// How following an etcd stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The step that fails now; `None` while all that were tried went well.
+    pub failure: Option<Failure>,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// The etcd's own cluster id, once it answered.
+    pub etcd_cluster_id: Option<u64>,
+    /// The last revision seen.
+    pub revision: i64,
+    /// How often the connection was lost.
+    pub reconnects: u64,
+    /// The cluster's config, once read.
+    pub config: Option<ClusterConfig>,
+    /// The prefixes that count, and whether each is complete.
+    pub prefixes: Vec<(Prefix, bool)>,
+    /// Records refused in this life.
+    pub rejected: u64,
+    /// The last one.
+    pub last_rejected: Option<String>,
+    /// Heartbeats seen in this life.
+    pub heartbeats: u64,
+}
+
+// === impl Rung ===
+
+impl Rung {
+    /// From the bottom up.
+    pub const ALL: [Self; 7] = [
+        Self::Resolve,
+        Self::Tcp,
+        Self::Tls,
+        Self::Authenticated,
+        Self::Config,
+        Self::Synced,
+        Self::DataPath,
+    ];
+
+    /// The rung in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Authenticated => "authenticated",
+            Self::Config => "config",
+            Self::Synced => "synced",
+            Self::DataPath => "data-path",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure at a rung.
+    pub fn new(rung: Rung, reason: impl Into<String>) -> Self {
+        Self { rung, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rung, self.reason)
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// Whether everything the cluster has is known, and the connection stands.
+    pub fn is_synced(&self) -> bool {
+        self.connected && self.failure.is_none() && self.is_complete()
+    }
+
+    /// Whether everything the cluster had was known at some time in this life.
+    pub fn is_complete(&self) -> bool {
+        !self.prefixes.is_empty() && self.prefixes.iter().all(|(_, complete)| *complete)
+    }
+
+    /// The highest rung that stands, data path aside; `None` at the foot of the ladder.
+    pub fn reached(&self) -> Option<Rung> {
+        if let Some(failure) = &self.failure {
+            let below = |rung: &&Rung| **rung < failure.rung;
+            return Rung::ALL.iter().rfind(below).copied();
+        }
+        match (self.connected, &self.config) {
+            (false, _) => None,
+            (true, None) => {
+                Some(if self.etcd_cluster_id.is_some() { Rung::Authenticated } else { Rung::Tls })
+            }
+            (true, Some(_)) if self.is_complete() => Some(Rung::Synced),
+            (true, Some(_)) => Some(Rung::Config),
+        }
+    }
+
+    /// The cluster's number, once known.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.config.as_ref().map(|config| config.id)
+    }
+}
