@@ -118,7 +118,7 @@ pub struct SliceEndpoint {
 }
 
 /// One port of a slice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlicePort {
     /// Its name, possibly empty.
     pub name: Option<String>,

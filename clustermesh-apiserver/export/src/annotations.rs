@@ -1,0 +1,65 @@
+//! Annotations that decide what a cluster shares (`docs/wire.md`, "Annotations").
+
+use std::collections::BTreeMap;
+
+use mesh_model::object::{Namespace, Service};
+
+/// The annotations of an object.
+type Annotations = BTreeMap<String, String>;
+
+const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
+const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
+const GLOBAL_NAMESPACE: &str = "clustermesh.cilium.io/global";
+/// A service that somebody else's proxy serves is nobody's in the mesh.
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Whether a service offers its backends to other clusters: it is global, and not withheld by `shared: false`.
+pub(crate) fn is_shared(service: &Service) -> bool {
+    let flag = |names| annotated(&service.annotations, names);
+    !service.labels.contains_key(PROXY_NAME_LABEL)
+        && flag(GLOBAL) == Some(true)
+        && flag(SHARED).unwrap_or(true)
+}
+
+/// Whether a namespace takes part in the mesh. `None`: it does not say.
+pub(crate) fn is_global(namespace: &Namespace) -> Option<bool> {
+    annotated(&namespace.annotations, [GLOBAL_NAMESPACE])
+}
+
+/// The truth of the first annotation that is there: the new name wins over the old one. A word that is neither true nor
+/// false says nothing.
+fn annotated<const N: usize>(annotations: &Annotations, names: [&str; N]) -> Option<bool> {
+    let word = names.iter().find_map(|name| annotations.get(*name))?;
+    ["true", "false"].iter().position(|known| word.eq_ignore_ascii_case(known)).map(|at| at == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(annotations: &[(&str, &str)]) -> Service {
+        let annotations = annotations.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Service { annotations, ..Service::default() }
+    }
+
+    #[test]
+    fn what_is_shared() {
+        for (annotations, shared) in [
+            (&[][..], false),
+            (&[("service.cilium.io/global", "true")], true),
+            (&[("service.cilium.io/global", "TRUE")], true),
+            (&[("service.cilium.io/global", "yes")], false),
+            (&[("io.cilium/global-service", "true")], true),
+            (&[("service.cilium.io/global", "false"), ("io.cilium/global-service", "true")], false),
+            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "false")], false),
+            (&[("service.cilium.io/global", "true"), ("io.cilium/shared-service", "false")], false),
+            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "x")], true),
+            (&[("service.cilium.io/shared", "true")], false),
+        ] {
+            assert_eq!(is_shared(&service(annotations)), shared, "{annotations:?}");
+        }
+        let mut elsewhere = service(&[("service.cilium.io/global", "true")]);
+        elsewhere.labels.insert(PROXY_NAME_LABEL.into(), "other".into());
+        assert!(!is_shared(&elsewhere));
+    }
+}

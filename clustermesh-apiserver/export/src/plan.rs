@@ -1,0 +1,125 @@
+//! What to write so that an etcd holds what it should.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use mesh_wire::{Key, Prefix};
+
+/// What an etcd holds, as far as it is ours: each key with the fingerprint of its value.
+pub type Actual = HashMap<String, u64>;
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Set a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: Vec<u8>,
+    },
+    /// Remove a key.
+    Delete {
+        /// The key.
+        key: String,
+    },
+}
+
+/// A short form of a value, to tell whether it changed.
+pub fn fingerprint(value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The writes that make `keys` in an etcd what `desired` says, and none for those that are so already. Removing waits
+/// until `complete`: before that, what is not desired may only be not known yet.
+///
+/// First what others refer to, then what refers to it; and the removals the other way round.
+pub fn plan(
+    desired: &BTreeMap<String, Vec<u8>>,
+    actual: &Actual,
+    keys: &BTreeSet<String>,
+    complete: bool,
+) -> Vec<Write> {
+    let mut puts = Vec::new();
+    let mut deletes = Vec::new();
+    for key in keys {
+        match desired.get(key) {
+            Some(value) if actual.get(key) == Some(&fingerprint(value)) => {}
+            Some(value) => puts.push(Write::Put { key: key.clone(), value: value.clone() }),
+            None if complete && actual.contains_key(key) => {
+                deletes.push(Write::Delete { key: key.clone() })
+            }
+            None => {}
+        }
+    }
+    puts.sort_by_key(|write| rank(write.key()));
+    deletes.sort_by_key(|write| std::cmp::Reverse(rank(write.key())));
+    puts.into_iter().chain(deletes).collect()
+}
+
+/// The cluster's config, then identities, nodes, addresses, services.
+fn rank(key: &str) -> u8 {
+    match Key::parse(key.as_bytes()) {
+        Ok(Key::ClusterConfig(_)) => 0,
+        Ok(Key::Record { record, .. }) => match Prefix::of(&record) {
+            Prefix::Identities => 1,
+            Prefix::Nodes => 2,
+            Prefix::Ip => 3,
+            Prefix::EndpointSlices | Prefix::Services | Prefix::ServiceExports => 4,
+        },
+        _ => 5,
+    }
+}
+
+impl Write {
+    /// The key.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_in_the_right_order() {
+        let key = |k: &str| format!("cilium/state/{k}");
+        let [identity, old_identity, address, old_address, service, same] = [
+            "identities/v1/id/458752",
+            "identities/v1/id/458753",
+            "ip/v1/default/10.0.0.1",
+            "ip/v1/default/10.0.0.2",
+            "services/v1/a/shop/web",
+            "nodes/v1/a/n1",
+        ]
+        .map(key);
+        let desired: BTreeMap<_, _> =
+            [&address, &identity, &service, &same].map(|k| (k.clone(), b"v".to_vec())).into();
+        let actual: Actual = [
+            (same.clone(), fingerprint(b"v")),
+            (service.clone(), fingerprint(b"old")),
+            (old_address.clone(), 0),
+            (old_identity.clone(), 0),
+        ]
+        .into();
+        let keys: BTreeSet<_> = desired.keys().chain(actual.keys()).cloned().collect();
+        let order = |complete| -> Vec<String> {
+            plan(&desired, &actual, &keys, complete)
+                .iter()
+                .map(|write| write.key().to_owned())
+                .collect()
+        };
+        assert_eq!(order(false), [&identity, &address, &service].map(Clone::clone));
+        assert_eq!(
+            order(true),
+            [&identity, &address, &service, &old_address, &old_identity].map(Clone::clone)
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! What record each object becomes.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use mesh_model::{
+    ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity, Node, Port,
+    PortMap, Protocol, ServiceName, SliceEndpoint,
+    node::FamilyPair,
+    object,
+    service::{HEADLESS_LABEL, SlicePort, Zone},
+};
+
+/// What Cilium's own exporter says of a record made from an object.
+const SOURCE: &str = "custom-resource";
+/// Slices that another cluster's backends were copied into: exported, they would come back as ours.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
+
+/// Who exports.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    pub(crate) name: ClusterName,
+    pub(crate) id: ClusterId,
+}
+
+pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
+    Node {
+        name: node.name.clone(),
+        cluster: own.name.clone(),
+        cluster_id: own.id,
+        addresses: node.addresses.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        health_ips: FamilyPair::default(),
+        ingress_ips: FamilyPair::default(),
+        source: SOURCE.into(),
+        encryption_key: 0,
+        labels: node.labels.clone(),
+        // They are for tools on the node, long, and of no use elsewhere.
+        annotations: BTreeMap::new(),
+        wireguard_public_key: String::new(),
+        boot_id: node.boot_id.clone(),
+    }
+}
+
+/// The records of a pod's addresses: none for a pod that has its node's, or has ended.
+pub(crate) fn addresses(
+    pod: &object::Pod,
+    node: Option<&object::Node>,
+    identity: Identity,
+) -> Vec<EndpointAddress> {
+    pod.ips
+        .iter()
+        .map(|ip| EndpointAddress {
+            net: IpNet::from(*ip),
+            host: node.and_then(|node| host_ip(node, *ip)),
+            identity,
+            encryption_key: 0,
+            metadata: String::new(),
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            service_account: pod.service_account.clone(),
+            named_ports: pod.named_ports.clone(),
+        })
+        .collect()
+}
+
+/// A service with its backends. `slices` are those of the service, in the order of their names.
+pub(crate) fn service<'a>(
+    own: &Own,
+    service: &object::Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> GlobalService {
+    let mut record = GlobalService {
+        cluster: own.name.clone(),
+        cluster_id: own.id,
+        name: ServiceName::new(&service.namespace, &service.name),
+        frontends: frontends(service),
+        backends: BTreeMap::new(),
+        hostnames: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        labels: service.labels.clone(),
+        selector: service.selector.clone(),
+        include_external: true,
+        shared: true,
+    };
+    for slice in slices {
+        if slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER) {
+            continue;
+        }
+        let ports: PortMap = slice.ports.iter().filter_map(named_port).collect();
+        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_listed()) {
+            // Names (FQDN slices) are no backends.
+            for ip in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
+                add_backend(&mut record, ip.to_canonical(), endpoint, &ports);
+            }
+        }
+    }
+    record
+}
+
+/// If an address is in two slices, the later one's ports are the backend's.
+fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint, ports: &PortMap) {
+    record.backends.insert(ip, ports.clone());
+    if let Some(hostname) = &endpoint.hostname {
+        record.hostnames.insert(ip, hostname.clone());
+    }
+    if let Some(zone) = &endpoint.zone {
+        record.zones.insert(ip, Zone { zone: zone.clone(), for_zones: endpoint.for_zones.clone() });
+    }
+}
+
+fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
+    if service.headless || service.labels.contains_key(HEADLESS_LABEL) {
+        return BTreeMap::new();
+    }
+    let port =
+        |p: &object::ServicePort| (p.name.clone(), Port { protocol: p.protocol, number: p.port });
+    let ports: PortMap = service.ports.iter().map(port).collect();
+    service.cluster_ips.iter().map(|ip| (*ip, ports.clone())).collect()
+}
+
+/// A slice's port by name; one without a number means "all", which no frontend can use.
+fn named_port(port: &SlicePort) -> Option<(String, Port)> {
+    let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok()?;
+    let number = u16::try_from(port.number?).ok()?;
+    Some((port.name.clone().unwrap_or_default(), Port { protocol, number }))
+}
+
+/// Where a pod's node can be reached, in the pod's family if it can be.
+fn host_ip(node: &object::Node, like: IpAddr) -> Option<IpAddr> {
+    let internal = || {
+        node.addresses.iter().filter(|a| a.kind == mesh_model::AddressKind::Internal).map(|a| a.ip)
+    };
+    internal().find(|ip| ip.is_ipv4() == like.is_ipv4()).or_else(|| internal().next())
+}

@@ -1,0 +1,227 @@
+//! A cluster without Kubernetes: a folder with its configuration, manifests, certificates and peers.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use mesh_model::{
+    ClusterId, ClusterLimit, ClusterName,
+    cluster::{InvalidClusterId, InvalidClusterLimit, InvalidClusterName},
+};
+use serde::{Deserialize, Serialize};
+
+/// The folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterDirectory {
+    path: PathBuf,
+}
+
+/// What `cluster.yaml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// The cluster's name.
+    pub name: ClusterName,
+    /// Its number.
+    pub id: ClusterId,
+    /// The mesh's limit.
+    pub limit: ClusterLimit,
+    /// Where its pods are.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where its services are.
+    pub service_cidrs: Vec<IpNet>,
+    /// Where its nodes are.
+    pub node_cidrs: Vec<IpNet>,
+    /// Where its etcd can be reached by other clusters.
+    pub endpoints: Vec<(IpAddr, u16)>,
+    /// Whether namespaces take part in the mesh that do not say.
+    pub default_global_namespace: bool,
+}
+
+/// As it is written. A field that is misspelt is an error: a range that is forgotten lets a peer claim it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ClusterYaml {
+    name: String,
+    id: u32,
+    #[serde(default = "default_limit")]
+    max_connected_clusters: u32,
+    #[serde(rename = "podCIDRs", default)]
+    pod_cidrs: Vec<IpNet>,
+    #[serde(rename = "serviceCIDRs", default)]
+    service_cidrs: Vec<IpNet>,
+    #[serde(rename = "nodeCIDRs", default)]
+    node_cidrs: Vec<IpNet>,
+    #[serde(default)]
+    endpoints: Vec<String>,
+    #[serde(default = "yes")]
+    default_global_namespace: bool,
+}
+
+/// Why a folder is no cluster directory.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct ClusterDirectoryError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: ClusterDirectoryProblem,
+}
+
+/// What is wrong with a `cluster.yaml`.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterDirectoryProblem {
+    /// It cannot be read.
+    #[error("{0}; is this a cluster directory?")]
+    Read(#[from] io::Error),
+    /// Not YAML, or not of this shape.
+    #[error("{0}")]
+    Yaml(String),
+    /// The name.
+    #[error(transparent)]
+    Name(#[from] InvalidClusterName),
+    /// The number.
+    #[error(transparent)]
+    Id(#[from] InvalidClusterId),
+    /// The limit.
+    #[error(transparent)]
+    Limit(#[from] InvalidClusterLimit),
+    /// An endpoint.
+    #[error(
+        "endpoint {0:?} is not an address and port, as in 192.0.2.1:2379 or [2001:db8::1]:2379"
+    )]
+    Endpoint(String),
+}
+
+fn default_limit() -> u32 {
+    ClusterLimit::default().get()
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ClusterDirectory {
+    /// The directory at a path, which is not looked at yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `cluster.yaml`.
+    pub fn settings_file(&self) -> PathBuf {
+        self.path.join("cluster.yaml")
+    }
+
+    /// The objects.
+    pub fn manifests(&self) -> PathBuf {
+        self.path.join("manifests")
+    }
+
+    /// The authority, and the certificates of the cluster's own processes.
+    pub fn pki(&self) -> PathBuf {
+        self.path.join("pki")
+    }
+
+    /// One file a peer, and the credentials for it.
+    pub fn peers(&self) -> PathBuf {
+        self.path.join("peers")
+    }
+
+    /// Who of the other clusters may read the cluster's etcd.
+    pub fn users_file(&self) -> PathBuf {
+        self.path.join("users.yaml")
+    }
+
+    /// The memory of identity numbers.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("state/identities.journal")
+    }
+
+    /// Reads `cluster.yaml`.
+    pub fn settings(&self) -> Result<ClusterSettings, ClusterDirectoryError> {
+        let path = self.settings_file();
+        let read = fs::read_to_string(&path).map_err(ClusterDirectoryProblem::from);
+        read.and_then(|text| ClusterSettings::parse(&text))
+            .map_err(|problem| ClusterDirectoryError { path, problem })
+    }
+}
+
+impl ClusterSettings {
+    fn parse(text: &str) -> Result<Self, ClusterDirectoryProblem> {
+        let yaml: ClusterYaml = serde_saphyr::from_str(text)
+            .map_err(|e| ClusterDirectoryProblem::Yaml(e.without_snippet().to_string()))?;
+        let limit = ClusterLimit::try_from(yaml.max_connected_clusters)?;
+        let endpoint = |text: &String| {
+            let address = text.parse::<std::net::SocketAddr>();
+            address
+                .map(|a| (a.ip(), a.port()))
+                .map_err(|_| ClusterDirectoryProblem::Endpoint(text.clone()))
+        };
+        Ok(Self {
+            name: ClusterName::new(&yaml.name)?,
+            id: ClusterId::new(yaml.id, limit)?,
+            limit,
+            pod_cidrs: yaml.pod_cidrs.iter().map(IpNet::trunc).collect(),
+            service_cidrs: yaml.service_cidrs.iter().map(IpNet::trunc).collect(),
+            node_cidrs: yaml.node_cidrs.iter().map(IpNet::trunc).collect(),
+            endpoints: yaml.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?,
+            default_global_namespace: yaml.default_global_namespace,
+        })
+    }
+
+    /// Writes it as `cluster.yaml` has it.
+    pub fn to_yaml(&self) -> Result<String, ClusterDirectoryProblem> {
+        let endpoint =
+            |(ip, port): &(IpAddr, u16)| std::net::SocketAddr::from((*ip, *port)).to_string();
+        let yaml = ClusterYaml {
+            name: self.name.to_string(),
+            id: self.id.get().into(),
+            max_connected_clusters: self.limit.get(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            service_cidrs: self.service_cidrs.clone(),
+            node_cidrs: self.node_cidrs.clone(),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            default_global_namespace: self.default_global_namespace,
+        };
+        serde_saphyr::to_string(&yaml).map_err(|e| ClusterDirectoryProblem::Yaml(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let text = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16, 'fd00:10:1::/48']\nserviceCIDRs: [10.101.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\nendpoints: ['172.31.1.1:2379', '[fd00:172::101]:2379']\n";
+        let settings = ClusterSettings::parse(text).unwrap();
+        assert_eq!((settings.pod_cidrs.len(), settings.endpoints.len()), (2, 2));
+        assert!(settings.default_global_namespace);
+        assert_eq!(ClusterSettings::parse(&settings.to_yaml().unwrap()).unwrap(), settings);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, says) in [
+            ("name: a\nid: 0", "0 is no cluster id"),
+            ("name: a\nid: 256", "256 is no cluster id"),
+            ("name: A\nid: 1", "\"A\" is no cluster name"),
+            ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is no limit"),
+            ("name: a\nid: 1\npodCIDR: []", "podCIDR"),
+            ("name: a\nid: 1\nendpoints: [a:1]", "endpoint \"a:1\""),
+            ("id: 1", "name"),
+        ] {
+            let error = ClusterSettings::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        let error = ClusterDirectory::new(Path::new("/nonexistent")).settings().unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/cluster.yaml"));
+    }
+}

@@ -1,0 +1,433 @@
+//! The fields of Kubernetes' kinds that the mesh uses, and what becomes of them.
+//!
+//! Unknown fields are ignored and absent ones have Kubernetes' defaults, so an object of any version is read.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use mesh_model::{
+    AddressKind, EndpointSlice, NamedPort, NodeAddress, Port, Protocol, SliceEndpoint,
+    object::{self, Object, TargetPort},
+    service::SlicePort,
+};
+use serde::Deserialize;
+
+/// What says how to read the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Header {
+    #[serde(default)]
+    pub(crate) api_version: String,
+    #[serde(default)]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) metadata: Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Namespace {
+    metadata: Metadata,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Node {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<IpNet>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<IpNet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeStatus {
+    addresses: Vec<NodeAddressJson>,
+    node_info: NodeInfo,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeAddressJson {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeInfo {
+    #[serde(rename = "bootID")]
+    boot_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Pod {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
+    service_account_name: Option<String>,
+    host_network: bool,
+    hostname: Option<String>,
+    subdomain: Option<String>,
+    containers: Vec<Container>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: u16,
+    protocol: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: Option<String>,
+    conditions: Vec<Condition>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<IpAddr>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PodIp {
+    ip: IpAddr,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Service {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceSpec {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Vec<String>,
+    selector: Option<BTreeMap<String, String>>,
+    ports: Vec<ServicePort>,
+    publish_not_ready_addresses: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePort {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    protocol: Option<String>,
+    port: u16,
+    #[serde(default)]
+    target_port: Option<IntOrString>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum IntOrString {
+    Int(u16),
+    String(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Slice {
+    metadata: Metadata,
+    #[serde(default)]
+    address_type: String,
+    #[serde(default)]
+    endpoints: Option<Vec<Endpoint>>,
+    #[serde(default)]
+    ports: Option<Vec<EndpointPort>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    addresses: Vec<String>,
+    conditions: Option<Conditions>,
+    hostname: Option<String>,
+    node_name: Option<String>,
+    zone: Option<String>,
+    hints: Option<Hints>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Hints {
+    for_zones: Vec<ForZone>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ForZone {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct EndpointPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<i32>,
+    app_protocol: Option<String>,
+}
+
+/// The label that an API server puts on every namespace.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+const DEFAULT: &str = "default";
+
+// === impl Metadata ===
+
+impl Metadata {
+    /// The namespace of a namespaced object.
+    pub(crate) fn namespace(&self) -> String {
+        let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        namespace.unwrap_or(DEFAULT).into()
+    }
+}
+
+// === impl Namespace ===
+
+impl Namespace {
+    pub(crate) fn into_object(self) -> Object {
+        let Metadata { name, labels, annotations, .. } = self.metadata;
+        let mut labels = labels.unwrap_or_default();
+        labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
+        Object::Namespace(object::Namespace {
+            name,
+            labels,
+            annotations: annotations.unwrap_or_default(),
+        })
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(crate) fn into_object(self) -> Result<Object, String> {
+        let Self { metadata, spec, status } = self;
+        let mut addresses = Vec::new();
+        for NodeAddressJson { kind, address } in status.addresses {
+            let kind = match kind.as_str() {
+                "InternalIP" => AddressKind::Internal,
+                "ExternalIP" => AddressKind::External,
+                // Names.
+                _ => continue,
+            };
+            let ip: IpAddr =
+                address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+            addresses.push(NodeAddress { kind, ip: ip.to_canonical() });
+        }
+        let one = spec.pod_cidr.into_iter().filter(|_| spec.pod_cidrs.is_empty());
+        Ok(Object::Node(object::Node {
+            name: metadata.name,
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            addresses,
+            pod_cidrs: one.chain(spec.pod_cidrs.iter().copied()).map(|net| net.trunc()).collect(),
+            boot_id: status.node_info.boot_id,
+        }))
+    }
+}
+
+// === impl Pod ===
+
+impl Pod {
+    pub(crate) fn into_object(self) -> Result<Object, String> {
+        let Self { metadata, spec, status } = self;
+        let namespace = metadata.namespace();
+        let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
+        let one = status.pod_ip.into_iter().filter(|_| status.pod_ips.is_empty());
+        let ports = spec.containers.into_iter().flat_map(|container| container.ports);
+        let mut named_ports = Vec::new();
+        for ContainerPort { name, container_port, protocol } in ports {
+            let Some(name) = name else { continue };
+            let port =
+                Port { protocol: parse_protocol(protocol.as_deref())?, number: container_port };
+            named_ports.push(NamedPort { name, port });
+        }
+        Ok(Object::Pod(object::Pod {
+            namespace,
+            name: metadata.name,
+            labels: metadata.labels.unwrap_or_default(),
+            service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
+            node: spec.node_name.unwrap_or_default(),
+            host_network: spec.host_network,
+            ips: one
+                .chain(status.pod_ips.iter().map(|p| p.ip))
+                .map(|ip| ip.to_canonical())
+                .collect(),
+            ready: status.conditions.iter().any(ready),
+            terminating: metadata.deletion_timestamp.is_some(),
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            hostname: spec.hostname,
+            subdomain: spec.subdomain,
+            named_ports,
+        }))
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    pub(crate) fn into_object(self) -> Result<Object, String> {
+        let Self { metadata, spec } = self;
+        let external_name = spec.kind.as_deref() == Some("ExternalName");
+        let mut ips = spec.cluster_ips;
+        if let Some(ip) = spec.cluster_ip.filter(|ip| !ip.is_empty() && !ips.contains(ip)) {
+            ips.insert(0, ip);
+        }
+        let headless = ips.first().is_some_and(|ip| ip == "None");
+        let cluster_ips: Vec<IpAddr> = match headless || external_name {
+            true => Vec::new(),
+            false => ips
+                .iter()
+                .map(|ip| {
+                    ip.parse::<IpAddr>().map_err(|_| format!("clusterIP {ip:?} is no IP address"))
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        if cluster_ips.is_empty() && !headless && !external_name {
+            return Err("it has no clusterIP: without an API server to choose one, write it into the manifest, or `clusterIP: None`".into());
+        }
+        let mut ports = Vec::new();
+        for ServicePort { name, protocol, port, target_port } in spec.ports {
+            let protocol = parse_protocol(protocol.as_deref())?;
+            let target = match target_port {
+                None => TargetPort::Number(port),
+                Some(IntOrString::Int(0)) => TargetPort::Number(port),
+                Some(IntOrString::Int(number)) => TargetPort::Number(number),
+                Some(IntOrString::String(name)) => TargetPort::Name(name),
+            };
+            ports.push(object::ServicePort {
+                name: name.unwrap_or_default(),
+                protocol,
+                port,
+                target,
+            });
+        }
+        Ok(Object::Service(object::Service {
+            namespace: metadata.namespace(),
+            name: metadata.name,
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            selector: spec.selector.unwrap_or_default(),
+            cluster_ips: cluster_ips.into_iter().map(|ip| ip.to_canonical()).collect(),
+            headless,
+            external_name,
+            ports,
+            publish_not_ready_addresses: spec.publish_not_ready_addresses,
+        }))
+    }
+}
+
+// === impl Slice ===
+
+impl Slice {
+    pub(crate) fn into_object(self) -> Object {
+        let Self { metadata, address_type, endpoints, ports } = self;
+        Object::EndpointSlice(EndpointSlice {
+            namespace: metadata.namespace(),
+            name: metadata.name,
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            address_type,
+            endpoints: endpoints
+                .unwrap_or_default()
+                .into_iter()
+                .map(Endpoint::into_model)
+                .collect(),
+            ports: ports.unwrap_or_default().into_iter().map(EndpointPort::into_model).collect(),
+            ..EndpointSlice::default()
+        })
+    }
+}
+
+impl Endpoint {
+    fn into_model(self) -> SliceEndpoint {
+        let Self { addresses, conditions, hostname, node_name, zone, hints } = self;
+        let Conditions { ready, serving, terminating } = conditions.unwrap_or_default();
+        let for_zones = hints.map(|hints| hints.for_zones).unwrap_or_default();
+        SliceEndpoint {
+            addresses,
+            ready,
+            serving,
+            terminating,
+            hostname,
+            node: node_name,
+            zone,
+            for_zones: for_zones.into_iter().map(|zone| zone.name).collect(),
+        }
+    }
+}
+
+impl EndpointPort {
+    /// With the defaults that an API server fills in.
+    fn into_model(self) -> SlicePort {
+        let Self { name, protocol, port, app_protocol } = self;
+        SlicePort {
+            name: Some(name.unwrap_or_default()),
+            protocol: Some(protocol.unwrap_or_else(|| Protocol::Tcp.as_str().into())),
+            number: port,
+            app_protocol,
+        }
+    }
+}
+
+fn parse_protocol(word: Option<&str>) -> Result<Protocol, String> {
+    word.map_or(Ok(Protocol::Tcp), str::parse).map_err(|e| e.to_string())
+}

@@ -1,0 +1,17 @@
+//! Where a cluster's objects come from, behind one interface.
+//!
+//! A source tells [`SourceEvent`]s: what is there, when all of a kind was told, what changes. That is Kubernetes' own
+//! protocol of list and watch (`docs/adr/0004-one-source-interface.md` shows how each of its messages maps), so the
+//! exporter need not know whether a folder of manifests or an API server is behind it.
+
+pub mod cluster_directory;
+mod decode;
+mod endpoints;
+mod event;
+mod kubernetes;
+mod manifests;
+
+pub use decode::{DecodeProblem, Decoded, Format, decode};
+pub use event::{ResourceVersion, SourceEvent};
+pub use kubernetes::NAMESPACE_NAME_LABEL;
+pub use manifests::{ManifestsSource, Problem, ScanError};

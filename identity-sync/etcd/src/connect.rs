@@ -1,0 +1,147 @@
+//! Making a connection, step by step, so that the step that fails can be named.
+
+use std::{io, net::IpAddr, sync::Mutex, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use mesh_certs::{Credentials, Receiver};
+use mesh_follow::{Failure, Rung};
+use mesh_wire::peer_file::HostAlias;
+use rustls_pki_types::ServerName;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::store::Connection;
+
+/// An etcd to reach.
+#[derive(Clone)]
+pub struct Target {
+    /// `https://host:port`; one is used at a time.
+    pub endpoints: Vec<String>,
+    /// Host names that stand for addresses.
+    pub host_aliases: Vec<HostAlias>,
+    /// Who we are, and whom we trust.
+    pub credentials: Receiver,
+}
+
+/// How long a name's look-up, a TCP handshake or a TLS handshake may take.
+const STEP: Duration = Duration::from_secs(5);
+/// How often an idle connection is tried, and how long it may take to answer. etcd refuses more than one in five seconds.
+const PING: Duration = Duration::from_secs(10);
+
+/// Connects to the `attempt`th endpoint, counted round.
+pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Failure> {
+    let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
+    let count = target.endpoints.len().max(1);
+    let endpoint = target
+        .endpoints
+        .get(attempt % count)
+        .ok_or_else(|| resolve("no endpoint is configured".into()))?;
+    let (host, port) = host_and_port(endpoint).map_err(resolve)?;
+    let addresses = resolve_host(target, host, port).await.map_err(resolve)?;
+    let tcp =
+        connect_tcp(&addresses, port).await.map_err(|reason| Failure::new(Rung::Tcp, reason))?;
+    let credentials = target.credentials.current();
+    let tls = connect_tls(&credentials, host, tcp)
+        .await
+        .map_err(|reason| Failure::new(Rung::Tls, reason))?;
+    let channel = over(tls)
+        .await
+        .map_err(|e| Failure::new(Rung::Authenticated, crate::error::explain(&e)))?;
+    let connection = Connection::new(channel, endpoint.clone(), credentials.not_after()).await;
+    connection.map_err(|error| error.failure())
+}
+
+fn host_and_port(endpoint: &str) -> Result<(&str, u16), String> {
+    let invalid = || format!("{endpoint:?} is no endpoint: it is https://host:port");
+    let rest = endpoint.strip_prefix("https://").ok_or_else(invalid)?.trim_end_matches('/');
+    let (host, port) = rest.rsplit_once(':').ok_or_else(invalid)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().map_err(|_| invalid())?;
+    if host.is_empty() || host.contains('/') { Err(invalid()) } else { Ok((host, port)) }
+}
+
+async fn resolve_host(target: &Target, host: &str, port: u16) -> Result<Vec<IpAddr>, String> {
+    if let Some(alias) = target.host_aliases.iter().find(|alias| alias.hostname == host) {
+        return Ok(alias.ips.clone());
+    }
+    let looked_up = timeout(STEP, lookup_host((host, port))).await;
+    let looked_up = looked_up.map_err(|_| format!("{host}: no answer within {STEP:?}"))?;
+    let addresses: Vec<IpAddr> =
+        looked_up.map_err(|e| format!("{host}: {e}"))?.map(|a| a.ip()).collect();
+    if addresses.is_empty() { Err(format!("{host}: no address")) } else { Ok(addresses) }
+}
+
+async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<TcpStream, String> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        match timeout(STEP, TcpStream::connect((*address, port))).await {
+            Ok(Ok(stream)) => {
+                // Requests are small and answers are waited for.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failures.push(format!("{address} port {port}: {error}")),
+            Err(_) => failures.push(format!("{address} port {port}: no answer within {STEP:?}")),
+        }
+    }
+    Err(failures.join("; "))
+}
+
+async fn connect_tls(
+    credentials: &Credentials,
+    host: &str,
+    tcp: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| format!("{host}: {e}"))?;
+    let connecting = TlsConnector::from(credentials.tls()).connect(name, tcp);
+    match timeout(STEP, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("{host}, as {}: {error}", credentials.subject())),
+        Err(_) => Err(format!("{host}: no TLS answer within {STEP:?}")),
+    }
+}
+
+/// HTTP/2 over a connection that stands. When it breaks it is gone: whoever follows wants to know, and decides anew.
+async fn over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+    let once = Mutex::new(Some(TokioIo::new(tls)));
+    let connector = tower::service_fn(move |_: Uri| {
+        let tls = once.lock().ok().and_then(|mut once| once.take());
+        std::future::ready(tls.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    });
+    Endpoint::from_static("http://etcd")
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .keep_alive_while_idle(true)
+        .http2_adaptive_window(true)
+        .connect_with_connector(connector)
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        assert_eq!(
+            host_and_port("https://beta.mesh.cilium.io:32379"),
+            Ok(("beta.mesh.cilium.io", 32379))
+        );
+        assert_eq!(host_and_port("https://[fd00::1]:2379/"), Ok(("fd00::1", 2379)));
+        for bad in [
+            "",
+            "beta:2379",
+            "http://beta:2379",
+            "https://beta",
+            "https://:1",
+            "https://a/b:1",
+            "https://a:99999",
+        ] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Running a state machine over real connections.
+//!
+//! One task a machine. It owns the connection, its requests and its watch stream; dropping the future closes all of them,
+//! at any point: the machine's positions say what was delivered, and the next connection goes on from there.
+
+use std::{
+    future::pending,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use mesh_follow::{Action, Failure, Input, Machine, Rung, Span, Status, WatchEvent, WatchId};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    connect::{Target, connect},
+    error::EtcdError,
+    store::{Connection, header, key_value},
+};
+
+/// How long an answer to a list may take; a page of values over a slow link.
+const LIST: Duration = Duration::from_secs(60);
+
+/// What goes on over one connection.
+#[derive(Default)]
+struct Session {
+    connecting: Option<BoxFuture<'static, Result<Connection, Failure>>>,
+    connection: Option<Connection>,
+    lists: FuturesUnordered<BoxFuture<'static, Input>>,
+    requests: Option<WatchRequestSender>,
+    responses: Option<WatchResponseStream>,
+}
+
+/// Runs a machine until its owner drops `commands` or the receiver of `events`. Waits where the receiver is slow, and the
+/// etcd with it.
+pub async fn follow<M: Machine>(
+    machine: &mut M,
+    target: &Target,
+    commands: &mut mpsc::Receiver<M::Command>,
+    events: &mpsc::Sender<Vec<M::Event>>,
+    status: &watch::Sender<Status>,
+) {
+    let mut session = Session::default();
+    let mut attempt = 0;
+    loop {
+        while let Some(action) = machine.poll(Instant::now()) {
+            if action == Action::Connect {
+                let target = target.clone();
+                session = Session::default();
+                session.connecting = Some(Box::pin(async move { connect(&target, attempt).await }));
+                attempt = attempt.wrapping_add(1);
+            } else if let Err(failure) = session.perform(action).await {
+                session = Session::default();
+                machine.handle(Instant::now(), Input::Disconnected(failure));
+            }
+        }
+        let batch = machine.take_events();
+        status.send_if_modified(|published| {
+            let changed = published != machine.status();
+            if changed {
+                published.clone_from(machine.status());
+            }
+            changed
+        });
+        if !batch.is_empty() && events.send(batch).await.is_err() {
+            return;
+        }
+        let due = machine.next_timeout();
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => machine.command(Instant::now(), command),
+                None => return,
+            },
+            inputs = session.next() => {
+                for input in inputs {
+                    machine.handle(Instant::now(), input);
+                }
+            }
+            () = until(due) => {}
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
+    }
+}
+
+impl Session {
+    /// Does one thing; an error means that the connection is of no more use.
+    async fn perform(&mut self, action: Action) -> Result<(), Failure> {
+        match action {
+            Action::Connect => {}
+            Action::Disconnect => *self = Self::default(),
+            Action::List { request, span, limit, revision, keys_only } => {
+                let Some(connection) = self.connection.clone() else { return Ok(()) };
+                self.lists.push(Box::pin(async move {
+                    let page =
+                        timeout(LIST, connection.page(&span, limit, revision, keys_only)).await;
+                    let page = page.unwrap_or_else(|_| {
+                        Err(EtcdError::Broken(format!("no answer to a list within {LIST:?}")))
+                    });
+                    match page {
+                        Ok((header, keys, more)) => Input::Page { request, header, keys, more },
+                        Err(error) => Input::ListFailed { request, error: error.into_list_error() },
+                    }
+                }));
+            }
+            Action::Watch { watch, span, from } => self.watch(watch, span, from).await?,
+            Action::CancelWatch(watch) => {
+                if let Some(requests) = &mut self.requests {
+                    requests.cancel(watch.0).await.map_err(broken)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, watch: WatchId, span: Span, from: i64) -> Result<(), Failure> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let options = WatchOptions::new()
+            .with_range(span.end)
+            .with_start_revision(from)
+            .with_watch_id(watch.0)
+            .with_progress_notify()
+            .with_fragment();
+        match &mut self.requests {
+            Some(requests) => requests.watch(span.start, Some(options)).await.map_err(broken),
+            None => {
+                let mut client = connection.watch_client();
+                let opening = timeout(LIST, client.watch(span.start, Some(options))).await;
+                let opening = opening.map_err(|_| {
+                    Failure::new(Rung::Synced, format!("no answer to a watch within {LIST:?}"))
+                })?;
+                let (requests, responses) = opening.map_err(broken)?.split();
+                self.requests = Some(requests);
+                self.responses = Some(responses);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. Cancel-safe: what is awaited stays in the session.
+    async fn next(&mut self) -> Vec<Input> {
+        let connecting = async {
+            match &mut self.connecting {
+                Some(connecting) => Pin::new(connecting).await,
+                None => pending().await,
+            }
+        };
+        let response = async {
+            match &mut self.responses {
+                Some(responses) => responses.message().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            connected = connecting => {
+                self.connecting = None;
+                vec![match connected {
+                    Ok(connection) => {
+                        self.connection = Some(connection);
+                        Input::Connected
+                    }
+                    Err(failure) => Input::Disconnected(failure),
+                }]
+            }
+            Some(input) = self.lists.next(), if !self.lists.is_empty() => vec![input],
+            response = response => match response {
+                Ok(Some(response)) => inputs(response).unwrap_or_else(|failure| vec![Input::Disconnected(failure)]),
+                Ok(None) => vec![Input::Disconnected(Failure::new(Rung::Tcp, "the etcd closed the connection"))],
+                Err(error) => vec![Input::Disconnected(EtcdError::from(error).failure_of_stream())],
+            },
+        }
+    }
+}
+
+impl EtcdError {
+    /// A stream that broke is a connection that broke, unless the etcd says otherwise.
+    fn failure_of_stream(&self) -> Failure {
+        match self {
+            Self::Broken(reason) => Failure::new(Rung::Tcp, reason.clone()),
+            other => other.failure(),
+        }
+    }
+}
+
+fn broken(error: etcd_client::Error) -> Failure {
+    EtcdError::from(error).failure_of_stream()
+}
+
+/// What a watch response says. Of its fields none is trusted to be there.
+fn inputs(response: WatchResponse) -> Result<Vec<Input>, Failure> {
+    let response = response.0;
+    let watch = WatchId(response.watch_id);
+    if response.canceled {
+        let compacted = response.compact_revision != 0;
+        return Ok(vec![Input::Canceled { watch, compacted, reason: response.cancel_reason }]);
+    }
+    if response.created {
+        return Ok(Vec::new());
+    }
+    let header = header(response.header).map_err(|error| error.failure())?;
+    if response.events.is_empty() {
+        return Ok(vec![Input::Progress { watch, header }]);
+    }
+    let mut events = Vec::with_capacity(response.events.len());
+    for event in response.events {
+        let kv = event.kv.ok_or_else(|| {
+            Failure::new(Rung::Synced, "the etcd's watch has an event without a key")
+        })?;
+        events.push(match event.r#type {
+            0 => WatchEvent::Put(key_value(kv)),
+            1 => WatchEvent::Delete { key: kv.key, mod_revision: kv.mod_revision },
+            other => {
+                return Err(Failure::new(
+                    Rung::Synced,
+                    format!("the etcd's watch has an event of kind {other}"),
+                ));
+            }
+        });
+    }
+    Ok(vec![Input::Events { watch, header, events }])
+}

@@ -1,0 +1,113 @@
+//! What went wrong, told apart by what to do about it.
+
+use std::error::Error;
+
+use mesh_follow::{Failure, ListError, Rung};
+use tonic::Code;
+
+/// Why an etcd did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EtcdError {
+    /// It does not let us.
+    #[error("the etcd refuses: {0}")]
+    Denied(String),
+    /// The answer is larger than what is accepted.
+    #[error("the answer is too large: {0}")]
+    TooLarge(String),
+    /// The revision asked for is compacted away.
+    #[error("the revision is compacted")]
+    Compacted,
+    /// Its disk quota is spent; it only reads until it was compacted, defragmented and disarmed.
+    #[error("the etcd's space is exhausted (NOSPACE)")]
+    NoSpace,
+    /// A value, or all of a transaction, is larger than it takes.
+    #[error("the request is larger than the etcd takes: {0}")]
+    RequestTooLarge(String),
+    /// The lease is unknown to it.
+    #[error("the lease is gone")]
+    LeaseGone,
+    /// The connection, or the server behind it, does not work.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl EtcdError {
+    /// The failure on the ladder that this is.
+    pub fn failure(&self) -> Failure {
+        let rung = match self {
+            Self::Denied(_) => Rung::Authenticated,
+            _ => Rung::Synced,
+        };
+        Failure::new(rung, self.to_string())
+    }
+
+    /// The same, for a list that a state machine asked for.
+    pub(crate) fn into_list_error(self) -> ListError {
+        match self {
+            Self::Denied(_) => ListError::Denied(self.to_string()),
+            Self::TooLarge(_) => ListError::TooLarge,
+            Self::Compacted => ListError::Compacted,
+            other => ListError::Broken(other.to_string()),
+        }
+    }
+}
+
+impl From<etcd_client::Error> for EtcdError {
+    fn from(error: etcd_client::Error) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => status.into(),
+            other => Self::Broken(explain(&other)),
+        }
+    }
+}
+
+impl From<tonic::Status> for EtcdError {
+    /// etcd puts what matters into the message (its `rpctypes`); codes alone are shared by unlike errors.
+    fn from(status: tonic::Status) -> Self {
+        let message = status.message();
+        if message.contains("has been compacted") {
+            return Self::Compacted;
+        }
+        if message.contains("database space exceeded") {
+            return Self::NoSpace;
+        }
+        if message.contains("request is too large") || message.contains("too many operations") {
+            return Self::RequestTooLarge(message.into());
+        }
+        if message.contains("requested lease not found") {
+            return Self::LeaseGone;
+        }
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(message.into()),
+            Code::ResourceExhausted | Code::OutOfRange if !message.contains("future revision") => {
+                Self::TooLarge(message.into())
+            }
+            // What etcd says of a certificate whose user does not exist, or has no role.
+            Code::InvalidArgument | Code::FailedPrecondition if message.contains("user name") => {
+                Self::Denied(message.into())
+            }
+            _ if refused_by_tls(&status) => Self::Denied(explain(&status)),
+            _ => Self::Broken(explain(&status)),
+        }
+    }
+}
+
+/// Whether the other side ended TLS: in TLS 1.3 a server that does not like our certificate says so only after the
+/// handshake.
+fn refused_by_tls(error: &dyn Error) -> bool {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .any(|error| error.to_string().contains("received fatal alert"))
+}
+
+/// An error with its causes, each once.
+pub(crate) fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| (**error).source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}

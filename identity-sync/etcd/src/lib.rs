@@ -1,0 +1,16 @@
+//! etcd over mutual TLS: making the connection, following, writing, users.
+//!
+//! Architecture invariant: this is the only crate that knows `etcd-client`. Everyone else speaks in spans, keys and
+//! values.
+
+mod connect;
+mod drive;
+mod error;
+mod store;
+mod users;
+
+pub use connect::{Target, connect};
+pub use drive::follow;
+pub use error::EtcdError;
+pub use store::{Connection, Op};
+pub use users::{Permission, Users};
