@@ -124,6 +124,11 @@ impl Exporter {
         std::mem::take(&mut self.changed)
     }
 
+    /// How many objects are known.
+    pub fn objects(&self) -> usize {
+        self.objects.len()
+    }
+
     /// Objects that could not be exported, and why.
     pub fn problems(&self) -> &BTreeMap<ObjectKey, String> {
         &self.problems

@@ -5,7 +5,8 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use mesh_wire::{Key, Prefix};
+use mesh_model::RecordKind;
+use mesh_wire::Key;
 
 /// What an etcd holds, as far as it is ours: each key with the fingerprint of its value.
 pub type Actual = HashMap<String, u64>;
@@ -65,11 +66,11 @@ pub fn plan(
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
-        Ok(Key::Record { record, .. }) => match Prefix::of(&record) {
-            Prefix::Identities => 1,
-            Prefix::Nodes => 2,
-            Prefix::Ip => 3,
-            Prefix::EndpointSlices | Prefix::Services | Prefix::ServiceExports => 4,
+        Ok(Key::Record { record, .. }) => match record.kind() {
+            RecordKind::Identity => 1,
+            RecordKind::Node => 2,
+            RecordKind::Address => 3,
+            RecordKind::EndpointSlice | RecordKind::Service => 4,
         },
         _ => 5,
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Record, RecordKey,
+    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, RecordEvent, RecordKind,
 };
 use mesh_wire::{
     Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal,
@@ -41,8 +41,7 @@ pub struct PeerConfig {
     pub uuid: Option<Uuid>,
 }
 
-/// What a cluster says. A prefix's content is `Begin`, its records, `Confirmed`; from then on changes. What was there
-/// before `Begin` and was not told again when `Confirmed` comes is gone.
+/// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// A connection stands.
@@ -53,16 +52,8 @@ pub enum PeerEvent {
     Config(ClusterConfig),
     /// The cluster's config does not suit ours; nothing of it is taken. What it said before stays.
     Refused(Refusal),
-    /// All records of the prefix follow.
-    Begin(Prefix),
-    /// A record is there.
-    Upsert(Record),
-    /// A record is there, but what it says now was rejected: what it said before stays.
-    Keep(RecordKey),
-    /// A record is gone.
-    Remove(RecordKey),
-    /// The records since `Begin` were all, and the writer vouches for it.
-    Confirmed(Prefix),
+    /// About its records.
+    Record(RecordEvent),
     /// A record was rejected; in words.
     Rejected(String),
 }
@@ -158,14 +149,14 @@ pub struct PeerFollower {
     held: Option<Refusal>,
     /// The revision that wrote each canary last.
     canaries: BTreeMap<(Layout, Prefix), i64>,
-    prefixes: Vec<PrefixState>,
+    kinds: Vec<KindState>,
     events: Vec<PeerEvent>,
 }
 
-/// A prefix that counts.
+/// A kind of record that counts, and so the prefix that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PrefixState {
-    prefix: Prefix,
+struct KindState {
+    kind: RecordKind,
     range: RangeId,
     /// The list since the last `Begin` was complete, and the canary is not younger.
     confirmed: bool,
@@ -205,7 +196,7 @@ impl PeerFollower {
             announced: None,
             held: None,
             canaries: BTreeMap::new(),
-            prefixes: Vec::new(),
+            kinds: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -249,9 +240,9 @@ impl PeerFollower {
             | Event::Delete(BEAT, _)
             | Event::TooLarge(BEAT, _) => {}
             Event::Begin(range) => {
-                for state in self.prefixes.iter_mut().filter(|state| state.range == range) {
+                for state in self.kinds.iter_mut().filter(|state| state.range == range) {
                     state.confirmed = false;
-                    self.events.push(PeerEvent::Begin(state.prefix));
+                    self.events.push(PeerEvent::Record(RecordEvent::Begin(state.kind)));
                 }
             }
             Event::Put(_, kv) => self.record(&kv),
@@ -300,13 +291,13 @@ impl PeerFollower {
         status.config = Some(config.clone());
         self.events.push(PeerEvent::Config(config.clone()));
 
-        let (ranges, prefixes) = data_ranges(&self.config.name, layout(&config));
-        let before = std::mem::take(&mut self.prefixes);
-        let of = |(prefix, range): (Prefix, RangeId)| {
-            let same = before.iter().find(|state| (state.prefix, state.range) == (prefix, range));
-            same.copied().unwrap_or(PrefixState { prefix, range, confirmed: false })
+        let (ranges, kinds) = data_ranges(&self.config.name, layout(&config));
+        let before = std::mem::take(&mut self.kinds);
+        let of = |(kind, range): (RecordKind, RangeId)| {
+            let same = before.iter().find(|state| (state.kind, state.range) == (kind, range));
+            same.copied().unwrap_or(KindState { kind, range, confirmed: false })
         };
-        self.prefixes = prefixes.into_iter().map(of).collect();
+        self.kinds = kinds.into_iter().map(of).collect();
         let ids: Vec<RangeId> = ranges.iter().map(|range| range.id).collect();
         self.follower.follow(ranges);
         if renumbered {
@@ -317,7 +308,9 @@ impl PeerFollower {
     fn canary(&mut self, kv: &KeyValue) {
         let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
         self.canaries.insert((layout, prefix), kv.mod_revision);
-        let Some(state) = self.prefixes.iter().find(|state| state.prefix == prefix) else { return };
+        let Some(state) = self.kinds.iter().find(|state| Prefix::of(state.kind) == prefix) else {
+            return;
+        };
         let (range, confirmed) = (state.range, state.confirmed);
         match self.follower.listed_at(range) {
             // The list that was is older than the writer's word that it is complete.
@@ -330,13 +323,12 @@ impl PeerFollower {
     /// A range was listed as of `revision`: what its prefixes' canaries vouch for is confirmed.
     fn listed(&mut self, range: RangeId, revision: i64) {
         let Some(config) = &self.accepted else { return };
-        for state in
-            self.prefixes.iter_mut().filter(|state| state.range == range && !state.confirmed)
+        for state in self.kinds.iter_mut().filter(|state| state.range == range && !state.confirmed)
         {
-            let canary = self.canaries.get(&(layout(config), state.prefix));
+            let canary = self.canaries.get(&(layout(config), Prefix::of(state.kind)));
             if !config.synced_canaries || canary.is_some_and(|canary| *canary <= revision) {
                 state.confirmed = true;
-                self.events.push(PeerEvent::Confirmed(state.prefix));
+                self.events.push(PeerEvent::Record(RecordEvent::Confirmed(state.kind)));
             }
         }
     }
@@ -344,7 +336,7 @@ impl PeerFollower {
     fn record(&mut self, kv: &KeyValue) {
         let Some(peer) = self.peer() else { return };
         match decode(&peer, &kv.key, &kv.value) {
-            Ok(Some(record)) => self.events.push(PeerEvent::Upsert(record)),
+            Ok(Some(record)) => self.events.push(PeerEvent::Record(RecordEvent::Upsert(record))),
             Ok(None) => {}
             Err(rejected) => self.reject(&kv.key, rejected.to_string()),
         }
@@ -354,14 +346,14 @@ impl PeerFollower {
         let Some(peer) = self.peer() else { return };
         // A key that could not have been a record cannot take one away.
         if let Ok(Some(record)) = decode_removal(&peer, key) {
-            self.events.push(PeerEvent::Remove(record));
+            self.events.push(PeerEvent::Record(RecordEvent::Remove(record)));
         }
     }
 
     fn reject(&mut self, key: &[u8], reason: String) {
         let record = self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten());
         if let Some(record) = record {
-            self.events.push(PeerEvent::Keep(record));
+            self.events.push(PeerEvent::Record(RecordEvent::Keep(record)));
         }
         let status = self.follower.status_mut();
         status.rejected += 1;
@@ -378,9 +370,9 @@ impl PeerFollower {
             }
             events.into_iter().for_each(|event| self.translate(event));
         }
-        let complete = self.prefixes.iter().map(|state| (state.prefix, state.confirmed)).collect();
+        let complete = self.kinds.iter().map(|state| (state.kind, state.confirmed)).collect();
         let status = self.follower.status_mut();
-        status.prefixes = complete;
+        status.kinds = complete;
     }
 }
 
@@ -473,31 +465,26 @@ fn layout(config: &ClusterConfig) -> Layout {
 fn data_ranges(
     cluster: &ClusterName,
     layout: Layout,
-) -> (Vec<RangeConfig>, Vec<(Prefix, RangeId)>) {
-    let of = |prefix: Prefix| Span::prefix(&prefix.of_cluster(layout, cluster));
-    let small = [Prefix::Identities, Prefix::Ip, Prefix::Nodes];
-    let spans: Vec<(Span, i64, Vec<Prefix>)> = match layout {
+) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
+    let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
+    let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
+    let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
+    let mut spans: Vec<(Span, i64, Vec<RecordKind>)> = match layout {
         Layout::State => {
-            let [first, _, last] = small.map(|prefix| format!("{}/", prefix.path(layout)));
-            vec![
-                (Span::between(&first, &last), SMALL_PAGE, small.to_vec()),
-                (of(Prefix::Services), LARGE_PAGE, vec![Prefix::Services]),
-            ]
+            let [first, _, last] = small.map(|kind| format!("{}/", Prefix::of(kind).path(layout)));
+            vec![(Span::between(&first, &last), SMALL_PAGE, small.to_vec())]
         }
-        Layout::Cache => small
-            .into_iter()
-            .map(|prefix| (of(prefix), SMALL_PAGE, vec![prefix]))
-            .chain([(of(Prefix::Services), LARGE_PAGE, vec![Prefix::Services])])
-            .collect(),
+        Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
     };
+    spans.push(services);
     let beat = RangeConfig { id: BEAT, span: Span::prefix(HEARTBEAT), page: SMALL_PAGE };
     let mut ranges = vec![beat];
-    let mut prefixes = Vec::new();
+    let mut kinds = Vec::new();
     for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
         ranges.push(RangeConfig { id, span, page });
-        prefixes.extend(of.into_iter().map(|prefix| (prefix, id)));
+        kinds.extend(of.into_iter().map(|kind| (kind, id)));
     }
-    (ranges, prefixes)
+    (ranges, kinds)
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use mesh_model::{ClusterConfig, ClusterId};
-use mesh_wire::Prefix;
+use mesh_model::{ClusterConfig, ClusterId, RecordKind};
 
 /// A rung of the ladder from a name to data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +48,8 @@ pub struct Status {
     pub reconnects: u64,
     /// The cluster's config, once read.
     pub config: Option<ClusterConfig>,
-    /// The prefixes that count, and whether each is complete.
-    pub prefixes: Vec<(Prefix, bool)>,
+    /// The kinds of record that count, and whether each is complete.
+    pub kinds: Vec<(RecordKind, bool)>,
     /// Records refused in this life.
     pub rejected: u64,
     /// The last one.
@@ -118,7 +117,7 @@ impl Status {
 
     /// Whether everything the cluster had was known at some time in this life.
     pub fn is_complete(&self) -> bool {
-        !self.prefixes.is_empty() && self.prefixes.iter().all(|(_, complete)| *complete)
+        !self.kinds.is_empty() && self.kinds.iter().all(|(_, complete)| *complete)
     }
 
     /// The highest rung that stands, data path aside; `None` at the foot of the ladder.

@@ -22,15 +22,25 @@ const POLL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct FolderWatch {
     folder: PathBuf,
+    mode: RecursiveMode,
     changed: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
 }
 
 impl FolderWatch {
-    /// Begins to watch. The folder need not exist yet.
+    /// Begins to watch a folder and all below it. It need not exist yet.
     pub fn new(folder: &Path) -> Self {
+        Self::with_mode(folder, RecursiveMode::Recursive)
+    }
+
+    /// Begins to watch the files right in a folder.
+    pub fn shallow(folder: &Path) -> Self {
+        Self::with_mode(folder, RecursiveMode::NonRecursive)
+    }
+
+    fn with_mode(folder: &Path, mode: RecursiveMode) -> Self {
         let changed = Arc::new(Notify::new());
-        let mut watch = Self { folder: folder.into(), changed, watcher: None };
+        let mut watch = Self { folder: folder.into(), mode, changed, watcher: None };
         watch.begin();
         watch
     }
@@ -60,7 +70,7 @@ impl FolderWatch {
             }
         });
         let watching = watcher.and_then(|mut watcher| {
-            watcher.watch(&self.folder, RecursiveMode::Recursive)?;
+            watcher.watch(&self.folder, self.mode)?;
             Ok(watcher)
         });
         match watching {

@@ -19,7 +19,7 @@ pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMod
 pub use endpoint::{EndpointAddress, NamedPort};
 pub use identity::{Identity, Label, Labels};
 pub use node::{AddressKind, Node, NodeAddress};
-pub use record::{Record, RecordKey};
+pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{
     EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName, SliceEndpoint,
 };

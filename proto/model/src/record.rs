@@ -39,6 +39,60 @@ pub enum RecordKey {
     EndpointSlice(ServiceName),
 }
 
+/// A kind of record. Each is told and confirmed by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// Nodes.
+    Node,
+    /// Identities.
+    Identity,
+    /// Addresses.
+    Address,
+    /// Services v1.
+    Service,
+    /// Endpoint slices.
+    EndpointSlice,
+}
+
+/// What a cluster says about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on changes.
+/// What was there before `Begin` and was not told again when `Confirmed` comes is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordEvent {
+    /// All records of the kind follow.
+    Begin(RecordKind),
+    /// A record is there.
+    Upsert(Record),
+    /// A record is there, but what it says now was rejected: what it said before stays.
+    Keep(RecordKey),
+    /// A record is gone.
+    Remove(RecordKey),
+    /// The records since `Begin` were all, and the writer vouches for it.
+    Confirmed(RecordKind),
+}
+
+// === impl RecordKind ===
+
+impl RecordKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Node, Self::Identity, Self::Address, Self::Service, Self::EndpointSlice];
+}
+
+// === impl RecordKey ===
+
+impl RecordKey {
+    /// The kind of record it names.
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::Node(_) => RecordKind::Node,
+            Self::Identity(_) => RecordKind::Identity,
+            Self::Address(_) => RecordKind::Address,
+            Self::Service(_) => RecordKind::Service,
+            Self::EndpointSlice(_) => RecordKind::EndpointSlice,
+        }
+    }
+}
+
 // === impl Record ===
 
 impl Record {

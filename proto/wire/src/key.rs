@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use mesh_model::{ClusterName, Identity, RecordKey, ServiceName};
+use mesh_model::{ClusterName, Identity, RecordKey, RecordKind, ServiceName};
 
 /// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,14 +135,14 @@ impl Prefix {
         }
     }
 
-    /// The kind that a record's key belongs to.
-    pub fn of(record: &RecordKey) -> Self {
-        match record {
-            RecordKey::Node(_) => Self::Nodes,
-            RecordKey::Identity(_) => Self::Identities,
-            RecordKey::Address(_) => Self::Ip,
-            RecordKey::Service(_) => Self::Services,
-            RecordKey::EndpointSlice(_) => Self::EndpointSlices,
+    /// The tree that a kind of record is in.
+    pub fn of(kind: RecordKind) -> Self {
+        match kind {
+            RecordKind::Node => Self::Nodes,
+            RecordKind::Identity => Self::Identities,
+            RecordKind::Address => Self::Ip,
+            RecordKind::Service => Self::Services,
+            RecordKind::EndpointSlice => Self::EndpointSlices,
         }
     }
 
@@ -191,7 +191,7 @@ impl fmt::Display for Key {
             Self::Position => f.write_str(POSITION),
             Self::Other => f.write_str("?"),
             Self::Record { layout, cluster, record } => {
-                write!(f, "{}/", Prefix::of(record).path(*layout))?;
+                write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?;
                 let in_address_space = matches!(record, RecordKey::Address(_));
                 match cluster {
                     Some(cluster) => write!(f, "{cluster}/")?,

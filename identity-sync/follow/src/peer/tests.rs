@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use mesh_model::{Record, RecordKey};
+
 use super::*;
 use crate::fake::FakeEtcd;
 
@@ -25,14 +27,15 @@ fn service(port: u16) -> String {
     )
 }
 
-fn canary(prefix: Prefix) -> String {
-    Key::canary(&ClusterName::new("alpha").unwrap(), Layout::State, prefix).to_string()
+fn canary(kind: RecordKind) -> String {
+    Key::canary(&ClusterName::new("alpha").unwrap(), Layout::State, Prefix::of(kind)).to_string()
 }
 
-const COUNTED: [Prefix; 4] = [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::Services];
+const COUNTED: [RecordKind; 4] =
+    [RecordKind::Identity, RecordKind::Address, RecordKind::Node, RecordKind::Service];
 
 fn put_canaries(etcd: &mut FakeEtcd) {
-    COUNTED.iter().for_each(|prefix| etcd.put(&canary(*prefix), "2026-11-21T01:16:04Z"));
+    COUNTED.iter().for_each(|kind| etcd.put(&canary(*kind), "2026-11-21T01:16:04Z"));
 }
 
 fn follower(now: Instant) -> PeerFollower {
@@ -62,8 +65,8 @@ fn alpha() -> FakeEtcd {
 #[derive(Default)]
 struct Local {
     records: BTreeMap<RecordKey, (Option<Record>, u32)>,
-    rounds: BTreeMap<Prefix, u32>,
-    confirmed: Vec<Prefix>,
+    rounds: BTreeMap<RecordKind, u32>,
+    confirmed: Vec<RecordKind>,
     refused: Vec<Refusal>,
     rejected: Vec<String>,
     configs: Vec<u16>,
@@ -73,25 +76,26 @@ impl Local {
     fn take(&mut self, follower: &mut PeerFollower) {
         for event in follower.take_events() {
             match event {
-                PeerEvent::Begin(prefix) => *self.rounds.entry(prefix).or_default() += 1,
-                PeerEvent::Upsert(record) => {
-                    let round = self.rounds[&Prefix::of(&record.key())];
+                PeerEvent::Record(RecordEvent::Begin(kind)) => {
+                    *self.rounds.entry(kind).or_default() += 1
+                }
+                PeerEvent::Record(RecordEvent::Upsert(record)) => {
+                    let round = self.rounds[&record.key().kind()];
                     self.records.insert(record.key(), (Some(record), round));
                 }
-                PeerEvent::Keep(key) => {
-                    let round = self.rounds[&Prefix::of(&key)];
+                PeerEvent::Record(RecordEvent::Keep(key)) => {
+                    let round = self.rounds[&key.kind()];
                     if let Some((_, told)) = self.records.get_mut(&key) {
                         *told = round;
                     }
                 }
-                PeerEvent::Remove(key) => {
+                PeerEvent::Record(RecordEvent::Remove(key)) => {
                     self.records.remove(&key);
                 }
-                PeerEvent::Confirmed(prefix) => {
-                    let round = self.rounds[&prefix];
-                    self.records
-                        .retain(|key, (_, told)| Prefix::of(key) != prefix || *told == round);
-                    self.confirmed.push(prefix);
+                PeerEvent::Record(RecordEvent::Confirmed(kind)) => {
+                    let round = self.rounds[&kind];
+                    self.records.retain(|key, (_, told)| key.kind() != kind || *told == round);
+                    self.confirmed.push(kind);
                 }
                 PeerEvent::Refused(refusal) => self.refused.push(refusal),
                 PeerEvent::Rejected(reason) => self.rejected.push(reason),
@@ -274,7 +278,7 @@ fn another_number_is_another_listing() {
     etcd.put(NODE, &node("n1").replace(":7", ":8"));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!(local.configs, [7, 8]);
-    assert_eq!(local.rounds[&Prefix::Nodes], 2);
+    assert_eq!(local.rounds[&RecordKind::Node], 2);
     // What still speaks of the old number is rejected.
     assert!(follower.status().rejected >= 2);
 }
@@ -315,9 +319,9 @@ fn the_cache_layout_is_read_where_the_config_says_so() {
     // Another cluster's copy in the same etcd, and this etcd's own cluster.
     etcd.put("cilium/cache/nodes/v1/beta/n9", &node("n9"));
     etcd.put("cilium/state/nodes/v1/alpha/n8", &node("n8"));
-    for prefix in COUNTED {
-        let key =
-            Key::canary(&ClusterName::new("alpha").unwrap(), Layout::Cache, prefix).to_string();
+    for kind in COUNTED {
+        let key = Key::canary(&ClusterName::new("alpha").unwrap(), Layout::Cache, Prefix::of(kind))
+            .to_string();
         etcd.put(&key, "");
     }
     let (follower, local, _) = settled(&mut etcd);

@@ -1,0 +1,88 @@
+//! The admin API of the apiserver.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use mesh_admin::{
+    v1::{
+        ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse,
+        StatusRequest, StatusResponse, Store, admin_server::Admin,
+    },
+    version::version,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{args::Args, cluster::Cluster, writer::StoreState};
+
+/// Answers for the apiserver.
+pub(crate) struct ApiserverAdmin {
+    pub(crate) args: Args,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) store: Arc<Mutex<StoreState>>,
+    pub(crate) started: SystemTime,
+}
+
+/// What keeps the apiserver from being ready.
+pub(crate) fn unready(cluster: &Cluster, store: &StoreState) -> Vec<String> {
+    let (_, listed) = cluster.source_state();
+    let source = (!listed).then(|| "the manifests were never read in full".to_owned());
+    let etcd = match (&store.failure, store.synced) {
+        (Some(failure), _) => Some(format!("etcd: {failure}")),
+        (None, false) => Some("etcd: not everything is written yet".to_owned()),
+        (None, true) => None,
+    };
+    source.into_iter().chain(etcd).collect()
+}
+
+#[tonic::async_trait]
+impl Admin for ApiserverAdmin {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unready = unready(&self.cluster, &store);
+        let (manifests, _) = self.cluster.source_state();
+        let settings = &self.cluster.settings;
+        let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
+        let (desired, objects) = self.cluster.with_exporter(|e| (e.desired().len(), e.objects()));
+        let ready = unready.is_empty();
+        Ok(Response::new(StatusResponse {
+            component: "apiserver".into(),
+            version: Some(version()),
+            cluster: settings.name.to_string(),
+            cluster_id: settings.id.get().into(),
+            started_unix_seconds: self
+                .started
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            ready,
+            problems: unready.into_iter().chain(manifests).chain(store.refused).collect(),
+            configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
+            store: Some(Store {
+                connected: store.connected,
+                endpoint: self.args.etcd_endpoint.clone(),
+                failure: store.failure.unwrap_or_default(),
+                desired_keys: count(desired),
+                written_keys: count(store.written),
+                objects: count(objects),
+                identities: count(self.cluster.identities()),
+            }),
+            ..StatusResponse::default()
+        }))
+    }
+
+    async fn list_peers(
+        &self,
+        _: Request<ListPeersRequest>,
+    ) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        Err(Status::unimplemented("an apiserver has no kernel tables: ask an agent"))
+    }
+}

@@ -1,0 +1,38 @@
+//! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use mesh_admin::logs::LogArgs;
+
+/// Exports a cluster's objects into its etcd, for the clusters that may read it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "clustermesh-apiserver", version = mesh_admin::version::line())]
+pub(crate) struct Args {
+    /// The cluster directory: cluster.yaml, manifests/, pki/, users.yaml, state/
+    #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
+    pub(crate) config_dir: PathBuf,
+    /// The etcd to write to
+    #[arg(long, default_value = "https://127.0.0.1:2379", env = "CLUSTERMESH_ETCD_ENDPOINT")]
+    pub(crate) etcd_endpoint: String,
+    /// The socket of the admin API
+    #[arg(
+        long,
+        default_value = "/run/clustermesh/apiserver.sock",
+        env = "CLUSTERMESH_ADMIN_SOCKET"
+    )]
+    pub(crate) admin_socket: PathBuf,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, default_value = "127.0.0.1:9982", env = "CLUSTERMESH_METRICS_ADDRESS")]
+    pub(crate) metrics_address: SocketAddr,
+    /// A rule for the labels that make identities, as in `app` or `!version`; may be repeated. One that includes makes
+    /// the rules a whitelist
+    #[arg(long = "identity-label", env = "CLUSTERMESH_IDENTITY_LABEL", value_delimiter = ' ')]
+    pub(crate) identity_labels: Vec<String>,
+    /// Seconds between heartbeats
+    #[arg(long, default_value_t = 60, env = "CLUSTERMESH_HEARTBEAT_SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) heartbeat_seconds: u64,
+    /// How logs are written
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}

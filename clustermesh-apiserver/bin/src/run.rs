@@ -1,0 +1,154 @@
+//! Putting the stages together.
+//!
+//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the users file's watcher, the credentials'
+//! watcher, the writer, health and metrics, the admin API. None holds anything that must be put away: a process that is
+//! killed leaves an etcd whose next writer compares and goes on.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use mesh_admin::health::Health;
+use mesh_certs::{CredentialFiles, Store};
+use mesh_etcd::Target;
+use mesh_files::FolderWatch;
+use mesh_source::cluster_directory::ClusterDirectory;
+use mesh_wire::users_file::UsersFile;
+use prometheus_client::registry::Registry;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    admin::{ApiserverAdmin, unready},
+    args::Args,
+    cluster::Cluster,
+    metrics::Metrics,
+    writer::{StoreState, Writer},
+};
+
+/// How often readiness is worked out anew.
+const READINESS: Duration = Duration::from_millis(200);
+
+/// Runs until told to stop.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let started = SystemTime::now();
+    tracing::info!(version = mesh_admin::version::line(), configuration = ?args, "starting");
+    let directory = ClusterDirectory::new(&args.config_dir);
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health = Health::new(registry);
+    let cluster = Cluster::open(&directory, &args.identity_labels, metrics.clone())?;
+    let pki = directory.pki();
+    let files = CredentialFiles {
+        authority: pki.join("ca.crt"),
+        certificate: pki.join("admin.crt"),
+        key: pki.join("admin.key"),
+    };
+    let (credentials, receiver) =
+        Store::open(files, started).context("the credentials for the own etcd")?;
+    let (users_sender, users) = watch::channel(UsersFile::default());
+    let store = Arc::new(Mutex::new(StoreState::default()));
+    let writer = Writer {
+        cluster: Arc::clone(&cluster),
+        target: Target {
+            endpoints: vec![args.etcd_endpoint.clone()],
+            host_aliases: Vec::new(),
+            credentials: receiver,
+        },
+        users,
+        heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        state: Arc::clone(&store),
+        metrics,
+    };
+    let admin = ApiserverAdmin {
+        args: args.clone(),
+        cluster: Arc::clone(&cluster),
+        store: Arc::clone(&store),
+        started,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        () = watch_manifests(&cluster, &directory) => {}
+        () = watch_users(directory.users_file(), users_sender) => {}
+        () = watch_credentials(credentials, pki) => {}
+        () = watch_readiness(&cluster, &store, &health) => {}
+        () = writer.run() => {}
+        served = health.clone().serve(args.metrics_address) => {
+            served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
+        }
+        served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
+        _ = terminate.recv() => tracing::info!("told to stop"),
+        _ = interrupt.recv() => tracing::info!("told to stop"),
+    }
+    Ok(())
+}
+
+async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
+    let mut folder = FolderWatch::new(&directory.manifests());
+    loop {
+        cluster.scan();
+        folder.changed().await;
+    }
+}
+
+async fn watch_users(path: PathBuf, users: watch::Sender<UsersFile>) {
+    // The file's folder: the file itself is replaced by renaming.
+    let mut folder = FolderWatch::shallow(path.parent().unwrap_or(&path));
+    loop {
+        match fs::read_to_string(&path) {
+            Ok(text) => match UsersFile::parse(&text) {
+                Ok(file) => {
+                    users.send_if_modified(|current| {
+                        let changed = *current != file;
+                        *current = file;
+                        changed
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "keeping the users as they are")
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "keeping the users as they are")
+            }
+        }
+        folder.changed().await;
+    }
+}
+
+async fn watch_credentials(store: Store, pki: PathBuf) {
+    let mut folder = FolderWatch::shallow(&pki);
+    loop {
+        folder.changed().await;
+        if let Err(error) = store.reload(SystemTime::now()) {
+            tracing::warn!(%error, "keeping the credentials as they are");
+        }
+    }
+}
+
+async fn watch_readiness(cluster: &Cluster, store: &Mutex<StoreState>, health: &Health) {
+    let mut was_ready = false;
+    loop {
+        let state = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reasons = unready(cluster, &state);
+        if reasons.is_empty() != was_ready {
+            was_ready = reasons.is_empty();
+            tracing::info!(ready = was_ready, ?reasons, "readiness");
+        }
+        health.set(reasons);
+        tokio::time::sleep(READINESS).await;
+    }
+}

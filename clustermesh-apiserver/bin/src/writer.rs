@@ -1,0 +1,299 @@
+//! Keeping one etcd equal to what the cluster exports.
+//!
+//! One task. A connection that fails, at any step and for any reason, is made again with growing pauses; each new one
+//! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use mesh_etcd::{Connection, EtcdError, Op, Target, connect};
+use mesh_etcd_setup::{Desired, set_up};
+use mesh_export::{Actual, Write, fingerprint, plan};
+use mesh_follow::Span;
+use mesh_wire::{Key, Layout, Prefix, key::HEARTBEAT, timestamp_value, users_file::UsersFile};
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
+
+use crate::{cluster::Cluster, metrics::Metrics};
+
+/// How the etcd is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreState {
+    pub(crate) connected: bool,
+    /// Everything known was written, and the canaries say so.
+    pub(crate) synced: bool,
+    pub(crate) failure: Option<String>,
+    pub(crate) written: usize,
+    /// Keys that the etcd does not take, with the reason.
+    pub(crate) refused: Vec<String>,
+}
+
+/// Writes to one etcd.
+pub(crate) struct Writer {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) target: Target,
+    pub(crate) users: watch::Receiver<UsersFile>,
+    pub(crate) heartbeat: Duration,
+    pub(crate) state: Arc<Mutex<StoreState>>,
+    pub(crate) metrics: Metrics,
+}
+
+/// What one connection knows.
+struct Session<'a> {
+    writer: &'a Writer,
+    connection: Connection,
+    actual: Actual,
+    lease: Option<i64>,
+}
+
+/// The prefixes that we write. Slices and exports have no keys yet; the latter's canary is what
+/// `serviceExportsEnabled: false` promises.
+const CANARIES: [Prefix; 5] =
+    [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::ServiceExports, Prefix::Services];
+/// A heartbeat lives on for 15 minutes after its writer.
+const HEARTBEAT_LEASE: i64 = 900;
+/// etcd's limit on operations in a transaction.
+const BATCH: usize = 128;
+/// Half of what etcd takes in a request.
+const BATCH_BYTES: usize = 768 * 1024;
+/// Pauses between connections.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+impl Writer {
+    /// Writes until dropped.
+    pub(crate) async fn run(self) {
+        let pauses = || {
+            let builder =
+                ExponentialBuilder::default().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
+            builder.without_max_times().with_jitter().build()
+        };
+        let mut pause = pauses();
+        for attempt in 0.. {
+            let failure = match connect(&self.target, attempt).await {
+                Ok(connection) => match self.session(connection).await {
+                    Ok(()) => {
+                        pause = pauses();
+                        continue;
+                    }
+                    Err(error) => error.to_string(),
+                },
+                Err(failure) => failure.to_string(),
+            };
+            if self.state.lock().unwrap_or_else(PoisonError::into_inner).synced {
+                pause = pauses();
+            }
+            tracing::warn!(failure, "the etcd cannot be written to; trying again");
+            self.metrics.errors.inc();
+            self.set(|state| {
+                state.connected = false;
+                state.synced = false;
+                state.failure = Some(failure);
+            });
+            time::sleep(pause.next().unwrap_or(PAUSES.1)).await;
+        }
+    }
+
+    /// Uses a connection until it fails, or until there are new credentials.
+    async fn session(&self, connection: Connection) -> Result<(), EtcdError> {
+        let mut changed = self.cluster.changed();
+        let mut users = self.users.clone();
+        let mut credentials = self.target.credentials.clone();
+        let mut session = Session { writer: self, connection, actual: Actual::new(), lease: None };
+        session.set_up_users(&users.borrow_and_update().clone()).await?;
+        self.set(|state| {
+            state.connected = true;
+            state.failure = None;
+        });
+        changed.mark_unchanged();
+        session.write_all().await?;
+        let mut heartbeat = time::interval(self.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = changed.changed() => session.write_changed().await?,
+                Ok(()) = users.changed() => {
+                    let file = users.borrow_and_update().clone();
+                    session.set_up_users(&file).await?;
+                }
+                _ = heartbeat.tick() => session.beat().await?,
+                () = credentials.changed() => {
+                    tracing::info!("new credentials: connecting anew");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn set(&self, change: impl FnOnce(&mut StoreState)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        self.metrics.connected.set(state.connected.into());
+        self.metrics.written_keys.set(state.written.try_into().unwrap_or(u64::MAX));
+    }
+}
+
+impl Session<'_> {
+    async fn set_up_users(&mut self, file: &UsersFile) -> Result<(), EtcdError> {
+        let (desired, refused) = Desired::new(&self.writer.cluster.settings.name, file);
+        for user in refused {
+            tracing::warn!(%user, "users.yaml");
+        }
+        set_up(&mut self.connection.users(), &desired).await
+    }
+
+    /// Compares everything, writes what differs, and says that it is complete.
+    async fn write_all(&mut self) -> Result<(), EtcdError> {
+        let own = &self.writer.cluster.settings.name;
+        let config = Span::key(&Key::ClusterConfig(own.clone()).to_string());
+        let trees = Prefix::ALL.map(|prefix| Span::prefix(&prefix.of_cluster(Layout::State, own)));
+        self.actual.clear();
+        for span in trees.iter().chain([&config]) {
+            let (_, keys) = self.connection.list(span).await?;
+            let text = |key| {
+                String::from_utf8(key)
+                    .map_err(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+            };
+            for kv in keys {
+                match text(kv.key) {
+                    Ok(key) => {
+                        self.actual.insert(key, fingerprint(&kv.value));
+                    }
+                    Err(key) => tracing::warn!(key, "a foreign key in our tree"),
+                }
+            }
+        }
+        let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
+            exporter.take_changed();
+            let keys: BTreeSet<String> =
+                exporter.desired().keys().chain(self.actual.keys()).cloned().collect();
+            let complete = exporter.is_complete();
+            (plan(exporter.desired(), &self.actual, &keys, complete), complete)
+        });
+        tracing::info!(
+            writes = writes.len(),
+            keys = self.actual.len(),
+            complete,
+            "compared with the etcd"
+        );
+        self.write(writes).await?;
+        if complete {
+            self.put_canaries().await?;
+        }
+        self.writer.set(|state| state.synced = complete);
+        Ok(())
+    }
+
+    /// Writes what changed since the last time.
+    async fn write_changed(&mut self) -> Result<(), EtcdError> {
+        let synced = self.writer.state.lock().unwrap_or_else(PoisonError::into_inner).synced;
+        let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
+            let complete = exporter.is_complete();
+            let changed = exporter.take_changed();
+            (plan(exporter.desired(), &self.actual, &changed, complete), complete)
+        });
+        if complete && !synced {
+            // Complete for the first time: what nobody desires may be removed now.
+            return self.write_all().await;
+        }
+        self.write(writes).await
+    }
+
+    /// Makes writes in their order, as many at a time as the etcd takes.
+    async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for write in writes {
+            let size = write.key().len()
+                + if let Write::Put { value, .. } = &write { value.len() } else { 0 };
+            if batch.len() >= BATCH || (bytes + size > BATCH_BYTES && !batch.is_empty()) {
+                self.write_batch(std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            batch.push(write);
+        }
+        if batch.is_empty() { Ok(()) } else { self.write_batch(batch).await }
+    }
+
+    async fn write_batch(&mut self, batch: Vec<Write>) -> Result<(), EtcdError> {
+        let ops: Vec<Op> = batch.iter().map(op).collect();
+        match self.connection.apply(&ops).await {
+            Ok(_) => batch.into_iter().for_each(|write| self.written(write)),
+            Err(EtcdError::RequestTooLarge(_)) if batch.len() > 1 => {
+                // One of them is too large: each by itself, so that it blocks nobody.
+                for write in batch {
+                    Box::pin(self.write_batch(vec![write])).await?;
+                }
+            }
+            Err(EtcdError::RequestTooLarge(reason)) => {
+                for write in batch {
+                    tracing::error!(key = write.key(), reason, "the etcd does not take the value");
+                    let refused = format!("{}: {reason}", write.key());
+                    self.writer.set(|state| state.refused.push(refused));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.writer.set(|state| state.written = self.actual.len());
+        Ok(())
+    }
+
+    fn written(&mut self, write: Write) {
+        match write {
+            Write::Put { key, value } => {
+                self.writer.metrics.puts.inc();
+                self.actual.insert(key, fingerprint(&value));
+            }
+            Write::Delete { key } => {
+                self.writer.metrics.deletes.inc();
+                self.actual.remove(&key);
+            }
+        }
+    }
+
+    /// Says that everything is there. Anew after each comparison: readers take it as "complete as of now".
+    async fn put_canaries(&mut self) -> Result<(), EtcdError> {
+        let value = timestamp_value(SystemTime::now());
+        let own = &self.writer.cluster.settings.name;
+        let ops = CANARIES.map(|prefix| Op::Put {
+            key: Key::canary(own, Layout::State, prefix).to_string(),
+            value: value.clone().into(),
+            lease: None,
+        });
+        self.connection.apply(&ops).await.map(|_| ())
+    }
+
+    /// Says that the writer lives.
+    async fn beat(&mut self) -> Result<(), EtcdError> {
+        let kept = match self.lease {
+            Some(lease) => self.connection.keep_lease(lease).await.map(|()| lease),
+            None => Err(EtcdError::LeaseGone),
+        };
+        let lease = match kept {
+            Err(EtcdError::LeaseGone) => self.connection.grant_lease(HEARTBEAT_LEASE).await?,
+            kept => kept?,
+        };
+        self.lease = Some(lease);
+        let value = timestamp_value(SystemTime::now()).into();
+        self.connection
+            .apply(&[Op::Put { key: HEARTBEAT.into(), value, lease: Some(lease) }])
+            .await?;
+        self.writer.metrics.heartbeats.inc();
+        Ok(())
+    }
+}
+
+fn op(write: &Write) -> Op {
+    match write {
+        Write::Put { key, value } => {
+            Op::Put { key: key.clone(), value: value.clone(), lease: None }
+        }
+        Write::Delete { key } => Op::Delete { key: key.clone() },
+    }
+}

@@ -1,0 +1,120 @@
+//! Users and roles as they should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_certs::{admin_user, local_user};
+use mesh_etcd::Permission;
+use mesh_follow::Span;
+use mesh_model::ClusterName;
+use mesh_wire::{
+    key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT},
+    users_file::{REMOTE_ROLE, User, UsersFile},
+};
+
+/// Users and roles as they should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// Each role with what it may do.
+    pub roles: BTreeMap<String, BTreeSet<Permission>>,
+    /// Each user with its role.
+    pub users: BTreeMap<String, String>,
+}
+
+/// A user in the users file that is not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "user {name:?} with role {role:?} is not made: a peer's user is remote-<peer> (or remote, with a shared authority) and has the role remote"
+)]
+pub struct RefusedUser {
+    /// Its name.
+    pub name: String,
+    /// The role it asks for.
+    pub role: String,
+}
+
+const ROOT: &str = "root";
+const LOCAL_ROLE: &str = "local";
+const STATE: &str = "cilium/state/";
+const CACHE: &str = "cilium/cache/";
+const OURS: &str = "clustermesh/";
+
+impl Desired {
+    /// What a cluster's etcd should have, with the users file's peers. The file cannot make users that write: it is
+    /// refused what is no peer's.
+    pub fn new(cluster: &ClusterName, file: &UsersFile) -> (Self, Vec<RefusedUser>) {
+        let prefixes = |prefixes: &[&str]| -> BTreeSet<Permission> {
+            prefixes.iter().map(|prefix| Permission::read(Span::prefix(prefix))).collect()
+        };
+        let own_canaries = format!("{CANARIES}{cluster}/");
+        let mut remote = prefixes(&[HEARTBEAT, STATE, &own_canaries]);
+        remote.insert(Permission::read(Span::key(&format!("{CLUSTER_CONFIGS}{cluster}"))));
+        let local = prefixes(&[HEARTBEAT, STATE, CACHE, CLUSTER_CONFIGS, CANARIES, OURS]);
+
+        let mut users = BTreeMap::from([
+            (ROOT.to_owned(), ROOT.to_owned()),
+            (admin_user(cluster.as_str()), ROOT.to_owned()),
+            (local_user(cluster.as_str()), LOCAL_ROLE.to_owned()),
+        ]);
+        let mut refused = Vec::new();
+        for User { name, role } in &file.users {
+            if is_peer(name) && role == REMOTE_ROLE {
+                users.insert(name.clone(), role.clone());
+            } else {
+                refused.push(RefusedUser { name: name.clone(), role: role.clone() });
+            }
+        }
+        let roles =
+            BTreeMap::from([(REMOTE_ROLE.to_owned(), remote), (LOCAL_ROLE.to_owned(), local)]);
+        (Self { roles, users }, refused)
+    }
+}
+
+/// Whether a user is a peer's.
+pub(crate) fn is_peer(user: &str) -> bool {
+    user == REMOTE_ROLE
+        || user.strip_prefix("remote-").is_some_and(|peer| ClusterName::new(peer).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_with_a_peer() {
+        let user = |name: &str, role: &str| User { name: name.into(), role: role.into() };
+        let file = UsersFile {
+            users: vec![
+                user("remote-b", "remote"),
+                user("remote", "remote"),
+                user("remote-c", "root"),
+                user("admin-a", "remote"),
+                user("remote-", "remote"),
+            ],
+        };
+        let (desired, refused) = Desired::new(&ClusterName::new("a").unwrap(), &file);
+        let users: Vec<_> = desired.users.iter().map(|(u, r)| (u.as_str(), r.as_str())).collect();
+        assert_eq!(
+            users,
+            [
+                ("admin-a", "root"),
+                ("local-a", "local"),
+                ("remote", "remote"),
+                ("remote-b", "remote"),
+                ("root", "root")
+            ]
+        );
+        assert_eq!(refused.len(), 3);
+        let read =
+            |start: &str, end: &str| Permission::Read { start: start.into(), end: end.into() };
+        assert_eq!(
+            desired.roles["remote"],
+            BTreeSet::from([
+                read("cilium/.heartbeat", "cilium/.heartbeau"),
+                read("cilium/cluster-config/a", "cilium/cluster-config/a\0"),
+                read("cilium/state/", "cilium/state0"),
+                read("cilium/synced/a/", "cilium/synced/a0"),
+            ])
+        );
+        assert_eq!(desired.roles["local"].len(), 6);
+    }
+}

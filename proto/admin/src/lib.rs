@@ -1,0 +1,21 @@
+//! What a daemon shows its operator: the admin API over a Unix socket, health and metrics over HTTP, and logs.
+
+pub mod health;
+pub mod logs;
+mod socket;
+pub mod version;
+
+pub use socket::{SocketError, connect, serve};
+
+/// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::restriction,
+    reason = "generated; the documentation is in the proto file"
+)]
+pub mod v1 {
+    tonic::include_proto!("clustermesh.admin.v1");
+}
