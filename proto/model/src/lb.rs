@@ -1,8 +1,13 @@
 //! Load balancing: what a client connects to, and where it ends up.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::{cluster::ClusterId, service::Protocol};
+use ipnet::IpNet;
+
+use crate::{
+    cluster::{ClusterId, ClusterName},
+    service::{Protocol, ServiceName},
+};
 
 /// A service's address and port as a client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +44,67 @@ pub enum Change {
     AddBackend(Frontend, Backend),
     /// The frontend has it no more.
     RemoveBackend(Frontend, Backend),
+}
+
+/// A change to what the clusters say about a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceDelta {
+    /// One of our services has this frontend.
+    FrontendAdded {
+        /// The service.
+        service: Arc<ServiceName>,
+        /// The name of its port.
+        port_name: Arc<str>,
+        /// Its address and port.
+        frontend: Frontend,
+    },
+    /// It has it no more.
+    FrontendRemoved {
+        /// The service.
+        service: Arc<ServiceName>,
+        /// Its address and port.
+        frontend: Frontend,
+    },
+    /// A cluster has a backend for a service, which need not be ours.
+    BackendAdded {
+        /// The service.
+        service: Arc<ServiceName>,
+        /// The name of the port that it serves.
+        port_name: Arc<str>,
+        /// Where it is.
+        backend: Backend,
+    },
+    /// It has it no more.
+    BackendRemoved {
+        /// The service.
+        service: Arc<ServiceName>,
+        /// The name of the port that it served.
+        port_name: Arc<str>,
+        /// Where it was.
+        backend: Backend,
+    },
+}
+
+/// The way to a range of a cluster's pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The pods' range.
+    pub range: IpNet,
+    /// The node's address that leads there.
+    pub via: IpAddr,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The node.
+    pub node: String,
+}
+
+/// A change to the ways to clusters' pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteDelta {
+    /// There is one more.
+    Added(Route),
+    /// There is one less.
+    Removed(Route),
 }
 
 // === impl Frontend ===

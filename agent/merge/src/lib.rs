@@ -1,0 +1,16 @@
+//! What all clusters say, in one place: indexed tables that emit deltas.
+//!
+//! Each record is checked against what its cluster may claim ([`Claims`]) before it enters, and each change costs what
+//! the change costs: the tables are mutable, and what follows from a change is emitted as [`Delta`]s, not found by looking
+//! at everything again.
+//!
+//! Architecture invariant: no IO, no time. Which of the backends are used is `mesh-decide`'s business.
+
+mod claims;
+mod cluster;
+mod merge;
+mod services;
+
+pub use claims::{Claims, OwnRanges, Refused};
+pub use cluster::Counts;
+pub use merge::{Delta, IdInUse, Merge};

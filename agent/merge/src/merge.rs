@@ -1,0 +1,461 @@
+//! All clusters together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use mesh_model::{
+    ClusterId, ClusterName, EndpointAddress, Identity, Labels, Node, Record, RecordEvent,
+    RecordKey, RecordKind, ServiceName,
+    lb::{Backend, Frontend, Route, RouteDelta, ServiceDelta},
+};
+
+use crate::{
+    claims::{Claims, Judge, OwnRanges, Refused, overlap},
+    cluster::{AddressEntry, Cluster, Counts, NodeEntry},
+    services::{Place, ServicePart},
+};
+
+/// What all clusters say.
+#[derive(Debug)]
+pub struct Merge {
+    own: ClusterName,
+    ranges: OwnRanges,
+    clusters: BTreeMap<ClusterName, Cluster>,
+    /// The grants of the peers that have one.
+    grants: BTreeMap<ClusterName, Claims>,
+    /// Which of our services has each frontend.
+    frontends: HashMap<Frontend, Arc<ServiceName>>,
+    deltas: Vec<Delta>,
+}
+
+/// A change that follows from what a cluster said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delta {
+    /// About a service.
+    Service(ServiceDelta),
+    /// About the way to a cluster's pods.
+    Route(RouteDelta),
+    /// A cluster has told all its records of a kind.
+    Confirmed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its number.
+        id: ClusterId,
+        /// The kind.
+        kind: RecordKind,
+    },
+}
+
+/// Two clusters with one number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the id {id} is {other}'s")]
+pub struct IdInUse {
+    /// The number.
+    pub id: ClusterId,
+    /// Who has it.
+    pub other: ClusterName,
+}
+
+// === impl Merge ===
+
+impl Merge {
+    /// Our own cluster, which has said nothing yet.
+    pub fn new(own: ClusterName, ranges: OwnRanges) -> Self {
+        let clusters = BTreeMap::from([(own.clone(), Cluster::new(Judge::Own))]);
+        Self {
+            own,
+            ranges,
+            clusters,
+            grants: BTreeMap::new(),
+            frontends: HashMap::new(),
+            deltas: Vec::new(),
+        }
+    }
+
+    /// A peer, new or with another grant. What it said stays; what it says from now on is judged anew.
+    pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) {
+        match claims {
+            Some(claims) => self.grants.insert(name.clone(), claims),
+            None => self.grants.remove(name),
+        };
+        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Judge::Own));
+        for (name, cluster) in &mut self.clusters {
+            if *name == self.own {
+                continue;
+            }
+            cluster.judge = match self.grants.get(name) {
+                Some(claims) => Judge::Granted {
+                    claims: claims.clone(),
+                    ours: self.ranges.all().copied().collect(),
+                },
+                None => {
+                    let granted = self
+                        .grants
+                        .values()
+                        .flat_map(|claims| claims.pod_cidrs.iter().chain(&claims.node_cidrs));
+                    Judge::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
+                }
+            };
+        }
+    }
+
+    /// A peer that is gone takes everything with it that it said.
+    pub fn remove_peer(&mut self, name: &ClusterName) {
+        if *name != self.own {
+            self.grants.remove(name);
+            self.forget(name);
+            self.clusters.remove(name);
+        }
+    }
+
+    /// The number of a cluster, as its config has it. What it said under another number is gone.
+    pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
+        let holder =
+            self.clusters.iter().find(|(other, cluster)| *other != name && cluster.id == id);
+        if let Some((other, _)) = holder {
+            return Err(IdInUse { id, other: other.clone() });
+        }
+        if self
+            .clusters
+            .get(name)
+            .is_some_and(|cluster| cluster.id != id && cluster.id != ClusterId::NONE)
+        {
+            self.forget(name);
+        }
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.id = id;
+        }
+        Ok(())
+    }
+
+    /// Takes what a cluster says. A record that it may not say is refused, and what it said before stays.
+    pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), Refused> {
+        let Some(cluster) = self.clusters.get_mut(name) else { return Ok(()) };
+        match event {
+            RecordEvent::Begin(kind) => cluster.begin(kind),
+            RecordEvent::Upsert(record) => {
+                if let Err(refused) = cluster.judge.check(&record) {
+                    self.keep(name, &record.key());
+                    return Err(refused);
+                }
+                self.upsert(name, record);
+            }
+            RecordEvent::Keep(key) => self.keep(name, &key),
+            RecordEvent::Remove(key) => self.remove(name, &key),
+            RecordEvent::Confirmed(kind) => self.confirm(name, kind),
+        }
+        Ok(())
+    }
+
+    /// What followed since the last call, in order.
+    pub fn take_deltas(&mut self) -> Vec<Delta> {
+        std::mem::take(&mut self.deltas)
+    }
+
+    /// Our services, with the frontends of each.
+    pub fn services(
+        &self,
+    ) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = (Frontend, &str)>)> {
+        let own = self.clusters.get(&self.own).into_iter().flat_map(|own| &own.services);
+        own.map(|(name, (part, _))| {
+            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
+            let frontends = part.frontends.iter().filter(mine);
+            (name.as_ref(), frontends.map(|place| (frontend(place), place.port_name.as_ref())))
+        })
+    }
+
+    /// The frontends of one of our services, with their port names.
+    pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
+        let own = self.clusters.get(&self.own);
+        let part = own.and_then(|own| own.services.get_key_value(service));
+        part.into_iter().flat_map(|(name, (part, _))| {
+            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
+            part.frontends
+                .iter()
+                .filter(mine)
+                .map(|place| (frontend(place), place.port_name.as_ref()))
+        })
+    }
+
+    /// All backends of a service, of all clusters, with the names of the ports they serve.
+    pub fn backends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
+        self.clusters.values().flat_map(move |cluster| {
+            let part = cluster.services.get(service).into_iter();
+            part.flat_map(|(part, _)| {
+                part.backends
+                    .iter()
+                    .map(|place| (backend(cluster.id, place), place.port_name.as_ref()))
+            })
+        })
+    }
+
+    /// The clusters by name, with their numbers.
+    pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, ClusterId)> {
+        self.clusters.iter().map(|(name, cluster)| (name, cluster.id))
+    }
+
+    /// How much a cluster says.
+    pub fn counts(&self, name: &ClusterName) -> Counts {
+        self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
+    }
+
+    /// Whether a cluster has told all records of a kind in this life.
+    pub fn is_confirmed(&self, name: &ClusterName, kind: RecordKind) -> bool {
+        self.clusters.get(name).is_some_and(|cluster| cluster.confirmed.contains(&kind))
+    }
+
+    /// The node that an address of a cluster is on, where the cluster said so.
+    pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
+        self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address)
+    }
+
+    /// The internal addresses of a cluster's nodes.
+    pub fn nodes(&self, name: &ClusterName) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        let nodes = self.clusters.get(name).into_iter().flat_map(|cluster| &cluster.nodes);
+        nodes.map(|(name, (node, _))| (name.as_str(), node.internal_ips.as_slice()))
+    }
+
+    fn upsert(&mut self, name: &ClusterName, record: Record) {
+        match record {
+            Record::Node(node) => self.set_node(name, &node.name.clone(), Some(&node)),
+            Record::Identity(identity, labels) => self.set_identity(name, identity, &labels),
+            Record::Address(address) => self.set_address(name, &address),
+            Record::Service(service) => {
+                let part = ServicePart::new(&service);
+                self.set_service(name, Arc::new(service.name), part);
+            }
+            // Read from the next issue's service v2 on.
+            Record::EndpointSlice(_) => {}
+        }
+    }
+
+    fn remove(&mut self, name: &ClusterName, key: &RecordKey) {
+        match key {
+            RecordKey::Node(node) => self.set_node(name, node, None),
+            RecordKey::Service(service) => {
+                self.set_service(name, Arc::new(service.clone()), ServicePart::default());
+            }
+            RecordKey::Identity(identity) => {
+                if let Some(cluster) = self.clusters.get_mut(name) {
+                    cluster.identities.remove(identity);
+                }
+            }
+            RecordKey::Address(net) => {
+                if let Some(cluster) = self.clusters.get_mut(name) {
+                    cluster.addresses.remove(net);
+                }
+            }
+            RecordKey::EndpointSlice(_) => {}
+        }
+    }
+
+    /// A record that is there and whose new content was refused: in the round that goes on, it was told.
+    fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let told = cluster.round(key.kind());
+        let round = match key {
+            RecordKey::Node(node) => cluster.nodes.get_mut(node).map(|(_, round)| round),
+            RecordKey::Identity(identity) => {
+                cluster.identities.get_mut(identity).map(|(_, round)| round)
+            }
+            RecordKey::Address(net) => cluster.addresses.get_mut(net).map(|entry| &mut entry.round),
+            RecordKey::Service(service) => {
+                cluster.services.get_mut(service).map(|(_, round)| round)
+            }
+            RecordKey::EndpointSlice(_) => None,
+        };
+        if let Some(round) = round {
+            *round = told;
+        }
+    }
+
+    /// What was not told in this round is gone.
+    fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let told = cluster.round(kind);
+        let id = cluster.id;
+        match kind {
+            RecordKind::Node => {
+                let stale = cluster.nodes.iter().filter(|(_, (_, round))| *round != told);
+                let stale: Vec<String> = stale.map(|(node, _)| node.clone()).collect();
+                stale.iter().for_each(|node| self.set_node(name, node, None));
+            }
+            RecordKind::Identity => cluster.identities.retain(|_, (_, round)| *round == told),
+            RecordKind::Address => cluster.addresses.retain(|_, entry| entry.round == told),
+            RecordKind::Service => {
+                let stale = cluster.services.iter().filter(|(_, (_, round))| *round != told);
+                let stale: Vec<Arc<ServiceName>> =
+                    stale.map(|(service, _)| Arc::clone(service)).collect();
+                stale
+                    .into_iter()
+                    .for_each(|service| self.set_service(name, service, ServicePart::default()));
+            }
+            RecordKind::EndpointSlice => {}
+        }
+        if let Some(cluster) = self.clusters.get_mut(name)
+            && !cluster.confirmed.contains(&kind)
+        {
+            cluster.confirmed.push(kind);
+        }
+        self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
+    }
+
+    /// Everything that a cluster said is gone.
+    fn forget(&mut self, name: &ClusterName) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        cluster.identities.clear();
+        cluster.addresses.clear();
+        cluster.confirmed.clear();
+        let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
+        let services: Vec<Arc<ServiceName>> = cluster.services.keys().cloned().collect();
+        services
+            .into_iter()
+            .for_each(|service| self.set_service(name, service, ServicePart::default()));
+        nodes.iter().for_each(|node| self.set_node(name, node, None));
+    }
+
+    fn set_identity(&mut self, name: &ClusterName, identity: Identity, labels: &Labels) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::Identity);
+        cluster.identities.insert(identity, (labels.to_string().into(), round));
+    }
+
+    fn set_address(&mut self, name: &ClusterName, address: &EndpointAddress) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::Address);
+        let host = cluster.host(address.host);
+        // What is reserved has another meaning there than here: a host is a remote node, and all else is not known.
+        let identity = match address.identity {
+            Identity::HOST | Identity::REMOTE_NODE if *name != self.own => Identity::REMOTE_NODE,
+            identity if identity.is_reserved() && *name != self.own => Identity::UNKNOWN,
+            identity => identity,
+        };
+        cluster.addresses.insert(address.net, AddressEntry { identity, host, round });
+    }
+
+    fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::Node);
+        let entry = record.map(NodeEntry::new);
+        let routes = |entry: Option<&NodeEntry>| -> BTreeSet<(IpNet, IpAddr)> {
+            entry.map(|entry| entry.routes().collect()).unwrap_or_default()
+        };
+        let before = routes(cluster.nodes.get(node).map(|(entry, _)| entry));
+        let now = routes(entry.as_ref());
+        match entry {
+            Some(entry) => cluster.nodes.insert(node.into(), (entry, round)),
+            None => cluster.nodes.remove(node),
+        };
+        let route = |(range, via): (IpNet, IpAddr)| Route {
+            cluster: name.clone(),
+            node: node.into(),
+            range,
+            via,
+        };
+        let gone = before.difference(&now).map(|r| RouteDelta::Removed(route(*r)));
+        let come = now.difference(&before).map(|r| RouteDelta::Added(route(*r)));
+        self.deltas.extend(gone.chain(come).map(Delta::Route));
+    }
+
+    /// Replaces a cluster's part of a service, and says what changed: what comes before what goes.
+    fn set_service(&mut self, name: &ClusterName, service: Arc<ServiceName>, part: ServicePart) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::Service);
+        let id = cluster.id;
+        let service = cluster
+            .services
+            .get_key_value(&service)
+            .map_or(service, |(known, _)| Arc::clone(known));
+        let before = match part.is_empty() {
+            true => cluster.services.remove(&service),
+            false => cluster.services.insert(Arc::clone(&service), (part.clone(), round)),
+        };
+        let before = before.map(|(part, _)| part).unwrap_or_default();
+        if *name == self.own {
+            for place in part.frontends.difference(&before.frontends) {
+                self.add_frontend(&service, place);
+            }
+        }
+        for place in part.backends.difference(&before.backends) {
+            let (service, port_name) = (Arc::clone(&service), Arc::clone(&place.port_name));
+            self.deltas.push(Delta::Service(ServiceDelta::BackendAdded {
+                service,
+                port_name,
+                backend: backend(id, place),
+            }));
+        }
+        for place in before.backends.difference(&part.backends) {
+            let (service, port_name) = (Arc::clone(&service), Arc::clone(&place.port_name));
+            self.deltas.push(Delta::Service(ServiceDelta::BackendRemoved {
+                service,
+                port_name,
+                backend: backend(id, place),
+            }));
+        }
+        if *name == self.own {
+            for place in before.frontends.difference(&part.frontends) {
+                self.remove_frontend(&service, place);
+            }
+        }
+    }
+
+    /// A frontend is one service's; a second that wants it waits.
+    fn add_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
+        let frontend = frontend(place);
+        if self.frontends.contains_key(&frontend) {
+            return;
+        }
+        self.frontends.insert(frontend, Arc::clone(service));
+        let (service, port_name) = (Arc::clone(service), Arc::clone(&place.port_name));
+        self.deltas.push(Delta::Service(ServiceDelta::FrontendAdded {
+            service,
+            port_name,
+            frontend,
+        }));
+    }
+
+    fn remove_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
+        let gone = frontend(place);
+        if self.frontends.get(&gone) != Some(service) {
+            return;
+        }
+        self.frontends.remove(&gone);
+        self.deltas.push(Delta::Service(ServiceDelta::FrontendRemoved {
+            service: Arc::clone(service),
+            frontend: gone,
+        }));
+        let own = self.clusters.get(&self.own).into_iter().flat_map(|own| &own.services);
+        let waiting = own.filter_map(|(name, (part, _))| {
+            let place = part.frontends.iter().find(|place| frontend(place) == gone)?;
+            Some((Arc::clone(name), place.clone()))
+        });
+        if let Some((next, place)) = waiting.min_by(|(one, _), (other, _)| one.cmp(other)) {
+            self.add_frontend(&next, &place);
+        }
+    }
+
+    /// Whether a peer's pod range touches one of ours.
+    pub fn overlaps_own(&self, range: &IpNet) -> bool {
+        self.ranges.all().any(|own| overlap(own, range))
+    }
+}
+
+fn frontend(place: &Place) -> Frontend {
+    Frontend { address: place.address, port: place.port.number, protocol: place.port.protocol }
+}
+
+fn backend(cluster: ClusterId, place: &Place) -> Backend {
+    Backend {
+        address: place.address,
+        port: place.port.number,
+        protocol: place.port.protocol,
+        cluster,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+use std::collections::HashSet;
+
+use mesh_model::{
+    AddressKind, ClusterLimit, GlobalService, NodeAddress, Port, Protocol, node::FamilyPair,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+fn name(name: &str) -> ClusterName {
+    ClusterName::new(name).unwrap()
+}
+
+fn id(number: u32) -> ClusterId {
+    ClusterId::new(number, ClusterLimit::Max255).unwrap()
+}
+
+fn merge() -> Merge {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let ranges = OwnRanges { pod_cidrs: vec![net("10.1.0.0/16")], ..OwnRanges::default() };
+    let mut merge = Merge::new(name("a"), ranges);
+    merge.set_id(&name("a"), id(1)).unwrap();
+    for (peer, number) in [("b", 2), ("c", 3)] {
+        let claims = Claims {
+            pod_cidrs: vec![net(&format!("10.{number}.0.0/16"))],
+            node_cidrs: vec![net(&format!("172.31.{number}.0/24"))],
+            external_backends: false,
+        };
+        merge.set_peer(&name(peer), Some(claims));
+        merge.set_id(&name(peer), id(number)).unwrap();
+    }
+    merge
+}
+
+/// A service of a cluster: its cluster IP's last byte, and its backends' last bytes. Port `http` is 80 → 8080.
+fn service(cluster: &str, service: &str, vip: Option<u8>, backends: &[u8]) -> RecordEvent {
+    let number = u8::try_from(u32::from(cluster.as_bytes()[0] - b'a' + 1)).unwrap();
+    let ports =
+        |number| BTreeMap::from([("http".to_owned(), Port { protocol: Protocol::Tcp, number })]);
+    RecordEvent::Upsert(Record::Service(Box::new(GlobalService {
+        cluster: name(cluster),
+        cluster_id: id(number.into()),
+        name: ServiceName::new("shop", service),
+        frontends: vip
+            .map(|last| (IpAddr::from([10, 101, 0, last]), ports(80)))
+            .into_iter()
+            .collect(),
+        backends: backends
+            .iter()
+            .map(|last| (IpAddr::from([10, number, 1, *last]), ports(8080)))
+            .collect(),
+        hostnames: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        include_external: true,
+        shared: true,
+    })))
+}
+
+fn node(cluster: &str, node: &str, range: &str) -> RecordEvent {
+    let number = cluster.as_bytes()[0] - b'a' + 1;
+    RecordEvent::Upsert(Record::Node(Box::new(Node {
+        name: node.into(),
+        cluster: name(cluster),
+        cluster_id: id(number.into()),
+        addresses: vec![NodeAddress {
+            kind: AddressKind::Internal,
+            ip: IpAddr::from([172, 31, number, 1]),
+        }],
+        pod_cidrs: vec![range.parse().unwrap()],
+        health_ips: FamilyPair::default(),
+        ingress_ips: FamilyPair::default(),
+        source: String::new(),
+        encryption_key: 0,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        wireguard_public_key: String::new(),
+        boot_id: String::new(),
+    })))
+}
+
+/// Deltas in short.
+fn deltas(merge: &mut Merge) -> Vec<String> {
+    let deltas = merge.take_deltas().into_iter();
+    deltas
+        .map(|delta| match delta {
+            Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => {
+                format!("+{} {frontend}", service.name)
+            }
+            Delta::Service(ServiceDelta::FrontendRemoved { service, frontend }) => {
+                format!("-{} {frontend}", service.name)
+            }
+            Delta::Service(ServiceDelta::BackendAdded { service, backend, .. }) => {
+                format!("+{} {}", service.name, backend.address)
+            }
+            Delta::Service(ServiceDelta::BackendRemoved { service, backend, .. }) => {
+                format!("-{} {}", service.name, backend.address)
+            }
+            Delta::Route(RouteDelta::Added(Route { range, via, .. })) => {
+                format!("+{range} via {via}")
+            }
+            Delta::Route(RouteDelta::Removed(Route { range, via, .. })) => {
+                format!("-{range} via {via}")
+            }
+            Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn backends_of_all_clusters_meet_under_our_frontend() {
+    let mut merge = merge();
+    merge.apply(&name("b"), service("b", "web", Some(7), &[1])).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"], "their frontends are not ours");
+    merge.apply(&name("a"), service("a", "web", Some(10), &[1, 2])).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.101.0.10:80/TCP", "+web 10.1.1.1", "+web 10.1.1.2"]);
+    let all = merge.backends_of(&ServiceName::new("shop", "web")).count();
+    assert_eq!(all, 3);
+
+    merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["+web 10.2.1.2", "-web 10.2.1.1"],
+        "what comes before what goes"
+    );
+    merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
+    assert!(deltas(&mut merge).is_empty());
+    merge.remove_peer(&name("b"));
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.2"]);
+    let key = RecordKey::Service(ServiceName::new("shop", "web"));
+    merge.apply(&name("a"), RecordEvent::Remove(key)).unwrap();
+    assert_eq!(deltas(&mut merge), ["-web 10.1.1.1", "-web 10.1.1.2", "-web 10.101.0.10:80/TCP"]);
+}
+
+#[test]
+fn a_withheld_service_has_no_backends() {
+    let mut merge = merge();
+    let RecordEvent::Upsert(Record::Service(mut record)) = service("b", "web", None, &[1]) else {
+        panic!()
+    };
+    record.shared = false;
+    merge.apply(&name("b"), RecordEvent::Upsert(Record::Service(record))).unwrap();
+    assert!(deltas(&mut merge).is_empty());
+}
+
+#[test]
+fn a_refused_record_changes_nothing_and_stays_in_a_listing() {
+    let mut merge = merge();
+    merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
+    deltas(&mut merge);
+    merge.apply(&name("b"), RecordEvent::Begin(RecordKind::Service)).unwrap();
+    let RecordEvent::Upsert(Record::Service(mut record)) = service("b", "web", None, &[1]) else {
+        panic!()
+    };
+    let stolen = record.backends.pop_first().unwrap().1;
+    record.backends.insert("10.3.1.1".parse().unwrap(), stolen);
+    let refused =
+        merge.apply(&name("b"), RecordEvent::Upsert(Record::Service(record))).unwrap_err();
+    assert!(refused.to_string().contains("service shop/web: 10.3.1.1/32 is outside"), "{refused}");
+    merge.apply(&name("b"), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+    assert_eq!(deltas(&mut merge), ["b confirmed Service"]);
+    assert!(merge.is_confirmed(&name("b"), RecordKind::Service));
+}
+
+#[test]
+fn what_a_listing_does_not_tell_is_gone() {
+    let mut merge = merge();
+    merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
+    merge.apply(&name("b"), service("b", "db", None, &[2])).unwrap();
+    merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
+    merge.apply(&name("b"), node("b", "n2", "10.2.2.0/24")).unwrap();
+    assert_eq!(
+        deltas(&mut merge)[2..],
+        ["+10.2.1.0/24 via 172.31.2.1", "+10.2.2.0/24 via 172.31.2.1"]
+    );
+    for kind in [RecordKind::Service, RecordKind::Node] {
+        merge.apply(&name("b"), RecordEvent::Begin(kind)).unwrap();
+    }
+    merge.apply(&name("b"), service("b", "db", None, &[2])).unwrap();
+    merge.apply(&name("b"), node("b", "n2", "10.2.3.0/24")).unwrap();
+    assert_eq!(deltas(&mut merge), ["-10.2.2.0/24 via 172.31.2.1", "+10.2.3.0/24 via 172.31.2.1"]);
+    for kind in [RecordKind::Service, RecordKind::Node] {
+        merge.apply(&name("b"), RecordEvent::Confirmed(kind)).unwrap();
+    }
+    assert_eq!(
+        deltas(&mut merge),
+        ["-web 10.2.1.1", "b confirmed Service", "-10.2.1.0/24 via 172.31.2.1", "b confirmed Node"]
+    );
+}
+
+#[test]
+fn a_number_is_one_clusters() {
+    let mut merge = merge();
+    assert_eq!(merge.set_id(&name("c"), id(2)), Err(IdInUse { id: id(2), other: name("b") }));
+    merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
+    deltas(&mut merge);
+    merge.set_id(&name("b"), id(4)).unwrap();
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
+    merge.set_id(&name("c"), id(2)).unwrap();
+}
+
+#[test]
+fn two_services_with_one_frontend() {
+    let mut merge = merge();
+    merge.apply(&name("a"), service("a", "one", Some(10), &[1])).unwrap();
+    merge.apply(&name("a"), service("a", "two", Some(10), &[2])).unwrap();
+    assert_eq!(deltas(&mut merge), ["+one 10.101.0.10:80/TCP", "+one 10.1.1.1", "+two 10.1.1.2"]);
+    merge.apply(&name("a"), service("a", "one", None, &[])).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["-one 10.1.1.1", "-one 10.101.0.10:80/TCP", "+two 10.101.0.10:80/TCP"]
+    );
+}
+
+#[test]
+fn an_address_has_only_an_identity_that_its_cluster_may_give() {
+    let mut merge = merge();
+    let address = |ip: &str, identity, host: &str| {
+        RecordEvent::Upsert(Record::Address(Box::new(EndpointAddress {
+            net: ip.parse().unwrap(),
+            host: Some(host.parse().unwrap()),
+            identity: Identity::new(identity),
+            encryption_key: 0,
+            metadata: String::new(),
+            namespace: String::new(),
+            pod: String::new(),
+            service_account: String::new(),
+            named_ports: Vec::new(),
+        })))
+    };
+    merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
+    for (ip, said, kept) in [
+        ("10.2.1.1/32", 131_073, 131_073),
+        ("10.2.1.2/32", 0, 0),
+        ("10.2.1.3/32", 2, 0),
+        ("10.2.1.4/32", 255, 0),
+        ("172.31.2.1/32", 1, 6),
+        ("172.31.2.2/32", 6, 6),
+    ] {
+        merge.apply(&name("b"), address(ip, said, "172.31.2.1")).unwrap();
+        let entry = merge.clusters[&name("b")].addresses[&ip.parse().unwrap()];
+        assert_eq!(entry.identity.get(), kept, "{ip}");
+    }
+    assert_eq!(merge.counts(&name("b")), Counts { nodes: 1, addresses: 6, ..Counts::default() });
+    assert_eq!(merge.node_of(id(2), "10.2.1.1".parse().unwrap()), Some("n1"));
+    assert_eq!(merge.node_of(id(2), "10.2.1.9".parse().unwrap()), None);
+    // A million of these have to fit.
+    assert_eq!(size_of::<(IpNet, AddressEntry)>(), 32);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Say(usize, usize, Option<u8>, Vec<u8>),
+    Unsay(usize, usize),
+    Relist(usize, Vec<(usize, Vec<u8>)>),
+    Leave(usize),
+}
+
+const CLUSTERS: [&str; 3] = ["a", "b", "c"];
+const SERVICES: [&str; 2] = ["web", "db"];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (cluster, service) = (0usize..3, 0usize..2);
+    let backends = || prop::collection::vec(0u8..5, 0..4);
+    let step = prop_oneof![
+        6 => (cluster.clone(), service.clone(), any::<bool>(), backends())
+            .prop_map(|(c, s, vip, b)| Step::Say(c, s, vip.then_some(10 + u8::try_from(s).unwrap()), b)),
+        2 => (cluster.clone(), service.clone()).prop_map(|(c, s)| Step::Unsay(c, s)),
+        1 => (cluster, prop::collection::vec((service, backends()), 0..3)).prop_map(|(c, l)| Step::Relist(c, l)),
+        1 => (1usize..3).prop_map(Step::Leave),
+    ];
+    prop::collection::vec(step, 0..40)
+}
+
+/// The model: per cluster and service, whether it has a frontend, and its backends.
+type Model = BTreeMap<(usize, usize), (bool, BTreeSet<u8>)>;
+
+proptest! {
+    /// The deltas, added up, are what the clusters say.
+    #[test]
+    fn deltas_add_up(steps in steps()) {
+        let mut merge = merge();
+        let mut model = Model::new();
+        let mut frontends = HashSet::new();
+        let mut backends = HashSet::new();
+        for step in steps {
+            match step {
+                Step::Say(c, s, vip, said) => {
+                    merge.apply(&name(CLUSTERS[c]), service(CLUSTERS[c], SERVICES[s], vip, &said)).unwrap();
+                    model.insert((c, s), (vip.is_some(), said.into_iter().collect()));
+                }
+                Step::Unsay(c, s) => {
+                    let key = RecordKey::Service(ServiceName::new("shop", SERVICES[s]));
+                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Remove(key)).unwrap();
+                    model.remove(&(c, s));
+                }
+                Step::Relist(c, list) => {
+                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Begin(RecordKind::Service)).unwrap();
+                    model.retain(|(cluster, _), _| *cluster != c);
+                    for (s, said) in list {
+                        merge.apply(&name(CLUSTERS[c]), service(CLUSTERS[c], SERVICES[s], None, &said)).unwrap();
+                        model.insert((c, s), (false, said.into_iter().collect()));
+                    }
+                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+                }
+                Step::Leave(c) => {
+                    let peer = name(CLUSTERS[c]);
+                    let claims = merge.grants[&peer].clone();
+                    let number = u32::try_from(c).unwrap() + 1;
+                    merge.remove_peer(&peer);
+                    merge.set_peer(&peer, Some(claims));
+                    merge.set_id(&peer, id(number)).unwrap();
+                    model.retain(|(cluster, _), _| *cluster != c);
+                }
+            }
+            for delta in merge.take_deltas() {
+                match delta {
+                    Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => prop_assert!(frontends.insert((service, frontend))),
+                    Delta::Service(ServiceDelta::FrontendRemoved { service, frontend }) => prop_assert!(frontends.remove(&(service, frontend))),
+                    Delta::Service(ServiceDelta::BackendAdded { service, backend, .. }) => prop_assert!(backends.insert((service, backend))),
+                    Delta::Service(ServiceDelta::BackendRemoved { service, backend, .. }) => prop_assert!(backends.remove(&(service, backend))),
+                    _ => {}
+                }
+            }
+            let expected: BTreeSet<(String, IpAddr)> = model
+                .iter()
+                .flat_map(|((c, s), (_, said))| said.iter().map(move |last| {
+                    (SERVICES[*s].to_owned(), IpAddr::from([10, u8::try_from(*c).unwrap() + 1, 1, *last]))
+                }))
+                .collect();
+            let found: BTreeSet<(String, IpAddr)> =
+                backends.iter().map(|(s, b)| (s.name.to_string(), b.address)).collect();
+            prop_assert_eq!(found, expected);
+            let expected = model.iter().filter(|((c, _), (vip, _))| *c == 0 && *vip).count();
+            prop_assert_eq!(frontends.len(), expected);
+        }
+    }
+}
