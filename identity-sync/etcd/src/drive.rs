@@ -36,15 +36,26 @@ struct Session {
     responses: Option<WatchResponseStream>,
 }
 
-/// Runs a machine until its owner drops `commands` or the receiver of `events`. Waits where the receiver is slow, and the
-/// etcd with it.
-pub async fn follow<M: Machine>(
+/// Where a machine's events and status go, and its commands come from.
+#[derive(Debug)]
+pub struct Channels<C, E> {
+    /// What the owner says.
+    pub commands: mpsc::Receiver<C>,
+    /// What the machine tells.
+    pub events: mpsc::Sender<E>,
+    /// How it stands.
+    pub status: watch::Sender<Status>,
+}
+
+/// Runs a machine until its owner drops an end of `channels`; `tag` makes of its events what the owner wants to receive.
+/// Waits where the receiver is slow, and the etcd with it.
+pub async fn follow<M: Machine, E>(
     machine: &mut M,
     target: &Target,
-    commands: &mut mpsc::Receiver<M::Command>,
-    events: &mpsc::Sender<Vec<M::Event>>,
-    status: &watch::Sender<Status>,
+    channels: Channels<M::Command, E>,
+    tag: impl Fn(Vec<M::Event>) -> E,
 ) {
+    let Channels { mut commands, events, status } = channels;
     let mut session = Session::default();
     let mut attempt = 0;
     loop {
@@ -67,7 +78,7 @@ pub async fn follow<M: Machine>(
             }
             changed
         });
-        if !batch.is_empty() && events.send(batch).await.is_err() {
+        if !batch.is_empty() && events.send(tag(batch)).await.is_err() {
             return;
         }
         let due = machine.next_timeout();

@@ -10,7 +10,7 @@ mod store;
 mod users;
 
 pub use connect::{Target, connect};
-pub use drive::follow;
+pub use drive::{Channels, follow};
 pub use error::EtcdError;
 pub use store::{Connection, Op};
 pub use users::{Permission, Users};

@@ -1,0 +1,264 @@
+//! The admin API of the agent.
+
+use std::{
+    collections::HashMap,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_admin::{
+    v1::{
+        self, ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer,
+        StatusRequest, StatusResponse, Step, StepState, Table, admin_server::Admin,
+    },
+    version::version,
+};
+use mesh_follow::{Rung, Status as FollowStatus};
+use mesh_model::{ClusterName, lb};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    args::Args,
+    mesh::{Input, Mesh, Query},
+};
+
+/// Answers for the agent.
+pub(crate) struct AgentAdmin {
+    pub(crate) args: Args,
+    pub(crate) mesh: mpsc::Sender<Input>,
+    pub(crate) started: SystemTime,
+}
+
+impl AgentAdmin {
+    /// Asks the mesh's task.
+    async fn ask<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Mesh) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        ask(&self.mesh, look).await.ok_or_else(|| Status::unavailable("the agent is stopping"))
+    }
+}
+
+/// Asks the mesh's task; `None` when it is gone.
+pub(crate) async fn ask<T: Send + 'static>(
+    mesh: &mpsc::Sender<Input>,
+    look: impl FnOnce(&Mesh) -> T + Send + 'static,
+) -> Option<T> {
+    let (query, answer) = Query::new(look);
+    mesh.send(Input::Query(query)).await.ok()?;
+    answer.await.ok()
+}
+
+/// What keeps the agent from being ready: its own cluster's etcd. A peer never does.
+pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
+    let own = mesh.status(&mesh.own);
+    match (&own.failure, own.is_complete()) {
+        (_, true) => Vec::new(),
+        (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
+        (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
+    }
+}
+
+/// What an operator should look at.
+fn problems(mesh: &Mesh) -> Vec<String> {
+    let routes = mesh.routes.routes();
+    let routes = routes.filter_map(|(route, failure)| {
+        Some(format!(
+            "route to {} ({} of cluster {}): {}",
+            route.range, route.node, route.cluster, failure?
+        ))
+    });
+    let contested =
+        mesh.routes.contested().map(|range| format!("several nodes claim the pod range {range}"));
+    let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
+    let refused = mesh.refused.iter();
+    let refused = refused
+        .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
+    unready(mesh)
+        .into_iter()
+        .chain(mesh.peer_problems.iter().cloned())
+        .chain(mesh.masquerade_problem.iter().cloned())
+        .chain(routes)
+        .chain(contested)
+        .chain(tables)
+        .chain(refused)
+        .collect()
+}
+
+#[tonic::async_trait]
+impl Admin for AgentAdmin {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let (args, started) = (self.args.clone(), self.started);
+        let status = move |mesh: &Mesh| {
+            let counters = mesh.programs.counters().unwrap_or_default();
+            let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
+            let occupancy = mesh.occupancy();
+            let table = |name: &str, used, size| Table { name: name.into(), used, size };
+            StatusResponse {
+                component: "agent".into(),
+                version: Some(version()),
+                cluster: mesh.own.to_string(),
+                cluster_id: args.cluster_id,
+                node: mesh.node.clone(),
+                started_unix_seconds: started
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+                ready: unready(mesh).is_empty(),
+                problems: problems(mesh),
+                configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
+                tables: vec![
+                    table("cm_services", occupancy.services, occupancy.sizes.services),
+                    table("cm_backends", occupancy.backends, occupancy.sizes.backends),
+                    table("cm_slots", occupancy.slots, occupancy.sizes.slots),
+                ],
+                counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
+                store: None,
+            }
+        };
+        Ok(Response::new(self.ask(status).await?))
+    }
+
+    async fn list_peers(
+        &self,
+        _: Request<ListPeersRequest>,
+    ) -> Result<Response<ListPeersResponse>, Status> {
+        let peers = |mesh: &Mesh| {
+            let mut names: Vec<&ClusterName> = mesh.peers.keys().collect();
+            names.sort_by_key(|name| (**name != mesh.own, (*name).clone()));
+            names.into_iter().map(|name| peer(mesh, name)).collect()
+        };
+        Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        let ListServicesRequest { namespace, name } = request.into_inner();
+        let services = move |mesh: &Mesh| services(mesh, &namespace, &name);
+        Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
+    }
+}
+
+fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
+    let status = mesh.status(name);
+    let counts = mesh.merge.counts(name);
+    let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
+    let ladder = ladder(mesh, name, &status);
+    let stands = |step: &Step| matches!(step.state(), StepState::Ok | StepState::Unknown);
+    let refused = mesh.refused.get(name).map(|(_, last)| last.clone());
+    Peer {
+        name: name.to_string(),
+        own: *name == mesh.own,
+        cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
+        ready: ladder.iter().all(stands),
+        ladder,
+        etcd_cluster_id: status.etcd_cluster_id.map(|id| format!("{id:x}")).unwrap_or_default(),
+        revision: status.revision,
+        reconnects: status.reconnects,
+        heartbeats: status.heartbeats,
+        nodes: count(counts.nodes),
+        identities: count(counts.identities),
+        addresses: count(counts.addresses),
+        services: count(counts.services),
+        rejected: status.rejected + mesh.refused_count(name),
+        last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
+    }
+}
+
+/// Every step from the name to the data path, the first broken one with its reason.
+fn ladder(mesh: &Mesh, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
+    let reached = status.reached();
+    let step = |rung: Rung| {
+        let (state, detail) = match &status.failure {
+            Some(failure) if failure.rung == rung => (StepState::Failed, failure.reason.clone()),
+            _ if Some(rung) <= reached => (StepState::Ok, detail(mesh, name, status, rung)),
+            _ => (StepState::Pending, String::new()),
+        };
+        Step { name: rung.as_str().into(), state: state.into(), detail }
+    };
+    let mut steps: Vec<Step> =
+        Rung::ALL.into_iter().filter(|rung| *rung != Rung::DataPath).map(step).collect();
+    steps.push(data_path(mesh, name, reached));
+    steps
+}
+
+fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) -> String {
+    match (rung, &status.config) {
+        (Rung::Config, Some(config)) => format!("id {}", config.id),
+        (Rung::Synced, _) => {
+            let counts = mesh.merge.counts(name);
+            format!(
+                "{} nodes, {} identities, {} addresses, {} services",
+                counts.nodes, counts.identities, counts.addresses, counts.services
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
+    let mut routes = mesh.routes.routes();
+    let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
+    let health = mesh.probes.health(name, Instant::now());
+    let all = health.answering + health.silent + health.unknown;
+    let (state, detail) = if reached < Some(Rung::Config) && all == 0 {
+        (StepState::Pending, String::new())
+    } else if let Some((route, Some(failure))) = broken {
+        (StepState::Failed, format!("route to {}: {failure}", route.range))
+    } else if health.silent > 0 {
+        (StepState::Failed, format!("{} of {all} probed nodes no longer answer", health.silent))
+    } else if health.answering > 0 {
+        (StepState::Ok, format!("{} of {all} probed nodes answer", health.answering))
+    } else if all > 0 {
+        let reason =
+            "no node has answered a probe yet: it may run no agent of ours, or be out of reach";
+        (StepState::Unknown, reason.into())
+    } else {
+        (StepState::Ok, "it has no other node".into())
+    };
+    Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
+}
+
+fn services(mesh: &Mesh, namespace: &str, name: &str) -> Vec<v1::Service> {
+    let wanted = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
+    let clusters: HashMap<_, _> =
+        mesh.merge.clusters().map(|(name, id)| (id, name.to_string())).collect();
+    let backend = |backend: &lb::Backend| v1::Backend {
+        address: backend.address.to_string(),
+        port: backend.port.into(),
+        cluster: clusters
+            .get(&backend.cluster)
+            .cloned()
+            .unwrap_or_else(|| format!("id {}", backend.cluster)),
+        node: mesh.merge.node_of(backend.cluster, backend.address).unwrap_or_default().into(),
+    };
+    let services = mesh.merge.services().filter(|(service, _)| {
+        wanted(&service.namespace, namespace) && wanted(&service.name, name)
+    });
+    let mut services: Vec<v1::Service> = services
+        .map(|(service, frontends)| v1::Service {
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+            frontends: frontends
+                .map(|(frontend, port_name)| v1::Frontend {
+                    address: frontend.address.to_string(),
+                    port: frontend.port.into(),
+                    protocol: frontend.protocol.to_string(),
+                    port_name: port_name.into(),
+                    // What the kernel has, not what it should have.
+                    backends: mesh
+                        .tables
+                        .backends(&frontend)
+                        .into_iter()
+                        .flatten()
+                        .map(backend)
+                        .collect(),
+                })
+                .collect(),
+        })
+        .collect();
+    services
+        .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    services
+}

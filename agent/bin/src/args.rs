@@ -1,0 +1,103 @@
+//! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use ipnet::IpNet;
+use mesh_admin::logs::LogArgs;
+use mesh_layout::default_sizes;
+
+/// Keeps this node's kernel equal to what all clusters of the mesh say.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "clustermesh-agent", version = mesh_admin::version::line())]
+pub(crate) struct Args {
+    /// The cluster's name
+    #[arg(long, env = "CLUSTERMESH_CLUSTER_NAME")]
+    pub(crate) cluster_name: String,
+    /// The cluster's number
+    #[arg(long, env = "CLUSTERMESH_CLUSTER_ID")]
+    pub(crate) cluster_id: u32,
+    /// How many clusters the mesh may have, 255 or 511; the same in all of them
+    #[arg(long, default_value_t = 255, env = "CLUSTERMESH_MAX_CONNECTED_CLUSTERS")]
+    pub(crate) max_connected_clusters: u32,
+    /// The name of this node, as in its Node object
+    #[arg(long, env = "CLUSTERMESH_NODE_NAME")]
+    pub(crate) node_name: String,
+    /// Where peers/ is
+    #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
+    pub(crate) config_dir: PathBuf,
+    /// The file that leads to the own cluster's etcd, in the format of a peer file
+    #[arg(long, default_value = "/etc/clustermesh/local.yaml", env = "CLUSTERMESH_LOCAL_CONFIG")]
+    pub(crate) local_config: PathBuf,
+    /// Where the agent keeps what outlives it
+    #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// The socket of the admin API
+    #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
+    pub(crate) admin_socket: PathBuf,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, default_value = "127.0.0.1:9981", env = "CLUSTERMESH_METRICS_ADDRESS")]
+    pub(crate) metrics_address: SocketAddr,
+    /// Where kernel tables and programs are pinned, on a BPF file system
+    #[arg(long, default_value = "/sys/fs/bpf/clustermesh", env = "CLUSTERMESH_PIN_ROOT")]
+    pub(crate) pin_root: PathBuf,
+    /// The cgroup whose processes are load-balanced; the first cgroup2 mount, unless given
+    #[arg(long, env = "CLUSTERMESH_CGROUP_ROOT")]
+    pub(crate) cgroup_root: Option<PathBuf>,
+    /// Where the cluster's pods are; may be repeated. No peer may claim it
+    #[arg(long = "pod-cidr", env = "CLUSTERMESH_POD_CIDR", value_delimiter = ',')]
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Where the cluster's nodes are; may be repeated. No peer may claim it
+    #[arg(long = "node-cidr", env = "CLUSTERMESH_NODE_CIDR", value_delimiter = ',')]
+    pub(crate) node_cidrs: Vec<IpNet>,
+    /// Where the cluster's services are; may be repeated. No peer may claim it
+    #[arg(long = "service-cidr", env = "CLUSTERMESH_SERVICE_CIDR", value_delimiter = ',')]
+    pub(crate) service_cidrs: Vec<IpNet>,
+    /// Make routes to the own cluster's pods too: for a cluster whose CNI does not
+    #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
+    pub(crate) own_routes: bool,
+    /// The UDP port of the probe echo
+    #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
+    pub(crate) probe_port: u16,
+    /// Room for services: frontends, each an address, port and protocol
+    #[arg(long, default_value_t = entries(default_sizes::SERVICES), env = "CLUSTERMESH_MAX_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub(crate) max_services: u32,
+    /// Room for backends, a power of two
+    #[arg(long, default_value_t = entries(default_sizes::BACKENDS), env = "CLUSTERMESH_MAX_BACKENDS", value_parser = power_of_two)]
+    pub(crate) max_backends: u32,
+    /// Room for places of backends in services, a power of two
+    #[arg(long, default_value_t = entries(default_sizes::SLOTS), env = "CLUSTERMESH_MAX_SLOTS", value_parser = power_of_two)]
+    pub(crate) max_slots: u32,
+    /// How logs are written
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// A default as a flag's value.
+const fn entries(size: usize) -> u32 {
+    assert!(size <= 1 << 24);
+    #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
+    let size = size as u32;
+    size
+}
+
+fn power_of_two(text: &str) -> Result<u32, String> {
+    let number: u32 = text.parse().map_err(|e: std::num::ParseIntError| e.to_string())?;
+    match number.is_power_of_two() && (2..=16_777_216).contains(&number) {
+        true => Ok(number),
+        false => Err("not a power of two from 2 to 16777216".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+        assert_eq!(power_of_two("1024"), Ok(1_024));
+        assert!(power_of_two("1000").is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! What is counted.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// A followed cluster.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct PeerLabel {
+    pub(crate) peer: String,
+}
+
+type Count = Gauge<u64, AtomicU64>;
+
+/// The agent's metrics, `clustermesh_agent_…`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) peer_ready: Family<PeerLabel, Gauge>,
+    pub(crate) peer_reconnects: Family<PeerLabel, Count>,
+    pub(crate) peer_rejected: Family<PeerLabel, Count>,
+    pub(crate) peer_records: Family<PeerLabel, Count>,
+    pub(crate) changes: Counter,
+    pub(crate) failed_changes: Count,
+    pub(crate) held_frontends: Count,
+    pub(crate) held_backends: Count,
+    pub(crate) routes: Count,
+    pub(crate) failed_routes: Count,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("clustermesh_agent");
+        registry.register(
+            "peer_ready",
+            "1 while every step to the cluster stands",
+            self.peer_ready.clone(),
+        );
+        registry.register(
+            "peer_reconnects",
+            "Connections to the cluster's etcd that broke",
+            self.peer_reconnects.clone(),
+        );
+        registry.register(
+            "peer_rejected",
+            "Records of the cluster that were refused",
+            self.peer_rejected.clone(),
+        );
+        registry.register("peer_records", "Records held of the cluster", self.peer_records.clone());
+        registry.register(
+            "table_changes",
+            "Changes made to the kernel's tables",
+            self.changes.clone(),
+        );
+        let help = "Changes that the kernel's tables have no room for; tried again";
+        registry.register("table_changes_failed", help, self.failed_changes.clone());
+        let help = "Frontends of a former life that nobody has claimed yet";
+        registry.register("held_frontends", help, self.held_frontends.clone());
+        let help = "Backends of a former life that nobody has claimed yet";
+        registry.register("held_backends", help, self.held_backends.clone());
+        registry.register("routes", "Routes to other clusters' pods", self.routes.clone());
+        registry.register(
+            "routes_failed",
+            "Routes that the kernel did not take",
+            self.failed_routes.clone(),
+        );
+    }
+}

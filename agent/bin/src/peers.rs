@@ -1,0 +1,243 @@
+//! One task for each followed cluster, started, restarted and stopped as the peer files say.
+//!
+//! Stopping a task is safe at any point: what the cluster said is in the mesh's tables, and the next task lists anew.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Instant, SystemTime},
+};
+
+use mesh_certs::{CredentialFiles, Store};
+use mesh_etcd::{Channels, Target, follow};
+use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
+use mesh_merge::Claims;
+use mesh_model::ClusterName;
+use mesh_wire::peer_file::{Grant, PeerFile};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{mesh::Input, peer_files::PeerFiles};
+
+/// The followed clusters.
+pub(crate) struct Peers {
+    own: PeerConfig,
+    local_config: PathBuf,
+    folder: PathBuf,
+    mesh: mpsc::Sender<Input>,
+    following: BTreeMap<ClusterName, Following>,
+}
+
+/// How the mesh's task sees a followed cluster.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) commands: mpsc::Sender<PeerCommand>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) claims: Option<Claims>,
+}
+
+struct Following {
+    file: PeerFile,
+    /// Absent while the credentials are unusable.
+    running: Option<Running>,
+    status: watch::Sender<Status>,
+    /// What is said to the task that is running, or was.
+    commands: mpsc::Sender<PeerCommand>,
+}
+
+struct Running {
+    credentials: Store,
+    task: JoinHandle<()>,
+}
+
+/// Batches that may wait for the mesh's task; more, and the etcd waits.
+const BATCHES: usize = 64;
+const COMMANDS: usize = 16;
+
+impl Peers {
+    pub(crate) fn new(
+        own: PeerConfig,
+        local_config: PathBuf,
+        folder: PathBuf,
+        mesh: mpsc::Sender<Input>,
+    ) -> Self {
+        Self { own, local_config, folder, mesh, following: BTreeMap::new() }
+    }
+
+    /// A channel for [`Input`]s.
+    pub(crate) fn channel() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+        mpsc::channel(BATCHES)
+    }
+
+    /// Reads the files and makes the tasks what they say. A file that is broken leaves what was in force; one that is gone
+    /// removes its peer. Returns what is wrong, and whether all peers there are are known now: a file that cannot be
+    /// understood may be of a peer that the kernel still has something of.
+    pub(crate) async fn reconcile(&mut self) -> (Vec<String>, bool) {
+        let mut problems = Vec::new();
+        let mut known = true;
+        match fs::read_to_string(&self.local_config) {
+            Ok(text) => match PeerFile::parse(&text) {
+                Ok(file) => self.follow(&self.own.name.clone(), file).await,
+                Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
+            },
+            Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
+        }
+        match PeerFiles::read(&self.folder, &self.own.name) {
+            Ok(files) => {
+                problems.extend(files.problems);
+                let gone = |name: &&ClusterName| {
+                    **name != self.own.name && !files.peers.contains_key(*name)
+                };
+                let gone: Vec<ClusterName> = self.following.keys().filter(gone).cloned().collect();
+                for name in gone {
+                    self.remove(&name).await;
+                }
+                for (name, file) in files.peers {
+                    match file {
+                        Ok(file) => self.follow(&name, file).await,
+                        Err(problem) => {
+                            known &= self.following.contains_key(&name);
+                            problems.push(problem);
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                known = false;
+                problems.push(format!("{}: {error}", self.folder.display()));
+            }
+        }
+        (problems, known)
+    }
+
+    async fn follow(&mut self, name: &ClusterName, file: PeerFile) {
+        if let Some(following) = self.following.get(name)
+            && following.file == file
+            && let Some(running) = &following.running
+        {
+            match running.credentials.reload(SystemTime::now()) {
+                Ok(true) => {
+                    tracing::info!(peer = %name, "new credentials: connecting anew");
+                    let _ = following.commands.send(PeerCommand::Reconnect).await;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(peer = %name, %error, "keeping the credentials as they are")
+                }
+            }
+            return;
+        }
+        self.start(name, file).await;
+    }
+
+    async fn start(&mut self, name: &ClusterName, file: PeerFile) {
+        let before = self.following.remove(name);
+        let known = before.as_ref().is_some_and(|before| before.file == file);
+        if let Some(before) = before {
+            before.stop().await;
+        }
+        let (status, _) = watch::channel(Status::default());
+        let (commands, command_receiver) = mpsc::channel(COMMANDS);
+        let credentials = credential_files(&file, &self.folder).and_then(|files| {
+            Store::open(files, SystemTime::now()).map_err(|error| error.to_string())
+        });
+        let (receiver, credentials) = match credentials {
+            Ok((store, receiver)) => (receiver, store),
+            Err(reason) => {
+                if !known {
+                    tracing::warn!(peer = %name, reason, "the peer's credentials cannot be used");
+                }
+                status.send_modify(|status| status.failure = Some(Failure::new(Rung::Tls, reason)));
+                let following = Following { file, running: None, status, commands };
+                self.announce(name, &following).await;
+                self.following.insert(name.clone(), following);
+                return;
+            }
+        };
+        let grant = file.clustermesh.as_ref();
+        let config = PeerConfig {
+            name: name.clone(),
+            role: if *name == self.own.name { Role::Own } else { Role::Remote },
+            uuid: grant.and_then(|grant| grant.uuid),
+            ..self.own.clone()
+        };
+        let target = Target {
+            endpoints: file.endpoints.clone(),
+            host_aliases: file.host_aliases.clone(),
+            credentials: receiver,
+        };
+        let channels = Channels {
+            commands: command_receiver,
+            events: self.mesh.clone(),
+            status: status.clone(),
+        };
+        let seed = rand_seed(name);
+        let tagged = name.clone();
+        let task = tokio::spawn(async move {
+            let mut follower = PeerFollower::new(config, seed, Instant::now());
+            follow(&mut follower, &target, channels, |events| Input::Peer(tagged.clone(), events))
+                .await;
+        });
+        let following =
+            Following { file, running: Some(Running { credentials, task }), status, commands };
+        self.announce(name, &following).await;
+        self.following.insert(name.clone(), following);
+    }
+
+    async fn remove(&mut self, name: &ClusterName) {
+        if let Some(following) = self.following.remove(name) {
+            following.stop().await;
+            let _ = self.mesh.send(Input::RemovePeer(name.clone())).await;
+        }
+    }
+
+    async fn announce(&self, name: &ClusterName, following: &Following) {
+        let handle = Handle {
+            commands: following.commands.clone(),
+            status: following.status.subscribe(),
+            claims: following.file.clustermesh.as_ref().map(claims),
+        };
+        let _ = self.mesh.send(Input::SetPeer(name.clone(), handle)).await;
+    }
+}
+
+impl Following {
+    /// Ends the task, and waits until it has ended: its last words must not be taken for its successor's.
+    async fn stop(self) {
+        if let Some(Running { task, .. }) = self.running {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+fn claims(grant: &Grant) -> Claims {
+    Claims {
+        pod_cidrs: grant.pod_cidrs.clone(),
+        node_cidrs: grant.node_cidrs.clone(),
+        external_backends: grant.external_backends,
+    }
+}
+
+/// The credentials that a file names; relative names are beside it.
+fn credential_files(file: &PeerFile, folder: &Path) -> Result<CredentialFiles, String> {
+    let path = |path: &Option<PathBuf>, key: &str| {
+        path.as_ref()
+            .map(|path| folder.join(path))
+            .ok_or_else(|| format!("the peer file names no `{key}`"))
+    };
+    Ok(CredentialFiles {
+        authority: path(&file.trusted_ca_file, "trusted-ca-file")?,
+        certificate: path(&file.cert_file, "cert-file")?,
+        key: path(&file.key_file, "key-file")?,
+    })
+}
+
+/// Spreads the readers of a peer: no two agents wait the same times.
+fn rand_seed(name: &ClusterName) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(name)
+}

@@ -1,0 +1,172 @@
+//! Putting the stages together.
+//!
+//! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that a former life
+//! left, before anything is known; then clusters are followed, and only what they told in full is let go of.
+//!
+//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), one follower a cluster, the
+//! watcher of the peer files, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use mesh_admin::health::Health;
+use mesh_dataplane::{PinRoot, Programs, Sizes, Tables};
+use mesh_decide::Probes;
+use mesh_files::{FolderWatch, Lock};
+use mesh_follow::{PeerConfig, Role};
+use mesh_merge::{Merge, OwnRanges};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName};
+use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
+use prometheus_client::registry::Registry;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    admin::{AgentAdmin, ask, unready},
+    args::Args,
+    mesh::{Input, Mesh},
+    metrics::Metrics,
+    peers::Peers,
+    probe::ProbeSocket,
+};
+
+/// How often readiness is worked out anew.
+const READINESS: Duration = Duration::from_millis(200);
+
+/// Runs until told to stop.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let started = SystemTime::now();
+    tracing::info!(version = mesh_admin::version::line(), configuration = ?args, "starting");
+    let name = ClusterName::new(&args.cluster_name).context("--cluster-name")?;
+    let limit =
+        ClusterLimit::try_from(args.max_connected_clusters).context("--max-connected-clusters")?;
+    let id = ClusterId::new(args.cluster_id, limit).context("--cluster-id")?;
+    fs::create_dir_all(&args.state_dir)
+        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
+    let _lock = Lock::acquire(&args.state_dir.join("lock"))?;
+
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health = Health::new(registry);
+    let mesh = open_mesh(&args, &name, metrics).await?;
+    let (sender, receiver) = Peers::channel();
+    let own = PeerConfig { name, role: Role::Remote, own_id: id, limit, uuid: None };
+    let folder = args.config_dir.join("peers");
+    let peers = Peers::new(own, args.local_config.clone(), folder.clone(), sender.clone());
+    let socket = ProbeSocket::bind(args.probe_port).await;
+    let socket = socket
+        .map_err(|error| tracing::warn!(%error, port = args.probe_port, "no probe echo"))
+        .ok();
+    let admin = AgentAdmin { args: args.clone(), mesh: sender.clone(), started };
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        () = mesh.run(receiver, socket) => {}
+        () = watch_peers(peers, folder, args.local_config.clone(), sender.clone()) => {}
+        () = watch_readiness(&sender, &health) => {}
+        served = health.clone().serve(args.metrics_address) => {
+            served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
+        }
+        served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
+        _ = terminate.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
+        _ = interrupt.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
+    }
+    Ok(())
+}
+
+/// Takes over the kernel's tables and routes.
+async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow::Result<Mesh> {
+    let cgroup = match &args.cgroup_root {
+        Some(root) => root.clone(),
+        None => first_cgroup2()
+            .context("no cgroup2 is mounted: mount one, or name it with --cgroup-root")?,
+    };
+    let sizes =
+        Sizes { services: args.max_services, backends: args.max_backends, slots: args.max_slots };
+    let pins = PinRoot::open(&args.pin_root)?;
+    let (mut programs, maps) = Programs::load(pins, sizes)?;
+    let tables = Tables::restore(maps, Instant::now())?;
+    let held = tables.held();
+    programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
+    tracing::info!(cgroup = %cgroup.display(), ?held, "the programs are in place");
+    let kernel_routes = KernelRoutes::open()?;
+    let routes = RouteTable::restore(kernel_routes.list().await?);
+    let ranges = OwnRanges {
+        pod_cidrs: args.pod_cidrs.clone(),
+        node_cidrs: args.node_cidrs.clone(),
+        service_cidrs: args.service_cidrs.clone(),
+    };
+    Ok(Mesh {
+        own: name.clone(),
+        node: args.node_name.clone(),
+        own_routes: args.own_routes,
+        pod_cidrs: args.pod_cidrs.clone(),
+        merge: Merge::new(name.clone(), ranges),
+        programs,
+        tables,
+        routes,
+        kernel_routes,
+        masquerade: Masquerade::default(),
+        masquerade_problem: None,
+        probes: Probes::default(),
+        peers: BTreeMap::new(),
+        peer_problems: Vec::new(),
+        peers_known: false,
+        refused: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        metrics,
+    })
+}
+
+async fn watch_peers(mut peers: Peers, folder: PathBuf, local: PathBuf, mesh: mpsc::Sender<Input>) {
+    let mut folder = FolderWatch::new(&folder);
+    let mut local = FolderWatch::shallow(local.parent().unwrap_or(&local));
+    loop {
+        let (problems, known) = peers.reconcile().await;
+        for problem in &problems {
+            tracing::warn!(problem, "peer files");
+        }
+        if mesh.send(Input::PeersRead { problems, known }).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = folder.changed() => {}
+            () = local.changed() => {}
+        }
+    }
+}
+
+async fn watch_readiness(mesh: &mpsc::Sender<Input>, health: &Health) {
+    let mut was_ready = false;
+    while let Some(reasons) = ask(mesh, unready).await {
+        if reasons.is_empty() != was_ready {
+            was_ready = reasons.is_empty();
+            tracing::info!(ready = was_ready, ?reasons, "readiness");
+        }
+        health.set(reasons);
+        tokio::time::sleep(READINESS).await;
+    }
+}
+
+/// The first cgroup2 mount, at its own place or under a hybrid hierarchy.
+fn first_cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    fields.find_map(|mut fields| {
+        let (point, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then(|| Path::new(point).to_owned())
+    })
+}
