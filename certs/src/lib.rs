@@ -10,12 +10,14 @@ mod authority;
 mod credentials;
 mod details;
 mod issue;
+mod pki;
 mod request;
 
 pub use authority::{Authority, AuthorityError};
 pub use credentials::{CredentialFiles, Credentials, CredentialsError, Receiver, Store};
 pub use details::{Details, DetailsError, details};
 pub use issue::{Issued, Profile, admin_user, local_user, server_name, server_names};
+pub use pki::{ClusterPki, PkiError};
 pub use request::{Request, RequestError, request};
 
 /// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.

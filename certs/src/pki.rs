@@ -1,0 +1,114 @@
+//! The folder with a cluster's authority and the certificates of its own processes.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use mesh_files::{Access, write_atomic};
+
+use crate::{
+    authority::{Authority, AuthorityError},
+    issue::{Issued, Profile, admin_user, local_user, server_names},
+};
+
+/// The folder `pki/` of a cluster directory: `ca`, `server`, `admin` and `local`, each a `.crt` and a `.key`.
+#[derive(Clone, Debug)]
+pub struct ClusterPki {
+    folder: PathBuf,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The authority.
+    #[error("{}: {source}", path.display())]
+    Authority {
+        /// Its certificate.
+        path: PathBuf,
+        /// Why.
+        source: AuthorityError,
+    },
+    /// There is an authority already: making another would make every certificate worthless.
+    #[error("{}: there is an authority already", .0.display())]
+    Exists(PathBuf),
+}
+
+impl ClusterPki {
+    /// The folder, which need not exist yet.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// A certificate's file.
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.crt"))
+    }
+
+    /// Its key's file.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.key"))
+    }
+
+    /// Makes a cluster's authority, and the certificates of its etcd, its apiserver and its agents. `namespace` is that of
+    /// the apiserver's Service, `addresses` are those at which the etcd is reached, loopback aside.
+    pub fn create(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        addresses: &[IpAddr],
+        lifetime: Duration,
+    ) -> Result<(), PkiError> {
+        if self.certificate("ca").exists() {
+            return Err(PkiError::Exists(self.certificate("ca")));
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|source| PkiError::Io { path: self.folder.clone(), source })?;
+        let now = SystemTime::now();
+        let blame = |source| PkiError::Authority { path: self.certificate("ca"), source };
+        let (authority, own) =
+            Authority::create(cluster, now, Authority::LIFETIME).map_err(blame)?;
+        self.write("ca", &own)?;
+        let issue = |profile| authority.issue(&profile, now, lifetime).map_err(blame);
+        let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])];
+        let addresses = loopback.into_iter().chain(addresses.iter().copied()).collect();
+        self.write(
+            "server",
+            &issue(Profile::Server { names: server_names(namespace), addresses })?,
+        )?;
+        self.write("admin", &issue(Profile::Client { user: admin_user(cluster) })?)?;
+        self.write("local", &issue(Profile::Client { user: local_user(cluster) })?)
+    }
+
+    /// The authority.
+    pub fn authority(&self, now: SystemTime) -> Result<Authority, PkiError> {
+        let read = |path: PathBuf| {
+            fs::read_to_string(&path).map_err(|source| PkiError::Io { path, source })
+        };
+        let (certificate, key) = (read(self.certificate("ca"))?, read(self.key("ca"))?);
+        let blame = |source| PkiError::Authority { path: self.certificate("ca"), source };
+        Authority::load(&certificate, &key, now).map_err(blame)
+    }
+
+    /// Writes a certificate and its key, the key readable by its owner only.
+    pub fn write(&self, name: &str, issued: &Issued) -> Result<(), PkiError> {
+        write(&self.key(name), &issued.key, Access::Owner)?;
+        write(&self.certificate(name), &issued.certificate, Access::All)
+    }
+}
+
+fn write(path: &Path, text: &str, access: Access) -> Result<(), PkiError> {
+    write_atomic(path, text.as_bytes(), access)
+        .map_err(|source| PkiError::Io { path: path.into(), source })
+}

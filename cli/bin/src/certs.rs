@@ -1,0 +1,149 @@
+//! Authorities, certificates and requests.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use mesh_certs::{ClusterPki, Details, Profile, details};
+use mesh_files::{Access, write_atomic};
+use mesh_model::ClusterName;
+use serde_json::json;
+
+use crate::{
+    args::CertsCommand,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outcome> {
+    match command {
+        CertsCommand::Init { cluster, dir, addresses, namespace, days } => {
+            let cluster = ClusterName::new(&cluster).context("--cluster")?;
+            ClusterPki::new(&dir).create(
+                cluster.as_str(),
+                &namespace,
+                &addresses,
+                lifetime(days),
+            )?;
+            let made =
+                ["ca", "server", "admin", "local"].map(|name| dir.join(name).display().to_string());
+            report(output, "made", &made)
+        }
+        CertsCommand::Issue { dir, user, dns, addresses, out, days } => {
+            let profile = match user {
+                Some(user) => Profile::Client { user },
+                None => Profile::Server { names: dns, addresses },
+            };
+            let now = SystemTime::now();
+            let issued =
+                ClusterPki::new(&dir).authority(now)?.issue(&profile, now, lifetime(days))?;
+            let name =
+                out.file_name().context("--out has no file name")?.to_string_lossy().into_owned();
+            let folder =
+                out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            ClusterPki::new(folder).write(&name, &issued)?;
+            report(output, "issued", &[out.display().to_string()])
+        }
+        CertsCommand::Sign { dir, request, user, out, days } => {
+            let text =
+                fs::read_to_string(&request).with_context(|| request.display().to_string())?;
+            let now = SystemTime::now();
+            let authority = ClusterPki::new(&dir).authority(now)?;
+            let certificate = authority
+                .sign(&text, &user, now, lifetime(days))
+                .with_context(|| request.display().to_string())?;
+            match out {
+                Some(out) => {
+                    write_atomic(&out, certificate.as_bytes(), Access::All)
+                        .with_context(|| out.display().to_string())?;
+                    report(output, "signed", &[out.display().to_string()])
+                }
+                None => match output {
+                    Output::Text => {
+                        Ok(output::line(certificate.trim_end()).map(|()| Outcome::Done)?)
+                    }
+                    Output::Json => {
+                        output::json("Certificate", json!({ "certificate": certificate }))?;
+                        Ok(Outcome::Done)
+                    }
+                },
+            }
+        }
+        CertsCommand::Show { files } => {
+            let mut all = Vec::new();
+            for file in files {
+                let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+                let found = details(&text).with_context(|| file.display().to_string())?;
+                all.extend(found.into_iter().map(|details| (file.display().to_string(), details)));
+            }
+            show(output, &all)
+        }
+    }
+}
+
+fn lifetime(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 3600)
+}
+
+fn report(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {
+    match output {
+        Output::Text => files.iter().try_for_each(|file| {
+            output::line(format!("{verb} {file}.crt").replace(".crt.crt", ".crt"))
+        })?,
+        Output::Json => output::json("Certificates", json!({ verb: files }))?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Certificates that are over, or not yet begun, make the command's outcome "not ready".
+fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
+    let now = SystemTime::now();
+    let valid = |details: &Details| details.not_before <= now && now <= details.not_after;
+    let time =
+        |time: SystemTime| Timestamp::try_from(time).map(|t| t.to_string()).unwrap_or_default();
+    match output {
+        Output::Text => {
+            let row = |(file, details): &(String, Details)| {
+                let kind = match (details.is_authority, details.usages.as_slice()) {
+                    (true, _) => "authority".into(),
+                    (false, usages) => usages.join(", "),
+                };
+                let validity = if valid(details) { "valid" } else { "NOT VALID NOW" };
+                vec![
+                    file.clone(),
+                    details.subject.clone(),
+                    kind,
+                    details.issuer.clone(),
+                    format!("{validity}, until {}", time(details.not_after)),
+                    details.names.join(", "),
+                ]
+            };
+            output::table(
+                &["FILE", "SUBJECT", "FOR", "ISSUER", "VALIDITY", "NAMES"],
+                all.iter().map(row),
+            )?;
+        }
+        Output::Json => {
+            let certificates: Vec<_> = all
+                .iter()
+                .map(|(file, d)| {
+                    json!({
+                        "file": file, "subject": d.subject, "commonName": d.common_name, "issuer": d.issuer,
+                        "serial": d.serial, "notBefore": time(d.not_before), "notAfter": time(d.not_after),
+                        "valid": valid(d), "authority": d.is_authority, "usages": d.usages, "names": d.names,
+                    })
+                })
+                .collect();
+            output::json("Certificates", json!({ "certificates": certificates }))?;
+        }
+    }
+    Ok(if all.iter().all(|(_, details)| valid(details)) {
+        Outcome::Done
+    } else {
+        Outcome::NotReady
+    })
+}

@@ -1,0 +1,65 @@
+//! Connecting clusters, and taking it back.
+//!
+//! A connection from *a* to *b* is three things: a user in *b*'s etcd, a certificate for it that *b* signed for a key that
+//! never leaves *a*, and a peer file in *a* that says where *b* is and what it may claim. Everything is checked before the
+//! first of them is written, and written so that *a*'s agents see a connection only when it is whole.
+
+mod plan;
+mod side;
+
+use serde_json::json;
+
+use crate::{
+    args::{ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
+    contexts,
+    outcome::Outcome,
+    output::{self, Output},
+};
+use plan::{Step, plan_connect, plan_disconnect};
+use side::Side;
+
+pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
+    let (source, destination) = sides(&args.pair)?;
+    plan::check(&source, &destination)?;
+    let mut steps = plan_connect(&source, &destination)?;
+    if args.connection_mode == ConnectionMode::Bidirectional {
+        steps.extend(plan_connect(&destination, &source)?);
+    }
+    carry_out("Connect", steps, args.dry_run, output)
+}
+
+pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
+    let (source, destination) = sides(&args.pair)?;
+    let mut steps = plan_disconnect(&source, &destination)?;
+    steps.extend(plan_disconnect(&destination, &source)?);
+    carry_out("Disconnect", steps, args.dry_run, output)
+}
+
+fn sides(pair: &Pair) -> anyhow::Result<(Side, Side)> {
+    let side = |name: &str| Side::read(&contexts::find(name)?.directory);
+    Ok((side(&pair.context)?, side(&pair.destination_context)?))
+}
+
+fn carry_out(
+    kind: &str,
+    steps: Vec<Step>,
+    dry_run: bool,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let shown: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    if !dry_run {
+        steps.into_iter().try_for_each(Step::carry_out)?;
+    }
+    match output {
+        Output::Text => {
+            shown.iter().try_for_each(output::line)?;
+            match (shown.is_empty(), dry_run) {
+                (true, _) => output::line("nothing to change")?,
+                (false, true) => output::line("nothing was changed: --dry-run")?,
+                (false, false) => {}
+            }
+        }
+        Output::Json => output::json(kind, json!({ "changes": shown, "dryRun": dry_run }))?,
+    }
+    Ok(Outcome::Done)
+}

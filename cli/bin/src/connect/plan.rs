@@ -1,0 +1,330 @@
+//! What a connection needs, as steps that can be shown before they are taken.
+
+use std::{
+    fmt, fs, io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use mesh_certs::{Authority, CredentialFiles, details, request};
+use mesh_files::{Access, write_atomic};
+use mesh_wire::{
+    peer_file::{Grant, HostAlias, PeerFile},
+    users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
+};
+
+use crate::connect::side::{PeerPaths, Side};
+
+/// A change to a cluster directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A file is written.
+    Write {
+        /// Whose directory it is in.
+        cluster: String,
+        /// The file.
+        path: PathBuf,
+        /// Its content.
+        content: String,
+        /// Who may read it.
+        access: Access,
+        /// What it is.
+        what: String,
+    },
+    /// A file is removed.
+    Remove {
+        /// Whose directory it is in.
+        cluster: String,
+        /// The file.
+        path: PathBuf,
+        /// What it was.
+        what: String,
+    },
+}
+
+/// A certificate that ends sooner is replaced.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Refuses clusters that cannot be in one mesh, before anything is changed.
+pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
+    if one.directory.path() == other.directory.path() {
+        bail!("a cluster cannot be connected to itself ({})", one.name());
+    }
+    if one.name() == other.name() {
+        bail!("both clusters are called {}: give one of them another name", one.name());
+    }
+    if one.settings.id == other.settings.id {
+        bail!(
+            "{} and {} both have the id {}: give one of them another",
+            one.name(),
+            other.name(),
+            one.settings.id
+        );
+    }
+    if one.settings.limit != other.settings.limit {
+        let (one_limit, other_limit) = (one.settings.limit, other.settings.limit);
+        bail!(
+            "{} has maxConnectedClusters {one_limit}, {} has {other_limit}: all clusters need the same",
+            one.name(),
+            other.name()
+        );
+    }
+    for (here, there) in [(one, other), (other, one)] {
+        let settings = &there.settings;
+        if settings.endpoints.is_empty() {
+            bail!(
+                "{} names no `endpoints`: add where its etcd is reached by other clusters",
+                there.directory.settings_file().display()
+            );
+        }
+        if settings.pod_cidrs.is_empty() || settings.node_cidrs.is_empty() {
+            bail!(
+                "{} names no `podCIDRs` or no `nodeCIDRs`: they are what the cluster may claim",
+                there.directory.settings_file().display()
+            );
+        }
+        // Pods of one cluster where another's pods or nodes are: a packet could mean either.
+        overlap(here, &here.settings.pod_cidrs, there, &settings.pod_cidrs, "pod")?;
+        overlap(here, &here.settings.pod_cidrs, there, &settings.node_cidrs, "node")?;
+        for (name, peer) in &here.peers {
+            let grant = peer.clustermesh.iter().filter(|_| name != there.name());
+            for granted in grant.flat_map(|grant| &grant.pod_cidrs) {
+                if let Some(range) = settings.pod_cidrs.iter().find(|range| touch(range, granted)) {
+                    bail!(
+                        "the pod range {range} of {} overlaps {granted} of {name}, which is a peer of {} already",
+                        there.name(),
+                        here.name()
+                    );
+                }
+            }
+        }
+        if let Some(Grant { uuid: Some(known), .. }) =
+            here.peer(there.name()).and_then(|p| p.clustermesh.clone())
+            && let Some(found) = there.uuid
+            && known != found
+        {
+            bail!(
+                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. Disconnect it first if that is meant",
+                here.name(),
+                there.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What makes `source` follow `destination`; nothing, where it does already.
+pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
+    let paths = source.paths(destination.name());
+    let user = remote_user(source.name());
+    let mut steps = Vec::new();
+    let mut users = destination.users.clone();
+    let wanted = User { name: user.clone(), role: REMOTE_ROLE.into() };
+    if !users.users.contains(&wanted) {
+        users.users.retain(|other| other.name != user);
+        users.users.push(wanted);
+        steps.push(write_users(destination, &users, format!("user {user}"))?);
+    }
+    steps.extend(credentials(source, destination, &paths, &user)?);
+    let file = peer_file(destination, &paths);
+    if source.peer(destination.name()) != Some(&file) {
+        // Last: it is what the agents look for.
+        steps.push(Step::Write {
+            cluster: source.name().to_string(),
+            path: paths.file,
+            content: file.to_yaml()?,
+            access: Access::All,
+            what: format!("peer {} at {}", destination.name(), addresses(destination)),
+        });
+    }
+    Ok(steps)
+}
+
+/// What makes `source` follow `destination` no more.
+pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
+    let paths = source.paths(destination.name());
+    let remove = |path: PathBuf, what: String| Step::Remove {
+        cluster: source.name().to_string(),
+        path,
+        what,
+    };
+    // First: without it the agents need nothing of the rest.
+    let files = [
+        (paths.file, format!("peer {}", destination.name())),
+        (paths.certificate, "certificate".into()),
+        (paths.key, "key".into()),
+        (paths.authority, "authority".into()),
+    ];
+    let mut steps: Vec<Step> = files
+        .into_iter()
+        .filter(|(path, _)| path.exists())
+        .map(|(path, what)| remove(path, what))
+        .collect();
+    let user = remote_user(source.name());
+    if destination.users.users.iter().any(|other| other.name == user) {
+        let mut users = destination.users.clone();
+        users.users.retain(|other| other.name != user);
+        steps.push(write_users(destination, &users, format!("no user {user}"))?);
+    }
+    Ok(steps)
+}
+
+/// The key, certificate and authority that `source` needs; nothing where what it has is good for a while.
+fn credentials(
+    source: &Side,
+    destination: &Side,
+    paths: &PeerPaths,
+    user: &str,
+) -> anyhow::Result<Vec<Step>> {
+    let now = SystemTime::now();
+    let authority = destination.pki().authority(now)?;
+    if usable(paths, &authority, user, now) {
+        return Ok(Vec::new());
+    }
+    let asked = request(user)?;
+    let certificate = authority.sign(&asked.certificate, user, now, Authority::ISSUED_LIFETIME)?;
+    let write = |path: &PathBuf, content: &str, access, what: String| Step::Write {
+        cluster: source.name().to_string(),
+        path: path.clone(),
+        content: content.into(),
+        access,
+        what,
+    };
+    Ok(vec![
+        write(&paths.key, &asked.key, Access::Owner, format!("key of {user}")),
+        write(
+            &paths.certificate,
+            &certificate,
+            Access::All,
+            format!("certificate of {user}, signed by {}", destination.name()),
+        ),
+        write(
+            &paths.authority,
+            authority.certificate(),
+            Access::All,
+            format!("authority of {}", destination.name()),
+        ),
+    ])
+}
+
+/// Whether credentials are whole, for that user, from that authority, and not about to end.
+fn usable(paths: &PeerPaths, authority: &Authority, user: &str, now: SystemTime) -> bool {
+    let files = CredentialFiles {
+        authority: paths.authority.clone(),
+        certificate: paths.certificate.clone(),
+        key: paths.key.clone(),
+    };
+    let Ok(credentials) = files.load(now) else { return false };
+    let same_authority =
+        fs::read_to_string(&paths.authority).is_ok_and(|text| text == authority.certificate());
+    let certificate =
+        fs::read_to_string(&paths.certificate).ok().and_then(|text| details(&text).ok());
+    let certificate = certificate.and_then(|all| all.into_iter().next());
+    let ours = certificate.is_some_and(|details| details.common_name == user);
+    same_authority && ours && credentials.not_after() > now + RENEW_BEFORE
+}
+
+/// Where a cluster is, and what it may claim.
+fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
+    let settings = &destination.settings;
+    let hostname = format!("{}.mesh.cilium.io", settings.name);
+    let mut ports: Vec<u16> = settings.endpoints.iter().map(|(_, port)| *port).collect();
+    ports.dedup();
+    PeerFile {
+        endpoints: ports.iter().map(|port| format!("https://{hostname}:{port}")).collect(),
+        trusted_ca_file: Some(paths.authority.clone()),
+        cert_file: Some(paths.certificate.clone()),
+        key_file: Some(paths.key.clone()),
+        host_aliases: vec![HostAlias {
+            hostname,
+            ips: settings.endpoints.iter().map(|(ip, _)| *ip).collect(),
+        }],
+        clustermesh: Some(Grant {
+            uuid: destination.uuid,
+            pod_cidrs: settings.pod_cidrs.clone(),
+            node_cidrs: settings.node_cidrs.clone(),
+            external_backends: false,
+            budget: None,
+        }),
+    }
+}
+
+fn write_users(side: &Side, users: &UsersFile, what: String) -> anyhow::Result<Step> {
+    Ok(Step::Write {
+        cluster: side.name().to_string(),
+        path: side.directory.users_file(),
+        content: users.to_yaml()?,
+        access: Access::All,
+        what,
+    })
+}
+
+fn addresses(side: &Side) -> String {
+    let endpoints = side.settings.endpoints.iter();
+    endpoints
+        .map(|(ip, port)| std::net::SocketAddr::from((*ip, *port)).to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn overlap(
+    here: &Side,
+    ours: &[IpNet],
+    there: &Side,
+    theirs: &[IpNet],
+    kind: &str,
+) -> anyhow::Result<()> {
+    for range in ours {
+        if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
+            bail!(
+                "the pod range {range} of {} overlaps the {kind} range {other} of {}: clusters of a mesh need pod ranges of their own",
+                here.name(),
+                there.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn touch(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+impl Step {
+    /// Takes the step. Taken twice, it is taken once.
+    pub(crate) fn carry_out(self) -> anyhow::Result<()> {
+        match self {
+            Self::Write { path, content, access, .. } => {
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+                }
+                write_atomic(&path, content.as_bytes(), access)
+                    .with_context(|| path.display().to_string())
+            }
+            Self::Remove { path, .. } => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(error).with_context(|| path.display().to_string())
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { cluster, path, what, .. } => {
+                write!(f, "{cluster}: write {what} ({})", path.display())
+            }
+            Self::Remove { cluster, path, what } => {
+                write!(f, "{cluster}: remove {what} ({})", path.display())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

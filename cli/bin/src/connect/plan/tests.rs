@@ -1,0 +1,111 @@
+use std::path::Path;
+
+use mesh_certs::ClusterPki;
+use mesh_model::{ClusterId, ClusterLimit, ClusterName};
+use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
+
+use super::*;
+
+fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettings)) -> PathBuf {
+    let folder = root.join(name);
+    let directory = ClusterDirectory::new(&folder);
+    fs::create_dir_all(directory.manifests()).unwrap();
+    let net = |text: String| text.parse::<IpNet>().unwrap();
+    let mut settings = ClusterSettings {
+        name: ClusterName::new(name).unwrap(),
+        id: ClusterId::new(id, ClusterLimit::Max255).unwrap(),
+        limit: ClusterLimit::Max255,
+        pod_cidrs: vec![net(format!("10.{id}.0.0/16"))],
+        service_cidrs: vec![net("10.96.0.0/16".into())],
+        node_cidrs: vec![net(format!("172.31.{id}.0/24"))],
+        endpoints: vec![(format!("172.31.{id}.1").parse().unwrap(), 2379)],
+        default_global_namespace: true,
+    };
+    change(&mut settings);
+    fs::write(directory.settings_file(), settings.to_yaml().unwrap()).unwrap();
+    let lifetime = Duration::from_secs(365 * 24 * 3600);
+    ClusterPki::new(&directory.pki()).create(name, "clustermesh", &[], lifetime).unwrap();
+    folder
+}
+
+fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
+    let (one, other) = (Side::read(one)?, Side::read(other)?);
+    check(&one, &other)?;
+    plan_connect(&one, &other)
+}
+
+fn carry_out(steps: Vec<Step>) {
+    steps.into_iter().for_each(|step| step.carry_out().unwrap());
+}
+
+#[test]
+fn connected_once_and_taken_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (make(root.path(), "a", 1, |_| {}), make(root.path(), "b", 2, |_| {}));
+    let steps = connect(&a, &b).unwrap();
+    assert_eq!(steps.len(), 5);
+    assert!(Side::read(&a).unwrap().peers.is_empty(), "a plan changes nothing");
+    carry_out(steps);
+    assert!(connect(&a, &b).unwrap().is_empty(), "done already");
+
+    let side = Side::read(&a).unwrap();
+    let peer = side.peer(&ClusterName::new("b").unwrap()).unwrap();
+    assert_eq!(peer.endpoints, ["https://b.mesh.cilium.io:2379"]);
+    assert_eq!(peer.clustermesh.as_ref().unwrap().pod_cidrs, ["10.2.0.0/16".parse().unwrap()]);
+    let files = CredentialFiles {
+        authority: peer.trusted_ca_file.clone().unwrap(),
+        certificate: peer.cert_file.clone().unwrap(),
+        key: peer.key_file.clone().unwrap(),
+    };
+    assert_eq!(files.load(SystemTime::now()).unwrap().subject(), "CN=remote-a");
+    assert_eq!(Side::read(&b).unwrap().users.users[0].name, "remote-a");
+    let key = "BEGIN PRIVATE KEY";
+    let in_b = fs::read_dir(b.join("peers")).into_iter().flatten().flatten();
+    assert!(in_b.map(|e| fs::read_to_string(e.path()).unwrap()).all(|text| !text.contains(key)));
+
+    // A certificate from an authority that b no longer has is made anew, and nothing else.
+    fs::remove_dir_all(b.join("pki")).unwrap();
+    ClusterPki::new(&b.join("pki")).create("b", "clustermesh", &[], RENEW_BEFORE * 2).unwrap();
+    assert_eq!(connect(&a, &b).unwrap().len(), 3);
+
+    let (one, other) = (Side::read(&a).unwrap(), Side::read(&b).unwrap());
+    carry_out(plan_disconnect(&one, &other).unwrap());
+    assert_eq!(fs::read_dir(a.join("peers")).unwrap().count(), 0);
+    let (one, other) = (Side::read(&a).unwrap(), Side::read(&b).unwrap());
+    assert!(other.users.users.is_empty());
+    assert!(plan_disconnect(&one, &other).unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_connected_is_refused_before_anything_changes() {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    type Change = Box<dyn FnOnce(&mut ClusterSettings)>;
+    let cases: [(Change, &str); 7] = [
+        (Box::new(|s| s.name = ClusterName::new("a").unwrap()), "both clusters are called a"),
+        (
+            Box::new(|s| s.id = ClusterId::new(1, ClusterLimit::Max255).unwrap()),
+            "both have the id 1",
+        ),
+        (Box::new(|s| s.limit = ClusterLimit::Max511), "maxConnectedClusters"),
+        (Box::new(move |s| s.pod_cidrs = vec![net("10.1.128.0/17")]), "overlaps the pod range"),
+        (Box::new(move |s| s.node_cidrs = vec![net("10.1.7.0/24")]), "overlaps the node range"),
+        (Box::new(|s| s.endpoints.clear()), "names no `endpoints`"),
+        (Box::new(|s| s.pod_cidrs.clear()), "names no `podCIDRs`"),
+    ];
+    for (change, says) in cases {
+        let root = tempfile::tempdir().unwrap();
+        let a = make(root.path(), "a", 1, |_| {});
+        let b = make(root.path(), "b", 2, change);
+        let error = connect(&a, &b).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let root = tempfile::tempdir().unwrap();
+    let a = make(root.path(), "a", 1, |_| {});
+    assert!(connect(&a, &a).unwrap_err().to_string().contains("itself"));
+    // Not each other's ranges, but those of a third that one of them has as a peer already.
+    let b = make(root.path(), "b", 2, |_| {});
+    let c = make(root.path(), "c", 3, |s| s.pod_cidrs = vec![net("10.2.4.0/24")]);
+    carry_out(connect(&a, &b).unwrap());
+    let error = connect(&a, &c).unwrap_err().to_string();
+    assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
+}

@@ -1,0 +1,91 @@
+//! One cluster of a connection, as its directory has it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use mesh_alloc::read_uuid;
+use mesh_certs::ClusterPki;
+use mesh_model::ClusterName;
+use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
+use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
+use uuid::Uuid;
+
+/// A cluster.
+pub(crate) struct Side {
+    pub(crate) directory: ClusterDirectory,
+    pub(crate) settings: ClusterSettings,
+    /// Its unchanging id; absent while its apiserver never ran.
+    pub(crate) uuid: Option<Uuid>,
+    /// Its peers so far.
+    pub(crate) peers: Vec<(ClusterName, PeerFile)>,
+    pub(crate) users: UsersFile,
+}
+
+/// The files of one peer in a cluster directory.
+pub(crate) struct PeerPaths {
+    pub(crate) file: PathBuf,
+    pub(crate) authority: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Side {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let directory = ClusterDirectory::new(path);
+        let settings = directory.settings()?;
+        let users = match fs::read_to_string(directory.users_file()) {
+            Ok(text) => UsersFile::parse(&text)
+                .with_context(|| directory.users_file().display().to_string())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => UsersFile::default(),
+            Err(error) => return Err(error).context(directory.users_file().display().to_string()),
+        };
+        let uuid = read_uuid(&directory.journal())?;
+        let peers = read_peers(&directory.peers())?;
+        Ok(Self { directory, settings, uuid, peers, users })
+    }
+
+    pub(crate) fn name(&self) -> &ClusterName {
+        &self.settings.name
+    }
+
+    pub(crate) fn pki(&self) -> ClusterPki {
+        ClusterPki::new(&self.directory.pki())
+    }
+
+    /// Where what belongs to a peer is.
+    pub(crate) fn paths(&self, peer: &ClusterName) -> PeerPaths {
+        let folder = self.directory.peers();
+        PeerPaths {
+            file: folder.join(peer.as_str()),
+            authority: folder.join(format!("{peer}.etcd-client-ca.crt")),
+            certificate: folder.join(format!("{peer}.etcd-client.crt")),
+            key: folder.join(format!("{peer}.etcd-client.key")),
+        }
+    }
+
+    pub(crate) fn peer(&self, name: &ClusterName) -> Option<&PeerFile> {
+        self.peers.iter().find(|(peer, _)| peer == name).map(|(_, file)| file)
+    }
+}
+
+fn read_peers(folder: &Path) -> anyhow::Result<Vec<(ClusterName, PeerFile)>> {
+    let mut peers = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(peers),
+        Err(error) => return Err(error).context(folder.display().to_string()),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| ClusterName::new(name.to_str()?).ok());
+        let (Some(name), Ok(text)) = (name, fs::read_to_string(&path)) else { continue };
+        if PeerFile::is_one(&text) {
+            let file = PeerFile::parse(&text).with_context(|| path.display().to_string())?;
+            peers.push((name, file));
+        }
+    }
+    Ok(peers)
+}

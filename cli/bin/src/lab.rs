@@ -1,0 +1,276 @@
+//! Whole clusters out of network namespaces.
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use mesh_admin::v1::StatusRequest;
+use mesh_lab::{Lab, LabOptions, Liveness, Phase, ProcessState, workload::Applied};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    args::LabCommand,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+/// How long a new lab's daemons may take to be ready.
+const READY: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
+    match command {
+        LabCommand::Up { which, clusters, nodes } => up(which.lab, clusters, nodes, output),
+        LabCommand::Down { which } => {
+            Lab::down(&which.lab)?;
+            said(
+                output,
+                "LabDown",
+                &format!("the lab {} is gone", which.lab),
+                json!({ "lab": which.lab }),
+            )
+        }
+        LabCommand::Status { which } => status(&Lab::open(&which.lab)?, output),
+        LabCommand::Exec { which, place, command } => {
+            let lab = Lab::open(&which.lab)?;
+            let mut command = match place.split('/').collect::<Vec<_>>().as_slice() {
+                [cluster, "node", node] => lab.command_on_node(cluster, node, &command)?,
+                _ => lab.command_in_pod(&place, &command)?,
+            };
+            // The lock is not for as long as somebody else's command runs.
+            drop(lab);
+            let error = command.exec();
+            Err(error).context(format!("{:?}", command.get_program()))
+        }
+        LabCommand::Logs { which, process } => {
+            let lab = Lab::open(&which.lab)?;
+            let names = lab.matching(&[process])?;
+            let found = lab.processes().filter(|process| names.contains(&process.name));
+            for process in found {
+                let text =
+                    fs::read(&process.log).with_context(|| process.log.display().to_string())?;
+                output::line(String::from_utf8_lossy(&text).trim_end())?;
+            }
+            Ok(Outcome::Done)
+        }
+        LabCommand::Stop { which, processes, kill } => {
+            let mut lab = Lab::open(&which.lab)?;
+            let names = lab.matching(&processes)?;
+            lab.stop(&processes, if kill { Signal::SIGKILL } else { Signal::SIGTERM })?;
+            said(
+                output,
+                "LabStop",
+                &format!("stopped {}", names.join(", ")),
+                json!({ "stopped": names }),
+            )
+        }
+        LabCommand::Start { which, processes } => {
+            let mut lab = Lab::open(&which.lab)?;
+            let names = lab.matching(&processes)?;
+            lab.start(&processes)?;
+            said(
+                output,
+                "LabStart",
+                &format!("started {}", names.join(", ")),
+                json!({ "started": names }),
+            )
+        }
+        LabCommand::Apply { which, cluster, file, replicas, grace } => {
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let text = match replicas {
+                Some(replicas) => with_replicas(&text, replicas),
+                None => text,
+            };
+            let applied =
+                Lab::open(&which.lab)?.apply(&cluster, &stem(&file)?, &text, seconds(grace))?;
+            applied_said(&applied, output)
+        }
+        LabCommand::Delete { which, cluster, file, grace } => {
+            let applied = Lab::open(&which.lab)?.delete(&cluster, &stem(&file)?, seconds(grace))?;
+            applied_said(&applied, output)
+        }
+    }
+}
+
+fn up(name: String, clusters: usize, nodes: usize, output: Output) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let options = LabOptions { name: name.clone(), clusters, nodes, bin_dir: bin_dir()? };
+    let lab = Lab::up(&options, |phase| {
+        progress.set_message(match phase {
+            Phase::Machines => "making network namespaces",
+            Phase::Directories => "making cluster directories and certificates",
+            Phase::Daemons => "starting etcd, apiservers and agents",
+        });
+    })?;
+    progress.set_message("waiting until they are ready");
+    let file = lab.contexts_file();
+    let sockets = sockets(&lab);
+    // Ready daemons need no lock, and others may look meanwhile.
+    drop(lab);
+    wait_ready(&sockets, started + READY)?;
+    progress.finish_and_clear();
+    let took = started.elapsed();
+    let text = format!(
+        "the lab {name} is up: {clusters} clusters of {nodes} nodes, after {:.1} s\nexport CLUSTERMESH_CONTEXTS={}",
+        took.as_secs_f64(),
+        file.display()
+    );
+    let value = json!({
+        "lab": name, "clusters": clusters, "nodes": nodes, "contexts": file, "seconds": took.as_secs_f64(),
+    });
+    said(output, "LabUp", &text, value)
+}
+
+/// The admin sockets of all daemons, with their names.
+fn sockets(lab: &Lab) -> Vec<(String, PathBuf)> {
+    let mut sockets = Vec::new();
+    for cluster in &lab.state().clusters {
+        let apiserver = cluster.directory.join("state/apiserver.sock");
+        sockets.push((format!("{}/apiserver", cluster.name), apiserver));
+        for node in &cluster.nodes {
+            sockets
+                .push((format!("{}/{}/agent", cluster.name, node.name), node.admin_socket.clone()));
+        }
+    }
+    sockets
+}
+
+fn wait_ready(sockets: &[(String, PathBuf)], deadline: Instant) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        for (name, socket) in sockets {
+            loop {
+                let asked = async {
+                    let status = mesh_admin::connect(socket).await.map_err(|e| e.to_string())?;
+                    let mut status = status;
+                    let status = status
+                        .status(StatusRequest {})
+                        .await
+                        .map_err(|e| e.message().to_owned())?;
+                    let status = status.into_inner();
+                    if status.ready { Ok(()) } else { Err(status.problems.join("; ")) }
+                };
+                match asked.await {
+                    Ok(()) => break,
+                    Err(reason) if Instant::now() >= deadline => {
+                        bail!("{name} is not ready: {reason}. See `clustermesh lab logs {name}`")
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
+    let word = |liveness| match liveness {
+        Liveness::Running => "running",
+        Liveness::Stopped => "stopped",
+        Liveness::Died => "DIED",
+    };
+    let state = lab.state();
+    match output {
+        Output::Text => {
+            let rows = lab.processes().map(|process: &ProcessState| {
+                let pid = if process.pid == 0 { String::new() } else { process.pid.to_string() };
+                vec![
+                    process.name.clone(),
+                    word(process.liveness()).into(),
+                    pid,
+                    process.netns.clone(),
+                ]
+            });
+            output::table(&["PROCESS", "STATE", "PID", "NETWORK NAMESPACE"], rows)?;
+            let rows = state.clusters.iter().flat_map(|cluster| {
+                cluster.pods.iter().map(|pod| {
+                    let ips: Vec<String> = pod.ips.iter().map(ToString::to_string).collect();
+                    vec![
+                        format!("{}/{}/{}", cluster.name, pod.namespace, pod.name),
+                        pod.node.clone(),
+                        ips.join(", "),
+                    ]
+                })
+            });
+            let rows: Vec<_> = rows.collect();
+            if !rows.is_empty() {
+                output::line("")?;
+                output::table(&["POD", "NODE", "ADDRESSES"], rows)?;
+            }
+        }
+        Output::Json => {
+            let processes: Vec<Value> = lab
+                .processes()
+                .map(|p| json!({ "name": p.name, "state": word(p.liveness()).to_lowercase(), "pid": p.pid, "log": p.log }))
+                .collect();
+            output::json("Lab", json!({ "lab": state, "processes": processes }))?;
+        }
+    }
+    let well = lab.processes().all(|process| process.liveness() != Liveness::Died);
+    Ok(if well { Outcome::Done } else { Outcome::NotReady })
+}
+
+fn applied_said(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
+    let Applied { started, stopped, written } = applied;
+    let part = |verb: &str, names: &[String]| {
+        if names.is_empty() { None } else { Some(format!("{verb} {}", names.join(", "))) }
+    };
+    let parts = [part("started", started), part("stopped", stopped), part("wrote", written)];
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let text = if text.is_empty() { "nothing to change".to_owned() } else { text };
+    said(
+        output,
+        "LabApply",
+        &text,
+        json!({ "started": started, "stopped": stopped, "written": written }),
+    )
+}
+
+fn said(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<Outcome> {
+    match output {
+        Output::Text => output::line(text)?,
+        Output::Json => output::json(kind, value)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// The daemons are beside this program, unless somebody says otherwise.
+fn bin_dir() -> anyhow::Result<PathBuf> {
+    let here = env::current_exe()?;
+    let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
+    for binary in ["clustermesh-agent", "clustermesh-apiserver"] {
+        if !folder.join(binary).is_file() {
+            bail!(
+                "{} is missing: build the whole workspace (`make build`)",
+                folder.join(binary).display()
+            );
+        }
+    }
+    Ok(folder)
+}
+
+/// What a manifest is called by `lab delete`: its file's name.
+fn stem(file: &Path) -> anyhow::Result<String> {
+    let stem = file.file_stem().context("the manifest has no name")?;
+    Ok(stem.to_string_lossy().into_owned())
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+/// A manifest with another number of replicas in each `replicas:` line.
+fn with_replicas(text: &str, replicas: u32) -> String {
+    let line = |line: &str| match line.split_once("replicas:") {
+        Some((before, _)) => format!("{before}replicas: {replicas}"),
+        None => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,121 @@
+//! The lab's servers and clients.
+
+use std::{net::SocketAddr, time::Duration};
+
+use mesh_lab::workload::{call, echo, load};
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+
+use crate::{
+    args::LabPodCommand,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+/// How long a request may take: DESIGN's deadline for "answered".
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Pause between two requests of a long flow.
+const FLOW_PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            LabPodCommand::Serve { tcp, udp } => {
+                echo::serve(&tcp, &udp).await?;
+                Ok(Outcome::Done)
+            }
+            LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,
+            LabPodCommand::Load { tcp, udp, rate, flows, seconds } => {
+                let targets = |transport, all: Vec<SocketAddr>| {
+                    all.into_iter().map(move |to| (transport, to))
+                };
+                let targets = targets(call::Transport::Tcp, tcp)
+                    .chain(targets(call::Transport::Udp, udp))
+                    .collect();
+                let load =
+                    load::Load { targets, rate, flows, flow_pause: FLOW_PAUSE, deadline: DEADLINE };
+                put_under_load(load, seconds, output).await
+            }
+        }
+    })
+}
+
+async fn ask(to: SocketAddr, udp: bool, count: u32, output: Output) -> anyhow::Result<Outcome> {
+    let transport = if udp { call::Transport::Udp } else { call::Transport::Tcp };
+    let mut calls = Vec::new();
+    for _ in 0..count {
+        calls.push(call::call(transport, to, DEADLINE).await?);
+    }
+    match output {
+        Output::Text => {
+            for called in &calls {
+                let answer = &called.answer;
+                output::line(format!(
+                    "{} answered: pod {}, node {}, cluster {}; it saw {}",
+                    called.peer, answer.pod, answer.node, answer.cluster, answer.client
+                ))?;
+            }
+        }
+        Output::Json => output::json("Calls", json!({ "calls": calls }))?,
+    }
+    Ok(Outcome::Done)
+}
+
+async fn put_under_load(
+    load: load::Load,
+    seconds: Option<f64>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(load::run(load, stopped));
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let over = async {
+        match seconds {
+            Some(seconds) => sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = stop.send(true);
+    let report = running.await?;
+    match output {
+        Output::Text => {
+            output::line(format!(
+                "offered {}, answered {} (of them {} over long flows), failed {} in {} ms",
+                report.offered,
+                report.answered,
+                report.over_flows,
+                report.failed.values().sum::<u64>(),
+                report.milliseconds
+            ))?;
+            let counts = [
+                ("cluster", &report.clusters),
+                ("pod", &report.pods),
+                ("client seen as", &report.clients),
+                ("FAILED", &report.failed),
+            ];
+            let rows = counts.iter().flat_map(|(what, counts)| {
+                counts
+                    .iter()
+                    .map(|(name, count)| vec![(*what).to_owned(), name.clone(), count.to_string()])
+            });
+            output::table(&["", "", "REQUESTS"], rows)?;
+        }
+        Output::Json => output::json("Load", &report)?,
+    }
+    Ok(if report.failed.is_empty() && report.answered > 0 {
+        Outcome::Done
+    } else {
+        Outcome::NotReady
+    })
+}

@@ -1,0 +1,39 @@
+//! `clustermesh`: the mesh from the command line. One module a noun; every command goes through what the daemons offer.
+
+mod args;
+mod certs;
+mod connect;
+mod contexts;
+mod lab;
+mod lab_pod;
+mod outcome;
+mod output;
+mod service;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    args::{Args, Command},
+    outcome::Outcome,
+};
+
+fn main() -> ExitCode {
+    mesh_certs::install_crypto();
+    let args = Args::parse();
+    let output = args.output;
+    let done = match args.command {
+        Command::Lab(command) => lab::run(command, output),
+        Command::Connect(command) => connect::connect(&command, output),
+        Command::Disconnect(command) => connect::disconnect(&command, output),
+        Command::Status(command) => status::run(&command, output),
+        Command::Service(command) => service::run(&command, output),
+        Command::Certs(command) => certs::run(command, output),
+        Command::Version => version::run(output),
+        Command::LabPod(command) => lab_pod::run(command, output),
+    };
+    Outcome::exit(done)
+}

@@ -1,0 +1,30 @@
+//! How a command ends.
+
+use std::process::ExitCode;
+
+/// How a command ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All is well: 0.
+    Done,
+    /// What was asked about is not ready, or not as it should be: 3.
+    NotReady,
+    /// What was waited for did not come in time: 4.
+    Timeout,
+}
+
+impl Outcome {
+    /// The exit code of a command; an error, which is printed, is 1, and clap's usage errors are 2.
+    #[allow(clippy::print_stderr, reason = "this is where errors go")]
+    pub(crate) fn exit(done: anyhow::Result<Self>) -> ExitCode {
+        match done {
+            Ok(Self::Done) => ExitCode::SUCCESS,
+            Ok(Self::NotReady) => ExitCode::from(3),
+            Ok(Self::Timeout) => ExitCode::from(4),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

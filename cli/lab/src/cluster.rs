@@ -1,0 +1,296 @@
+//! A cluster's directory and daemons.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use mesh_certs::{Authority, ClusterPki};
+use mesh_files::{Access, write_atomic};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName};
+use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
+use mesh_wire::peer_file::PeerFile;
+use serde_json::json;
+
+use crate::{
+    error::LabError,
+    machine,
+    names::{self, ClusterNumber, LabName},
+    state::{ClusterState, NodeState, ProcessState},
+};
+
+/// A daemon of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// The cluster's etcd.
+    Etcd,
+    /// What fills it.
+    Apiserver,
+    /// A node's agent, by the node's name.
+    Agent(String),
+}
+
+/// The namespace that certificates speak of where there is no Kubernetes.
+const NAMESPACE: &str = "clustermesh";
+const ETCD_PORT: u16 = 2379;
+
+impl Component {
+    /// The component's process in a lab: `a/etcd`, `a/apiserver`, `a/n1/agent`.
+    pub fn process(&self, cluster: &str) -> String {
+        match self {
+            Self::Etcd => format!("{cluster}/etcd"),
+            Self::Apiserver => format!("{cluster}/apiserver"),
+            Self::Agent(node) => format!("{cluster}/{node}/agent"),
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd => f.write_str("etcd"),
+            Self::Apiserver => f.write_str("apiserver"),
+            Self::Agent(node) => write!(f, "{node}/agent"),
+        }
+    }
+}
+
+/// A cluster as it will be: nothing is made yet.
+pub(crate) fn plan(
+    lab: &LabName,
+    number: ClusterNumber,
+    nodes: usize,
+    cgroup2: &Path,
+) -> Result<ClusterState, LabError> {
+    let name = names::cluster_name(number);
+    let folder = lab.folder();
+    let nodes = names::nodes(nodes)?
+        .into_iter()
+        .map(|node| {
+            let node_name = names::node_name(node);
+            NodeState {
+                number: node.get(),
+                netns: lab.node(&name, &node_name),
+                ips: machine::node_ips(number, node),
+                cgroup: lab.cgroup(cgroup2).join(&name).join(&node_name),
+                admin_socket: folder
+                    .join("nodes")
+                    .join(format!("{name}-{node_name}"))
+                    .join("agent.sock"),
+                name: node_name,
+            }
+        })
+        .collect();
+    Ok(ClusterState {
+        id: number.get(),
+        directory: folder.join("clusters").join(&name),
+        name,
+        nodes,
+        pods: Vec::new(),
+        last_service: 9,
+        services: BTreeMap::new(),
+    })
+}
+
+/// Writes a cluster's directory: settings, certificates, nodes, the way to its own etcd.
+pub(crate) fn make_directory(
+    cluster: &ClusterState,
+    number: ClusterNumber,
+) -> Result<(), LabError> {
+    let directory = ClusterDirectory::new(&cluster.directory);
+    let folders = [directory.manifests(), directory.peers(), cluster.directory.join("state")];
+    for folder in folders {
+        std::fs::create_dir_all(&folder).map_err(LabError::io(folder))?;
+    }
+    let settings = ClusterSettings {
+        name: ClusterName::new(&cluster.name).map_err(|_| LabError::Name(cluster.name.clone()))?,
+        id: ClusterId::new(cluster.id.into(), ClusterLimit::Max255).map_err(|_| LabError::Size)?,
+        limit: ClusterLimit::Max255,
+        pod_cidrs: number.pod_cidrs(),
+        service_cidrs: number.service_cidrs(),
+        node_cidrs: number.node_cidrs(),
+        endpoints: control_plane(cluster)?.ips.iter().map(|ip| (*ip, ETCD_PORT)).collect(),
+        default_global_namespace: true,
+    };
+    write(&directory.settings_file(), &settings.to_yaml()?)?;
+    let addresses: Vec<_> = cluster.nodes.iter().flat_map(|node| node.ips.clone()).collect();
+    let pki = ClusterPki::new(&directory.pki());
+    pki.create(&cluster.name, NAMESPACE, &addresses, Authority::ISSUED_LIFETIME)?;
+    let local = PeerFile {
+        endpoints: settings.endpoints.iter().map(|(ip, port)| https(*ip, *port)).take(1).collect(),
+        trusted_ca_file: Some(pki.certificate("ca")),
+        cert_file: Some(pki.certificate("local")),
+        key_file: Some(pki.key("local")),
+        ..PeerFile::default()
+    };
+    let local = local.to_yaml().map_err(|e| LabError::Manifest(e.to_string()))?;
+    write(&local_config(cluster), &local)?;
+    write(&directory.manifests().join("nodes.json"), &node_manifests(cluster, number)?)
+}
+
+/// The node with the control plane.
+pub(crate) fn control_plane(cluster: &ClusterState) -> Result<&NodeState, LabError> {
+    cluster.nodes.first().ok_or(LabError::Size)
+}
+
+/// A cluster's daemons, in the order in which they are started.
+pub(crate) fn processes(
+    lab: &LabName,
+    cluster: &ClusterState,
+    number: ClusterNumber,
+    bin_dir: &Path,
+) -> Result<Vec<ProcessState>, LabError> {
+    let mut all = vec![etcd(lab, cluster)?, apiserver(lab, cluster, bin_dir)?];
+    for node in &cluster.nodes {
+        all.push(agent(lab, cluster, number, node, bin_dir));
+    }
+    Ok(all)
+}
+
+fn etcd(lab: &LabName, cluster: &ClusterState) -> Result<ProcessState, LabError> {
+    let node = control_plane(cluster)?;
+    let pki = ClusterPki::new(&ClusterDirectory::new(&cluster.directory).pki());
+    let urls = node.ips.iter().map(|ip| https(*ip, ETCD_PORT));
+    let urls: Vec<String> =
+        [https([127, 0, 0, 1].into(), ETCD_PORT)].into_iter().chain(urls).collect();
+    let peer = "http://127.0.0.1:2380";
+    // The token is part of the etcd cluster's id: an etcd that begins anew must have another.
+    let token = format!("{}-{}", cluster.name, start_token());
+    let flag = |name: &str, value: String| format!("--{name}={value}");
+    let mut command = vec!["etcd".to_owned()];
+    command.extend([
+        flag("name", "clustermesh".into()),
+        flag("data-dir", cluster.directory.join("state/etcd").display().to_string()),
+        flag("listen-client-urls", urls.join(",")),
+        flag("advertise-client-urls", https([127, 0, 0, 1].into(), ETCD_PORT)),
+        flag("listen-peer-urls", peer.into()),
+        flag("initial-advertise-peer-urls", peer.into()),
+        flag("initial-cluster", format!("clustermesh={peer}")),
+        flag("initial-cluster-token", token),
+        flag("client-cert-auth", "true".into()),
+        flag("trusted-ca-file", pki.certificate("ca").display().to_string()),
+        flag("cert-file", pki.certificate("server").display().to_string()),
+        flag("key-file", pki.key("server").display().to_string()),
+        flag("auto-compaction-retention", "1".into()),
+        flag("enable-grpc-gateway", "false".into()),
+        flag("logger", "zap".into()),
+        // Alone, it has nobody to wait for.
+        flag("heartbeat-interval", "20".into()),
+        flag("election-timeout", "200".into()),
+    ]);
+    Ok(process(lab, Component::Etcd.process(&cluster.name), node, "system", command))
+}
+
+fn apiserver(
+    lab: &LabName,
+    cluster: &ClusterState,
+    bin_dir: &Path,
+) -> Result<ProcessState, LabError> {
+    let node = control_plane(cluster)?;
+    let mut command = vec![bin_dir.join("clustermesh-apiserver").display().to_string()];
+    command.extend([
+        format!("--config-dir={}", cluster.directory.display()),
+        format!("--admin-socket={}", apiserver_socket(cluster).display()),
+    ]);
+    Ok(process(lab, Component::Apiserver.process(&cluster.name), node, "system", command))
+}
+
+fn agent(
+    lab: &LabName,
+    cluster: &ClusterState,
+    number: ClusterNumber,
+    node: &NodeState,
+    bin_dir: &Path,
+) -> ProcessState {
+    let folder = lab.folder().join("nodes").join(format!("{}-{}", cluster.name, node.name));
+    let mut command = vec![bin_dir.join("clustermesh-agent").display().to_string()];
+    command.extend([
+        format!("--cluster-name={}", cluster.name),
+        format!("--cluster-id={}", cluster.id),
+        format!("--node-name={}", node.name),
+        format!("--config-dir={}", cluster.directory.display()),
+        format!("--local-config={}", local_config(cluster).display()),
+        format!("--state-dir={}", folder.display()),
+        format!("--admin-socket={}", node.admin_socket.display()),
+        format!("--pin-root={}", pins(lab, cluster, node).display()),
+        format!("--cgroup-root={}", node.cgroup.display()),
+        // The lab has no CNI that would.
+        "--own-routes".to_owned(),
+    ]);
+    command.extend(number.pod_cidrs().iter().map(|net| format!("--pod-cidr={net}")));
+    command.extend(number.node_cidrs().iter().map(|net| format!("--node-cidr={net}")));
+    command.extend(number.service_cidrs().iter().map(|net| format!("--service-cidr={net}")));
+    process(lab, Component::Agent(node.name.clone()).process(&cluster.name), node, "agent", command)
+}
+
+/// The apiserver's admin socket.
+pub(crate) fn apiserver_socket(cluster: &ClusterState) -> PathBuf {
+    cluster.directory.join("state/apiserver.sock")
+}
+
+/// Where a node's tables are pinned.
+pub(crate) fn pins(lab: &LabName, cluster: &ClusterState, node: &NodeState) -> PathBuf {
+    lab.pins().join(&cluster.name).join(&node.name)
+}
+
+fn local_config(cluster: &ClusterState) -> PathBuf {
+    cluster.directory.join("local.yaml")
+}
+
+fn process(
+    lab: &LabName,
+    name: String,
+    node: &NodeState,
+    cgroup: &str,
+    command: Vec<String>,
+) -> ProcessState {
+    let log = lab.folder().join("logs").join(format!("{}.log", name.replace('/', "-")));
+    ProcessState {
+        name,
+        command,
+        netns: node.netns.clone(),
+        cgroup: node.cgroup.join(cgroup),
+        environment: vec![("CLUSTERMESH_LOG_FORMAT".into(), "text".into())],
+        log,
+        pid: 0,
+        start_time: 0,
+    }
+}
+
+/// Nodes as a cluster's API server would have them.
+fn node_manifests(cluster: &ClusterState, number: ClusterNumber) -> Result<String, LabError> {
+    let mut items = Vec::new();
+    for (node, at) in cluster.nodes.iter().zip(names::nodes(cluster.nodes.len())?) {
+        let addresses: Vec<_> = node
+            .ips
+            .iter()
+            .map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }))
+            .collect();
+        let ranges = number.node_pod_cidrs(at).map(|net| net.to_string());
+        items.push(json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": node.name, "labels": { "kubernetes.io/hostname": node.name } },
+            "spec": { "podCIDR": ranges.first(), "podCIDRs": ranges },
+            "status": { "addresses": addresses },
+        }));
+    }
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    serde_json::to_string_pretty(&list).map_err(|e| LabError::Manifest(e.to_string()))
+}
+
+fn https(ip: std::net::IpAddr, port: u16) -> String {
+    format!("https://{}", std::net::SocketAddr::from((ip, port)))
+}
+
+/// Tells this making of the cluster from any other.
+fn start_token() -> String {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}", now.as_nanos())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), LabError> {
+    write_atomic(path, text.as_bytes(), Access::All).map_err(LabError::io(path))
+}

@@ -1,0 +1,93 @@
+//! Running other programs, in the namespaces where they belong.
+#![expect(
+    unsafe_code,
+    reason = "a child enters its namespace between fork and exec; each use says why it is sound"
+)]
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    unistd::{setsid, write},
+};
+
+use crate::error::LabError;
+
+/// Where `ip netns` keeps its names.
+pub(crate) const NETNS: &str = "/run/netns";
+
+/// Runs a program with input, and returns its output if it succeeds.
+pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError> {
+    let shown = shown(&command);
+    let failed = |reason: String| LabError::Command { command: shown.clone(), reason };
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            LabError::Missing(shown.split(' ').next().unwrap_or_default().into())
+        }
+        _ => failed(e.to_string()),
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it read everything says why itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let Output { status, stdout, stderr } =
+        child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+    if status.success() {
+        return Ok(stdout);
+    }
+    let said = [stdout, stderr].concat();
+    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&said).trim())))
+}
+
+/// Runs `ip` with one command a line.
+pub(crate) fn ip_batch(lines: &[String]) -> Result<(), LabError> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]);
+    run(command, &(lines.join("\n") + "\n")).map(|_| ())
+}
+
+/// Makes a command run in a network namespace and a cgroup.
+pub(crate) fn enter(command: &mut Command, netns: &str, cgroup: &Path) -> Result<(), LabError> {
+    enter_netns(command, netns)?;
+    let path = cgroup.join("cgroup.procs");
+    let procs = OpenOptions::new().write(true).open(&path).map_err(LabError::io(path))?;
+    let join = move || write(&procs, b"0").map(|_| ()).map_err(io::Error::from);
+    // SAFETY: between fork and exec the child only calls write(2) on a descriptor that was opened before.
+    unsafe { command.pre_exec(join) };
+    Ok(())
+}
+
+/// Makes a command run in a network namespace.
+pub(crate) fn enter_netns(command: &mut Command, netns: &str) -> Result<(), LabError> {
+    let path = Path::new(NETNS).join(netns);
+    let file: OwnedFd = File::open(&path).map_err(LabError::io(path))?.into();
+    let enter = move || setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+    // SAFETY: between fork and exec the child only calls setns(2) on a descriptor that was opened before.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
+/// Makes a command outlive its parent and its parent's terminal.
+pub(crate) fn detach(command: &mut Command, log: &Path) -> Result<(), LabError> {
+    let open = || OpenOptions::new().create(true).append(true).open(log).map_err(LabError::io(log));
+    command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
+    // SAFETY: between fork and exec the child only calls setsid(2).
+    unsafe { command.pre_exec(|| setsid().map(|_| ()).map_err(io::Error::from)) };
+    Ok(())
+}
+
+fn shown(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let arguments = command.get_args().map(|a| a.to_string_lossy());
+    [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}

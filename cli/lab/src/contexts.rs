@@ -1,0 +1,64 @@
+//! Names for clusters: which cluster directory a context is, and where its daemons can be asked.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use mesh_files::{Access, write_atomic};
+use serde::{Deserialize, Serialize};
+
+/// A contexts file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contexts {
+    /// The contexts.
+    pub contexts: Vec<Context>,
+}
+
+/// One cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// What it is called.
+    pub name: String,
+    /// Its cluster directory.
+    pub directory: PathBuf,
+    /// The admin socket of its apiserver.
+    pub apiserver: PathBuf,
+    /// The admin sockets of its agents.
+    pub agents: Vec<AgentSocket>,
+}
+
+/// An agent's admin socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSocket {
+    /// The node.
+    pub node: String,
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+impl Contexts {
+    /// Reads a contexts file.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(path)?;
+        let invalid = |e: serde_saphyr::Error| {
+            io::Error::new(io::ErrorKind::InvalidData, e.without_snippet().to_string())
+        };
+        serde_saphyr::from_str(&text).map_err(invalid)
+    }
+
+    /// Writes a contexts file.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_saphyr::to_string(self).map_err(io::Error::other)?;
+        write_atomic(path, text.as_bytes(), Access::All)
+    }
+}
+
+/// The contexts files of all labs.
+pub fn of_labs() -> Vec<PathBuf> {
+    let labs = fs::read_dir("/run/clustermesh-lab").into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> =
+        labs.map(|lab| lab.path().join("contexts.yaml")).filter(|path| path.exists()).collect();
+    files.sort();
+    files
+}

@@ -1,0 +1,102 @@
+//! What goes wrong in a lab, and what to do about it.
+
+use std::{io, path::PathBuf};
+
+use mesh_certs::PkiError;
+use mesh_files::LockError;
+use mesh_source::cluster_directory::{ClusterDirectoryError, ClusterDirectoryProblem};
+
+/// Why the lab did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Namespaces, cgroups and eBPF are root's.
+    #[error("a lab needs root: it makes network namespaces and loads eBPF programs")]
+    NotRoot,
+    /// A name that cannot be one.
+    #[error("{0:?} is no lab name: 1 to 12 of a-z and 0-9")]
+    Name(String),
+    /// More than the lab's addresses have room for.
+    #[error("a lab has 1 to 99 clusters of 1 to 99 nodes")]
+    Size,
+    /// There is none.
+    #[error("there is no lab {0:?}. Make one with `clustermesh lab up`")]
+    NotUp(String),
+    /// There is one.
+    #[error(
+        "the lab {0:?} is up already. Take it down with `clustermesh lab down`, or make another with --lab NAME"
+    )]
+    AlreadyUp(String),
+    /// Somebody else works on it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file or folder.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program that the lab runs.
+    #[error("{command}: {reason}")]
+    Command {
+        /// What was run.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Something that should be installed.
+    #[error("{0} is not installed. Run `make setup` once")]
+    Missing(String),
+    /// No cgroup v2.
+    #[error("no cgroup2 is mounted")]
+    NoCgroup2,
+    /// A certificate.
+    #[error(transparent)]
+    Certificates(#[from] PkiError),
+    /// A cluster directory.
+    #[error(transparent)]
+    Directory(#[from] ClusterDirectoryError),
+    /// A cluster's settings.
+    #[error(transparent)]
+    Settings(#[from] ClusterDirectoryProblem),
+    /// The lab's own state.
+    #[error("{}: {reason}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A cluster, node, pod or process that does not exist.
+    #[error("there is no {kind} {name:?}; there is: {known}")]
+    Unknown {
+        /// What was asked for.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// A manifest.
+    #[error("manifest: {0}")]
+    Manifest(String),
+    /// A daemon that ended at once.
+    #[error("{name} ended right after its start. Its last words:\n{log}")]
+    Died {
+        /// The process.
+        name: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// Something took too long.
+    #[error("{0} did not come up in time")]
+    Timeout(String),
+}
+
+impl LabError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,325 @@
+//! The lab: made, used and taken away.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_files::Lock;
+use nix::{sys::signal::Signal, unistd::Uid};
+
+use crate::{
+    cluster::{self, Component},
+    command::NETNS,
+    contexts::{AgentSocket, Context, Contexts},
+    error::LabError,
+    machine,
+    names::{self, ClusterNumber, LabName},
+    process::Liveness,
+    state::{ClusterState, LabState, ProcessState},
+};
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// Its name; several labs may be up at once.
+    pub name: String,
+    /// How many clusters.
+    pub clusters: usize,
+    /// How many nodes each.
+    pub nodes: usize,
+    /// Where the mesh's binaries are.
+    pub bin_dir: PathBuf,
+}
+
+/// What is being done, for those who wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Namespaces and links.
+    Machines,
+    /// Cluster directories and certificates.
+    Directories,
+    /// etcd, apiserver, agents.
+    Daemons,
+}
+
+/// A lab that is up. Holds its lock: one command at a time.
+#[derive(Debug)]
+pub struct Lab {
+    pub(crate) name: LabName,
+    pub(crate) state: LabState,
+    _lock: Lock,
+}
+
+/// How long a daemon is watched after its start: one that cannot run ends at once.
+const WATCHED: Duration = Duration::from_millis(100);
+/// How long another command's lock is waited for.
+const LOCK: Duration = Duration::from_secs(60);
+
+impl Lab {
+    /// Makes a lab. What was made is taken away again if something fails.
+    pub fn up(options: &LabOptions, mut progress: impl FnMut(Phase)) -> Result<Self, LabError> {
+        need_root()?;
+        let name = LabName::new(&options.name)?;
+        let lock = lock(&name)?;
+        if LabState::load(&name.folder())?.is_some() {
+            return Err(LabError::AlreadyUp(options.name.clone()));
+        }
+        // What a crash left behind.
+        remove_everything(&name)?;
+        let mut lab = Self { name, state: LabState::default(), _lock: lock };
+        match lab.make(options, &mut progress) {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                let _ = remove_everything(&lab.name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a lab that is up.
+    pub fn open(name: &str) -> Result<Self, LabError> {
+        need_root()?;
+        let name = LabName::new(name)?;
+        if !name.folder().join("lab.json").exists() {
+            return Err(LabError::NotUp(name.as_str().into()));
+        }
+        let lock = lock(&name)?;
+        match LabState::load(&name.folder())? {
+            Some(state) => Ok(Self { name, state, _lock: lock }),
+            None => Err(LabError::NotUp(name.as_str().into())),
+        }
+    }
+
+    /// Takes a lab away, whatever is left of it. Taking away nothing is done at once.
+    pub fn down(name: &str) -> Result<(), LabError> {
+        need_root()?;
+        let name = LabName::new(name)?;
+        let lock = lock(&name)?;
+        remove_everything(&name)?;
+        let folder = name.folder();
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(LabError::io(&folder))?;
+        }
+        drop(lock);
+        let lock_file = lock_path(&name);
+        let _ = fs::remove_file(lock_file);
+        // Others' labs keep theirs.
+        let _ = folder.parent().map(fs::remove_dir);
+        Ok(())
+    }
+
+    /// The names of all labs that are up.
+    pub fn all() -> Vec<String> {
+        let root = fs::read_dir("/run/clustermesh-lab").into_iter().flatten().flatten();
+        let mut names: Vec<String> = root
+            .filter(|entry| entry.path().join("lab.json").exists())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// What is in it.
+    pub fn state(&self) -> &LabState {
+        &self.state
+    }
+
+    /// The file with its contexts.
+    pub fn contexts_file(&self) -> PathBuf {
+        self.name.folder().join("contexts.yaml")
+    }
+
+    /// Stops processes: a cluster's component, everything of a kind, everything.
+    pub fn stop(&mut self, processes: &[String], signal: Signal) -> Result<(), LabError> {
+        for name in self.matching(processes)? {
+            if let Some(process) = self.process_mut(&name) {
+                process.stop(signal);
+            }
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Starts processes that are stopped or died.
+    pub fn start(&mut self, processes: &[String]) -> Result<(), LabError> {
+        for name in self.matching(processes)? {
+            if let Some(process) = self.process_mut(&name)
+                && process.liveness() != Liveness::Running
+            {
+                process.start()?;
+            }
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Every process of the lab: daemons, and the pods'.
+    pub fn processes(&self) -> impl Iterator<Item = &ProcessState> {
+        let pods = self.state.clusters.iter().flat_map(|cluster| &cluster.pods);
+        self.state.processes.iter().chain(pods.filter_map(|pod| pod.process.as_ref()))
+    }
+
+    /// A cluster's component.
+    pub fn component(&self, cluster: &str, component: &Component) -> Option<&ProcessState> {
+        let name = component.process(cluster);
+        self.state.processes.iter().find(|process| process.name == name)
+    }
+
+    /// The processes that words name: a process by its full name, all of a cluster by `a/`, all of a kind by `etcd`,
+    /// `apiserver`, `agent`, or a cluster's by `a/agent`.
+    pub fn matching(&self, words: &[String]) -> Result<Vec<String>, LabError> {
+        let mut found = Vec::new();
+        for word in words {
+            let matches = |name: &&ProcessState| {
+                let parts: Vec<&str> = name.name.split('/').collect();
+                let (first, last) = (parts.first().copied(), parts.last().copied());
+                name.name == *word
+                    || last == Some(word.as_str())
+                    || word.strip_suffix('/').is_some_and(|cluster| first == Some(cluster))
+                    || word
+                        .split_once('/')
+                        .is_some_and(|(cluster, kind)| first == Some(cluster) && last == Some(kind))
+            };
+            let before = found.len();
+            found.extend(self.processes().filter(matches).map(|process| process.name.clone()));
+            if found.len() == before {
+                let known: Vec<_> = self.processes().map(|process| process.name.clone()).collect();
+                return Err(LabError::Unknown {
+                    kind: "process",
+                    name: word.clone(),
+                    known: known.join(", "),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn save(&self) -> Result<(), LabError> {
+        self.state.save(&self.name.folder())
+    }
+
+    pub(crate) fn number(&self, cluster: &str) -> Result<ClusterNumber, LabError> {
+        let id = self.state.cluster(cluster)?.id;
+        let numbers = names::clusters(id.into())?;
+        numbers.last().copied().ok_or(LabError::Size)
+    }
+
+    fn process_mut(&mut self, name: &str) -> Option<&mut ProcessState> {
+        let pods = self.state.clusters.iter_mut().flat_map(|cluster| &mut cluster.pods);
+        let pods = pods.filter_map(|pod| pod.process.as_mut());
+        self.state.processes.iter_mut().chain(pods).find(|process| process.name == name)
+    }
+
+    fn make(
+        &mut self,
+        options: &LabOptions,
+        progress: &mut impl FnMut(Phase),
+    ) -> Result<(), LabError> {
+        let cgroup2 = machine::cgroup2()?;
+        let folder = self.name.folder();
+        for part in ["logs", "nodes", "ipam"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path).map_err(LabError::io(path))?;
+        }
+        self.state.name = options.name.clone();
+        self.state.bin_dir = options.bin_dir.clone();
+        let numbers = names::clusters(options.clusters)?;
+        for number in &numbers {
+            self.state.clusters.push(cluster::plan(&self.name, *number, options.nodes, &cgroup2)?);
+        }
+        progress(Phase::Machines);
+        machine::make_underlay(&self.name)?;
+        for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
+            for (node, at) in cluster.nodes.iter().zip(names::nodes(options.nodes)?) {
+                machine::make_node(&self.name, cluster, *number, node, at)?;
+                let state = node.admin_socket.parent().unwrap_or(&folder);
+                fs::create_dir_all(state).map_err(LabError::io(state))?;
+            }
+        }
+        progress(Phase::Directories);
+        for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
+            cluster::make_directory(cluster, *number)?;
+            let processes = cluster::processes(&self.name, cluster, *number, &options.bin_dir)?;
+            self.state.processes.extend(processes);
+        }
+        self.write_contexts()?;
+        self.save()?;
+        progress(Phase::Daemons);
+        for process in &mut self.state.processes {
+            process.start()?;
+        }
+        self.save()?;
+        thread::sleep(WATCHED);
+        match self.state.processes.iter().find(|process| process.liveness() != Liveness::Running) {
+            Some(dead) => Err(LabError::Died { name: dead.name.clone(), log: dead.last_words() }),
+            None => Ok(()),
+        }
+    }
+
+    fn write_contexts(&self) -> Result<(), LabError> {
+        let context = |cluster: &ClusterState| Context {
+            name: cluster.name.clone(),
+            directory: cluster.directory.clone(),
+            apiserver: cluster::apiserver_socket(cluster),
+            agents: cluster
+                .nodes
+                .iter()
+                .map(|node| AgentSocket {
+                    node: node.name.clone(),
+                    socket: node.admin_socket.clone(),
+                })
+                .collect(),
+        };
+        let contexts = Contexts { contexts: self.state.clusters.iter().map(context).collect() };
+        let path = self.contexts_file();
+        contexts.write(&path).map_err(LabError::io(path))
+    }
+}
+
+fn need_root() -> Result<(), LabError> {
+    if Uid::effective().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
+}
+
+/// Beside the lab's folder, which comes and goes.
+fn lock_path(name: &LabName) -> PathBuf {
+    name.folder().with_extension("lock")
+}
+
+fn lock(name: &LabName) -> Result<Lock, LabError> {
+    let path = lock_path(name);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(LabError::io(folder))?;
+    let deadline = Instant::now() + LOCK;
+    loop {
+        match Lock::acquire(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if Instant::now() >= deadline => return Err(error.into()),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Takes away everything that bears the lab's name, known to its state or not: processes first, by the cgroup that all of
+/// them are in, then namespaces, pins, and the daemons' folders.
+fn remove_everything(name: &LabName) -> Result<(), LabError> {
+    machine::remove_cgroup(&name.cgroup(&machine::cgroup2()?))?;
+    let names = fs::read_dir(NETNS).into_iter().flatten().flatten();
+    let prefix = name.netns_prefix();
+    for netns in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if netns.starts_with(&prefix) {
+            machine::remove_netns(&netns)?;
+        }
+    }
+    for folder in [name.pins(), name.folder()] {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(LabError::io(&folder))?;
+        }
+    }
+    // The parents, where no other lab needs them.
+    let _ = name.pins().parent().map(fs::remove_dir);
+    let _ = name.cgroup(&machine::cgroup2()?).parent().map(fs::remove_dir);
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Whole clusters out of network namespaces: nodes, pods, an underlay between them, and the real daemons in their places.
+//!
+//! The lab is the demonstration, the development loop, and a back end of the e2e suite. It makes what a user's machines
+//! and Kubernetes would bring along: links, addresses, processes, pods, manifests. What the mesh does in it, the mesh does
+//! by itself.
+//!
+//! Architecture invariant: the lab writes no table, no mesh route and no key, and knows neither `mesh-dataplane` nor
+//! `mesh-etcd`.
+
+mod cluster;
+mod cni;
+mod command;
+pub mod contexts;
+mod error;
+mod lab;
+mod machine;
+mod names;
+mod process;
+mod state;
+pub mod workload;
+
+pub use cluster::Component;
+pub use error::LabError;
+pub use lab::{Lab, LabOptions, Phase};
+pub use process::Liveness;
+pub use state::{ClusterState, LabState, NodeState, PodState, ProcessState};

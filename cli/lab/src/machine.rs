@@ -1,0 +1,171 @@
+//! What hardware and an operating system would bring along: links, addresses, forwarding, cgroups.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    command::{enter_netns, ip_batch, run},
+    error::LabError,
+    names::{ClusterNumber, LabName, NodeNumber},
+    state::{ClusterState, NodeState},
+};
+
+/// The first cgroup2 mount.
+pub(crate) fn cgroup2() -> Result<PathBuf, LabError> {
+    let mounts =
+        fs::read_to_string("/proc/self/mounts").map_err(LabError::io("/proc/self/mounts"))?;
+    let point = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (point, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(point))
+    });
+    point.ok_or(LabError::NoCgroup2)
+}
+
+/// Makes the network between the nodes: a bridge in a namespace of its own.
+pub(crate) fn make_underlay(lab: &LabName) -> Result<(), LabError> {
+    let underlay = lab.underlay();
+    ip_batch(&[format!("netns add {underlay}")])?;
+    sysctl(&underlay, &[("net.ipv6.conf.all.disable_ipv6", "1")])?;
+    in_netns(&underlay, &["link add br0 type bridge".into(), "link set br0 up".into()])
+}
+
+/// Makes a node: a namespace with a link into the underlay, that forwards and, as most CNIs set it up, masquerades what
+/// leaves its pods for anywhere else.
+pub(crate) fn make_node(
+    lab: &LabName,
+    cluster: &ClusterState,
+    number: ClusterNumber,
+    node: &NodeState,
+    node_number: NodeNumber,
+) -> Result<(), LabError> {
+    let link = lab.link(&cluster.name, &node.name);
+    let netns = &node.netns;
+    ip_batch(&[format!("netns add {netns}")])?;
+    sysctl(
+        netns,
+        &[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+            ("net.ipv6.conf.default.forwarding", "1"),
+            // Else each address waits two seconds for somebody to object.
+            ("net.ipv6.conf.all.accept_dad", "0"),
+            ("net.ipv6.conf.default.accept_dad", "0"),
+        ],
+    )?;
+    let underlay = lab.underlay();
+    in_netns(
+        &underlay,
+        &[
+            format!("link add {link} type veth peer name eth0 netns {netns}"),
+            format!("link set {link} master br0 up"),
+        ],
+    )?;
+    let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
+    for (ip, length) in number.node_ips(node_number) {
+        let family = if ip.is_ipv4() { "" } else { " nodad" };
+        lines.push(format!("address add {ip}/{length} dev eth0{family}"));
+    }
+    in_netns(netns, &lines)?;
+    masquerade(netns, number, node_number)?;
+    make_cgroup(&node.cgroup.join("agent"))?;
+    make_cgroup(&node.cgroup.join("system"))?;
+    make_cgroup(&node.cgroup.join("pods"))
+}
+
+/// A pod's namespace, before anything is attached to it.
+pub(crate) fn make_pod(netns: &str, cgroup: &Path) -> Result<(), LabError> {
+    ip_batch(&[format!("netns add {netns}")])?;
+    sysctl(
+        netns,
+        &[("net.ipv6.conf.all.accept_dad", "0"), ("net.ipv6.conf.default.accept_dad", "0")],
+    )?;
+    in_netns(netns, &["link set lo up".into()])?;
+    make_cgroup(cgroup)
+}
+
+/// Removes a namespace and what is in it.
+pub(crate) fn remove_netns(netns: &str) -> Result<(), LabError> {
+    ip_batch(&[format!("netns delete {netns}")])
+}
+
+/// Ends every process below a cgroup, and removes it.
+pub(crate) fn remove_cgroup(cgroup: &Path) -> Result<(), LabError> {
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    // All at once, so that nobody can start another in between: cgroup v2, cgroup.kill.
+    fs::write(cgroup.join("cgroup.kill"), "1").map_err(LabError::io(cgroup))?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match remove_tree(cgroup) {
+            Ok(()) => return Ok(()),
+            // The processes are still ending.
+            Err(error) if error.raw_os_error() == Some(16) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(source) => return Err(LabError::Io { path: cgroup.into(), source }),
+        }
+    }
+}
+
+/// The addresses of a node as text.
+pub(crate) fn node_ips(number: ClusterNumber, node: NodeNumber) -> Vec<IpAddr> {
+    number.node_ips(node).map(|(ip, _)| ip).into()
+}
+
+/// A cgroup's folders can only be removed, from the leaves up; its files go with them.
+fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(cgroup)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_tree(&path)?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}
+
+fn make_cgroup(cgroup: &Path) -> Result<(), LabError> {
+    fs::create_dir_all(cgroup).map_err(LabError::io(cgroup))
+}
+
+fn in_netns(netns: &str, lines: &[String]) -> Result<(), LabError> {
+    let mut command = Command::new("ip");
+    command.args(["-netns", netns, "-batch", "-"]);
+    run(command, &(lines.join("\n") + "\n")).map(|_| ())
+}
+
+/// Sets the namespace's own knobs.
+fn sysctl(netns: &str, settings: &[(&str, &str)]) -> Result<(), LabError> {
+    let mut command = Command::new("sysctl");
+    command.arg("-q").arg("-w").args(settings.iter().map(|(key, value)| format!("{key}={value}")));
+    enter_netns(&mut command, netns)?;
+    run(command, "").map(|_| ())
+}
+
+/// The rule that hides a pod behind its node's address, which the mesh has to keep away from its own packets.
+fn masquerade(netns: &str, number: ClusterNumber, node: NodeNumber) -> Result<(), LabError> {
+    let mut rules = String::new();
+    for range in number.node_pod_cidrs(node) {
+        let family = if range.addr().is_ipv4() { "ip" } else { "ip6" };
+        rules.push_str(&format!(
+            "table {family} lab-cni {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    {family} saddr {range} {family} daddr != {range} masquerade
+  }}
+}}
+"
+        ));
+    }
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]);
+    enter_netns(&mut command, netns)?;
+    run(command, &rules).map(|_| ())
+}

@@ -1,0 +1,172 @@
+//! What the lab knows about itself between two commands.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use mesh_files::{Access, write_atomic};
+use serde::{Deserialize, Serialize};
+
+use crate::error::LabError;
+
+/// A lab.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LabState {
+    /// Its name.
+    pub name: String,
+    /// Where its binaries are.
+    pub bin_dir: PathBuf,
+    /// Its clusters.
+    pub clusters: Vec<ClusterState>,
+    /// Its daemons.
+    pub processes: Vec<ProcessState>,
+}
+
+/// A cluster of a lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterState {
+    /// Its name.
+    pub name: String,
+    /// Its number in the mesh.
+    pub id: u8,
+    /// Its cluster directory.
+    pub directory: PathBuf,
+    /// Its nodes; the first one has the control plane.
+    pub nodes: Vec<NodeState>,
+    /// Its pods.
+    pub pods: Vec<PodState>,
+    /// The last cluster IP that was given to a service.
+    pub last_service: u16,
+    /// The one that each service got, by namespace and name: applied again, it keeps it.
+    #[serde(default)]
+    pub services: BTreeMap<String, u16>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// Its place in the cluster.
+    pub number: u8,
+    /// Its network namespace.
+    pub netns: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// Its agent's admin socket.
+    pub admin_socket: PathBuf,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodState {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node it is on.
+    pub node: String,
+    /// Its network namespace.
+    pub netns: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// The file that it was applied from, by its name.
+    pub source: String,
+    /// Its manifest.
+    pub manifest: PathBuf,
+    /// Its process; absent for a pod that only exists to run commands in.
+    pub process: Option<ProcessState>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessState {
+    /// What it is: `a/etcd`, `a/apiserver`, `a/n1/agent`, or a pod's name.
+    pub name: String,
+    /// What is run.
+    pub command: Vec<String>,
+    /// The network namespace it runs in.
+    pub netns: String,
+    /// The cgroup it runs in.
+    pub cgroup: PathBuf,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Where its output goes.
+    pub log: PathBuf,
+    /// Its number; 0 while it is stopped.
+    pub pid: i32,
+    /// When it was started, in the kernel's clock ticks since boot: a number alone may be another's by now.
+    pub start_time: u64,
+}
+
+const FILE: &str = "lab.json";
+
+impl LabState {
+    pub(crate) fn load(folder: &Path) -> Result<Option<Self>, LabError> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(LabError::Io { path, source }),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| LabError::State { path, reason: e.to_string() })
+    }
+
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), LabError> {
+        let path = folder.join(FILE);
+        let state =
+            |e: serde_json::Error| LabError::State { path: path.clone(), reason: e.to_string() };
+        let text = serde_json::to_vec_pretty(self).map_err(state)?;
+        write_atomic(&path, &text, Access::Owner).map_err(LabError::io(path))
+    }
+
+    /// A cluster by name.
+    pub fn cluster(&self, name: &str) -> Result<&ClusterState, LabError> {
+        let known = || self.clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+        let found = self.clusters.iter().find(|cluster| cluster.name == name);
+        found.ok_or_else(|| LabError::Unknown {
+            kind: "cluster",
+            name: name.into(),
+            known: known(),
+        })
+    }
+
+    pub(crate) fn cluster_mut(&mut self, name: &str) -> Result<&mut ClusterState, LabError> {
+        self.cluster(name)?;
+        let found = self.clusters.iter_mut().find(|cluster| cluster.name == name);
+        found.ok_or_else(|| LabError::Unknown {
+            kind: "cluster",
+            name: name.into(),
+            known: String::new(),
+        })
+    }
+
+    /// A pod by `cluster/name` or `cluster/namespace/name`.
+    pub fn pod(&self, name: &str) -> Result<(&ClusterState, &PodState), LabError> {
+        let pods = || self.clusters.iter().flat_map(|c| c.pods.iter().map(move |p| (c, p)));
+        let matches = |(cluster, pod): &(&ClusterState, &PodState)| {
+            let full = format!("{}/{}/{}", cluster.name, pod.namespace, pod.name);
+            full == name
+                || (pod.namespace == "default" && format!("{}/{}", cluster.name, pod.name) == name)
+        };
+        pods().find(matches).ok_or_else(|| {
+            let known: Vec<_> =
+                pods().map(|(c, p)| format!("{}/{}/{}", c.name, p.namespace, p.name)).collect();
+            LabError::Unknown { kind: "pod", name: name.into(), known: known.join(", ") }
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! What runs in a lab: pods and services from manifests, and the small servers and clients that judge the mesh.
+
+mod apply;
+pub mod call;
+pub mod echo;
+pub mod load;
+
+pub use apply::Applied;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What an echo server says of itself and of whom it sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The pod that answers.
+    pub pod: String,
+    /// Its node.
+    pub node: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// The client as the server sees it.
+    pub client: SocketAddr,
+}

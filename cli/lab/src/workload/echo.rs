@@ -1,0 +1,125 @@
+//! The server in the lab's pods: HTTP and UDP, answering with who and where it is and whom it sees.
+
+use std::{
+    env, io,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream, UdpSocket},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::workload::Answer;
+
+/// How long connections may take to be used once more after the server was told to end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// The longest line of a request.
+const MAX_LINE: usize = 8 * 1024;
+
+/// Who answers.
+struct Identity {
+    pod: String,
+    node: String,
+    cluster: String,
+}
+
+/// Serves until told to end: then each open connection gets one more answer, which says that it is the last.
+///
+/// # Errors
+/// When a port cannot be listened on.
+pub async fn serve(tcp: &[u16], udp: &[u16]) -> io::Result<()> {
+    let variable = |name| env::var(name).unwrap_or_default();
+    let identity = Arc::new(Identity {
+        pod: variable("POD_NAME"),
+        node: variable("NODE_NAME"),
+        cluster: variable("CLUSTER_NAME"),
+    });
+    let (ending, ended) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    for port in tcp {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        listeners.spawn(accept(listener, Arc::clone(&identity), ended.clone()));
+    }
+    for port in udp {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        listeners.spawn(datagrams(socket, Arc::clone(&identity)));
+    }
+    drop(ended);
+    signal(SignalKind::terminate())?.recv().await;
+    let _ = ending.send(true);
+    // Every connection holds a receiver until it is done.
+    let _ = timeout(DRAIN, ending.closed()).await;
+    listeners.abort_all();
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, identity: Arc<Identity>, ended: watch::Receiver<bool>) {
+    while let Ok((stream, client)) = listener.accept().await {
+        tokio::spawn(http(stream, client, Arc::clone(&identity), ended.clone()));
+    }
+}
+
+/// One connection: a request after another.
+async fn http(
+    stream: TcpStream,
+    client: SocketAddr,
+    identity: Arc<Identity>,
+    ended: watch::Receiver<bool>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        // A request's head ends with an empty line; bodies nobody sends.
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = reader.read_line(&mut line).await?;
+            if read == 0 || line.len() > MAX_LINE {
+                return Ok(());
+            }
+            if line == "\r\n" || line == "\n" {
+                break;
+            }
+        }
+        let last = *ended.borrow();
+        let body = identity.answer(client)?;
+        let connection = if last { "close" } else { "keep-alive" };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
+            body.len()
+        );
+        writer.write_all(&[head.as_bytes(), &body].concat()).await?;
+        if last {
+            return writer.shutdown().await;
+        }
+    }
+}
+
+async fn datagrams(socket: UdpSocket, identity: Arc<Identity>) {
+    let mut buffer = [0; 2048];
+    while let Ok((_, client)) = socket.recv_from(&mut buffer).await {
+        if let Ok(body) = identity.answer(client) {
+            let _ = socket.send_to(&body, client).await;
+        }
+    }
+}
+
+impl Identity {
+    fn answer(&self, client: SocketAddr) -> io::Result<Vec<u8>> {
+        let answer = Answer {
+            pod: self.pod.clone(),
+            node: self.node.clone(),
+            cluster: self.cluster.clone(),
+            client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+        };
+        Ok(serde_json::to_vec(&answer)?)
+    }
+}

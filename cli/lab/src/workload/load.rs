@@ -1,0 +1,257 @@
+//! A load that judges every request: fresh connections at a rate, long flows beside them, a deadline and no second try.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+};
+
+use crate::workload::call::{Called, Flow, Next, Transport, call};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Whom to ask, in turn.
+    pub targets: Vec<(Transport, SocketAddr)>,
+    /// Fresh connections a second.
+    pub rate: u32,
+    /// Connections that are kept, each asking again and again (TCP targets only).
+    pub flows: u32,
+    /// Pause between two requests of a flow.
+    pub flow_pause: Duration,
+    /// How long a request may take.
+    pub deadline: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Requests that were made.
+    pub offered: u64,
+    /// Requests that were answered in time, by whom they should be.
+    pub answered: u64,
+    /// Requests that were not, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Of the answered: requests over long flows.
+    pub over_flows: u64,
+    /// Long flows that the server ended in good order, and that were opened again.
+    pub reopened: u64,
+    /// Answers by cluster.
+    pub clusters: BTreeMap<String, u64>,
+    /// Answers by cluster and pod.
+    pub pods: BTreeMap<String, u64>,
+    /// Answers by the client address that the server saw.
+    pub clients: BTreeMap<String, u64>,
+    /// Milliseconds it took.
+    pub milliseconds: u64,
+}
+
+/// One request's end.
+struct Outcome {
+    result: Result<Called, String>,
+    flow: bool,
+}
+
+/// How many requests may be under way; more means that nobody answers any more.
+const UNDER_WAY: usize = 4_096;
+
+/// Asks until `stop`, and reports.
+pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
+    let started = Instant::now();
+    let (outcomes, mut received) = mpsc::channel(UNDER_WAY);
+    let load = Arc::new(load);
+    let (reopened, mut reopenings) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(fresh(Arc::clone(&load), outcomes.clone(), stop.clone()));
+    let tcp: Vec<SocketAddr> = load
+        .targets
+        .iter()
+        .filter(|(transport, _)| *transport == Transport::Tcp)
+        .map(|(_, to)| *to)
+        .collect();
+    if !tcp.is_empty() {
+        for (to, _) in tcp.iter().cycle().zip(0..load.flows) {
+            tasks.spawn(flow(
+                Arc::clone(&load),
+                *to,
+                outcomes.clone(),
+                reopened.clone(),
+                stop.clone(),
+            ));
+        }
+    }
+    drop((outcomes, reopened));
+    let mut report = Report::default();
+    while let Some(outcome) = received.recv().await {
+        report.count(outcome);
+    }
+    while tasks.join_next().await.is_some() {}
+    while reopenings.try_recv().is_ok() {
+        report.reopened += 1;
+    }
+    report.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    report
+}
+
+/// Fresh connections, at a rate that does not wait for answers.
+async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch::Receiver<bool>) {
+    if load.rate == 0 {
+        return;
+    }
+    let period = Duration::from_secs(1) / load.rate;
+    let mut tick = interval_at(Instant::now() + period, period);
+    // What could not be offered in time is offered at once: the rate is kept on the whole.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut requests = JoinSet::new();
+    for (transport, to) in load.targets.iter().copied().cycle() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        while requests.try_join_next().is_some() {}
+        if requests.len() >= UNDER_WAY {
+            let _ = outcomes.send(Outcome::failed("too many requests under way", false)).await;
+            continue;
+        }
+        let (outcomes, deadline) = (outcomes.clone(), load.deadline);
+        requests.spawn(async move {
+            let result = call(transport, to, deadline).await;
+            let _ = outcomes.send(Outcome::judge(result, to, false)).await;
+        });
+    }
+    while requests.join_next().await.is_some() {}
+}
+
+/// A connection that is kept as long as the server lets it.
+async fn flow(
+    load: Arc<Load>,
+    to: SocketAddr,
+    outcomes: mpsc::Sender<Outcome>,
+    reopened: mpsc::UnboundedSender<()>,
+    stop: watch::Receiver<bool>,
+) {
+    let mut open: Option<Flow> = None;
+    while !*stop.borrow() {
+        let asked = timeout(load.deadline, async {
+            let mut flow = match open.take() {
+                Some(flow) => flow,
+                None => Flow::open(to).await?,
+            };
+            let (called, next) = flow.ask().await?;
+            Ok::<_, io::Error>((called, next, flow))
+        });
+        let result = asked.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let result = result.map(|(called, next, flow)| {
+            match next {
+                Next::Open => open = Some(flow),
+                Next::Closed => {
+                    let _ = reopened.send(());
+                }
+            }
+            called
+        });
+        if outcomes.send(Outcome::judge(result, to, true)).await.is_err() {
+            return;
+        }
+        sleep(load.flow_pause).await;
+    }
+}
+
+impl Outcome {
+    /// An answer counts if the client sees the service behind it, not the backend.
+    fn judge(result: io::Result<Called>, to: SocketAddr, flow: bool) -> Self {
+        match result {
+            Ok(called) if called.peer == to => Self { result: Ok(called), flow },
+            Ok(called) => {
+                Self::failed(&format!("getpeername is {}, not the service", called.peer.ip()), flow)
+            }
+            Err(error) => Self::failed(&reason(&error), flow),
+        }
+    }
+
+    fn failed(reason: &str, flow: bool) -> Self {
+        Self { result: Err(reason.into()), flow }
+    }
+}
+
+/// An error without what differs from one to the next.
+fn reason(error: &io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string())
+}
+
+impl Report {
+    fn count(&mut self, Outcome { result, flow }: Outcome) {
+        self.offered += 1;
+        match result {
+            Ok(Called { answer, .. }) => {
+                self.answered += 1;
+                self.over_flows += u64::from(flow);
+                *self.clusters.entry(answer.cluster.clone()).or_default() += 1;
+                *self.pods.entry(format!("{}/{}", answer.cluster, answer.pod)).or_default() += 1;
+                *self.clients.entry(answer.client.ip().to_string()).or_default() += 1;
+            }
+            Err(reason) => *self.failed.entry(reason).or_default() += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers two requests of each connection, and a service that does not exist.
+    #[tokio::test]
+    async fn counts_what_is_answered_and_what_is_not() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let here = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, client) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                    for connection in ["keep-alive", "close"] {
+                        if stream.read(&mut [0; 512]).await.unwrap() == 0 {
+                            return;
+                        }
+                        let body = format!(
+                            r#"{{"pod":"p","node":"n","cluster":"a","client":"{client}"}}"#
+                        );
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
+                            body.len()
+                        );
+                        stream.write_all((head + &body).as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, 1).into();
+        let (stop, stopped) = watch::channel(false);
+        let load = Load {
+            targets: vec![(Transport::Tcp, here), (Transport::Tcp, nobody)],
+            rate: 200,
+            flows: 1,
+            flow_pause: Duration::from_millis(1),
+            deadline: Duration::from_secs(2),
+        };
+        let running = tokio::spawn(run(load, stopped));
+        sleep(Duration::from_millis(300)).await;
+        stop.send(true).unwrap();
+        let report = running.await.unwrap();
+        let failed: u64 = report.failed.values().sum();
+        assert_eq!(report.answered + failed, report.offered);
+        assert!(report.failed.keys().all(|reason| reason.contains("refused")), "{report:?}");
+        assert!(failed >= 10 && report.over_flows >= 2 && report.reopened >= 1, "{report:?}");
+        assert_eq!(report.clusters.keys().collect::<Vec<_>>(), ["a"]);
+    }
+}
