@@ -201,8 +201,11 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     let mut routes = mesh.routes.routes();
     let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
     let health = mesh.probes.health(name, Instant::now());
-    let all = health.answering + health.silent + health.unknown;
-    let (state, detail) = if reached < Some(Rung::Config) && all == 0 {
+    let all = health.answering + health.silent + health.awaited + health.unknown;
+    // This node is one of its own cluster's.
+    let others = mesh.merge.counts(name).nodes > usize::from(*name == mesh.own);
+    let unprobed = all == 0 && others;
+    let (state, detail) = if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
         (StepState::Pending, String::new())
     } else if let Some((route, Some(failure))) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
@@ -210,6 +213,8 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
         (StepState::Failed, format!("{} of {all} probed nodes no longer answer", health.silent))
     } else if health.answering > 0 {
         (StepState::Ok, format!("{} of {all} probed nodes answer", health.answering))
+    } else if health.awaited > 0 {
+        (StepState::Pending, String::new())
     } else if all > 0 {
         let reason =
             "no node has answered a probe yet: it may run no agent of ours, or be out of reach";

@@ -66,6 +66,8 @@ pub(crate) struct Mesh {
     pub(crate) masquerade: Masquerade,
     pub(crate) masquerade_problem: Option<String>,
     pub(crate) probes: Probes,
+    /// Nodes became known: they are probed now, not when the next second begins.
+    pub(crate) probe_now: bool,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -129,7 +131,12 @@ impl Mesh {
         loop {
             tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => self.take(input).await,
+                    Some(input) => {
+                        self.take(input).await;
+                        if std::mem::take(&mut self.probe_now) {
+                            self.probe(socket.as_ref()).await;
+                        }
+                    }
                     None => return,
                 },
                 _ = tick.tick() => self.tick(socket.as_ref()).await,
@@ -212,6 +219,7 @@ impl Mesh {
                 Delta::Route(delta) => self.route(delta),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
+                    self.probe_now |= kind == RecordKind::Node;
                     self.prune(now);
                 }
             }
@@ -302,7 +310,7 @@ impl Mesh {
             }
             self.routes.done(op, result);
         }
-        let ranges: Vec<IpNet> = self.routes.routes().map(|(route, _)| route.range).collect();
+        let ranges: Vec<IpNet> = self.routes.ranges().into_iter().collect();
         self.masquerade_problem =
             self.masquerade.apply(&self.pod_cidrs, &ranges).await.err().map(|e| e.to_string());
         if let Some(problem) = &self.masquerade_problem {
@@ -322,6 +330,12 @@ impl Mesh {
         let now = Instant::now();
         let failed: Vec<Change> = self.failed.keys().copied().collect();
         failed.into_iter().for_each(|change| self.apply(change, now));
+        self.probe(socket).await;
+        self.set_metrics();
+    }
+
+    /// Sends the probes that are due.
+    async fn probe(&mut self, socket: Option<&ProbeSocket>) {
         for name in self.peers.keys() {
             // By IPv4 where there is one.
             let address =
@@ -332,11 +346,10 @@ impl Mesh {
             self.probes.set_nodes(name, nodes);
         }
         if let Some(socket) = socket {
-            for probe in self.probes.due(now, rand_nonce) {
+            for probe in self.probes.due(Instant::now(), rand_nonce) {
                 socket.ask(probe).await;
             }
         }
-        self.set_metrics();
     }
 
     fn set_metrics(&self) {

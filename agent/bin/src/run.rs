@@ -122,6 +122,7 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
         masquerade: Masquerade::default(),
         masquerade_problem: None,
         probes: Probes::default(),
+        probe_now: false,
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,

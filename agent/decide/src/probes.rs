@@ -30,6 +30,8 @@ pub struct PathHealth {
     pub answering: usize,
     /// Nodes that answered once and do so no more.
     pub silent: usize,
+    /// Nodes whose first answer may still be on its way.
+    pub awaited: usize,
     /// Nodes that never answered: they may run no agent of ours.
     pub unknown: usize,
 }
@@ -37,6 +39,7 @@ pub struct PathHealth {
 #[derive(Debug)]
 struct NodeProbe {
     address: IpAddr,
+    first: Option<Instant>,
     sent: Option<(u64, Instant)>,
     answered: Option<Instant>,
 }
@@ -61,7 +64,8 @@ impl Probes {
         });
         for (name, address) in nodes {
             let key = (cluster.clone(), name.to_owned());
-            self.nodes.entry(key).or_insert(NodeProbe { address, sent: None, answered: None });
+            let new = NodeProbe { address, first: None, sent: None, answered: None };
+            self.nodes.entry(key).or_insert(new);
         }
     }
 
@@ -73,6 +77,7 @@ impl Probes {
         let due = self.nodes.values_mut().filter(is_due);
         due.map(|probe| {
             let nonce = nonce();
+            probe.first.get_or_insert(now);
             probe.sent = Some((nonce, now));
             Probe { address: probe.address, nonce }
         })
@@ -93,10 +98,12 @@ impl Probes {
     /// How the way to a cluster is.
     pub fn health(&self, cluster: &ClusterName, now: Instant) -> PathHealth {
         let mut health = PathHealth::default();
+        let lately = |at: Instant| now.saturating_duration_since(at) < SILENT;
         for (_, node) in self.nodes.iter().filter(|((of, _), _)| of == cluster) {
             match node.answered {
+                None if node.first.is_none_or(lately) => health.awaited += 1,
                 None => health.unknown += 1,
-                Some(at) if now.saturating_duration_since(at) < SILENT => health.answering += 1,
+                Some(at) if lately(at) => health.answering += 1,
                 Some(_) => health.silent += 1,
             }
         }
@@ -124,14 +131,20 @@ mod tests {
         let due = probes.due(now, &mut nonce);
         assert_eq!(due.len(), 3, "not all of a large cluster");
         assert!(probes.due(now, &mut nonce).is_empty());
-        assert_eq!(probes.health(&b, now), PathHealth { unknown: 3, ..PathHealth::default() });
+        assert_eq!(probes.health(&b, now), PathHealth { awaited: 3, ..PathHealth::default() });
 
         probes.answered(due[0], now);
         probes.answered(Probe { nonce: 99, ..due[1] }, now);
         probes.answered(Probe { address: address(9), ..due[2] }, now);
-        assert_eq!(probes.health(&b, now), PathHealth { answering: 1, unknown: 2, silent: 0 });
+        assert_eq!(
+            probes.health(&b, now),
+            PathHealth { answering: 1, awaited: 2, ..PathHealth::default() }
+        );
         now += SILENT;
-        assert_eq!(probes.health(&b, now), PathHealth { silent: 1, unknown: 2, answering: 0 });
+        assert_eq!(
+            probes.health(&b, now),
+            PathHealth { silent: 1, unknown: 2, ..PathHealth::default() }
+        );
 
         probes.set_nodes(&b, [("n1", address(1))].into_iter());
         assert_eq!(probes.health(&b, now), PathHealth { silent: 1, ..PathHealth::default() });
@@ -139,6 +152,6 @@ mod tests {
         probes.answered(due[0], now);
         assert_eq!(probes.health(&b, now), PathHealth { answering: 1, ..PathHealth::default() });
         probes.set_nodes(&b, [("n1", address(7))].into_iter());
-        assert_eq!(probes.health(&b, now), PathHealth { unknown: 1, ..PathHealth::default() });
+        assert_eq!(probes.health(&b, now), PathHealth { awaited: 1, ..PathHealth::default() });
     }
 }

@@ -133,6 +133,11 @@ impl RouteTable {
         })
     }
 
+    /// Where the mesh is: what is wanted, and what a former life wanted and nobody has taken back yet.
+    pub fn ranges(&self) -> BTreeSet<IpNet> {
+        self.wanted.keys().chain(&self.held).copied().collect()
+    }
+
     /// Ranges that several nodes claim: the first one has the route.
     pub fn contested(&self) -> impl Iterator<Item = &IpNet> {
         self.wanted.iter().filter(|(_, routes)| routes.len() > 1).map(|(range, _)| range)
@@ -195,6 +200,7 @@ mod tests {
         ]));
         table.apply(RouteDelta::Added(route("10.2.1.0/24", "172.31.2.1")));
         assert!(carry_out(&mut table).is_empty());
+        assert_eq!(table.ranges().len(), 3);
         table.prune(|range| range.to_string().starts_with("10.2."));
         assert_eq!(carry_out(&mut table), ["-10.2.2.0/24"]);
         table.prune(|_| true);

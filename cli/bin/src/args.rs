@@ -109,7 +109,7 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
-    /// All services of a cluster
+    /// All services in the mesh, as each cluster's clients find them
     List {
         #[command(flatten)]
         from: From,
@@ -119,7 +119,7 @@ pub(crate) enum ServiceCommand {
     },
     /// One service with its backends
     Show {
-        /// NAMESPACE/NAME
+        /// NAMESPACE/NAME; or a NAME in the namespace `default`
         service: String,
         #[command(flatten)]
         from: From,
@@ -129,7 +129,7 @@ pub(crate) enum ServiceCommand {
 /// Whose view.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct From {
-    /// The cluster; not needed where there is one only
+    /// Only in this cluster
     #[arg(long)]
     pub(crate) context: Option<String>,
     /// The node whose kernel is shown; the first, unless given
@@ -241,7 +241,7 @@ pub(crate) enum LabCommand {
         /// Where
         place: String,
         /// The command
-        #[arg(last = true, required = true)]
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
     /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/NODE/agent, or a pod's

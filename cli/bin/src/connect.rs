@@ -7,6 +7,9 @@
 mod plan;
 mod side;
 
+use std::cmp::Ordering;
+
+use anyhow::bail;
 use serde_json::json;
 
 use crate::{
@@ -19,7 +22,7 @@ use plan::{Step, plan_connect, plan_disconnect};
 use side::Side;
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
-    let (source, destination) = sides(&args.pair)?;
+    let (source, destination) = sides(&args.pair, !args.dry_run)?;
     plan::check(&source, &destination)?;
     let mut steps = plan_connect(&source, &destination)?;
     if args.connection_mode == ConnectionMode::Bidirectional {
@@ -29,15 +32,27 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
 }
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
-    let (source, destination) = sides(&args.pair)?;
+    let (source, destination) = sides(&args.pair, !args.dry_run)?;
     let mut steps = plan_disconnect(&source, &destination)?;
     steps.extend(plan_disconnect(&destination, &source)?);
     carry_out("Disconnect", steps, args.dry_run, output)
 }
 
-fn sides(pair: &Pair) -> anyhow::Result<(Side, Side)> {
-    let side = |name: &str| Side::read(&contexts::find(name)?.directory);
-    Ok((side(&pair.context)?, side(&pair.destination_context)?))
+/// Both clusters. Locked in the same order whoever is named first, so that two commands never wait for each other.
+fn sides(pair: &Pair, change: bool) -> anyhow::Result<(Side, Side)> {
+    let directory = |name: &str| anyhow::Ok(contexts::find(name)?.directory);
+    let (source, destination) = (directory(&pair.context)?, directory(&pair.destination_context)?);
+    match source.cmp(&destination) {
+        Ordering::Equal => bail!("{} cannot be connected to itself", pair.context),
+        Ordering::Less => {
+            let source = Side::read(&source, change)?;
+            Ok((source, Side::read(&destination, change)?))
+        }
+        Ordering::Greater => {
+            let destination = Side::read(&destination, change)?;
+            Ok((Side::read(&source, change)?, destination))
+        }
+    }
 }
 
 fn carry_out(

@@ -57,26 +57,14 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Context> {
     }
 }
 
-/// The named context, or the only one.
-pub(crate) fn find_or_only(name: Option<&str>) -> anyhow::Result<Context> {
-    if let Some(name) = name {
-        return find(name);
-    }
-    let mut contexts = all()?;
-    match (contexts.pop(), contexts.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (Some(_), false) => bail!("there are several contexts: name one with --context"),
-        (None, _) => Ok(of_directory(Path::new("/etc/clustermesh"))),
-    }
-}
-
-/// The named contexts, or all.
+/// The named context, or all there are, or this host's own.
 pub(crate) fn find_or_all(name: Option<&str>) -> anyhow::Result<Vec<Context>> {
     match name {
         Some(name) => Ok(vec![find(name)?]),
         None => {
             let contexts = all()?;
-            if contexts.is_empty() { Ok(vec![find_or_only(None)?]) } else { Ok(contexts) }
+            let own = || vec![of_directory(Path::new("/etc/clustermesh"))];
+            Ok(if contexts.is_empty() { own() } else { contexts })
         }
     }
 }

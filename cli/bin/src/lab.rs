@@ -71,14 +71,12 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Start { which, processes } => {
             let mut lab = Lab::open(&which.lab)?;
-            let names = lab.matching(&processes)?;
-            lab.start(&processes)?;
-            said(
-                output,
-                "LabStart",
-                &format!("started {}", names.join(", ")),
-                json!({ "started": names }),
-            )
+            let started = lab.start(&processes)?;
+            let text = match started.as_slice() {
+                [] => "all of them run already".to_owned(),
+                started => format!("started {}", started.join(", ")),
+            };
+            said(output, "LabStart", &text, json!({ "started": started }))
         }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

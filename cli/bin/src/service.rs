@@ -11,59 +11,84 @@ use crate::{
     output::{self, Output},
 };
 
+/// A service, as a node of a cluster balances it.
+struct Seen {
+    from: String,
+    service: Service,
+}
+
 pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome> {
     match &args.command {
         ServiceCommand::List { from, namespace } => {
-            let services = ask(from, namespace.as_deref().unwrap_or_default(), "")?;
+            let seen = ask(from, namespace.as_deref().unwrap_or_default(), "")?;
             match output {
-                Output::Text => list(&services)?,
+                Output::Text => list(&seen)?,
                 Output::Json => {
-                    let services: Vec<Value> = services.iter().map(service_json).collect();
+                    let services: Vec<Value> = seen.iter().map(Seen::json).collect();
                     output::json("ServiceList", json!({ "services": services }))?;
                 }
             }
             Ok(Outcome::Done)
         }
         ServiceCommand::Show { service, from } => {
-            let (namespace, name) =
-                service.split_once('/').context("a service is NAMESPACE/NAME")?;
-            let services = ask(from, namespace, name)?;
-            let Some(found) = services.first() else {
+            let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
+            let seen = ask(from, namespace, name)?;
+            if seen.is_empty() {
                 bail!(
-                    "there is no service {service}: it must exist in this cluster, and be global, to be in the mesh"
+                    "there is no service {namespace}/{name}: it must exist in the cluster that is asked, and be global, to be in the mesh"
                 );
-            };
-            match output {
-                Output::Text => show(found)?,
-                Output::Json => output::json("Service", service_json(found))?,
             }
-            let used = found.frontends.iter().all(|frontend| !frontend.backends.is_empty());
+            match output {
+                Output::Text => {
+                    for (index, seen) in seen.iter().enumerate() {
+                        if index > 0 {
+                            output::line("")?;
+                        }
+                        show(seen)?;
+                    }
+                }
+                Output::Json => {
+                    let services: Vec<Value> = seen.iter().map(Seen::json).collect();
+                    output::json("Service", json!({ "services": services }))?;
+                }
+            }
+            let mut frontends = seen.iter().flat_map(|seen| &seen.service.frontends);
+            let used = frontends.all(|frontend| !frontend.backends.is_empty());
             Ok(if used { Outcome::Done } else { Outcome::NotReady })
         }
     }
 }
 
-fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<Vec<Service>> {
-    let context = contexts::find_or_only(from.context.as_deref())?;
-    let agent = match &from.node {
-        None => context.agents.first(),
-        Some(node) => context.agents.iter().find(|agent| agent.node == *node),
-    };
-    let known = || context.agents.iter().map(|a| a.node.clone()).collect::<Vec<_>>().join(", ");
-    let agent =
-        agent.with_context(|| format!("{} has no such node; it has: {}", context.name, known()))?;
-    let request = ListServicesRequest { namespace: namespace.into(), name: name.into() };
+/// Asks one node of each cluster.
+fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<Vec<Seen>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut client = mesh_admin::connect(&agent.socket).await?;
-        Ok(client.list_services(request).await?.into_inner().services)
-    })
+    let mut seen = Vec::new();
+    for context in contexts::find_or_all(from.context.as_deref())? {
+        let agent = match &from.node {
+            None => context.agents.first(),
+            Some(node) => context.agents.iter().find(|agent| agent.node == *node),
+        };
+        let agent = agent.with_context(|| {
+            let nodes: Vec<&str> = context.agents.iter().map(|a| a.node.as_str()).collect();
+            format!("{} has no such node; it has: {}", context.name, nodes.join(", "))
+        })?;
+        let request = ListServicesRequest { namespace: namespace.into(), name: name.into() };
+        let services = runtime.block_on(async {
+            let mut client = mesh_admin::connect(&agent.socket).await?;
+            anyhow::Ok(client.list_services(request).await?.into_inner().services)
+        })?;
+        seen.extend(
+            services.into_iter().map(|service| Seen { from: context.name.clone(), service }),
+        );
+    }
+    Ok(seen)
 }
 
-fn list(services: &[Service]) -> anyhow::Result<()> {
-    let rows = services.iter().flat_map(|service| {
+fn list(seen: &[Seen]) -> anyhow::Result<()> {
+    let rows = seen.iter().flat_map(|Seen { from, service }| {
         service.frontends.iter().map(|frontend| {
             vec![
+                from.clone(),
                 service.namespace.clone(),
                 service.name.clone(),
                 endpoint(&frontend.address, frontend.port),
@@ -73,12 +98,13 @@ fn list(services: &[Service]) -> anyhow::Result<()> {
             ]
         })
     });
-    output::table(&["NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "PORT", "BACKENDS"], rows)?;
+    let header = ["IN", "NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "PORT", "BACKENDS"];
+    output::table(&header, rows)?;
     Ok(())
 }
 
-fn show(service: &Service) -> anyhow::Result<()> {
-    output::line(format!("{}/{}", service.namespace, service.name))?;
+fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
+    output::line(format!("{}/{} in {from}", service.namespace, service.name))?;
     for frontend in &service.frontends {
         let name = if frontend.port_name.is_empty() {
             String::new()
@@ -120,16 +146,18 @@ fn endpoint(address: &str, port: u32) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-fn service_json(service: &Service) -> Value {
-    let backend = |b: &Backend| json!({ "address": b.address, "port": b.port, "cluster": b.cluster, "node": b.node });
-    let frontend = |f: &Frontend| {
+impl Seen {
+    fn json(&self) -> Value {
+        let backend = |b: &Backend| json!({ "address": b.address, "port": b.port, "cluster": b.cluster, "node": b.node });
+        let frontend = |f: &Frontend| {
+            json!({
+                "address": f.address, "port": f.port, "protocol": f.protocol, "portName": f.port_name,
+                "backends": f.backends.iter().map(backend).collect::<Vec<_>>(),
+            })
+        };
         json!({
-            "address": f.address, "port": f.port, "protocol": f.protocol, "portName": f.port_name,
-            "backends": f.backends.iter().map(backend).collect::<Vec<_>>(),
+            "in": self.from, "namespace": self.service.namespace, "name": self.service.name,
+            "frontends": self.service.frontends.iter().map(frontend).collect::<Vec<_>>(),
         })
-    };
-    json!({
-        "namespace": service.namespace, "name": service.name,
-        "frontends": service.frontends.iter().map(frontend).collect::<Vec<_>>(),
-    })
+    }
 }

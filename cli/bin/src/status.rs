@@ -234,11 +234,11 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
         };
         rows.push(match &cluster.apiserver {
             Ok(status) => {
-                let written =
-                    status.store.as_ref().map(|s| format!("{} keys in etcd", s.written_keys));
+                let exported =
+                    status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
                 let problems = status.problems.join("; ");
                 let detail =
-                    if problems.is_empty() { written.unwrap_or_default() } else { problems };
+                    if problems.is_empty() { exported.unwrap_or_default() } else { problems };
                 row("apiserver", "", if status.ready { "ready" } else { "NOT READY" }, detail)
             }
             Err(error) => row("apiserver", "", "NO ANSWER", error.clone()),

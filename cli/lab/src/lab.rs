@@ -1,10 +1,11 @@
 //! The lab: made, used and taken away.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mesh_files::Lock;
@@ -144,16 +145,18 @@ impl Lab {
     }
 
     /// Starts processes that are stopped or died.
-    pub fn start(&mut self, processes: &[String]) -> Result<(), LabError> {
+    pub fn start(&mut self, processes: &[String]) -> Result<Vec<String>, LabError> {
+        let mut started = Vec::new();
         for name in self.matching(processes)? {
             if let Some(process) = self.process_mut(&name)
                 && process.liveness() != Liveness::Running
             {
                 process.start()?;
+                started.push(name);
             }
             self.save()?;
         }
-        Ok(())
+        Ok(started)
     }
 
     /// Every process of the lab: daemons, and the pods'.
@@ -171,30 +174,32 @@ impl Lab {
     /// The processes that words name: a process by its full name, all of a cluster by `a/`, all of a kind by `etcd`,
     /// `apiserver`, `agent`, or a cluster's by `a/agent`.
     pub fn matching(&self, words: &[String]) -> Result<Vec<String>, LabError> {
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         for word in words {
-            let matches = |name: &&ProcessState| {
-                let parts: Vec<&str> = name.name.split('/').collect();
+            let matches = |name: &&str| {
+                let parts: Vec<&str> = name.split('/').collect();
                 let (first, last) = (parts.first().copied(), parts.last().copied());
-                name.name == *word
+                let in_cluster = |cluster: &str| first == Some(cluster);
+                *name == word
                     || last == Some(word.as_str())
-                    || word.strip_suffix('/').is_some_and(|cluster| first == Some(cluster))
+                    || word.strip_suffix('/').is_some_and(in_cluster)
                     || word
                         .split_once('/')
-                        .is_some_and(|(cluster, kind)| first == Some(cluster) && last == Some(kind))
+                        .is_some_and(|(cluster, kind)| in_cluster(cluster) && last == Some(kind))
             };
-            let before = found.len();
-            found.extend(self.processes().filter(matches).map(|process| process.name.clone()));
-            if found.len() == before {
-                let known: Vec<_> = self.processes().map(|process| process.name.clone()).collect();
+            let names: Vec<&str> = self.processes().map(|process| process.name.as_str()).collect();
+            let named: Vec<&str> = names.iter().copied().filter(matches).collect();
+            if named.is_empty() {
                 return Err(LabError::Unknown {
                     kind: "process",
                     name: word.clone(),
-                    known: known.join(", "),
+                    known: names.join(", "),
                 });
             }
+            found.extend(named);
         }
-        Ok(found)
+        let names = self.processes().map(|process| process.name.clone());
+        Ok(names.filter(|name| found.contains(name.as_str())).collect())
     }
 
     pub(crate) fn save(&self) -> Result<(), LabError> {
@@ -292,14 +297,7 @@ fn lock(name: &LabName) -> Result<Lock, LabError> {
     let path = lock_path(name);
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(LabError::io(folder))?;
-    let deadline = Instant::now() + LOCK;
-    loop {
-        match Lock::acquire(&path) {
-            Ok(lock) => return Ok(lock),
-            Err(error) if Instant::now() >= deadline => return Err(error.into()),
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    Ok(Lock::wait(&path, LOCK)?)
 }
 
 /// Takes away everything that bears the lab's name, known to its state or not: processes first, by the cgroup that all of

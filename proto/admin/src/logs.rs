@@ -56,8 +56,9 @@ const REMEMBERED: usize = 1_024;
 /// Begins to log. Called once, first.
 pub fn init(args: &LogArgs) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&args.log_level)?;
-    let text = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let text = if terminal { LogFormat::Text } else { LogFormat::Json };
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match args.log_format.unwrap_or(text) {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).boxed(),

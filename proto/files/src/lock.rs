@@ -4,6 +4,8 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -30,6 +32,9 @@ pub enum LockError {
     },
 }
 
+/// How often a lock that another has is tried.
+const RETRY: Duration = Duration::from_millis(20);
+
 impl Lock {
     /// Locks `path`, which is created where it does not exist. Never waits.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
@@ -39,6 +44,17 @@ impl Lock {
             Ok(file) => Ok(Self { _file: file }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(LockError::Held(path.into())),
             Err((_, errno)) => Err(io(errno.into())),
+        }
+    }
+
+    /// Locks `path` as soon as whoever has it lets go, and fails after `patience`. Blocks the thread.
+    pub fn wait(path: &Path, patience: Duration) -> Result<Self, LockError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::acquire(path) {
+                Err(LockError::Held(_)) if Instant::now() < deadline => thread::sleep(RETRY),
+                result => return result,
+            }
         }
     }
 }
@@ -53,7 +69,12 @@ mod tests {
         let path = folder.path().join("lock");
         let first = Lock::acquire(&path).unwrap();
         assert!(matches!(Lock::acquire(&path), Err(LockError::Held(_))));
+        let waiting = thread::spawn({
+            let path = path.clone();
+            move || Lock::wait(&path, Duration::from_secs(60))
+        });
         drop(first);
+        drop(waiting.join().unwrap().unwrap());
         Lock::acquire(&path).unwrap();
         assert!(matches!(Lock::acquire(folder.path()), Err(LockError::Io { .. })));
     }

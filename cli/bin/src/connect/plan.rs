@@ -49,9 +49,6 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Refuses clusters that cannot be in one mesh, before anything is changed.
 pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
-    if one.directory.path() == other.directory.path() {
-        bail!("a cluster cannot be connected to itself ({})", one.name());
-    }
     if one.name() == other.name() {
         bail!("both clusters are called {}: give one of them another name", one.name());
     }
@@ -125,7 +122,7 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
     if !users.users.contains(&wanted) {
         users.users.retain(|other| other.name != user);
         users.users.push(wanted);
-        steps.push(write_users(destination, &users, format!("user {user}"))?);
+        steps.push(write_users(destination, &users, format!("users with {user}"))?);
     }
     steps.extend(credentials(source, destination, &paths, &user)?);
     let file = peer_file(destination, &paths);
@@ -166,7 +163,7 @@ pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Resu
     if destination.users.users.iter().any(|other| other.name == user) {
         let mut users = destination.users.clone();
         users.users.retain(|other| other.name != user);
-        steps.push(write_users(destination, &users, format!("no user {user}"))?);
+        steps.push(write_users(destination, &users, format!("users without {user}"))?);
     }
     Ok(steps)
 }

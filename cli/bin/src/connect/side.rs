@@ -3,18 +3,25 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use mesh_alloc::read_uuid;
 use mesh_certs::ClusterPki;
+use mesh_files::Lock;
 use mesh_model::ClusterName;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
 use uuid::Uuid;
 
+/// How long another's change of the same cluster is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A cluster.
 pub(crate) struct Side {
+    /// Nobody else connects it meanwhile.
+    _lock: Option<Lock>,
     pub(crate) directory: ClusterDirectory,
     pub(crate) settings: ClusterSettings,
     /// Its unchanging id; absent while its apiserver never ran.
@@ -33,9 +40,12 @@ pub(crate) struct PeerPaths {
 }
 
 impl Side {
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+    /// Reads a cluster directory, and locks it if it is to be changed.
+    pub(crate) fn read(path: &Path, change: bool) -> anyhow::Result<Self> {
         let directory = ClusterDirectory::new(path);
         let settings = directory.settings()?;
+        let lock =
+            if change { Some(Lock::wait(&path.join(".connect.lock"), PATIENCE)?) } else { None };
         let users = match fs::read_to_string(directory.users_file()) {
             Ok(text) => UsersFile::parse(&text)
                 .with_context(|| directory.users_file().display().to_string())?,
@@ -44,7 +54,7 @@ impl Side {
         };
         let uuid = read_uuid(&directory.journal())?;
         let peers = read_peers(&directory.peers())?;
-        Ok(Self { directory, settings, uuid, peers, users })
+        Ok(Self { _lock: lock, directory, settings, uuid, peers, users })
     }
 
     pub(crate) fn name(&self) -> &ClusterName {

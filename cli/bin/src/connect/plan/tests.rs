@@ -29,7 +29,7 @@ fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettin
 }
 
 fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
-    let (one, other) = (Side::read(one)?, Side::read(other)?);
+    let (one, other) = (Side::read(one, false)?, Side::read(other, false)?);
     check(&one, &other)?;
     plan_connect(&one, &other)
 }
@@ -44,11 +44,11 @@ fn connected_once_and_taken_back() {
     let (a, b) = (make(root.path(), "a", 1, |_| {}), make(root.path(), "b", 2, |_| {}));
     let steps = connect(&a, &b).unwrap();
     assert_eq!(steps.len(), 5);
-    assert!(Side::read(&a).unwrap().peers.is_empty(), "a plan changes nothing");
+    assert!(Side::read(&a, false).unwrap().peers.is_empty(), "a plan changes nothing");
     carry_out(steps);
     assert!(connect(&a, &b).unwrap().is_empty(), "done already");
 
-    let side = Side::read(&a).unwrap();
+    let side = Side::read(&a, false).unwrap();
     let peer = side.peer(&ClusterName::new("b").unwrap()).unwrap();
     assert_eq!(peer.endpoints, ["https://b.mesh.cilium.io:2379"]);
     assert_eq!(peer.clustermesh.as_ref().unwrap().pod_cidrs, ["10.2.0.0/16".parse().unwrap()]);
@@ -58,7 +58,7 @@ fn connected_once_and_taken_back() {
         key: peer.key_file.clone().unwrap(),
     };
     assert_eq!(files.load(SystemTime::now()).unwrap().subject(), "CN=remote-a");
-    assert_eq!(Side::read(&b).unwrap().users.users[0].name, "remote-a");
+    assert_eq!(Side::read(&b, false).unwrap().users.users[0].name, "remote-a");
     let key = "BEGIN PRIVATE KEY";
     let in_b = fs::read_dir(b.join("peers")).into_iter().flatten().flatten();
     assert!(in_b.map(|e| fs::read_to_string(e.path()).unwrap()).all(|text| !text.contains(key)));
@@ -68,10 +68,10 @@ fn connected_once_and_taken_back() {
     ClusterPki::new(&b.join("pki")).create("b", "clustermesh", &[], RENEW_BEFORE * 2).unwrap();
     assert_eq!(connect(&a, &b).unwrap().len(), 3);
 
-    let (one, other) = (Side::read(&a).unwrap(), Side::read(&b).unwrap());
+    let (one, other) = (Side::read(&a, false).unwrap(), Side::read(&b, false).unwrap());
     carry_out(plan_disconnect(&one, &other).unwrap());
     assert_eq!(fs::read_dir(a.join("peers")).unwrap().count(), 0);
-    let (one, other) = (Side::read(&a).unwrap(), Side::read(&b).unwrap());
+    let (one, other) = (Side::read(&a, false).unwrap(), Side::read(&b, false).unwrap());
     assert!(other.users.users.is_empty());
     assert!(plan_disconnect(&one, &other).unwrap().is_empty());
 }
@@ -101,7 +101,7 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     }
     let root = tempfile::tempdir().unwrap();
     let a = make(root.path(), "a", 1, |_| {});
-    assert!(connect(&a, &a).unwrap_err().to_string().contains("itself"));
+    assert!(connect(&a, &a).unwrap_err().to_string().contains("both clusters are called"));
     // Not each other's ranges, but those of a third that one of them has as a peer already.
     let b = make(root.path(), "b", 2, |_| {});
     let c = make(root.path(), "c", 3, |s| s.pod_cidrs = vec![net("10.2.4.0/24")]);
