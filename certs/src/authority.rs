@@ -39,7 +39,7 @@ pub enum AuthorityError {
     },
     /// It is over, or not yet begun.
     #[error(
-        "the authority {subject:?} is valid from {not_before} to {not_after}, and it is neither before nor after now"
+        "the authority {subject:?} is valid from {not_before} to {not_after}, which is not now"
     )]
     Expired {
         /// Its subject.

@@ -1,0 +1,23 @@
+//! Scenarios over whole meshes, and what they need of one.
+//!
+//! A [`scenario`] says what must be true of any mesh; a [`Mesh`] is one that it can be tried on. Every scenario has
+//! traffic while it changes something, and every request of it is judged. A scenario fails by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is test code"
+)]
+
+pub mod json;
+pub mod kernel;
+pub mod load;
+pub mod mesh;
+pub mod netns;
+pub mod scenario;
+
+pub use load::Traffic;
+pub use mesh::{Daemon, Mesh};
+pub use netns::Netns;

@@ -1,0 +1,161 @@
+//! Traffic under which a scenario runs.
+
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use mesh_lab::workload::load::Report;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::mesh::{Mesh, frontends};
+
+/// A load that runs in a pod until it is told to end.
+#[derive(Debug)]
+pub struct Traffic {
+    child: Option<Child>,
+}
+
+/// A second request a millisecond or less after the first: fewer than this is no load.
+const FEWEST_A_SECOND: u64 = 500;
+
+impl Traffic {
+    /// A load on all addresses of a service: 600 fresh connections a second in turn, and 50 long flows.
+    pub fn start(mesh: &impl Mesh, cluster: &str, pod: &str, service: &str) -> Self {
+        let command = load(mesh, cluster, pod, service, &["--rate", "600", "--flows", "50"]);
+        let mut traffic = Self { child: None };
+        traffic.child = Some(spawn(command));
+        // What follows happens under load, not before.
+        thread::sleep(Duration::from_millis(500));
+        traffic
+    }
+
+    /// Ends the load, and says what came of it.
+    pub fn stop(mut self) -> Report {
+        let child = self.child.take().expect("it runs until it is stopped");
+        let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("it still runs");
+        report(child)
+    }
+
+    /// Ends the load, every request of which must have been answered.
+    pub fn stop_unharmed(self) -> Report {
+        let report = self.stop();
+        report.assert_unharmed();
+        report
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `count` fresh connections at `rate` a second to `targets`, given as the flags of `lab-pod load`.
+pub fn fresh(
+    mesh: &impl Mesh,
+    cluster: &str,
+    pod: &str,
+    (flag, target): (&str, SocketAddr),
+    count: u32,
+    rate: u32,
+) -> Report {
+    let seconds = f64::from(count) / f64::from(rate) + 0.2;
+    let (target, rate, seconds) = (target.to_string(), rate.to_string(), seconds.to_string());
+    let args = ["clustermesh", "lab-pod", "load", flag, &target, "--rate", &rate, "--flows", "0"];
+    let mut command = mesh.in_pod(cluster, pod, &[&args[..], &["--seconds", &seconds]].concat());
+    command.args(["--output", "json"]);
+    report(spawn(command))
+}
+
+fn load(mesh: &impl Mesh, cluster: &str, pod: &str, service: &str, more: &[&str]) -> Command {
+    let mut args = vec!["clustermesh".to_owned(), "lab-pod".into(), "load".into()];
+    for (flag, protocol) in [("--tcp", "TCP"), ("--udp", "UDP")] {
+        for address in frontends(mesh, cluster, service, protocol) {
+            args.extend([flag.to_owned(), address.to_string()]);
+        }
+    }
+    args.extend(more.iter().map(|&arg| arg.to_owned()));
+    args.extend(["--output".into(), "json".into()]);
+    mesh.in_pod(cluster, pod, &args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the load starts")
+}
+
+fn report(child: Child) -> Report {
+    let output = child.wait_with_output().expect("the load ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
+    print(&report);
+    report
+}
+
+/// What came of it, for whoever reads the test's output.
+fn print(report: &Report) {
+    println!(
+        "offered {}, answered {} (over long flows {}), failed {:?}, in {} ms; by cluster {:?}",
+        report.offered,
+        report.answered,
+        report.over_flows,
+        report.failed,
+        report.milliseconds,
+        report.clusters
+    );
+}
+
+/// What is asserted of a load.
+pub trait Assert {
+    /// "0 failed requests", of enough.
+    fn assert_unharmed(&self);
+    /// Enough were answered to call it a load.
+    fn assert_enough(&self);
+    /// Whom the servers saw as clients.
+    fn assert_clients(&self, clients: &[std::net::IpAddr]);
+    /// Requests fell evenly on `pods` pods: each cluster's part within five standard errors of its share of them.
+    fn assert_spread(&self, pods: &[(&str, usize)]);
+}
+
+impl Assert for Report {
+    fn assert_unharmed(&self) {
+        self.assert_enough();
+        assert!(self.failed.is_empty(), "{self:#?}");
+        assert_eq!(self.offered, self.answered);
+    }
+
+    fn assert_enough(&self) {
+        let a_second = self.answered * 1_000 / self.milliseconds.max(1);
+        assert!(a_second >= FEWEST_A_SECOND, "{a_second} answered a second: {self:#?}");
+    }
+
+    fn assert_clients(&self, clients: &[std::net::IpAddr]) {
+        let seen: Vec<std::net::IpAddr> =
+            self.clients.keys().map(|ip| ip.parse().expect("an address")).collect();
+        let strangers: Vec<_> = seen.iter().filter(|ip| !clients.contains(ip)).collect();
+        assert!(strangers.is_empty(), "servers saw {strangers:?}, not {clients:?}");
+    }
+
+    fn assert_spread(&self, pods: &[(&str, usize)]) {
+        let all: usize = pods.iter().map(|(_, count)| count).sum();
+        let n = self.answered as f64;
+        assert!(n >= 5_000.0, "{n} requests say too little");
+        for (cluster, count) in pods {
+            let share = *count as f64 / all as f64;
+            let error = (n * share * (1.0 - share)).sqrt();
+            let got = self.clusters.get(*cluster).copied().unwrap_or_default() as f64;
+            let off = (got - n * share).abs() / error;
+            assert!(off <= 5.0, "{cluster} got {got} of {n}, {off:.1} standard errors off");
+        }
+        assert_eq!(self.pods.len(), all, "every backend is hit: {:?}", self.pods);
+    }
+}

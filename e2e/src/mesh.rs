@@ -1,0 +1,125 @@
+//! What a scenario needs of a mesh, whatever it is made of.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::json;
+
+/// A mesh of clusters that a scenario has for itself.
+pub trait Mesh {
+    /// The clusters' names, in order.
+    fn clusters(&self) -> Vec<String>;
+
+    /// The names of a cluster's nodes, in order.
+    fn nodes(&self, cluster: &str) -> Vec<String>;
+
+    /// `clustermesh`, as somebody calls it who operates this mesh.
+    fn clustermesh(&self, args: &[&str]) -> Command;
+
+    /// Applies `deploy/examples/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
+    fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>);
+
+    /// A command in a pod of the namespace `default`.
+    fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command;
+
+    /// A command on a node, outside any pod.
+    fn on_node(&self, cluster: &str, node: &str, command: &[&str]) -> Command;
+
+    /// Addresses of a node.
+    fn node_ips(&self, cluster: &str, node: &str) -> Vec<IpAddr>;
+
+    /// Addresses of the running pods whose names begin with `prefix`.
+    fn pod_ips(&self, cluster: &str, prefix: &str) -> Vec<IpAddr>;
+
+    /// Where a node's tables are pinned.
+    fn pins(&self, cluster: &str, node: &str) -> PathBuf;
+
+    /// The folder with the files that make a cluster follow others.
+    fn peer_folder(&self, cluster: &str) -> PathBuf;
+
+    /// Kills a daemon without a warning.
+    fn kill(&self, daemon: &Daemon);
+
+    /// Starts a daemon that was killed.
+    fn start(&self, daemon: &Daemon);
+}
+
+/// A daemon of a mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// A cluster's etcd.
+    Etcd(String),
+    /// A cluster's apiserver.
+    Apiserver(String),
+    /// The agent of a cluster's node.
+    Agent(String, String),
+}
+
+/// The names of the files that make a cluster follow others.
+pub fn peer_files(mesh: &impl Mesh, cluster: &str) -> Vec<String> {
+    let folder = mesh.peer_folder(cluster);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Every daemon of a mesh.
+pub fn daemons(mesh: &impl Mesh) -> Vec<Daemon> {
+    let of = |cluster: String| {
+        let agents = mesh.nodes(&cluster).into_iter().map({
+            let cluster = cluster.clone();
+            move |node| Daemon::Agent(cluster.clone(), node)
+        });
+        [Daemon::Etcd(cluster.clone()), Daemon::Apiserver(cluster)].into_iter().chain(agents)
+    };
+    mesh.clusters().into_iter().flat_map(of).collect()
+}
+
+/// Connects two clusters and waits until each follows the other.
+pub fn connect(mesh: &impl Mesh, one: &str, other: &str) {
+    json::of(mesh.clustermesh(&["connect", "--context", one, "--destination-context", other]));
+    wait_ready(mesh);
+}
+
+/// Waits until all that is configured stands.
+pub fn wait_ready(mesh: &impl Mesh) {
+    json::of(mesh.clustermesh(&["status", "--wait"]));
+}
+
+/// The addresses at which clients in `cluster` find a service's port, by IP protocol name (`TCP`, `UDP`).
+pub fn frontends(
+    mesh: &impl Mesh,
+    cluster: &str,
+    service: &str,
+    protocol: &str,
+) -> Vec<SocketAddr> {
+    let shown = json::of(mesh.clustermesh(&["service", "show", service, "--context", cluster]));
+    let frontends = shown["services"][0]["frontends"].as_array().expect("frontends").clone();
+    let of_protocol = frontends.iter().filter(|frontend| frontend["protocol"] == protocol);
+    of_protocol.map(socket_address).collect()
+}
+
+/// A frontend's or backend's address and port.
+pub fn socket_address(value: &Value) -> SocketAddr {
+    let ip: IpAddr = value["address"].as_str().expect("address").parse().expect("an address");
+    SocketAddr::new(ip, value["port"].as_u64().expect("port").try_into().expect("a port"))
+}
+
+/// Waits until something is so. What was so instead is the panic's message.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) if Instant::now() >= deadline => panic!("{what}: {instead}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A mesh out of network namespaces: `clustermesh lab`, by its commands.
+
+use std::{
+    env,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use mesh_lab::{ClusterState, LabState, NodeState};
+
+use crate::{
+    json,
+    mesh::{Daemon, Mesh},
+};
+
+/// A lab that is taken down with its scenario.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    binary: PathBuf,
+}
+
+/// Set to leave the lab of a failed scenario up.
+const KEEP: &str = "KEEP";
+
+impl Netns {
+    /// Two clusters of two nodes.
+    pub fn up(name: &str) -> Self {
+        Self::sized(name, 2, 2)
+    }
+
+    /// As many clusters, of as many nodes.
+    pub fn sized(name: &str, clusters: usize, nodes: usize) -> Self {
+        let mesh = Self { name: name.into(), binary: binary() };
+        // Somebody else's or a former run's; the names are the scenarios' own.
+        json::of(mesh.lab("down"));
+        let mut up = mesh.lab("up");
+        up.args(["--clusters", &clusters.to_string(), "--nodes", &nodes.to_string()]);
+        json::of(up);
+        mesh
+    }
+
+    /// `clustermesh lab COMMAND --lab NAME`.
+    pub fn lab(&self, command: &str) -> Command {
+        let mut lab = Command::new(&self.binary);
+        lab.args(["lab", command, "--lab", &self.name]);
+        lab
+    }
+
+    /// What the lab says of itself.
+    pub fn state(&self) -> LabState {
+        serde_json::from_value(json::of(self.lab("status"))["lab"].clone()).expect("a lab's state")
+    }
+
+    fn cluster(&self, name: &str) -> ClusterState {
+        let clusters = self.state().clusters;
+        clusters.into_iter().find(|cluster| cluster.name == name).expect("a cluster of the lab")
+    }
+
+    fn node(&self, cluster: &str, name: &str) -> NodeState {
+        let nodes = self.cluster(cluster).nodes;
+        nodes.into_iter().find(|node| node.name == name).expect("a node of the cluster")
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if env::var_os(KEEP).is_none() {
+            let _ = self.lab("down").output();
+        }
+    }
+}
+
+impl Mesh for Netns {
+    fn clusters(&self) -> Vec<String> {
+        self.state().clusters.into_iter().map(|cluster| cluster.name).collect()
+    }
+
+    fn nodes(&self, cluster: &str) -> Vec<String> {
+        self.cluster(cluster).nodes.into_iter().map(|node| node.name).collect()
+    }
+
+    fn clustermesh(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(args);
+        let contexts = Path::new("/run/clustermesh-lab").join(&self.name).join("contexts.yaml");
+        command.env("CLUSTERMESH_CONTEXTS", contexts);
+        command
+    }
+
+    fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>) {
+        let file = examples().join(manifest).with_extension("yaml");
+        let mut apply = self.lab("apply");
+        apply.args(["--cluster", cluster, "--file"]).arg(file);
+        if let Some(replicas) = replicas {
+            apply.args(["--replicas", &replicas.to_string()]);
+        }
+        json::of(apply);
+    }
+
+    fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command {
+        let mut exec = self.lab("exec");
+        exec.arg(format!("{cluster}/{pod}")).arg("--").args(command);
+        exec
+    }
+
+    fn on_node(&self, cluster: &str, node: &str, command: &[&str]) -> Command {
+        let mut exec = self.lab("exec");
+        exec.arg(format!("{cluster}/node/{node}")).arg("--").args(command);
+        exec
+    }
+
+    fn node_ips(&self, cluster: &str, node: &str) -> Vec<IpAddr> {
+        self.node(cluster, node).ips
+    }
+
+    fn pod_ips(&self, cluster: &str, prefix: &str) -> Vec<IpAddr> {
+        let pods = self.cluster(cluster).pods;
+        pods.into_iter()
+            .filter(|pod| pod.name.starts_with(prefix))
+            .flat_map(|pod| pod.ips)
+            .collect()
+    }
+
+    fn pins(&self, cluster: &str, node: &str) -> PathBuf {
+        Path::new("/sys/fs/bpf/clustermesh-lab").join(&self.name).join(cluster).join(node)
+    }
+
+    fn peer_folder(&self, cluster: &str) -> PathBuf {
+        self.cluster(cluster).directory.join("peers")
+    }
+
+    fn kill(&self, daemon: &Daemon) {
+        let mut stop = self.lab("stop");
+        stop.args(["--kill", &process(daemon)]);
+        json::of(stop);
+    }
+
+    fn start(&self, daemon: &Daemon) {
+        let mut start = self.lab("start");
+        start.arg(process(daemon));
+        json::of(start);
+    }
+}
+
+fn process(daemon: &Daemon) -> String {
+    match daemon {
+        Daemon::Etcd(cluster) => format!("{cluster}/etcd"),
+        Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
+        Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
+    }
+}
+
+/// The manifests that users begin with.
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")
+}
+
+/// `clustermesh` of the build that this test is of.
+pub fn binary() -> PathBuf {
+    let test = env::current_exe().expect("this test's own path");
+    // target/<profile>/deps/<test>
+    let folder = test.ancestors().nth(2).expect("a target folder").to_owned();
+    let binary = folder.join("clustermesh");
+    assert!(binary.is_file(), "{} is missing: run `make build` first", binary.display());
+    binary
+}

@@ -1,0 +1,130 @@
+//! Who may connect to an etcd, and what a peer may do there. Asked by `etcdctl`, which shares no code with us.
+
+use std::{fs, path::Path, process::Command, time::SystemTime};
+
+use mesh_certs::{Authority, Profile};
+
+use super::two_with_echo;
+use crate::mesh::{Daemon, Mesh, daemons, eventually};
+
+/// Where an etcd is, as the other cluster's nodes reach it.
+struct Target<'a, M> {
+    mesh: &'a M,
+    from: (&'a str, &'a str),
+    endpoint: String,
+}
+
+/// A client's files.
+struct Client<'a> {
+    authority: &'a Path,
+    certificate: &'a Path,
+    key: &'a Path,
+}
+
+/// No certificate and a foreign one are refused; the peer's own reads what it is meant to and nothing else, and writes
+/// nothing; and agents reach the other cluster's etcd over the underlay.
+pub fn only_peers_read_and_nobody_writes(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.nodes(&other)[0].clone();
+    let etcd = mesh.node_ips(&one, &mesh.nodes(&one)[0])[0];
+    let target = Target { mesh, from: (&other, &node), endpoint: format!("https://{etcd}:2379") };
+    let folder = mesh.peer_folder(&other);
+    let file = |suffix: &str| folder.join(format!("{one}.etcd-client{suffix}"));
+    let (authority, certificate, key) = (file("-ca.crt"), file(".crt"), file(".key"));
+    let peer = Client { authority: &authority, certificate: &certificate, key: &key };
+
+    // What a peer is for.
+    let read = target.etcdctl(Some(&peer), &["get", "--prefix", "cilium/state/", "--keys-only"]);
+    let read = read.expect("a peer reads what is exported");
+    for kind in ["identities/v1/id/", "ip/v1/", "nodes/v1/", "services/v1/"] {
+        assert!(read.contains(&format!("cilium/state/{kind}")), "{read}");
+    }
+    // What is the cluster's own, and everything that would change something.
+    let user = format!("remote-{other}");
+    let refused: [&[&str]; 9] = [
+        &["get", "--prefix", "clustermesh/"],
+        &["get", "--prefix", ""],
+        &["get", "cilium"],
+        &["put", "cilium/state/ip/v1/default/10.0.0.1", "{}"],
+        &["put", "clustermesh/local/v1/position", "{}"],
+        &["put", "anything", "else"],
+        &["del", "--prefix", "cilium/state/"],
+        &["role", "grant-permission", "remote", "readwrite", "--prefix=true", ""],
+        &["user", "grant-role", &user, "root"],
+    ];
+    for command in refused {
+        let reason = target.etcdctl(Some(&peer), command).expect_err("only reading is allowed");
+        assert!(reason.contains("permission denied"), "{command:?}: {reason}");
+    }
+
+    // Nobody, and somebody of another authority who calls itself root.
+    let reason =
+        target.etcdctl(None, &["get", "cilium/cluster-config/a"]).expect_err("no certificate");
+    assert!(
+        reason.contains("tls") || reason.contains("closed") || reason.contains("EOF"),
+        "{reason}"
+    );
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| temporary.path().join(name);
+    let now = SystemTime::now();
+    let (stranger, _) =
+        Authority::create("stranger", now, Authority::LIFETIME).expect("an authority");
+    for user in ["root".into(), user, format!("admin-{one}")] {
+        let profile = Profile::Client { user };
+        let issued =
+            stranger.issue(&profile, now, Authority::ISSUED_LIFETIME).expect("a certificate");
+        fs::write(path("crt"), issued.certificate).expect("a file");
+        fs::write(path("key"), issued.key).expect("a file");
+        let foreign =
+            Client { authority: &authority, certificate: &path("crt"), key: &path("key") };
+        let reason = target.etcdctl(Some(&foreign), &["get", "--prefix", "cilium/"]);
+        let reason = reason.expect_err("a foreign certificate");
+        assert!(!reason.contains("permission denied"), "refused by TLS, not by etcd: {reason}");
+    }
+
+    over_the_underlay(mesh, &one, &other);
+}
+
+/// Every agent has a connection to the other cluster's etcd at a node's address.
+fn over_the_underlay(mesh: &impl Mesh, one: &str, other: &str) {
+    for daemon in daemons(mesh) {
+        let Daemon::Agent(cluster, node) = daemon else { continue };
+        let peer = if cluster == one { other } else { one };
+        let etcd = mesh.node_ips(peer, &mesh.nodes(peer)[0]);
+        eventually(&format!("{cluster}/{node} has a connection to {etcd:?}"), || {
+            let sockets = mesh.on_node(&cluster, &node, &["ss", "-Htn", "state", "established"]);
+            let text = output(sockets)?;
+            let reached = etcd
+                .iter()
+                .any(|ip| text.contains(&format!("{}", std::net::SocketAddr::new(*ip, 2379))));
+            if reached { Ok(()) } else { Err(text) }
+        });
+    }
+}
+
+impl<M: Mesh> Target<'_, M> {
+    fn etcdctl(&self, client: Option<&Client<'_>>, command: &[&str]) -> Result<String, String> {
+        let mut words = vec!["etcdctl".to_owned(), format!("--endpoints={}", self.endpoint)];
+        words.extend(["--command-timeout=3s".into(), "--dial-timeout=2s".into()]);
+        match client {
+            Some(Client { authority, certificate, key }) => words.extend([
+                format!("--cacert={}", authority.display()),
+                format!("--cert={}", certificate.display()),
+                format!("--key={}", key.display()),
+            ]),
+            None => words.push("--insecure-skip-tls-verify".into()),
+        }
+        words.extend(command.iter().map(|&word| word.to_owned()));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut command = self.mesh.on_node(self.from.0, self.from.1, &words);
+        command.env("ETCDCTL_API", "3");
+        output(command)
+    }
+}
+
+/// What a command said, or what it complained about.
+fn output(mut command: Command) -> Result<String, String> {
+    let output = command.output().expect("the command runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}

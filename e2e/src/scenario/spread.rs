@@ -1,0 +1,30 @@
+//! Connections spread over both clusters.
+
+use super::{CLIENT, ECHO, PROTOCOLS, client_ips, two_with_echo};
+use crate::{
+    load::{Assert as _, fresh},
+    mesh::{Mesh, frontends},
+};
+
+/// Requests of each kind.
+const REQUESTS: u32 = 5_000;
+const RATE: u32 = 1_500;
+
+/// TCP and connected UDP, v4 and v6: every backend of both clusters has its share, servers see the client's own address,
+/// and `getpeername` names the service (the load counts anything else as failed).
+pub fn connections_spread_over_both_clusters(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let clients = client_ips(mesh, &one);
+    for (protocol, _) in PROTOCOLS {
+        let addresses = frontends(mesh, &one, ECHO, protocol);
+        assert_eq!(addresses.len(), 2, "v4 and v6");
+        for address in addresses {
+            println!("{protocol} to {address}");
+            let flag = format!("--{}", protocol.to_lowercase());
+            let report = fresh(mesh, &one, CLIENT, (&flag, address), REQUESTS, RATE);
+            report.assert_unharmed();
+            report.assert_spread(&[(&one, 2), (&other, 2)]);
+            report.assert_clients(&clients);
+        }
+    }
+}
