@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 /// How a command ended that did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,17 @@ impl Outcome {
             Ok(Self::Done) => ExitCode::SUCCESS,
             Ok(Self::NotReady) => ExitCode::from(3),
             Ok(Self::Timeout) => ExitCode::from(4),
+            // Whoever reads has seen enough.
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -105,7 +105,9 @@ impl Writer {
         let mut users = self.users.clone();
         let mut credentials = self.target.credentials.clone();
         let mut session = Session { writer: self, connection, actual: Actual::new(), lease: None };
-        session.set_up_users(&users.borrow_and_update().clone()).await?;
+        // By itself: in the call it would keep the channel locked until the etcd has answered.
+        let file = users.borrow_and_update().clone();
+        session.set_up_users(&file).await?;
         self.set(|state| {
             state.connected = true;
             state.failure = None;

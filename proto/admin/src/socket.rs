@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
@@ -57,6 +58,9 @@ pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
         .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
 }
 
+/// How long a daemon may take to answer. It answers from memory: one that does not is stuck.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// Connects to a daemon's admin API.
 pub async fn connect(path: &Path) -> Result<AdminClient<tonic::transport::Channel>, SocketError> {
     let socket = path.to_owned();
@@ -68,8 +72,10 @@ pub async fn connect(path: &Path) -> Result<AdminClient<tonic::transport::Channe
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    let channel = Endpoint::from_static("http://admin").connect_with_connector(connector).await;
-    let channel = channel
+    let endpoint = Endpoint::from_static("http://admin").timeout(ANSWER);
+    let channel = endpoint
+        .connect_with_connector(connector)
+        .await
         .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })?;
     Ok(AdminClient::new(channel))
 }
