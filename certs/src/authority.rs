@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use crate::{
-    details::{Details, DetailsError, details},
+    details::{Details, DetailsError, can_be_issuer, details},
     issue::{Issued, Profile, name, valid},
     request::{Request, RequestError},
 };
@@ -35,6 +35,12 @@ pub enum AuthorityError {
     #[error("the key does not belong to the authority {subject:?}")]
     OtherKey {
         /// The certificate's subject.
+        subject: String,
+    },
+    /// What it signs could not name it.
+    #[error("the authority's subject {subject:?} has an attribute twice, or of an unknown kind")]
+    Subject {
+        /// The subject.
         subject: String,
     },
     /// It is over, or not yet begun.
@@ -94,6 +100,9 @@ impl Authority {
         let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
         if !is_authority {
             return Err(AuthorityError::NotAnAuthority { subject });
+        }
+        if !can_be_issuer(certificate) {
+            return Err(AuthorityError::Subject { subject });
         }
         if rcgen::PublicKeyData::subject_public_key_info(&key) != public_key {
             return Err(AuthorityError::OtherKey { subject });

@@ -1,6 +1,7 @@
 //! What a certificate says, for people and for checks.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -84,6 +85,24 @@ pub(crate) fn details_of(der: &[u8]) -> Result<Details, DetailsError> {
         is_authority: certificate.is_ca(),
         usages: usages.unwrap_or_default(),
         public_key: certificate.public_key().raw.to_vec(),
+    })
+}
+
+/// Whether the first certificate's subject can be written again, as the issuer of others. What writes names keeps one
+/// attribute of each kind, and panics at a kind that is no object identifier it can count (`rcgen`, `yasna`).
+pub(crate) fn can_be_issuer(pem: &str) -> bool {
+    /// Where the first two numbers, which share a byte (40 x + y), are beyond 2.39.
+    const TOO_LARGE: u8 = 120;
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
+        return false;
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
+        return false;
+    };
+    let mut seen = BTreeSet::new();
+    certificate.subject().iter_attributes().all(|attribute| {
+        let kind = attribute.attr_type().as_bytes();
+        kind.first().is_some_and(|first| *first < TOO_LARGE) && seen.insert(kind.to_vec())
     })
 }
 

@@ -1,6 +1,6 @@
 //! Certificates of the mesh: a cluster's authority, what it issues, and the credentials made of them.
 //!
-//! Who signs what (`docs/adr/0003-each-cluster-its-own-authority.md`): every cluster has an authority of its own, and its
+//! Who signs what (`docs/adr/0003-an-authority-per-cluster.md`): every cluster has an authority of its own, and its
 //! etcd trusts no other. To read another cluster's etcd, a cluster makes a key and a request ([`request`]), the other
 //! signs it ([`Authority::sign`]), and only the certificate travels. Private keys never leave their cluster.
 //!

@@ -16,6 +16,34 @@ use mesh_certs::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// OpenSSL's, with the subject `/DC=com/DC=example/CN=ca`.
+const TWO_DOMAINS: &str = "-----BEGIN CERTIFICATE-----
+MIIB2DCCAX6gAwIBAgIUHpE/pEw/Bp/flYHExaoYSKgtxjkwCgYIKoZIzj0EAwIw
+OzETMBEGCgmSJomT8ixkARkWA2NvbTEXMBUGCgmSJomT8ixkARkWB2V4YW1wbGUx
+CzAJBgNVBAMMAmNhMB4XDTI2MTEyMTA2MTU1OFoXDTQ2MDEyMDA2MTU1OFowOzET
+MBEGCgmSJomT8ixkARkWA2NvbTEXMBUGCgmSJomT8ixkARkWB2V4YW1wbGUxCzAJ
+BgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESuEEzfQDSiNp3Nwp
+0XvOwm3En9wcS3XJRigKTZH98U6D2d028XhS05R5Y1fgRr7g/bdnCbBxZ/+Lucrw
+miRCLaNgMF4wHQYDVR0OBBYEFH9QqLFw2gBDEJie2u/i49zWy8qTMB8GA1UdIwQY
+MBaAFH9QqLFw2gBDEJie2u/i49zWy8qTMA8GA1UdEwEB/wQFMAMBAf8wCwYDVR0P
+BAQDAgIEMAoGCCqGSM49BAMCA0gAMEUCIQDkhsDwOYH8SNIFxR/1FupUgdC3n5lj
+SiQvLOrEMDjJMQIgBQARorZCXPsDbHHOJeE6MRynXRU/KE0yBLO7VU29w3g=
+-----END CERTIFICATE-----
+";
+
+/// OpenSSL's, with the subject `/2.100.3=x/CN=ca`.
+const ODD_KIND: &str = "-----BEGIN CERTIFICATE-----
+MIIBZTCCAQygAwIBAgIUDp2/KkUeqrSjfGWan0COTJCgCM4wCgYIKoZIzj0EAwIw
+GTEKMAgGA4E0AwwBeDELMAkGA1UEAwwCY2EwHhcNMjYxMTIxMDYxNzAwWhcNNDYw
+MTIwMDYxNzAwWjAZMQowCAYDgTQDDAF4MQswCQYDVQQDDAJjYTBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABMwbzp9LNW3SEh2/L0kmk9LCiALOzZ4I3bKB1JuDanuu
+VYC1r6NtioTas/Bh05u6yS09cIe7+oPJtYSS1XXLf4SjMjAwMA8GA1UdEwEB/wQF
+MAMBAf8wHQYDVR0OBBYEFGoYGFbVykZtkE4ZWI7sKddFAElYMAoGCCqGSM49BAMC
+A0cAMEQCIGKwND7looYjDji5OcDV7jnGGJPCHWhFGgCvX8tMwYbxAiBFF5eqWy9/
+VWFVMMOoE1nSJgEqd1fWKGJE7NXT7ocWaw==
+-----END CERTIFICATE-----
+";
+
 fn authority(cluster: &str) -> Authority {
     Authority::create(cluster, SystemTime::now(), Authority::LIFETIME).unwrap().0
 }
@@ -76,6 +104,18 @@ fn authority_survives_its_files() {
         Err(AuthorityError::NotAnAuthority { .. })
     ));
     assert!(Authority::load("", &files.key, now).is_err());
+}
+
+/// Found by `mesh-certs-fuzz`: what the first issued named another issuer, and signing with the second panicked.
+#[test]
+fn an_authority_that_cannot_be_named_is_refused() {
+    let now = SystemTime::now();
+    let key = Authority::create("a", now, DAY).unwrap().1.key;
+    for (certificate, says) in [(TWO_DOMAINS, "DC=example"), (ODD_KIND, "CN=ca")] {
+        let error = Authority::load(certificate, &key, now).err().unwrap().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(error.ends_with("has an attribute twice, or of an unknown kind"), "{error}");
+    }
 }
 
 #[test]

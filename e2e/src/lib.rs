@@ -17,7 +17,9 @@ pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod scenario;
+pub mod unavailable;
 
 pub use load::Traffic;
 pub use mesh::{Daemon, Mesh};
 pub use netns::Netns;
+pub use unavailable::Unavailable;

@@ -13,7 +13,7 @@ use nix::{
 
 use crate::kernel::Sizes;
 
-/// A folder on a BPF file system: `<root>/<layout hash>/<map>` and `<root>/links/<program>`.
+/// A folder on a BPF file system: `<root>/<layout hash>-<sizes>/<map>` and `<root>/links/<program>`.
 #[derive(Clone, Debug)]
 pub struct PinRoot {
     root: PathBuf,

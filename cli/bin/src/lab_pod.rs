@@ -16,7 +16,7 @@ use crate::{
     output::{self, Output},
 };
 
-/// How long a request may take: DESIGN's deadline for "answered".
+/// How long a request may take to count as answered.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Pause between two requests of a long flow.
 const FLOW_PAUSE: Duration = Duration::from_millis(200);

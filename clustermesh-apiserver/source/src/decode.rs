@@ -37,6 +37,8 @@ pub struct DecodeProblem {
 pub fn decode(format: Format, text: &str) -> Result<Decoded, DecodeProblem> {
     let mut decoded = Decoded::default();
     match format {
+        // Nothing is in an empty file, whatever its name: that is how the last object is removed.
+        Format::Json if text.trim().is_empty() => {}
         Format::Json => decoded.document(format, 1, text)?,
         Format::Yaml => {
             for (line, document) in documents(text) {
@@ -203,6 +205,7 @@ status:
         assert_eq!(service.ports[1].target, TargetPort::Number(5353));
         let problem = decode(Format::Json, "{\n\"kind\": 3}").unwrap_err();
         assert_eq!(problem.line, 2);
+        assert_eq!(decode(Format::Json, "\n"), Ok(Decoded::default()));
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub fn read(ctx: &SockAddrContext, family: Family) -> ([u8; 16], [u8; 2]) {
     unsafe {
         let port = core::ptr::read_volatile(&raw const (*sock).user_port) as u16;
         let address = match family {
-            Family::V4 => mapped(core::ptr::read_volatile(&raw const (*sock).user_ip4).to_ne_bytes()),
+            Family::V4 => {
+                mapped(core::ptr::read_volatile(&raw const (*sock).user_ip4).to_ne_bytes())
+            }
             Family::V6 => {
                 let words = &raw const (*sock).user_ip6;
                 let words = words.cast::<u32>();

@@ -71,7 +71,7 @@ pub fn service(key: &FrontendKey) -> Option<u32> {
 pub fn header(service: u32) -> Option<Header> {
     let header = cm_headers.get_ptr(service)?;
     // SAFETY: array memory is never freed under a program; one aligned load cannot tear.
-    Some(unsafe { core::mem::transmute(core::ptr::read_volatile(header.cast::<u64>())) })
+    Some(unsafe { core::mem::transmute::<u64, Header>(core::ptr::read_volatile(header.cast())) })
 }
 
 /// The backend id in a slot.
@@ -79,7 +79,9 @@ pub fn header(service: u32) -> Option<Header> {
 pub fn slot(index: u32) -> Option<u32> {
     let pair = cm_slots.get_ptr(index / 2)?.cast::<u32>();
     // SAFETY: a pair has two words, and array memory is never freed under a program.
-    Some(unsafe { core::ptr::read_volatile(if index % 2 == 0 { pair } else { pair.add(1) }) })
+    Some(unsafe {
+        core::ptr::read_volatile(if index.is_multiple_of(2) { pair } else { pair.add(1) })
+    })
 }
 
 /// Where the backend of an id is, if there is one.

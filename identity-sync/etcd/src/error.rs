@@ -1,6 +1,6 @@
 //! What went wrong, told apart by what to do about it.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use mesh_follow::{Failure, ListError, Rung};
 use tonic::Code;
@@ -86,8 +86,8 @@ impl From<tonic::Status> for EtcdError {
             Code::InvalidArgument | Code::FailedPrecondition if message.contains("user name") => {
                 Self::Denied(message.into())
             }
-            _ if refused_by_tls(&status) => Self::Denied(explain(&status)),
-            _ => Self::Broken(explain(&status)),
+            _ if refused_by_tls(&status) => Self::Denied(explain_status(&status)),
+            _ => Self::Broken(explain_status(&status)),
         }
     }
 }
@@ -99,11 +99,36 @@ fn refused_by_tls(error: &dyn Error) -> bool {
         .any(|error| error.to_string().contains("received fatal alert"))
 }
 
+/// A status without its code, which says nothing where it is not etcd's.
+fn explain_status(status: &tonic::Status) -> String {
+    let closed = causes(status).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| {
+        matches!(
+            io.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        )
+    });
+    if closed {
+        return "the etcd closed the connection".into();
+    }
+    with_causes(status.message().to_owned(), causes(status))
+}
+
 /// An error with its causes, each once.
 pub(crate) fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| (**error).source()) {
-        let cause = cause.to_string();
+    with_causes(error.to_string(), causes(error))
+}
+
+fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |error| (**error).source())
+}
+
+fn with_causes<'a>(
+    mut text: String,
+    causes: impl Iterator<Item = &'a (dyn Error + 'static)>,
+) -> String {
+    for cause in causes.map(ToString::to_string) {
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);

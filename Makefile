@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`. What they need and this machine lacks they install first.
+
+SHELL := /bin/bash
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+development := deploy/development
+cargo := . $(development)/cargo.sh && cargo
+
+.PHONY: setup build demo test lint bench fuzz
+
+## What building needs: Debian packages and the linker for kernel programs.
+setup:
+	@$(development)/setup.sh
+
+build: setup
+	@$(cargo) build --locked --workspace --bins
+
+## Two clusters, connected: a minute that shows what this is. KEEP=1 leaves the lab up.
+demo: build
+	@e2e/demo.sh
+
+## Everything that must be true before a change is merged.
+test: build
+	@$(development)/setup.sh cargo-deny
+	@e2e/test.sh
+
+lint: setup
+	@$(development)/setup.sh cargo-deny
+	@$(development)/lint.sh
+
+## The figures of docs/performance.md.
+bench: setup
+	@$(cargo) build --locked --release --workspace --bins
+	@PATH="$$PWD/target/release:$$PATH" clustermesh bench all
+
+## Every fuzz target for SECONDS (60) each, with coverage guiding it. `make test` runs the same bodies without.
+fuzz: setup
+	@$(development)/setup.sh cargo-fuzz
+	@e2e/fuzz.sh

@@ -1,0 +1,96 @@
+//! What cannot run on a machine, with the reason, and a probe that finds out when it can (`e2e/unavailable.toml`).
+
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unavailable {
+    /// What cannot run.
+    pub row: Vec<Row>,
+}
+
+/// Something that cannot run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// What.
+    pub what: String,
+    /// Why not.
+    pub why: String,
+    /// A command that succeeds where it can.
+    pub probe: Vec<String>,
+}
+
+impl Unavailable {
+    /// Reads the file.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The rows, and what is wrong with those that could run after all, or whose probe is no command.
+    pub fn judge(&self) -> (Vec<String>, Vec<String>) {
+        let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+        for row in &self.row {
+            match row.can_run() {
+                Ok(false) => lines.push(format!("{}: {}", row.what, row.why)),
+                Ok(true) => {
+                    wrong.push(format!(
+                        "{}: its probe succeeds, so it can run: {:?}",
+                        row.what, row.probe
+                    ));
+                }
+                Err(error) => wrong.push(format!("{}: {error}", row.what)),
+            }
+        }
+        (lines, wrong)
+    }
+}
+
+impl Row {
+    fn can_run(&self) -> Result<bool, String> {
+        let (program, args) = self.probe.split_first().ok_or("it has no probe")?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().map_err(|error| format!("the probe {program:?}: {error}"))?;
+        Ok(status.success())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(probe: &[&str]) -> Unavailable {
+        let probe = probe.iter().map(|&word| word.to_owned()).collect();
+        Unavailable { row: vec![Row { what: "flying".into(), why: "no wings".into(), probe }] }
+    }
+
+    #[test]
+    fn a_probe_that_fails_is_a_reason() {
+        assert_eq!(row(&["false"]).judge(), (vec!["flying: no wings".into()], Vec::new()));
+    }
+
+    #[test]
+    fn a_probe_that_succeeds_is_an_error() {
+        let (lines, wrong) = row(&["true"]).judge();
+        assert!(lines.is_empty());
+        assert!(wrong[0].contains("it can run"), "{wrong:?}");
+    }
+
+    #[test]
+    fn so_is_one_that_is_no_command() {
+        for probe in [&[][..], &["no-such-command-anywhere"]] {
+            let (lines, wrong) = row(probe).judge();
+            assert!(lines.is_empty() && wrong.len() == 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_row_has_all_its_fields() {
+        assert!(Unavailable::parse("[[row]]\nwhat = 'x'\nwhy = 'y'").is_err());
+        assert!(Unavailable::parse(include_str!("../unavailable.toml")).is_ok());
+    }
+}

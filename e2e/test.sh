@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Lints, then every test this machine can run. Ends with what took longest, and with what cannot run here and why.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/development/cargo.sh
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cannot=()
+
+# Test programs tell how long each test took, which Rust's harness does on request only, and unstably.
+host=$(rustc -vV | sed -n 's/^host: //p')
+runner=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<< "$host")_RUNNER
+tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
+    local name=$1
+    shift
+    echo "test: $name" >&2
+    env "$runner=env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet "$@" -Zunstable-options --report-time --format pretty |
+        tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
+}
+
+deploy/development/lint.sh
+
+if [ "$(id -u)" -ne 0 ]; then
+    why="needs root, for network namespaces and eBPF; run as root"
+elif ! grep -q ' cgroup2 ' /proc/mounts || [ ! -e /sys/kernel/btf/vmlinux ]; then
+    why="needs a kernel with BPF, BTF and a cgroup2 mount"
+else
+    why=
+fi
+if [ -n "$why" ]; then
+    cannot+=("the programs in the kernel (mesh-dataplane, test kernel): $why")
+    cannot+=("the lab, real etcds and the scenarios (mesh-e2e): $why")
+fi
+
+tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-dataplane --lib --bins --tests --
+tests "tables" -p mesh-dataplane --lib --
+if [ -z "$why" ]; then
+    tests "programs in the kernel" -p mesh-dataplane --test kernel --
+    tests "whole meshes" -p mesh-e2e -- --test-threads=1
+fi
+echo "test: documentation" >&2
+cargo test --locked --quiet --workspace --doc >/dev/null
+
+echo
+echo "The ten slowest:"
+sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' "$log" | sort -rn | head -10
+echo
+passed=$(grep -cE '^test .* \.\.\. ok' "$log" || true)
+echo "$passed tests passed."
+unavailable=$(cargo run --locked --quiet -p mesh-e2e --bin unavailable) || { echo "$unavailable"; exit 1; }
+if [ -n "$unavailable" ]; then cannot+=("$unavailable"); fi
+if [ ${#cannot[@]} -eq 0 ]; then
+    echo "Everything could run on this machine."
+else
+    echo "Could not run on this machine:"
+    printf '  %s\n' "${cannot[@]}"
+fi
