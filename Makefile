@@ -32,7 +32,7 @@ bench: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@PATH="$$PWD/target/release:$$PATH" clustermesh bench all
 
-## Every fuzz target for SECONDS (60) each, with coverage guiding it. `make test` runs the same bodies without.
+## Every fuzz target for SECONDS_EACH (60), with coverage guiding it. `make test` runs the same bodies without.
 fuzz: setup
 	@$(development)/setup.sh cargo-fuzz
 	@e2e/fuzz.sh

@@ -1,5 +1,12 @@
 //! The table of allowed imports in `ARCHITECTURE.md` is what the workspace does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Whole clusters out of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
+    /// How fast it is on this machine, beside something else in the same run
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// What was built
     Version,
     /// The lab's servers and clients, run in its pods
@@ -343,4 +346,34 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         seconds: Option<f64>,
     },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Everything below, as docs/performance.md has it
+    All,
+    /// The CPU time of connect() through a service's address, beside connect() to the destination itself
+    Connect {
+        /// Numbers of services to measure with
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000])]
+        services: Vec<u32>,
+        /// How often the two take turns
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+        /// Connects a turn
+        #[arg(long, default_value_t = 100)]
+        batch: u32,
+    },
+    /// From a manifest in one cluster to another's kernel, beside a bare etcd watch
+    Propagation {
+        /// Changes
+        #[arg(long, default_value_t = 300)]
+        samples: u32,
+        /// Other global services of the source cluster
+        #[arg(long, default_value_t = 0)]
+        services: u32,
+    },
+    /// What `connect` starts to have its connections measured
+    #[command(hide = true)]
+    Client,
 }

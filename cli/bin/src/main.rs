@@ -1,6 +1,7 @@
 //! `clustermesh`: the mesh from the command line. One module a noun; every command goes through what the daemons offer.
 
 mod args;
+mod bench;
 mod certs;
 mod connect;
 mod contexts;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Status(command) => status::run(&command, output),
         Command::Service(command) => service::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
+        Command::Bench(command) => bench::run(command, output),
         Command::Version => version::run(output),
         Command::LabPod(command) => lab_pod::run(command, output),
     };

@@ -1,0 +1,135 @@
+//! The process whose connections are measured. It reads orders and answers with nanoseconds, both a line each.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::socket::{setsockopt, sockopt},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::error::{BenchError, file, io as io_error};
+
+/// What is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// A client in a process of its own.
+pub(crate) struct Client {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Starts one, in a cgroup if given, else in this process's.
+    pub(crate) fn start(cgroup: Option<&Path>) -> Result<Self, BenchError> {
+        let own = std::env::current_exe().map_err(io_error("the own executable"))?;
+        let mut command = Command::new(own);
+        command.args(["bench", "client"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().map_err(io_error("a client"))?;
+        let pipes = process.stdin.take().zip(process.stdout.take());
+        let (orders, answers) =
+            pipes.ok_or_else(|| BenchError::Unexpected("a client without pipes".into()))?;
+        let client = Self { process, orders, answers: BufReader::new(answers) };
+        if let Some(cgroup) = cgroup {
+            let procs = cgroup.join("cgroup.procs");
+            std::fs::write(&procs, client.process.id().to_string()).map_err(file(procs))?;
+        }
+        Ok(client)
+    }
+
+    /// The CPU time of `count` connects, in nanoseconds.
+    pub(crate) fn connect(
+        &mut self,
+        transport: Transport,
+        to: SocketAddr,
+        count: u32,
+    ) -> Result<u64, BenchError> {
+        writeln!(self.orders, "{} {to} {count}", transport.name())
+            .map_err(io_error("an order to a client"))?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line).map_err(io_error("a client's answer"))?;
+        line.trim().parse().map_err(|_| {
+            BenchError::Unexpected(format!(
+                "a client could not connect to {to}: its words are above"
+            ))
+        })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What [`Client`] starts: obeys the orders on standard input until it ends.
+pub fn client() -> io::Result<()> {
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, line.clone());
+        let mut words = line.split(' ');
+        let transport = words.next().ok_or_else(invalid)?;
+        let to = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+        let count = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+        let nanos = match transport {
+            "tcp" => measure(count, || connect_tcp(to))?,
+            "udp" => measure(count, || connect_udp(to))?,
+            _ => return Err(invalid()),
+        };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{nanos}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The CPU time that `count` connects take. `connect` returns its own: what is before and after does not count.
+fn measure(count: u32, connect: impl Fn() -> io::Result<Duration>) -> io::Result<u128> {
+    let mut total = Duration::ZERO;
+    for _ in 0..count {
+        total += connect()?;
+    }
+    Ok(total.as_nanos())
+}
+
+fn connect_tcp(to: SocketAddr) -> io::Result<Duration> {
+    let begin = cpu()?;
+    let stream = TcpStream::connect(to)?;
+    let taken = cpu()?.saturating_sub(begin);
+    // Closed by a reset: tens of thousands of sockets in TIME_WAIT would be measured too.
+    setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok(taken)
+}
+
+fn connect_udp(to: SocketAddr) -> io::Result<Duration> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let begin = cpu()?;
+    socket.connect(to)?;
+    Ok(cpu()?.saturating_sub(begin))
+}
+
+fn cpu() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}

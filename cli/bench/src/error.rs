@@ -1,0 +1,60 @@
+//! Why something could not be measured.
+
+use std::{io, path::PathBuf};
+
+use mesh_dataplane::{PinError, ProgramsError, TablesError};
+use mesh_dump::DumpError;
+
+/// Why something could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A file or a folder.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The network, a process, or the kernel.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A command that does a part of it.
+    #[error("`{command}` failed: {said}")]
+    Command {
+        /// The command.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// Something did not come about.
+    #[error("{0}")]
+    Unexpected(String),
+    /// The pins.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// The programs.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// The tables.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// What is in the kernel.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+}
+
+/// Names what was done.
+pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
+    move |source| BenchError::Io { what, source }
+}
+
+/// Names the file.
+pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> BenchError {
+    move |source| BenchError::File { path: path.into(), source }
+}

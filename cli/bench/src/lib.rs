@@ -1,0 +1,17 @@
+//! How fast it is, measured on the machine at hand and always beside something else in the same run.
+//!
+//! A figure alone says what the machine is like; a ratio says what we are like. Measurements that are compared take
+//! turns, so that what disturbs one disturbs the other.
+
+mod client;
+mod connect;
+mod error;
+mod place;
+mod propagation;
+mod stats;
+
+pub use client::client;
+pub use connect::{ConnectOptions, ConnectRow, connect};
+pub use error::BenchError;
+pub use propagation::{Propagation, PropagationOptions, propagation};
+pub use stats::Distribution;

@@ -1,0 +1,278 @@
+//! How long it takes from a manifest in one cluster to the kernel of another, beside a bare watch of the key it becomes.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_dump::Dump;
+use mesh_files::{Access, write_atomic};
+use mesh_lab::{ClusterState, LabState};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    error::{BenchError, file, io},
+    place::run,
+    stats::Distribution,
+};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct PropagationOptions {
+    /// How many changes are made.
+    pub samples: u32,
+    /// How many other global services the source cluster has.
+    pub services: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Propagation {
+    /// How many other global services the source cluster had.
+    pub services: u32,
+    /// From the manifest's change to a bare watcher's line: what writer, etcd and network take in any case.
+    pub watch: Distribution,
+    /// From the manifest's change to the entry in the other cluster's kernel.
+    pub kernel: Distribution,
+    /// From the bare watcher's line to the entry in the kernel; 0 where the kernel was first.
+    pub after_watch: Distribution,
+    /// Medians: kernel relative to watch.
+    pub ratio: f64,
+}
+
+/// The lab's name.
+const LAB: &str = "bench";
+/// The longest that is waited for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at the kernel's entry, and between two changes.
+const LOOK: Duration = Duration::from_micros(20);
+const PAUSE: Duration = Duration::from_millis(30);
+/// The service that changes: last part of its cluster IP in both clusters.
+const SERVICE: &str = "bench";
+
+/// A lab that goes with the measurement.
+struct Mesh {
+    own: PathBuf,
+    state: LabState,
+}
+
+/// Measures, in a lab of two clusters of a node each. Needs root.
+pub fn propagation(
+    options: PropagationOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Propagation, BenchError> {
+    let mesh = Mesh::up()?;
+    let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
+    let manifest = source.directory.join("manifests/bench.yaml");
+    write(&manifest, &format!("{}---\n{}", service("10.101.200.1"), slice(1)))?;
+    write(&reader.directory.join("manifests/bench.yaml"), &service("10.102.200.1"))?;
+    others(source, options.services)?;
+    let dump = mesh.dump(reader)?;
+    let frontend = (SocketAddr::from(([10, 102, 200, 1], 80)), 6);
+    let began = Instant::now();
+    let backends = loop {
+        match dump.counter(frontend)? {
+            Some(counter) if counter() == 1 => break counter,
+            _ if began.elapsed() > PATIENCE => {
+                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+            }
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let (mut watcher, events) = mesh.watch(source, reader)?;
+    let (mut watch, mut kernel, mut after) = (Vec::new(), Vec::new(), Vec::new());
+    for sample in 0..options.samples {
+        progress(u64::from(sample), u64::from(options.samples));
+        thread::sleep(PAUSE);
+        let count = if sample % 2 == 0 { 2 } else { 1 };
+        let content = format!("{}---\n{}", service("10.101.200.1"), slice(count));
+        let begin = Instant::now();
+        write(&manifest, &content)?;
+        let written = loop {
+            if backends() == count {
+                break Instant::now();
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(BenchError::Unexpected(format!(
+                    "change {sample} does not arrive in b"
+                )));
+            }
+            thread::sleep(LOOK);
+        };
+        let seen = events.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                BenchError::Unexpected(format!("change {sample} is not seen by the watcher"))
+            }
+            RecvTimeoutError::Disconnected => BenchError::Unexpected("the watcher ended".into()),
+        })?;
+        watch.push(nanos(seen.saturating_duration_since(begin)));
+        kernel.push(nanos(written.saturating_duration_since(begin)));
+        after.push(nanos(written.saturating_duration_since(seen)));
+    }
+    let _ = watcher.kill();
+    let _ = watcher.wait();
+    let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
+    Ok(Propagation {
+        services: options.services,
+        watch,
+        kernel,
+        after_watch: Distribution::of(after),
+        ratio: kernel.p50_nanos as f64 / watch.p50_nanos.max(1) as f64,
+    })
+}
+
+impl Mesh {
+    fn up() -> Result<Self, BenchError> {
+        let own = std::env::current_exe().map_err(io("the own executable"))?;
+        let mut mesh = Self { own, state: LabState::default() };
+        mesh.lab("down", &[])?;
+        mesh.lab("up", &["--clusters", "2", "--nodes", "1"])?;
+        let mut told: Value =
+            serde_json::from_slice(&mesh.lab("status", &["--output", "json"])?)
+                .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        mesh.state = serde_json::from_value(told["lab"].take())
+            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        mesh.clustermesh(&["connect", "--context", "a", "--destination-context", "b"])?;
+        mesh.clustermesh(&["status", "--wait"])?;
+        Ok(mesh)
+    }
+
+    fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
+        run(Command::new(&self.own).args(["lab", command, "--lab", LAB]).args(more))
+    }
+
+    fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
+        let contexts = Path::new("/run/clustermesh-lab").join(LAB).join("contexts.yaml");
+        run(Command::new(&self.own).args(args).env("CLUSTERMESH_CONTEXTS", contexts))
+    }
+
+    fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {
+        let missing = || BenchError::Unexpected("the lab has fewer clusters than asked for".into());
+        self.state.clusters.get(index).ok_or_else(missing)
+    }
+
+    /// The tables of a cluster's first node.
+    fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
+        let pins = Path::new("/sys/fs/bpf/clustermesh-lab").join(LAB).join(&cluster.name);
+        Ok(Dump::open(&pins.join("n1"))?)
+    }
+
+    /// `etcdctl watch` on the reader's node: it shares no code with us. Tells when it saw an event.
+    fn watch(
+        &self,
+        source: &ClusterState,
+        reader: &ClusterState,
+    ) -> Result<(Child, Receiver<Instant>), BenchError> {
+        let node = |cluster: &ClusterState| {
+            let node = cluster.nodes.first();
+            node.cloned().ok_or_else(|| BenchError::Unexpected("a cluster without nodes".into()))
+        };
+        let (target, node) = (node(source)?, node(reader)?);
+        let ip = target.ips.iter().find(|ip| ip.is_ipv4());
+        let ip = ip.ok_or_else(|| BenchError::Unexpected("a node without IPv4".into()))?;
+        let credential = |suffix: &str| {
+            let peers = reader.directory.join("peers");
+            peers.join(format!("{}.etcd-client{suffix}", source.name)).display().to_string()
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &node.netns, "etcdctl"]);
+        command.arg(format!("--endpoints=https://{ip}:2379"));
+        command.args(["--cacert", &credential("-ca.crt"), "--cert", &credential(".crt")]);
+        command.args(["--key", &credential(".key"), "watch"]);
+        command.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
+        command.env("ETCDCTL_API", "3").stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(io("etcdctl"))?;
+        let stdout = child.stdout.take();
+        let stdout =
+            stdout.ok_or_else(|| BenchError::Unexpected("etcdctl without output".into()))?;
+        let (sender, events) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line == "PUT" && sender.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+        // It says nothing when it stands: it stands when it sees a change.
+        let manifest = source.directory.join("manifests/bench.yaml");
+        let began = Instant::now();
+        for count in [2, 1].into_iter().cycle() {
+            let content = format!("{}---\n{}", service("10.101.200.1"), slice(count));
+            write(&manifest, &content)?;
+            if events.recv_timeout(Duration::from_millis(500)).is_ok() && count == 1 {
+                break;
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(BenchError::Unexpected("etcdctl sees no change".into()));
+            }
+        }
+        // What is still on its way belongs to no sample.
+        while events.recv_timeout(Duration::from_millis(200)).is_ok() {}
+        Ok((child, events))
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = self.lab("down", &[]);
+    }
+}
+
+/// Other global services, in a file of their own.
+fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let documents: Vec<String> = (0..count)
+        .map(|n| {
+            let ip = format!("10.101.{}.{}", n / 250, n % 250 + 1);
+            service(&ip).replace("name: bench", &format!("name: other-{n}"))
+        })
+        .collect();
+    write(&cluster.directory.join("manifests/others.yaml"), &documents.join("---\n"))
+}
+
+fn write(path: &Path, content: &str) -> Result<(), BenchError> {
+    write_atomic(path, content.as_bytes(), Access::All).map_err(file(path))
+}
+
+fn service(ip: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: {SERVICE}
+  annotations: {{ service.cilium.io/global: \"true\" }}
+spec:
+  clusterIP: {ip}
+  ports: [{{ name: http, port: 80 }}]
+"
+    )
+}
+
+fn slice(endpoints: u32) -> String {
+    let endpoint = |n: u32| format!("  - {{ addresses: [10.1.1.{}], nodeName: n1 }}\n", 100 + n);
+    let endpoints: String = (0..endpoints).map(endpoint).collect();
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {SERVICE}-1
+  labels: {{ kubernetes.io/service-name: {SERVICE} }}
+addressType: IPv4
+ports: [{{ name: http, port: 8080 }}]
+endpoints:
+{endpoints}"
+    )
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,41 @@
+//! Many measurements in a few numbers.
+
+use serde::Serialize;
+
+/// Measurements of one thing, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Distribution {
+    /// How many there are.
+    pub count: usize,
+    /// Half are no larger.
+    pub p50_nanos: u64,
+    /// 99 of 100 are no larger.
+    pub p99_nanos: u64,
+}
+
+impl Distribution {
+    /// Of no measurements everything is 0.
+    pub(crate) fn of(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        // The nearest rank: the smallest that `percent` of all are no larger than.
+        let at = |percent: usize| {
+            let rank = (nanos.len() * percent).div_ceil(100);
+            nanos.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        Self { count: nanos.len(), p50_nanos: at(50), p99_nanos: at(99) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_rank() {
+        let all = Distribution::of((1..=200).rev().collect());
+        assert_eq!(all, Distribution { count: 200, p50_nanos: 100, p99_nanos: 198 });
+        assert_eq!(Distribution::of(vec![7]).p99_nanos, 7);
+        assert_eq!(Distribution::of(Vec::new()).count, 0);
+    }
+}

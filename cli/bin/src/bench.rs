@@ -1,0 +1,119 @@
+//! `clustermesh bench`: figures of this machine.
+
+use std::cell::OnceCell;
+
+use indicatif::ProgressBar;
+use mesh_bench::{
+    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, client, connect,
+    propagation,
+};
+use serde_json::json;
+
+use crate::{
+    args::BenchCommand,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outcome> {
+    match command {
+        BenchCommand::All => {
+            // First what runs in a lab: the other takes this process out of the machine's network.
+            let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
+            let [few, many] = propagated;
+            let propagated = [few?, many?];
+            let connected = measure_connect(vec![10, 1_000], 200, 100)?;
+            match output {
+                Output::Text => {
+                    print_connect(&connected)?;
+                    output::line("")?;
+                    print_propagation(&propagated)?;
+                }
+                Output::Json => output::json(
+                    "Bench",
+                    json!({ "connect": connected, "propagation": propagated }),
+                )?,
+            }
+        }
+        BenchCommand::Connect { mut services, rounds, batch } => {
+            services.sort_unstable();
+            let connected = measure_connect(services, rounds, batch)?;
+            match output {
+                Output::Text => print_connect(&connected)?,
+                Output::Json => output::json("Bench", json!({ "connect": connected }))?,
+            }
+        }
+        BenchCommand::Propagation { samples, services } => {
+            let propagated = [measure_propagation(samples, services)?];
+            match output {
+                Output::Text => print_propagation(&propagated)?,
+                Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
+            }
+        }
+        BenchCommand::Client => client()?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Result<Vec<ConnectRow>> {
+    let options = ConnectOptions { services, rounds, batch };
+    with_progress("connect", |progress| Ok(connect(&options, progress)?))
+}
+
+fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
+    let options = PropagationOptions { samples, services };
+    with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+}
+
+fn with_progress<T>(
+    what: &'static str,
+    measure: impl FnOnce(&mut dyn FnMut(u64, u64)) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let bar = OnceCell::new();
+    let measured = measure(&mut |done, total| {
+        let bar = bar.get_or_init(|| ProgressBar::new(total).with_message(what));
+        bar.set_position(done);
+    });
+    if let Some(bar) = bar.get() {
+        bar.finish_and_clear();
+    }
+    measured
+}
+
+fn print_connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
+    output::line("connect(), CPU time of the caller, nanoseconds")?;
+    let header = ["TRANSPORT", "SERVICES", "CONNECTS", "DIRECT", "THROUGH A SERVICE", "RATIO"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.transport.into(),
+            row.services.to_string(),
+            row.connects.to_string(),
+            format!("{:.0}", row.direct_nanos),
+            format!("{:.0}", row.through_nanos),
+            format!("{:.3}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
+    output::line("a manifest's change in one cluster, milliseconds until it is seen (p50 / p99)")?;
+    let header =
+        ["OTHER SERVICES", "CHANGES", "BARE WATCH", "KERNEL ENTRY", "AFTER THE WATCH", "RATIO"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.services.to_string(),
+            row.kernel.count.to_string(),
+            milliseconds(row.watch),
+            milliseconds(row.kernel),
+            milliseconds(row.after_watch),
+            format!("{:.3}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn milliseconds(distribution: Distribution) -> String {
+    let of = |nanos: u64| nanos as f64 / 1e6;
+    format!("{:.2} / {:.2}", of(distribution.p50_nanos), of(distribution.p99_nanos))
+}
