@@ -11,6 +11,7 @@
     reason = "all of this is test code"
 )]
 
+pub mod etcd;
 pub mod json;
 pub mod kernel;
 pub mod load;
@@ -19,6 +20,7 @@ pub mod netns;
 pub mod scenario;
 pub mod unavailable;
 
+pub use etcd::Etcd;
 pub use load::Traffic;
 pub use mesh::{Daemon, Mesh};
 pub use netns::Netns;

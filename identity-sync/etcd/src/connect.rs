@@ -1,6 +1,11 @@
 //! Making a connection, step by step, so that the step that fails can be named.
 
-use std::{io, net::IpAddr, sync::Mutex, time::Duration};
+use std::{
+    io::{self, Cursor},
+    net::IpAddr,
+    sync::Mutex,
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use mesh_certs::{Credentials, Receiver};
@@ -8,6 +13,7 @@ use mesh_follow::{Failure, Rung};
 use mesh_wire::peer_file::HostAlias;
 use rustls_pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -29,6 +35,8 @@ pub struct Target {
 
 /// How long a name's look-up, a TCP handshake or a TLS handshake may take.
 const STEP: Duration = Duration::from_secs(5);
+/// How long a server may be silent after the handshake; etcd's HTTP/2 speaks first.
+const VERDICT: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, and how long it may take to answer. etcd refuses more than one in five seconds.
 const PING: Duration = Duration::from_secs(10);
 
@@ -48,6 +56,10 @@ pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Fail
     let tls = connect_tls(&credentials, host, tcp)
         .await
         .map_err(|reason| Failure::new(Rung::Tls, reason))?;
+    let tls = wait_for_verdict(tls).await.map_err(|error| {
+        let reason = format!("{host}, as {}: {error}", credentials.subject());
+        Failure::new(Rung::Authenticated, reason)
+    })?;
     let channel = over(tls)
         .await
         .map_err(|e| Failure::new(Rung::Authenticated, crate::error::explain(&e)))?;
@@ -105,8 +117,28 @@ async fn connect_tls(
     }
 }
 
+/// Waits for the server's first word. In TLS 1.3 it looks at our certificate after our side of the handshake is over; what
+/// is written meanwhile to one that refuses resets the connection, and its reason with it.
+async fn wait_for_verdict(
+    mut tls: TlsStream<TcpStream>,
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+    // HTTP/2's first frame is far smaller; the rest stays where it is.
+    let mut first = vec![0; 256];
+    let length = match timeout(VERDICT, tls.read(&mut first)).await {
+        Ok(Ok(0)) => return Err(io::Error::other("the etcd closed the connection")),
+        Ok(length) => length?,
+        // It waits for us, so it has nothing against us.
+        Err(_) => 0,
+    };
+    first.truncate(length);
+    let (reader, writer) = tokio::io::split(tls);
+    Ok(tokio::io::join(Cursor::new(first).chain(reader), writer))
+}
+
 /// HTTP/2 over a connection that stands. When it breaks it is gone: whoever follows wants to know, and decides anew.
-async fn over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+async fn over(
+    tls: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Channel, tonic::transport::Error> {
     let once = Mutex::new(Some(TokioIo::new(tls)));
     let connector = tower::service_fn(move |_: Uri| {
         let tls = once.lock().ok().and_then(|mut once| once.take());

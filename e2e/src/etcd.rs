@@ -1,0 +1,149 @@
+//! A real etcd on loopback that trusts one cluster's authority: for what needs no mesh around it.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::SystemTime,
+};
+
+use mesh_certs::{Authority, ClusterPki, CredentialFiles, Profile, Receiver, Store};
+use mesh_etcd::{Connection, Target};
+use tempfile::TempDir;
+
+use crate::mesh::eventually;
+
+/// An etcd with its authority, in a temporary folder. It ends with its test.
+#[derive(Debug)]
+pub struct Etcd {
+    folder: TempDir,
+    port: u16,
+    /// For other members, of which there are none.
+    peer_port: u16,
+    child: Option<Child>,
+}
+
+impl Etcd {
+    /// Starts an etcd of cluster `a`: empty, and without authentication.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        ClusterPki::new(&folder.path().join("pki"))
+            .create("a", "clustermesh", &[], Authority::ISSUED_LIFETIME)
+            .expect("certificates");
+        let [port, peer_port] = free_ports();
+        let mut etcd = Self { folder, port, peer_port, child: None };
+        etcd.start_again();
+        etcd
+    }
+
+    /// Starts it after a [`Etcd::kill`], with what it had.
+    pub fn start_again(&mut self) {
+        let url = format!("https://127.0.0.1:{}", self.port);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let pki = ClusterPki::new(&self.pki());
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log");
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(self.folder.path().join("data"));
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.arg(format!("--initial-cluster=default={peer}"));
+        command.args(["--client-cert-auth", "--logger", "zap"]);
+        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        command.arg("--trusted-ca-file").arg(pki.certificate("ca"));
+        command.arg("--cert-file").arg(pki.certificate("server"));
+        command.arg("--key-file").arg(pki.key("server"));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.child = Some(command.spawn().expect("etcd is installed: run `make setup` once"));
+        let address = (Ipv4Addr::LOCALHOST, self.port);
+        eventually("the etcd listens", || {
+            TcpStream::connect(address).map(drop).map_err(|e| format!("{e}: {}", self.said()))
+        });
+    }
+
+    /// Kills it without a warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// What it wrote so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The folder with its authority, and with the certificates `admin` and `local`.
+    pub fn pki(&self) -> PathBuf {
+        self.folder.path().join("pki")
+    }
+
+    /// A certificate for `user`, by `authority`. Returns its name in [`Etcd::pki`].
+    pub fn certificate(&self, authority: &Authority, user: &str, name: &str) -> String {
+        let profile = Profile::Client { user: user.into() };
+        let issued = authority.issue(&profile, SystemTime::now(), Authority::ISSUED_LIFETIME);
+        ClusterPki::new(&self.pki()).write(name, &issued.expect("a certificate")).expect("a file");
+        name.into()
+    }
+
+    /// Its authority.
+    pub fn authority(&self) -> Authority {
+        ClusterPki::new(&self.pki()).authority(SystemTime::now()).expect("an authority")
+    }
+
+    /// The way to it, with the certificate that has this name in [`Etcd::pki`].
+    pub fn target(&self, name: &str) -> Target {
+        let authority = ClusterPki::new(&self.pki()).certificate("ca");
+        Target {
+            endpoints: vec![format!("https://127.0.0.1:{}", self.port)],
+            host_aliases: Vec::new(),
+            credentials: self.credentials(name, &authority),
+        }
+    }
+
+    /// A certificate of [`Etcd::pki`], and the authority that the server must be from.
+    pub fn credentials(&self, name: &str, authority: &Path) -> Receiver {
+        mesh_certs::install_crypto();
+        let pki = ClusterPki::new(&self.pki());
+        let (certificate, key) = (pki.certificate(name), pki.key(name));
+        let files = CredentialFiles { authority: authority.into(), certificate, key };
+        Store::open(files, SystemTime::now()).expect("sound credentials").1
+    }
+
+    /// A connection with a certificate of [`Etcd::pki`]. Waits for the etcd to have elected itself.
+    pub async fn connect(&self, name: &str) -> Connection {
+        mesh_etcd::connect(&self.target(name), 0).await.expect("a connection")
+    }
+
+    /// `etcdctl` as whoever has the certificate of that name: what it printed, or what it complained about.
+    pub fn etcdctl(&self, name: &str, args: &[&str]) -> Result<String, String> {
+        let pki = ClusterPki::new(&self.pki());
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(args);
+        command.arg(format!("--endpoints=https://127.0.0.1:{}", self.port));
+        command.arg("--cacert").arg(pki.certificate("ca"));
+        command.arg("--cert").arg(pki.certificate(name)).arg("--key").arg(pki.key(name));
+        let output = command.output().expect("etcdctl is installed: run `make setup` once");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Ports that nobody has, for now.
+fn free_ports() -> [u16; 2] {
+    let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    // Both at once: one by one they could be the same.
+    let listeners = [(); 2].map(listen);
+    listeners.map(|listener| listener.local_addr().expect("an address").port())
+}
