@@ -5,7 +5,7 @@ set -euo pipefail
 
 tools=("$@")
 packages=(
-    gcc libc6-dev                                                # linking
+    g++ libc6-dev                                                # linking, libFuzzer
     libstd-rust-web-dev-bpf rustc-web cargo-web llvm-22-dev      # kernel programs
     rust-web-clippy rustfmt-web                                  # their lints
     protobuf-compiler libprotobuf-dev                            # etcd's API

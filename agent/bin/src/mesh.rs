@@ -165,10 +165,7 @@ impl Mesh {
                 self.refused.remove(&name);
                 self.probes.set_nodes(&name, std::iter::empty());
                 self.settle().await;
-                // Whoever waited for its number may have it now.
-                for handle in self.peers.values() {
-                    let _ = handle.commands.try_send(PeerCommand::Release);
-                }
+                self.release_held();
             }
             Input::PeersRead { problems, known } => {
                 self.peer_problems = problems;
@@ -192,10 +189,15 @@ impl Mesh {
             }
             PeerEvent::Config(config) => {
                 tracing::info!(peer = %name, id = %config.id, "accepted");
-                if let Err(in_use) = self.merge.set_id(name, config.id) {
-                    let refusal = Refusal::IdInUse { id: in_use.id, other: in_use.other };
-                    if let Some(handle) = self.peers.get(name) {
-                        let _ = handle.commands.try_send(PeerCommand::Hold(refusal));
+                let before = self.known_ids();
+                match self.merge.set_id(name, config.id) {
+                    Ok(()) if before.is_subset(&self.known_ids()) => {}
+                    Ok(()) => self.release_held(),
+                    Err(in_use) => {
+                        let refusal = Refusal::IdInUse { id: in_use.id, other: in_use.other };
+                        if let Some(handle) = self.peers.get(name) {
+                            let _ = handle.commands.try_send(PeerCommand::Hold(refusal));
+                        }
                     }
                 }
             }
@@ -207,6 +209,13 @@ impl Mesh {
                     *last = refused.to_string();
                 }
             }
+        }
+    }
+
+    /// A number is free again: whoever waited for it may have it.
+    fn release_held(&self) {
+        for handle in self.peers.values() {
+            let _ = handle.commands.try_send(PeerCommand::Release);
         }
     }
 

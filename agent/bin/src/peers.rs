@@ -141,7 +141,11 @@ impl Peers {
         }
         let (status, _) = watch::channel(Status::default());
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
-        let credentials = credential_files(&file, &self.folder).and_then(|files| {
+        let beside = match *name == self.own.name {
+            true => self.local_config.parent().unwrap_or(Path::new(".")),
+            false => &self.folder,
+        };
+        let credentials = credential_files(&file, beside).and_then(|files| {
             Store::open(files, SystemTime::now()).map_err(|error| error.to_string())
         });
         let (receiver, credentials) = match credentials {

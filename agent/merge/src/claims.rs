@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_model::{AddressKind, EndpointAddress, GlobalService, Identity, Node, Record};
+use mesh_model::{Identity, Record, ServiceName};
+
+use crate::cluster::NodeEntry;
 
 /// What a peer may claim, as `connect` wrote it down. Judged against nothing that another peer says, so that no liar
 /// displaces the honest.
@@ -71,37 +73,53 @@ impl Judge {
     /// Checks every address that a record speaks of.
     pub(crate) fn check(&self, record: &Record) -> Result<(), Refused> {
         match record {
-            Record::Node(node) => self.check_node(node),
-            Record::Address(address) => self.check_address(address),
-            Record::Service(service) => self.check_service(service),
+            Record::Node(node) => self.check_node(&node.name, &NodeEntry::new(node)),
+            Record::Address(address) => self.check_address(address.net),
+            Record::Service(service) => {
+                self.check_service(&service.name, service.backends.keys().copied())
+            }
             Record::Identity(..) | Record::EndpointSlice(_) => Ok(()),
         }
     }
 
-    fn check_node(&self, node: &Node) -> Result<(), Refused> {
-        let what = || format!("node {}", node.name);
-        for address in &node.addresses {
-            // Only where it can be reached from here: its other addresses mean nothing to us.
-            if address.kind == AddressKind::Internal {
-                self.node(what, IpNet::from(address.ip))?;
-            }
-        }
+    /// Only where the node can be reached from here: its other addresses mean nothing to us.
+    pub(crate) fn check_node(&self, name: &str, node: &NodeEntry) -> Result<(), Refused> {
+        let what = || format!("node {name}");
+        let mut ips = node.internal_ips.iter();
+        ips.try_for_each(|ip| self.node(what, IpNet::from(*ip)))?;
         node.pod_cidrs.iter().try_for_each(|net| self.pods(what, *net))
     }
 
-    fn check_address(&self, address: &EndpointAddress) -> Result<(), Refused> {
-        let what = || format!("address {}", address.net);
-        let is_node = [Identity::HOST, Identity::REMOTE_NODE].contains(&address.identity);
-        match is_node {
-            true => self.node(what, address.net).or_else(|_| self.pods(what, address.net)),
-            false => self.pods(what, address.net),
+    /// A pod's address, or a node's.
+    pub(crate) fn check_address(&self, net: IpNet) -> Result<(), Refused> {
+        let what = || format!("address {net}");
+        self.pods(what, net).or_else(|refused| self.node(what, net).map_err(|_| refused))
+    }
+
+    /// What an address may stand for: what is reserved has another meaning there than here. A host is a remote node where
+    /// the grant has nodes, and all else is not known.
+    pub(crate) fn identity(&self, net: IpNet, identity: Identity) -> Identity {
+        match self {
+            Self::Own => identity,
+            _ if !identity.is_reserved() => identity,
+            Self::Granted { claims, .. }
+                if [Identity::HOST, Identity::REMOTE_NODE].contains(&identity)
+                    && claims.node_cidrs.iter().any(|range| range.contains(&net)) =>
+            {
+                Identity::REMOTE_NODE
+            }
+            Self::Granted { .. } | Self::Ungranted { .. } => Identity::UNKNOWN,
         }
     }
 
-    fn check_service(&self, service: &GlobalService) -> Result<(), Refused> {
-        let what = || format!("service {}", service.name);
-        for ip in service.backends.keys() {
-            let net = IpNet::from(*ip);
+    /// Pods, nodes, and where the grant says so what is neither.
+    pub(crate) fn check_service(
+        &self,
+        service: &ServiceName,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
+        let what = || format!("service {service}");
+        for net in backends.into_iter().map(IpNet::from) {
             let Err(refused) = self.pods(what, net) else { continue };
             let external = match self {
                 Self::Granted { claims, ours } => {
@@ -196,7 +214,10 @@ fn is_special(net: IpNet) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use mesh_model::{ClusterId, ClusterName, NodeAddress, ServiceName, node::FamilyPair};
+    use mesh_model::{
+        AddressKind, ClusterId, ClusterName, EndpointAddress, GlobalService, Node, NodeAddress,
+        node::FamilyPair,
+    };
 
     use super::*;
 
@@ -271,7 +292,8 @@ mod tests {
             (address("10.1.1.5/32", 131_072), false, false, false),
             (address("10.3.1.5/32", 131_072), false, false, true),
             (address("172.31.2.1/32", 6), true, true, true),
-            (address("172.31.2.1/32", 131_072), false, false, true),
+            (address("172.31.2.1/32", 131_072), true, true, true),
+            (address("172.31.1.1/32", 6), false, false, false),
             (address("127.0.0.1/32", 131_072), false, false, false),
             (address("0.0.0.0/0", 131_072), false, false, false),
             (address("10.0.0.0/8", 131_072), false, false, false),
@@ -289,6 +311,16 @@ mod tests {
             assert_eq!(granted(false).check(&record).is_ok(), with_grant, "granted: {record:?}");
             assert_eq!(granted(true).check(&record).is_ok(), external, "external: {record:?}");
             assert_eq!(ungranted().check(&record).is_ok(), without, "ungranted: {record:?}");
+        }
+        for (ip, number, expected) in [
+            ("172.31.2.1/32", 1, Identity::REMOTE_NODE),
+            ("172.31.2.1/32", 6, Identity::REMOTE_NODE),
+            ("10.2.1.5/32", 6, Identity::UNKNOWN),
+            ("10.2.1.5/32", 0, Identity::UNKNOWN),
+            ("172.31.2.1/32", 4, Identity::UNKNOWN),
+            ("10.2.1.5/32", 131_072, Identity::new(131_072)),
+        ] {
+            assert_eq!(granted(false).identity(net(ip), Identity::new(number)), expected, "{ip}");
         }
         let refused = granted(false).check(&node("172.31.3.1", "10.2.1.0/24")).unwrap_err();
         assert_eq!(

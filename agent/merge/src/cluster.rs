@@ -16,6 +16,8 @@ use crate::{claims::Judge, services::ServicePart};
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) judge: Judge,
+    /// It has a number that is another's: nothing that it says is taken.
+    pub(crate) held: bool,
     rounds: BTreeMap<RecordKind, u32>,
     pub(crate) nodes: BTreeMap<String, (NodeEntry, u32)>,
     pub(crate) identities: HashMap<Identity, (Box<str>, u32)>,
@@ -70,6 +72,7 @@ impl Cluster {
         Self {
             id: ClusterId::NONE,
             judge,
+            held: false,
             rounds: BTreeMap::new(),
             nodes: BTreeMap::new(),
             identities: HashMap::new(),

@@ -76,31 +76,56 @@ impl Merge {
         }
     }
 
-    /// A peer, new or with another grant. What it said stays; what it says from now on is judged anew.
+    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it said stays.
     pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) {
         match claims {
             Some(claims) => self.grants.insert(name.clone(), claims),
             None => self.grants.remove(name),
         };
         self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Judge::Own));
-        for (name, cluster) in &mut self.clusters {
-            if *name == self.own {
-                continue;
-            }
-            cluster.judge = match self.grants.get(name) {
-                Some(claims) => Judge::Granted {
-                    claims: claims.clone(),
-                    ours: self.ranges.all().copied().collect(),
-                },
-                None => {
-                    let granted = self
-                        .grants
-                        .values()
-                        .flat_map(|claims| claims.pod_cidrs.iter().chain(&claims.node_cidrs));
-                    Judge::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
-                }
-            };
+        let peers: Vec<ClusterName> =
+            self.clusters.keys().filter(|name| **name != self.own).cloned().collect();
+        for name in peers {
+            self.set_judge(&name);
         }
+    }
+
+    /// Judges a peer by the grants as they are, and what it said already too.
+    fn set_judge(&mut self, name: &ClusterName) {
+        let judge = match self.grants.get(name) {
+            Some(claims) => Judge::Granted {
+                claims: claims.clone(),
+                ours: self.ranges.all().copied().collect(),
+            },
+            None => {
+                let granted = self.grants.values();
+                let granted = granted.flat_map(|c| c.pod_cidrs.iter().chain(&c.node_cidrs));
+                Judge::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
+            }
+        };
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.judge != judge)
+        else {
+            return;
+        };
+        cluster.judge = judge;
+        let judge = &cluster.judge;
+        cluster.addresses.retain(|net, entry| {
+            entry.identity = judge.identity(*net, entry.identity);
+            judge.check_address(*net).is_ok()
+        });
+        let nodes = cluster
+            .nodes
+            .iter()
+            .filter(|(node, (entry, _))| judge.check_node(node, entry).is_err());
+        let nodes: Vec<String> = nodes.map(|(node, _)| node.clone()).collect();
+        let services = cluster.services.iter().filter(|(service, (part, _))| {
+            judge.check_service(service, part.backends.iter().map(|place| place.address)).is_err()
+        });
+        let services: Vec<Arc<ServiceName>> = services.map(|(name, _)| Arc::clone(name)).collect();
+        for service in services {
+            self.set_service(name, service, ServicePart::default());
+        }
+        nodes.iter().for_each(|node| self.set_node(name, node, None));
     }
 
     /// A peer that is gone takes everything with it that it said.
@@ -112,12 +137,17 @@ impl Merge {
         }
     }
 
-    /// The number of a cluster, as its config has it. What it said under another number is gone.
+    /// The number of a cluster, as its config has it. What it said under another number is gone. With a number that
+    /// another has it is not heard until it has one of its own; what it said before stays.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
         let holder =
             self.clusters.iter().find(|(other, cluster)| *other != name && cluster.id == id);
         if let Some((other, _)) = holder {
-            return Err(IdInUse { id, other: other.clone() });
+            let in_use = IdInUse { id, other: other.clone() };
+            if let Some(cluster) = self.clusters.get_mut(name) {
+                cluster.held = true;
+            }
+            return Err(in_use);
         }
         if self
             .clusters
@@ -128,13 +158,16 @@ impl Merge {
         }
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.id = id;
+            cluster.held = false;
         }
         Ok(())
     }
 
     /// Takes what a cluster says. A record that it may not say is refused, and what it said before stays.
     pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), Refused> {
-        let Some(cluster) = self.clusters.get_mut(name) else { return Ok(()) };
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.held) else {
+            return Ok(());
+        };
         match event {
             RecordEvent::Begin(kind) => cluster.begin(kind),
             RecordEvent::Upsert(record) => {
@@ -328,12 +361,7 @@ impl Merge {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Address);
         let host = cluster.host(address.host);
-        // What is reserved has another meaning there than here: a host is a remote node, and all else is not known.
-        let identity = match address.identity {
-            Identity::HOST | Identity::REMOTE_NODE if *name != self.own => Identity::REMOTE_NODE,
-            identity if identity.is_reserved() && *name != self.own => Identity::UNKNOWN,
-            identity => identity,
-        };
+        let identity = cluster.judge.identity(address.net, address.identity);
         cluster.addresses.insert(address.net, AddressEntry { identity, host, round });
     }
 

@@ -47,6 +47,7 @@ impl Admin for ApiserverAdmin {
         let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
         let (desired, objects) = self.cluster.with_exporter(|e| (e.desired().len(), e.objects()));
         let ready = unready.is_empty();
+        let refused = store.refused.iter().map(|(key, reason)| format!("{key}: {reason}"));
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
             version: Some(version()),
@@ -57,7 +58,7 @@ impl Admin for ApiserverAdmin {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             ready,
-            problems: unready.into_iter().chain(manifests).chain(store.refused).collect(),
+            problems: unready.into_iter().chain(manifests).chain(refused).collect(),
             configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
             store: Some(Store {
                 connected: store.connected,

@@ -1,6 +1,7 @@
 //! The cluster as read from its directory: manifests in, keys and values out.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -31,6 +32,8 @@ struct State {
     source: ManifestsSource,
     exporter: Exporter,
     journal: Journal,
+    /// Problems that the log has.
+    told: BTreeSet<String>,
 }
 
 /// Numbers from the journal.
@@ -72,7 +75,7 @@ impl Cluster {
             filter,
         });
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
-        let state = Mutex::new(State { source, exporter, journal });
+        let state = Mutex::new(State { source, exporter, journal, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
         Ok(Arc::new(Self { settings, state, changed, metrics }))
     }
@@ -80,20 +83,26 @@ impl Cluster {
     /// Reads what changed in the manifests.
     pub(crate) fn scan(&self) {
         let mut state = self.lock();
-        let State { source, exporter, journal } = &mut *state;
+        let State { source, exporter, journal, told } = &mut *state;
         match source.scan() {
             Ok(events) => {
                 let mut numbers = Numbers(journal);
+                exporter.retry(&mut numbers);
                 events.into_iter().for_each(|event| exporter.handle(event, &mut numbers));
             }
             Err(error) => tracing::warn!(%error, "keeping the objects as they are"),
         }
-        for problem in source.problems() {
-            tracing::warn!(%problem, "manifest");
+        let manifests = source.problems().iter().map(ToString::to_string);
+        let objects = exporter.problems().iter().map(|(object, why)| format!("{object}: {why}"));
+        let problems: BTreeSet<String> = manifests.chain(objects).collect();
+        // Each once, not with every look at the folder.
+        for problem in problems.difference(told) {
+            tracing::warn!(problem, "not exported, or as it was before");
         }
-        for (object, problem) in exporter.problems() {
-            tracing::warn!(%object, %problem, "not exported");
+        for problem in told.difference(&problems) {
+            tracing::info!(problem, "no longer so");
         }
+        *told = problems;
         let problems = source.problems().len() + exporter.problems().len();
         self.metrics.manifest_problems.set(problems.try_into().unwrap_or(u64::MAX));
         self.metrics.desired_keys.set(exporter.desired().len().try_into().unwrap_or(u64::MAX));

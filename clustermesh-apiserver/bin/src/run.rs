@@ -57,7 +57,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let (credentials, receiver) =
         Store::open(files, started).context("the credentials for the own etcd")?;
-    let (users_sender, users) = watch::channel(UsersFile::default());
+    let (users_sender, users) = watch::channel(None);
     let store = Arc::new(Mutex::new(StoreState::default()));
     let writer = Writer {
         cluster: Arc::clone(&cluster),
@@ -103,7 +103,8 @@ async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
     }
 }
 
-async fn watch_users(path: PathBuf, users: watch::Sender<UsersFile>) {
+/// A file that is missing or broken says nothing: not that there is nobody.
+async fn watch_users(path: PathBuf, users: watch::Sender<Option<UsersFile>>) {
     // The file's folder: the file itself is replaced by renaming.
     let mut folder = FolderWatch::shallow(path.parent().unwrap_or(&path));
     loop {
@@ -111,8 +112,8 @@ async fn watch_users(path: PathBuf, users: watch::Sender<UsersFile>) {
             Ok(text) => match UsersFile::parse(&text) {
                 Ok(file) => {
                     users.send_if_modified(|current| {
-                        let changed = *current != file;
-                        *current = file;
+                        let changed = current.as_ref() != Some(&file);
+                        *current = Some(file);
                         changed
                     });
                 }

@@ -4,7 +4,7 @@
 //! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -31,14 +31,14 @@ pub(crate) struct StoreState {
     pub(crate) failure: Option<String>,
     pub(crate) written: usize,
     /// Keys that the etcd does not take, with the reason.
-    pub(crate) refused: Vec<String>,
+    pub(crate) refused: BTreeMap<String, String>,
 }
 
 /// Writes to one etcd.
 pub(crate) struct Writer {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) target: Target,
-    pub(crate) users: watch::Receiver<UsersFile>,
+    pub(crate) users: watch::Receiver<Option<UsersFile>>,
     pub(crate) heartbeat: Duration,
     pub(crate) state: Arc<Mutex<StoreState>>,
     pub(crate) metrics: Metrics,
@@ -58,8 +58,8 @@ const CANARIES: [Prefix; 5] =
     [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::ServiceExports, Prefix::Services];
 /// A heartbeat lives on for 15 minutes after its writer.
 const HEARTBEAT_LEASE: i64 = 900;
-/// etcd's limit on operations in a transaction.
-const BATCH: usize = 128;
+/// etcd's limit of 128 operations in a transaction, but for the heartbeat that may come with them.
+const BATCH: usize = 127;
 /// Half of what etcd takes in a request.
 const BATCH_BYTES: usize = 768 * 1024;
 /// Pauses between connections.
@@ -107,7 +107,7 @@ impl Writer {
         let mut session = Session { writer: self, connection, actual: Actual::new(), lease: None };
         // By itself: in the call it would keep the channel locked until the etcd has answered.
         let file = users.borrow_and_update().clone();
-        session.set_up_users(&file).await?;
+        session.set_up_users(file.as_ref()).await?;
         self.set(|state| {
             state.connected = true;
             state.failure = None;
@@ -121,7 +121,7 @@ impl Writer {
                 _ = changed.changed() => session.write_changed().await?,
                 Ok(()) = users.changed() => {
                     let file = users.borrow_and_update().clone();
-                    session.set_up_users(&file).await?;
+                    session.set_up_users(file.as_ref()).await?;
                 }
                 _ = heartbeat.tick() => session.beat().await?,
                 () = credentials.changed() => {
@@ -132,7 +132,7 @@ impl Writer {
         }
     }
 
-    fn set(&self, change: impl FnOnce(&mut StoreState)) {
+    fn set<T>(&self, change: impl FnOnce(&mut StoreState) -> T) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         self.metrics.connected.set(state.connected.into());
@@ -141,8 +141,12 @@ impl Writer {
 }
 
 impl Session<'_> {
-    async fn set_up_users(&mut self, file: &UsersFile) -> Result<(), EtcdError> {
-        let (desired, refused) = Desired::new(&self.writer.cluster.settings.name, file);
+    /// Without a file that could be read nobody's user is removed.
+    async fn set_up_users(&mut self, file: Option<&UsersFile>) -> Result<(), EtcdError> {
+        let nobody = UsersFile::default();
+        let own = &self.writer.cluster.settings.name;
+        let (mut desired, refused) = Desired::new(own, file.unwrap_or(&nobody));
+        desired.peers_known = file.is_some();
         for user in refused {
             tracing::warn!(%user, "users.yaml");
         }
@@ -224,9 +228,19 @@ impl Session<'_> {
     }
 
     async fn write_batch(&mut self, batch: Vec<Write>) -> Result<(), EtcdError> {
-        let ops: Vec<Op> = batch.iter().map(op).collect();
+        let mut ops: Vec<Op> = batch.iter().map(op).collect();
+        let deletes = batch.iter().filter(|write| matches!(write, Write::Delete { .. })).count();
+        if deletes > 1 {
+            // An expired lease deletes many keys at once too. This says that a living writer meant it.
+            ops.push(self.heartbeat().await?);
+        }
         match self.connection.apply(&ops).await {
-            Ok(_) => batch.into_iter().for_each(|write| self.written(write)),
+            Ok(_) => {
+                self.writer.set(|state| {
+                    state.refused.retain(|key, _| !batch.iter().any(|write| write.key() == key));
+                });
+                batch.into_iter().for_each(|write| self.written(write));
+            }
             Err(EtcdError::RequestTooLarge(_)) if batch.len() > 1 => {
                 // One of them is too large: each by itself, so that it blocks nobody.
                 for write in batch {
@@ -236,8 +250,8 @@ impl Session<'_> {
             Err(EtcdError::RequestTooLarge(reason)) => {
                 for write in batch {
                     tracing::error!(key = write.key(), reason, "the etcd does not take the value");
-                    let refused = format!("{}: {reason}", write.key());
-                    self.writer.set(|state| state.refused.push(refused));
+                    let key = write.key().to_owned();
+                    self.writer.set(|state| state.refused.insert(key, reason.clone()));
                 }
             }
             Err(error) => return Err(error),
@@ -273,6 +287,14 @@ impl Session<'_> {
 
     /// Says that the writer lives.
     async fn beat(&mut self) -> Result<(), EtcdError> {
+        let beat = self.heartbeat().await?;
+        self.connection.apply(&[beat]).await?;
+        self.writer.metrics.heartbeats.inc();
+        Ok(())
+    }
+
+    /// The write that says that the writer lives, with its lease, which lives on with it.
+    async fn heartbeat(&mut self) -> Result<Op, EtcdError> {
         let kept = match self.lease {
             Some(lease) => self.connection.keep_lease(lease).await.map(|()| lease),
             None => Err(EtcdError::LeaseGone),
@@ -283,11 +305,7 @@ impl Session<'_> {
         };
         self.lease = Some(lease);
         let value = timestamp_value(SystemTime::now()).into();
-        self.connection
-            .apply(&[Op::Put { key: HEARTBEAT.into(), value, lease: Some(lease) }])
-            .await?;
-        self.writer.metrics.heartbeats.inc();
-        Ok(())
+        Ok(Op::Put { key: HEARTBEAT.into(), value, lease: Some(lease) })
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Desired {
     pub roles: BTreeMap<String, BTreeSet<Permission>>,
     /// Each user with its role.
     pub users: BTreeMap<String, String>,
+    /// These are all peers there are. If not, no peer's user is removed.
+    pub peers_known: bool,
 }
 
 /// A user in the users file that is not made.
@@ -65,7 +67,7 @@ impl Desired {
         }
         let roles =
             BTreeMap::from([(REMOTE_ROLE.to_owned(), remote), (LOCAL_ROLE.to_owned(), local)]);
-        (Self { roles, users }, refused)
+        (Self { roles, users, peers_known: true }, refused)
     }
 }
 

@@ -43,7 +43,7 @@ pub async fn set_up(users: &mut Users, desired: &Desired) -> Result<(), EtcdErro
         }
     }
     for user in existing.iter().filter(|user| desired::is_peer(user)) {
-        if !desired.users.contains_key(user) {
+        if desired.peers_known && !desired.users.contains_key(user) {
             tracing::info!(user, "removing a peer's user");
             users.remove_user(user).await?;
         }

@@ -13,12 +13,12 @@ const GLOBAL_NAMESPACE: &str = "clustermesh.cilium.io/global";
 /// A service that somebody else's proxy serves is nobody's in the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Whether a service offers its backends to other clusters: it is global, and not withheld by `shared: false`.
+/// Whether a service offers its backends to other clusters: it is global, and not withheld. Whoever tries to withhold it
+/// and misspells that does not offer it by mistake.
 pub(crate) fn is_shared(service: &Service) -> bool {
-    let flag = |names| annotated(&service.annotations, names);
     !service.labels.contains_key(PROXY_NAME_LABEL)
-        && flag(GLOBAL) == Some(true)
-        && flag(SHARED).unwrap_or(true)
+        && annotated(&service.annotations, GLOBAL) == Some(true)
+        && word(&service.annotations, SHARED).is_none_or(|word| word.eq_ignore_ascii_case("true"))
 }
 
 /// Whether a namespace takes part in the mesh. `None`: it does not say.
@@ -26,10 +26,14 @@ pub(crate) fn is_global(namespace: &Namespace) -> Option<bool> {
     annotated(&namespace.annotations, [GLOBAL_NAMESPACE])
 }
 
-/// The truth of the first annotation that is there: the new name wins over the old one. A word that is neither true nor
-/// false says nothing.
+/// The first annotation that is there: the new name wins over the old one.
+fn word<'a, const N: usize>(annotations: &'a Annotations, names: [&str; N]) -> Option<&'a str> {
+    names.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+}
+
+/// Its truth. A word that is neither true nor false says nothing.
 fn annotated<const N: usize>(annotations: &Annotations, names: [&str; N]) -> Option<bool> {
-    let word = names.iter().find_map(|name| annotations.get(*name))?;
+    let word = word(annotations, names)?;
     ["true", "false"].iter().position(|known| word.eq_ignore_ascii_case(known)).map(|at| at == 0)
 }
 
@@ -53,7 +57,7 @@ mod tests {
             (&[("service.cilium.io/global", "false"), ("io.cilium/global-service", "true")], false),
             (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "false")], false),
             (&[("service.cilium.io/global", "true"), ("io.cilium/shared-service", "false")], false),
-            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "x")], true),
+            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "x")], false),
             (&[("service.cilium.io/shared", "true")], false),
         ] {
             assert_eq!(is_shared(&service(annotations)), shared, "{annotations:?}");

@@ -109,6 +109,12 @@ impl Exporter {
         }
     }
 
+    /// Tries again what could not be exported: a number may be free by now, or the disk that records it.
+    pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
+        let failed: Vec<ObjectKey> = self.problems.keys().cloned().collect();
+        failed.into_iter().for_each(|key| self.make(key, allocate));
+    }
+
     /// Whether the source has told everything once. Before that, what it did not tell must not be taken for gone.
     pub fn is_complete(&self) -> bool {
         self.listed.len() == Kind::ALL.len()

@@ -85,6 +85,9 @@ pub enum ClusterDirectoryProblem {
     /// The number.
     #[error(transparent)]
     Id(#[from] InvalidClusterId),
+    /// The name that stands for none.
+    #[error("the name {UNNAMED:?} stands for a cluster without one: give it its own")]
+    Unnamed,
     /// The limit.
     #[error(transparent)]
     Limit(#[from] InvalidClusterLimit),
@@ -94,6 +97,9 @@ pub enum ClusterDirectoryProblem {
     )]
     Endpoint(String),
 }
+
+/// What clusters of Cilium's are called that were given no name: none of them can be in a mesh with another.
+const UNNAMED: &str = "default";
 
 fn default_limit() -> u32 {
     ClusterLimit::default().get()
@@ -164,6 +170,9 @@ impl ClusterSettings {
                 .map(|a| (a.ip(), a.port()))
                 .map_err(|_| ClusterDirectoryProblem::Endpoint(text.clone()))
         };
+        if yaml.name == UNNAMED {
+            return Err(ClusterDirectoryProblem::Unnamed);
+        }
         Ok(Self {
             name: ClusterName::new(&yaml.name)?,
             id: ClusterId::new(yaml.id, limit)?,
@@ -211,6 +220,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, says) in [
             ("name: a\nid: 0", "0 is no cluster id"),
+            ("name: default\nid: 1", "give it its own"),
             ("name: a\nid: 256", "256 is no cluster id"),
             ("name: A\nid: 1", "\"A\" is no cluster name"),
             ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is no limit"),

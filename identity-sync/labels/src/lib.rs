@@ -82,7 +82,9 @@ impl LabelFilter {
 
     /// The labels of a pod's identity: its own, its namespace's, and where it runs.
     pub fn identity(&self, pod: &Pod, namespace: &Namespace, cluster: &str) -> Labels {
-        let own = pod.labels.iter().map(|(key, value)| Label::kubernetes(key, value));
+        // A pod says nothing about its namespace by a label of its own.
+        let own = pod.labels.iter().filter(|(key, _)| !key.starts_with(NAMESPACE_LABELS_PREFIX));
+        let own = own.map(|(key, value)| Label::kubernetes(key, value));
         let of_namespace = namespace.labels.iter().map(|(key, value)| {
             Label::kubernetes(format!("{NAMESPACE_LABELS_PREFIX}{key}"), value)
         });
@@ -190,6 +192,7 @@ mod tests {
                 ("app", "cart"),
                 ("pod-template-hash", "6d9f"),
                 ("io.cilium.k8s.policy.cluster", "beta"),
+                ("io.cilium.k8s.namespace.labels.team", "payments"),
             ]),
             ..Pod::default()
         };

@@ -37,7 +37,7 @@ pub struct PeerFile {
     )]
     pub host_aliases: Vec<HostAlias>,
     /// What the peer may claim. Absent in files that Cilium's tools wrote.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "grant")]
     pub clustermesh: Option<Grant>,
 }
 
@@ -150,6 +150,16 @@ impl PeerFile {
     }
 }
 
+/// A key without a value is no absent key: it must not mean "no grant".
+fn grant<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Grant>, D::Error> {
+    let empty = || {
+        serde::de::Error::custom(
+            "`clustermesh` has no value: remove the key, or say what the peer may claim",
+        )
+    };
+    Option::<Grant>::deserialize(deserializer)?.ok_or_else(empty).map(Some)
+}
+
 /// Both shapes that exist: a list of `{hostname, ips}`, and (in older templates) a map of name to `{ips}`.
 fn host_aliases<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
@@ -224,6 +234,8 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
         for (extra, says) in [
             ("clustermesh: {podCIDR: [10.0.0.0/8]}", "podCIDR"),
             ("clustermesh: {podCIDRs: [10.0.0.0/33]}", "line 6, column 26"),
+            ("clustermesh:", "has no value"),
+            ("clustermesh: null", "has no value"),
             ("clustermesh: 3", "line 6, column 14"),
             ("cilium-host-aliases: [{hostname: '', ips: [1.2.3.4]}]", "empty"),
             ("cilium-host-aliases: [{hostname: a, ips: []}]", "no ips"),

@@ -201,6 +201,45 @@ fn a_number_is_one_clusters() {
 }
 
 #[test]
+fn whoever_has_anothers_number_is_not_heard() {
+    let mut merge = merge();
+    merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
+    let _ = merge.take_deltas();
+    // The config and what follows it may come in one batch.
+    merge.set_id(&name("b"), id(3)).unwrap_err();
+    merge.apply(&name("b"), RecordEvent::Begin(RecordKind::Service)).unwrap();
+    merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
+    merge.apply(&name("b"), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+    assert!(deltas(&mut merge).is_empty(), "what it said before stays");
+    merge.set_id(&name("b"), id(2)).unwrap();
+    merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.2", "-web 10.2.1.1"]);
+}
+
+#[test]
+fn a_smaller_grant_takes_back_what_it_no_longer_covers() {
+    let mut merge = merge();
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    merge.apply(&name("b"), service("b", "web", None, &[1, 200])).unwrap();
+    merge.apply(&name("b"), service("b", "shop", None, &[1])).unwrap();
+    merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
+    let _ = merge.take_deltas();
+    let claims = |pods: &str, nodes: &str| {
+        let (pod_cidrs, node_cidrs) = (vec![net(pods)], vec![net(nodes)]);
+        Some(Claims { pod_cidrs, node_cidrs, external_backends: false })
+    };
+    merge.set_peer(&name("b"), claims("10.2.0.0/16", "172.31.2.0/25"));
+    assert!(deltas(&mut merge).is_empty(), "it covers all of it");
+    merge.set_peer(&name("b"), claims("10.2.1.0/25", "172.31.2.0/25"));
+    assert_eq!(
+        deltas(&mut merge),
+        ["-web 10.2.1.1", "-web 10.2.1.200", "-10.2.1.0/24 via 172.31.2.1"],
+        "a record is taken as a whole"
+    );
+    merge.apply(&name("b"), service("b", "web", None, &[1, 200])).unwrap_err();
+}
+
+#[test]
 fn two_services_with_one_frontend() {
     let mut merge = merge();
     merge.apply(&name("a"), service("a", "one", Some(10), &[1])).unwrap();
