@@ -8,15 +8,10 @@ use mesh_wire::{
     Key, Layout, Peer, cluster_config, decode, decode_removal, encode, peer_file::PeerFile,
     timestamp, users_file::UsersFile,
 };
-use proptest::{
-    collection::vec,
-    prelude::*,
-    sample::select,
-    test_runner::{Config, TestRng, TestRunner},
-};
 
-/// How many generated inputs a body must survive in the tests.
-const GENERATED: u32 = 100_000;
+mod run;
+
+pub use run::run;
 
 /// A key and its value, separated by a newline: what a watch delivers.
 ///
@@ -65,101 +60,6 @@ pub fn files(data: &[u8]) {
         assert_eq!(again, Some(file));
     }
     let _ = UsersFile::parse(text);
-}
-
-/// Runs a body on its corpus and on [`GENERATED`] inputs made from it, the same ones each time.
-///
-/// # Panics
-/// With the shortest input found on which the body panics.
-#[allow(clippy::panic, reason = "the caller is a test")]
-pub fn run(corpus: Vec<Vec<u8>>, body: fn(&[u8])) {
-    corpus.iter().for_each(|input| body(input));
-    let config = Config { cases: GENERATED, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(config.rng_algorithm);
-    let outcome = TestRunner::new_with_rng(config, rng).run(&mutated(corpus), |input| {
-        body(&input);
-        Ok(())
-    });
-    if let Err(failure) = outcome {
-        panic!("{failure}");
-    }
-}
-
-/// An edit of an input.
-#[derive(Clone, Debug)]
-enum Edit {
-    Set(prop::sample::Index, u8),
-    Insert(prop::sample::Index, Vec<u8>),
-    Remove(prop::sample::Index, usize),
-    Truncate(prop::sample::Index),
-    Repeat(prop::sample::Index, usize),
-}
-
-fn mutated(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let interesting: Vec<Vec<u8>> = [
-        "\0",
-        "\"",
-        "{",
-        "}",
-        "[",
-        ",",
-        ":",
-        "/",
-        "-1",
-        "4294967296",
-        "null",
-        "<nil>",
-        "..",
-        "\n",
-        "\u{2028}",
-        "\\u0000",
-        "::1",
-        "10.0.0.1/33",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .into();
-    let inserted = prop_oneof![vec(any::<u8>(), 1..8), select(interesting)];
-    let at = any::<prop::sample::Index>;
-    let edit = prop_oneof![
-        4 => (at(), any::<u8>()).prop_map(|(at, byte)| Edit::Set(at, byte)),
-        4 => (at(), inserted).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
-        2 => (at(), 1usize..16).prop_map(|(at, n)| Edit::Remove(at, n)),
-        1 => at().prop_map(Edit::Truncate),
-        1 => (at(), 2usize..200).prop_map(|(at, n)| Edit::Repeat(at, n)),
-    ];
-    let base = prop_oneof![1 => vec(any::<u8>(), 0..64), 9 => select(corpus)];
-    (base, vec(edit, 0..4)).prop_map(|(base, edits)| edits.into_iter().fold(base, apply))
-}
-
-fn apply(mut input: Vec<u8>, edit: Edit) -> Vec<u8> {
-    let at = |index: prop::sample::Index| index.index(input.len() + 1);
-    match edit {
-        Edit::Set(index, byte) => {
-            let at = at(index);
-            if let Some(target) = input.get_mut(at) {
-                *target = byte;
-            }
-        }
-        Edit::Insert(index, bytes) => {
-            let at = at(index);
-            input.splice(at..at, bytes);
-        }
-        Edit::Remove(index, count) => {
-            let from = at(index);
-            let to = input.len().min(from + count);
-            input.drain(from..to);
-        }
-        Edit::Truncate(index) => {
-            let at = at(index);
-            input.truncate(at);
-        }
-        Edit::Repeat(index, count) => {
-            let at = at(index);
-            let piece: Vec<u8> = input.iter().skip(at).take(4).copied().collect();
-            input.splice(at..at, piece.repeat(count));
-        }
-    }
-    input
 }
 
 #[cfg(test)]

@@ -1,0 +1,237 @@
+//! Fuzz bodies for a cluster directory: its manifests, each by itself and as a folder, and its `cluster.yaml`.
+
+#![allow(clippy::expect_used, reason = "a fuzz body fails by panicking")]
+
+use std::{collections::BTreeMap, fs};
+
+use mesh_model::object::{Object, ObjectKey};
+use mesh_source::{
+    Decoded, Format, ManifestsSource, ResourceVersion, SourceEvent,
+    cluster_directory::ClusterDirectory, decode,
+};
+
+/// A manifest, read as YAML and as JSON.
+///
+/// What is understood is understood the same beside another document and in a list; what is wrong has its line.
+pub fn manifest(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    for format in [Format::Yaml, Format::Json] {
+        let decoded = decode(format, text);
+        places(text, &decoded);
+        let Ok(decoded) = decoded else { continue };
+        // A list in a list is passed over, as other kinds are.
+        let is_list = text.contains("List");
+        match format {
+            Format::Json if is_list => {}
+            Format::Json => listed(format, &format!("{LIST_JSON}{text}]}}"), &decoded),
+            Format::Yaml => {
+                let more = must(decode(format, &format!("{text}\n---\n{NAMESPACE}")));
+                assert_eq!(more.rejected, decoded.rejected);
+                assert_eq!(
+                    more.objects.split_last().map(|(_, rest)| rest),
+                    Some(decoded.objects.as_slice())
+                );
+                // Other line breaks would end the item, and a marker the list.
+                if !is_list
+                    && !text.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
+                    && !text.contains("---")
+                {
+                    let item = text.replace('\n', "\n  ");
+                    listed(format, &format!("{LIST_YAML}- {item}\n"), &decoded);
+                }
+            }
+        }
+    }
+}
+
+/// A folder of two manifests, `a.yaml` and `b.json`, separated by a line `=`.
+///
+/// Who follows the events has what the folder holds, and nothing once the files are empty.
+pub fn folder(data: &[u8]) {
+    let folder = new_folder();
+    let files = ["a.yaml", "b.json"].map(|name| folder.path().join(name));
+    let at = data.windows(3).position(|part| part == b"\n=\n");
+    let (first, second) = data.split_at(at.map_or(data.len(), |at| at + 1));
+    for (path, text) in files.iter().zip([first, second.get(2..).unwrap_or_default()]) {
+        must(fs::write(path, text));
+    }
+    let since = ResourceVersion(7);
+    let mut source = ManifestsSource::new(folder.path(), since);
+    let events = must(source.scan());
+    assert_eq!(must(source.scan()), []);
+    for problem in source.problems() {
+        assert!(files.contains(&problem.file), "{problem}");
+        assert!(problem.to_string().starts_with(&problem.file.display().to_string()));
+        assert!(!problem.reason.is_empty(), "{problem}");
+    }
+    let mut follower = Follower { told: BTreeMap::new(), at: since };
+    follower.follow(events);
+    for file in &files {
+        must(fs::remove_file(file));
+        must(fs::write(file, ""));
+    }
+    follower.follow(must(source.scan()));
+    assert_eq!(follower.told, BTreeMap::new());
+    assert!(source.is_listed());
+}
+
+/// A `cluster.yaml`. What is understood can be written and is understood the same again.
+pub fn settings(data: &[u8]) {
+    let folder = new_folder();
+    let directory = ClusterDirectory::new(folder.path());
+    let path = directory.settings_file();
+    must(fs::write(&path, data));
+    match directory.settings() {
+        Ok(settings) => {
+            must(fs::remove_file(&path));
+            must(fs::write(&path, must(settings.to_yaml())));
+            assert_eq!(must(directory.settings()), settings);
+        }
+        Err(error) => {
+            let (says, place) = (error.to_string(), format!("{}: ", path.display()));
+            assert!(says.starts_with(&place) && says.len() > place.len(), "{says}");
+        }
+    }
+}
+
+const LIST_JSON: &str = r#"{"kind":"List","items":["#;
+const LIST_YAML: &str = "kind: List\nitems:\n";
+const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: last}}";
+
+/// Who has what the events told so far.
+struct Follower {
+    told: BTreeMap<ObjectKey, Object>,
+    at: ResourceVersion,
+}
+
+impl Follower {
+    fn follow(&mut self, events: Vec<SourceEvent>) {
+        for event in events {
+            match event {
+                SourceEvent::Listing { .. } | SourceEvent::Bookmark { .. } => {}
+                SourceEvent::Applied { resource_version, object } => {
+                    self.advance(resource_version);
+                    let before = self.told.insert(object.key(), object.clone());
+                    assert_ne!(before, Some(object), "told twice");
+                }
+                SourceEvent::Deleted { resource_version, key } => {
+                    self.advance(resource_version);
+                    assert!(self.told.remove(&key).is_some(), "{key} was never told");
+                }
+                SourceEvent::Listed { resource_version, .. } => {
+                    assert_eq!(resource_version, self.at);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, to: ResourceVersion) {
+        assert!(to > self.at, "{to:?} after {:?}", self.at);
+        self.at = to;
+    }
+}
+
+/// Whatever was found has a line that the text has, and a name or a reason.
+fn places(text: &str, decoded: &Result<Decoded, mesh_source::DecodeProblem>) {
+    let lines = 1..=text.matches(['\n', '\r']).count() + 1;
+    let problems = match decoded {
+        Ok(decoded) => {
+            for (line, object) in &decoded.objects {
+                assert!(lines.contains(line), "{}: line {line}", object.key());
+                assert!(!object.key().name.is_empty(), "{object:?}");
+            }
+            decoded.rejected.as_slice()
+        }
+        Err(problem) => std::slice::from_ref(problem),
+    };
+    for problem in problems {
+        assert!(lines.contains(&problem.line) && !problem.reason.is_empty(), "{problem}");
+    }
+}
+
+/// A list of one document. It may be refused, for a list is read more strictly; it is never understood differently.
+fn listed(format: Format, list: &str, alone: &Decoded) {
+    let Ok(list) = decode(format, list) else { return };
+    let [listed, alone] = [&list, alone].map(|all| all.objects.iter().map(|(_, object)| object));
+    assert!(listed.eq(alone), "{list:?}");
+}
+
+/// A folder in memory where there is one: on a disk, 10^5 folders wait for whoever else writes to it.
+fn new_folder() -> tempfile::TempDir {
+    must(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()))
+}
+
+fn must<T, E: std::fmt::Debug>(outcome: Result<T, E>) -> T {
+    outcome.expect("cannot fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_wire_fuzz::run;
+
+    use super::*;
+
+    /// The manifests in `seeds/` of a format.
+    fn seeds(extension: &str) -> Vec<String> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
+        let paths = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let mut paths: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+
+    fn bytes(texts: Vec<String>) -> Vec<Vec<u8>> {
+        texts.into_iter().map(String::into_bytes).collect()
+    }
+
+    #[test]
+    fn manifests_survive() {
+        let all = [seeds("yaml"), seeds("json")].concat();
+        assert_eq!(all.len(), 10);
+        run(bytes(all), manifest);
+    }
+
+    #[test]
+    fn manifests_that_grow_are_refused() {
+        let deep = [
+            (Format::Json, "["),
+            (Format::Json, "{\"a\":"),
+            (Format::Yaml, "["),
+            (Format::Yaml, "{a: "),
+            (Format::Yaml, "- "),
+        ];
+        for (format, open) in deep {
+            let open = open.repeat(100_000);
+            for text in [open.clone(), format!("{LIST_JSON}{open}")] {
+                assert!(decode(format, &text).is_err(), "{}", &text[..40]);
+            }
+        }
+        // Nine of nine of nine: 9^8 values in a few lines.
+        let mut text = "a0: &a0 x\n".to_owned();
+        for (within, at) in (0..8).zip(1..) {
+            let nine = vec![format!("*a{within}"); 9].join(", ");
+            text.push_str(&format!("a{at}: &a{at} [{nine}]\n"));
+        }
+        text.push_str("kind: List\nitems: *a8\n");
+        let error = decode(Format::Yaml, &text).unwrap_err();
+        assert!(error.reason.contains("budget"), "{error}");
+    }
+
+    #[test]
+    fn folders_survive() {
+        let json = seeds("json");
+        let all = seeds("yaml").into_iter().zip(json.iter().cycle());
+        let mut all: Vec<_> = all.map(|(yaml, json)| format!("{yaml}=\n{json}")).collect();
+        all.push(format!("{}=\n{}", seeds("yaml")[5], json[1]));
+        run(bytes(all), folder);
+    }
+
+    #[test]
+    fn settings_survive() {
+        let full = "name: a\nid: 1\nmaxConnectedClusters: 511\npodCIDRs: [10.1.0.0/16, 'fd00:10:1::/48']\nserviceCIDRs:\n- 10.101.0.0/16\nnodeCIDRs: [172.31.1.0/24]\nendpoints: ['172.31.1.1:2379', '[fd00:172::101]:2379']\ndefaultGlobalNamespace: false\n";
+        run(bytes(vec![full.into(), "name: b\nid: 2\n".into()]), settings);
+    }
+}
