@@ -13,8 +13,7 @@ use std::{
 use mesh_dump::Dump;
 use mesh_files::{Access, write_atomic};
 use mesh_lab::{ClusterState, LabState};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{BenchError, file, io},
@@ -61,6 +60,12 @@ const SERVICE: &str = "bench";
 struct Mesh {
     own: PathBuf,
     state: LabState,
+}
+
+/// What `lab status` says, as far as it matters here.
+#[derive(Deserialize)]
+struct Told {
+    lab: LabState,
 }
 
 /// Measures, in a lab of two clusters of a node each. Needs root.
@@ -134,11 +139,10 @@ impl Mesh {
         let mut mesh = Self { own, state: LabState::default() };
         mesh.lab("down", &[])?;
         mesh.lab("up", &["--clusters", "2", "--nodes", "1"])?;
-        let mut told: Value =
-            serde_json::from_slice(&mesh.lab("status", &["--output", "json"])?)
-                .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
-        mesh.state = serde_json::from_value(told["lab"].take())
+        let told = mesh.lab("status", &["--output", "json"])?;
+        let told: Told = serde_json::from_slice(&told)
             .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        mesh.state = told.lab;
         mesh.clustermesh(&["connect", "--context", "a", "--destination-context", "b"])?;
         mesh.clustermesh(&["status", "--wait"])?;
         Ok(mesh)
