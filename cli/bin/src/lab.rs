@@ -51,10 +51,19 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let lab = Lab::open(&which.lab)?;
             let names = lab.matching(&[process])?;
             let found = lab.processes().filter(|process| names.contains(&process.name));
+            let mut logs = Vec::new();
             for process in found {
                 let text =
                     fs::read(&process.log).with_context(|| process.log.display().to_string())?;
-                output::line(String::from_utf8_lossy(&text).trim_end())?;
+                logs.push((&process.name, String::from_utf8_lossy(&text).trim_end().to_owned()));
+            }
+            match output {
+                Output::Text => logs.iter().try_for_each(|(_, text)| output::line(text))?,
+                Output::Json => {
+                    let logs =
+                        logs.iter().map(|(name, text)| json!({ "process": name, "text": text }));
+                    output::json("LabLogs", json!({ "logs": logs.collect::<Vec<_>>() }))?;
+                }
             }
             Ok(Outcome::Done)
         }

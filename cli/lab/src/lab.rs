@@ -64,6 +64,7 @@ impl Lab {
     pub fn up(options: &LabOptions, mut progress: impl FnMut(Phase)) -> Result<Self, LabError> {
         need_root()?;
         let name = LabName::new(&options.name)?;
+        let _ = (names::clusters(options.clusters)?, names::nodes(options.nodes)?);
         let lock = lock(&name)?;
         if LabState::load(&name.folder())?.is_some() {
             return Err(LabError::AlreadyUp(options.name.clone()));

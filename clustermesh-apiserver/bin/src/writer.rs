@@ -62,6 +62,9 @@ const HEARTBEAT_LEASE: i64 = 900;
 const BATCH: usize = 127;
 /// Half of what etcd takes in a request.
 const BATCH_BYTES: usize = 768 * 1024;
+/// How often a connection is tried on which nothing is to be written: readiness says what is, and an etcd that comes back
+/// empty is filled soon.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pauses between connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -116,6 +119,8 @@ impl Writer {
         session.write_all().await?;
         let mut heartbeat = time::interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = changed.changed() => session.write_changed().await?,
@@ -124,6 +129,7 @@ impl Writer {
                     session.set_up_users(file.as_ref()).await?;
                 }
                 _ = heartbeat.tick() => session.beat().await?,
+                _ = look.tick() => session.look().await?,
                 () = credentials.changed() => {
                     tracing::info!("new credentials: connecting anew");
                     return Ok(());
@@ -151,6 +157,11 @@ impl Session<'_> {
             tracing::warn!(%user, "users.yaml");
         }
         set_up(&mut self.connection.users(), &desired).await
+    }
+
+    /// Asks for something small, to find out whether there is an answer.
+    async fn look(&self) -> Result<(), EtcdError> {
+        self.connection.page(&Span::key(HEARTBEAT), 1, None, true).await.map(|_| ())
     }
 
     /// Compares everything, writes what differs, and says that it is complete.

@@ -144,10 +144,10 @@ impl Lab {
     ) -> Result<Command, LabError> {
         let cluster = self.state.cluster(cluster)?;
         let known = || cluster.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>().join(", ");
-        let node = cluster.nodes.iter().find(|n| n.name == node);
-        let node = node.ok_or_else(|| LabError::Unknown {
+        let found = cluster.nodes.iter().find(|n| n.name == node);
+        let node = found.ok_or_else(|| LabError::Unknown {
             kind: "node",
-            name: cluster.name.clone(),
+            name: format!("{}/node/{node}", cluster.name),
             known: known(),
         })?;
         let (program, arguments) =

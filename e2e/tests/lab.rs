@@ -1,0 +1,453 @@
+//! `clustermesh lab`: what it makes, what it tells, and that nothing of it stays. Needs root.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use mesh_e2e::{
+    Mesh as _, Netns, json,
+    mesh::{connect, eventually, wait_ready},
+    netns::binary,
+};
+use mesh_lab::{Liveness, ProcessState};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// All processes of a lab, its pods' included.
+fn processes(lab: &Netns) -> Vec<ProcessState> {
+    let state = lab.state();
+    let pods = state.clusters.into_iter().flat_map(|cluster| cluster.pods);
+    state.processes.into_iter().chain(pods.filter_map(|pod| pod.process)).collect()
+}
+
+/// `clustermesh lab COMMAND --lab NAME ARG...` of a lab that may not exist: its exit code, and its complaints.
+fn lab(command: &str, name: &str, args: &[&str]) -> (i32, String) {
+    let mut call = Command::new(binary());
+    call.args(["lab", command, "--lab", name]).args(args);
+    let output = call.output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap_or(-1), complaints)
+}
+
+/// Everything on this machine that bears a lab's name.
+fn remains(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let names = |folder: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let prefix = format!("cm-{name}-");
+    let namespaces = names("/run/netns").into_iter().filter(|netns| netns.starts_with(&prefix));
+    found.extend(namespaces.map(|netns| format!("network namespace {netns}")));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let cgroup2 = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let cgroup2 =
+        cgroup2.filter(|fields| fields[2] == "cgroup2").map(|fields| fields[1].to_owned());
+    for folder in cgroup2
+        .map(|point| format!("{point}/clustermesh-lab/{name}"))
+        .chain([format!("/sys/fs/bpf/clustermesh-lab/{name}")])
+        .chain([
+            format!("/run/clustermesh-lab/{name}"),
+            format!("/run/clustermesh-lab/{name}.lock"),
+        ])
+    {
+        if Path::new(&folder).exists() {
+            found.push(folder);
+        }
+    }
+    // The lab's interfaces are in its namespaces, each of which takes its own with it.
+    let is_ours = |link: &String| {
+        link.len() == 12
+            && link.starts_with("cm")
+            && link[2..].bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    found.extend(names("/sys/class/net").into_iter().filter(is_ours).map(|l| format!("link {l}")));
+    // Daemons name their folder, and commands in pods say whose they are.
+    let folder = format!("/run/clustermesh-lab/{name}/");
+    for pid in names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok()) {
+        let read =
+            |file: &str| fs::read(Path::new("/proc").join(&pid).join(file)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        if command.contains(&folder) {
+            found.push(format!("process {pid}: {command}"));
+        }
+    }
+    found
+}
+
+/// Nothing of a lab is there, nor any of its processes.
+fn assert_gone(name: &str, processes: &[ProcessState]) {
+    let running: Vec<_> =
+        processes.iter().filter(|p| p.liveness() == Liveness::Running).map(|p| &p.name).collect();
+    assert_eq!(running, Vec::<&String>::new(), "processes still run");
+    assert_eq!(remains(name), Vec::<String>::new());
+}
+
+/// Kills every process of a lab at once, as the end of a machine would.
+fn crash(processes: &[ProcessState]) {
+    for process in processes.iter().filter(|p| p.liveness() == Liveness::Running) {
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL).unwrap();
+    }
+    eventually("the processes have ended", || {
+        let alive = processes.iter().find(|p| p.liveness() == Liveness::Running);
+        alive.map_or(Ok(()), |process| Err(process.name.clone()))
+    });
+}
+
+/// A command that runs until it is killed.
+fn sleeper(mut command: Command) -> std::process::Child {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Whether a client in cluster a gets an answer over the service.
+fn answered(lab: &Netns) {
+    let shown = json::of(lab.clustermesh(&["service", "show", "echo", "--context", "a"]));
+    let frontend = shown["services"][0]["frontends"].as_array().unwrap();
+    let frontend = frontend.iter().find(|f| f["protocol"] == "TCP").unwrap();
+    let address = mesh_e2e::mesh::socket_address(frontend).to_string();
+    let call = ["clustermesh", "lab-pod", "call", &address];
+    eventually("the service answers", || {
+        let output = lab.in_pod("a", "client", &call).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if said.contains("answered: pod echo-") { Ok(()) } else { Err(said) }
+    });
+}
+
+/// Two labs with the same addresses and clusters, the name of one the beginning of the other's: one goes, by a crash and
+/// by `down`, and the other notices nothing.
+#[test]
+fn labs_do_not_disturb_each_other() {
+    let (one, other) = ("e2elab1", "e2elab10");
+    let first = Netns::sized(one, 2, 1);
+    let second = Netns::sized(other, 2, 1);
+    for lab in [&first, &second] {
+        lab.apply("a", "echo", None);
+        lab.apply("a", "client", None);
+        connect(lab, "a", "b");
+        answered(lab);
+    }
+    let (state, kept) = (second.state(), remains(other));
+    for what in
+        ["network namespace", "/sys/fs/bpf", "/clustermesh-lab/", "/run/clustermesh-lab", "process"]
+    {
+        assert!(kept.iter().any(|found| found.contains(what)), "{what} is found: {kept:#?}");
+    }
+    // The same name in two labs is ambiguous, and said to be.
+    let mut ask = Command::new(binary());
+    let asked =
+        ask.args(["status", "--context", "a"]).env_remove("CLUSTERMESH_CONTEXTS").output().unwrap();
+    let complaint = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(1));
+    assert!(
+        complaint.contains("times") && complaint.contains("CLUSTERMESH_CONTEXTS"),
+        "{complaint}"
+    );
+
+    let gone = processes(&first);
+    crash(&gone);
+    assert_eq!(lab("down", one, &[]).0, 0);
+    assert_gone(one, &gone);
+
+    assert_eq!(second.state(), state);
+    assert_eq!(remains(other), kept);
+    assert!(processes(&second).iter().all(|p| p.liveness() == Liveness::Running));
+    wait_ready(&second);
+    answered(&second);
+}
+
+/// Two clusters of two nodes are up in seconds, and `down` takes all of it: pods, and what somebody runs in them.
+#[test]
+fn down_leaves_nothing_behind() {
+    let name = "e2elabdown";
+    json::of(Netns::sized(name, 1, 1).lab("down"));
+    let mut up = Command::new(binary());
+    up.args(["lab", "up", "--lab", name]);
+    let said = json::of(up);
+    assert_eq!((&said["clusters"], &said["nodes"]), (&2.into(), &2.into()));
+    let seconds = said["seconds"].as_f64().unwrap();
+    assert!(seconds < 10.0, "up after {seconds} s");
+    let mesh = Lent(name);
+    for cluster in ["a", "b"] {
+        assert_eq!(lab("apply", name, &["--cluster", cluster, "--file", &example("echo")]).0, 0);
+        assert_eq!(lab("apply", name, &["--cluster", cluster, "--file", &example("client")]).0, 0);
+    }
+    let exec = |place: &str| {
+        let mut exec = Command::new(binary());
+        exec.args(["lab", "exec", "--lab", name, place, "--", "sleep", "1000"]);
+        exec
+    };
+    let mut sleepers = [sleeper(exec("a/client")), sleeper(exec("b/node/n2"))];
+    let all = mesh.processes();
+    assert_eq!(all.iter().filter(|p| p.liveness() == Liveness::Running).count(), 8 + 4);
+    // Until they are what they are to become, they have not joined the lab.
+    for child in &sleepers {
+        let path = format!("/proc/{}/cmdline", child.id());
+        eventually("the command runs", || {
+            let command = fs::read_to_string(&path).unwrap_or_default();
+            if command.starts_with("sleep") { Ok(()) } else { Err(command) }
+        });
+    }
+
+    assert_eq!(lab("down", name, &[]).0, 0);
+    for child in &mut sleepers {
+        let killed = child.try_wait().unwrap();
+        assert!(killed.is_some(), "a command in the lab outlives it");
+    }
+    assert_gone(name, &all);
+    // Taking away nothing is done at once.
+    assert_eq!(lab("down", name, &[]).0, 0);
+}
+
+/// After a crash, and with a state that nobody can read any more, `down` leaves nothing behind and `up` works again.
+#[test]
+fn down_after_a_crash() {
+    let name = "e2elabcrash";
+    let first = Netns::sized(name, 2, 2);
+    first.apply("a", "echo", None);
+    connect(&first, "a", "b");
+    let all = processes(&first);
+    assert_eq!(all.len(), 8 + 2);
+    crash(&all);
+
+    let (code, status, _) = json::run(first.lab("status"));
+    assert_eq!(code, 3, "{status:#}");
+    let states = status["processes"].as_array().unwrap();
+    assert!(states.iter().all(|process| process["state"] == "died"), "{status:#}");
+    let (code, complaint) = lab("up", name, &[]);
+    assert_eq!(code, 1);
+    assert!(complaint.contains("is up already") && complaint.contains("lab down"), "{complaint}");
+
+    let state = Path::new("/run/clustermesh-lab").join(name).join("lab.json");
+    fs::write(&state, "{ \"name\": ").unwrap();
+    let (code, complaint) = lab("status", name, &[]);
+    assert_eq!(code, 1);
+    assert!(complaint.contains("lab.json"), "{complaint}");
+    assert_eq!(lab("down", name, &[]).0, 0);
+    assert_gone(name, &all);
+
+    assert_eq!(lab("up", name, &["--nodes", "1"]).0, 0);
+    let again = processes(&first);
+    assert_eq!(again.len(), 6);
+    wait_ready(&first);
+    json::of(first.lab("down"));
+    assert_gone(name, &again);
+}
+
+/// `up` is killed at each of its stages; whatever it had made by then, `down` takes away, and `up` works again.
+#[test]
+fn down_after_up_was_killed() {
+    let name = "e2elabhalf";
+    let _taken_down = Lent(name);
+    let folder = PathBuf::from("/run/clustermesh-lab").join(name);
+    let stages: [(&str, PathBuf); 4] = [
+        ("a node is made", format!("/run/netns/cm-{name}-b-n1").into()),
+        ("a cluster has its certificates", folder.join("clusters/a/pki/ca.crt")),
+        ("the state is written", folder.join("lab.json")),
+        ("the last agent writes its log", folder.join("logs/b-n2-agent.log")),
+    ];
+    for (stage, path) in stages {
+        let mut up = Command::new(binary());
+        up.args(["lab", "up", "--lab", name]);
+        let mut up = sleeper(up);
+        eventually(stage, || {
+            assert_eq!(up.try_wait().unwrap(), None, "`up` ended before {stage}");
+            if path.exists() { Ok(()) } else { Err("not yet".into()) }
+        });
+        up.kill().unwrap();
+        up.wait().unwrap();
+        assert!(!remains(name).is_empty(), "{stage}: it left something to be taken away");
+        assert_eq!(lab("down", name, &[]).0, 0, "{stage}");
+        assert_eq!(remains(name), Vec::<String>::new(), "{stage}");
+    }
+    // Where it had not got far enough to call itself up, `up` may be repeated as it is.
+    let mut up = Command::new(binary());
+    up.args(["lab", "up", "--lab", name]);
+    let mut up = sleeper(up);
+    let node = PathBuf::from(format!("/run/netns/cm-{name}-a-n1"));
+    eventually("a node is made", || if node.exists() { Ok(()) } else { Err("not yet".into()) });
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(lab("up", name, &["--nodes", "1"]), (0, String::new()));
+}
+
+/// Commands and logs reach the caller as they are; every kind of process stops and starts, and the status says which.
+#[test]
+fn processes_are_looked_after() {
+    let name = "e2elabproc";
+    let mesh = Netns::sized(name, 2, 1);
+    mesh.apply("a", "echo", Some(1));
+    mesh.apply("a", "client", None);
+    connect(&mesh, "a", "b");
+
+    // A command's exit code, output and complaints are the caller's.
+    let output = mesh
+        .in_pod("a", "client", &["sh", "-c", "echo out; echo err >&2; exit 7"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    let output = mesh.on_node("a", "n1", &["true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let pod = mesh.in_pod("a", "client", &["ip", "-br", "address"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&pod.stdout).into_owned();
+    let ips = mesh.pod_ips("a", "client");
+    assert!(ips.iter().all(|ip| shown.contains(&ip.to_string())), "{shown} has {ips:?}");
+
+    // Logs, as text and as JSON.
+    let mut logs = mesh.lab("logs");
+    let text = String::from_utf8(logs.arg("b/apiserver").output().unwrap().stdout).unwrap();
+    assert!(text.contains("INFO") && text.lines().count() > 2, "{text}");
+    let mut logs = mesh.lab("logs");
+    let logs = json::of({
+        logs.arg("apiserver");
+        logs
+    });
+    let logs = logs["logs"].as_array().unwrap();
+    assert_eq!(
+        logs.iter().map(|log| &log["process"]).collect::<Vec<_>>(),
+        ["a/apiserver", "b/apiserver"]
+    );
+    assert!(logs[1]["text"].as_str().unwrap().contains("INFO"));
+
+    for (process, told) in [
+        ("a/etcd", ["the own etcd does not answer", "tcp"]),
+        ("a/apiserver", ["the apiserver does not answer", "a: apiserver:"]),
+        ("a/n1/agent", ["the agent does not answer", "a/n1:"]),
+    ] {
+        let changed = |command: &str, args: &[&str]| {
+            let mut lab = mesh.lab(command);
+            lab.args(args).arg(process);
+            json::of(lab)
+        };
+        assert_eq!(changed("stop", &[])["stopped"], serde_json::json!([process]));
+        assert_eq!(state_of(&mesh, process), (0, "stopped".into()));
+        eventually(told[0], || {
+            let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
+            let problems = status["clusters"][0]["problems"].to_string();
+            if code == 3 && problems.contains(told[1]) { Ok(()) } else { Err(problems) }
+        });
+        assert_eq!(changed("start", &[])["started"], serde_json::json!([process]));
+        assert_eq!(changed("start", &[])["started"], serde_json::json!([]), "it runs already");
+        assert_eq!(state_of(&mesh, process), (0, "running".into()));
+        wait_ready(&mesh);
+        // One that ends by itself has died, until it is started.
+        let found = processes(&mesh).into_iter().find(|p| p.name == process).unwrap();
+        crash(&[found]);
+        assert_eq!(state_of(&mesh, process), (3, "died".into()));
+        changed("start", &[]);
+        wait_ready(&mesh);
+    }
+    // The apiserver tells that its etcd is away, although it has nothing to write.
+    json::of({
+        let mut stop = mesh.lab("stop");
+        stop.args(["--kill", "a/etcd"]);
+        stop
+    });
+    eventually("the apiserver is not ready", || {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
+        let apiserver = &status["clusters"][0]["apiserver"];
+        if apiserver["ready"] == false { Ok(()) } else { Err(apiserver.to_string()) }
+    });
+    // All of a kind, and all of a cluster.
+    let named = |word: &str| {
+        let mut stop = mesh.lab("stop");
+        stop.args(["--kill", word]);
+        json::of(stop)["stopped"].clone()
+    };
+    assert_eq!(named("agent"), serde_json::json!(["a/n1/agent", "b/n1/agent"]));
+    assert_eq!(named("b/"), serde_json::json!(["b/etcd", "b/apiserver", "b/n1/agent"]));
+    assert_eq!(state_of(&mesh, "b/apiserver"), (0, "stopped".into()));
+    json::of({
+        let mut start = mesh.lab("start");
+        start.args(["etcd", "apiserver", "agent"]);
+        start
+    });
+    wait_ready(&mesh);
+}
+
+/// What cannot be done fails with code 1, and says what can.
+#[test]
+fn errors_say_what_to_do() {
+    for (command, args) in [
+        ("status", &[][..]),
+        ("exec", &["a/client", "true"]),
+        ("logs", &["a/etcd"]),
+        ("stop", &["a/etcd"]),
+        ("start", &["a/etcd"]),
+    ] {
+        let (code, complaint) = lab(command, "e2elabnone", args);
+        assert_eq!(code, 1, "{command}: {complaint}");
+        assert!(
+            complaint.contains("no lab \"e2elabnone\"") && complaint.contains("lab up"),
+            "{complaint}"
+        );
+    }
+    let (code, complaint) = lab("up", "No-Name", &[]);
+    assert!(code == 1 && complaint.contains("a-z and 0-9"), "{complaint}");
+    let (code, complaint) = lab("up", "e2elabnone", &["--clusters", "100"]);
+    assert!(code == 1 && complaint.contains("1 to 99"), "{complaint}");
+    assert_eq!(remains("e2elabnone"), Vec::<String>::new(), "asking makes nothing");
+
+    let name = "e2elaberr";
+    let _mesh = Netns::sized(name, 1, 1);
+    let known = "there is: a/etcd, a/apiserver, a/n1/agent";
+    for (command, args, wanted) in [
+        ("logs", &["a/scheduler"][..], ["\"a/scheduler\"", known]),
+        ("stop", &["b/etcd"], ["\"b/etcd\"", known]),
+        ("start", &["a/etcd", "a/n2/agent"], ["\"a/n2/agent\"", known]),
+        ("exec", &["a/nobody", "true"], ["pod \"a/nobody\"", "there is: "]),
+        ("exec", &["c/node/n1", "true"], ["cluster \"c\"", "there is: a"]),
+        ("exec", &["a/node/n7", "true"], ["node \"a/node/n7\"", "there is: n1"]),
+        ("exec", &["a/node/n1", "no-such-program"], ["no-such-program", "No such file"]),
+    ] {
+        let (code, complaint) = lab(command, name, args);
+        assert_eq!(code, 1, "{command} {args:?}: {complaint}");
+        assert!(
+            wanted.iter().all(|part| complaint.contains(part)),
+            "{command} {args:?}: {complaint}"
+        );
+    }
+    // Usage is another matter.
+    assert_eq!(lab("stop", name, &[]).0, 2);
+    assert_eq!(lab("exec", name, &["a/node/n1"]).0, 2);
+}
+
+/// What `lab status` ends with, and says of a process.
+fn state_of(mesh: &Netns, process: &str) -> (i32, String) {
+    let (code, status, _) = json::run(mesh.lab("status"));
+    let processes = status["processes"].as_array().unwrap();
+    let found = processes.iter().find(|p| p["name"] == process).unwrap();
+    (code, found["state"].as_str().unwrap().to_owned())
+}
+
+fn example(manifest: &str) -> String {
+    format!("{}/../deploy/examples/{manifest}.yaml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A lab that somebody else makes, and that is taken down with its test.
+struct Lent(&'static str);
+
+impl Lent {
+    fn processes(&self) -> Vec<ProcessState> {
+        let mut status = Command::new(binary());
+        status.args(["lab", "status", "--lab", self.0]);
+        let state: mesh_lab::LabState =
+            serde_json::from_value(json::of(status)["lab"].clone()).unwrap();
+        let pods = state.clusters.into_iter().flat_map(|cluster| cluster.pods);
+        state.processes.into_iter().chain(pods.filter_map(|pod| pod.process)).collect()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        lab("down", self.0, &[]);
+    }
+}
