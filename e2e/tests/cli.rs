@@ -1,0 +1,601 @@
+//! `clustermesh` as scripts see it: objects, exit codes, what it changes and what it refuses. Needs root.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use mesh_e2e::{
+    Mesh as _, Netns, json,
+    mesh::{connect, eventually, wait_ready},
+    netns::binary,
+};
+use serde_json::Value;
+
+/// A file's permissions and content.
+type Files = BTreeMap<PathBuf, (u32, Vec<u8>)>;
+
+/// The flags that name two clusters.
+const A_AND_B: [&str; 4] = ["--context", "a", "--destination-context", "b"];
+
+/// Where a lab has a cluster's directory.
+fn directory(lab: &str, cluster: &str) -> PathBuf {
+    Path::new("/run/clustermesh-lab").join(lab).join("clusters").join(cluster)
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Files {
+    let mut found = Files::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(files(&path));
+        } else if kind.is_file() {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+            found.insert(path.clone(), (mode, fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// What an operator's commands could change in a cluster's directory: all but what its daemons keep in `state/`, and the
+/// file by which two commands wait for each other.
+fn configuration(folder: &Path) -> Files {
+    let state = folder.join("state");
+    let lock = folder.join(".connect.lock");
+    files(folder).into_iter().filter(|(p, _)| !p.starts_with(&state) && *p != lock).collect()
+}
+
+/// Runs a command: its exit code, output and complaints.
+fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+fn words<'a>(first: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
+    [first, rest].concat()
+}
+
+/// Keys that are no camelCase; those below `data` are names of things, not fields.
+fn not_camel_case(value: &Value, data: &[&str], found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let camel = key.starts_with(|c: char| c.is_ascii_lowercase())
+                    && key.bytes().all(|b| b.is_ascii_alphanumeric());
+                if !camel {
+                    found.push(key.clone());
+                }
+                if !data.contains(&key.as_str()) {
+                    not_camel_case(value, data, found);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|v| not_camel_case(v, data, found)),
+        _ => {}
+    }
+}
+
+/// Every command writes one object and nothing else, and says what it is.
+#[test]
+fn json_is_one_object() {
+    let name = "e2ecljson";
+    let mesh = Netns::sized(name, 2, 1);
+    mesh.apply("a", "client", None);
+    let temporary = tempfile::tempdir().unwrap();
+    let path = |name: &str| temporary.path().join(name).display().to_string();
+    let (pki, crt, issued) = (path("pki"), path("pki/ca.crt"), path("issued"));
+    let echo = format!("{}/../deploy/examples/echo.yaml", env!("CARGO_MANIFEST_DIR"));
+    let requested = Command::new("openssl")
+        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-subj", "/CN=remote-b", "-keyout", &path("key"), "-out", &path("csr")])
+        .output()
+        .unwrap();
+    assert!(requested.status.success(), "{}", String::from_utf8_lossy(&requested.stderr));
+    let csr = path("csr");
+    let lab = ["--lab", name];
+    let commands: Vec<(&str, Vec<&str>)> = vec![
+        ("Version", vec!["version"]),
+        ("Connect", words(&["connect", "--dry-run"], &A_AND_B)),
+        ("Connect", words(&["connect"], &A_AND_B)),
+        ("Status", vec!["status", "--wait"]),
+        ("Status", vec!["status", "--context", "a"]),
+        ("LabApply", words(&["lab", "apply", "--cluster", "a", "--file", &echo], &lab)),
+        ("LabApply", words(&["lab", "apply", "--cluster", "b", "--file", &echo], &lab)),
+        ("Status", vec!["status", "--wait"]),
+        ("ServiceList", vec!["service", "list"]),
+        ("ServiceList", vec!["service", "list", "--namespace", "nowhere"]),
+        ("Service", vec!["service", "show", "echo"]),
+        ("Lab", words(&["lab", "status"], &lab)),
+        ("LabLogs", words(&["lab", "logs", "etcd"], &lab)),
+        ("LabStop", words(&["lab", "stop", "b/apiserver"], &lab)),
+        ("LabStart", words(&["lab", "start", "b/apiserver"], &lab)),
+        ("LabApply", words(&["lab", "delete", "--cluster", "b", "--file", &echo], &lab)),
+        ("Disconnect", words(&["disconnect", "--dry-run"], &A_AND_B)),
+        ("Disconnect", words(&["disconnect"], &A_AND_B)),
+        ("Certificates", vec!["certs", "init", "--cluster", "c", "--dir", &pki]),
+        ("Certificates", vec!["certs", "issue", "--dir", &pki, "--user", "u", "--out", &issued]),
+        ("Certificate", vec!["certs", "sign", "--dir", &pki, "--user", "remote-b", &csr]),
+        ("Certificates", vec!["certs", "show", &crt]),
+        ("LabDown", words(&["lab", "down"], &lab)),
+        ("LabUp", words(&["lab", "up", "--clusters", "1", "--nodes", "1"], &lab)),
+    ];
+    for (kind, args) in commands {
+        // Reading fails if anything follows the object.
+        let (code, value, complaints) = json::run(mesh.clustermesh(&args));
+        assert_eq!(code, 0, "{args:?}: {complaints}");
+        assert_eq!(value["apiVersion"], "clustermesh.dev/v1", "{args:?}: {value:#}");
+        assert_eq!(value["kind"], kind, "{args:?}: {value:#}");
+        let mut wrong = Vec::new();
+        not_camel_case(&value, &["counters", "services"], &mut wrong);
+        assert_eq!(wrong, Vec::<String>::new(), "{args:?}");
+    }
+    // What went wrong is not data.
+    for args in [
+        vec!["connect", "--context", "a", "--destination-context", "nowhere"],
+        vec!["service", "show", "nothing"],
+        vec!["no-such-command"],
+    ] {
+        let (code, stdout, stderr) = run(mesh.clustermesh(&words(&args, &["--output", "json"])));
+        assert!(code == 1 || code == 2, "{args:?} ended with {code}");
+        assert_eq!(stdout, "", "{args:?}");
+        assert!(stderr.starts_with("error: "), "{args:?}: {stderr}");
+    }
+}
+
+/// A dry run changes nothing, a connection made twice is made once, and so is one that is taken back.
+#[test]
+fn connect_and_disconnect_are_idempotent() {
+    let name = "e2eclidem";
+    let mesh = Netns::sized(name, 2, 1);
+    let folders = ["a", "b"].map(|cluster| directory(name, cluster));
+    let all = || folders.each_ref().map(|folder| configuration(folder));
+    let changes = |command: &str, more: &[&str]| {
+        let args = words(&words(&[command], &A_AND_B), more);
+        let done = json::of(mesh.clustermesh(&args));
+        assert_eq!(done["dryRun"], more.contains(&"--dry-run"));
+        done["changes"].as_array().unwrap().len()
+    };
+    let before = all();
+    // A user, a key, a certificate, an authority and a peer file on each side.
+    assert_eq!(changes("connect", &["--dry-run"]), 10);
+    assert_eq!(all(), before);
+    assert!(folders.iter().all(|folder| !folder.join(".connect.lock").exists()));
+
+    assert_eq!(changes("connect", &[]), 10);
+    let connected = all();
+    wait_ready(&mesh);
+    keys_stay_at_home(&folders);
+    for folder in &folders {
+        let pki = fs::metadata(folder.join("pki")).unwrap().permissions().mode();
+        assert_eq!(pki & 0o7777, 0o700, "{}", folder.display());
+    }
+    for more in [&[][..], &["--dry-run"], &["--connection-mode", "unicast"]] {
+        assert_eq!(changes("connect", more), 0, "{more:?}");
+    }
+    // Named the other way round it is the same connection.
+    let turned = ["connect", "--context", "b", "--destination-context", "a"];
+    assert_eq!(json::of(mesh.clustermesh(&turned))["changes"], serde_json::json!([]));
+    assert_eq!(all(), connected);
+
+    assert_eq!(changes("disconnect", &["--dry-run"]), 10);
+    assert_eq!(all(), connected);
+    assert_eq!(changes("disconnect", &[]), 10);
+    let disconnected = all();
+    // A users file that names nobody stays; all else is as before.
+    for ((mut after, before), folder) in disconnected.iter().cloned().zip(before).zip(&folders) {
+        let (_, users) = after.remove(&folder.join("users.yaml")).unwrap();
+        assert!(!String::from_utf8(users).unwrap().contains("remote"));
+        assert_eq!(after, before);
+    }
+    assert_eq!(changes("disconnect", &[]), 0);
+    assert_eq!(all(), disconnected);
+
+    // One way only: the other side learns nothing.
+    assert_eq!(changes("connect", &["--connection-mode", "unicast"]), 5);
+    assert!(folders[0].join("peers/b").is_file() && !folders[1].join("peers/a").exists());
+    wait_ready(&mesh);
+}
+
+/// No cluster has a copy of another's private key, wherever it may look, its etcd's files included; and keys are their
+/// owner's alone.
+fn keys_stay_at_home(folders: &[PathBuf; 2]) {
+    // Each key's file, and what is secret of it.
+    let mut secrets = BTreeSet::new();
+    for folder in folders {
+        let all = configuration(folder);
+        let keys = all.into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "key"));
+        let known = secrets.len();
+        for (path, (mode, pem)) in keys {
+            assert_eq!(mode, 0o600, "{}", path.display());
+            // After the first line of base64, which begins as those of all keys do.
+            let pem = String::from_utf8(pem).unwrap();
+            let secret = pem.lines().nth(2).expect("several lines of base64").to_owned();
+            assert!(secret.len() > 40, "{}", path.display());
+            secrets.insert((path, secret));
+        }
+        assert_eq!(secrets.len(), known + 5, "ca, server, admin, local and the peer's");
+    }
+    let mut grep = Command::new("grep");
+    grep.args(["-raoF", "--null"]);
+    secrets.iter().for_each(|(_, secret)| {
+        grep.args(["-e", secret]);
+    });
+    grep.args(folders);
+    let (_, found, complaints) = run(grep);
+    assert_eq!(complaints, "");
+    let found: BTreeSet<(PathBuf, String)> = found
+        .lines()
+        .map(|line| line.split_once('\0').unwrap())
+        .map(|(path, secret)| (path.into(), secret.to_owned()))
+        .collect();
+    assert_eq!(found, secrets, "each is in its own file and nowhere else");
+}
+
+/// Clusters that cannot be in one mesh are refused with what to do about it, before anything is changed.
+#[test]
+fn what_cannot_be_connected_is_refused() {
+    let name = "e2eclrefuse";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    let (a, b) = (directory(name, "a"), directory(name, "b"));
+    let original = fs::read_to_string(b.join("cluster.yaml")).unwrap();
+    // A third cluster, and what of it does not suit a.
+    let fit = |text: &str| {
+        let mut text = text.replace("name: b", "name: c").replace("id: 2", "id: 3");
+        for (theirs, own) in
+            [("10.2.0", "10.3.0"), ("fd00:10:2", "fd00:10:3"), ("172.31.2", "172.31.3")]
+        {
+            text = text.replace(theirs, own);
+        }
+        text.replace("fd00:172::2:", "fd00:172::3:")
+    };
+    let cases: [(&str, &str, &str, &[&str]); 6] = [
+        ("name: c", "name: a", "the same name", &["both clusters are called a", "another name"]),
+        ("id: 3", "id: 1", "the same id", &["both have the id 1", "another"]),
+        (
+            "10.3.0.0/16",
+            "10.1.128.0/17",
+            "overlapping pods",
+            &["10.1.128.0/17", "10.1.0.0/16", "pod ranges of their own"],
+        ),
+        (
+            "fd00:10:3::/48",
+            "fd00:10::/32",
+            "overlapping pods, v6",
+            &["fd00:10::/32", "pod ranges of their own"],
+        ),
+        (
+            "10.3.0.0/16",
+            "10.2.0.0/16",
+            "pods of a's peer",
+            &["10.2.0.0/16", "b", "peer of a already"],
+        ),
+        (
+            "maxConnectedClusters: 255",
+            "maxConnectedClusters: 511",
+            "another limit",
+            &["511", "255", "all clusters need the same"],
+        ),
+    ];
+    for (from, to, what, complaint) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let third = folder.path().join("c");
+        let pki = third.join("pki").display().to_string();
+        json::of(mesh.clustermesh(&["certs", "init", "--cluster", "c", "--dir", &pki]));
+        let text = fit(&original);
+        assert!(text.contains(from), "{from} in {text}");
+        fs::write(third.join("cluster.yaml"), text.replace(from, to)).unwrap();
+        let before = [&a, &b, &third].map(|folder| configuration(folder));
+        let third_name = third.display().to_string();
+        for pair in [["a", third_name.as_str()], [third_name.as_str(), "a"]] {
+            for dry in [&[][..], &["--dry-run"]] {
+                let args = ["connect", "--context", pair[0], "--destination-context", pair[1]];
+                let (code, stdout, stderr) = run(mesh.clustermesh(&words(&args, dry)));
+                assert_eq!((code, stdout.as_str()), (1, ""), "{what}: {stderr}");
+                assert!(complaint.iter().all(|part| stderr.contains(part)), "{what}: {stderr}");
+            }
+        }
+        assert_eq!([&a, &b, &third].map(|folder| configuration(folder)), before, "{what}");
+
+        // It is that and nothing else that was in the way.
+        fs::write(third.join("cluster.yaml"), text).unwrap();
+        let args = ["connect", "--dry-run", "--context", "a", "--destination-context", &third_name];
+        assert_eq!(json::of(mesh.clustermesh(&args))["changes"].as_array().unwrap().len(), 10);
+    }
+    let (code, _, stderr) =
+        run(mesh.clustermesh(&["connect", "--context", "a", "--destination-context", "a"]));
+    assert!(code == 1 && stderr.contains("cannot be connected to itself"), "{stderr}");
+}
+
+/// Each exit code, by a command that ends with it.
+#[test]
+fn exit_codes() {
+    let name = "e2eclcodes";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    let code = |args: &[&str]| run(mesh.clustermesh(args)).0;
+    assert_eq!(code(&["status"]), 0);
+    assert_eq!(code(&["status", "--context", "nowhere"]), 1);
+    assert_eq!(code(&["status", "--wait-duration", "1"]), 2, "it needs --wait");
+    assert_eq!(code(&["connect", "--context", "a"]), 2);
+    let (code_of_help, stdout, _) = run(mesh.clustermesh(&["--help"]));
+    assert_eq!(code_of_help, 0);
+    assert!(
+        stdout.contains("0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout"),
+        "{stdout}"
+    );
+    let mut stop = mesh.lab("stop");
+    stop.args(["--kill", "b/etcd"]);
+    json::of(stop);
+    eventually("the status tells", || match code(&["status"]) {
+        3 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    // What was found is data also when the time is over; the progress is not.
+    let (code, value, _) =
+        json::run(mesh.clustermesh(&["status", "--wait", "--wait-duration", "1"]));
+    assert_eq!(code, 4);
+    assert_eq!((&value["kind"], &value["ready"]), (&"Status".into(), &false.into()));
+}
+
+/// The status names the first rung that is broken, in the words of what broke it.
+#[test]
+fn the_status_names_what_is_broken() {
+    let name = "e2eclladder";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    let (a, b) = (directory(name, "a"), directory(name, "b"));
+    let lab = |command: &str, process: &str| {
+        let mut lab = mesh.lab(command);
+        lab.arg(process);
+        json::of(lab);
+    };
+    let broken = |rung: &str, reason: &str| {
+        eventually(&format!("a's agent is stuck at {rung}"), || {
+            let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
+            let peers = status["clusters"][0]["agents"][0]["peers"].as_array().unwrap().clone();
+            let peer = peers.iter().find(|peer| peer["name"] == "b").unwrap();
+            let ladder = peer["ladder"].as_array().unwrap();
+            let broken = ladder.iter().position(|step| step["state"] != "ok");
+            let first = broken.map(|at| &ladder[at]).unwrap_or(&Value::Null);
+            let is = |step: &Value, state: &str| step["state"] == state;
+            // Whether nodes answer does not depend on the etcd.
+            let mut after = ladder
+                .iter()
+                .skip(broken.unwrap_or(0) + 1)
+                .filter(|step| step["name"] != "data-path");
+            let right = code == 3
+                && first["name"] == rung
+                && is(first, "failed")
+                && first["detail"].as_str().is_some_and(|detail| detail.contains(reason))
+                && after.all(|step| is(step, "pending"));
+            if right { Ok(()) } else { Err(format!("{code}: {peer:#}")) }
+        });
+        // People read the same.
+        let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a"]));
+        assert!(text.contains(&format!("NOT READY  {rung}: ")), "{text}");
+    };
+
+    lab("stop", "b/etcd");
+    broken("tcp", "Connection refused");
+    lab("start", "b/etcd");
+    wait_ready(&mesh);
+
+    // An authority that did not sign b's certificate.
+    let authority = a.join("peers/b.etcd-client-ca.crt");
+    let right = fs::read(&authority).unwrap();
+    fs::copy(a.join("pki/ca.crt"), &authority).unwrap();
+    broken("tls", "UnknownIssuer");
+    fs::write(&authority, right).unwrap();
+    wait_ready(&mesh);
+
+    // b forgets a's user. etcd asks when something begins, so what a reads already goes on until then.
+    let users = b.join("users.yaml");
+    let right = fs::read(&users).unwrap();
+    fs::write(&users, "users: []\n").unwrap();
+    eventually("b's apiserver has removed the user", || {
+        let etcdctl = ["etcdctl", "--endpoints=https://127.0.0.1:2379", "user", "list"];
+        let mut command = mesh.on_node("b", "n1", &etcdctl);
+        let pki = b.join("pki");
+        for (flag, file) in [("cacert", "ca.crt"), ("cert", "admin.crt"), ("key", "admin.key")] {
+            command.arg(format!("--{flag}={}", pki.join(file).display()));
+        }
+        let (_, users, complaint) = run({
+            command.env("ETCDCTL_API", "3");
+            command
+        });
+        let gone = users.contains("local-b") && !users.contains("remote-a");
+        if gone { Ok(()) } else { Err(users + &complaint) }
+    });
+    lab("stop", "b/etcd");
+    lab("start", "b/etcd");
+    broken("authenticated", "permission denied");
+    fs::write(&users, right).unwrap();
+    wait_ready(&mesh);
+}
+
+/// Certificates are what OpenSSL takes them for.
+#[test]
+fn certificates_are_what_openssl_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let certs = |args: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("certs").args(args);
+        json::run(command)
+    };
+    let openssl = |args: &[&str]| {
+        run({
+            let mut command = Command::new("openssl");
+            command.args(args);
+            command
+        })
+    };
+    let pki = path("pki");
+    let init = [
+        "init",
+        "--cluster",
+        "c",
+        "--dir",
+        &pki,
+        "--address",
+        "192.0.2.1",
+        "--address",
+        "2001:db8::1",
+    ];
+    assert_eq!(certs(&init).0, 0);
+    let again = certs(&init);
+    assert!(again.0 == 1 && again.2.contains("authority already"), "{again:?}");
+
+    let authority = path("pki/ca.crt");
+    let about = |file: &str| {
+        openssl(&[
+            "x509",
+            "-noout",
+            "-subject",
+            "-ext",
+            "subjectAltName,extendedKeyUsage,basicConstraints",
+            "-in",
+            file,
+        ])
+        .1
+    };
+    let verified = |purpose: &str, file: &str| {
+        openssl(&["verify", "-x509_strict", "-CAfile", &authority, "-purpose", purpose, file])
+    };
+    let (code, said, _) = openssl(&["verify", "-x509_strict", "-CAfile", &authority, &authority]);
+    assert_eq!(code, 0, "{said}");
+    assert!(about(&authority).contains("CA:TRUE"));
+    let server = about(&path("pki/server.crt"));
+    for part in [
+        "CN = clustermesh-apiserver.clustermesh.svc",
+        "DNS:clustermesh-apiserver.cilium.io",
+        "DNS:*.mesh.cilium.io",
+        "IP Address:127.0.0.1",
+        "IP Address:192.0.2.1",
+        "IP Address:2001:DB8:0:0:0:0:0:1",
+        "TLS Web Server Authentication",
+    ] {
+        let spaceless = |text: &str| text.replace(' ', "");
+        assert!(spaceless(&server).contains(&spaceless(part)), "{part} in {server}");
+    }
+    for (name, purpose, other) in [
+        ("server", "sslserver", "sslclient"),
+        ("admin", "sslclient", "sslserver"),
+        ("local", "sslclient", "sslserver"),
+    ] {
+        let file = path(&format!("pki/{name}.crt"));
+        assert_eq!(verified(purpose, &file).0, 0, "{name}: {:?}", verified(purpose, &file));
+        assert_ne!(verified(other, &file).0, 0, "{name} is no {other}");
+        let mode = fs::metadata(path(&format!("pki/{name}.key"))).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
+
+    let issued = path("issued");
+    assert_eq!(
+        certs(&["issue", "--dir", &pki, "--user", "remote-x", "--out", &issued, "--days", "7"]).0,
+        0
+    );
+    assert_eq!(verified("sslclient", &path("issued.crt")).0, 0);
+    // Its key is the one beside it.
+    let of_certificate = openssl(&["x509", "-noout", "-pubkey", "-in", &path("issued.crt")]).1;
+    let of_key = openssl(&["pkey", "-pubout", "-in", &path("issued.key")]).1;
+    assert!(!of_key.is_empty() && of_certificate == of_key);
+    let week = |seconds: &str| {
+        openssl(&["x509", "-noout", "-checkend", seconds, "-in", &path("issued.crt")]).0
+    };
+    assert_eq!((week("604000"), week("605000")), (0, 1), "seven days are 604,800 seconds");
+
+    // OpenSSL asks for much; what it gets is the user named here, and no more.
+    let request = openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=remote-y",
+        "-keyout",
+        &path("y.key"),
+        "-out",
+        &path("y.csr"),
+        "-addext",
+        "basicConstraints=critical,CA:TRUE",
+        "-addext",
+        "subjectAltName=DNS:y",
+    ]);
+    assert_eq!(request.0, 0, "{request:?}");
+    let sign = |user: &str| {
+        certs(&["sign", "--dir", &pki, "--user", user, "--out", &path("y.crt"), &path("y.csr")])
+    };
+    let refused = sign("remote-z");
+    assert!(refused.0 == 1 && refused.2.contains("remote-y"), "{refused:?}");
+    assert!(!Path::new(&path("y.crt")).exists());
+    assert_eq!(sign("remote-y").0, 0);
+    assert_eq!(verified("sslclient", &path("y.crt")).0, 0);
+    let signed = about(&path("y.crt"));
+    assert!(
+        signed.contains("remote-y") && signed.contains("CA:FALSE") && !signed.contains("DNS:"),
+        "{signed}"
+    );
+
+    // Shown as OpenSSL shows them, and not ready where one is no longer valid.
+    let (code, shown, _) = certs(&["show", &path("issued.crt"), &authority]);
+    let shown = shown["certificates"].as_array().unwrap().clone();
+    assert_eq!((code, shown.len()), (0, 2));
+    assert_eq!(
+        (&shown[0]["commonName"], &shown[1]["authority"]),
+        (&"remote-x".into(), &true.into())
+    );
+    let expired = openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &path("y.csr"),
+        "-CA",
+        &authority,
+        "-CAkey",
+        &path("pki/ca.key"),
+        "-days",
+        "-1",
+        "-out",
+        &path("old.crt"),
+    ]);
+    assert_eq!(expired.0, 0, "{expired:?}");
+    let (code, shown, _) = certs(&["show", &path("old.crt")]);
+    assert_eq!((code, &shown["certificates"][0]["valid"]), (3, &false.into()));
+    assert_eq!(certs(&["show", &path("y.key")]).0, 1);
+}
+
+/// Tables fit the terminal, and break between words.
+#[test]
+fn tables_fit_the_terminal() {
+    let name = "e2ecltable";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    let binary = binary().display().to_string();
+    for (width, args) in [(80, "status"), (100, "status"), (80, "lab status --lab e2ecltable")] {
+        // script(1) is a terminal.
+        let shell = format!("stty cols {width}; {binary} {args}");
+        let mut script = Command::new("script");
+        let contexts = format!("/run/clustermesh-lab/{name}/contexts.yaml");
+        script.args(["-qec", &shell, "/dev/null"]).env("CLUSTERMESH_CONTEXTS", contexts);
+        let (code, text, _) = run(script);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.lines().count() > 4, "{text}");
+        let longest = text.lines().map(|line| line.trim_end().chars().count()).max().unwrap();
+        assert!(longest <= width, "{longest} columns of {width}: {text}");
+        let (_, whole, _) = run(mesh.clustermesh(&args.split(' ').collect::<Vec<_>>()));
+        // Nothing is lost, and no word is cut.
+        for word in
+            text.split_whitespace().filter(|word| word.bytes().all(|b| b.is_ascii_alphabetic()))
+        {
+            assert!(whole.split_whitespace().any(|other| other == word), "{word} of {whole}");
+        }
+    }
+}
