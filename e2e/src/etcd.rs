@@ -111,7 +111,7 @@ impl Etcd {
         Store::open(files, SystemTime::now()).expect("sound credentials").1
     }
 
-    /// A connection with a certificate of [`Etcd::pki`]. Waits for the etcd to have elected itself.
+    /// A connection with a certificate of [`Etcd::pki`].
     pub async fn connect(&self, name: &str) -> Connection {
         mesh_etcd::connect(&self.target(name), 0).await.expect("a connection")
     }

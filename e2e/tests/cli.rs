@@ -1,4 +1,11 @@
 //! `clustermesh` as scripts see it: objects, exit codes, what it changes and what it refuses. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

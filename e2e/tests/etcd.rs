@@ -1,5 +1,12 @@
 //! `mesh-etcd` and `mesh-etcd-setup` on a real etcd, with `etcdctl` and the etcd's own log as judges that share no code
 //! with us.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
 
 use std::{collections::BTreeMap, time::Instant};
 

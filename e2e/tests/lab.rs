@@ -1,4 +1,11 @@
 //! `clustermesh lab`: what it makes, what it tells, and that nothing of it stays. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
 
 use std::{
     fs,
@@ -66,7 +73,7 @@ fn remains(name: &str) -> Vec<String> {
             && link[2..].bytes().all(|b| b.is_ascii_hexdigit())
     };
     found.extend(names("/sys/class/net").into_iter().filter(is_ours).map(|l| format!("link {l}")));
-    // Daemons name their folder, and commands in pods say whose they are.
+    // Daemons are called with their folder.
     let folder = format!("/run/clustermesh-lab/{name}/");
     for pid in names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok()) {
         let read =
@@ -184,7 +191,7 @@ fn down_leaves_nothing_behind() {
     let mut sleepers = [sleeper(exec("a/client")), sleeper(exec("b/node/n2"))];
     let all = mesh.processes();
     assert_eq!(all.iter().filter(|p| p.liveness() == Liveness::Running).count(), 8 + 4);
-    // Until they are what they are to become, they have not joined the lab.
+    // They join the lab just before they become what they are to be.
     for child in &sleepers {
         let path = format!("/proc/{}/cmdline", child.id());
         eventually("the command runs", || {
