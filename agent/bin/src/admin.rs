@@ -162,6 +162,7 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         addresses: count(counts.addresses),
         services: count(counts.services),
         rejected: status.rejected + mesh.refused_count(name),
+        held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
     }
 }

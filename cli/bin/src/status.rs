@@ -195,6 +195,12 @@ fn summary(peer: &Peer) -> String {
     if let Some(failed) = step(StepState::Failed) {
         return format!("{}: {}", failed.name, failed.detail);
     }
+    if peer.held > 0 {
+        return format!(
+            "{} keys of a lease that ran out stay until their writer is back",
+            peer.held
+        );
+    }
     if let Some(pending) = step(StepState::Pending) {
         return format!("waiting for {}", pending.name);
     }
@@ -222,7 +228,7 @@ fn peer_json(peer: &Peer) -> Value {
         "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
         "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
-        "lastRejected": peer.last_rejected,
+        "lastRejected": peer.last_rejected, "held": peer.held,
     })
 }
 

@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use mesh_alloc::{AllocationError, Journal};
 use mesh_export::{Allocate, Exporter, ExporterConfig};
 use mesh_labels::LabelFilter;
-use mesh_model::{ClusterConfig, ExportMode, Identity, Labels};
+use mesh_model::{ClusterConfig, ExportMode, Identity, Labels, object::Kind};
 use mesh_source::{
     ManifestsSource, ResourceVersion,
     cluster_directory::{ClusterDirectory, ClusterSettings},
 };
+use mesh_wire::Position;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -57,8 +58,9 @@ impl Cluster {
         let settings = directory.settings()?;
         let filter =
             LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
-        let journal =
-            Journal::open(&directory.journal(), settings.id, settings.limit, SystemTime::now())?;
+        let now = SystemTime::now();
+        let mut journal = Journal::open(&directory.journal(), settings.id, settings.limit, now)?;
+        let from = ResourceVersion(journal.take_revisions(now)?);
         let exporter = Exporter::new(ExporterConfig {
             name: settings.name.clone(),
             id: settings.id,
@@ -74,7 +76,7 @@ impl Cluster {
             default_global_namespace: settings.default_global_namespace,
             filter,
         });
-        let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        let source = ManifestsSource::new(&directory.manifests(), from);
         let state = Mutex::new(State { source, exporter, journal, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
         Ok(Arc::new(Self { settings, state, changed, metrics }))
@@ -91,6 +93,11 @@ impl Cluster {
                 events.into_iter().for_each(|event| exporter.handle(event, &mut numbers));
             }
             Err(error) => tracing::warn!(%error, "keeping the objects as they are"),
+        }
+        if source.resource_version().0 >= journal.revisions_end()
+            && let Err(error) = journal.take_revisions(SystemTime::now())
+        {
+            tracing::error!(%error, "after a restart readers may take what is new for old");
         }
         let manifests = source.problems().iter().map(ToString::to_string);
         let objects = exporter.problems().iter().map(|(object, why)| format!("{object}: {why}"));
@@ -115,6 +122,13 @@ impl Cluster {
     /// Wakes whenever there is something to write.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// How far the exporter is with the source.
+    pub(crate) fn position(&self) -> Position {
+        let version = self.lock().source.resource_version().0.to_string();
+        let source = Kind::ALL.map(|kind| (kind.to_string(), version.clone()));
+        Position::new(source.into_iter().collect(), SystemTime::now())
     }
 
     /// Looks at, or takes from, the exporter.

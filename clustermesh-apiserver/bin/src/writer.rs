@@ -14,7 +14,12 @@ use mesh_etcd::{Connection, EtcdError, Op, Target, connect};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, Write, fingerprint, plan};
 use mesh_follow::Span;
-use mesh_wire::{Key, Layout, Prefix, key::HEARTBEAT, timestamp_value, users_file::UsersFile};
+use mesh_wire::{
+    Key, Layout, Position, Prefix,
+    key::{HEARTBEAT, POSITION},
+    timestamp_value,
+    users_file::UsersFile,
+};
 use tokio::{
     sync::watch,
     time::{self, MissedTickBehavior},
@@ -50,6 +55,8 @@ struct Session<'a> {
     connection: Connection,
     actual: Actual,
     lease: Option<i64>,
+    /// How far of the source everything is in the etcd. Nothing is said before it is complete.
+    position: Option<Position>,
 }
 
 /// The prefixes that we write. Slices and exports have no keys yet; the latter's canary is what
@@ -65,6 +72,8 @@ const BATCH_BYTES: usize = 768 * 1024;
 /// How often a connection is tried on which nothing is to be written: readiness says what is, and an etcd that comes back
 /// empty is filled soon.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the position is put: readers that change to this etcd wait for it.
+const POSITION_EVERY: Duration = Duration::from_secs(5);
 /// Pauses between connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -107,7 +116,13 @@ impl Writer {
         let mut changed = self.cluster.changed();
         let mut users = self.users.clone();
         let mut credentials = self.target.credentials.clone();
-        let mut session = Session { writer: self, connection, actual: Actual::new(), lease: None };
+        let mut session = Session {
+            writer: self,
+            connection,
+            actual: Actual::new(),
+            lease: None,
+            position: None,
+        };
         // By itself: in the call it would keep the channel locked until the etcd has answered.
         let file = users.borrow_and_update().clone();
         session.set_up_users(file.as_ref()).await?;
@@ -121,6 +136,8 @@ impl Writer {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut position = time::interval(POSITION_EVERY);
+        position.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = changed.changed() => session.write_changed().await?,
@@ -130,6 +147,7 @@ impl Writer {
                 }
                 _ = heartbeat.tick() => session.beat().await?,
                 _ = look.tick() => session.look().await?,
+                _ = position.tick() => session.put_position().await?,
                 () = credentials.changed() => {
                     tracing::info!("new credentials: connecting anew");
                     return Ok(());
@@ -185,6 +203,8 @@ impl Session<'_> {
                 }
             }
         }
+        // Before what it speaks of is taken: it must not be ahead.
+        let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
             exporter.take_changed();
             let keys: BTreeSet<String> =
@@ -201,6 +221,7 @@ impl Session<'_> {
         self.write(writes).await?;
         if complete {
             self.put_canaries().await?;
+            self.position = Some(position);
         }
         self.writer.set(|state| state.synced = complete);
         Ok(())
@@ -209,6 +230,7 @@ impl Session<'_> {
     /// Writes what changed since the last time.
     async fn write_changed(&mut self) -> Result<(), EtcdError> {
         let synced = self.writer.state.lock().unwrap_or_else(PoisonError::into_inner).synced;
+        let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
             let complete = exporter.is_complete();
             let changed = exporter.take_changed();
@@ -218,12 +240,15 @@ impl Session<'_> {
             // Complete for the first time: what nobody desires may be removed now.
             return self.write_all().await;
         }
-        self.write(writes).await
+        self.write(writes).await?;
+        self.position = complete.then_some(position);
+        Ok(())
     }
 
     /// Makes writes in their order, as many at a time as the etcd takes.
     async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
         let mut batch = Vec::new();
+        let deletes = writes.iter().filter(|write| matches!(write, Write::Delete { .. })).count();
         let mut bytes = 0;
         for write in writes {
             let size = write.key().len()
@@ -235,7 +260,15 @@ impl Session<'_> {
             bytes += size;
             batch.push(write);
         }
-        if batch.is_empty() { Ok(()) } else { self.write_batch(batch).await }
+        if !batch.is_empty() {
+            self.write_batch(batch).await?;
+        }
+        let synced = self.writer.state.lock().unwrap_or_else(PoisonError::into_inner).synced;
+        if deletes > 1 && synced {
+            // For readers who missed the heartbeat among them: what is there now is all there is.
+            self.put_canaries().await?;
+        }
+        Ok(())
     }
 
     async fn write_batch(&mut self, batch: Vec<Write>) -> Result<(), EtcdError> {
@@ -302,6 +335,15 @@ impl Session<'_> {
         self.connection.apply(&[beat]).await?;
         self.writer.metrics.heartbeats.inc();
         Ok(())
+    }
+
+    /// Says how far of the source everything is here.
+    async fn put_position(&mut self) -> Result<(), EtcdError> {
+        let Some(position) = &self.position else { return Ok(()) };
+        // The source says what changes at once: that nothing changed since is known as of now.
+        let position = Position::new(position.source.clone(), SystemTime::now());
+        let op = Op::Put { key: POSITION.into(), value: position.encode(), lease: None };
+        self.connection.apply(&[op]).await.map(|_| ())
     }
 
     /// The write that says that the writer lives, with its lease, which lives on with it.

@@ -206,6 +206,11 @@ impl ManifestsSource {
         events
     }
 
+    /// How far it has read.
+    pub fn resource_version(&self) -> ResourceVersion {
+        self.resource_version
+    }
+
     fn next_version(&mut self) -> ResourceVersion {
         self.resource_version.0 += 1;
         self.resource_version

@@ -26,6 +26,8 @@ pub struct Journal {
     uuid: Uuid,
     by_labels: HashMap<Labels, Identity>,
     by_number: HashMap<Identity, Labels>,
+    /// Revisions of the source up to here are taken: a later life begins after it.
+    revision: u64,
 }
 
 /// Why the journal cannot be used.
@@ -84,6 +86,8 @@ enum Entry {
     Cluster { uuid: Uuid, unix_nano: u64 },
     /// A label set has a number.
     Identity { id: u32, labels: String, state: State, unix_nano: u64 },
+    /// The source's revisions up to this one may be in use.
+    Revision { revision: u64, unix_nano: u64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +97,8 @@ enum State {
 }
 
 const VERSION: u32 = 1;
+/// Revisions are taken so many at a time, so that a change costs no write to the disk.
+const REVISIONS: u64 = 1 << 20;
 
 impl Journal {
     /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. A last line that was cut off
@@ -130,6 +136,7 @@ impl Journal {
             uuid: Uuid::nil(),
             by_labels: HashMap::new(),
             by_number: HashMap::new(),
+            revision: 0,
         };
         for (line, entry) in (1..).zip(entries) {
             journal.replay(line, entry)?;
@@ -171,6 +178,21 @@ impl Journal {
         Ok(identity)
     }
 
+    /// The revision that a source which begins now counts from: later than any that a former life counted to. It may count
+    /// to [`Journal::revisions_end`], and then needs more.
+    pub fn take_revisions(&mut self, now: SystemTime) -> Result<u64, JournalError> {
+        let from = self.revision;
+        let revision = from.saturating_add(REVISIONS);
+        self.append(Entry::Revision { revision, unix_nano: unix_nano(now) })?;
+        self.revision = revision;
+        Ok(from)
+    }
+
+    /// The last revision that is taken.
+    pub fn revisions_end(&self) -> u64 {
+        self.revision
+    }
+
     /// How many numbers are given out.
     pub fn len(&self) -> usize {
         self.by_number.len()
@@ -187,9 +209,10 @@ impl Journal {
         match entry {
             Entry::Cluster { uuid, .. } if line == 1 => self.uuid = uuid,
             Entry::Cluster { .. } => return Err(damaged("a second cluster".into())),
-            Entry::Identity { .. } if line == 1 => {
-                return Err(damaged("no cluster before the first identity".into()));
+            Entry::Identity { .. } | Entry::Revision { .. } if line == 1 => {
+                return Err(damaged("no cluster in the first line".into()));
             }
+            Entry::Revision { revision, .. } => self.revision = self.revision.max(revision),
             Entry::Identity { id, labels, state: State::Used, .. } => {
                 if !self.limit.identities(self.cluster).contains(&id) {
                     let cluster = self.cluster;
@@ -348,6 +371,6 @@ mod tests {
         // Without its first line nobody knows whose it is.
         let rest = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
         fs::write(&path, &whole[rest..]).unwrap();
-        assert!(open(&path).unwrap_err().to_string().contains("no cluster before"));
+        assert!(open(&path).unwrap_err().to_string().contains("no cluster in the first"));
     }
 }

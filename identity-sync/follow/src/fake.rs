@@ -233,6 +233,18 @@ impl FakeEtcd {
         machine.handle(now, Input::Events { watch, header: self.header(), events });
     }
 
+    /// Lets time pass in which nothing happens but what the machine does by itself, and answers that.
+    pub(crate) fn pass(
+        &mut self,
+        machine: &mut impl Machine,
+        now: &mut Instant,
+        duration: Duration,
+    ) {
+        *now += duration;
+        self.take_actions(machine, *now);
+        self.settle(machine, now);
+    }
+
     /// Answers everything, connecting again where needed, until nothing is left to say.
     pub(crate) fn settle(&mut self, machine: &mut impl Machine, now: &mut Instant) {
         for _ in 0..100_000 {

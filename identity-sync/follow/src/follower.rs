@@ -1,5 +1,7 @@
 //! List and watch over ranges of keys, with all the ways in which that breaks.
 
+mod range;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -9,26 +11,12 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
 use crate::{
     machine::{
-        Action, Header, Input, KeyValue, ListError, Machine, RequestId, Span, WatchEvent, WatchId,
-        after,
+        Action, Header, Input, KeyValue, ListError, Machine, RequestId, WatchEvent, WatchId, after,
     },
     status::{Failure, Rung, Status},
 };
-
-/// Names a range among those of one follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RangeId(pub u8);
-
-/// Keys to follow together: one list, one watch, one order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeConfig {
-    /// Which it is.
-    pub id: RangeId,
-    /// Its keys.
-    pub span: Span,
-    /// Keys a page.
-    pub page: i64,
-}
+use range::{Listing, Position, Range, RangeState};
+pub use range::{RangeConfig, RangeId};
 
 /// What a follower tells. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
 /// before `Begin` and was not put again when `Done` comes is gone. `Begin` may come again before `Done`.
@@ -38,12 +26,16 @@ pub enum Event {
     Connected,
     /// The connection is gone; what was told stays true as far as anybody knows.
     Disconnected,
+    /// What was told before is of another history than what is told from here on: everything is listed anew.
+    NewHistory,
+    /// It is the history that it was before the connection broke: what was listed goes on from there.
+    Resumed,
     /// All keys of the range follow.
     Begin(RangeId),
     /// A key has this value.
     Put(RangeId, KeyValue),
-    /// A key is gone.
-    Delete(RangeId, Vec<u8>),
+    /// A key is gone, in this revision.
+    Delete(RangeId, Vec<u8>, i64),
     /// A key is there, but its value is larger than what is accepted.
     TooLarge(RangeId, Vec<u8>),
     /// That were all keys, as of the revision.
@@ -96,44 +88,6 @@ enum Connection {
 struct History {
     cluster_id: u64,
     head_keys: BTreeMap<Vec<u8>, i64>,
-}
-
-#[derive(Debug)]
-struct Range {
-    config: RangeConfig,
-    head: bool,
-    state: RangeState,
-    /// Up to where everything was delivered; `None` before the first list was.
-    position: Option<Position>,
-    /// The revision of the last list.
-    listed: Option<i64>,
-    /// List once more when this list is done.
-    again: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Position {
-    revision: i64,
-    /// False while more of the same revision may come.
-    complete: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum RangeState {
-    Idle,
-    Listing(Listing),
-    Watching(WatchId),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Listing {
-    request: RequestId,
-    from: Vec<u8>,
-    limit: i64,
-    /// That of the first page; all further ones are read at it.
-    revision: Option<i64>,
-    /// Asking for the name of a key whose value is too large.
-    naming: bool,
 }
 
 /// The first wait after a connection broke, and the longest. Jitter spreads the readers of a server that comes back.
@@ -326,11 +280,16 @@ impl Follower {
         let same = self.history.as_ref().is_some_and(|history| {
             Some(history.cluster_id) == self.cluster_id && history.head_keys == self.head_keys
         });
-        for range in self.ranges.iter_mut().filter(|range| !range.head) {
-            // A position ahead of the store is of a history that was cut off and begun again.
-            if !same || range.position.is_some_and(|p| p.revision > revision) {
-                range.position = None;
+        let data = || self.ranges.iter().filter(|range| !range.head);
+        // A position ahead of the store is of a history that was cut off and begun again.
+        let ahead = data().filter_map(|range| range.position).any(|p| p.revision > revision);
+        if !same || ahead {
+            if self.history.is_some() {
+                self.events.push(Event::NewHistory);
             }
+            self.ranges.iter_mut().filter(|range| !range.head).for_each(|r| r.position = None);
+        } else {
+            self.events.push(Event::Resumed);
         }
         self.connection = Connection::Open;
         self.backoff = backoff(self.backoff_seed);
@@ -488,7 +447,7 @@ impl Follower {
                     if range.head {
                         self.head_keys.remove(&key);
                     }
-                    self.events.push(Event::Delete(id, key));
+                    self.events.push(Event::Delete(id, key, revision));
                 }
             }
         }
@@ -587,25 +546,6 @@ impl Machine for Follower {
 
     fn status(&self) -> &Status {
         &self.status
-    }
-}
-
-// === impl Range ===
-
-impl Range {
-    fn new(config: RangeConfig, head: bool) -> Self {
-        Self { config, head, state: RangeState::Idle, position: None, listed: None, again: false }
-    }
-
-    fn ask(&mut self, listing: Listing, actions: &mut VecDeque<Action>) {
-        actions.push_back(Action::List {
-            request: listing.request,
-            span: Span { start: listing.from.clone(), end: self.config.span.end.clone() },
-            limit: listing.limit,
-            revision: listing.revision,
-            keys_only: listing.naming,
-        });
-        self.state = RangeState::Listing(listing);
     }
 }
 

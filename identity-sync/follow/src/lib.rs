@@ -4,11 +4,14 @@
 //! IO ([`Machine`]): inputs are what an etcd answered, actions are what to ask it, and time is an argument. `mesh-etcd`
 //! drives them over real connections, the tests here over an etcd made of a list.
 
+mod completeness;
+mod deletions;
 #[cfg(test)]
 mod fake;
 mod follower;
 mod machine;
 mod peer;
+mod replica;
 mod status;
 
 pub use follower::{Command, Event, Follower, RangeConfig, RangeId};

@@ -1,45 +1,24 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
-use std::{collections::BTreeMap, time::Instant};
+mod config;
 
-use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, RecordEvent, RecordKind,
-};
+use std::{collections::BTreeSet, time::Instant};
+
+use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal,
-    key::{CANARIES, HEARTBEAT},
+    Key, Layout, Peer, Position, Prefix, cluster_config, decode, decode_removal,
+    key::{CANARIES, HEARTBEAT, POSITION},
 };
-use uuid::Uuid;
 
 use crate::{
+    completeness::{Completeness, Listed},
+    deletions::{Deletions, Verdict},
     follower::{self, Event, Follower, RangeConfig, RangeId},
     machine::{Action, Input, KeyValue, Machine, Span},
+    replica::Replica,
     status::{Failure, Rung, Status},
 };
-
-/// Whether the followed cluster is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Ours: it must have our number.
-    Own,
-    /// Another: it must have another number.
-    Remote,
-}
-
-/// Whom to follow, and who we are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// The cluster to follow.
-    pub name: ClusterName,
-    /// Whether it is ours.
-    pub role: Role,
-    /// Our own number.
-    pub own_id: ClusterId,
-    /// The limit the mesh agreed on.
-    pub limit: ClusterLimit,
-    /// Which cluster it must be, if that is known.
-    pub uuid: Option<Uuid>,
-}
+pub use config::{PeerConfig, Refusal, Role};
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,74 +35,6 @@ pub enum PeerEvent {
     Record(RecordEvent),
     /// A record was rejected; in words.
     Rejected(String),
-}
-
-/// Why a cluster is not taken as a peer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has no number, so it is not part of a mesh.
-    #[error("the cluster has no id: it is not set up for a mesh")]
-    NoId,
-    /// Its number is beyond our limit.
-    #[error("the cluster's id {id} is above the limit of {limit} clusters")]
-    IdAboveLimit {
-        /// Its number.
-        id: ClusterId,
-        /// Our limit.
-        limit: ClusterLimit,
-    },
-    /// It has our number.
-    #[error("the cluster has our own id {0}: give one of the two another")]
-    OwnId(ClusterId),
-    /// What should be our own cluster has another number than we were started with.
-    #[error(
-        "our own etcd is of a cluster with id {found}, but this node is of one with id {expected}"
-    )]
-    NotOwnId {
-        /// In the etcd.
-        found: ClusterId,
-        /// Ours.
-        expected: ClusterId,
-    },
-    /// Another peer has its number.
-    #[error("the cluster's id {id} is in use by {other}: give one of the two another")]
-    IdInUse {
-        /// Its number.
-        id: ClusterId,
-        /// Who has it.
-        other: ClusterName,
-    },
-    /// It splits identities differently.
-    #[error(
-        "the cluster has maxConnectedClusters {found}, ours is {expected}: all clusters need the same"
-    )]
-    Limit {
-        /// Its limit, 0 if it names none.
-        found: u32,
-        /// Ours.
-        expected: ClusterLimit,
-    },
-    /// It is another cluster than the one connected to.
-    #[error(
-        "the cluster is {found}, not the {expected} that was connected: it was rebuilt, or it is another. Run `clustermesh connect` again if that is meant"
-    )]
-    Uuid {
-        /// Its id.
-        found: Uuid,
-        /// The one in the peer file.
-        expected: Uuid,
-    },
-    /// It exports services in a form we do not read.
-    #[error("the cluster exports services only as {0:?}, which this version does not read")]
-    ExportMode(String),
-    /// Its config cannot be read.
-    #[error("the cluster's config: {0}")]
-    Unreadable(String),
-    /// Its config is not there.
-    #[error(
-        "the etcd has no config of a cluster {0}: is that its name, and does its apiserver run?"
-    )]
-    Absent(ClusterName),
 }
 
 /// What its owner may tell a follower of a cluster.
@@ -147,19 +58,10 @@ pub struct PeerFollower {
     /// What the config's key holds, on this connection.
     announced: Option<Result<ClusterConfig, String>>,
     held: Option<Refusal>,
-    /// The revision that wrote each canary last.
-    canaries: BTreeMap<(Layout, Prefix), i64>,
-    kinds: Vec<KindState>,
+    completeness: Completeness,
+    deletions: Deletions,
+    replica: Replica,
     events: Vec<PeerEvent>,
-}
-
-/// A kind of record that counts, and so the prefix that it is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct KindState {
-    kind: RecordKind,
-    range: RangeId,
-    /// The list since the last `Begin` was complete, and the canary is not younger.
-    confirmed: bool,
 }
 
 const CONFIG: RangeId = RangeId(0);
@@ -195,8 +97,9 @@ impl PeerFollower {
             accepted: None,
             announced: None,
             held: None,
-            canaries: BTreeMap::new(),
-            kinds: Vec::new(),
+            completeness: Completeness::default(),
+            deletions: Deletions::default(),
+            replica: Replica::default(),
             events: Vec::new(),
         }
     }
@@ -208,13 +111,30 @@ impl PeerFollower {
         Some(Peer { name: name.clone(), id: config.id, limit: *limit, layout: layout(config) })
     }
 
-    fn translate(&mut self, event: Event) {
+    fn translate(&mut self, now: Instant, event: Event) {
+        if let Event::Put(_, kv) = &event {
+            self.deletions.put(&kv.key);
+        }
         match event {
             Event::Connected => {
                 self.announced = None;
+                self.completeness.connected();
                 self.events.push(PeerEvent::Connected);
             }
-            Event::Disconnected => self.events.push(PeerEvent::Disconnected),
+            Event::Disconnected => {
+                // The next connection's watch begins after what was removed and not explained: only a list tells.
+                for (range, _) in self.deletions.disconnected() {
+                    self.follower.relist(range);
+                }
+                self.events.push(PeerEvent::Disconnected);
+            }
+            Event::NewHistory => {
+                self.completeness.new_history();
+                self.replica.changed(now);
+                self.follow();
+            }
+            // The canaries were listed meanwhile.
+            Event::Resumed => self.listed_all(),
             Event::Begin(CONFIG) => self.announced = None,
             Event::Put(CONFIG, kv) => {
                 self.announced = Some(cluster_config::decode(&kv.value).map_err(|e| e.to_string()));
@@ -226,27 +146,37 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(CONFIG, _) => {}
-            Event::Begin(CANARY) => self.canaries.clear(),
+            Event::Delete(range @ (CONFIG | CANARY | BEAT), key, revision) => {
+                self.deletions.deleted(now, range, key, revision, false);
+            }
+            Event::Begin(CANARY) => self.completeness.begin_canaries(),
             Event::Put(CANARY, kv) => self.canary(&kv),
-            Event::Done(CANARY, _) | Event::Delete(CANARY, _) | Event::TooLarge(CANARY, _) => {}
+            Event::Done(CANARY, revision) => {
+                self.completeness.canaries_listed(revision);
+                self.deletions.looked(revision);
+                self.listed_all();
+            }
+            Event::TooLarge(CANARY, _) => {}
             Event::Put(BEAT, kv) => {
                 if kv.key == HEARTBEAT.as_bytes() {
                     self.follower.status_mut().heartbeats += 1;
+                    self.deletions.beat(kv.mod_revision);
+                    self.beat(&kv);
+                } else if kv.key == POSITION.as_bytes() {
+                    self.position(&kv);
                 }
             }
-            Event::Begin(BEAT)
-            | Event::Done(BEAT, _)
-            | Event::Delete(BEAT, _)
-            | Event::TooLarge(BEAT, _) => {}
+            Event::Begin(BEAT) | Event::Done(BEAT, _) | Event::TooLarge(BEAT, _) => {}
             Event::Begin(range) => {
-                for state in self.kinds.iter_mut().filter(|state| state.range == range) {
-                    state.confirmed = false;
-                    self.events.push(PeerEvent::Record(RecordEvent::Begin(state.kind)));
-                }
+                let begun = self.completeness.begin(range).into_iter();
+                self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));
             }
             Event::Put(_, kv) => self.record(&kv),
-            Event::Delete(_, key) => self.removal(&key),
+            Event::Delete(range, key, revision) => {
+                // A key that could not have been a record cannot take one away.
+                let carries = self.removed(&key).is_some();
+                self.deletions.deleted(now, range, key, revision, carries);
+            }
             Event::TooLarge(_, key) => {
                 let name = String::from_utf8_lossy(&key).into_owned();
                 self.reject(&key, format!("{name}: the value is larger than what is accepted"));
@@ -292,43 +222,131 @@ impl PeerFollower {
         self.events.push(PeerEvent::Config(config.clone()));
 
         let (ranges, kinds) = data_ranges(&self.config.name, layout(&config));
-        let before = std::mem::take(&mut self.kinds);
-        let of = |(kind, range): (RecordKind, RangeId)| {
-            let same = before.iter().find(|state| (state.kind, state.range) == (kind, range));
-            same.copied().unwrap_or(KindState { kind, range, confirmed: false })
-        };
-        self.kinds = kinds.into_iter().map(of).collect();
-        let ids: Vec<RangeId> = ranges.iter().map(|range| range.id).collect();
-        self.follower.follow(ranges);
+        self.completeness.set_kinds(layout(&config), config.synced_canaries, kinds);
+        self.follow();
         if renumbered {
-            ids.into_iter().for_each(|id| self.follower.relist(id));
+            ranges.into_iter().for_each(|range| self.follower.relist(range.id));
         }
+    }
+
+    /// Follows what an accepted config promises: of an etcd that may be behind only how far it is.
+    fn follow(&mut self) {
+        let Some(config) = &self.accepted else { return };
+        let (mut ranges, _) = data_ranges(&self.config.name, layout(config));
+        if self.replica.is_older() {
+            ranges.retain(|range| range.id == BEAT);
+        }
+        self.follower.follow(ranges);
+    }
+
+    fn beat(&mut self, kv: &KeyValue) {
+        self.replica.beat();
+        let ranges = self.completeness.beat(kv.mod_revision);
+        ranges.into_iter().for_each(|range| self.follower.relist(range));
+    }
+
+    fn position(&mut self, kv: &KeyValue) {
+        match Position::decode(&kv.value) {
+            Ok(position) => {
+                let was_older = self.replica.is_older();
+                self.replica.position(position);
+                self.caught_up(was_older);
+            }
+            Err(error) => {
+                let reason = format!("{POSITION}: {error}");
+                let status = self.follower.status_mut();
+                status.rejected += 1;
+                status.last_rejected = Some(reason.clone());
+                self.events.push(PeerEvent::Rejected(reason));
+            }
+        }
+    }
+
+    /// The etcd at hand may be as far as what is known by now: then it is followed, and what it lists is complete.
+    fn caught_up(&mut self, was_older: bool) {
+        if !self.replica.is_caught_up() {
+            return;
+        }
+        if was_older {
+            self.follow();
+        }
+        self.listed_all();
+    }
+
+    /// Looks again at what is listed: whether it is complete may be known by now.
+    fn listed_all(&mut self) {
+        for range in self.completeness.ranges() {
+            if let Some(revision) = self.follower.listed_at(range) {
+                self.listed(range, revision);
+            }
+        }
+    }
+
+    /// Takes what became of deletions.
+    fn decide(&mut self, now: Instant) {
+        if self.deletions.wants_look(now) {
+            match self.completeness.is_canaried() {
+                true => self.follower.relist(CANARY),
+                false => self.deletions.looked(i64::MAX),
+            }
+        }
+        for verdict in self.deletions.due(now) {
+            match verdict {
+                Verdict::Meant(keys) => self.remove(&keys),
+                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
+                Verdict::Single(revision, keys) | Verdict::Expired(revision, keys) => {
+                    self.expire(revision, &keys);
+                }
+            }
+        }
+        if self.replica.wait_is_over(now) {
+            self.caught_up(true);
+        }
+    }
+
+    /// Whether the canaries of the prefixes that keys are in are there, and were at a revision.
+    fn is_vouched(&self, revision: i64, keys: &[(RangeId, Vec<u8>)]) -> bool {
+        let kind = |(_, key): &(RangeId, Vec<u8>)| self.removed(key).map(|record| record.kind());
+        keys.iter().filter_map(kind).all(|kind| self.completeness.is_vouched(kind, revision))
+    }
+
+    fn remove(&mut self, keys: &[(RangeId, Vec<u8>)]) {
+        let records: Vec<RecordKey> =
+            keys.iter().filter_map(|(_, key)| self.removed(key)).collect();
+        let removed = |record| PeerEvent::Record(RecordEvent::Remove(record));
+        self.events.extend(records.into_iter().map(removed));
+    }
+
+    /// A lease ran out: what its keys said stays until a writer vouches for a list again.
+    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)]) {
+        let records = keys.iter().filter_map(|(_, key)| self.removed(key));
+        let kinds: BTreeSet<RecordKind> = records.map(|record| record.kind()).collect();
+        for range in self.completeness.expired(&kinds, revision) {
+            self.follower.relist(range);
+        }
+        self.follower.status_mut().held += keys.len();
     }
 
     fn canary(&mut self, kv: &KeyValue) {
         let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
-        self.canaries.insert((layout, prefix), kv.mod_revision);
-        let Some(state) = self.kinds.iter().find(|state| Prefix::of(state.kind) == prefix) else {
-            return;
-        };
-        let (range, confirmed) = (state.range, state.confirmed);
-        match self.follower.listed_at(range) {
-            // The list that was is older than the writer's word that it is complete.
-            Some(listed) if !confirmed && listed < kv.mod_revision => self.follower.relist(range),
-            Some(listed) if !confirmed => self.listed(range, listed),
-            _ => {}
+        if let Some(range) = self.completeness.canary(layout, prefix, kv.mod_revision)
+            && let Some(revision) = self.follower.listed_at(range)
+        {
+            self.listed(range, revision);
         }
     }
 
     /// A range was listed as of `revision`: what its prefixes' canaries vouch for is confirmed.
     fn listed(&mut self, range: RangeId, revision: i64) {
-        let Some(config) = &self.accepted else { return };
-        for state in self.kinds.iter_mut().filter(|state| state.range == range && !state.confirmed)
-        {
-            let canary = self.canaries.get(&(layout(config), Prefix::of(state.kind)));
-            if !config.synced_canaries || canary.is_some_and(|canary| *canary <= revision) {
-                state.confirmed = true;
-                self.events.push(PeerEvent::Record(RecordEvent::Confirmed(state.kind)));
+        if self.accepted.is_none() {
+            return;
+        }
+        match self.completeness.listed(range, revision, self.replica.is_caught_up()) {
+            Listed::LookAtCanaries => self.follower.relist(CANARY),
+            Listed::Again => self.follower.relist(range),
+            Listed::Complete(kinds) => {
+                let confirmed = |kind| PeerEvent::Record(RecordEvent::Confirmed(kind));
+                self.events.extend(kinds.into_iter().map(confirmed));
             }
         }
     }
@@ -342,17 +360,13 @@ impl PeerFollower {
         }
     }
 
-    fn removal(&mut self, key: &[u8]) {
-        let Some(peer) = self.peer() else { return };
-        // A key that could not have been a record cannot take one away.
-        if let Ok(Some(record)) = decode_removal(&peer, key) {
-            self.events.push(PeerEvent::Record(RecordEvent::Remove(record)));
-        }
+    /// The record that a key carries.
+    fn removed(&self, key: &[u8]) -> Option<RecordKey> {
+        self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten())
     }
 
     fn reject(&mut self, key: &[u8], reason: String) {
-        let record = self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten());
-        if let Some(record) = record {
+        if let Some(record) = self.removed(key) {
             self.events.push(PeerEvent::Record(RecordEvent::Keep(record)));
         }
         let status = self.follower.status_mut();
@@ -361,18 +375,28 @@ impl PeerFollower {
         self.events.push(PeerEvent::Rejected(reason));
     }
 
+    /// When there is something to decide although nothing happened.
+    fn due(&self) -> Option<Instant> {
+        self.deletions.next_timeout().into_iter().chain(self.replica.deadline()).min()
+    }
+
     /// Takes what the follower has to tell, until it has nothing more.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         loop {
             let events = self.follower.take_events();
             if events.is_empty() {
                 break;
             }
-            events.into_iter().for_each(|event| self.translate(event));
+            events.into_iter().for_each(|event| self.translate(now, event));
         }
-        let complete = self.kinds.iter().map(|state| (state.kind, state.confirmed)).collect();
+        self.decide(now);
+        let kinds: Vec<(RecordKind, bool)> = self.completeness.kinds().collect();
+        let all_confirmed = kinds.iter().all(|(_, confirmed)| *confirmed);
         let status = self.follower.status_mut();
-        status.kinds = complete;
+        status.kinds = kinds;
+        if all_confirmed {
+            status.held = 0;
+        }
     }
 }
 
@@ -382,7 +406,7 @@ impl Machine for PeerFollower {
 
     fn handle(&mut self, now: Instant, input: Input) {
         self.follower.handle(now, input);
-        self.settle();
+        self.settle(now);
     }
 
     fn command(&mut self, now: Instant, command: PeerCommand) {
@@ -397,15 +421,18 @@ impl Machine for PeerFollower {
                 self.judge();
             }
         }
-        self.settle();
+        self.settle(now);
     }
 
     fn poll(&mut self, now: Instant) -> Option<Action> {
+        if self.due().is_some_and(|due| due <= now) {
+            self.settle(now);
+        }
         self.follower.poll(now)
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.follower.next_timeout()
+        self.follower.next_timeout().into_iter().chain(self.due()).min()
     }
 
     fn take_events(&mut self) -> Vec<PeerEvent> {
@@ -414,44 +441,6 @@ impl Machine for PeerFollower {
 
     fn status(&self) -> &Status {
         self.follower.status()
-    }
-}
-
-// === impl PeerConfig ===
-
-impl PeerConfig {
-    /// Whether a cluster of that config can be a peer (`docs/wire.md`, "Cluster config").
-    fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
-        let id = config.id;
-        if id == ClusterId::NONE {
-            return Err(Refusal::NoId);
-        }
-        if u32::from(id.get()) > self.limit.get() {
-            return Err(Refusal::IdAboveLimit { id, limit: self.limit });
-        }
-        match self.role {
-            Role::Remote if id == self.own_id => return Err(Refusal::OwnId(id)),
-            Role::Own if id != self.own_id => {
-                return Err(Refusal::NotOwnId { found: id, expected: self.own_id });
-            }
-            Role::Own | Role::Remote => {}
-        }
-        let found = config.max_connected_clusters;
-        let absent_is_default = found == 0 && self.limit == ClusterLimit::Max255;
-        if found != self.limit.get() && !absent_is_default {
-            return Err(Refusal::Limit { found, expected: self.limit });
-        }
-        if let (Some(expected), Some(found)) = (self.uuid, config.uuid)
-            && expected != found
-        {
-            return Err(Refusal::Uuid { found, expected });
-        }
-        match &config.export_mode {
-            ExportMode::Services | ExportMode::ServicesAndEndpointSlices => Ok(()),
-            other @ (ExportMode::EndpointSlicesOnly | ExportMode::Unknown(_)) => {
-                Err(Refusal::ExportMode(other.as_str().into()))
-            }
-        }
     }
 }
 

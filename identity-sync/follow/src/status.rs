@@ -54,6 +54,8 @@ pub struct Status {
     pub rejected: u64,
     /// The last one.
     pub last_rejected: Option<String>,
+    /// Keys of leases that ran out: what they said stays until their writer is back.
+    pub held: usize,
     /// Heartbeats seen in this life.
     pub heartbeats: u64,
 }

@@ -15,10 +15,12 @@ mod ip;
 pub mod key;
 mod node;
 pub mod peer_file;
+mod position;
 mod record;
 mod service;
 pub mod users_file;
 
 pub use canary::{timestamp, timestamp_value};
 pub use key::{InvalidKey, Key, Layout, Prefix};
+pub use position::{Position, PositionError};
 pub use record::{DecodeError, Mismatch, Peer, Rejected, decode, decode_removal, encode};

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fake::FakeEtcd;
+use crate::{fake::FakeEtcd, machine::Span};
 
 const DATA: RangeId = RangeId(7);
 
@@ -37,7 +37,7 @@ impl Local {
                     }
                     self.too_large.push(key);
                 }
-                Event::Delete(DATA, key) => {
+                Event::Delete(DATA, key, _) => {
                     self.keys.remove(&key);
                 }
                 Event::Done(DATA, _) => {

@@ -1,6 +1,11 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use mesh_model::{Record, RecordKey};
+use mesh_model::{ClusterId, ClusterLimit, Record, RecordKey};
+use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 use crate::fake::FakeEtcd;
@@ -161,6 +166,9 @@ fn a_writer_that_starts_over_takes_nothing_away_before_it_is_complete() {
     etcd.put("cilium/state/nodes/v1/alpha/n2", &node("n2"));
     put_canaries(&mut etcd);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 5, "one that does not say how far it is may be behind");
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
+    local.take(&mut follower);
     let names: Vec<_> = local.records.keys().cloned().collect();
     assert_eq!(names, [RecordKey::Node("n1".into()), RecordKey::Node("n2".into())]);
 }
@@ -327,4 +335,312 @@ fn the_cache_layout_is_read_where_the_config_says_so() {
     let (follower, local, _) = settled(&mut etcd);
     assert_eq!((local.records.len(), local.rejected.len()), (4, 0));
     assert!(follower.status().is_synced());
+}
+
+fn position(version: u32) -> String {
+    format!(r#"{{"v":1,"source":{{"Service":"{version}"}},"unixNano":1}}"#)
+}
+
+#[test]
+fn a_lease_that_ran_out_is_silence() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let expired: Vec<String> = COUNTED.iter().map(|kind| canary(*kind)).collect();
+    let keys = [IDENTITY, ADDRESS, NODE, SERVICE, CONFIG_KEY];
+    let all = keys.into_iter().chain(expired.iter().map(String::as_str));
+    etcd.change(&all.map(|key| (key, None)).collect::<Vec<_>>());
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(3_600));
+    local.take(&mut follower);
+    assert_eq!(local.records.len(), 4, "nobody removed anything");
+    assert_eq!(follower.status().held, 4);
+    assert!(!follower.status().is_synced());
+
+    // A connection that breaks meanwhile changes nothing of it.
+    etcd.cut(&mut follower, now);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 4);
+
+    // The writer is back, without the node.
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    etcd.put(IDENTITY, "k8s:io.cilium.k8s.policy.cluster=alpha;");
+    etcd.put(ADDRESS, r#"{"IP":"10.7.0.1","HostIP":"172.31.7.1","ID":458752}"#);
+    etcd.put(SERVICE, &service(80));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 4, "it has not said that this is all");
+    put_canaries(&mut etcd);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
+    local.take(&mut follower);
+    assert_eq!(local.records.len(), 3);
+    assert!(!local.records.contains_key(&RecordKey::Node("n1".into())));
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_living_writer_removes_one_by_one_or_with_its_heartbeat() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    etcd.delete(NODE);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 3);
+    etcd.change(&[(IDENTITY, None), (ADDRESS, None), (HEARTBEAT, Some("2026-11-21T01:16:04Z"))]);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 1);
+    assert_eq!(follower.status().held, 0);
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_replica_that_is_behind_takes_nobody_back_in_time() {
+    let mut etcd = alpha();
+    etcd.put(POSITION, &position(7));
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    etcd.put(SERVICE, &service(81));
+    etcd.put(POSITION, &position(8));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    let port = |local: &Local| {
+        let key = RecordKey::Service(mesh_model::ServiceName::new("shop", "web"));
+        let Some(Record::Service(service)) = &local.records[&key].0 else { panic!("a service") };
+        service.backends.values().next().unwrap()[""].number
+    };
+    assert_eq!(port(&local), 81);
+
+    // The other replica has neither the new port nor the node.
+    etcd.cut(&mut follower, now);
+    etcd.restart(2);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    etcd.put(SERVICE, &service(80));
+    put_canaries(&mut etcd);
+    etcd.put(POSITION, &position(7));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((port(&local), local.records.len()), (81, 4));
+    assert!(!follower.status().is_synced());
+
+    etcd.put(SERVICE, &service(82));
+    etcd.put(POSITION, &position(8));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((port(&local), local.records.len()), (82, 1), "it is as far now, and this is all");
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_replica_that_stays_behind_is_what_there_is() {
+    let mut etcd = alpha();
+    etcd.put(POSITION, &position(7));
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    etcd.cut(&mut follower, now);
+    etcd.restart(2);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    put_canaries(&mut etcd);
+    etcd.put(POSITION, &position(6));
+    etcd.put(HEARTBEAT, "2026-11-21T01:16:04Z");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 4);
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(30));
+    local.take(&mut follower);
+    assert_eq!(local.records.len(), 0);
+    assert!(follower.status().is_synced());
+}
+
+/// What may happen to a cluster and to whoever follows it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Put(u8, u16),
+    Delete(u8),
+    DeleteMany(u8),
+    Expire,
+    Return,
+    Cut,
+    Compact,
+    Restart(bool),
+    Answer(usize),
+    Beat,
+    Pass(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..6u8, 1..999u16).prop_map(|(n, port)| Step::Put(n, port)),
+        3 => (0..6u8).prop_map(Step::Delete),
+        1 => (0..6u8).prop_map(Step::DeleteMany),
+        1 => Just(Step::Expire),
+        1 => Just(Step::Return),
+        1 => Just(Step::Cut),
+        1 => Just(Step::Compact),
+        1 => any::<bool>().prop_map(Step::Restart),
+        8 => any::<usize>().prop_map(Step::Answer),
+        1 => Just(Step::Beat),
+        2 => (0..40u8).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+/// A cluster's writer, as far as it matters to readers: what it wants there to be, and whether its lease holds.
+struct Writer {
+    desired: BTreeMap<u8, u16>,
+    /// Whatever was ever removed by the writer's own will. A reader that lags may see that late.
+    removed: BTreeSet<u8>,
+    version: u32,
+    leased: bool,
+}
+
+impl Writer {
+    fn key(n: u8) -> String {
+        format!("cilium/state/services/v1/alpha/shop/s{n}")
+    }
+
+    fn value(n: u8, port: u16) -> String {
+        service(port).replace(r#""name":"web""#, &format!(r#""name":"s{n}""#))
+    }
+
+    fn fill(&mut self, etcd: &mut FakeEtcd) {
+        self.leased = true;
+        etcd.put(CONFIG_KEY, &config(7, ""));
+        let stale = etcd.all(&Span::prefix("cilium/state/services/"), etcd.revision);
+        for kv in stale {
+            let key = String::from_utf8(kv.key).unwrap();
+            if !self.desired.keys().any(|n| Self::key(*n) == key) {
+                etcd.delete(&key);
+            }
+        }
+        for (n, port) in &self.desired {
+            etcd.put(&Self::key(*n), &Self::value(*n, *port));
+        }
+        put_canaries(etcd);
+        self.tell(etcd);
+    }
+
+    fn tell(&mut self, etcd: &mut FakeEtcd) {
+        self.version += 1;
+        etcd.put(POSITION, &position(self.version));
+    }
+
+    fn change(&mut self, etcd: &mut FakeEtcd, n: u8, port: Option<u16>) {
+        match port {
+            Some(port) => {
+                // Half of the keys do not come back, so that a loss of theirs is never excused by a former one.
+                if n < 3 && self.removed.contains(&n) {
+                    return;
+                }
+                self.desired.insert(n, port);
+            }
+            None => {
+                if self.desired.remove(&n).is_some() {
+                    self.removed.insert(n);
+                }
+            }
+        }
+        if self.leased {
+            let value = port.map(|port| Self::value(n, port));
+            etcd.change(&[(&Self::key(n), value.as_deref())]);
+            self.tell(etcd);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    /// Whatever happens, on the way nothing is missing that no living writer removed, and in the end there is what the
+    /// cluster says.
+    #[test]
+    fn never_loses_and_ends_equal(steps in steps()) {
+        let mut etcd = FakeEtcd::new(1);
+        let mut writer = Writer {
+            desired: BTreeMap::from([(0, 80), (1, 80)]),
+            removed: BTreeSet::new(),
+            version: 0,
+            leased: true,
+        };
+        writer.fill(&mut etcd);
+        let (mut follower, mut local, mut now) = settled(&mut etcd);
+        let number = |key: &RecordKey| match key {
+            RecordKey::Service(name) => name.name[1..].parse::<u8>().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let mut known: BTreeSet<u8> = local.records.keys().map(number).collect();
+        let (mut id, mut restarts) = (1, 0);
+        for step in steps {
+            match step {
+                Step::Put(n, port) => writer.change(&mut etcd, n, Some(port)),
+                Step::Delete(n) => writer.change(&mut etcd, n, None),
+                Step::DeleteMany(n) => {
+                    let gone: Vec<u8> = writer.desired.keys().copied().filter(|m| *m <= n).collect();
+                    let keys: Vec<String> = gone.iter().map(|n| Writer::key(*n)).collect();
+                    let mut changes: Vec<(&str, Option<&str>)> =
+                        keys.iter().map(|key| (key.as_str(), None)).collect();
+                    changes.push((HEARTBEAT, Some("now")));
+                    if writer.leased {
+                        etcd.change(&changes);
+                        gone.into_iter().for_each(|n| {
+                            writer.desired.remove(&n);
+                            writer.removed.insert(n);
+                        });
+                        put_canaries(&mut etcd);
+                        writer.tell(&mut etcd);
+                    }
+                }
+                Step::Expire if writer.leased && !writer.desired.is_empty() => {
+                    writer.leased = false;
+                    let keys: Vec<String> = writer.desired.keys().map(|n| Writer::key(*n))
+                        .chain(COUNTED.iter().map(|kind| canary(*kind)))
+                        .chain([CONFIG_KEY.to_owned()])
+                        .collect();
+                    etcd.change(&keys.iter().map(|key| (key.as_str(), None)).collect::<Vec<_>>());
+                }
+                Step::Return if !writer.leased => writer.fill(&mut etcd),
+                Step::Expire | Step::Return => {}
+                Step::Cut => {
+                    etcd.cut(&mut follower, now);
+                }
+                Step::Compact => etcd.compact(),
+                Step::Restart(same) => {
+                    etcd.cut(&mut follower, now);
+                    id += u64::from(!same);
+                    etcd.restart(id);
+                    // Created at another revision than in any history before: that is what tells them apart.
+                    restarts += 1;
+                    (0..restarts).for_each(|_| etcd.put("other", ""));
+                    writer.fill(&mut etcd);
+                }
+                Step::Answer(choice) => {
+                    now += Duration::from_millis(7);
+                    etcd.answer(&mut follower, now, choice);
+                }
+                Step::Beat => {
+                    if writer.leased {
+                        etcd.put(HEARTBEAT, "now");
+                    }
+                }
+                Step::Pass(seconds) => {
+                    now += Duration::from_secs(seconds.into());
+                    etcd.take_actions(&mut follower, now);
+                }
+            }
+            local.take(&mut follower);
+            let there: BTreeSet<u8> = local.records.keys().map(number).collect();
+            for lost in known.difference(&there) {
+                prop_assert!(writer.removed.contains(lost),
+                    "s{lost} is gone, and nobody removed it");
+            }
+            known = there;
+        }
+        if !writer.leased {
+            writer.fill(&mut etcd);
+        }
+        settle(&mut etcd, &mut follower, &mut local, &mut now);
+        etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
+        local.take(&mut follower);
+        let there: BTreeMap<u8, u16> = local.records.iter().map(|(key, (record, _))| {
+            let Some(Record::Service(service)) = record else { panic!("a service") };
+            (number(key), service.backends.values().next().unwrap()[""].number)
+        }).collect();
+        prop_assert_eq!(there, writer.desired);
+        prop_assert!(follower.status().is_synced(), "{:?}", follower.status());
+    }
 }

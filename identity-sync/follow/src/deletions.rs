@@ -1,0 +1,228 @@
+//! Telling a deletion that somebody meant from a lease that ran out.
+//!
+//! A living writer removes one key a revision, or puts its heartbeat into the revision in which it removes many. A lease
+//! that runs out removes all its keys in one revision, and says nothing but that its writer was silent for a while
+//! (`docs/wire.md`, "Removal"). Which of the two a deletion is, its revision's other changes tell, and these come on
+//! other watches: so each deletion waits a moment for them, and for a look at the canaries, which go with the lease.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use crate::follower::RangeId;
+
+/// Deletions of which it is not known yet what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Deletions {
+    /// By revision.
+    waiting: BTreeMap<i64, Waiting>,
+    /// Revisions with a put of the heartbeat, the last ones: its watch may be ahead of the others.
+    beats: BTreeSet<i64>,
+    /// The revision as of which the canaries are known.
+    looked: i64,
+    /// A look at them is under way.
+    looking: bool,
+}
+
+/// What one revision removed.
+#[derive(Debug)]
+struct Waiting {
+    /// When everything of the revision must be there, from all watches.
+    due: Instant,
+    /// How many keys it removed, those that carry no record included.
+    count: usize,
+    /// Those that carry one.
+    keys: Vec<(RangeId, Vec<u8>)>,
+}
+
+/// What became of deletions.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A writer meant them.
+    Meant(Vec<(RangeId, Vec<u8>)>),
+    /// One key of a revision: meant, if the canaries are still there.
+    Single(i64, Vec<(RangeId, Vec<u8>)>),
+    /// A lease ran out in this revision: what these keys said stays until a list says otherwise.
+    Expired(i64, Vec<(RangeId, Vec<u8>)>),
+}
+
+/// How long a deletion waits for the rest of its revision. Watches of one stream are served one after the other, within
+/// milliseconds; additions do not wait.
+const REST: Duration = Duration::from_millis(100);
+/// Keys, and beats, that are remembered. A revision with more keys is no single deletion in any case.
+const REMEMBERED: usize = 4_096;
+
+// === impl Deletions ===
+
+impl Deletions {
+    /// A key was removed. `carries`: a record was in it.
+    pub(crate) fn deleted(
+        &mut self,
+        now: Instant,
+        range: RangeId,
+        key: Vec<u8>,
+        revision: i64,
+        carries: bool,
+    ) {
+        let waiting = self.waiting.entry(revision).or_insert_with(|| Waiting {
+            due: now + REST,
+            count: 0,
+            keys: Vec::new(),
+        });
+        waiting.count += 1;
+        if carries && waiting.keys.len() < REMEMBERED {
+            waiting.keys.push((range, key));
+        }
+    }
+
+    /// A key has a value: it was removed before, if at all.
+    pub(crate) fn put(&mut self, key: &[u8]) {
+        for waiting in self.waiting.values_mut() {
+            waiting.keys.retain(|(_, removed)| removed != key);
+        }
+    }
+
+    /// The heartbeat was put.
+    pub(crate) fn beat(&mut self, revision: i64) {
+        self.beats.insert(revision);
+        if self.beats.len() > REMEMBERED {
+            self.beats.pop_first();
+        }
+        if let Some(waiting) = self.waiting.get_mut(&revision) {
+            // There is nothing more to wait for.
+            waiting.count = 0;
+        }
+    }
+
+    /// Whether somebody has to look at the canaries. True once, until they were looked at.
+    pub(crate) fn wants_look(&mut self, now: Instant) -> bool {
+        let looked = self.looked;
+        let wanting = |(revision, waiting): (&i64, &Waiting)| {
+            *revision > looked
+                && waiting.due <= now
+                && waiting.count == 1
+                && !waiting.keys.is_empty()
+        };
+        let wants = !self.looking && self.waiting.iter().any(wanting);
+        self.looking |= wants;
+        wants
+    }
+
+    /// The canaries are known as of a revision.
+    pub(crate) fn looked(&mut self, revision: i64) {
+        self.looked = revision;
+        self.looking = false;
+    }
+
+    /// What is known by now, in the order in which it happened.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        while let Some(first) = self.waiting.first_entry() {
+            let meant = first.get().count == 0 || self.beats.contains(first.key());
+            let single = first.get().count == 1 && !first.get().keys.is_empty();
+            let known = first.get().due <= now && (!single || *first.key() <= self.looked);
+            if !known && !meant {
+                break;
+            }
+            let (revision, Waiting { count, keys, .. }) = first.remove_entry();
+            match (meant, count) {
+                _ if keys.is_empty() => {}
+                (true, _) => verdicts.push(Verdict::Meant(keys)),
+                (false, 1) => verdicts.push(Verdict::Single(revision, keys)),
+                (false, _) => verdicts.push(Verdict::Expired(revision, keys)),
+            }
+        }
+        verdicts
+    }
+
+    /// When there is more to know. What waits for a look at the canaries waits for no time.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let (_, first) = self.waiting.first_key_value()?;
+        (!self.looking).then_some(first.due)
+    }
+
+    /// The connection is gone: what a revision removed besides is not learnt any more. What was removed by itself may have
+    /// been one of many, and the next connection's watch begins after it.
+    pub(crate) fn disconnected(&mut self) -> Vec<(RangeId, Vec<u8>)> {
+        // Another connection's revisions may be of another history.
+        (self.looked, self.looking) = (0, false);
+        self.beats.clear();
+        std::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.keys).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: RangeId = RangeId(3);
+
+    fn keys(names: &[&str]) -> Vec<(RangeId, Vec<u8>)> {
+        names.iter().map(|name| (RANGE, name.as_bytes().to_vec())).collect()
+    }
+
+    fn delete(deletions: &mut Deletions, now: Instant, key: &str, revision: i64) {
+        deletions.deleted(now, RANGE, key.into(), revision, true);
+    }
+
+    #[test]
+    fn one_key_a_revision_is_meant() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        delete(&mut deletions, now, "a", 5);
+        delete(&mut deletions, now, "b", 6);
+        assert_eq!(deletions.due(now), []);
+        assert_eq!(deletions.next_timeout(), Some(now + REST));
+        assert!(!deletions.wants_look(now));
+        assert!(deletions.wants_look(now + REST) && !deletions.wants_look(now + REST));
+        assert_eq!((deletions.due(now + REST), deletions.next_timeout()), (vec![], None));
+        deletions.looked(5);
+        assert_eq!(deletions.due(now + REST), [Verdict::Single(5, keys(&["a"]))]);
+        assert!(deletions.wants_look(now + REST));
+        deletions.looked(9);
+        assert_eq!(deletions.due(now + REST), [Verdict::Single(6, keys(&["b"]))]);
+        assert_eq!((deletions.next_timeout(), deletions.due(now + REST)), (None, vec![]));
+    }
+
+    #[test]
+    fn many_keys_in_one_revision_are_a_lease_that_ran_out() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        delete(&mut deletions, now, "a", 5);
+        delete(&mut deletions, now, "b", 5);
+        assert_eq!(deletions.due(now + REST), [Verdict::Expired(5, keys(&["a", "b"]))]);
+        // A canary or a config that goes with it tells as much.
+        delete(&mut deletions, now, "a", 7);
+        deletions.deleted(now, RangeId(1), "canary".into(), 7, false);
+        assert_eq!(deletions.due(now + REST), [Verdict::Expired(7, keys(&["a"]))]);
+    }
+
+    #[test]
+    fn unless_the_heartbeat_is_in_it() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        delete(&mut deletions, now, "a", 5);
+        delete(&mut deletions, now, "b", 5);
+        deletions.beat(5);
+        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]))], "at once");
+        deletions.beat(8);
+        delete(&mut deletions, now, "a", 8);
+        delete(&mut deletions, now, "b", 8);
+        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]))], "in either order");
+    }
+
+    #[test]
+    fn what_is_put_again_was_not_removed() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        delete(&mut deletions, now, "a", 5);
+        deletions.put(b"a");
+        assert!(!deletions.wants_look(now + REST));
+        assert_eq!(deletions.due(now + REST), []);
+    }
+
+    #[test]
+    fn what_was_not_known_when_the_connection_broke_is_nobodys_word() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        delete(&mut deletions, now, "a", 5);
+        assert_eq!(deletions.disconnected(), keys(&["a"]));
+        assert_eq!(deletions.next_timeout(), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Which clusters can be peers.
+
+use mesh_model::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
+use uuid::Uuid;
+
+/// Whether the followed cluster is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Ours: it must have our number.
+    Own,
+    /// Another: it must have another number.
+    Remote,
+}
+
+/// Whom to follow, and who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The cluster to follow.
+    pub name: ClusterName,
+    /// Whether it is ours.
+    pub role: Role,
+    /// Our own number.
+    pub own_id: ClusterId,
+    /// The limit the mesh agreed on.
+    pub limit: ClusterLimit,
+    /// Which cluster it must be, if that is known.
+    pub uuid: Option<Uuid>,
+}
+
+/// Why a cluster is not taken as a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has no number, so it is not part of a mesh.
+    #[error("the cluster has no id: it is not set up for a mesh")]
+    NoId,
+    /// Its number is beyond our limit.
+    #[error("the cluster's id {id} is above the limit of {limit} clusters")]
+    IdAboveLimit {
+        /// Its number.
+        id: ClusterId,
+        /// Our limit.
+        limit: ClusterLimit,
+    },
+    /// It has our number.
+    #[error("the cluster has our own id {0}: give one of the two another")]
+    OwnId(ClusterId),
+    /// What should be our own cluster has another number than we were started with.
+    #[error(
+        "our own etcd is of a cluster with id {found}, but this node is of one with id {expected}"
+    )]
+    NotOwnId {
+        /// In the etcd.
+        found: ClusterId,
+        /// Ours.
+        expected: ClusterId,
+    },
+    /// Another peer has its number.
+    #[error("the cluster's id {id} is in use by {other}: give one of the two another")]
+    IdInUse {
+        /// Its number.
+        id: ClusterId,
+        /// Who has it.
+        other: ClusterName,
+    },
+    /// It splits identities differently.
+    #[error(
+        "the cluster has maxConnectedClusters {found}, ours is {expected}: all clusters need the same"
+    )]
+    Limit {
+        /// Its limit, 0 if it names none.
+        found: u32,
+        /// Ours.
+        expected: ClusterLimit,
+    },
+    /// It is another cluster than the one connected to.
+    #[error(
+        "the cluster is {found}, not the {expected} that was connected: it was rebuilt, or it is another. Run `clustermesh connect` again if that is meant"
+    )]
+    Uuid {
+        /// Its id.
+        found: Uuid,
+        /// The one in the peer file.
+        expected: Uuid,
+    },
+    /// It exports services in a form we do not read.
+    #[error("the cluster exports services only as {0:?}, which this version does not read")]
+    ExportMode(String),
+    /// Its config cannot be read.
+    #[error("the cluster's config: {0}")]
+    Unreadable(String),
+    /// Its config is not there.
+    #[error(
+        "the etcd has no config of a cluster {0}: is that its name, and does its apiserver run?"
+    )]
+    Absent(ClusterName),
+}
+
+// === impl PeerConfig ===
+
+impl PeerConfig {
+    /// Whether a cluster of that config can be a peer (`docs/wire.md`, "Cluster config").
+    pub(super) fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
+        let id = config.id;
+        if id == ClusterId::NONE {
+            return Err(Refusal::NoId);
+        }
+        if u32::from(id.get()) > self.limit.get() {
+            return Err(Refusal::IdAboveLimit { id, limit: self.limit });
+        }
+        match self.role {
+            Role::Remote if id == self.own_id => return Err(Refusal::OwnId(id)),
+            Role::Own if id != self.own_id => {
+                return Err(Refusal::NotOwnId { found: id, expected: self.own_id });
+            }
+            Role::Own | Role::Remote => {}
+        }
+        let found = config.max_connected_clusters;
+        let absent_is_default = found == 0 && self.limit == ClusterLimit::Max255;
+        if found != self.limit.get() && !absent_is_default {
+            return Err(Refusal::Limit { found, expected: self.limit });
+        }
+        if let (Some(expected), Some(found)) = (self.uuid, config.uuid)
+            && expected != found
+        {
+            return Err(Refusal::Uuid { found, expected });
+        }
+        match &config.export_mode {
+            ExportMode::Services | ExportMode::ServicesAndEndpointSlices => Ok(()),
+            other @ (ExportMode::EndpointSlicesOnly | ExportMode::Unknown(_)) => {
+                Err(Refusal::ExportMode(other.as_str().into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Whether a history that was not followed before is as far as the one before it.
+//!
+//! Each replica of a cluster's apiserver fills an etcd of its own. A reader that comes to another one, or to one that was
+//! filled anew, must not go back in time: what the other had told may not be there yet (`docs/wire.md`, "Position").
+
+use std::time::{Duration, Instant};
+
+use mesh_wire::Position;
+
+/// How far the cluster's source was told, and how far the etcd at hand is with it.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    /// The furthest that any etcd of the cluster told.
+    seen: Option<Position>,
+    /// What this one tells.
+    current: Option<Position>,
+    /// Since this one is followed, if another was before and it is not known to be as far.
+    behind: Option<Behind>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    since: Instant,
+    /// Its writer put a heartbeat since.
+    alive: bool,
+}
+
+/// How long a living writer has to catch up before it is believed as it is.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that says nothing of itself is waited for. The first heartbeat of a Cilium comes after 60 s.
+const SILENCE: Duration = Duration::from_secs(120);
+
+// === impl Replica ===
+
+impl Replica {
+    /// Another history is followed from now on.
+    pub(crate) fn changed(&mut self, now: Instant) {
+        self.current = None;
+        self.behind = Some(Behind { since: now, alive: false });
+    }
+
+    /// The etcd's writer put its position.
+    pub(crate) fn position(&mut self, position: Position) {
+        if self.seen.as_ref().is_some_and(|seen| position.has_reached(seen)) {
+            self.behind = None;
+        }
+        if self.behind.is_none() {
+            self.seen.get_or_insert_default().advance(&position);
+        }
+        self.current = Some(position);
+    }
+
+    /// The etcd's writer put its heartbeat.
+    pub(crate) fn beat(&mut self) {
+        if let Some(behind) = &mut self.behind {
+            behind.alive = true;
+        }
+    }
+
+    /// Whether what the etcd does not have is gone, and not only not there yet.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.behind.is_none()
+    }
+
+    /// Whether its content may be older than what is known: both have told how far they are.
+    pub(crate) fn is_older(&self) -> bool {
+        self.behind.is_some() && self.seen.is_some()
+    }
+
+    /// Gives up waiting when it is time. True once.
+    pub(crate) fn wait_is_over(&mut self, now: Instant) -> bool {
+        let over = self.deadline().is_some_and(|deadline| deadline <= now);
+        if over {
+            self.behind = None;
+            // It is what the cluster says now, however far that is.
+            self.seen = self.current.clone();
+        }
+        over
+    }
+
+    /// When the wait is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.behind.map(|Behind { since, alive }| since + if alive { PATIENCE } else { SILENCE })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn at(version: u32) -> Position {
+        let source = BTreeMap::from([("Service".to_owned(), version.to_string())]);
+        Position { source, unix_nano: 0 }
+    }
+
+    #[test]
+    fn the_first_is_as_far_as_any() {
+        let mut replica = Replica::default();
+        assert!(replica.is_caught_up());
+        replica.position(at(7));
+        assert!(replica.is_caught_up() && replica.deadline().is_none());
+    }
+
+    #[test]
+    fn another_is_waited_for() {
+        let (mut replica, now) = (Replica::default(), Instant::now());
+        replica.position(at(7));
+        replica.changed(now);
+        assert!(replica.is_older() && !replica.is_caught_up());
+        replica.position(at(6));
+        assert!(!replica.is_caught_up());
+        replica.position(at(7));
+        assert!(replica.is_caught_up() && !replica.is_older());
+        // What it told while it was behind counts for nothing, what it tells now does.
+        replica.changed(now);
+        replica.position(at(6));
+        assert!(!replica.is_caught_up());
+    }
+
+    #[test]
+    fn but_not_for_ever() {
+        let (mut replica, now) = (Replica::default(), Instant::now());
+        replica.position(at(7));
+        replica.changed(now);
+        replica.position(at(6));
+        assert!(!replica.wait_is_over(now + PATIENCE), "nobody says that it lives");
+        replica.beat();
+        assert!(!replica.wait_is_over(now + PATIENCE - Duration::from_millis(1)));
+        assert!(replica.wait_is_over(now + PATIENCE));
+        assert!(replica.is_caught_up() && !replica.wait_is_over(now + PATIENCE));
+        replica.changed(now);
+        replica.position(at(6));
+        assert!(replica.is_caught_up(), "it is what counts now");
+    }
+
+    #[test]
+    fn one_that_tells_nothing_is_believed_after_a_while() {
+        let (mut replica, now) = (Replica::default(), Instant::now());
+        replica.changed(now);
+        assert!(!replica.is_older() && !replica.is_caught_up());
+        assert_eq!(replica.deadline(), Some(now + SILENCE));
+        assert!(replica.wait_is_over(now + SILENCE));
+    }
+}

@@ -1,0 +1,136 @@
+//! How far a replica's writer has come with its source (`docs/wire.md`, "Position").
+//!
+//! Replicas of one cluster have an etcd each, and revisions of two etcds cannot be compared. What can be is how far each
+//! has read the source that all replicas share: `{"v":1,"source":{"Service":"4711"},"unixNano":1795223765000000000}`.
+
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A replica's position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// By kind, the source's resource version up to which everything is in this etcd.
+    pub source: BTreeMap<String, String>,
+    /// When the replica said so, in nanoseconds since the epoch.
+    pub unix_nano: u64,
+}
+
+/// Why a value is no position.
+#[derive(Debug, thiserror::Error)]
+pub enum PositionError {
+    /// Not JSON, or not of this shape.
+    #[error("not a position: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Of a version that is not known.
+    #[error("a position of version {0}; known is version {VERSION}")]
+    Version(u32),
+}
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Json {
+    v: u32,
+    source: BTreeMap<String, String>,
+    unix_nano: u64,
+}
+
+impl Position {
+    /// A position as of `now`.
+    pub fn new(source: BTreeMap<String, String>, now: SystemTime) -> Self {
+        let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Self { source, unix_nano: u64::try_from(nanos).unwrap_or(u64::MAX) }
+    }
+
+    /// Reads a value.
+    pub fn decode(value: &[u8]) -> Result<Self, PositionError> {
+        let json: Json = serde_json::from_slice(value)?;
+        if json.v != VERSION {
+            return Err(PositionError::Version(json.v));
+        }
+        Ok(Self { source: json.source, unix_nano: json.unix_nano })
+    }
+
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        let json = Json { v: VERSION, source: self.source.clone(), unix_nano: self.unix_nano };
+        // A map of strings is always JSON.
+        serde_json::to_vec(&json).unwrap_or_default()
+    }
+
+    /// Whether this one has all that `other` has, kind by kind.
+    pub fn has_reached(&self, other: &Self) -> bool {
+        other
+            .source
+            .iter()
+            .all(|(kind, theirs)| self.source.get(kind).is_some_and(|ours| !is_later(theirs, ours)))
+    }
+
+    /// Takes over what `other` has and this one has not.
+    pub fn advance(&mut self, other: &Self) {
+        for (kind, version) in &other.source {
+            match self.source.get(kind) {
+                Some(ours) if !is_later(version, ours) => {}
+                _ => {
+                    self.source.insert(kind.clone(), version.clone());
+                }
+            }
+        }
+        self.unix_nano = self.unix_nano.max(other.unix_nano);
+    }
+}
+
+/// Whether a resource version comes after another. Kubernetes promises that they are numbers that grow (KEP-5504); where
+/// one is not, another word is a later one.
+fn is_later(version: &str, than: &str) -> bool {
+    match (version.parse::<u128>(), than.parse::<u128>()) {
+        (Ok(version), Ok(than)) => version > than,
+        _ => version != than,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(source: &[(&str, &str)]) -> Position {
+        let source = source.iter().map(|(kind, v)| ((*kind).into(), (*v).into())).collect();
+        Position { source, unix_nano: 7 }
+    }
+
+    #[test]
+    fn round_trip() {
+        let all = position(&[("Pod", "10"), ("Service", "4711")]);
+        let text = r#"{"v":1,"source":{"Pod":"10","Service":"4711"},"unixNano":7}"#;
+        assert_eq!(String::from_utf8(all.encode()).unwrap(), text);
+        assert_eq!(Position::decode(text.as_bytes()).unwrap(), all);
+        for bad in ["", "{}", r#"{"v":2,"source":{},"unixNano":7}"#, r#"{"v":1,"source":{"a":1}}"#]
+        {
+            assert!(Position::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn kind_by_kind() {
+        for (one, other, reached) in [
+            (&[("Pod", "10")][..], &[("Pod", "9")][..], true),
+            (&[("Pod", "10")], &[("Pod", "10")], true),
+            (&[("Pod", "9")], &[("Pod", "10")], false),
+            (&[("Pod", "10"), ("Service", "1")], &[("Pod", "9"), ("Service", "2")], false),
+            (&[("Pod", "10")], &[("Pod", "9"), ("Service", "2")], false),
+            (&[("Pod", "10"), ("Node", "1")], &[("Pod", "9")], true),
+            (&[("Pod", "x")], &[("Pod", "y")], false),
+            (&[], &[], true),
+        ] {
+            assert_eq!(position(one).has_reached(&position(other)), reached, "{one:?} {other:?}");
+            let mut both = position(one);
+            both.advance(&position(other));
+            assert!(both.has_reached(&position(other)), "{one:?} {other:?}");
+        }
+    }
+}
