@@ -98,7 +98,7 @@ fn word(event: &Event) -> Option<String> {
         Event::Put(DATA, kv) => {
             format!("{} = {}", name(&kv.key), String::from_utf8_lossy(&kv.value))
         }
-        Event::Delete(DATA, key) => format!("{} is gone", name(key)),
+        Event::Delete(DATA, key, _) => format!("{} is gone", name(key)),
         Event::TooLarge(DATA, key) => format!("{} is too large", name(key)),
         _ => return None,
     })
