@@ -16,7 +16,7 @@ tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
     shift
     echo "test: $name" >&2
     env "$runner=env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet "$@" -Zunstable-options --report-time --format pretty |
-        tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
+        tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|test result: ok.*|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 
 deploy/development/lint.sh
@@ -37,7 +37,7 @@ tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-datap
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
     tests "programs in the kernel" -p mesh-dataplane --test kernel --
-    tests "whole meshes" -p mesh-e2e -- --test-threads=1
+    tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=1
 fi
 echo "test: documentation" >&2
 cargo test --locked --quiet --workspace --doc >/dev/null

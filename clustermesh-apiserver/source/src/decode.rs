@@ -67,11 +67,22 @@ impl Decoded {
                 let problem =
                     |(_, reason)| DecodeProblem { line, reason: format!("item {index}: {reason}") };
                 let header: Header = read(Format::Json, &item).map_err(problem)?;
+                if header.kind.is_empty() || header.kind == "List" {
+                    let what = if header.kind.is_empty() { "without a kind" } else { "a List" };
+                    let reason = format!("item {index} is {what}: a List holds objects");
+                    self.rejected.push(DecodeProblem { line, reason });
+                    continue;
+                }
                 match object(Format::Json, &header, &item).map_err(problem)? {
                     Some(object) => self.take(line, &header, object),
                     None => continue,
                 }
             }
+            return Ok(());
+        }
+        if header.kind.is_empty() {
+            let reason = "an object without a kind".into();
+            self.rejected.push(DecodeProblem { line, reason });
             return Ok(());
         }
         if let Some(object) = object(format, &header, text).map_err(at)? {
@@ -146,7 +157,13 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         if is_marker(line.trim_end()) {
             all.push((start_line, text.get(start..at).unwrap_or_default()));
-            (start, start_line) = (at + line.len(), number + 1);
+            let rest = line.trim_start_matches('-');
+            (start, start_line) = match rest.trim_start() {
+                "" => (at + line.len(), number + 1),
+                comment if comment.starts_with('#') => (at + line.len(), number + 1),
+                // A document may begin behind its marker.
+                _ => (at + line.len() - rest.len(), number),
+            };
         }
         at += line.len();
     }
@@ -191,6 +208,23 @@ status:
         let Object::Node(node) = &decoded.objects[0].1 else { panic!("no node") };
         assert_eq!((node.pod_cidrs.len(), node.addresses.len()), (2, 1));
         assert!(yaml("").objects.is_empty());
+        let behind =
+            yaml("--- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n--- # more\n");
+        assert_eq!((behind.objects.len(), behind.objects[0].0), (1, 1));
+    }
+
+    #[test]
+    fn nothing_is_passed_over_in_silence_but_other_kinds() {
+        let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
+        let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            reasons,
+            [
+                "line 1: an object without a kind",
+                "line 4: item 0 is a List: a List holds objects",
+                "line 4: item 1 is without a kind: a List holds objects",
+            ]
+        );
     }
 
     #[test]
