@@ -1,7 +1,7 @@
 //! A mesh out of network namespaces: `clustermesh lab`, by its commands.
 
 use std::{
-    env,
+    env, fs,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -141,6 +141,38 @@ impl Mesh for Netns {
         let mut start = self.lab("start");
         start.arg(process(daemon));
         json::of(start);
+    }
+
+    fn cut(&self, one: &str, other: &str) {
+        let mut cut = self.lab("cut");
+        cut.args([one, other]);
+        json::of(cut);
+    }
+
+    fn heal(&self) {
+        json::of(self.lab("heal"));
+    }
+
+    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+        let pki = self.cluster(cluster).directory.join("pki");
+        let file = |flag: &str, name: &str| format!("{flag}={}", pki.join(name).display());
+        let flags = [
+            "etcdctl".to_owned(),
+            "--endpoints=https://127.0.0.1:2379".into(),
+            file("--cacert", "ca.crt"),
+            file("--cert", "admin.crt"),
+            file("--key", "admin.key"),
+        ];
+        let words: Vec<&str> = flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        let node = &self.nodes(cluster)[0];
+        let mut command = self.on_node(cluster, node, &words);
+        command.env("ETCDCTL_API", "3");
+        command
+    }
+
+    fn wipe_etcd(&self, cluster: &str) {
+        let data = self.cluster(cluster).directory.join("state/etcd");
+        fs::remove_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
     }
 }
 

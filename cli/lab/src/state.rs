@@ -10,7 +10,7 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::error::LabError;
+use crate::{cut::Cut, error::LabError};
 
 /// A lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct LabState {
     pub clusters: Vec<ClusterState>,
     /// Its daemons.
     pub processes: Vec<ProcessState>,
+    /// Places that are cut off from each other.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
 }
 
 /// A cluster of a lab.
