@@ -1,6 +1,7 @@
 //! Whole clusters out of network namespaces.
 
 mod cuts;
+mod history;
 
 use std::{
     env, fs,
@@ -96,6 +97,10 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             cuts::cut(&which.lab, [&one, &other], port, rate.as_deref(), output)
         }
         LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
+        LabCommand::CheckHistory { which, wait, wait_duration } => {
+            let wait = wait.then(|| Duration::from_secs(wait_duration));
+            history::check(&which.lab, wait, output)
+        }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let text = match replicas {

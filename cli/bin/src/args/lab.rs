@@ -97,6 +97,17 @@ pub(crate) enum LabCommand {
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
     },
+    /// Compare every kernel with the manifests: of its own cluster, and of those it follows. Exits with 3 if they differ
+    CheckHistory {
+        #[command(flatten)]
+        which: Which,
+        /// Wait until they are equal
+        #[arg(long)]
+        wait: bool,
+        /// Seconds to wait
+        #[arg(long, default_value_t = 60, requires = "wait")]
+        wait_duration: u64,
+    },
     /// Make a cluster hold what a manifest says: pods, deployments, services, namespaces
     Apply {
         #[command(flatten)]
