@@ -24,7 +24,7 @@ pub trait Mesh {
     /// `clustermesh`, as somebody calls it who operates this mesh.
     fn clustermesh(&self, args: &[&str]) -> Command;
 
-    /// Applies `deploy/examples/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
+    /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>);
 
     /// A command in a pod of the namespace `default`.
@@ -59,6 +59,9 @@ pub trait Mesh {
 
     /// `etcdctl`, as a cluster's administrator calls it beside its etcd.
     fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command;
+
+    /// Compares every kernel with the manifests, through no daemon: exits with 0 if they are equal, with 3 if not.
+    fn check_history(&self) -> Command;
 
     /// Takes everything away that a cluster's etcd has on its disk. It must not run.
     fn wipe_etcd(&self, cluster: &str);
