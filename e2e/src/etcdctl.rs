@@ -22,12 +22,35 @@ pub fn try_put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) -> Resu
     fed(mesh, cluster, &["put", "--", key], value)
 }
 
-/// Writes or deletes keys of any bytes, in one revision: `put KEY VALUE` or `del KEY`, each word quoted as in Go.
-pub fn transact(mesh: &impl Mesh, cluster: &str, operations: &[String]) {
+/// Writes a key of any bytes.
+pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
+    match std::str::from_utf8(key) {
+        Ok(key) if !key.contains('\0') => put(mesh, cluster, key, value),
+        _ => transact(mesh, cluster, &format!("put {} {}", quoted(key), quoted(value))),
+    }
+}
+
+/// Deletes a key of any bytes.
+pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
+    transact(mesh, cluster, &format!("del {}", quoted(key)));
+}
+
+/// One operation as a transaction: that is how `etcdctl` takes what is no argument of a program.
+fn transact(mesh: &impl Mesh, cluster: &str, operation: &str) {
     // No comparisons, what to do, and what to do otherwise.
-    let text = format!("\n{}\n\n\n", operations.join("\n"));
+    let text = format!("\n{operation}\n\n\n");
     let done = fed(mesh, cluster, &["txn"], text.as_bytes());
-    done.unwrap_or_else(|complaint| panic!("{text}: {complaint}"));
+    done.unwrap_or_else(|complaint| panic!("{operation}: {complaint}"));
+}
+
+/// Bytes as Go reads them between double quotes.
+fn quoted(bytes: &[u8]) -> String {
+    let byte = |byte: &u8| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).into(),
+        other => format!("\\x{other:02x}"),
+    };
+    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
 }
 
 /// The etcd's revision.

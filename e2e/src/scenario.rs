@@ -1,6 +1,7 @@
 //! What must be true of any mesh.
 
 mod access;
+mod attacks;
 mod cut;
 mod disconnect;
 mod failover;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
+pub use attacks::nothing_false_is_believed;
 pub use cut::a_cut_outlasts_the_history;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
