@@ -12,6 +12,7 @@
 )]
 
 pub mod etcd;
+pub mod etcdctl;
 pub mod json;
 pub mod kernel;
 pub mod load;

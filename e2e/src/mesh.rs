@@ -24,7 +24,7 @@ pub trait Mesh {
     /// `clustermesh`, as somebody calls it who operates this mesh.
     fn clustermesh(&self, args: &[&str]) -> Command;
 
-    /// Applies `deploy/examples/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
+    /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>);
 
     /// A command in a pod of the namespace `default`.
@@ -50,6 +50,21 @@ pub trait Mesh {
 
     /// Starts a daemon that was killed.
     fn start(&self, daemon: &Daemon);
+
+    /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
+    fn cut(&self, one: &str, other: &str);
+
+    /// Heals everything that is cut.
+    fn heal(&self);
+
+    /// `etcdctl`, as a cluster's administrator calls it beside its etcd.
+    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command;
+
+    /// Compares every kernel with the manifests, through no daemon: exits with 0 if they are equal, with 3 if not.
+    fn check_history(&self) -> Command;
+
+    /// Takes everything away that a cluster's etcd has on its disk. It must not run.
+    fn wipe_etcd(&self, cluster: &str);
 }
 
 /// A daemon of a mesh.
@@ -61,6 +76,13 @@ pub enum Daemon {
     Apiserver(String),
     /// The agent of a cluster's node.
     Agent(String, String),
+}
+
+/// What a command said, or what it complained about.
+pub fn output(mut command: Command) -> Result<String, String> {
+    let output = command.output().expect("the command runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// The names of the files that make a cluster follow others.
@@ -113,8 +135,13 @@ pub fn socket_address(value: &Value) -> SocketAddr {
 }
 
 /// Waits until something is so. What was so instead is the panic's message.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within(Duration::from_secs(20), what, look)
+}
+
+/// Waits until something is so that may take longer than most.
+pub fn within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + time;
     loop {
         match look() {
             Ok(found) => return found,

@@ -1,7 +1,7 @@
 //! A mesh out of network namespaces: `clustermesh lab`, by its commands.
 
 use std::{
-    env,
+    env, fs,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -32,11 +32,17 @@ impl Netns {
 
     /// As many clusters, of as many nodes.
     pub fn sized(name: &str, clusters: usize, nodes: usize) -> Self {
+        let size = ["--clusters", &clusters.to_string(), "--nodes", &nodes.to_string()];
+        Self::with(name, &size)
+    }
+
+    /// A lab by the flags of `lab up`.
+    pub fn with(name: &str, flags: &[&str]) -> Self {
         let mesh = Self { name: name.into(), binary: binary() };
         // Somebody else's or a former run's; the names are the scenarios' own.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
-        up.args(["--clusters", &clusters.to_string(), "--nodes", &nodes.to_string()]);
+        up.args(flags);
         json::of(up);
         mesh
     }
@@ -90,7 +96,8 @@ impl Mesh for Netns {
     }
 
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>) {
-        let file = examples().join(manifest).with_extension("yaml");
+        let file = manifests().map(|folder| folder.join(manifest).with_extension("yaml"));
+        let file = file.into_iter().find(|file| file.is_file()).expect("a manifest of that name");
         let mut apply = self.lab("apply");
         apply.args(["--cluster", cluster, "--file"]).arg(file);
         if let Some(replicas) = replicas {
@@ -142,6 +149,43 @@ impl Mesh for Netns {
         start.arg(process(daemon));
         json::of(start);
     }
+
+    fn cut(&self, one: &str, other: &str) {
+        let mut cut = self.lab("cut");
+        cut.args([one, other]);
+        json::of(cut);
+    }
+
+    fn heal(&self) {
+        json::of(self.lab("heal"));
+    }
+
+    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+        let pki = self.cluster(cluster).directory.join("pki");
+        let file = |flag: &str, name: &str| format!("{flag}={}", pki.join(name).display());
+        let flags = [
+            "etcdctl".to_owned(),
+            "--endpoints=https://127.0.0.1:2379".into(),
+            file("--cacert", "ca.crt"),
+            file("--cert", "admin.crt"),
+            file("--key", "admin.key"),
+        ];
+        let words: Vec<&str> =
+            flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        let node = &self.nodes(cluster)[0];
+        let mut command = self.on_node(cluster, node, &words);
+        command.env("ETCDCTL_API", "3");
+        command
+    }
+
+    fn check_history(&self) -> Command {
+        self.lab("check-history")
+    }
+
+    fn wipe_etcd(&self, cluster: &str) {
+        let data = self.cluster(cluster).directory.join("state/etcd");
+        fs::remove_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
+    }
 }
 
 fn process(daemon: &Daemon) -> String {
@@ -152,9 +196,10 @@ fn process(daemon: &Daemon) -> String {
     }
 }
 
-/// The manifests that users begin with.
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")
+/// The manifests that users begin with, and the suite's own.
+fn manifests() -> [PathBuf; 2] {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    [own.join("../deploy/examples"), own.join("manifests")]
 }
 
 /// `clustermesh` of the build that this test is of.

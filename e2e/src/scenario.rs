@@ -1,9 +1,15 @@
 //! What must be true of any mesh.
 
 mod access;
+mod attacks;
+mod cut;
 mod disconnect;
 mod failover;
+mod full;
 mod kills;
+mod leases;
+mod pairs;
+mod rebirth;
 mod spread;
 
 use std::{
@@ -12,12 +18,19 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
+pub use attacks::nothing_false_is_believed;
+pub use cut::a_cut_outlasts_the_history;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
+pub use full::an_etcd_is_full;
 pub use kills::traffic_outlives_every_daemon;
+pub use leases::an_expired_lease_is_silence;
+pub use pairs::traffic_outlives_pairs_of_daemons;
+pub use rebirth::{History, an_etcd_begins_anew};
 pub use spread::connections_spread_over_both_clusters;
 
 use crate::{
+    json,
     kernel::{Destination, Services},
     mesh::{Mesh, connect, eventually, frontends},
 };
@@ -40,6 +53,16 @@ fn two_with_echo(mesh: &impl Mesh) -> (String, String) {
     connect(mesh, &one, &other);
     wait_for_backends(mesh, &[&one, &other]);
     (one, other)
+}
+
+/// Waits until every kernel is what the manifests say, through neither the agents nor their tables.
+fn wait_for_history(mesh: &impl Mesh) {
+    eventually("the kernels are what the manifests say", || {
+        match json::run(mesh.check_history()) {
+            (0, ..) => Ok(()),
+            (_, history, complaint) => Err(format!("{history:#} {complaint}")),
+        }
+    });
 }
 
 /// Waits until every node of every cluster balances over the pods of `clusters` and no others.

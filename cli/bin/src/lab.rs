@@ -1,5 +1,8 @@
 //! Whole clusters out of network namespaces.
 
+mod cuts;
+mod history;
+
 use std::{
     env, fs,
     os::unix::process::CommandExt as _,
@@ -25,7 +28,10 @@ const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
     match command {
-        LabCommand::Up { which, clusters, nodes } => up(which.lab, clusters, nodes, output),
+        LabCommand::Up { which, clusters, nodes, etcd_quota } => {
+            let name = which.lab;
+            up(LabOptions { name, clusters, nodes, bin_dir: bin_dir()?, etcd_quota }, output)
+        }
         LabCommand::Down { which } => {
             Lab::down(&which.lab)?;
             said(
@@ -87,6 +93,14 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             };
             said(output, "LabStart", &text, json!({ "started": started }))
         }
+        LabCommand::Cut { which, one, other, port, rate } => {
+            cuts::cut(&which.lab, [&one, &other], port, rate.as_deref(), output)
+        }
+        LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
+        LabCommand::CheckHistory { which, wait, wait_duration } => {
+            let wait = wait.then(|| Duration::from_secs(wait_duration));
+            history::check(&which.lab, wait, output)
+        }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let text = match replicas {
@@ -104,11 +118,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
     }
 }
 
-fn up(name: String, clusters: usize, nodes: usize, output: Output) -> anyhow::Result<Outcome> {
+fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
+    let LabOptions { name, clusters, nodes, .. } = &options;
     let started = Instant::now();
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(100));
-    let options = LabOptions { name: name.clone(), clusters, nodes, bin_dir: bin_dir()? };
     let lab = Lab::up(&options, |phase| {
         progress.set_message(match phase {
             Phase::Machines => "making network namespaces",
@@ -211,6 +225,7 @@ fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
                 output::line("")?;
                 output::table(&["POD", "NODE", "ADDRESSES"], rows)?;
             }
+            cuts::print(&state.cuts)?;
         }
         Output::Json => {
             let processes: Vec<Value> = lab

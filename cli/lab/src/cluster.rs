@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     error::LabError,
+    lab::LabOptions,
     machine,
     names::{self, ClusterNumber, LabName},
     state::{ClusterState, NodeState, ProcessState},
@@ -33,7 +34,8 @@ pub enum Component {
 
 /// The namespace that certificates speak of where there is no Kubernetes.
 const NAMESPACE: &str = "clustermesh";
-const ETCD_PORT: u16 = 2379;
+/// Where an etcd listens.
+pub(crate) const ETCD_PORT: u16 = 2379;
 
 impl Component {
     /// The component's process in a lab: `a/etcd`, `a/apiserver`, `a/n1/agent`.
@@ -139,16 +141,21 @@ pub(crate) fn processes(
     lab: &LabName,
     cluster: &ClusterState,
     number: ClusterNumber,
-    bin_dir: &Path,
+    options: &LabOptions,
 ) -> Result<Vec<ProcessState>, LabError> {
-    let mut all = vec![etcd(lab, cluster)?, apiserver(lab, cluster, bin_dir)?];
+    let bin_dir = &options.bin_dir;
+    let mut all = vec![etcd(lab, cluster, options.etcd_quota)?, apiserver(lab, cluster, bin_dir)?];
     for node in &cluster.nodes {
         all.push(agent(lab, cluster, number, node, bin_dir));
     }
     Ok(all)
 }
 
-fn etcd(lab: &LabName, cluster: &ClusterState) -> Result<ProcessState, LabError> {
+fn etcd(
+    lab: &LabName,
+    cluster: &ClusterState,
+    quota: Option<u64>,
+) -> Result<ProcessState, LabError> {
     let node = control_plane(cluster)?;
     let pki = ClusterPki::new(&ClusterDirectory::new(&cluster.directory).pki());
     let urls = node.ips.iter().map(|ip| https(*ip, ETCD_PORT));
@@ -179,6 +186,7 @@ fn etcd(lab: &LabName, cluster: &ClusterState) -> Result<ProcessState, LabError>
         flag("heartbeat-interval", "20".into()),
         flag("election-timeout", "200".into()),
     ]);
+    command.extend(quota.map(|bytes| flag("quota-backend-bytes", bytes.to_string())));
     Ok(process(lab, Component::Etcd.process(&cluster.name), node, "system", command))
 }
 

@@ -89,6 +89,19 @@ pub enum LabError {
         /// The end of its log.
         log: String,
     },
+    /// Two places that cannot be cut off from each other.
+    #[error("{one} and {other} cannot be cut: {reason}")]
+    Cut {
+        /// The one place.
+        one: String,
+        /// The other.
+        other: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A rate that is none.
+    #[error("{0:?} is no rate: a number of bit, kbit, mbit or gbit a second, as in 1mbit")]
+    Rate(String),
     /// Something took too long.
     #[error("{0} did not come up in time")]
     Timeout(String),

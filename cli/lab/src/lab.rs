@@ -33,6 +33,8 @@ pub struct LabOptions {
     pub nodes: usize,
     /// Where the mesh's binaries are.
     pub bin_dir: PathBuf,
+    /// How many bytes an etcd may hold; its own limit, unless given.
+    pub etcd_quota: Option<u64>,
 }
 
 /// What is being done, for those who wait.
@@ -248,7 +250,7 @@ impl Lab {
         progress(Phase::Directories);
         for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
             cluster::make_directory(cluster, *number)?;
-            let processes = cluster::processes(&self.name, cluster, *number, &options.bin_dir)?;
+            let processes = cluster::processes(&self.name, cluster, *number, options)?;
             self.state.processes.extend(processes);
         }
         self.write_contexts()?;

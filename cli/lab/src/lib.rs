@@ -11,6 +11,7 @@ mod cluster;
 mod cni;
 mod command;
 pub mod contexts;
+mod cut;
 mod error;
 mod lab;
 mod machine;
@@ -20,6 +21,7 @@ mod state;
 pub mod workload;
 
 pub use cluster::Component;
+pub use cut::Cut;
 pub use error::LabError;
 pub use lab::{Lab, LabOptions, Phase};
 pub use process::Liveness;

@@ -24,6 +24,8 @@ pub(crate) struct NodeNumber(u8);
 
 /// Where the labs keep their state.
 const STATE_ROOT: &str = "/run/clustermesh-lab";
+/// Where the labs' tables are pinned.
+pub(crate) const PINS_ROOT: &str = "/sys/fs/bpf/clustermesh-lab";
 /// The most clusters, and nodes a cluster, that the addresses have room for.
 const MAX: usize = 99;
 
@@ -76,7 +78,7 @@ impl LabName {
 
     /// The lab's pins.
     pub(crate) fn pins(&self) -> PathBuf {
-        Path::new("/sys/fs/bpf/clustermesh-lab").join(&self.0)
+        Path::new(PINS_ROOT).join(&self.0)
     }
 
     /// The underlay's end of a node's link. Interface names have 15 bytes.

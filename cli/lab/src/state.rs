@@ -10,7 +10,7 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::error::LabError;
+use crate::{cut::Cut, error::LabError, names::PINS_ROOT};
 
 /// A lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct LabState {
     pub clusters: Vec<ClusterState>,
     /// Its daemons.
     pub processes: Vec<ProcessState>,
+    /// Places that are cut off from each other.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
 }
 
 /// A cluster of a lab.
@@ -132,6 +135,11 @@ impl LabState {
             |e: serde_json::Error| LabError::State { path: path.clone(), reason: e.to_string() };
         let text = serde_json::to_vec_pretty(self).map_err(state)?;
         write_atomic(&path, &text, Access::Owner).map_err(LabError::io(path))
+    }
+
+    /// Where a node's tables are pinned.
+    pub fn pins(&self, cluster: &str, node: &str) -> PathBuf {
+        Path::new(PINS_ROOT).join(&self.name).join(cluster).join(node)
     }
 
     /// A cluster by name.

@@ -3,14 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::SystemTime,
 };
 
 use mesh_certs::{Authority, Profile};
 
 use super::two_with_echo;
-use crate::mesh::{Daemon, Mesh, daemons, eventually};
+use crate::mesh::{Daemon, Mesh, daemons, eventually, output};
 
 /// Where an etcd is, as the other cluster's nodes reach it.
 struct Target<'a, M> {
@@ -122,11 +121,4 @@ impl<M: Mesh> Target<'_, M> {
         command.env("ETCDCTL_API", "3");
         output(command)
     }
-}
-
-/// What a command said, or what it complained about.
-fn output(mut command: Command) -> Result<String, String> {
-    let output = command.output().expect("the command runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

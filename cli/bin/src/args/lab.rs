@@ -1,0 +1,184 @@
+//! `clustermesh lab`, and what runs in a lab's pods.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args as ClapArgs, Subcommand};
+
+/// Which lab.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Which {
+    /// The lab's name
+    #[arg(long, default_value = "default", env = "CLUSTERMESH_LAB")]
+    pub(crate) lab: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Make a lab
+    Up {
+        #[command(flatten)]
+        which: Which,
+        /// How many clusters
+        #[arg(long, default_value_t = 2)]
+        clusters: usize,
+        /// How many nodes a cluster
+        #[arg(long, default_value_t = 2)]
+        nodes: usize,
+        /// Bytes that an etcd may hold; etcd's own limit, unless given
+        #[arg(long)]
+        etcd_quota: Option<u64>,
+    },
+    /// Take a lab away, whatever is left of it
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// What is in a lab, and what of it runs
+    Status {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
+    Exec {
+        #[command(flatten)]
+        which: Which,
+        /// Where
+        place: String,
+        /// The command
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/NODE/agent, or a pod's
+    Logs {
+        #[command(flatten)]
+        which: Which,
+        /// The process
+        process: String,
+    },
+    /// Stop processes: a name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
+    Stop {
+        #[command(flatten)]
+        which: Which,
+        /// Which ones
+        #[arg(required = true)]
+        processes: Vec<String>,
+        /// Kill, without asking first
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Start processes that were stopped or died
+    Start {
+        #[command(flatten)]
+        which: Which,
+        /// Which ones
+        #[arg(required = true)]
+        processes: Vec<String>,
+    },
+    /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd)
+    Cut {
+        #[command(flatten)]
+        which: Which,
+        /// The one place
+        one: String,
+        /// The other
+        other: String,
+        /// Only what goes to this port, TCP or UDP, and what comes back from it
+        #[arg(long)]
+        port: Option<u16>,
+        /// Let this much through each way, as in 1mbit, instead of nothing
+        #[arg(long)]
+        rate: Option<String>,
+    },
+    /// Heal what is cut between two places, or everything
+    Heal {
+        #[command(flatten)]
+        which: Which,
+        /// The two places; all of them, unless given
+        #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
+        places: Vec<String>,
+    },
+    /// Compare every kernel with the manifests: of its own cluster, and of those it follows. Exits with 3 if they differ
+    CheckHistory {
+        #[command(flatten)]
+        which: Which,
+        /// Wait until they are equal
+        #[arg(long)]
+        wait: bool,
+        /// Seconds to wait
+        #[arg(long, default_value_t = 60, requires = "wait")]
+        wait_duration: u64,
+    },
+    /// Make a cluster hold what a manifest says: pods, deployments, services, namespaces
+    Apply {
+        #[command(flatten)]
+        which: Which,
+        /// The cluster
+        #[arg(long)]
+        cluster: String,
+        /// The manifest, YAML; its name is what `lab delete` takes
+        #[arg(long, short)]
+        file: PathBuf,
+        /// Set the number of replicas of all deployments in it
+        #[arg(long)]
+        replicas: Option<u32>,
+        /// Seconds that a pod goes on after it was withdrawn
+        #[arg(long, default_value_t = 1.0)]
+        grace: f64,
+    },
+    /// Take back what a manifest made
+    Delete {
+        #[command(flatten)]
+        which: Which,
+        /// The cluster
+        #[arg(long)]
+        cluster: String,
+        /// The manifest
+        #[arg(long, short)]
+        file: PathBuf,
+        /// Seconds that a pod goes on after it was withdrawn
+        #[arg(long, default_value_t = 1.0)]
+        grace: f64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabPodCommand {
+    /// Answer requests with who and where this is
+    Serve {
+        /// An HTTP port; may be repeated
+        #[arg(long)]
+        tcp: Vec<u16>,
+        /// A UDP port; may be repeated
+        #[arg(long)]
+        udp: Vec<u16>,
+    },
+    /// Ask an echo server
+    Call {
+        /// Address and port
+        to: SocketAddr,
+        /// By UDP
+        #[arg(long)]
+        udp: bool,
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+    },
+    /// Ask again and again, and judge every request
+    Load {
+        /// An HTTP target; may be repeated
+        #[arg(long)]
+        tcp: Vec<SocketAddr>,
+        /// A UDP target; may be repeated
+        #[arg(long)]
+        udp: Vec<SocketAddr>,
+        /// Fresh connections a second
+        #[arg(long, default_value_t = 500)]
+        rate: u32,
+        /// Long flows
+        #[arg(long, default_value_t = 50)]
+        flows: u32,
+        /// Seconds; until it is told to end, unless given
+        #[arg(long)]
+        seconds: Option<f64>,
+    },
+}

@@ -1,0 +1,55 @@
+//! `lab cut` and `lab heal`.
+
+use anyhow::bail;
+use mesh_lab::{Cut, Lab};
+use serde_json::json;
+
+use super::said;
+use crate::{
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+pub(super) fn cut(
+    lab: &str,
+    places: [&str; 2],
+    port: Option<u16>,
+    rate: Option<&str>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let mut lab = Lab::open(lab)?;
+    let cut = lab.cut(places, port, rate)?;
+    said(output, "LabCut", &format!("cut {cut}"), json!({ "cut": cut, "cuts": lab.state().cuts }))
+}
+
+pub(super) fn heal(lab: &str, places: &[String], output: Output) -> anyhow::Result<Outcome> {
+    let places = match places {
+        [] => None,
+        [one, other] => Some([one.as_str(), other.as_str()]),
+        _ => bail!("two places, or none for all"),
+    };
+    let mut lab = Lab::open(lab)?;
+    let healed = lab.heal(places)?;
+    let text = match healed.as_slice() {
+        [] => "nothing was cut".to_owned(),
+        healed => {
+            let healed = healed.iter().map(ToString::to_string);
+            format!("healed {}", healed.collect::<Vec<_>>().join("; "))
+        }
+    };
+    said(output, "LabHeal", &text, json!({ "healed": healed, "cuts": lab.state().cuts }))
+}
+
+/// What is cut, for `lab status`.
+pub(super) fn print(cuts: &[Cut]) -> anyhow::Result<()> {
+    if cuts.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let rows = cuts.iter().map(|cut| {
+        let [one, other] = cut.places.clone();
+        let port = cut.port.map(|port| port.to_string()).unwrap_or_default();
+        vec![one, other, port, cut.rate.clone().unwrap_or_else(|| "nothing".into())]
+    });
+    Ok(output::table(&["CUT FROM", "AND", "PORT", "PASSES"], rows)?)
+}

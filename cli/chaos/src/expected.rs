@@ -1,0 +1,314 @@
+//! What a node's kernel should hold, worked out from manifests alone.
+//!
+//! The rule, in one sentence: a service that its cluster shares leads, at each of its addresses, to all ready pods of that
+//! family that the services of the same name select in its own cluster and in those it follows, port name by port name.
+//! Written for whoever judges the daemons, so it shares their decoding of manifests and nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use mesh_dump::{Destination, Services};
+use mesh_model::{
+    EndpointSlice, Protocol,
+    object::{Object, ObjectKey, Pod, Service, ServicePort, TargetPort},
+    service::{HEADLESS_LABEL, SERVICE_NAME_LABEL},
+};
+use mesh_source::{Format, decode};
+
+/// What a cluster's manifests hold.
+#[derive(Debug, Default)]
+pub(crate) struct Manifests {
+    objects: BTreeMap<ObjectKey, Object>,
+}
+
+/// A service's pods as its cluster offers them: a port's name and protocol, and where it is served.
+type Offer = BTreeSet<(String, u8, SocketAddr)>;
+
+/// IP protocol numbers of what is balanced.
+const BALANCED: [(Protocol, u8); 2] = [(Protocol::Tcp, 6), (Protocol::Udp, 17)];
+
+impl Manifests {
+    /// Reads a folder. What a file holds that cannot be decoded is not there: the daemons say what is wrong with it.
+    pub(crate) fn read(folder: &Path) -> io::Result<Self> {
+        let mut files = BTreeSet::new();
+        list(folder, &mut files)?;
+        let mut objects = BTreeMap::new();
+        for file in files {
+            let text = match fs::read_to_string(&file) {
+                Ok(text) => text,
+                // Gone since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let json = file.extension().is_some_and(|extension| extension == "json");
+            let Ok(decoded) = decode(if json { Format::Json } else { Format::Yaml }, &text) else {
+                continue;
+            };
+            for (_, object) in decoded.objects {
+                objects.entry(object.key()).or_insert(object);
+            }
+        }
+        Ok(Self { objects })
+    }
+
+    /// The services that the cluster takes part with, by namespace and name.
+    fn shared(&self) -> impl Iterator<Item = &Service> {
+        let services = self.objects.values().filter_map(|object| match object {
+            Object::Service(service) => Some(service),
+            _ => None,
+        });
+        services.filter(|service| is_shared(service) && self.is_global(&service.namespace))
+    }
+
+    /// A namespace that does not say otherwise takes part.
+    fn is_global(&self, namespace: &str) -> bool {
+        let says_no = |object: &Object| match object {
+            Object::Namespace(found) if found.name == namespace => {
+                let word = found.annotations.get("clustermesh.cilium.io/global");
+                word.is_some_and(|word| word.eq_ignore_ascii_case("false"))
+            }
+            _ => false,
+        };
+        !self.objects.values().any(says_no)
+    }
+
+    /// What the cluster offers under a service's name.
+    fn offer(&self, namespace: &str, name: &str) -> Offer {
+        let mut shared = self.shared();
+        let found = shared.find(|service| service.namespace == namespace && service.name == name);
+        let Some(service) = found else { return Offer::new() };
+        let slices = self.objects.values().filter_map(|object| match object {
+            Object::EndpointSlice(slice) if is_of(slice, service) => Some(slice),
+            _ => None,
+        });
+        let given: Vec<&EndpointSlice> = slices.collect();
+        if !given.is_empty() {
+            return given.into_iter().flat_map(in_slice).collect();
+        }
+        let pods = self.objects.values().filter_map(|object| match object {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        });
+        pods.filter(|pod| is_ready(service, pod)).flat_map(|pod| in_pod(service, pod)).collect()
+    }
+}
+
+/// What the kernel of a cluster's nodes should hold: `own` with its number and manifests, and those of all clusters that
+/// it follows.
+pub(crate) fn expected(own: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
+    let mut services = Services::new();
+    for service in own.1.shared() {
+        let offers = std::iter::once(&own).chain(followed).map(|(number, manifests)| {
+            (*number, manifests.offer(&service.namespace, &service.name))
+        });
+        let offers: Vec<(u16, Offer)> = offers.collect();
+        for (ip, port) in frontends(service)
+            .iter()
+            .flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
+        {
+            let Some(protocol) = balanced(port.protocol) else { continue };
+            let leads_to = |(name, of, address): &&(String, u8, SocketAddr)| {
+                (name, *of) == (&port.name, protocol) && address.is_ipv4() == ip.is_ipv4()
+            };
+            let destinations = offers.iter().flat_map(|(cluster, offer)| {
+                let leading = offer.iter().filter(leads_to);
+                leading.map(|(.., address)| Destination { address: *address, cluster: *cluster })
+            });
+            let frontend = (SocketAddr::new(*ip, port.port), protocol);
+            services.insert(frontend, destinations.collect());
+        }
+    }
+    services
+}
+
+fn balanced(protocol: Protocol) -> Option<u8> {
+    BALANCED.iter().find(|(known, _)| *known == protocol).map(|(_, number)| *number)
+}
+
+fn is_shared(service: &Service) -> bool {
+    let word = |names: [&str; 2]| names.iter().find_map(|name| service.annotations.get(*name));
+    let global = word(["service.cilium.io/global", "io.cilium/global-service"]);
+    let shared = word(["service.cilium.io/shared", "io.cilium/shared-service"]);
+    !service.external_name
+        && !service.labels.contains_key("service.kubernetes.io/service-proxy-name")
+        && global.is_some_and(|word| word.eq_ignore_ascii_case("true"))
+        && shared.is_none_or(|word| word.eq_ignore_ascii_case("true"))
+}
+
+fn frontends(service: &Service) -> &[IpAddr] {
+    if service.headless || service.labels.contains_key(HEADLESS_LABEL) {
+        &[]
+    } else {
+        &service.cluster_ips
+    }
+}
+
+fn is_ready(service: &Service, pod: &Pod) -> bool {
+    let selected = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
+    pod.namespace == service.namespace
+        && !pod.finished
+        && (pod.ready || service.publish_not_ready_addresses)
+        && !service.selector.is_empty()
+        && service.selector.iter().all(selected)
+}
+
+/// A pod answers at its first address of each family that its service has.
+fn in_pod(service: &Service, pod: &Pod) -> Offer {
+    let has =
+        |v4: bool| service.headless || service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4);
+    let of = |v4: bool| pod.ips.iter().find(move |ip| ip.is_ipv4() == v4);
+    let ips = [true, false].into_iter().filter(|v4| has(*v4)).filter_map(of);
+    let mut offer = Offer::new();
+    for (ip, port) in ips.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
+        if let (Some(number), Some(protocol)) = (target(port, pod), balanced(port.protocol)) {
+            offer.insert((port.name.clone(), protocol, SocketAddr::new(*ip, number)));
+        }
+    }
+    offer
+}
+
+fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let mut named = pod.named_ports.iter();
+            let named = named.find(|p| p.name == *name && p.port.protocol == port.protocol);
+            named.map(|named| named.port.number)
+        }
+    }
+}
+
+fn is_of(slice: &EndpointSlice, service: &Service) -> bool {
+    slice.namespace == service.namespace
+        && slice.labels.get(SERVICE_NAME_LABEL) == Some(&service.name)
+}
+
+fn in_slice(slice: &EndpointSlice) -> Offer {
+    let endpoints = slice
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.ready.unwrap_or(true) || endpoint.serving.unwrap_or(true));
+    let ips = endpoints.flat_map(|endpoint| &endpoint.addresses);
+    let ips: Vec<IpAddr> = ips.filter_map(|text| text.parse().ok()).collect();
+    let mut offer = Offer::new();
+    for port in &slice.ports {
+        let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok();
+        let number = port.number.and_then(|number| u16::try_from(number).ok());
+        let (Some(protocol), Some(number)) = (protocol.and_then(balanced), number) else {
+            continue;
+        };
+        let name = port.name.clone().unwrap_or_default();
+        offer.extend(ips.iter().map(|ip| (name.clone(), protocol, SocketAddr::new(*ip, number))));
+    }
+    offer
+}
+
+fn list(folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        if path.is_dir() {
+            list(&path, found)?;
+        } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
+            found.insert(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ECHO: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: echo, namespace: shop, annotations: { service.cilium.io/global: "true" } }
+spec:
+  clusterIP: 10.101.0.10
+  clusterIPs: [10.101.0.10, "fd00:100:1::a"]
+  selector: { app: echo }
+  ports:
+    - { name: http, port: 80, targetPort: web }
+    - { name: dns, port: 53, protocol: UDP }
+"#;
+
+    fn pod(name: &str, ips: [&str; 2], ready: &str) -> String {
+        format!(
+            r#"
+---
+apiVersion: v1
+kind: Pod
+metadata: {{ name: {name}, namespace: shop, labels: {{ app: echo }} }}
+spec: {{ nodeName: n1, containers: [{{ name: c, ports: [{{ name: web, containerPort: 8080 }}] }}] }}
+status:
+  phase: Running
+  podIP: "{0}"
+  podIPs: [{{ ip: "{0}" }}, {{ ip: "{1}" }}]
+  conditions: [{{ type: Ready, status: "{ready}" }}]
+"#,
+            ips[0], ips[1]
+        )
+    }
+
+    fn manifests(text: &str) -> Manifests {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("all.yaml"), text).unwrap();
+        fs::write(folder.path().join(".swp.yaml"), "no: [manifest").unwrap();
+        Manifests::read(folder.path()).unwrap()
+    }
+
+    fn shown(services: &Services) -> Vec<String> {
+        let line =
+            |((frontend, protocol), destinations): (&(SocketAddr, u8), &BTreeSet<Destination>)| {
+                let to = destinations.iter().map(|d| format!("{}@{}", d.address, d.cluster));
+                format!("{frontend}/{protocol}: {}", to.collect::<Vec<_>>().join(" "))
+            };
+        services.iter().map(line).collect()
+    }
+
+    #[test]
+    fn pods_of_all_clusters_by_port_name_and_family() {
+        let own = manifests(&(ECHO.to_owned() + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True")));
+        let other = ECHO.replace("10.101", "10.102").replace("::a", "::b");
+        let other = other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True");
+        let other = manifests(&(other + &pod("q", ["10.2.1.3", "fd00:10:2:1::3"], "False")));
+        assert_eq!(
+            shown(&expected((1, &own), &[(2, &other)])),
+            [
+                "10.101.0.10:53/17: 10.1.1.2:53@1 10.2.1.2:53@2",
+                "10.101.0.10:80/6: 10.1.1.2:8080@1 10.2.1.2:8080@2",
+                "[fd00:100:1::a]:53/17: [fd00:10:1:1::2]:53@1 [fd00:10:2:1::2]:53@2",
+                "[fd00:100:1::a]:80/6: [fd00:10:1:1::2]:8080@1 [fd00:10:2:1::2]:8080@2",
+            ]
+        );
+        assert_eq!(shown(&expected((1, &own), &[]))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
+    }
+
+    #[test]
+    fn what_is_withheld_is_nobodys() {
+        let shares = manifests(ECHO);
+        for text in [
+            ECHO.replace("service.cilium.io/global: \"true\"", "a: b"),
+            ECHO.replace(
+                "global: \"true\"",
+                "global: \"true\", service.cilium.io/shared: \"false\"",
+            ),
+            ECHO.to_owned()
+                + "\n---\napiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { clustermesh.cilium.io/global: \"false\" } }\n",
+        ] {
+            let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
+            let withholds = manifests(&text);
+            assert!(expected((1, &withholds), &[(2, &shares)]).is_empty(), "{text}");
+            let offered = expected((2, &shares), &[(1, &withholds)]);
+            assert!(offered.len() == 4 && offered.values().all(BTreeSet::is_empty), "{text}");
+        }
+    }
+}

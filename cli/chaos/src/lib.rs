@@ -1,0 +1,8 @@
+//! Judges of a lab: whether the kernels hold what the manifests say ([`history`]), and campaigns of random faults that
+//! must not make a difference.
+//!
+//! Architecture invariant: what is expected follows from manifests and a rule written here. No daemon is asked, and no
+//! crate of a stage is used.
+
+mod expected;
+pub mod history;

@@ -1,0 +1,85 @@
+//! A cluster's etcd in its administrator's hands, by `etcdctl`.
+
+use std::{io::Write as _, process::Stdio};
+
+use serde_json::Value;
+
+use crate::mesh::{Mesh, output};
+
+/// What `etcdctl` says to a command that must succeed.
+pub fn run(mesh: &impl Mesh, cluster: &str, args: &[&str]) -> String {
+    let said = output(mesh.etcdctl(cluster, args));
+    said.unwrap_or_else(|complaint| panic!("etcdctl {args:?}: {complaint}"))
+}
+
+/// Writes a value of any length.
+pub fn put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) {
+    try_put(mesh, cluster, key, value).unwrap_or_else(|complaint| panic!("{key}: {complaint}"));
+}
+
+/// Writes a value of any length, if the etcd takes it. What it says otherwise is the error.
+pub fn try_put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) -> Result<(), String> {
+    fed(mesh, cluster, &["put", "--", key], value)
+}
+
+/// Writes a key of any bytes.
+pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
+    match std::str::from_utf8(key) {
+        Ok(key) if !key.contains('\0') => put(mesh, cluster, key, value),
+        _ => transact(mesh, cluster, &format!("put {} {}", quoted(key), quoted(value))),
+    }
+}
+
+/// Deletes a key of any bytes.
+pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
+    transact(mesh, cluster, &format!("del {}", quoted(key)));
+}
+
+/// One operation as a transaction: that is how `etcdctl` takes what is no argument of a program.
+fn transact(mesh: &impl Mesh, cluster: &str, operation: &str) {
+    // No comparisons, what to do, and what to do otherwise.
+    let text = format!("\n{operation}\n\n\n");
+    let done = fed(mesh, cluster, &["txn"], text.as_bytes());
+    done.unwrap_or_else(|complaint| panic!("{operation}: {complaint}"));
+}
+
+/// Bytes as Go reads them between double quotes.
+fn quoted(bytes: &[u8]) -> String {
+    let byte = |byte: &u8| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).into(),
+        other => format!("\\x{other:02x}"),
+    };
+    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
+}
+
+/// The etcd's revision.
+pub fn revision(mesh: &impl Mesh, cluster: &str) -> i64 {
+    let status = run(mesh, cluster, &["endpoint", "status", "--write-out", "json"]);
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    status[0]["Status"]["header"]["revision"].as_i64().expect("a revision")
+}
+
+/// Makes the etcd forget everything but how it is now.
+pub fn compact(mesh: &impl Mesh, cluster: &str) {
+    let revision = revision(mesh, cluster).to_string();
+    run(mesh, cluster, &["compact", "--physical", &revision]);
+}
+
+/// A key as `etcdctl --write-out json` tells of it; `None` where there is none.
+pub fn get(mesh: &impl Mesh, cluster: &str, key: &str) -> Option<Value> {
+    let found = run(mesh, cluster, &["get", "--write-out", "json", "--", key]);
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    found["kvs"].get(0).cloned()
+}
+
+fn fed(mesh: &impl Mesh, cluster: &str, args: &[&str], input: &[u8]) -> Result<(), String> {
+    let mut command = mesh.etcdctl(cluster, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("etcdctl starts");
+    // One that ends early says why itself.
+    let _ = child.stdin.take().expect("its input").write_all(input);
+    let output = child.wait_with_output().expect("it ends");
+    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(said()) }
+}

@@ -1,0 +1,168 @@
+//! A hostile cluster says what it may not.
+
+mod rows;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use self::rows::{Expected, Row, rows};
+use super::{CLIENT, ECHO, client_ips, wait_for_history};
+use crate::{
+    etcdctl, json,
+    kernel::{Services, services},
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, connect, eventually, output},
+};
+
+/// Whom a row talks about.
+struct Victims {
+    /// The clusters that should not believe a word.
+    honest: [String; 2],
+    /// The one that lies.
+    hostile: String,
+    /// An address of a pod, of each of the honest.
+    pods: [String; 2],
+    /// An address of a node, of each of the honest.
+    nodes: [String; 2],
+    /// An address of a service of the first.
+    service: String,
+}
+
+/// What must not change: each node's tables and routes.
+type Ground = BTreeMap<String, (Services, String)>;
+
+/// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not believed, is
+/// counted and named, and the honest clusters' traffic does not notice.
+pub fn nothing_false_is_believed(mesh: &impl Mesh) {
+    let [one, other, hostile] = mesh.clusters().try_into().expect("three clusters");
+    for cluster in [&one, &other] {
+        mesh.apply(cluster, "echo", None);
+    }
+    mesh.apply(&one, "client", None);
+    connect(mesh, &one, &other);
+    connect(mesh, &one, &hostile);
+    connect(mesh, &other, &hostile);
+    wait_for_history(mesh);
+    // Nobody puts right what the attacker writes.
+    mesh.kill(&Daemon::Apiserver(hostile.clone()));
+    let first = |ips: Vec<std::net::IpAddr>| ips[0].to_string();
+    let pod = |cluster: &str| first(mesh.pod_ips(cluster, "echo"));
+    let node = |cluster: &str| first(mesh.node_ips(cluster, &mesh.nodes(cluster)[0]));
+    let victims = Victims {
+        pods: [pod(&one), pod(&other)],
+        nodes: [node(&one), node(&other)],
+        service: crate::mesh::frontends(mesh, &one, ECHO, "TCP")[0].ip().to_string(),
+        honest: [one.clone(), other.clone()],
+        hostile,
+    };
+    let ground = ground(mesh, &victims);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    for row in rows(&victims) {
+        println!("{}", row.name);
+        if row.changes_config() {
+            followed(mesh, &victims);
+        }
+        attack(mesh, &victims, &row);
+        assert_eq!(self::ground(mesh, &victims), ground, "{} changed something", row.name);
+    }
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "nobody answered but the honest: {report:#?}");
+}
+
+/// Writes what a row says, waits until every honest agent has answered as it should, and takes it back.
+fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row) {
+    let hostile = victims.hostile.as_str();
+    let before = counted(mesh, victims);
+    let saved = row
+        .changes_config()
+        .then(|| etcdctl::run(mesh, hostile, &["get", "--print-value-only", &config(hostile)]));
+    let markers = match row.expected {
+        Expected::Nothing => rows::markers(hostile).into(),
+        Expected::Rejected(_) | Expected::Refused(_) => Vec::new(),
+    };
+    for (key, value) in row.writes.iter().chain(&markers) {
+        etcdctl::put_bytes(mesh, hostile, key, value);
+    }
+    eventually(row.name, || {
+        for (agent, peer) in &told(mesh, victims) {
+            let count = peer["rejected"].as_u64().unwrap_or_default();
+            let more = count - before.get(agent).copied().unwrap_or_default();
+            let last = peer["lastRejected"].as_str().unwrap_or_default();
+            let ladder = peer["ladder"].to_string();
+            let so = match row.expected {
+                Expected::Rejected(reason) => more > 0 && last.contains(reason),
+                Expected::Refused(reason) => ladder.contains(reason),
+                // The markers came after it on every watch, and were the only ones to be rejected.
+                Expected::Nothing => more == markers.len() as u64,
+            };
+            if !so {
+                return Err(format!("{agent}: {more} more rejected, last {last:?}; {ladder}"));
+            }
+        }
+        Ok(())
+    });
+    let written = row.writes.iter().chain(&markers).map(|(key, _)| key.as_slice());
+    for key in written.filter(|key| !rows::is_kept(key)) {
+        etcdctl::delete_bytes(mesh, hostile, key);
+    }
+    if let Some(saved) = saved {
+        etcdctl::put(mesh, hostile, &config(hostile), saved.trim_end().as_bytes());
+    }
+}
+
+/// Waits until what a row before it broke is whole.
+fn followed(mesh: &impl Mesh, victims: &Victims) {
+    eventually("the hostile cluster is followed", || {
+        let told = told(mesh, victims);
+        match told.iter().find(|(_, peer)| peer["ready"] != true) {
+            None => Ok(()),
+            Some(peer) => Err(format!("{peer:#?}")),
+        }
+    });
+}
+
+fn config(cluster: &str) -> String {
+    format!("cilium/cluster-config/{cluster}")
+}
+
+/// What each honest agent tells of the hostile cluster.
+fn told(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
+    let (_, status, _) = json::run(mesh.clustermesh(&["status"]));
+    let clusters = status["clusters"].as_array().cloned().unwrap_or_default();
+    let honest = |cluster: &Value| victims.honest.iter().any(|name| cluster["name"] == **name);
+    let mut found = Vec::new();
+    for cluster in clusters.into_iter().filter(honest) {
+        for agent in cluster["agents"].as_array().into_iter().flatten() {
+            let name = format!("{}/{}", cluster["name"], agent["node"]).replace('"', "");
+            let peers = agent["peers"].as_array().into_iter().flatten();
+            let peer = peers.filter(|peer| peer["name"] == victims.hostile).next_back();
+            found.push((name, peer.cloned().unwrap_or_default()));
+        }
+    }
+    let agents: usize = victims.honest.iter().map(|cluster| mesh.nodes(cluster).len()).sum();
+    assert_eq!(found.len(), agents, "{status:#}");
+    found
+}
+
+/// How much each honest agent has rejected so far.
+fn counted(mesh: &impl Mesh, victims: &Victims) -> BTreeMap<String, u64> {
+    let told = told(mesh, victims).into_iter();
+    told.map(|(agent, peer)| (agent, peer["rejected"].as_u64().unwrap_or_default())).collect()
+}
+
+fn ground(mesh: &impl Mesh, victims: &Victims) -> Ground {
+    let mut ground = Ground::new();
+    for cluster in &victims.honest {
+        for node in mesh.nodes(cluster) {
+            let routes = ["-4", "-6"].map(|family| {
+                let routes = mesh.on_node(cluster, &node, &["ip", family, "route", "show"]);
+                output(routes).expect("routes")
+            });
+            let tables = services(&mesh.pins(cluster, &node));
+            ground.insert(format!("{cluster}/{node}"), (tables, routes.concat()));
+        }
+    }
+    ground
+}

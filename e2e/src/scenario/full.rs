@@ -1,0 +1,49 @@
+//! An etcd that takes no more.
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::{
+    etcdctl, json,
+    load::{Assert as _, Traffic},
+    mesh::{Mesh, eventually, output, wait_ready},
+};
+
+/// What a key holds that fills the etcd.
+const CHUNK: usize = 512 * 1024;
+
+/// The apiserver says NOSPACE, readers keep what they have, and what changed meanwhile arrives once there is room again.
+/// `mesh`'s etcds have a quota of a few megabytes.
+pub fn an_etcd_is_full(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    // Filled by what is nobody's, until the etcd raises its alarm.
+    let mut key = 0;
+    eventually("the etcd is full", || {
+        key += 1;
+        etcdctl::try_put(mesh, &other, &format!("filler/{key}"), &vec![b'x'; CHUNK])
+            .err()
+            .filter(|complaint| complaint.contains("database space exceeded"))
+            .map(|_| ())
+            .ok_or_else(|| format!("{key} keys were taken"))
+    });
+    mesh.apply(&other, "echo", Some(3));
+    eventually("the apiserver says why", || {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &other]));
+        let apiserver = status["clusters"][0]["apiserver"].to_string();
+        if apiserver.contains("NOSPACE") { Ok(()) } else { Err(apiserver) }
+    });
+    let (code, history, _) = json::run(mesh.check_history());
+    assert_eq!(code, 3, "only the new pod is not known: {history:#}");
+    for difference in history["history"]["differences"].as_array().expect("differences") {
+        assert_eq!(difference["strange"].as_array().map(Vec::len), Some(0), "{difference:#}");
+        assert_eq!(difference["missing"].as_array().map(Vec::len), Some(1), "{difference:#}");
+    }
+
+    etcdctl::run(mesh, &other, &["del", "--prefix", "filler/"]);
+    etcdctl::compact(mesh, &other);
+    etcdctl::run(mesh, &other, &["defrag"]);
+    output(mesh.etcdctl(&other, &["alarm", "disarm"])).expect("there is room again");
+    wait_ready(mesh);
+    wait_for_history(mesh);
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+}

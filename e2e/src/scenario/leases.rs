@@ -1,0 +1,54 @@
+//! A lease runs out.
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::{
+    etcdctl,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// The writer's heartbeat goes with its lease, while it lives and while it does not: that is silence, and nothing is
+/// removed. A writer that is back beats again.
+pub fn an_expired_lease_is_silence(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    let apiserver = Daemon::Apiserver(other.clone());
+
+    revoke(mesh, &other);
+    wait_for_history(mesh);
+    mesh.kill(&apiserver);
+    mesh.start(&apiserver);
+    wait_ready(mesh);
+    eventually("the writer beats again", || match beat(mesh, &other) {
+        Some(_) => Ok(()),
+        None => Err("no heartbeat".into()),
+    });
+
+    mesh.kill(&apiserver);
+    revoke(mesh, &other);
+    wait_for_history(mesh);
+    // A reader that begins now finds no heartbeat either, and all the rest.
+    for node in mesh.nodes(&one) {
+        let agent = Daemon::Agent(one.clone(), node);
+        mesh.kill(&agent);
+        mesh.start(&agent);
+    }
+    wait_for_history(mesh);
+    mesh.start(&apiserver);
+    wait_ready(mesh);
+    wait_for_history(mesh);
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+}
+
+/// Takes the heartbeat's lease away, and the heartbeat with it.
+fn revoke(mesh: &impl Mesh, cluster: &str) {
+    let lease = beat(mesh, cluster).expect("a heartbeat has a lease");
+    etcdctl::run(mesh, cluster, &["lease", "revoke", &format!("{lease:x}")]);
+    assert_ne!(beat(mesh, cluster), Some(lease), "it is gone");
+}
+
+/// The lease of the heartbeat that is there.
+fn beat(mesh: &impl Mesh, cluster: &str) -> Option<i64> {
+    etcdctl::get(mesh, cluster, "cilium/.heartbeat")?["lease"].as_i64()
+}

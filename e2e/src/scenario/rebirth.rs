@@ -1,0 +1,62 @@
+//! An etcd loses all it had, and begins a new history.
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::{
+    etcdctl,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// How far a new history is when its readers hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Behind the old one: its revisions alone give it away.
+    Shorter,
+    /// Beyond the old one, as if it went on.
+    Longer,
+}
+
+/// The kernels end as the manifests say, with what changed meanwhile, and no request fails.
+pub fn an_etcd_begins_anew(mesh: &impl Mesh, history: History) {
+    let (one, other) = two_with_echo(mesh);
+    mesh.apply(&other, "spare", Some(2));
+    mesh.apply(&one, "spare", None);
+    if history == History::Shorter {
+        age(mesh, &other, 50);
+    }
+    wait_for_history(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+
+    let old = etcdctl::revision(mesh, &other);
+    let (etcd, apiserver) = (Daemon::Etcd(other.clone()), Daemon::Apiserver(other.clone()));
+    mesh.kill(&apiserver);
+    mesh.kill(&etcd);
+    mesh.wipe_etcd(&other);
+    // A pod that the old history had and the new one never will.
+    mesh.apply(&other, "spare", Some(1));
+    // Readers hear of it when it is as far as it should be, and not before.
+    mesh.cut(&one, &format!("{other}/etcd"));
+    mesh.start(&etcd);
+    mesh.start(&apiserver);
+    eventually("the etcd is filled", || {
+        let key = format!("cilium/state/services/v1/{other}/{ECHO}");
+        etcdctl::get(mesh, &other, &key).map(|_| ()).ok_or_else(|| format!("no {key}"))
+    });
+    if history == History::Longer {
+        age(mesh, &other, old + 10 - etcdctl::revision(mesh, &other));
+    }
+    let new = etcdctl::revision(mesh, &other);
+    assert_eq!(new > old, history == History::Longer, "{new} after {old}");
+    mesh.heal();
+    wait_ready(mesh);
+    wait_for_history(mesh);
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+}
+
+/// Makes a history longer by so many revisions, with a key that means nothing.
+fn age(mesh: &impl Mesh, cluster: &str, revisions: i64) {
+    for _ in 0..revisions {
+        etcdctl::run(mesh, cluster, &["put", "age", "x"]);
+    }
+}

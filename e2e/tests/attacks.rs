@@ -1,0 +1,8 @@
+//! What a hostile cluster can say, and that nobody believes it. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn attacks() {
+    scenario::nothing_false_is_believed(&Netns::sized("e2eattacks", 3, 1));
+}
