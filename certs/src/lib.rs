@@ -7,6 +7,7 @@
 //! All keys are ECDSA P-256 unless they came from elsewhere; all cryptography is ring's.
 
 mod authority;
+mod clock;
 mod credentials;
 mod details;
 mod issue;
@@ -14,6 +15,7 @@ mod pki;
 mod request;
 
 pub use authority::{Authority, AuthorityError};
+pub use clock::Clock;
 pub use credentials::{CredentialFiles, Credentials, CredentialsError, Receiver, Store};
 pub use details::{Details, DetailsError, details};
 pub use issue::{Issued, Profile, admin_user, local_user, server_name, server_names};
