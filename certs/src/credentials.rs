@@ -250,6 +250,17 @@ impl Receiver {
     }
 }
 
+/// Whether a key (PEM) is that of the first certificate (PEM).
+pub fn belong_together(certificate: &str, key: &str) -> bool {
+    let (Ok(chain), Ok(key)) =
+        (chain(certificate.as_bytes()), PrivateKeyDer::from_pem_slice(key.as_bytes()))
+    else {
+        return false;
+    };
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).is_ok()
+}
+
 fn blame(file: &Path, problem: impl Into<Problem>) -> CredentialsError {
     CredentialsError { file: file.into(), problem: problem.into() }
 }

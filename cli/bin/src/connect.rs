@@ -18,8 +18,10 @@ use crate::{
     outcome::Outcome,
     output::{self, Output},
 };
+#[cfg(test)]
+pub(crate) use plan::tests::{connect as plan_between, make};
 use plan::{Step, plan_connect, plan_disconnect};
-use side::Side;
+pub(crate) use side::Side;
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (source, destination) = sides(&args.pair, !args.dry_run)?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use mesh_certs::{Authority, CredentialFiles, details, request};
+use mesh_certs::{Authority, Bundle, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
 use mesh_wire::{
     peer_file::{Grant, HostAlias, PeerFile},
@@ -177,7 +177,11 @@ fn credentials(
 ) -> anyhow::Result<Vec<Step>> {
     let now = SystemTime::now();
     let authority = destination.pki().authority(now)?;
-    if usable(paths, &authority, user, now) {
+    // While one authority takes over from another there are two.
+    let trusted = destination.pki().certificate("ca");
+    let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
+    let trusted = Bundle::parse(&trusted)?;
+    if usable(paths, &authority, &trusted, user, now) {
         return Ok(Vec::new());
     }
     let asked = request(user)?;
@@ -199,7 +203,7 @@ fn credentials(
         ),
         write(
             &paths.authority,
-            authority.certificate(),
+            &trusted.to_pem(),
             Access::All,
             format!("authority of {}", destination.name()),
         ),
@@ -207,19 +211,27 @@ fn credentials(
 }
 
 /// Whether credentials are whole, for that user, from that authority, and not about to end.
-fn usable(paths: &PeerPaths, authority: &Authority, user: &str, now: SystemTime) -> bool {
+fn usable(
+    paths: &PeerPaths,
+    authority: &Authority,
+    trusted: &Bundle,
+    user: &str,
+    now: SystemTime,
+) -> bool {
     let files = CredentialFiles {
         authority: paths.authority.clone(),
         certificate: paths.certificate.clone(),
         key: paths.key.clone(),
     };
     let Ok(credentials) = files.load(now) else { return false };
+    let read = |path| fs::read_to_string(path).ok();
     let same_authority =
-        fs::read_to_string(&paths.authority).is_ok_and(|text| text == authority.certificate());
-    let certificate =
-        fs::read_to_string(&paths.certificate).ok().and_then(|text| details(&text).ok());
-    let certificate = certificate.and_then(|all| all.into_iter().next());
-    let ours = certificate.is_some_and(|details| details.common_name == user);
+        read(&paths.authority).and_then(|text| Bundle::parse(&text).ok()).as_ref() == Some(trusted);
+    let signer = Bundle::parse(authority.certificate());
+    let ours = read(&paths.certificate).is_some_and(|text| {
+        let user_is = |all: Vec<_>| all.first().is_some_and(|d: &Details| d.common_name == user);
+        signer.is_ok_and(|signer| signer.signed(&text)) && details(&text).is_ok_and(user_is)
+    });
     same_authority && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
@@ -324,4 +336,4 @@ impl fmt::Display for Step {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,12 @@ use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 
 use super::*;
 
-fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettings)) -> PathBuf {
+pub(crate) fn make(
+    root: &Path,
+    name: &str,
+    id: u32,
+    change: impl FnOnce(&mut ClusterSettings),
+) -> PathBuf {
     let folder = root.join(name);
     let directory = ClusterDirectory::new(&folder);
     fs::create_dir_all(directory.manifests()).unwrap();
@@ -24,11 +29,12 @@ fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettin
     change(&mut settings);
     fs::write(directory.settings_file(), settings.to_yaml().unwrap()).unwrap();
     let lifetime = Duration::from_secs(365 * 24 * 3600);
-    ClusterPki::new(&directory.pki()).create(name, "clustermesh", &[], lifetime).unwrap();
+    let addresses = ["172.31.9.1".parse().unwrap()];
+    ClusterPki::new(&directory.pki()).create(name, "clustermesh", &addresses, lifetime).unwrap();
     folder
 }
 
-fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
+pub(crate) fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
     let (one, other) = (Side::read(one, false)?, Side::read(other, false)?);
     check(&one, &other)?;
     plan_connect(&one, &other)
