@@ -25,7 +25,7 @@ pub(crate) use side::Side;
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (source, destination) = sides(&args.pair, !args.dry_run)?;
-    plan::check(&source, &destination)?;
+    plan::check(&source, &destination, args.replace)?;
     let mut steps = plan_connect(&source, &destination)?;
     if args.connection_mode == ConnectionMode::Bidirectional {
         steps.extend(plan_connect(&destination, &source)?);

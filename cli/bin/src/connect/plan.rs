@@ -15,6 +15,8 @@ use mesh_wire::{
     users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
 };
 
+use uuid::Uuid;
+
 use crate::connect::side::{PeerPaths, Side};
 
 /// A change to a cluster directory.
@@ -48,7 +50,8 @@ pub(crate) enum Step {
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Refuses clusters that cannot be in one mesh, before anything is changed.
-pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
+/// With `replace` a cluster may be another than the one of its name that was connected before.
+pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<()> {
     if one.name() == other.name() {
         bail!("both clusters are called {}: give one of them another name", one.name());
     }
@@ -97,19 +100,26 @@ pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
                 }
             }
         }
-        if let Some(Grant { uuid: Some(known), .. }) =
-            here.peer(there.name()).and_then(|p| p.clustermesh.clone())
-            && let Some(found) = there.uuid
-            && known != found
-        {
-            bail!(
-                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. Disconnect it first if that is meant",
+        match (known_uuid(here, there), there.uuid) {
+            (Some(known), Some(found)) if known != found && !replace => bail!(
+                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. If this one is to take its place, say --replace",
                 here.name(),
                 there.name()
-            );
+            ),
+            (Some(known), None) => bail!(
+                "{} has no identity yet, and {} is connected to {known} of that name: start its apiserver once, then connect with --replace",
+                there.name(),
+                here.name()
+            ),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// Which cluster of its name the other was when it was connected.
+fn known_uuid(here: &Side, there: &Side) -> Option<Uuid> {
+    here.peer(there.name())?.clustermesh.as_ref()?.uuid
 }
 
 /// What makes `source` follow `destination`; nothing, where it does already.
@@ -181,7 +191,9 @@ fn credentials(
     let trusted = destination.pki().certificate("ca");
     let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
     let trusted = Bundle::parse(&trusted)?;
-    if usable(paths, &authority, &trusted, user, now) {
+    // What a cluster was given that was here before is of no use to this one.
+    let replaced = known_uuid(source, destination).is_some_and(|it| Some(it) != destination.uuid);
+    if !replaced && usable(paths, &authority, &trusted, user, now) {
         return Ok(Vec::new());
     }
     let asked = request(user)?;
