@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
     details::{Details, DetailsError, can_be_issuer, details},
@@ -80,7 +81,30 @@ impl Authority {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<(Self, Issued), AuthorityError> {
-        let subject = format!("clustermesh authority of {cluster}");
+        Self::called(format!("clustermesh authority of {cluster}"), now, lifetime)
+    }
+
+    /// Makes an authority that takes over from others (PEM), with a name that none of them has.
+    pub fn succeed(
+        cluster: &str,
+        others: &str,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<(Self, Issued), AuthorityError> {
+        let name = format!("clustermesh authority of {cluster}");
+        let number = |other: &Details| match other.common_name.strip_prefix(&name) {
+            Some(rest) => rest.trim().parse().unwrap_or(1),
+            None => 1,
+        };
+        let last: u32 = details(others)?.iter().map(number).max().unwrap_or(1);
+        Self::called(format!("{name} {}", last.saturating_add(1)), now, lifetime)
+    }
+
+    fn called(
+        subject: String,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<(Self, Issued), AuthorityError> {
         let sign = |source| AuthorityError::Sign { subject: subject.clone(), source };
         let key = KeyPair::generate().map_err(sign)?;
         let mut params = CertificateParams::default();
@@ -93,11 +117,18 @@ impl Authority {
         Ok((Self { certificate, issuer: Issuer::new(params, key) }, issued))
     }
 
-    /// Takes an authority from its two PEM files' content.
+    /// Takes an authority from its two PEM files' content. Of several certificates it is the one that the key belongs to.
     pub fn load(certificate: &str, key: &str, now: SystemTime) -> Result<Self, AuthorityError> {
-        let about = details(certificate)?.into_iter().next().ok_or(DetailsError::Empty)?;
+        let key = KeyPair::from_pem(key).map_err(AuthorityError::Key);
+        let all = details(certificate)?;
+        let public = key.as_ref().ok().map(rcgen::PublicKeyData::subject_public_key_info);
+        let at = all.iter().position(|about| Some(&about.public_key) == public.as_ref());
+        let at = at.unwrap_or_default();
+        let about = all.into_iter().nth(at).ok_or(DetailsError::Empty)?;
         let Details { subject, is_authority, public_key, not_before, not_after, .. } = about;
-        let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
+        let key = key?;
+        let certificate = nth(certificate, at)?;
+        let certificate = certificate.as_str();
         if !is_authority {
             return Err(AuthorityError::NotAnAuthority { subject });
         }
@@ -116,7 +147,7 @@ impl Authority {
         Ok(Self { certificate: certificate.into(), issuer })
     }
 
-    /// The authority's own certificate, PEM.
+    /// The authority's own certificate, PEM: of several the one that signs.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
@@ -150,4 +181,11 @@ impl Authority {
         let params = Profile::Client { user: user.into() }.params(now, lifetime).map_err(sign)?;
         Ok(params.signed_by(request.public_key(), &self.issuer).map_err(sign)?.pem())
     }
+}
+
+/// One of several certificates by itself.
+fn nth(certificates: &str, at: usize) -> Result<String, DetailsError> {
+    let der = CertificateDer::pem_slice_iter(certificates.as_bytes()).nth(at);
+    let der = der.ok_or(DetailsError::Empty)?.map_err(DetailsError::Pem)?;
+    Ok(crate::bundle::pem(&der))
 }

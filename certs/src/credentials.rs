@@ -32,7 +32,10 @@ pub struct CredentialFiles {
 pub struct Credentials {
     tls: Arc<ClientConfig>,
     subject: String,
+    not_before: SystemTime,
     not_after: SystemTime,
+    /// The file that the certificate is from, for what is said about it.
+    file: PathBuf,
     /// What they were read from, to tell whether a later reading differs.
     source: [Vec<u8>; 3],
 }
@@ -134,12 +137,6 @@ impl CredentialFiles {
         let leaf = chain.first().ok_or_else(|| blame(&self.certificate, DetailsError::Empty))?;
         let about = details_of(leaf).map_err(|e| blame(&self.certificate, e))?;
         let subject = about.subject;
-        let [begins, ends] = [about.not_before, about.not_after];
-        if now < begins || now > ends {
-            let [not_before, not_after, now] = [begins, ends, now].map(shown);
-            let problem = Problem::NotNow { subject, not_before, not_after, now };
-            return Err(blame(&self.certificate, problem));
-        }
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|e| blame(&self.key, Problem::Key(e)))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -159,7 +156,15 @@ impl CredentialFiles {
             .with_client_auth_cert(chain, key)
             .map_err(tls)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Credentials { tls: Arc::new(config), subject, not_after: ends, source })
+        let credentials = Credentials {
+            tls: Arc::new(config),
+            subject,
+            not_before: about.not_before,
+            not_after: about.not_after,
+            file: self.certificate.clone(),
+            source,
+        };
+        credentials.valid_at(now).map(|()| credentials)
     }
 }
 
@@ -179,6 +184,16 @@ impl Credentials {
     /// When the certificate ends.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// Whether the certificate has begun and is not over.
+    pub fn valid_at(&self, now: SystemTime) -> Result<(), CredentialsError> {
+        if self.not_before <= now && now <= self.not_after {
+            return Ok(());
+        }
+        let [not_before, not_after, now] = [self.not_before, self.not_after, now].map(shown);
+        let problem = Problem::NotNow { subject: self.subject.clone(), not_before, not_after, now };
+        Err(blame(&self.file, problem))
     }
 }
 
@@ -233,6 +248,17 @@ impl Receiver {
             std::future::pending().await
         }
     }
+}
+
+/// Whether a key (PEM) is that of the first certificate (PEM).
+pub fn belong_together(certificate: &str, key: &str) -> bool {
+    let (Ok(chain), Ok(key)) =
+        (chain(certificate.as_bytes()), PrivateKeyDer::from_pem_slice(key.as_bytes()))
+    else {
+        return false;
+    };
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).is_ok()
 }
 
 fn blame(file: &Path, problem: impl Into<Problem>) -> CredentialsError {

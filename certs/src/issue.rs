@@ -38,7 +38,7 @@ pub struct Issued {
 }
 
 /// How far back certificates begin, for clocks that are behind.
-const BACKDATED: Duration = Duration::from_secs(3600);
+pub const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// The common name of an apiserver's certificate: its Service.
 pub fn server_name(namespace: &str) -> String {

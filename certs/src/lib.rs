@@ -7,17 +7,25 @@
 //! All keys are ECDSA P-256 unless they came from elsewhere; all cryptography is ring's.
 
 mod authority;
+mod bundle;
+mod clock;
 mod credentials;
 mod details;
 mod issue;
 mod pki;
+mod probe;
 mod request;
 
 pub use authority::{Authority, AuthorityError};
-pub use credentials::{CredentialFiles, Credentials, CredentialsError, Receiver, Store};
+pub use bundle::Bundle;
+pub use clock::Clock;
+pub use credentials::{
+    CredentialFiles, Credentials, CredentialsError, Receiver, Store, belong_together,
+};
 pub use details::{Details, DetailsError, details};
-pub use issue::{Issued, Profile, admin_user, local_user, server_name, server_names};
+pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name, server_names};
 pub use pki::{ClusterPki, PkiError};
+pub use probe::authorities_of_server;
 pub use request::{Request, RequestError, request};
 
 /// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_files::{Access, write_atomic};
+use mesh_files::{Access, write_together};
 
 use crate::{
     authority::{Authority, AuthorityError},
@@ -101,14 +101,14 @@ impl ClusterPki {
         Authority::load(&certificate, &key, now).map_err(blame)
     }
 
-    /// Writes a certificate and its key, the key readable by its owner only.
+    /// Writes a certificate and its key, the key readable by its owner only. Whoever reads both between the two sees a
+    /// key that is another certificate's, for microseconds.
     pub fn write(&self, name: &str, issued: &Issued) -> Result<(), PkiError> {
-        write(&self.key(name), &issued.key, Access::Owner)?;
-        write(&self.certificate(name), &issued.certificate, Access::All)
+        let (key, certificate) = (self.key(name), self.certificate(name));
+        let files = [
+            (key.as_path(), issued.key.as_bytes(), Access::Owner),
+            (certificate.as_path(), issued.certificate.as_bytes(), Access::All),
+        ];
+        write_together(&files).map_err(|source| PkiError::Io { path: certificate, source })
     }
-}
-
-fn write(path: &Path, text: &str, access: Access) -> Result<(), PkiError> {
-    write_atomic(path, text.as_bytes(), access)
-        .map_err(|source| PkiError::Io { path: path.into(), source })
 }

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use mesh_certs::{Authority, ClusterPki, CredentialFiles, Profile, Receiver, Store};
+use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
 use mesh_etcd::{Connection, Target};
 use tempfile::TempDir;
 
@@ -99,6 +99,7 @@ impl Etcd {
             endpoints: vec![format!("https://127.0.0.1:{}", self.port)],
             host_aliases: Vec::new(),
             credentials: self.credentials(name, &authority),
+            clock: Clock::system(),
         }
     }
 

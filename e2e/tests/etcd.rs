@@ -59,8 +59,13 @@ impl Following {
         let data = RangeConfig { id: DATA, span: Span::prefix(PREFIX), page };
         let mut follower = Follower::new(vec![head], 1, Instant::now());
         follower.follow(vec![data]);
-        let channels =
-            Channels { commands: commands_receiver, events: events_sender, status: status_sender };
+        let channels = Channels {
+            commands: commands_receiver,
+            events: events_sender,
+            status: status_sender,
+            trouble: watch::channel(None).0,
+            reconnect: Command::Reconnect,
+        };
         tokio::spawn(
             async move { follow(&mut follower, &target, channels, |events| events).await },
         );

@@ -4,19 +4,21 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use mesh_certs::{CredentialFiles, Store};
+use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{Channels, Target, follow};
 use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
 use mesh_merge::Claims;
 use mesh_model::ClusterName;
 use mesh_wire::peer_file::{Grant, PeerFile};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -29,6 +31,8 @@ pub(crate) struct Peers {
     folder: PathBuf,
     mesh: mpsc::Sender<Input>,
     following: BTreeMap<ClusterName, Following>,
+    /// Rings when a task has trouble with new credentials, or no longer has.
+    troubled: Arc<Notify>,
 }
 
 /// How the mesh's task sees a followed cluster.
@@ -50,6 +54,8 @@ struct Following {
 
 struct Running {
     credentials: Store,
+    /// Why new credentials do not take over.
+    trouble: watch::Receiver<Option<Failure>>,
     task: JoinHandle<()>,
 }
 
@@ -64,12 +70,18 @@ impl Peers {
         folder: PathBuf,
         mesh: mpsc::Sender<Input>,
     ) -> Self {
-        Self { own, local_config, folder, mesh, following: BTreeMap::new() }
+        let (following, troubled) = (BTreeMap::new(), Arc::default());
+        Self { own, local_config, folder, mesh, following, troubled }
     }
 
     /// A channel for [`Input`]s.
     pub(crate) fn channel() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
         mpsc::channel(BATCHES)
+    }
+
+    /// Rings when [`Peers::reconcile`] has something else to say although no file changed.
+    pub(crate) fn troubled(&self) -> Arc<Notify> {
+        Arc::clone(&self.troubled)
     }
 
     /// Reads the files and makes the tasks what they say. A file that is broken leaves what was in force; one that is gone
@@ -80,7 +92,7 @@ impl Peers {
         let mut known = true;
         match fs::read_to_string(&self.local_config) {
             Ok(text) => match PeerFile::parse(&text) {
-                Ok(file) => self.follow(&self.own.name.clone(), file).await,
+                Ok(file) => problems.extend(self.follow(&self.own.name.clone(), file).await),
                 Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
             },
             Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
@@ -97,7 +109,7 @@ impl Peers {
                 }
                 for (name, file) in files.peers {
                     match file {
-                        Ok(file) => self.follow(&name, file).await,
+                        Ok(file) => problems.extend(self.follow(&name, file).await),
                         Err(problem) => {
                             known &= self.following.contains_key(&name);
                             problems.push(problem);
@@ -110,37 +122,30 @@ impl Peers {
                 problems.push(format!("{}: {error}", self.folder.display()));
             }
         }
+        for (name, following) in &self.following {
+            let trouble = following.running.as_ref().map(|running| running.trouble.borrow());
+            let trouble = trouble.as_ref().and_then(|trouble| trouble.as_ref());
+            problems.extend(trouble.map(|failure| not_used(name, failure)));
+        }
         (problems, known)
     }
 
-    async fn follow(&mut self, name: &ClusterName, file: PeerFile) {
+    /// Follows a cluster as its file says, or as it was where its credentials cannot be used; returns why they cannot.
+    async fn follow(&mut self, name: &ClusterName, file: PeerFile) -> Option<String> {
         if let Some(following) = self.following.get(name)
             && following.file == file
             && let Some(running) = &following.running
         {
-            match running.credentials.reload(SystemTime::now()) {
-                Ok(true) => {
-                    tracing::info!(peer = %name, "new credentials: connecting anew");
-                    let _ = following.commands.send(PeerCommand::Reconnect).await;
+            return match running.credentials.reload(SystemTime::now()) {
+                Ok(new) => {
+                    if new {
+                        tracing::info!(peer = %name, "new credentials: connecting with them");
+                    }
+                    None
                 }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(peer = %name, %error, "keeping the credentials as they are")
-                }
-            }
-            return;
+                Err(error) => Some(not_used(name, error)),
+            };
         }
-        self.start(name, file).await;
-    }
-
-    async fn start(&mut self, name: &ClusterName, file: PeerFile) {
-        let before = self.following.remove(name);
-        let known = before.as_ref().is_some_and(|before| before.file == file);
-        if let Some(before) = before {
-            before.stop().await;
-        }
-        let (status, _) = watch::channel(Status::default());
-        let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let beside = match *name == self.own.name {
             true => self.local_config.parent().unwrap_or(Path::new(".")),
             false => &self.folder,
@@ -148,6 +153,28 @@ impl Peers {
         let credentials = credential_files(&file, beside).and_then(|files| {
             Store::open(files, SystemTime::now()).map_err(|error| error.to_string())
         });
+        let running = self.following.get(name).is_some_and(|before| before.running.is_some());
+        match credentials {
+            // The old file stays in force with its credentials.
+            Err(reason) if running => return Some(not_used(name, reason)),
+            credentials => self.start(name, file, credentials).await,
+        }
+        None
+    }
+
+    async fn start(
+        &mut self,
+        name: &ClusterName,
+        file: PeerFile,
+        credentials: Result<(Store, Receiver), String>,
+    ) {
+        let before = self.following.remove(name);
+        let known = before.as_ref().is_some_and(|before| before.file == file);
+        if let Some(before) = before {
+            before.stop().await;
+        }
+        let (status, _) = watch::channel(Status::default());
+        let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (receiver, credentials) = match credentials {
             Ok((store, receiver)) => (receiver, store),
             Err(reason) => {
@@ -172,21 +199,31 @@ impl Peers {
             endpoints: file.endpoints.clone(),
             host_aliases: file.host_aliases.clone(),
             credentials: receiver,
+            clock: Clock::system(),
         };
+        let (trouble_sender, trouble) = watch::channel(None);
         let channels = Channels {
             commands: command_receiver,
             events: self.mesh.clone(),
             status: status.clone(),
+            trouble: trouble_sender,
+            reconnect: PeerCommand::Reconnect,
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
+        let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = tokio::spawn(async move {
             let mut follower = PeerFollower::new(config, seed, Instant::now());
-            follow(&mut follower, &target, channels, |events| Input::Peer(tagged.clone(), events))
-                .await;
+            let tag = |events| Input::Peer(tagged.clone(), events);
+            let ring = async {
+                while troubles.changed().await.is_ok() {
+                    troubled.notify_one();
+                }
+            };
+            tokio::join!(follow(&mut follower, &target, channels, tag), ring);
         });
-        let following =
-            Following { file, running: Some(Running { credentials, task }), status, commands };
+        let running = Some(Running { credentials, trouble, task });
+        let following = Following { file, running, status, commands };
         self.announce(name, &following).await;
         self.following.insert(name.clone(), following);
     }
@@ -216,6 +253,11 @@ impl Following {
             let _ = task.await;
         }
     }
+}
+
+/// What an operator reads of new credentials, or a new peer file, that cannot be used.
+fn not_used(peer: &ClusterName, why: impl Display) -> String {
+    format!("{peer}: new credentials are not used, the old ones stay in force: {why}")
 }
 
 fn claims(grant: &Grant) -> Claims {

@@ -135,6 +135,7 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
 async fn watch_peers(mut peers: Peers, folder: PathBuf, local: PathBuf, mesh: mpsc::Sender<Input>) {
     let mut folder = FolderWatch::new(&folder);
     let mut local = FolderWatch::shallow(local.parent().unwrap_or(&local));
+    let troubled = peers.troubled();
     loop {
         let (problems, known) = peers.reconcile().await;
         for problem in &problems {
@@ -146,6 +147,7 @@ async fn watch_peers(mut peers: Peers, folder: PathBuf, local: PathBuf, mesh: mp
         tokio::select! {
             () = folder.changed() => {}
             () = local.changed() => {}
+            () = troubled.notified() => {}
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Commands and their flags.
 
+mod certs;
 mod lab;
-
-use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::lab::{LabCommand, LabPodCommand};
 use crate::output::Output;
+pub(crate) use certs::{CertsCommand, RotateArgs};
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
 #[derive(Debug, Parser)]
@@ -57,6 +57,9 @@ pub(crate) struct ConnectArgs {
     /// Which of the two follow the other
     #[arg(long, value_enum, default_value_t)]
     pub(crate) connection_mode: ConnectionMode,
+    /// One of them was rebuilt: take it in place of the cluster of the same name that was connected before
+    #[arg(long)]
+    pub(crate) replace: bool,
     /// Print what would be changed, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -140,72 +143,6 @@ pub(crate) struct From {
     pub(crate) node: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum CertsCommand {
-    /// Make a cluster's authority, and the certificates of its own processes
-    Init {
-        /// The cluster's name
-        #[arg(long)]
-        cluster: String,
-        /// The folder, pki/ of a cluster directory
-        #[arg(long)]
-        dir: PathBuf,
-        /// An address at which the cluster's etcd is reached; may be repeated
-        #[arg(long = "address")]
-        addresses: Vec<IpAddr>,
-        /// The namespace of the apiserver's Service
-        #[arg(long, default_value = "clustermesh")]
-        namespace: String,
-        /// Days that the certificates live
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
-    },
-    /// Issue a certificate with a new key: for a client USER, or for a server
-    Issue {
-        /// The folder with the authority
-        #[arg(long)]
-        dir: PathBuf,
-        /// The etcd user; the common name
-        #[arg(long, conflicts_with_all = ["dns", "addresses"], required_unless_present = "dns")]
-        user: Option<String>,
-        /// A server's DNS name, the first of which is its common name; may be repeated
-        #[arg(long)]
-        dns: Vec<String>,
-        /// A server's address; may be repeated
-        #[arg(long = "address")]
-        addresses: Vec<IpAddr>,
-        /// Where to write: NAME.crt and NAME.key
-        #[arg(long)]
-        out: PathBuf,
-        /// Days that the certificate lives
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
-    },
-    /// Sign another cluster's request: a client certificate for exactly the user named here
-    Sign {
-        /// The folder with the authority
-        #[arg(long)]
-        dir: PathBuf,
-        /// The request, PEM
-        request: PathBuf,
-        /// The user it must be for
-        #[arg(long)]
-        user: String,
-        /// Where to write the certificate; standard output, unless given
-        #[arg(long)]
-        out: Option<PathBuf>,
-        /// Days that the certificate lives
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
-    },
-    /// Show what certificates say
-    Show {
-        /// PEM files
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
-}
-
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Everything below, as docs/performance.md has it
@@ -234,4 +171,15 @@ pub(crate) enum BenchCommand {
     /// What `connect` starts to have its connections measured
     #[command(hide = true)]
     Client,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use mesh_certs::{ClusterPki, Details, Profile, details};
-use mesh_files::{Access, write_atomic};
+use mesh_files::{Access, write_atomic, write_together};
 use mesh_model::ClusterName;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::{
     args::CertsCommand,
     outcome::Outcome,
     output::{self, Output},
+    rotate,
 };
 
 pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outcome> {
@@ -33,14 +34,17 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
                 ["ca", "server", "admin", "local"].map(|name| dir.join(name).display().to_string());
             report(output, "made", &made)
         }
-        CertsCommand::Issue { dir, user, dns, addresses, out, days } => {
+        CertsCommand::Issue { dir, user, dns, addresses, out, days, lifetime: exactly } => {
             let profile = match user {
                 Some(user) => Profile::Client { user },
                 None => Profile::Server { names: dns, addresses },
             };
             let now = SystemTime::now();
-            let issued =
-                ClusterPki::new(&dir).authority(now)?.issue(&profile, now, lifetime(days))?;
+            let issued = ClusterPki::new(&dir).authority(now)?.issue(
+                &profile,
+                now,
+                exactly.unwrap_or_else(|| lifetime(days)),
+            )?;
             let name =
                 out.file_name().context("--out has no file name")?.to_string_lossy().into_owned();
             let folder =
@@ -73,6 +77,18 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
                 },
             }
         }
+        CertsCommand::Rotate(args) => rotate::run(&args, output),
+        CertsCommand::Request { user, out } => {
+            let asked = mesh_certs::request(&user)?;
+            let file = |ending: &str| PathBuf::from(format!("{}.{ending}", out.display()));
+            let (key, request) = (file("key"), file("csr"));
+            let both = [
+                (key.as_path(), asked.key.as_bytes(), Access::Owner),
+                (request.as_path(), asked.certificate.as_bytes(), Access::All),
+            ];
+            write_together(&both).with_context(|| request.display().to_string())?;
+            said(output, "made", &[request.display().to_string(), key.display().to_string()])
+        }
         CertsCommand::Show { files } => {
             let mut all = Vec::new();
             for file in files {
@@ -87,6 +103,14 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
 
 fn lifetime(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 24 * 3600)
+}
+
+fn said(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {
+    match output {
+        Output::Text => files.iter().try_for_each(|file| output::line(format!("{verb} {file}")))?,
+        Output::Json => output::json("Certificates", json!({ verb: files }))?,
+    }
+    Ok(Outcome::Done)
 }
 
 fn report(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {

@@ -18,12 +18,14 @@ use crate::{
     outcome::Outcome,
     output::{self, Output},
 };
+#[cfg(test)]
+pub(crate) use plan::tests::{connect as plan_between, make};
 use plan::{Step, plan_connect, plan_disconnect};
-use side::Side;
+pub(crate) use side::Side;
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (source, destination) = sides(&args.pair, !args.dry_run)?;
-    plan::check(&source, &destination)?;
+    plan::check(&source, &destination, args.replace)?;
     let mut steps = plan_connect(&source, &destination)?;
     if args.connection_mode == ConnectionMode::Bidirectional {
         steps.extend(plan_connect(&destination, &source)?);

@@ -76,5 +76,6 @@ fn of_directory(directory: &Path) -> Context {
         directory: directory.into(),
         apiserver: APISERVER.into(),
         agents: vec![AgentSocket { node: "this node".into(), socket: AGENT.into() }],
+        netns: None,
     }
 }

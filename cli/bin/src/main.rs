@@ -9,6 +9,7 @@ mod lab;
 mod lab_pod;
 mod outcome;
 mod output;
+mod rotate;
 mod service;
 mod status;
 mod version;

@@ -26,6 +26,9 @@ pub struct Context {
     pub apiserver: PathBuf,
     /// The admin sockets of its agents.
     pub agents: Vec<AgentSocket>,
+    /// The network namespace from which its etcd is reached; this one, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
 }
 
 /// An agent's admin socket.

@@ -280,6 +280,7 @@ impl Lab {
                     socket: node.admin_socket.clone(),
                 })
                 .collect(),
+            netns: cluster::control_plane(cluster).ok().map(|node| node.netns.clone()),
         };
         let contexts = Contexts { contexts: self.state.clusters.iter().map(context).collect() };
         let path = self.contexts_file();

@@ -13,6 +13,8 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_follow::Failure;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{args::Args, cluster::Cluster, writer::StoreState};
@@ -22,6 +24,8 @@ pub(crate) struct ApiserverAdmin {
     pub(crate) args: Args,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) store: Arc<Mutex<StoreState>>,
+    /// Why newer credentials do not take over.
+    pub(crate) trouble: watch::Receiver<Option<Failure>>,
     pub(crate) started: SystemTime,
 }
 
@@ -47,6 +51,9 @@ impl Admin for ApiserverAdmin {
         let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
         let (desired, objects) = self.cluster.with_exporter(|e| (e.desired().len(), e.objects()));
         let ready = unready.is_empty();
+        let kept = self.trouble.borrow().as_ref().map(ToString::to_string);
+        let kept = store.files.iter().cloned().chain(kept);
+        let kept = kept.map(|why| format!("new credentials for the etcd are not used: {why}"));
         let refused = store.refused.iter().map(|(key, reason)| format!("{key}: {reason}"));
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
@@ -58,7 +65,7 @@ impl Admin for ApiserverAdmin {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             ready,
-            problems: unready.into_iter().chain(manifests).chain(refused).collect(),
+            problems: unready.into_iter().chain(kept).chain(manifests).chain(refused).collect(),
             configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
             store: Some(Store {
                 connected: store.connected,

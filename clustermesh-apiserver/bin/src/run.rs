@@ -6,16 +6,18 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_certs::{CredentialFiles, Store};
+use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::Target;
+
 use mesh_files::FolderWatch;
+use mesh_follow::{Failure, Rung};
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_wire::users_file::UsersFile;
 use prometheus_client::registry::Registry;
@@ -55,26 +57,32 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         certificate: pki.join("admin.crt"),
         key: pki.join("admin.key"),
     };
-    let (credentials, receiver) =
-        Store::open(files, started).context("the credentials for the own etcd")?;
     let (users_sender, users) = watch::channel(None);
     let store = Arc::new(Mutex::new(StoreState::default()));
-    let writer = Writer {
-        cluster: Arc::clone(&cluster),
-        target: Target {
-            endpoints: vec![args.etcd_endpoint.clone()],
-            host_aliases: Vec::new(),
-            credentials: receiver,
-        },
-        users,
-        heartbeat: Duration::from_secs(args.heartbeat_seconds),
-        state: Arc::clone(&store),
-        metrics,
+    let (trouble_sender, trouble) = watch::channel(None);
+    let write = async {
+        let (credentials, receiver) = open_credentials(files, &pki, &store).await;
+        let writer = Writer {
+            cluster: Arc::clone(&cluster),
+            target: Target {
+                endpoints: vec![args.etcd_endpoint.clone()],
+                host_aliases: Vec::new(),
+                credentials: receiver,
+                clock: Clock::system(),
+            },
+            users,
+            heartbeat: Duration::from_secs(args.heartbeat_seconds),
+            trouble: trouble_sender,
+            state: Arc::clone(&store),
+            metrics,
+        };
+        tokio::join!(watch_credentials(credentials, &pki, &store), writer.run())
     };
     let admin = ApiserverAdmin {
         args: args.clone(),
         cluster: Arc::clone(&cluster),
         store: Arc::clone(&store),
+        trouble,
         started,
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -82,9 +90,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         () = watch_manifests(&cluster, &directory) => {}
         () = watch_users(directory.users_file(), users_sender) => {}
-        () = watch_credentials(credentials, pki) => {}
         () = watch_readiness(&cluster, &store, &health) => {}
-        () = writer.run() => {}
+        _ = write => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
@@ -130,13 +137,38 @@ async fn watch_users(path: PathBuf, users: watch::Sender<Option<UsersFile>>) {
     }
 }
 
-async fn watch_credentials(store: Store, pki: PathBuf) {
-    let mut folder = FolderWatch::shallow(&pki);
+/// Reads the credentials for the first time, as soon as they can be used.
+async fn open_credentials(
+    files: CredentialFiles,
+    pki: &Path,
+    state: &Mutex<StoreState>,
+) -> (Store, Receiver) {
+    let mut folder = FolderWatch::shallow(pki);
+    loop {
+        match Store::open(files.clone(), SystemTime::now()) {
+            Ok(opened) => return opened,
+            Err(error) => {
+                tracing::warn!(%error, "there are no credentials for the own etcd");
+                let failure = Failure::new(Rung::Tls, error.to_string()).to_string();
+                state.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(failure);
+            }
+        }
+        folder.changed().await;
+    }
+}
+
+async fn watch_credentials(store: Store, pki: &Path, state: &Mutex<StoreState>) {
+    let mut folder = FolderWatch::shallow(pki);
     loop {
         folder.changed().await;
-        if let Err(error) = store.reload(SystemTime::now()) {
-            tracing::warn!(%error, "keeping the credentials as they are");
+        let problem = store.reload(SystemTime::now()).err().map(|error| error.to_string());
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) =
+            problem.as_ref().filter(|problem| state.files.as_ref() != Some(*problem))
+        {
+            tracing::warn!(problem, "keeping the credentials as they are");
         }
+        state.files = problem;
     }
 }
 

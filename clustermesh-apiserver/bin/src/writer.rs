@@ -5,15 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use mesh_etcd::{Connection, EtcdError, Op, Target, connect};
+use mesh_etcd::{Connection, EtcdError, Op, Succession, Target, connect, succession};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, Write, fingerprint, plan};
-use mesh_follow::Span;
+use mesh_follow::{Failure, Span};
 use mesh_wire::{
     Key, Layout, Position, Prefix,
     key::{HEARTBEAT, POSITION},
@@ -34,6 +35,8 @@ pub(crate) struct StoreState {
     /// Everything known was written, and the canaries say so.
     pub(crate) synced: bool,
     pub(crate) failure: Option<String>,
+    /// What is wrong with the credentials' files, while those read before serve.
+    pub(crate) files: Option<String>,
     pub(crate) written: usize,
     /// Keys that the etcd does not take, with the reason.
     pub(crate) refused: BTreeMap<String, String>,
@@ -45,6 +48,8 @@ pub(crate) struct Writer {
     pub(crate) target: Target,
     pub(crate) users: watch::Receiver<Option<UsersFile>>,
     pub(crate) heartbeat: Duration,
+    /// Why newer credentials do not take over.
+    pub(crate) trouble: watch::Sender<Option<Failure>>,
     pub(crate) state: Arc<Mutex<StoreState>>,
     pub(crate) metrics: Metrics,
 }
@@ -86,13 +91,21 @@ impl Writer {
             builder.without_max_times().with_jitter().build()
         };
         let mut pause = pauses();
+        let mut successor = None;
         for attempt in 0.. {
-            let failure = match connect(&self.target, attempt).await {
-                Ok(connection) => match self.session(connection).await {
-                    Ok(()) => {
+            let connected = match successor.take() {
+                Some(connection) => Ok(connection),
+                None => connect(&self.target, attempt).await,
+            };
+            let failure = match connected {
+                Ok(connection) => match self.use_up(connection).await {
+                    Ok(Succession::Successor(connection)) => {
+                        tracing::info!("new credentials: going on over a new connection");
                         pause = pauses();
+                        successor = Some(*connection);
                         continue;
                     }
+                    Ok(Succession::Over(failure)) => failure.to_string(),
                     Err(error) => error.to_string(),
                 },
                 Err(failure) => failure.to_string(),
@@ -111,11 +124,19 @@ impl Writer {
         }
     }
 
-    /// Uses a connection until it fails, or until there are new credentials.
-    async fn session(&self, connection: Connection) -> Result<(), EtcdError> {
+    /// Uses a connection until it fails, its certificate ends, or another takes its place.
+    async fn use_up(&self, connection: Connection) -> Result<Succession, EtcdError> {
+        tokio::select! {
+            biased;
+            succession = succession(&self.target, &connection, &self.trouble) => Ok(succession),
+            failed = self.session(connection.clone()) => match failed? {},
+        }
+    }
+
+    /// Uses a connection until it fails.
+    async fn session(&self, connection: Connection) -> Result<Infallible, EtcdError> {
         let mut changed = self.cluster.changed();
         let mut users = self.users.clone();
-        let mut credentials = self.target.credentials.clone();
         let mut session = Session {
             writer: self,
             connection,
@@ -148,10 +169,6 @@ impl Writer {
                 _ = heartbeat.tick() => session.beat().await?,
                 _ = look.tick() => session.look().await?,
                 _ = position.tick() => session.put_position().await?,
-                () = credentials.changed() => {
-                    tracing::info!("new credentials: connecting anew");
-                    return Ok(());
-                }
             }
         }
     }

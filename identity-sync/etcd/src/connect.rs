@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use mesh_certs::{Credentials, Receiver};
+use mesh_certs::{Clock, Credentials, Receiver};
 use mesh_follow::{Failure, Rung};
 use mesh_wire::peer_file::HostAlias;
 use rustls_pki_types::ServerName;
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::store::Connection;
+use crate::{store::Connection, succession::usable};
 
 /// An etcd to reach.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Target {
     pub host_aliases: Vec<HostAlias>,
     /// Who we are, and whom we trust.
     pub credentials: Receiver,
+    /// What time it is: no connection outlives the certificate that it was made with.
+    pub clock: Clock,
 }
 
 /// How long a name's look-up, a TCP handshake or a TLS handshake may take.
@@ -48,11 +50,18 @@ pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Fail
         .endpoints
         .get(attempt % count)
         .ok_or_else(|| resolve("no endpoint is configured".into()))?;
+    connect_to(target, endpoint).await
+}
+
+/// Connects to one of the endpoints.
+pub(crate) async fn connect_to(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
+    let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
     let (host, port) = host_and_port(endpoint).map_err(resolve)?;
     let addresses = resolve_host(target, host, port).await.map_err(resolve)?;
     let tcp =
         connect_tcp(&addresses, port).await.map_err(|reason| Failure::new(Rung::Tcp, reason))?;
     let credentials = target.credentials.current();
+    usable(&credentials, target.clock.now())?;
     let tls = connect_tls(&credentials, host, tcp)
         .await
         .map_err(|reason| Failure::new(Rung::Tls, reason))?;
@@ -63,7 +72,7 @@ pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Fail
     let channel = over(tls)
         .await
         .map_err(|e| Failure::new(Rung::Authenticated, crate::error::explain(&e)))?;
-    let connection = Connection::new(channel, endpoint.clone(), credentials.not_after()).await;
+    let connection = Connection::new(channel, endpoint.to_owned(), credentials).await;
     connection.map_err(|error| error.failure())
 }
 

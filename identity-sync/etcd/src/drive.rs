@@ -4,7 +4,7 @@
 //! at any point: the machine's positions say what was delivered, and the next connection goes on from there.
 
 use std::{
-    future::pending,
+    future::{pending, ready},
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use crate::{
     connect::{Target, connect},
     error::EtcdError,
     store::{Connection, header, key_value},
+    succession::{Succession, succession},
 };
 
 /// How long an answer to a list may take; a page of values over a slow link.
@@ -31,6 +32,8 @@ const LIST: Duration = Duration::from_secs(60);
 struct Session {
     connecting: Option<BoxFuture<'static, Result<Connection, Failure>>>,
     connection: Option<Connection>,
+    /// What becomes of the connection.
+    succession: Option<BoxFuture<'static, Succession>>,
     lists: FuturesUnordered<BoxFuture<'static, Input>>,
     requests: Option<WatchRequestSender>,
     responses: Option<WatchResponseStream>,
@@ -45,25 +48,44 @@ pub struct Channels<C, E> {
     pub events: mpsc::Sender<E>,
     /// How it stands.
     pub status: watch::Sender<Status>,
+    /// Why newer credentials do not take over from those that the connection was made with.
+    pub trouble: watch::Sender<Option<Failure>>,
+    /// What makes the machine exchange its connection for another.
+    pub reconnect: C,
+}
+
+/// What happened to a session.
+enum Happened {
+    /// The machine should know.
+    Inputs(Vec<Input>),
+    /// A connection stands that takes this one's place.
+    Successor(Box<Connection>),
 }
 
 /// Runs a machine until its owner drops an end of `channels`; `tag` makes of its events what the owner wants to receive.
 /// Waits where the receiver is slow, and the etcd with it.
-pub async fn follow<M: Machine, E>(
+///
+/// A connection does not outlive the certificate that it was made with. When there are newer credentials, one is made
+/// with them first, and the old one is closed when that stands; the machine goes on where it was.
+pub async fn follow<M: Machine<Command: Clone>, E>(
     machine: &mut M,
     target: &Target,
     channels: Channels<M::Command, E>,
     tag: impl Fn(Vec<M::Event>) -> E,
 ) {
-    let Channels { mut commands, events, status } = channels;
+    let Channels { mut commands, events, status, trouble, reconnect } = channels;
     let mut session = Session::default();
+    let mut successor: Option<Connection> = None;
     let mut attempt = 0;
     loop {
         while let Some(action) = machine.poll(Instant::now()) {
             if action == Action::Connect {
                 let target = target.clone();
                 session = Session::default();
-                session.connecting = Some(Box::pin(async move { connect(&target, attempt).await }));
+                session.connecting = Some(match successor.take() {
+                    Some(connection) => Box::pin(ready(Ok(connection))),
+                    None => Box::pin(async move { connect(&target, attempt).await }),
+                });
                 attempt = attempt.wrapping_add(1);
             } else if let Err(failure) = session.perform(action).await {
                 session = Session::default();
@@ -87,11 +109,22 @@ pub async fn follow<M: Machine, E>(
                 Some(command) => machine.command(Instant::now(), command),
                 None => return,
             },
-            inputs = session.next() => {
-                for input in inputs {
-                    machine.handle(Instant::now(), input);
+            happened = session.next() => match happened {
+                Happened::Inputs(inputs) => {
+                    for input in inputs {
+                        match &input {
+                            Input::Connected => session.watch_certificate(target, &trouble),
+                            Input::Disconnected(_) => session = Session::default(),
+                            _ => {}
+                        }
+                        machine.handle(Instant::now(), input);
+                    }
                 }
-            }
+                Happened::Successor(connection) => {
+                    successor = Some(*connection);
+                    machine.command(Instant::now(), reconnect.clone());
+                }
+            },
             () = until(due) => {}
         }
     }
@@ -158,11 +191,25 @@ impl Session {
         }
     }
 
+    /// Begins to care for the end of the connection's certificate.
+    fn watch_certificate(&mut self, target: &Target, trouble: &watch::Sender<Option<Failure>>) {
+        let Some(connection) = self.connection.clone() else { return };
+        let (target, trouble) = (target.clone(), trouble.clone());
+        self.succession =
+            Some(Box::pin(async move { succession(&target, &connection, &trouble).await }));
+    }
+
     /// Waits for whatever comes first. Cancel-safe: what is awaited stays in the session.
-    async fn next(&mut self) -> Vec<Input> {
+    async fn next(&mut self) -> Happened {
         let connecting = async {
             match &mut self.connecting {
                 Some(connecting) => Pin::new(connecting).await,
+                None => pending().await,
+            }
+        };
+        let succession = async {
+            match &mut self.succession {
+                Some(succession) => Pin::new(succession).await,
                 None => pending().await,
             }
         };
@@ -172,7 +219,7 @@ impl Session {
                 None => pending().await,
             }
         };
-        tokio::select! {
+        let inputs = tokio::select! {
             connected = connecting => {
                 self.connecting = None;
                 vec![match connected {
@@ -183,13 +230,21 @@ impl Session {
                     Err(failure) => Input::Disconnected(failure),
                 }]
             }
+            succession = succession => {
+                self.succession = None;
+                match succession {
+                    Succession::Successor(connection) => return Happened::Successor(connection),
+                    Succession::Over(failure) => vec![Input::Disconnected(failure)],
+                }
+            }
             Some(input) = self.lists.next(), if !self.lists.is_empty() => vec![input],
             response = response => match response {
                 Ok(Some(response)) => inputs(response).unwrap_or_else(|failure| vec![Input::Disconnected(failure)]),
                 Ok(None) => vec![Input::Disconnected(Failure::new(Rung::Tcp, "the etcd closed the connection"))],
                 Err(error) => vec![Input::Disconnected(EtcdError::from(error).failure_of_stream())],
             },
-        }
+        };
+        Happened::Inputs(inputs)
     }
 }
 

@@ -7,10 +7,12 @@ mod connect;
 mod drive;
 mod error;
 mod store;
+mod succession;
 mod users;
 
 pub use connect::{Target, connect};
 pub use drive::{Channels, follow};
 pub use error::EtcdError;
 pub use store::{Connection, Op};
+pub use succession::{Succession, succession};
 pub use users::{Permission, Users};

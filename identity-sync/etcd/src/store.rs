@@ -1,10 +1,11 @@
 //! Reading and writing over a connection.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use etcd_client::{
     Client, ConnectOptions, GetOptions, KvClient, LeaseClient, PutOptions, Txn, TxnOp, WatchClient,
 };
+use mesh_certs::Credentials;
 use mesh_follow::{Header, KeyValue, Span};
 use tonic::transport::Channel;
 
@@ -14,7 +15,7 @@ use crate::{error::EtcdError, users::Users};
 #[derive(Clone)]
 pub struct Connection {
     endpoint: String,
-    not_after: SystemTime,
+    credentials: Arc<Credentials>,
     client: Client,
     kv: KvClient,
 }
@@ -49,13 +50,13 @@ impl Connection {
     pub(crate) async fn new(
         channel: Channel,
         endpoint: String,
-        not_after: SystemTime,
+        credentials: Arc<Credentials>,
     ) -> Result<Self, EtcdError> {
         let options = ConnectOptions::new().with_require_leader(true);
         let client =
             Client::from_channel(etcd_client::Channel::Tonic(channel), Some(options)).await?;
         let kv = client.kv_client().max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { endpoint, not_after, client, kv })
+        Ok(Self { endpoint, credentials, client, kv })
     }
 
     /// The endpoint that it leads to.
@@ -65,7 +66,12 @@ impl Connection {
 
     /// When the certificate that it was made with ends.
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.credentials.not_after()
+    }
+
+    /// What it was made with.
+    pub fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
     }
 
     /// One page of the keys in a span, ascending, and whether there are more.

@@ -8,4 +8,4 @@ mod write;
 
 pub use lock::{Lock, LockError};
 pub use watch::FolderWatch;
-pub use write::{Access, write_atomic};
+pub use write::{Access, write_atomic, write_together};

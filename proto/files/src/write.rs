@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Who may read a written file.
@@ -19,30 +19,52 @@ pub enum Access {
 /// Writes `content` beside `path`, syncs it, and renames it into place; a crash leaves the old file or the new one.
 /// The permissions hold from the first byte.
 pub fn write_atomic(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    write_together(&[(path, content, access)])
+}
+
+/// Writes files that belong together: all are complete and synced before the first takes its place, and they take their
+/// places one right after the other, in this order. If one cannot be written none is replaced.
+pub fn write_together(files: &[(&Path, &[u8], Access)]) -> io::Result<()> {
+    let mut prepared: Vec<(PathBuf, &Path)> = Vec::new();
+    let written = (|| {
+        for (path, content, access) in files {
+            let temporary = temporary(path)?;
+            prepared.push((temporary.clone(), path));
+            prepare(&temporary, content, *access)?;
+        }
+        prepared.iter().try_for_each(|(temporary, path)| fs::rename(temporary, path))
+    })();
+    if written.is_err() {
+        for (temporary, _) in &prepared {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+    written?;
+    files.iter().try_for_each(|(path, ..)| File::open(folder(path))?.sync_all())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Hidden, so that watchers of the folder pass over it; named by pid, so that two writers do not meet.
+fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // Hidden, so that watchers of the folder pass over it; named by pid, so that two writers do not meet.
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}", std::process::id()));
-    let temporary = folder.join(temporary);
+    Ok(folder(path).join(temporary))
+}
+
+fn prepare(temporary: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let mode = match access {
         Access::Owner => 0o600,
         Access::All => 0o644,
     };
-    let written = (|| {
-        let _ = fs::remove_file(&temporary);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    File::open(folder)?.sync_all()
+    let _ = fs::remove_file(temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -61,5 +83,23 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomic(&folder.path().join("no/such"), b"", Access::All).is_err());
+
+        let (other, nowhere) = (folder.path().join("other"), folder.path().join("no/such"));
+        let both = [
+            (path.as_path(), b"three".as_slice(), Access::Owner),
+            (other.as_path(), b"3", Access::All),
+        ];
+        write_together(&both).unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::read(&other).unwrap()),
+            (b"three".to_vec(), b"3".to_vec())
+        );
+        let bad = [
+            (path.as_path(), b"four".as_slice(), Access::Owner),
+            (nowhere.as_path(), b"", Access::All),
+        ];
+        assert!(write_together(&bad).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"three", "all or none");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

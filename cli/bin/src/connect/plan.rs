@@ -8,12 +8,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use mesh_certs::{Authority, CredentialFiles, details, request};
+use mesh_certs::{Authority, Bundle, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
 use mesh_wire::{
     peer_file::{Grant, HostAlias, PeerFile},
     users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
 };
+
+use uuid::Uuid;
 
 use crate::connect::side::{PeerPaths, Side};
 
@@ -48,7 +50,8 @@ pub(crate) enum Step {
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Refuses clusters that cannot be in one mesh, before anything is changed.
-pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
+/// With `replace` a cluster may be another than the one of its name that was connected before.
+pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<()> {
     if one.name() == other.name() {
         bail!("both clusters are called {}: give one of them another name", one.name());
     }
@@ -97,19 +100,26 @@ pub(crate) fn check(one: &Side, other: &Side) -> anyhow::Result<()> {
                 }
             }
         }
-        if let Some(Grant { uuid: Some(known), .. }) =
-            here.peer(there.name()).and_then(|p| p.clustermesh.clone())
-            && let Some(found) = there.uuid
-            && known != found
-        {
-            bail!(
-                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. Disconnect it first if that is meant",
+        match (known_uuid(here, there), there.uuid) {
+            (Some(known), Some(found)) if known != found && !replace => bail!(
+                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. If this one is to take its place, say --replace",
                 here.name(),
                 there.name()
-            );
+            ),
+            (Some(known), None) => bail!(
+                "{} has no identity yet, and {} is connected to {known} of that name: start its apiserver once, then connect with --replace",
+                there.name(),
+                here.name()
+            ),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// Which cluster of its name the other was when it was connected.
+fn known_uuid(here: &Side, there: &Side) -> Option<Uuid> {
+    here.peer(there.name())?.clustermesh.as_ref()?.uuid
 }
 
 /// What makes `source` follow `destination`; nothing, where it does already.
@@ -177,7 +187,13 @@ fn credentials(
 ) -> anyhow::Result<Vec<Step>> {
     let now = SystemTime::now();
     let authority = destination.pki().authority(now)?;
-    if usable(paths, &authority, user, now) {
+    // While one authority takes over from another there are two.
+    let trusted = destination.pki().certificate("ca");
+    let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
+    let trusted = Bundle::parse(&trusted)?;
+    // What a cluster was given that was here before is of no use to this one.
+    let replaced = known_uuid(source, destination).is_some_and(|it| Some(it) != destination.uuid);
+    if !replaced && usable(paths, &authority, &trusted, user, now) {
         return Ok(Vec::new());
     }
     let asked = request(user)?;
@@ -199,7 +215,7 @@ fn credentials(
         ),
         write(
             &paths.authority,
-            authority.certificate(),
+            &trusted.to_pem(),
             Access::All,
             format!("authority of {}", destination.name()),
         ),
@@ -207,19 +223,27 @@ fn credentials(
 }
 
 /// Whether credentials are whole, for that user, from that authority, and not about to end.
-fn usable(paths: &PeerPaths, authority: &Authority, user: &str, now: SystemTime) -> bool {
+fn usable(
+    paths: &PeerPaths,
+    authority: &Authority,
+    trusted: &Bundle,
+    user: &str,
+    now: SystemTime,
+) -> bool {
     let files = CredentialFiles {
         authority: paths.authority.clone(),
         certificate: paths.certificate.clone(),
         key: paths.key.clone(),
     };
     let Ok(credentials) = files.load(now) else { return false };
+    let read = |path| fs::read_to_string(path).ok();
     let same_authority =
-        fs::read_to_string(&paths.authority).is_ok_and(|text| text == authority.certificate());
-    let certificate =
-        fs::read_to_string(&paths.certificate).ok().and_then(|text| details(&text).ok());
-    let certificate = certificate.and_then(|all| all.into_iter().next());
-    let ours = certificate.is_some_and(|details| details.common_name == user);
+        read(&paths.authority).and_then(|text| Bundle::parse(&text).ok()).as_ref() == Some(trusted);
+    let signer = Bundle::parse(authority.certificate());
+    let ours = read(&paths.certificate).is_some_and(|text| {
+        let user_is = |all: Vec<_>| all.first().is_some_and(|d: &Details| d.common_name == user);
+        signer.is_ok_and(|signer| signer.signed(&text)) && details(&text).is_ok_and(user_is)
+    });
     same_authority && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
@@ -324,4 +348,4 @@ impl fmt::Display for Step {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,12 @@ use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 
 use super::*;
 
-fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettings)) -> PathBuf {
+pub(crate) fn make(
+    root: &Path,
+    name: &str,
+    id: u32,
+    change: impl FnOnce(&mut ClusterSettings),
+) -> PathBuf {
     let folder = root.join(name);
     let directory = ClusterDirectory::new(&folder);
     fs::create_dir_all(directory.manifests()).unwrap();
@@ -24,13 +29,14 @@ fn make(root: &Path, name: &str, id: u32, change: impl FnOnce(&mut ClusterSettin
     change(&mut settings);
     fs::write(directory.settings_file(), settings.to_yaml().unwrap()).unwrap();
     let lifetime = Duration::from_secs(365 * 24 * 3600);
-    ClusterPki::new(&directory.pki()).create(name, "clustermesh", &[], lifetime).unwrap();
+    let addresses = ["172.31.9.1".parse().unwrap()];
+    ClusterPki::new(&directory.pki()).create(name, "clustermesh", &addresses, lifetime).unwrap();
     folder
 }
 
-fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
+pub(crate) fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
     let (one, other) = (Side::read(one, false)?, Side::read(other, false)?);
-    check(&one, &other)?;
+    check(&one, &other, false)?;
     plan_connect(&one, &other)
 }
 
@@ -108,4 +114,44 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     carry_out(connect(&a, &b).unwrap());
     let error = connect(&a, &c).unwrap_err().to_string();
     assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
+}
+
+#[test]
+fn a_cluster_that_was_rebuilt_takes_the_place_of_the_one_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (make(root.path(), "a", 1, |_| {}), make(root.path(), "b", 2, |_| {}));
+    let start = |folder: &Path| {
+        let (id, limit) = (ClusterId::new(2, ClusterLimit::Max255).unwrap(), ClusterLimit::Max255);
+        let journal = ClusterDirectory::new(folder).journal();
+        fs::create_dir_all(journal.parent().unwrap()).unwrap();
+        mesh_alloc::Journal::open(&journal, id, limit, SystemTime::now()).unwrap().uuid()
+    };
+    let before = start(&b);
+    carry_out(connect(&a, &b).unwrap());
+    let key = || fs::read_to_string(a.join("peers/b.etcd-client.key")).unwrap();
+    let old_key = key();
+
+    // Rebuilt, and not started yet; then started.
+    fs::remove_dir_all(b.join("state")).unwrap();
+    fs::remove_file(b.join("users.yaml")).unwrap();
+    let refused = connect(&a, &b).unwrap_err().to_string();
+    assert!(refused.contains("start its apiserver once"), "{refused}");
+    let found = start(&b);
+    let refused = connect(&a, &b).unwrap_err().to_string();
+    assert!(refused.contains(&before.to_string()) && refused.contains("--replace"), "{refused}");
+    assert_eq!(key(), old_key);
+
+    let replace = || {
+        let (one, other) = (Side::read(&a, false).unwrap(), Side::read(&b, false).unwrap());
+        check(&one, &other, true).unwrap();
+        plan_connect(&one, &other).unwrap()
+    };
+    let steps = replace();
+    assert_eq!(steps.len(), 5, "users, key, certificate, authority, file: {steps:#?}");
+    carry_out(steps);
+    assert!(replace().is_empty() && connect(&a, &b).unwrap().is_empty(), "done already");
+    assert_ne!(key(), old_key, "although its authority is still the same");
+    let side = Side::read(&a, false).unwrap();
+    let grant = side.peer(&ClusterName::new("b").unwrap()).unwrap().clustermesh.clone().unwrap();
+    assert_eq!(grant.uuid, Some(found));
 }

@@ -1,0 +1,30 @@
+//! What time it is, for whoever has to be tested at other times.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+/// The wall clock, or one that stands in for it. It may be stepped, in either direction, at any time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    /// This machine's.
+    pub fn system() -> Self {
+        Self::new(SystemTime::now)
+    }
+
+    /// One that says what it is told to say.
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// What it says.
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

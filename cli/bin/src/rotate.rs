@@ -1,0 +1,260 @@
+//! Exchanging certificates and authorities while everything runs.
+//!
+//! What is left to do is worked out from the files before each step (`rotate/plan.rs`), so a command that was killed
+//! goes on where it was, and one that is repeated does nothing. What the files cannot say, which authorities the running
+//! etcd has read, the etcd is asked.
+
+mod cluster;
+mod plan;
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use mesh_certs::authorities_of_server;
+use nix::sched::{CloneFlags, setns};
+use serde_json::json;
+
+use crate::{
+    args::RotateArgs,
+    contexts,
+    outcome::Outcome,
+    output::{self, Output},
+};
+use cluster::{Aim, Cluster};
+use plan::{Todo, exchange, finish, reissue};
+
+/// How long the etcd may take to be back.
+const RESTART: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a run came to.
+#[derive(Default)]
+struct Report {
+    changes: Vec<String>,
+    /// What somebody else must do first.
+    pending: Vec<String>,
+    timed_out: bool,
+}
+
+/// How an etcd stands to authorities.
+enum Etcd {
+    AsItShould,
+    Otherwise(String),
+}
+
+pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
+    let mut report = Report::default();
+    let cluster = Cluster::read(args)?;
+    if args.server || args.clients {
+        let aim = Aim::Young { server: args.server, clients: args.clients };
+        let todo = reissue(&cluster.facts(aim)?);
+        if todo.is_empty() && output == Output::Text {
+            output::line(format!(
+                "all of it was issued less than {} s ago (--min-age)",
+                args.min_age
+            ))?;
+        }
+        report.take(args, &cluster, todo, output)?;
+    }
+    if args.ca && !args.finish {
+        if args.dry_run {
+            let todo = exchange(&cluster.facts(Aim::NewAuthority)?);
+            report.changes.extend(todo.iter().map(ToString::to_string));
+        } else {
+            // One at a time, each from what is there then.
+            let mut asked = false;
+            loop {
+                let todo = exchange(&cluster.facts(Aim::NewAuthority)?);
+                let next = todo.into_iter().find(|todo| !(asked && *todo == Todo::EtcdTrusts));
+                let Some(next) = next else { break };
+                asked |= next == Todo::EtcdTrusts;
+                report.take(args, &cluster, vec![next], output)?;
+                if !report.pending.is_empty() {
+                    break;
+                }
+            }
+        }
+        if report.pending.is_empty() && !args.dry_run && output == Output::Text {
+            output::line(format!(
+                "both authorities are trusted, the new one signs; when nobody uses the old one: clustermesh certs rotate --context {} --ca --finish",
+                args.context
+            ))?;
+        }
+    }
+    if args.finish {
+        match finish(&cluster.facts(Aim::NewAuthority)?) {
+            Err(dependent) => bail!("the old authority is still needed: {}", dependent.join("; ")),
+            Ok(todo) => report.take(args, &cluster, todo, output)?,
+        }
+    }
+    report.said(args, output)
+}
+
+impl Report {
+    /// Does all of it, or as much as can be done.
+    fn take(
+        &mut self,
+        args: &RotateArgs,
+        cluster: &Cluster,
+        todo: Vec<Todo>,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        if args.dry_run {
+            self.changes.extend(todo.iter().map(ToString::to_string));
+            return Ok(());
+        }
+        let progress = ProgressBar::new_spinner();
+        for todo in todo {
+            progress.set_message(todo.to_string());
+            progress.tick();
+            let own = cluster.own.name();
+            match &todo {
+                Todo::AskPeer(peer) => self.pending.push(format!(
+                    "{peer} must trust both authorities first, and its context is not at hand: copy {} there to peers/{own}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
+                    cluster.own.pki().certificate("ca").display()
+                )),
+                Todo::AskPeerForRequest(peer) => self.pending.push(format!(
+                    "{peer} needs a new certificate, and its context is not at hand: there run `clustermesh certs request --user remote-{peer} --out NAME`, here `clustermesh certs sign --dir {} NAME.csr --user remote-{peer}`, and put the result there as peers/{own}.etcd-client.crt and .key",
+                    cluster.own.directory.pki().display()
+                )),
+                Todo::EtcdTrusts | Todo::EtcdForgets => self.etcd(args, cluster, &todo, output)?,
+                todo => {
+                    cluster.carry_out(todo).with_context(|| format!("cannot {todo}"))?;
+                    self.done(todo.to_string(), output)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, what: String, output: Output) -> anyhow::Result<()> {
+        if output == Output::Text {
+            output::line(&what)?;
+        }
+        self.changes.push(what);
+        Ok(())
+    }
+
+    /// Looks which authorities the etcd has read, and has it restarted where it must read others.
+    fn etcd(
+        &mut self,
+        args: &RotateArgs,
+        cluster: &Cluster,
+        todo: &Todo,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        let Etcd::Otherwise(why) = look(args, cluster, todo)? else { return Ok(()) };
+        if args.etcd_restarted {
+            return Ok(());
+        }
+        let Some(command) = &args.restart_etcd else {
+            self.pending.push(format!(
+                "the etcd of {} must be restarted ({why}): it reads its authorities once. Restart it and run this again, or give the command with --restart-etcd",
+                cluster.own.name()
+            ));
+            return Ok(());
+        };
+        let status = Command::new("sh").args(["-c", command]).stdout(std::io::stderr()).status();
+        let status = status.with_context(|| format!("--restart-etcd {command:?}"))?;
+        if !status.success() {
+            bail!("--restart-etcd {command:?}: {status}");
+        }
+        let deadline = Instant::now() + RESTART;
+        while let Etcd::Otherwise(why) = look(args, cluster, todo)? {
+            if Instant::now() >= deadline {
+                self.timed_out = true;
+                self.pending.push(format!("the etcd was restarted, and {why}"));
+                return Ok(());
+            }
+            thread::sleep(LOOK);
+        }
+        self.done("restart the etcd".into(), output)
+    }
+
+    fn said(self, args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
+        let Self { changes, pending, timed_out } = self;
+        match output {
+            Output::Text => {
+                if args.dry_run {
+                    changes.iter().try_for_each(output::line)?;
+                    output::line("nothing was changed: --dry-run")?;
+                } else if changes.is_empty() && pending.is_empty() {
+                    output::line("nothing to change")?;
+                }
+                pending.iter().try_for_each(output::line)?;
+            }
+            Output::Json => output::json(
+                "Rotate",
+                json!({ "changes": changes, "pending": pending, "dryRun": args.dry_run }),
+            )?,
+        }
+        Ok(match (pending.is_empty(), timed_out) {
+            (true, _) => Outcome::Done,
+            (false, false) => Outcome::NotReady,
+            (false, true) => Outcome::Timeout,
+        })
+    }
+}
+
+/// Whether the etcd trusts the new authority, or no other, as is to be done.
+fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
+    let context = contexts::find(&args.context)?;
+    let trusted = cluster.trusted()?;
+    let name = format!("{}.mesh.cilium.io", cluster.own.name());
+    let endpoints = cluster.own.settings.endpoints.iter();
+    let endpoints: Vec<SocketAddr> = endpoints.map(|&endpoint| endpoint.into()).collect();
+    let pem = trusted.to_pem();
+    let ask = || {
+        let mut failures = Vec::new();
+        for &endpoint in &endpoints {
+            match authorities_of_server(endpoint, &name, &pem) {
+                Ok(subjects) => return Ok(subjects),
+                Err(error) => failures.push(format!("{endpoint}: {error}")),
+            }
+        }
+        Err(failures.join("; "))
+    };
+    let subjects = match within(context.netns.as_deref(), ask)? {
+        Ok(subjects) => subjects,
+        Err(why) => return Ok(Etcd::Otherwise(format!("it cannot be asked: {why}"))),
+    };
+    let wanted = match cluster.next()? {
+        Some(next) if *todo == Todo::EtcdTrusts => next.subjects(),
+        _ => trusted.subjects(),
+    };
+    let missing = wanted.iter().find(|subject| !subjects.contains(subject));
+    let extra = subjects.iter().find(|subject| !wanted.contains(subject));
+    Ok(match (missing, extra) {
+        (Some(missing), _) => Etcd::Otherwise(format!("it does not trust {missing:?} yet")),
+        (None, Some(extra)) if *todo == Todo::EtcdForgets => {
+            Etcd::Otherwise(format!("it still trusts {extra:?}"))
+        }
+        _ => Etcd::AsItShould,
+    })
+}
+
+/// Asks from within a network namespace, if one is named.
+fn within<T: Send>(netns: Option<&str>, ask: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let Some(netns) = netns else { return Ok(ask()) };
+    let path = Path::new("/run/netns").join(netns);
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    // A thread of its own: it does not come back.
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET).context("setns")?;
+            anyhow::Ok(ask())
+        });
+        asking.join().map_err(|_| anyhow::anyhow!("the question was not asked"))?
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! A cluster whose certificates are exchanged, and the clusters that follow it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use mesh_certs::{
+    Authority, BACKDATED, Bundle, ClusterPki, CredentialFiles, Details, Profile, admin_user,
+    details, local_user, request,
+};
+use mesh_files::{Access, write_atomic, write_together};
+use mesh_model::ClusterName;
+use mesh_wire::users_file::{REMOTE_ROLE, remote_user};
+
+use crate::{
+    args::RotateArgs,
+    connect::Side,
+    contexts,
+    rotate::plan::{Facts, Leaf, PeerFacts, Todo},
+};
+
+/// What its certificates are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// By the authority that takes over.
+    NewAuthority,
+    /// Issued not long ago, those of the etcd and of clients, as asked.
+    Young { server: bool, clients: bool },
+}
+
+/// The cluster.
+pub(crate) struct Cluster {
+    pub(crate) own: Side,
+    /// Whoever has a user here, with its directory if that is at hand.
+    peers: BTreeMap<ClusterName, Option<Side>>,
+    done: Vec<String>,
+    lifetime: Duration,
+    min_age: Duration,
+}
+
+/// The authority that takes over, as long as that goes on.
+const NEXT: &str = "ca-next";
+
+impl Cluster {
+    /// Reads the cluster and those that follow it, and locks them if they are to be changed.
+    pub(crate) fn read(args: &RotateArgs) -> anyhow::Result<Self> {
+        let directory = contexts::find(&args.context)?.directory;
+        let own = Side::read(&directory, false)?;
+        let mut directories = BTreeMap::from([(directory.clone(), own.name().clone())]);
+        let mut at_hand = BTreeMap::new();
+        for context in &args.peer_contexts {
+            let found = contexts::find(context)?.directory;
+            at_hand.insert(Side::read(&found, false)?.name().clone(), found);
+        }
+        let followers = own.users.users.iter().filter(|user| user.role == REMOTE_ROLE);
+        let followers = followers.filter_map(|user| user.name.strip_prefix("remote-"));
+        let followers: Vec<ClusterName> =
+            followers.filter_map(|name| ClusterName::new(name).ok()).collect();
+        for name in &followers {
+            if !at_hand.contains_key(name)
+                && let Ok(context) = contexts::find(name.as_str())
+            {
+                at_hand.insert(name.clone(), context.directory);
+            }
+            if let Some(directory) = at_hand.get(name) {
+                directories.insert(directory.clone(), name.clone());
+            }
+        }
+        // In one order, whoever changes them: two commands never wait for each other.
+        let mut sides = BTreeMap::new();
+        for (directory, name) in directories {
+            let side = Side::read(&directory, !args.dry_run)?;
+            if *side.name() != name {
+                bail!("{} is of a cluster {}, not {name}", directory.display(), side.name());
+            }
+            sides.insert(name, side);
+        }
+        let own = sides.remove(own.name()).context("the cluster itself")?;
+        // Whoever has a user and does not follow needs nothing.
+        let follows = |side: &Side| side.peer(own.name()).is_some();
+        let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
+        let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();
+        let lifetime = args.lifetime.unwrap_or(Authority::ISSUED_LIFETIME);
+        let min_age = Duration::from_secs(args.min_age);
+        Ok(Self { own, peers, done: args.peers_done.clone(), lifetime, min_age })
+    }
+
+    fn pki(&self) -> ClusterPki {
+        self.own.pki()
+    }
+
+    /// The authorities that are trusted.
+    pub(crate) fn trusted(&self) -> anyhow::Result<Bundle> {
+        bundle(&self.pki().certificate("ca"))
+    }
+
+    /// The authority that takes over, or took over and is not alone yet.
+    pub(crate) fn next(&self) -> anyhow::Result<Option<Bundle>> {
+        let now = SystemTime::now();
+        let next = self.pki().certificate(NEXT);
+        if let (Ok(certificate), Ok(key)) =
+            (fs::read_to_string(&next), fs::read_to_string(self.pki().key(NEXT)))
+            && Authority::load(&certificate, &key, now).is_ok()
+        {
+            return Ok(Some(Bundle::parse(&certificate)?));
+        }
+        Ok(self.signer().filter(|_| self.trusted().is_ok_and(|trusted| trusted.len() > 1)))
+    }
+
+    /// The authority whose key is here, unless it is over: then another must take over all the same.
+    fn signer(&self) -> Option<Bundle> {
+        let authority = self.pki().authority(SystemTime::now()).ok()?;
+        Bundle::parse(authority.certificate()).ok()
+    }
+
+    /// What there is.
+    pub(crate) fn facts(&self, aim: Aim) -> anyhow::Result<Facts> {
+        let now = SystemTime::now();
+        let (trusted, next) = (self.trusted()?, self.next()?);
+        let is_next = |bundle: &Bundle| next.as_ref() == Some(bundle);
+        let stale = |files: &Files, clients: bool| match aim {
+            Aim::NewAuthority => !next.as_ref().is_some_and(|next| files.by(next)),
+            Aim::Young { server, clients: wanted } => {
+                (if clients { wanted } else { server }) && !files.young(now, self.min_age)
+            }
+        };
+        let own = Leaf::ALL.into_iter().filter(|leaf| {
+            let files = Files {
+                certificate: self.pki().certificate(leaf.name()),
+                key: self.pki().key(leaf.name()),
+            };
+            stale(&files, *leaf != Leaf::Server)
+        });
+        let peers = self.peers.iter().map(|(name, side)| {
+            let mut facts = PeerFacts {
+                name: name.to_string(),
+                done: self.done.iter().any(|done| done == name.as_str()),
+                stale: aim != Aim::Young { server: true, clients: false },
+                ..PeerFacts::default()
+            };
+            if let Some(side) = side {
+                let files = self.files_of(side)?;
+                let trusts = bundle(&files.authority).unwrap_or_default();
+                facts.at_hand = true;
+                facts.trusts = trusts.includes(&trusted)
+                    && next.as_ref().is_some_and(|next| trusts.includes(next));
+                facts.trusts |= is_next(&trusts);
+                facts.alone = is_next(&trusts);
+                let files = Files { certificate: files.certificate, key: files.key };
+                facts.stale = stale(&files, true);
+            }
+            anyhow::Ok(facts)
+        });
+        Ok(Facts {
+            begun: next.is_some(),
+            trusted: next.as_ref().is_some_and(|next| trusted.includes(next)),
+            signs: self.signer().is_some_and(|signer| is_next(&signer)),
+            alone: is_next(&trusted),
+            leftovers: self.pki().certificate(NEXT).exists() || self.pki().key(NEXT).exists(),
+            stale: own.collect(),
+            peers: peers.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// Does one thing. Done twice, it is done once.
+    pub(crate) fn carry_out(&self, todo: &Todo) -> anyhow::Result<()> {
+        let (pki, now) = (self.pki(), SystemTime::now());
+        let next = || self.next()?.context("there is no authority that takes over");
+        match todo {
+            Todo::NewAuthority => {
+                let trusted = self.trusted()?.to_pem();
+                let name = self.own.name().as_str();
+                let (_, made) = Authority::succeed(name, &trusted, now, Authority::LIFETIME)?;
+                pki.write(NEXT, &made)?;
+            }
+            Todo::Trust => {
+                put(&pki.certificate("ca"), &self.trusted()?.with(&next()?).to_pem(), Access::All)?;
+            }
+            Todo::PeerTrusts(peer) => {
+                let authority = self.files_of(self.peer(peer)?)?.authority;
+                put(&authority, &self.trusted()?.to_pem(), Access::All)?;
+            }
+            Todo::Sign => {
+                let key = read(&pki.key(NEXT))?;
+                put(&pki.key("ca"), &key, Access::Owner)?;
+            }
+            Todo::Issue(leaf) => {
+                let profile = self.profile(*leaf)?;
+                let issued = pki.authority(now)?.issue(&profile, now, self.lifetime)?;
+                pki.write(leaf.name(), &issued)?;
+            }
+            Todo::IssueFor(peer) => {
+                let files = self.files_of(self.peer(peer)?)?;
+                let user = remote_user(&ClusterName::new(peer)?);
+                let asked = request(&user)?;
+                let certificate =
+                    pki.authority(now)?.sign(&asked.certificate, &user, now, self.lifetime)?;
+                let both = [
+                    (files.key.as_path(), asked.key.as_bytes(), Access::Owner),
+                    (files.certificate.as_path(), certificate.as_bytes(), Access::All),
+                ];
+                write_together(&both).with_context(|| files.certificate.display().to_string())?;
+            }
+            Todo::PeerForgets(peer) => {
+                let authority = self.files_of(self.peer(peer)?)?.authority;
+                put(&authority, &next()?.to_pem(), Access::All)?;
+            }
+            Todo::Forget => put(&pki.certificate("ca"), &next()?.to_pem(), Access::All)?,
+            Todo::Clean => {
+                for path in [pki.key(NEXT), pki.certificate(NEXT)] {
+                    match fs::remove_file(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(error).with_context(|| path.display().to_string());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Todo::AskPeer(_)
+            | Todo::AskPeerForRequest(_)
+            | Todo::EtcdTrusts
+            | Todo::EtcdForgets => {}
+        }
+        Ok(())
+    }
+
+    fn peer(&self, name: &str) -> anyhow::Result<&Side> {
+        let found = self.peers.iter().find(|(peer, _)| peer.as_str() == name);
+        found.and_then(|(_, side)| side.as_ref()).with_context(|| format!("{name} is not at hand"))
+    }
+
+    /// Where a peer has what it needs for this cluster's etcd.
+    fn files_of(&self, side: &Side) -> anyhow::Result<CredentialFiles> {
+        let file = side.peer(self.own.name()).context("it follows this cluster")?;
+        let folder = side.directory.peers();
+        let path = |path: &Option<PathBuf>, what: &str| {
+            let path = path.as_ref().map(|path| folder.join(path));
+            path.with_context(|| {
+                format!("{}: it names no {what}", side.paths(self.own.name()).file.display())
+            })
+        };
+        Ok(CredentialFiles {
+            authority: path(&file.trusted_ca_file, "trusted-ca-file")?,
+            certificate: path(&file.cert_file, "cert-file")?,
+            key: path(&file.key_file, "key-file")?,
+        })
+    }
+
+    /// What a certificate is for: a server's names are those that it had.
+    fn profile(&self, leaf: Leaf) -> anyhow::Result<Profile> {
+        let name = self.own.name().as_str();
+        let user = match leaf {
+            Leaf::Admin => admin_user(name),
+            Leaf::Local => local_user(name),
+            Leaf::Server => {
+                let path = self.pki().certificate(leaf.name());
+                let Details { common_name, names, .. } = first(&path)?;
+                let mut dns = vec![common_name.clone()];
+                let mut addresses: Vec<IpAddr> = Vec::new();
+                for name in names.into_iter().filter(|name| *name != common_name) {
+                    match name.parse() {
+                        Ok(address) => addresses.push(address),
+                        Err(_) => dns.push(name),
+                    }
+                }
+                return Ok(Profile::Server { names: dns, addresses });
+            }
+        };
+        Ok(Profile::Client { user })
+    }
+}
+
+/// A certificate and its key.
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    /// Whether they are sound and by one of these authorities.
+    fn by(&self, authorities: &Bundle) -> bool {
+        self.sound() && read(&self.certificate).is_ok_and(|text| authorities.signed(&text))
+    }
+
+    /// Whether they are sound, and were issued not longer ago.
+    fn young(&self, now: SystemTime, age: Duration) -> bool {
+        self.sound() && first(&self.certificate).is_ok_and(|d| d.not_before + BACKDATED + age > now)
+    }
+
+    fn sound(&self) -> bool {
+        let (Ok(certificate), Ok(key)) = (read(&self.certificate), read(&self.key)) else {
+            return false;
+        };
+        mesh_certs::belong_together(&certificate, &key)
+    }
+}
+
+fn first(path: &Path) -> anyhow::Result<Details> {
+    let all = details(&read(path)?).with_context(|| path.display().to_string())?;
+    all.into_iter().next().with_context(|| path.display().to_string())
+}
+
+fn bundle(path: &Path) -> anyhow::Result<Bundle> {
+    Bundle::parse(&read(path)?).with_context(|| path.display().to_string())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+fn put(path: &Path, text: &str, access: Access) -> anyhow::Result<()> {
+    write_atomic(path, text.as_bytes(), access).with_context(|| path.display().to_string())
+}

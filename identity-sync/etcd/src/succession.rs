@@ -1,0 +1,98 @@
+//! How a connection ends because of its certificate: another takes its place, made with newer credentials, or there are
+//! none and it is over.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mesh_certs::Credentials;
+use mesh_follow::{Failure, Rung};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    connect::{Target, connect_to},
+    store::Connection,
+};
+
+/// What becomes of a connection.
+pub enum Succession {
+    /// This one stands, made with newer credentials; the old one may be closed now.
+    Successor(Box<Connection>),
+    /// Its certificate ends, and there is no newer one that serves.
+    Over(Failure),
+}
+
+/// How often the clock is looked at. It may be stepped, and nothing tells when it is.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long before its certificate's end a connection ends: longer than from one look to the next.
+const AHEAD: Duration = Duration::from_secs(2);
+/// How often credentials are tried again that did not serve: the etcd may not trust their authority yet.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Waits until a connection must end because of its certificate. Meanwhile `trouble` says why newer credentials do not
+/// serve, if there are any. Dropping the future leaves everything as it is.
+pub async fn succession(
+    target: &Target,
+    connection: &Connection,
+    trouble: &watch::Sender<Option<Failure>>,
+) -> Succession {
+    tokio::select! {
+        biased;
+        failure = over(target, connection.credentials()) => Succession::Over(failure),
+        successor = successor(target, connection, trouble) => Succession::Successor(Box::new(successor)),
+    }
+}
+
+/// Whether a connection may be made with credentials at this time.
+pub(crate) fn usable(credentials: &Credentials, now: SystemTime) -> Result<(), Failure> {
+    let valid = credentials.valid_at(now).and_then(|()| credentials.valid_at(now + AHEAD));
+    valid.map_err(|error| Failure::new(Rung::Tls, error.to_string()))
+}
+
+/// A clock that is behind the certificate's beginning ends nothing: it was right when the connection was made.
+async fn over(target: &Target, credentials: &Credentials) -> Failure {
+    loop {
+        let now = target.clock.now();
+        if now + AHEAD > credentials.not_after() {
+            let over = credentials.valid_at(now + AHEAD).err().map(|error| error.to_string());
+            return Failure::new(Rung::Tls, over.unwrap_or_default());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn successor(
+    target: &Target,
+    connection: &Connection,
+    trouble: &watch::Sender<Option<Failure>>,
+) -> Connection {
+    let mut credentials = target.credentials.clone();
+    loop {
+        if Arc::ptr_eq(&credentials.current(), connection.credentials()) {
+            tell(trouble, None);
+            credentials.changed().await;
+            continue;
+        }
+        match connect_to(target, connection.endpoint()).await {
+            Ok(successor) => {
+                tell(trouble, None);
+                return successor;
+            }
+            Err(failure) => tell(trouble, Some(failure)),
+        }
+        // Newer ones are tried at once.
+        let _ = timeout(AGAIN, credentials.changed()).await;
+    }
+}
+
+fn tell(trouble: &watch::Sender<Option<Failure>>, now: Option<Failure>) {
+    trouble.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
+}
