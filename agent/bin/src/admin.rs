@@ -78,6 +78,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .into_iter()
         .chain(mesh.peer_problems.iter().cloned())
         .chain(mesh.masquerade_problem.iter().cloned())
+        .chain(mesh.bypass.problem.iter().cloned())
         .chain(routes)
         .chain(contested)
         .chain(tables)

@@ -5,6 +5,7 @@ mod admin;
 mod args;
 mod mesh;
 mod metrics;
+mod own_cgroup;
 mod peer_files;
 mod peers;
 mod probe;

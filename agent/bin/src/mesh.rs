@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     metrics::{Metrics, PeerLabel},
+    own_cgroup::Bypass,
     peers::Handle,
     probe::ProbeSocket,
 };
@@ -65,6 +66,8 @@ pub(crate) struct Mesh {
     pub(crate) kernel_routes: KernelRoutes,
     pub(crate) masquerade: Masquerade,
     pub(crate) masquerade_problem: Option<String>,
+    /// The agent's own sockets, which the programs leave alone.
+    pub(crate) bypass: Bypass,
     pub(crate) probes: Probes,
     /// Nodes became known: they are probed now, not when the next second begins.
     pub(crate) probe_now: bool,
@@ -140,7 +143,10 @@ impl Mesh {
                     None => return,
                 },
                 _ = tick.tick() => self.tick(socket.as_ref()).await,
-                _ = audit.tick() => self.audit_routes().await,
+                _ = audit.tick() => {
+                    self.audit_bypass();
+                    self.audit_routes().await;
+                }
                 probe = answer(socket.as_ref()) => self.probes.answered(probe, Instant::now()),
             }
         }
@@ -324,6 +330,19 @@ impl Mesh {
             self.masquerade.apply(&self.pod_cidrs, &ranges).await.err().map(|e| e.to_string());
         if let Some(problem) = &self.masquerade_problem {
             tracing::warn!(problem, "packets to other clusters may lose their source address");
+        }
+    }
+
+    /// Whoever has joined the agent's cgroup since is balanced again.
+    fn audit_bypass(&mut self) {
+        let bypass = Bypass::find();
+        if bypass == self.bypass {
+            return;
+        }
+        tracing::warn!(before = ?self.bypass, now = ?bypass, "the agent's own sockets");
+        match self.programs.set_bypass(bypass.cgroup.as_slice()) {
+            Ok(()) => self.bypass = bypass,
+            Err(error) => tracing::warn!(%error, "the agent's own sockets"),
         }
     }
 

@@ -33,6 +33,7 @@ use crate::{
     args::Args,
     mesh::{Input, Mesh},
     metrics::Metrics,
+    own_cgroup::Bypass,
     peers::Peers,
     probe::ProbeSocket,
 };
@@ -100,8 +101,10 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
     let (mut programs, maps) = Programs::load(pins, sizes)?;
     let tables = Tables::restore(maps, Instant::now())?;
     let held = tables.held();
+    let bypass = Bypass::find();
+    programs.set_bypass(bypass.cgroup.as_slice())?;
     programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-    tracing::info!(cgroup = %cgroup.display(), ?held, "the programs are in place");
+    tracing::info!(cgroup = %cgroup.display(), ?held, ?bypass, "the programs are in place");
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let ranges = OwnRanges {
@@ -121,6 +124,7 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
         kernel_routes,
         masquerade: Masquerade::default(),
         masquerade_problem: None,
+        bypass,
         probes: Probes::default(),
         probe_now: false,
         peers: BTreeMap::new(),
