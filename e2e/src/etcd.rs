@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_certs::{Authority, ClusterPki, CredentialFiles, Profile, Receiver, Store};
-use mesh_etcd::{Connection, Target};
+use mesh_etcd::{Connection, LastAddresses, Target};
 use tempfile::TempDir;
 
 use crate::mesh::eventually;
@@ -99,6 +99,7 @@ impl Etcd {
             endpoints: vec![format!("https://127.0.0.1:{}", self.port)],
             host_aliases: Vec::new(),
             credentials: self.credentials(name, &authority),
+            last_addresses: LastAddresses::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What must be true of any mesh.
 
 mod access;
+mod cold_start;
 mod disconnect;
 mod failover;
 mod kills;
@@ -12,12 +13,16 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
+pub use cold_start::a_node_starts_with_what_it_knew;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use kills::traffic_outlives_every_daemon;
 pub use spread::connections_spread_over_both_clusters;
 
+use serde_json::Value;
+
 use crate::{
+    json,
     kernel::{Destination, Services},
     mesh::{Mesh, connect, eventually, frontends},
 };
@@ -86,6 +91,14 @@ fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     }
     assert_eq!(services.len(), 4, "TCP and UDP, v4 and v6");
     services
+}
+
+/// What `status --output json` says of a node's agent.
+fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
+    let (_, status, stderr) = json::run(mesh.clustermesh(&["status", "--context", cluster]));
+    let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+    let agent = agents.into_iter().find(|agent| agent["node"] == node);
+    agent.unwrap_or_else(|| panic!("no agent on {cluster}/{node}: {status:#}\n{stderr}"))
 }
 
 /// The addresses of the client's pod: what servers must see, in every cluster.

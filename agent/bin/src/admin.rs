@@ -79,6 +79,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.peer_problems.iter().cloned())
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
+        .chain(mesh.former_life.problems())
         .chain(routes)
         .chain(contested)
         .chain(tables)
@@ -164,6 +165,7 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         services: count(counts.services),
         rejected: status.rejected + mesh.refused_count(name),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
+        remembered: mesh.former_life.believes(name),
     }
 }
 

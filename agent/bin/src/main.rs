@@ -10,6 +10,7 @@ mod peer_files;
 mod peers;
 mod probe;
 mod run;
+mod snapshots;
 
 use clap::Parser as _;
 

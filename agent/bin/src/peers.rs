@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh_certs::{CredentialFiles, Store};
-use mesh_etcd::{Channels, Target, follow};
+use mesh_etcd::{Channels, LastAddresses, Target, follow};
 use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
 use mesh_merge::Claims;
 use mesh_model::ClusterName;
@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
+use uuid::Uuid;
 
 use crate::{mesh::Input, peer_files::PeerFiles};
 
@@ -27,6 +28,7 @@ pub(crate) struct Peers {
     own: PeerConfig,
     local_config: PathBuf,
     folder: PathBuf,
+    last_addresses: LastAddresses,
     mesh: mpsc::Sender<Input>,
     following: BTreeMap<ClusterName, Following>,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Handle {
     pub(crate) commands: mpsc::Sender<PeerCommand>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) claims: Option<Claims>,
+    /// Which cluster it must be, if that is known.
+    pub(crate) uuid: Option<Uuid>,
 }
 
 struct Following {
@@ -62,9 +66,10 @@ impl Peers {
         own: PeerConfig,
         local_config: PathBuf,
         folder: PathBuf,
+        last_addresses: LastAddresses,
         mesh: mpsc::Sender<Input>,
     ) -> Self {
-        Self { own, local_config, folder, mesh, following: BTreeMap::new() }
+        Self { own, local_config, folder, last_addresses, mesh, following: BTreeMap::new() }
     }
 
     /// A channel for [`Input`]s.
@@ -172,6 +177,7 @@ impl Peers {
             endpoints: file.endpoints.clone(),
             host_aliases: file.host_aliases.clone(),
             credentials: receiver,
+            last_addresses: self.last_addresses.clone(),
         };
         let channels = Channels {
             commands: command_receiver,
@@ -203,6 +209,7 @@ impl Peers {
             commands: following.commands.clone(),
             status: following.status.subscribe(),
             claims: following.file.clustermesh.as_ref().map(claims),
+            uuid: following.file.clustermesh.as_ref().and_then(|grant| grant.uuid),
         };
         let _ = self.mesh.send(Input::SetPeer(name.clone(), handle)).await;
     }

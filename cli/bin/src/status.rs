@@ -189,8 +189,16 @@ impl ClusterStatus {
     }
 }
 
-/// The first broken step with its reason, or what was reached.
+/// How a peer is, and whether what is known of it is old.
 fn summary(peer: &Peer) -> String {
+    match peer.remembered {
+        true => format!("{}; going by what it said before the agent started", reached(peer)),
+        false => reached(peer),
+    }
+}
+
+/// The first broken step with its reason, or what was reached.
+fn reached(peer: &Peer) -> String {
     let step = |state: StepState| peer.ladder.iter().find(|step| step.state() == state);
     if let Some(failed) = step(StepState::Failed) {
         return format!("{}: {}", failed.name, failed.detail);
@@ -222,7 +230,7 @@ fn peer_json(peer: &Peer) -> Value {
         "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
         "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
-        "lastRejected": peer.last_rejected,
+        "lastRejected": peer.last_rejected, "remembered": peer.remembered,
     })
 }
 

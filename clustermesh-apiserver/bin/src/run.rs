@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_certs::{CredentialFiles, Store};
-use mesh_etcd::Target;
+use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_wire::users_file::UsersFile;
@@ -65,6 +65,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             endpoints: vec![args.etcd_endpoint.clone()],
             host_aliases: Vec::new(),
             credentials: receiver,
+            last_addresses: LastAddresses::default(),
         },
         users,
         heartbeat: Duration::from_secs(args.heartbeat_seconds),

@@ -3,12 +3,14 @@
 //! Architecture invariant: this is the only crate that knows `etcd-client`. Everyone else speaks in spans, keys and
 //! values.
 
+mod addresses;
 mod connect;
 mod drive;
 mod error;
 mod store;
 mod users;
 
+pub use addresses::LastAddresses;
 pub use connect::{Target, connect};
 pub use drive::{Channels, follow};
 pub use error::EtcdError;

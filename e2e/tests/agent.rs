@@ -1,0 +1,8 @@
+//! What an agent does when things go wrong around it. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn cold_start() {
+    scenario::a_node_starts_with_what_it_knew(&Netns::up("waecold"));
+}
