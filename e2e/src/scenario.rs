@@ -5,6 +5,7 @@ mod cold_start;
 mod disconnect;
 mod failover;
 mod kills;
+mod quarantine;
 mod spread;
 
 use std::{
@@ -17,6 +18,7 @@ pub use cold_start::a_node_starts_with_what_it_knew;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use kills::traffic_outlives_every_daemon;
+pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use spread::connections_spread_over_both_clusters;
 
 use serde_json::Value;

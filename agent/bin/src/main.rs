@@ -4,6 +4,7 @@
 mod admin;
 mod args;
 mod mesh;
+mod metered;
 mod metrics;
 mod own_cgroup;
 mod peer_files;

@@ -25,9 +25,11 @@ use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSoc
 mod counting;
 mod former_life;
 mod probing;
+mod quarantine;
 mod tables;
 
 pub(crate) use former_life::FormerLife;
+pub(crate) use quarantine::Lifted;
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) enum Input {
         /// Whoever is not followed by now is no peer.
         known: bool,
     },
+    /// A peer that was over its budget is heard again.
+    LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
     /// Somebody wants to know something.
     Query(Query),
 }
@@ -76,6 +80,8 @@ pub(crate) struct Mesh {
     pub(crate) peers_known: bool,
     /// Records of each cluster that its grant does not cover.
     pub(crate) refused: BTreeMap<ClusterName, (u64, String)>,
+    /// Peers that were over their budget, and in what.
+    pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
     pub(crate) failed: BTreeMap<Change, String>,
     /// What this life found on disk, and leaves there.
@@ -151,7 +157,13 @@ impl Mesh {
                     self.merge.set_peer(&name, handle.claims.clone());
                 }
                 self.remember(&name, handle.uuid);
-                self.peers.insert(name, handle);
+                let budget = handle.budget;
+                let before = self.peers.insert(name.clone(), handle);
+                // Somebody has thought about it.
+                if before.is_some_and(|before| before.budget != budget) {
+                    self.lift_quarantine(&name);
+                }
+                self.hold_quarantined();
                 self.settle().await;
             }
             Input::RemovePeer(name) => {
@@ -159,6 +171,7 @@ impl Mesh {
                 self.merge.remove_peer(&name);
                 self.peers.remove(&name);
                 self.refused.remove(&name);
+                self.quarantined.remove(&name);
                 self.probes.set_nodes(&name, std::iter::empty());
                 self.forget_strangers().await;
                 self.settle().await;
@@ -173,6 +186,9 @@ impl Mesh {
                 self.prune(Instant::now());
                 self.settle().await;
             }
+            Input::LiftQuarantine(name, answer) => {
+                let _ = answer.send(self.lift_quarantine(&name));
+            }
             Input::Query(query) => (query.0)(self),
         }
     }
@@ -183,10 +199,13 @@ impl Mesh {
             PeerEvent::Disconnected => {
                 tracing::warn!(peer = %name, "disconnected; what it said stays")
             }
+            PeerEvent::Refused(Refusal::OverBudget(reason)) => self.quarantine(name, reason),
             PeerEvent::Refused(refusal) => tracing::warn!(peer = %name, %refusal, "refused"),
             PeerEvent::Rejected(reason) => {
                 tracing::warn!(peer = %name, reason, "a record was rejected")
             }
+            // On its way when it was told to hold.
+            PeerEvent::Config(_) | PeerEvent::Record(_) if self.quarantined.contains_key(name) => {}
             PeerEvent::Config(config) => {
                 tracing::info!(peer = %name, id = %config.id, "accepted");
                 let before = self.known_ids();
@@ -210,13 +229,15 @@ impl Mesh {
                     *count += 1;
                     *last = refused.to_string();
                 }
+                self.check_budget(name);
             }
         }
     }
 
     /// A number is free again: whoever waited for it may have it.
     fn release_held(&self) {
-        for handle in self.peers.values() {
+        let waiting = self.peers.iter().filter(|(name, _)| !self.quarantined.contains_key(*name));
+        for (_, handle) in waiting {
             let _ = handle.commands.try_send(PeerCommand::Release);
         }
     }
@@ -243,6 +264,7 @@ impl Mesh {
         let now = Instant::now();
         let failed: Vec<Change> = self.failed.keys().copied().collect();
         failed.into_iter().for_each(|change| self.apply(change, now));
+        self.hold_quarantined();
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
         self.set_metrics();

@@ -10,6 +10,7 @@ use std::{
 };
 
 use mesh_certs::{CredentialFiles, Store};
+use mesh_decide::{Budget, ChangeRate};
 use mesh_etcd::{Channels, LastAddresses, Target, follow};
 use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
 use mesh_merge::Claims;
@@ -21,7 +22,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{mesh::Input, peer_files::PeerFiles};
+use crate::{mesh::Input, metered::Metered, peer_files::PeerFiles};
 
 /// The followed clusters.
 pub(crate) struct Peers {
@@ -41,6 +42,8 @@ pub(crate) struct Handle {
     pub(crate) claims: Option<Claims>,
     /// Which cluster it must be, if that is known.
     pub(crate) uuid: Option<Uuid>,
+    /// How much it may have and say; the own cluster whatever it likes.
+    pub(crate) budget: Option<Budget>,
 }
 
 struct Following {
@@ -186,8 +189,10 @@ impl Peers {
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
+        let rate = (*name != self.own.name).then(|| ChangeRate::new(&budget(&file)));
         let task = tokio::spawn(async move {
-            let mut follower = PeerFollower::new(config, seed, Instant::now());
+            let follower = PeerFollower::new(config, seed, Instant::now());
+            let mut follower = Metered::new(follower, rate);
             follow(&mut follower, &target, channels, |events| Input::Peer(tagged.clone(), events))
                 .await;
         });
@@ -209,6 +214,7 @@ impl Peers {
             commands: following.commands.clone(),
             status: following.status.subscribe(),
             claims: following.file.clustermesh.as_ref().map(claims),
+            budget: (*name != self.own.name).then(|| budget(&following.file)),
             uuid: following.file.clustermesh.as_ref().and_then(|grant| grant.uuid),
         };
         let _ = self.mesh.send(Input::SetPeer(name.clone(), handle)).await;
@@ -222,6 +228,17 @@ impl Following {
             task.abort();
             let _ = task.await;
         }
+    }
+}
+
+/// What the file says, and the defaults for what it does not.
+fn budget(file: &PeerFile) -> Budget {
+    let said = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
+    let (said, defaults) = (said.cloned().unwrap_or_default(), Budget::default());
+    Budget {
+        keys: said.keys.unwrap_or(defaults.keys),
+        bytes: said.bytes.unwrap_or(defaults.bytes),
+        changes_per_second: said.changes_per_second.unwrap_or(defaults.changes_per_second),
     }
 }
 

@@ -142,6 +142,7 @@ async fn open_mesh(
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
+        quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
         former_life,
         metrics,

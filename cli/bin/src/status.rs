@@ -231,6 +231,7 @@ fn peer_json(peer: &Peer) -> Value {
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
         "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
         "lastRejected": peer.last_rejected, "remembered": peer.remembered,
+        "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
     })
 }
 
@@ -261,7 +262,11 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
                         } else {
                             peer.name.clone()
                         };
-                        let state = if peer.ready { "ready" } else { "NOT READY" };
+                        let state = match peer.ready {
+                            _ if !peer.quarantined.is_empty() => "QUARANTINED",
+                            true => "ready",
+                            false => "NOT READY",
+                        };
                         rows.push(row(node, &name, state, summary(peer)));
                     }
                     let known = |name: &String| peers.iter().any(|peer| peer.name == *name);

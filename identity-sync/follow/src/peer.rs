@@ -124,6 +124,11 @@ pub enum Refusal {
         "the etcd has no config of a cluster {0}: is that its name, and does its apiserver run?"
     )]
     Absent(ClusterName),
+    /// It has more, or says more, than it may. An operator lets it in again.
+    #[error(
+        "over its budget: {0}. What it said stays, and nothing more is taken until `clustermesh quarantine lift`"
+    )]
+    OverBudget(String),
 }
 
 /// What its owner may tell a follower of a cluster.

@@ -18,6 +18,10 @@ impl Mesh {
                 .get_or_create(&label)
                 .set(status.rejected + self.refused_count(name));
             self.metrics.peer_records.get_or_create(&label).set(count(records));
+            let bytes = self.merge.told(name).bytes;
+            self.metrics.peer_record_bytes.get_or_create(&label).set(bytes);
+            let quarantined = self.quarantined.contains_key(name);
+            self.metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
         }
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));
