@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
-use mesh_etcd::{Connection, Target};
+use mesh_etcd::{Connection, LastAddresses, Target};
 use tempfile::TempDir;
 
 use crate::mesh::eventually;
@@ -100,6 +100,7 @@ impl Etcd {
             host_aliases: Vec::new(),
             credentials: self.credentials(name, &authority),
             clock: Clock::system(),
+            last_addresses: LastAddresses::default(),
         }
     }
 

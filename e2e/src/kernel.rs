@@ -10,6 +10,12 @@ pub fn services(pins: &Path) -> Services {
     open(pins).services().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The services below a pin root, or why they cannot be read: nobody may have made the tables yet.
+pub fn try_services(pins: &Path) -> Result<Services, String> {
+    let dump = Dump::open(pins).map_err(|error| error.to_string())?;
+    dump.services().map_err(|error| error.to_string())
+}
+
 /// How many backends have an entry.
 pub fn backend_entries(pins: &Path) -> usize {
     open(pins).backend_entries()

@@ -42,6 +42,9 @@ pub trait Mesh {
     /// Where a node's tables are pinned.
     fn pins(&self, cluster: &str, node: &str) -> PathBuf;
 
+    /// Where a node's agent keeps what outlives it.
+    fn state_dir(&self, cluster: &str, node: &str) -> PathBuf;
+
     /// The folder with the files that make a cluster follow others.
     fn peer_folder(&self, cluster: &str) -> PathBuf;
 

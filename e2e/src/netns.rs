@@ -134,6 +134,10 @@ impl Mesh for Netns {
         Path::new("/sys/fs/bpf/clustermesh-lab").join(&self.name).join(cluster).join(node)
     }
 
+    fn state_dir(&self, cluster: &str, node: &str) -> PathBuf {
+        self.node(cluster, node).admin_socket.with_file_name("")
+    }
+
     fn peer_folder(&self, cluster: &str) -> PathBuf {
         self.cluster(cluster).directory.join("peers")
     }

@@ -2,6 +2,7 @@
 
 mod access;
 mod attacks;
+mod cold_start;
 mod cut;
 mod disconnect;
 mod failover;
@@ -9,6 +10,7 @@ mod full;
 mod kills;
 mod leases;
 mod pairs;
+mod quarantine;
 mod rebirth;
 mod spread;
 
@@ -19,6 +21,7 @@ use std::{
 
 pub use access::only_peers_read_and_nobody_writes;
 pub use attacks::nothing_false_is_believed;
+pub use cold_start::a_node_starts_with_what_it_knew;
 pub use cut::a_cut_outlasts_the_history;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
@@ -26,8 +29,11 @@ pub use full::an_etcd_is_full;
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_is_silence;
 pub use pairs::traffic_outlives_pairs_of_daemons;
+pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use rebirth::{History, an_etcd_begins_anew};
 pub use spread::connections_spread_over_both_clusters;
+
+use serde_json::Value;
 
 use crate::{
     json,
@@ -109,6 +115,14 @@ fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     }
     assert_eq!(services.len(), 4, "TCP and UDP, v4 and v6");
     services
+}
+
+/// What `status --output json` says of a node's agent.
+fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
+    let (_, status, stderr) = json::run(mesh.clustermesh(&["status", "--context", cluster]));
+    let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+    let agent = agents.into_iter().find(|agent| agent["node"] == node);
+    agent.unwrap_or_else(|| panic!("no agent on {cluster}/{node}: {status:#}\n{stderr}"))
 }
 
 /// The addresses of the client's pod: what servers must see, in every cluster.

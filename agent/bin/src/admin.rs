@@ -7,19 +7,20 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer,
-        StatusRequest, StatusResponse, Step, StepState, Table, admin_server::Admin,
+        self, LiftOutcome, LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
+        StatusResponse, Step, StepState, Table, admin_server::Admin,
     },
     version::version,
 };
 use mesh_follow::{Rung, Status as FollowStatus};
 use mesh_model::{ClusterName, lb};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Mesh, Query},
+    mesh::{Input, Lifted, Mesh, Query},
 };
 
 /// Answers for the agent.
@@ -78,6 +79,8 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .into_iter()
         .chain(mesh.peer_problems.iter().cloned())
         .chain(mesh.masquerade_problem.iter().cloned())
+        .chain(mesh.bypass.problem.iter().cloned())
+        .chain(mesh.former_life.problems())
         .chain(routes)
         .chain(contested)
         .chain(tables)
@@ -138,6 +141,30 @@ impl Admin for AgentAdmin {
         let services = move |mesh: &Mesh| services(mesh, &namespace, &name);
         Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
     }
+
+    async fn lift_quarantine(
+        &self,
+        request: Request<LiftQuarantineRequest>,
+    ) -> Result<Response<LiftQuarantineResponse>, Status> {
+        let stopping = || Status::unavailable("the agent is stopping");
+        let (sender, answer) = oneshot::channel();
+        let outcome = match ClusterName::new(&request.into_inner().peer) {
+            Ok(name) => {
+                let lift = Input::LiftQuarantine(name, sender);
+                self.mesh.send(lift).await.map_err(|_| stopping())?;
+                match answer.await.map_err(|_| stopping())? {
+                    Lifted::HeardAgain => LiftOutcome::Lifted,
+                    Lifted::NotQuarantined => LiftOutcome::NotQuarantined,
+                    Lifted::Unknown => LiftOutcome::UnknownPeer,
+                    Lifted::Busy => {
+                        return Err(Status::resource_exhausted("its follower is busy: try again"));
+                    }
+                }
+            }
+            Err(_) => LiftOutcome::UnknownPeer,
+        };
+        Ok(Response::new(LiftQuarantineResponse { outcome: outcome.into() }))
+    }
 }
 
 fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
@@ -151,7 +178,7 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         name: name.to_string(),
         own: *name == mesh.own,
         cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
-        ready: ladder.iter().all(stands),
+        ready: ladder.iter().all(stands) && !mesh.quarantined.contains_key(name),
         ladder,
         etcd_cluster_id: status.etcd_cluster_id.map(|id| format!("{id:x}")).unwrap_or_default(),
         revision: status.revision,
@@ -164,6 +191,8 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         rejected: status.rejected + mesh.refused_count(name),
         held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
+        remembered: mesh.former_life.believes(name),
+        quarantined: mesh.quarantined.get(name).cloned().unwrap_or_default(),
     }
 }
 

@@ -29,9 +29,17 @@ pub(crate) struct Args {
     /// The file that leads to the own cluster's etcd, in the format of a peer file
     #[arg(long, default_value = "/etc/clustermesh/local.yaml", env = "CLUSTERMESH_LOCAL_CONFIG")]
     pub(crate) local_config: PathBuf,
-    /// Where the agent keeps what outlives it
+    /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
+    /// Seconds that what a silent cluster said before this agent started is used
+    #[arg(
+        long,
+        alias = "staleness-budget",
+        default_value_t = 900,
+        env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS"
+    )]
+    pub(crate) staleness_budget_seconds: u64,
     /// The socket of the admin API
     #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,

@@ -4,11 +4,14 @@
 mod admin;
 mod args;
 mod mesh;
+mod metered;
 mod metrics;
+mod own_cgroup;
 mod peer_files;
 mod peers;
 mod probe;
 mod run;
+mod snapshots;
 
 use clap::Parser as _;
 

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) peer_reconnects: Family<PeerLabel, Count>,
     pub(crate) peer_rejected: Family<PeerLabel, Count>,
     pub(crate) peer_records: Family<PeerLabel, Count>,
+    pub(crate) peer_record_bytes: Family<PeerLabel, Count>,
+    pub(crate) peer_quarantined: Family<PeerLabel, Gauge>,
     pub(crate) changes: Counter,
     pub(crate) failed_changes: Count,
     pub(crate) held_frontends: Count,
@@ -51,6 +53,10 @@ impl Metrics {
             self.peer_rejected.clone(),
         );
         registry.register("peer_records", "Records held of the cluster", self.peer_records.clone());
+        let help = "Bytes that the records take which the cluster told since its last list, about";
+        registry.register("peer_record_bytes", help, self.peer_record_bytes.clone());
+        let help = "1 while the cluster is over its budget and nothing more is taken of it";
+        registry.register("peer_quarantined", help, self.peer_quarantined.clone());
         registry.register(
             "table_changes",
             "Changes made to the kernel's tables",

@@ -12,7 +12,8 @@ use std::{
 };
 
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
-use mesh_etcd::{Channels, Target, follow};
+use mesh_decide::{Budget, ChangeRate};
+use mesh_etcd::{Channels, LastAddresses, Target, follow};
 use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
 use mesh_merge::Claims;
 use mesh_model::ClusterName;
@@ -21,14 +22,16 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
+use uuid::Uuid;
 
-use crate::{mesh::Input, peer_files::PeerFiles};
+use crate::{mesh::Input, metered::Metered, peer_files::PeerFiles};
 
 /// The followed clusters.
 pub(crate) struct Peers {
     own: PeerConfig,
     local_config: PathBuf,
     folder: PathBuf,
+    last_addresses: LastAddresses,
     mesh: mpsc::Sender<Input>,
     following: BTreeMap<ClusterName, Following>,
     /// Rings when a task has trouble with new credentials, or no longer has.
@@ -41,6 +44,10 @@ pub(crate) struct Handle {
     pub(crate) commands: mpsc::Sender<PeerCommand>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) claims: Option<Claims>,
+    /// Which cluster it must be, if that is known.
+    pub(crate) uuid: Option<Uuid>,
+    /// How much it may have and say; the own cluster whatever it likes.
+    pub(crate) budget: Option<Budget>,
 }
 
 struct Following {
@@ -68,10 +75,11 @@ impl Peers {
         own: PeerConfig,
         local_config: PathBuf,
         folder: PathBuf,
+        last_addresses: LastAddresses,
         mesh: mpsc::Sender<Input>,
     ) -> Self {
         let (following, troubled) = (BTreeMap::new(), Arc::default());
-        Self { own, local_config, folder, mesh, following, troubled }
+        Self { own, local_config, folder, last_addresses, mesh, following, troubled }
     }
 
     /// A channel for [`Input`]s.
@@ -200,6 +208,7 @@ impl Peers {
             host_aliases: file.host_aliases.clone(),
             credentials: receiver,
             clock: Clock::system(),
+            last_addresses: self.last_addresses.clone(),
         };
         let (trouble_sender, trouble) = watch::channel(None);
         let channels = Channels {
@@ -211,9 +220,11 @@ impl Peers {
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
+        let rate = (*name != self.own.name).then(|| ChangeRate::new(&budget(&file)));
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = tokio::spawn(async move {
-            let mut follower = PeerFollower::new(config, seed, Instant::now());
+            let follower = PeerFollower::new(config, seed, Instant::now());
+            let mut follower = Metered::new(follower, rate);
             let tag = |events| Input::Peer(tagged.clone(), events);
             let ring = async {
                 while troubles.changed().await.is_ok() {
@@ -240,6 +251,8 @@ impl Peers {
             commands: following.commands.clone(),
             status: following.status.subscribe(),
             claims: following.file.clustermesh.as_ref().map(claims),
+            budget: (*name != self.own.name).then(|| budget(&following.file)),
+            uuid: following.file.clustermesh.as_ref().and_then(|grant| grant.uuid),
         };
         let _ = self.mesh.send(Input::SetPeer(name.clone(), handle)).await;
     }
@@ -258,6 +271,17 @@ impl Following {
 /// What an operator reads of new credentials, or a new peer file, that cannot be used.
 fn not_used(peer: &ClusterName, why: impl Display) -> String {
     format!("{peer}: new credentials are not used, the old ones stay in force: {why}")
+}
+
+/// What the file says, and the defaults for what it does not.
+fn budget(file: &PeerFile) -> Budget {
+    let said = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
+    let (said, defaults) = (said.cloned().unwrap_or_default(), Budget::default());
+    Budget {
+        keys: said.keys.unwrap_or(defaults.keys),
+        bytes: said.bytes.unwrap_or(defaults.bytes),
+        changes_per_second: said.changes_per_second.unwrap_or(defaults.changes_per_second),
+    }
 }
 
 fn claims(grant: &Grant) -> Claims {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_dataplane::{PinRoot, Programs, Sizes, Tables};
+use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
 use mesh_decide::Probes;
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
@@ -31,8 +31,9 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Input, Mesh},
+    mesh::{FormerLife, Input, Mesh},
     metrics::Metrics,
+    own_cgroup::Bypass,
     peers::Peers,
     probe::ProbeSocket,
 };
@@ -60,11 +61,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let mesh = open_mesh(&args, &name, metrics).await?;
+    let mesh = open_mesh(&args, &name, limit, metrics).await?;
+    let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let own = PeerConfig { name, role: Role::Remote, own_id: id, limit, uuid: None };
     let folder = args.config_dir.join("peers");
-    let peers = Peers::new(own, args.local_config.clone(), folder.clone(), sender.clone());
+    let peers =
+        Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());
     let socket = ProbeSocket::bind(args.probe_port).await;
     let socket = socket
         .map_err(|error| tracing::warn!(%error, port = args.probe_port, "no probe echo"))
@@ -88,7 +91,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 /// Takes over the kernel's tables and routes.
-async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow::Result<Mesh> {
+async fn open_mesh(
+    args: &Args,
+    name: &ClusterName,
+    limit: ClusterLimit,
+    metrics: Metrics,
+) -> anyhow::Result<Mesh> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
         None => first_cgroup2()
@@ -100,10 +108,16 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
     let (mut programs, maps) = Programs::load(pins, sizes)?;
     let tables = Tables::restore(maps, Instant::now())?;
     let held = tables.held();
+    let bypass = Bypass::find();
+    programs.set_bypass(bypass.cgroup.as_slice())?;
     programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-    tracing::info!(cgroup = %cgroup.display(), ?held, "the programs are in place");
+    tracing::info!(cgroup = %cgroup.display(), ?held, ?bypass, "the programs are in place");
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
+    let budget = Duration::from_secs(args.staleness_budget_seconds);
+    let bare = held == Held::default();
+    let former_life = FormerLife::open(&args.state_dir, limit, bare, budget, Instant::now())
+        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let ranges = OwnRanges {
         pod_cidrs: args.pod_cidrs.clone(),
         node_cidrs: args.node_cidrs.clone(),
@@ -121,13 +135,16 @@ async fn open_mesh(args: &Args, name: &ClusterName, metrics: Metrics) -> anyhow:
         kernel_routes,
         masquerade: Masquerade::default(),
         masquerade_problem: None,
+        bypass,
         probes: Probes::default(),
         probe_now: false,
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
+        quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
+        former_life,
         metrics,
     })
 }

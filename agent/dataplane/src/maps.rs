@@ -183,6 +183,22 @@ pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
     Ok(sums)
 }
 
+/// Lets the sockets of these cgroups pass untouched, and of no others.
+pub(crate) fn set_bypass(ebpf: &mut aya::Ebpf, cgroups: &[u64]) -> Result<(), MapsError> {
+    let map = "cm_bypass";
+    let error = |source| MapsError::Map { map, source };
+    let bypass = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
+    let mut bypass: HashMap<_, u64, u32> = HashMap::try_from(bypass).map_err(error)?;
+    for cgroup in cgroups {
+        bypass.insert(cgroup, 1, 0).map_err(error)?;
+    }
+    let found: Vec<u64> = bypass.keys().collect::<Result<_, _>>().map_err(error)?;
+    for cgroup in found.iter().filter(|cgroup| !cgroups.contains(cgroup)) {
+        bypass.remove(cgroup).map_err(error)?;
+    }
+    Ok(())
+}
+
 /// Refuses a pinned map whose entries are not what the layout says: two programs must not read one memory in two ways.
 pub(crate) fn check_pin(folder: &Path, layout: &MapLayout) -> Result<(), MapsError> {
     let pin = folder.join(layout.name);

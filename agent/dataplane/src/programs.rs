@@ -141,6 +141,12 @@ impl Programs {
         Ok(())
     }
 
+    /// Lets the sockets of these cgroups, by their ids, pass untouched, and of no others. A cgroup below one of them is
+    /// another. The map is this loading's own: a former agent's cgroup is gone with that agent's programs.
+    pub fn set_bypass(&mut self, cgroups: &[u64]) -> Result<(), ProgramsError> {
+        Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
+    }
+
     /// What the programs counted since they were loaded, by [`mesh_layout::Counter`].
     pub fn counters(&self) -> Result<[u64; COUNTERS], ProgramsError> {
         Ok(maps::counters(&self.ebpf)?)

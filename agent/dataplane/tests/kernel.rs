@@ -15,6 +15,7 @@ use std::{
     fs,
     io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -185,6 +186,64 @@ fn connections_reach_backends_and_see_the_service() {
     assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 6);
 }
 
+/// The agent's own sockets reach the address that they ask for, and all others a backend; nothing is left of a former
+/// agent's cgroup.
+#[test]
+fn bypassed_cgroups_are_left_alone() {
+    let place = Place::new("bypass");
+    let (mut programs, mut tables) = place.load();
+    run("ip", &["address", "add", "10.96.0.1/32", "dev", "lo"]);
+    let agents: Vec<(PathBuf, u64)> = ["one", "two"]
+        .map(|name| {
+            let cgroup = place.cgroup.join(name);
+            fs::create_dir(&cgroup).unwrap();
+            let id = fs::metadata(&cgroup).unwrap().ino();
+            (cgroup, id)
+        })
+        .into();
+    for (ask, protocol, itself, server) in [
+        (
+            ask_tcp as fn(SocketAddr) -> _,
+            Protocol::Tcp,
+            tcp_server("10.96.0.1"),
+            tcp_server("127.0.0.1"),
+        ),
+        (ask_udp, Protocol::Udp, udp_server("10.96.0.1"), udp_server("127.0.0.1")),
+    ] {
+        let frontend = Frontend { address: itself.ip(), port: itself.port(), protocol };
+        apply(
+            &mut tables,
+            &[
+                Change::AddFrontend(frontend),
+                Change::AddBackend(frontend, backend(server, protocol, 2)),
+            ],
+        );
+        let answers = |cgroup: &Path| {
+            enter(cgroup);
+            let (port, peer) = ask(itself).unwrap();
+            enter(&place.cgroup);
+            assert_eq!(peer, itself);
+            port
+        };
+        let all = |programs: &mut Programs, bypassed: &[u64]| {
+            programs.set_bypass(bypassed).unwrap();
+            [&place.cgroup, &agents[0].0, &agents[1].0]
+                .map(|cgroup| answers(cgroup) == itself.port())
+        };
+        assert_eq!(all(&mut programs, &[agents[0].1]), [false, true, false]);
+        assert_eq!(all(&mut programs, &[agents[1].1]), [false, false, true]);
+        assert_eq!(all(&mut programs, &[]), [false, false, false]);
+        programs.set_bypass(&[agents[0].1]).unwrap();
+        let (mut successor, _) = place.load();
+        assert_eq!(answers(&agents[0].0), server.port(), "a former agent's cgroup");
+        assert_eq!(all(&mut successor, &[agents[1].1]), [false, false, true]);
+        programs = successor;
+    }
+    for (cgroup, _) in agents {
+        fs::remove_dir(cgroup).unwrap();
+    }
+}
+
 #[test]
 fn no_backend_is_refused_and_no_service_is_passed_on() {
     let place = Place::new("none");
@@ -291,7 +350,11 @@ fn tables_and_programs_outlive_the_agent() {
 
     drop((programs, tables));
     PinRoot::open(&place.pins).unwrap().uninstall().unwrap();
-    assert_eq!(ask_tcp(socket(frontend)).unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
+    // The kernel lets go of a link after its last pin, in its own time.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ask_tcp(socket(frontend)).unwrap_err().kind() != io::ErrorKind::NetworkUnreachable {
+        assert!(Instant::now() < deadline, "the programs are still there");
+    }
 }
 
 /// Clients connect while backends come and go: each is answered by a server of the service it asked for.

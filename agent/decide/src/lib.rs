@@ -5,7 +5,9 @@
 //! Architecture invariant: no IO and no clock: time is an argument, and what is known of the services is asked for.
 
 mod backends;
+mod budget;
 mod probes;
 
 pub use backends::{Services, decide};
+pub use budget::{Budget, ChangeRate, Excess, WINDOW};
 pub use probes::{PathHealth, Probe, Probes};

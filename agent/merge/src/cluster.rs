@@ -7,7 +7,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_model::{AddressKind, ClusterId, Identity, Node, RecordKind, ServiceName};
+use mesh_model::{
+    AddressKind, ClusterId, ClusterName, Identity, Node, NodeAddress, Record, RecordKind,
+    ServiceName, node::FamilyPair,
+};
 
 use crate::{claims::Judge, services::ServicePart};
 
@@ -19,6 +22,8 @@ pub(crate) struct Cluster {
     /// It has a number that is another's: nothing that it says is taken.
     pub(crate) held: bool,
     rounds: BTreeMap<RecordKind, u32>,
+    /// What was told of each kind in its round.
+    tallies: BTreeMap<RecordKind, Tally>,
     pub(crate) nodes: BTreeMap<String, (NodeEntry, u32)>,
     pub(crate) identities: HashMap<Identity, (Box<str>, u32)>,
     pub(crate) addresses: HashMap<IpNet, AddressEntry>,
@@ -67,6 +72,21 @@ pub struct Counts {
     pub services: usize,
 }
 
+/// How much a cluster has told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records.
+    pub keys: u64,
+    /// What they take here, about.
+    pub bytes: u64,
+}
+
+/// The round of what was not told in this life.
+pub(crate) const UNTOLD: u32 = 0;
+
+/// What an entry takes in a table besides what it points to: its key, its value and the table's slack.
+pub(crate) const ENTRY_BYTES: u64 = 64;
+
 impl Cluster {
     pub(crate) fn new(judge: Judge) -> Self {
         Self {
@@ -74,6 +94,7 @@ impl Cluster {
             judge,
             held: false,
             rounds: BTreeMap::new(),
+            tallies: BTreeMap::new(),
             nodes: BTreeMap::new(),
             identities: HashMap::new(),
             addresses: HashMap::new(),
@@ -86,6 +107,39 @@ impl Cluster {
     /// All records of a kind are told from now on.
     pub(crate) fn begin(&mut self, kind: RecordKind) {
         *self.rounds.entry(kind).or_default() += 1;
+        self.tallies.remove(&kind);
+    }
+
+    /// Takes note of a record: what it was, with its round, and what it is now.
+    pub(crate) fn tell(&mut self, kind: RecordKind, before: Option<(u64, u32)>, now: Option<u64>) {
+        let round = self.round(kind);
+        let tally = self.tallies.entry(kind).or_default();
+        if let Some((bytes, _)) = before.filter(|(_, told)| *told == round) {
+            tally.keys = tally.keys.saturating_sub(1);
+            tally.bytes = tally.bytes.saturating_sub(bytes);
+        }
+        if let Some(bytes) = now {
+            tally.keys += 1;
+            tally.bytes += bytes;
+        }
+    }
+
+    /// All kinds' tallies together.
+    pub(crate) fn told(&self) -> Tally {
+        self.tallies.values().fold(Tally::default(), |all, one| Tally {
+            keys: all.keys + one.keys,
+            bytes: all.bytes + one.bytes,
+        })
+    }
+
+    /// Nothing was told.
+    pub(crate) fn forget_tallies(&mut self) {
+        self.tallies.clear();
+    }
+
+    /// Whether it has not begun to tell anything in this life.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.rounds.is_empty()
     }
 
     pub(crate) fn round(&self, kind: RecordKind) -> u32 {
@@ -120,6 +174,33 @@ impl NodeEntry {
     pub(crate) fn new(node: &Node) -> Self {
         let internal = node.addresses.iter().filter(|a| a.kind == AddressKind::Internal);
         Self { internal_ips: internal.map(|a| a.ip).collect(), pod_cidrs: node.pod_cidrs.clone() }
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes =
+            size_of_val(self.internal_ips.as_slice()) + size_of_val(self.pod_cidrs.as_slice());
+        ENTRY_BYTES + u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// What was kept of it, as a record.
+    pub(crate) fn record(&self, name: &str, cluster: &ClusterName, id: ClusterId) -> Record {
+        let internal = |ip: &IpAddr| NodeAddress { kind: AddressKind::Internal, ip: *ip };
+        Record::Node(Box::new(Node {
+            name: name.into(),
+            cluster: cluster.clone(),
+            cluster_id: id,
+            addresses: self.internal_ips.iter().map(internal).collect(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            health_ips: FamilyPair::default(),
+            ingress_ips: FamilyPair::default(),
+            source: String::new(),
+            encryption_key: 0,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            wireguard_public_key: String::new(),
+            boot_id: String::new(),
+        }))
     }
 
     /// Its pod ranges, each with the address that leads there.

@@ -12,5 +12,5 @@ mod merge;
 mod services;
 
 pub use claims::{Claims, OwnRanges, Refused};
-pub use cluster::Counts;
-pub use merge::{Delta, IdInUse, Merge};
+pub use cluster::{Counts, Tally};
+pub use merge::{Delta, Expired, IdInUse, Merge};

@@ -14,10 +14,15 @@ use mesh_model::{
 };
 
 use crate::{
-    claims::{Claims, Judge, OwnRanges, Refused, overlap},
-    cluster::{AddressEntry, Cluster, Counts, NodeEntry},
+    claims::{Claims, Judge, OwnRanges, Refused},
+    cluster::{AddressEntry, Cluster, ENTRY_BYTES, NodeEntry},
     services::{Place, ServicePart},
 };
+
+mod sweep;
+mod views;
+
+pub use sweep::Expired;
 
 /// What all clusters say.
 #[derive(Debug)]
@@ -109,9 +114,14 @@ impl Merge {
         };
         cluster.judge = judge;
         let judge = &cluster.judge;
+        let mut gone = Vec::new();
         cluster.addresses.retain(|net, entry| {
             entry.identity = judge.identity(*net, entry.identity);
-            judge.check_address(*net).is_ok()
+            let stays = judge.check_address(*net).is_ok();
+            if !stays {
+                gone.push(entry.round);
+            }
+            stays
         });
         let nodes = cluster
             .nodes
@@ -122,6 +132,9 @@ impl Merge {
             judge.check_service(service, part.backends.iter().map(|place| place.address)).is_err()
         });
         let services: Vec<Arc<ServiceName>> = services.map(|(name, _)| Arc::clone(name)).collect();
+        for round in gone {
+            cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, round)), None);
+        }
         for service in services {
             self.set_service(name, service, ServicePart::default());
         }
@@ -189,69 +202,6 @@ impl Merge {
         std::mem::take(&mut self.deltas)
     }
 
-    /// Our services, with the frontends of each.
-    pub fn services(
-        &self,
-    ) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = (Frontend, &str)>)> {
-        let own = self.clusters.get(&self.own).into_iter().flat_map(|own| &own.services);
-        own.map(|(name, (part, _))| {
-            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
-            let frontends = part.frontends.iter().filter(mine);
-            (name.as_ref(), frontends.map(|place| (frontend(place), place.port_name.as_ref())))
-        })
-    }
-
-    /// The frontends of one of our services, with their port names.
-    pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        let own = self.clusters.get(&self.own);
-        let part = own.and_then(|own| own.services.get_key_value(service));
-        part.into_iter().flat_map(|(name, (part, _))| {
-            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
-            part.frontends
-                .iter()
-                .filter(mine)
-                .map(|place| (frontend(place), place.port_name.as_ref()))
-        })
-    }
-
-    /// All backends of a service, of all clusters, with the names of the ports they serve.
-    pub fn backends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
-        self.clusters.values().flat_map(move |cluster| {
-            let part = cluster.services.get(service).into_iter();
-            part.flat_map(|(part, _)| {
-                part.backends
-                    .iter()
-                    .map(|place| (backend(cluster.id, place), place.port_name.as_ref()))
-            })
-        })
-    }
-
-    /// The clusters by name, with their numbers.
-    pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, ClusterId)> {
-        self.clusters.iter().map(|(name, cluster)| (name, cluster.id))
-    }
-
-    /// How much a cluster says.
-    pub fn counts(&self, name: &ClusterName) -> Counts {
-        self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
-    }
-
-    /// Whether a cluster has told all records of a kind in this life.
-    pub fn is_confirmed(&self, name: &ClusterName, kind: RecordKind) -> bool {
-        self.clusters.get(name).is_some_and(|cluster| cluster.confirmed.contains(&kind))
-    }
-
-    /// The node that an address of a cluster is on, where the cluster said so.
-    pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
-        self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address)
-    }
-
-    /// The internal addresses of a cluster's nodes.
-    pub fn nodes(&self, name: &ClusterName) -> impl Iterator<Item = (&str, &[IpAddr])> {
-        let nodes = self.clusters.get(name).into_iter().flat_map(|cluster| &cluster.nodes);
-        nodes.map(|(name, (node, _))| (name.as_str(), node.internal_ips.as_slice()))
-    }
-
     fn upsert(&mut self, name: &ClusterName, record: Record) {
         match record {
             Record::Node(node) => self.set_node(name, &node.name.clone(), Some(&node)),
@@ -273,88 +223,35 @@ impl Merge {
                 self.set_service(name, Arc::new(service.clone()), ServicePart::default());
             }
             RecordKey::Identity(identity) => {
-                if let Some(cluster) = self.clusters.get_mut(name) {
-                    cluster.identities.remove(identity);
+                if let Some(cluster) = self.clusters.get_mut(name)
+                    && let Some((labels, round)) = cluster.identities.remove(identity)
+                {
+                    cluster.tell(
+                        RecordKind::Identity,
+                        Some((identity_bytes(&labels), round)),
+                        None,
+                    );
                 }
             }
             RecordKey::Address(net) => {
-                if let Some(cluster) = self.clusters.get_mut(name) {
-                    cluster.addresses.remove(net);
+                if let Some(cluster) = self.clusters.get_mut(name)
+                    && let Some(entry) = cluster.addresses.remove(net)
+                {
+                    cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, entry.round)), None);
                 }
             }
             RecordKey::EndpointSlice(_) => {}
         }
     }
 
-    /// A record that is there and whose new content was refused: in the round that goes on, it was told.
-    fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let told = cluster.round(key.kind());
-        let round = match key {
-            RecordKey::Node(node) => cluster.nodes.get_mut(node).map(|(_, round)| round),
-            RecordKey::Identity(identity) => {
-                cluster.identities.get_mut(identity).map(|(_, round)| round)
-            }
-            RecordKey::Address(net) => cluster.addresses.get_mut(net).map(|entry| &mut entry.round),
-            RecordKey::Service(service) => {
-                cluster.services.get_mut(service).map(|(_, round)| round)
-            }
-            RecordKey::EndpointSlice(_) => None,
-        };
-        if let Some(round) = round {
-            *round = told;
-        }
-    }
-
-    /// What was not told in this round is gone.
-    fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let told = cluster.round(kind);
-        let id = cluster.id;
-        match kind {
-            RecordKind::Node => {
-                let stale = cluster.nodes.iter().filter(|(_, (_, round))| *round != told);
-                let stale: Vec<String> = stale.map(|(node, _)| node.clone()).collect();
-                stale.iter().for_each(|node| self.set_node(name, node, None));
-            }
-            RecordKind::Identity => cluster.identities.retain(|_, (_, round)| *round == told),
-            RecordKind::Address => cluster.addresses.retain(|_, entry| entry.round == told),
-            RecordKind::Service => {
-                let stale = cluster.services.iter().filter(|(_, (_, round))| *round != told);
-                let stale: Vec<Arc<ServiceName>> =
-                    stale.map(|(service, _)| Arc::clone(service)).collect();
-                stale
-                    .into_iter()
-                    .for_each(|service| self.set_service(name, service, ServicePart::default()));
-            }
-            RecordKind::EndpointSlice => {}
-        }
-        if let Some(cluster) = self.clusters.get_mut(name)
-            && !cluster.confirmed.contains(&kind)
-        {
-            cluster.confirmed.push(kind);
-        }
-        self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
-    }
-
-    /// Everything that a cluster said is gone.
-    fn forget(&mut self, name: &ClusterName) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
-        cluster.identities.clear();
-        cluster.addresses.clear();
-        cluster.confirmed.clear();
-        let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
-        let services: Vec<Arc<ServiceName>> = cluster.services.keys().cloned().collect();
-        services
-            .into_iter()
-            .for_each(|service| self.set_service(name, service, ServicePart::default()));
-        nodes.iter().for_each(|node| self.set_node(name, node, None));
-    }
-
     fn set_identity(&mut self, name: &ClusterName, identity: Identity, labels: &Labels) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Identity);
-        cluster.identities.insert(identity, (labels.to_string().into(), round));
+        let labels: Box<str> = labels.to_string().into();
+        let bytes = identity_bytes(&labels);
+        let before = cluster.identities.insert(identity, (labels, round));
+        let before = before.map(|(labels, round)| (identity_bytes(&labels), round));
+        cluster.tell(RecordKind::Identity, before, Some(bytes));
     }
 
     fn set_address(&mut self, name: &ClusterName, address: &EndpointAddress) {
@@ -362,7 +259,9 @@ impl Merge {
         let round = cluster.round(RecordKind::Address);
         let host = cluster.host(address.host);
         let identity = cluster.judge.identity(address.net, address.identity);
-        cluster.addresses.insert(address.net, AddressEntry { identity, host, round });
+        let before = cluster.addresses.insert(address.net, AddressEntry { identity, host, round });
+        let before = before.map(|entry| (ENTRY_BYTES, entry.round));
+        cluster.tell(RecordKind::Address, before, Some(ENTRY_BYTES));
     }
 
     fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {
@@ -374,10 +273,13 @@ impl Merge {
         };
         let before = routes(cluster.nodes.get(node).map(|(entry, _)| entry));
         let now = routes(entry.as_ref());
-        match entry {
+        let bytes = entry.as_ref().map(NodeEntry::bytes);
+        let replaced = match entry {
             Some(entry) => cluster.nodes.insert(node.into(), (entry, round)),
             None => cluster.nodes.remove(node),
         };
+        let replaced = replaced.map(|(entry, round)| (entry.bytes(), round));
+        cluster.tell(RecordKind::Node, replaced, bytes);
         let route = |(range, via): (IpNet, IpAddr)| Route {
             cluster: name.clone(),
             node: node.into(),
@@ -402,6 +304,8 @@ impl Merge {
             true => cluster.services.remove(&service),
             false => cluster.services.insert(Arc::clone(&service), (part.clone(), round)),
         };
+        let replaced = before.as_ref().map(|(part, round)| (part.bytes(), *round));
+        cluster.tell(RecordKind::Service, replaced, (!part.is_empty()).then(|| part.bytes()));
         let before = before.map(|(part, _)| part).unwrap_or_default();
         if *name == self.own {
             for place in part.frontends.difference(&before.frontends) {
@@ -465,11 +369,10 @@ impl Merge {
             self.add_frontend(&next, &place);
         }
     }
+}
 
-    /// Whether a peer's pod range touches one of ours.
-    pub fn overlaps_own(&self, range: &IpNet) -> bool {
-        self.ranges.all().any(|own| overlap(own, range))
-    }
+fn identity_bytes(labels: &str) -> u64 {
+    ENTRY_BYTES + u64::try_from(labels.len()).unwrap_or(u64::MAX)
 }
 
 fn frontend(place: &Place) -> Frontend {

@@ -1,8 +1,16 @@
 //! A service's backends as a set that can be compared.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use mesh_model::{GlobalService, Port, PortMap, Protocol};
+use mesh_model::{
+    ClusterId, ClusterName, GlobalService, Port, PortMap, Protocol, Record, ServiceName,
+};
+
+use crate::cluster::ENTRY_BYTES;
 
 /// One port of one address, under one name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,5 +57,40 @@ impl ServicePart {
     /// Whether there is nothing of the service.
     pub(crate) fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.backends.is_empty()
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let places = self.frontends.len() + self.backends.len();
+        ENTRY_BYTES + u64::try_from(places * size_of::<Place>()).unwrap_or(u64::MAX)
+    }
+
+    /// What was kept of a service, as a record. What was withdrawn is a service without backends.
+    pub(crate) fn record(
+        &self,
+        name: &ServiceName,
+        cluster: &ClusterName,
+        id: ClusterId,
+    ) -> Record {
+        let by_address = |places: &BTreeSet<Place>| {
+            let mut all = BTreeMap::<IpAddr, PortMap>::new();
+            for Place { port_name, port, address } in places {
+                all.entry(*address).or_default().insert(port_name.to_string(), *port);
+            }
+            all
+        };
+        Record::Service(Box::new(GlobalService {
+            cluster: cluster.clone(),
+            cluster_id: id,
+            name: name.clone(),
+            frontends: by_address(&self.frontends),
+            backends: by_address(&self.backends),
+            hostnames: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            selector: BTreeMap::new(),
+            include_external: true,
+            shared: true,
+        }))
     }
 }

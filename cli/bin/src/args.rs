@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What clients connect to, and where they end up
     Service(ServiceArgs),
+    /// Peers that are over their budget
+    Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
@@ -129,6 +131,24 @@ pub(crate) enum ServiceCommand {
         service: String,
         #[command(flatten)]
         from: From,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct QuarantineArgs {
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Hear a peer again, from the beginning
+    Lift {
+        /// The peer
+        peer: String,
+        /// Only by this cluster's agents
+        #[arg(long)]
+        context: Option<String>,
     },
 }
 

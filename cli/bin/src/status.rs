@@ -189,8 +189,16 @@ impl ClusterStatus {
     }
 }
 
-/// The first broken step with its reason, or what was reached.
+/// How a peer is, and whether what is known of it is old.
 fn summary(peer: &Peer) -> String {
+    match peer.remembered {
+        true => format!("{}; going by what it said before the agent started", reached(peer)),
+        false => reached(peer),
+    }
+}
+
+/// The first broken step with its reason, or what was reached.
+fn reached(peer: &Peer) -> String {
     let step = |state: StepState| peer.ladder.iter().find(|step| step.state() == state);
     if let Some(failed) = step(StepState::Failed) {
         return format!("{}: {}", failed.name, failed.detail);
@@ -228,7 +236,8 @@ fn peer_json(peer: &Peer) -> Value {
         "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
         "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
-        "lastRejected": peer.last_rejected, "held": peer.held,
+        "lastRejected": peer.last_rejected, "held": peer.held, "remembered": peer.remembered,
+        "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
     })
 }
 
@@ -259,7 +268,11 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
                         } else {
                             peer.name.clone()
                         };
-                        let state = if peer.ready { "ready" } else { "NOT READY" };
+                        let state = match peer.ready {
+                            _ if !peer.quarantined.is_empty() => "QUARANTINED",
+                            true => "ready",
+                            false => "NOT READY",
+                        };
                         rows.push(row(node, &name, state, summary(peer)));
                     }
                     let known = |name: &String| peers.iter().any(|peer| peer.name == *name);

@@ -8,8 +8,9 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse,
-        StatusRequest, StatusResponse, Store, admin_server::Admin,
+        LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest, ListPeersResponse,
+        ListServicesRequest, ListServicesResponse, StatusRequest, StatusResponse, Store,
+        admin_server::Admin,
     },
     version::version,
 };
@@ -92,5 +93,12 @@ impl Admin for ApiserverAdmin {
         _: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
         Err(Status::unimplemented("an apiserver has no kernel tables: ask an agent"))
+    }
+
+    async fn lift_quarantine(
+        &self,
+        _: Request<LiftQuarantineRequest>,
+    ) -> Result<Response<LiftQuarantineResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
     }
 }

@@ -14,8 +14,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
-use mesh_etcd::Target;
-
+use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
 use mesh_follow::{Failure, Rung};
 use mesh_source::cluster_directory::ClusterDirectory;
@@ -69,6 +68,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                 host_aliases: Vec::new(),
                 credentials: receiver,
                 clock: Clock::system(),
+                last_addresses: LastAddresses::default(),
             },
             users,
             heartbeat: Duration::from_secs(args.heartbeat_seconds),

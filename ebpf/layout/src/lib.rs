@@ -92,6 +92,8 @@ pub mod default_sizes {
     pub const SLOTS: usize = 1_048_576;
     /// `cm_peer_state`: every cluster id there can be.
     pub const PEERS: usize = 512;
+    /// `cm_bypass`: one agent has one cgroup; the rest is room for whatever may join it.
+    pub const BYPASSED: usize = 16;
 }
 
 /// How often a reader picks another slot before it searches.
@@ -110,7 +112,8 @@ pub struct MapLayout {
     pub value: usize,
 }
 
-/// All maps that outlive the agent.
+/// All maps that outlive the agent. `cm_counters` and `cm_bypass` do not: each agent's programs have their own, so that
+/// nothing of a former agent is left in them once its programs are exchanged.
 pub const MAPS: [MapLayout; 6] = [
     map::<FrontendKey, ServiceRef>("cm_services"),
     map::<u32, Header>("cm_headers"),

@@ -3,11 +3,12 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    helpers::bpf_get_current_cgroup_id,
     macros::btf_map,
 };
 use mesh_layout::{
     Backend, COUNTERS, Counter, FrontendKey, Header, PEER_CUT, ServiceRef, SlotPair, SocketState,
-    default_sizes::{BACKENDS, PEERS, SERVICES, SLOTS},
+    default_sizes::{BACKENDS, BYPASSED, PEERS, SERVICES, SLOTS},
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -33,6 +34,10 @@ pub static cm_sockets: SkStorage<SocketState> = SkStorage::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_counters: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
+/// By cgroup id: whose sockets pass untouched. Written before the programs are attached and hardly ever after.
+#[btf_map]
+#[allow(non_upper_case_globals)]
+static cm_bypass: HashMap<u64, u32, BYPASSED> = HashMap::new();
 
 /// The number of backends minus one, set when the programs are loaded: a backend is at its id's low bits.
 #[unsafe(no_mangle)]
@@ -45,6 +50,14 @@ pub fn count(counter: Counter) {
         // SAFETY: the map's memory outlives the program, and no other program runs on this processor meanwhile.
         unsafe { *count += 1 }
     }
+}
+
+/// Whether the calling process is in a cgroup whose sockets are none of ours.
+#[inline(always)]
+pub fn is_bypassed() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    cm_bypass.get_ptr(cgroup).is_some()
 }
 
 /// The service that a frontend leads to. A hash entry may be recycled while it is read: what carries another tag, and

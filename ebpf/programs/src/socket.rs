@@ -19,6 +19,9 @@ const IPPROTO_UDP: u32 = 17;
 /// Sends a connection for a service to one of its backends. TCP, and UDP sockets that connect.
 #[inline(always)]
 pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
+    if maps::is_bypassed() {
+        return PASS;
+    }
     // SAFETY: the kernel gives the hook a valid context.
     let protocol = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) };
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
@@ -50,6 +53,9 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
 /// Shows a socket the service it asked for, not the backend it got.
 #[inline(always)]
 pub fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
+    if maps::is_bypassed() {
+        return PASS;
+    }
     // SAFETY: the context is valid, and the storage's memory lives as long as the socket.
     let stored = unsafe { maps::cm_sockets.get_ptr_mut(ctx) };
     if stored.is_null() {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{store::Connection, succession::usable};
+use crate::{addresses::LastAddresses, store::Connection, succession::usable};
 
 /// An etcd to reach.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct Target {
     pub credentials: Receiver,
     /// What time it is: no connection outlives the certificate that it was made with.
     pub clock: Clock,
+    /// Where hosts were when they were last reached.
+    pub last_addresses: LastAddresses,
 }
 
 /// How long a name's look-up, a TCP handshake or a TLS handshake may take.
@@ -58,7 +60,7 @@ pub(crate) async fn connect_to(target: &Target, endpoint: &str) -> Result<Connec
     let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
     let (host, port) = host_and_port(endpoint).map_err(resolve)?;
     let addresses = resolve_host(target, host, port).await.map_err(resolve)?;
-    let tcp =
+    let (tcp, address) =
         connect_tcp(&addresses, port).await.map_err(|reason| Failure::new(Rung::Tcp, reason))?;
     let credentials = target.credentials.current();
     usable(&credentials, target.clock.now())?;
@@ -72,6 +74,7 @@ pub(crate) async fn connect_to(target: &Target, endpoint: &str) -> Result<Connec
     let channel = over(tls)
         .await
         .map_err(|e| Failure::new(Rung::Authenticated, crate::error::explain(&e)))?;
+    target.last_addresses.reached(host, &[address]);
     let connection = Connection::new(channel, endpoint.to_owned(), credentials).await;
     connection.map_err(|error| error.failure())
 }
@@ -89,6 +92,20 @@ async fn resolve_host(target: &Target, host: &str, port: u16) -> Result<Vec<IpAd
     if let Some(alias) = target.host_aliases.iter().find(|alias| alias.hostname == host) {
         return Ok(alias.ips.clone());
     }
+    // Whoever answers at an old address has to show who he is, like anybody else.
+    let known = target.last_addresses.of(host);
+    match look_up(host, port).await {
+        Ok(mut addresses) => {
+            let old = known.into_iter().filter(|ip| !addresses.contains(ip)).collect::<Vec<_>>();
+            addresses.extend(old);
+            Ok(addresses)
+        }
+        Err(_) if !known.is_empty() => Ok(known),
+        Err(reason) => Err(reason),
+    }
+}
+
+async fn look_up(host: &str, port: u16) -> Result<Vec<IpAddr>, String> {
     let looked_up = timeout(STEP, lookup_host((host, port))).await;
     let looked_up = looked_up.map_err(|_| format!("{host}: no answer within {STEP:?}"))?;
     let addresses: Vec<IpAddr> =
@@ -96,14 +113,14 @@ async fn resolve_host(target: &Target, host: &str, port: u16) -> Result<Vec<IpAd
     if addresses.is_empty() { Err(format!("{host}: no address")) } else { Ok(addresses) }
 }
 
-async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<TcpStream, String> {
+async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, IpAddr), String> {
     let mut failures = Vec::new();
     for address in addresses {
         match timeout(STEP, TcpStream::connect((*address, port))).await {
             Ok(Ok(stream)) => {
                 // Requests are small and answers are waited for.
                 let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                return Ok((stream, *address));
             }
             Ok(Err(error)) => failures.push(format!("{address} port {port}: {error}")),
             Err(_) => failures.push(format!("{address} port {port}: no answer within {STEP:?}")),

@@ -3,6 +3,7 @@
 //! Architecture invariant: this is the only crate that knows `etcd-client`. Everyone else speaks in spans, keys and
 //! values.
 
+mod addresses;
 mod connect;
 mod drive;
 mod error;
@@ -10,6 +11,7 @@ mod store;
 mod succession;
 mod users;
 
+pub use addresses::LastAddresses;
 pub use connect::{Target, connect};
 pub use drive::{Channels, follow};
 pub use error::EtcdError;

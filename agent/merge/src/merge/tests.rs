@@ -6,6 +6,7 @@ use mesh_model::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::Counts;
 
 fn name(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
@@ -288,6 +289,80 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
     assert_eq!(size_of::<(IpNet, AddressEntry)>(), 32);
 }
 
+/// What a former life knew fills the same tables, is swept by a list, and expires without one.
+#[test]
+fn a_former_life_is_believed_until_it_is_heard_again() {
+    let peer = name("b");
+    let mut before = merge();
+    before.apply(&peer, service("b", "web", Some(7), &[1, 2])).unwrap();
+    assert_eq!(before.records(&peer), None, "not all was told");
+    for kind in [RecordKind::Node, RecordKind::Service] {
+        before.apply(&peer, RecordEvent::Begin(kind)).unwrap();
+        before.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
+        before.apply(&peer, service("b", "web", Some(7), &[1, 2])).unwrap();
+        before.apply(&peer, RecordEvent::Confirmed(kind)).unwrap();
+    }
+    let filled = ["+10.2.1.0/24 via 172.31.2.1", "+web 10.2.1.1", "+web 10.2.1.2"];
+    let (number, records) = before.records(&peer).unwrap();
+    assert_eq!((number, records.len()), (id(2), 2));
+
+    let remembered = || {
+        let mut merge = merge();
+        merge.set_id(&peer, id(9)).unwrap();
+        assert_eq!(merge.remember(&peer, id(2), records.clone()), Ok(vec![]), "it has spoken");
+        assert!(deltas(&mut merge).is_empty());
+        let claims = merge.grants[&peer].clone();
+        merge.remove_peer(&peer);
+        merge.set_peer(&peer, Some(claims));
+        assert!(merge.remember(&peer, id(3), records.clone()).is_err(), "its number is another's");
+        let foreign = node("b", "n2", "10.3.1.0/24");
+        let RecordEvent::Upsert(foreign) = foreign else { panic!("a node") };
+        let all = [records.clone(), vec![foreign]].concat();
+        assert_eq!(merge.remember(&peer, id(2), all).unwrap().len(), 1, "beyond its grant");
+        assert_eq!(deltas(&mut merge), filled);
+        assert!(!merge.is_confirmed(&peer, RecordKind::Service));
+        merge
+    };
+    let mut merge = remembered();
+    merge.apply(&peer, RecordEvent::Begin(RecordKind::Service)).unwrap();
+    merge.apply(&peer, service("b", "web", None, &[2])).unwrap();
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
+    merge.apply(&peer, service("b", "db", None, &[3])).unwrap();
+    merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+    assert_eq!(deltas(&mut merge), ["+db 10.2.1.3", "b confirmed Service"]);
+    assert_eq!(merge.expire(&peer), Expired::Something);
+    assert_eq!(deltas(&mut merge), ["-10.2.1.0/24 via 172.31.2.1"], "what was told stays");
+    assert_eq!(merge.expire(&peer), Expired::Nothing);
+
+    let mut merge = remembered();
+    assert_eq!(merge.expire(&peer), Expired::Something);
+    assert_eq!(merge.counts(&peer), Counts::default());
+    assert!(merge.set_id(&name("c"), id(2)).is_ok(), "its number is free");
+}
+
+/// What a list does not repeat is no part of what the cluster costs now.
+#[test]
+fn a_list_is_counted_anew() {
+    let peer = name("b");
+    let mut merge = merge();
+    let list = |merge: &mut Merge, names: &[&str]| {
+        merge.apply(&peer, RecordEvent::Begin(RecordKind::Service)).unwrap();
+        for service_name in names {
+            merge.apply(&peer, service("b", service_name, None, &[1])).unwrap();
+            merge.apply(&peer, service("b", service_name, None, &[1, 2])).unwrap();
+        }
+        merge.told(&peer)
+    };
+    let told = list(&mut merge, &["web", "db"]);
+    assert_eq!(told.keys, 2);
+    assert!(told.bytes > 2 * ENTRY_BYTES, "{told:?}");
+    assert_eq!(list(&mut merge, &["web"]).keys, 1);
+    merge
+        .apply(&peer, RecordEvent::Keep(RecordKey::Service(ServiceName::new("shop", "db"))))
+        .unwrap();
+    assert_eq!(merge.told(&peer), told);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Say(usize, usize, Option<u8>, Vec<u8>),
@@ -373,6 +448,10 @@ proptest! {
             prop_assert_eq!(found, expected);
             let expected = model.iter().filter(|((c, _), (vip, _))| *c == 0 && *vip).count();
             prop_assert_eq!(frontends.len(), expected);
+            for cluster in CLUSTERS {
+                let held = merge.counts(&name(cluster)).services;
+                prop_assert_eq!(merge.told(&name(cluster)).keys, u64::try_from(held).unwrap());
+            }
         }
     }
 }

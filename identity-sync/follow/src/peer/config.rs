@@ -93,6 +93,11 @@ pub enum Refusal {
         "the etcd has no config of a cluster {0}: is that its name, and does its apiserver run?"
     )]
     Absent(ClusterName),
+    /// It has or says more than it may.
+    #[error(
+        "over its budget: {0}. What it said stays, and nothing more is taken until `clustermesh quarantine lift`"
+    )]
+    OverBudget(String),
 }
 
 // === impl PeerConfig ===

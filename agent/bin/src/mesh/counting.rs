@@ -1,0 +1,35 @@
+//! What is counted, set when somebody may look.
+
+use super::Mesh;
+use crate::metrics::PeerLabel;
+
+impl Mesh {
+    pub(super) fn set_metrics(&self) {
+        let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
+        for (name, handle) in &self.peers {
+            let label = PeerLabel { peer: name.to_string() };
+            let status = handle.status.borrow();
+            let counts = self.merge.counts(name);
+            let records = counts.nodes + counts.identities + counts.addresses + counts.services;
+            self.metrics.peer_ready.get_or_create(&label).set(status.is_synced().into());
+            self.metrics.peer_reconnects.get_or_create(&label).set(status.reconnects);
+            self.metrics
+                .peer_rejected
+                .get_or_create(&label)
+                .set(status.rejected + self.refused_count(name));
+            self.metrics.peer_records.get_or_create(&label).set(count(records));
+            let bytes = self.merge.told(name).bytes;
+            self.metrics.peer_record_bytes.get_or_create(&label).set(bytes);
+            let quarantined = self.quarantined.contains_key(name);
+            self.metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
+        }
+        let held = self.tables.held();
+        self.metrics.held_frontends.set(count(held.frontends));
+        self.metrics.held_backends.set(count(held.backends));
+        self.metrics.failed_changes.set(count(self.failed.len()));
+        self.metrics.routes.set(count(self.routes.routes().count()));
+        self.metrics
+            .failed_routes
+            .set(count(self.routes.routes().filter(|(_, failure)| failure.is_some()).count()));
+    }
+}

@@ -1,0 +1,149 @@
+//! From what the merge says to the kernel: tables, routes, and letting go of what a former life left there.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use ipnet::IpNet;
+use mesh_decide::{Services, decide};
+use mesh_merge::Merge;
+use mesh_model::{
+    ClusterId, ClusterName, RecordKind, ServiceName,
+    lb::{Backend, Change, Frontend, RouteDelta, ServiceDelta},
+};
+
+use super::Mesh;
+use crate::own_cgroup::Bypass;
+
+/// What `mesh-decide` asks about services.
+struct View<'a>(&'a Merge);
+
+impl Services for View<'_> {
+    fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
+        self.0.frontends_of(service)
+    }
+
+    fn backends(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
+        self.0.backends_of(service)
+    }
+}
+
+impl Mesh {
+    pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
+        for change in decide(delta, &View(&self.merge)) {
+            self.apply(change, now);
+        }
+    }
+
+    pub(super) fn apply(&mut self, change: Change, now: Instant) {
+        match self.tables.apply(change, now) {
+            Ok(()) => {
+                self.metrics.changes.inc();
+                self.failed.remove(&change);
+                // What would have been added must not be tried again once it is to be removed.
+                match change {
+                    Change::RemoveFrontend(gone) => {
+                        self.failed.retain(|failed, _| frontend_of(failed) != gone)
+                    }
+                    Change::RemoveBackend(frontend, backend) => {
+                        self.failed.remove(&Change::AddBackend(frontend, backend));
+                    }
+                    Change::AddFrontend(_) | Change::AddBackend(..) => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+                self.failed.insert(change, error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn route(&mut self, delta: RouteDelta) {
+        let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
+        let own = route.cluster == self.own;
+        if own && (!self.own_routes || route.node == self.node) {
+            return;
+        }
+        self.routes.apply(delta);
+    }
+
+    /// Lets go of what a former life left in the kernel, as far as the clusters that it is of have told everything.
+    pub(super) fn prune(&mut self, now: Instant) {
+        // Who was silent for too long is not waited for; but for the own cluster there is nobody else to ask.
+        let told = |name: &ClusterName, kind| {
+            self.merge.is_confirmed(name, kind)
+                || (self.former_life.is_spent() && *name != self.own)
+        };
+        let confirmed = |kind| -> BTreeSet<ClusterId> {
+            let clusters = self.merge.clusters();
+            clusters.filter(|(name, _)| told(name, kind)).map(|(_, id)| id).collect()
+        };
+        let all = |kind| self.peers_known && self.peers.keys().all(|name| told(name, kind));
+        let own_told = self.merge.is_confirmed(&self.own, RecordKind::Service);
+        let (services, all_services) = (confirmed(RecordKind::Service), all(RecordKind::Service));
+        let (all_nodes, known) = (all(RecordKind::Node), self.known_ids());
+        // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known.
+        self.tables.prune_backends(
+            |id| services.contains(&id) || (all_services && !known.contains(&id)),
+            now,
+        );
+        if own_told && let Err(error) = self.tables.prune_frontends(now) {
+            tracing::error!(%error, "frontends of a former life cannot be removed");
+        }
+        let told = self.peers.iter().filter(|(name, _)| told(name, RecordKind::Node));
+        let told: Vec<IpNet> = told
+            .filter_map(|(_, handle)| handle.claims.as_ref())
+            .flat_map(|c| c.pod_cidrs.clone())
+            .collect();
+        self.routes.prune(|range| all_nodes || told.iter().any(|granted| granted.contains(range)));
+    }
+
+    pub(super) fn known_ids(&self) -> BTreeSet<ClusterId> {
+        self.merge.clusters().map(|(_, id)| id).collect()
+    }
+
+    pub(super) async fn carry_out_routes(&mut self) {
+        let ops = self.routes.plan();
+        for op in ops {
+            let result = self.kernel_routes.execute(op).await.map_err(|error| error.to_string());
+            if let Err(reason) = &result {
+                tracing::warn!(?op, reason, "a route cannot be made");
+            }
+            self.routes.done(op, result);
+        }
+        let ranges: Vec<IpNet> = self.routes.ranges().into_iter().collect();
+        self.masquerade_problem =
+            self.masquerade.apply(&self.pod_cidrs, &ranges).await.err().map(|e| e.to_string());
+        if let Some(problem) = &self.masquerade_problem {
+            tracing::warn!(problem, "packets to other clusters may lose their source address");
+        }
+    }
+
+    /// Whoever has joined the agent's cgroup since is balanced again.
+    pub(super) fn audit_bypass(&mut self) {
+        let bypass = Bypass::find();
+        if bypass == self.bypass {
+            return;
+        }
+        tracing::warn!(before = ?self.bypass, now = ?bypass, "the agent's own sockets");
+        match self.programs.set_bypass(bypass.cgroup.as_slice()) {
+            Ok(()) => self.bypass = bypass,
+            Err(error) => tracing::warn!(%error, "the agent's own sockets"),
+        }
+    }
+
+    pub(super) async fn audit_routes(&mut self) {
+        match self.kernel_routes.list().await {
+            Ok(found) => self.routes.observe(found),
+            Err(error) => tracing::warn!(%error, "routes cannot be compared"),
+        }
+        self.carry_out_routes().await;
+    }
+}
+
+fn frontend_of(change: &Change) -> Frontend {
+    match change {
+        Change::AddFrontend(frontend)
+        | Change::RemoveFrontend(frontend)
+        | Change::AddBackend(frontend, _)
+        | Change::RemoveBackend(frontend, _) => *frontend,
+    }
+}

@@ -1,0 +1,326 @@
+//! What is kept on disk of what clusters said, `<state dir>/snapshots/<cluster>.jsonl`: written while they are heard, read
+//! by an agent that finds a kernel without tables.
+//!
+//! A cluster's file is written anew when what it says has changed, and so seldom that it is a small part of the agent's
+//! work whatever its size. The writing tasks are owned by [`Snapshots`]; one that is dropped leaves the old file or the new
+//! one.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use mesh_files::{Access, write_atomic};
+use mesh_model::{ClusterLimit, ClusterName};
+use mesh_snapshot::{Snapshot, SnapshotError};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// What is on disk, and what is to be.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    folder: PathBuf,
+    /// Read at the start, of clusters that are not followed yet.
+    waiting: BTreeMap<ClusterName, Snapshot>,
+    files: BTreeMap<ClusterName, SnapshotFile>,
+    /// What is wrong with files, by cluster.
+    problems: BTreeMap<ClusterName, String>,
+}
+
+/// A cluster's file.
+#[derive(Debug)]
+struct SnapshotFile {
+    /// The cluster said something since it was written.
+    changed: bool,
+    not_before: Instant,
+    /// Of what is in it, where this agent wrote it.
+    checksum: Option<u32>,
+    writing: Option<JoinHandle<io::Result<Written>>>,
+    /// Which cluster it is, as its config has it.
+    uuid: Option<Uuid>,
+}
+
+#[derive(Debug)]
+struct Written {
+    checksum: u32,
+    took: Duration,
+}
+
+/// How long a file is left alone, at least.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Writing takes no more of the time than one part in so many.
+const SHARE: u32 = 50;
+/// Files that are written at a time.
+const AT_ONCE: usize = 4;
+/// More than any cluster within its budget leads to.
+const MAX_BYTES: u64 = 512 * 1024 * 1024;
+const ENDING: &str = "jsonl";
+
+// === impl Snapshots ===
+
+impl Snapshots {
+    /// Opens the folder; with `read`, reads what is there.
+    pub(crate) fn open(
+        folder: PathBuf,
+        limit: ClusterLimit,
+        read: bool,
+        now: Instant,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        let mut snapshots = Self {
+            folder,
+            waiting: BTreeMap::new(),
+            files: BTreeMap::new(),
+            problems: BTreeMap::new(),
+        };
+        for entry in fs::read_dir(&snapshots.folder)?.flatten() {
+            let path = entry.path();
+            let Some(cluster) = cluster_of(&path) else { continue };
+            snapshots.file(&cluster, now);
+            if !read {
+                continue;
+            }
+            match load(&path, &cluster, limit) {
+                Ok((snapshot, problem)) => {
+                    snapshots.waiting.insert(cluster.clone(), snapshot);
+                    snapshots.problems.extend(problem.map(|problem| (cluster, problem)));
+                }
+                Err(problem) => {
+                    tracing::warn!(peer = %cluster, problem, "a snapshot is not used");
+                    let problem = format!("{}: not used: {problem}", path.display());
+                    snapshots.problems.insert(cluster, problem);
+                }
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// What a cluster said in a former life, once.
+    pub(crate) fn take(&mut self, cluster: &ClusterName) -> Option<Snapshot> {
+        self.waiting.remove(cluster)
+    }
+
+    /// A cluster said something new.
+    pub(crate) fn changed(&mut self, cluster: &ClusterName, now: Instant) {
+        self.file(cluster, now).changed = true;
+    }
+
+    /// A cluster's config says which cluster it is.
+    pub(crate) fn is_now(&mut self, cluster: &ClusterName, uuid: Option<Uuid>, now: Instant) {
+        let file = self.file(cluster, now);
+        if file.uuid != uuid {
+            file.uuid = uuid;
+            file.changed = true;
+        }
+    }
+
+    /// Begins to write what is due. `records` gives a cluster's snapshot, if there is all of it to be had.
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        mut records: impl FnMut(&ClusterName, Option<Uuid>) -> Option<Snapshot>,
+    ) {
+        let running = self.files.values().filter(|file| file.writing.is_some()).count();
+        let due = self
+            .files
+            .iter_mut()
+            .filter(|(_, file)| file.changed && file.writing.is_none() && now >= file.not_before);
+        for (cluster, file) in due.take(AT_ONCE.saturating_sub(running)) {
+            let began = Instant::now();
+            let Some(snapshot) = records(cluster, file.uuid) else { continue };
+            file.changed = false;
+            let (path, before) = (path(&self.folder, cluster), file.checksum);
+            file.writing = Some(tokio::task::spawn_blocking(move || {
+                let checksum = store(&path, &snapshot, before)?;
+                Ok(Written { checksum, took: began.elapsed() })
+            }));
+        }
+    }
+
+    /// Takes note of what was written.
+    pub(crate) async fn finish(&mut self, now: Instant) {
+        for (cluster, file) in &mut self.files {
+            let Some(writing) = file.writing.take_if(|writing| writing.is_finished()) else {
+                continue;
+            };
+            let took = match writing.await.map_err(io::Error::other).flatten() {
+                Ok(Written { checksum, took }) => {
+                    file.checksum = Some(checksum);
+                    self.problems.remove(cluster);
+                    took
+                }
+                Err(error) => {
+                    tracing::warn!(peer = %cluster, %error, "a snapshot cannot be written");
+                    let path = path(&self.folder, cluster);
+                    self.problems.insert(cluster.clone(), format!("{}: {error}", path.display()));
+                    file.changed = true;
+                    Duration::ZERO
+                }
+            };
+            file.not_before = now + PAUSE.max(took * SHARE);
+        }
+    }
+
+    /// Only these clusters are there; of others nothing is kept.
+    pub(crate) async fn retain(&mut self, is_there: impl Fn(&ClusterName) -> bool) {
+        let gone: Vec<ClusterName> =
+            self.files.keys().filter(|cluster| !is_there(cluster)).cloned().collect();
+        for cluster in gone {
+            self.waiting.remove(&cluster);
+            self.problems.remove(&cluster);
+            if let Some(writing) = self.files.remove(&cluster).and_then(|file| file.writing) {
+                let _ = writing.await;
+            }
+            let path = path(&self.folder, &cluster);
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a snapshot cannot be removed");
+            }
+        }
+    }
+
+    /// What is wrong with the files.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.problems.values()
+    }
+
+    fn file(&mut self, cluster: &ClusterName, now: Instant) -> &mut SnapshotFile {
+        self.files.entry(cluster.clone()).or_insert_with(|| SnapshotFile {
+            changed: false,
+            not_before: now,
+            checksum: None,
+            writing: None,
+            uuid: None,
+        })
+    }
+}
+
+fn path(folder: &Path, cluster: &ClusterName) -> PathBuf {
+    folder.join(cluster.as_str()).with_extension(ENDING)
+}
+
+/// The cluster whose file it is; temporary and others' files are nobody's.
+fn cluster_of(path: &Path) -> Option<ClusterName> {
+    let ending = path.extension()?;
+    (ending == ENDING).then(|| ClusterName::new(path.file_stem()?.to_str()?).ok()).flatten()
+}
+
+/// A cluster's snapshot, and what is wrong with parts of it.
+fn load(
+    path: &Path,
+    cluster: &ClusterName,
+    limit: ClusterLimit,
+) -> Result<(Snapshot, Option<String>), String> {
+    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_BYTES {
+        return Err(format!("it is larger than {MAX_BYTES} bytes"));
+    }
+    let file = fs::read(path).map_err(|error| error.to_string())?;
+    let loaded =
+        Snapshot::decode(cluster, limit, &file).map_err(|e: SnapshotError| e.to_string())?;
+    let problem = loaded
+        .rejected
+        .map(|(count, last)| format!("{}: {count} records not used, last {last}", path.display()));
+    Ok((loaded.snapshot, problem))
+}
+
+/// Writes a snapshot where it differs from what was written before; returns its checksum.
+fn store(path: &Path, snapshot: &Snapshot, before: Option<u32>) -> io::Result<u32> {
+    let file = snapshot.encode();
+    if u64::try_from(file.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+        return Err(io::Error::other(format!("it would be larger than {MAX_BYTES} bytes")));
+    }
+    let checksum = crc32c::crc32c(&file);
+    if before != Some(checksum) {
+        write_atomic(path, &file, Access::Owner)?;
+    }
+    Ok(checksum)
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::ClusterId;
+
+    use super::*;
+
+    fn snapshot(id: u32) -> Snapshot {
+        Snapshot {
+            cluster: ClusterName::new("b").unwrap(),
+            id: ClusterId::new(id, ClusterLimit::Max255).unwrap(),
+            uuid: None,
+            records: Vec::new(),
+        }
+    }
+
+    /// Waits until nothing is being written any more.
+    async fn settled(snapshots: &mut Snapshots, now: Instant) {
+        while snapshots.files.values().any(|file| file.writing.is_some()) {
+            snapshots.finish(now).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_written_when_something_changed_and_not_too_often() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("snapshots");
+        let cluster = ClusterName::new("b").unwrap();
+        let now = Instant::now();
+        let mut snapshots = Snapshots::open(at.clone(), ClusterLimit::Max255, true, now).unwrap();
+        snapshots.changed(&cluster, now);
+        snapshots.write(now, |_, _| None);
+        assert!(!at.join("b.jsonl").exists(), "not all was told yet");
+        snapshots.write(now, |_, _| Some(snapshot(2)));
+        settled(&mut snapshots, now).await;
+        let first = fs::read(at.join("b.jsonl")).unwrap();
+
+        snapshots.write(now + PAUSE, |_, _| panic!("nothing changed"));
+        snapshots.changed(&cluster, now);
+        snapshots.write(now + PAUSE / 2, |_, _| panic!("too soon"));
+        fs::remove_file(at.join("b.jsonl")).unwrap();
+        let later = now + PAUSE * 1_000;
+        snapshots.write(later, |_, _| Some(snapshot(2)));
+        settled(&mut snapshots, later).await;
+        assert!(!at.join("b.jsonl").exists(), "the same is not written again");
+        snapshots.changed(&cluster, later);
+        let later = later + PAUSE * 1_000;
+        snapshots.write(later, |_, _| Some(snapshot(3)));
+        settled(&mut snapshots, later).await;
+        assert_ne!(fs::read(at.join("b.jsonl")).unwrap(), first);
+
+        let mut next = Snapshots::open(at.clone(), ClusterLimit::Max255, true, now).unwrap();
+        assert_eq!(next.take(&cluster), Some(snapshot(3)));
+        assert_eq!(next.take(&cluster), None);
+        next.retain(|_| false).await;
+        assert!(!at.join("b.jsonl").exists(), "a peer that is gone takes its file with it");
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_is_named_and_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, content: &[u8]| fs::write(folder.path().join(name), content).unwrap();
+        let whole = snapshot(2).encode();
+        write("b.jsonl", &whole[..whole.len() - 3]);
+        write("c.jsonl", &whole);
+        write(".b.jsonl.77", b"half");
+        write("No_Name.jsonl", b"");
+        let open = |read| {
+            Snapshots::open(folder.path().into(), ClusterLimit::Max255, read, Instant::now())
+                .unwrap()
+        };
+        let snapshots = open(true);
+        let problems: Vec<&String> = snapshots.problems().collect();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0].contains("b.jsonl: not used: 19 of 22 bytes are there"),
+            "{problems:?}"
+        );
+        assert!(problems[1].contains("c.jsonl: not used: it is of cluster b"), "{problems:?}");
+        assert!(snapshots.waiting.is_empty());
+        assert_eq!(open(false).problems().count(), 0);
+    }
+}

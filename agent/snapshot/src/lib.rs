@@ -1,0 +1,48 @@
+//! What an agent keeps on disk for the day on which it finds nothing else: what each cluster said last ([`Snapshot`]), and
+//! where the etcds were ([`encode_addresses`]).
+//!
+//! A file is lines of JSON behind a seal: its version, its length and a checksum of everything after it. One that is torn,
+//! damaged, of a later version or of another cluster is an error with its reason, and never half of a state. Records are
+//! in the form that clusters tell each other (`docs/wire.md`), so that they are judged like any others when they come back.
+//!
+//! Architecture invariant: bytes in, values out, and back. No IO, no time.
+
+mod seal;
+mod snapshot;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+pub use seal::Unsealed;
+pub use snapshot::{Loaded, Snapshot, SnapshotError};
+
+/// Where hosts were when they were last reached.
+pub type HostAddresses = BTreeMap<String, Vec<IpAddr>>;
+
+/// The addresses as a file.
+pub fn encode_addresses(addresses: &HostAddresses) -> Vec<u8> {
+    seal::seal(&serde_json::to_vec(addresses).unwrap_or_default())
+}
+
+/// The addresses of a file.
+///
+/// # Errors
+/// When it is not as [`encode_addresses`] makes one.
+pub fn decode_addresses(file: &[u8]) -> Result<HostAddresses, SnapshotError> {
+    Ok(serde_json::from_slice(seal::open(file)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back() {
+        let addresses = HostAddresses::from([(
+            "etcd.example".into(),
+            vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        )]);
+        let file = encode_addresses(&addresses);
+        assert_eq!(decode_addresses(&file).unwrap(), addresses);
+        assert!(decode_addresses(&file[..file.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! What one cluster said last.
+
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
+use mesh_wire::{Key, Layout, Peer, decode, encode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::seal::{self, Unsealed};
+
+/// What a cluster said last, as far as tables and routes need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its number then.
+    pub id: ClusterId,
+    /// Which cluster it was, if it said so.
+    pub uuid: Option<Uuid>,
+    /// Its records.
+    pub records: Vec<Record>,
+}
+
+/// What came out of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// All that could be read.
+    pub snapshot: Snapshot,
+    /// What a record says that could not, with the number of such records.
+    pub rejected: Option<(usize, String)>,
+}
+
+/// Why a file is no snapshot of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// It is not whole, or none of ours.
+    #[error(transparent)]
+    Unsealed(#[from] Unsealed),
+    /// Whole, and not what it should be.
+    #[error("JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It does not say whose it is.
+    #[error("it names no cluster")]
+    Headless,
+    /// It is another cluster's.
+    #[error("it is of cluster {found}")]
+    Cluster {
+        /// Whose it is.
+        found: String,
+    },
+    /// The number is none that this mesh allows.
+    #[error("{0} is no cluster id here")]
+    Id(u32),
+}
+
+/// The first line of the content.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    cluster: String,
+    id: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uuid: Option<Uuid>,
+}
+
+/// Every other line.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    key: String,
+    value: String,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The snapshot as a file.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { cluster, id, uuid, records } = self;
+        let head = Head { cluster: cluster.to_string(), id: id.get().into(), uuid: *uuid };
+        let mut content = serde_json::to_vec(&head).unwrap_or_default();
+        for record in records {
+            let key = Key::of_record(Layout::State, cluster, record.key()).to_string();
+            let value = String::from_utf8_lossy(&encode(record)).into_owned();
+            content.push(b'\n');
+            content.extend(serde_json::to_vec(&Line { key, value }).unwrap_or_default());
+        }
+        seal::seal(&content)
+    }
+
+    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone.
+    ///
+    /// # Errors
+    /// When the file is not as [`Snapshot::encode`] makes one of that cluster.
+    pub fn decode(
+        cluster: &ClusterName,
+        limit: ClusterLimit,
+        file: &[u8],
+    ) -> Result<Loaded, SnapshotError> {
+        let mut lines = seal::open(file)?.split(|byte| *byte == b'\n');
+        let head = lines.next().filter(|line| !line.is_empty()).ok_or(SnapshotError::Headless)?;
+        let Head { cluster: found, id, uuid } = serde_json::from_slice(head)?;
+        if found != cluster.as_str() {
+            return Err(SnapshotError::Cluster { found: found.chars().take(64).collect() });
+        }
+        let id = ClusterId::new(id, limit).map_err(|_| SnapshotError::Id(id))?;
+        let peer = Peer { name: cluster.clone(), id, limit, layout: Layout::State };
+        let mut records = Vec::new();
+        let mut rejected = None;
+        for line in lines {
+            let Line { key, value } = serde_json::from_slice(line)?;
+            match decode(&peer, key.as_bytes(), value.as_bytes()) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => {}
+                Err(reason) => {
+                    let (count, last) = rejected.get_or_insert((0, String::new()));
+                    *count += 1;
+                    *last = reason.to_string();
+                }
+            }
+        }
+        Ok(Loaded { snapshot: Self { cluster: cluster.clone(), id, uuid, records }, rejected })
+    }
+}
+
+#[cfg(test)]
+mod tests;

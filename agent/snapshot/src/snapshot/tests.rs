@@ -1,0 +1,131 @@
+use std::collections::BTreeMap;
+
+use mesh_model::{
+    AddressKind, GlobalService, Node, NodeAddress, Port, Protocol, ServiceName, node::FamilyPair,
+};
+
+use super::*;
+
+fn name(text: &str) -> ClusterName {
+    ClusterName::new(text).unwrap()
+}
+
+fn snapshot() -> Snapshot {
+    let id = ClusterId::new(2, ClusterLimit::Max255).unwrap();
+    let node = Node {
+        name: "n1".into(),
+        cluster: name("b"),
+        cluster_id: id,
+        addresses: vec![
+            NodeAddress { kind: AddressKind::Internal, ip: "172.31.2.1".parse().unwrap() },
+            NodeAddress { kind: AddressKind::Internal, ip: "fd00:172::201".parse().unwrap() },
+        ],
+        pod_cidrs: vec!["10.2.1.0/24".parse().unwrap(), "fd00:10:2:1::/64".parse().unwrap()],
+        health_ips: FamilyPair::default(),
+        ingress_ips: FamilyPair::default(),
+        source: String::new(),
+        encryption_key: 0,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        wireguard_public_key: String::new(),
+        boot_id: String::new(),
+    };
+    let ports = BTreeMap::from([("web".into(), Port { number: 8080, protocol: Protocol::Tcp })]);
+    let service = GlobalService {
+        cluster: name("b"),
+        cluster_id: id,
+        name: ServiceName::new("shop", "web"),
+        frontends: BTreeMap::from([("10.102.0.1".parse().unwrap(), ports.clone())]),
+        backends: BTreeMap::from([("10.2.1.5".parse().unwrap(), ports)]),
+        hostnames: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        include_external: true,
+        shared: true,
+    };
+    Snapshot {
+        cluster: name("b"),
+        id,
+        uuid: Some(Uuid::from_u128(7)),
+        records: vec![Record::Node(Box::new(node)), Record::Service(Box::new(service))],
+    }
+}
+
+fn read(file: &[u8]) -> Result<Loaded, SnapshotError> {
+    Snapshot::decode(&name("b"), ClusterLimit::Max255, file)
+}
+
+#[test]
+fn what_is_written_comes_back() {
+    let file = snapshot().encode();
+    assert_eq!(read(&file).unwrap(), Loaded { snapshot: snapshot(), rejected: None });
+}
+
+/// Whatever part of it was not written, and whatever byte is another one: it is seen.
+#[test]
+fn nothing_is_half_believed() {
+    let file = snapshot().encode();
+    for end in 0..file.len() {
+        assert!(read(&file[..end]).is_err(), "the first {end} bytes");
+    }
+    for at in 0..file.len() {
+        let mut damaged = file.clone();
+        damaged[at] ^= 0x10;
+        // The seal's own spelling may change without its meaning.
+        if let Ok(loaded) = read(&damaged) {
+            assert_eq!(loaded.snapshot, snapshot(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_has_a_name() {
+    let whole = |content: &str| seal::seal(content.as_bytes());
+    for (file, says) in [
+        (b"".to_vec(), "does not begin"),
+        (b"endpoints: []\n".to_vec(), "does not begin"),
+        (b"{\"v\":2,\"else\":1}\nwhatever".to_vec(), "version 2"),
+        (b"{\"v\":1,\"bytes\":9,\"crc32c\":0}\nfour".to_vec(), "4 of 9 bytes"),
+        (b"{\"v\":1,\"bytes\":4,\"crc32c\":0}\nfour".to_vec(), "checksum"),
+        (whole(""), "names no cluster"),
+        (whole("[]"), "JSON"),
+        (whole(r#"{"cluster":"c","id":2}"#), "of cluster c"),
+        (whole(r#"{"cluster":"b","id":0}"#), "0 is no cluster id"),
+        (whole(r#"{"cluster":"b","id":300}"#), "300 is no cluster id"),
+        (whole("{\"cluster\":\"b\",\"id\":2}\n{}"), "JSON"),
+    ] {
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}, not {says}");
+    }
+}
+
+#[test]
+fn a_record_is_its_own_trouble() {
+    let file = seal::seal(
+        br#"{"cluster":"b","id":2}
+{"key":"cilium/state/nodes/v1/c/n1","value":"{}"}
+{"key":"cilium/state/services/v1/b/shop/web","value":"{}"}
+{"key":"something/else","value":""}"#,
+    );
+    let Loaded { snapshot, rejected } = read(&file).unwrap();
+    assert_eq!((snapshot.records.len(), snapshot.uuid), (0, None));
+    let (count, last) = rejected.unwrap();
+    assert_eq!(count, 2);
+    assert!(last.starts_with("cilium/state/services/v1/b/shop/web: "), "{last}");
+}
+
+/// As a fuzz target: files as they are, and whole files with any content.
+fn survive(input: &[u8]) {
+    let _ = read(input);
+    let _ = read(&seal::seal(input));
+    let _ = crate::decode_addresses(input);
+    let _ = crate::decode_addresses(&seal::seal(input));
+}
+
+#[test]
+fn files_survive() {
+    let file = snapshot().encode();
+    let content = seal::open(&file).unwrap().to_vec();
+    mesh_wire_fuzz::run(vec![file, content, br#"{"a":["10.0.0.1"]}"#.to_vec()], survive);
+}

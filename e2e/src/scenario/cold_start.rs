@@ -1,0 +1,73 @@
+//! A node that reboots while nobody is there to tell it anything.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends, wanted};
+use crate::{
+    kernel::try_services,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// The kernel has nothing, the own etcd is away, and so is the whole other cluster's control plane: the node begins with
+/// what it knew, its clients reach both clusters, and when all are back nothing of it is left but the truth.
+pub fn a_node_starts_with_what_it_knew(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.nodes(&one)[0].clone();
+    let (pins, state) = (mesh.pins(&one, &node), mesh.state_dir(&one, &node));
+    for cluster in [&one, &other] {
+        wait_for_snapshot(mesh, &state, cluster);
+    }
+    let wanted = wanted(mesh, &one, &[&one, &other]);
+
+    // As a reboot leaves it: no agent, no tables, no routes.
+    let agent = Daemon::Agent(one.clone(), node.clone());
+    mesh.kill(&agent);
+    fs::remove_dir_all(&pins).expect("pins to remove");
+    for family in ["-4", "-6"] {
+        let flush = ["ip", family, "route", "flush", "proto", "201"];
+        assert!(mesh.on_node(&one, &node, &flush).status().expect("ip runs").success());
+    }
+    let away =
+        [Daemon::Etcd(one.clone()), Daemon::Etcd(other.clone()), Daemon::Apiserver(other.clone())];
+    away.iter().for_each(|daemon| mesh.kill(daemon));
+
+    mesh.start(&agent);
+    eventually("the node has the backends of both clusters", || {
+        let found = try_services(&pins)?;
+        if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
+    });
+    assert_eq!(remembered(mesh, &one, &node), [one.as_str(), other.as_str()]);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+
+    away.iter().for_each(|daemon| mesh.start(daemon));
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+    eventually("nothing is believed that was not told", || {
+        let left = remembered(mesh, &one, &node);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+/// Waits until what is on disk of a cluster has all its pods.
+fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str) {
+    let file = state.join("snapshots").join(cluster).with_extension("jsonl");
+    let pods = mesh.pod_ips(cluster, "echo");
+    eventually(&format!("{} has the pods", file.display()), || {
+        let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        if pods.iter().all(|ip| text.contains(&ip.to_string())) { Ok(()) } else { Err(text) }
+    });
+}
+
+/// The clusters of which a node's agent only knows what it knew before.
+fn remembered(mesh: &impl Mesh, cluster: &str, node: &str) -> Vec<String> {
+    let peers = super::agent_status(mesh, cluster, node)["peers"].clone();
+    let peers = peers.as_array().cloned().unwrap_or_default();
+    let old = peers.iter().filter(|peer| peer["remembered"] == Value::Bool(true));
+    old.map(|peer| peer["name"].as_str().expect("a name").to_owned()).collect()
+}

@@ -1,0 +1,135 @@
+//! A peer says more than it may.
+
+use std::fs;
+
+use mesh_wire::peer_file::{Budget, Grant, PeerFile};
+use serde_json::Value;
+
+use super::{CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends};
+use crate::{
+    json,
+    kernel::services,
+    load::{Assert as _, Traffic},
+    mesh::{Mesh, eventually, wait_ready},
+};
+
+/// A flood of changes, then a record too many: the peer's pods that are known serve on, nothing more is taken of it, the own
+/// cluster's changes are, and everybody can see it. Lifted, or with a larger budget, the peer is as it says.
+pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+
+    // Ten changes in ten seconds; eight pods have twelve new addresses.
+    set_budget(mesh, &one, &other, Budget { changes_per_second: Some(1), ..Budget::default() });
+    wait_ready(mesh);
+    let before = mesh.pod_ips(&other, "echo");
+    mesh.apply(&other, "echo", Some(8));
+    wait_for_quarantine(mesh, &one, &other, "changes");
+    let (code, _, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
+    assert_eq!(code, 3, "a peer in quarantine is seen");
+    mesh.apply(&one, "echo", Some(3));
+    wait_for_backends_of(mesh, &one, &one);
+    for node in mesh.nodes(&one) {
+        let known = backends_of(mesh, &one, &node, &other);
+        assert!(before.iter().all(|ip| known.contains(ip)), "{known:?} lacks some of {before:?}");
+        assert!(known.len() < mesh.pod_ips(&other, "echo").len(), "{known:?}");
+    }
+    lift(mesh, &one, &other);
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+
+    // Not one record more than there are.
+    let records: u64 = ["nodes", "identities", "addresses", "services"]
+        .iter()
+        .map(|kind| {
+            peer(mesh, &one, &mesh.nodes(&one)[0], &other)[*kind].as_u64().expect("a number")
+        })
+        .sum();
+    set_budget(mesh, &one, &other, Budget { keys: Some(records), ..Budget::default() });
+    wait_ready(mesh);
+    mesh.apply(&other, "client", None);
+    wait_for_quarantine(mesh, &one, &other, "records");
+    lift(mesh, &one, &other);
+    wait_for_quarantine(mesh, &one, &other, "records");
+    set_budget(mesh, &one, &other, Budget::default());
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+/// Writes what `peer` may cost into the file by which `cluster` follows it.
+fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
+    let folder = mesh.peer_folder(cluster);
+    let text = fs::read_to_string(folder.join(peer)).expect("a peer file");
+    let mut file = PeerFile::parse(&text).expect("a peer file");
+    let grant = file.clustermesh.take().expect("a grant");
+    file.clustermesh = Some(Grant { budget: Some(budget), ..grant });
+    let temporary = folder.join(format!(".{peer}.scenario"));
+    fs::write(&temporary, file.to_yaml().expect("YAML")).expect("a file");
+    fs::rename(&temporary, folder.join(peer)).expect("a file");
+    for node in mesh.nodes(cluster) {
+        eventually(&format!("{cluster}/{node} follows {peer} anew"), || {
+            let seen = self::peer(mesh, cluster, &node, peer);
+            let ready = seen["ready"] == Value::Bool(true) && seen["quarantined"].is_null();
+            if ready { Ok(()) } else { Err(seen.to_string()) }
+        });
+    }
+}
+
+fn lift(mesh: &impl Mesh, cluster: &str, peer: &str) {
+    let lift = ["quarantine", "lift", peer, "--context", cluster];
+    let lifted = json::of(mesh.clustermesh(&lift));
+    let agents = lifted["agents"].as_array().expect("agents");
+    assert_eq!(agents.len(), mesh.nodes(cluster).len());
+    assert!(agents.iter().all(|agent| agent["lifted"] == Value::Bool(true)), "{lifted}");
+}
+
+/// Waits until every node of a cluster has a peer in quarantine for a reason that has `word` in it.
+fn wait_for_quarantine(mesh: &impl Mesh, cluster: &str, peer: &str, word: &str) {
+    for node in mesh.nodes(cluster) {
+        eventually(&format!("{cluster}/{node} has {peer} in quarantine"), || {
+            let seen = self::peer(mesh, cluster, &node, peer);
+            let reason = seen["quarantined"].as_str().unwrap_or_default();
+            let shown = seen["ladder"].to_string().contains("over its budget");
+            if reason.contains(word) && shown { Ok(()) } else { Err(seen.to_string()) }
+        });
+    }
+}
+
+/// Waits until a cluster's nodes have all pods of `of`, whatever they have of others.
+fn wait_for_backends_of(mesh: &impl Mesh, cluster: &str, of: &str) {
+    let pods = mesh.pod_ips(of, "echo");
+    for node in mesh.nodes(cluster) {
+        eventually(&format!("{cluster}/{node} has the pods of {of}"), || {
+            let known = backends_of(mesh, cluster, &node, of);
+            if pods.iter().all(|ip| known.contains(ip)) {
+                Ok(())
+            } else {
+                Err(format!("{known:?}"))
+            }
+        });
+    }
+}
+
+/// The addresses of a cluster's backends in a node's kernel.
+fn backends_of(mesh: &impl Mesh, cluster: &str, node: &str, of: &str) -> Vec<std::net::IpAddr> {
+    let number = mesh.clusters().iter().position(|name| name == of).expect("a cluster") + 1;
+    let all = services(&mesh.pins(cluster, node)).into_values().flatten();
+    let mut ips: Vec<std::net::IpAddr> = all
+        .filter(|backend| usize::from(backend.cluster) == number)
+        .map(|backend| backend.address.ip())
+        .collect();
+    ips.sort();
+    ips.dedup();
+    ips
+}
+
+/// What a node's agent says of a peer.
+fn peer(mesh: &impl Mesh, cluster: &str, node: &str, name: &str) -> Value {
+    let peers = agent_status(mesh, cluster, node)["peers"].clone();
+    let peers = peers.as_array().cloned().unwrap_or_default();
+    peers.into_iter().find(|peer| peer["name"] == name).unwrap_or_default()
+}

@@ -1,0 +1,13 @@
+//! What an agent does when things go wrong around it. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn cold_start() {
+    scenario::a_node_starts_with_what_it_knew(&Netns::up("waecold"));
+}
+
+#[test]
+fn quarantine() {
+    scenario::a_peer_over_its_budget_costs_nothing_more(&Netns::up("waequar"));
+}
