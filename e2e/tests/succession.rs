@@ -1,5 +1,14 @@
 //! Connections to a real etcd whose certificates end, or are replaced while they stand.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is test code"
+)]
+
 use std::{
     sync::{
         Arc,
@@ -133,7 +142,7 @@ async fn credentials_take_over_when_they_serve() {
 #[tokio::test]
 async fn a_follower_changes_connections_without_a_new_list() {
     const DATA: RangeId = RangeId(1);
-    let scene = Scene::new();
+    let mut scene = Scene::new();
     let admin = scene.etcd.connect("local").await;
     let put = |value: String| Op::Put { key: "test/key".into(), value: value.into(), lease: None };
     admin.apply(&[put("0".into())]).await.unwrap();
@@ -141,6 +150,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
     let (_commands, commands) = mpsc::channel(1);
     let (events_sender, mut events) = mpsc::channel(64);
     let (status_sender, mut status) = watch::channel(Status::default());
+    let (trouble_sender, mut trouble) = watch::channel(None);
     let head = RangeConfig { id: RangeId(0), span: Span::key("test/head"), page: 10 };
     let mut follower = Follower::new(vec![head], 1, Instant::now());
     follower.follow(vec![RangeConfig { id: DATA, span: Span::prefix("test/"), page: 10 }]);
@@ -148,7 +158,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
         commands,
         events: events_sender,
         status: status_sender,
-        trouble: watch::channel(None).0,
+        trouble: trouble_sender,
         reconnect: Command::Reconnect,
     };
     let target = scene.target.clone();
@@ -160,7 +170,20 @@ async fn a_follower_changes_connections_without_a_new_list() {
         until(&mut status, |status| status.connected && status.reconnects == round).await;
         admin.apply(&[put(round.to_string())]).await.unwrap();
     }
+    // Others that do not serve stay out of it, even when there is no connection that could go on.
+    scene.replace(&foreign());
+    until(&mut trouble, Option::is_some).await;
+    scene.etcd.kill();
+    until(&mut status, |status| !status.connected).await;
+    scene.etcd.start_again();
+    until(&mut status, |status| status.connected).await;
+    until(&mut trouble, Option::is_some).await;
+    let admin = scene.etcd.connect("local").await;
+    admin.apply(&[put("restarted".into())]).await.unwrap();
     // Expired, and right again.
+    scene.replace(&scene.etcd.authority());
+    until(&mut trouble, Option::is_none).await;
+    until(&mut status, |status| status.connected).await;
     scene.step_clock(400);
     let expired = until(&mut status, |status| status.failure.is_some()).await;
     assert_eq!(
@@ -187,5 +210,5 @@ async fn a_follower_changes_connections_without_a_new_list() {
     assert_eq!(begun, 1, "listed once");
     // The last revision before a change of connections is told again.
     values.dedup();
-    assert_eq!(values, ["0", "1", "2", "3", "meanwhile", "end"]);
+    assert_eq!(values, ["0", "1", "2", "3", "restarted", "meanwhile", "end"]);
 }

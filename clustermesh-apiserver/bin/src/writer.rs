@@ -11,7 +11,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use mesh_etcd::{Connection, EtcdError, Op, Succession, Target, connect, succession};
+use mesh_etcd::{Connection, EtcdError, Op, Succession, Target, connect_again, succession};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, Write, fingerprint, plan};
 use mesh_follow::{Failure, Span};
@@ -92,11 +92,16 @@ impl Writer {
         };
         let mut pause = pauses();
         let mut successor = None;
+        // The credentials that served last.
+        let mut before = None;
         for attempt in 0.. {
             let connected = match successor.take() {
                 Some(connection) => Ok(connection),
-                None => connect(&self.target, attempt).await,
+                None => connect_again(&self.target, attempt, before.clone()).await,
             };
+            if let Ok(connection) = &connected {
+                before = Some(Arc::clone(connection.credentials()));
+            }
             let failure = match connected {
                 Ok(connection) => match self.use_up(connection).await {
                     Ok(Succession::Successor(connection)) => {

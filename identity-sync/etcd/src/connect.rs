@@ -3,7 +3,7 @@
 use std::{
     io::{self, Cursor},
     net::IpAddr,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -44,25 +44,33 @@ const VERDICT: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, and how long it may take to answer. etcd refuses more than one in five seconds.
 const PING: Duration = Duration::from_secs(10);
 
+impl Target {
+    /// The `attempt`th endpoint, counted round.
+    pub(crate) fn endpoint(&self, attempt: usize) -> Option<&str> {
+        let count = self.endpoints.len().max(1);
+        self.endpoints.get(attempt % count).map(String::as_str)
+    }
+}
+
 /// Connects to the `attempt`th endpoint, counted round.
 pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Failure> {
     let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
-    let count = target.endpoints.len().max(1);
-    let endpoint = target
-        .endpoints
-        .get(attempt % count)
-        .ok_or_else(|| resolve("no endpoint is configured".into()))?;
-    connect_to(target, endpoint).await
+    let endpoint =
+        target.endpoint(attempt).ok_or_else(|| resolve("no endpoint is configured".into()))?;
+    connect_to(target, endpoint, target.credentials.current()).await
 }
 
 /// Connects to one of the endpoints.
-pub(crate) async fn connect_to(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
+pub(crate) async fn connect_to(
+    target: &Target,
+    endpoint: &str,
+    credentials: Arc<Credentials>,
+) -> Result<Connection, Failure> {
     let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
     let (host, port) = host_and_port(endpoint).map_err(resolve)?;
     let addresses = resolve_host(target, host, port).await.map_err(resolve)?;
     let (tcp, address) =
         connect_tcp(&addresses, port).await.map_err(|reason| Failure::new(Rung::Tcp, reason))?;
-    let credentials = target.credentials.current();
     usable(&credentials, target.clock.now())?;
     let tls = connect_tls(&credentials, host, tcp)
         .await

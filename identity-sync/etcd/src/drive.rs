@@ -6,6 +6,7 @@
 use std::{
     future::{pending, ready},
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,10 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    connect::{Target, connect},
+    connect::Target,
     error::EtcdError,
     store::{Connection, header, key_value},
-    succession::{Succession, succession},
+    succession::{Succession, connect_again, succession},
 };
 
 /// How long an answer to a list may take; a page of values over a slow link.
@@ -76,6 +77,8 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
     let Channels { mut commands, events, status, trouble, reconnect } = channels;
     let mut session = Session::default();
     let mut successor: Option<Connection> = None;
+    // What served last.
+    let mut before = None;
     let mut attempt = 0;
     loop {
         while let Some(action) = machine.poll(Instant::now()) {
@@ -84,7 +87,10 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
                 session = Session::default();
                 session.connecting = Some(match successor.take() {
                     Some(connection) => Box::pin(ready(Ok(connection))),
-                    None => Box::pin(async move { connect(&target, attempt).await }),
+                    None => {
+                        let before = before.clone();
+                        Box::pin(async move { connect_again(&target, attempt, before).await })
+                    }
                 });
                 attempt = attempt.wrapping_add(1);
             } else if let Err(failure) = session.perform(action).await {
@@ -113,7 +119,11 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
                 Happened::Inputs(inputs) => {
                     for input in inputs {
                         match &input {
-                            Input::Connected => session.watch_certificate(target, &trouble),
+                            Input::Connected => {
+                                let connection = session.connection.as_ref();
+                                before = connection.map(|c| Arc::clone(c.credentials()));
+                                session.watch_certificate(target, &trouble);
+                            }
                             Input::Disconnected(_) => session = Session::default(),
                             _ => {}
                         }

@@ -16,5 +16,5 @@ pub use connect::{Target, connect};
 pub use drive::{Channels, follow};
 pub use error::EtcdError;
 pub use store::{Connection, Op};
-pub use succession::{Succession, succession};
+pub use succession::{Succession, connect_again, succession};
 pub use users::{Permission, Users};

@@ -7,14 +7,15 @@ use std::{
 };
 
 use mesh_certs::Credentials;
-use mesh_follow::{Failure, Rung};
+use mesh_follow::{Failure, Rung, Span};
+use mesh_wire::key::HEARTBEAT;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use crate::{
-    connect::{Target, connect_to},
+    connect::{Target, connect, connect_to},
     store::Connection,
 };
 
@@ -47,6 +48,24 @@ pub async fn succession(
     }
 }
 
+/// Connects to the `attempt`th endpoint, counted round; with what served `before` if newer credentials do not.
+pub async fn connect_again(
+    target: &Target,
+    attempt: usize,
+    before: Option<Arc<Credentials>>,
+) -> Result<Connection, Failure> {
+    let current = target.credentials.current();
+    let before = before.filter(|before| !Arc::ptr_eq(before, &current));
+    let (Some(before), Some(endpoint)) = (before, target.endpoint(attempt)) else {
+        return connect(target, attempt).await;
+    };
+    let failure = match serving(target, endpoint).await {
+        Err(failure) if [Rung::Tls, Rung::Authenticated].contains(&failure.rung) => failure,
+        other => return other,
+    };
+    connect_to(target, endpoint, before).await.map_err(|_| failure)
+}
+
 /// Whether a connection may be made with credentials at this time.
 pub(crate) fn usable(credentials: &Credentials, now: SystemTime) -> Result<(), Failure> {
     let valid = credentials.valid_at(now).and_then(|()| credentials.valid_at(now + AHEAD));
@@ -77,7 +96,7 @@ async fn successor(
             credentials.changed().await;
             continue;
         }
-        match connect_to(target, connection.endpoint()).await {
+        match serving(target, connection.endpoint()).await {
             Ok(successor) => {
                 tell(trouble, None);
                 return successor;
@@ -86,6 +105,20 @@ async fn successor(
         }
         // Newer ones are tried at once.
         let _ = timeout(AGAIN, credentials.changed()).await;
+    }
+}
+
+/// A connection over which something was read: an etcd lets everybody in whose certificate it trusts, and knows whether
+/// there is such a user when he asks. Everybody who may read anything may read the heartbeat.
+async fn serving(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
+    let connection = connect_to(target, endpoint, target.credentials.current()).await?;
+    match connection.page(&Span::prefix(HEARTBEAT), 1, None, true).await {
+        Ok(_) => Ok(connection),
+        Err(error) => {
+            let Failure { rung, reason } = error.failure();
+            let subject = connection.credentials().subject();
+            Err(Failure::new(rung, format!("as {subject}: {reason}")))
+        }
     }
 }
 
