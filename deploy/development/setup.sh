@@ -11,7 +11,7 @@ packages=(
     protobuf-compiler libprotobuf-dev                            # etcd's API
     etcd-server etcd-client containernetworking-plugins          # a lab's clusters
     iproute2 nftables procps bpftool                             # a lab's nodes
-    curl git                                                     # tests
+    curl faketime git libfaketime openssl                        # tests
 )
 
 missing=()

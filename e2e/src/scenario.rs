@@ -42,15 +42,15 @@ use crate::{
 };
 
 /// The service of `deploy/examples/echo.yaml`, and where its pods listen.
-const ECHO: &str = "default/echo";
+pub const ECHO: &str = "default/echo";
 const ECHO_PORT: u16 = 8080;
 /// The pod of `deploy/examples/client.yaml`.
-const CLIENT: &str = "client";
+pub const CLIENT: &str = "client";
 /// IP protocol numbers, by their names.
 const PROTOCOLS: [(&str, u8); 2] = [("TCP", 6), ("UDP", 17)];
 
 /// Two connected clusters with a global service in each, and a client in the first.
-fn two_with_echo(mesh: &impl Mesh) -> (String, String) {
+pub fn two_with_echo(mesh: &impl Mesh) -> (String, String) {
     let [one, other] = mesh.clusters().try_into().expect("two clusters");
     for cluster in [&one, &other] {
         mesh.apply(cluster, "echo", None);
@@ -72,14 +72,14 @@ fn wait_for_history(mesh: &impl Mesh) {
 }
 
 /// Waits until every node of every cluster balances over the pods of `clusters` and no others.
-fn wait_for_backends(mesh: &impl Mesh, clusters: &[&str]) {
+pub fn wait_for_backends(mesh: &impl Mesh, clusters: &[&str]) {
     for cluster in mesh.clusters() {
         wait_for_backends_in(mesh, &cluster, clusters);
     }
 }
 
 /// Waits until every node of one cluster balances over the pods of `clusters` and no others.
-fn wait_for_backends_in(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) {
+pub fn wait_for_backends_in(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) {
     let wanted = wanted(mesh, cluster, clusters);
     for node in mesh.nodes(cluster) {
         let pins = mesh.pins(cluster, &node);
@@ -126,7 +126,7 @@ fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
 }
 
 /// The addresses of the client's pod: what servers must see, in every cluster.
-fn client_ips(mesh: &impl Mesh, cluster: &str) -> Vec<IpAddr> {
+pub fn client_ips(mesh: &impl Mesh, cluster: &str) -> Vec<IpAddr> {
     let ips = mesh.pod_ips(cluster, CLIENT);
     assert_eq!(ips.len(), 2, "v4 and v6");
     ips

@@ -13,7 +13,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_certs::{
-    Authority, AuthorityError, CredentialFiles, Details, Profile, Request, RequestError, details,
+    Authority, AuthorityError, Bundle, CredentialFiles, Details, Profile, Request, RequestError,
+    details,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey as _};
 
@@ -64,6 +65,11 @@ pub fn certificates(data: &[u8]) {
     let begun = text.matches("-----BEGIN CERTIFICATE-----").count();
     if let Some(all) = read(text) {
         assert!((1..=begun).contains(&all.len()), "{} of {begun}", all.len());
+        // As authorities they are the same certificates, each once, and written they are read again.
+        let bundle = must(Bundle::parse(text));
+        assert!((1..=all.len()).contains(&bundle.len()));
+        assert_eq!(must(Bundle::parse(&bundle.to_pem())), bundle);
+        bundle.signed(text);
     }
     load(text, text);
 }

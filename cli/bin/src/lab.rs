@@ -84,8 +84,9 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
                 json!({ "stopped": names }),
             )
         }
-        LabCommand::Start { which, processes } => {
+        LabCommand::Start { which, processes, environment } => {
             let mut lab = Lab::open(&which.lab)?;
+            lab.set_environment(&processes, &environment)?;
             let started = lab.start(&processes)?;
             let text = match started.as_slice() {
                 [] => "all of them run already".to_owned(),

@@ -162,6 +162,22 @@ impl Lab {
         Ok(started)
     }
 
+    /// Gives processes variables for their environment, from their next start on.
+    pub fn set_environment(
+        &mut self,
+        processes: &[String],
+        variables: &[(String, String)],
+    ) -> Result<(), LabError> {
+        for name in self.matching(processes)? {
+            let Some(process) = self.process_mut(&name) else { continue };
+            for (variable, value) in variables {
+                process.environment.retain(|(other, _)| other != variable);
+                process.environment.push((variable.clone(), value.clone()));
+            }
+        }
+        self.save()
+    }
+
     /// Every process of the lab: daemons, and the pods'.
     pub fn processes(&self) -> impl Iterator<Item = &ProcessState> {
         let pods = self.state.clusters.iter().flat_map(|cluster| &cluster.pods);

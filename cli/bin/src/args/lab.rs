@@ -73,6 +73,9 @@ pub(crate) enum LabCommand {
         /// Which ones
         #[arg(required = true)]
         processes: Vec<String>,
+        /// A variable of their environment from now on, NAME=VALUE; may be repeated
+        #[arg(long = "env", value_parser = variable)]
+        environment: Vec<(String, String)>,
     },
     /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd)
     Cut {
@@ -181,4 +184,9 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         seconds: Option<f64>,
     },
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
+    Ok((name.into(), value.into()))
 }
