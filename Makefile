@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test lint bench fuzz
+.PHONY: setup build demo test lint bench fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -36,3 +36,11 @@ bench: setup
 fuzz: setup
 	@$(development)/setup.sh cargo-fuzz
 	@e2e/fuzz.sh
+
+## FAULTS (200) random faults from SEED (1), under load: none may make a difference. `make test` does 8 of two seeds.
+chaos: build
+	@target/debug/clustermesh lab chaos --seed $${SEED:-1} --faults $${FAULTS:-200}
+
+## Breaks promises in a copy of this tree, one after another: tests must notice each.
+mutants: setup
+	@e2e/mutants.sh

@@ -1,5 +1,6 @@
 //! Whole clusters out of network namespaces.
 
+mod chaos;
 mod cuts;
 mod history;
 
@@ -101,6 +102,9 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         LabCommand::CheckHistory { which, wait, wait_duration } => {
             let wait = wait.then(|| Duration::from_secs(wait_duration));
             history::check(&which.lab, wait, output)
+        }
+        LabCommand::Chaos { lab, seed, faults, keep } => {
+            chaos::run(&mesh_chaos::campaign::Options { lab, seed, faults, keep }, output)
         }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -136,8 +136,8 @@ fn told(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
     for cluster in clusters.into_iter().filter(honest) {
         for agent in cluster["agents"].as_array().into_iter().flatten() {
             let name = format!("{}/{}", cluster["name"], agent["node"]).replace('"', "");
-            let peers = agent["peers"].as_array().into_iter().flatten();
-            let peer = peers.filter(|peer| peer["name"] == victims.hostile).next_back();
+            let mut peers = agent["peers"].as_array().into_iter().flatten();
+            let peer = peers.find(|peer| peer["name"] == victims.hostile);
             found.push((name, peer.cloned().unwrap_or_default()));
         }
     }

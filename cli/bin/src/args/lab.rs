@@ -111,6 +111,21 @@ pub(crate) enum LabCommand {
         #[arg(long, default_value_t = 60, requires = "wait")]
         wait_duration: u64,
     },
+    /// Random faults, one after another, in a lab made for it and under load: none may make a difference
+    Chaos {
+        /// The name of the lab that is made
+        #[arg(long, default_value = "chaos")]
+        lab: String,
+        /// What the faults follow from: the same seed, the same faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many faults
+        #[arg(long, default_value_t = 200)]
+        faults: usize,
+        /// Leave the lab up afterwards
+        #[arg(long)]
+        keep: bool,
+    },
     /// Make a cluster hold what a manifest says: pods, deployments, services, namespaces
     Apply {
         #[command(flatten)]

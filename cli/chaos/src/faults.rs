@@ -1,0 +1,218 @@
+//! Faults that leave the data path alone, and which of them a seed stands for.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Something that goes wrong, or changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Daemons are killed, all at once, and started again in this order.
+    Kill {
+        /// `a/etcd`, `a/apiserver`, `a/n1/agent`.
+        processes: Vec<String>,
+        /// Milliseconds until the first of them is back.
+        away: u64,
+    },
+    /// Packets between two places are lost.
+    Cut {
+        /// The places, one of which is an etcd.
+        places: [String; 2],
+        /// An agent that starts anew meanwhile.
+        restarted: Option<String>,
+        /// Milliseconds until it is healed.
+        away: u64,
+    },
+    /// A cluster's etcd forgets its history.
+    Compact(String),
+    /// A cluster's heartbeat loses its lease.
+    Revoke(String),
+    /// A cluster has another number of pods.
+    Scale(String, u32),
+    /// Two clusters are connected once more: users, certificates and peer files are looked after again.
+    Reconnect(String, String),
+}
+
+/// What there is to break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Clusters with their nodes.
+    pub clusters: Vec<(String, Vec<String>)>,
+    /// How many pods each cluster has at first.
+    pub replicas: u32,
+}
+
+/// Numbers that look random and follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Debug)]
+struct Random(u64);
+
+/// The most pods of a cluster.
+const MOST_REPLICAS: u32 = 3;
+/// The longest that something is away, in milliseconds: longer than a reader's first tries to come back.
+const LONGEST: usize = 2_000;
+
+/// The faults that a seed stands for, for meshes of this shape.
+pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
+    let mut random = Random(seed);
+    let mut replicas = vec![shape.replicas; shape.clusters.len()];
+    let processes: Vec<String> = shape.clusters.iter().flat_map(daemons).collect();
+    let mut faults = Vec::new();
+    while faults.len() < count && !shape.clusters.is_empty() {
+        let at = random.below(shape.clusters.len());
+        let Some((cluster, nodes)) = shape.clusters.get(at) else { break };
+        let away = u64::try_from(random.below(LONGEST)).unwrap_or_default();
+        faults.push(match random.below(10) {
+            0 | 1 => Fault::Kill { processes: random.some(&processes, 1), away },
+            2 | 3 => Fault::Kill { processes: random.some(&processes, 2), away },
+            4 | 5 => {
+                // Any cluster's nodes, the etcd's own too.
+                let from = random.some(&shape.clusters, 1);
+                let from = from.first().map_or(cluster.clone(), |(name, _)| name.clone());
+                let agents: Vec<String> = of(&shape.clusters, &from).map(agent(&from)).collect();
+                let restarted = random.some(&agents, 1).pop().filter(|_| random.below(2) == 0);
+                Fault::Cut { places: [from, format!("{cluster}/etcd")], restarted, away }
+            }
+            6 => Fault::Compact(cluster.clone()),
+            7 => Fault::Revoke(cluster.clone()),
+            8 => {
+                let others = shape.clusters.iter().filter(|(name, _)| name != cluster);
+                let others: Vec<String> = others.map(|(name, _)| name.clone()).collect();
+                match random.some(&others, 1).pop() {
+                    Some(other) => Fault::Reconnect(cluster.clone(), other),
+                    None => continue,
+                }
+            }
+            _ => {
+                let Some(replicas) = replicas.get_mut(at) else { continue };
+                let more = u32::try_from(1 + random.below(2)).unwrap_or(1);
+                *replicas = (*replicas - 1 + more) % MOST_REPLICAS + 1;
+                debug_assert!((1..=MOST_REPLICAS).contains(replicas), "never none");
+                // The nodes have room for any number.
+                debug_assert!(!nodes.is_empty(), "a cluster has nodes");
+                Fault::Scale(cluster.clone(), *replicas)
+            }
+        });
+    }
+    faults
+}
+
+fn daemons((cluster, nodes): &(String, Vec<String>)) -> Vec<String> {
+    let own = ["etcd", "apiserver"].map(|kind| format!("{cluster}/{kind}"));
+    own.into_iter().chain(nodes.iter().map(agent(cluster))).collect()
+}
+
+fn agent(cluster: &str) -> impl Fn(&String) -> String {
+    let cluster = cluster.to_owned();
+    move |node| format!("{cluster}/{node}/agent")
+}
+
+fn of<'a>(clusters: &'a [(String, Vec<String>)], name: &str) -> impl Iterator<Item = &'a String> {
+    let found = clusters.iter().find(|(other, _)| other == name);
+    found.into_iter().flat_map(|(_, nodes)| nodes)
+}
+
+// === impl Random ===
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below another, which is not 0. Small ones are likelier by nothing that matters here.
+    fn below(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.next() % limit).unwrap_or_default()
+    }
+
+    /// As many different ones of all, as far as there are.
+    fn some<T: Clone>(&mut self, all: &[T], count: usize) -> Vec<T> {
+        let mut left = all.to_vec();
+        let mut chosen = Vec::new();
+        while chosen.len() < count && !left.is_empty() {
+            chosen.push(left.swap_remove(self.below(left.len())));
+        }
+        chosen
+    }
+}
+
+// === impl Fault ===
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill { processes, away } => {
+                write!(f, "kill {} for {away} ms", processes.join(" and "))
+            }
+            Self::Cut { places: [one, other], restarted, away } => {
+                write!(f, "cut {one} from {other} for {away} ms")?;
+                let Some(restarted) = restarted else { return Ok(()) };
+                write!(f, ", and restart {restarted} meanwhile")
+            }
+            Self::Compact(cluster) => write!(f, "compact {cluster}/etcd"),
+            Self::Revoke(cluster) => write!(f, "revoke the lease of {cluster}'s heartbeat"),
+            Self::Scale(cluster, replicas) => write!(f, "give {cluster} {replicas} pods"),
+            Self::Reconnect(one, other) => write!(f, "connect {one} and {other} again"),
+        }
+    }
+}
+
+impl Serialize for Fault {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn shape() -> Shape {
+        let nodes = || vec!["n1".to_owned(), "n2".to_owned()];
+        let clusters = vec![("a".to_owned(), nodes()), ("b".to_owned(), nodes())];
+        Shape { clusters, replicas: 2 }
+    }
+
+    #[test]
+    fn a_seed_stands_for_the_same_faults_and_for_the_first_of_more() {
+        let faults = plan(7, 200, &shape());
+        assert_eq!(faults.len(), 200);
+        assert_eq!(plan(7, 8, &shape()), faults[..8]);
+        assert_ne!(plan(8, 8, &shape()), faults[..8]);
+    }
+
+    #[test]
+    fn every_kind_comes_up_and_none_that_would_hurt() {
+        let faults = plan(1, 500, &shape());
+        let kinds: BTreeSet<String> = faults
+            .iter()
+            .map(|fault| fault.to_string().split(' ').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            kinds.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["compact", "connect", "cut", "give", "kill", "revoke"]
+        );
+        let mut before = [2, 2];
+        for fault in faults {
+            match fault {
+                Fault::Kill { processes, .. } => {
+                    let different: BTreeSet<_> = processes.iter().collect();
+                    assert!(!different.is_empty() && different.len() == processes.len());
+                }
+                Fault::Scale(cluster, replicas) => {
+                    let before = &mut before[usize::from(cluster == "b")];
+                    assert!((1..=3).contains(&replicas) && replicas != *before);
+                    *before = replicas;
+                }
+                Fault::Reconnect(one, other) => assert_ne!(one, other),
+                Fault::Cut { places, .. } => assert!(places[1].ends_with("/etcd")),
+                Fault::Compact(_) | Fault::Revoke(_) => {}
+            }
+        }
+    }
+}

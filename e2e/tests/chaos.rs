@@ -1,0 +1,23 @@
+//! Random faults, none of which makes a difference. Needs root.
+
+use std::process::Command;
+
+use mesh_e2e::{json, netns::binary};
+
+fn campaign(lab: &str, seed: &str) {
+    let mut chaos = Command::new(binary());
+    chaos.args(["lab", "chaos", "--lab", lab, "--seed", seed, "--faults", "8"]);
+    let (code, found, complaint) = json::run(chaos);
+    assert_eq!(code, 0, "{found:#} {complaint}");
+    assert_eq!(found["survived"].as_array().map(Vec::len), Some(8), "{found:#}");
+}
+
+#[test]
+fn one_seed() {
+    campaign("e2echaos1", "1");
+}
+
+#[test]
+fn another() {
+    campaign("e2echaos2", "2");
+}
