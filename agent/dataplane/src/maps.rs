@@ -15,7 +15,11 @@ use mesh_layout::{
 use mesh_model::ClusterId;
 use mesh_sys::MappedArray;
 
-use crate::kernel::{Kernel, Sizes};
+use crate::{
+    kernel::{Kernel, Sizes},
+    pins::PinRoot,
+    programs::ProgramsError,
+};
 
 /// The tables in the running kernel: one hash map, and arrays as memory.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct KernelMaps {
     backends: MappedArray,
     peer_state: MappedArray,
     sizes: Sizes,
+    /// Called after each write: a test's way to die there, and to count.
+    written: Option<fn()>,
 }
 
 /// Why a map cannot be used.
@@ -73,30 +79,70 @@ pub enum MapsError {
 impl KernelMaps {
     /// Takes the maps out of a loaded object.
     pub(crate) fn take(ebpf: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, MapsError> {
+        Self::new(sizes, |map| match ebpf.take_map(map) {
+            Some(Map::HashMap(data) | Map::Array(data)) => Ok(data),
+            _ => Err(MapsError::Missing(map)),
+        })
+    }
+
+    /// Opens tables that were pinned before, without the programs.
+    pub fn open(pins: &PinRoot, sizes: Sizes) -> Result<Self, ProgramsError> {
+        let folder = pins.maps(sizes)?;
+        for layout in pinned() {
+            check_pin(&folder, layout)?;
+        }
+        let data = |map| {
+            let data = MapData::from_pin(folder.join(map));
+            data.map_err(|source| MapsError::Map { map, source })
+        };
+        Ok(Self::new(sizes, data)?)
+    }
+
+    fn new(
+        sizes: Sizes,
+        mut data: impl FnMut(&'static str) -> Result<MapData, MapsError>,
+    ) -> Result<Self, MapsError> {
         let map = "cm_services";
-        let Map::HashMap(services) = take(ebpf, map)? else { return Err(MapsError::Missing(map)) };
+        let services = data(map)?;
         let services_fd = services.fd().as_fd().try_clone_to_owned();
         let services_fd = services_fd.map_err(|source| MapsError::Memory { map, source })?;
         let services = HashMap::try_from(Map::HashMap(services));
         let services = services.map_err(|source| MapsError::Map { map, source })?;
         let peers = u32::try_from(default_sizes::PEERS).unwrap_or(u32::MAX);
+        let mut mapped = |map, entries, value| {
+            let data = data(map)?;
+            MappedArray::new(data.fd(), entries, value)
+                .map_err(|source| MapsError::Memory { map, source })
+        };
         Ok(Self {
             services,
             services_fd,
-            headers: mapped(ebpf, "cm_headers", sizes.services, size_of::<Header>())?,
-            slots: mapped(ebpf, "cm_slots", sizes.slots / 2, size_of::<SlotPair>())?,
-            backends: mapped(ebpf, "cm_backends", sizes.backends, size_of::<Backend>())?,
-            peer_state: mapped(ebpf, "cm_peer_state", peers, size_of::<u32>())?,
+            headers: mapped("cm_headers", sizes.services, size_of::<Header>())?,
+            slots: mapped("cm_slots", sizes.slots / 2, size_of::<SlotPair>())?,
+            backends: mapped("cm_backends", sizes.backends, size_of::<Backend>())?,
+            peer_state: mapped("cm_peer_state", peers, size_of::<u32>())?,
             sizes,
+            written: None,
         })
     }
-}
 
-impl KernelMaps {
+    /// Has a function called after each single write to a table, stores and system calls alike. Whatever it does, it may
+    /// not come back: the tables are usable after each write.
+    pub fn after_each_write(&mut self, hook: fn()) {
+        self.written = Some(hook);
+    }
+
+    fn written(&self) {
+        if let Some(hook) = self.written {
+            hook();
+        }
+    }
+
     /// Takes a cluster's backends out of use, or back into it: one store, whatever their number.
     pub fn set_peer_cut(&mut self, cluster: ClusterId, cut: bool) {
         if let Some(state) = self.peer_state.u32(cluster.get().into(), 0) {
             state.store(if cut { PEER_CUT } else { 0 }, Ordering::Release);
+            self.written();
         }
     }
 }
@@ -127,25 +173,31 @@ impl Kernel for KernelMaps {
     }
 
     fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()> {
-        self.services.insert(key, service, 0).map_err(map_io)
+        self.services.insert(key, service, 0).map_err(map_io)?;
+        self.written();
+        Ok(())
     }
 
     fn delete_service(&mut self, key: &FrontendKey) -> io::Result<()> {
         match self.services.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(map_io(error)),
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(map_io(error)),
         }
+        self.written();
+        Ok(())
     }
 
     fn set_header(&mut self, index: u32, header: Header) {
         if let Some(word) = self.headers.u64(index, 0) {
             word.store(whole([header.base(), header.count()]), Ordering::Release);
+            self.written();
         }
     }
 
     fn set_slot(&mut self, slot: u32, id: u32) {
         if let Some(word) = self.slots.u32(slot / 2, slot_word(slot)) {
             word.store(id, Ordering::Release);
+            self.written();
         }
     }
 
@@ -155,17 +207,20 @@ impl Kernel for KernelMaps {
         for (n, content) in (1..).zip(rest) {
             if let Some(word) = self.backends.u64(index, n) {
                 word.store(content, Ordering::Release);
+                self.written();
             }
         }
         // With the id, which makes the rest valid.
         if let Some(word) = self.backends.u64(index, 0) {
             word.store(first, Ordering::Release);
+            self.written();
         }
     }
 
     fn clear_backend(&mut self, id: u32) {
         if let Some(word) = self.backends.u32(id % self.sizes.backends, 0) {
             word.store(0, Ordering::Release);
+            self.written();
         }
     }
 }
@@ -223,22 +278,6 @@ pub(crate) fn check_pin(folder: &Path, layout: &MapLayout) -> Result<(), MapsErr
 /// All maps that are pinned.
 pub(crate) fn pinned() -> impl Iterator<Item = &'static MapLayout> {
     MAPS.iter()
-}
-
-fn take(ebpf: &mut aya::Ebpf, map: &'static str) -> Result<Map, MapsError> {
-    ebpf.take_map(map).ok_or(MapsError::Missing(map))
-}
-
-fn mapped(
-    ebpf: &mut aya::Ebpf,
-    map: &'static str,
-    entries: u32,
-    value: usize,
-) -> Result<MappedArray, MapsError> {
-    let Map::Array(data) = take(ebpf, map)? else {
-        return Err(MapsError::Missing(map));
-    };
-    MappedArray::new(data.fd(), entries, value).map_err(|source| MapsError::Memory { map, source })
 }
 
 fn slot_word(slot: u32) -> usize {

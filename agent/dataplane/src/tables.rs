@@ -5,7 +5,7 @@
 //! before a frontend leads to it; and they go in the opposite order.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     io,
     time::Instant,
 };
@@ -19,8 +19,13 @@ use mesh_model::{
 use crate::{
     convert,
     kernel::{Kernel, Sizes},
-    slots::{REST, Range, SlotRanges},
+    slots::{Range, SlotRanges},
 };
+
+mod indices;
+mod restore;
+
+use indices::Indices;
 
 /// The tables, and a mirror of what is in them.
 #[derive(Debug)]
@@ -101,47 +106,9 @@ struct BackendUse {
     services: u32,
 }
 
-/// Places in an array that are given out, rest after use, and come back.
-#[derive(Debug)]
-struct Indices {
-    map: &'static str,
-    size: u32,
-    next: u32,
-    /// Found in use at start, so `next` must pass over them.
-    claimed: HashSet<u32>,
-    /// When each was freed, and what it was last called.
-    resting: VecDeque<(Instant, u32)>,
-    used: u32,
-}
-
 // === impl Tables ===
 
 impl<K: Kernel> Tables<K> {
-    /// Takes over what is in the kernel. Whatever is in there is held ([`Tables::held`]) until a change claims it or
-    /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] let it go. What contradicts itself (a predecessor
-    /// died between two writes) is repaired.
-    pub fn restore(kernel: K, now: Instant) -> Result<Self, TablesError> {
-        let Sizes { services, backends, slots } = kernel.sizes();
-        let mut tables = Self {
-            kernel,
-            services: HashMap::new(),
-            backends: HashMap::new(),
-            service_indices: Indices::new("cm_services", services),
-            backend_indices: Indices::new("cm_backends", backends),
-            slots: SlotRanges::new(slots),
-        };
-        tables.restore_backends();
-        tables.restore_services(now)?;
-        let unused: Vec<u32> =
-            tables.backends.values().filter(|b| b.services == 0).map(|b| b.id).collect();
-        tables.backends.retain(|_, backend| backend.services != 0);
-        for id in unused {
-            tables.kernel.clear_backend(id);
-            tables.backend_indices.give_back(id, now);
-        }
-        Ok(tables)
-    }
-
     /// Makes a change. What is already so costs no write.
     pub fn apply(&mut self, change: Change, now: Instant) -> Result<(), TablesError> {
         match change {
@@ -341,88 +308,6 @@ impl<K: Kernel> Tables<K> {
         let size = self.kernel.sizes().slots;
         self.slots.take(order, now).ok_or(TablesError::Full { map: "cm_slots", size })
     }
-
-    /// Reads every backend; none is used yet.
-    fn restore_backends(&mut self) {
-        for index in 0..self.kernel.sizes().backends {
-            let entry = self.kernel.backend(index);
-            let in_place = entry.id() % self.kernel.sizes().backends == index;
-            if entry.id() == 0 {
-                continue;
-            }
-            match convert::backend(&entry) {
-                Some(backend) if in_place && !self.backends.contains_key(&backend) => {
-                    self.backend_indices.claim(entry.id());
-                    self.backends.insert(backend, BackendUse { id: entry.id(), services: 0 });
-                }
-                _ => self.kernel.clear_backend(index),
-            }
-        }
-    }
-
-    fn restore_services(&mut self, now: Instant) -> Result<(), TablesError> {
-        let by_id: HashMap<u32, Backend> = self.backends.iter().map(|(b, u)| (u.id, *b)).collect();
-        let services = self
-            .kernel
-            .services()
-            .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-        for (key, service) in services {
-            let index = service.index();
-            let frontend = convert::frontend(&key)
-                .filter(|_| service.tag() == key.tag() && self.service_indices.claim(index));
-            let Some(frontend) = frontend else {
-                self.kernel
-                    .delete_service(&key)
-                    .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-                continue;
-            };
-            let restored = self.restore_service(index, &by_id, now)?;
-            self.services.insert(frontend, restored);
-        }
-        Ok(())
-    }
-
-    /// Reads one service's slots. Where they are not what a finished writer leaves, they are written anew elsewhere.
-    fn restore_service(
-        &mut self,
-        index: u32,
-        by_id: &HashMap<u32, Backend>,
-        now: Instant,
-    ) -> Result<Service, TablesError> {
-        let header = self.kernel.header(index);
-        let count = header.count().min(self.kernel.sizes().slots);
-        let found = Range { base: header.base(), order: Range::order_for(count) };
-        let mine = count == header.count() && self.slots.claim(found);
-        let mut service = Service::new(index, found);
-        service.held = true;
-        for slot in (header.base()..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
-            if slot >= self.kernel.sizes().slots {
-                break;
-            }
-            let id = self.kernel.slot(slot);
-            if let Some(backend) = by_id.get(&id)
-                && !service.positions.contains_key(backend)
-            {
-                service.positions.insert(*backend, service.count());
-                service.slots.push((id, *backend));
-                service.held_backends.insert(*backend);
-                if let Some(known) = self.backends.get_mut(backend) {
-                    known.services += 1;
-                }
-            }
-        }
-        if !mine || service.count() != count {
-            if mine {
-                self.slots.give_back(found, now);
-            }
-            service.range = self.take_range(Range::order_for(service.count()), now)?;
-            for (slot, (id, _)) in (service.range.base..).zip(&service.slots) {
-                self.kernel.set_slot(slot, *id);
-            }
-            self.kernel.set_header(index, Header::new(service.range.base, service.count()));
-        }
-        Ok(service)
-    }
 }
 
 // === impl Service ===
@@ -441,50 +326,6 @@ impl Service {
 
     fn count(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
-    }
-}
-
-// === impl Indices ===
-
-impl Indices {
-    fn new(map: &'static str, size: u32) -> Self {
-        Self { map, size, next: 0, claimed: HashSet::new(), resting: VecDeque::new(), used: 0 }
-    }
-
-    /// A number whose remainder by the size is a free place. A place is called by another number each time, so that
-    /// what still names the former owner is seen to be stale; 0 names none.
-    fn take(&mut self, now: Instant) -> Result<u32, TablesError> {
-        let rested = |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) >= REST;
-        while self.next < self.size && self.claimed.remove(&self.next) {
-            self.next += 1;
-        }
-        let number = if self.next < self.size {
-            self.next += 1;
-            // From the second round on: the first holds 0.
-            self.size + (self.next - 1)
-        } else if self.resting.front().is_some_and(rested) {
-            let (_, last) = self.resting.pop_front().unwrap_or((now, 0));
-            match last.checked_add(self.size) {
-                Some(next) => next,
-                None => self.size + last % self.size,
-            }
-        } else {
-            return Err(TablesError::Full { map: self.map, size: self.size });
-        };
-        self.used += 1;
-        Ok(number)
-    }
-
-    /// Marks a number found in use; false if its place is taken already.
-    fn claim(&mut self, number: u32) -> bool {
-        let fresh = self.claimed.insert(number % self.size);
-        self.used += u32::from(fresh);
-        fresh
-    }
-
-    fn give_back(&mut self, number: u32, now: Instant) {
-        self.used -= 1;
-        self.resting.push_back((now, number));
     }
 }
 

@@ -11,6 +11,7 @@ use mesh_model::{ClusterLimit, Protocol};
 use proptest::prelude::*;
 
 use super::*;
+use crate::slots::REST;
 
 /// The tables as plain memory, shared with the test that reads them; counts writes, and forgets them after a while.
 #[derive(Clone, Debug)]
@@ -292,6 +293,31 @@ fn what_contradicts_itself_is_repaired() {
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 2);
     assert_eq!(memory.read(&frontend(2)).unwrap(), BTreeSet::from([backend(1, 1)]));
     assert_eq!(memory.backends_in_use(), 2);
+}
+
+/// A writer that died while a backend moved into a hole leaves that backend in two slots. To mend one service costs no other
+/// anything, in whatever order they are found.
+#[test]
+fn mending_one_service_leaves_the_others_alone() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let of = |f: u8| [backend(1, u16::from(f)), backend(2, u16::from(f))];
+    (0..8).for_each(|f| add(&mut tables, f, &of(f), now));
+    drop(tables);
+    for f in 0..4 {
+        let mut content = memory.content.borrow_mut();
+        let service = content.services[&convert::frontend_key(&frontend(f))];
+        let base = content.headers[service.index() as usize].base() as usize;
+        content.slots[base] = content.slots[base + 1];
+    }
+    Tables::restore(memory.clone(), now).unwrap();
+    for f in 0..4 {
+        assert_eq!(memory.read(&frontend(f)), Some(BTreeSet::from([of(f)[1]])), "{f}");
+    }
+    for f in 4..8 {
+        assert_eq!(memory.read(&frontend(f)), Some(BTreeSet::from(of(f))), "{f}");
+    }
 }
 
 /// A change to the tables, or the death of their writer.

@@ -1,0 +1,66 @@
+//! Numbers for the places of an array.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Instant,
+};
+
+use super::TablesError;
+use crate::slots::REST;
+
+/// Places in an array that are given out, rest after use, and come back.
+#[derive(Debug)]
+pub(super) struct Indices {
+    map: &'static str,
+    size: u32,
+    next: u32,
+    /// Found in use at start, so `next` must pass over them.
+    claimed: HashSet<u32>,
+    /// When each was freed, and what it was last called.
+    resting: VecDeque<(Instant, u32)>,
+    pub(super) used: u32,
+}
+
+// === impl Indices ===
+
+impl Indices {
+    pub(super) fn new(map: &'static str, size: u32) -> Self {
+        Self { map, size, next: 0, claimed: HashSet::new(), resting: VecDeque::new(), used: 0 }
+    }
+
+    /// A number whose remainder by the size is a free place. A place is called by another number each time, so that
+    /// what still names the former owner is seen to be stale; 0 names none.
+    pub(super) fn take(&mut self, now: Instant) -> Result<u32, TablesError> {
+        let rested = |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) >= REST;
+        while self.next < self.size && self.claimed.remove(&self.next) {
+            self.next += 1;
+        }
+        let number = if self.next < self.size {
+            self.next += 1;
+            // From the second round on: the first holds 0.
+            self.size + (self.next - 1)
+        } else if self.resting.front().is_some_and(rested) {
+            let (_, last) = self.resting.pop_front().unwrap_or((now, 0));
+            match last.checked_add(self.size) {
+                Some(next) => next,
+                None => self.size + last % self.size,
+            }
+        } else {
+            return Err(TablesError::Full { map: self.map, size: self.size });
+        };
+        self.used += 1;
+        Ok(number)
+    }
+
+    /// Marks a number found in use; false if its place is taken already.
+    pub(super) fn claim(&mut self, number: u32) -> bool {
+        let fresh = self.claimed.insert(number % self.size);
+        self.used += u32::from(fresh);
+        fresh
+    }
+
+    pub(super) fn give_back(&mut self, number: u32, now: Instant) {
+        self.used -= 1;
+        self.resting.push_back((now, number));
+    }
+}
