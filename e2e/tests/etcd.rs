@@ -55,8 +55,13 @@ impl Following {
         let (commands, commands_receiver) = mpsc::channel(1);
         let (events_sender, events) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(Status::default());
-        let head = RangeConfig { id: HEAD, span: Span::key("cilium/cluster-config/a"), page: 10 };
-        let data = RangeConfig { id: DATA, span: Span::prefix(PREFIX), page };
+        let head = RangeConfig {
+            id: HEAD,
+            span: Span::key("cilium/cluster-config/a"),
+            page: 10,
+            names_history: false,
+        };
+        let data = RangeConfig { id: DATA, span: Span::prefix(PREFIX), page, names_history: false };
         let mut follower = Follower::new(vec![head], 1, Instant::now());
         follower.follow(vec![data]);
         let channels = Channels {

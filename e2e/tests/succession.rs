@@ -151,9 +151,19 @@ async fn a_follower_changes_connections_without_a_new_list() {
     let (events_sender, mut events) = mpsc::channel(64);
     let (status_sender, mut status) = watch::channel(Status::default());
     let (trouble_sender, mut trouble) = watch::channel(None);
-    let head = RangeConfig { id: RangeId(0), span: Span::key("test/head"), page: 10 };
+    let head = RangeConfig {
+        id: RangeId(0),
+        span: Span::key("test/head"),
+        page: 10,
+        names_history: false,
+    };
     let mut follower = Follower::new(vec![head], 1, Instant::now());
-    follower.follow(vec![RangeConfig { id: DATA, span: Span::prefix("test/"), page: 10 }]);
+    follower.follow(vec![RangeConfig {
+        id: DATA,
+        span: Span::prefix("test/"),
+        page: 10,
+        names_history: false,
+    }]);
     let channels = Channels {
         commands,
         events: events_sender,

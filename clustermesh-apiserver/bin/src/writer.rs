@@ -17,7 +17,7 @@ use mesh_export::{Actual, Write, fingerprint, plan};
 use mesh_follow::{Failure, Span};
 use mesh_wire::{
     Key, Layout, Position, Prefix,
-    key::{HEARTBEAT, POSITION},
+    key::{HEARTBEAT, HISTORY, POSITION},
     timestamp_value,
     users_file::UsersFile,
 };
@@ -25,6 +25,7 @@ use tokio::{
     sync::watch,
     time::{self, MissedTickBehavior},
 };
+use uuid::Uuid;
 
 use crate::{cluster::Cluster, metrics::Metrics};
 
@@ -204,8 +205,20 @@ impl Session<'_> {
         self.connection.page(&Span::key(HEARTBEAT), 1, None, true).await.map(|_| ())
     }
 
+    /// Gives a history that has none a name: two may be alike in all else, the numbers of their revisions included.
+    async fn name_history(&self) -> Result<(), EtcdError> {
+        let (_, found, _) = self.connection.page(&Span::key(HISTORY), 1, None, true).await?;
+        if !found.is_empty() {
+            return Ok(());
+        }
+        let value = Uuid::new_v4().to_string().into_bytes();
+        let op = Op::Put { key: HISTORY.into(), value, lease: None };
+        self.connection.apply(&[op]).await.map(|_| ())
+    }
+
     /// Compares everything, writes what differs, and says that it is complete.
     async fn write_all(&mut self) -> Result<(), EtcdError> {
+        self.name_history().await?;
         let own = &self.writer.cluster.settings.name;
         let config = Span::key(&Key::ClusterConfig(own.clone()).to_string());
         let trees = Prefix::ALL.map(|prefix| Span::prefix(&prefix.of_cluster(Layout::State, own)));

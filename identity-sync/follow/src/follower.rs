@@ -51,8 +51,8 @@ pub enum Command {
 
 /// Follows ranges of one etcd.
 ///
-/// The *head* ranges are listed on each connection. What they hold names the history: the etcd cluster's id and the
-/// revisions in which the head's keys were created. In the same history the other ranges go on watching where they were;
+/// The *head* ranges are listed on each connection. What they hold names the history: the etcd cluster's id, the
+/// revisions in which the head's keys were created, and the values of those that are there for that. In the same history the other ranges go on watching where they were;
 /// in another one everything is listed anew, because revisions of two histories cannot be compared.
 #[derive(Debug)]
 pub struct Follower {
@@ -63,7 +63,7 @@ pub struct Follower {
     /// What the ranges' positions belong to.
     history: Option<History>,
     /// The create revisions of the head's keys, as of this connection.
-    head_keys: BTreeMap<Vec<u8>, i64>,
+    head_keys: BTreeMap<Vec<u8>, KeyName>,
     backoff: ExponentialBackoff,
     backoff_seed: u64,
     next_id: u64,
@@ -87,7 +87,21 @@ enum Connection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct History {
     cluster_id: u64,
-    head_keys: BTreeMap<Vec<u8>, i64>,
+    head_keys: BTreeMap<Vec<u8>, KeyName>,
+}
+
+/// What a key of the head contributes to its history's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KeyName {
+    created: i64,
+    value: Option<Vec<u8>>,
+}
+
+impl KeyName {
+    fn new(range: &RangeConfig, kv: &KeyValue) -> Self {
+        let value = range.names_history.then(|| kv.value.clone());
+        Self { created: kv.create_revision, value }
+    }
 }
 
 /// The first wait after a connection broke, and the longest. Jitter spreads the readers of a server that comes back.
@@ -330,7 +344,7 @@ impl Follower {
             }
             last = Some(kv.key.clone());
             if range.head {
-                self.head_keys.insert(kv.key.clone(), kv.create_revision);
+                self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
             }
             self.events.push(match listing.naming {
                 true => Event::TooLarge(id, kv.key),
@@ -439,7 +453,7 @@ impl Follower {
             match event {
                 WatchEvent::Put(kv) => {
                     if range.head {
-                        self.head_keys.insert(kv.key.clone(), kv.create_revision);
+                        self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
                     }
                     self.events.push(Event::Put(id, kv));
                 }

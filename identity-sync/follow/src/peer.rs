@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Instant};
 use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
     Key, Layout, Peer, Position, Prefix, cluster_config, decode, decode_removal,
-    key::{CANARIES, HEARTBEAT, POSITION},
+    key::{CANARIES, HEARTBEAT, HISTORY, POSITION},
 };
 
 use crate::{
@@ -67,8 +67,9 @@ pub struct PeerFollower {
 const CONFIG: RangeId = RangeId(0);
 const CANARY: RangeId = RangeId(1);
 const BEAT: RangeId = RangeId(2);
+const NAME: RangeId = RangeId(3);
 /// The first of the ranges with records.
-const DATA: u8 = 3;
+const DATA: u8 = 4;
 
 /// Keys a page: many small ones, or few that may be long.
 const SMALL_PAGE: i64 = 4_096;
@@ -84,11 +85,20 @@ impl PeerFollower {
                 id: CONFIG,
                 span: Span::key(&Key::ClusterConfig(config.name.clone()).to_string()),
                 page: SMALL_PAGE,
+                names_history: false,
             },
             RangeConfig {
                 id: CANARY,
                 span: Span::prefix(&format!("{CANARIES}{}/", config.name)),
                 page: SMALL_PAGE,
+                names_history: false,
+            },
+            // Two histories may have all else in common, if the same writer filled both.
+            RangeConfig {
+                id: NAME,
+                span: Span::key(HISTORY),
+                page: SMALL_PAGE,
+                names_history: true,
             },
         ];
         Self {
@@ -146,7 +156,7 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT), key, revision) => {
+            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME), key, revision) => {
                 self.deletions.deleted(now, range, key, revision, false);
             }
             Event::Begin(CANARY) => self.completeness.begin_canaries(),
@@ -166,7 +176,8 @@ impl PeerFollower {
                     self.position(&kv);
                 }
             }
-            Event::Begin(BEAT) | Event::Done(BEAT, _) | Event::TooLarge(BEAT, _) => {}
+            Event::Begin(BEAT | NAME) | Event::Done(BEAT | NAME, _) => {}
+            Event::TooLarge(BEAT | NAME, _) | Event::Put(NAME, _) => {}
             Event::Begin(range) => {
                 let begun = self.completeness.begin(range).into_iter();
                 self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));
@@ -466,11 +477,16 @@ fn data_ranges(
         Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
     };
     spans.push(services);
-    let beat = RangeConfig { id: BEAT, span: Span::prefix(HEARTBEAT), page: SMALL_PAGE };
+    let beat = RangeConfig {
+        id: BEAT,
+        span: Span::prefix(HEARTBEAT),
+        page: SMALL_PAGE,
+        names_history: false,
+    };
     let mut ranges = vec![beat];
     let mut kinds = Vec::new();
     for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
-        ranges.push(RangeConfig { id, span, page });
+        ranges.push(RangeConfig { id, span, page, names_history: false });
         kinds.extend(of.into_iter().map(|kind| (kind, id)));
     }
     (ranges, kinds)

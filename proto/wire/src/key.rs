@@ -69,6 +69,8 @@ pub struct InvalidKey {
 pub const HEARTBEAT: &str = "cilium/.heartbeat";
 /// The key of a replica's source position.
 pub const POSITION: &str = "cilium/.heartbeat.position";
+/// The key of the name that a writer gives an etcd's history when it begins to fill it.
+pub const HISTORY: &str = "cilium/.heartbeat.history";
 /// The parent of all cluster configs.
 pub const CLUSTER_CONFIGS: &str = "cilium/cluster-config/";
 /// The parent of all canaries.

@@ -17,6 +17,8 @@ pub struct RangeConfig {
     pub span: Span,
     /// Keys a page.
     pub page: i64,
+    /// In the head: the values too are of one history only.
+    pub names_history: bool,
 }
 
 #[derive(Debug)]

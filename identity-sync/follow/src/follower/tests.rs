@@ -6,8 +6,12 @@ use crate::{fake::FakeEtcd, machine::Span};
 const DATA: RangeId = RangeId(7);
 
 fn configs() -> (Vec<RangeConfig>, RangeConfig) {
-    let head = RangeConfig { id: RangeId(0), span: Span::prefix("head/"), page: 2 };
-    (vec![head], RangeConfig { id: DATA, span: Span::prefix("data/"), page: 3 })
+    let head =
+        RangeConfig { id: RangeId(0), span: Span::prefix("head/"), page: 2, names_history: false };
+    (
+        vec![head],
+        RangeConfig { id: DATA, span: Span::prefix("data/"), page: 3, names_history: false },
+    )
 }
 
 /// What a reader makes of the events.

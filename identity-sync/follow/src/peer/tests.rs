@@ -132,8 +132,8 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
     assert_eq!(local.confirmed.len(), 4);
     assert!(follower.status().is_synced());
     assert_eq!(follower.status().reached(), Some(Rung::Synced));
-    // Config, canaries, heartbeat, identities to nodes, services.
-    assert_eq!(etcd.lists, 5);
+    // Config, canaries, the name of the history, heartbeat, identities to nodes, services.
+    assert_eq!(etcd.lists, 6);
 }
 
 #[test]
@@ -425,6 +425,33 @@ fn a_replica_that_is_behind_takes_nobody_back_in_time() {
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!((port(&local), local.records.len()), (82, 1), "it is as far now, and this is all");
     assert!(follower.status().is_synced());
+}
+
+#[test]
+fn two_histories_that_are_alike_have_other_names() {
+    let fill = |etcd: &mut FakeEtcd, name: &str, node: &str| {
+        etcd.put(HISTORY, name);
+        etcd.put(CONFIG_KEY, &config(7, ""));
+        put_canaries(etcd);
+        etcd.put(&format!("cilium/state/nodes/v1/alpha/{node}"), &self::node(node));
+    };
+    let mut etcd = FakeEtcd::new(1);
+    fill(&mut etcd, "one", "n1");
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    assert_eq!(local.records.len(), 1);
+
+    // The same cluster id, the same revisions, and beyond the old ones by now.
+    etcd.cut(&mut follower, now);
+    etcd.restart(1);
+    fill(&mut etcd, "two", "n2");
+    (0..50).for_each(|_| etcd.put("age", ""));
+    put_canaries(&mut etcd);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
+    local.take(&mut follower);
+    let names: Vec<_> = local.records.keys().cloned().collect();
+    assert_eq!(names, [RecordKey::Node("n2".into())]);
 }
 
 #[test]
