@@ -22,12 +22,14 @@ use tokio::{
 
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSocket};
 
+mod audit;
 mod counting;
 mod former_life;
 mod probing;
 mod quarantine;
 mod tables;
 
+pub(crate) use audit::Audit;
 pub(crate) use former_life::FormerLife;
 pub(crate) use quarantine::Lifted;
 
@@ -86,6 +88,7 @@ pub(crate) struct Mesh {
     pub(crate) failed: BTreeMap<Change, String>,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
+    pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
 }
 
@@ -267,6 +270,7 @@ impl Mesh {
         self.hold_quarantined();
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
+        self.audit_tables(now);
         self.set_metrics();
     }
 

@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{FormerLife, Input, Mesh},
+    mesh::{Audit, FormerLife, Input, Mesh},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -145,6 +145,7 @@ async fn open_mesh(
         quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
         former_life,
+        audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })
 }
