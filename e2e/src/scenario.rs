@@ -2,6 +2,7 @@
 
 mod access;
 mod cold_start;
+mod deaths;
 mod disconnect;
 mod failover;
 mod kills;
@@ -15,6 +16,7 @@ use std::{
 
 pub use access::only_peers_read_and_nobody_writes;
 pub use cold_start::a_node_starts_with_what_it_knew;
+pub use deaths::traffic_outlives_ten_kills_of_an_agent;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use kills::traffic_outlives_every_daemon;

@@ -11,3 +11,8 @@ fn cold_start() {
 fn quarantine() {
     scenario::a_peer_over_its_budget_costs_nothing_more(&Netns::up("waequar"));
 }
+
+#[test]
+fn ten_kills() {
+    scenario::traffic_outlives_ten_kills_of_an_agent(&Netns::up("waekills"));
+}
