@@ -7,7 +7,7 @@
 //! watcher of the peer files, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -142,6 +142,7 @@ async fn open_mesh(
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
+        waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
         former_life,
