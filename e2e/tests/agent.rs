@@ -4,10 +4,15 @@ use mesh_e2e::{Netns, scenario};
 
 #[test]
 fn cold_start() {
-    scenario::a_node_starts_with_what_it_knew(&Netns::up("waecold"));
+    scenario::a_node_starts_with_what_it_knew(&Netns::up("e2ecold"));
 }
 
 #[test]
 fn quarantine() {
-    scenario::a_peer_over_its_budget_costs_nothing_more(&Netns::up("waequar"));
+    scenario::a_peer_over_its_budget_costs_nothing_more(&Netns::up("e2equar"));
+}
+
+#[test]
+fn ten_kills() {
+    scenario::traffic_outlives_ten_kills_of_an_agent(&Netns::up("e2ekills"));
 }

@@ -71,6 +71,10 @@ fn problems(mesh: &Mesh) -> Vec<String> {
     });
     let contested =
         mesh.routes.contested().map(|range| format!("several nodes claim the pod range {range}"));
+    let audit = (mesh.audit.repairs > 0).then(|| {
+        let last = mesh.audit.last.as_deref().unwrap_or_default();
+        format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
+    });
     let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
     let refused = mesh.refused.iter();
     let refused = refused
@@ -83,6 +87,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.former_life.problems())
         .chain(routes)
         .chain(contested)
+        .chain(audit)
         .chain(tables)
         .chain(refused)
         .collect()
@@ -116,6 +121,11 @@ impl Admin for AgentAdmin {
                 ],
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
+                audit: Some(v1::Audit {
+                    passes: mesh.audit.passes,
+                    repairs: mesh.audit.repairs,
+                    last: mesh.audit.last.clone().unwrap_or_default(),
+                }),
             }
         };
         Ok(Response::new(self.ask(status).await?))

@@ -40,6 +40,9 @@ pub(crate) struct Args {
         env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS"
     )]
     pub(crate) staleness_budget_seconds: u64,
+    /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
+    #[arg(long, default_value_t = 60, env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) audit_interval_seconds: u64,
     /// The socket of the admin API
     #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,

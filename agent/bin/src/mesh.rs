@@ -4,7 +4,7 @@
 //! kernel keeps what was written, and the next life begins from there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -22,12 +22,14 @@ use tokio::{
 
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSocket};
 
+mod audit;
 mod counting;
 mod former_life;
 mod probing;
 mod quarantine;
 mod tables;
 
+pub(crate) use audit::Audit;
 pub(crate) use former_life::FormerLife;
 pub(crate) use quarantine::Lifted;
 
@@ -80,12 +82,15 @@ pub(crate) struct Mesh {
     pub(crate) peers_known: bool,
     /// Records of each cluster that its grant does not cover.
     pub(crate) refused: BTreeMap<ClusterName, (u64, String)>,
+    /// Peers that hold because their number is another's.
+    pub(crate) waiting: BTreeSet<ClusterName>,
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
     pub(crate) failed: BTreeMap<Change, String>,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
+    pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
 }
 
@@ -158,6 +163,8 @@ impl Mesh {
                 }
                 self.remember(&name, handle.uuid);
                 let budget = handle.budget;
+                // Its follower is another one, which has not been told to hold.
+                self.waiting.remove(&name);
                 let before = self.peers.insert(name.clone(), handle);
                 // Somebody has thought about it.
                 if before.is_some_and(|before| before.budget != budget) {
@@ -172,6 +179,7 @@ impl Mesh {
                 self.peers.remove(&name);
                 self.refused.remove(&name);
                 self.quarantined.remove(&name);
+                self.waiting.remove(&name);
                 self.probes.set_nodes(&name, std::iter::empty());
                 self.forget_strangers().await;
                 self.settle().await;
@@ -217,6 +225,7 @@ impl Mesh {
                         let refusal = Refusal::IdInUse { id: in_use.id, other: in_use.other };
                         if let Some(handle) = self.peers.get(name) {
                             let _ = handle.commands.try_send(PeerCommand::Hold(refusal));
+                            self.waiting.insert(name.clone());
                         }
                     }
                 }
@@ -235,10 +244,14 @@ impl Mesh {
     }
 
     /// A number is free again: whoever waited for it may have it.
-    fn release_held(&self) {
-        let waiting = self.peers.iter().filter(|(name, _)| !self.quarantined.contains_key(*name));
-        for (_, handle) in waiting {
-            let _ = handle.commands.try_send(PeerCommand::Release);
+    fn release_held(&mut self) {
+        for name in std::mem::take(&mut self.waiting) {
+            // One in quarantine asks for the number when it is let out.
+            let released = self.peers.get(&name).filter(|_| !self.quarantined.contains_key(&name));
+            let Some(handle) = released else { continue };
+            if handle.commands.try_send(PeerCommand::Release).is_err() {
+                self.waiting.insert(name);
+            }
         }
     }
 
@@ -267,6 +280,7 @@ impl Mesh {
         self.hold_quarantined();
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
+        self.audit_tables(now);
         self.set_metrics();
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) peer_records: Family<PeerLabel, Count>,
     pub(crate) peer_record_bytes: Family<PeerLabel, Count>,
     pub(crate) peer_quarantined: Family<PeerLabel, Gauge>,
+    pub(crate) audit_passes: Counter,
+    pub(crate) audit_repairs: Counter,
     pub(crate) changes: Counter,
     pub(crate) failed_changes: Count,
     pub(crate) held_frontends: Count,
@@ -36,6 +38,14 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Registers all of them.
     pub(crate) fn register(&self, registry: &mut Registry) {
+        let audit = registry.sub_registry_with_prefix("clustermesh_audit");
+        audit.register(
+            "passes",
+            "Comparisons of the tables with what they should be",
+            self.audit_passes.clone(),
+        );
+        let help = "Entries that were not what they should be: a bug, or a stranger at the tables";
+        audit.register("repairs", help, self.audit_repairs.clone());
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
             "peer_ready",

@@ -7,7 +7,7 @@
 //! watcher of the peer files, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{FormerLife, Input, Mesh},
+    mesh::{Audit, FormerLife, Input, Mesh},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -142,9 +142,11 @@ async fn open_mesh(
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
+        waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
         former_life,
+        audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })
 }

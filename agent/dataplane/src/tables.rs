@@ -22,9 +22,11 @@ use crate::{
     slots::{Range, SlotRanges},
 };
 
+mod audit;
 mod indices;
 mod restore;
 
+pub use audit::Repairs;
 use indices::Indices;
 
 /// The tables, and a mirror of what is in them.

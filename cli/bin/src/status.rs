@@ -156,6 +156,9 @@ impl ClusterStatus {
                 "version": status.version.as_ref().map(|v| v.version.clone()),
                 "tables": status.tables.iter().map(|t| json!({ "name": t.name, "used": t.used, "size": t.size })).collect::<Vec<_>>(),
                 "counters": status.counters,
+                "audit": status.audit.as_ref().map(|a| json!({
+                    "passes": a.passes, "repairs": a.repairs, "last": a.last,
+                })),
                 "store": status.store.as_ref().map(|s| json!({
                     "connected": s.connected, "endpoint": s.endpoint, "failure": s.failure,
                     "desiredKeys": s.desired_keys, "writtenKeys": s.written_keys,

@@ -14,7 +14,7 @@ use super::Mesh;
 use crate::own_cgroup::Bypass;
 
 /// What `mesh-decide` asks about services.
-struct View<'a>(&'a Merge);
+pub(super) struct View<'a>(pub(super) &'a Merge);
 
 impl Services for View<'_> {
     fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {

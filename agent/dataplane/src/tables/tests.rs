@@ -320,6 +320,65 @@ fn mending_one_service_leaves_the_others_alone() {
     }
 }
 
+#[test]
+fn an_audit_finds_what_nobody_wrote() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2), backend(2, 1)], now);
+    add(&mut tables, 2, &[backend(2, 1)], now);
+    tables.apply(Change::RemoveBackend(frontend(1), backend(1, 2)), now).unwrap();
+    let whole = memory.all();
+    memory.writes.set(0);
+    assert_eq!((tables.audit().unwrap().total(), memory.writes.get()), (0, 0));
+
+    {
+        let mut content = memory.content.borrow_mut();
+        let one = content.services.remove(&convert::frontend_key(&frontend(1))).unwrap();
+        content.services.insert(convert::frontend_key(&frontend(9)), one);
+        let two = content.services[&convert::frontend_key(&frontend(2))];
+        let header = content.headers[one.index() as usize];
+        content.slots[header.base() as usize] = 4_242;
+        content.headers[two.index() as usize] = Header::new(40, 7);
+        content.backends[0] = content.backends[0].with_id(0);
+        content.backends[60] = convert::backend_entry(64 + 60, &backend(2, 9));
+    }
+    let repairs = tables.audit().unwrap();
+    assert_eq!(repairs, Repairs { frontends: 2, headers: 1, slots: 1, backends: 2 });
+    assert_eq!(memory.all(), whole);
+    assert_eq!(memory.backends_in_use(), 2);
+    assert_eq!(tables.audit().unwrap(), Repairs::default());
+}
+
+#[test]
+fn deviations_from_what_is_wanted() {
+    let now = Instant::now();
+    let memory = Memory::new(16, 64, 64);
+    let mut before = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut before, 1, &[backend(1, 1)], now);
+    add(&mut before, 2, &[backend(1, 1)], now);
+    let mut tables = Tables::restore(memory, now).unwrap();
+    add(&mut tables, 1, &[backend(1, 2), backend(1, 3)], now);
+    add(&mut tables, 3, &[backend(1, 3)], now);
+    let wanted = |all: &[(u8, &[Backend])]| {
+        all.iter().map(|(f, b)| (frontend(*f), b.iter().copied().collect())).collect()
+    };
+    let exactly = wanted(&[(1, &[backend(1, 2), backend(1, 3)]), (3, &[backend(1, 3)])]);
+    assert_eq!(tables.deviations(&exactly), [], "what is held is no deviation");
+    let other = wanted(&[(1, &[backend(1, 2), backend(1, 4)]), (4, &[backend(1, 5)])]);
+    let mut found = tables.deviations(&other);
+    found.sort();
+    let mut expected = [
+        Change::AddFrontend(frontend(4)),
+        Change::RemoveFrontend(frontend(3)),
+        Change::AddBackend(frontend(1), backend(1, 4)),
+        Change::AddBackend(frontend(4), backend(1, 5)),
+        Change::RemoveBackend(frontend(1), backend(1, 3)),
+    ];
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
 /// A change to the tables, or the death of their writer.
 #[derive(Clone, Debug)]
 enum Step {
@@ -394,6 +453,7 @@ proptest! {
             }
             let expected: BTreeMap<_, _> = model.iter().map(|(f, b)| (frontend(*f), b.clone())).collect();
             prop_assert_eq!(memory.all(), expected);
+            prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
         }
         let distinct: BTreeSet<_> = model.values().flatten().collect();
         prop_assert_eq!(memory.backends_in_use(), distinct.len());

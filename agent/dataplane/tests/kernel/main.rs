@@ -29,6 +29,7 @@ use mesh_model::{
     lb::{Backend, Change, Frontend},
 };
 
+mod audit;
 mod death;
 mod place;
 

@@ -1,0 +1,97 @@
+//! Looking again: what clusters say, what the tables should hold, and what the kernel has.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use mesh_decide::decide;
+use mesh_model::lb::{Backend, Change, Frontend, ServiceDelta};
+
+use super::{Mesh, tables::View};
+
+/// What audits found, which should be nothing.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    interval: Duration,
+    due: Instant,
+    pub(crate) passes: u64,
+    pub(crate) repairs: u64,
+    /// The last one that was not in vain, or that failed.
+    pub(crate) last: Option<String>,
+}
+
+/// An audit takes no more of the time than one part in so many.
+const SHARE: u32 = 100;
+
+impl Audit {
+    /// The first one is due after an interval.
+    pub(crate) fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, due: now + interval, passes: 0, repairs: 0, last: None }
+    }
+}
+
+impl Mesh {
+    /// Compares everything, if it is time to. Repairs what differs.
+    pub(super) fn audit_tables(&mut self, now: Instant) {
+        if now < self.audit.due {
+            return;
+        }
+        let deviations = self.repair_deviations(now);
+        let repaired = match self.tables.audit() {
+            Ok(repairs) => {
+                if repairs.total() > 0 {
+                    self.audit.last = Some(format!("{repairs:?}"));
+                }
+                repairs.total()
+            }
+            Err(error) => {
+                self.audit.last = Some(error.to_string());
+                0
+            }
+        };
+        if deviations + repaired > 0 {
+            let last = self.audit.last.as_deref().unwrap_or_default();
+            tracing::error!(deviations, repaired, last, "the tables were not what they should be");
+        }
+        self.audit.passes += 1;
+        self.audit.repairs += deviations + repaired;
+        self.metrics.audit_passes.inc();
+        self.metrics.audit_repairs.inc_by(deviations + repaired);
+        self.audit.due = now + self.audit.interval.max(now.elapsed() * SHARE);
+    }
+
+    /// What clusters say, against what the tables were told. What there was no room for is known already.
+    fn repair_deviations(&mut self, now: Instant) -> u64 {
+        let deviations = self.tables.deviations(&self.wanted());
+        let unknown = deviations.into_iter().filter(|change| !self.failed.contains_key(change));
+        let unknown: Vec<Change> = unknown.collect();
+        if let Some(first) = unknown.first() {
+            self.audit.last = Some(format!("{} changes not made, first {first:?}", unknown.len()));
+        }
+        let count = u64::try_from(unknown.len()).unwrap_or(u64::MAX);
+        unknown.into_iter().for_each(|change| self.apply(change, now));
+        count
+    }
+
+    /// Every frontend with its backends, decided from nothing.
+    fn wanted(&self) -> HashMap<Frontend, HashSet<Backend>> {
+        let mut wanted: HashMap<Frontend, HashSet<Backend>> = HashMap::new();
+        for (service, frontends) in self.merge.services() {
+            for (frontend, port_name) in frontends {
+                let delta = ServiceDelta::FrontendAdded {
+                    service: service.clone().into(),
+                    port_name: port_name.into(),
+                    frontend,
+                };
+                let backends = wanted.entry(frontend).or_default();
+                for change in decide(&delta, &View(&self.merge)) {
+                    if let Change::AddBackend(_, backend) = change {
+                        backends.insert(backend);
+                    }
+                }
+            }
+        }
+        wanted
+    }
+}

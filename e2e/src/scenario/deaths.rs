@@ -1,0 +1,33 @@
+//! One agent is killed again and again, while there is something to do.
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use crate::{
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, wait_ready},
+};
+
+/// Ten kills of the agent on the client's node, every other one while new backends are on their way into its tables: no
+/// request fails, and each new life ends with what the manifests say.
+pub fn traffic_outlives_ten_kills_of_an_agent(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    for round in 0..5 {
+        let cluster = if round % 2 == 0 { &other } else { &one };
+        mesh.apply(cluster, "echo", Some(4));
+        restart(mesh, &agent, &[&one, &other]);
+        mesh.apply(cluster, "echo", None);
+        wait_for_backends(mesh, &[&one, &other]);
+        restart(mesh, &agent, &[&one, &other]);
+    }
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+fn restart(mesh: &impl Mesh, agent: &Daemon, clusters: &[&str]) {
+    mesh.kill(agent);
+    mesh.start(agent);
+    wait_ready(mesh);
+    wait_for_backends(mesh, clusters);
+}
