@@ -14,6 +14,7 @@ mod pairs;
 mod quarantine;
 mod rebirth;
 mod spread;
+mod start;
 
 use std::{
     collections::BTreeSet,
@@ -34,6 +35,7 @@ pub use pairs::traffic_outlives_pairs_of_daemons;
 pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use rebirth::{History, an_etcd_begins_anew};
 pub use spread::connections_spread_over_both_clusters;
+pub use start::an_agent_starts_without_its_own_etcd;
 
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Faults between network namespaces. Needs root.
 
+#![allow(clippy::expect_used, reason = "all of this is test code")]
+
 use std::process::Command;
 
 use mesh_e2e::{
@@ -108,4 +110,10 @@ fn leases() {
 fn full() {
     let quota = (4 * 1024 * 1024).to_string();
     scenario::an_etcd_is_full(&Netns::with("e2efull", &["--etcd-quota", &quota]));
+}
+
+#[test]
+#[ignore = "not so yet: what leads to a peer's pods is let go of when the peer has told everything, though the own cluster has not, whose services they are of"]
+fn without_its_own_etcd() {
+    scenario::an_agent_starts_without_its_own_etcd(&Netns::up("e2ewithout"));
 }

@@ -167,6 +167,7 @@ impl Mesh {
             }
             Fault::Scale(cluster, replicas) => self.scale(cluster, *replicas),
             Fault::Reconnect(one, other) => self.connect(one, other),
+            Fault::Rotate(cluster, which) => self.rotate(cluster, which.as_str()),
         }
     }
 

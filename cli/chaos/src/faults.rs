@@ -31,6 +31,17 @@ pub enum Fault {
     Scale(String, u32),
     /// Two clusters are connected once more: users, certificates and peer files are looked after again.
     Reconnect(String, String),
+    /// A cluster's certificates are issued anew while they are in use.
+    Rotate(String, Certificates),
+}
+
+/// Which of a cluster's certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// Its etcd's.
+    Server,
+    /// Those of all who connect to it.
+    Clients,
 }
 
 /// What there is to break.
@@ -61,7 +72,7 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
         let at = random.below(shape.clusters.len());
         let Some((cluster, nodes)) = shape.clusters.get(at) else { break };
         let away = u64::try_from(random.below(LONGEST)).unwrap_or_default();
-        faults.push(match random.below(10) {
+        faults.push(match random.below(11) {
             0 | 1 => Fault::Kill { processes: random.some(&processes, 1), away },
             2 | 3 => Fault::Kill { processes: random.some(&processes, 2), away },
             4 | 5 => {
@@ -81,6 +92,11 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
                     Some(other) => Fault::Reconnect(cluster.clone(), other),
                     None => continue,
                 }
+            }
+            9 => {
+                let which = [Certificates::Server, Certificates::Clients];
+                let which = random.some(&which, 1).pop().unwrap_or(Certificates::Server);
+                Fault::Rotate(cluster.clone(), which)
             }
             _ => {
                 let Some(replicas) = replicas.get_mut(at) else { continue };
@@ -156,6 +172,19 @@ impl fmt::Display for Fault {
             Self::Revoke(cluster) => write!(f, "revoke the lease of {cluster}'s heartbeat"),
             Self::Scale(cluster, replicas) => write!(f, "give {cluster} {replicas} pods"),
             Self::Reconnect(one, other) => write!(f, "connect {one} and {other} again"),
+            Self::Rotate(cluster, which) => {
+                write!(f, "exchange the certificates of {cluster}'s {}", which.as_str())
+            }
+        }
+    }
+}
+
+impl Certificates {
+    /// As the command line calls them.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Clients => "clients",
         }
     }
 }
@@ -195,7 +224,7 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "give", "kill", "revoke"]
+            ["compact", "connect", "cut", "exchange", "give", "kill", "revoke"]
         );
         let mut before = [2, 2];
         for fault in faults {
@@ -211,7 +240,7 @@ mod tests {
                 }
                 Fault::Reconnect(one, other) => assert_ne!(one, other),
                 Fault::Cut { places, .. } => assert!(places[1].ends_with("/etcd")),
-                Fault::Compact(_) | Fault::Revoke(_) => {}
+                Fault::Compact(_) | Fault::Revoke(_) | Fault::Rotate(..) => {}
             }
         }
     }

@@ -111,6 +111,13 @@ impl Mesh {
         self.clustermesh(&["connect", "--context", one, "--destination-context", other]).map(drop)
     }
 
+    /// However young they are: a campaign is shorter than certificates are usually left alone for.
+    pub(crate) fn rotate(&self, cluster: &str, which: &str) -> Result<(), ChaosError> {
+        let flag = format!("--{which}");
+        self.clustermesh(&["certs", "rotate", "--context", cluster, &flag, "--min-age", "0"])
+            .map(drop)
+    }
+
     pub(crate) fn scale(&self, cluster: &str, replicas: u32) -> Result<(), ChaosError> {
         self.apply(cluster, "echo.yaml", &["--replicas", &replicas.to_string()])
     }

@@ -1,0 +1,40 @@
+//! An agent starts while its own cluster's etcd is away.
+
+use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::{
+    json,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// It hears of the other cluster's pods and not of the services that lead to them: the other cluster alone answers, and
+/// goes on answering.
+pub fn an_agent_starts_without_its_own_etcd(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    mesh.apply(&one, "echo", Some(0));
+    wait_for_history(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    let etcd = Daemon::Etcd(one.clone());
+    mesh.kill(&etcd);
+    for node in mesh.nodes(&one) {
+        let agent = Daemon::Agent(one.clone(), node);
+        mesh.kill(&agent);
+        mesh.start(&agent);
+    }
+    eventually("the agents have heard the other cluster", || {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
+        let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+        let peers =
+            agents.iter().flat_map(|agent| agent["peers"].as_array().cloned().unwrap_or_default());
+        let heard = peers.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
+        let heard = heard.count();
+        if heard == mesh.nodes(&one).len() { Ok(()) } else { Err(format!("{heard}: {status:#}")) }
+    });
+    let (code, history, _) = json::run(mesh.check_history());
+    assert_eq!(code, 0, "who knows no services knows nothing of what leads nowhere: {history:#}");
+    mesh.start(&etcd);
+    wait_ready(mesh);
+    wait_for_history(mesh);
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+}
