@@ -14,5 +14,5 @@ fn quarantine() {
 
 #[test]
 fn ten_kills() {
-    scenario::traffic_outlives_ten_kills_of_an_agent(&Netns::up("e2ekills"));
+    scenario::traffic_outlives_ten_kills_of_an_agent(&Netns::up("e2edeaths"));
 }
