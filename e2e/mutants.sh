@@ -7,10 +7,10 @@ cd "$(dirname "$0")/.."
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy" "$copy.log"' EXIT
-# What git knows or would take: no build, no caches.
+# What git knows or would take: no build, no caches. All of it is new, or cargo would take a mutant of an earlier run for it.
 git ls-files --cached --others --exclude-standard -z |
     while IFS= read -rd '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
-    tar --null --files-from=- --create --file=- | tar --extract --directory="$copy"
+    tar --null --files-from=- --create --file=- | tar --extract --touch --directory="$copy"
 # One target for all of them: a mutant costs the crate that it is in.
 export CARGO_TARGET_DIR=$PWD/target/mutants CARGO_TERM_PROGRESS_WHEN=never
 survivors=()
