@@ -113,7 +113,6 @@ fn full() {
 }
 
 #[test]
-#[ignore = "not so yet: what leads to a peer's pods is let go of when the peer has told everything, though the own cluster has not, whose services they are of"]
 fn without_its_own_etcd() {
     scenario::an_agent_starts_without_its_own_etcd(&Netns::up("e2ewithout"));
 }

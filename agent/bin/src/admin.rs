@@ -76,7 +76,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
     });
     let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
-    let refused = mesh.refused.iter();
+    let refused = mesh.refused.iter().filter(|(_, (count, _))| *count > 0);
     let refused = refused
         .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
     unready(mesh)

@@ -210,7 +210,9 @@ impl Mesh {
             PeerEvent::Refused(Refusal::OverBudget(reason)) => self.quarantine(name, reason),
             PeerEvent::Refused(refusal) => tracing::warn!(peer = %name, %refusal, "refused"),
             PeerEvent::Rejected(reason) => {
-                tracing::warn!(peer = %name, reason, "a record was rejected")
+                tracing::warn!(peer = %name, reason, "a record was rejected");
+                // Counted where it was rejected; the last reason is that of either kind.
+                self.refused.entry(name.clone()).or_default().1 = reason;
             }
             // On its way when it was told to hold.
             PeerEvent::Config(_) | PeerEvent::Record(_) if self.quarantined.contains_key(name) => {}

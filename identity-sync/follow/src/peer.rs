@@ -198,6 +198,12 @@ impl PeerFollower {
 
     /// Decides about the announced config, or the lack of one.
     fn judge(&mut self) {
+        // Another number than the one that is somebody else's frees it.
+        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.held, &self.announced)
+            && config.id != *id
+        {
+            self.held = None;
+        }
         let verdict = match (&self.held, &self.announced) {
             (Some(held), _) => Err(held.clone()),
             (None, None) => Err(Refusal::Absent(self.config.name.clone())),

@@ -80,11 +80,10 @@ impl Mesh {
         let own_told = self.merge.is_confirmed(&self.own, RecordKind::Service);
         let (services, all_services) = (confirmed(RecordKind::Service), all(RecordKind::Service));
         let (all_nodes, known) = (all(RecordKind::Node), self.known_ids());
-        // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known.
-        self.tables.prune_backends(
-            |id| services.contains(&id) || (all_services && !known.contains(&id)),
-            now,
-        );
+        // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known. And as long as
+        // our own services are not, nothing says which of a peer's backends are theirs.
+        let gone = |id| services.contains(&id) || (all_services && !known.contains(&id));
+        self.tables.prune_backends(|id| own_told && gone(id), now);
         if own_told && let Err(error) = self.tables.prune_frontends(now) {
             tracing::error!(%error, "frontends of a former life cannot be removed");
         }

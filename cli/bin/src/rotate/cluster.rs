@@ -46,6 +46,13 @@ pub(crate) struct Cluster {
 /// The authority that takes over, as long as that goes on.
 const NEXT: &str = "ca-next";
 
+/// Whether a directory found by its name alone is of a cluster that follows this one: others may be called the same.
+fn follows_us(own: &Side, directory: &Path) -> bool {
+    let Ok(side) = Side::read(directory, false) else { return false };
+    let grant = side.peer(own.name()).and_then(|peer| peer.clustermesh.as_ref());
+    grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == own.uuid)
+}
+
 impl Cluster {
     /// Reads the cluster and those that follow it, and locks them if they are to be changed.
     pub(crate) fn read(args: &RotateArgs) -> anyhow::Result<Self> {
@@ -64,6 +71,7 @@ impl Cluster {
         for name in &followers {
             if !at_hand.contains_key(name)
                 && let Ok(context) = contexts::find(name.as_str())
+                && follows_us(&own, &context.directory)
             {
                 at_hand.insert(name.clone(), context.directory);
             }

@@ -301,7 +301,7 @@ fn held_by_its_owner() {
     follower.command(now, PeerCommand::Hold(refusal.clone()));
     etcd.put(SERVICE, &service(81));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.refused, [refusal]);
+    assert_eq!(local.refused, [refusal.clone()]);
     follower.command(now, PeerCommand::Release);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert!(follower.status().is_synced());
@@ -311,6 +311,23 @@ fn held_by_its_owner() {
         panic!("no service");
     };
     assert_eq!(service.backends.values().next().unwrap()[""].number, 81);
+}
+
+#[test]
+fn whoever_takes_another_number_is_held_no_longer() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let id = ClusterId::new(8, ClusterLimit::Max255).unwrap();
+    let refusal = Refusal::IdInUse { id, other: ClusterName::new("beta").unwrap() };
+    etcd.put(CONFIG_KEY, &config(8, ""));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    follower.command(now, PeerCommand::Hold(refusal));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(!follower.status().is_synced());
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(follower.status().is_synced());
 }
 
 #[test]
