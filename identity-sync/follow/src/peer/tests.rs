@@ -301,7 +301,7 @@ fn held_by_its_owner() {
     follower.command(now, PeerCommand::Hold(refusal.clone()));
     etcd.put(SERVICE, &service(81));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.refused, [refusal.clone()]);
+    assert_eq!(local.refused, [refusal]);
     follower.command(now, PeerCommand::Release);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert!(follower.status().is_synced());
