@@ -38,6 +38,8 @@ use crate::{
     probe::ProbeSocket,
 };
 
+/// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
+const PREDECESSOR: Duration = Duration::from_secs(5);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
 
@@ -55,7 +57,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let id = ClusterId::new(args.cluster_id, limit).context("--cluster-id")?;
     fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
-    let _lock = Lock::acquire(&args.state_dir.join("lock"))?;
+    let _lock = Lock::wait(&args.state_dir.join("lock"), PREDECESSOR)?;
 
     let metrics = Metrics::default();
     let mut registry = Registry::default();

@@ -105,12 +105,16 @@ impl ProcessState {
 /// When a process was started, in clock ticks since boot; `None` if there is none, or it has ended and only waits to be
 /// noticed. proc_pid_stat(5), field 22.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let process = Path::new("/proc").join(pid.to_string());
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
     // The name in parentheses may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
+    match fields.next()? {
+        // A killed process's first thread is dead before its others, which keep its locks and ports until they are too.
+        "Z" if fs::read_dir(process.join("task")).ok()?.count() > 1 => {}
+        "Z" | "X" => return None,
+        _ => {}
     }
     fields.nth(18)?.parse().ok()
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -37,6 +37,9 @@ struct State {
     told: BTreeSet<String>,
 }
 
+/// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
 /// Numbers from the journal.
 struct Numbers<'a>(&'a mut Journal);
 
@@ -59,7 +62,8 @@ impl Cluster {
         let filter =
             LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
         let now = SystemTime::now();
-        let mut journal = Journal::open(&directory.journal(), settings.id, settings.limit, now)?;
+        let (path, id, limit) = (directory.journal(), settings.id, settings.limit);
+        let mut journal = Journal::open(&path, id, limit, PREDECESSOR, now)?;
         let from = ResourceVersion(journal.take_revisions(now)?);
         let exporter = Exporter::new(ExporterConfig {
             name: settings.name.clone(),

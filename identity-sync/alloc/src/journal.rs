@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_files::{Lock, LockError};
@@ -102,11 +102,13 @@ const REVISIONS: u64 = 1 << 20;
 
 impl Journal {
     /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. A last line that was cut off
-    /// while it was written is dropped: nobody has used its number.
+    /// while it was written is dropped: nobody has used its number. Another process that has it may let go of it within
+    /// `patience`, for which the thread blocks.
     pub fn open(
         path: &Path,
         cluster: ClusterId,
         limit: ClusterLimit,
+        patience: Duration,
         now: SystemTime,
     ) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.into(), source };
@@ -114,7 +116,7 @@ impl Journal {
             fs::create_dir_all(folder).map_err(io)?;
         }
         // The lock is a file of its own: the journal itself may be replaced from a backup.
-        let lock = Lock::acquire(&path.with_extension("lock"))?;
+        let lock = Lock::wait(&path.with_extension("lock"), patience)?;
         let content = match fs::read(path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -304,7 +306,8 @@ mod tests {
 
     fn open(path: &Path) -> Result<Journal, JournalError> {
         let limit = ClusterLimit::Max255;
-        Journal::open(path, ClusterId::new(7, limit).unwrap(), limit, SystemTime::now())
+        let cluster = ClusterId::new(7, limit).unwrap();
+        Journal::open(path, cluster, limit, Duration::ZERO, SystemTime::now())
     }
 
     fn labels(app: &str) -> Labels {

@@ -124,7 +124,9 @@ fn a_cluster_that_was_rebuilt_takes_the_place_of_the_one_before() {
         let (id, limit) = (ClusterId::new(2, ClusterLimit::Max255).unwrap(), ClusterLimit::Max255);
         let journal = ClusterDirectory::new(folder).journal();
         fs::create_dir_all(journal.parent().unwrap()).unwrap();
-        mesh_alloc::Journal::open(&journal, id, limit, SystemTime::now()).unwrap().uuid()
+        mesh_alloc::Journal::open(&journal, id, limit, Duration::ZERO, SystemTime::now())
+            .unwrap()
+            .uuid()
     };
     let before = start(&b);
     carry_out(connect(&a, &b).unwrap());
