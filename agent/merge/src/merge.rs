@@ -213,6 +213,7 @@ impl Merge {
             }
             // Read from the next issue's service v2 on.
             Record::EndpointSlice(_) => {}
+            Record::Namespace(_) | Record::Pod(_) => {}
         }
     }
 
@@ -240,7 +241,7 @@ impl Merge {
                     cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, entry.round)), None);
                 }
             }
-            RecordKey::EndpointSlice(_) => {}
+            RecordKey::EndpointSlice(_) | RecordKey::Namespace(_) | RecordKey::Pod { .. } => {}
         }
     }
 

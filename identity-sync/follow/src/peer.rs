@@ -117,8 +117,9 @@ impl PeerFollower {
     /// Whom the records are of; `None` before its config was accepted.
     fn peer(&self) -> Option<Peer> {
         let config = self.accepted.as_ref()?;
-        let Self { config: PeerConfig { name, limit, .. }, .. } = self;
-        Some(Peer { name: name.clone(), id: config.id, limit: *limit, layout: layout(config) })
+        let Self { config: PeerConfig { name, role, limit, .. }, .. } = self;
+        let (id, layout) = (config.id, layout(config));
+        Some(Peer { name: name.clone(), role: *role, id, limit: *limit, layout })
     }
 
     fn translate(&mut self, now: Instant, event: Event) {

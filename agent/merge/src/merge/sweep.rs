@@ -43,7 +43,7 @@ impl Merge {
             RecordKey::Service(service) => {
                 cluster.services.get_mut(service).map(|(part, round)| (part.bytes(), round))
             }
-            RecordKey::EndpointSlice(_) => None,
+            RecordKey::EndpointSlice(_) | RecordKey::Namespace(_) | RecordKey::Pod { .. } => None,
         };
         if let Some((bytes, round)) = kept {
             let before = std::mem::replace(round, told);
@@ -121,7 +121,7 @@ impl Merge {
                 gone.into_iter()
                     .for_each(|service| self.set_service(name, service, ServicePart::default()));
             }
-            RecordKind::EndpointSlice => {}
+            RecordKind::EndpointSlice | RecordKind::Namespace | RecordKind::Pod => {}
         }
     }
 

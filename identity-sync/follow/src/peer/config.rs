@@ -1,16 +1,8 @@
 //! Which clusters can be peers.
 
 use mesh_model::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
+pub use mesh_wire::Role;
 use uuid::Uuid;
-
-/// Whether the followed cluster is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Ours: it must have our number.
-    Own,
-    /// Another: it must have another number.
-    Remote,
-}
 
 /// Whom to follow, and who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
