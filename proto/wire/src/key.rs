@@ -83,9 +83,10 @@ pub const CANARIES: &str = "cilium/synced/";
 pub const LOCAL: &str = "clustermesh/local/v1/";
 /// How far the writer is with its source, for own nodes: every second, where [`POSITION`] is for all.
 pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
-/// Within [`LOCAL`].
-const NAMESPACES: &str = "namespaces/";
-const PODS: &str = "pods/";
+/// The parent of namespaces within [`LOCAL`].
+pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";
+/// The parent of pods within [`LOCAL`], below which each node has its own.
+pub const PODS: &str = "clustermesh/local/v1/pods/";
 /// The segment that stands where a cluster's name would in an address key of [`Layout::State`].
 const ADDRESS_SPACE: &str = "default";
 /// As long as Kubernetes lets a name be.
@@ -212,7 +213,13 @@ impl fmt::Display for Key {
             Self::LocalPosition => f.write_str(LOCAL_POSITION),
             Self::Other => f.write_str("?"),
             Self::Record { layout, cluster, record } => {
-                write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?;
+                match record {
+                    RecordKey::Namespace(name) => return write!(f, "{NAMESPACES}{name}"),
+                    RecordKey::Pod { node, namespace, name } => {
+                        return write!(f, "{PODS}{node}/{namespace}/{name}");
+                    }
+                    _ => write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?,
+                }
                 let in_address_space = matches!(record, RecordKey::Address(_));
                 match cluster {
                     Some(cluster) => write!(f, "{cluster}/")?,
@@ -229,10 +236,7 @@ impl fmt::Display for Key {
                     RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
                         write!(f, "{name}")
                     }
-                    RecordKey::Namespace(name) => write!(f, "{NAMESPACES}{name}"),
-                    RecordKey::Pod { node, namespace, name } => {
-                        write!(f, "{PODS}{node}/{namespace}/{name}")
-                    }
+                    RecordKey::Namespace(_) | RecordKey::Pod { .. } => Ok(()),
                 }
             }
         }
@@ -253,8 +257,8 @@ fn parse(key: &str) -> Result<Key, &'static str> {
         let (cluster, prefix) = rest.split_once('/').ok_or("no prefix")?;
         return Ok(Key::Canary(cluster_name(cluster)?, canary_prefix(prefix)));
     }
-    if let Some(rest) = key.strip_prefix(LOCAL) {
-        return parse_local(rest);
+    if key.starts_with(LOCAL) {
+        return parse_local(key);
     }
     for layout in Layout::ALL {
         if let Some(rest) = key.strip_prefix(layout.root()) {
@@ -271,10 +275,10 @@ fn canary_prefix(path: &str) -> Option<(Layout, Prefix)> {
 }
 
 /// What later versions add there is passed over.
-fn parse_local(rest: &str) -> Result<Key, &'static str> {
-    let record = if let Some(name) = rest.strip_prefix(NAMESPACES) {
+fn parse_local(key: &str) -> Result<Key, &'static str> {
+    let record = if let Some(name) = key.strip_prefix(NAMESPACES) {
         RecordKey::Namespace(object_name(name)?.into())
-    } else if let Some(rest) = rest.strip_prefix(PODS) {
+    } else if let Some(rest) = key.strip_prefix(PODS) {
         let (node, rest) = rest.split_once('/').ok_or("too few segments")?;
         let ServiceName { namespace, name } = namespaced(rest)?;
         let (namespace, name) = (namespace.to_string(), name.to_string());

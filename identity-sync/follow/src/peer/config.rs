@@ -13,6 +13,8 @@ pub struct PeerConfig {
     pub role: Role,
     /// Our own number.
     pub own_id: ClusterId,
+    /// Our own node: of the own cluster's pods only its are followed; all, without one.
+    pub node: Option<String>,
     /// The limit the mesh agreed on.
     pub limit: ClusterLimit,
     /// Which cluster it must be, if that is known.
