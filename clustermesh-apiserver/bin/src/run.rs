@@ -1,6 +1,6 @@
 //! Putting the stages together.
 //!
-//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the users file's watcher, the credentials'
+//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the journal's watcher, the users file's watcher, the credentials'
 //! watcher, the writer, health and metrics, the admin API. None holds anything that must be put away: a process that is
 //! killed leaves an etcd whose next writer compares and goes on.
 
@@ -8,7 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -28,13 +28,15 @@ use tokio::{
 use crate::{
     admin::{ApiserverAdmin, unready},
     args::Args,
-    cluster::Cluster,
+    cluster::{Cluster, Keeping},
     metrics::Metrics,
     writer::{StoreState, Writer},
 };
 
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
+/// How often it is looked for what other replicas decided: as long as their numbers are published by one alone.
+const JOURNAL: Duration = Duration::from_millis(250);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -49,7 +51,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let cluster = Cluster::open(&directory, &args.identity_labels, metrics.clone())?;
+    let keeping = Keeping {
+        wait: Duration::from_secs(args.identity_wait_seconds),
+        adopt: args.adopt_identities,
+    };
+    let cluster = Cluster::open(&directory, &args.identity_labels, keeping, metrics.clone())?;
     let pki = directory.pki();
     let files = CredentialFiles {
         authority: pki.join("ca.crt"),
@@ -89,6 +95,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         () = watch_manifests(&cluster, &directory) => {}
+        () = watch_journal(&cluster, &store) => {}
         () = watch_users(directory.users_file(), users_sender) => {}
         () = watch_readiness(&cluster, &store, &health) => {}
         _ = write => {}
@@ -107,6 +114,15 @@ async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
     loop {
         cluster.scan();
         folder.changed().await;
+    }
+}
+
+/// Other replicas decide things too, and time does.
+async fn watch_journal(cluster: &Cluster, store: &Mutex<StoreState>) {
+    loop {
+        let synced = store.lock().unwrap_or_else(PoisonError::into_inner).synced;
+        cluster.tick(synced, Instant::now());
+        tokio::time::sleep(JOURNAL).await;
     }
 }
 

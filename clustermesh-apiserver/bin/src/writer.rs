@@ -11,12 +11,14 @@ use std::{
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use mesh_alloc::{Found, Lost};
 use mesh_etcd::{Connection, EtcdError, Op, Succession, Target, connect_again, succession};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, Write, fingerprint, plan};
 use mesh_follow::{Failure, Span};
+use mesh_model::{Labels, RecordKey};
 use mesh_wire::{
-    Key, Layout, Position, Prefix,
+    Key, Layout, Position, Prefix, cluster_config,
     key::{HEARTBEAT, HISTORY, LOCAL_POSITION, POSITION},
     timestamp_value,
     users_file::UsersFile,
@@ -53,6 +55,17 @@ pub(crate) struct Writer {
     pub(crate) trouble: watch::Sender<Option<Failure>>,
     pub(crate) state: Arc<Mutex<StoreState>>,
     pub(crate) metrics: Metrics,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    /// The etcd failed.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// It has numbers that are not ours: nothing is written.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// What one connection knows.
@@ -139,7 +152,7 @@ impl Writer {
     }
 
     /// Uses a connection until it fails, its certificate ends, or another takes its place.
-    async fn use_up(&self, connection: Connection) -> Result<Succession, EtcdError> {
+    async fn use_up(&self, connection: Connection) -> Result<Succession, SessionError> {
         tokio::select! {
             biased;
             succession = succession(&self.target, &connection, &self.trouble) => Ok(succession),
@@ -148,7 +161,7 @@ impl Writer {
     }
 
     /// Uses a connection until it fails.
-    async fn session(&self, connection: Connection) -> Result<Infallible, EtcdError> {
+    async fn session(&self, connection: Connection) -> Result<Infallible, SessionError> {
         let mut changed = self.cluster.changed();
         let mut users = self.users.clone();
         let mut session = Session {
@@ -228,14 +241,14 @@ impl Session<'_> {
     }
 
     /// Compares everything, writes what differs, and says that it is complete.
-    async fn write_all(&mut self) -> Result<(), EtcdError> {
-        self.name_history().await?;
+    async fn write_all(&mut self) -> Result<(), SessionError> {
         let own = &self.writer.cluster.settings.name;
         let config = Span::key(&Key::ClusterConfig(own.clone()).to_string());
         let prefixes = Prefix::ALL.into_iter().chain([Prefix::Local]);
         let trees = prefixes.map(|prefix| Span::prefix(&prefix.of_cluster(Layout::State, own)));
         let spans: Vec<Span> = trees.chain([config]).collect();
         self.actual.clear();
+        let mut found = Found::default();
         for span in &spans {
             let (_, keys) = self.connection.list(span).await?;
             let text = |key| {
@@ -247,12 +260,15 @@ impl Session<'_> {
                     // Put by itself, and no object's.
                     Ok(key) if key == LOCAL_POSITION => {}
                     Ok(key) => {
+                        self.look_for_numbers(&key, &kv.value, &mut found);
                         self.actual.insert(key, fingerprint(&kv.value));
                     }
                     Err(key) => tracing::warn!(key, "a foreign key in our tree"),
                 }
             }
         }
+        self.writer.cluster.recognise(&found)?;
+        self.name_history().await?;
         // Before what it speaks of is taken: it must not be ahead.
         let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
@@ -271,14 +287,31 @@ impl Session<'_> {
         self.write(writes).await?;
         if complete {
             self.put_canaries().await?;
-            self.position = Some(position);
+            self.position = position;
         }
         self.writer.set(|state| state.synced = complete);
         Ok(())
     }
 
+    /// Takes note of what an etcd says of the cluster's numbers.
+    fn look_for_numbers(&self, key: &str, value: &[u8], found: &mut Found) {
+        let own = &self.writer.cluster.settings.name;
+        match Key::parse(key.as_bytes()) {
+            Ok(Key::ClusterConfig(_)) => {
+                found.uuid = cluster_config::decode(value).ok().and_then(|config| config.uuid);
+            }
+            Ok(Key::Record { record: RecordKey::Identity(identity), .. }) => {
+                let labels = Labels::parse(&String::from_utf8_lossy(value));
+                if labels.cluster() == Some(own.as_str()) {
+                    found.identities.push((identity, labels));
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Writes what changed since the last time.
-    async fn write_changed(&mut self) -> Result<(), EtcdError> {
+    async fn write_changed(&mut self) -> Result<(), SessionError> {
         let synced = self.writer.state.lock().unwrap_or_else(PoisonError::into_inner).synced;
         let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
@@ -291,7 +324,7 @@ impl Session<'_> {
             return self.write_all().await;
         }
         self.write(writes).await?;
-        self.position = complete.then_some(position);
+        self.position = position.filter(|_| complete);
         Ok(())
     }
 
