@@ -336,7 +336,8 @@ impl Session<'_> {
         for write in writes {
             let size = write.key().len()
                 + if let Write::Put { value, .. } = &write { value.len() } else { 0 };
-            if batch.len() >= BATCH || (bytes + size > BATCH_BYTES && !batch.is_empty()) {
+            let apart = batch.last().is_some_and(|last| write.follows(last));
+            if apart || batch.len() >= BATCH || (bytes + size > BATCH_BYTES && !batch.is_empty()) {
                 self.write_batch(std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
