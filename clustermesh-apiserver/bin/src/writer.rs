@@ -258,7 +258,7 @@ impl Session<'_> {
             for kv in keys {
                 match text(kv.key) {
                     // Put by itself, and no object's.
-                    Ok(key) if key == LOCAL_POSITION => {}
+                    Ok(key) if key == LOCAL_POSITION => found.revision = revision(&kv.value),
                     Ok(key) => {
                         self.look_for_numbers(&key, &kv.value, &mut found);
                         self.actual.insert(key, fingerprint(&kv.value));
@@ -444,6 +444,12 @@ impl Session<'_> {
         let value = timestamp_value(SystemTime::now()).into();
         Ok(Op::Put { key: HEARTBEAT.into(), value, lease: Some(lease) })
     }
+}
+
+/// The last revision of the manifests that a position speaks of.
+fn revision(position: &[u8]) -> u64 {
+    let position = Position::decode(position).unwrap_or_default();
+    position.source.values().filter_map(|version| version.parse().ok()).max().unwrap_or_default()
 }
 
 fn op(write: &Write) -> Op {
