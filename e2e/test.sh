@@ -51,7 +51,7 @@ cargo test --locked --quiet --workspace --doc >/dev/null
 
 echo
 echo "The ten slowest:"
-sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' "$log" | sort -rn | head -10
+sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' "$log" | sort -rn | sed -n 1,10p
 echo
 passed=$(grep -cE '^test .* \.\.\. ok' "$log" || true)
 echo "$passed tests passed."
