@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn what_is_no_terminal_has_the_width_it_says() {
-        for (said, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)] {
+        for (said, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)]
+        {
             assert_eq!(columns(said), width, "{said:?}");
         }
     }

@@ -195,9 +195,9 @@ pub(crate) enum LabPodCommand {
         /// Long flows
         #[arg(long, default_value_t = 50)]
         flows: u32,
-        /// Seconds; until it is told to end, unless given
+        /// Fresh connections in all; until it is told to end, unless given
         #[arg(long)]
-        seconds: Option<f64>,
+        requests: Option<u64>,
     },
 }
 
