@@ -99,9 +99,9 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             cuts::cut(&which.lab, [&one, &other], port, rate.as_deref(), output)
         }
         LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
-        LabCommand::CheckHistory { which, wait, wait_duration } => {
+        LabCommand::CheckHistory { which, wait, wait_duration, record } => {
             let wait = wait.then(|| Duration::from_secs(wait_duration));
-            history::check(&which.lab, wait, output)
+            history::check(&which.lab, wait, record.map(seconds), output)
         }
         LabCommand::Chaos { lab, seed, faults, keep } => {
             chaos::run(&mesh_chaos::campaign::Options { lab, seed, faults, keep }, output)

@@ -110,6 +110,9 @@ pub(crate) enum LabCommand {
         /// Seconds to wait
         #[arg(long, default_value_t = 60, requires = "wait")]
         wait_duration: u64,
+        /// Watch every cluster's etcd for so many seconds first, and see that its watches keep what etcd promises
+        #[arg(long, value_name = "SECONDS")]
+        record: Option<f64>,
     },
     /// Random faults, one after another, in a lab made for it and under load: none may make a difference
     Chaos {
