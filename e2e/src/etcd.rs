@@ -21,18 +21,26 @@ pub struct Etcd {
     port: u16,
     /// For other members, of which there are none.
     peer_port: u16,
+    /// Flags beside those that every one has.
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
 impl Etcd {
     /// Starts an etcd of cluster `a`: empty, and without authentication.
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with more flags.
+    pub fn with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         ClusterPki::new(&folder.path().join("pki"))
             .create("a", "clustermesh", &[], Authority::ISSUED_LIFETIME)
             .expect("certificates");
         let [port, peer_port] = free_ports();
-        let mut etcd = Self { folder, port, peer_port, child: None };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut etcd = Self { folder, port, peer_port, flags, child: None };
         etcd.start_again();
         etcd
     }
@@ -50,6 +58,7 @@ impl Etcd {
         command.arg(format!("--initial-cluster=default={peer}"));
         command.args(["--client-cert-auth", "--logger", "zap"]);
         command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        command.args(&self.flags);
         command.arg("--trusted-ca-file").arg(pki.certificate("ca"));
         command.arg("--cert-file").arg(pki.certificate("server"));
         command.arg("--key-file").arg(pki.key("server"));
@@ -120,15 +129,21 @@ impl Etcd {
 
     /// `etcdctl` as whoever has the certificate of that name: what it printed, or what it complained about.
     pub fn etcdctl(&self, name: &str, args: &[&str]) -> Result<String, String> {
+        let output = self.etcdctl_command(name, args).output();
+        let output = output.expect("etcdctl is installed: run `make setup` once");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// The same, to be run.
+    pub fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
         let pki = ClusterPki::new(&self.pki());
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(args);
         command.arg(format!("--endpoints=https://127.0.0.1:{}", self.port));
         command.arg("--cacert").arg(pki.certificate("ca"));
         command.arg("--cert").arg(pki.certificate(name)).arg("--key").arg(pki.key(name));
-        let output = command.output().expect("etcdctl is installed: run `make setup` once");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        command
     }
 
     fn log(&self) -> PathBuf {

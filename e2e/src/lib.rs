@@ -19,6 +19,7 @@ pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod scenario;
+pub mod told;
 pub mod unavailable;
 
 pub use etcd::Etcd;

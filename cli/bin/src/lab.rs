@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
-use mesh_lab::{Lab, LabOptions, Liveness, Phase, ProcessState, workload::Applied};
+use mesh_lab::{Lab, LabOptions, Liveness, Passes, Phase, ProcessState, workload::Applied};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -95,13 +95,17 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             };
             said(output, "LabStart", &text, json!({ "started": started }))
         }
-        LabCommand::Cut { which, one, other, port, rate } => {
-            cuts::cut(&which.lab, [&one, &other], port, rate.as_deref(), output)
+        LabCommand::Cut { which, one, other, port, rate, loss, delay } => {
+            let rate = rate.as_deref().map(Passes::rate);
+            let loss = || loss.as_deref().map(Passes::loss);
+            let delay = || delay.as_deref().map(Passes::delay);
+            let passes = rate.or_else(loss).or_else(delay).transpose()?;
+            cuts::cut(&which.lab, [&one, &other], port, passes, output)
         }
         LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
-        LabCommand::CheckHistory { which, wait, wait_duration } => {
+        LabCommand::CheckHistory { which, wait, wait_duration, record } => {
             let wait = wait.then(|| Duration::from_secs(wait_duration));
-            history::check(&which.lab, wait, output)
+            history::check(&which.lab, wait, record.map(seconds), output)
         }
         LabCommand::Chaos { lab, seed, faults, keep } => {
             chaos::run(&mesh_chaos::campaign::Options { lab, seed, faults, keep }, output)

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh_lab::workload::{call, echo, load};
+use mesh_lab::workload::{call, echo, load, relay};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,6 +26,10 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
         match command {
             LabPodCommand::Serve { tcp, udp } => {
                 echo::serve(&tcp, &udp).await?;
+                Ok(Outcome::Done)
+            }
+            LabPodCommand::Relay { port, to_port, delay_ms } => {
+                relay::relay(port, to_port, Duration::from_millis(delay_ms)).await?;
                 Ok(Outcome::Done)
             }
             LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,

@@ -10,7 +10,11 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::{cut::Cut, error::LabError, names::PINS_ROOT};
+use crate::{
+    cut::{Cut, Relay},
+    error::LabError,
+    names::PINS_ROOT,
+};
 
 /// A lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct LabState {
     /// Places that are cut off from each other.
     #[serde(default)]
     pub cuts: Vec<Cut>,
+    /// Relays before etcds that hear somebody late.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
 }
 
 /// A cluster of a lab.

@@ -89,8 +89,14 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         port: Option<u16>,
         /// Let this much through each way, as in 1mbit, instead of nothing
-        #[arg(long)]
+        #[arg(long, group = "passes")]
         rate: Option<String>,
+        /// Lose so many packets each way, as in 30%, instead of all
+        #[arg(long, group = "passes")]
+        loss: Option<String>,
+        /// Lose nothing, and let everything come later, as in 200ms; one of the places is an etcd
+        #[arg(long, group = "passes")]
+        delay: Option<String>,
     },
     /// Heal what is cut between two places, or everything
     Heal {
@@ -110,6 +116,9 @@ pub(crate) enum LabCommand {
         /// Seconds to wait
         #[arg(long, default_value_t = 60, requires = "wait")]
         wait_duration: u64,
+        /// Watch every cluster's etcd for so many seconds first, and see that its watches keep what etcd promises
+        #[arg(long, value_name = "SECONDS")]
+        record: Option<f64>,
     },
     /// Random faults, one after another, in a lab made for it and under load: none may make a difference
     Chaos {
@@ -169,6 +178,18 @@ pub(crate) enum LabPodCommand {
         /// A UDP port; may be repeated
         #[arg(long)]
         udp: Vec<u16>,
+    },
+    /// Hand on what comes to a port to another one, later: before an etcd that hears somebody late
+    Relay {
+        /// Where to listen
+        #[arg(long)]
+        port: u16,
+        /// Where to hand it on to, on this host
+        #[arg(long)]
+        to_port: u16,
+        /// Milliseconds later, in each direction
+        #[arg(long)]
+        delay_ms: u64,
     },
     /// Ask an echo server
     Call {
