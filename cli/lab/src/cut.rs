@@ -9,18 +9,18 @@ use std::{collections::BTreeSet, fmt, process::Command};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::{ETCD_PORT, control_plane},
+    cluster::{Component, ETCD_PORT, replicas},
     command::{enter_netns, run},
     error::LabError,
     lab::Lab,
-    state::{LabState, NodeState},
+    state::{ClusterState, LabState, NodeState},
 };
 
 /// Two places that do not hear each other well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
-    /// The places: a cluster (`a`), a node (`a/n1`), or a cluster's etcd (`a/etcd`). In order, so that a cut from b to a
+    /// The places: a cluster (`a`), a node (`a/n1`), or a replica's etcd (`a/etcd`, `a/etcd2`). In order, so that a cut from b to a
     /// is the one from a to b.
     pub places: [String; 2],
     /// Only what goes to this port, and what comes back from it.
@@ -51,8 +51,6 @@ struct Rules {
 
 /// The tables' name, in the underlay and on nodes.
 const TABLE: &str = "clustermesh-lab";
-/// A cluster's etcd, as the last word of a place.
-const ETCD: &str = "etcd";
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,12 +229,10 @@ fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>>, LabError
     let spot = |node, port| Spot { cluster: &cluster.name, node, port };
     match rest {
         None => Ok(cluster.nodes.iter().map(|node| spot(node, None)).collect()),
-        Some(ETCD) => Ok(vec![spot(control_plane(cluster)?, Some(ETCD_PORT))]),
-        Some(name) => match cluster.nodes.iter().find(|node| node.name == name) {
-            Some(node) => Ok(vec![spot(node, None)]),
+        Some(name) => match places(cluster).find(|(known, ..)| known == name) {
+            Some((_, node, port)) => Ok(vec![spot(node, port)]),
             None => {
-                let nodes = cluster.nodes.iter().map(|node| node.name.as_str());
-                let known = nodes.chain([ETCD]).map(|name| format!("{}/{name}", cluster.name));
+                let known = places(cluster).map(|(name, ..)| format!("{}/{name}", cluster.name));
                 Err(LabError::Unknown {
                     kind: "place",
                     name: place.into(),
@@ -249,6 +245,13 @@ fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>>, LabError
             }
         },
     }
+}
+
+/// The places in a cluster, by name: its nodes, and the port of each etcd.
+fn places(cluster: &ClusterState) -> impl Iterator<Item = (String, &NodeState, Option<u16>)> {
+    let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node, None));
+    let etcd = |(replica, node)| (Component::Etcd(replica).to_string(), node, Some(ETCD_PORT));
+    nodes.chain(replicas(cluster).map(etcd))
 }
 
 fn in_order(places: [&str; 2]) -> [String; 2] {
@@ -313,7 +316,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::ClusterState;
 
     fn lab() -> LabState {
         let node = |cluster: &str, number: u8| NodeState {
@@ -329,6 +331,7 @@ mod tests {
             id,
             directory: "/".into(),
             nodes: vec![node(name, 1), node(name, 2)],
+            replicas: if name == "b" { 2 } else { 1 },
             pods: Vec::new(),
             last_service: 0,
             services: BTreeMap::new(),
@@ -376,6 +379,9 @@ mod tests {
                 "iifname bn2 oifname an1 tcp dport 2379 drop",
             ]
         );
+        // So is that of another replica, on the next node.
+        let found = rules("a/n1", "b/etcd2", None, None).unwrap();
+        assert_eq!(found.bridge[0], "iifname an1 oifname bn2 tcp dport 2379 drop");
         // Its own node speaks to it too, over no link.
         let found = rules("a", "a/etcd", None, None).unwrap();
         assert_eq!((found.bridge.len(), found.nodes.len()), (2, 1));
@@ -402,7 +408,7 @@ mod tests {
             ("a/etcd", "b/etcd", None, "etcds do not talk"),
             ("a/etcd", "b", Some(2379), "leave --port out"),
             ("a", "c", None, "there is: a, b"),
-            ("a", "b/n3", None, "there is: b, b/n1, b/n2, b/etcd"),
+            ("a", "b/n3", None, "there is: b, b/n1, b/n2, b/etcd, b/etcd2"),
         ] {
             let error = rules(one, other, port, None).unwrap_err();
             assert!(error.contains(reason), "{error}");
