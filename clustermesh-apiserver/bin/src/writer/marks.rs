@@ -7,7 +7,7 @@ use mesh_follow::Span;
 use mesh_model::ClusterName;
 use mesh_wire::{
     Key, Layout, Position, Prefix,
-    key::{HEARTBEAT, HISTORY, POSITION},
+    key::{HEARTBEAT, HISTORY, LOCAL_POSITION},
     timestamp_value,
 };
 use uuid::Uuid;
@@ -16,14 +16,24 @@ use super::{session::Session, trouble::Reason};
 
 /// The prefixes that we write. Slices and exports have no keys yet; the latter's canary is what
 /// `serviceExportsEnabled: false` promises.
-const CANARIES: [Prefix; 5] =
-    [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::ServiceExports, Prefix::Services];
+const CANARIES: [Prefix; 6] = [
+    Prefix::Identities,
+    Prefix::Ip,
+    Prefix::Nodes,
+    Prefix::ServiceExports,
+    Prefix::Services,
+    Prefix::Local,
+];
 /// A heartbeat lives on for 15 minutes after its writer.
 const HEARTBEAT_LEASE: i64 = 900;
 
-/// The canaries of a cluster, which are ours and not exported.
-pub(super) fn canaries(own: &ClusterName) -> BTreeSet<String> {
-    CANARIES.map(|prefix| Key::canary(own, Layout::State, prefix).to_string()).into()
+/// The keys of a cluster that are ours, and no object's.
+pub(super) fn marks(own: &ClusterName) -> BTreeSet<String> {
+    canaries(own).into_iter().chain([LOCAL_POSITION.to_owned()]).collect()
+}
+
+fn canaries(own: &ClusterName) -> [String; CANARIES.len()] {
+    CANARIES.map(|prefix| Key::canary(own, Layout::State, prefix).to_string())
 }
 
 impl Session<'_> {
@@ -53,9 +63,8 @@ impl Session<'_> {
     /// Says that everything is there. Anew after each comparison: readers take it as "complete as of now".
     pub(super) async fn put_canaries(&mut self) -> Result<(), EtcdError> {
         let value = timestamp_value(SystemTime::now());
-        let put =
-            |key: &String| Op::Put { key: key.clone(), value: value.clone().into(), lease: None };
-        let ops: Vec<Op> = self.canaries.iter().map(put).collect();
+        let put = |key| Op::Put { key, value: value.clone().into(), lease: None };
+        let ops = canaries(&self.writer.cluster.settings.name).map(put);
         self.apply(&ops).await
     }
 
@@ -68,11 +77,11 @@ impl Session<'_> {
     }
 
     /// Says how far of the source everything is here.
-    pub(super) async fn put_position(&mut self) -> Result<(), EtcdError> {
+    pub(super) async fn put_position(&mut self, key: &str) -> Result<(), EtcdError> {
         let Some(position) = &self.position else { return Ok(()) };
         // The source says what changes at once: that nothing changed since is known as of now.
         let position = Position::new(position.source.clone(), SystemTime::now());
-        self.apply(&[Op::Put { key: POSITION.into(), value: position.encode(), lease: None }]).await
+        self.apply(&[Op::Put { key: key.into(), value: position.encode(), lease: None }]).await
     }
 
     /// The write that says that the writer lives, with its lease, which lives on with it.

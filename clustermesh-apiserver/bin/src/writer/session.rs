@@ -12,7 +12,7 @@ use mesh_export::{Actual, fingerprint, plan};
 use mesh_follow::{Span, WatchEvent};
 use mesh_wire::{
     Position,
-    key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT},
+    key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT, LOCAL_POSITION, POSITION},
     users_file::UsersFile,
 };
 use tokio::time::{self, Interval, MissedTickBehavior};
@@ -31,7 +31,7 @@ pub(super) struct Session<'a> {
     /// What the etcd holds, as far as it is exported.
     pub(super) actual: Actual,
     /// The keys that are ours beside these.
-    pub(super) canaries: BTreeSet<String>,
+    pub(super) marks: BTreeSet<String>,
     pub(super) lease: Option<i64>,
     /// How far of the source everything is in the etcd. Nothing is said before it is complete.
     pub(super) position: Option<Position>,
@@ -60,6 +60,8 @@ pub(super) enum Ended {
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the position is put: readers that change to this etcd wait for it.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
+/// How often the own nodes are told: they doubt what they know of their cluster sooner than others do.
+const LOCAL_POSITION_EVERY: Duration = Duration::from_secs(1);
 /// How often users and roles are looked at: etcd tells nobody when they change.
 const USERS_EVERY: Duration = Duration::from_secs(10);
 /// Keys that are looked at again in one round.
@@ -79,7 +81,7 @@ impl<'a> Session<'a> {
             connection,
             memory,
             actual: Actual::new(),
-            canaries: marks::canaries(&writer.cluster.settings.name),
+            marks: marks::marks(&writer.cluster.settings.name),
             lease: None,
             position: None,
             others: Others::default(),
@@ -101,13 +103,14 @@ impl<'a> Session<'a> {
         let mut heartbeat = every(writer.heartbeat);
         let mut look = every(LOOK);
         let mut position = every(POSITION_EVERY);
+        let mut local_position = every(LOCAL_POSITION_EVERY);
         let mut again = every(USERS_EVERY);
         loop {
             let due = session.others.next_due();
             tokio::select! {
                 _ = drain.wait_for(|&drain| drain) => {
                     session.write_changed().await?;
-                    session.put_position().await?;
+                    session.put_position(POSITION).await?;
                     return Ok(Ended::Drained);
                 }
                 _ = changed.changed() => session.write_changed().await?,
@@ -119,7 +122,8 @@ impl<'a> Session<'a> {
                 () = until(due) => session.put_right().await?,
                 _ = heartbeat.tick() => session.beat().await?,
                 _ = look.tick() => session.look().await?,
-                _ = position.tick() => session.put_position().await?,
+                _ = position.tick() => session.put_position(POSITION).await?,
+                _ = local_position.tick() => session.put_position(LOCAL_POSITION).await?,
                 _ = again.tick() => session.check_users().await?,
             }
         }
@@ -213,7 +217,7 @@ impl<'a> Session<'a> {
                 let text = String::from_utf8_lossy(&kv.key).into_owned();
                 let is_text = text.as_bytes() == kv.key;
                 match whose(&text, own) {
-                    Whose::Ours if self.canaries.contains(&text) => {}
+                    Whose::Ours if self.marks.contains(&text) => {}
                     Whose::Ours if is_text => {
                         self.actual.insert(text, fingerprint(&kv.value));
                     }
@@ -257,7 +261,7 @@ impl<'a> Session<'a> {
     fn see(&mut self, events: Vec<WatchEvent>) {
         let own = &self.writer.cluster.settings.name;
         for event in &events {
-            let deed = self.others.see(event, own, &self.actual, &self.canaries, Instant::now());
+            let deed = self.others.see(event, own, &self.actual, &self.marks, Instant::now());
             if let Some(deed) = deed {
                 self.writer.metrics.count_foreign(deed);
                 tracing::warn!(?deed, ?event, "somebody else writes to this cluster's etcd");
@@ -270,7 +274,7 @@ impl<'a> Session<'a> {
         let due: Vec<String> = self.others.take_due(Instant::now()).into_iter().collect();
         for keys in due.chunks(ROUND) {
             let (marks, exported): (Vec<_>, Vec<_>) =
-                keys.iter().cloned().partition(|key| self.canaries.contains(key));
+                keys.iter().cloned().partition(|key| self.marks.contains(key));
             for key in &exported {
                 let span = Span::key(key);
                 let asked = self.connection.page(&span, 1, None, false);
@@ -287,6 +291,7 @@ impl<'a> Session<'a> {
             self.writer.metrics.foreign_repairs.inc_by(writes.len().try_into().unwrap_or(u64::MAX));
             self.write(writes).await?;
             if !marks.is_empty() && self.is_synced() {
+                // The position is put every second anyway.
                 self.put_canaries().await?;
             }
         }
