@@ -60,8 +60,13 @@ pub trait Mesh {
     /// Heals everything that is cut.
     fn heal(&self);
 
-    /// `etcdctl`, as a cluster's administrator calls it beside its etcd.
-    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command;
+    /// `etcdctl`, as a cluster's administrator calls it beside its etcd: the first, where there are several.
+    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+        self.etcdctl_at(cluster, 1, args)
+    }
+
+    /// `etcdctl`, beside the etcd of one of a cluster's replicas.
+    fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command;
 
     /// Compares every kernel with the manifests, through no daemon: exits with 0 if they are equal, with 3 if not.
     fn check_history(&self) -> Command;
@@ -77,6 +82,10 @@ pub enum Daemon {
     Etcd(String),
     /// A cluster's apiserver.
     Apiserver(String),
+    /// The etcd of a further replica, by its number.
+    EtcdOf(String, u8),
+    /// The apiserver of a further replica.
+    ApiserverOf(String, u8),
     /// The agent of a cluster's node.
     Agent(String, String),
 }

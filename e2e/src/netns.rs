@@ -164,7 +164,7 @@ impl Mesh for Netns {
         json::of(self.lab("heal"));
     }
 
-    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+    fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command {
         let pki = self.cluster(cluster).directory.join("pki");
         let file = |flag: &str, name: &str| format!("{flag}={}", pki.join(name).display());
         let flags = [
@@ -176,7 +176,7 @@ impl Mesh for Netns {
         ];
         let words: Vec<&str> =
             flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
-        let node = &self.nodes(cluster)[0];
+        let node = &self.nodes(cluster)[usize::from(replica) - 1];
         let mut command = self.on_node(cluster, node, &words);
         command.env("ETCDCTL_API", "3");
         command
@@ -192,10 +192,13 @@ impl Mesh for Netns {
     }
 }
 
-fn process(daemon: &Daemon) -> String {
+/// What the lab calls a daemon.
+pub fn process(daemon: &Daemon) -> String {
     match daemon {
         Daemon::Etcd(cluster) => format!("{cluster}/etcd"),
         Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
+        Daemon::EtcdOf(cluster, replica) => format!("{cluster}/etcd{replica}"),
+        Daemon::ApiserverOf(cluster, replica) => format!("{cluster}/apiserver{replica}"),
         Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
     }
 }

@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 use mesh_e2e::{Mesh as _, Netns, json, mesh, netns::binary};
 use serde_json::{Value, json};
 
-fn campaign(lab: &str, seed: &str) {
+fn campaign(lab: &str, seed: &str, replicas: &str) {
     let mut chaos = Command::new(binary());
     chaos.args(["lab", "chaos", "--lab", lab, "--seed", seed, "--faults", "8"]);
+    chaos.args(["--replicas", replicas]);
     let (code, found, complaint) = json::run(chaos);
     assert_eq!(code, 0, "{found:#} {complaint}");
     assert_eq!(
@@ -19,12 +20,12 @@ fn campaign(lab: &str, seed: &str) {
 
 #[test]
 fn one_seed() {
-    campaign("e2echaos1", "1");
+    campaign("e2echaos1", "1", "1");
 }
 
 #[test]
 fn another() {
-    campaign("e2echaos2", "4");
+    campaign("e2echaos2", "4", "2");
 }
 
 /// `lab check-history --record`: what happens meanwhile is told as etcds promise, and comes down to the kernels.

@@ -18,6 +18,9 @@ pub enum LabError {
     /// More than the lab's addresses have room for.
     #[error("a lab has 1 to 99 clusters of 1 to 99 nodes")]
     Size,
+    /// A replica has a node of its own.
+    #[error("{0} replicas on {1} nodes: there is at least one, and each has a node of its own")]
+    Replicas(u8, usize),
     /// There is none.
     #[error("there is no lab {0:?}. Make one with `clustermesh lab up`")]
     NotUp(String),

@@ -46,8 +46,11 @@ pub struct ClusterState {
     pub id: u8,
     /// Its cluster directory.
     pub directory: PathBuf,
-    /// Its nodes; the first one has the control plane.
+    /// Its nodes; the first ones have a replica of the control plane each.
     pub nodes: Vec<NodeState>,
+    /// How many replicas there are.
+    #[serde(default = "one")]
+    pub replicas: u8,
     /// Its pods.
     pub pods: Vec<PodState>,
     /// The last cluster IP that was given to a service.
@@ -119,6 +122,10 @@ pub struct ProcessState {
     pub pid: i32,
     /// When it was started, in the kernel's clock ticks since boot: a number alone may be another's by now.
     pub start_time: u64,
+}
+
+fn one() -> u8 {
+    1
 }
 
 const FILE: &str = "lab.json";

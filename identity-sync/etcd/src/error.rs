@@ -23,6 +23,9 @@ pub enum EtcdError {
     /// A value, or all of a transaction, is larger than it takes.
     #[error("the request is larger than the etcd takes: {0}")]
     RequestTooLarge(String),
+    /// It takes longer than anybody waits.
+    #[error("the etcd is slow: {0}")]
+    Slow(String),
     /// The lease is unknown to it.
     #[error("the lease is gone")]
     LeaseGone,
@@ -73,6 +76,12 @@ impl From<tonic::Status> for EtcdError {
         }
         if message.contains("request is too large") || message.contains("too many operations") {
             return Self::RequestTooLarge(message.into());
+        }
+        // It could not write to its disk, or reach its other members, in time.
+        if message.contains("etcdserver: request timed out")
+            || message.contains("too many requests")
+        {
+            return Self::Slow(message.into());
         }
         if message.contains("requested lease not found") {
             return Self::LeaseGone;
