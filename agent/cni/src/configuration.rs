@@ -51,7 +51,7 @@ struct Written<'a> {
 
 /// Where an agent listens that was not told otherwise (`--admin-socket`).
 const AGENT_SOCKET: &str = "/run/clustermesh/agent.sock";
-/// Where an agent looks for pods that was not told otherwise (`--pods-dir`).
+/// Where such an agent looks for pods (`--pods-dir`).
 const PODS_DIR: &str = "/run/clustermesh/pods";
 /// The longest name of a network that is taken.
 const MAX_NAME: usize = 256;

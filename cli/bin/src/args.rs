@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What clients connect to, and where they end up
     Service(ServiceArgs),
+    /// Pods, and who they are
+    Pod(PodArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
@@ -131,6 +133,28 @@ pub(crate) enum ServiceCommand {
         service: String,
         #[command(flatten)]
         from: From,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PodArgs {
+    #[command(subcommand)]
+    pub(crate) command: PodCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PodCommand {
+    /// The pods of every node, with their addresses and identities; exits with 3 while one waits for its identity
+    List {
+        /// Only of this cluster
+        #[arg(long)]
+        context: Option<String>,
+        /// Only of this node
+        #[arg(long)]
+        node: Option<String>,
+        /// Only of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
     },
 }
 
