@@ -238,7 +238,8 @@ fn peer_json(peer: &Peer) -> Value {
         "name": peer.name, "own": peer.own, "clusterId": peer.cluster_id, "ready": peer.ready, "ladder": ladder,
         "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
-        "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
+        "addresses": peer.addresses, "services": peer.services,
+        "namespaces": peer.own.then_some(peer.namespaces), "pods": peer.own.then_some(peer.pods), "rejected": peer.rejected,
         "lastRejected": peer.last_rejected, "held": peer.held, "remembered": peer.remembered,
         "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
     })

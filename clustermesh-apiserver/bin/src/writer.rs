@@ -17,7 +17,7 @@ use mesh_export::{Actual, Write, fingerprint, plan};
 use mesh_follow::{Failure, Span};
 use mesh_wire::{
     Key, Layout, Position, Prefix,
-    key::{HEARTBEAT, HISTORY, POSITION},
+    key::{HEARTBEAT, HISTORY, LOCAL_POSITION, POSITION},
     timestamp_value,
     users_file::UsersFile,
 };
@@ -67,8 +67,14 @@ struct Session<'a> {
 
 /// The prefixes that we write. Slices and exports have no keys yet; the latter's canary is what
 /// `serviceExportsEnabled: false` promises.
-const CANARIES: [Prefix; 5] =
-    [Prefix::Identities, Prefix::Ip, Prefix::Nodes, Prefix::ServiceExports, Prefix::Services];
+const CANARIES: [Prefix; 6] = [
+    Prefix::Identities,
+    Prefix::Ip,
+    Prefix::Nodes,
+    Prefix::ServiceExports,
+    Prefix::Services,
+    Prefix::Local,
+];
 /// A heartbeat lives on for 15 minutes after its writer.
 const HEARTBEAT_LEASE: i64 = 900;
 /// etcd's limit of 128 operations in a transaction, but for the heartbeat that may come with them.
@@ -80,6 +86,8 @@ const BATCH_BYTES: usize = 768 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the position is put: readers that change to this etcd wait for it.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
+/// How often the own nodes are told: they doubt what they know of their cluster sooner than others do.
+const LOCAL_POSITION_EVERY: Duration = Duration::from_secs(1);
 /// Pauses between connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -165,6 +173,8 @@ impl Writer {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut position = time::interval(POSITION_EVERY);
         position.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut local_position = time::interval(LOCAL_POSITION_EVERY);
+        local_position.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = changed.changed() => session.write_changed().await?,
@@ -174,7 +184,8 @@ impl Writer {
                 }
                 _ = heartbeat.tick() => session.beat().await?,
                 _ = look.tick() => session.look().await?,
-                _ = position.tick() => session.put_position().await?,
+                _ = position.tick() => session.put_position(POSITION).await?,
+                _ = local_position.tick() => session.put_position(LOCAL_POSITION).await?,
             }
         }
     }
@@ -221,9 +232,11 @@ impl Session<'_> {
         self.name_history().await?;
         let own = &self.writer.cluster.settings.name;
         let config = Span::key(&Key::ClusterConfig(own.clone()).to_string());
-        let trees = Prefix::ALL.map(|prefix| Span::prefix(&prefix.of_cluster(Layout::State, own)));
+        let prefixes = Prefix::ALL.into_iter().chain([Prefix::Local]);
+        let trees = prefixes.map(|prefix| Span::prefix(&prefix.of_cluster(Layout::State, own)));
+        let spans: Vec<Span> = trees.chain([config]).collect();
         self.actual.clear();
-        for span in trees.iter().chain([&config]) {
+        for span in &spans {
             let (_, keys) = self.connection.list(span).await?;
             let text = |key| {
                 String::from_utf8(key)
@@ -231,6 +244,8 @@ impl Session<'_> {
             };
             for kv in keys {
                 match text(kv.key) {
+                    // Put by itself, and no object's.
+                    Ok(key) if key == LOCAL_POSITION => {}
                     Ok(key) => {
                         self.actual.insert(key, fingerprint(&kv.value));
                     }
@@ -373,11 +388,11 @@ impl Session<'_> {
     }
 
     /// Says how far of the source everything is here.
-    async fn put_position(&mut self) -> Result<(), EtcdError> {
+    async fn put_position(&mut self, key: &str) -> Result<(), EtcdError> {
         let Some(position) = &self.position else { return Ok(()) };
         // The source says what changes at once: that nothing changed since is known as of now.
         let position = Position::new(position.source.clone(), SystemTime::now());
-        let op = Op::Put { key: POSITION.into(), value: position.encode(), lease: None };
+        let op = Op::Put { key: key.into(), value: position.encode(), lease: None };
         self.connection.apply(&[op]).await.map(|_| ())
     }
 

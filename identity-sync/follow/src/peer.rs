@@ -4,10 +4,10 @@ mod config;
 
 use std::{collections::BTreeSet, time::Instant};
 
-use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKey, RecordKind};
+use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
     Key, Layout, Peer, Position, Prefix, cluster_config, decode, decode_removal,
-    key::{CANARIES, HEARTBEAT, HISTORY, POSITION},
+    key::{CANARIES, HEARTBEAT, HISTORY, NAMESPACES, PODS, POSITION},
 };
 
 use crate::{
@@ -117,8 +117,9 @@ impl PeerFollower {
     /// Whom the records are of; `None` before its config was accepted.
     fn peer(&self) -> Option<Peer> {
         let config = self.accepted.as_ref()?;
-        let Self { config: PeerConfig { name, limit, .. }, .. } = self;
-        Some(Peer { name: name.clone(), id: config.id, limit: *limit, layout: layout(config) })
+        let Self { config: PeerConfig { name, role, limit, .. }, .. } = self;
+        let (id, layout) = (config.id, layout(config));
+        Some(Peer { name: name.clone(), role: *role, id, limit: *limit, layout })
     }
 
     fn translate(&mut self, now: Instant, event: Event) {
@@ -163,6 +164,7 @@ impl PeerFollower {
             Event::Put(CANARY, kv) => self.canary(&kv),
             Event::Done(CANARY, revision) => {
                 self.completeness.canaries_listed(revision);
+                self.follow();
                 self.deletions.looked(revision);
                 self.listed_all();
             }
@@ -238,18 +240,20 @@ impl PeerFollower {
         status.config = Some(config.clone());
         self.events.push(PeerEvent::Config(config.clone()));
 
-        let (ranges, kinds) = data_ranges(&self.config.name, layout(&config));
-        self.completeness.set_kinds(layout(&config), config.synced_canaries, kinds);
         self.follow();
         if renumbered {
-            ranges.into_iter().for_each(|range| self.follower.relist(range.id));
+            let ranges = self.completeness.ranges();
+            ranges.into_iter().for_each(|range| self.follower.relist(range));
         }
     }
 
-    /// Follows what an accepted config promises: of an etcd that may be behind only how far it is.
+    /// Follows what an accepted config promises, and what is for own nodes where a canary says that it is told: of an etcd
+    /// that may be behind only how far it is.
     fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
-        let (mut ranges, _) = data_ranges(&self.config.name, layout(config));
+        let local = self.config.role == Role::Own && self.completeness.is_local_told();
+        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local);
+        self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
         if self.replica.is_older() {
             ranges.retain(|range| range.id == BEAT);
         }
@@ -346,10 +350,15 @@ impl PeerFollower {
 
     fn canary(&mut self, kv: &KeyValue) {
         let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
-        if let Some(range) = self.completeness.canary(layout, prefix, kv.mod_revision)
-            && let Some(revision) = self.follower.listed_at(range)
-        {
-            self.listed(range, revision);
+        let was_told = self.completeness.is_local_told();
+        let vouched = self.completeness.canary(layout, prefix, kv.mod_revision);
+        if self.completeness.is_local_told() != was_told {
+            self.follow();
+        }
+        for range in vouched {
+            if let Some(revision) = self.follower.listed_at(range) {
+                self.listed(range, revision);
+            }
         }
     }
 
@@ -468,10 +477,13 @@ fn layout(config: &ClusterConfig) -> Layout {
 
 /// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
 /// its writes is ours, identities before the addresses that have them. In a cache each prefix stands alone.
+/// Of the own cluster's pods only those of the own node: what they cost follows the node and not the cluster.
 fn data_ranges(
-    cluster: &ClusterName,
+    config: &PeerConfig,
     layout: Layout,
+    local: bool,
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
+    let PeerConfig { name: cluster, node, .. } = config;
     let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
     let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
@@ -483,6 +495,11 @@ fn data_ranges(
         Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
     };
     spans.push(services);
+    if local {
+        let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
+        let namespaces = (Span::prefix(NAMESPACES), SMALL_PAGE, vec![RecordKind::Namespace]);
+        spans.extend([namespaces, (Span::prefix(&pods), SMALL_PAGE, vec![RecordKind::Pod])]);
+    }
     let beat = RangeConfig {
         id: BEAT,
         span: Span::prefix(HEARTBEAT),
