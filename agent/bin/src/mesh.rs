@@ -274,8 +274,7 @@ impl Mesh {
             match delta {
                 Delta::Service(delta) => self.service(&delta, now),
                 Delta::Route(delta) => self.route(delta),
-                // Whoever starts one asks.
-                Delta::Pod(_) => {}
+                Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
                     self.probe_now |= kind == RecordKind::Node;

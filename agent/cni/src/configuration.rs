@@ -99,8 +99,7 @@ impl CniVersion {
 impl Configuration {
     pub(crate) fn decode(input: &[u8]) -> Result<Self, CniError> {
         let text = std::str::from_utf8(input).map_err(|e| CniError::Decode(e.to_string()))?;
-        let written: Written<'_> =
-            serde_json::from_str(text).map_err(|e| CniError::Decode(e.to_string()))?;
+        let written: Written<'_> = object(text).map_err(CniError::Decode)?;
         let Written { cni_version, name, agent_socket, pods_dir, prev_result } = written;
         let version = cni_version.ok_or_else(|| invalid("cniVersion", "it is missing"))?;
         let version = CniVersion::new(&version)?;
@@ -117,6 +116,12 @@ impl Configuration {
             previous: prev_result.map(PrevResult::decode).transpose()?,
         })
     }
+}
+
+/// Reads an object. Serde would take an array in its place, field by field.
+pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    let read = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if text.trim_start().starts_with('{') { Ok(read) } else { Err("it is no object".into()) }
 }
 
 fn path(field: &str, written: Option<String>, otherwise: &str) -> Result<PathBuf, CniError> {

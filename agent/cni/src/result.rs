@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     attachment::AttachmentKey,
-    configuration::{Configuration, invalid},
+    configuration::{Configuration, invalid, object},
     environment::{Pod, shortened},
     error::CniError,
 };
@@ -78,8 +78,8 @@ const MAX_ENTRIES: usize = 64;
 
 impl PrevResult {
     pub(crate) fn decode(raw: &RawValue) -> Result<Self, CniError> {
-        let written: Written = serde_json::from_str(raw.get())
-            .map_err(|e| CniError::Decode(format!("prevResult: {e}")))?;
+        let written: Written = object(raw.get())
+            .map_err(|reason| CniError::Decode(format!("prevResult: {reason}")))?;
         let Written { interfaces, ips } = written;
         for (field, count) in [("interfaces", interfaces.len()), ("ips", ips.len())] {
             if count > MAX_ENTRIES {

@@ -212,6 +212,12 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 0)]
         services: u32,
     },
+    /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
+    Cni {
+        /// How often the chains take turns
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+    },
     /// What `connect` starts to have its connections measured
     #[command(hide = true)]
     Client,

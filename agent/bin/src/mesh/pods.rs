@@ -28,13 +28,12 @@ pub(crate) enum PodAnswer {
 }
 
 /// What `mesh-pods` asks about the own cluster.
-struct Own<'a> {
-    _merge: &'a Merge,
-}
+struct Own<'a>(&'a Merge);
 
 impl LocalPods for Own<'_> {
-    fn pod(&self, _: &PodName) -> Option<Told<'_>> {
-        None
+    fn pod(&self, name: &PodName) -> Option<Told<'_>> {
+        let pod = self.0.local_pod(name.namespace(), name.name())?;
+        Some(Told { uid: &pod.uid, identity: pod.identity })
     }
 }
 
@@ -104,14 +103,14 @@ impl Mesh {
     /// The folder may hold others than before.
     pub(super) fn scan_pods(&mut self) {
         for found in self.pods.attachments.scan() {
-            self.pods.found(found, &Own { _merge: &self.merge });
+            self.pods.found(found, &Own(&self.merge));
         }
     }
 
     /// Somebody says that an attachment is there, or is there no more, and may want to know who it is.
     pub(super) fn look_at_pod(&mut self, key: AttachmentKey, answer: oneshot::Sender<PodAnswer>) {
         let found = self.pods.attachments.look(&key);
-        self.pods.found(found, &Own { _merge: &self.merge });
+        self.pods.found(found, &Own(&self.merge));
         if self.pods.table.state(&key).is_none() {
             let _ = answer.send(PodAnswer::NotAttached);
             return;
@@ -121,9 +120,10 @@ impl Mesh {
     }
 
     /// The own cluster said something about a pod of this node.
-    #[expect(dead_code, reason = "until it does")]
-    pub(super) fn hear_of_pod(&mut self, pod: &PodName) {
-        for Bound { key, before, now } in self.pods.table.hear(pod, &Own { _merge: &self.merge }) {
+    pub(super) fn hear_of_pod(&mut self, pod: &mesh_merge::PodName) {
+        // What Kubernetes would not name so, no runtime attaches.
+        let Ok(pod) = PodName::new(&pod.namespace, &pod.name) else { return };
+        for Bound { key, before, now } in self.pods.table.hear(&pod, &Own(&self.merge)) {
             let before = before.map(Identity::get);
             tracing::info!(%pod, %key, ?before, identity = %now, "bound");
             self.pods.answer(&key);

@@ -24,6 +24,7 @@ pub fn call(data: &[u8]) {
             let previous: Value = serde_json::from_slice(input).expect("it was understood");
             let passed: Value = serde_json::from_str(&add.reply).expect("what is passed on");
             assert_eq!(previous.get("prevResult"), Some(&passed));
+            assert!(passed.is_object(), "{passed}");
             stays_in_its_folder(&add.key);
         }
         Ok(Request::Delete(delete)) => stays_in_its_folder(&delete.key),

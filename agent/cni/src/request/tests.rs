@@ -92,6 +92,12 @@ fn errors_name_the_field_and_have_the_specifications_codes() {
     let cases = [
         ("", 6, "the network configuration is not understood: EOF"),
         ("[1]", 6, "the network configuration is not understood: invalid type"),
+        ("[]", 6, "the network configuration is not understood: it is no object"),
+        (
+            r#"{"cniVersion":"1.0.0","name":"pods","prevResult":[]}"#,
+            6,
+            "the network configuration is not understood: prevResult: it is no object",
+        ),
         (r#"{"name":"pods"}"#, 7, "cniVersion: it is missing"),
         (
             r#"{"cniVersion":"0.2.0","name":"pods"}"#,
