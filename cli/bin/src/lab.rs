@@ -57,6 +57,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let error = command.exec();
             Err(error).context(format!("{:?}", command.get_program()))
         }
+        LabCommand::CheckPod { which, pod } => {
+            Lab::open(&which.lab)?.check_pod(&pod)?;
+            let text = format!("{pod} is attached as it was");
+            said(output, "LabCheckPod", &text, json!({ "pod": pod }))
+        }
         LabCommand::Logs { which, process } => {
             let lab = Lab::open(&which.lab)?;
             let names = lab.matching(&[process])?;
@@ -283,7 +288,7 @@ fn said(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<
 fn bin_dir() -> anyhow::Result<PathBuf> {
     let here = env::current_exe()?;
     let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
-    for binary in ["clustermesh-agent", "clustermesh-apiserver"] {
+    for binary in ["clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"] {
         if !folder.join(binary).is_file() {
             bail!(
                 "{} is missing: build the whole workspace (`make build`)",

@@ -48,6 +48,18 @@ pub enum LabError {
         /// What it said.
         reason: String,
     },
+    /// A CNI plugin that says why not.
+    #[error("{plugin} {verb}: code {code}: {reason}")]
+    Plugin {
+        /// The plugin.
+        plugin: String,
+        /// What it was asked.
+        verb: String,
+        /// The specification's code, or the plugin's own.
+        code: u64,
+        /// What it said.
+        reason: String,
+    },
     /// Something that should be installed.
     #[error("{0} is not installed. Run `make setup` once")]
     Missing(String),

@@ -51,6 +51,13 @@ pub(crate) enum LabCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Ask a pod's CNI plugins whether it is attached as it was: CLUSTER/POD or CLUSTER/NAMESPACE/POD
+    CheckPod {
+        #[command(flatten)]
+        which: Which,
+        /// The pod
+        pod: String,
+    },
     /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
