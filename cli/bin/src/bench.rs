@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, client, connect,
-    propagation,
+    CniOptions, CniRow, ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions,
+    client, cni, connect, propagation,
 };
 use serde_json::json;
 
@@ -22,16 +22,19 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
             let [few, many] = propagated;
             let propagated = [few?, many?];
+            let attached = measure_cni(200)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
                     print_connect(&connected)?;
                     output::line("")?;
                     print_propagation(&propagated)?;
+                    output::line("")?;
+                    print_cni(&attached)?;
                 }
                 Output::Json => output::json(
                     "Bench",
-                    json!({ "connect": connected, "propagation": propagated }),
+                    json!({ "connect": connected, "propagation": propagated, "cni": attached }),
                 )?,
             }
         }
@@ -50,6 +53,13 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
             }
         }
+        BenchCommand::Cni { rounds } => {
+            let attached = measure_cni(rounds)?;
+            match output {
+                Output::Text => print_cni(&attached)?,
+                Output::Json => output::json("Bench", json!({ "cni": attached }))?,
+            }
+        }
         BenchCommand::Client => client()?,
     }
     Ok(Outcome::Done)
@@ -63,6 +73,10 @@ fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Resul
 fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
     let options = PropagationOptions { samples, services };
     with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+}
+
+fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
+    with_progress("cni", |progress| Ok(cni(CniOptions { rounds }, progress)?))
 }
 
 fn with_progress<T>(
@@ -111,6 +125,19 @@ fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
+    output::line("a pod is attached, milliseconds (p50 / p99)")?;
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.chain.into(),
+            row.all.count.to_string(),
+            milliseconds(row.all),
+            row.ours.map(milliseconds).unwrap_or_default(),
+        ]
+    });
+    Ok(output::table(&["CHAIN", "PODS", "ALL PLUGINS", "OURS"], cells)?)
 }
 
 fn milliseconds(distribution: Distribution) -> String {

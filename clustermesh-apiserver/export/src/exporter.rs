@@ -149,6 +149,11 @@ impl Exporter {
         &self.desired
     }
 
+    /// The object that a key's value follows from; `None` for the cluster's config, and for what nobody exports.
+    pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
+        self.owners.get(key)?.front()
+    }
+
     /// The keys whose value may have changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.changed)
