@@ -32,6 +32,13 @@ pub(crate) struct Args {
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 60, env = "CLUSTERMESH_HEARTBEAT_SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     pub(crate) heartbeat_seconds: u64,
+    /// Seconds that an identity stays published after its last pod is gone, so that nobody meets an address whose identity
+    /// it does not know
+    #[arg(long, default_value_t = 900, env = "CLUSTERMESH_IDENTITY_WAIT_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) identity_wait_seconds: u64,
+    /// Take the identity numbers that the etcd has where the journal has none: after the journal was lost, once
+    #[arg(long, env = "CLUSTERMESH_ADOPT_IDENTITIES")]
+    pub(crate) adopt_identities: bool,
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,

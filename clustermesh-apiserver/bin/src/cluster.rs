@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
-use mesh_alloc::{AllocationError, Journal};
-use mesh_export::{Allocate, Exporter, ExporterConfig};
+use mesh_alloc::{AllocationError, Found, Journal, Lost};
+use mesh_export::{Exporter, ExporterConfig};
 use mesh_labels::LabelFilter;
-use mesh_model::{ClusterConfig, ExportMode, Identity, Labels, object::Kind};
+use mesh_model::{ClusterConfig, ExportMode, object::Kind};
 use mesh_source::{
     ManifestsSource, ResourceVersion,
     cluster_directory::{ClusterDirectory, ClusterSettings},
@@ -18,7 +18,10 @@ use mesh_source::{
 use mesh_wire::Position;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    numbering::{Look, Numbering},
+};
 
 /// What the writer takes from, and the folder's watcher puts into.
 pub(crate) struct Cluster {
@@ -32,39 +35,39 @@ pub(crate) struct Cluster {
 struct State {
     source: ManifestsSource,
     exporter: Exporter,
-    journal: Journal,
+    numbering: Numbering,
     /// Problems that the log has.
     told: BTreeSet<String>,
 }
 
-/// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
-const PREDECESSOR: Duration = Duration::from_secs(5);
-
-/// Numbers from the journal.
-struct Numbers<'a>(&'a mut Journal);
-
-impl Allocate for Numbers<'_> {
-    type Error = AllocationError;
-
-    fn identity(&mut self, labels: &Labels) -> Result<Identity, AllocationError> {
-        self.0.identity(labels, SystemTime::now())
-    }
+/// How a cluster's numbers are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeping {
+    /// How long a number that nobody uses stays published.
+    pub(crate) wait: Duration,
+    /// A journal without numbers takes those of the etcd.
+    pub(crate) adopt: bool,
 }
+
+/// How often the manifests are read to find one revision of them, while other replicas find others.
+const LOOKS: usize = 5;
+/// How long another replica, or a predecessor, may have the journal: a killed process holds its locks until its last
+/// thread is dead.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// Opens the directory. Its manifests are not read yet.
     pub(crate) fn open(
         directory: &ClusterDirectory,
         label_rules: &[String],
+        keeping: Keeping,
         metrics: Metrics,
     ) -> anyhow::Result<Arc<Self>> {
         let settings = directory.settings()?;
         let filter =
             LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
-        let now = SystemTime::now();
         let (path, id, limit) = (directory.journal(), settings.id, settings.limit);
-        let mut journal = Journal::open(&path, id, limit, PREDECESSOR, now)?;
-        let from = ResourceVersion(journal.take_revisions(now)?);
+        let journal = Journal::open(&path, id, limit, PATIENCE, SystemTime::now())?;
         let exporter = Exporter::new(ExporterConfig {
             name: settings.name.clone(),
             id: settings.id,
@@ -80,8 +83,9 @@ impl Cluster {
             default_global_namespace: settings.default_global_namespace,
             filter,
         });
-        let source = ManifestsSource::new(&directory.manifests(), from);
-        let state = Mutex::new(State { source, exporter, journal, told: BTreeSet::new() });
+        let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        let numbering = Numbering::new(journal, keeping);
+        let state = Mutex::new(State { source, exporter, numbering, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
         Ok(Arc::new(Self { settings, state, changed, metrics }))
     }
@@ -89,23 +93,50 @@ impl Cluster {
     /// Reads what changed in the manifests.
     pub(crate) fn scan(&self) {
         let mut state = self.lock();
-        let State { source, exporter, journal, told } = &mut *state;
-        match source.scan() {
-            Ok(events) => {
-                let mut numbers = Numbers(journal);
-                exporter.retry(&mut numbers);
-                events.into_iter().for_each(|event| exporter.handle(event, &mut numbers));
+        state.read();
+        self.settle(state);
+    }
+
+    /// Looks at what other replicas decided, and collects numbers that nobody uses. `synced`: the etcd has everything, so
+    /// that no address there still has one of them.
+    pub(crate) fn tick(&self, synced: bool, now: Instant) {
+        let mut state = self.lock();
+        let State { source, exporter, numbering, .. } = &mut *state;
+        numbering.refresh();
+        let before = numbering.changes();
+        if numbering.is_behind() {
+            state.read();
+        } else {
+            let collects = source.is_listed() && exporter.is_complete();
+            numbering.collect(exporter, collects, synced, now);
+            if numbering.wants_retry(now) {
+                exporter.retry(numbering);
             }
-            Err(error) => tracing::warn!(%error, "keeping the objects as they are"),
+            numbering.publish(exporter);
+            if numbering.changes() == before {
+                return;
+            }
         }
-        if source.resource_version().0 >= journal.revisions_end()
-            && let Err(error) = journal.take_revisions(SystemTime::now())
-        {
-            tracing::error!(%error, "after a restart readers may take what is new for old");
+        self.settle(state);
+    }
+
+    /// Compares the numbers with those in an etcd, before anything is written there.
+    pub(crate) fn recognise(&self, found: &Found) -> Result<(), Lost> {
+        let mut state = self.lock();
+        let State { exporter, numbering, .. } = &mut *state;
+        if numbering.recognise(found)? {
+            exporter.set_uuid(numbering.uuid());
+            exporter.retry(numbering);
+            numbering.publish(exporter);
+            self.settle(state);
         }
-        let manifests = source.problems().iter().map(ToString::to_string);
-        let objects = exporter.problems().iter().map(|(object, why)| format!("{object}: {why}"));
-        let problems: BTreeSet<String> = manifests.chain(objects).collect();
+        Ok(())
+    }
+
+    /// Tells what followed.
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        let problems: BTreeSet<String> = state.problems().into_iter().collect();
+        let State { source, exporter, numbering, told } = &mut *state;
         // Each once, not with every look at the folder.
         for problem in problems.difference(told) {
             tracing::warn!(problem, "not exported, or as it was before");
@@ -113,12 +144,12 @@ impl Cluster {
         for problem in told.difference(&problems) {
             tracing::info!(problem, "no longer so");
         }
+        let count = source.problems().len() + exporter.problems().len();
         *told = problems;
-        let problems = source.problems().len() + exporter.problems().len();
-        self.metrics.manifest_problems.set(problems.try_into().unwrap_or(u64::MAX));
+        self.metrics.manifest_problems.set(count.try_into().unwrap_or(u64::MAX));
         self.metrics.desired_keys.set(exporter.desired().len().try_into().unwrap_or(u64::MAX));
         self.metrics.objects.set(exporter.objects().try_into().unwrap_or(u64::MAX));
-        self.metrics.identities.set(journal.len().try_into().unwrap_or(u64::MAX));
+        self.metrics.identities.set(numbering.len().try_into().unwrap_or(u64::MAX));
         drop(state);
         self.changed.send_modify(|generation| *generation += 1);
     }
@@ -128,11 +159,11 @@ impl Cluster {
         self.changed.subscribe()
     }
 
-    /// How far the exporter is with the source.
-    pub(crate) fn position(&self) -> Position {
-        let version = self.lock().source.resource_version().0.to_string();
+    /// How far the exporter is with the source, if that is known.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let version = self.lock().numbering.revision()?.to_string();
         let source = Kind::ALL.map(|kind| (kind.to_string(), version.clone()));
-        Position::new(source.into_iter().collect(), SystemTime::now())
+        Some(Position::new(source.into_iter().collect(), SystemTime::now()))
     }
 
     /// Looks at, or takes from, the exporter.
@@ -140,21 +171,15 @@ impl Cluster {
         look(&mut self.lock().exporter)
     }
 
-    /// What is wrong with the manifests, and whether they were all read once.
+    /// What is wrong with the manifests or their numbers, and whether they were all read once.
     pub(crate) fn source_state(&self) -> (Vec<String>, bool) {
         let state = self.lock();
-        let manifests = state.source.problems().iter().map(ToString::to_string);
-        let objects = state
-            .exporter
-            .problems()
-            .iter()
-            .map(|(object, problem)| format!("{object}: {problem}"));
-        (manifests.chain(objects).collect(), state.source.is_listed())
+        (state.problems(), state.source.is_listed())
     }
 
     /// How many identity numbers are given out.
     pub(crate) fn identities(&self) -> usize {
-        self.lock().journal.len()
+        self.lock().numbering.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -162,3 +187,40 @@ impl Cluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl State {
+    /// Reads the manifests until it is known which revision of them that was.
+    fn read(&mut self) {
+        let Self { source, exporter, numbering, .. } = self;
+        for _ in 0..LOOKS {
+            let since = numbering.begin_look();
+            match source.scan() {
+                Ok(events) => {
+                    exporter.retry(numbering);
+                    events.into_iter().for_each(|event| exporter.handle(event, numbering));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "keeping the objects as they are");
+                    break;
+                }
+            }
+            if numbering.end_look(source, since) == Look::Done {
+                break;
+            }
+        }
+        numbering.publish(exporter);
+    }
+
+    /// What is wrong with the manifests, objects in them, and their numbers.
+    fn problems(&self) -> Vec<String> {
+        let waiting = AllocationError::NotRecognised.to_string();
+        let manifests = self.source.problems().iter().map(ToString::to_string);
+        let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
+        let objects = objects.map(|(object, why)| format!("{object}: {why}"));
+        let numbers = self.numbering.problem().map(ToOwned::to_owned);
+        manifests.chain(objects).chain(numbers).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ mod admin;
 mod args;
 mod cluster;
 mod metrics;
+mod numbering;
 mod run;
 mod writer;
 

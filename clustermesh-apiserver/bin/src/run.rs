@@ -1,6 +1,6 @@
 //! Putting the stages together.
 //!
-//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the users file's watcher, the credentials'
+//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the journal's watcher, the users file's watcher, the credentials'
 //! watcher, the writer, health and metrics, the admin API. None holds anything that must be put away: a process that is
 //! killed leaves an etcd whose next writer compares and goes on.
 
@@ -8,7 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     admin::{ApiserverAdmin, unready},
     args::Args,
-    cluster::Cluster,
+    cluster::{Cluster, Keeping},
     metrics::Metrics,
     writer::{StoreState, Trouble, Writer},
 };
@@ -38,6 +38,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
+/// How often it is looked for what other replicas decided: as long as their numbers are published by one alone.
+const JOURNAL: Duration = Duration::from_millis(250);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -52,7 +54,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let cluster = Cluster::open(&directory, &args.identity_labels, metrics.clone())?;
+    let keeping = Keeping {
+        wait: Duration::from_secs(args.identity_wait_seconds),
+        adopt: args.adopt_identities,
+    };
+    let cluster = Cluster::open(&directory, &args.identity_labels, keeping, metrics.clone())?;
     let pki = directory.pki();
     let files = CredentialFiles {
         authority: pki.join("ca.crt"),
@@ -111,6 +117,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = watch_manifests(&cluster, &directory) => {}
+        () = watch_journal(&cluster, &store) => {}
         () = watch_users(directory.users_file(), users_sender) => {}
         () = watch_readiness(&cluster, &store, &health) => {}
         () = write => tracing::info!("everything is written"),
@@ -128,6 +135,15 @@ async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
     loop {
         cluster.scan();
         folder.changed().await;
+    }
+}
+
+/// Other replicas decide things too, and time does.
+async fn watch_journal(cluster: &Cluster, store: &Mutex<StoreState>) {
+    loop {
+        let synced = store.lock().unwrap_or_else(PoisonError::into_inner).synced;
+        cluster.tick(synced, Instant::now());
+        time::sleep(JOURNAL).await;
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod batches;
 mod marks;
+mod numbers;
 mod others;
 mod session;
 mod state;

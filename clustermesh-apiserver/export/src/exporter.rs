@@ -10,11 +10,15 @@ use mesh_model::{
 };
 use mesh_source::SourceEvent;
 use mesh_wire::{Key, Layout, cluster_config, encode};
+use uuid::Uuid;
 
 use crate::{
     annotations,
     records::{self, Own},
 };
+use identities::Identities;
+
+mod identities;
 
 /// Who gives numbers to label sets.
 pub trait Allocate {
@@ -40,6 +44,9 @@ pub struct ExporterConfig {
     pub filter: LabelFilter,
 }
 
+/// What follows from an object, and the identity that it has.
+type Made = (Vec<Record>, Option<(Identity, Labels)>);
+
 /// Turns a cluster's objects into keys and values, one object at a time.
 #[derive(Debug)]
 pub struct Exporter {
@@ -59,6 +66,7 @@ pub struct Exporter {
     desired: BTreeMap<String, Vec<u8>>,
     changed: BTreeSet<String>,
     problems: BTreeMap<ObjectKey, String>,
+    identities: Identities,
 }
 
 // === impl Exporter ===
@@ -80,6 +88,7 @@ impl Exporter {
             desired,
             changed: BTreeSet::from([key]),
             problems: BTreeMap::new(),
+            identities: Identities::default(),
         }
     }
 
@@ -109,10 +118,25 @@ impl Exporter {
         }
     }
 
-    /// Tries again what could not be exported: a number may be free by now, or the disk that records it.
+    /// The cluster's unchanging id is another than was thought.
+    pub fn set_uuid(&mut self, uuid: Uuid) {
+        self.config.announced.uuid = Some(uuid);
+        let key = Key::ClusterConfig(self.config.name.clone()).to_string();
+        let value = cluster_config::encode(&self.config.announced);
+        if self.desired.get(&key) != Some(&value) {
+            self.desired.insert(key.clone(), value);
+            self.changed.insert(key);
+        }
+    }
+
+    /// Tries again what could not be exported: a number may be free by now, or the disk that records it. And asks again
+    /// for all numbers, if a label set has another than before.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
-        let failed: Vec<ObjectKey> = self.problems.keys().cloned().collect();
-        failed.into_iter().for_each(|key| self.make(key, allocate));
+        let again: Vec<ObjectKey> = match self.identities.take_disputed() {
+            true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),
+            false => self.problems.keys().cloned().collect(),
+        };
+        again.into_iter().for_each(|key| self.make(key, allocate));
     }
 
     /// Whether the source has told everything once. Before that, what it did not tell must not be taken for gone.
@@ -159,8 +183,11 @@ impl Exporter {
             affected.extend(self.affected_by(version));
         }
         self.index_slice(&key, before.as_ref());
-        for key in affected {
-            self.make(key, allocate);
+        for affected in affected {
+            self.make(affected, allocate);
+        }
+        if key.kind == Kind::Namespace {
+            self.settle_identities_of(&key.name);
         }
     }
 
@@ -206,8 +233,9 @@ impl Exporter {
     /// Makes an object's records anew, and changes the keys that differ.
     fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
         let records = match self.records(&key, allocate) {
-            Ok(records) => {
+            Ok((records, identity)) => {
                 self.problems.remove(&key);
+                self.identities.set_use(&key, identity);
                 records
             }
             Err(problem) => {
@@ -273,27 +301,22 @@ impl Exporter {
         }
     }
 
-    /// What follows from an object; nothing from one that is gone or does not take part.
-    fn records<A: Allocate>(
-        &self,
-        key: &ObjectKey,
-        allocate: &mut A,
-    ) -> Result<Vec<Record>, String> {
-        match self.objects.get(key) {
+    /// What follows from an object, and the identity that it has; nothing from one that is gone or does not take part.
+    fn records<A: Allocate>(&self, key: &ObjectKey, allocate: &mut A) -> Result<Made, String> {
+        let records = match self.objects.get(key) {
+            Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
             Some(Object::Node(node)) => {
-                Ok(vec![Record::Node(Box::new(records::node(&self.own, node)))])
+                vec![Record::Node(Box::new(records::node(&self.own, node)))]
             }
-            Some(Object::Pod(pod)) => self.pod_records(pod, allocate),
-            Some(Object::Service(service)) => {
-                Ok(self.service_record(service).into_iter().collect())
-            }
+            Some(Object::Service(service)) => self.service_record(service).into_iter().collect(),
             Some(Object::Namespace(namespace)) => {
                 let local = records::local_namespace(namespace, self.is_global(namespace));
-                Ok(vec![Record::Namespace(Box::new(local))])
+                vec![Record::Namespace(Box::new(local))]
             }
             // Slices as records of their own come with service v2.
-            Some(Object::EndpointSlice(_)) | None => Ok(Vec::new()),
-        }
+            Some(Object::EndpointSlice(_)) | None => Vec::new(),
+        };
+        Ok((records, None))
     }
 
     /// Its own node is told of a pod from the moment that it has one, and whether or not its namespace takes part; others
@@ -302,12 +325,12 @@ impl Exporter {
         &self,
         pod: &object::Pod,
         allocate: &mut A,
-    ) -> Result<Vec<Record>, String> {
+    ) -> Result<Made, String> {
         let namespace = self.namespace(&pod.namespace);
         let global = self.is_global(&namespace);
         let exported = global && !pod.ips.is_empty();
         if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
         let identity = allocate.identity(&labels).map_err(|error| error.to_string())?;
@@ -320,10 +343,9 @@ impl Exporter {
         let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
         if global {
             let addresses = records::addresses(pod, node, identity).into_iter();
-            made.push(Record::Identity(identity, labels));
             made.extend(addresses.map(|address| Record::Address(Box::new(address))));
         }
-        Ok(made)
+        Ok((made, Some((identity, labels))))
     }
 
     fn service_record(&self, service: &object::Service) -> Option<Record> {

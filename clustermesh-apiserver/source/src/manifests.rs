@@ -15,6 +15,7 @@ use mesh_model::{
     object::{Kind, Object, ObjectKey, Pod, Service},
     service::SERVICE_NAME_LABEL,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     decode::{Format, decode},
@@ -71,12 +72,16 @@ pub enum ScanError {
 struct ManifestFile {
     /// What the file looked like when it was read, to see whether it changed since.
     stamp: Stamp,
+    /// Of the text that it last held in full.
+    digest: [u8; 32],
     /// What it last held in full, with lines.
     objects: Vec<(usize, Object)>,
     /// What is wrong with what it holds now.
     problems: Vec<Problem>,
     /// It was read in full at least once.
     known: bool,
+    /// It holds something now that was not understood: what it held before stands.
+    kept: bool,
 }
 
 /// Tells two contents of a file apart without reading it. Files that are written within a clock's tick and keep their
@@ -127,6 +132,23 @@ impl ManifestsSource {
         self.listed
     }
 
+    /// The content that the objects are from, in short: the same for everybody who read the same files.
+    pub fn fingerprint(&self) -> String {
+        let mut all = Sha256::new();
+        for (path, file) in self.files.iter().filter(|(_, file)| file.known) {
+            let path = path.strip_prefix(&self.folder).unwrap_or(path).as_os_str();
+            all.update(path.as_encoded_bytes());
+            all.update([0]);
+            all.update(file.digest);
+        }
+        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether what some file held before stands, because what it holds now was not understood.
+    pub fn keeps_something(&self) -> bool {
+        self.files.values().any(|file| file.kept)
+    }
+
     fn try_scan(&mut self) -> Result<Vec<SourceEvent>, ScanError> {
         let mut found = BTreeMap::new();
         list(&self.folder, &mut found)
@@ -142,9 +164,11 @@ impl ManifestsSource {
                 None => {
                     let mut file = ManifestFile {
                         stamp,
+                        digest: [0; 32],
                         objects: Vec::new(),
                         problems: Vec::new(),
                         known: false,
+                        kept: false,
                     };
                     file.read(&path, stamp);
                     self.files.insert(path, file);
@@ -237,6 +261,7 @@ impl ManifestFile {
             Ok(text) => text,
             Err(error) => {
                 self.problems = vec![problem(None, error.to_string())];
+                self.kept = true;
                 return;
             }
         };
@@ -248,9 +273,11 @@ impl ManifestFile {
                     .map(|p| problem(Some(p.line), p.reason.clone()))
                     .collect();
                 self.objects = decoded.objects;
-                self.known = true;
+                self.digest = Sha256::digest(&text).into();
+                (self.known, self.kept) = (true, false);
             }
             Err(error) => {
+                self.kept = true;
                 let kept = if self.known { "; what it held before stays" } else { "" };
                 self.problems = vec![problem(Some(error.line), format!("{}{kept}", error.reason))];
             }
@@ -422,6 +449,35 @@ spec: {clusterIP: 10.101.0.10, selector: {app: web}, ports: [{port: 80}]}
         assert!(!folder.source.is_listed());
         folder.write("a.yaml", &namespace("one"));
         assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
+    }
+
+    #[test]
+    fn who_read_the_same_files_has_the_same_fingerprint() {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &namespace("one"));
+        folder.scan();
+        let one = folder.source.fingerprint();
+        let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion(9));
+        other.scan().unwrap();
+        assert_eq!(other.fingerprint(), one);
+        // Written again it is the same; what is not understood leaves what was there.
+        folder.write("a.yaml", &namespace("one"));
+        folder.scan();
+        folder.write("a.yaml", "a: [");
+        folder.scan();
+        assert_eq!(
+            (folder.source.fingerprint(), folder.source.keeps_something()),
+            (one.clone(), true)
+        );
+        folder.write("a.yaml", &namespace("two"));
+        folder.scan();
+        assert!(folder.source.fingerprint() != one && !folder.source.keeps_something());
+        folder.write("a.yaml", &namespace("one"));
+        folder.scan();
+        assert_eq!(folder.source.fingerprint(), one);
+        folder.write("b.yaml", "");
+        folder.scan();
+        assert_ne!(folder.source.fingerprint(), one, "a file more");
     }
 
     #[test]

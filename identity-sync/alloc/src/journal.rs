@@ -1,39 +1,46 @@
 //! The memory of a cluster without Kubernetes: one JSON line an entry, appended and synced before its number is used.
+//!
+//! All replicas of the cluster's apiserver share it. Whoever has something to decide locks it, reads what others wrote
+//! since, decides, writes, and lets go (`docs/adr/0006-one-journal-for-all-replicas.md`). So of two that want a number for
+//! one label set the second reads what the first got.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
-use mesh_files::{Lock, LockError};
+use mesh_files::LockError;
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::candidates::candidates;
+use book::{Book, REST, identity};
+use entry::{Entry, State, parse, unix_nano};
+use shared::{Locked, News, SharedFile};
 
-/// The journal, open and locked: its owner is the only one who gives out numbers of this cluster.
+mod book;
+mod entry;
+mod recognise;
+mod shared;
+
+pub use recognise::{Found, Lost};
+
+/// The journal, open.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
-    _lock: Lock,
+    file: SharedFile,
+    book: Book,
     cluster: ClusterId,
     limit: ClusterLimit,
-    uuid: Uuid,
-    by_labels: HashMap<Labels, Identity>,
-    by_number: HashMap<Identity, Labels>,
-    /// Revisions of the source up to here are taken: a later life begins after it.
-    revision: u64,
+    /// It is known to be the one that gave this cluster's numbers: it may give new ones.
+    recognised: bool,
 }
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another process has it.
+    /// Another process has it, for too long.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// It cannot be read or written.
@@ -44,8 +51,24 @@ pub enum JournalError {
         /// Why.
         source: io::Error,
     },
+    /// It was there and is not any more.
+    #[error("{} is gone: restore it. Until then no new number can be remembered, so none is given", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another journal is in its place.
+    #[error("{} is now the journal of cluster {found}, and was that of {expected}: restart the apiserver if that is meant", path.display())]
+    Another {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: Uuid,
+        /// Whose it was.
+        expected: Uuid,
+    },
     /// A line is not what was written.
-    #[error("{}:{line}: {reason}. Restore the file from a backup; without it, removing it gives most label sets their numbers again, but not all", path.display())]
+    #[error("{}:{line}: {reason}. Restore the file from a backup; without one move it away and start the apiserver once with --adopt-identities, which takes the numbers that the etcd has", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -59,51 +82,53 @@ pub enum JournalError {
 /// Why a label set has no number.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocationError {
-    /// All are in use.
+    /// None is free.
     #[error(
-        "all {0} identities of this cluster are in use: leave labels out of identities that no policy selects on"
+        "no identity number is free: {used} are in use and {resting} rest for up to {} hours before they can be given again. Leave labels out of identities that no policy selects on (--identity-label)",
+        REST.as_secs() / 3600
     )]
-    Exhausted(usize),
+    Exhausted {
+        /// Numbers that label sets have.
+        used: usize,
+        /// Numbers that label sets had not long ago.
+        resting: usize,
+    },
+    /// It is not known yet whether the journal is the one that gave the numbers there are.
+    #[error("new numbers wait until the journal was compared with the etcd")]
+    NotRecognised,
     /// It could not be remembered, so it is not given.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
-/// One line.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    v: u32,
-    crc32c: u32,
-    #[serde(flatten)]
-    entry: Entry,
+/// What collecting did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Numbers that nobody uses.
+    pub marked: usize,
+    /// Numbers that somebody uses after all.
+    pub cleared: usize,
+    /// Numbers that were given back.
+    pub deleted: usize,
 }
 
-/// What a line says. The checksum is that of its JSON.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, rename_all_fields = "camelCase", deny_unknown_fields)]
-enum Entry {
-    /// Which cluster this is. The first line.
-    Cluster { uuid: Uuid, unix_nano: u64 },
-    /// A label set has a number.
-    Identity { id: u32, labels: String, state: State, unix_nano: u64 },
-    /// The source's revisions up to this one may be in use.
-    Revision { revision: u64, unix_nano: u64 },
+/// What became of a content of the manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is the source at this revision.
+    At(u64),
+    /// Another replica has recorded another content meanwhile: whether it is older or newer is only known by looking again.
+    Superseded,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum State {
-    Used,
-}
+/// A file of fewer lines is not worth rewriting.
+const COMPACT_FROM: usize = 1_024;
 
-const VERSION: u32 = 1;
-/// Revisions are taken so many at a time, so that a change costs no write to the disk.
-const REVISIONS: u64 = 1 << 20;
+// === impl Journal ===
 
 impl Journal {
-    /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. A last line that was cut off
-    /// while it was written is dropped: nobody has used its number. Another process that has it may let go of it within
-    /// `patience`, for which the thread blocks.
+    /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. Another process that has it
+    /// locked may let go of it within `patience`, for which the thread blocks; so it is whenever the journal is used.
     pub fn open(
         path: &Path,
         cluster: ClusterId,
@@ -111,144 +136,220 @@ impl Journal {
         patience: Duration,
         now: SystemTime,
     ) -> Result<Self, JournalError> {
-        let io = |source| JournalError::Io { path: path.into(), source };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(io)?;
-        }
-        // The lock is a file of its own: the journal itself may be replaced from a backup.
-        let lock = Lock::wait(&path.with_extension("lock"), patience)?;
-        let content = match fs::read(path) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io(error)),
-        };
-        let (entries, whole) = parse(path, &content)?;
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
-        if whole < content.len() {
-            tracing::warn!(path = %path.display(), bytes = content.len() - whole, "the journal's last line was cut off; dropped it");
-            file.set_len(u64::try_from(whole).unwrap_or(u64::MAX)).map_err(io)?;
-            file.sync_all().map_err(io)?;
-        }
-        let mut journal = Self {
-            path: path.into(),
-            file,
-            _lock: lock,
-            cluster,
-            limit,
-            uuid: Uuid::nil(),
-            by_labels: HashMap::new(),
-            by_number: HashMap::new(),
-            revision: 0,
-        };
-        for (line, entry) in (1..).zip(entries) {
-            journal.replay(line, entry)?;
-        }
-        if journal.uuid.is_nil() {
-            let uuid = Uuid::new_v4();
-            journal.append(Entry::Cluster { uuid, unix_nano: unix_nano(now) })?;
-            journal.uuid = uuid;
-        }
+        let file = SharedFile::open(path, patience)?;
+        let book = Book::new(cluster, limit);
+        let mut journal = Self { path: path.into(), file, book, cluster, limit, recognised: false };
+        journal.locked(|locked, book| {
+            if book.uuid.is_nil() {
+                let unix_nano = unix_nano(now);
+                write(locked, book, vec![Entry::Cluster { uuid: Uuid::new_v4(), unix_nano }])?;
+            }
+            Ok(())
+        })?;
         Ok(journal)
     }
 
     /// The cluster's unchanging id.
     pub fn uuid(&self) -> Uuid {
-        self.uuid
+        self.book.uuid
     }
 
-    /// The number of a label set: the one it always had, or one that nobody has, once that is remembered.
+    /// The number of a label set: the one it has, or had last, or one that nobody has, once that is remembered.
     pub fn identity(
         &mut self,
         labels: &Labels,
         now: SystemTime,
     ) -> Result<Identity, AllocationError> {
-        if let Some(identity) = self.by_labels.get(labels) {
-            return Ok(*identity);
+        let refreshed = self.refresh();
+        if let Some((identity, State::Used)) = self.book.number_of(labels) {
+            // What is known is so without the file too: nobody else gets that number today.
+            return Ok(identity);
         }
-        let free =
-            candidates(labels, self.cluster, self.limit).find(|n| !self.by_number.contains_key(n));
-        let identity = free.ok_or(AllocationError::Exhausted(self.by_number.len()))?;
-        let entry = Entry::Identity {
-            id: identity.get(),
-            labels: labels.to_string(),
-            state: State::Used,
-            unix_nano: unix_nano(now),
-        };
-        self.append(entry)?;
-        self.by_labels.insert(labels.clone(), identity);
-        self.by_number.insert(identity, labels.clone());
-        Ok(identity)
+        refreshed?;
+        let recognised = self.recognised;
+        self.locked(|locked, book| {
+            let known = match book.number_of(labels) {
+                Some((number, State::Used)) => return Ok(Ok(number)),
+                Some((number, _)) => Some(number),
+                None => book.former_number_of(labels),
+            };
+            let number = match known {
+                Some(known) => known,
+                None if !recognised => return Ok(Err(AllocationError::NotRecognised)),
+                None => match book.free(labels, now) {
+                    Some(free) => free,
+                    None => {
+                        let (used, resting) = book.counts();
+                        return Ok(Err(AllocationError::Exhausted { used, resting }));
+                    }
+                },
+            };
+            let used = identity(number, labels, State::Used, unix_nano(now));
+            write(locked, book, vec![used])?;
+            Ok(Ok(number))
+        })?
     }
 
-    /// The revision that a source which begins now counts from: later than any that a former life counted to. It may count
-    /// to [`Journal::revisions_end`], and then needs more.
-    pub fn take_revisions(&mut self, now: SystemTime) -> Result<u64, JournalError> {
-        let from = self.revision;
-        let revision = from.saturating_add(REVISIONS);
-        self.append(Entry::Revision { revision, unix_nano: unix_nano(now) })?;
-        self.revision = revision;
-        Ok(from)
+    /// Marks the numbers that nobody uses, and gives those back that were marked `wait` ago and that nobody has used since:
+    /// no replica, for each clears the marks of what it uses.
+    pub fn collect(
+        &mut self,
+        in_use: impl Fn(Identity, &Labels) -> bool,
+        wait: Duration,
+        now: SystemTime,
+    ) -> Result<Collected, JournalError> {
+        self.refresh()?;
+        if self.book.collect(&in_use, wait, now).is_empty() {
+            return Ok(Collected::default());
+        }
+        self.locked(|locked, book| {
+            let entries = book.collect(&in_use, wait, now);
+            let mut collected = Collected::default();
+            for entry in &entries {
+                match entry {
+                    Entry::Identity { state: State::Used, .. } => collected.cleared += 1,
+                    Entry::Identity { state: State::Marked, .. } => collected.marked += 1,
+                    Entry::Identity { state: State::Deleted, .. } => collected.deleted += 1,
+                    Entry::Cluster { .. } | Entry::Revision { .. } => {}
+                }
+            }
+            write(locked, book, entries)?;
+            Ok(collected)
+        })
     }
 
-    /// The last revision that is taken.
-    pub fn revisions_end(&self) -> u64 {
-        self.revision
+    /// Makes the file short again if most of its lines say nothing any more.
+    pub fn compact(&mut self, now: SystemTime) -> Result<(), JournalError> {
+        if self.book.lines < COMPACT_FROM.max(2 * self.book.needed()) {
+            return Ok(());
+        }
+        self.rewrite(now)
     }
 
-    /// How many numbers are given out.
+    /// Puts a file in the journal's place that has only what counts.
+    fn rewrite(&mut self, now: SystemTime) -> Result<(), JournalError> {
+        self.locked(|locked, book| {
+            let entries = book.entries(now);
+            locked.replace(&entries)?;
+            book.lines = entries.len();
+            Ok(())
+        })
+    }
+
+    /// The last revision of the manifests that anybody recorded. A look at them that begins now is not older.
+    pub fn revision(&mut self) -> Result<u64, JournalError> {
+        self.refresh()?;
+        Ok(self.book.revision)
+    }
+
+    /// Records what the manifests held in a look that began when their revision was `since`, and says which revision that
+    /// is: the last one, if they were so then too, else the next.
+    pub fn record(
+        &mut self,
+        manifests: &str,
+        since: u64,
+        now: SystemTime,
+    ) -> Result<Recorded, JournalError> {
+        self.refresh()?;
+        let is_last = |book: &Book| book.manifests.as_deref() == Some(manifests);
+        if is_last(&self.book) {
+            return Ok(Recorded::At(self.book.revision));
+        }
+        self.locked(|locked, book| {
+            if is_last(book) {
+                return Ok(Recorded::At(book.revision));
+            }
+            if book.revision != since {
+                return Ok(Recorded::Superseded);
+            }
+            let revision = since.saturating_add(1);
+            let (manifests, unix_nano) = (Some(manifests.to_owned()), unix_nano(now));
+            write(locked, book, vec![Entry::Revision { revision, manifests, unix_nano }])?;
+            Ok(Recorded::At(revision))
+        })
+    }
+
+    /// The numbers that are to be published, or no more, since the last call. What another replica decided is among them.
+    pub fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
+        self.book.take_changes()
+    }
+
+    /// How many numbers are somebody's.
     pub fn len(&self) -> usize {
-        self.by_number.len()
+        self.book.counts().0
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.by_number.is_empty()
+        self.len() == 0
     }
 
-    fn replay(&mut self, line: usize, entry: Entry) -> Result<(), JournalError> {
-        let damaged =
-            |reason: String| JournalError::Damaged { path: self.path.clone(), line, reason };
-        match entry {
-            Entry::Cluster { uuid, .. } if line == 1 => self.uuid = uuid,
-            Entry::Cluster { .. } => return Err(damaged("a second cluster".into())),
-            Entry::Identity { .. } | Entry::Revision { .. } if line == 1 => {
-                return Err(damaged("no cluster in the first line".into()));
-            }
-            Entry::Revision { revision, .. } => self.revision = self.revision.max(revision),
-            Entry::Identity { id, labels, state: State::Used, .. } => {
-                if !self.limit.identities(self.cluster).contains(&id) {
-                    let cluster = self.cluster;
-                    return Err(damaged(format!(
-                        "identity {id} is not one of cluster {cluster}: was the cluster's id changed?"
-                    )));
-                }
-                let (identity, labels) = (Identity::new(id), Labels::parse(&labels));
-                if self
-                    .by_number
-                    .insert(identity, labels.clone())
-                    .is_some_and(|before| before != labels)
-                {
-                    return Err(damaged(format!("identity {id} stands there for two label sets")));
-                }
-                self.by_labels.insert(labels, identity);
-            }
-        }
-        Ok(())
+    /// Whether it was compared with an etcd and gives new numbers.
+    pub fn is_recognised(&self) -> bool {
+        self.recognised
     }
 
-    /// Writes an entry and waits until the disk has it. What was written in part is taken back.
-    fn append(&mut self, entry: Entry) -> Result<(), JournalError> {
-        let io = |source| JournalError::Io { path: self.path.clone(), source };
-        let before = self.file.metadata().map_err(io)?.len();
-        let line = Line { v: VERSION, crc32c: checksum(&entry), entry };
-        let mut text = serde_json::to_vec(&line).map_err(|e| io(e.into()))?;
-        text.push(b'\n');
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_all());
-        if written.is_err() {
-            let _ = self.file.set_len(before);
-        }
-        written.map_err(io)
+    /// Reads what others wrote, if they did.
+    pub fn refresh(&mut self) -> Result<(), JournalError> {
+        if self.file.is_unchanged()? { Ok(()) } else { self.locked(|_, _| Ok(())) }
     }
+
+    /// Does something while nobody else can, knowing what all others did.
+    fn locked<T>(
+        &mut self,
+        decide: impl FnOnce(&mut Locked<'_>, &mut Book) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let Self { path, file, book, cluster, limit, .. } = self;
+        let mut locked = file.lock()?;
+        let learned = match locked.read(book.lines)? {
+            News::Appended(entries) => take(path, book, entries),
+            News::Replaced(entries) => {
+                let mut another = Book::new(*cluster, *limit);
+                take(path, &mut another, entries).and_then(|()| {
+                    if another.uuid != book.uuid && book.counts() != (0, 0) {
+                        let (found, expected) = (another.uuid, book.uuid);
+                        return Err(JournalError::Another { path: path.clone(), found, expected });
+                    }
+                    another.supersede(book);
+                    *book = another;
+                    Ok(())
+                })
+            }
+        };
+        if learned.is_err() {
+            locked.unread();
+        }
+        learned?;
+        decide(&mut locked, book)
+    }
+}
+
+/// Takes what was read.
+fn take(path: &Path, book: &mut Book, entries: Vec<Entry>) -> Result<(), JournalError> {
+    for entry in entries {
+        book.take(entry).map_err(|reason| JournalError::Damaged {
+            path: path.into(),
+            line: book.lines,
+            reason,
+        })?;
+    }
+    Ok(())
+}
+
+/// Remembers, then knows.
+fn write(
+    locked: &mut Locked<'_>,
+    book: &mut Book,
+    entries: Vec<Entry>,
+) -> Result<(), JournalError> {
+    locked.append(&entries)?;
+    for entry in entries {
+        // Made from what the book has, so that it takes it.
+        if let Err(reason) = book.take(entry) {
+            tracing::error!(reason, "the journal has a line that contradicts it");
+        }
+    }
+    Ok(())
 }
 
 /// The UUID in a journal, without locking it; `None` where there is no journal yet.
@@ -258,122 +359,11 @@ pub fn read_uuid(path: &Path) -> Result<Option<Uuid>, JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(JournalError::Io { path: path.into(), source }),
     };
-    match parse(path, &content)?.0.into_iter().next() {
+    match parse(path, 1, &content)?.0.into_iter().next() {
         Some(Entry::Cluster { uuid, .. }) => Ok(Some(uuid)),
         _ => Ok(None),
     }
 }
 
-/// All entries, and how many bytes they take: less than all where the last line was cut off.
-fn parse(path: &Path, content: &[u8]) -> Result<(Vec<Entry>, usize), JournalError> {
-    let mut entries = Vec::new();
-    let mut whole = 0;
-    for (number, line) in (1..).zip(content.split_inclusive(|b| *b == b'\n')) {
-        let Some(text) = line.strip_suffix(b"\n") else { break };
-        let entry = parse_line(text).map_err(|reason| JournalError::Damaged {
-            path: path.into(),
-            line: number,
-            reason,
-        })?;
-        entries.push(entry);
-        whole += line.len();
-    }
-    Ok((entries, whole))
-}
-
-fn parse_line(text: &[u8]) -> Result<Entry, String> {
-    let Line { v, crc32c, entry } = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    if v != VERSION {
-        return Err(format!("version {v} is not known"));
-    }
-    let found = checksum(&entry);
-    if found == crc32c { Ok(entry) } else { Err(format!("checksum {found} instead of {crc32c}")) }
-}
-
-fn checksum(entry: &Entry) -> u32 {
-    // Entries are numbers and text: writing them to memory cannot fail.
-    serde_json::to_vec(entry).map_or(0, |json| crc32c::crc32c(&json))
-}
-
-fn unix_nano(now: SystemTime) -> u64 {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(path: &Path) -> Result<Journal, JournalError> {
-        let limit = ClusterLimit::Max255;
-        let cluster = ClusterId::new(7, limit).unwrap();
-        Journal::open(path, cluster, limit, Duration::ZERO, SystemTime::now())
-    }
-
-    fn labels(app: &str) -> Labels {
-        Labels::parse(&format!("k8s:app={app};"))
-    }
-
-    #[test]
-    fn remembers() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state/identities.journal");
-        assert_eq!(read_uuid(&path).unwrap(), None);
-        let mut journal = open(&path).unwrap();
-        assert!(matches!(open(&path), Err(JournalError::Lock(LockError::Held(_)))));
-        let uuid = journal.uuid();
-        let numbers: Vec<_> = ["a", "b", "a"]
-            .map(|app| journal.identity(&labels(app), SystemTime::now()).unwrap())
-            .into();
-        assert_eq!(numbers[0], numbers[2]);
-        assert_ne!(numbers[0], numbers[1]);
-        drop(journal);
-
-        let mut journal = open(&path).unwrap();
-        assert_eq!((journal.uuid(), journal.len()), (uuid, 2));
-        assert_eq!(read_uuid(&path).unwrap(), Some(uuid));
-        assert_eq!(journal.identity(&labels("b"), SystemTime::now()).unwrap(), numbers[1]);
-    }
-
-    #[test]
-    fn a_taken_number_is_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut journal = open(&folder.path().join("journal")).unwrap();
-        let first = candidates(&labels("a"), journal.cluster, journal.limit).next().unwrap();
-        journal.by_number.insert(first, labels("other"));
-        let got = journal.identity(&labels("a"), SystemTime::now()).unwrap();
-        assert_eq!(got.get(), first.get() + 1);
-    }
-
-    #[test]
-    fn a_cut_line_is_dropped_and_any_other_damage_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let mut journal = open(&path).unwrap();
-        for app in ["a", "b", "c"] {
-            journal.identity(&labels(app), SystemTime::now()).unwrap();
-        }
-        drop(journal);
-        let whole = fs::read(&path).unwrap();
-
-        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-        assert_eq!(open(&path).unwrap().len(), 2);
-        assert!(fs::read(&path).unwrap().ends_with(b"\n"));
-
-        for (from, to, says) in [
-            ("app=b", "app=x", "journal:3: checksum"),
-            ("\"v\":1", "\"v\":2", "journal:1: version 2"),
-            ("\"state\":\"used\"", "\"state\":3", "journal:2: "),
-            ("{", "[", "journal:1: "),
-        ] {
-            let text = String::from_utf8(whole.clone()).unwrap().replacen(from, to, 1);
-            fs::write(&path, text).unwrap();
-            let error = open(&path).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
-        }
-        // Without its first line nobody knows whose it is.
-        let rest = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
-        fs::write(&path, &whole[rest..]).unwrap();
-        assert!(open(&path).unwrap_err().to_string().contains("no cluster in the first"));
-    }
-}
+mod tests;

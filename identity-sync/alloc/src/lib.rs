@@ -8,4 +8,6 @@ mod candidates;
 mod journal;
 
 pub use candidates::candidates;
-pub use journal::{AllocationError, Journal, JournalError, read_uuid};
+pub use journal::{
+    AllocationError, Collected, Found, Journal, JournalError, Lost, Recorded, read_uuid,
+};

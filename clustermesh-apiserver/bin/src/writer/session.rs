@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_alloc::{Found, Lost};
 use mesh_etcd::{Connection, EtcdError, Watching};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, fingerprint, plan};
@@ -18,7 +19,7 @@ use mesh_wire::{
 use tokio::time::{self, Interval, MissedTickBehavior};
 
 use super::{
-    Writer, marks,
+    Writer, marks, numbers,
     others::{Deed, Others, Whose, whose},
     trouble::Reason,
 };
@@ -38,6 +39,17 @@ pub(super) struct Session<'a> {
     pub(super) others: Others,
     /// Users and roles as this connection last made them.
     desired: Option<Desired>,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    /// The etcd failed.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// It has numbers that are not ours: nothing is written.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// What outlives a connection.
@@ -75,7 +87,7 @@ impl<'a> Session<'a> {
         writer: &'a Writer,
         connection: Connection,
         memory: &'a mut Memory,
-    ) -> Result<Ended, EtcdError> {
+    ) -> Result<Ended, SessionError> {
         let mut session = Self {
             writer,
             connection,
@@ -176,9 +188,10 @@ impl<'a> Session<'a> {
     }
 
     /// Compares everything, writes what differs, and says that it is complete. Returns the revision that was compared.
-    async fn write_all(&mut self) -> Result<i64, EtcdError> {
+    async fn write_all(&mut self) -> Result<i64, SessionError> {
+        let (compared, found) = self.list_all().await?;
+        self.writer.cluster.recognise(&found)?;
         self.name_history().await?;
-        let compared = self.list_all().await?;
         // Before what it speaks of is taken: it must not be ahead.
         let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
@@ -198,17 +211,18 @@ impl<'a> Session<'a> {
         self.forget_refused();
         if complete {
             self.put_canaries().await?;
-            self.position = Some(position);
+            self.position = position;
         }
         self.writer.set(|state| state.synced = complete);
         Ok(compared)
     }
 
     /// Finds out what is there. What is of others is told of and left alone.
-    async fn list_all(&mut self) -> Result<i64, EtcdError> {
+    async fn list_all(&mut self) -> Result<(i64, Found), EtcdError> {
         let own = &self.writer.cluster.settings.name;
         self.actual.clear();
         let mut compared = None;
+        let mut found = Found::default();
         for span in spans() {
             let listed = self.writer.answer("a list of all", self.connection.list(&span)).await?;
             // Of the earlier list: the watch begins after it.
@@ -219,6 +233,7 @@ impl<'a> Session<'a> {
                 match whose(&text, own) {
                     Whose::Ours if self.marks.contains(&text) => {}
                     Whose::Ours if is_text => {
+                        numbers::note(&mut found, own, &text, &kv.value);
                         self.actual.insert(text, fingerprint(&kv.value));
                     }
                     Whose::Ours | Whose::Elsewhere => {
@@ -230,7 +245,7 @@ impl<'a> Session<'a> {
             }
         }
         self.tell_others();
-        Ok(compared.unwrap_or_default())
+        Ok((compared.unwrap_or_default(), found))
     }
 
     async fn watch(&self, compared: i64) -> Result<Watching, EtcdError> {
@@ -240,7 +255,7 @@ impl<'a> Session<'a> {
     }
 
     /// Writes what changed since the last time.
-    async fn write_changed(&mut self) -> Result<(), EtcdError> {
+    async fn write_changed(&mut self) -> Result<(), SessionError> {
         let position = self.writer.cluster.position();
         let (writes, complete) = self.writer.cluster.with_exporter(|exporter| {
             let complete = exporter.is_complete();
@@ -253,7 +268,7 @@ impl<'a> Session<'a> {
         }
         self.write(writes).await?;
         self.forget_refused();
-        self.position = complete.then_some(position);
+        self.position = position.filter(|_| complete);
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use mesh_etcd::EtcdError;
 use mesh_follow::{Failure, Rung};
 
+use super::session::SessionError;
+
 /// What keeps the etcd from being written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble {
@@ -32,6 +34,8 @@ pub(crate) enum Reason {
     Anew,
     /// Somebody changed its users and roles.
     Users,
+    /// It has numbers that the journal did not give.
+    Journal,
     /// Anything else.
     Broken,
 }
@@ -47,7 +51,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 impl Reason {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Away,
         Self::Slow,
         Self::Full,
@@ -56,6 +60,7 @@ impl Reason {
         Self::Certificate,
         Self::Anew,
         Self::Users,
+        Self::Journal,
         Self::Broken,
     ];
 
@@ -70,6 +75,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Anew => "anew",
             Self::Users => "users",
+            Self::Journal => "journal",
             Self::Broken => "broken",
         }
     }
@@ -92,6 +98,15 @@ impl From<&Failure> for Trouble {
             Rung::Config | Rung::Synced | Rung::DataPath => Reason::Broken,
         };
         Self::new(reason, failure.to_string())
+    }
+}
+
+impl From<&SessionError> for Trouble {
+    fn from(error: &SessionError) -> Self {
+        match error {
+            SessionError::Etcd(error) => Self::from(error),
+            SessionError::Lost(lost) => Self::new(Reason::Journal, lost.to_string()),
+        }
     }
 }
 

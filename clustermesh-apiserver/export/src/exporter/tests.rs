@@ -48,13 +48,22 @@ impl Cluster {
             let event = SourceEvent::Applied { resource_version: ResourceVersion(1), object };
             self.exporter.handle(event, &mut self.counter);
         }
+        self.publish();
         self.changed()
+    }
+
+    /// What was numbered is published.
+    fn publish(&mut self) {
+        for (id, labels) in (458_753..).zip(&self.counter.known) {
+            self.exporter.set_identity(Identity::new(id), Some(labels.clone()));
+        }
     }
 
     fn delete(&mut self, kind: Kind, namespace: &str, name: &str) -> Vec<String> {
         let key = ObjectKey { kind, namespace: namespace.into(), name: name.into() };
         let event = SourceEvent::Deleted { resource_version: ResourceVersion(1), key };
         self.exporter.handle(event, &mut self.counter);
+        self.publish();
         self.changed()
     }
 
@@ -191,7 +200,7 @@ fn pods_without_an_address_of_their_own_are_not_exported() {
     // It has a node already: who it will be is known before where.
     let scheduled = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
     assert_eq!(cluster.apply(&scheduled), ["identities/v1/id/458753"]);
-    assert!(cluster.apply(&scheduled.replace("nodeName: n1, ", "")).len() <= 1);
+    assert!(cluster.apply(&scheduled.replace("nodeName: n1, ", "")).is_empty());
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
 }
 
@@ -237,7 +246,7 @@ fn an_address_that_two_pods_have_is_the_first_ones_and_then_the_seconds() {
     assert_eq!(cluster.apply(&pod("two", "10.7.1.5", "two")), ["identities/v1/id/458754"]);
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5").unwrap(), before);
     let changed = cluster.delete(Kind::Pod, "shop", "one");
-    assert_eq!(changed, ["identities/v1/id/458753", "ip/v1/default/10.7.1.5"]);
+    assert_eq!(changed, ["ip/v1/default/10.7.1.5"], "whoever has the identity keeps it a while");
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"K8sPodName\":\"two\""));
 }
 
@@ -320,7 +329,7 @@ fn without_a_number_a_pod_keeps_what_it_said() {
     assert!(cluster.apply(&pod("p", "10.7.1.6", "y")).is_empty());
     assert_eq!(cluster.exporter.problems().values().collect::<Vec<_>>(), ["no more numbers"]);
     cluster.counter.full = false;
-    assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 4);
+    assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
 
     // One that said nothing before is there all the same, and nobody knows who it is.
@@ -330,6 +339,67 @@ fn without_a_number_a_pod_keeps_what_it_said() {
     assert!(told[1].starts_with("n1/shop/q") && !told[1].contains("identity"), "{told:?}");
     cluster.counter.full = false;
     cluster.exporter.retry(&mut cluster.counter);
+    cluster.publish();
     assert_eq!(cluster.changed(), ["identities/v1/id/458755", "ip/v1/default/10.7.1.7"]);
     assert!(cluster.local("pods")[1].contains(r#""identity":458755"#));
+}
+
+#[test]
+fn an_identity_is_published_as_long_as_it_is_somebodys_whoever_has_it() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&pod("p", "10.7.1.5", "old"));
+    let [old, new] = [458_753, 458_754].map(Identity::new);
+    assert!(cluster.exporter.uses(old));
+    let changed = cluster.apply(&pod("p", "10.7.1.5", "new"));
+    assert_eq!(changed, ["identities/v1/id/458754", "ip/v1/default/10.7.1.5"]);
+    let writes = crate::plan(
+        cluster.exporter.desired(),
+        &crate::Actual::new(),
+        &changed.iter().map(|key| format!("cilium/state/{key}")).collect(),
+        true,
+    );
+    assert!(writes[0].key().ends_with("458754"), "readers know it before an address has it");
+    assert!(!cluster.exporter.uses(old) && cluster.exporter.uses(new));
+    assert!(cluster.value("identities/v1/id/458753").unwrap().contains("app=old"));
+    cluster.delete(Kind::Pod, "shop", "p");
+    assert!(!cluster.exporter.uses(new));
+
+    // Its number was given back.
+    cluster.exporter.set_identity(old, None);
+    assert_eq!(cluster.changed(), ["identities/v1/id/458753"]);
+    // Of a namespace that does not take part none is published, nor another cluster's.
+    let of_new = ["identities/v1/id/458754"];
+    cluster.counter.known.remove(0);
+    cluster.exporter.take_changed();
+    assert!(cluster.apply(&namespace("false")).contains(&of_new[0].to_owned()));
+    assert_eq!(cluster.value(of_new[0]), None);
+    let foreign = Labels::parse("k8s:io.cilium.k8s.policy.cluster=beta;");
+    cluster.exporter.set_identity(Identity::new(458_800), Some(foreign));
+    assert_eq!(cluster.value("identities/v1/id/458800"), None);
+}
+
+#[test]
+fn pods_go_over_to_the_lower_of_two_numbers() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&pod("p", "10.7.1.5", "x"));
+    let labels = cluster.counter.known[0].clone();
+    let lower = Identity::new(458_752);
+    cluster.exporter.set_identity(lower, Some(labels.clone()));
+    struct Lower;
+    impl Allocate for Lower {
+        type Error = String;
+        fn identity(&mut self, _: &Labels) -> Result<Identity, String> {
+            Ok(Identity::new(458_752))
+        }
+    }
+    assert!(cluster.exporter.is_disputed());
+    cluster.exporter.retry(&mut Lower);
+    assert!(!cluster.exporter.is_disputed());
+    let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
+    assert!(address.contains(r#""ID":458752"#), "{address}");
+    assert!(cluster.exporter.uses(lower) && !cluster.exporter.uses(Identity::new(458_753)));
+
+    // A number that is in use and was given back is asked for again.
+    cluster.exporter.set_identity(lower, None);
+    assert!(cluster.exporter.is_disputed());
 }

@@ -1,0 +1,184 @@
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(900);
+
+fn open(folder: &Path) -> Arc<Cluster> {
+    let keeping = Keeping { wait: WAIT, adopt: false };
+    Cluster::open(&ClusterDirectory::new(folder), &[], keeping, Metrics::default()).unwrap()
+}
+
+/// A replica that has compared its numbers with an empty etcd.
+fn replica(folder: &Path) -> Arc<Cluster> {
+    let cluster = open(folder);
+    cluster.recognise(&Found::default()).unwrap();
+    cluster.scan();
+    cluster
+}
+
+/// A cluster's directory with a pod of each app in a file of its own.
+fn directory(apps: &[(&str, u8)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "name: a\nid: 1\nmaxConnectedClusters: 255\npodCIDRs: [10.1.0.0/16]\nserviceCIDRs: [10.101.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\nendpoints: []\n";
+    fs::write(folder.path().join("cluster.yaml"), settings).unwrap();
+    fs::create_dir(folder.path().join("manifests")).unwrap();
+    for (app, last) in apps {
+        write(folder.path(), app, &pod(app, *last));
+    }
+    folder
+}
+
+fn pod(app: &str, last: u8) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{last}, namespace: shop, labels: {{app: {app}}}}}\nspec: {{nodeName: n1}}\nstatus: {{podIP: 10.1.1.{last}}}\n"
+    )
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let manifests = folder.join("manifests");
+    fs::write(manifests.join(".new"), text).unwrap();
+    fs::rename(manifests.join(".new"), manifests.join(format!("{name}.yaml"))).unwrap();
+}
+
+fn state(cluster: &Cluster) -> BTreeMap<String, String> {
+    cluster.with_exporter(|exporter| {
+        let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
+        exporter.desired().iter().map(|(key, value)| (key.clone(), text(value))).collect()
+    })
+}
+
+fn identities(cluster: &Cluster) -> Vec<String> {
+    let state = state(cluster);
+    let apps = state.iter().filter(|(key, _)| key.starts_with("cilium/state/identities/"));
+    let apps = apps.map(|(_, value)| {
+        value.split(';').next().unwrap_or_default().trim_start_matches("k8s:app=").to_owned()
+    });
+    let mut apps: Vec<String> = apps.collect();
+    apps.sort();
+    apps
+}
+
+fn revision(cluster: &Cluster) -> u64 {
+    cluster.position().unwrap().source["Pod"].parse().unwrap()
+}
+
+#[test]
+fn two_replicas_export_the_same_and_say_how_far_they_are() {
+    let folder = directory(&[("a", 1), ("b", 2)]);
+    let (one, other) = (replica(folder.path()), replica(folder.path()));
+    assert_eq!(state(&one), state(&other));
+    assert_eq!(revision(&one), revision(&other));
+
+    let before = revision(&one);
+    write(folder.path(), "c", &pod("c", 3));
+    one.scan();
+    assert_eq!((revision(&one), revision(&other)), (before + 1, before));
+    // The other finds out that there is something to see, without being told by the folder.
+    other.tick(true, Instant::now());
+    assert_eq!(revision(&other), before + 1);
+    assert_eq!(state(&one), state(&other));
+
+    // A later life goes on from there.
+    drop(one);
+    assert_eq!(revision(&replica(folder.path())), before + 1);
+    // The old content again is a later revision.
+    write(folder.path(), "c", "");
+    other.scan();
+    assert_eq!(revision(&other), before + 2);
+}
+
+#[test]
+fn a_replica_that_missed_something_is_not_taken_for_one_that_did_not() {
+    let folder = directory(&[("a", 1)]);
+    let (one, other) = (replica(folder.path()), replica(folder.path()));
+    let before = revision(&other);
+    write(folder.path(), "a", &pod("a", 9));
+    one.scan();
+    write(folder.path(), "a", "a: [");
+    one.scan();
+    assert_eq!(revision(&one), before + 1, "what cannot be understood is no content");
+    for _ in 0..3 {
+        other.tick(true, Instant::now());
+        one.tick(true, Instant::now());
+    }
+    assert_ne!(state(&one), state(&other), "nobody can know what the file held");
+    assert_eq!((revision(&one), revision(&other)), (before + 1, before));
+    write(folder.path(), "a", &pod("a", 10));
+    other.scan();
+    one.scan();
+    assert_eq!(state(&one), state(&other));
+    assert_eq!((revision(&one), revision(&other)), (before + 2, before + 2));
+}
+
+#[test]
+fn an_identity_outlives_its_last_pod() {
+    let folder = directory(&[("a", 1), ("b", 2)]);
+    let cluster = replica(folder.path());
+    write(folder.path(), "a", &pod("new", 1));
+    cluster.scan();
+    cluster.tick(true, Instant::now());
+    assert_eq!(identities(&cluster), ["a", "b", "new"]);
+    // And its mark, in another life.
+    drop(cluster);
+    let cluster = replica(folder.path());
+    cluster.tick(true, Instant::now());
+    assert_eq!(identities(&cluster), ["a", "b", "new"]);
+}
+
+#[test]
+fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
+    let folder = directory(&[("a", 1), ("b", 2)]);
+    let keeping = Keeping { wait: Duration::ZERO, adopt: false };
+    let directory = ClusterDirectory::new(folder.path());
+    let cluster = Cluster::open(&directory, &[], keeping, Metrics::default()).unwrap();
+    cluster.recognise(&Found::default()).unwrap();
+    let tick = |synced| cluster.tick(synced, Instant::now());
+    tick(true);
+    cluster.scan();
+    write(folder.path(), "a", "");
+    cluster.scan();
+    tick(false);
+    tick(false);
+    assert_eq!(identities(&cluster), ["a", "b"], "the etcd may have an address with it");
+    tick(true);
+    assert_eq!(identities(&cluster), ["b"]);
+}
+
+#[test]
+fn nothing_is_numbered_before_the_journal_was_compared() {
+    let folder = directory(&[("a", 1)]);
+    let cluster = open(folder.path());
+    cluster.scan();
+    assert!(identities(&cluster).is_empty());
+    assert_eq!(cluster.source_state(), (Vec::new(), true), "that is no problem of a pod's");
+    let foreign = Found { uuid: Some(uuid::Uuid::from_u128(7)), ..Found::default() };
+    assert!(cluster.recognise(&foreign).is_err());
+    assert!(identities(&cluster).is_empty());
+    cluster.recognise(&Found::default()).unwrap();
+    assert_eq!(identities(&cluster), ["a"]);
+}
+
+#[test]
+fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
+    let folder = directory(&[("a", 1)]);
+    let cluster = replica(folder.path());
+    let path = ClusterDirectory::new(folder.path()).journal();
+    let journal = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    write(folder.path(), "a", &pod("a", 7));
+    write(folder.path(), "b", &pod("b", 2));
+    cluster.scan();
+    let (problems, _) = cluster.source_state();
+    assert!(problems.iter().any(|p| p.starts_with("Pod shop/p2: ")), "{problems:?}");
+    assert!(problems.iter().all(|p| p.contains("is gone: restore it")), "{problems:?}");
+    assert!(state(&cluster).contains_key("cilium/state/ip/v1/default/10.1.1.7"));
+    assert_eq!(cluster.position(), None, "nobody could compare it");
+
+    fs::write(&path, journal).unwrap();
+    cluster.tick(true, Instant::now());
+    cluster.tick(true, Instant::now() + Duration::from_secs(60));
+    assert_eq!(cluster.source_state().0, Vec::<String>::new());
+    assert_eq!(identities(&cluster), ["a", "b"]);
+    assert!(cluster.position().is_some());
+}

@@ -1,0 +1,104 @@
+//! The journal's lines.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::JournalError;
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    v: u32,
+    crc32c: u32,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+/// What a line says. The checksum is that of its JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, rename_all_fields = "camelCase", deny_unknown_fields)]
+pub(super) enum Entry {
+    /// Which cluster this is. The first line.
+    Cluster { uuid: Uuid, unix_nano: u64 },
+    /// What became of a label set's number.
+    Identity { id: u32, labels: String, state: State, unix_nano: u64 },
+    /// The manifests were at this revision. Lines of the first version name no content: revisions up to theirs were in use.
+    Revision {
+        revision: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifests: Option<String>,
+        unix_nano: u64,
+    },
+}
+
+/// How a number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum State {
+    /// Somebody has it.
+    Used,
+    /// Nobody had it when somebody looked; it is published all the same.
+    Marked,
+    /// It is nobody's, and rests before another label set may have it.
+    Deleted,
+}
+
+const VERSION: u32 = 1;
+
+impl Entry {
+    /// The entry as a line, with its end.
+    pub(super) fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let line = Line { v: VERSION, crc32c: self.checksum(), entry: self.clone() };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn read(text: &[u8]) -> Result<Self, String> {
+        let Line { v, crc32c, entry } = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        if v != VERSION {
+            return Err(format!("version {v} is not known"));
+        }
+        let found = entry.checksum();
+        if found == crc32c {
+            Ok(entry)
+        } else {
+            Err(format!("checksum {found} instead of {crc32c}"))
+        }
+    }
+
+    fn checksum(&self) -> u32 {
+        // Entries are numbers and text: writing them to memory cannot fail.
+        serde_json::to_vec(self).map_or(0, |json| crc32c::crc32c(&json))
+    }
+}
+
+/// All entries, the first in line `first`, and how many bytes they take: less than all where the last line was cut off.
+pub(super) fn parse(
+    path: &Path,
+    first: usize,
+    content: &[u8],
+) -> Result<(Vec<Entry>, usize), JournalError> {
+    let mut entries = Vec::new();
+    let mut whole = 0;
+    for (number, line) in (first..).zip(content.split_inclusive(|b| *b == b'\n')) {
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        let damaged = |reason| JournalError::Damaged { path: path.into(), line: number, reason };
+        entries.push(Entry::read(text).map_err(damaged)?);
+        whole += line.len();
+    }
+    Ok((entries, whole))
+}
+
+pub(super) fn unix_nano(time: SystemTime) -> u64 {
+    nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,133 @@
+//! Whether the journal is the one that gave the numbers which are in an etcd
+//! (`docs/adr/0007-a-lost-journal-is-recognised.md`).
+
+use std::time::SystemTime;
+
+use mesh_model::{Identity, Labels};
+use uuid::Uuid;
+
+use super::{
+    Journal, JournalError,
+    book::Book,
+    entry::{Entry, State, unix_nano},
+    identity, write,
+};
+
+/// What an etcd says of the cluster's numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The UUID in the cluster's config.
+    pub uuid: Option<Uuid>,
+    /// The cluster's own identities.
+    pub identities: Vec<(Identity, Labels)>,
+}
+
+/// Why nothing is written to the etcd.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The journal is another cluster's, or was made anew.
+    #[error(
+        "the journal is not the one that gave the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the numbers that the etcd has"
+    )]
+    Another {
+        /// The file.
+        journal: String,
+        /// The journal's UUID.
+        ours: Uuid,
+        /// The etcd's.
+        theirs: Uuid,
+        /// How many identities the etcd has.
+        identities: usize,
+    },
+    /// The journal was made anew.
+    #[error(
+        "the journal has no number, and this etcd has {identities} identities of the cluster's. Restore {journal} and restart the apiserver. If it is lost, start the apiserver once with --adopt-identities, which takes the numbers that the etcd has"
+    )]
+    Empty {
+        /// The file.
+        journal: String,
+        /// How many identities the etcd has.
+        identities: usize,
+    },
+    /// It cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl Journal {
+    /// Compares the journal with an etcd before anything is written there. From then on it gives new numbers.
+    ///
+    /// A journal that is another's, or that has nothing, did not give the numbers in the etcd, and is refused; with `adopt`
+    /// one that has nothing takes them. One of the same cluster may lack some all the same, if it was restored from a
+    /// backup, or if the etcd was away for long: nobody else gets these before their rest is over.
+    ///
+    /// # Errors
+    /// When it is refused, or cannot be used.
+    pub fn recognise(&mut self, found: &Found, adopt: bool, now: SystemTime) -> Result<(), Lost> {
+        self.refresh()?;
+        let (journal, identities) = (self.path.display().to_string(), found.identities.len());
+        let blank = self.book.counts() == (0, 0);
+        match found.uuid {
+            Some(theirs) if theirs != self.book.uuid => {
+                if !(adopt && blank) {
+                    let ours = self.book.uuid;
+                    return Err(Lost::Another { journal, ours, theirs, identities });
+                }
+                self.adopt(theirs, found, now)?;
+            }
+            None if blank && identities > 0 => {
+                if !adopt {
+                    return Err(Lost::Empty { journal, identities });
+                }
+                self.adopt(self.book.uuid, found, now)?;
+            }
+            Some(_) | None => self.take_unknown(found, now)?,
+        }
+        self.recognised = true;
+        Ok(())
+    }
+
+    /// Becomes the journal of what is in the etcd.
+    fn adopt(&mut self, uuid: Uuid, found: &Found, now: SystemTime) -> Result<(), JournalError> {
+        tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's numbers into a new journal");
+        self.locked(|locked, book| {
+            book.uuid = uuid;
+            let mut entries = book.entries(now);
+            let used = |(id, labels): &(Identity, Labels)| {
+                identity(*id, labels, State::Used, unix_nano(now))
+            };
+            let ours = found.identities.iter().filter(|(id, _)| book.is_ours(*id));
+            entries.extend(ours.map(used));
+            locked.replace(&entries)?;
+            let lines = entries.len();
+            for entry in entries.into_iter().filter(|e| matches!(e, Entry::Identity { .. })) {
+                if let Err(reason) = book.take(entry) {
+                    tracing::error!(reason, "an identity of the etcd is not taken");
+                }
+            }
+            book.lines = lines;
+            Ok(())
+        })
+    }
+
+    /// Numbers that only the etcd knows: as if nobody used them any more. One whose label set has another is nobody's.
+    fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
+        let unknown = |book: &Book, id: Identity| book.is_ours(id) && !book.is_known(id);
+        if !found.identities.iter().any(|(id, _)| unknown(&self.book, *id)) {
+            return Ok(());
+        }
+        self.locked(|locked, book| {
+            let missing = found.identities.iter().filter(|(id, _)| unknown(book, *id));
+            let taken = missing.map(|(id, labels)| {
+                let state = match book.number_of(labels) {
+                    Some(_) => State::Deleted,
+                    None => State::Marked,
+                };
+                identity(*id, labels, state, unix_nano(now))
+            });
+            let taken: Vec<Entry> = taken.collect();
+            tracing::warn!(identities = taken.len(), "the etcd has numbers that the journal does not know; they are kept until nobody has used them for long");
+            write(locked, book, taken)
+        })
+    }
+}
