@@ -51,7 +51,10 @@ pub trait Mesh {
     /// Kills a daemon without a warning.
     fn kill(&self, daemon: &Daemon);
 
-    /// Starts a daemon that was killed.
+    /// Tells a daemon to stop, and waits until it has.
+    fn stop(&self, daemon: &Daemon);
+
+    /// Starts a daemon that was killed or stopped.
     fn start(&self, daemon: &Daemon);
 
     /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).

@@ -55,7 +55,7 @@ pub struct Takeover {
 /// Between two looks at the kernel's entry.
 const LOOK: Duration = Duration::from_micros(50);
 /// What an agent counts: writes to the kernel's tables.
-const WRITES: &str = "clustermesh_agent_changes_total ";
+const WRITES: &str = "clustermesh_agent_table_changes_total ";
 /// The agent's metrics, by what every node has.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
 

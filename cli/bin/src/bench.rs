@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, client, connect,
-    propagation,
+    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, Takeover,
+    TakeoverOptions, client, connect, propagation, takeover,
 };
 use serde_json::json;
 
@@ -22,16 +22,19 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
             let [few, many] = propagated;
             let propagated = [few?, many?];
+            let taken_over = [measure_takeover(20, 1_000)?];
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
                     print_connect(&connected)?;
                     output::line("")?;
                     print_propagation(&propagated)?;
+                    output::line("")?;
+                    print_takeover(&taken_over)?;
                 }
                 Output::Json => output::json(
                     "Bench",
-                    json!({ "connect": connected, "propagation": propagated }),
+                    json!({ "connect": connected, "propagation": propagated, "takeover": taken_over }),
                 )?,
             }
         }
@@ -50,6 +53,13 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
             }
         }
+        BenchCommand::Takeover { rounds, services } => {
+            let taken_over = [measure_takeover(rounds, services)?];
+            match output {
+                Output::Text => print_takeover(&taken_over)?,
+                Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
+            }
+        }
         BenchCommand::Client => client()?,
     }
     Ok(Outcome::Done)
@@ -63,6 +73,11 @@ fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Resul
 fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
     let options = PropagationOptions { samples, services };
     with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+}
+
+fn measure_takeover(rounds: u32, services: u32) -> anyhow::Result<Takeover> {
+    let options = TakeoverOptions { rounds, services };
+    with_progress("takeover", |progress| Ok(takeover(options, progress)?))
 }
 
 fn with_progress<T>(
@@ -108,6 +123,33 @@ fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
             milliseconds(row.kernel),
             milliseconds(row.after_watch),
             format!("{:.3}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_takeover(rows: &[Takeover]) -> anyhow::Result<()> {
+    output::line(
+        "a replica is killed as a manifest changes, milliseconds until the change is seen by way of the other (p50 / p99)",
+    )?;
+    let header = [
+        "OTHER SERVICES",
+        "KILLS",
+        "BARE WATCH",
+        "KERNEL ENTRY",
+        "RATIO",
+        "BYTES READ",
+        "WRITES TOO MANY",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.services.to_string(),
+            row.kernel.count.to_string(),
+            milliseconds(row.watch),
+            milliseconds(row.kernel),
+            format!("{:.3}", row.ratio),
+            row.bytes_read.to_string(),
+            row.needless_writes.to_string(),
         ]
     });
     Ok(output::table(&header, cells)?)

@@ -51,13 +51,27 @@ fn etcd_id(mesh: &impl Mesh, cluster: &str, replica: u8) -> String {
     format!("{id:x}")
 }
 
+/// Has all agents of a cluster follow another in its first replica: which of them let them in first is chance. Returns
+/// the ids of both etcds.
+fn all_read_the_first(mesh: &impl Mesh, cluster: &str, other: &str) -> [String; 2] {
+    let ids = [1, 2].map(|replica| etcd_id(mesh, other, replica));
+    assert_ne!(ids[0], ids[1], "two etcds");
+    kill(mesh, other, 2);
+    arrive(mesh, cluster, other, &ids[0]);
+    start(mesh, other, 2);
+    wait_ready(mesh);
+    assert_eq!(BTreeSet::from_iter(followed(mesh, cluster, other)), [ids[0].clone()].into());
+    ids
+}
+
 /// How often each kernel's tables were written to by agents: a metric of theirs, by node.
 fn writes(mesh: &impl Mesh, cluster: &str) -> Vec<u64> {
     let of = |node: String| {
         let fetch = ["bash", "-c", METRICS];
         let text = output(mesh.on_node(cluster, &node, &fetch)).expect("metrics");
-        let line =
-            text.lines().find_map(|line| line.strip_prefix("clustermesh_agent_changes_total "));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("clustermesh_agent_table_changes_total "));
         line.expect("the metric").trim().parse().expect("a number")
     };
     mesh.nodes(cluster).into_iter().map(of).collect()
@@ -71,9 +85,7 @@ const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HT
 pub fn a_replica_is_killed(mesh: &impl Mesh) {
     let (one, other) = two_with_echo(mesh);
     same_content(mesh, &other);
-    let ids = [1, 2].map(|replica| etcd_id(mesh, &other, replica));
-    assert_ne!(ids[0], ids[1]);
-    assert_eq!(BTreeSet::from_iter(followed(mesh, &one, &other)), [ids[0].clone()].into());
+    let ids = all_read_the_first(mesh, &one, &other);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let before = writes(mesh, &one);
     kill(mesh, &other, 1);
@@ -107,7 +119,7 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
 /// A replica whose apiserver stood still is not believed when it says less; whoever reads there goes back to the other.
 pub fn a_replica_that_is_behind_is_not_believed(mesh: &impl Mesh) {
     let (one, other) = two_with_echo(mesh);
-    let ids = [1, 2].map(|replica| etcd_id(mesh, &other, replica));
+    let ids = all_read_the_first(mesh, &one, &other);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     // The second one knows nothing of the third pod.
     mesh.kill(&Daemon::ApiserverOf(other.clone(), 2));
