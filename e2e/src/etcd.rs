@@ -169,7 +169,8 @@ impl Etcd {
         Watch { child: command.spawn().expect("etcdctl is installed"), told }
     }
 
-    fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
+    /// `etcdctl` as whoever has the certificate of that name, to be run.
+    pub fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
         let pki = ClusterPki::new(&self.pki());
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3");

@@ -21,6 +21,7 @@ pub mod mesh;
 pub mod netns;
 pub mod relay;
 pub mod scenario;
+pub mod told;
 pub mod unavailable;
 
 pub use apiserver::Apiserver;

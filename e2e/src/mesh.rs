@@ -45,6 +45,18 @@ pub trait Mesh {
     /// Where a node's agent keeps what outlives it.
     fn state_dir(&self, cluster: &str, node: &str) -> PathBuf;
 
+    /// Where a node's agent finds what the CNI plugin leaves: a file an attachment.
+    fn pods_dir(&self, cluster: &str, node: &str) -> PathBuf;
+
+    /// The node that a pod of the namespace `default` is on.
+    fn node_of(&self, cluster: &str, pod: &str) -> String;
+
+    /// Asks a pod's CNI plugins whether it is attached as it was.
+    fn check_pod(&self, cluster: &str, pod: &str) -> Command;
+
+    /// What a pod's CNI plugins made of it, as the runtime remembers it.
+    fn cni_result(&self, cluster: &str, pod: &str) -> Value;
+
     /// The folder with the files that make a cluster follow others.
     fn peer_folder(&self, cluster: &str) -> PathBuf;
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use mesh_lab::{ClusterState, LabState, NodeState};
+use serde_json::Value;
 
 use crate::{
     json,
@@ -136,6 +137,30 @@ impl Mesh for Netns {
 
     fn state_dir(&self, cluster: &str, node: &str) -> PathBuf {
         self.node(cluster, node).admin_socket.with_file_name("")
+    }
+
+    fn pods_dir(&self, cluster: &str, node: &str) -> PathBuf {
+        self.state_dir(cluster, node).join("pods")
+    }
+
+    fn node_of(&self, cluster: &str, pod: &str) -> String {
+        let pods = self.cluster(cluster).pods;
+        pods.into_iter().find(|found| found.name == pod).expect("a pod of the lab").node
+    }
+
+    fn check_pod(&self, cluster: &str, pod: &str) -> Command {
+        let mut check = self.lab("check-pod");
+        check.arg(format!("{cluster}/{pod}"));
+        check
+    }
+
+    fn cni_result(&self, cluster: &str, pod: &str) -> Value {
+        let node = self.node_of(cluster, pod);
+        let pods = self.cluster(cluster).pods;
+        let netns = pods.into_iter().find(|found| found.name == pod).expect("a pod").netns;
+        let file = self.state_dir(cluster, &node).join("cni").join(format!("{netns}.result"));
+        let text = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        serde_json::from_slice(&text).expect("JSON")
     }
 
     fn peer_folder(&self, cluster: &str) -> PathBuf {

@@ -1,9 +1,9 @@
 //! Random faults, none of which makes a difference. Needs root.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use mesh_e2e::{json, netns::binary};
-use serde_json::Value;
+use mesh_e2e::{Mesh as _, Netns, json, mesh, netns::binary};
+use serde_json::{Value, json};
 
 fn campaign(lab: &str, seed: &str, replicas: &str) {
     let mut chaos = Command::new(binary());
@@ -26,4 +26,29 @@ fn one_seed() {
 #[test]
 fn another() {
     campaign("e2echaos2", "4", "2");
+}
+
+/// `lab check-history --record`: what happens meanwhile is told as etcds promise, and comes down to the kernels.
+#[test]
+fn a_lab_is_recorded() {
+    let mesh = Netns::sized("e2erecord", 2, 1);
+    mesh.apply("a", "echo", None);
+    mesh::connect(&mesh, "a", "b");
+    let mut record = mesh.lab("check-history");
+    record.args(["--wait", "--record", "4", "--output", "json"]).stdout(Stdio::piped());
+    let recording = record.spawn().expect("it starts");
+    for replicas in [1, 3, 2] {
+        mesh.apply("a", "echo", Some(replicas));
+    }
+    let output = recording.wait_with_output().expect("it ends");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success(), "{found:#}");
+    let recorded = found["recorded"].as_array().expect("what was recorded");
+    assert_eq!(recorded.len(), 2, "{found:#}");
+    assert_eq!(found["equal"], true);
+    for etcd in recorded {
+        assert_eq!((&etcd["breaches"], &etcd["watches"]), (&json!([]), &json!(3)), "{found:#}");
+    }
+    // Pods came and went: each is several keys.
+    assert!(recorded[0]["events"].as_u64() > Some(20), "{found:#}");
 }

@@ -2,13 +2,18 @@
 
 #![allow(clippy::expect_used, reason = "all of this is test code")]
 
-use std::process::Command;
+use std::{
+    net::IpAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use mesh_e2e::{
-    Mesh as _, Netns, json,
+    Mesh as _, Netns, Traffic, json,
     mesh::{eventually, output},
     scenario,
 };
+use mesh_lab::Liveness;
 
 /// Connects from a node to a port, and says whether it could.
 fn connects(mesh: &Netns, (cluster, node): (&str, &str), to: &str, port: u16) -> bool {
@@ -79,6 +84,73 @@ fn cuts() {
     let (code, _, complaint) = json::run(cut);
     assert_eq!(code, 1);
     assert!(complaint.contains("there is: a, b"), "{complaint}");
+}
+
+/// How long a node takes to read a key of another cluster's etcd, by `etcdctl` with the certificate of its agents.
+fn reading(mesh: &Netns, (reader, node): (&str, &str), source: &str) -> Duration {
+    let ip = mesh.node_ips(source, "n1").into_iter().find(IpAddr::is_ipv4).expect("IPv4");
+    let peers = mesh.peer_folder(reader);
+    let file = |suffix: &str| peers.join(format!("{source}.etcd-client{suffix}"));
+    let [ca, cert, key] = ["-ca.crt", ".crt", ".key"].map(|end| file(end).display().to_string());
+    let endpoint = format!("--endpoints=https://{ip}:2379");
+    let flags = ["--cacert", &ca, "--cert", &cert, "--key", &key, "get", "cilium/.heartbeat"];
+    let mut read = mesh.on_node(reader, node, &[&["etcdctl", &endpoint], &flags[..]].concat());
+    read.env("ETCDCTL_API", "3");
+    let begun = Instant::now();
+    let said = output(read).expect("it reads");
+    assert!(said.contains("cilium/.heartbeat"), "{said}");
+    begun.elapsed()
+}
+
+/// Rules and relays of a lab's nodes that make an etcd hear somebody late.
+fn traces(mesh: &Netns, node: &str) -> (bool, usize) {
+    let tables = output(mesh.on_node("a", node, &["nft", "list", "tables"])).expect("tables");
+    (tables.contains("clustermesh-lab"), mesh.state().relays.len())
+}
+
+#[test]
+fn slow_and_lossy() {
+    let mesh = Netns::up("e2eslow");
+    scenario::two_with_echo(&mesh);
+    let traffic = Traffic::start(&mesh, "a", scenario::CLIENT, scenario::ECHO);
+    let cut = |places: [&str; 2], flags: [&str; 2]| {
+        let mut cut = mesh.lab("cut");
+        cut.args(places).args(flags);
+        json::of(cut)
+    };
+    let settled = || {
+        let mut check = mesh.lab("check-history");
+        check.arg("--wait");
+        json::of(check);
+    };
+
+    // There and back, for the handshake and for the question: nothing may be faster, whoever is there.
+    cut(["b", "a/etcd"], ["--delay", "150ms"]);
+    let late = cut(["a/etcd", "b"], ["--delay", "200ms"]);
+    assert_eq!(late["cut"]["delay"], 200, "{late:#}");
+    assert_eq!(late["cuts"].as_array().map(Vec::len), Some(1), "done twice, it is one: {late:#}");
+    let round_trip = Duration::from_millis(400);
+    assert!(reading(&mesh, ("b", "n2"), "a") >= 2 * round_trip);
+    assert_eq!(traces(&mesh, "n1"), (true, 1));
+    // What happens meanwhile arrives, and none of it is lost.
+    mesh.apply("a", "echo", Some(3));
+    settled();
+
+    // The own agents of the etcd hear it badly too.
+    cut(["a", "a/etcd"], ["--loss", "20%"]);
+    cut(["a", "b/etcd"], ["--loss", "20%"]);
+    for replicas in [1, 2] {
+        mesh.apply("a", "echo", Some(replicas));
+        mesh.apply("b", "echo", Some(3 - replicas));
+    }
+    settled();
+    let relay = mesh.state().relays.pop().expect("a relay").process;
+    mesh.heal();
+    assert_eq!(traces(&mesh, "n1"), (false, 0), "nothing is left");
+    assert_eq!(relay.liveness(), Liveness::Died, "nor anybody");
+    mesh.apply("a", "echo", Some(3));
+    settled();
+    traffic.stop_unharmed();
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
         .chain(audit)

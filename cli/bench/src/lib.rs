@@ -4,6 +4,7 @@
 //! turns, so that what disturbs one disturbs the other.
 
 mod client;
+mod cni;
 mod connect;
 mod error;
 mod place;
@@ -12,6 +13,7 @@ mod stats;
 mod takeover;
 
 pub use client::client;
+pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
 pub use error::BenchError;
 pub use propagation::{Propagation, PropagationOptions, propagation};

@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, Takeover,
-    TakeoverOptions, client, connect, propagation, takeover,
+    CniOptions, CniRow, ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions,
+    Takeover, TakeoverOptions, client, cni, connect, propagation, takeover,
 };
 use serde_json::json;
 
@@ -23,6 +23,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let [few, many] = propagated;
             let propagated = [few?, many?];
             let taken_over = [measure_takeover(20, 1_000)?];
+            let attached = measure_cni(200)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
@@ -31,10 +32,14 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     print_propagation(&propagated)?;
                     output::line("")?;
                     print_takeover(&taken_over)?;
+                    output::line("")?;
+                    print_cni(&attached)?;
                 }
                 Output::Json => output::json(
                     "Bench",
-                    json!({ "connect": connected, "propagation": propagated, "takeover": taken_over }),
+                    json!({
+                        "connect": connected, "propagation": propagated, "takeover": taken_over, "cni": attached,
+                    }),
                 )?,
             }
         }
@@ -60,6 +65,13 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
             }
         }
+        BenchCommand::Cni { rounds } => {
+            let attached = measure_cni(rounds)?;
+            match output {
+                Output::Text => print_cni(&attached)?,
+                Output::Json => output::json("Bench", json!({ "cni": attached }))?,
+            }
+        }
         BenchCommand::Client => client()?,
     }
     Ok(Outcome::Done)
@@ -78,6 +90,10 @@ fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagatio
 fn measure_takeover(rounds: u32, services: u32) -> anyhow::Result<Takeover> {
     let options = TakeoverOptions { rounds, services };
     with_progress("takeover", |progress| Ok(takeover(options, progress)?))
+}
+
+fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
+    with_progress("cni", |progress| Ok(cni(CniOptions { rounds }, progress)?))
 }
 
 fn with_progress<T>(
@@ -153,6 +169,19 @@ fn print_takeover(rows: &[Takeover]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
+    output::line("a pod is attached, milliseconds (p50 / p99)")?;
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.chain.into(),
+            row.all.count.to_string(),
+            milliseconds(row.all),
+            row.ours.map(milliseconds).unwrap_or_default(),
+        ]
+    });
+    Ok(output::table(&["CHAIN", "PODS", "ALL PLUGINS", "OURS"], cells)?)
 }
 
 fn milliseconds(distribution: Distribution) -> String {

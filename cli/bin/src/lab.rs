@@ -14,7 +14,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
-use mesh_lab::{Component, Lab, LabOptions, Liveness, Phase, ProcessState, workload::Applied};
+use mesh_lab::{
+    Component, Lab, LabOptions, Liveness, Passes, Phase, ProcessState, workload::Applied,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -54,6 +56,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             drop(lab);
             let error = command.exec();
             Err(error).context(format!("{:?}", command.get_program()))
+        }
+        LabCommand::CheckPod { which, pod } => {
+            Lab::open(&which.lab)?.check_pod(&pod)?;
+            let text = format!("{pod} is attached as it was");
+            said(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
         LabCommand::Logs { which, process } => {
             let lab = Lab::open(&which.lab)?;
@@ -96,13 +103,17 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             };
             said(output, "LabStart", &text, json!({ "started": started }))
         }
-        LabCommand::Cut { which, one, other, port, rate } => {
-            cuts::cut(&which.lab, [&one, &other], port, rate.as_deref(), output)
+        LabCommand::Cut { which, one, other, port, rate, loss, delay } => {
+            let rate = rate.as_deref().map(Passes::rate);
+            let loss = || loss.as_deref().map(Passes::loss);
+            let delay = || delay.as_deref().map(Passes::delay);
+            let passes = rate.or_else(loss).or_else(delay).transpose()?;
+            cuts::cut(&which.lab, [&one, &other], port, passes, output)
         }
         LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
-        LabCommand::CheckHistory { which, wait, wait_duration } => {
+        LabCommand::CheckHistory { which, wait, wait_duration, record } => {
             let wait = wait.then(|| Duration::from_secs(wait_duration));
-            history::check(&which.lab, wait, output)
+            history::check(&which.lab, wait, record.map(seconds), output)
         }
         LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
             let options = mesh_chaos::campaign::Options { lab, seed, faults, replicas, keep };
@@ -277,7 +288,7 @@ fn said(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<
 fn bin_dir() -> anyhow::Result<PathBuf> {
     let here = env::current_exe()?;
     let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
-    for binary in ["clustermesh-agent", "clustermesh-apiserver"] {
+    for binary in ["clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"] {
         if !folder.join(binary).is_file() {
             bail!(
                 "{} is missing: build the whole workspace (`make build`)",

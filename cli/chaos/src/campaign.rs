@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_lab::workload::load::Report;
+use mesh_lab::{Passes, workload::load::Report};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -137,8 +137,11 @@ impl Mesh {
                 self.unchanged(*away)?;
                 names.iter().try_for_each(|name| self.lab("start", &[name]).map(drop))
             }
-            Fault::Cut { places: [one, other], restarted, away } => {
-                self.lab("cut", &[one, other])?;
+            Fault::Cut { places: [one, other], passes, restarted, away } => {
+                let passes = passes.as_ref().map(Passes::to_flag).unwrap_or_default();
+                let flags = passes.iter().map(String::as_str);
+                let args: Vec<&str> = [one.as_str(), other].into_iter().chain(flags).collect();
+                self.lab("cut", &args)?;
                 if let Some(process) = restarted {
                     self.lab("stop", &["--kill", process])?;
                     self.lab("start", &[process])?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesh_lab::Component;
+use mesh_lab::{Component, Passes};
 use serde::{Serialize, Serializer};
 
 /// Something that goes wrong, or changes.
@@ -15,10 +15,12 @@ pub enum Fault {
         /// Milliseconds until the first of them is back.
         away: u64,
     },
-    /// Packets between two places are lost.
+    /// Packets between two places are lost, some of them or all, or come late.
     Cut {
         /// The places, one of which is an etcd.
         places: [String; 2],
+        /// What passes nevertheless.
+        passes: Option<Passes>,
         /// An agent that starts anew meanwhile.
         restarted: Option<String>,
         /// Milliseconds until it is healed.
@@ -71,6 +73,9 @@ struct Random(u64);
 
 /// The most pods of a cluster.
 const MOST_REPLICAS: u32 = 3;
+/// What a bad way loses, and how late it is: far more than any that people connect clusters over.
+const LOSS: Option<Passes> = Some(Passes::Loss(30));
+const DELAY: Option<Passes> = Some(Passes::Delay(200));
 /// The longest that something is away, in milliseconds: longer than a reader's first tries to come back.
 const LONGEST: usize = 2_000;
 
@@ -95,8 +100,9 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
                 let from = from.first().map_or(cluster.clone(), |(name, _)| name.clone());
                 let agents: Vec<String> = of(&shape.clusters, &from).map(agent(&from)).collect();
                 let restarted = random.some(&agents, 1).pop().filter(|_| random.below(2) == 0);
+                let passes = random.some(&[None, LOSS, DELAY], 1).pop().flatten();
                 let etcd = random.etcd(cluster, control_planes);
-                Fault::Cut { places: [from, etcd.to_string()], restarted, away }
+                Fault::Cut { places: [from, etcd.to_string()], passes, restarted, away }
             }
             6 => Fault::Compact(random.etcd(cluster, control_planes)),
             7 => Fault::Revoke(random.etcd(cluster, control_planes)),
@@ -195,8 +201,12 @@ impl fmt::Display for Fault {
             Self::Kill { processes, away } => {
                 write!(f, "kill {} for {away} ms", processes.join(" and "))
             }
-            Self::Cut { places: [one, other], restarted, away } => {
-                write!(f, "cut {one} from {other} for {away} ms")?;
+            Self::Cut { places: [one, other], passes, restarted, away } => {
+                match passes {
+                    None => write!(f, "cut {one} from {other}")?,
+                    Some(passes) => write!(f, "have {one} and {other} hear {passes}")?,
+                }
+                write!(f, " for {away} ms")?;
                 let Some(restarted) = restarted else { return Ok(()) };
                 write!(f, ", and restart {restarted} meanwhile")
             }
@@ -277,7 +287,7 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "exchange", "give", "kill", "revoke"]
+            ["compact", "connect", "cut", "exchange", "give", "have", "kill", "revoke"]
         );
         let mut before = [2, 2];
         for fault in faults {

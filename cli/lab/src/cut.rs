@@ -1,20 +1,24 @@
-//! Cuts: places of a lab between which packets are lost, or only trickle.
+//! Cuts: places of a lab between which packets are lost, only trickle, or come late.
 //!
 //! All nodes hang on one bridge, so what two of them say to each other passes there: nftables drops it on the way from
-//! one port to the other. What an etcd's own node says to it never leaves that node, and is dropped there. The rules are
-//! made anew, in one step, from the list of all cuts: what is healed leaves nothing behind.
+//! one port to the other. What an etcd's own node says to it never leaves that node, and is dropped there. What an etcd
+//! hears late goes through a relay on its node. The rules are made anew, in one step, from the list of all cuts: what is
+//! healed leaves nothing behind.
+
+mod late;
+mod rules;
 
 use std::{collections::BTreeSet, fmt, process::Command};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::{Component, ETCD_PORT, replicas},
     command::{enter_netns, run},
     error::LabError,
     lab::Lab,
-    state::{ClusterState, LabState, NodeState},
 };
+pub use late::Relay;
+use rules::{Rules, spots};
 
 /// Two places that do not hear each other well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,57 +30,40 @@ pub struct Cut {
     /// Only what goes to this port, and what comes back from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// What still passes each way, as `tc` writes rates; nothing, unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<String>,
+    /// What still passes each way; nothing, unless given.
+    #[serde(flatten)]
+    pub passes: Option<Passes>,
 }
 
-/// A node, or a port of it.
-#[derive(Clone, Copy, Debug)]
-struct Spot<'a> {
-    cluster: &'a str,
-    node: &'a NodeState,
-    port: Option<u16>,
-}
-
-/// What the kernel is told: one text for the bridge, one for each node that talks to itself, and one for `tc`.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Rules {
-    bridge: Vec<String>,
-    /// Network namespaces with their rules.
-    nodes: Vec<(String, Vec<String>)>,
-    /// Links with the rates of their classes, the first of which is 1.
-    rates: Vec<(String, Vec<String>)>,
+/// What a cut lets through, each way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Passes {
+    /// So much a second, as `tc` writes rates.
+    Rate(String),
+    /// All but so many packets of a hundred.
+    Loss(u8),
+    /// Everything, so many milliseconds later. Only to an etcd.
+    Delay(u32),
 }
 
 /// The tables' name, in the underlay and on nodes.
 const TABLE: &str = "clustermesh-lab";
+/// The longest delay, in milliseconds: longer is a cut.
+const LONGEST: u32 = 10_000;
 
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [one, other] = &self.places;
-        write!(f, "{one} – {other}")?;
-        if let Some(port) = self.port {
-            write!(f, ", port {port}")?;
-        }
-        match &self.rate {
-            Some(rate) => write!(f, ", {rate}"),
-            None => Ok(()),
-        }
-    }
-}
+// === impl Lab ===
 
 impl Lab {
-    /// Cuts two places off from each other, wholly or down to a rate. Done twice, it is done once; with another rate, that
-    /// one is in force.
+    /// Cuts two places off from each other, wholly or so that something passes. Done twice, it is done once; if something
+    /// else is to pass, that is in force.
     pub fn cut(
         &mut self,
         places: [&str; 2],
         port: Option<u16>,
-        rate: Option<&str>,
+        passes: Option<Passes>,
     ) -> Result<Cut, LabError> {
-        let rate = rate.map(checked_rate).transpose()?;
-        let cut = Cut { places: in_order(places), port, rate };
+        let cut = Cut { places: in_order(places), port, passes };
         // What cannot be cut is said before anything is changed.
         Rules::default().add(&self.state, |_, _| String::new(), &cut)?;
         let mut cuts = self.state.cuts.clone();
@@ -106,21 +93,29 @@ impl Lab {
         // What was made is known from now on, should a step of it fail.
         self.state.cuts = cuts;
         self.save()?;
+        // Somebody must listen before anybody is led there.
+        self.start_relays(&after.late)?;
         let underlay = self.name.underlay();
-        nft(&underlay, &table("bridge", "forward", &after.bridge))?;
+        nft(&underlay, &rules::table("bridge", "forward", &after.bridge))?;
         let nodes = before.nodes.iter().chain(&after.nodes);
         let nodes: BTreeSet<&str> = nodes.map(|(netns, _)| netns.as_str()).collect();
         for netns in nodes {
             let rules = after.nodes.iter().find(|(other, _)| other == netns);
             let rules = rules.map(|(_, rules)| rules.as_slice()).unwrap_or_default();
-            nft(netns, &table("inet", "input", rules))?;
+            nft(netns, &rules::table("inet", "input", rules))?;
         }
+        let late = before.late.iter().chain(&after.late);
+        let late: BTreeSet<&str> = late.map(|late| late.netns.as_str()).collect();
+        for netns in late {
+            nft(netns, &late::table(after.late.iter().filter(|late| late.netns == netns)))?;
+        }
+        self.stop_relays(&after.late)?;
         for (link, _) in &before.rates {
             // It may not be there: whoever was to make it may have been killed before.
             let _ = tc(&underlay, &[format!("qdisc delete dev {link} root")]);
         }
         for (link, rates) in &after.rates {
-            tc(&underlay, &classes(link, rates))?;
+            tc(&underlay, &rules::classes(link, rates))?;
         }
         Ok(())
     }
@@ -134,167 +129,92 @@ impl Lab {
     }
 }
 
-impl Rules {
-    /// Adds what a cut means; `link` is the bridge's end of a node's link.
-    fn add(
-        &mut self,
-        state: &LabState,
-        link: impl Fn(&str, &str) -> String,
-        cut: &Cut,
-    ) -> Result<(), LabError> {
-        let [one, other] = &cut.places;
-        let (ones, others) = (spots(state, one)?, spots(state, other)?);
-        let invalid = |reason: &str| LabError::Cut {
-            one: one.clone(),
-            other: other.clone(),
-            reason: reason.into(),
-        };
-        if ones.iter().chain(&others).any(|spot| spot.port.is_some()) && cut.port.is_some() {
-            return Err(invalid("an etcd has its port already: leave --port out"));
-        }
-        let mut pairs = 0;
-        for (a, b) in ones.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-            if a.port.is_some() && b.port.is_some() {
-                return Err(invalid("etcds do not talk to each other: name a cluster or a node"));
-            }
-            if a.node.netns != b.node.netns {
-                pairs += 1;
-                let name = |spot: &Spot<'_>| link(spot.cluster, &spot.node.name);
-                self.one_way((&name(a), a.port), (&name(b), b.port), cut);
-                self.one_way((&name(b), b.port), (&name(a), a.port), cut);
-            } else if let Some(port) = a.port.or(b.port) {
-                if cut.rate.is_some() {
-                    // Only links have rates, and this goes over none.
-                    continue;
-                }
-                pairs += 1;
-                self.inside(&a.node.netns, port);
-            }
-        }
-        match (pairs, &cut.rate) {
-            (0, None) => Err(invalid("they are one place: name two nodes or clusters")),
-            (0, Some(_)) => Err(invalid("there is no link between them that could have a rate")),
-            _ => Ok(()),
-        }
-    }
+// === impl Cut ===
 
-    /// From one link to another. A port is that of the place on its link.
-    fn one_way(&mut self, from: (&str, Option<u16>), to: (&str, Option<u16>), cut: &Cut) {
-        let verdict = match &cut.rate {
-            None => "drop".to_owned(),
-            Some(rate) => format!("meta priority set 1:{:x}", self.class(to.0, rate)),
-        };
-        let ports = match (from.1, to.1, cut.port) {
-            (Some(port), ..) => vec![format!("tcp sport {port} ")],
-            (_, Some(port), _) => vec![format!("tcp dport {port} ")],
-            (None, None, None) => vec![String::new()],
-            (None, None, Some(port)) => ["sport", "dport"]
-                .map(|end| format!("meta l4proto {{ tcp, udp }} th {end} {port} "))
-                .into(),
-        };
-        let (from, to) = (from.0, to.0);
-        for port in ports {
-            self.bridge.push(format!("iifname {from} oifname {to} {port}{verdict}"));
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [one, other] = &self.places;
+        write!(f, "{one} – {other}")?;
+        if let Some(port) = self.port {
+            write!(f, ", port {port}")?;
         }
-    }
-
-    /// What an etcd's own node says to it.
-    fn inside(&mut self, netns: &str, port: u16) {
-        let rules = ["sport", "dport"].map(|end| format!("iifname lo tcp {end} {port} drop"));
-        match self.nodes.iter_mut().find(|(other, _)| other == netns) {
-            Some((_, known)) => known.extend(rules),
-            None => self.nodes.push((netns.into(), rules.into())),
+        match &self.passes {
+            Some(passes) => write!(f, ", {passes}"),
+            None => Ok(()),
         }
-    }
-
-    /// Another class of a link.
-    fn class(&mut self, link: &str, rate: &str) -> usize {
-        let at = self.rates.iter().position(|(other, _)| other == link).unwrap_or_else(|| {
-            self.rates.push((link.into(), Vec::new()));
-            self.rates.len() - 1
-        });
-        let Some((_, rates)) = self.rates.get_mut(at) else { return 0 };
-        rates.push(rate.into());
-        rates.len()
     }
 }
 
-/// The spots that a place is made of.
-fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>>, LabError> {
-    let (cluster, rest) = match place.split_once('/') {
-        Some((cluster, rest)) => (cluster, Some(rest)),
-        None => (place, None),
-    };
-    let cluster = state.cluster(cluster)?;
-    let spot = |node, port| Spot { cluster: &cluster.name, node, port };
-    match rest {
-        None => Ok(cluster.nodes.iter().map(|node| spot(node, None)).collect()),
-        Some(name) => match places(cluster).find(|(known, ..)| known == name) {
-            Some((_, node, port)) => Ok(vec![spot(node, port)]),
-            None => {
-                let known = places(cluster).map(|(name, ..)| format!("{}/{name}", cluster.name));
-                Err(LabError::Unknown {
-                    kind: "place",
-                    name: place.into(),
-                    known: [cluster.name.clone()]
-                        .into_iter()
-                        .chain(known)
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                })
+// === impl Passes ===
+
+impl Passes {
+    /// The flags of `lab cut` that mean it.
+    pub fn to_flag(&self) -> Vec<String> {
+        let (flag, value) = match self {
+            Self::Rate(rate) => ("--rate", rate.clone()),
+            Self::Loss(percent) => ("--loss", format!("{percent}%")),
+            Self::Delay(millis) => ("--delay", format!("{millis}ms")),
+        };
+        vec![flag.into(), value]
+    }
+
+    /// A rate that `tc` takes: a number and its unit.
+    pub fn rate(rate: &str) -> Result<Self, LabError> {
+        let (number, unit) = number(rate);
+        if number.is_some_and(|number| number > 0)
+            && ["bit", "kbit", "mbit", "gbit"].contains(&unit)
+        {
+            Ok(Self::Rate(rate.into()))
+        } else {
+            Err(LabError::Rate(rate.into()))
+        }
+    }
+
+    /// A share of packets, as in `30%`.
+    pub fn loss(loss: &str) -> Result<Self, LabError> {
+        let invalid = || LabError::Loss(loss.into());
+        match number(loss) {
+            // None lost is no cut, and all lost is a whole one.
+            (Some(percent @ 1..100), "%") => {
+                Ok(Self::Loss(u8::try_from(percent).map_err(|_| invalid())?))
             }
-        },
+            _ => Err(invalid()),
+        }
+    }
+
+    /// A time, as in `200ms`.
+    pub fn delay(delay: &str) -> Result<Self, LabError> {
+        let millis = match number(delay) {
+            (Some(number), "ms") => Some(number),
+            (Some(number), "s") => number.checked_mul(1_000),
+            _ => None,
+        };
+        let millis = millis.filter(|millis| (1..=LONGEST).contains(millis));
+        millis.map(Self::Delay).ok_or_else(|| LabError::Delay(delay.into()))
     }
 }
 
-/// The places in a cluster, by name: its nodes, and the port of each etcd.
-fn places(cluster: &ClusterState) -> impl Iterator<Item = (String, &NodeState, Option<u16>)> {
-    let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node, None));
-    let etcd = |(replica, node)| (Component::Etcd(replica).to_string(), node, Some(ETCD_PORT));
-    nodes.chain(replicas(cluster).map(etcd))
+impl fmt::Display for Passes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => f.write_str(rate),
+            Self::Loss(percent) => write!(f, "{percent}% lost"),
+            Self::Delay(millis) => write!(f, "{millis} ms late"),
+        }
+    }
+}
+
+/// A number and what follows it.
+fn number(text: &str) -> (Option<u32>, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    (number.parse().ok(), unit)
 }
 
 fn in_order(places: [&str; 2]) -> [String; 2] {
     let mut places = places.map(str::to_owned);
     places.sort();
     places
-}
-
-/// A rate that `tc` takes: a number and its unit.
-fn checked_rate(rate: &str) -> Result<String, LabError> {
-    let digits = rate.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = rate.split_at(digits);
-    let positive = number.parse::<u32>().is_ok_and(|number| number > 0);
-    if positive && ["bit", "kbit", "mbit", "gbit"].contains(&unit) {
-        Ok(rate.into())
-    } else {
-        Err(LabError::Rate(rate.into()))
-    }
-}
-
-/// A table with these rules instead of the one that may be there; none without rules.
-fn table(family: &str, hook: &str, rules: &[String]) -> String {
-    let mut text = format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n");
-    if !rules.is_empty() {
-        text.push_str(&format!(
-            "table {family} {TABLE} {{\n  chain cuts {{\n    type filter hook {hook} priority filter;\n"
-        ));
-        rules.iter().for_each(|rule| text.push_str(&format!("    {rule}\n")));
-        text.push_str("  }\n}\n");
-    }
-    text
-}
-
-/// Token buckets, one a cut. tbf has no classes; htb is made of the same buckets. What belongs to no class passes freely.
-fn classes(link: &str, rates: &[String]) -> Vec<String> {
-    let class = |(at, rate): (usize, &String)| {
-        format!(
-            "class add dev {link} parent 1: classid 1:{:x} htb rate {rate} quantum 1514",
-            at + 1
-        )
-    };
-    let root = format!("qdisc add dev {link} root handle 1: htb");
-    [root].into_iter().chain(rates.iter().enumerate().map(class)).collect()
 }
 
 fn nft(netns: &str, rules: &str) -> Result<(), LabError> {
@@ -312,110 +232,4 @@ fn tc(netns: &str, lines: &[String]) -> Result<(), LabError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn lab() -> LabState {
-        let node = |cluster: &str, number: u8| NodeState {
-            name: format!("n{number}"),
-            number,
-            netns: format!("{cluster}-n{number}"),
-            ips: Vec::new(),
-            cgroup: "/".into(),
-            admin_socket: "/".into(),
-        };
-        let cluster = |(id, name): (u8, &str)| ClusterState {
-            name: name.into(),
-            id,
-            directory: "/".into(),
-            nodes: vec![node(name, 1), node(name, 2)],
-            replicas: if name == "b" { 2 } else { 1 },
-            pods: Vec::new(),
-            last_service: 0,
-            services: BTreeMap::new(),
-        };
-        let clusters = [(1, "a"), (2, "b")].map(cluster).into();
-        LabState { clusters, ..LabState::default() }
-    }
-
-    fn rules(
-        one: &str,
-        other: &str,
-        port: Option<u16>,
-        rate: Option<&str>,
-    ) -> Result<Rules, String> {
-        let cut = Cut { places: in_order([one, other]), port, rate: rate.map(str::to_owned) };
-        let mut rules = Rules::default();
-        let link = |cluster: &str, node: &str| format!("{cluster}{node}");
-        rules.add(&lab(), link, &cut).map_err(|error| error.to_string())?;
-        Ok(rules)
-    }
-
-    #[test]
-    fn whole_places_hear_nothing() {
-        let found = rules("b/n1", "a", None, None).unwrap();
-        assert_eq!(
-            found.bridge,
-            [
-                "iifname an1 oifname bn1 drop",
-                "iifname bn1 oifname an1 drop",
-                "iifname an2 oifname bn1 drop",
-                "iifname bn1 oifname an2 drop",
-            ]
-        );
-        // Nodes of one cluster, but none from itself.
-        assert_eq!(rules("a", "a/n2", None, None).unwrap().bridge.len(), 2);
-    }
-
-    #[test]
-    fn an_etcd_is_a_port_of_its_node() {
-        let found = rules("b/n2", "a/etcd", None, None).unwrap();
-        assert_eq!(
-            found.bridge,
-            [
-                "iifname an1 oifname bn2 tcp sport 2379 drop",
-                "iifname bn2 oifname an1 tcp dport 2379 drop",
-            ]
-        );
-        // So is that of another replica, on the next node.
-        let found = rules("a/n1", "b/etcd2", None, None).unwrap();
-        assert_eq!(found.bridge[0], "iifname an1 oifname bn2 tcp dport 2379 drop");
-        // Its own node speaks to it too, over no link.
-        let found = rules("a", "a/etcd", None, None).unwrap();
-        assert_eq!((found.bridge.len(), found.nodes.len()), (2, 1));
-        assert_eq!(found.nodes[0].1[1], "iifname lo tcp dport 2379 drop");
-    }
-
-    #[test]
-    fn a_port_is_cut_both_ways_and_a_rate_is_a_class() {
-        let found = rules("a/n1", "b/n1", Some(53), None).unwrap();
-        assert_eq!(found.bridge.len(), 4);
-        assert!(found.bridge[1].ends_with("th dport 53 drop"), "{:?}", found.bridge);
-        let found = rules("a/n1", "b/n1", None, Some("1mbit")).unwrap();
-        assert_eq!(found.bridge[0], "iifname an1 oifname bn1 meta priority set 1:1");
-        assert_eq!(
-            found.rates,
-            [("bn1".into(), vec!["1mbit".into()]), ("an1".into(), vec!["1mbit".into()])]
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_cut_is_refused_with_the_reason() {
-        for (one, other, port, reason) in [
-            ("a/n1", "a/n1", None, "one place"),
-            ("a/etcd", "b/etcd", None, "etcds do not talk"),
-            ("a/etcd", "b", Some(2379), "leave --port out"),
-            ("a", "c", None, "there is: a, b"),
-            ("a", "b/n3", None, "there is: b, b/n1, b/n2, b/etcd, b/etcd2"),
-        ] {
-            let error = rules(one, other, port, None).unwrap_err();
-            assert!(error.contains(reason), "{error}");
-        }
-        for bad in ["", "mbit", "0mbit", "1", "1 mbit", "1mbit; reboot", "-1bit"] {
-            assert!(checked_rate(bad).is_err(), "{bad}");
-        }
-        assert!(checked_rate("512kbit").is_ok());
-    }
-}
+mod tests;

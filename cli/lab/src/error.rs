@@ -48,6 +48,18 @@ pub enum LabError {
         /// What it said.
         reason: String,
     },
+    /// A CNI plugin that says why not.
+    #[error("{plugin} {verb}: code {code}: {reason}")]
+    Plugin {
+        /// The plugin.
+        plugin: String,
+        /// What it was asked.
+        verb: String,
+        /// The specification's code, or the plugin's own.
+        code: u64,
+        /// What it said.
+        reason: String,
+    },
     /// Something that should be installed.
     #[error("{0} is not installed. Run `make setup` once")]
     Missing(String),
@@ -105,6 +117,12 @@ pub enum LabError {
     /// A rate that is none.
     #[error("{0:?} is no rate: a number of bit, kbit, mbit or gbit a second, as in 1mbit")]
     Rate(String),
+    /// A loss that is none.
+    #[error("{0:?} is no share of packets: 1% to 99%")]
+    Loss(String),
+    /// A delay that is none.
+    #[error("{0:?} is no delay: 1ms to 10s, as in 200ms")]
+    Delay(String),
     /// Something took too long.
     #[error("{0} did not come up in time")]
     Timeout(String),

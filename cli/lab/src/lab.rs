@@ -13,13 +13,14 @@ use nix::{sys::signal::Signal, unistd::Uid};
 
 use crate::{
     cluster::{self, Component},
+    cni::Conflist,
     command::NETNS,
     contexts::{AgentSocket, Context, Contexts},
     error::LabError,
     machine,
-    names::{self, ClusterNumber, LabName},
+    names::{self, ClusterNumber, LabName, NodeNumber},
     process::Liveness,
-    state::{ClusterState, LabState, ProcessState},
+    state::{ClusterState, LabState, NodeState, ProcessState},
 };
 
 /// What to make.
@@ -252,7 +253,7 @@ impl Lab {
     ) -> Result<(), LabError> {
         let cgroup2 = machine::cgroup2()?;
         let folder = self.name.folder();
-        for part in ["logs", "nodes", "ipam"] {
+        for part in ["logs", "nodes"] {
             let path = folder.join(part);
             fs::create_dir_all(&path).map_err(LabError::io(path))?;
         }
@@ -269,8 +270,7 @@ impl Lab {
         for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
             for (node, at) in cluster.nodes.iter().zip(names::nodes(options.nodes)?) {
                 machine::make_node(&self.name, cluster, *number, node, at)?;
-                let state = node.admin_socket.parent().unwrap_or(&folder);
-                fs::create_dir_all(state).map_err(LabError::io(state))?;
+                make_cni(*number, node, at)?;
             }
         }
         progress(Phase::Directories);
@@ -315,6 +315,15 @@ impl Lab {
         let path = self.contexts_file();
         contexts.write(&path).map_err(LabError::io(path))
     }
+}
+
+/// Gives a node the chain of plugins that attaches its pods.
+fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(), LabError> {
+    let ipam = node.ipam();
+    fs::create_dir_all(&ipam).map_err(LabError::io(&ipam))?;
+    let ranges = number.node_pod_cidrs(at);
+    let chain = Conflist::for_node(&ranges, &ipam, &node.admin_socket, &node.pods_dir())?;
+    chain.write(&node.conflist())
 }
 
 fn need_root() -> Result<(), LabError> {

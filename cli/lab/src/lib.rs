@@ -8,7 +8,7 @@
 //! `mesh-etcd`.
 
 mod cluster;
-mod cni;
+pub mod cni;
 mod command;
 pub mod contexts;
 mod cut;
@@ -21,7 +21,7 @@ mod state;
 pub mod workload;
 
 pub use cluster::Component;
-pub use cut::Cut;
+pub use cut::{Cut, Passes, Relay};
 pub use error::LabError;
 pub use lab::{Lab, LabOptions, Phase};
 pub use process::Liveness;

@@ -10,7 +10,11 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::{cut::Cut, error::LabError, names::PINS_ROOT};
+use crate::{
+    cut::{Cut, Relay},
+    error::LabError,
+    names::PINS_ROOT,
+};
 
 /// A lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct LabState {
     /// Places that are cut off from each other.
     #[serde(default)]
     pub cuts: Vec<Cut>,
+    /// Relays before etcds that hear somebody late.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
 }
 
 /// A cluster of a lab.
@@ -79,6 +86,9 @@ pub struct PodState {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its uid.
+    #[serde(default)]
+    pub uid: String,
     /// The node it is on.
     pub node: String,
     /// Its network namespace.
@@ -122,6 +132,32 @@ fn one() -> u8 {
 }
 
 const FILE: &str = "lab.json";
+
+impl NodeState {
+    /// The chain of CNI plugins that attaches the node's pods.
+    pub fn conflist(&self) -> PathBuf {
+        self.folder().join("cni/10-clustermesh.conflist")
+    }
+
+    /// What the chain made of a container.
+    pub(crate) fn cni_result(&self, container: &str) -> PathBuf {
+        self.folder().join("cni").join(format!("{container}.result"))
+    }
+
+    /// Where `host-local` remembers the addresses that it gave.
+    pub(crate) fn ipam(&self) -> PathBuf {
+        self.folder().join("cni/ipam")
+    }
+
+    /// Where the agent looks for what the plugin leaves: beside its socket.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.folder().join("pods")
+    }
+
+    fn folder(&self) -> &Path {
+        self.admin_socket.parent().unwrap_or(Path::new("/"))
+    }
+}
 
 impl LabState {
     pub(crate) fn load(folder: &Path) -> Result<Option<Self>, LabError> {

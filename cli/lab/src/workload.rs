@@ -4,6 +4,8 @@ mod apply;
 pub mod call;
 pub mod echo;
 pub mod load;
+mod pods;
+pub mod relay;
 
 pub use apply::Applied;
 

@@ -118,7 +118,8 @@ fn explain_status(status: &tonic::Status) -> String {
                 | io::ErrorKind::BrokenPipe
         )
     });
-    if closed {
+    // A killed etcd ends TLS without saying so; rustls has a page about that, and no kind for it that gets here.
+    if closed || status.message().contains("without sending TLS close_notify") {
         return "the etcd closed the connection".into();
     }
     with_causes(status.message().to_owned(), causes(status))

@@ -51,6 +51,13 @@ pub(crate) enum LabCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Ask a pod's CNI plugins whether it is attached as it was: CLUSTER/POD or CLUSTER/NAMESPACE/POD
+    CheckPod {
+        #[command(flatten)]
+        which: Which,
+        /// The pod
+        pod: String,
+    },
     /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
@@ -93,8 +100,14 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         port: Option<u16>,
         /// Let this much through each way, as in 1mbit, instead of nothing
-        #[arg(long)]
+        #[arg(long, group = "passes")]
         rate: Option<String>,
+        /// Lose so many packets each way, as in 30%, instead of all
+        #[arg(long, group = "passes")]
+        loss: Option<String>,
+        /// Lose nothing, and let everything come later, as in 200ms; one of the places is an etcd
+        #[arg(long, group = "passes")]
+        delay: Option<String>,
     },
     /// Heal what is cut between two places, or everything
     Heal {
@@ -114,6 +127,9 @@ pub(crate) enum LabCommand {
         /// Seconds to wait
         #[arg(long, default_value_t = 60, requires = "wait")]
         wait_duration: u64,
+        /// Watch every cluster's etcd for so many seconds first, and see that its watches keep what etcd promises
+        #[arg(long, value_name = "SECONDS")]
+        record: Option<f64>,
     },
     /// Random faults, one after another, in a lab made for it and under load: none may make a difference
     Chaos {
@@ -177,6 +193,18 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         udp: Vec<u16>,
     },
+    /// Hand on what comes to a port to another one, later: before an etcd that hears somebody late
+    Relay {
+        /// Where to listen
+        #[arg(long)]
+        port: u16,
+        /// Where to hand it on to, on this host
+        #[arg(long)]
+        to_port: u16,
+        /// Milliseconds later, in each direction
+        #[arg(long)]
+        delay_ms: u64,
+    },
     /// Ask an echo server
     Call {
         /// Address and port
@@ -202,9 +230,9 @@ pub(crate) enum LabPodCommand {
         /// Long flows
         #[arg(long, default_value_t = 50)]
         flows: u32,
-        /// Seconds; until it is told to end, unless given
+        /// Fresh connections in all; until it is told to end, unless given
         #[arg(long)]
-        seconds: Option<f64>,
+        requests: Option<u64>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! `lab cut` and `lab heal`.
 
 use anyhow::bail;
-use mesh_lab::{Cut, Lab};
+use mesh_lab::{Cut, Lab, Passes};
 use serde_json::json;
 
 use super::said;
@@ -14,11 +14,11 @@ pub(super) fn cut(
     lab: &str,
     places: [&str; 2],
     port: Option<u16>,
-    rate: Option<&str>,
+    passes: Option<Passes>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let mut lab = Lab::open(lab)?;
-    let cut = lab.cut(places, port, rate)?;
+    let cut = lab.cut(places, port, passes)?;
     said(output, "LabCut", &format!("cut {cut}"), json!({ "cut": cut, "cuts": lab.state().cuts }))
 }
 
@@ -49,7 +49,8 @@ pub(super) fn print(cuts: &[Cut]) -> anyhow::Result<()> {
     let rows = cuts.iter().map(|cut| {
         let [one, other] = cut.places.clone();
         let port = cut.port.map(|port| port.to_string()).unwrap_or_default();
-        vec![one, other, port, cut.rate.clone().unwrap_or_else(|| "nothing".into())]
+        let passes = cut.passes.as_ref().map_or_else(|| "nothing".into(), Passes::to_string);
+        vec![one, other, port, passes]
     });
     Ok(output::table(&["CUT FROM", "AND", "PORT", "PASSES"], rows)?)
 }

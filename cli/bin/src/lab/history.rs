@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_chaos::history::{self, Difference, History};
+use mesh_chaos::{
+    history::{self, Difference, History},
+    record::{self, Recorded},
+};
 use mesh_lab::Lab;
 use serde_json::json;
 
@@ -18,7 +21,20 @@ use crate::{
 /// How often it is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(super) fn check(lab: &str, wait: Option<Duration>, output: Output) -> anyhow::Result<Outcome> {
+pub(super) fn check(
+    lab: &str,
+    wait: Option<Duration>,
+    record: Option<Duration>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let recorded = match record {
+        Some(time) => {
+            let state = Lab::open(lab)?.state().clone();
+            Some(record::record(&state, time)?)
+        }
+        None => None,
+    };
+    let kept = recorded.iter().flatten().all(|recorded| recorded.breaches.is_empty());
     let deadline = Instant::now() + wait.unwrap_or_default();
     let found = loop {
         // Opened anew each time: others may change the lab while this waits.
@@ -30,19 +46,34 @@ pub(super) fn check(lab: &str, wait: Option<Duration>, output: Output) -> anyhow
         thread::sleep(LOOK);
     };
     match output {
-        Output::Text => print(&found)?,
+        Output::Text => {
+            recorded.as_deref().map(print_recorded).transpose()?;
+            print(&found)?;
+        }
         Output::Json => {
-            output::json(
-                "LabHistory",
-                json!({ "equal": found.differences.is_empty(), "history": found }),
-            )?;
+            let equal = found.differences.is_empty();
+            let value = json!({ "equal": equal, "history": found, "recorded": recorded });
+            output::json("LabHistory", value)?;
         }
     }
     Ok(match (found.differences.is_empty(), wait) {
-        (true, _) => Outcome::Done,
-        (false, None) => Outcome::NotReady,
+        (true, _) if kept => Outcome::Done,
         (false, Some(_)) => Outcome::Timeout,
+        _ => Outcome::NotReady,
     })
+}
+
+fn print_recorded(recorded: &[Recorded]) -> anyhow::Result<()> {
+    for Recorded { cluster, revisions, watches, events, breaches } in recorded {
+        output::line(format!(
+            "the etcd of {cluster}: {revisions} revisions, {watches} watches told {events} events, {} promises broken",
+            breaches.len()
+        ))?;
+        for breach in breaches {
+            output::line(format!("  {}: {}", breach.guarantee, breach.what))?;
+        }
+    }
+    Ok(())
 }
 
 fn print(found: &History) -> anyhow::Result<()> {

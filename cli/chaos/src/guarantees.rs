@@ -1,0 +1,323 @@
+//! What an etcd guarantees of a watch, judged by what was recorded of one.
+//!
+//! The guarantees are those that etcd documents and that its own robustness tests look for. They are checked against a
+//! [`Truth`] that was not learnt from the watch. Pure logic: whoever records says what was asked for and what came.
+
+mod truth;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::Serialize;
+
+pub use truth::{Before, Stored, Truth};
+
+/// A watch as it was asked for, and everything that it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Which it is, for whoever reads of a breach.
+    pub name: String,
+    /// The first key that was asked for.
+    pub start: Vec<u8>,
+    /// What comes after the last one.
+    pub end: Vec<u8>,
+    /// The first revision that was asked for.
+    pub from: i64,
+    /// It was asked for what was there before each event.
+    pub previous: bool,
+    /// What came, in order.
+    pub responses: Vec<Response>,
+}
+
+/// One message of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// Changes.
+    Events(Vec<Event>),
+    /// Everything up to this revision was delivered.
+    Progress(i64),
+    /// The watch is over: the revisions before this one are compacted away.
+    Compacted(i64),
+}
+
+/// One change, as a watch tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its value; `None` if it was removed.
+    pub value: Option<Vec<u8>>,
+    /// The revision of the change.
+    pub revision: i64,
+    /// Whether it says that the key was created by it.
+    pub created: bool,
+    /// What it says was there before.
+    pub previous: Option<Before>,
+}
+
+/// What a watch promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Guarantee {
+    /// Revisions never descend.
+    Ordered,
+    /// No change comes twice.
+    Unique,
+    /// A message has a revision as a whole, or not at all.
+    Atomic,
+    /// Progress up to a revision means that all of it came before, and nothing of it after.
+    Bookmarkable,
+    /// The first event is the first that happened since the revision that was asked for.
+    Resumable,
+    /// Nothing is left out between two events.
+    Reliable,
+    /// Only keys that were asked for.
+    Filterable,
+    /// What was there before is what was there before.
+    Previous,
+    /// A key was created exactly if it was not there.
+    IsCreate,
+    /// What is told happened.
+    True,
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Breach {
+    /// Which.
+    pub guarantee: Guarantee,
+    /// By whom, and how.
+    pub what: String,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// Every promise that the watch did not keep. What happened after the truth ends is not judged.
+    pub fn breaches(&self, truth: &Truth) -> Vec<Breach> {
+        let mut judge = Judge { watch: self, truth, breaches: Vec::new() };
+        judge.each_event();
+        judge.whole_revisions();
+        judge.nothing_missing();
+        judge.breaches
+    }
+
+    /// The events of all messages, in order.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.responses.iter().flat_map(Response::events)
+    }
+
+    /// Up to where it has told everything, as far as it says so itself.
+    pub fn reached(&self) -> Option<i64> {
+        let of = |response: &Response| match response {
+            Response::Events(events) => events.iter().map(|event| event.revision).max(),
+            Response::Progress(revision) => Some(*revision),
+            Response::Compacted(_) => None,
+        };
+        self.responses.iter().filter_map(of).max()
+    }
+
+    /// The last revision in which something happened that it asked for.
+    pub fn last_of(&self, truth: &Truth) -> Option<i64> {
+        truth.revisions(self.from, |key| self.asked_for(key)).last()
+    }
+
+    fn asked_for(&self, key: &[u8]) -> bool {
+        self.start.as_slice() <= key && key < self.end.as_slice()
+    }
+}
+
+impl Response {
+    fn events(&self) -> &[Event] {
+        match self {
+            Self::Events(events) => events,
+            Self::Progress(_) | Self::Compacted(_) => &[],
+        }
+    }
+}
+
+/// Goes through a watch, and notes what is wrong.
+struct Judge<'a> {
+    watch: &'a Watch,
+    truth: &'a Truth,
+    breaches: Vec<Breach>,
+}
+
+// === impl Judge ===
+
+impl Judge<'_> {
+    fn breach(&mut self, guarantee: Guarantee, what: impl fmt::Display) {
+        self.breaches.push(Breach { guarantee, what: format!("{}: {what}", self.watch.name) });
+    }
+
+    /// What can be said of an event from it and from what came before it.
+    fn each_event(&mut self) {
+        let (mut last, mut progress) = (0, 0);
+        let mut seen = BTreeSet::new();
+        for response in &self.watch.responses {
+            if let Response::Progress(revision) = response {
+                progress = progress.max(*revision);
+            }
+            for event in response.events() {
+                if event.revision < last {
+                    self.breach(Guarantee::Ordered, format!("{event} after revision {last}"));
+                }
+                last = last.max(event.revision);
+                if !seen.insert((event.revision, &event.key)) {
+                    self.breach(Guarantee::Unique, format!("{event} twice"));
+                }
+                if event.revision <= progress {
+                    self.breach(
+                        Guarantee::Bookmarkable,
+                        format!("{event} after progress to {progress}"),
+                    );
+                }
+                if !self.watch.asked_for(&event.key) {
+                    self.breach(Guarantee::Filterable, format!("{event}, which nobody asked for"));
+                }
+                self.told_of(event);
+            }
+        }
+    }
+
+    /// Whether an event is what happened.
+    fn told_of(&mut self, event: &Event) {
+        if !self.truth.covers(event.revision) {
+            return;
+        }
+        let Some(change) = self.truth.change(event.revision, &event.key) else {
+            self.breach(Guarantee::True, format!("{event} never happened"));
+            return;
+        };
+        let value = change.after.as_ref().map(|stored| &stored.value);
+        if value != event.value.as_ref() {
+            self.breach(Guarantee::True, format!("{event} had another value"));
+        }
+        let created = change.before.is_none() && change.after.is_some();
+        if created != event.created {
+            let instead = if created { "a creation" } else { "none" };
+            self.breach(Guarantee::IsCreate, format!("{event} is {instead}"));
+        }
+        let before = change.before.as_ref().map(Stored::before);
+        if self.watch.previous && before != event.previous {
+            self.breach(Guarantee::Previous, format!("{event} had something else before it"));
+        }
+    }
+
+    /// No revision is in two messages, or partly in one.
+    fn whole_revisions(&mut self) {
+        let mut told: BTreeMap<i64, BTreeSet<&[u8]>> = BTreeMap::new();
+        let mut before: Option<i64> = None;
+        for response in &self.watch.responses {
+            let events = response.events();
+            if let (Some(first), Some(before)) = (events.first(), before)
+                && first.revision == before
+            {
+                self.breach(Guarantee::Atomic, format!("revision {before} is in two messages"));
+            }
+            before = events.last().map(|event| event.revision).or(before);
+            for event in events {
+                told.entry(event.revision).or_default().insert(&event.key);
+            }
+        }
+        for (revision, told) in told {
+            let happened = self.truth.keys(revision).filter(|key| self.watch.asked_for(key));
+            let missing = happened.filter(|key| !told.contains(key)).count();
+            if missing > 0 {
+                self.breach(
+                    Guarantee::Atomic,
+                    format!("revision {revision} lacks {missing} changes"),
+                );
+            }
+        }
+    }
+
+    /// Every revision in which something happened came.
+    fn nothing_missing(&mut self) {
+        let mut told: BTreeSet<i64> = BTreeSet::new();
+        let mut progress = Vec::new();
+        for response in &self.watch.responses {
+            told.extend(response.events().iter().map(|event| event.revision));
+            if let Response::Progress(revision) = response {
+                progress.push((*revision, told.clone()));
+            }
+        }
+        let asked = |key: &[u8]| self.watch.asked_for(key);
+        let happened: Vec<i64> = self.truth.revisions(self.watch.from, asked).collect();
+        let (first, last) = (told.first().copied(), told.last().copied());
+        let mut found = Vec::new();
+        for revision in happened.iter().copied().filter(|revision| !told.contains(revision)) {
+            let what = format!("revision {revision} is missing");
+            if Some(revision) < first {
+                found.push((Guarantee::Resumable, what));
+            } else if Some(revision) < last {
+                found.push((Guarantee::Reliable, what));
+            }
+        }
+        for (to, told) in progress {
+            let missing =
+                happened.iter().find(|revision| **revision <= to && !told.contains(revision));
+            if let Some(missing) = missing {
+                let what = format!("progress to {to} before revision {missing}");
+                found.push((Guarantee::Bookmarkable, what));
+            }
+        }
+        for (guarantee, what) in found {
+            self.breach(guarantee, what);
+        }
+    }
+}
+
+// === impl Event ===
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.value.is_some() { "put" } else { "removal" };
+        write!(
+            f,
+            "the {verb} of {} in revision {}",
+            String::from_utf8_lossy(&self.key),
+            self.revision
+        )
+    }
+}
+
+// === impl Guarantee ===
+
+impl Guarantee {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Ordered,
+        Self::Unique,
+        Self::Atomic,
+        Self::Bookmarkable,
+        Self::Resumable,
+        Self::Reliable,
+        Self::Filterable,
+        Self::Previous,
+        Self::IsCreate,
+        Self::True,
+    ];
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ordered => "ordered",
+            Self::Unique => "unique",
+            Self::Atomic => "atomic",
+            Self::Bookmarkable => "bookmarkable",
+            Self::Resumable => "resumable",
+            Self::Reliable => "reliable",
+            Self::Filterable => "filterable",
+            Self::Previous => "previous value",
+            Self::IsCreate => "is-create",
+            Self::True => "true",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

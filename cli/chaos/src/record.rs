@@ -1,0 +1,223 @@
+//! Watching every etcd of a lab for a while, and judging what the watches told by what etcds guarantee.
+//!
+//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The truth is what was there at first and
+//! what a watch of everything told; that it told everything follows from what is there at last: each key knows how often
+//! it was written. The other watches ask for parts, and one for what is past.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_lab::{ClusterState, LabState};
+use serde::Serialize;
+
+use crate::{
+    error::ChaosError,
+    etcdctl::{self, Range},
+    guarantees::{Breach, Guarantee, Response, Truth, Watch},
+};
+
+/// What was recorded of one cluster's etcd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// The cluster.
+    pub cluster: String,
+    /// Revisions that were made meanwhile.
+    pub revisions: i64,
+    /// Watches.
+    pub watches: usize,
+    /// Events that they told.
+    pub events: usize,
+    /// Guarantees that were not kept.
+    pub breaches: Vec<Breach>,
+}
+
+/// A cluster's etcd while it is recorded.
+struct Recorder<'a> {
+    cluster: &'a ClusterState,
+    folder: PathBuf,
+    first: Range,
+    watches: Vec<Watching>,
+}
+
+/// A watch that runs.
+struct Watching {
+    prefix: &'static str,
+    child: Child,
+    output: PathBuf,
+}
+
+/// Everything, what most readers want, and what is read from the past.
+const WATCHES: [&str; 2] = ["", "cilium/state/"];
+const FROM_THE_PAST: &str = "cilium/";
+/// How long what was written may take to be told.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Watches every cluster's etcd for a time.
+pub fn record(lab: &LabState, time: Duration) -> Result<Vec<Recorded>, ChaosError> {
+    let io = |source| ChaosError::Io { what: "a temporary folder", source };
+    let folder = tempfile::tempdir().map_err(io)?;
+    let mut recorders = Vec::new();
+    for cluster in &lab.clusters {
+        recorders.push(Recorder::begin(cluster, folder.path().join(&cluster.name))?);
+    }
+    thread::sleep(time / 2);
+    recorders.iter_mut().try_for_each(|recorder| recorder.watch(FROM_THE_PAST))?;
+    thread::sleep(time / 2);
+    recorders.into_iter().map(Recorder::end).collect()
+}
+
+// === impl Recorder ===
+
+impl<'a> Recorder<'a> {
+    fn begin(cluster: &'a ClusterState, folder: PathBuf) -> Result<Self, ChaosError> {
+        let io = |source| ChaosError::Io { what: "a temporary folder", source };
+        fs::create_dir(&folder).map_err(io)?;
+        let first = all(cluster)?;
+        let mut recorder = Self { cluster, folder, first, watches: Vec::new() };
+        WATCHES.iter().try_for_each(|prefix| recorder.watch(prefix))?;
+        Ok(recorder)
+    }
+
+    /// Watches a prefix from the first revision on.
+    fn watch(&mut self, prefix: &'static str) -> Result<(), ChaosError> {
+        let io = |source| ChaosError::Io { what: "etcdctl", source };
+        let output = self.folder.join(self.watches.len().to_string());
+        let from = format!("--rev={}", self.first.revision + 1);
+        let mut command = etcdctl(self.cluster)?;
+        command.args(["watch", prefix, "--prefix", "--prev-kv", &from]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(File::create(&output).map_err(io)?);
+        let child = command.spawn().map_err(io)?;
+        self.watches.push(Watching { prefix, child, output });
+        Ok(())
+    }
+
+    /// Waits until the watches have told what there is, and judges them.
+    fn end(self) -> Result<Recorded, ChaosError> {
+        let last = all(self.cluster)?;
+        if last.cluster_id != self.first.cluster_id || last.revision < self.first.revision {
+            let name = &self.cluster.name;
+            let reason = format!("the etcd of {name} began anew while it was recorded");
+            return Err(ChaosError::Unexpected(reason));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let (truth, told) = loop {
+            let told = self.told()?;
+            let truth = self.truth(&told, last.revision);
+            let behind = |watch: &Watch| self.is_behind(watch, &truth, last.revision);
+            if !told.iter().any(behind) || Instant::now() >= deadline {
+                break (truth, told);
+            }
+            thread::sleep(LOOK);
+        };
+        let mut breaches = Vec::new();
+        for watch in &told {
+            breaches.extend(watch.breaches(&truth));
+            if self.is_behind(watch, &truth, last.revision) {
+                let what = format!("{}: not all up to revision {}", watch.name, last.revision);
+                breaches.push(Breach { guarantee: Guarantee::Reliable, what });
+            }
+        }
+        if truth.end() != &last.keys {
+            let what = "what a watch of everything told is not what is there".into();
+            breaches.push(Breach { guarantee: Guarantee::Reliable, what });
+        }
+        Ok(Recorded {
+            cluster: self.cluster.name.clone(),
+            revisions: last.revision - self.first.revision,
+            watches: told.len(),
+            events: told.iter().map(|watch| watch.events().count()).sum(),
+            breaches,
+        })
+    }
+
+    /// What the watches told so far.
+    fn told(&self) -> Result<Vec<Watch>, ChaosError> {
+        self.watches.iter().map(|watching| watching.told(self.first.revision + 1)).collect()
+    }
+
+    /// What happened up to a revision, by the watch of everything.
+    fn truth(&self, told: &[Watch], last: i64) -> Truth {
+        let mut truth = Truth::new(self.first.revision, self.first.keys.clone());
+        let everything = told.iter().take(1).flat_map(Watch::events);
+        everything.filter(|event| event.revision <= last).for_each(|event| truth.tell(event));
+        truth
+    }
+
+    fn is_behind(&self, watch: &Watch, truth: &Truth, last: i64) -> bool {
+        // One that asked for what is gone is told so, and has told all it will.
+        let over =
+            watch.responses.iter().any(|response| matches!(response, Response::Compacted(_)));
+        let wanted = if watch.start.is_empty() {
+            (last > self.first.revision).then_some(last)
+        } else {
+            watch.last_of(truth)
+        };
+        !over && watch.reached() < wanted
+    }
+}
+
+impl Watching {
+    fn told(&self, from: i64) -> Result<Watch, ChaosError> {
+        let io = |source| ChaosError::Io { what: "what etcdctl printed", source };
+        let text = fs::read_to_string(&self.output).map_err(io)?;
+        let mut responses = Vec::new();
+        // The last line may be half written.
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let response = etcdctl::response(line);
+            let response = response.map_err(|error| ChaosError::Unexpected(error.to_string()))?;
+            responses.extend(response);
+        }
+        let start = self.prefix.as_bytes().to_vec();
+        let mut end = start.clone();
+        match end.last_mut() {
+            // No prefix here ends in the last of all bytes.
+            Some(last) => *last = last.saturating_add(1),
+            None => end.push(u8::MAX),
+        }
+        let name = format!("the watch of {:?}", self.prefix);
+        Ok(Watch { name, start, end, from, previous: true, responses })
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything that a cluster's etcd holds.
+fn all(cluster: &ClusterState) -> Result<Range, ChaosError> {
+    let io = |source| ChaosError::Io { what: "etcdctl", source };
+    let output = etcdctl(cluster)?.args(["get", "", "--prefix"]).output().map_err(io)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(ChaosError::Command {
+            command: format!("etcdctl get, {}", cluster.name),
+            said,
+        });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    etcdctl::range(&text).map_err(|error| ChaosError::Unexpected(error.to_string()))
+}
+
+/// `etcdctl` as a cluster's administrator, beside its etcd.
+fn etcdctl(cluster: &ClusterState) -> Result<Command, ChaosError> {
+    let missing = || ChaosError::Unexpected(format!("{} has no node", cluster.name));
+    let node = cluster.nodes.first().ok_or_else(missing)?;
+    let pki = cluster.directory.join("pki");
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &node.netns, "etcdctl", "--write-out=json"]);
+    command.arg("--endpoints=https://127.0.0.1:2379").env("ETCDCTL_API", "3");
+    command.arg("--cacert").arg(pki.join("ca.crt"));
+    command.arg("--cert").arg(pki.join("admin.crt")).arg("--key").arg(pki.join("admin.key"));
+    Ok(command)
+}

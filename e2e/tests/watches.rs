@@ -1,0 +1,422 @@
+//! What an etcd promises of watches, and what our follower makes of it, on recorded histories of the real one: random
+//! writers, leases that run out, compaction, cuts, and an etcd that is killed meanwhile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Child, Stdio},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use mesh_chaos::{
+    etcdctl,
+    guarantees::{Response, Stored, Truth, Watch},
+};
+use mesh_e2e::{
+    Etcd,
+    told::{Entry, Recording, read, watches},
+};
+use mesh_etcd::{Channels, Connection, EtcdError, Op, Target, connect, follow};
+use mesh_follow::{Command, Event, Follower, RangeConfig, RangeId, Span, Status};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Duration, sleep, timeout},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What the writers write under.
+const PREFIX: &str = "cilium/state/test/";
+const HEAD: RangeId = RangeId(0);
+const DATA: RangeId = RangeId(1);
+/// The last value of all.
+const END: &str = "end";
+const SEED: u64 = 20_261_125;
+
+/// Random numbers that a seed stands for.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn key(&mut self) -> String {
+        let folder = ["a", "b", "c"][usize::try_from(self.below(3)).unwrap()];
+        format!("{PREFIX}{folder}/{}", self.below(6))
+    }
+
+    /// A put, a removal, or several of both.
+    fn ops(&mut self, lease: Option<i64>) -> Vec<Op> {
+        let count = if self.below(3) == 0 { 4 } else { 1 };
+        let mut ops = BTreeMap::new();
+        for _ in 0..count {
+            let key = self.key();
+            let value = format!("{}", self.below(1_000_000)).into_bytes();
+            let op = match self.below(4) {
+                0 if lease.is_none() => Op::Delete { key: key.clone() },
+                _ => Op::Put { key: key.clone(), value, lease },
+            };
+            ops.insert(key, op);
+        }
+        ops.into_values().collect()
+    }
+}
+
+/// A way to an etcd that can be cut.
+struct Gate {
+    port: u16,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn to(target: &Target) -> Self {
+        let to: u16 = target.endpoints[0].rsplit(':').next().unwrap().parse().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (open, is_open) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut is_open = is_open.clone();
+                tokio::spawn(async move {
+                    let passing = async {
+                        let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await
+                        else {
+                            return;
+                        };
+                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                    };
+                    tokio::select! {
+                        () = passing => {}
+                        _ = is_open.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { port, open }
+    }
+
+    fn through(&self, mut target: Target) -> Target {
+        target.endpoints = vec![format!("https://127.0.0.1:{}", self.port)];
+        target
+    }
+}
+
+/// A recorded follower that runs until it was told the end.
+struct Following {
+    span: Span,
+    gate: Gate,
+    entries: Arc<Mutex<Vec<Entry>>>,
+    commands: mpsc::Sender<Command>,
+    done: JoinHandle<()>,
+    status: watch::Receiver<Status>,
+}
+
+impl Following {
+    async fn start(target: Target, span: Span, seed: u64) -> Self {
+        let gate = Gate::to(&target).await;
+        let target = gate.through(target);
+        let (commands, receiver) = mpsc::channel(1);
+        let (sender, mut events) = mpsc::channel::<Vec<Event>>(1);
+        let (published, status) = watch::channel(Status::default());
+        let range = |id, span, page| RangeConfig { id, span, page, names_history: false };
+        let head = range(HEAD, Span::key("cilium/cluster-config/a"), 10);
+        let mut follower = Follower::new(vec![head], seed, Instant::now());
+        follower.follow(vec![range(DATA, span.clone(), 5)]);
+        let (mut recording, entries) = Recording::new(follower);
+        let channels = Channels {
+            commands: receiver,
+            events: sender,
+            status: published,
+            trouble: watch::channel(None).0,
+            reconnect: Command::Reconnect,
+        };
+        tokio::spawn(async move { follow(&mut recording, &target, channels, |e| e).await });
+        let done = tokio::spawn(async move {
+            // The last value may come in a list, which has an end of its own.
+            let (mut listing, mut told) = (false, false);
+            while let Some(batch) = events.recv().await {
+                for event in batch {
+                    match event {
+                        Event::Begin(DATA) => listing = true,
+                        Event::Done(DATA, _) => listing = false,
+                        Event::Put(DATA, kv) => told |= kv.value == END.as_bytes(),
+                        _ => {}
+                    }
+                }
+                if told && !listing {
+                    return;
+                }
+            }
+            panic!("the follower ended");
+        });
+        Self { span, gate, entries, commands, done, status }
+    }
+
+    async fn disconnected(&mut self) {
+        let waited = timeout(PATIENCE, self.status.wait_for(|status| !status.connected)).await;
+        waited.expect("it notices").unwrap();
+    }
+}
+
+/// `etcdctl watch --prev-kv` that runs.
+struct Bare {
+    span: Span,
+    from: i64,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Bare {
+    fn start(etcd: &Etcd, span: Span, from: i64, output: PathBuf) -> Self {
+        let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
+        let mut args = vec!["watch".to_owned(), text(&span.start)];
+        // One key has no end: what would be one cannot be said on a command line.
+        args.extend((!span.end.ends_with(b"\0")).then(|| text(&span.end)));
+        args.extend(["--prev-kv".into(), format!("--rev={from}"), "--write-out=json".into()]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = etcd.etcdctl_command("admin", &args);
+        command.stdin(Stdio::null()).stdout(File::create(&output).unwrap()).stderr(Stdio::null());
+        Self { child: command.spawn().unwrap(), span, from, output }
+    }
+
+    fn told(&self) -> Watch {
+        let text = fs::read_to_string(&self.output).unwrap();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let responses = whole.filter_map(|line| etcdctl::response(line).unwrap()).collect();
+        let Span { start, end } = self.span.clone();
+        let name = format!("etcdctl from revision {}", self.from);
+        Watch { name, start, end, from: self.from, previous: true, responses }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Connects however long the etcd is away.
+async fn connected(target: &Target) -> Connection {
+    loop {
+        match connect(target, 0).await {
+            Ok(connection) => return connection,
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// What was acknowledged: the revision, and what was to be done.
+type Acknowledged = Vec<(i64, Vec<Op>)>;
+
+async fn write(target: Target, seed: u64, count: usize) -> Acknowledged {
+    let mut dice = Dice(seed);
+    let mut connection = connected(&target).await;
+    let mut acknowledged = Vec::new();
+    for _ in 0..count {
+        let ops = dice.ops(None);
+        match timeout(PATIENCE, connection.apply(&ops)).await.expect("an answer") {
+            Ok(revision) => acknowledged.push((revision, ops)),
+            // Whether it was done, nobody knows.
+            Err(_) => connection = connected(&target).await,
+        }
+    }
+    acknowledged
+}
+
+/// Reads every revision since the last one that is known.
+async fn go_on(truth: &mut Truth, connection: &Connection) {
+    let span = Span::prefix(PREFIX);
+    let (header, ..) = connection.page(&span, 1, None, true).await.unwrap();
+    for revision in truth.last() + 1..=header.revision {
+        truth.next(at(connection, revision).await.unwrap());
+    }
+}
+
+async fn at(
+    connection: &Connection,
+    revision: i64,
+) -> Result<BTreeMap<Vec<u8>, Stored>, EtcdError> {
+    let (_, keys, more) =
+        connection.page(&Span::prefix(PREFIX), 1_000, Some(revision), false).await?;
+    assert!(!more);
+    // How often it was written is not told.
+    let stored = |kv: mesh_follow::KeyValue| {
+        let (created, modified) = (kv.create_revision, kv.mod_revision);
+        (kv.key, Stored { value: kv.value, created, modified, version: 0 })
+    };
+    Ok(keys.into_iter().map(stored).collect())
+}
+
+/// Puts keys that live for a second, and waits until they are gone.
+async fn expire(connection: &Connection, dice: &mut Dice) {
+    let lease = connection.grant_lease(1).await.unwrap();
+    let ops: Vec<Op> = ["a", "b", "c"]
+        .map(|folder| Op::Put {
+            key: format!("{PREFIX}{folder}/leased"),
+            value: dice.below(1_000).to_string().into(),
+            lease: Some(lease),
+        })
+        .into();
+    connection.apply(&ops).await.unwrap();
+    let gone = async {
+        while !connection.list(&Span::key(&format!("{PREFIX}a/leased"))).await.unwrap().1.is_empty()
+        {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("the lease runs out");
+}
+
+/// The nine properties of watches hold for all that came, over our client and over etcdctl; and a reader of our follower
+/// has at each moment what the etcd held at one revision, is told nothing twice, and ends equal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
+    let mut etcd = Etcd::with(&["--experimental-watch-progress-notify-interval=100ms"]);
+    let folder = tempfile::tempdir().unwrap();
+    let target = etcd.target("admin");
+    let mut admin = connected(&target).await;
+    let mut dice = Dice(SEED);
+    let (first, ..) = admin.page(&Span::prefix(PREFIX), 1, None, true).await.unwrap();
+    let mut truth = Truth::new(first.revision, BTreeMap::new());
+
+    let spans = [
+        Span::prefix(PREFIX),
+        Span::prefix(&format!("{PREFIX}b/")),
+        Span::key(&format!("{PREFIX}c/0")),
+    ];
+    let mut following = Vec::new();
+    for (span, seed) in spans.iter().zip(1..) {
+        following.push(Following::start(target.clone(), span.clone(), seed).await);
+    }
+    let mut bare = Vec::new();
+    let mut acknowledged = Acknowledged::new();
+    for round in 0..4 {
+        let from = truth.last() + 1;
+        let watch = |etcd: &Etcd, n: usize, from| {
+            let output = folder.path().join(format!("{round}-{n}"));
+            Bare::start(etcd, spans[n % 3].clone(), from, output)
+        };
+        if round % 2 == 0 {
+            bare.extend([0, 1, 2].map(|n| watch(&etcd, n, from)));
+        }
+        let writers: Vec<_> =
+            [0, 1].map(|n| tokio::spawn(write(target.clone(), SEED + 10 * round + n, 60))).into();
+        // Cut wherever they are.
+        for _ in 0..3 {
+            sleep(Duration::from_millis(20 + dice.below(60))).await;
+            let follower = &following[usize::try_from(dice.below(3)).unwrap()];
+            follower.commands.send(Command::Reconnect).await.unwrap();
+        }
+        if round % 2 == 0 {
+            etcd.kill();
+            etcd.start_again();
+            admin = connected(&target).await;
+        }
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        if round % 2 == 1 {
+            // From what is past, and from what is gone.
+            bare.extend([0, 1, 2].map(|n| watch(&etcd, n, from)));
+            bare.push(watch(&etcd, 3, first.revision + 1));
+        }
+        expire(&admin, &mut dice).await;
+        go_on(&mut truth, &admin).await;
+
+        // One is away for longer than the history lasts.
+        let away = &mut following[usize::try_from(round % 3).unwrap()];
+        away.gate.open.send(false).unwrap();
+        away.disconnected().await;
+        for folder in ["a/1", "b/1", "c/0", "b/2", "c/0"] {
+            let (key, value) = (format!("{PREFIX}{folder}"), dice.below(1_000).to_string().into());
+            let ops = vec![Op::Put { key, value, lease: None }];
+            acknowledged.push((admin.apply(&ops).await.unwrap(), ops));
+        }
+        go_on(&mut truth, &admin).await;
+        etcd.etcdctl("admin", &["compact", &truth.last().to_string()]).unwrap();
+        following[usize::try_from(round % 3).unwrap()].gate.open.send(true).unwrap();
+    }
+    let ops = ["a/0", "b/0", "c/0"].map(|name| Op::Put {
+        key: format!("{PREFIX}{name}"),
+        value: END.into(),
+        lease: None,
+    });
+    let end = admin.apply(&ops).await.unwrap();
+    go_on(&mut truth, &admin).await;
+
+    // What was acknowledged is there.
+    for (revision, ops) in &acknowledged {
+        let there = truth.at(*revision);
+        for op in ops {
+            match op {
+                Op::Put { key, value, .. } => {
+                    let stored = &there[key.as_bytes()];
+                    assert_eq!((&stored.value, stored.modified), (value, *revision), "{key}");
+                }
+                Op::Delete { key } => assert!(!there.contains_key(key.as_bytes()), "{key}"),
+            }
+        }
+    }
+    let (mut progress, mut compacted, mut resumed) = (0, 0, 0);
+    for follower in following {
+        timeout(PATIENCE, follower.done).await.expect("it is told the end").unwrap();
+        let entries = follower.entries.lock().unwrap().clone();
+        let watches = watches(&entries, &follower.span);
+        for watch in &watches {
+            assert_eq!(watch.breaches(&truth), [], "seed {SEED}");
+        }
+        assert_eq!(read(&entries, DATA, &follower.span, &truth), Ok(end), "seed {SEED}");
+        let came = |is: fn(&Response) -> bool| {
+            watches.iter().flat_map(|watch| &watch.responses).filter(|r| is(r)).count()
+        };
+        progress += came(|response| matches!(response, Response::Progress(_)));
+        compacted += came(|response| matches!(response, Response::Compacted(_)));
+        resumed += watches.len() - 1;
+    }
+    let mut events = 0;
+    for watch in &bare {
+        let told = || {
+            let told = watch.told();
+            let over = matches!(told.responses.last(), Some(Response::Compacted(_)));
+            (over || told.reached() == Some(end)).then_some(told)
+        };
+        let told = async {
+            loop {
+                match told() {
+                    Some(told) => return told,
+                    None => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let told = timeout(PATIENCE, told).await.expect("etcdctl is told the end");
+        assert_eq!(told.breaches(&truth), [], "seed {SEED}");
+        compacted += told.responses.iter().filter(|r| matches!(r, Response::Compacted(_))).count();
+        events += told.events().count();
+    }
+    println!(
+        "{} revisions, {} acknowledged; etcdctl told {events} events; of our watches {resumed} went on after another; \
+         {progress} notes of progress, {compacted} watches lost to compaction",
+        truth.last() - first.revision,
+        acknowledged.len(),
+    );
+    // Or nothing was seen.
+    assert!(events > 500 && resumed > 10 && progress > 0 && compacted >= 3);
+}
