@@ -69,6 +69,12 @@ pub trait Mesh {
     /// Starts a daemon that was killed or stopped.
     fn start(&self, daemon: &Daemon);
 
+    /// Starts a daemon that was killed, with a variable in its environment.
+    fn start_with(&self, daemon: &Daemon, variable: (&str, &str));
+
+    /// The file in which a cluster's apiserver remembers its numbers.
+    fn journal(&self, cluster: &str) -> PathBuf;
+
     /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
     fn cut(&self, one: &str, other: &str);
 

@@ -185,6 +185,16 @@ impl Mesh for Netns {
         json::of(start);
     }
 
+    fn start_with(&self, daemon: &Daemon, (name, value): (&str, &str)) {
+        let mut start = self.lab("start");
+        start.arg(process(daemon)).env(name, value);
+        json::of(start);
+    }
+
+    fn journal(&self, cluster: &str) -> PathBuf {
+        self.cluster(cluster).directory.join("state/identities.journal")
+    }
+
     fn cut(&self, one: &str, other: &str) {
         let mut cut = self.lab("cut");
         cut.args([one, other]);

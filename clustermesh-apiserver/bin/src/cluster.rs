@@ -102,32 +102,36 @@ impl Cluster {
     pub(crate) fn tick(&self, synced: bool, now: Instant) {
         let mut state = self.lock();
         let State { source, exporter, numbering, .. } = &mut *state;
+        let before = numbering.seen();
         numbering.refresh();
-        let before = numbering.changes();
-        if numbering.is_behind() {
+        let retries = numbering.wants_retry(now);
+        if numbering.is_behind() || (retries && numbering.is_nowhere()) {
             state.read();
-        } else {
-            let collects = source.is_listed() && exporter.is_complete();
-            numbering.collect(exporter, collects, synced, now);
-            if numbering.wants_retry(now) {
-                exporter.retry(numbering);
-            }
-            numbering.publish(exporter);
-            if numbering.changes() == before {
-                return;
-            }
+            return self.settle(state);
         }
-        self.settle(state);
+        let collects = source.is_listed() && exporter.is_complete();
+        numbering.collect(exporter, collects, synced, now);
+        if retries {
+            exporter.retry(numbering);
+        }
+        numbering.publish(exporter);
+        if numbering.seen() != before {
+            self.settle(state);
+        }
     }
 
     /// Compares the numbers with those in an etcd, before anything is written there.
     pub(crate) fn recognise(&self, found: &Found) -> Result<(), Lost> {
         let mut state = self.lock();
         let State { exporter, numbering, .. } = &mut *state;
-        if numbering.recognise(found)? {
+        let before = numbering.seen();
+        let first = numbering.recognise(found)?;
+        if first {
             exporter.set_uuid(numbering.uuid());
             exporter.retry(numbering);
-            numbering.publish(exporter);
+        }
+        numbering.publish(exporter);
+        if first || numbering.seen() != before {
             self.settle(state);
         }
         Ok(())

@@ -80,9 +80,14 @@ impl Numbering {
         self.revision
     }
 
-    /// Goes up with each change that the exporter was told of.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes
+    /// Another value whenever there is something to tell.
+    pub(crate) fn seen(&self) -> (u64, Option<String>) {
+        (self.changes, self.problem.clone())
+    }
+
+    /// Whether it is not known which revision of the manifests is exported here, as it was when the journal failed.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.content.is_some() && self.revision.is_none()
     }
 
     /// Reads what other replicas decided.

@@ -62,12 +62,14 @@ pub fn plan(
     puts.into_iter().chain(deletes).collect()
 }
 
+const IDENTITY: u8 = 1;
+
 /// The cluster's config, then identities, nodes, addresses, services, namespaces, pods.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
         Ok(Key::Record { record, .. }) => match record.kind() {
-            RecordKind::Identity => 1,
+            RecordKind::Identity => IDENTITY,
             RecordKind::Node => 2,
             RecordKind::Address => 3,
             RecordKind::EndpointSlice | RecordKind::Service => 4,
@@ -84,6 +86,13 @@ impl Write {
         match self {
             Self::Put { key, .. } | Self::Delete { key } => key,
         }
+    }
+
+    /// Whether readers are to know of an earlier write before they meet this one: identities before all that has them. In
+    /// one revision a reader with a watch for each prefix would get them in any order.
+    pub fn follows(&self, earlier: &Self) -> bool {
+        let is_identity = |write: &Self| rank(write.key()) == IDENTITY;
+        is_identity(earlier) && !is_identity(self)
     }
 }
 
@@ -124,5 +133,8 @@ mod tests {
             order(true),
             [&identity, &address, &service, &old_address, &old_identity].map(Clone::clone)
         );
+        let writes = plan(&desired, &actual, &keys, true);
+        let apart: Vec<bool> = writes.windows(2).map(|two| two[1].follows(&two[0])).collect();
+        assert_eq!(apart, [true, false, false, false]);
     }
 }

@@ -48,7 +48,7 @@ fn state(cluster: &Cluster) -> BTreeMap<String, String> {
     })
 }
 
-fn identities(cluster: &Cluster) -> Vec<String> {
+fn identities_of(cluster: &Cluster) -> Vec<String> {
     let state = state(cluster);
     let apps = state.iter().filter(|(key, _)| key.starts_with("cilium/state/identities/"));
     let apps = apps.map(|(_, value)| {
@@ -118,12 +118,12 @@ fn an_identity_outlives_its_last_pod() {
     write(folder.path(), "a", &pod("new", 1));
     cluster.scan();
     cluster.tick(true, Instant::now());
-    assert_eq!(identities(&cluster), ["a", "b", "new"]);
+    assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
     // And its mark, in another life.
     drop(cluster);
     let cluster = replica(folder.path());
     cluster.tick(true, Instant::now());
-    assert_eq!(identities(&cluster), ["a", "b", "new"]);
+    assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
     cluster.scan();
     tick(false);
     tick(false);
-    assert_eq!(identities(&cluster), ["a", "b"], "the etcd may have an address with it");
+    assert_eq!(identities_of(&cluster), ["a", "b"], "the etcd may have an address with it");
     tick(true);
-    assert_eq!(identities(&cluster), ["b"]);
+    assert_eq!(identities_of(&cluster), ["b"]);
 }
 
 #[test]
@@ -150,13 +150,29 @@ fn nothing_is_numbered_before_the_journal_was_compared() {
     let folder = directory(&[("a", 1)]);
     let cluster = open(folder.path());
     cluster.scan();
-    assert!(identities(&cluster).is_empty());
+    assert!(identities_of(&cluster).is_empty());
     assert_eq!(cluster.source_state(), (Vec::new(), true), "that is no problem of a pod's");
     let foreign = Found { uuid: Some(uuid::Uuid::from_u128(7)), ..Found::default() };
     assert!(cluster.recognise(&foreign).is_err());
-    assert!(identities(&cluster).is_empty());
+    assert!(identities_of(&cluster).is_empty());
     cluster.recognise(&Found::default()).unwrap();
-    assert_eq!(identities(&cluster), ["a"]);
+    assert_eq!(identities_of(&cluster), ["a"]);
+}
+
+#[test]
+fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
+    let folder = directory(&[("a", 1)]);
+    let cluster = replica(folder.path());
+    let labels =
+        "k8s:app=old;k8s:io.cilium.k8s.policy.cluster=a;k8s:io.kubernetes.pod.namespace=shop;";
+    let labels = mesh_model::Labels::parse(labels);
+    let identities = vec![(mesh_model::Identity::new(65_600), labels)];
+    let found = Found { identities, revision: 40, ..Found::default() };
+    cluster.recognise(&found).unwrap();
+    assert_eq!(identities_of(&cluster), ["a", "old"], "so that nobody removes it from the etcd");
+    cluster.tick(true, Instant::now());
+    assert_eq!(identities_of(&cluster), ["a", "old"]);
+    assert_eq!(revision(&cluster), 41, "what is now is later than what readers know");
 }
 
 #[test]
@@ -179,6 +195,6 @@ fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
     cluster.tick(true, Instant::now());
     cluster.tick(true, Instant::now() + Duration::from_secs(60));
     assert_eq!(cluster.source_state().0, Vec::<String>::new());
-    assert_eq!(identities(&cluster), ["a", "b"]);
+    assert_eq!(identities_of(&cluster), ["a", "b"]);
     assert!(cluster.position().is_some());
 }

@@ -2,7 +2,7 @@
 
 use mesh_alloc::Found;
 use mesh_model::{ClusterName, Labels, RecordKey};
-use mesh_wire::{Key, cluster_config};
+use mesh_wire::{Key, Position, cluster_config};
 
 /// Takes note of what a key of the cluster says.
 pub(super) fn note(found: &mut Found, own: &ClusterName, key: &str, value: &[u8]) {
@@ -16,6 +16,13 @@ pub(super) fn note(found: &mut Found, own: &ClusterName, key: &str, value: &[u8]
                 found.identities.push((identity, labels));
             }
         }
+        Ok(Key::LocalPosition) => found.revision = revision(value),
         _ => {}
     }
+}
+
+/// The last revision of the manifests that a position speaks of.
+fn revision(position: &[u8]) -> u64 {
+    let position = Position::decode(position).unwrap_or_default();
+    position.source.values().filter_map(|version| version.parse().ok()).max().unwrap_or_default()
 }

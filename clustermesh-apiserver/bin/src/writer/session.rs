@@ -231,7 +231,9 @@ impl<'a> Session<'a> {
                 let text = String::from_utf8_lossy(&kv.key).into_owned();
                 let is_text = text.as_bytes() == kv.key;
                 match whose(&text, own) {
-                    Whose::Ours if self.marks.contains(&text) => {}
+                    Whose::Ours if self.marks.contains(&text) => {
+                        numbers::note(&mut found, own, &text, &kv.value);
+                    }
                     Whose::Ours if is_text => {
                         numbers::note(&mut found, own, &text, &kv.value);
                         self.actual.insert(text, fingerprint(&kv.value));

@@ -20,6 +20,8 @@ pub struct Found {
     pub uuid: Option<Uuid>,
     /// The cluster's own identities.
     pub identities: Vec<(Identity, Labels)>,
+    /// The last revision of the manifests that was said there, or 0.
+    pub revision: u64,
 }
 
 /// Why nothing is written to the etcd.
@@ -92,6 +94,9 @@ impl Journal {
         tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's numbers into a new journal");
         self.locked(|locked, book| {
             book.uuid = uuid;
+            if found.revision > book.revision {
+                (book.revision, book.manifests) = (found.revision, None);
+            }
             let mut entries = book.entries(now);
             let used = |(id, labels): &(Identity, Labels)| {
                 identity(*id, labels, State::Used, unix_nano(now))
@@ -113,7 +118,9 @@ impl Journal {
     /// Numbers that only the etcd knows: as if nobody used them any more. One whose label set has another is nobody's.
     fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         let unknown = |book: &Book, id: Identity| book.is_ours(id) && !book.is_known(id);
-        if !found.identities.iter().any(|(id, _)| unknown(&self.book, *id)) {
+        let is_behind = |book: &Book| book.revision < found.revision;
+        let nothing = !found.identities.iter().any(|(id, _)| unknown(&self.book, *id));
+        if nothing && !is_behind(&self.book) {
             return Ok(());
         }
         self.locked(|locked, book| {
@@ -125,8 +132,13 @@ impl Journal {
                 };
                 identity(*id, labels, state, unix_nano(now))
             });
-            let taken: Vec<Entry> = taken.collect();
-            tracing::warn!(identities = taken.len(), "the etcd has numbers that the journal does not know; they are kept until nobody has used them for long");
+            let mut taken: Vec<Entry> = taken.collect();
+            tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; numbers are kept until nobody has used them for long");
+            if is_behind(book) {
+                // Readers were told of later ones than it can know: whatever is now comes after them.
+                let (revision, unix_nano) = (found.revision, unix_nano(now));
+                taken.push(Entry::Revision { revision, manifests: None, unix_nano });
+            }
             write(locked, book, taken)
         })
     }

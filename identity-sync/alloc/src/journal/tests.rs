@@ -372,7 +372,8 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     let path = folder.path().join("journal");
     let mut journal = open(&path).unwrap();
     let a = number(&mut journal, "a", 0);
-    let found = Found { uuid: Some(journal.uuid()), identities: vec![(a, labels("a"))] };
+    let identities = vec![(a, labels("a"))];
+    let found = Found { uuid: Some(journal.uuid()), identities, revision: 57 };
     let backup = fs::read(&path).unwrap();
     drop(journal);
 
@@ -389,7 +390,9 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     assert!(error.contains("the journal has no number"), "{error}");
 
     // The way out: what the etcd has.
+    assert_eq!(new.record("x", 0, at(0)).unwrap(), Recorded::At(1));
     new.recognise(&found, true, at(0)).unwrap();
+    assert_eq!(new.record("x", 57, at(0)).unwrap(), Recorded::At(58), "readers were told 57");
     assert_eq!(Some(new.uuid()), found.uuid);
     assert_eq!(number(&mut new, "a", 0), a);
     number(&mut new, "b", 0);
@@ -402,6 +405,7 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     fs::write(&path, backup).unwrap();
     let mut restored = unrecognised(&path).unwrap();
     restored.recognise(&found, false, at(0)).unwrap();
+    assert_eq!(restored.record("x", 57, at(0)).unwrap(), Recorded::At(58));
     assert_eq!(number(&mut restored, "a", 0), a);
 
     // One that has numbers of another cluster is no blank sheet.
@@ -420,7 +424,7 @@ fn what_only_the_etcd_knows_is_nobody_elses_for_a_day() {
     let foreign = Identity::new(65_536);
     let identities =
         vec![(a, labels("a")), (b, labels("b")), (second, labels("b")), (foreign, labels("x"))];
-    let found = Found { uuid: Some(journal.uuid()), identities };
+    let found = Found { uuid: Some(journal.uuid()), identities, revision: 0 };
     journal.recognise(&found, false, at(0)).unwrap();
     assert_eq!(number(&mut journal, "c", 0).get(), a.get() + 2, "both rest, or are somebody's");
     assert_eq!(number(&mut journal, "a", 0), a);
