@@ -63,7 +63,10 @@ pub trait Mesh {
     /// Kills a daemon without a warning.
     fn kill(&self, daemon: &Daemon);
 
-    /// Starts a daemon that was killed.
+    /// Tells a daemon to stop, and waits until it has.
+    fn stop(&self, daemon: &Daemon);
+
+    /// Starts a daemon that was killed or stopped.
     fn start(&self, daemon: &Daemon);
 
     /// Starts a daemon that was killed, with a variable in its environment.

@@ -173,6 +173,12 @@ impl Mesh for Netns {
         json::of(stop);
     }
 
+    fn stop(&self, daemon: &Daemon) {
+        let mut stop = self.lab("stop");
+        stop.arg(process(daemon));
+        json::of(stop);
+    }
+
     fn start(&self, daemon: &Daemon) {
         let mut start = self.lab("start");
         start.arg(process(daemon));

@@ -15,8 +15,10 @@ mod leases;
 mod pairs;
 mod quarantine;
 mod rebirth;
+mod replicas;
 mod spread;
 mod start;
+mod stop;
 
 use std::{
     collections::BTreeSet,
@@ -41,8 +43,12 @@ pub use leases::an_expired_lease_is_silence;
 pub use pairs::traffic_outlives_pairs_of_daemons;
 pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use rebirth::{History, an_etcd_begins_anew};
+pub use replicas::{
+    a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
+};
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
+pub use stop::agents_told_to_stop_leave_everything;
 
 use serde_json::Value;
 

@@ -16,3 +16,8 @@ fn quarantine() {
 fn ten_kills() {
     scenario::traffic_outlives_ten_kills_of_an_agent(&Netns::up("e2edeaths"));
 }
+
+#[test]
+fn told_to_stop() {
+    scenario::agents_told_to_stop_leave_everything(&Netns::up("apistop"));
+}

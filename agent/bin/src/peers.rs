@@ -201,6 +201,7 @@ impl Peers {
             name: name.clone(),
             role: if *name == self.own.name { Role::Own } else { Role::Remote },
             uuid: grant.and_then(|grant| grant.uuid),
+            endpoints: file.endpoints.len(),
             ..self.own.clone()
         };
         let target = Target {

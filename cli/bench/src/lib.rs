@@ -10,6 +10,7 @@ mod error;
 mod place;
 mod propagation;
 mod stats;
+mod takeover;
 
 pub use client::client;
 pub use cni::{CniOptions, CniRow, cni};
@@ -17,3 +18,4 @@ pub use connect::{ConnectOptions, ConnectRow, connect};
 pub use error::BenchError;
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;
+pub use takeover::{Takeover, TakeoverOptions, takeover};

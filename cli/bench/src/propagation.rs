@@ -49,17 +49,17 @@ pub struct Propagation {
 /// The lab's name.
 const LAB: &str = "bench";
 /// The longest that is waited for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at the kernel's entry, and between two changes.
 const LOOK: Duration = Duration::from_micros(20);
 const PAUSE: Duration = Duration::from_millis(30);
 /// The service that changes: last part of its cluster IP in both clusters.
-const SERVICE: &str = "bench";
+pub(crate) const SERVICE: &str = "bench";
 
 /// A lab that goes with the measurement.
-struct Mesh {
+pub(crate) struct Mesh {
     own: PathBuf,
-    state: LabState,
+    pub(crate) state: LabState,
 }
 
 /// What `lab status` says, as far as it matters here.
@@ -73,7 +73,7 @@ pub fn propagation(
     options: PropagationOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Propagation, BenchError> {
-    let mesh = Mesh::up()?;
+    let mesh = Mesh::up(&["--clusters", "2", "--nodes", "1"])?;
     let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
     let manifest = source.directory.join("manifests/bench.yaml");
     write(&manifest, &format!("{}---\n{}", service("10.101.200.1"), slice(1)))?;
@@ -134,36 +134,43 @@ pub fn propagation(
 }
 
 impl Mesh {
-    fn up() -> Result<Self, BenchError> {
+    /// Two connected clusters.
+    pub(crate) fn up(flags: &[&str]) -> Result<Self, BenchError> {
         let own = std::env::current_exe().map_err(io("the own executable"))?;
         let mut mesh = Self { own, state: LabState::default() };
         mesh.lab("down", &[])?;
-        mesh.lab("up", &["--clusters", "2", "--nodes", "1"])?;
-        let told = mesh.lab("status", &["--output", "json"])?;
-        let told: Told = serde_json::from_slice(&told)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
-        mesh.state = told.lab;
+        mesh.lab("up", flags)?;
+        mesh.look()?;
         mesh.clustermesh(&["connect", "--context", "a", "--destination-context", "b"])?;
         mesh.clustermesh(&["status", "--wait"])?;
         Ok(mesh)
     }
 
-    fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
+    /// Reads the lab's state anew: processes have other numbers after each start.
+    pub(crate) fn look(&mut self) -> Result<(), BenchError> {
+        let told = self.lab("status", &["--output", "json"])?;
+        let told: Told = serde_json::from_slice(&told)
+            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        self.state = told.lab;
+        Ok(())
+    }
+
+    pub(crate) fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
         run(Command::new(&self.own).args(["lab", command, "--lab", LAB]).args(more))
     }
 
-    fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
+    pub(crate) fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
         let contexts = Path::new("/run/clustermesh-lab").join(LAB).join("contexts.yaml");
         run(Command::new(&self.own).args(args).env("CLUSTERMESH_CONTEXTS", contexts))
     }
 
-    fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {
+    pub(crate) fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {
         let missing = || BenchError::Unexpected("the lab has fewer clusters than asked for".into());
         self.state.clusters.get(index).ok_or_else(missing)
     }
 
     /// The tables of a cluster's first node.
-    fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
+    pub(crate) fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
         let pins = Path::new("/sys/fs/bpf/clustermesh-lab").join(LAB).join(&cluster.name);
         Ok(Dump::open(&pins.join("n1"))?)
     }
@@ -230,7 +237,7 @@ impl Drop for Mesh {
 }
 
 /// Other global services, in a file of their own.
-fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchError> {
+pub(crate) fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchError> {
     if count == 0 {
         return Ok(());
     }
@@ -243,11 +250,11 @@ fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchError> {
     write(&cluster.directory.join("manifests/others.yaml"), &documents.join("---\n"))
 }
 
-fn write(path: &Path, content: &str) -> Result<(), BenchError> {
+pub(crate) fn write(path: &Path, content: &str) -> Result<(), BenchError> {
     write_atomic(path, content.as_bytes(), Access::All).map_err(file(path))
 }
 
-fn service(ip: &str) -> String {
+pub(crate) fn service(ip: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -261,7 +268,7 @@ spec:
     )
 }
 
-fn slice(endpoints: u32) -> String {
+pub(crate) fn slice(endpoints: u32) -> String {
     let endpoint = |n: u32| format!("  - {{ addresses: [10.1.1.{}], nodeName: n1 }}\n", 100 + n);
     let endpoints: String = (0..endpoints).map(endpoint).collect();
     format!(
@@ -277,6 +284,6 @@ endpoints:
     )
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

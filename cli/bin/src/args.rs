@@ -212,6 +212,15 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 0)]
         services: u32,
     },
+    /// How long a dead replica of a cluster's control plane is missed, beside a bare watch begun at the other one
+    Takeover {
+        /// How often a replica is killed
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Other global services of the source cluster
+        #[arg(long, default_value_t = 1_000)]
+        services: u32,
+    },
     /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
     Cni {
         /// How often the chains take turns

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use indicatif::ProgressBar;
 use mesh_bench::{
     CniOptions, CniRow, ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions,
-    client, cni, connect, propagation,
+    Takeover, TakeoverOptions, client, cni, connect, propagation, takeover,
 };
 use serde_json::json;
 
@@ -22,6 +22,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
             let [few, many] = propagated;
             let propagated = [few?, many?];
+            let taken_over = [measure_takeover(20, 1_000)?];
             let attached = measure_cni(200)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
@@ -30,11 +31,15 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     output::line("")?;
                     print_propagation(&propagated)?;
                     output::line("")?;
+                    print_takeover(&taken_over)?;
+                    output::line("")?;
                     print_cni(&attached)?;
                 }
                 Output::Json => output::json(
                     "Bench",
-                    json!({ "connect": connected, "propagation": propagated, "cni": attached }),
+                    json!({
+                        "connect": connected, "propagation": propagated, "takeover": taken_over, "cni": attached,
+                    }),
                 )?,
             }
         }
@@ -51,6 +56,13 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             match output {
                 Output::Text => print_propagation(&propagated)?,
                 Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
+            }
+        }
+        BenchCommand::Takeover { rounds, services } => {
+            let taken_over = [measure_takeover(rounds, services)?];
+            match output {
+                Output::Text => print_takeover(&taken_over)?,
+                Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
             }
         }
         BenchCommand::Cni { rounds } => {
@@ -73,6 +85,11 @@ fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Resul
 fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
     let options = PropagationOptions { samples, services };
     with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+}
+
+fn measure_takeover(rounds: u32, services: u32) -> anyhow::Result<Takeover> {
+    let options = TakeoverOptions { rounds, services };
+    with_progress("takeover", |progress| Ok(takeover(options, progress)?))
 }
 
 fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
@@ -122,6 +139,33 @@ fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
             milliseconds(row.kernel),
             milliseconds(row.after_watch),
             format!("{:.3}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_takeover(rows: &[Takeover]) -> anyhow::Result<()> {
+    output::line(
+        "a replica is killed as a manifest changes, milliseconds until the change is seen by way of the other (p50 / p99)",
+    )?;
+    let header = [
+        "OTHER SERVICES",
+        "KILLS",
+        "BARE WATCH",
+        "KERNEL ENTRY",
+        "RATIO",
+        "BYTES READ",
+        "WRITES TOO MANY",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.services.to_string(),
+            row.kernel.count.to_string(),
+            milliseconds(row.watch),
+            milliseconds(row.kernel),
+            format!("{:.3}", row.ratio),
+            row.bytes_read.to_string(),
+            row.needless_writes.to_string(),
         ]
     });
     Ok(output::table(&header, cells)?)

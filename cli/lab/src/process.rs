@@ -34,7 +34,7 @@ pub enum Liveness {
 }
 
 /// How long a process may take to end when asked.
-const ASKED: Duration = Duration::from_secs(5);
+const ASKED: Duration = Duration::from_secs(8);
 
 impl ProcessState {
     /// Starts the process, which must not run.

@@ -36,6 +36,8 @@ use crate::{
 
 /// How long what is pending may take when it is time to end.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The same, while the etcd is away.
+const AWAY: Duration = Duration::from_secs(1);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
 /// How often it is looked for what other replicas decided: as long as their numbers are published by one alone.
@@ -110,7 +112,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         // What changed a moment ago may not have been noticed yet.
         cluster.scan();
         let _ = drain_sender.send(true);
-        time::sleep(DRAIN).await;
+        let connected = || store.lock().unwrap_or_else(PoisonError::into_inner).connected;
+        let began = Instant::now();
+        while began.elapsed() < if connected() { DRAIN } else { AWAY } {
+            time::sleep(READINESS).await;
+        }
         tracing::warn!(
             "not everything could be written in time; whoever comes next compares and goes on"
         );

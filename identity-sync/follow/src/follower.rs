@@ -189,7 +189,7 @@ impl Follower {
     }
 
     /// Ends the connection for a reason of ours.
-    fn give_up(&mut self, now: Instant, failure: Failure) {
+    pub(crate) fn give_up(&mut self, now: Instant, failure: Failure) {
         self.drop_connection();
         self.wait(now, failure);
     }

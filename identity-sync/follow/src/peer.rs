@@ -130,9 +130,11 @@ impl PeerFollower {
             Event::Connected => {
                 self.announced = None;
                 self.completeness.connected();
+                self.replica.connected(now);
                 self.events.push(PeerEvent::Connected);
             }
             Event::Disconnected => {
+                self.replica.disconnected();
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
                 for (range, _) in self.deletions.disconnected() {
                     self.follower.relist(range);
@@ -175,7 +177,7 @@ impl PeerFollower {
                     self.deletions.beat(kv.mod_revision);
                     self.beat(&kv);
                 } else if kv.key == POSITION.as_bytes() {
-                    self.position(&kv);
+                    self.position(now, &kv);
                 }
             }
             Event::Begin(BEAT | NAME) | Event::Done(BEAT | NAME, _) => {}
@@ -266,11 +268,11 @@ impl PeerFollower {
         ranges.into_iter().for_each(|range| self.follower.relist(range));
     }
 
-    fn position(&mut self, kv: &KeyValue) {
+    fn position(&mut self, now: Instant, kv: &KeyValue) {
         match Position::decode(&kv.value) {
             Ok(position) => {
                 let was_older = self.replica.is_older();
-                self.replica.position(position);
+                self.replica.position(position, now);
                 self.caught_up(was_older);
             }
             Err(error) => {
@@ -323,6 +325,16 @@ impl PeerFollower {
         if self.replica.wait_is_over(now) {
             self.caught_up(true);
         }
+        if self.unheard_at().is_some_and(|at| at <= now) {
+            self.replica.leave();
+            let reason = "its writer has not been heard of: trying another replica";
+            self.follower.give_up(now, Failure::new(Rung::Synced, reason));
+        }
+    }
+
+    /// When to try another replica, where there is one.
+    fn unheard_at(&self) -> Option<Instant> {
+        self.replica.unheard_at().filter(|_| self.config.endpoints > 1)
     }
 
     /// Whether the canaries of the prefixes that keys are in are there, and were at a revision.
@@ -403,7 +415,8 @@ impl PeerFollower {
 
     /// When there is something to decide although nothing happened.
     fn due(&self) -> Option<Instant> {
-        self.deletions.next_timeout().into_iter().chain(self.replica.deadline()).min()
+        let replica = self.replica.deadline().into_iter().chain(self.unheard_at());
+        self.deletions.next_timeout().into_iter().chain(replica).min()
     }
 
     /// Takes what the follower has to tell, until it has nothing more.

@@ -16,6 +16,10 @@ pub(crate) struct Replica {
     current: Option<Position>,
     /// Since this one is followed, if another was before and it is not known to be as far.
     behind: Option<Behind>,
+    /// Since when nothing new was heard of this one's writer, on this connection.
+    silent: Option<Instant>,
+    /// How often one was left in a row because of that.
+    left: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one that says nothing of itself is waited for. The first heartbeat of a Cilium comes after 60 s.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// How long a writer that puts its position every 5 s may be silent before another replica is tried, and the longest:
+/// where all are silent, going round costs a list each time.
+const UNHEARD: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
+
 // === impl Replica ===
 
 impl Replica {
@@ -39,8 +47,36 @@ impl Replica {
         self.behind = Some(Behind { since: now, alive: false });
     }
 
-    /// The etcd's writer put its position.
-    pub(crate) fn position(&mut self, position: Position) {
+    /// A connection stands.
+    pub(crate) fn connected(&mut self, now: Instant) {
+        self.current = None;
+        self.silent = Some(now);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnected(&mut self) {
+        self.silent = None;
+    }
+
+    /// When its writer was silent for so long that another replica is to be tried. Only whoever told how far he is can be
+    /// missed.
+    pub(crate) fn unheard_at(&self) -> Option<Instant> {
+        let patience = UNHEARD.0.saturating_mul(1 << self.left.min(16)).min(UNHEARD.1);
+        self.seen.as_ref().and(self.silent).map(|since| since + patience)
+    }
+
+    /// Another one is tried, because this one is silent.
+    pub(crate) fn leave(&mut self) {
+        self.silent = None;
+        self.left = self.left.saturating_add(1);
+    }
+
+    /// The etcd's writer put its position, or did before the connection stood.
+    pub(crate) fn position(&mut self, position: Position, now: Instant) {
+        if self.current.as_ref().is_some_and(|before| *before != position) {
+            self.silent = Some(now);
+            self.left = 0;
+        }
         if self.seen.as_ref().is_some_and(|seen| position.has_reached(seen)) {
             self.behind = None;
         }
@@ -97,41 +133,41 @@ mod tests {
 
     #[test]
     fn the_first_is_as_far_as_any() {
-        let mut replica = Replica::default();
+        let (mut replica, now) = (Replica::default(), Instant::now());
         assert!(replica.is_caught_up());
-        replica.position(at(7));
+        replica.position(at(7), now);
         assert!(replica.is_caught_up() && replica.deadline().is_none());
     }
 
     #[test]
     fn another_is_waited_for() {
         let (mut replica, now) = (Replica::default(), Instant::now());
-        replica.position(at(7));
+        replica.position(at(7), now);
         replica.changed(now);
         assert!(replica.is_older() && !replica.is_caught_up());
-        replica.position(at(6));
+        replica.position(at(6), now);
         assert!(!replica.is_caught_up());
-        replica.position(at(7));
+        replica.position(at(7), now);
         assert!(replica.is_caught_up() && !replica.is_older());
         // What it told while it was behind counts for nothing, what it tells now does.
         replica.changed(now);
-        replica.position(at(6));
+        replica.position(at(6), now);
         assert!(!replica.is_caught_up());
     }
 
     #[test]
     fn but_not_for_ever() {
         let (mut replica, now) = (Replica::default(), Instant::now());
-        replica.position(at(7));
+        replica.position(at(7), now);
         replica.changed(now);
-        replica.position(at(6));
+        replica.position(at(6), now);
         assert!(!replica.wait_is_over(now + PATIENCE), "nobody says that it lives");
         replica.beat();
         assert!(!replica.wait_is_over(now + PATIENCE - Duration::from_millis(1)));
         assert!(replica.wait_is_over(now + PATIENCE));
         assert!(replica.is_caught_up() && !replica.wait_is_over(now + PATIENCE));
         replica.changed(now);
-        replica.position(at(6));
+        replica.position(at(6), now);
         assert!(replica.is_caught_up(), "it is what counts now");
     }
 
@@ -142,5 +178,28 @@ mod tests {
         assert!(!replica.is_older() && !replica.is_caught_up());
         assert_eq!(replica.deadline(), Some(now + SILENCE));
         assert!(replica.wait_is_over(now + SILENCE));
+    }
+
+    #[test]
+    fn a_silent_one_is_left_later_and_later() {
+        let (mut replica, now) = (Replica::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        replica.connected(now);
+        assert_eq!(replica.unheard_at(), None, "it may be one that tells nothing");
+        replica.position(at(7), now);
+        assert_eq!(replica.unheard_at(), Some(now + UNHEARD.0), "that was there before");
+        replica.position(at(8), now + second);
+        assert_eq!(replica.unheard_at(), Some(now + second + UNHEARD.0));
+        // All are silent.
+        for waits in [30, 60, 120, 240, 480, 600, 600] {
+            replica.leave();
+            assert_eq!(replica.unheard_at(), None, "it is left once");
+            replica.disconnected();
+            replica.connected(now);
+            replica.position(at(8), now);
+            assert_eq!(replica.unheard_at(), Some(now + second * waits));
+        }
+        replica.position(at(9), now);
+        assert_eq!(replica.unheard_at(), Some(now + UNHEARD.0), "one is there again");
     }
 }

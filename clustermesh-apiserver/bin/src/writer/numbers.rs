@@ -16,11 +16,13 @@ pub(super) fn note(found: &mut Found, own: &ClusterName, key: &str, value: &[u8]
                 found.identities.push((identity, labels));
             }
         }
-        Ok(Key::LocalPosition) => {
-            let position = Position::decode(value).unwrap_or_default();
-            let versions = position.source.values().filter_map(|version| version.parse().ok());
-            found.revision = versions.max().unwrap_or_default();
-        }
+        Ok(Key::LocalPosition) => found.revision = revision(value),
         _ => {}
     }
+}
+
+/// The last revision of the manifests that a position speaks of.
+fn revision(position: &[u8]) -> u64 {
+    let position = Position::decode(position).unwrap_or_default();
+    position.source.values().filter_map(|version| version.parse().ok()).max().unwrap_or_default()
 }

@@ -15,6 +15,8 @@ pub struct PeerConfig {
     pub own_id: ClusterId,
     /// Our own node: of the own cluster's pods only its are followed; all, without one.
     pub node: Option<String>,
+    /// How many endpoints it has: where there are several, a replica whose writer is silent is left for another.
+    pub endpoints: usize,
     /// The limit the mesh agreed on.
     pub limit: ClusterLimit,
     /// Which cluster it must be, if that is known.

@@ -55,6 +55,7 @@ fn follower_as(role: Role, now: Instant) -> PeerFollower {
         role,
         own_id: ClusterId::new(own, limit).unwrap(),
         node: Some("n1".into()),
+        endpoints: 2,
         limit,
         uuid: None,
     };
@@ -527,6 +528,32 @@ fn a_replica_that_is_behind_takes_nobody_back_in_time() {
     etcd.put(POSITION, &position(8));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!((port(&local), local.records.len()), (82, 1), "it is as far now, and this is all");
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_replica_whose_writer_is_silent_is_left_for_another() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    etcd.put(POSITION, &position(7));
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    etcd.put(POSITION, &position(8));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    // It lives as long as it says so.
+    for version in 9..20 {
+        etcd.put(POSITION, &position(version));
+        etcd.pass(&mut follower, &mut now, Duration::from_secs(3));
+    }
+    assert_eq!(follower.status().reconnects, 0);
+    // Changes alone do not say so: others may write them.
+    etcd.put(SERVICE, &service(81));
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(20));
+    assert_eq!(follower.status().reconnects, 1);
+    local.take(&mut follower);
+    assert_eq!(local.records.len(), 4, "what it said stays");
+    // It was the only one after all, and is not left at the same pace for ever.
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(12));
+    assert_eq!(follower.status().reconnects, 1);
     assert!(follower.status().is_synced());
 }
 

@@ -1,0 +1,252 @@
+//! How long a dead replica of a cluster's control plane is missed: beside a bare watch that begins at the other replica
+//! at the same moment.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_lab::{ClusterState, Component, NodeState};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Serialize;
+
+use crate::{
+    error::{BenchError, io},
+    place::run,
+    propagation::{Mesh, PATIENCE, SERVICE, nanos, others, service, slice, write},
+    stats::Distribution,
+};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct TakeoverOptions {
+    /// How often a replica is killed.
+    pub rounds: u32,
+    /// How many other global services the source cluster has.
+    pub services: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Takeover {
+    /// How many other global services the source cluster had.
+    pub services: u32,
+    /// From the kill, with which a manifest changes, to a bare watcher's line that began at the other replica then.
+    pub watch: Distribution,
+    /// To the entry in the other cluster's kernel.
+    pub kernel: Distribution,
+    /// Medians: kernel relative to watch.
+    pub ratio: f64,
+    /// Bytes that a reader's connection to the other replica brought, at the median.
+    pub bytes_read: u64,
+    /// Writes to the kernel's tables beyond those that the same change takes while nobody dies, in all rounds.
+    pub needless_writes: u64,
+}
+
+/// Between two looks at the kernel's entry.
+const LOOK: Duration = Duration::from_micros(50);
+/// What an agent counts: writes to the kernel's tables.
+const WRITES: &str = "clustermesh_agent_table_changes_total ";
+/// The agent's metrics, by what every node has.
+const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
+
+/// Kills replicas in turn, in a lab of two clusters with two each. Needs root.
+pub fn takeover(
+    options: TakeoverOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Takeover, BenchError> {
+    let mut mesh = Mesh::up(&["--clusters", "2", "--nodes", "2", "--replicas", "2"])?;
+    let (source, reader) = (mesh.cluster(0)?.clone(), mesh.cluster(1)?.clone());
+    let manifest = source.directory.join("manifests/bench.yaml");
+    // One backend, and a second one that is another each time.
+    let change = |number: Option<u32>| {
+        let second = number.map(|number| slice(1).replace("10.1.1.100", &second(number)));
+        let second = second.map(|slice| slice.replace("name: bench-1", "name: bench-2"));
+        let documents = [service("10.101.200.1"), slice(1)].into_iter().chain(second);
+        write(&manifest, &documents.collect::<Vec<_>>().join("---\n"))
+    };
+    change(None)?;
+    write(&reader.directory.join("manifests/bench.yaml"), &service("10.102.200.1"))?;
+    others(&source, options.services)?;
+    let dump = mesh.dump(&reader)?;
+    let node = first_node(&reader)?;
+    let frontend = (SocketAddr::from(([10, 102, 200, 1], 80)), 6);
+    let began = Instant::now();
+    let backends = loop {
+        match dump.counter(frontend)? {
+            Some(counter) if counter() == 1 => break counter,
+            _ if began.elapsed() > PATIENCE => {
+                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+            }
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let arrives = |count, begin: Instant| loop {
+        if backends() == count {
+            return Ok(Instant::now());
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected("a change does not arrive in b".into()));
+        }
+        thread::sleep(LOOK);
+    };
+    settle(&mut mesh)?;
+    // What a change costs while nobody dies.
+    let before = writes(node)?;
+    change(Some(0))?;
+    arrives(2, Instant::now())?;
+    let usual = writes(node)? - before;
+    let (mut watch, mut kernel, mut bytes, mut needless) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for round in 0..options.rounds {
+        progress(u64::from(round), u64::from(options.rounds));
+        change(None)?;
+        arrives(1, Instant::now())?;
+        settle(&mut mesh)?;
+        // Everybody reads the first; from then on the one that was not killed last.
+        let (dead, alive) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
+        let before = writes(node)?;
+        let begin = Instant::now();
+        for victim in [Component::Apiserver(dead), Component::Etcd(dead)] {
+            kill_process(&mesh, &source, &victim)?;
+        }
+        // An address that was never there before, so that no watcher takes what was for what is.
+        change(Some(round + 1))?;
+        let (mut watcher, lines) = bare_watch(&source, &reader, alive)?;
+        let written = arrives(2, begin)?;
+        let seen = loop {
+            let line = lines.recv_timeout(PATIENCE);
+            let (at, text) =
+                line.map_err(|_| BenchError::Unexpected("etcdctl sees no change".into()))?;
+            if text.contains(&format!("\"{}\"", second(round + 1))) {
+                break at;
+            }
+        };
+        let _ = watcher.kill();
+        let _ = watcher.wait();
+        kernel.push(nanos(written.saturating_duration_since(begin)));
+        watch.push(nanos(seen.saturating_duration_since(begin)));
+        bytes.push(bytes_read(node, &source, alive)?);
+        mesh.lab("start", &["a/"])?;
+        settle(&mut mesh)?;
+        needless += (writes(node)? - before).saturating_sub(usual);
+    }
+    let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
+    Ok(Takeover {
+        services: options.services,
+        watch,
+        kernel,
+        ratio: kernel.p50_nanos as f64 / watch.p50_nanos.max(1) as f64,
+        bytes_read: Distribution::of(bytes).p50_nanos,
+        needless_writes: needless,
+    })
+}
+
+/// Waits until all is ready, and both replicas have said how far they are.
+fn settle(mesh: &mut Mesh) -> Result<(), BenchError> {
+    mesh.clustermesh(&["status", "--wait"])?;
+    mesh.lab("check-history", &["--wait"])?;
+    // Positions are put every 5 s, and readers wait for the next one's.
+    thread::sleep(Duration::from_secs(6));
+    mesh.look()
+}
+
+/// The address of a second backend.
+fn second(number: u32) -> String {
+    format!("10.1.2.{}", number % 250)
+}
+
+fn first_node(cluster: &ClusterState) -> Result<&NodeState, BenchError> {
+    let node = cluster.nodes.first();
+    node.ok_or_else(|| BenchError::Unexpected("a cluster without nodes".into()))
+}
+
+fn kill_process(
+    mesh: &Mesh,
+    cluster: &ClusterState,
+    component: &Component,
+) -> Result<(), BenchError> {
+    let name = component.process(&cluster.name);
+    let process = mesh.state.processes.iter().find(|process| process.name == name);
+    let missing = || BenchError::Unexpected(format!("the lab has no {name}"));
+    let pid = process.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
+}
+
+/// What is written to the tables of a node so far.
+fn writes(node: &NodeState) -> Result<u64, BenchError> {
+    let mut fetch = Command::new("ip");
+    fetch.args(["netns", "exec", &node.netns, "bash", "-c", METRICS]);
+    let text = run(&mut fetch)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find_map(|line| line.strip_prefix(WRITES)?.trim().parse().ok());
+    line.ok_or_else(|| BenchError::Unexpected(format!("no {WRITES}in {text}")))
+}
+
+/// What came in over the agent's connection to a replica's etcd.
+fn bytes_read(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u64, BenchError> {
+    let ip = replica_ip(source, replica)?;
+    let mut ss = Command::new("ip");
+    ss.args(["netns", "exec", &node.netns, "ss", "-tnipH", "state", "established", "dst", &ip]);
+    let text = run(&mut ss)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    // A line with the process, and one with what the kernel knows.
+    let ours = lines.windows(2).filter_map(|pair| match pair {
+        [who, what] if who.contains("clustermesh-age") => Some(*what),
+        _ => None,
+    });
+    let received = |what: &str| {
+        let word = what.split(' ').find_map(|word| word.strip_prefix("bytes_received:"));
+        word.and_then(|number| number.parse::<u64>().ok())
+    };
+    Ok(ours.filter_map(received).sum())
+}
+
+fn replica_ip(cluster: &ClusterState, replica: u8) -> Result<String, BenchError> {
+    let node = cluster.nodes.get(usize::from(replica).saturating_sub(1));
+    let ip = node.and_then(|node| node.ips.iter().find(|ip| ip.is_ipv4()));
+    let missing = || BenchError::Unexpected("a replica without IPv4".into());
+    ip.map(ToString::to_string).ok_or_else(missing)
+}
+
+/// `etcdctl watch` from the first revision on, on the reader's node, at one replica: it shares no code with us. Tells each
+/// line with when it came.
+fn bare_watch(
+    source: &ClusterState,
+    reader: &ClusterState,
+    replica: u8,
+) -> Result<(Child, Receiver<(Instant, String)>), BenchError> {
+    let (ip, node) = (replica_ip(source, replica)?, first_node(reader)?);
+    let credential = |suffix: &str| {
+        let peers: &Path = &reader.directory.join("peers");
+        peers.join(format!("{}.etcd-client{suffix}", source.name)).display().to_string()
+    };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &node.netns, "etcdctl"]);
+    command.arg(format!("--endpoints=https://{ip}:2379"));
+    command.args(["--cacert", &credential("-ca.crt"), "--cert", &credential(".crt")]);
+    command.args(["--key", &credential(".key"), "watch", "--rev=1"]);
+    command.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
+    command.env("ETCDCTL_API", "3").stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(io("etcdctl"))?;
+    let stdout = child.stdout.take();
+    let stdout = stdout.ok_or_else(|| BenchError::Unexpected("etcdctl without output".into()))?;
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send((Instant::now(), line)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok((child, lines))
+}

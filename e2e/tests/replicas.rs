@@ -1,0 +1,22 @@
+//! Clusters with two replicas of their control plane, between network namespaces. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+fn up(name: &str) -> Netns {
+    Netns::with(name, &["--replicas", "2"])
+}
+
+#[test]
+fn killed() {
+    scenario::a_replica_is_killed(&up("apikilled"));
+}
+
+#[test]
+fn behind() {
+    scenario::a_replica_that_is_behind_is_not_believed(&up("apibehind"));
+}
+
+#[test]
+fn identities() {
+    scenario::replicas_agree_on_identities(&up("apiidentity"));
+}
