@@ -63,6 +63,12 @@ pub trait Mesh {
     /// Kills a daemon without a warning.
     fn kill(&self, daemon: &Daemon);
 
+    /// Stops a daemon in its tracks: it is there, and does nothing.
+    fn freeze(&self, daemon: &Daemon);
+
+    /// Lets a daemon go on that was frozen.
+    fn thaw(&self, daemon: &Daemon);
+
     /// Starts a daemon that was killed.
     fn start(&self, daemon: &Daemon);
 
