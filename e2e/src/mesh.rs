@@ -66,6 +66,12 @@ pub trait Mesh {
     /// Tells a daemon to stop, and waits until it has.
     fn stop(&self, daemon: &Daemon);
 
+    /// Stops a daemon in its tracks: it is there, and does nothing.
+    fn freeze(&self, daemon: &Daemon);
+
+    /// Lets a daemon go on that was frozen.
+    fn thaw(&self, daemon: &Daemon);
+
     /// Starts a daemon that was killed or stopped.
     fn start(&self, daemon: &Daemon);
 

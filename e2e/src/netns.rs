@@ -7,7 +7,11 @@ use std::{
     process::Command,
 };
 
-use mesh_lab::{ClusterState, LabState, NodeState};
+use mesh_lab::{ClusterState, LabState, Liveness, NodeState};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::{
@@ -58,6 +62,14 @@ impl Netns {
     /// What the lab says of itself.
     pub fn state(&self) -> LabState {
         serde_json::from_value(json::of(self.lab("status"))["lab"].clone()).expect("a lab's state")
+    }
+
+    fn signal(&self, daemon: &Daemon, signal: Signal) {
+        let name = process(daemon);
+        let processes = self.state().processes;
+        let found = processes.into_iter().find(|found| found.name == name).expect("a process");
+        assert_eq!(found.liveness(), Liveness::Running, "{name}");
+        kill(Pid::from_raw(found.pid), signal).expect("it runs");
     }
 
     fn cluster(&self, name: &str) -> ClusterState {
@@ -177,6 +189,14 @@ impl Mesh for Netns {
         let mut stop = self.lab("stop");
         stop.arg(process(daemon));
         json::of(stop);
+    }
+
+    fn freeze(&self, daemon: &Daemon) {
+        self.signal(daemon, Signal::SIGSTOP);
+    }
+
+    fn thaw(&self, daemon: &Daemon) {
+        self.signal(daemon, Signal::SIGCONT);
     }
 
     fn start(&self, daemon: &Daemon) {

@@ -28,8 +28,8 @@ use std::{
 pub use access::only_peers_read_and_nobody_writes;
 pub use attacks::nothing_false_is_believed;
 pub use cni::{
-    a_pod_starts_without_the_control_plane, calls_by_hand_are_answered,
-    check_notices_what_is_missing, pods_are_bound_as_they_are_attached,
+    a_pod_starts_without_the_control_plane, an_agent_that_hangs_keeps_no_pod_from_starting,
+    calls_by_hand_are_answered, check_notices_what_is_missing, pods_are_bound_as_they_are_attached,
 };
 pub use cold_start::a_node_starts_with_what_it_knew;
 pub use cut::a_cut_outlasts_the_history;

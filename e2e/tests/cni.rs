@@ -13,6 +13,11 @@ fn away() {
 }
 
 #[test]
+fn hangs() {
+    scenario::an_agent_that_hangs_keeps_no_pod_from_starting(&Netns::sized("cnihangs", 1, 1));
+}
+
+#[test]
 fn check() {
     scenario::check_notices_what_is_missing(&Netns::sized("cnicheck", 1, 1));
 }

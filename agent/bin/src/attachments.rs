@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_pods::{Attachment, AttachmentKey, NetnsSeen, Stale, staleness};
+use mesh_files::{Access, write_atomic};
+use mesh_model::Identity;
+use mesh_pods::{Attachment, AttachmentKey, NetnsSeen, Remembered, Stale, staleness};
 
 /// The folder, and what was read of it.
 #[derive(Debug)]
@@ -32,8 +34,8 @@ struct Stamp {
 /// What a look at the folder says about an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It is there, for the first time or otherwise than before.
-    Attached(Attachment),
+    /// It is there, for the first time or otherwise than before; and who it was in a former life.
+    Attached(Attachment, Option<Identity>),
     /// It is there as it was.
     AsBefore(AttachmentKey),
     /// It is not there any more, or never was.
@@ -83,7 +85,7 @@ impl Attachments {
         let stamp = match fs::metadata(&path) {
             Ok(file) => Stamp { inode: file.ino(), modified: (file.mtime(), file.mtime_nsec()) },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.seen.remove(key);
+                self.forget(key);
                 return Found::Detached(key.clone());
             }
             Err(error) => return self.unread(key, error),
@@ -100,7 +102,7 @@ impl Attachments {
         if let Some(stale) = staleness(&attachment, &self.boot, netns) {
             return match fs::remove_file(&path) {
                 Ok(()) => {
-                    self.seen.remove(key);
+                    self.forget(key);
                     Found::Removed(attachment, stale)
                 }
                 Err(error) => {
@@ -110,8 +112,20 @@ impl Attachments {
         }
         match self.seen.insert(key.clone(), stamp) {
             Some(before) if before == stamp => Found::AsBefore(key.clone()),
-            _ => Found::Attached(attachment),
+            _ => {
+                let was = fs::read(self.folder.join(key.remembered_file_name()));
+                let was = was.ok().and_then(|file| Remembered::decode(&attachment, &file));
+                Found::Attached(attachment, was.map(|was| Identity::new(was.identity)))
+            }
         }
+    }
+
+    /// Keeps who an attachment is for the next life. Without that, the next life waits for its cluster.
+    pub(crate) fn remember(&self, attachment: &Attachment, identity: Identity) -> io::Result<()> {
+        let Attachment { key, pod, uid, .. } = attachment;
+        let was = Remembered { pod: pod.clone(), uid: uid.clone(), identity: identity.get() };
+        let path = self.folder.join(key.remembered_file_name());
+        write_atomic(&path, &was.encode(), Access::Owner)
     }
 
     /// What an operator should look at.
@@ -126,6 +140,11 @@ impl Attachments {
             keys.extend(name.to_str().and_then(AttachmentKey::of_file_name));
         }
         Ok(keys)
+    }
+
+    fn forget(&mut self, key: &AttachmentKey) {
+        self.seen.remove(key);
+        let _ = fs::remove_file(self.folder.join(key.remembered_file_name()));
     }
 
     /// What cannot be read leaves what was there.
@@ -178,7 +197,7 @@ mod tests {
     /// As the plugin does it: a new file in the old one's place.
     fn write(folder: &Path, attachment: &Attachment) {
         let path = folder.join(attachment.key.file_name());
-        mesh_files::write_atomic(&path, &attachment.encode(), mesh_files::Access::Owner).unwrap();
+        write_atomic(&path, &attachment.encode(), Access::Owner).unwrap();
     }
 
     #[test]
@@ -190,14 +209,20 @@ mod tests {
         let mut one = attachment(temporary.path(), "c1");
         write(&folder, &one);
         fs::write(folder.join("note.txt"), "somebody's").unwrap();
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone())]);
+        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
         assert_eq!(attachments.scan(), [Found::AsBefore(one.key.clone())]);
+        // The next life knows who it was, but not of whom comes in its place.
+        attachments.remember(&one, Identity::new(70_000)).unwrap();
+        let mut next_life = Attachments::new(folder.clone());
+        let was = Some(Identity::new(70_000));
+        assert_eq!(next_life.scan(), [Found::Attached(one.clone(), was)]);
         one.uid = "u2".into();
         write(&folder, &one);
-        assert_eq!(attachments.look(&one.key), Found::Attached(one.clone()));
+        assert_eq!(attachments.look(&one.key), Found::Attached(one.clone(), None));
         fs::remove_file(folder.join(one.key.file_name())).unwrap();
         assert_eq!(attachments.scan(), [Found::Detached(one.key.clone())]);
         assert_eq!(attachments.scan(), []);
+        assert!(!folder.join(one.key.remembered_file_name()).exists());
         assert_eq!(attachments.look(&one.key), Found::Detached(one.key.clone()));
     }
 
@@ -207,7 +232,7 @@ mod tests {
         let mut attachments = Attachments::new(folder.path().into());
         let one = attachment(folder.path(), "c1");
         write(folder.path(), &one);
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone())]);
+        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
         fs::remove_file(&one.netns.path).unwrap();
         assert_eq!(attachments.scan(), [Found::Removed(one.clone(), Stale::Gone)]);
         assert_eq!(attachments.scan(), []);
@@ -232,7 +257,7 @@ mod tests {
         let problems: Vec<&String> = attachments.problems().collect();
         assert!(problems[0].starts_with(&format!("{}: JSON: ", path.display())), "{problems:?}");
         write(&folder, &one);
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone())]);
+        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
         assert_eq!(attachments.problems().count(), 0);
         // Nor does a folder that is not there say that nothing is.
         fs::remove_dir_all(&folder).unwrap();

@@ -52,6 +52,17 @@ pub struct Attachment {
     pub attached_unix_seconds: u64,
 }
 
+/// Who an attachment was when its agent knew it last: a file beside the attachment's, the agent's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The pod that it was of.
+    pub pod: PodName,
+    /// The pod's uid, or empty.
+    pub uid: String,
+    /// The identity's number.
+    pub identity: u32,
+}
+
 /// Why a file, or a name, is no attachment.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachmentError {
@@ -110,6 +121,15 @@ struct Versioned {
     v: u32,
 }
 
+#[derive(Serialize, Deserialize)]
+struct WrittenIdentity {
+    v: u32,
+    namespace: String,
+    name: String,
+    uid: String,
+    identity: u32,
+}
+
 // === impl AttachmentKey ===
 
 impl AttachmentKey {
@@ -136,6 +156,11 @@ impl AttachmentKey {
     /// The name of the attachment's file. No container id has an `@` in it.
     pub fn file_name(&self) -> String {
         format!("{}@{}.json", self.container, self.interface)
+    }
+
+    /// The name of the file beside it that says who it was.
+    pub fn remembered_file_name(&self) -> String {
+        format!("{}@{}.identity", self.container, self.interface)
     }
 
     /// The attachment that a file is of; `None` for other files.
@@ -277,6 +302,33 @@ impl Attachment {
     }
 }
 
+// === impl Remembered ===
+
+impl Remembered {
+    /// It as a file.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { pod, uid, identity } = self;
+        let written = WrittenIdentity {
+            v: VERSION,
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: uid.clone(),
+            identity: *identity,
+        };
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
+
+    /// What a file says of who an attachment was; `None` if it is of another pod, or not as [`Remembered::encode`] makes
+    /// it: then nothing is remembered.
+    pub fn decode(attachment: &Attachment, file: &[u8]) -> Option<Self> {
+        let written: WrittenIdentity =
+            serde_json::from_slice(file.get(..MAX_FILE).unwrap_or(file)).ok()?;
+        let pod = PodName::new(&written.namespace, &written.name).ok()?;
+        let is_its = written.v == VERSION && pod == attachment.pod && written.uid == attachment.uid;
+        is_its.then_some(Self { pod, uid: written.uid, identity: written.identity })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +372,29 @@ mod tests {
     }
 
     #[test]
+    fn who_it_was_is_remembered_of_the_same_pod_only() {
+        let was = Remembered { pod: attachment().pod, uid: "8f6c".into(), identity: 70_000 };
+        let file = was.encode();
+        assert_eq!(
+            String::from_utf8(file.clone()).unwrap(),
+            r#"{"v":1,"namespace":"shop","name":"cart-0","uid":"8f6c","identity":70000}"#
+        );
+        assert_eq!(Remembered::decode(&attachment(), &file), Some(was));
+        let next = Attachment { uid: "9000".into(), ..attachment() };
+        assert_eq!(Remembered::decode(&next, &file), None);
+        let other = Attachment { pod: PodName::new("shop", "cart-1").unwrap(), ..attachment() };
+        assert_eq!(Remembered::decode(&other, &file), None);
+        for torn in [
+            "",
+            "{",
+            "null",
+            r#"{"v":2,"namespace":"shop","name":"cart-0","uid":"8f6c","identity":1}"#,
+        ] {
+            assert_eq!(Remembered::decode(&attachment(), torn.as_bytes()), None, "{torn}");
+        }
+    }
+
+    #[test]
     fn no_name_leads_out_of_the_folder() {
         for container in ["", ".", "..", "../x", "a/b", "/etc/passwd", "-a", "a@b", "a\0b", "ä"] {
             assert!(AttachmentKey::new(container, "eth0").is_err(), "{container:?}");
@@ -330,7 +405,7 @@ mod tests {
         let longest = "c".repeat(200);
         let key = AttachmentKey::new(&longest, "fifteen-letters").unwrap();
         // Written beside it first, with a dot before and a dot and a process's number behind.
-        assert!(key.file_name().len() + ".".len() + ".4194304".len() <= 255);
+        assert!(key.remembered_file_name().len() + ".".len() + ".4194304".len() <= 255);
         assert!(AttachmentKey::new(&"c".repeat(201), "eth0").is_err());
     }
 

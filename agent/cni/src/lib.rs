@@ -14,7 +14,7 @@ mod error;
 mod request;
 mod result;
 
-pub use attachment::{Attachment, AttachmentError, AttachmentKey, Netns, PodName};
+pub use attachment::{Attachment, AttachmentError, AttachmentKey, Netns, PodName, Remembered};
 pub use configuration::{CniVersion, Configuration};
 pub use environment::{Variables, VariablesOf};
 pub use error::CniError;

@@ -9,6 +9,6 @@
 mod pods;
 mod staleness;
 
-pub use mesh_cni::{Attachment, AttachmentKey, PodName};
+pub use mesh_cni::{Attachment, AttachmentKey, PodName, Remembered};
 pub use pods::{Bound, Counts, Detached, LocalPods, Pods, State, Told};
 pub use staleness::{NetnsSeen, Stale, staleness};

@@ -75,14 +75,21 @@ pub struct Counts {
 // === impl Pods ===
 
 impl Pods {
-    /// A pod is attached, for the first time or otherwise than before.
-    pub fn attach(&mut self, attachment: Attachment, told: &impl LocalPods) -> State {
+    /// A pod is attached, for the first time or otherwise than before. `was` is who it was in a former life of the agent:
+    /// so it is until its cluster says otherwise.
+    pub fn attach(
+        &mut self,
+        attachment: Attachment,
+        was: Option<Identity>,
+        told: &impl LocalPods,
+    ) -> State {
         let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
         let before = self.entries.remove(&key);
         let was_same = |entry: &&Entry| {
             entry.attachment.pod == attachment.pod && entry.attachment.uid == attachment.uid
         };
         let identity = before.as_ref().filter(was_same).and_then(|entry| entry.identity);
+        let identity = identity.or(was);
         if let Some(before) = before {
             self.forget_pod(&before.attachment.pod, &key);
         }

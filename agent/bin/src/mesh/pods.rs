@@ -67,10 +67,13 @@ impl NodePods {
     fn found(&mut self, found: Found, own: &impl LocalPods) {
         match found {
             Found::AsBefore(_) => {}
-            Found::Attached(attachment) => {
+            Found::Attached(attachment, was) => {
                 let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
-                let state = self.table.attach(attachment, own);
+                let state = self.table.attach(attachment, was, own);
                 tracing::info!(%pod, %key, ?state, "attached");
+                if was.map_or(State::Waiting, State::Bound) != state {
+                    self.remember(&key);
+                }
             }
             Found::Detached(key) => self.detach(&key),
             Found::Removed(attachment, stale) => {
@@ -86,6 +89,16 @@ impl NodePods {
         }
         for answer in self.waiting.remove(key).into_iter().flatten() {
             let _ = answer.send(PodAnswer::NotAttached);
+        }
+    }
+
+    /// Keeps who an attachment is for the agent's next life.
+    fn remember(&self, key: &AttachmentKey) {
+        if let (Some(State::Bound(identity)), Some(attachment)) =
+            (self.table.state(key), self.table.get(key))
+            && let Err(error) = self.attachments.remember(attachment, identity)
+        {
+            tracing::warn!(%key, %error, "who it is cannot be kept for the next life");
         }
     }
 
@@ -127,6 +140,7 @@ impl Mesh {
             let before = before.map(Identity::get);
             tracing::info!(%pod, %key, ?before, identity = %now, "bound");
             self.pods.answer(&key);
+            self.pods.remember(&key);
         }
     }
 

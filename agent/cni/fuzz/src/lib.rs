@@ -4,7 +4,7 @@
 
 use std::path::{Component, Path};
 
-use mesh_cni::{Attachment, AttachmentKey, CniError, CniVersion, Request, VariablesOf};
+use mesh_cni::{Attachment, AttachmentKey, CniError, CniVersion, Remembered, Request, VariablesOf};
 use serde_json::Value;
 
 /// A call: lines of variables like `CNI_COMMAND=ADD`, an empty line, standard input.
@@ -48,15 +48,19 @@ fn answered(error: &CniError, version: CniVersion) {
     assert!(reply.get("details").and_then(Value::as_str).is_some_and(|text| !text.is_empty()));
 }
 
-/// An attachment's file: its name, a newline, its content. What is read is written and read again.
+/// An attachment's file: its name, its content, and the content of the file that says who it was, each on a line. What is
+/// read is written and read again.
 pub fn attachment(data: &[u8]) {
     let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let (name, content) = data.split_at(at);
     let Some(key) = AttachmentKey::of_file_name(&String::from_utf8_lossy(name)) else { return };
     stays_in_its_folder(&key);
-    if let Ok(read) = Attachment::decode(&key, content.get(1..).unwrap_or_default()) {
-        assert_eq!(Attachment::decode(&key, &read.encode()).ok(), Some(read));
+    let mut lines = content.get(1..).unwrap_or_default().splitn(2, |byte| *byte == b'\n');
+    let Ok(read) = Attachment::decode(&key, lines.next().unwrap_or_default()) else { return };
+    if let Some(was) = Remembered::decode(&read, lines.next().unwrap_or_default()) {
+        assert_eq!(Remembered::decode(&read, &was.encode()), Some(was));
     }
+    assert_eq!(Attachment::decode(&key, &read.encode()).ok(), Some(read));
 }
 
 #[cfg(test)]
@@ -83,6 +87,7 @@ mod tests {
     #[test]
     fn attachments_survive() {
         let file = r#"{"v":1,"container":"0a1b","interface":"eth0","namespace":"shop","name":"cart-0","uid":"8f6c","netns":"/run/netns/x","netnsInode":4026532000,"netnsCookie":17,"addresses":["10.1.1.2","fd00::2"],"boot":"b00","attachedUnixSeconds":1700000000}"#;
-        run(vec![format!("0a1b@eth0.json\n{file}").into_bytes()], attachment);
+        let was = r#"{"v":1,"namespace":"shop","name":"cart-0","uid":"8f6c","identity":70000}"#;
+        run(vec![format!("0a1b@eth0.json\n{file}\n{was}").into_bytes()], attachment);
     }
 }

@@ -49,17 +49,17 @@ fn bound(identity: u32) -> State {
 fn a_pod_that_is_known_is_bound_at_once() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.counts(), Counts { bound: 1, waiting: 0 });
     // Told again, as at every start of the agent, nothing changes.
-    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.iter().count(), 1);
 }
 
 #[test]
 fn one_that_is_not_waits_for_its_name_and_its_number() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
-    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), State::Waiting);
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), State::Waiting);
     cluster.says("cart-1", "u2", Some(70_001));
     assert_eq!(pods.hear(&name("cart-1"), &cluster), [], "another pod");
     cluster.says("cart-0", "u1", None);
@@ -75,7 +75,7 @@ fn one_that_is_not_waits_for_its_name_and_its_number() {
 fn a_relabelled_pod_becomes_another() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     cluster.says("cart-0", "u1", Some(70_001));
     let before = Some(Identity::new(70_000));
     let now = Identity::new(70_001);
@@ -87,13 +87,13 @@ fn a_relabelled_pod_becomes_another() {
 fn who_a_pod_was_stays_until_it_is_detached() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     // Its object is gone, its container not yet; then an object of its name without a number.
     cluster.0.clear();
     assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
     cluster.says("cart-0", "u1", None);
     assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
-    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
     assert_eq!(pods.detach(&key("c1")), Detached::Now);
     assert_eq!(pods.detach(&key("c1")), Detached::Before);
@@ -102,12 +102,26 @@ fn who_a_pod_was_stays_until_it_is_detached() {
 }
 
 #[test]
+fn who_a_pod_was_in_a_former_life_it_is_until_its_cluster_says_otherwise() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    let was = Some(Identity::new(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), was, &cluster), bound(70_000));
+    cluster.says("cart-0", "u1", Some(70_000));
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nothing new");
+    cluster.says("cart-0", "u1", Some(70_001));
+    assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
+    // What is known now counts more than what was.
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), was, &cluster), bound(70_001));
+    assert_eq!(pods.attach(attachment("c2", "cart-0", "u1"), was, &cluster), bound(70_001));
+}
+
+#[test]
 fn the_next_pod_of_a_name_is_another_pod() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     // Its successor is attached before anybody heard of it, and while the first still ends.
-    assert_eq!(pods.attach(attachment("c2", "cart-0", "u2"), &cluster), State::Waiting);
+    assert_eq!(pods.attach(attachment("c2", "cart-0", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u2", Some(70_002));
     assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
     assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
@@ -120,17 +134,17 @@ fn the_next_pod_of_a_name_is_another_pod() {
 fn a_runtime_that_knows_no_uid_is_served_by_name() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    assert_eq!(pods.attach(attachment("c1", "cart-0", ""), &cluster), bound(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", ""), None, &cluster), bound(70_000));
     cluster.says("cart-0", "", Some(70_001));
-    assert_eq!(pods.attach(attachment("c2", "cart-0", "u9"), &cluster), bound(70_001));
+    assert_eq!(pods.attach(attachment("c2", "cart-0", "u9"), None, &cluster), bound(70_001));
 }
 
 #[test]
 fn a_container_id_may_become_another_pods() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
-    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
-    assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), &cluster), State::Waiting);
+    pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
+    assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u1", Some(70_005));
     assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nobody is that pod any more");
 }
