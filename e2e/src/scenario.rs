@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
-pub use attacks::nothing_false_is_believed;
+pub use attacks::{floods_and_strangers_are_stopped, nothing_false_is_believed};
 pub use cold_start::a_node_starts_with_what_it_knew;
 pub use cut::a_cut_outlasts_the_history;
 pub use deaths::traffic_outlives_ten_kills_of_an_agent;

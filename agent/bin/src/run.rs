@@ -66,7 +66,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mesh = open_mesh(&args, &name, limit, metrics).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
-    let own = PeerConfig { name, role: Role::Remote, own_id: id, limit, uuid: None };
+    let own = PeerConfig { name, role: Role::Remote, own_id: id, limit, uuid: None, id: None };
     let folder = args.config_dir.join("peers");
     let peers =
         Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());

@@ -1,24 +1,27 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
 mod config;
+mod ranges;
+mod verdict;
 
 use std::{collections::BTreeSet, time::Instant};
 
-use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKey, RecordKind};
+use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Key, Layout, Peer, Position, Prefix, cluster_config, decode, decode_removal,
-    key::{CANARIES, HEARTBEAT, HISTORY, POSITION},
+    Key, Peer, Position, cluster_config, decode, decode_removal,
+    key::{HEARTBEAT, POSITION},
 };
 
 use crate::{
     completeness::{Completeness, Listed},
     deletions::{Deletions, Verdict},
-    follower::{self, Event, Follower, RangeConfig, RangeId},
-    machine::{Action, Input, KeyValue, Machine, Span},
+    follower::{self, Event, Follower, RangeId},
+    machine::{Action, Input, KeyValue, Machine},
     replica::Replica,
-    status::{Failure, Rung, Status},
+    status::Status,
 };
 pub use config::{PeerConfig, Refusal, Role};
+use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,43 +67,12 @@ pub struct PeerFollower {
     events: Vec<PeerEvent>,
 }
 
-const CONFIG: RangeId = RangeId(0);
-const CANARY: RangeId = RangeId(1);
-const BEAT: RangeId = RangeId(2);
-const NAME: RangeId = RangeId(3);
-/// The first of the ranges with records.
-const DATA: u8 = 4;
-
-/// Keys a page: many small ones, or few that may be long.
-const SMALL_PAGE: i64 = 4_096;
-const LARGE_PAGE: i64 = 128;
-
 // === impl PeerFollower ===
 
 impl PeerFollower {
     /// Follows a cluster from now on. `seed` is for the jitter between tries.
     pub fn new(config: PeerConfig, seed: u64, now: Instant) -> Self {
-        let head = vec![
-            RangeConfig {
-                id: CONFIG,
-                span: Span::key(&Key::ClusterConfig(config.name.clone()).to_string()),
-                page: SMALL_PAGE,
-                names_history: false,
-            },
-            RangeConfig {
-                id: CANARY,
-                span: Span::prefix(&format!("{CANARIES}{}/", config.name)),
-                page: SMALL_PAGE,
-                names_history: false,
-            },
-            // Two histories may have all else in common, if the same writer filled both.
-            RangeConfig {
-                id: NAME,
-                span: Span::key(HISTORY),
-                page: SMALL_PAGE,
-                names_history: true,
-            },
-        ];
+        let head = head_ranges(&config.name);
         Self {
             config,
             follower: Follower::new(head, seed, now),
@@ -194,66 +166,6 @@ impl PeerFollower {
             }
             Event::Done(range, revision) => self.listed(range, revision),
         }
-    }
-
-    /// Decides about the announced config, or the lack of one.
-    fn judge(&mut self) {
-        // Another number than the one that is somebody else's frees it.
-        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.held, &self.announced)
-            && config.id != *id
-        {
-            self.held = None;
-        }
-        let verdict = match (&self.held, &self.announced) {
-            (Some(held), _) => Err(held.clone()),
-            (None, None) => Err(Refusal::Absent(self.config.name.clone())),
-            (None, Some(Err(error))) => Err(Refusal::Unreadable(error.clone())),
-            (None, Some(Ok(config))) => self.config.check(config).map(|()| config.clone()),
-        };
-        match verdict {
-            Ok(config) => self.accept(config),
-            Err(refusal) => {
-                let failure = Failure::new(Rung::Config, refusal.to_string());
-                let status = self.follower.status_mut();
-                if status.failure.as_ref() != Some(&failure) {
-                    status.failure = Some(failure);
-                    self.events.push(PeerEvent::Refused(refusal));
-                }
-                self.accepted = None;
-                self.follower.follow(Vec::new());
-            }
-        }
-    }
-
-    fn accept(&mut self, config: ClusterConfig) {
-        let status = self.follower.status_mut();
-        if status.failure.as_ref().is_some_and(|failure| failure.rung == Rung::Config) {
-            status.failure = None;
-        }
-        if self.accepted.as_ref() == Some(&config) {
-            return;
-        }
-        let renumbered = self.accepted.as_ref().is_some_and(|before| before.id != config.id);
-        self.accepted = Some(config.clone());
-        status.config = Some(config.clone());
-        self.events.push(PeerEvent::Config(config.clone()));
-
-        let (ranges, kinds) = data_ranges(&self.config.name, layout(&config));
-        self.completeness.set_kinds(layout(&config), config.synced_canaries, kinds);
-        self.follow();
-        if renumbered {
-            ranges.into_iter().for_each(|range| self.follower.relist(range.id));
-        }
-    }
-
-    /// Follows what an accepted config promises: of an etcd that may be behind only how far it is.
-    fn follow(&mut self) {
-        let Some(config) = &self.accepted else { return };
-        let (mut ranges, _) = data_ranges(&self.config.name, layout(config));
-        if self.replica.is_older() {
-            ranges.retain(|range| range.id == BEAT);
-        }
-        self.follower.follow(ranges);
     }
 
     fn beat(&mut self, kv: &KeyValue) {
@@ -459,43 +371,6 @@ impl Machine for PeerFollower {
     fn status(&self) -> &Status {
         self.follower.status()
     }
-}
-
-/// The tree that a cluster's records are in.
-fn layout(config: &ClusterConfig) -> Layout {
-    if config.cached { Layout::Cache } else { Layout::State }
-}
-
-/// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
-/// its writes is ours, identities before the addresses that have them. In a cache each prefix stands alone.
-fn data_ranges(
-    cluster: &ClusterName,
-    layout: Layout,
-) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
-    let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
-    let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
-    let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
-    let mut spans: Vec<(Span, i64, Vec<RecordKind>)> = match layout {
-        Layout::State => {
-            let [first, _, last] = small.map(|kind| format!("{}/", Prefix::of(kind).path(layout)));
-            vec![(Span::between(&first, &last), SMALL_PAGE, small.to_vec())]
-        }
-        Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
-    };
-    spans.push(services);
-    let beat = RangeConfig {
-        id: BEAT,
-        span: Span::prefix(HEARTBEAT),
-        page: SMALL_PAGE,
-        names_history: false,
-    };
-    let mut ranges = vec![beat];
-    let mut kinds = Vec::new();
-    for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
-        ranges.push(RangeConfig { id, span, page, names_history: false });
-        kinds.extend(of.into_iter().map(|kind| (kind, id)));
-    }
-    (ranges, kinds)
 }
 
 #[cfg(test)]

@@ -3,12 +3,17 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::{ClusterId, ClusterLimit, Record, RecordKey};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, RecordKey};
+use mesh_wire::{Layout, Prefix, key::HISTORY};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::fake::FakeEtcd;
+use crate::{
+    fake::FakeEtcd,
+    machine::Span,
+    status::{Failure, Rung},
+};
 
 const CONFIG_KEY: &str = "cilium/cluster-config/alpha";
 const NODE: &str = "cilium/state/nodes/v1/alpha/n1";
@@ -51,6 +56,7 @@ fn follower(now: Instant) -> PeerFollower {
         own_id: ClusterId::new(1, limit).unwrap(),
         limit,
         uuid: None,
+        id: None,
     };
     PeerFollower::new(config, 1, now)
 }
@@ -218,6 +224,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
     for (announced, refusal) in [
         (String::from("{}"), Refusal::NoId),
         (config(1, ""), Refusal::OwnId(id(1))),
+        (config(9, ""), Refusal::Id { found: id(9), expected: id(7) }),
         (
             r#"{"id":300,"capabilities":{"maxConnectedClusters":511}}"#.into(),
             Refusal::IdAboveLimit { id: ClusterId::from_wire(300).unwrap(), limit },
@@ -238,6 +245,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
         let mut now = Instant::now();
         let (mut follower, mut local) = (follower(now), Local::default());
         follower.config.uuid = Some(Uuid::from_u128(8));
+        follower.config.id = Some(id(7));
         settle(&mut etcd, &mut follower, &mut local, &mut now);
         assert_eq!(
             (local.refused.as_slice(), local.records.len()),
