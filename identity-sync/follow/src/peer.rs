@@ -105,7 +105,7 @@ impl PeerFollower {
             }
             Event::Disconnected => {
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
-                for (range, _) in self.deletions.disconnected() {
+                for range in self.deletions.disconnected() {
                     self.follower.relist(range);
                 }
                 self.events.push(PeerEvent::Disconnected);
@@ -221,11 +221,13 @@ impl PeerFollower {
         }
         for verdict in self.deletions.due(now) {
             match verdict {
-                Verdict::Meant(keys) => self.remove(&keys),
-                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
-                Verdict::Single(revision, keys) | Verdict::Expired(revision, keys) => {
-                    self.expire(revision, &keys);
+                Verdict::Meant(keys, more) => {
+                    self.remove(&keys);
+                    more.into_iter().for_each(|range| self.follower.relist(range));
                 }
+                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
+                Verdict::Single(revision, keys) => self.expire(revision, &keys, &BTreeSet::new()),
+                Verdict::Expired(revision, keys, more) => self.expire(revision, &keys, &more),
             }
         }
         if self.replica.wait_is_over(now) {
@@ -247,9 +249,10 @@ impl PeerFollower {
     }
 
     /// A lease ran out: what its keys said stays until a writer vouches for a list again.
-    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)]) {
+    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)], more: &BTreeSet<RangeId>) {
         let records = keys.iter().filter_map(|(_, key)| self.removed(key));
-        let kinds: BTreeSet<RecordKind> = records.map(|record| record.kind()).collect();
+        let kinds = records.map(|record| record.kind()).chain(self.completeness.kinds_in(more));
+        let kinds: BTreeSet<RecordKind> = kinds.collect();
         for range in self.completeness.expired(&kinds, revision) {
             self.follower.relist(range);
         }
