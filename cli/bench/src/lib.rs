@@ -5,13 +5,17 @@
 
 mod client;
 mod connect;
+mod endpoints;
 mod error;
+mod mesh;
 mod place;
 mod propagation;
 mod stats;
+mod usage;
 
 pub use client::client;
 pub use connect::{ConnectOptions, ConnectRow, connect};
+pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
 pub use error::BenchError;
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;

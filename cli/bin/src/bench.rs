@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions, client, connect,
-    propagation,
+    ConnectOptions, ConnectRow, Delivered, Distribution, Known, Propagation, PropagationOptions,
+    Reconnected, client, connect, delivered, known, propagation, reconnect,
 };
 use serde_json::json;
 
@@ -22,16 +22,29 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
             let [few, many] = propagated;
             let propagated = [few?, many?];
+            let endpoints =
+                with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
+            let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
+            let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
                     print_connect(&connected)?;
                     output::line("")?;
                     print_propagation(&propagated)?;
+                    output::line("")?;
+                    print_known(&endpoints)?;
+                    output::line("")?;
+                    print_reconnected(&back)?;
+                    output::line("")?;
+                    print_delivered(&events)?;
                 }
                 Output::Json => output::json(
                     "Bench",
-                    json!({ "connect": connected, "propagation": propagated }),
+                    json!({
+                        "connect": connected, "propagation": propagated, "endpoints": endpoints,
+                        "reconnect": back, "events": events,
+                    }),
                 )?,
             }
         }
@@ -48,6 +61,27 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             match output {
                 Output::Text => print_propagation(&propagated)?,
                 Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
+            }
+        }
+        BenchCommand::Endpoints { endpoints } => {
+            let rows = with_progress("endpoints", |progress| Ok(known(&endpoints, progress)?))?;
+            match output {
+                Output::Text => print_known(&rows)?,
+                Output::Json => output::json("Bench", json!({ "endpoints": rows }))?,
+            }
+        }
+        BenchCommand::Reconnect { endpoints } => {
+            let row = with_progress("reconnect", |progress| Ok(reconnect(endpoints, progress)?))?;
+            match output {
+                Output::Text => print_reconnected(&row)?,
+                Output::Json => output::json("Bench", json!({ "reconnect": row }))?,
+            }
+        }
+        BenchCommand::Events => {
+            let row = with_progress("events", |progress| Ok(delivered(progress)?))?;
+            match output {
+                Output::Text => print_delivered(&row)?,
+                Output::Json => output::json("Bench", json!({ "events": row }))?,
             }
         }
         BenchCommand::Client => client()?,
@@ -94,6 +128,61 @@ fn print_connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_known(rows: &[Known]) -> anyhow::Result<()> {
+    output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
+    let header = [
+        "ENDPOINTS",
+        "BYTES IN ETCD",
+        "RESIDENT",
+        "EACH",
+        "START, MS",
+        "ETCDCTL GET, MS",
+        "RATIO",
+        "IDLE, MS/S",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.endpoints.to_string(),
+            row.bytes.to_string(),
+            row.resident.to_string(),
+            format!("{:.0}", row.resident_each),
+            row.start_millis.to_string(),
+            row.get_millis.to_string(),
+            format!("{:.2}", row.ratio),
+            format!("{:.1}", row.idle_millis),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_reconnected(row: &Reconnected) -> anyhow::Result<()> {
+    output::line("an agent that comes back after a cut")?;
+    let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
+    let cells = vec![
+        row.endpoints.to_string(),
+        row.exchanged.to_string(),
+        row.received.to_string(),
+        row.all.to_string(),
+        format!("{:.4}", row.ratio),
+        row.table_changes.to_string(),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+fn print_delivered(row: &Delivered) -> anyhow::Result<()> {
+    output::line("CPU time of an etcd for an event, each reader, microseconds")?;
+    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
+    let cells = vec![
+        row.readers.to_string(),
+        row.events.to_string(),
+        format!("{:.2}", row.write_micros),
+        format!("{:.2}", row.agent_micros),
+        format!("{:.2}", row.watch_micros),
+        format!("{:.2}", row.ratio),
+    ];
+    Ok(output::table(&header, [cells])?)
 }
 
 fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
