@@ -50,7 +50,11 @@ for tool in bpf-linker "${tools[@]}"; do
         bpf-linker)
             LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 LLVM_PREFIX=/usr/lib/llvm-22 \
                 install bpf-linker bpf-linker 0.13.0 --no-default-features --features llvm-22 ;;
-        cargo-deny) install cargo-deny cargo-deny 0.20.2 ;;
+        cargo-deny)
+            install cargo-deny cargo-deny 0.20.2
+            # It looks at what other systems would be built of too, and asks no network for it.
+            root=$(dirname "$0")/../..
+            (cd "$root" && { cargo fetch --quiet --locked --offline 2>/dev/null || cargo fetch --quiet --locked; }) ;;
         cargo-fuzz) install cargo-fuzz cargo-fuzz 0.13.2 ;;
         *) echo "setup: $tool is not known" >&2; exit 1 ;;
     esac

@@ -1,7 +1,9 @@
 //! A real etcd on loopback that trusts one cluster's authority: for what needs no mesh around it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    io::Write as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -10,6 +12,7 @@ use std::{
 
 use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
 use mesh_etcd::{Connection, LastAddresses, Target};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::mesh::eventually;
@@ -21,9 +24,8 @@ pub struct Etcd {
     port: u16,
     /// For other members, of which there are none.
     peer_port: u16,
-    /// Flags beside those that every one has.
-    flags: Vec<String>,
     child: Option<Child>,
+    flags: Vec<String>,
 }
 
 impl Etcd {
@@ -39,8 +41,8 @@ impl Etcd {
             .create("a", "clustermesh", &[], Authority::ISSUED_LIFETIME)
             .expect("certificates");
         let [port, peer_port] = free_ports();
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut etcd = Self { folder, port, peer_port, flags, child: None };
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mut etcd = Self { folder, port, peer_port, child: None, flags };
         etcd.start_again();
         etcd
     }
@@ -52,16 +54,15 @@ impl Etcd {
         let pki = ClusterPki::new(&self.pki());
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(self.folder.path().join("data"));
+        command.arg("--data-dir").arg(self.data());
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.arg(format!("--initial-cluster=default={peer}"));
         command.args(["--client-cert-auth", "--logger", "zap"]);
         command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
-        command.args(&self.flags);
         command.arg("--trusted-ca-file").arg(pki.certificate("ca"));
         command.arg("--cert-file").arg(pki.certificate("server"));
-        command.arg("--key-file").arg(pki.key("server"));
+        command.arg("--key-file").arg(pki.key("server")).args(&self.flags);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("etcd is installed: run `make setup` once"));
         let address = (Ipv4Addr::LOCALHOST, self.port);
@@ -76,6 +77,21 @@ impl Etcd {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
         }
+    }
+
+    /// Where it keeps what it holds. It must not run when that is changed.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder of its own, which goes with it: its cluster's.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it listens, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// What it wrote so far.
@@ -129,26 +145,95 @@ impl Etcd {
 
     /// `etcdctl` as whoever has the certificate of that name: what it printed, or what it complained about.
     pub fn etcdctl(&self, name: &str, args: &[&str]) -> Result<String, String> {
-        let output = self.etcdctl_command(name, args).output();
-        let output = output.expect("etcdctl is installed: run `make setup` once");
+        self.etcdctl_fed(name, args, "")
+    }
+
+    /// The same, with something to read.
+    pub fn etcdctl_fed(&self, name: &str, args: &[&str], input: &str) -> Result<String, String> {
+        let mut command = self.etcdctl_command(name, args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("etcdctl is installed: run `make setup` once");
+        // One that ends early says why itself.
+        let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// The same, to be run.
+    /// A watch of everything below a prefix, from the first revision on, by `etcdctl`.
+    pub fn watch(&self, name: &str, prefix: &str) -> Watch {
+        let mut command =
+            self.etcdctl_command(name, &["watch", "--prefix", "--rev=1", "-w=json", prefix]);
+        let told = self.folder.path().join(format!("watch-{}", prefix.replace('/', "-")));
+        command.stdin(Stdio::null()).stdout(File::create(&told).expect("a file"));
+        Watch { child: command.spawn().expect("etcdctl is installed"), told }
+    }
+
+    /// `etcdctl` as whoever has the certificate of that name, to be run.
     pub fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
         let pki = ClusterPki::new(&self.pki());
         let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(args);
+        command.env("ETCDCTL_API", "3");
         command.arg(format!("--endpoints=https://127.0.0.1:{}", self.port));
         command.arg("--cacert").arg(pki.certificate("ca"));
         command.arg("--cert").arg(pki.certificate(name)).arg("--key").arg(pki.key(name));
+        command.args(args);
         command
     }
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
+}
+
+/// A watch that goes on, and what it told. It ends with its test.
+#[derive(Debug)]
+pub struct Watch {
+    child: Child,
+    told: PathBuf,
+}
+
+impl Watch {
+    /// What happened in each revision so far: `+` and the key that was put, `-` and the one that was deleted.
+    pub fn revisions(&mut self) -> BTreeMap<i64, Vec<String>> {
+        let mut revisions = BTreeMap::<i64, Vec<String>>::new();
+        let text = fs::read_to_string(&self.told).expect("what it told");
+        for response in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            for event in response["Events"].as_array().into_iter().flatten() {
+                let sign = if event["type"] == 1 { '-' } else { '+' };
+                let key = base64(event["kv"]["key"].as_str().expect("a key"));
+                let revision = event["kv"]["mod_revision"].as_i64().expect("a revision");
+                revisions.entry(revision).or_default().push(format!("{sign}{key}"));
+            }
+        }
+        revisions
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `etcdctl` has in its JSON for bytes, as text.
+pub fn base64(text: &str) -> String {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => Some(c - b'A'),
+        b'a'..=b'z' => Some(c - b'a' + 26),
+        b'0'..=b'9' => Some(c - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits: Vec<u32> = text.bytes().filter_map(digit).map(u32::from).collect();
+    let mut bytes = Vec::new();
+    for group in digits.chunks(4) {
+        let all = group.iter().fold(0, |all, digit| all << 6 | digit) << (6 * (4 - group.len()));
+        bytes.extend(all.to_be_bytes()[1..].iter().take(group.len() * 6 / 8));
+    }
+    String::from_utf8(bytes).expect("text")
 }
 
 impl Drop for Etcd {
@@ -158,7 +243,7 @@ impl Drop for Etcd {
 }
 
 /// Ports that nobody has, for now.
-fn free_ports() -> [u16; 2] {
+pub fn free_ports() -> [u16; 2] {
     let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     // Both at once: one by one they could be the same.
     let listeners = [(); 2].map(listen);

@@ -11,6 +11,7 @@
     reason = "all of this is test code"
 )]
 
+pub mod apiserver;
 pub mod etcd;
 pub mod etcdctl;
 pub mod json;
@@ -18,12 +19,15 @@ pub mod kernel;
 pub mod load;
 pub mod mesh;
 pub mod netns;
+pub mod relay;
 pub mod scenario;
 pub mod told;
 pub mod unavailable;
 
+pub use apiserver::Apiserver;
 pub use etcd::Etcd;
 pub use load::Traffic;
 pub use mesh::{Daemon, Mesh};
 pub use netns::Netns;
+pub use relay::Relay;
 pub use unavailable::Unavailable;

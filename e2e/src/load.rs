@@ -69,10 +69,9 @@ pub fn fresh(
     count: u32,
     rate: u32,
 ) -> Report {
-    let seconds = f64::from(count) / f64::from(rate) + 0.2;
-    let (target, rate, seconds) = (target.to_string(), rate.to_string(), seconds.to_string());
+    let (target, rate, count) = (target.to_string(), rate.to_string(), count.to_string());
     let args = ["clustermesh", "lab-pod", "load", flag, &target, "--rate", &rate, "--flows", "0"];
-    let mut command = mesh.in_pod(cluster, pod, &[&args[..], &["--seconds", &seconds]].concat());
+    let mut command = mesh.in_pod(cluster, pod, &[&args[..], &["--requests", &count]].concat());
     command.args(["--output", "json"]);
     report(spawn(command))
 }

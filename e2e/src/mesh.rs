@@ -45,6 +45,18 @@ pub trait Mesh {
     /// Where a node's agent keeps what outlives it.
     fn state_dir(&self, cluster: &str, node: &str) -> PathBuf;
 
+    /// Where a node's agent finds what the CNI plugin leaves: a file an attachment.
+    fn pods_dir(&self, cluster: &str, node: &str) -> PathBuf;
+
+    /// The node that a pod of the namespace `default` is on.
+    fn node_of(&self, cluster: &str, pod: &str) -> String;
+
+    /// Asks a pod's CNI plugins whether it is attached as it was.
+    fn check_pod(&self, cluster: &str, pod: &str) -> Command;
+
+    /// What a pod's CNI plugins made of it, as the runtime remembers it.
+    fn cni_result(&self, cluster: &str, pod: &str) -> Value;
+
     /// The folder with the files that make a cluster follow others.
     fn peer_folder(&self, cluster: &str) -> PathBuf;
 
@@ -60,8 +72,13 @@ pub trait Mesh {
     /// Heals everything that is cut.
     fn heal(&self);
 
-    /// `etcdctl`, as a cluster's administrator calls it beside its etcd.
-    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command;
+    /// `etcdctl`, as a cluster's administrator calls it beside its etcd: the first, where there are several.
+    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+        self.etcdctl_at(cluster, 1, args)
+    }
+
+    /// `etcdctl`, beside the etcd of one of a cluster's replicas.
+    fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command;
 
     /// Compares every kernel with the manifests, through no daemon: exits with 0 if they are equal, with 3 if not.
     fn check_history(&self) -> Command;
@@ -77,6 +94,10 @@ pub enum Daemon {
     Etcd(String),
     /// A cluster's apiserver.
     Apiserver(String),
+    /// The etcd of a further replica, by its number.
+    EtcdOf(String, u8),
+    /// The apiserver of a further replica.
+    ApiserverOf(String, u8),
     /// The agent of a cluster's node.
     Agent(String, String),
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use mesh_lab::{ClusterState, LabState, NodeState};
+use serde_json::Value;
 
 use crate::{
     json,
@@ -138,6 +139,30 @@ impl Mesh for Netns {
         self.node(cluster, node).admin_socket.with_file_name("")
     }
 
+    fn pods_dir(&self, cluster: &str, node: &str) -> PathBuf {
+        self.state_dir(cluster, node).join("pods")
+    }
+
+    fn node_of(&self, cluster: &str, pod: &str) -> String {
+        let pods = self.cluster(cluster).pods;
+        pods.into_iter().find(|found| found.name == pod).expect("a pod of the lab").node
+    }
+
+    fn check_pod(&self, cluster: &str, pod: &str) -> Command {
+        let mut check = self.lab("check-pod");
+        check.arg(format!("{cluster}/{pod}"));
+        check
+    }
+
+    fn cni_result(&self, cluster: &str, pod: &str) -> Value {
+        let node = self.node_of(cluster, pod);
+        let pods = self.cluster(cluster).pods;
+        let netns = pods.into_iter().find(|found| found.name == pod).expect("a pod").netns;
+        let file = self.state_dir(cluster, &node).join("cni").join(format!("{netns}.result"));
+        let text = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        serde_json::from_slice(&text).expect("JSON")
+    }
+
     fn peer_folder(&self, cluster: &str) -> PathBuf {
         self.cluster(cluster).directory.join("peers")
     }
@@ -164,7 +189,7 @@ impl Mesh for Netns {
         json::of(self.lab("heal"));
     }
 
-    fn etcdctl(&self, cluster: &str, args: &[&str]) -> Command {
+    fn etcdctl_at(&self, cluster: &str, replica: u8, args: &[&str]) -> Command {
         let pki = self.cluster(cluster).directory.join("pki");
         let file = |flag: &str, name: &str| format!("{flag}={}", pki.join(name).display());
         let flags = [
@@ -176,7 +201,7 @@ impl Mesh for Netns {
         ];
         let words: Vec<&str> =
             flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
-        let node = &self.nodes(cluster)[0];
+        let node = &self.nodes(cluster)[usize::from(replica) - 1];
         let mut command = self.on_node(cluster, node, &words);
         command.env("ETCDCTL_API", "3");
         command
@@ -192,10 +217,13 @@ impl Mesh for Netns {
     }
 }
 
-fn process(daemon: &Daemon) -> String {
+/// What the lab calls a daemon.
+pub fn process(daemon: &Daemon) -> String {
     match daemon {
         Daemon::Etcd(cluster) => format!("{cluster}/etcd"),
         Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
+        Daemon::EtcdOf(cluster, replica) => format!("{cluster}/etcd{replica}"),
+        Daemon::ApiserverOf(cluster, replica) => format!("{cluster}/apiserver{replica}"),
         Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod attacks;
+mod cni;
 mod cold_start;
 mod cut;
 mod deaths;
@@ -23,6 +24,10 @@ use std::{
 
 pub use access::only_peers_read_and_nobody_writes;
 pub use attacks::{floods_and_strangers_are_stopped, nothing_false_is_believed};
+pub use cni::{
+    a_pod_starts_without_the_control_plane, calls_by_hand_are_answered,
+    check_notices_what_is_missing, pods_are_bound_as_they_are_attached,
+};
 pub use cold_start::a_node_starts_with_what_it_knew;
 pub use cut::a_cut_outlasts_the_history;
 pub use deaths::traffic_outlives_ten_kills_of_an_agent;

@@ -101,7 +101,7 @@ fn some_imports_are_never_allowed() {
         }
         reached.insert(package.clone(), all);
     }
-    let binaries = ["clustermesh", "clustermesh-agent", "clustermesh-apiserver"];
+    let binaries = ["clustermesh", "clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"];
     for (package, imports) in &reached {
         for binary in binaries {
             assert!(
@@ -122,6 +122,7 @@ fn some_imports_are_never_allowed() {
         "mesh-dataplane",
         "mesh-export",
         "mesh-routes",
+        "mesh-pods",
     ];
     for stage in stages {
         for other in stages.iter().filter(|other| **other != stage) {

@@ -21,7 +21,7 @@ use mesh_certs::{Authority, ClusterPki, Profile, details};
 use mesh_e2e::{
     Daemon, Mesh, Netns, Traffic, json, kernel,
     mesh::{daemons, wait_ready},
-    netns::binary,
+    netns::{binary, process},
     scenario::{CLIENT, ECHO, two_with_echo, wait_for_backends},
 };
 use serde_json::Value;
@@ -511,14 +511,12 @@ fn the_clock_jumps() {
         "NO_FAKE_STAT=1".into(),
     ];
     let restart = |daemon: &Daemon| {
-        let process = match daemon {
-            Daemon::Etcd(_) => return,
-            Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
-            Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
-        };
+        if matches!(daemon, Daemon::Etcd(_)) {
+            return;
+        }
         scene.mesh.kill(daemon);
         let mut start = scene.mesh.lab("start");
-        start.arg(&process);
+        start.arg(process(daemon));
         for variable in &variables {
             start.args(["--env", variable]);
         }

@@ -377,6 +377,30 @@ async fn set_up_twice_changes_nothing() {
     assert_eq!(auth_changes(&etcd), changes);
 }
 
+/// What is for own nodes is read by them, and by no peer.
+#[tokio::test]
+async fn no_peer_reads_what_is_for_own_nodes() {
+    let etcd = Etcd::start();
+    set_up_as(&etcd, &["remote-b"]).await;
+    etcd.certificate(&etcd.authority(), "remote-b", "b");
+    let pod = "clustermesh/local/v1/pods/n1/shop/p";
+    etcd.etcdctl("admin", &["put", pod, "{}"]).unwrap();
+    etcd.etcdctl("admin", &["put", "cilium/state/nodes/v1/a/n1", "{}"]).unwrap();
+    for command in [
+        &["get", pod][..],
+        &["get", "--prefix", "clustermesh/local/v1/pods/n1/"],
+        &["get", "--prefix", "clustermesh/local/v1/namespaces/"],
+    ] {
+        assert!(etcd.etcdctl("local", command).is_ok(), "{command:?}");
+        let refused = etcd.etcdctl("b", command).unwrap_err();
+        assert!(refused.contains("permission denied"), "{command:?}: {refused}");
+    }
+    let read = etcd.etcdctl("b", &["get", "--prefix", "cilium/state/"]).unwrap();
+    assert!(read.contains("nodes/v1/a/n1"), "{read}");
+    let refused = etcd.etcdctl("local", &["put", pod, "[]"]).unwrap_err();
+    assert!(refused.contains("permission denied"), "{refused}");
+}
+
 /// A peer that is gone has no user any more; what somebody changed by hand is put right; others' users stay.
 #[tokio::test]
 async fn set_up_takes_back_what_is_not_desired() {

@@ -85,6 +85,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
         .chain(audit)
@@ -198,6 +199,8 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         identities: count(counts.identities),
         addresses: count(counts.addresses),
         services: count(counts.services),
+        namespaces: count(counts.namespaces),
+        pods: count(counts.pods),
         rejected: status.rejected + mesh.refused_count(name),
         held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
@@ -228,10 +231,14 @@ fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) ->
         (Rung::Config, Some(config)) => format!("id {}", config.id),
         (Rung::Synced, _) => {
             let counts = mesh.merge.counts(name);
-            format!(
+            let told = format!(
                 "{} nodes, {} identities, {} addresses, {} services",
                 counts.nodes, counts.identities, counts.addresses, counts.services
-            )
+            );
+            match *name == mesh.own {
+                true => format!("{told}, {} pods here", counts.pods),
+                false => told,
+            }
         }
         _ => String::new(),
     }

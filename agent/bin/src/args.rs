@@ -43,6 +43,10 @@ pub(crate) struct Args {
     /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
     #[arg(long, default_value_t = 60, env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) audit_interval_seconds: u64,
+    /// Where the CNI plugin keeps its attachments, as its `podsDir` says; the folder `pods` beside the admin socket, unless
+    /// given. Best in memory: nothing in it outlives a boot
+    #[arg(long, env = "CLUSTERMESH_PODS_DIR")]
+    pub(crate) pods_dir: Option<PathBuf>,
     /// The socket of the admin API
     #[arg(long, default_value = "/run/clustermesh/agent.sock", env = "CLUSTERMESH_ADMIN_SOCKET")]
     pub(crate) admin_socket: PathBuf,
@@ -82,6 +86,13 @@ pub(crate) struct Args {
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+impl Args {
+    /// Where the CNI plugin keeps its attachments.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.pods_dir.clone().unwrap_or_else(|| self.admin_socket.with_file_name("pods"))
+    }
 }
 
 /// A default as a flag's value.

@@ -3,12 +3,14 @@
 
 mod admin;
 mod args;
+mod attachments;
 mod mesh;
 mod metered;
 mod metrics;
 mod own_cgroup;
 mod peer_files;
 mod peers;
+mod pods;
 mod probe;
 mod run;
 mod snapshots;

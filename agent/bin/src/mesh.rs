@@ -14,6 +14,7 @@ use mesh_decide::Probes;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
 use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -25,12 +26,14 @@ use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSoc
 mod audit;
 mod counting;
 mod former_life;
+mod pods;
 mod probing;
 mod quarantine;
 mod tables;
 
 pub(crate) use audit::Audit;
 pub(crate) use former_life::FormerLife;
+pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 
 /// What the mesh's task is told.
@@ -51,6 +54,10 @@ pub(crate) enum Input {
     },
     /// A peer that was over its budget is heard again.
     LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
+    /// The folder of attachments may have changed.
+    PodsChanged,
+    /// An attachment came or went; the answer comes when it is known who it is.
+    LookAtPod(AttachmentKey, oneshot::Sender<PodAnswer>),
     /// Somebody wants to know something.
     Query(Query),
 }
@@ -90,6 +97,7 @@ pub(crate) struct Mesh {
     pub(crate) failed: BTreeMap<Change, String>,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
+    pub(crate) pods: NodePods,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
 }
@@ -199,6 +207,8 @@ impl Mesh {
             Input::LiftQuarantine(name, answer) => {
                 let _ = answer.send(self.lift_quarantine(&name));
             }
+            Input::PodsChanged => self.scan_pods(),
+            Input::LookAtPod(key, answer) => self.look_at_pod(key, answer),
             Input::Query(query) => (query.0)(self),
         }
     }
@@ -278,6 +288,7 @@ impl Mesh {
             match delta {
                 Delta::Service(delta) => self.service(&delta, now),
                 Delta::Route(delta) => self.route(delta),
+                Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
                     self.probe_now |= kind == RecordKind::Node;
@@ -296,6 +307,7 @@ impl Mesh {
         self.hold_quarantined();
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
+        self.forget_impatient();
         self.audit_tables(now);
         self.set_metrics();
     }

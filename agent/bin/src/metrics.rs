@@ -14,6 +14,12 @@ pub(crate) struct PeerLabel {
     pub(crate) peer: String,
 }
 
+/// How pods stand.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct PodLabel {
+    pub(crate) state: &'static str,
+}
+
 type Count = Gauge<u64, AtomicU64>;
 
 /// The agent's metrics, `clustermesh_agent_…`.
@@ -33,6 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) held_backends: Count,
     pub(crate) routes: Count,
     pub(crate) failed_routes: Count,
+    pub(crate) pods: Family<PodLabel, Count>,
 }
 
 impl Metrics {
@@ -46,6 +53,8 @@ impl Metrics {
         );
         let help = "Entries that were not what they should be: a bug, or a stranger at the tables";
         audit.register("repairs", help, self.audit_repairs.clone());
+        let help = "Pods of this node, by whether it is known who they are";
+        registry.register("clustermesh_pods", help, self.pods.clone());
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
             "peer_ready",

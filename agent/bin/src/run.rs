@@ -4,7 +4,7 @@
 //! left, before anything is known; then clusters are followed, and only what they told in full is let go of.
 //!
 //! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), one follower a cluster, the
-//! watcher of the peer files, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
+//! watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,10 +31,11 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Input, Mesh},
+    mesh::{Audit, FormerLife, Input, Mesh, NodePods},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
+    pods::{self, PodsAdmin},
     probe::ProbeSocket,
 };
 
@@ -66,7 +67,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mesh = open_mesh(&args, &name, limit, metrics).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
-    let own = PeerConfig { name, role: Role::Remote, own_id: id, limit, uuid: None, id: None };
+    let node = Some(args.node_name.clone());
+    let own =
+        PeerConfig { name, role: Role::Remote, own_id: id, node, limit, uuid: None, id: None };
     let folder = args.config_dir.join("peers");
     let peers =
         Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());
@@ -75,17 +78,21 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .map_err(|error| tracing::warn!(%error, port = args.probe_port, "no probe echo"))
         .ok();
     let admin = AgentAdmin { args: args.clone(), mesh: sender.clone(), started };
+    let pods_admin = PodsAdmin { mesh: sender.clone() };
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         () = mesh.run(receiver, socket) => {}
         () = watch_peers(peers, folder, args.local_config.clone(), sender.clone()) => {}
+        () = pods::watch(args.pods_dir(), sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
-        served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
+        served = mesh_admin::serve_with_pods(&args.admin_socket, admin, pods_admin) => {
+            served.context("--admin-socket")?;
+        }
         _ = terminate.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
         _ = interrupt.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
     }
@@ -148,6 +155,7 @@ async fn open_mesh(
         quarantined: BTreeMap::new(),
         failed: BTreeMap::new(),
         former_life,
+        pods: NodePods::new(args.pods_dir()),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })

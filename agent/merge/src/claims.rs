@@ -80,7 +80,11 @@ impl Judge {
             Record::Service(service) => {
                 self.check_service(&service.name, service.backends.keys().copied())
             }
-            Record::Identity(..) | Record::EndpointSlice(_) => Ok(()),
+            // The wire takes the local kinds from the own cluster only.
+            Record::Identity(..)
+            | Record::EndpointSlice(_)
+            | Record::Namespace(_)
+            | Record::Pod(_) => Ok(()),
         }
     }
 

@@ -8,11 +8,11 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, ClusterId, ClusterName, Identity, Node, NodeAddress, Record, RecordKind,
-    ServiceName, node::FamilyPair,
+    AddressKind, ClusterId, ClusterName, Identity, LocalNamespace, LocalPod, Node, NodeAddress,
+    Record, RecordKind, ServiceName, node::FamilyPair,
 };
 
-use crate::{claims::Judge, services::ServicePart};
+use crate::{claims::Judge, merge::PodName, services::ServicePart};
 
 /// A cluster's records, each with the round it was told in.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub(crate) struct Cluster {
     pub(crate) addresses: HashMap<IpNet, AddressEntry>,
     hosts: Hosts,
     pub(crate) services: HashMap<Arc<ServiceName>, (ServicePart, u32)>,
+    /// What only the own cluster tells.
+    pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
+    pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
     /// Kinds that were told in full in this life.
     pub(crate) confirmed: Vec<RecordKind>,
 }
@@ -71,6 +74,10 @@ pub struct Counts {
     pub addresses: usize,
     /// Services.
     pub services: usize,
+    /// Namespaces, as the own nodes are told.
+    pub namespaces: usize,
+    /// Pods, as the own node is told.
+    pub pods: usize,
 }
 
 /// How much a cluster has told.
@@ -104,6 +111,8 @@ impl Cluster {
             addresses: HashMap::new(),
             hosts: Hosts::default(),
             services: HashMap::new(),
+            namespaces: HashMap::new(),
+            pods: HashMap::new(),
             confirmed: Vec::new(),
         }
     }
@@ -194,6 +203,8 @@ impl Cluster {
             identities: self.identities.len(),
             addresses: self.addresses.len(),
             services: self.services.len(),
+            namespaces: self.namespaces.len(),
+            pods: self.pods.len(),
         }
     }
 }

@@ -13,4 +13,4 @@ mod services;
 
 pub use claims::{Claims, OwnRanges, Refused};
 pub use cluster::{Counts, Tally};
-pub use merge::{Delta, Expired, IdInUse, Merge};
+pub use merge::{Delta, Expired, IdInUse, Merge, PodName};

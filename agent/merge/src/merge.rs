@@ -19,9 +19,11 @@ use crate::{
     services::{Place, ServicePart},
 };
 
+mod local;
 mod sweep;
 mod views;
 
+pub use local::PodName;
 pub use sweep::Expired;
 
 /// What all clusters say.
@@ -44,6 +46,8 @@ pub enum Delta {
     Service(ServiceDelta),
     /// About the way to a cluster's pods.
     Route(RouteDelta),
+    /// About a pod of the own cluster: it is new, changed or gone.
+    Pod(PodName),
     /// A cluster has told all its records of a kind.
     Confirmed {
         /// The cluster.
@@ -235,6 +239,8 @@ impl Merge {
             }
             // Read from the next issue's service v2 on.
             Record::EndpointSlice(_) => {}
+            Record::Namespace(namespace) => self.set_namespace(name, *namespace),
+            Record::Pod(pod) => self.set_pod(name, *pod),
         }
     }
 
@@ -263,6 +269,10 @@ impl Merge {
                 }
             }
             RecordKey::EndpointSlice(_) => {}
+            RecordKey::Namespace(namespace) => self.remove_namespace(name, namespace),
+            RecordKey::Pod { node, namespace, name: pod } => {
+                self.remove_pod(name, node, &PodName::new(namespace, pod));
+            }
         }
     }
 

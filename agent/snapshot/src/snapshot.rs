@@ -1,7 +1,7 @@
 //! What one cluster said last.
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
-use mesh_wire::{Key, Layout, Peer, decode, encode};
+use mesh_wire::{Key, Layout, Peer, Role, decode, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -101,7 +101,9 @@ impl Snapshot {
             return Err(SnapshotError::Cluster { found: found.chars().take(64).collect() });
         }
         let id = ClusterId::new(id, limit).map_err(|_| SnapshotError::Id(id))?;
-        let peer = Peer { name: cluster.clone(), id, limit, layout: Layout::State };
+        // What only the own nodes are told is not kept.
+        let (name, role, layout) = (cluster.clone(), Role::Remote, Layout::State);
+        let peer = Peer { name, role, id, limit, layout };
         let mut records = Vec::new();
         let mut rejected = None;
         for line in lines {

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use mesh_dataplane::{PinError, ProgramsError, TablesError};
 use mesh_dump::DumpError;
+use mesh_lab::LabError;
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum BenchError {
     /// The tables.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// A pod that cannot be attached.
+    #[error(transparent)]
+    Lab(#[from] LabError),
     /// What is in the kernel.
     #[error(transparent)]
     Dump(#[from] DumpError),

@@ -4,6 +4,7 @@
 //! turns, so that what disturbs one disturbs the other.
 
 mod client;
+mod cni;
 mod connect;
 mod endpoints;
 mod error;
@@ -14,6 +15,7 @@ mod stats;
 mod usage;
 
 pub use client::client;
+pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
 pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
 pub use error::BenchError;

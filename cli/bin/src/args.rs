@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What clients connect to, and where they end up
     Service(ServiceArgs),
+    /// Pods, and who they are
+    Pod(PodArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
@@ -135,6 +137,28 @@ pub(crate) enum ServiceCommand {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct PodArgs {
+    #[command(subcommand)]
+    pub(crate) command: PodCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PodCommand {
+    /// The pods of every node, with their addresses and identities; exits with 3 while one waits for its identity
+    List {
+        /// Only of this cluster
+        #[arg(long)]
+        context: Option<String>,
+        /// Only of this node
+        #[arg(long)]
+        node: Option<String>,
+        /// Only of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct QuarantineArgs {
     #[command(subcommand)]
     pub(crate) command: QuarantineCommand,
@@ -202,6 +226,12 @@ pub(crate) enum BenchCommand {
     },
     /// What an event costs an etcd for each agent, beside bare watchers
     Events,
+    /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
+    Cni {
+        /// How often the chains take turns
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+    },
     /// What `connect` starts to have its connections measured
     #[command(hide = true)]
     Client,

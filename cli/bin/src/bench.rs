@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ConnectOptions, ConnectRow, Delivered, Distribution, Known, Propagation, PropagationOptions,
-    Reconnected, client, connect, delivered, known, propagation, reconnect,
+    CniOptions, CniRow, ConnectOptions, ConnectRow, Delivered, Distribution, Known, Propagation,
+    PropagationOptions, Reconnected, client, cni, connect, delivered, known, propagation,
+    reconnect,
 };
 use serde_json::json;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
             let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
             let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
+            let attached = measure_cni(200)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
@@ -38,12 +40,14 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     print_reconnected(&back)?;
                     output::line("")?;
                     print_delivered(&events)?;
+                    output::line("")?;
+                    print_cni(&attached)?;
                 }
                 Output::Json => output::json(
                     "Bench",
                     json!({
                         "connect": connected, "propagation": propagated, "endpoints": endpoints,
-                        "reconnect": back, "events": events,
+                        "reconnect": back, "events": events, "cni": attached,
                     }),
                 )?,
             }
@@ -84,6 +88,13 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "events": row }))?,
             }
         }
+        BenchCommand::Cni { rounds } => {
+            let attached = measure_cni(rounds)?;
+            match output {
+                Output::Text => print_cni(&attached)?,
+                Output::Json => output::json("Bench", json!({ "cni": attached }))?,
+            }
+        }
         BenchCommand::Client => client()?,
     }
     Ok(Outcome::Done)
@@ -97,6 +108,10 @@ fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Resul
 fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
     let options = PropagationOptions { samples, services };
     with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+}
+
+fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
+    with_progress("cni", |progress| Ok(cni(CniOptions { rounds }, progress)?))
 }
 
 fn with_progress<T>(
@@ -200,6 +215,19 @@ fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
+    output::line("a pod is attached, milliseconds (p50 / p99)")?;
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.chain.into(),
+            row.all.count.to_string(),
+            milliseconds(row.all),
+            row.ours.map(milliseconds).unwrap_or_default(),
+        ]
+    });
+    Ok(output::table(&["CHAIN", "PODS", "ALL PLUGINS", "OURS"], cells)?)
 }
 
 fn milliseconds(distribution: Distribution) -> String {

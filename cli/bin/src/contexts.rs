@@ -75,6 +75,7 @@ fn of_directory(directory: &Path) -> Context {
         name: name.unwrap_or_default(),
         directory: directory.into(),
         apiserver: APISERVER.into(),
+        replicas: Vec::new(),
         agents: vec![AgentSocket { node: "this node".into(), socket: AGENT.into() }],
         netns: None,
     }

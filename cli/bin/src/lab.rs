@@ -14,7 +14,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
-use mesh_lab::{Lab, LabOptions, Liveness, Passes, Phase, ProcessState, workload::Applied};
+use mesh_lab::{
+    Component, Lab, LabOptions, Liveness, Passes, Phase, ProcessState, workload::Applied,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -29,9 +31,10 @@ const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
     match command {
-        LabCommand::Up { which, clusters, nodes, etcd_quota } => {
+        LabCommand::Up { which, clusters, nodes, replicas, etcd_quota } => {
             let name = which.lab;
-            up(LabOptions { name, clusters, nodes, bin_dir: bin_dir()?, etcd_quota }, output)
+            let bin_dir = bin_dir()?;
+            up(LabOptions { name, clusters, nodes, replicas, bin_dir, etcd_quota }, output)
         }
         LabCommand::Down { which } => {
             Lab::down(&which.lab)?;
@@ -53,6 +56,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             drop(lab);
             let error = command.exec();
             Err(error).context(format!("{:?}", command.get_program()))
+        }
+        LabCommand::CheckPod { which, pod } => {
+            Lab::open(&which.lab)?.check_pod(&pod)?;
+            let text = format!("{pod} is attached as it was");
+            said(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
         LabCommand::Logs { which, process } => {
             let lab = Lab::open(&which.lab)?;
@@ -107,8 +115,9 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let wait = wait.then(|| Duration::from_secs(wait_duration));
             history::check(&which.lab, wait, record.map(seconds), output)
         }
-        LabCommand::Chaos { lab, seed, faults, keep } => {
-            chaos::run(&mesh_chaos::campaign::Options { lab, seed, faults, keep }, output)
+        LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
+            let options = mesh_chaos::campaign::Options { lab, seed, faults, replicas, keep };
+            chaos::run(&options, output)
         }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -162,8 +171,11 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
 fn sockets(lab: &Lab) -> Vec<(String, PathBuf)> {
     let mut sockets = Vec::new();
     for cluster in &lab.state().clusters {
-        let apiserver = cluster.directory.join("state/apiserver.sock");
-        sockets.push((format!("{}/apiserver", cluster.name), apiserver));
+        for replica in 1..=cluster.replicas {
+            let apiserver = Component::Apiserver(replica);
+            let socket = cluster.directory.join("state").join(format!("{apiserver}.sock"));
+            sockets.push((apiserver.process(&cluster.name), socket));
+        }
         for node in &cluster.nodes {
             sockets
                 .push((format!("{}/{}/agent", cluster.name, node.name), node.admin_socket.clone()));
@@ -276,7 +288,7 @@ fn said(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<
 fn bin_dir() -> anyhow::Result<PathBuf> {
     let here = env::current_exe()?;
     let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
-    for binary in ["clustermesh-agent", "clustermesh-apiserver"] {
+    for binary in ["clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"] {
         if !folder.join(binary).is_file() {
             bail!(
                 "{} is missing: build the whole workspace (`make build`)",

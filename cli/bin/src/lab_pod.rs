@@ -7,7 +7,6 @@ use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::sleep,
 };
 
 use crate::{
@@ -34,16 +33,22 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                 Ok(Outcome::Done)
             }
             LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,
-            LabPodCommand::Load { tcp, udp, rate, flows, seconds } => {
+            LabPodCommand::Load { tcp, udp, rate, flows, requests } => {
                 let targets = |transport, all: Vec<SocketAddr>| {
                     all.into_iter().map(move |to| (transport, to))
                 };
                 let targets = targets(call::Transport::Tcp, tcp)
                     .chain(targets(call::Transport::Udp, udp))
                     .collect();
-                let load =
-                    load::Load { targets, rate, flows, flow_pause: FLOW_PAUSE, deadline: DEADLINE };
-                put_under_load(load, seconds, output).await
+                let load = load::Load {
+                    targets,
+                    rate,
+                    requests,
+                    flows,
+                    flow_pause: FLOW_PAUSE,
+                    deadline: DEADLINE,
+                };
+                put_under_load(load, output).await
             }
         }
     })
@@ -70,28 +75,21 @@ async fn ask(to: SocketAddr, udp: bool, count: u32, output: Output) -> anyhow::R
     Ok(Outcome::Done)
 }
 
-async fn put_under_load(
-    load: load::Load,
-    seconds: Option<f64>,
-    output: Output,
-) -> anyhow::Result<Outcome> {
+async fn put_under_load(load: load::Load, output: Output) -> anyhow::Result<Outcome> {
     let (stop, stopped) = watch::channel(false);
-    let running = tokio::spawn(load::run(load, stopped));
+    let mut running = tokio::spawn(load::run(load, stopped));
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let over = async {
-        match seconds {
-            Some(seconds) => sleep(Duration::from_secs_f64(seconds)).await,
-            None => std::future::pending().await,
-        }
+    let over = tokio::select! {
+        report = &mut running => Some(report?),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
     };
-    tokio::select! {
-        () = over => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     let _ = stop.send(true);
-    let report = running.await?;
+    let report = match over {
+        Some(report) => report,
+        None => running.await?,
+    };
     match output {
         Output::Text => {
             output::line(format!(

@@ -9,6 +9,7 @@ mod lab;
 mod lab_pod;
 mod outcome;
 mod output;
+mod pod;
 mod quarantine;
 mod rotate;
 mod service;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Disconnect(command) => connect::disconnect(&command, output),
         Command::Status(command) => status::run(&command, output),
         Command::Service(command) => service::run(&command, output),
+        Command::Pod(command) => pod::run(&command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
         Command::Bench(command) => bench::run(command, output),

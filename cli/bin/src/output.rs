@@ -1,6 +1,9 @@
 //! What goes to standard output: tables for people, one JSON object for programs.
 
-use std::io::{self, Write as _};
+use std::{
+    env,
+    io::{self, Write as _},
+};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
@@ -48,11 +51,29 @@ pub(crate) fn table(
         table.add_row(row);
     }
     if !table.is_tty() {
-        // A pipe has no width; a file's reader has one.
-        table.set_width(200);
+        table.set_width(columns(env::var("COLUMNS").ok().as_deref()));
     }
     for text in table.lines() {
         line(text.trim_end())?;
     }
     Ok(())
+}
+
+/// The width of what is no terminal: what whoever reads it says it has, or enough for most tables.
+fn columns(said: Option<&str>) -> u16 {
+    let said = said.and_then(|columns| columns.parse().ok());
+    said.filter(|columns| *columns > 0).unwrap_or(200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_terminal_has_the_width_it_says() {
+        for (said, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)]
+        {
+            assert_eq!(columns(said), width, "{said:?}");
+        }
+    }
 }

@@ -45,6 +45,7 @@ struct Report {
 }
 
 /// How an etcd stands to authorities.
+#[derive(Debug, PartialEq, Eq)]
 enum Etcd {
     AsItShould,
     Otherwise(String),
@@ -204,17 +205,32 @@ impl Report {
     }
 }
 
-/// Whether the etcd trusts the new authority, or no other, as is to be done.
+/// Whether every replica's etcd trusts the new authority, or no other, as is to be done.
 fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
-    let context = contexts::find(&args.context)?;
+    let netns = contexts::find(&args.context)?.netns;
+    for addresses in &cluster.own.settings.endpoints {
+        let endpoints: Vec<SocketAddr> = addresses.iter().map(|&address| address.into()).collect();
+        let found = look_at(netns.as_deref(), &endpoints, cluster, todo)?;
+        if found != Etcd::AsItShould {
+            return Ok(found);
+        }
+    }
+    Ok(Etcd::AsItShould)
+}
+
+/// The same, for the etcd that is at one of these addresses.
+fn look_at(
+    netns: Option<&str>,
+    endpoints: &[SocketAddr],
+    cluster: &Cluster,
+    todo: &Todo,
+) -> anyhow::Result<Etcd> {
     let trusted = cluster.trusted()?;
     let name = format!("{}.mesh.cilium.io", cluster.own.name());
-    let endpoints = cluster.own.settings.endpoints.iter();
-    let endpoints: Vec<SocketAddr> = endpoints.map(|&endpoint| endpoint.into()).collect();
     let pem = trusted.to_pem();
     let ask = || {
         let mut failures = Vec::new();
-        for &endpoint in &endpoints {
+        for &endpoint in endpoints {
             match authorities_of_server(endpoint, &name, &pem) {
                 Ok(subjects) => return Ok(subjects),
                 Err(error) => failures.push(format!("{endpoint}: {error}")),
@@ -222,7 +238,7 @@ fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etc
         }
         Err(failures.join("; "))
     };
-    let subjects = match within(context.netns.as_deref(), ask)? {
+    let subjects = match within(netns, ask)? {
         Ok(subjects) => subjects,
         Err(why) => return Ok(Etcd::Otherwise(format!("it cannot be asked: {why}"))),
     };

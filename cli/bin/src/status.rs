@@ -25,10 +25,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A cluster, as its daemons tell.
 struct ClusterStatus {
     name: String,
-    apiserver: Result<StatusResponse, String>,
+    /// One a replica.
+    apiservers: Vec<ApiserverStatus>,
     agents: Vec<AgentStatus>,
     /// The peers that its directory has a file for.
     configured: Vec<String>,
+}
+
+struct ApiserverStatus {
+    /// `apiserver`, and `apiserver2` for a second replica.
+    name: String,
+    told: Result<StatusResponse, String>,
 }
 
 struct AgentStatus {
@@ -77,14 +84,21 @@ async fn look(contexts: &[Context], args: &StatusArgs) -> (Vec<ClusterStatus>, b
 
 impl ClusterStatus {
     async fn ask(context: &Context) -> Self {
-        let apiserver = async {
-            let mut client =
-                mesh_admin::connect(&context.apiserver).await.map_err(|e| e.to_string())?;
-            let status =
-                client.status(StatusRequest {}).await.map_err(|e| e.message().to_owned())?;
-            Ok(status.into_inner())
-        };
-        let apiserver = apiserver.await;
+        let mut apiservers = Vec::new();
+        for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
+        {
+            let told = async {
+                let mut client = mesh_admin::connect(socket).await.map_err(|e| e.to_string())?;
+                let status =
+                    client.status(StatusRequest {}).await.map_err(|e| e.message().to_owned())?;
+                Ok(status.into_inner())
+            };
+            let name = match number {
+                1 => "apiserver".to_owned(),
+                number => format!("apiserver{number}"),
+            };
+            apiservers.push(ApiserverStatus { name, told: told.await });
+        }
         let mut agents = Vec::new();
         for agent in &context.agents {
             let told = async {
@@ -109,19 +123,21 @@ impl ClusterStatus {
             files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         configured.retain(|name| *name != context.name && !name.starts_with('.'));
         configured.sort();
-        Self { name: context.name.clone(), apiserver, agents, configured }
+        Self { name: context.name.clone(), apiservers, agents, configured }
     }
 
     /// What keeps the cluster from being ready, in words.
     fn broken(&self) -> Vec<String> {
         let name = &self.name;
         let mut broken = Vec::new();
-        match &self.apiserver {
-            Err(error) => broken.push(format!("{name}: apiserver: {error}")),
-            Ok(status) if !status.ready => {
-                broken.push(format!("{name}: apiserver: {}", status.problems.join("; ")));
+        for ApiserverStatus { name: who, told } in &self.apiservers {
+            match told {
+                Err(error) => broken.push(format!("{name}: {who}: {error}")),
+                Ok(status) if !status.ready => {
+                    broken.push(format!("{name}: {who}: {}", status.problems.join("; ")));
+                }
+                Ok(_) => {}
             }
-            Ok(_) => {}
         }
         for AgentStatus { node, told } in &self.agents {
             match told {
@@ -166,10 +182,18 @@ impl ClusterStatus {
                 })),
             })
         };
-        let apiserver = match &self.apiserver {
-            Ok(status) => daemon(status),
-            Err(error) => json!({ "ready": false, "error": error }),
-        };
+        let mut apiservers = self.apiservers.iter().map(|ApiserverStatus { name, told }| {
+            let mut value = match told {
+                Ok(status) => daemon(status),
+                Err(error) => json!({ "ready": false, "error": error }),
+            };
+            if let Some(value) = value.as_object_mut() {
+                value.insert("name".into(), json!(name));
+            }
+            value
+        });
+        let apiserver = apiservers.next();
+        let replicas: Vec<Value> = apiservers.collect();
         let agents: Vec<Value> = self
             .agents
             .iter()
@@ -187,7 +211,7 @@ impl ClusterStatus {
             .collect();
         json!({
             "name": self.name, "ready": self.is_ready(), "problems": self.broken(),
-            "configuredPeers": self.configured, "apiserver": apiserver, "agents": agents,
+            "configuredPeers": self.configured, "apiserver": apiserver, "replicas": replicas, "agents": agents,
         })
     }
 }
@@ -238,7 +262,8 @@ fn peer_json(peer: &Peer) -> Value {
         "name": peer.name, "own": peer.own, "clusterId": peer.cluster_id, "ready": peer.ready, "ladder": ladder,
         "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
         "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
-        "addresses": peer.addresses, "services": peer.services, "rejected": peer.rejected,
+        "addresses": peer.addresses, "services": peer.services,
+        "namespaces": peer.own.then_some(peer.namespaces), "pods": peer.own.then_some(peer.pods), "rejected": peer.rejected,
         "lastRejected": peer.last_rejected, "held": peer.held, "remembered": peer.remembered,
         "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
     })
@@ -250,17 +275,17 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
         let row = |who: &str, of: &str, state: &str, detail: String| {
             vec![cluster.name.clone(), who.to_owned(), of.to_owned(), state.to_owned(), detail]
         };
-        rows.push(match &cluster.apiserver {
+        rows.extend(cluster.apiservers.iter().map(|ApiserverStatus { name, told }| match told {
             Ok(status) => {
                 let exported =
                     status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
                 let problems = status.problems.join("; ");
                 let detail =
                     if problems.is_empty() { exported.unwrap_or_default() } else { problems };
-                row("apiserver", "", if status.ready { "ready" } else { "NOT READY" }, detail)
+                row(name, "", if status.ready { "ready" } else { "NOT READY" }, detail)
             }
-            Err(error) => row("apiserver", "", "NO ANSWER", error.clone()),
-        });
+            Err(error) => row(name, "", "NO ANSWER", error.clone()),
+        }));
         for AgentStatus { node, told } in &cluster.agents {
             match told {
                 Err(error) => rows.push(row(node, "", "NO ANSWER", error.clone())),

@@ -25,6 +25,8 @@ pub struct Options {
     pub seed: u64,
     /// How many faults.
     pub faults: usize,
+    /// How many replicas the control plane of each cluster has.
+    pub replicas: u8,
     /// Leave the lab up.
     pub keep: bool,
 }
@@ -77,12 +79,13 @@ pub fn run(
     binary: &Path,
     mut begins: impl FnMut(usize, &Fault),
 ) -> Result<Outcome, ChaosError> {
-    let mesh = Mesh::up(&options.lab, binary, options.keep)?;
+    let mesh = Mesh::up(&options.lab, binary, options.replicas, options.keep)?;
     let clusters = mesh.state.clusters.iter().map(|cluster| {
         let nodes = cluster.nodes.iter().map(|node| node.name.clone()).collect();
         (cluster.name.clone(), nodes)
     });
-    let shape = Shape { clusters: clusters.collect(), replicas: REPLICAS };
+    let control_planes = options.replicas;
+    let shape = Shape { clusters: clusters.collect(), control_planes, replicas: REPLICAS };
     let steady = mesh.load(STEADY.0, STEADY.1)?;
     let mut outcome = Outcome::default();
     let (mut answered, mut under_load) = (0, 0);
@@ -146,13 +149,13 @@ impl Mesh {
                 self.unchanged(*away)?;
                 self.lab("heal", &[one, other]).map(drop)
             }
-            Fault::Compact(cluster) => {
-                let status = self.etcdctl(cluster, &["endpoint", "status"])?;
+            Fault::Compact(etcd) => {
+                let status = self.etcdctl(etcd, &["endpoint", "status"])?;
                 let revision = status.pointer("/0/Status/header/revision").and_then(Value::as_i64);
                 let revision = revision.ok_or_else(|| {
-                    ChaosError::Unexpected(format!("{cluster}/etcd has no revision: {status}"))
+                    ChaosError::Unexpected(format!("{etcd} has no revision: {status}"))
                 })?;
-                match self.etcdctl(cluster, &["compact", "--physical", &revision.to_string()]) {
+                match self.etcdctl(etcd, &["compact", "--physical", &revision.to_string()]) {
                     // Nothing was written since the last time.
                     Err(ChaosError::Command { said, .. }) if said.contains("been compacted") => {
                         Ok(())
@@ -160,13 +163,13 @@ impl Mesh {
                     compacted => compacted.map(drop),
                 }
             }
-            Fault::Revoke(cluster) => {
-                let found = self.etcdctl(cluster, &["get", "cilium/.heartbeat"])?;
+            Fault::Revoke(etcd) => {
+                let found = self.etcdctl(etcd, &["get", "cilium/.heartbeat"])?;
                 // Without one it was revoked before, and its writer has not beaten since.
                 let Some(lease) = found.pointer("/kvs/0/lease").and_then(Value::as_i64) else {
                     return Ok(());
                 };
-                self.etcdctl(cluster, &["lease", "revoke", &format!("{lease:x}")]).map(drop)
+                self.etcdctl(etcd, &["lease", "revoke", &format!("{lease:x}")]).map(drop)
             }
             Fault::Scale(cluster, replicas) => self.scale(cluster, *replicas),
             Fault::Reconnect(one, other) => self.connect(one, other),

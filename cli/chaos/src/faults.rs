@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesh_lab::Passes;
+use mesh_lab::{Component, Passes};
 use serde::{Serialize, Serializer};
 
 /// Something that goes wrong, or changes.
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 pub enum Fault {
     /// Daemons are killed, all at once, and started again in this order.
     Kill {
-        /// `a/etcd`, `a/apiserver`, `a/n1/agent`.
+        /// `a/etcd`, `a/apiserver`, `a/etcd2` of a second replica, `a/n1/agent`.
         processes: Vec<String>,
         /// Milliseconds until the first of them is back.
         away: u64,
@@ -26,16 +26,25 @@ pub enum Fault {
         /// Milliseconds until it is healed.
         away: u64,
     },
-    /// A cluster's etcd forgets its history.
-    Compact(String),
-    /// A cluster's heartbeat loses its lease.
-    Revoke(String),
+    /// An etcd forgets its history.
+    Compact(Etcd),
+    /// The heartbeat in an etcd loses its lease.
+    Revoke(Etcd),
     /// A cluster has another number of pods.
     Scale(String, u32),
     /// Two clusters are connected once more: users, certificates and peer files are looked after again.
     Reconnect(String, String),
     /// A cluster's certificates are issued anew while they are in use.
     Rotate(String, Certificates),
+}
+
+/// A cluster's etcd, by the number of its replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// The cluster.
+    pub cluster: String,
+    /// The replica, counted from 1.
+    pub replica: u8,
 }
 
 /// Which of a cluster's certificates.
@@ -52,6 +61,8 @@ pub enum Certificates {
 pub struct Shape {
     /// Clusters with their nodes.
     pub clusters: Vec<(String, Vec<String>)>,
+    /// How many replicas the control plane of each has.
+    pub control_planes: u8,
     /// How many pods each cluster has at first.
     pub replicas: u32,
 }
@@ -72,7 +83,9 @@ const LONGEST: usize = 2_000;
 pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
     let mut random = Random(seed);
     let mut replicas = vec![shape.replicas; shape.clusters.len()];
-    let processes: Vec<String> = shape.clusters.iter().flat_map(daemons).collect();
+    let control_planes = shape.control_planes;
+    let processes: Vec<String> =
+        shape.clusters.iter().flat_map(|cluster| daemons(cluster, control_planes)).collect();
     let mut faults = Vec::new();
     while faults.len() < count && !shape.clusters.is_empty() {
         let at = random.below(shape.clusters.len());
@@ -88,10 +101,11 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
                 let agents: Vec<String> = of(&shape.clusters, &from).map(agent(&from)).collect();
                 let restarted = random.some(&agents, 1).pop().filter(|_| random.below(2) == 0);
                 let passes = random.some(&[None, LOSS, DELAY], 1).pop().flatten();
-                Fault::Cut { places: [from, format!("{cluster}/etcd")], passes, restarted, away }
+                let etcd = random.etcd(cluster, control_planes);
+                Fault::Cut { places: [from, etcd.to_string()], passes, restarted, away }
             }
-            6 => Fault::Compact(cluster.clone()),
-            7 => Fault::Revoke(cluster.clone()),
+            6 => Fault::Compact(random.etcd(cluster, control_planes)),
+            7 => Fault::Revoke(random.etcd(cluster, control_planes)),
             8 => {
                 let others = shape.clusters.iter().filter(|(name, _)| name != cluster);
                 let others: Vec<String> = others.map(|(name, _)| name.clone()).collect();
@@ -119,9 +133,10 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
     faults
 }
 
-fn daemons((cluster, nodes): &(String, Vec<String>)) -> Vec<String> {
-    let own = ["etcd", "apiserver"].map(|kind| format!("{cluster}/{kind}"));
-    own.into_iter().chain(nodes.iter().map(agent(cluster))).collect()
+fn daemons((cluster, nodes): &(String, Vec<String>), control_planes: u8) -> Vec<String> {
+    let replica = |number| [Component::Etcd(number), Component::Apiserver(number)];
+    let own = (1..=control_planes).flat_map(replica).map(|component| component.process(cluster));
+    own.chain(nodes.iter().map(agent(cluster))).collect()
 }
 
 fn agent(cluster: &str) -> impl Fn(&String) -> String {
@@ -151,6 +166,13 @@ impl Random {
         usize::try_from(self.next() % limit).unwrap_or_default()
     }
 
+    /// The etcd of one of a cluster's replicas. Where there is one only, nothing is to be chosen.
+    fn etcd(&mut self, cluster: &str, replicas: u8) -> Etcd {
+        let others = usize::from(replicas.max(1));
+        let chosen = if others == 1 { 0 } else { self.below(others) };
+        Etcd { cluster: cluster.into(), replica: u8::try_from(chosen).unwrap_or_default() + 1 }
+    }
+
     /// As many different ones of all, as far as there are.
     fn some<T: Clone>(&mut self, all: &[T], count: usize) -> Vec<T> {
         let mut left = all.to_vec();
@@ -159,6 +181,15 @@ impl Random {
             chosen.push(left.swap_remove(self.below(left.len())));
         }
         chosen
+    }
+}
+
+// === impl Etcd ===
+
+impl fmt::Display for Etcd {
+    /// As the lab calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Component::Etcd(self.replica).process(&self.cluster))
     }
 }
 
@@ -179,8 +210,8 @@ impl fmt::Display for Fault {
                 let Some(restarted) = restarted else { return Ok(()) };
                 write!(f, ", and restart {restarted} meanwhile")
             }
-            Self::Compact(cluster) => write!(f, "compact {cluster}/etcd"),
-            Self::Revoke(cluster) => write!(f, "revoke the lease of {cluster}'s heartbeat"),
+            Self::Compact(etcd) => write!(f, "compact {etcd}"),
+            Self::Revoke(etcd) => write!(f, "revoke the lease of the heartbeat in {etcd}"),
             Self::Scale(cluster, replicas) => write!(f, "give {cluster} {replicas} pods"),
             Self::Reconnect(one, other) => write!(f, "connect {one} and {other} again"),
             Self::Rotate(cluster, which) => {
@@ -215,7 +246,28 @@ mod tests {
     fn shape() -> Shape {
         let nodes = || vec!["n1".to_owned(), "n2".to_owned()];
         let clusters = vec![("a".to_owned(), nodes()), ("b".to_owned(), nodes())];
-        Shape { clusters, replicas: 2 }
+        Shape { clusters, control_planes: 1, replicas: 2 }
+    }
+
+    #[test]
+    fn every_replica_comes_up() {
+        let faults = plan(1, 200, &Shape { control_planes: 2, ..shape() });
+        let words: BTreeSet<String> = faults
+            .iter()
+            .flat_map(|f| f.to_string().split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        for process in ["a/etcd", "a/etcd2", "a/apiserver2", "b/etcd2"] {
+            assert!(words.contains(process), "{process}");
+        }
+        for etcd in ["a/etcd2", "b/etcd2"] {
+            for kind in ["compact", "revoke"] {
+                let is = |fault: &Fault| {
+                    let text = fault.to_string();
+                    text.starts_with(kind) && text.ends_with(etcd)
+                };
+                assert!(faults.iter().any(is), "{kind} {etcd}");
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use nix::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::ChaosError;
+use crate::{error::ChaosError, faults::Etcd};
 
 /// A lab that goes with the campaign, unless it is to be kept.
 #[derive(Debug)]
@@ -74,7 +74,12 @@ const UNDER_WAY: Duration = Duration::from_millis(300);
 
 impl Mesh {
     /// Two connected clusters of two nodes, with a service in both and a client in the first.
-    pub(crate) fn up(name: &str, binary: &Path, keep: bool) -> Result<Self, ChaosError> {
+    pub(crate) fn up(
+        name: &str,
+        binary: &Path,
+        replicas: u8,
+        keep: bool,
+    ) -> Result<Self, ChaosError> {
         let io = |source| ChaosError::Io { what: "the manifests", source };
         let manifests = tempfile::tempdir().map_err(io)?;
         for (file, text) in [("echo.yaml", ECHO), ("client.yaml", CLIENT)] {
@@ -84,7 +89,7 @@ impl Mesh {
         let targets = Vec::new();
         let mut mesh =
             Self { name: name.into(), binary: binary.into(), keep, manifests, state, targets };
-        mesh.lab("up", &[])?;
+        mesh.lab("up", &["--replicas", &replicas.to_string()])?;
         mesh.look()?;
         for cluster in mesh.clusters() {
             mesh.apply(&cluster, "echo.yaml", &[])?;
@@ -128,11 +133,15 @@ impl Mesh {
         self.lab("check-history", &["--wait"]).map(drop)
     }
 
-    /// `etcdctl` as a cluster's administrator.
-    pub(crate) fn etcdctl(&self, cluster: &str, args: &[&str]) -> Result<Value, ChaosError> {
+    /// `etcdctl` as a cluster's administrator, on the node of the etcd.
+    pub(crate) fn etcdctl(&self, etcd: &Etcd, args: &[&str]) -> Result<Value, ChaosError> {
+        let Etcd { cluster, replica } = etcd;
         let unexpected = |what: &str| ChaosError::Unexpected(format!("{cluster}: {what}"));
         let found = self.state.cluster(cluster).map_err(|e| unexpected(&e.to_string()))?;
-        let node = found.nodes.first().ok_or_else(|| unexpected("it has no node"))?;
+        let node = found
+            .nodes
+            .get(usize::from(*replica).saturating_sub(1))
+            .ok_or_else(|| unexpected("it has no such replica"))?;
         let place = format!("{cluster}/node/{}", node.name);
         let pki = found.directory.join("pki");
         let file = |flag: &str, name: &str| format!("{flag}={}", pki.join(name).display());

@@ -24,10 +24,10 @@ use crate::{
 /// A daemon of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// The cluster's etcd.
-    Etcd,
+    /// The etcd of a replica, counted from 1.
+    Etcd(u8),
     /// What fills it.
-    Apiserver,
+    Apiserver(u8),
     /// A node's agent, by the node's name.
     Agent(String),
 }
@@ -38,21 +38,19 @@ const NAMESPACE: &str = "clustermesh";
 pub(crate) const ETCD_PORT: u16 = 2379;
 
 impl Component {
-    /// The component's process in a lab: `a/etcd`, `a/apiserver`, `a/n1/agent`.
+    /// The component's process in a lab: `a/etcd`, `a/apiserver`, `a/etcd2` of a second replica, `a/n1/agent`.
     pub fn process(&self, cluster: &str) -> String {
-        match self {
-            Self::Etcd => format!("{cluster}/etcd"),
-            Self::Apiserver => format!("{cluster}/apiserver"),
-            Self::Agent(node) => format!("{cluster}/{node}/agent"),
-        }
+        format!("{cluster}/{self}")
     }
 }
 
 impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Etcd => f.write_str("etcd"),
-            Self::Apiserver => f.write_str("apiserver"),
+            Self::Etcd(1) => f.write_str("etcd"),
+            Self::Etcd(replica) => write!(f, "etcd{replica}"),
+            Self::Apiserver(1) => f.write_str("apiserver"),
+            Self::Apiserver(replica) => write!(f, "apiserver{replica}"),
             Self::Agent(node) => write!(f, "{node}/agent"),
         }
     }
@@ -63,6 +61,7 @@ pub(crate) fn plan(
     lab: &LabName,
     number: ClusterNumber,
     nodes: usize,
+    replicas: u8,
     cgroup2: &Path,
 ) -> Result<ClusterState, LabError> {
     let name = names::cluster_name(number);
@@ -89,6 +88,7 @@ pub(crate) fn plan(
         directory: folder.join("clusters").join(&name),
         name,
         nodes,
+        replicas,
         pods: Vec::new(),
         last_service: 9,
         services: BTreeMap::new(),
@@ -112,7 +112,9 @@ pub(crate) fn make_directory(
         pod_cidrs: number.pod_cidrs(),
         service_cidrs: number.service_cidrs(),
         node_cidrs: number.node_cidrs(),
-        endpoints: control_plane(cluster)?.ips.iter().map(|ip| (*ip, ETCD_PORT)).collect(),
+        endpoints: replicas(cluster)
+            .map(|(_, node)| node.ips.iter().map(|ip| (*ip, ETCD_PORT)).collect())
+            .collect(),
         default_global_namespace: true,
     };
     write(&directory.settings_file(), &settings.to_yaml()?)?;
@@ -120,7 +122,12 @@ pub(crate) fn make_directory(
     let pki = ClusterPki::new(&directory.pki());
     pki.create(&cluster.name, NAMESPACE, &addresses, Authority::ISSUED_LIFETIME)?;
     let local = PeerFile {
-        endpoints: settings.endpoints.iter().map(|(ip, port)| https(*ip, *port)).take(1).collect(),
+        endpoints: settings
+            .endpoints
+            .iter()
+            .filter_map(|addresses| addresses.first())
+            .map(|(ip, port)| https(*ip, *port))
+            .collect(),
         trusted_ca_file: Some(pki.certificate("ca")),
         cert_file: Some(pki.certificate("local")),
         key_file: Some(pki.key("local")),
@@ -131,9 +138,9 @@ pub(crate) fn make_directory(
     write(&directory.manifests().join("nodes.json"), &node_manifests(cluster, number)?)
 }
 
-/// The node with the control plane.
-pub(crate) fn control_plane(cluster: &ClusterState) -> Result<&NodeState, LabError> {
-    cluster.nodes.first().ok_or(LabError::Size)
+/// The replicas of the control plane, counted from 1, each with its node.
+pub(crate) fn replicas(cluster: &ClusterState) -> impl Iterator<Item = (u8, &NodeState)> {
+    (1..=cluster.replicas).zip(&cluster.nodes)
 }
 
 /// A cluster's daemons, in the order in which they are started.
@@ -142,33 +149,39 @@ pub(crate) fn processes(
     cluster: &ClusterState,
     number: ClusterNumber,
     options: &LabOptions,
-) -> Result<Vec<ProcessState>, LabError> {
+) -> Vec<ProcessState> {
     let bin_dir = &options.bin_dir;
-    let mut all = vec![etcd(lab, cluster, options.etcd_quota)?, apiserver(lab, cluster, bin_dir)?];
+    let mut all = Vec::new();
+    for (replica, node) in replicas(cluster) {
+        all.push(etcd(lab, cluster, replica, node, options.etcd_quota));
+        all.push(apiserver(lab, cluster, replica, node, bin_dir));
+    }
     for node in &cluster.nodes {
         all.push(agent(lab, cluster, number, node, bin_dir));
     }
-    Ok(all)
+    all
 }
 
 fn etcd(
     lab: &LabName,
     cluster: &ClusterState,
+    replica: u8,
+    node: &NodeState,
     quota: Option<u64>,
-) -> Result<ProcessState, LabError> {
-    let node = control_plane(cluster)?;
+) -> ProcessState {
+    let component = Component::Etcd(replica);
     let pki = ClusterPki::new(&ClusterDirectory::new(&cluster.directory).pki());
     let urls = node.ips.iter().map(|ip| https(*ip, ETCD_PORT));
     let urls: Vec<String> =
         [https([127, 0, 0, 1].into(), ETCD_PORT)].into_iter().chain(urls).collect();
     let peer = "http://127.0.0.1:2380";
-    // The token is part of the etcd cluster's id: an etcd that begins anew must have another.
-    let token = format!("{}-{}", cluster.name, start_token());
+    // The token is part of the etcd cluster's id: an etcd that begins anew must have another, as has each replica's.
+    let token = format!("{}-{component}-{}", cluster.name, start_token());
     let flag = |name: &str, value: String| format!("--{name}={value}");
     let mut command = vec!["etcd".to_owned()];
     command.extend([
         flag("name", "clustermesh".into()),
-        flag("data-dir", cluster.directory.join("state/etcd").display().to_string()),
+        flag("data-dir", state_of(cluster, &component).display().to_string()),
         flag("listen-client-urls", urls.join(",")),
         flag("advertise-client-urls", https([127, 0, 0, 1].into(), ETCD_PORT)),
         flag("listen-peer-urls", peer.into()),
@@ -187,21 +200,22 @@ fn etcd(
         flag("election-timeout", "200".into()),
     ]);
     command.extend(quota.map(|bytes| flag("quota-backend-bytes", bytes.to_string())));
-    Ok(process(lab, Component::Etcd.process(&cluster.name), node, "system", command))
+    process(lab, component.process(&cluster.name), node, "system", command)
 }
 
 fn apiserver(
     lab: &LabName,
     cluster: &ClusterState,
+    replica: u8,
+    node: &NodeState,
     bin_dir: &Path,
-) -> Result<ProcessState, LabError> {
-    let node = control_plane(cluster)?;
+) -> ProcessState {
     let mut command = vec![bin_dir.join("clustermesh-apiserver").display().to_string()];
     command.extend([
         format!("--config-dir={}", cluster.directory.display()),
-        format!("--admin-socket={}", apiserver_socket(cluster).display()),
+        format!("--admin-socket={}", apiserver_socket(cluster, replica).display()),
     ]);
-    Ok(process(lab, Component::Apiserver.process(&cluster.name), node, "system", command))
+    process(lab, Component::Apiserver(replica).process(&cluster.name), node, "system", command)
 }
 
 fn agent(
@@ -232,9 +246,14 @@ fn agent(
     process(lab, Component::Agent(node.name.clone()).process(&cluster.name), node, "agent", command)
 }
 
-/// The apiserver's admin socket.
-pub(crate) fn apiserver_socket(cluster: &ClusterState) -> PathBuf {
-    cluster.directory.join("state/apiserver.sock")
+/// An apiserver's admin socket.
+pub(crate) fn apiserver_socket(cluster: &ClusterState, replica: u8) -> PathBuf {
+    state_of(cluster, &Component::Apiserver(replica)).with_extension("sock")
+}
+
+/// What a component of the control plane leaves on disk.
+fn state_of(cluster: &ClusterState, component: &Component) -> PathBuf {
+    cluster.directory.join("state").join(component.to_string())
 }
 
 /// Where a node's tables are pinned.

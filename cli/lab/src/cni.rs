@@ -1,92 +1,187 @@
-//! Attaching pods to a node with Debian's CNI plugins, as a kubelet would (CNI specification 1.0.0).
+//! Attaching pods to a node through a chain of CNI plugins, as a kubelet's runtime does (CNI specification 1.0.0).
 
 use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write as _},
     net::IpAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::Value;
 
 use crate::{
-    command::{NETNS, enter_netns, run},
+    command::{NETNS, enter_netns},
     error::LabError,
 };
 
+mod conflist;
+
+pub use conflist::Conflist;
+
+/// A pod that is attached to a node, or is to be.
+#[derive(Clone, Debug)]
+pub struct Attachment<'a> {
+    /// The container's id.
+    pub container: &'a str,
+    /// The pod's network namespace, by name.
+    pub pod_netns: &'a str,
+    /// The node's.
+    pub node_netns: &'a str,
+    /// The pod.
+    pub namespace: &'a str,
+    /// Its name there.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// Where plugins are looked for.
+    pub plugins: &'a [PathBuf],
+    /// Where what plugins write to standard error goes.
+    pub log: &'a Path,
+}
+
+/// What a chain made of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Added {
+    /// The last plugin's result: what CHECK and DEL are told.
+    pub result: Value,
+    /// How long each plugin took, in the order of the chain.
+    pub took: Vec<Duration>,
+}
+
 /// Where Debian puts the plugins.
-const PLUGINS: &str = "/usr/lib/cni";
-/// The plugin that makes a pod's link and routes; its addresses come from `host-local`.
-const PLUGIN: &str = "ptp";
+pub(crate) const PLUGINS: &str = "/usr/lib/cni";
+/// The interface in a pod.
+const INTERFACE: &str = "eth0";
 
-/// A pod and the node that it is attached to.
-pub(crate) struct Attachment<'a> {
-    pub(crate) container: &'a str,
-    pub(crate) pod_netns: &'a str,
-    pub(crate) node_netns: &'a str,
-    /// The node's pod ranges, one a family.
-    pub(crate) ranges: &'a [IpNet],
-    /// Where the plugin remembers the addresses it gave.
-    pub(crate) data: &'a Path,
-}
-
-/// What a plugin says of a pod that it attached.
+/// A result as far as the lab wants to know it.
 #[derive(Deserialize)]
-struct Added {
+struct Told {
     #[serde(default)]
-    ips: Vec<AddedIp>,
+    ips: Vec<Ip>,
 }
 
 #[derive(Deserialize)]
-struct AddedIp {
+struct Ip {
     address: IpNet,
 }
 
+/// An error as the specification has it.
+#[derive(Deserialize)]
+struct Failure {
+    code: u64,
+    #[serde(default)]
+    msg: String,
+    #[serde(default)]
+    details: String,
+}
+
+// === impl Added ===
+
+impl Added {
+    /// The pod's addresses.
+    pub fn ips(&self) -> Result<Vec<IpAddr>, LabError> {
+        let result = Told::deserialize(&self.result);
+        let result = result.map_err(|e| failed("the chain", "ADD", e.to_string()))?;
+        if result.ips.is_empty() {
+            return Err(failed("the chain", "ADD", "it gave no address".into()));
+        }
+        Ok(result.ips.into_iter().map(|ip| ip.address.addr()).collect())
+    }
+}
+
+// === impl Attachment ===
+
 impl Attachment<'_> {
-    /// Attaches the pod, and returns its addresses.
-    pub(crate) fn add(&self) -> Result<Vec<IpAddr>, LabError> {
-        let output = self.call("ADD")?;
-        let failed =
-            |reason: String| LabError::Command { command: format!("{PLUGIN} ADD"), reason };
-        let added: Added = serde_json::from_slice(&output).map_err(|e| failed(e.to_string()))?;
-        if added.ips.is_empty() {
-            return Err(failed("the plugin gave no address".into()));
+    /// Attaches the pod: each plugin in order, with the result of the one before it.
+    pub fn add(&self, chain: &Conflist) -> Result<Added, LabError> {
+        let (mut result, mut took) = (None, Vec::new());
+        for plugin in chain.plugins() {
+            let began = Instant::now();
+            let said = self.call("ADD", &plugin.name(), &plugin.configuration(result.as_ref()))?;
+            took.push(began.elapsed());
+            let said = serde_json::from_slice(&said);
+            result = Some(said.map_err(|e| failed(&plugin.name(), "ADD", e.to_string()))?);
         }
-        Ok(added.ips.into_iter().map(|ip| ip.address.addr()).collect())
+        Ok(Added { result: result.unwrap_or_default(), took })
     }
 
-    /// Detaches the pod. Done twice, it is done once.
-    pub(crate) fn delete(&self) -> Result<(), LabError> {
-        self.call("DEL").map(|_| ())
+    /// Looks whether the pod is attached as it was: each plugin in order, with the result of the last.
+    pub fn check(&self, chain: &Conflist, result: &Value) -> Result<(), LabError> {
+        for plugin in chain.plugins() {
+            self.call("CHECK", &plugin.name(), &plugin.configuration(Some(result)))?;
+        }
+        Ok(())
     }
 
-    fn call(&self, verb: &str) -> Result<Vec<u8>, LabError> {
-        let plugin = PathBuf::from(PLUGINS).join(PLUGIN);
-        if !plugin.is_file() {
-            return Err(LabError::Missing(plugin.display().to_string()));
+    /// Detaches the pod: each plugin, the last one first. Done twice, it is done once.
+    pub fn delete(&self, chain: &Conflist, result: Option<&Value>) -> Result<(), LabError> {
+        for plugin in chain.plugins().rev() {
+            self.call("DEL", &plugin.name(), &plugin.configuration(result))?;
         }
-        let ranges: Vec<_> =
-            self.ranges.iter().map(|range| json!([{ "subnet": range.to_string() }])).collect();
-        let config = json!({
-            "cniVersion": "1.0.0",
-            "name": "lab",
-            "type": PLUGIN,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": self.data,
-                "ranges": ranges,
-                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
-            },
-        });
-        let mut command = Command::new(plugin);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("CNI_PATH", PLUGINS);
+        Ok(())
+    }
+
+    /// Runs a plugin on the node.
+    fn call(&self, verb: &str, plugin: &str, configuration: &Value) -> Result<Vec<u8>, LabError> {
+        let mut found = self.plugins.iter().map(|folder| folder.join(plugin));
+        let program = found.find(|program| program.is_file());
+        let program = program.ok_or_else(|| LabError::Missing(plugin.into()))?;
+        let paths: Vec<String> = self.plugins.iter().map(|p| p.display().to_string()).collect();
+        let log = OpenOptions::new().create(true).append(true).open(self.log);
+        let mut command = Command::new(program);
         command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("CNI_PATH", paths.join(":"))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", self.container)
-            .env("CNI_IFNAME", "eth0");
-        command.env("CNI_NETNS", Path::new(NETNS).join(self.pod_netns));
+            .env("CNI_IFNAME", INTERFACE)
+            .env("CNI_NETNS", Path::new(NETNS).join(self.pod_netns))
+            .env("CNI_ARGS", self.args())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.map_err(LabError::io(self.log))?);
         enter_netns(&mut command, self.node_netns)?;
-        run(command, &config.to_string())
+        let io = |e: std::io::Error| failed(plugin, verb, e.to_string());
+        let mut child = command.spawn().map_err(io)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            match stdin.write_all(configuration.to_string().as_bytes()) {
+                // One that ends before it read everything says why itself.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(io(error)),
+                _ => {}
+            }
+        }
+        let output = child.wait_with_output().map_err(io)?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(match serde_json::from_slice(&output.stdout) {
+            Ok(Failure { code, msg, details }) => LabError::Plugin {
+                plugin: plugin.into(),
+                verb: verb.into(),
+                code,
+                reason: if details.is_empty() { msg } else { format!("{msg}: {details}") },
+            },
+            Err(_) => {
+                let said = String::from_utf8_lossy(&output.stdout);
+                failed(plugin, verb, format!("{}: {}", output.status, said.trim()))
+            }
+        })
     }
+
+    /// What a kubelet's runtime tells of the pod.
+    fn args(&self) -> String {
+        let Self { container, namespace, name, uid, .. } = self;
+        format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container};K8S_POD_UID={uid}"
+        )
+    }
+}
+
+fn failed(plugin: &str, verb: &str, reason: String) -> LabError {
+    LabError::Command { command: format!("{plugin} {verb}"), reason }
 }

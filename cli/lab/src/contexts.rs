@@ -24,6 +24,9 @@ pub struct Context {
     pub directory: PathBuf,
     /// The admin socket of its apiserver.
     pub apiserver: PathBuf,
+    /// Those of the apiserver's other replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<PathBuf>,
     /// The admin sockets of its agents.
     pub agents: Vec<AgentSocket>,
     /// The network namespace from which its etcd is reached; this one, unless given.

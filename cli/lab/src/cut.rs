@@ -24,7 +24,7 @@ use rules::{Rules, spots};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
-    /// The places: a cluster (`a`), a node (`a/n1`), or a cluster's etcd (`a/etcd`). In order, so that a cut from b to a
+    /// The places: a cluster (`a`), a node (`a/n1`), or a replica's etcd (`a/etcd`, `a/etcd2`). In order, so that a cut from b to a
     /// is the one from a to b.
     pub places: [String; 2],
     /// Only what goes to this port, and what comes back from it.

@@ -18,6 +18,9 @@ pub enum LabError {
     /// More than the lab's addresses have room for.
     #[error("a lab has 1 to 99 clusters of 1 to 99 nodes")]
     Size,
+    /// A replica has a node of its own.
+    #[error("{0} replicas on {1} nodes: there is at least one, and each has a node of its own")]
+    Replicas(u8, usize),
     /// There is none.
     #[error("there is no lab {0:?}. Make one with `clustermesh lab up`")]
     NotUp(String),
@@ -42,6 +45,18 @@ pub enum LabError {
     Command {
         /// What was run.
         command: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A CNI plugin that says why not.
+    #[error("{plugin} {verb}: code {code}: {reason}")]
+    Plugin {
+        /// The plugin.
+        plugin: String,
+        /// What it was asked.
+        verb: String,
+        /// The specification's code, or the plugin's own.
+        code: u64,
         /// What it said.
         reason: String,
     },

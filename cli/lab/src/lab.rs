@@ -13,13 +13,14 @@ use nix::{sys::signal::Signal, unistd::Uid};
 
 use crate::{
     cluster::{self, Component},
+    cni::Conflist,
     command::NETNS,
     contexts::{AgentSocket, Context, Contexts},
     error::LabError,
     machine,
-    names::{self, ClusterNumber, LabName},
+    names::{self, ClusterNumber, LabName, NodeNumber},
     process::Liveness,
-    state::{ClusterState, LabState, ProcessState},
+    state::{ClusterState, LabState, NodeState, ProcessState},
 };
 
 /// What to make.
@@ -31,6 +32,8 @@ pub struct LabOptions {
     pub clusters: usize,
     /// How many nodes each.
     pub nodes: usize,
+    /// How many replicas of each cluster's control plane, on a node of their own.
+    pub replicas: u8,
     /// Where the mesh's binaries are.
     pub bin_dir: PathBuf,
     /// How many bytes an etcd may hold; its own limit, unless given.
@@ -67,6 +70,9 @@ impl Lab {
         need_root()?;
         let name = LabName::new(&options.name)?;
         let _ = (names::clusters(options.clusters)?, names::nodes(options.nodes)?);
+        if options.replicas == 0 || usize::from(options.replicas) > options.nodes {
+            return Err(LabError::Replicas(options.replicas, options.nodes));
+        }
         let lock = lock(&name)?;
         if LabState::load(&name.folder())?.is_some() {
             return Err(LabError::AlreadyUp(options.name.clone()));
@@ -191,16 +197,19 @@ impl Lab {
     }
 
     /// The processes that words name: a process by its full name, all of a cluster by `a/`, all of a kind by `etcd`,
-    /// `apiserver`, `agent`, or a cluster's by `a/agent`.
+    /// `apiserver`, `agent`, every replica's among them, or a cluster's by `a/agent`.
     pub fn matching(&self, words: &[String]) -> Result<Vec<String>, LabError> {
         let mut found = BTreeSet::new();
         for word in words {
             let matches = |name: &&str| {
                 let parts: Vec<&str> = name.split('/').collect();
                 let (first, last) = (parts.first().copied(), parts.last().copied());
+                // Of the control plane's names the number is left out. Pods' may end in one too.
+                let kind = last.map(|last| last.trim_end_matches(|c: char| c.is_ascii_digit()));
+                let kind = if parts.len() == 2 { kind } else { last };
                 let in_cluster = |cluster: &str| first == Some(cluster);
                 *name == word
-                    || last == Some(word.as_str())
+                    || kind == Some(word.as_str())
                     || word.strip_suffix('/').is_some_and(in_cluster)
                     || word
                         .split_once('/')
@@ -244,7 +253,7 @@ impl Lab {
     ) -> Result<(), LabError> {
         let cgroup2 = machine::cgroup2()?;
         let folder = self.name.folder();
-        for part in ["logs", "nodes", "ipam"] {
+        for part in ["logs", "nodes"] {
             let path = folder.join(part);
             fs::create_dir_all(&path).map_err(LabError::io(path))?;
         }
@@ -252,21 +261,22 @@ impl Lab {
         self.state.bin_dir = options.bin_dir.clone();
         let numbers = names::clusters(options.clusters)?;
         for number in &numbers {
-            self.state.clusters.push(cluster::plan(&self.name, *number, options.nodes, &cgroup2)?);
+            let plan =
+                cluster::plan(&self.name, *number, options.nodes, options.replicas, &cgroup2);
+            self.state.clusters.push(plan?);
         }
         progress(Phase::Machines);
         machine::make_underlay(&self.name)?;
         for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
             for (node, at) in cluster.nodes.iter().zip(names::nodes(options.nodes)?) {
                 machine::make_node(&self.name, cluster, *number, node, at)?;
-                let state = node.admin_socket.parent().unwrap_or(&folder);
-                fs::create_dir_all(state).map_err(LabError::io(state))?;
+                make_cni(*number, node, at)?;
             }
         }
         progress(Phase::Directories);
         for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
             cluster::make_directory(cluster, *number)?;
-            let processes = cluster::processes(&self.name, cluster, *number, options)?;
+            let processes = cluster::processes(&self.name, cluster, *number, options);
             self.state.processes.extend(processes);
         }
         self.write_contexts()?;
@@ -287,7 +297,10 @@ impl Lab {
         let context = |cluster: &ClusterState| Context {
             name: cluster.name.clone(),
             directory: cluster.directory.clone(),
-            apiserver: cluster::apiserver_socket(cluster),
+            apiserver: cluster::apiserver_socket(cluster, 1),
+            replicas: (2..=cluster.replicas)
+                .map(|replica| cluster::apiserver_socket(cluster, replica))
+                .collect(),
             agents: cluster
                 .nodes
                 .iter()
@@ -296,12 +309,21 @@ impl Lab {
                     socket: node.admin_socket.clone(),
                 })
                 .collect(),
-            netns: cluster::control_plane(cluster).ok().map(|node| node.netns.clone()),
+            netns: cluster.nodes.first().map(|node| node.netns.clone()),
         };
         let contexts = Contexts { contexts: self.state.clusters.iter().map(context).collect() };
         let path = self.contexts_file();
         contexts.write(&path).map_err(LabError::io(path))
     }
+}
+
+/// Gives a node the chain of plugins that attaches its pods.
+fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(), LabError> {
+    let ipam = node.ipam();
+    fs::create_dir_all(&ipam).map_err(LabError::io(&ipam))?;
+    let ranges = number.node_pod_cidrs(at);
+    let chain = Conflist::for_node(&ranges, &ipam, &node.admin_socket, &node.pods_dir())?;
+    chain.write(&node.conflist())
 }
 
 fn need_root() -> Result<(), LabError> {

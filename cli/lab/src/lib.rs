@@ -8,7 +8,7 @@
 //! `mesh-etcd`.
 
 mod cluster;
-mod cni;
+pub mod cni;
 mod command;
 pub mod contexts;
 mod cut;

@@ -46,8 +46,11 @@ pub struct ClusterState {
     pub id: u8,
     /// Its cluster directory.
     pub directory: PathBuf,
-    /// Its nodes; the first one has the control plane.
+    /// Its nodes; the first ones have a replica of the control plane each.
     pub nodes: Vec<NodeState>,
+    /// How many replicas there are.
+    #[serde(default = "one")]
+    pub replicas: u8,
     /// Its pods.
     pub pods: Vec<PodState>,
     /// The last cluster IP that was given to a service.
@@ -83,6 +86,9 @@ pub struct PodState {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its uid.
+    #[serde(default)]
+    pub uid: String,
     /// The node it is on.
     pub node: String,
     /// Its network namespace.
@@ -121,7 +127,37 @@ pub struct ProcessState {
     pub start_time: u64,
 }
 
+fn one() -> u8 {
+    1
+}
+
 const FILE: &str = "lab.json";
+
+impl NodeState {
+    /// The chain of CNI plugins that attaches the node's pods.
+    pub fn conflist(&self) -> PathBuf {
+        self.folder().join("cni/10-clustermesh.conflist")
+    }
+
+    /// What the chain made of a container.
+    pub(crate) fn cni_result(&self, container: &str) -> PathBuf {
+        self.folder().join("cni").join(format!("{container}.result"))
+    }
+
+    /// Where `host-local` remembers the addresses that it gave.
+    pub(crate) fn ipam(&self) -> PathBuf {
+        self.folder().join("cni/ipam")
+    }
+
+    /// Where the agent looks for what the plugin leaves: beside its socket.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.folder().join("pods")
+    }
+
+    fn folder(&self) -> &Path {
+        self.admin_socket.parent().unwrap_or(Path::new("/"))
+    }
+}
 
 impl LabState {
     pub(crate) fn load(folder: &Path) -> Result<Option<Self>, LabError> {

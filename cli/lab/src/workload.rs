@@ -4,6 +4,7 @@ mod apply;
 pub mod call;
 pub mod echo;
 pub mod load;
+mod pods;
 pub mod relay;
 
 pub use apply::Applied;

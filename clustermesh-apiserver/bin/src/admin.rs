@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
@@ -34,12 +34,7 @@ pub(crate) struct ApiserverAdmin {
 pub(crate) fn unready(cluster: &Cluster, store: &StoreState) -> Vec<String> {
     let (_, listed) = cluster.source_state();
     let source = (!listed).then(|| "the manifests were never read in full".to_owned());
-    let etcd = match (&store.failure, store.synced) {
-        (Some(failure), _) => Some(format!("etcd: {failure}")),
-        (None, false) => Some("etcd: not everything is written yet".to_owned()),
-        (None, true) => None,
-    };
-    source.into_iter().chain(etcd).collect()
+    source.into_iter().chain(store.unready()).collect()
 }
 
 #[tonic::async_trait]
@@ -55,7 +50,8 @@ impl Admin for ApiserverAdmin {
         let kept = self.trouble.borrow().as_ref().map(ToString::to_string);
         let kept = store.files.iter().cloned().chain(kept);
         let kept = kept.map(|why| format!("new credentials for the etcd are not used: {why}"));
-        let refused = store.refused.iter().map(|(key, reason)| format!("{key}: {reason}"));
+        let others = store.problems(Instant::now());
+        let failure = store.trouble.as_ref().map(ToString::to_string);
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
             version: Some(version()),
@@ -66,12 +62,12 @@ impl Admin for ApiserverAdmin {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             ready,
-            problems: unready.into_iter().chain(kept).chain(manifests).chain(refused).collect(),
+            problems: unready.into_iter().chain(kept).chain(manifests).chain(others).collect(),
             configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
             store: Some(Store {
                 connected: store.connected,
                 endpoint: self.args.etcd_endpoint.clone(),
-                failure: store.failure.unwrap_or_default(),
+                failure: failure.unwrap_or_default(),
                 desired_keys: count(desired),
                 written_keys: count(store.written),
                 objects: count(objects),

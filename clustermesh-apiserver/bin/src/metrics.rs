@@ -1,11 +1,20 @@
 //! What is counted.
 
-use std::sync::atomic::AtomicU64;
+use std::{collections::BTreeSet, sync::atomic::AtomicU64};
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use crate::writer::{Deed, Reason};
+
+/// Why something is as it is, in a word.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    reason: &'static str,
+}
 
 /// The apiserver's metrics, `clustermesh_apiserver_…`.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +22,11 @@ pub(crate) struct Metrics {
     pub(crate) puts: Counter,
     pub(crate) deletes: Counter,
     pub(crate) errors: Counter,
+    trouble: Family<ReasonLabel, Gauge>,
+    troubles: Family<ReasonLabel, Counter>,
+    foreign: Family<ReasonLabel, Counter>,
+    pub(crate) foreign_repairs: Counter,
+    pub(crate) refused_keys: Gauge<u64, AtomicU64>,
     pub(crate) heartbeats: Counter,
     pub(crate) connected: Gauge,
     pub(crate) desired_keys: Gauge<u64, AtomicU64>,
@@ -33,6 +47,36 @@ impl Metrics {
             "Connections and requests that failed",
             self.errors.clone(),
         );
+        registry.register(
+            "etcd_trouble",
+            "1 for what keeps the etcd from being written to now",
+            self.trouble.clone(),
+        );
+        registry.register(
+            "etcd_troubles",
+            "How often the etcd was not as it should be, by what it was",
+            self.troubles.clone(),
+        );
+        registry.register(
+            "etcd_foreign_writes",
+            "Writes by somebody else to keys that are this cluster's, by what they did",
+            self.foreign.clone(),
+        );
+        registry.register(
+            "etcd_foreign_repairs",
+            "Keys that were put right after them",
+            self.foreign_repairs.clone(),
+        );
+        registry.register(
+            "etcd_refused_keys",
+            "Keys whose value the etcd does not take",
+            self.refused_keys.clone(),
+        );
+        for reason in Reason::ALL {
+            // What never happened is there too, as 0.
+            let label = ReasonLabel { reason: reason.as_str() };
+            let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
+        }
         registry.register("heartbeats", "Heartbeats written", self.heartbeats.clone());
         registry.register(
             "etcd_connected",
@@ -53,5 +97,23 @@ impl Metrics {
         registry.register("identities", "Identity numbers given out", self.identities.clone());
         let help = "Manifests, or objects in them, that cannot be used";
         registry.register("manifest_problems", help, self.manifest_problems.clone());
+    }
+
+    /// The etcd was not as it should be.
+    pub(crate) fn count_trouble(&self, reason: Reason) {
+        self.troubles.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// What keeps it from being written to now.
+    pub(crate) fn set_trouble(&self, now: &BTreeSet<Reason>) {
+        for reason in Reason::ALL {
+            let label = ReasonLabel { reason: reason.as_str() };
+            self.trouble.get_or_create(&label).set(now.contains(&reason).into());
+        }
+    }
+
+    /// Somebody else wrote to a key of ours.
+    pub(crate) fn count_foreign(&self, deed: Deed) {
+        self.foreign.get_or_create(&ReasonLabel { reason: deed.as_str() }).inc();
     }
 }

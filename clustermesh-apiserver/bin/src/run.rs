@@ -23,6 +23,7 @@ use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time,
 };
 
 use crate::{
@@ -30,9 +31,11 @@ use crate::{
     args::Args,
     cluster::Cluster,
     metrics::Metrics,
-    writer::{StoreState, Writer},
+    writer::{StoreState, Trouble, Writer},
 };
 
+/// How long what is pending may take when it is time to end.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
 
@@ -57,6 +60,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         key: pki.join("admin.key"),
     };
     let (users_sender, users) = watch::channel(None);
+    let (drain_sender, drain) = watch::channel(false);
     let store = Arc::new(Mutex::new(StoreState::default()));
     let (trouble_sender, trouble) = watch::channel(None);
     let write = async {
@@ -72,11 +76,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             },
             users,
             heartbeat: Duration::from_secs(args.heartbeat_seconds),
+            drain,
             trouble: trouble_sender,
             state: Arc::clone(&store),
             metrics,
         };
-        tokio::join!(watch_credentials(credentials, &pki, &store), writer.run())
+        tokio::select! {
+            () = watch_credentials(credentials, &pki, &store) => {}
+            () = writer.run() => {}
+        }
     };
     let admin = ApiserverAdmin {
         args: args.clone(),
@@ -87,17 +95,30 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let told_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop: writing what is pending");
+        // What changed a moment ago may not have been noticed yet.
+        cluster.scan();
+        let _ = drain_sender.send(true);
+        time::sleep(DRAIN).await;
+        tracing::warn!(
+            "not everything could be written in time; whoever comes next compares and goes on"
+        );
+    };
     tokio::select! {
         () = watch_manifests(&cluster, &directory) => {}
         () = watch_users(directory.users_file(), users_sender) => {}
         () = watch_readiness(&cluster, &store, &health) => {}
-        _ = write => {}
+        () = write => tracing::info!("everything is written"),
+        () = told_to_stop => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
         served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
-        _ = terminate.recv() => tracing::info!("told to stop"),
-        _ = interrupt.recv() => tracing::info!("told to stop"),
     }
     Ok(())
 }
@@ -149,8 +170,9 @@ async fn open_credentials(
             Ok(opened) => return opened,
             Err(error) => {
                 tracing::warn!(%error, "there are no credentials for the own etcd");
-                let failure = Failure::new(Rung::Tls, error.to_string()).to_string();
-                state.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(failure);
+                let failure = Failure::new(Rung::Tls, error.to_string());
+                state.lock().unwrap_or_else(PoisonError::into_inner).trouble =
+                    Some(Trouble::from(&failure));
             }
         }
         folder.changed().await;
@@ -182,6 +204,6 @@ async fn watch_readiness(cluster: &Cluster, store: &Mutex<StoreState>, health: &
             tracing::info!(ready = was_ready, ?reasons, "readiness");
         }
         health.set(reasons);
-        tokio::time::sleep(READINESS).await;
+        time::sleep(READINESS).await;
     }
 }

@@ -125,6 +125,11 @@ impl Exporter {
         &self.desired
     }
 
+    /// The object that a key's value follows from; `None` for the cluster's config, and for what nobody exports.
+    pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
+        self.owners.get(key)?.front()
+    }
+
     /// The keys whose value may have changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.changed)
@@ -206,9 +211,15 @@ impl Exporter {
                 records
             }
             Err(problem) => {
-                // What it said before stays.
-                self.problems.insert(key, problem);
-                return;
+                self.problems.insert(key.clone(), problem);
+                match self.objects.get(&key) {
+                    // It said nothing before, so its node is told at least that it is there.
+                    Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
+                        records::local_pod(pod, None).into_iter().collect()
+                    }
+                    // What it said before stays.
+                    _ => return,
+                }
             }
         };
         let of = |record: &Record| {
@@ -276,18 +287,26 @@ impl Exporter {
             Some(Object::Service(service)) => {
                 Ok(self.service_record(service).into_iter().collect())
             }
+            Some(Object::Namespace(namespace)) => {
+                let local = records::local_namespace(namespace, self.is_global(namespace));
+                Ok(vec![Record::Namespace(Box::new(local))])
+            }
             // Slices as records of their own come with service v2.
-            Some(Object::EndpointSlice(_) | Object::Namespace(_)) | None => Ok(Vec::new()),
+            Some(Object::EndpointSlice(_)) | None => Ok(Vec::new()),
         }
     }
 
+    /// Its own node is told of a pod from the moment that it has one, and whether or not its namespace takes part; others
+    /// when it has an address.
     fn pod_records<A: Allocate>(
         &self,
         pod: &object::Pod,
         allocate: &mut A,
     ) -> Result<Vec<Record>, String> {
         let namespace = self.namespace(&pod.namespace);
-        if pod.host_network || pod.finished || pod.ips.is_empty() || !self.is_global(&namespace) {
+        let global = self.is_global(&namespace);
+        let exported = global && !pod.ips.is_empty();
+        if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
             return Ok(Vec::new());
         }
         let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
@@ -298,9 +317,13 @@ impl Exporter {
             Some(Object::Node(node)) => Some(node),
             _ => None,
         };
-        let addresses = records::addresses(pod, node, identity).into_iter();
-        let addresses = addresses.map(|address| Record::Address(Box::new(address)));
-        Ok([Record::Identity(identity, labels)].into_iter().chain(addresses).collect())
+        let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
+        if global {
+            let addresses = records::addresses(pod, node, identity).into_iter();
+            made.push(Record::Identity(identity, labels));
+            made.extend(addresses.map(|address| Record::Address(Box::new(address))));
+        }
+        Ok(made)
     }
 
     fn service_record(&self, service: &object::Service) -> Option<Record> {

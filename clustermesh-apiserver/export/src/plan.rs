@@ -62,7 +62,7 @@ pub fn plan(
     puts.into_iter().chain(deletes).collect()
 }
 
-/// The cluster's config, then identities, nodes, addresses, services.
+/// The cluster's config, then identities, nodes, addresses, services, namespaces, pods.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
@@ -71,8 +71,10 @@ fn rank(key: &str) -> u8 {
             RecordKind::Node => 2,
             RecordKind::Address => 3,
             RecordKind::EndpointSlice | RecordKind::Service => 4,
+            RecordKind::Namespace => 5,
+            RecordKind::Pod => 6,
         },
-        _ => 5,
+        _ => 7,
     }
 }
 

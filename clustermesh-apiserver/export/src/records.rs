@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity, Node, Port,
-    PortMap, Protocol, ServiceName, SliceEndpoint,
+    ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity,
+    LocalNamespace, LocalPod, Node, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
     node::FamilyPair,
     object,
     service::{HEADLESS_LABEL, SlicePort, Zone},
@@ -22,6 +22,26 @@ const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 pub(crate) struct Own {
     pub(crate) name: ClusterName,
     pub(crate) id: ClusterId,
+}
+
+/// What its node is told of a pod; nothing before it has one.
+pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option<Record> {
+    let scheduled = !pod.node.is_empty() && !pod.host_network && !pod.finished;
+    scheduled.then(|| {
+        Record::Pod(Box::new(LocalPod {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            node: pod.node.clone(),
+            uid: pod.uid.clone(),
+            identity,
+            ips: pod.ips.clone(),
+            socket_lb: !pod.socket_lb_off,
+        }))
+    })
+}
+
+pub(crate) fn local_namespace(namespace: &object::Namespace, global: bool) -> LocalNamespace {
+    LocalNamespace { name: namespace.name.clone(), labels: namespace.labels.clone(), global }
 }
 
 pub(crate) fn node(own: &Own, node: &object::Node) -> Node {

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -34,8 +34,8 @@ pub struct ClusterSettings {
     pub service_cidrs: Vec<IpNet>,
     /// Where its nodes are.
     pub node_cidrs: Vec<IpNet>,
-    /// Where its etcd can be reached by other clusters.
-    pub endpoints: Vec<(IpAddr, u16)>,
+    /// Where its etcds can be reached by other clusters: the addresses of each.
+    pub endpoints: Vec<Vec<(IpAddr, u16)>>,
     /// Whether namespaces take part in the mesh that do not say.
     pub default_global_namespace: bool,
 }
@@ -55,9 +55,23 @@ struct ClusterYaml {
     #[serde(rename = "nodeCIDRs", default)]
     node_cidrs: Vec<IpNet>,
     #[serde(default)]
-    endpoints: Vec<String>,
+    endpoints: EndpointsYaml,
     #[serde(default = "yes")]
     default_global_namespace: bool,
+}
+
+/// The addresses of one etcd, or a list of them for each replica.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum EndpointsYaml {
+    Etcd(Vec<String>),
+    Replicas(Vec<Vec<String>>),
+}
+
+impl Default for EndpointsYaml {
+    fn default() -> Self {
+        Self::Etcd(Vec::new())
+    }
 }
 
 /// Why a folder is no cluster directory.
@@ -164,12 +178,12 @@ impl ClusterSettings {
         let yaml: ClusterYaml = serde_saphyr::from_str(text)
             .map_err(|e| ClusterDirectoryProblem::Yaml(e.without_snippet().to_string()))?;
         let limit = ClusterLimit::try_from(yaml.max_connected_clusters)?;
-        let endpoint = |text: &String| {
-            let address = text.parse::<std::net::SocketAddr>();
-            address
-                .map(|a| (a.ip(), a.port()))
-                .map_err(|_| ClusterDirectoryProblem::Endpoint(text.clone()))
+        let replicas = match yaml.endpoints {
+            EndpointsYaml::Etcd(addresses) => vec![addresses],
+            EndpointsYaml::Replicas(replicas) => replicas,
         };
+        let replicas = replicas.iter().filter(|addresses| !addresses.is_empty());
+        let endpoints = replicas.map(|addresses| addresses.iter().map(|a| endpoint(a)).collect());
         if yaml.name == UNNAMED {
             return Err(ClusterDirectoryProblem::Unnamed);
         }
@@ -180,15 +194,21 @@ impl ClusterSettings {
             pod_cidrs: yaml.pod_cidrs.iter().map(IpNet::trunc).collect(),
             service_cidrs: yaml.service_cidrs.iter().map(IpNet::trunc).collect(),
             node_cidrs: yaml.node_cidrs.iter().map(IpNet::trunc).collect(),
-            endpoints: yaml.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?,
+            endpoints: endpoints.collect::<Result<_, _>>()?,
             default_global_namespace: yaml.default_global_namespace,
         })
     }
 
     /// Writes it as `cluster.yaml` has it.
     pub fn to_yaml(&self) -> Result<String, ClusterDirectoryProblem> {
-        let endpoint =
-            |(ip, port): &(IpAddr, u16)| std::net::SocketAddr::from((*ip, *port)).to_string();
+        let of = |addresses: &Vec<(IpAddr, u16)>| -> Vec<String> {
+            addresses.iter().map(|address| SocketAddr::from(*address).to_string()).collect()
+        };
+        let endpoints = match self.endpoints.as_slice() {
+            [] => EndpointsYaml::default(),
+            [etcd] => EndpointsYaml::Etcd(of(etcd)),
+            replicas => EndpointsYaml::Replicas(replicas.iter().map(of).collect()),
+        };
         let yaml = ClusterYaml {
             name: self.name.to_string(),
             id: self.id.get().into(),
@@ -196,11 +216,18 @@ impl ClusterSettings {
             pod_cidrs: self.pod_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
             node_cidrs: self.node_cidrs.clone(),
-            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            endpoints,
             default_global_namespace: self.default_global_namespace,
         };
         serde_saphyr::to_string(&yaml).map_err(|e| ClusterDirectoryProblem::Yaml(e.to_string()))
     }
+}
+
+fn endpoint(text: &str) -> Result<(IpAddr, u16), ClusterDirectoryProblem> {
+    let address = text.parse::<SocketAddr>();
+    address
+        .map(|address| (address.ip(), address.port()))
+        .map_err(|_| ClusterDirectoryProblem::Endpoint(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -211,9 +238,20 @@ mod tests {
     fn settings() {
         let text = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16, 'fd00:10:1::/48']\nserviceCIDRs: [10.101.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\nendpoints: ['172.31.1.1:2379', '[fd00:172::101]:2379']\n";
         let settings = ClusterSettings::parse(text).unwrap();
-        assert_eq!((settings.pod_cidrs.len(), settings.endpoints.len()), (2, 2));
+        let etcds = |settings: &ClusterSettings| -> Vec<usize> {
+            settings.endpoints.iter().map(Vec::len).collect()
+        };
+        assert_eq!((settings.pod_cidrs.len(), etcds(&settings)), (2, vec![2]));
         assert!(settings.default_global_namespace);
         assert_eq!(ClusterSettings::parse(&settings.to_yaml().unwrap()).unwrap(), settings);
+
+        let text = "name: a\nid: 1\nendpoints:\n- ['172.31.1.1:2379', '[fd00:172::101]:2379']\n- ['172.31.1.2:2379']\n";
+        let replicas = ClusterSettings::parse(text).unwrap();
+        assert_eq!(etcds(&replicas), [2, 1]);
+        assert_eq!(ClusterSettings::parse(&replicas.to_yaml().unwrap()).unwrap(), replicas);
+        let none = ClusterSettings::parse("name: a\nid: 1\n").unwrap();
+        assert_eq!(etcds(&none), Vec::<usize>::new());
+        assert_eq!(ClusterSettings::parse(&none.to_yaml().unwrap()).unwrap(), none);
     }
 
     #[test]

@@ -228,6 +228,25 @@ status:
     }
 
     #[test]
+    fn a_pod_says_which_it_is_and_what_it_wants() {
+        let pod = |annotations: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
+            );
+            let Object::Pod(pod) = yaml(&text).objects.remove(0).1 else { panic!("no pod") };
+            (pod.uid, pod.socket_lb_off)
+        };
+        for (annotations, off) in [
+            ("{}", false),
+            ("{clustermesh.dev/socket-lb: 'off'}", true),
+            ("{clustermesh.dev/socket-lb: 'OFF'}", true),
+            ("{clustermesh.dev/socket-lb: 'on'}", false),
+        ] {
+            assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");
+        }
+    }
+
+    #[test]
     fn json() {
         let text = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"shop"},
             "spec":{"clusterIP":"10.101.0.10","clusterIPs":["10.101.0.10","fd00:100:1::10"],"selector":{"app":"web"},

@@ -29,6 +29,7 @@ pub(crate) struct Header {
 pub(crate) struct Metadata {
     pub(crate) name: String,
     pub(crate) namespace: Option<String>,
+    uid: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<String>,
@@ -228,6 +229,8 @@ struct EndpointPort {
 
 /// The label that an API server puts on every namespace.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// On a pod: `off` leaves its connections alone at the socket.
+const SOCKET_LB_ANNOTATION: &str = "clustermesh.dev/socket-lb";
 const DEFAULT: &str = "default";
 
 // === impl Metadata ===
@@ -290,6 +293,9 @@ impl Pod {
     pub(crate) fn into_object(self) -> Result<Object, String> {
         let Self { metadata, spec, status } = self;
         let namespace = metadata.namespace();
+        let annotations = metadata.annotations.unwrap_or_default();
+        let socket_lb = annotations.get(SOCKET_LB_ANNOTATION);
+        let socket_lb_off = socket_lb.is_some_and(|word| word.eq_ignore_ascii_case("off"));
         let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
         let one = status.pod_ip.into_iter().filter(|_| status.pod_ips.is_empty());
         let ports = spec.containers.into_iter().flat_map(|container| container.ports);
@@ -303,6 +309,7 @@ impl Pod {
         Ok(Object::Pod(object::Pod {
             namespace,
             name: metadata.name,
+            uid: metadata.uid.unwrap_or_default(),
             labels: metadata.labels.unwrap_or_default(),
             service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
             node: spec.node_name.unwrap_or_default(),
@@ -316,6 +323,7 @@ impl Pod {
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             hostname: spec.hostname,
             subdomain: spec.subdomain,
+            socket_lb_off,
             named_ports,
         }))
     }

@@ -36,10 +36,23 @@ pub fn only_peers_read_and_nobody_writes(mesh: &impl Mesh) {
     for kind in ["identities/v1/id/", "ip/v1/", "nodes/v1/", "services/v1/"] {
         assert!(read.contains(&format!("cilium/state/{kind}")), "{read}");
     }
+    // Its own nodes are told more.
+    let pki = mesh.peer_folder(&one).with_file_name("pki");
+    let own = |name: &str| pki.join(name);
+    let (authority, certificate, key) = (own("ca.crt"), own("local.crt"), own("local.key"));
+    let local = [("--cacert", &authority), ("--cert", &certificate), ("--key", &key)];
+    let read = target.etcdctl(&local, &["get", "--prefix", "clustermesh/local/v1/", "--keys-only"]);
+    let read = read.expect("an own node reads what is for it");
+    for kind in ["pods/", "position"] {
+        assert!(read.contains(&format!("clustermesh/local/v1/{kind}")), "{read}");
+    }
+
     // What is the cluster's own, and everything that would change something.
     let user = format!("remote-{other}");
-    let refused: [&[&str]; 9] = [
+    let refused: [&[&str]; 11] = [
         &["get", "--prefix", "clustermesh/"],
+        &["get", "--prefix", "clustermesh/local/v1/pods/"],
+        &["get", "clustermesh/local/v1/position"],
         &["get", "--prefix", ""],
         &["get", "cilium"],
         &["put", "cilium/state/ip/v1/default/10.0.0.1", "{}"],

@@ -287,21 +287,22 @@ fn inputs(response: WatchResponse) -> Result<Vec<Input>, Failure> {
     if response.events.is_empty() {
         return Ok(vec![Input::Progress { watch, header }]);
     }
-    let mut events = Vec::with_capacity(response.events.len());
-    for event in response.events {
-        let kv = event.kv.ok_or_else(|| {
-            Failure::new(Rung::Synced, "the etcd's watch has an event without a key")
-        })?;
-        events.push(match event.r#type {
-            0 => WatchEvent::Put(key_value(kv)),
-            1 => WatchEvent::Delete { key: kv.key, mod_revision: kv.mod_revision },
-            other => {
-                return Err(Failure::new(
-                    Rung::Synced,
-                    format!("the etcd's watch has an event of kind {other}"),
-                ));
-            }
-        });
-    }
+    let events = watch_events(response.events).map_err(|error| error.failure())?;
     Ok(vec![Input::Events { watch, header, events }])
+}
+
+/// The events of a watch response.
+pub(crate) fn watch_events(
+    events: Vec<etcd_client::proto::PbEvent>,
+) -> Result<Vec<WatchEvent>, EtcdError> {
+    let event = |event: etcd_client::proto::PbEvent| {
+        let lie = |what: String| EtcdError::Broken(format!("the etcd's watch has an event {what}"));
+        let kv = event.kv.ok_or_else(|| lie("without a key".into()))?;
+        match event.r#type {
+            0 => Ok(WatchEvent::Put(key_value(kv))),
+            1 => Ok(WatchEvent::Delete { key: kv.key, mod_revision: kv.mod_revision }),
+            other => Err(lie(format!("of kind {other}"))),
+        }
+    };
+    events.into_iter().map(event).collect()
 }

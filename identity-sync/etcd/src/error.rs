@@ -23,6 +23,9 @@ pub enum EtcdError {
     /// A value, or all of a transaction, is larger than it takes.
     #[error("the request is larger than the etcd takes: {0}")]
     RequestTooLarge(String),
+    /// It takes longer than anybody waits.
+    #[error("the etcd is slow: {0}")]
+    Slow(String),
     /// The lease is unknown to it.
     #[error("the lease is gone")]
     LeaseGone,
@@ -74,6 +77,12 @@ impl From<tonic::Status> for EtcdError {
         if message.contains("request is too large") || message.contains("too many operations") {
             return Self::RequestTooLarge(message.into());
         }
+        // It could not write to its disk, or reach its other members, in time.
+        if message.contains("etcdserver: request timed out")
+            || message.contains("too many requests")
+        {
+            return Self::Slow(message.into());
+        }
         if message.contains("requested lease not found") {
             return Self::LeaseGone;
         }
@@ -109,7 +118,8 @@ fn explain_status(status: &tonic::Status) -> String {
                 | io::ErrorKind::BrokenPipe
         )
     });
-    if closed {
+    // A killed etcd ends TLS without saying so; rustls has a page about that, and no kind for it that gets here.
+    if closed || status.message().contains("without sending TLS close_notify") {
         return "the etcd closed the connection".into();
     }
     with_causes(status.message().to_owned(), causes(status))

@@ -10,6 +10,7 @@ mod error;
 mod store;
 mod succession;
 mod users;
+mod watching;
 
 pub use addresses::LastAddresses;
 pub use connect::{Target, connect};
@@ -18,3 +19,4 @@ pub use error::EtcdError;
 pub use store::{Connection, Op};
 pub use succession::{Succession, connect_again, succession};
 pub use users::{Permission, Users};
+pub use watching::Watching;

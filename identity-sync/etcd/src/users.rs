@@ -120,6 +120,23 @@ impl Users {
         Ok(())
     }
 
+    /// Whether requests need a user that may make them. There is no question for that in every etcd: asked to let in
+    /// somebody without a password, it says whether it would at all.
+    pub async fn is_enabled(&mut self) -> Result<bool, EtcdError> {
+        match self.client.authenticate("root".into(), String::new()).await {
+            Ok(_) => Ok(true),
+            Err(etcd_client::Error::GRpcStatus(status)) => {
+                let said = |words| status.message().contains(words);
+                match (said("authentication is not enabled"), said("authentication failed")) {
+                    (true, _) => Ok(false),
+                    (_, true) => Ok(true),
+                    _ => Err(status.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// From now on every request needs a user that may make it. Nothing happens where that is so already.
     pub async fn enable(&mut self) -> Result<(), EtcdError> {
         self.client.auth_enable().await?;

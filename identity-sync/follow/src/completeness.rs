@@ -94,17 +94,22 @@ impl Completeness {
         self.canaries.clear();
     }
 
-    /// A canary was put. Returns the range for which it vouches.
+    /// A canary was put. Returns the ranges for which it vouches.
     pub(crate) fn canary(
         &mut self,
         layout: Layout,
         prefix: Prefix,
         revision: i64,
-    ) -> Option<RangeId> {
+    ) -> BTreeSet<RangeId> {
         self.canaries.insert((layout, prefix), revision);
         self.known_at = self.known_at.max(revision);
-        let state = self.kinds.iter().find(|state| Prefix::of(state.kind) == prefix);
-        state.map(|state| state.range)
+        let states = self.kinds.iter().filter(|state| Prefix::of(state.kind) == prefix);
+        states.map(|state| state.range).collect()
+    }
+
+    /// Whether the cluster tells its own nodes what only they may know.
+    pub(crate) fn is_local_told(&self) -> bool {
+        self.canaries.contains_key(&(Layout::State, Prefix::Local))
     }
 
     /// The canaries were listed as of a revision.
@@ -176,7 +181,7 @@ impl Completeness {
         for state in self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind)) {
             state.confirmed = false;
             state.expired = state.expired.max(Some(revision));
-            let canary = self.canaries.get(&(self.layout, Prefix::of(state.kind)));
+            let canary = self.canaries.get(&canary_key(self.layout, state.kind));
             if canary.copied() > state.expired {
                 back.push(state.range);
             }
@@ -205,7 +210,15 @@ impl Completeness {
     }
 
     fn canary_of(&self, kind: RecordKind) -> Option<i64> {
-        self.canaries.get(&(self.layout, Prefix::of(kind))).copied()
+        self.canaries.get(&canary_key(self.layout, kind)).copied()
+    }
+}
+
+/// The canary of a kind. What is local is in no cache.
+fn canary_key(layout: Layout, kind: RecordKind) -> (Layout, Prefix) {
+    match Prefix::of(kind) {
+        Prefix::Local => (Layout::State, Prefix::Local),
+        prefix => (layout, prefix),
     }
 }
 
@@ -231,7 +244,8 @@ mod tests {
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::LookAtCanaries);
         completeness.canaries_listed(5);
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::Complete(vec![]));
-        assert_eq!(completeness.canary(Layout::State, Prefix::Services, 6), Some(RANGE));
+        let vouched = completeness.canary(Layout::State, Prefix::Services, 6);
+        assert_eq!(vouched, BTreeSet::from([RANGE]));
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::Again);
         assert_eq!(completeness.begin(RANGE), [RecordKind::Service]);
         assert_eq!(completeness.listed(RANGE, 6, false), Listed::Complete(vec![]), "not yet");

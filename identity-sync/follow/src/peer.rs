@@ -89,8 +89,9 @@ impl PeerFollower {
     /// Whom the records are of; `None` before its config was accepted.
     fn peer(&self) -> Option<Peer> {
         let config = self.accepted.as_ref()?;
-        let Self { config: PeerConfig { name, limit, .. }, .. } = self;
-        Some(Peer { name: name.clone(), id: config.id, limit: *limit, layout: layout(config) })
+        let Self { config: PeerConfig { name, role, limit, .. }, .. } = self;
+        let (id, layout) = (config.id, layout(config));
+        Some(Peer { name: name.clone(), role: *role, id, limit: *limit, layout })
     }
 
     fn translate(&mut self, now: Instant, event: Event) {
@@ -135,6 +136,7 @@ impl PeerFollower {
             Event::Put(CANARY, kv) => self.canary(&kv),
             Event::Done(CANARY, revision) => {
                 self.completeness.canaries_listed(revision);
+                self.follow();
                 self.deletions.looked(revision);
                 self.listed_all();
             }
@@ -261,10 +263,15 @@ impl PeerFollower {
 
     fn canary(&mut self, kv: &KeyValue) {
         let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
-        if let Some(range) = self.completeness.canary(layout, prefix, kv.mod_revision)
-            && let Some(revision) = self.follower.listed_at(range)
-        {
-            self.listed(range, revision);
+        let was_told = self.completeness.is_local_told();
+        let vouched = self.completeness.canary(layout, prefix, kv.mod_revision);
+        if self.completeness.is_local_told() != was_told {
+            self.follow();
+        }
+        for range in vouched {
+            if let Some(revision) = self.follower.listed_at(range) {
+                self.listed(range, revision);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ pub mod logs;
 mod socket;
 pub mod version;
 
-pub use socket::{SocketError, connect, serve};
+pub use socket::{SocketError, connect, connect_pods, serve, serve_with_pods};
 
 /// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(

@@ -10,11 +10,13 @@ use std::{
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Endpoint, Server, Uri};
+use tonic::transport::{Channel, Endpoint, Server, Uri, server::Router};
 
 use crate::v1::{
     admin_client::AdminClient,
     admin_server::{Admin, AdminServer},
+    pods_client::PodsClient,
+    pods_server::{Pods, PodsServer},
 };
 
 /// Why a socket cannot be served or reached.
@@ -40,6 +42,20 @@ pub enum SocketError {
 
 /// Serves the admin API on a socket that only its owner may open, until dropped.
 pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
+    listen(path, Server::builder().add_service(AdminServer::new(admin))).await
+}
+
+/// Serves the admin API and the node's pods on a socket that only its owner may open, until dropped.
+pub async fn serve_with_pods(
+    path: &Path,
+    admin: impl Admin,
+    pods: impl Pods,
+) -> Result<(), SocketError> {
+    let admin = Server::builder().add_service(AdminServer::new(admin));
+    listen(path, admin.add_service(PodsServer::new(pods))).await
+}
+
+async fn listen(path: &Path, services: Router) -> Result<(), SocketError> {
     let error = |source| SocketError::Io { path: path.into(), source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(error)?;
@@ -51,8 +67,7 @@ pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
     }
     let listener = UnixListener::bind(path).map_err(error)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
-    Server::builder()
-        .add_service(AdminServer::new(admin))
+    services
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await
         .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
@@ -62,7 +77,16 @@ pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Connects to a daemon's admin API.
-pub async fn connect(path: &Path) -> Result<AdminClient<tonic::transport::Channel>, SocketError> {
+pub async fn connect(path: &Path) -> Result<AdminClient<Channel>, SocketError> {
+    channel(path).await.map(AdminClient::new)
+}
+
+/// Connects to an agent's pods.
+pub async fn connect_pods(path: &Path) -> Result<PodsClient<Channel>, SocketError> {
+    channel(path).await.map(PodsClient::new)
+}
+
+async fn channel(path: &Path) -> Result<Channel, SocketError> {
     let socket = path.to_owned();
     // Asked for once by itself: the error of a failed file is lost in the transport's.
     UnixStream::connect(path)
@@ -73,9 +97,8 @@ pub async fn connect(path: &Path) -> Result<AdminClient<tonic::transport::Channe
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://admin").timeout(ANSWER);
-    let channel = endpoint
+    endpoint
         .connect_with_connector(connector)
         .await
-        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })?;
-    Ok(AdminClient::new(channel))
+        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
 }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod endpoint;
 pub mod identity;
 pub mod lb;
+pub mod local;
 pub mod node;
 pub mod object;
 pub mod record;
@@ -18,6 +19,7 @@ pub mod service;
 pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
 pub use endpoint::{EndpointAddress, NamedPort};
 pub use identity::{Identity, Label, Labels};
+pub use local::{LocalNamespace, LocalPod};
 pub use node::{AddressKind, Node, NodeAddress};
 pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{

@@ -86,6 +86,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Tells it from another pod of that name, before or after it; or empty.
+    pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its service account.
@@ -106,6 +108,8 @@ pub struct Pod {
     pub hostname: Option<String>,
     /// The service its host name belongs to, if any.
     pub subdomain: Option<String>,
+    /// It wants its connections to services left alone at the socket.
+    pub socket_lb_off: bool,
     /// Its containers' named ports.
     pub named_ports: Vec<NamedPort>,
 }

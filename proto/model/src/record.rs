@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use crate::{
     endpoint::EndpointAddress,
     identity::{Identity, Labels},
+    local::{LocalNamespace, LocalPod},
     node::Node,
     service::{EndpointSlice, GlobalService, ServiceName},
 };
@@ -22,6 +23,10 @@ pub enum Record {
     Service(Box<GlobalService>),
     /// An endpoint slice (service v2).
     EndpointSlice(Box<EndpointSlice>),
+    /// A namespace. Only of the own cluster.
+    Namespace(Box<LocalNamespace>),
+    /// A pod that has a node. Only of the own cluster.
+    Pod(Box<LocalPod>),
 }
 
 /// What a record is about, unique in its cluster.
@@ -37,6 +42,17 @@ pub enum RecordKey {
     Service(ServiceName),
     /// An endpoint slice by namespace and name.
     EndpointSlice(ServiceName),
+    /// A namespace by name.
+    Namespace(String),
+    /// A pod.
+    Pod {
+        /// Its node.
+        node: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// A kind of record. Each is told and confirmed by itself.
@@ -52,6 +68,10 @@ pub enum RecordKind {
     Service,
     /// Endpoint slices.
     EndpointSlice,
+    /// Namespaces, for the own cluster's nodes.
+    Namespace,
+    /// Pods, for the own cluster's nodes.
+    Pod,
 }
 
 /// What a cluster says about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on changes.
@@ -74,8 +94,15 @@ pub enum RecordEvent {
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Node, Self::Identity, Self::Address, Self::Service, Self::EndpointSlice];
+    pub const ALL: [Self; 7] = [
+        Self::Node,
+        Self::Identity,
+        Self::Address,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Namespace,
+        Self::Pod,
+    ];
 }
 
 // === impl RecordKey ===
@@ -89,6 +116,8 @@ impl RecordKey {
             Self::Address(_) => RecordKind::Address,
             Self::Service(_) => RecordKind::Service,
             Self::EndpointSlice(_) => RecordKind::EndpointSlice,
+            Self::Namespace(_) => RecordKind::Namespace,
+            Self::Pod { .. } => RecordKind::Pod,
         }
     }
 }
@@ -106,6 +135,12 @@ impl Record {
             Self::EndpointSlice(slice) => {
                 RecordKey::EndpointSlice(ServiceName::new(&slice.namespace, &slice.name))
             }
+            Self::Namespace(namespace) => RecordKey::Namespace(namespace.name.clone()),
+            Self::Pod(pod) => RecordKey::Pod {
+                node: pod.node.clone(),
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+            },
         }
     }
 }

@@ -280,6 +280,7 @@ mod tests {
     fn alpha() -> Peer {
         Peer {
             name: ClusterName::new("alpha").unwrap(),
+            role: crate::Role::Remote,
             id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
             limit: ClusterLimit::Max255,
             layout: Layout::State,

@@ -8,7 +8,7 @@ use mesh_model::{ClusterName, Identity, RecordKey, RecordKind, ServiceName};
 /// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
-    /// `cilium/state`: identities and addresses are not scoped by cluster.
+    /// `cilium/state`: identities and addresses are not scoped by cluster. So is what is for own nodes only.
     State,
     /// `cilium/cache`: everything is.
     Cache,
@@ -29,6 +29,8 @@ pub enum Prefix {
     ServiceExports,
     /// Endpoint slices (services v2).
     EndpointSlices,
+    /// What only the own cluster's nodes are told: namespaces, pods.
+    Local,
 }
 
 /// What a key is.
@@ -42,11 +44,13 @@ pub enum Key {
     Heartbeat,
     /// `cilium/.heartbeat.position`.
     Position,
+    /// `clustermesh/local/v1/position`.
+    LocalPosition,
     /// A record.
     Record {
         /// The tree it is in.
         layout: Layout,
-        /// The cluster the key names; identities and addresses name none in [`Layout::State`].
+        /// The cluster the key names; identities and addresses name none in [`Layout::State`], nor does what is local.
         cluster: Option<ClusterName>,
         /// What it is about.
         record: RecordKey,
@@ -77,6 +81,12 @@ pub const CLUSTER_CONFIGS: &str = "cilium/cluster-config/";
 pub const CANARIES: &str = "cilium/synced/";
 /// The parent of what only the cluster's own nodes may read.
 pub const LOCAL: &str = "clustermesh/local/v1/";
+/// How far the writer is with its source, for own nodes: every second, where [`POSITION`] is for all.
+pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
+/// The parent of namespaces within [`LOCAL`].
+pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";
+/// The parent of pods within [`LOCAL`], below which each node has its own.
+pub const PODS: &str = "clustermesh/local/v1/pods/";
 /// The segment that stands where a cluster's name would in an address key of [`Layout::State`].
 const ADDRESS_SPACE: &str = "default";
 /// As long as Kubernetes lets a name be.
@@ -99,7 +109,7 @@ impl Layout {
 // === impl Prefix ===
 
 impl Prefix {
-    /// All kinds, in the order of their keys.
+    /// All kinds of Cilium's, in the order of their keys.
     pub const ALL: [Self; 6] = [
         Self::EndpointSlices,
         Self::Identities,
@@ -118,18 +128,23 @@ impl Prefix {
             Self::Services => "services",
             Self::ServiceExports => "serviceexports",
             Self::EndpointSlices => "endpointslices",
+            Self::Local => "local",
         }
     }
 
     /// The tree's name, which its canary carries: `cilium/state/nodes/v1`.
     pub fn path(self, layout: Layout) -> String {
-        format!("{}{}/v1", layout.root(), self.as_str())
+        match self {
+            Self::Local => LOCAL.trim_end_matches('/').into(),
+            _ => format!("{}{}/v1", layout.root(), self.as_str()),
+        }
     }
 
     /// What all keys of one cluster's data begin with, ending in a slash so that `c1` never covers `c10`.
     pub fn of_cluster(self, layout: Layout, cluster: &ClusterName) -> String {
         let path = self.path(layout);
         match (layout, self) {
+            (_, Self::Local) => LOCAL.into(),
             (Layout::State, Self::Identities) => format!("{path}/id/"),
             (Layout::State, Self::Ip) => format!("{path}/{ADDRESS_SPACE}/"),
             (Layout::Cache, Self::Identities) => format!("{path}/{cluster}/id/"),
@@ -145,6 +160,7 @@ impl Prefix {
             RecordKind::Address => Self::Ip,
             RecordKind::Service => Self::Services,
             RecordKind::EndpointSlice => Self::EndpointSlices,
+            RecordKind::Namespace | RecordKind::Pod => Self::Local,
         }
     }
 
@@ -169,6 +185,9 @@ impl Key {
 
     /// The key of a record of `cluster`.
     pub fn of_record(layout: Layout, cluster: &ClusterName, record: RecordKey) -> Self {
+        if Prefix::of(record.kind()) == Prefix::Local {
+            return Self::Record { layout: Layout::State, cluster: None, record };
+        }
         let scoped = layout == Layout::Cache
             || !matches!(record, RecordKey::Identity(_) | RecordKey::Address(_));
         Self::Record { layout, cluster: scoped.then(|| cluster.clone()), record }
@@ -191,9 +210,16 @@ impl fmt::Display for Key {
             Self::Canary(cluster, None) => write!(f, "{CANARIES}{cluster}/?"),
             Self::Heartbeat => f.write_str(HEARTBEAT),
             Self::Position => f.write_str(POSITION),
+            Self::LocalPosition => f.write_str(LOCAL_POSITION),
             Self::Other => f.write_str("?"),
             Self::Record { layout, cluster, record } => {
-                write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?;
+                match record {
+                    RecordKey::Namespace(name) => return write!(f, "{NAMESPACES}{name}"),
+                    RecordKey::Pod { node, namespace, name } => {
+                        return write!(f, "{PODS}{node}/{namespace}/{name}");
+                    }
+                    _ => write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?,
+                }
                 let in_address_space = matches!(record, RecordKey::Address(_));
                 match cluster {
                     Some(cluster) => write!(f, "{cluster}/")?,
@@ -210,6 +236,7 @@ impl fmt::Display for Key {
                     RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
                         write!(f, "{name}")
                     }
+                    RecordKey::Namespace(_) | RecordKey::Pod { .. } => Ok(()),
                 }
             }
         }
@@ -220,6 +247,7 @@ fn parse(key: &str) -> Result<Key, &'static str> {
     match key {
         HEARTBEAT => return Ok(Key::Heartbeat),
         POSITION => return Ok(Key::Position),
+        LOCAL_POSITION => return Ok(Key::LocalPosition),
         _ => {}
     }
     if let Some(cluster) = key.strip_prefix(CLUSTER_CONFIGS) {
@@ -228,6 +256,9 @@ fn parse(key: &str) -> Result<Key, &'static str> {
     if let Some(rest) = key.strip_prefix(CANARIES) {
         let (cluster, prefix) = rest.split_once('/').ok_or("no prefix")?;
         return Ok(Key::Canary(cluster_name(cluster)?, canary_prefix(prefix)));
+    }
+    if key.starts_with(LOCAL) {
+        return parse_local(key);
     }
     for layout in Layout::ALL {
         if let Some(rest) = key.strip_prefix(layout.root()) {
@@ -239,7 +270,23 @@ fn parse(key: &str) -> Result<Key, &'static str> {
 
 fn canary_prefix(path: &str) -> Option<(Layout, Prefix)> {
     let named = |(layout, prefix): &(Layout, Prefix)| prefix.path(*layout) == path;
-    Layout::ALL.into_iter().flat_map(|l| Prefix::ALL.map(|p| (l, p))).find(named)
+    let both = Layout::ALL.into_iter().flat_map(|l| Prefix::ALL.map(|p| (l, p)));
+    both.chain([(Layout::State, Prefix::Local)]).find(named)
+}
+
+/// What later versions add there is passed over.
+fn parse_local(key: &str) -> Result<Key, &'static str> {
+    let record = if let Some(name) = key.strip_prefix(NAMESPACES) {
+        RecordKey::Namespace(object_name(name)?.into())
+    } else if let Some(rest) = key.strip_prefix(PODS) {
+        let (node, rest) = rest.split_once('/').ok_or("too few segments")?;
+        let ServiceName { namespace, name } = namespaced(rest)?;
+        let (namespace, name) = (namespace.to_string(), name.to_string());
+        RecordKey::Pod { node: object_name(node)?.into(), namespace, name }
+    } else {
+        return Ok(Key::Other);
+    };
+    Ok(Key::Record { layout: Layout::State, cluster: None, record })
 }
 
 fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
@@ -250,7 +297,7 @@ fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
         return Ok(Key::Other);
     };
     let (cluster, record) = match (prefix, layout) {
-        (Prefix::ServiceExports, _) => return Ok(Key::Other),
+        (Prefix::ServiceExports | Prefix::Local, _) => return Ok(Key::Other),
         (Prefix::Nodes, _) => {
             let (cluster, name) = cluster_and(rest)?;
             (Some(cluster), RecordKey::Node(object_name(name)?.into()))
@@ -360,6 +407,10 @@ mod tests {
             "cilium/cache/identities/v1/alpha/id/458753",
             "cilium/cache/ip/v1/alpha/10.70.1.55",
             "cilium/cache/services/v1/alpha/shop/cart",
+            "cilium/synced/alpha/clustermesh/local/v1",
+            "clustermesh/local/v1/position",
+            "clustermesh/local/v1/namespaces/shop",
+            "clustermesh/local/v1/pods/n1/shop/cart-1",
         ] {
             let parsed = Key::parse(key.as_bytes()).unwrap();
             assert_ne!(parsed, Key::Other, "{key}");
@@ -379,6 +430,9 @@ mod tests {
             "cilium/state/noderegister/v1/n1",
             "cilium/state/serviceexports/v1/alpha/shop/cart",
             "cilium/state/nodes/v2/alpha/n1",
+            "cilium/state/local/v1/alpha/n1",
+            "clustermesh/local/v1/policies/p",
+            "clustermesh/local/v2/pods/n1/shop/cart-1",
         ] {
             assert_eq!(Key::parse(key.as_bytes()), Ok(Key::Other), "{key}");
         }
@@ -405,6 +459,15 @@ mod tests {
             "cilium/cluster-config/",
             "cilium/cluster-config/a/b",
             "cilium/synced/alpha",
+            "clustermesh/local/v1/namespaces/",
+            "clustermesh/local/v1/namespaces/..",
+            "clustermesh/local/v1/namespaces/shop/x",
+            "clustermesh/local/v1/pods/n1",
+            "clustermesh/local/v1/pods/n1/shop",
+            "clustermesh/local/v1/pods/../shop/cart-1",
+            "clustermesh/local/v1/pods//shop/cart-1",
+            "clustermesh/local/v1/pods/n1/shop/cart-1/x",
+            "clustermesh/local/v1/pods/n1/shop/car\0t",
         ] {
             assert!(Key::parse(key.as_bytes()).is_err(), "{key}");
         }

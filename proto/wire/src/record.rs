@@ -6,15 +6,26 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity, Record, RecordK
 
 use crate::{
     endpoint_slice, identity, ip,
-    key::{InvalidKey, Key, Layout},
-    node, service,
+    key::{InvalidKey, Key, Layout, Prefix},
+    local, node, service,
 };
+
+/// Whether a followed cluster is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Ours: it must have our number, and tells its own nodes more than others.
+    Own,
+    /// Another: it must have another number.
+    Remote,
+}
 
 /// Whom a reader believes to be talking to: every record is checked against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's name, that of its configuration file.
     pub name: ClusterName,
+    /// Whether it is the reader's own.
+    pub role: Role,
     /// The number in its cluster config.
     pub id: ClusterId,
     /// The limit the whole mesh shares.
@@ -92,6 +103,12 @@ pub enum DecodeError {
         /// The text, shortened where it is long.
         text: String,
     },
+    /// Of a version that is not known.
+    #[error("version {0} is not known")]
+    Version(u32),
+    /// A key that is for the writer's own nodes, and is read from nobody else.
+    #[error("only the own cluster's nodes are told that")]
+    NotOwn,
     /// The value contradicts its key, or the peer.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -123,6 +140,10 @@ pub fn decode(peer: &Peer, key: &[u8], value: &[u8]) -> Result<Option<Record>, R
         RecordKey::Address(net) => ip::decode(peer, *net, value),
         RecordKey::Service(name) => service::decode(peer, name, value),
         RecordKey::EndpointSlice(name) => endpoint_slice::decode(peer, name, value),
+        RecordKey::Namespace(name) => local::decode_namespace(name, value),
+        RecordKey::Pod { node, namespace, name } => {
+            local::decode_pod(peer, node, namespace, name, value)
+        }
     };
     record.map(Some).map_err(|reason| rejected(key, reason))
 }
@@ -140,6 +161,8 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Address(address) => ip::encode(address),
         Record::Service(service) => service::encode(service),
         Record::EndpointSlice(slice) => endpoint_slice::encode(slice),
+        Record::Namespace(namespace) => local::encode_namespace(namespace),
+        Record::Pod(pod) => local::encode_pod(pod),
     }
 }
 
@@ -147,6 +170,9 @@ fn record_key(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, DecodeError>
     let Key::Record { layout, cluster, record } = Key::parse(key)? else {
         return Ok(None);
     };
+    if Prefix::of(record.kind()) == Prefix::Local && peer.role == Role::Remote {
+        return Err(DecodeError::NotOwn);
+    }
     if layout != peer.layout {
         return Ok(None);
     }

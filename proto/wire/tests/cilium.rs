@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Label, Labels, Record, RecordKey};
-use mesh_wire::{Key, Layout, Peer, Prefix, cluster_config, decode, encode, timestamp};
+use mesh_wire::{Key, Layout, Peer, Prefix, Role, cluster_config, decode, encode, timestamp};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -48,6 +48,7 @@ fn objects<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
 fn alpha(layout: Layout) -> Peer {
     Peer {
         name: ClusterName::new("alpha").unwrap(),
+        role: Role::Remote,
         id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
         limit: ClusterLimit::Max255,
         layout,

@@ -10,12 +10,12 @@ use std::{
 use ipnet::IpNet;
 use mesh_model::{
     AddressKind, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
-    EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, NamedPort, Node,
-    NodeAddress, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
+    EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, LocalNamespace, LocalPod,
+    NamedPort, Node, NodeAddress, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
     node::FamilyPair,
     service::{SlicePort, Zone},
 };
-use mesh_wire::{Key, Layout, Peer, cluster_config, decode, encode};
+use mesh_wire::{Key, Layout, Peer, Role, cluster_config, decode, encode};
 use proptest::{
     collection::{btree_map, vec},
     option,
@@ -26,6 +26,7 @@ use uuid::Uuid;
 fn alpha(layout: Layout) -> Peer {
     Peer {
         name: ClusterName::new("alpha").unwrap(),
+        role: Role::Own,
         id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
         limit: ClusterLimit::Max255,
         layout,
@@ -218,7 +219,33 @@ fn slice() -> impl Strategy<Value = Record> {
     )
 }
 
+fn local_namespace() -> impl Strategy<Value = Record> {
+    (name(), texts(), any::<bool>()).prop_map(|(name, labels, global)| {
+        Record::Namespace(Box::new(LocalNamespace { name, labels, global }))
+    })
+}
+
+fn local_pod() -> impl Strategy<Value = Record> {
+    ((name(), name(), name(), text()), option::of(identity()), vec(ip(), 0..3), any::<bool>())
+        .prop_map(|((namespace, name, node, uid), identity, ips, socket_lb)| {
+            Record::Pod(Box::new(LocalPod { namespace, name, node, uid, identity, ips, socket_lb }))
+        })
+}
+
 proptest! {
+    /// What is for own nodes is in no cache.
+    #[test]
+    fn local_records(record in prop_oneof![local_namespace(), local_pod()]) {
+        let own = alpha(Layout::State);
+        let key = Key::of_record(own.layout, &own.name, record.key());
+        prop_assert_eq!(Key::parse(key.to_string().as_bytes()), Ok(key.clone()));
+        let (key, value) = (key.to_string(), encode(&record));
+        prop_assert_eq!(decode(&own, key.as_bytes(), &value).unwrap(), Some(record));
+        prop_assert_eq!(decode(&alpha(Layout::Cache), key.as_bytes(), &value).unwrap(), None);
+        let remote = Peer { role: Role::Remote, ..own };
+        prop_assert!(decode(&remote, key.as_bytes(), &value).is_err());
+    }
+
     #[test]
     fn records(record in prop_oneof![node(), address(), identity_record(), service(), slice()], cache: bool) {
         let peer = alpha(if cache { Layout::Cache } else { Layout::State });

@@ -1,7 +1,7 @@
 //! What is counted, set when somebody may look.
 
 use super::Mesh;
-use crate::metrics::PeerLabel;
+use crate::metrics::{PeerLabel, PodLabel};
 
 impl Mesh {
     pub(super) fn set_metrics(&self) {
@@ -22,6 +22,10 @@ impl Mesh {
             self.metrics.peer_record_bytes.get_or_create(&label).set(bytes);
             let quarantined = self.quarantined.contains_key(name);
             self.metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
+        }
+        let pods = self.pods.counts();
+        for (state, n) in [("bound", pods.bound), ("waiting", pods.waiting)] {
+            self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use mesh_model::{ClusterId, ClusterName, Record, RecordEvent, RecordKey, RecordKind, ServiceName};
 
-use super::{Delta, IdInUse, Merge, identity_bytes};
+use super::{
+    Delta, IdInUse, Merge, PodName, identity_bytes,
+    local::{namespace_bytes, pod_bytes},
+};
 use crate::{
     claims::Refused,
     cluster::{Cluster, ENTRY_BYTES, UNTOLD},
@@ -44,6 +47,14 @@ impl Merge {
                 cluster.services.get_mut(service).map(|(part, round)| (part.bytes(), round))
             }
             RecordKey::EndpointSlice(_) => None,
+            RecordKey::Namespace(namespace) => {
+                let entry = cluster.namespaces.get_mut(namespace);
+                entry.map(|(namespace, round)| (namespace_bytes(namespace), round))
+            }
+            RecordKey::Pod { namespace, name, .. } => {
+                let entry = cluster.pods.get_mut(&PodName::new(namespace, name));
+                entry.map(|(pod, round)| (pod_bytes(pod), round))
+            }
         };
         if let Some((bytes, round)) = kept {
             let before = std::mem::replace(round, told);
@@ -129,6 +140,11 @@ impl Merge {
                     .for_each(|service| self.set_service(name, service, ServicePart::default()));
             }
             RecordKind::EndpointSlice => {}
+            RecordKind::Namespace => cluster.namespaces.retain(|_, (_, round)| !stale(*round)),
+            RecordKind::Pod => {
+                let gone = cluster.pods.extract_if(|_, (_, round)| stale(*round));
+                self.deltas.extend(gone.map(|(pod, _)| Delta::Pod(pod)));
+            }
         }
     }
 
@@ -138,6 +154,8 @@ impl Merge {
         cluster.identities.clear();
         cluster.addresses.clear();
         cluster.confirmed.clear();
+        cluster.namespaces.clear();
+        self.deltas.extend(cluster.pods.drain().map(|(pod, _)| Delta::Pod(pod)));
         let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
         let services: Vec<Arc<ServiceName>> = cluster.services.keys().cloned().collect();
         services

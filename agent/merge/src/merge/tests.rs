@@ -3,7 +3,8 @@ mod orders;
 use std::collections::HashSet;
 
 use mesh_model::{
-    AddressKind, ClusterLimit, GlobalService, NodeAddress, Port, Protocol, node::FamilyPair,
+    AddressKind, ClusterLimit, GlobalService, LocalNamespace, LocalPod, NodeAddress, Port,
+    Protocol, node::FamilyPair,
 };
 use proptest::prelude::*;
 
@@ -107,9 +108,70 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
             Delta::Route(RouteDelta::Removed(Route { range, via, .. })) => {
                 format!("-{range} via {via}")
             }
+            Delta::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
             Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
         })
         .collect()
+}
+
+#[test]
+fn the_own_clusters_pods_are_known_by_name() {
+    let mut merge = merge();
+    let pod = |node: &str, identity| LocalPod {
+        namespace: "shop".into(),
+        name: "p".into(),
+        node: node.into(),
+        identity,
+        ..LocalPod::default()
+    };
+    let upsert = |pod: &LocalPod| RecordEvent::Upsert(Record::Pod(Box::new(pod.clone())));
+    let removed = |node: &str| {
+        let (node, namespace, name) = (node.into(), "shop".into(), "p".into());
+        RecordEvent::Remove(RecordKey::Pod { node, namespace, name })
+    };
+    let (nobody, somebody) = (pod("n1", None), pod("n1", Some(Identity::new(65_540))));
+    let own = name("a");
+    merge.apply(&own, upsert(&nobody)).unwrap();
+    merge.apply(&own, upsert(&nobody)).unwrap();
+    assert_eq!(deltas(&mut merge), ["pod shop/p"], "what is told again wakes nobody");
+    merge.apply(&own, upsert(&somebody)).unwrap();
+    assert_eq!(deltas(&mut merge), ["pod shop/p"]);
+    assert_eq!(merge.local_pod("shop", "p"), Some(&somebody));
+    assert_eq!(merge.local_pod("shop", "q"), None);
+    assert_eq!(merge.counts(&own).pods, 1);
+
+    // It moved: the end of the old key is not the pod's.
+    merge.apply(&own, upsert(&pod("n2", None))).unwrap();
+    merge.apply(&own, removed("n1")).unwrap();
+    assert_eq!(merge.local_pod("shop", "p"), Some(&pod("n2", None)));
+    merge.apply(&own, removed("n2")).unwrap();
+    assert_eq!(merge.local_pod("shop", "p"), None);
+    assert_eq!(deltas(&mut merge), ["pod shop/p", "pod shop/p"]);
+
+    // A list without it takes it away, one with it does not.
+    merge.apply(&own, upsert(&somebody)).unwrap();
+    merge.apply(&own, RecordEvent::Begin(RecordKind::Pod)).unwrap();
+    merge.apply(&own, RecordEvent::Keep(Record::Pod(Box::new(somebody.clone())).key())).unwrap();
+    merge.apply(&own, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
+    assert_eq!(merge.local_pods().count(), 1);
+    merge.apply(&own, RecordEvent::Begin(RecordKind::Pod)).unwrap();
+    merge.apply(&own, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
+    assert_eq!(merge.local_pod("shop", "p"), None);
+
+    // Nobody else has any here.
+    merge.apply(&name("b"), upsert(&somebody)).unwrap();
+    assert_eq!(merge.counts(&name("b")).pods, 0);
+}
+
+#[test]
+fn the_own_clusters_namespaces_are_known_by_name() {
+    let mut merge = merge();
+    let own = name("a");
+    let shop = LocalNamespace { name: "shop".into(), global: true, ..LocalNamespace::default() };
+    merge.apply(&own, RecordEvent::Upsert(Record::Namespace(Box::new(shop.clone())))).unwrap();
+    assert_eq!(merge.local_namespace("shop"), Some(&shop));
+    merge.apply(&own, RecordEvent::Remove(RecordKey::Namespace("shop".into()))).unwrap();
+    assert_eq!(merge.local_namespace("shop"), None);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(crate) enum LabCommand {
         /// How many nodes a cluster
         #[arg(long, default_value_t = 2)]
         nodes: usize,
+        /// How many replicas of each cluster's control plane: an etcd and an apiserver each, on nodes n1, n2, …
+        #[arg(long, default_value_t = 1)]
+        replicas: u8,
         /// Bytes that an etcd may hold; etcd's own limit, unless given
         #[arg(long)]
         etcd_quota: Option<u64>,
@@ -48,7 +51,15 @@ pub(crate) enum LabCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/NODE/agent, or a pod's
+    /// Ask a pod's CNI plugins whether it is attached as it was: CLUSTER/POD or CLUSTER/NAMESPACE/POD
+    CheckPod {
+        #[command(flatten)]
+        which: Which,
+        /// The pod
+        pod: String,
+    },
+    /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
+    /// pod's
     Logs {
         #[command(flatten)]
         which: Which,
@@ -77,7 +88,7 @@ pub(crate) enum LabCommand {
         #[arg(long = "env", value_parser = variable)]
         environment: Vec<(String, String)>,
     },
-    /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd)
+    /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd, a/etcd2)
     Cut {
         #[command(flatten)]
         which: Which,
@@ -131,6 +142,9 @@ pub(crate) enum LabCommand {
         /// How many faults
         #[arg(long, default_value_t = 200)]
         faults: usize,
+        /// How many replicas of each cluster's control plane
+        #[arg(long, default_value_t = 1)]
+        replicas: u8,
         /// Leave the lab up afterwards
         #[arg(long)]
         keep: bool,
@@ -216,9 +230,9 @@ pub(crate) enum LabPodCommand {
         /// Long flows
         #[arg(long, default_value_t = 50)]
         flows: u32,
-        /// Seconds; until it is told to end, unless given
+        /// Fresh connections in all; until it is told to end, unless given
         #[arg(long)]
-        seconds: Option<f64>,
+        requests: Option<u64>,
     },
 }
 

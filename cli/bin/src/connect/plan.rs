@@ -258,18 +258,22 @@ fn usable(
 /// Where a cluster is, and what it may claim.
 fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
     let settings = &destination.settings;
-    let hostname = format!("{}.mesh.cilium.io", settings.name);
-    let mut ports: Vec<u16> = settings.endpoints.iter().map(|(_, port)| *port).collect();
-    ports.dedup();
+    let mut endpoints = Vec::new();
+    let mut host_aliases = Vec::new();
+    for (addresses, number) in settings.endpoints.iter().zip(1..) {
+        let hostname = hostname(settings.name.as_str(), number);
+        let mut ports: Vec<u16> = addresses.iter().map(|(_, port)| *port).collect();
+        ports.dedup();
+        endpoints.extend(ports.iter().map(|port| format!("https://{hostname}:{port}")));
+        let ips = addresses.iter().map(|(ip, _)| *ip).collect();
+        host_aliases.push(HostAlias { hostname, ips });
+    }
     PeerFile {
-        endpoints: ports.iter().map(|port| format!("https://{hostname}:{port}")).collect(),
+        endpoints,
         trusted_ca_file: Some(paths.authority.clone()),
         cert_file: Some(paths.certificate.clone()),
         key_file: Some(paths.key.clone()),
-        host_aliases: vec![HostAlias {
-            hostname,
-            ips: settings.endpoints.iter().map(|(ip, _)| *ip).collect(),
-        }],
+        host_aliases,
         clustermesh: Some(Grant {
             uuid: destination.uuid,
             id: Some(settings.id.get()),
@@ -278,6 +282,15 @@ fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
             external_backends: false,
             budget: None,
         }),
+    }
+}
+
+/// What an etcd of a cluster is called, by the number of its replica: each has a name of its own, so that whoever cannot
+/// use one changes to another.
+fn hostname(cluster: &str, replica: usize) -> String {
+    match replica {
+        1 => format!("{cluster}.mesh.cilium.io"),
+        _ => format!("{cluster}-replica-{replica}.mesh.cilium.io"),
     }
 }
 
@@ -292,9 +305,9 @@ fn write_users(side: &Side, users: &UsersFile, what: String) -> anyhow::Result<S
 }
 
 fn addresses(side: &Side) -> String {
-    let endpoints = side.settings.endpoints.iter();
+    let endpoints = side.settings.endpoints.iter().flatten();
     endpoints
-        .map(|(ip, port)| std::net::SocketAddr::from((*ip, *port)).to_string())
+        .map(|address| std::net::SocketAddr::from(*address).to_string())
         .collect::<Vec<_>>()
         .join(", ")
 }

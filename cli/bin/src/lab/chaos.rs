@@ -28,7 +28,9 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     let survived = outcome.survived.len();
     let answered: u64 = outcome.survived.iter().map(|survived| survived.answered).sum();
     let failed = outcome.failed.map(|failed| failed.to_string());
-    let again = format!("clustermesh lab chaos --seed {seed} --faults {last}");
+    let replicas = options.replicas;
+    let again =
+        format!("clustermesh lab chaos --seed {seed} --faults {last} --replicas {replicas}");
     match output {
         Output::Text if failed.is_none() => output::line(format!(
             "{survived} faults of seed {seed} made no difference: {answered} requests, none failed"

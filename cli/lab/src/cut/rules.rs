@@ -2,9 +2,9 @@
 
 use super::{Cut, Passes, TABLE, late::Late};
 use crate::{
-    cluster::{ETCD_PORT, control_plane},
+    cluster::{Component, ETCD_PORT, replicas},
     error::LabError,
-    state::{LabState, NodeState},
+    state::{ClusterState, LabState, NodeState},
 };
 
 /// A node, or a port of it.
@@ -26,9 +26,6 @@ pub(super) struct Rules {
     /// Etcds that hear somebody late.
     pub(super) late: Vec<Late>,
 }
-
-/// A cluster's etcd, as the last word of a place.
-const ETCD: &str = "etcd";
 
 // === impl Rules ===
 
@@ -179,12 +176,10 @@ pub(super) fn spots<'a>(state: &'a LabState, place: &str) -> Result<Vec<Spot<'a>
     let spot = |node, port| Spot { cluster: &cluster.name, node, port };
     match rest {
         None => Ok(cluster.nodes.iter().map(|node| spot(node, None)).collect()),
-        Some(ETCD) => Ok(vec![spot(control_plane(cluster)?, Some(ETCD_PORT))]),
-        Some(name) => match cluster.nodes.iter().find(|node| node.name == name) {
-            Some(node) => Ok(vec![spot(node, None)]),
+        Some(name) => match places(cluster).find(|(known, ..)| known == name) {
+            Some((_, node, port)) => Ok(vec![spot(node, port)]),
             None => {
-                let nodes = cluster.nodes.iter().map(|node| node.name.as_str());
-                let known = nodes.chain([ETCD]).map(|name| format!("{}/{name}", cluster.name));
+                let known = places(cluster).map(|(name, ..)| format!("{}/{name}", cluster.name));
                 Err(LabError::Unknown {
                     kind: "place",
                     name: place.into(),
@@ -222,4 +217,11 @@ pub(super) fn classes(link: &str, rates: &[String]) -> Vec<String> {
     };
     let root = format!("qdisc add dev {link} root handle 1: htb");
     [root].into_iter().chain(rates.iter().enumerate().map(class)).collect()
+}
+
+/// The places in a cluster, by name: its nodes, and the port of each etcd.
+fn places(cluster: &ClusterState) -> impl Iterator<Item = (String, &NodeState, Option<u16>)> {
+    let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node, None));
+    let etcd = |(replica, node)| (Component::Etcd(replica).to_string(), node, Some(ETCD_PORT));
+    nodes.chain(replicas(cluster).map(etcd))
 }

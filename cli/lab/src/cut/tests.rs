@@ -17,6 +17,7 @@ fn lab() -> LabState {
         id,
         directory: "/".into(),
         nodes: vec![node(name, 1), node(name, 2)],
+        replicas: if name == "b" { 2 } else { 1 },
         pods: Vec::new(),
         last_service: 0,
         services: BTreeMap::new(),
@@ -64,6 +65,9 @@ fn an_etcd_is_a_port_of_its_node() {
             "iifname bn2 oifname an1 tcp dport 2379 drop",
         ]
     );
+    // So is that of another replica, on the next node.
+    let found = rules("a/n1", "b/etcd2", None, None).unwrap();
+    assert_eq!(found.bridge[0], "iifname an1 oifname bn2 tcp dport 2379 drop");
     // Its own node speaks to it too, over no link.
     let found = rules("a", "a/etcd", None, None).unwrap();
     assert_eq!((found.bridge.len(), found.nodes.len()), (2, 1));
@@ -90,7 +94,7 @@ fn what_cannot_be_cut_is_refused_with_the_reason() {
         ("a/etcd", "b/etcd", None, "etcds do not talk"),
         ("a/etcd", "b", Some(2379), "leave --port out"),
         ("a", "c", None, "there is: a, b"),
-        ("a", "b/n3", None, "there is: b, b/n1, b/n2, b/etcd"),
+        ("a", "b/n3", None, "there is: b, b/n1, b/n2, b/etcd, b/etcd2"),
     ] {
         let error = rules(one, other, port, None).unwrap_err();
         assert!(error.contains(reason), "{error}");

@@ -2,28 +2,16 @@
 //! deployments, services and namespaces go.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mesh_files::{Access, write_atomic};
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    cni::Attachment,
-    command::enter,
-    error::LabError,
-    lab::Lab,
-    machine,
-    names::{self, NodeNumber},
-    process::Liveness,
-    state::{NodeState, PodState, ProcessState},
-};
+use crate::{command::enter, error::LabError, lab::Lab, state::PodState};
 
 /// What an apply did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,16 +24,13 @@ pub struct Applied {
     pub written: Vec<String>,
 }
 
-/// How long a pod may take to listen.
-const LISTENING: Duration = Duration::from_secs(10);
-
 /// A pod that a manifest asks for.
 #[derive(Debug)]
-struct WantedPod {
-    namespace: String,
-    name: String,
-    node: Option<String>,
-    object: Value,
+pub(super) struct WantedPod {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) node: Option<String>,
+    pub(super) object: Value,
 }
 
 impl Lab {
@@ -90,14 +75,13 @@ impl Lab {
             .collect();
         self.withdraw(cluster, &gone, grace)?;
         applied.stopped.extend(gone.into_iter().map(|pod| pod.name));
-        for pod in pods {
-            let known = self.state.cluster(cluster)?.pods.iter();
-            if known.filter(|p| (&p.namespace, &p.name) == (&pod.namespace, &pod.name)).count() == 0
-            {
-                applied.started.push(pod.name.clone());
-                self.start_pod(cluster, source, pod)?;
-            }
-        }
+        let known = &self.state.cluster(cluster)?.pods;
+        pods.retain(|wanted| {
+            let is_it = |p: &PodState| (&p.namespace, &p.name) == (&wanted.namespace, &wanted.name);
+            !known.iter().any(is_it)
+        });
+        applied.started.extend(pods.iter().map(|pod| pod.name.clone()));
+        self.start_pods(cluster, source, pods)?;
         Ok(applied)
     }
 
@@ -142,14 +126,7 @@ impl Lab {
         node: &str,
         command: &[String],
     ) -> Result<Command, LabError> {
-        let cluster = self.state.cluster(cluster)?;
-        let known = || cluster.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>().join(", ");
-        let found = cluster.nodes.iter().find(|n| n.name == node);
-        let node = found.ok_or_else(|| LabError::Unknown {
-            kind: "node",
-            name: format!("{}/node/{node}", cluster.name),
-            known: known(),
-        })?;
+        let node = self.node(cluster, node)?;
         let (program, arguments) =
             command.split_first().ok_or_else(|| LabError::Manifest("no command".into()))?;
         let mut command = Command::new(self.program(program));
@@ -159,133 +136,9 @@ impl Lab {
     }
 
     /// The mesh's own programs are the lab's, wherever the shell would find others.
-    fn program(&self, program: &str) -> PathBuf {
+    pub(super) fn program(&self, program: &str) -> PathBuf {
         let own = self.state.bin_dir.join(program);
         if program.starts_with("clustermesh") && own.is_file() { own } else { program.into() }
-    }
-
-    fn start_pod(
-        &mut self,
-        cluster: &str,
-        source: &str,
-        wanted: WantedPod,
-    ) -> Result<(), LabError> {
-        let node = self.schedule(cluster, wanted.node.as_deref())?;
-        let at = NodeNumber::new(node.number)?;
-        let number = self.number(cluster)?;
-        let WantedPod { namespace, name, object, .. } = wanted;
-        let netns = self.name.pod(cluster, &node.name, &namespace, &name);
-        let cgroup = node.cgroup.join("pods").join(format!("{namespace}.{name}"));
-        machine::make_pod(&netns, &cgroup)?;
-        let data = self.name.folder().join("ipam").join(format!("{cluster}-{}", node.name));
-        let ips = Attachment {
-            container: &netns,
-            pod_netns: &netns,
-            node_netns: &node.netns,
-            ranges: &number.node_pod_cidrs(at),
-            data: &data,
-        }
-        .add()?;
-        let manifests = self.state.cluster(cluster)?.directory.join("manifests");
-        let mut pod = PodState {
-            manifest: manifests.join(format!("pod-{namespace}.{name}.json")),
-            namespace,
-            name,
-            node: node.name.clone(),
-            netns,
-            ips,
-            cgroup,
-            source: source.into(),
-            process: None,
-        };
-        if let Some(command) = container_command(&object) {
-            let mut process = self.pod_process(cluster, &pod, command);
-            process.start()?;
-            let listening = wait_listening(&process, &container_ports(&object));
-            pod.process = Some(process);
-            if let Err(error) = listening {
-                // It is remembered, so that it is taken away with the lab.
-                self.state.cluster_mut(cluster)?.pods.push(pod);
-                self.save()?;
-                return Err(error);
-            }
-        }
-        let object = running(object, &pod, &node);
-        let text =
-            serde_json::to_vec_pretty(&object).map_err(|e| LabError::Manifest(e.to_string()))?;
-        write_atomic(&pod.manifest, &text, Access::All).map_err(LabError::io(&pod.manifest))?;
-        self.state.cluster_mut(cluster)?.pods.push(pod);
-        self.save()
-    }
-
-    fn pod_process(&self, cluster: &str, pod: &PodState, command: Vec<String>) -> ProcessState {
-        let name = format!("{cluster}/{}/{}", pod.namespace, pod.name);
-        let program = command.first().map(|p| self.program(p).display().to_string());
-        ProcessState {
-            log: self.name.folder().join("logs").join(format!("{}.log", name.replace('/', "-"))),
-            name,
-            command: program.into_iter().chain(command.into_iter().skip(1)).collect(),
-            netns: pod.netns.clone(),
-            cgroup: pod.cgroup.clone(),
-            environment: environment(cluster, pod),
-            pid: 0,
-            start_time: 0,
-        }
-    }
-
-    /// Withdraws pods, lets them go on for a while, and then ends them.
-    fn withdraw(
-        &mut self,
-        cluster: &str,
-        pods: &[PodState],
-        grace: Duration,
-    ) -> Result<(), LabError> {
-        if pods.is_empty() {
-            return Ok(());
-        }
-        for pod in pods {
-            fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
-        }
-        thread::sleep(grace);
-        for pod in pods {
-            let mut pod = pod.clone();
-            if let Some(process) = &mut pod.process {
-                process.stop(Signal::SIGTERM);
-            }
-            let number = self.number(cluster)?;
-            let node = self.schedule(cluster, Some(&pod.node))?;
-            Attachment {
-                container: &pod.netns,
-                pod_netns: &pod.netns,
-                node_netns: &node.netns,
-                ranges: &number.node_pod_cidrs(NodeNumber::new(node.number)?),
-                data: &self.name.folder().join("ipam").join(format!("{cluster}-{}", node.name)),
-            }
-            .delete()?;
-            machine::remove_cgroup(&pod.cgroup)?;
-            machine::remove_netns(&pod.netns)?;
-            self.state.cluster_mut(cluster)?.pods.retain(|other| other.netns != pod.netns);
-            self.save()?;
-        }
-        Ok(())
-    }
-
-    /// The node that a pod names, or the one with the fewest pods.
-    fn schedule(&self, cluster: &str, node: Option<&str>) -> Result<NodeState, LabError> {
-        let cluster = self.state.cluster(cluster)?;
-        let pods =
-            |node: &NodeState| cluster.pods.iter().filter(|pod| pod.node == node.name).count();
-        let found = match node {
-            Some(name) => cluster.nodes.iter().find(|node| node.name == name),
-            None => cluster.nodes.iter().min_by_key(|node| pods(node)),
-        };
-        let known = || cluster.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>().join(", ");
-        let unknown = || LabError::Unknown {
-            kind: "node",
-            name: node.unwrap_or_default().into(),
-            known: known(),
-        };
-        found.cloned().ok_or_else(unknown)
     }
 
     /// A service with cluster IPs, as an API server gives them: the same ones as before to one that had some.
@@ -318,12 +171,6 @@ impl Lab {
         }
         self.save()?;
         Ok(object)
-    }
-}
-
-impl NodeNumber {
-    fn new(number: u8) -> Result<Self, LabError> {
-        names::nodes(number.into())?.last().copied().ok_or(LabError::Size)
     }
 }
 
@@ -367,72 +214,8 @@ fn wanted_pod(object: Value) -> WantedPod {
     WantedPod { namespace: namespace_of(&object), name: name_of(&object), node, object }
 }
 
-fn container_command(pod: &Value) -> Option<Vec<String>> {
-    let container = pod.pointer("/spec/containers/0")?;
-    let words = |key: &str| -> Vec<String> {
-        let words = container.get(key).and_then(Value::as_array).into_iter().flatten();
-        words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
-    };
-    let command = [words("command"), words("args")].concat();
-    (!command.is_empty()).then_some(command)
-}
-
-/// The ports that a pod's container says it listens on.
-fn container_ports(pod: &Value) -> Vec<u16> {
-    let ports =
-        pod.pointer("/spec/containers/0/ports").and_then(Value::as_array).into_iter().flatten();
-    let ports = ports.filter_map(|port| port.get("containerPort")?.as_u64());
-    ports.filter_map(|port| u16::try_from(port).ok()).collect()
-}
-
-/// Waits until a process's network has a socket on each port: what a readiness probe would find out.
-fn wait_listening(process: &ProcessState, ports: &[u16]) -> Result<(), LabError> {
-    let deadline = Instant::now() + LISTENING;
-    loop {
-        let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| {
-            fs::read_to_string(format!("/proc/{}/net/{table}", process.pid)).unwrap_or_default()
-        });
-        // proc_net(5): the local address is the second field, its port in hexadecimal after the colon.
-        let local = tables.iter().flat_map(|table| table.lines()).filter_map(|line| {
-            u16::from_str_radix(line.split_whitespace().nth(1)?.rsplit_once(':')?.1, 16).ok()
-        });
-        let local: BTreeSet<u16> = local.collect();
-        if ports.iter().all(|port| local.contains(port)) {
-            return Ok(());
-        }
-        if process.liveness() != Liveness::Running {
-            return Err(LabError::Died { name: process.name.clone(), log: process.last_words() });
-        }
-        if Instant::now() >= deadline {
-            return Err(LabError::Timeout(process.name.clone()));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A pod as the API server shows it once it runs.
-fn running(mut object: Value, pod: &PodState, node: &NodeState) -> Value {
-    let ips: Vec<_> = pod.ips.iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
-    if let Some(object) = object.as_object_mut() {
-        object.insert("apiVersion".into(), json!("v1"));
-        object.insert("kind".into(), json!("Pod"));
-        let spec = object.entry("spec").or_insert_with(|| json!({}));
-        if let Some(spec) = spec.as_object_mut() {
-            spec.insert("nodeName".into(), json!(node.name));
-        }
-        let status = json!({
-            "phase": "Running",
-            "podIP": pod.ips.first().map(ToString::to_string),
-            "podIPs": ips,
-            "conditions": [{ "type": "Ready", "status": "True" }],
-        });
-        object.insert("status".into(), status);
-    }
-    object
-}
-
 /// What a pod is told of itself, as by Kubernetes' downward API.
-fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)> {
+pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)> {
     let own = [
         ("CLUSTER_NAME", cluster.to_owned()),
         ("NODE_NAME", pod.node.clone()),

@@ -18,6 +18,8 @@ pub struct Load {
     pub targets: Vec<(Transport, SocketAddr)>,
     /// Fresh connections a second.
     pub rate: u32,
+    /// How many of them in all; it ends by itself then.
+    pub requests: Option<u64>,
     /// Connections that are kept, each asking again and again (TCP targets only).
     pub flows: u32,
     /// Pause between two requests of a flow.
@@ -59,14 +61,21 @@ struct Outcome {
 /// How many requests may be under way; more means that nobody answers any more.
 const UNDER_WAY: usize = 4_096;
 
-/// Asks until `stop`, and reports.
+/// Asks until `stop`, or until all was asked, and reports.
 pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
     let started = Instant::now();
     let (outcomes, mut received) = mpsc::channel(UNDER_WAY);
     let load = Arc::new(load);
     let (reopened, mut reopenings) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
-    tasks.spawn(fresh(Arc::clone(&load), outcomes.clone(), stop.clone()));
+    let (ended, end) = watch::channel(false);
+    tasks.spawn({
+        let (load, outcomes) = (Arc::clone(&load), outcomes.clone());
+        async move {
+            fresh(load, outcomes, stop).await;
+            let _ = ended.send(true);
+        }
+    });
     let tcp: Vec<SocketAddr> = load
         .targets
         .iter()
@@ -80,7 +89,7 @@ pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
                 *to,
                 outcomes.clone(),
                 reopened.clone(),
-                stop.clone(),
+                end.clone(),
             ));
         }
     }
@@ -100,6 +109,7 @@ pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
 /// Fresh connections, at a rate that does not wait for answers.
 async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch::Receiver<bool>) {
     if load.rate == 0 {
+        let _ = stop.wait_for(|stop| *stop).await;
         return;
     }
     let period = Duration::from_secs(1) / load.rate;
@@ -107,7 +117,8 @@ async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch
     // What could not be offered in time is offered at once: the rate is kept on the whole.
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut requests = JoinSet::new();
-    for (transport, to) in load.targets.iter().copied().cycle() {
+    let requests_left = 0..load.requests.unwrap_or(u64::MAX);
+    for ((transport, to), _) in load.targets.iter().copied().cycle().zip(requests_left) {
         tokio::select! {
             _ = tick.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
@@ -132,10 +143,10 @@ async fn flow(
     to: SocketAddr,
     outcomes: mpsc::Sender<Outcome>,
     reopened: mpsc::UnboundedSender<()>,
-    stop: watch::Receiver<bool>,
+    end: watch::Receiver<bool>,
 ) {
     let mut open: Option<Flow> = None;
-    while !*stop.borrow() {
+    while !*end.borrow() {
         let asked = timeout(load.deadline, async {
             let mut flow = match open.take() {
                 Some(flow) => flow,
@@ -240,6 +251,7 @@ mod tests {
         let load = Load {
             targets: vec![(Transport::Tcp, here), (Transport::Tcp, nobody)],
             rate: 200,
+            requests: None,
             flows: 1,
             flow_pause: Duration::from_millis(1),
             deadline: Duration::from_secs(2),
@@ -253,5 +265,20 @@ mod tests {
         assert!(report.failed.keys().all(|reason| reason.contains("refused")), "{report:?}");
         assert!(failed >= 10 && report.over_flows >= 2 && report.reopened >= 1, "{report:?}");
         assert_eq!(report.clusters.keys().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn ends_when_all_was_asked() {
+        let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, 1).into();
+        let (_stop, stopped) = watch::channel(false);
+        let load = Load {
+            targets: vec![(Transport::Tcp, nobody)],
+            rate: 1_000,
+            requests: Some(20),
+            flows: 0,
+            flow_pause: Duration::ZERO,
+            deadline: Duration::from_secs(2),
+        };
+        assert_eq!(run(load, stopped).await.offered, 20);
     }
 }

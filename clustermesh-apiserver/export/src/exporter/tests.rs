@@ -64,6 +64,16 @@ impl Cluster {
         changed.filter_map(|key| Some(key.strip_prefix("cilium/state/")?.to_owned())).collect()
     }
 
+    /// What the own nodes are told below a word.
+    fn local(&self, of: &str) -> Vec<String> {
+        let prefix = format!("clustermesh/local/v1/{of}/");
+        let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
+        let text = |(key, value): (&String, &Vec<u8>)| {
+            format!("{} {}", &key[prefix.len()..], String::from_utf8_lossy(value))
+        };
+        desired.map(text).collect()
+    }
+
     fn value(&self, key: &str) -> Option<String> {
         let value = self.exporter.desired().get(&format!("cilium/state/{key}"))?;
         Some(String::from_utf8(value.clone()).unwrap())
@@ -173,11 +183,50 @@ fn pods_without_an_address_of_their_own_are_not_exported() {
     let mut cluster = Cluster::new();
     for (from, to) in [
         ("nodeName: n1", "nodeName: n1, hostNetwork: true"),
-        ("podIP: 10.7.1.5, ", ""),
         ("status: {", "status: {phase: Succeeded, "),
     ] {
         assert!(cluster.apply(&pod("p", "10.7.1.5", "x").replace(from, to)).is_empty(), "{to}");
+        assert!(cluster.local("pods").is_empty(), "{to}");
     }
+    // It has a node already: who it will be is known before where.
+    let scheduled = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
+    assert_eq!(cluster.apply(&scheduled), ["identities/v1/id/458753"]);
+    assert!(cluster.apply(&scheduled.replace("nodeName: n1, ", "")).len() <= 1);
+    assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
+}
+
+#[test]
+fn its_node_is_told_of_a_pod_as_soon_as_it_has_one() {
+    let mut cluster = Cluster::new();
+    let waiting = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
+    cluster.apply(&waiting.replace("nodeName: n1, ", ""));
+    assert!(cluster.local("pods").is_empty());
+    cluster.apply(&waiting.replace("namespace: shop,", "namespace: shop, uid: 5b0f,"));
+    assert_eq!(
+        cluster.local("pods"),
+        [
+            r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"5b0f","identity":458753,"ips":[],"socketLB":true}"#
+        ]
+    );
+    cluster.apply(&pod("p", "10.7.1.5", "x").replace(
+        "namespace: shop,",
+        "namespace: shop, annotations: {clustermesh.dev/socket-lb: 'off'},",
+    ));
+    let told = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
+    assert_eq!(cluster.local("pods"), [told]);
+    // Others are not told of a namespace that does not take part; its own nodes are.
+    cluster.apply(&namespace("false"));
+    assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
+    assert_eq!(cluster.local("pods"), [told]);
+    assert_eq!(
+        cluster.local("namespaces"),
+        [
+            r#"shop {"v":1,"name":"shop","labels":{"kubernetes.io/metadata.name":"shop"},"global":false}"#
+        ]
+    );
+    cluster.delete(Kind::Pod, "shop", "p");
+    cluster.delete(Kind::Namespace, "", "shop");
+    assert!(cluster.local("pods").is_empty() && cluster.local("namespaces").is_empty());
 }
 
 #[test]
@@ -273,4 +322,14 @@ fn without_a_number_a_pod_keeps_what_it_said() {
     cluster.counter.full = false;
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 4);
     assert!(cluster.exporter.problems().is_empty());
+
+    // One that said nothing before is there all the same, and nobody knows who it is.
+    cluster.counter.full = true;
+    assert!(cluster.apply(&pod("q", "10.7.1.7", "q")).is_empty());
+    let told = cluster.local("pods");
+    assert!(told[1].starts_with("n1/shop/q") && !told[1].contains("identity"), "{told:?}");
+    cluster.counter.full = false;
+    cluster.exporter.retry(&mut cluster.counter);
+    assert_eq!(cluster.changed(), ["identities/v1/id/458755", "ip/v1/default/10.7.1.7"]);
+    assert!(cluster.local("pods")[1].contains(r#""identity":458755"#));
 }

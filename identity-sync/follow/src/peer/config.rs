@@ -1,16 +1,8 @@
 //! Which clusters can be peers.
 
 use mesh_model::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
+pub use mesh_wire::Role;
 use uuid::Uuid;
-
-/// Whether the followed cluster is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Ours: it must have our number.
-    Own,
-    /// Another: it must have another number.
-    Remote,
-}
 
 /// Whom to follow, and who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +13,8 @@ pub struct PeerConfig {
     pub role: Role,
     /// Our own number.
     pub own_id: ClusterId,
+    /// Our own node: of the own cluster's pods only its are followed; all, without one.
+    pub node: Option<String>,
     /// The limit the mesh agreed on.
     pub limit: ClusterLimit,
     /// Which cluster it must be, if that is known.

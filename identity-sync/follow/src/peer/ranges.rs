@@ -3,9 +3,10 @@
 use mesh_model::{ClusterConfig, ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
-    key::{CANARIES, HEARTBEAT, HISTORY},
+    key::{CANARIES, HEARTBEAT, HISTORY, NAMESPACES, PODS},
 };
 
+use super::PeerConfig;
 use crate::{
     follower::{RangeConfig, RangeId},
     machine::Span,
@@ -49,10 +50,13 @@ pub(super) fn layout(config: &ClusterConfig) -> Layout {
 
 /// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
 /// its writes is ours, identities before the addresses that have them. In a cache each prefix stands alone.
+/// Of the own cluster's pods only those of the own node: what they cost follows the node and not the cluster.
 pub(super) fn data_ranges(
-    cluster: &ClusterName,
+    config: &PeerConfig,
     layout: Layout,
+    local: bool,
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
+    let PeerConfig { name: cluster, node, .. } = config;
     let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
     let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
@@ -64,6 +68,11 @@ pub(super) fn data_ranges(
         Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
     };
     spans.push(services);
+    if local {
+        let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
+        let namespaces = (Span::prefix(NAMESPACES), SMALL_PAGE, vec![RecordKind::Namespace]);
+        spans.extend([namespaces, (Span::prefix(&pods), SMALL_PAGE, vec![RecordKind::Pod])]);
+    }
     let beat = RangeConfig {
         id: BEAT,
         span: Span::prefix(HEARTBEAT),

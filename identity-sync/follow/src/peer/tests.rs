@@ -51,11 +51,17 @@ fn put_canaries(etcd: &mut FakeEtcd) {
 }
 
 fn follower(now: Instant) -> PeerFollower {
+    follower_as(Role::Remote, now)
+}
+
+fn follower_as(role: Role, now: Instant) -> PeerFollower {
     let limit = ClusterLimit::Max255;
+    let own = if role == Role::Own { 7 } else { 1 };
     let config = PeerConfig {
         name: ClusterName::new("alpha").unwrap(),
-        role: Role::Remote,
-        own_id: ClusterId::new(1, limit).unwrap(),
+        role,
+        own_id: ClusterId::new(own, limit).unwrap(),
+        node: Some("n1".into()),
         limit,
         uuid: None,
         id: None,
@@ -125,8 +131,12 @@ fn settle(etcd: &mut FakeEtcd, follower: &mut PeerFollower, local: &mut Local, n
 }
 
 fn settled(etcd: &mut FakeEtcd) -> (PeerFollower, Local, Instant) {
+    settled_as(Role::Remote, etcd)
+}
+
+fn settled_as(role: Role, etcd: &mut FakeEtcd) -> (PeerFollower, Local, Instant) {
     let mut now = Instant::now();
-    let (mut follower, mut local) = (follower(now), Local::default());
+    let (mut follower, mut local) = (follower_as(role, now), Local::default());
     settle(etcd, &mut follower, &mut local, &mut now);
     (follower, local, now)
 }
@@ -179,6 +189,82 @@ fn a_writer_that_starts_over_takes_nothing_away_before_it_is_complete() {
     local.take(&mut follower);
     let names: Vec<_> = local.records.keys().cloned().collect();
     assert_eq!(names, [RecordKey::Node("n1".into()), RecordKey::Node("n2".into())]);
+}
+
+const LOCAL_CANARY: &str = "cilium/synced/alpha/clustermesh/local/v1";
+
+/// A pod of each of two nodes, and their namespace.
+fn put_local(etcd: &mut FakeEtcd) {
+    etcd.put(
+        "clustermesh/local/v1/namespaces/shop",
+        r#"{"v":1,"name":"shop","labels":{},"global":true}"#,
+    );
+    for node in ["n1", "n2"] {
+        let pod = format!(
+            r#"{{"v":1,"namespace":"shop","name":"p","node":"{node}","uid":"","ips":[],"socketLB":true}}"#
+        );
+        etcd.put(&format!("clustermesh/local/v1/pods/{node}/shop/p"), &pod);
+    }
+}
+
+fn pod_of(node: &str) -> RecordKey {
+    RecordKey::Pod { node: node.into(), namespace: "shop".into(), name: "p".into() }
+}
+
+#[test]
+fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    put_local(&mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    assert!(follower.status().is_synced(), "a Cilium's apiserver has no such canary");
+    assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 6));
+
+    etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(follower.status().is_synced());
+    assert!(local.confirmed.ends_with(&[RecordKind::Namespace, RecordKind::Pod]));
+    assert!(local.records.contains_key(&pod_of("n1")));
+    assert!(local.records.contains_key(&RecordKey::Namespace("shop".into())));
+    assert_eq!(local.records.len(), 6, "another node's pods cost nothing");
+
+    etcd.delete("clustermesh/local/v1/pods/n1/shop/p");
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
+    local.take(&mut follower);
+    assert!(!local.records.contains_key(&pod_of("n1")));
+}
+
+#[test]
+fn an_own_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() {
+    let mut etcd = alpha();
+    put_local(&mut etcd);
+    put_canaries(&mut etcd);
+    etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
+    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    assert_eq!(local.records.len(), 6);
+
+    etcd.cut(&mut follower, now);
+    etcd.restart(2);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 6);
+    put_canaries(&mut etcd);
+    etcd.put(LOCAL_CANARY, "2026-11-21T01:16:05Z");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
+    local.take(&mut follower);
+    assert!(local.records.is_empty(), "{:?}", local.records.keys());
+}
+
+#[test]
+fn of_another_cluster_nothing_local_is_asked_for() {
+    let mut etcd = alpha();
+    put_local(&mut etcd);
+    put_canaries(&mut etcd);
+    etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
+    let (follower, local, _) = settled(&mut etcd);
+    assert!(follower.status().is_synced());
+    assert_eq!((local.records.len(), local.rejected.len(), etcd.lists), (4, 0, 6));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Whether a cluster is taken for what it announces.
 
 use super::{
-    PeerEvent, PeerFollower, Refusal,
+    PeerEvent, PeerFollower, Refusal, Role,
     ranges::{BEAT, data_ranges, layout},
 };
 use crate::status::{Failure, Rung};
@@ -50,18 +50,20 @@ impl PeerFollower {
         status.config = Some(config.clone());
         self.events.push(PeerEvent::Config(config.clone()));
 
-        let (ranges, kinds) = data_ranges(&self.config.name, layout(&config));
-        self.completeness.set_kinds(layout(&config), config.synced_canaries, kinds);
         self.follow();
         if renumbered {
-            ranges.into_iter().for_each(|range| self.follower.relist(range.id));
+            let ranges = self.completeness.ranges();
+            ranges.into_iter().for_each(|range| self.follower.relist(range));
         }
     }
 
-    /// Follows what an accepted config promises: of an etcd that may be behind only how far it is.
+    /// Follows what an accepted config promises, and what is for own nodes where a canary says that it is told: of an etcd
+    /// that may be behind only how far it is.
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
-        let (mut ranges, _) = data_ranges(&self.config.name, layout(config));
+        let local = self.config.role == Role::Own && self.completeness.is_local_told();
+        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local);
+        self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
         if self.replica.is_older() {
             ranges.retain(|range| range.id == BEAT);
         }

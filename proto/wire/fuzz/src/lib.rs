@@ -5,7 +5,7 @@
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_wire::{
-    Key, Layout, Peer, cluster_config, decode, decode_removal, encode, peer_file::PeerFile,
+    Key, Layout, Peer, Role, cluster_config, decode, decode_removal, encode, peer_file::PeerFile,
     timestamp, users_file::UsersFile,
 };
 
@@ -29,8 +29,9 @@ pub fn entry(data: &[u8]) {
     let Ok(id) = ClusterId::new(7, limit) else {
         return;
     };
-    for layout in Layout::ALL {
-        let peer = Peer { name: name.clone(), id, limit, layout };
+    let remote = Layout::ALL.map(|layout| (Role::Remote, layout));
+    for (role, layout) in remote.into_iter().chain([(Role::Own, Layout::State)]) {
+        let peer = Peer { name: name.clone(), role, id, limit, layout };
         let removal = decode_removal(&peer, key);
         if let Ok(Some(record)) = decode(&peer, key, value) {
             assert_eq!(removal.ok().flatten(), Some(record.key()));
@@ -68,11 +69,13 @@ mod tests {
 
     use super::*;
 
-    /// The recorded keys and values, and some of the attacks that the tests of `mesh-wire` list.
+    /// The recorded keys and values, those that only we write, and some of the attacks that the tests of `mesh-wire` list.
     fn entries() -> Vec<Vec<u8>> {
         let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cilium-1.20.2");
+        let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/clustermesh");
         let mut all = Vec::new();
-        for file in std::fs::read_dir(recorded).unwrap() {
+        let files = [recorded, ours].map(|folder| std::fs::read_dir(folder).unwrap());
+        for file in files.into_iter().flatten() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|e| e == "json") {
                 // The bodies want bytes, not structure: each key with the value on the next line.
@@ -81,7 +84,9 @@ mod tests {
                 all.extend(
                     lines
                         .windows(2)
-                        .filter(|w| w[0].starts_with(b"cilium/"))
+                        .filter(|w| {
+                            w[0].starts_with(b"cilium/") || w[0].starts_with(b"clustermesh/")
+                        })
                         .map(|w| w.join(&b'\n')),
                 );
             }

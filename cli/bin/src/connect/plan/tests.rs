@@ -23,7 +23,7 @@ pub(crate) fn make(
         pod_cidrs: vec![net(format!("10.{id}.0.0/16"))],
         service_cidrs: vec![net("10.96.0.0/16".into())],
         node_cidrs: vec![net(format!("172.31.{id}.0/24"))],
-        endpoints: vec![(format!("172.31.{id}.1").parse().unwrap(), 2379)],
+        endpoints: vec![vec![(format!("172.31.{id}.1").parse().unwrap(), 2379)]],
         default_global_namespace: true,
     };
     change(&mut settings);
@@ -42,6 +42,27 @@ pub(crate) fn connect(one: &Path, other: &Path) -> anyhow::Result<Vec<Step>> {
 
 fn carry_out(steps: Vec<Step>) {
     steps.into_iter().for_each(|step| step.carry_out().unwrap());
+}
+
+#[test]
+fn each_replica_is_an_endpoint_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let a = make(root.path(), "a", 1, |_| {});
+    let b = make(root.path(), "b", 2, |settings| {
+        let at = |ip: &str| (ip.parse().unwrap(), 2379);
+        settings.endpoints = vec![vec![at("192.0.2.1"), at("2001:db8::1")], vec![at("192.0.2.2")]];
+    });
+    carry_out(connect(&a, &b).unwrap());
+    let side = Side::read(&a, false).unwrap();
+    let peer = side.peer(&ClusterName::new("b").unwrap()).unwrap();
+    let (first, second) = ("b.mesh.cilium.io", "b-replica-2.mesh.cilium.io");
+    assert_eq!(peer.endpoints, [first, second].map(|host| format!("https://{host}:2379")));
+    let ips = |host: &str| {
+        let alias = peer.host_aliases.iter().find(|alias| alias.hostname == host).unwrap();
+        alias.ips.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(ips(first), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(ips(second), ["192.0.2.2"]);
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! The node's pods, for the CNI plugin and for operators.
+
+use std::{path::PathBuf, time::Duration};
+
+use mesh_admin::v1::{
+    self, BindOutcome, BindRequest, BindResponse, ListPodsRequest, ListPodsResponse, PodState,
+    UnbindRequest, UnbindResponse, pods_server::Pods,
+};
+use mesh_files::FolderWatch;
+use mesh_pods::{Attachment, AttachmentKey, State};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    admin::ask,
+    mesh::{Input, Mesh, PodAnswer},
+};
+
+/// Answers for the node's pods.
+pub(crate) struct PodsAdmin {
+    pub(crate) mesh: mpsc::Sender<Input>,
+}
+
+/// How long a pod may wait until it is known who it is. It starts then, and is bound later.
+const KNOWN: Duration = Duration::from_secs(2);
+
+impl PodsAdmin {
+    /// Has the mesh's task look at an attachment. The answer comes when it is known who it is.
+    async fn look(
+        &self,
+        container: &str,
+        interface: &str,
+    ) -> Result<oneshot::Receiver<PodAnswer>, Status> {
+        let key = AttachmentKey::new(container, interface)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (sender, answer) = oneshot::channel();
+        self.mesh.send(Input::LookAtPod(key, sender)).await.map_err(|_| stopping())?;
+        Ok(answer)
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the agent is stopping")
+}
+
+#[tonic::async_trait]
+impl Pods for PodsAdmin {
+    async fn bind(&self, request: Request<BindRequest>) -> Result<Response<BindResponse>, Status> {
+        let BindRequest { container_id, interface } = request.into_inner();
+        let answer = self.look(&container_id, &interface).await?;
+        let (outcome, identity) = match timeout(KNOWN, answer).await {
+            Ok(Ok(PodAnswer::Bound(identity))) => (BindOutcome::Bound, identity.get()),
+            Ok(Ok(PodAnswer::NotAttached)) => (BindOutcome::NotAttached, 0),
+            Ok(Err(_)) => return Err(stopping()),
+            Err(_) => (BindOutcome::Waiting, 0),
+        };
+        Ok(Response::new(BindResponse { outcome: outcome.into(), identity }))
+    }
+
+    async fn unbind(
+        &self,
+        request: Request<UnbindRequest>,
+    ) -> Result<Response<UnbindResponse>, Status> {
+        let UnbindRequest { container_id, interface } = request.into_inner();
+        // Who it is does not matter any more.
+        drop(self.look(&container_id, &interface).await?);
+        Ok(Response::new(UnbindResponse {}))
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListPodsRequest>,
+    ) -> Result<Response<ListPodsResponse>, Status> {
+        let ListPodsRequest { container_id, namespace } = request.into_inner();
+        let list = move |mesh: &Mesh| {
+            let wanted = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
+            let pods = mesh.pods.table.iter().filter(|(attachment, _)| {
+                wanted(attachment.key.container(), &container_id)
+                    && wanted(attachment.pod.namespace(), &namespace)
+            });
+            let mut pods: Vec<v1::Pod> = pods.map(pod).collect();
+            pods.sort_by(|one, other| {
+                (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+            });
+            pods
+        };
+        let pods = ask(&self.mesh, list).await.ok_or_else(stopping)?;
+        Ok(Response::new(ListPodsResponse { pods }))
+    }
+}
+
+fn pod((attachment, state): (&Attachment, State)) -> v1::Pod {
+    let Attachment { key, pod, uid, netns, addresses, boot: _, attached_unix_seconds } = attachment;
+    let (state, identity) = match state {
+        State::Bound(identity) => (PodState::Bound, identity.get()),
+        State::Waiting => (PodState::Waiting, 0),
+    };
+    v1::Pod {
+        namespace: pod.namespace().into(),
+        name: pod.name().into(),
+        uid: uid.clone(),
+        container_id: key.container().into(),
+        interface: key.interface().into(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        state: state.into(),
+        identity,
+        netns: netns.path.display().to_string(),
+        netns_cookie: netns.cookie,
+        attached_unix_seconds: *attached_unix_seconds,
+    }
+}
+
+/// Tells the mesh's task when the folder of attachments changed: whoever attached a pod while the agent was away, or was
+/// not heard, left a file there.
+pub(crate) async fn watch(folder: PathBuf, mesh: mpsc::Sender<Input>) {
+    let mut folder = FolderWatch::shallow(&folder);
+    loop {
+        folder.changed().await;
+        if mesh.send(Input::PodsChanged).await.is_err() {
+            return;
+        }
+    }
+}

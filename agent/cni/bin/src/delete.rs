@@ -1,0 +1,15 @@
+//! DEL: a pod is detached.
+
+use mesh_cni::{CniError, Delete};
+
+use crate::{agent, registry};
+
+/// Takes the attachment away, if there is one, and tells the agent. One that is away sees that the file is gone.
+pub(crate) fn run(delete: &Delete) -> Result<(), CniError> {
+    let Delete { configuration, key } = delete;
+    registry::remove(&configuration.pods_dir, key)?;
+    if let Err(silence) = agent::unbind(&configuration.agent_socket, key) {
+        tracing::warn!(%key, %silence, "detached; the agent will see it");
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `clustermesh-cni`: the last plugin of a CNI chain. It tells the node's agent which pod has which addresses.
+//!
+//! Standard output is the runtime's, standard error its log.
+
+mod add;
+mod agent;
+mod check;
+mod delete;
+mod netns;
+mod registry;
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    process::ExitCode,
+};
+
+use mesh_admin::logs::LogArgs;
+use mesh_cni::{CniError, CniVersion, MAX_INPUT, Request, VariablesOf, version_reply};
+
+fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        return said(&format!("clustermesh-cni {}", mesh_admin::version::line()));
+    }
+    let log = LogArgs { log_format: None, log_level: "info".into() };
+    // Without a log it works all the same.
+    let _ = mesh_admin::logs::init(&log);
+    let input = match input() {
+        Ok(input) => input,
+        Err(error) => {
+            let error = CniError::Io { what: "standard input".into(), reason: error.to_string() };
+            return failed(&error, CniVersion::LATEST);
+        }
+    };
+    let version = CniVersion::of_input(&input);
+    let variables = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
+    let done = Request::read(&VariablesOf(variables), &input).and_then(|request| match request {
+        Request::Version => Ok(Some(version_reply(version))),
+        Request::Add(add) => add::run(&add).map(Some),
+        Request::Delete(delete) => delete::run(&delete).map(|()| None),
+        Request::Check(check) => check::run(&check).map(|()| None),
+    });
+    match done {
+        Ok(Some(reply)) => said(&reply),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, version),
+    }
+}
+
+/// What the runtime wrote, and no more of it than is looked at. A person at a terminal writes nothing.
+fn input() -> io::Result<Vec<u8>> {
+    let mut input = Vec::new();
+    let stdin = io::stdin().lock();
+    if !stdin.is_terminal() {
+        let most = u64::try_from(MAX_INPUT).unwrap_or(u64::MAX).saturating_add(1);
+        stdin.take(most).read_to_end(&mut input)?;
+    }
+    Ok(input)
+}
+
+fn said(reply: &str) -> ExitCode {
+    match writeln!(io::stdout().lock(), "{reply}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn failed(error: &CniError, version: CniVersion) -> ExitCode {
+    tracing::error!(code = error.code(), "{error}");
+    said(&error.reply(version));
+    ExitCode::FAILURE
+}

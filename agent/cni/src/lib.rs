@@ -1,0 +1,22 @@
+//! The protocol between a container runtime and a chained CNI plugin (CNI specification 1.0.0), and what the plugin leaves
+//! for the agent.
+//!
+//! A runtime calls a plugin with variables and a configuration on standard input: [`Request::read`] makes one of four
+//! [`Request`]s of them. What is answered is [`Request::Add`]'s `prevResult` as it came, [`version_reply`], or a [`CniError`] with the
+//! specification's code. An [`Attachment`] is a pod's network as far as the agent needs it, and its form on disk.
+//!
+//! Architecture invariant: text in, values out, and back. No IO, no environment, no time.
+
+mod attachment;
+mod configuration;
+mod environment;
+mod error;
+mod request;
+mod result;
+
+pub use attachment::{Attachment, AttachmentError, AttachmentKey, Netns, PodName};
+pub use configuration::{CniVersion, Configuration};
+pub use environment::{Variables, VariablesOf};
+pub use error::CniError;
+pub use request::{Check, Delete, MAX_INPUT, Request, version_reply};
+pub use result::{Add, PrevResult};

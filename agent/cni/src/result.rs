@@ -1,0 +1,148 @@
+//! What the plugins before ours in the chain made.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    attachment::AttachmentKey,
+    configuration::{Configuration, invalid, object},
+    environment::{Pod, shortened},
+    error::CniError,
+};
+
+/// A pod is attached: what the plugins before this one made of it is in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Add {
+    /// How the plugin is configured.
+    pub configuration: Configuration,
+    /// The container and its interface.
+    pub key: AttachmentKey,
+    /// The file that is the pod's network namespace.
+    pub netns: std::path::PathBuf,
+    /// The pod.
+    pub pod: crate::attachment::PodName,
+    /// The pod's uid, if the runtime knows it.
+    pub uid: String,
+    /// The pod's addresses on that interface.
+    pub addresses: Vec<IpAddr>,
+    /// The result for the runtime: what the plugins before this one said, as they said it.
+    pub reply: String,
+}
+
+/// A result of the plugins before ours, as it was written and as far as it is understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrevResult {
+    text: String,
+    interfaces: Vec<Interface>,
+    addresses: Vec<Address>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Interface {
+    name: String,
+    /// The network namespace it is in; empty for one on the node.
+    #[serde(default)]
+    sandbox: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    ip: IpAddr,
+    /// Its interface's place in the list, if it is said.
+    interface: Option<usize>,
+}
+
+/// As it is written. Everything else in it is none of our business.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(default)]
+    interfaces: Vec<Interface>,
+    #[serde(default)]
+    ips: Vec<WrittenAddress>,
+}
+
+#[derive(Deserialize)]
+struct WrittenAddress {
+    address: String,
+    #[serde(default)]
+    interface: Option<i64>,
+}
+
+/// The most interfaces and addresses that a pod may have.
+const MAX_ENTRIES: usize = 64;
+
+// === impl PrevResult ===
+
+impl PrevResult {
+    pub(crate) fn decode(raw: &RawValue) -> Result<Self, CniError> {
+        let written: Written = object(raw.get())
+            .map_err(|reason| CniError::Decode(format!("prevResult: {reason}")))?;
+        let Written { interfaces, ips } = written;
+        for (field, count) in [("interfaces", interfaces.len()), ("ips", ips.len())] {
+            if count > MAX_ENTRIES {
+                let reason = format!("{count} are more than the {MAX_ENTRIES} that a pod may have");
+                return Err(invalid(format!("prevResult.{field}"), reason));
+            }
+        }
+        let address = |(at, written): (usize, &WrittenAddress)| {
+            let field = |name: &str| format!("prevResult.ips[{at}].{name}");
+            let ip: IpNet = written.address.parse().map_err(|_| {
+                let reason = format!("{:?} is no address", shortened(&written.address));
+                invalid(field("address"), reason)
+            })?;
+            let interface = match written.interface {
+                None => None,
+                Some(index) => {
+                    let found = usize::try_from(index).ok().filter(|at| *at < interfaces.len());
+                    Some(found.ok_or_else(|| {
+                        let reason = format!("{index} is none of {} interfaces", interfaces.len());
+                        invalid(field("interface"), reason)
+                    })?)
+                }
+            };
+            Ok(Address { ip: ip.addr(), interface })
+        };
+        let addresses = ips.iter().enumerate().map(address).collect::<Result<_, _>>()?;
+        Ok(Self { text: raw.get().into(), interfaces, addresses })
+    }
+
+    /// The addresses of a pod's interface: those that name it, and those that name none.
+    pub(crate) fn addresses_of(&self, interface: &str) -> Vec<IpAddr> {
+        let is_of = |address: &&Address| match address.interface {
+            None => true,
+            Some(at) => {
+                let of = self.interfaces.get(at);
+                of.is_some_and(|of| of.name == interface && !of.sandbox.is_empty())
+            }
+        };
+        self.addresses.iter().filter(is_of).map(|address| address.ip).collect()
+    }
+}
+
+// === impl Add ===
+
+impl Add {
+    pub(crate) fn new(
+        configuration: Configuration,
+        key: AttachmentKey,
+        netns: std::path::PathBuf,
+        pod: Pod,
+    ) -> Result<Self, CniError> {
+        let previous = previous(&configuration)?;
+        let addresses = previous.addresses_of(key.interface());
+        let reply = previous.text.clone();
+        let Pod { name: pod, uid } = pod;
+        Ok(Self { configuration, key, netns, pod, uid, addresses, reply })
+    }
+}
+
+/// A chained plugin has something before it.
+pub(crate) fn previous(configuration: &Configuration) -> Result<&PrevResult, CniError> {
+    configuration.previous.as_ref().ok_or_else(|| {
+        let reason = "it is missing: this plugin makes no interface, and belongs behind one in a chain that does";
+        invalid("prevResult", reason)
+    })
+}

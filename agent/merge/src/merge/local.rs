@@ -1,0 +1,97 @@
+//! What only the own cluster tells its nodes: namespaces, and this node's pods.
+
+use std::sync::Arc;
+
+use mesh_model::{ClusterName, LocalNamespace, LocalPod, RecordKind};
+
+use super::{Delta, Merge};
+use crate::cluster::ENTRY_BYTES;
+
+/// A pod of the own cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl PodName {
+    /// A pod by namespace and name.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl Merge {
+    /// A pod of the own cluster that is on a node whose pods are followed: this one. It is known by name as soon as it has
+    /// the node.
+    pub fn local_pod(&self, namespace: &str, name: &str) -> Option<&LocalPod> {
+        let own = self.clusters.get(&self.own)?;
+        own.pods.get(&PodName::new(namespace, name)).map(|(pod, _)| pod)
+    }
+
+    /// All of them.
+    pub fn local_pods(&self) -> impl Iterator<Item = &LocalPod> {
+        self.clusters.get(&self.own).into_iter().flat_map(|own| &own.pods).map(|(_, (pod, _))| pod)
+    }
+
+    /// A namespace of the own cluster.
+    pub fn local_namespace(&self, name: &str) -> Option<&LocalNamespace> {
+        self.clusters.get(&self.own)?.namespaces.get(name).map(|(namespace, _)| namespace)
+    }
+
+    pub(super) fn set_namespace(&mut self, name: &ClusterName, namespace: LocalNamespace) {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.own) else {
+            return;
+        };
+        let round = cluster.round(RecordKind::Namespace);
+        let bytes = namespace_bytes(&namespace);
+        let before = cluster.namespaces.insert(namespace.name.clone(), (namespace, round));
+        let before = before.map(|(namespace, round)| (namespace_bytes(&namespace), round));
+        cluster.tell(RecordKind::Namespace, before, Some(bytes));
+    }
+
+    pub(super) fn remove_namespace(&mut self, name: &ClusterName, namespace: &str) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        if let Some((namespace, round)) = cluster.namespaces.remove(namespace) {
+            cluster.tell(RecordKind::Namespace, Some((namespace_bytes(&namespace), round)), None);
+        }
+    }
+
+    pub(super) fn set_pod(&mut self, name: &ClusterName, pod: LocalPod) {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.own) else {
+            return;
+        };
+        let round = cluster.round(RecordKind::Pod);
+        let key = PodName::new(&pod.namespace, &pod.name);
+        let bytes = pod_bytes(&pod);
+        let before = cluster.pods.insert(key.clone(), (pod, round));
+        let told = before.as_ref().map(|(pod, round)| (pod_bytes(pod), *round));
+        cluster.tell(RecordKind::Pod, told, Some(bytes));
+        if before.map(|(pod, _)| pod).as_ref() != cluster.pods.get(&key).map(|(pod, _)| pod) {
+            self.deltas.push(Delta::Pod(key));
+        }
+    }
+
+    /// A pod that has moved is another node's key, and the old key's end is not the pod's.
+    pub(super) fn remove_pod(&mut self, name: &ClusterName, node: &str, pod: &PodName) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        if cluster.pods.get(pod).is_none_or(|(known, _)| known.node != node) {
+            return;
+        }
+        if let Some((known, round)) = cluster.pods.remove(pod) {
+            cluster.tell(RecordKind::Pod, Some((pod_bytes(&known), round)), None);
+            self.deltas.push(Delta::Pod(pod.clone()));
+        }
+    }
+}
+
+pub(super) fn namespace_bytes(namespace: &LocalNamespace) -> u64 {
+    let labels = namespace.labels.iter().map(|(key, value)| key.len() + value.len());
+    ENTRY_BYTES + u64::try_from(labels.sum::<usize>()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn pod_bytes(pod: &LocalPod) -> u64 {
+    ENTRY_BYTES + u64::try_from(pod.uid.len() + pod.node.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,167 @@
+//! The table of attachments, each with who it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_cni::{Attachment, AttachmentKey, PodName};
+use mesh_model::Identity;
+
+/// What the own cluster says of this node's pods.
+pub trait LocalPods {
+    /// What it says of one; `None` if it has no such pod.
+    fn pod(&self, name: &PodName) -> Option<Told<'_>>;
+}
+
+/// What is said of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// Tells it from another pod of its name; empty where that is not known.
+    pub uid: &'a str,
+    /// Who it is; `None` while it has no number.
+    pub identity: Option<Identity>,
+}
+
+/// The attachments of this node.
+#[derive(Debug, Default)]
+pub struct Pods {
+    entries: BTreeMap<AttachmentKey, Entry>,
+    /// A pod may be attached twice for a while: its next container comes before the DEL of the last.
+    by_pod: BTreeMap<PodName, BTreeSet<AttachmentKey>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    attachment: Attachment,
+    identity: Option<Identity>,
+}
+
+/// How an attachment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is known who it is.
+    Bound(Identity),
+    /// Its cluster has not said who it is.
+    Waiting,
+}
+
+/// An attachment became somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The attachment.
+    pub key: AttachmentKey,
+    /// Who it was; `None` if nobody knew.
+    pub before: Option<Identity>,
+    /// Who it is.
+    pub now: Identity,
+}
+
+/// What came of detaching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// It is no longer attached.
+    Now,
+    /// It was not.
+    Before,
+}
+
+/// How many attachments stand how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bound ones.
+    pub bound: usize,
+    /// Those that wait.
+    pub waiting: usize,
+}
+
+// === impl Pods ===
+
+impl Pods {
+    /// A pod is attached, for the first time or otherwise than before.
+    pub fn attach(&mut self, attachment: Attachment, told: &impl LocalPods) -> State {
+        let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
+        let before = self.entries.remove(&key);
+        let was_same = |entry: &&Entry| {
+            entry.attachment.pod == attachment.pod && entry.attachment.uid == attachment.uid
+        };
+        let identity = before.as_ref().filter(was_same).and_then(|entry| entry.identity);
+        if let Some(before) = before {
+            self.forget_pod(&before.attachment.pod, &key);
+        }
+        self.by_pod.entry(pod.clone()).or_default().insert(key.clone());
+        self.entries.insert(key.clone(), Entry { attachment, identity });
+        self.hear(&pod, told);
+        self.state(&key).unwrap_or(State::Waiting)
+    }
+
+    /// A pod is detached.
+    pub fn detach(&mut self, key: &AttachmentKey) -> Detached {
+        match self.entries.remove(key) {
+            Some(entry) => {
+                self.forget_pod(&entry.attachment.pod, key);
+                Detached::Now
+            }
+            None => Detached::Before,
+        }
+    }
+
+    /// The own cluster said something about a pod. If it says nothing of it any more, the pod stays who it was: its
+    /// container may live a little longer than its object.
+    pub fn hear(&mut self, pod: &PodName, told: &impl LocalPods) -> Vec<Bound> {
+        let Some(keys) = self.by_pod.get(pod) else { return Vec::new() };
+        let Some(Told { uid, identity: Some(now) }) = told.pod(pod) else { return Vec::new() };
+        let mut bound = Vec::new();
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            let own = entry.attachment.uid.as_str();
+            // Of another pod that has, or had, the name.
+            if !own.is_empty() && !uid.is_empty() && own != uid {
+                continue;
+            }
+            let before = entry.identity.replace(now);
+            if before != Some(now) {
+                bound.push(Bound { key: key.clone(), before, now });
+            }
+        }
+        bound
+    }
+
+    /// How an attachment stands; `None` if there is none.
+    pub fn state(&self, key: &AttachmentKey) -> Option<State> {
+        self.entries.get(key).map(Entry::state)
+    }
+
+    /// An attachment as it was told.
+    pub fn get(&self, key: &AttachmentKey) -> Option<&Attachment> {
+        self.entries.get(key).map(|entry| &entry.attachment)
+    }
+
+    /// All attachments.
+    pub fn iter(&self) -> impl Iterator<Item = (&Attachment, State)> {
+        self.entries.values().map(|entry| (&entry.attachment, entry.state()))
+    }
+
+    /// How many there are.
+    pub fn counts(&self) -> Counts {
+        let bound = self.entries.values().filter(|entry| entry.identity.is_some()).count();
+        Counts { bound, waiting: self.entries.len() - bound }
+    }
+
+    fn forget_pod(&mut self, pod: &PodName, key: &AttachmentKey) {
+        if let Some(keys) = self.by_pod.get_mut(pod) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_pod.remove(pod);
+            }
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn state(&self) -> State {
+        self.identity.map_or(State::Waiting, State::Bound)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

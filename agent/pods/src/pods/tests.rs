@@ -1,0 +1,136 @@
+use std::collections::BTreeMap;
+
+use mesh_cni::Netns;
+
+use super::*;
+
+/// A pod's attachment.
+pub(crate) fn attachment(container: &str, pod: &str, uid: &str) -> Attachment {
+    Attachment {
+        key: key(container),
+        pod: name(pod),
+        uid: uid.into(),
+        netns: Netns { path: format!("/run/netns/{container}").into(), inode: 17, cookie: 3 },
+        addresses: vec!["10.1.1.2".parse().unwrap()],
+        boot: "b00".into(),
+        attached_unix_seconds: 0,
+    }
+}
+
+fn key(container: &str) -> AttachmentKey {
+    AttachmentKey::new(container, "eth0").unwrap()
+}
+
+fn name(pod: &str) -> PodName {
+    PodName::new("shop", pod).unwrap()
+}
+
+/// What a cluster says: pods by name, each with its uid and number.
+#[derive(Default)]
+struct Cluster(BTreeMap<PodName, (String, Option<Identity>)>);
+
+impl Cluster {
+    fn says(&mut self, pod: &str, uid: &str, identity: Option<u32>) {
+        self.0.insert(name(pod), (uid.into(), identity.map(Identity::new)));
+    }
+}
+
+impl LocalPods for Cluster {
+    fn pod(&self, name: &PodName) -> Option<Told<'_>> {
+        self.0.get(name).map(|(uid, identity)| Told { uid, identity: *identity })
+    }
+}
+
+fn bound(identity: u32) -> State {
+    State::Bound(Identity::new(identity))
+}
+
+#[test]
+fn a_pod_that_is_known_is_bound_at_once() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.counts(), Counts { bound: 1, waiting: 0 });
+    // Told again, as at every start of the agent, nothing changes.
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.iter().count(), 1);
+}
+
+#[test]
+fn one_that_is_not_waits_for_its_name_and_its_number() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), State::Waiting);
+    cluster.says("cart-1", "u2", Some(70_001));
+    assert_eq!(pods.hear(&name("cart-1"), &cluster), [], "another pod");
+    cluster.says("cart-0", "u1", None);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "no number yet");
+    assert_eq!(pods.counts(), Counts { bound: 0, waiting: 1 });
+    cluster.says("cart-0", "u1", Some(70_000));
+    let now = Identity::new(70_000);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [Bound { key: key("c1"), before: None, now }]);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "said twice, it is bound once");
+}
+
+#[test]
+fn a_relabelled_pod_becomes_another() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    cluster.says("cart-0", "u1", Some(70_001));
+    let before = Some(Identity::new(70_000));
+    let now = Identity::new(70_001);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [Bound { key: key("c1"), before, now }]);
+    assert_eq!(pods.state(&key("c1")), Some(bound(70_001)));
+}
+
+#[test]
+fn who_a_pod_was_stays_until_it_is_detached() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    // Its object is gone, its container not yet; then an object of its name without a number.
+    cluster.0.clear();
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
+    cluster.says("cart-0", "u1", None);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
+    assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), &cluster), bound(70_000));
+    assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
+    assert_eq!(pods.detach(&key("c1")), Detached::Now);
+    assert_eq!(pods.detach(&key("c1")), Detached::Before);
+    assert_eq!((pods.state(&key("c1")), pods.counts()), (None, Counts::default()));
+    assert!(pods.by_pod.is_empty());
+}
+
+#[test]
+fn the_next_pod_of_a_name_is_another_pod() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    // Its successor is attached before anybody heard of it, and while the first still ends.
+    assert_eq!(pods.attach(attachment("c2", "cart-0", "u2"), &cluster), State::Waiting);
+    cluster.says("cart-0", "u2", Some(70_002));
+    assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
+    assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
+    assert_eq!(pods.state(&key("c2")), Some(bound(70_002)));
+    pods.detach(&key("c1"));
+    assert_eq!(pods.state(&key("c2")), Some(bound(70_002)));
+}
+
+#[test]
+fn a_runtime_that_knows_no_uid_is_served_by_name() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    assert_eq!(pods.attach(attachment("c1", "cart-0", ""), &cluster), bound(70_000));
+    cluster.says("cart-0", "", Some(70_001));
+    assert_eq!(pods.attach(attachment("c2", "cart-0", "u9"), &cluster), bound(70_001));
+}
+
+#[test]
+fn a_container_id_may_become_another_pods() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    cluster.says("cart-0", "u1", Some(70_000));
+    pods.attach(attachment("c1", "cart-0", "u1"), &cluster);
+    assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), &cluster), State::Waiting);
+    cluster.says("cart-0", "u1", Some(70_005));
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nobody is that pod any more");
+}

@@ -1,0 +1,70 @@
+//! Which files are of containers that no longer are: nobody made a DEL for them, and nobody will.
+
+use std::fmt;
+
+use mesh_cni::Attachment;
+
+/// What is found where a pod's network namespace was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetnsSeen {
+    /// A namespace, or a file, with that inode.
+    There(u64),
+    /// Nothing, in a folder that is there.
+    Gone,
+    /// Nobody can say: the folder is not there either, as in a container that does not see the node's.
+    Hidden,
+}
+
+/// Why an attachment is none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// The machine was started anew since.
+    OtherBoot,
+    /// Its network namespace is gone.
+    Gone,
+    /// Another one is in its place.
+    Another,
+}
+
+/// Whether an attachment is stale, in a boot of that name. What cannot be seen is not judged.
+pub fn staleness(attachment: &Attachment, boot: &str, seen: NetnsSeen) -> Option<Stale> {
+    if !boot.is_empty() && !attachment.boot.is_empty() && attachment.boot != boot {
+        return Some(Stale::OtherBoot);
+    }
+    match seen {
+        NetnsSeen::Gone => Some(Stale::Gone),
+        NetnsSeen::There(inode) if inode != attachment.netns.inode => Some(Stale::Another),
+        NetnsSeen::There(_) | NetnsSeen::Hidden => None,
+    }
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherBoot => "the machine was started anew since",
+            Self::Gone => "its network namespace is gone",
+            Self::Another => "another network namespace is in its place",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::tests::attachment;
+
+    #[test]
+    fn only_what_is_seen_to_be_gone_is_stale() {
+        let pod = attachment("c1", "cart-0", "u1");
+        let seen = |boot: &str, seen| staleness(&pod, boot, seen);
+        assert_eq!(seen("b00", NetnsSeen::There(17)), None);
+        assert_eq!(seen("b00", NetnsSeen::Hidden), None);
+        assert_eq!(seen("b00", NetnsSeen::Gone), Some(Stale::Gone));
+        assert_eq!(seen("b00", NetnsSeen::There(18)), Some(Stale::Another));
+        // Wherever it was looked: numbers are given out again by the next boot.
+        assert_eq!(seen("b01", NetnsSeen::There(17)), Some(Stale::OtherBoot));
+        assert_eq!(seen("b01", NetnsSeen::Hidden), Some(Stale::OtherBoot));
+        // Who does not know the boot does not judge by it.
+        assert_eq!(seen("", NetnsSeen::Hidden), None);
+    }
+}

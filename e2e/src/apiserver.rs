@@ -1,0 +1,212 @@
+//! The real apiserver beside a real etcd on loopback: for what needs no mesh around it.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use mesh_lab::contexts::{Context, Contexts};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    etcd::{Etcd, free_ports},
+    json,
+    mesh::within,
+    netns::binary,
+};
+
+/// An apiserver of cluster `a`, whose folder is its etcd's. It ends with its test.
+#[derive(Debug)]
+pub struct Apiserver {
+    folder: PathBuf,
+    endpoint: String,
+    port: u16,
+    child: Child,
+}
+
+/// Longer than the longest pause between two tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Apiserver {
+    /// Starts one with a node in its manifests.
+    pub fn start(etcd: &Etcd) -> Self {
+        Self::at(etcd, etcd.port())
+    }
+
+    /// The same, whose way to the etcd leads over another port.
+    pub fn at(etcd: &Etcd, etcd_port: u16) -> Self {
+        let folder = etcd.folder().to_owned();
+        let settings = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\n";
+        fs::write(folder.join("cluster.yaml"), settings).expect("a file");
+        fs::create_dir_all(folder.join("manifests")).expect("a folder");
+        let endpoint = format!("https://127.0.0.1:{etcd_port}");
+        let [port, _] = free_ports();
+        let child = spawn(&folder, &endpoint, port);
+        let apiserver = Self { folder, endpoint, port, child };
+        apiserver.apply("node", &node("n1"));
+        let contexts = Contexts {
+            contexts: vec![Context {
+                name: "a".into(),
+                directory: apiserver.folder.clone(),
+                apiserver: apiserver.folder.join("apiserver.sock"),
+                replicas: Vec::new(),
+                agents: Vec::new(),
+                netns: None,
+            }],
+        };
+        contexts.write(&apiserver.folder.join("contexts.yaml")).expect("a file");
+        apiserver
+    }
+
+    /// Starts it after it ended.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.folder, &self.endpoint, self.port);
+    }
+
+    /// Makes a manifest be this.
+    pub fn apply(&self, name: &str, manifest: &str) {
+        let folder = self.folder.join("manifests");
+        let hidden = folder.join(format!(".{name}"));
+        fs::write(&hidden, manifest).expect("a file");
+        fs::rename(&hidden, folder.join(format!("{name}.yaml"))).expect("a file");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits until it ended by itself. Its exit code.
+    pub fn ended(&mut self) -> i32 {
+        within(PATIENCE, "the apiserver ends", || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
+            other => Err(format!("{other:?}: {}", self.said())),
+        })
+    }
+
+    /// Kills it without a warning.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("it ends");
+    }
+
+    /// What keeps it from being ready, as it tells a kubelet; nothing, if it is.
+    pub fn unready(&self) -> String {
+        match self.get("/readyz") {
+            Some((200, _)) => String::new(),
+            Some((_, reasons)) => reasons,
+            None => "it does not answer".into(),
+        }
+    }
+
+    /// Waits until it is ready.
+    pub fn wait_ready(&self) {
+        within(PATIENCE, "the apiserver is ready", || match self.unready() {
+            reasons if reasons.is_empty() => Ok(()),
+            reasons => Err(format!("{reasons}{}", self.said())),
+        });
+    }
+
+    /// Waits until it says that it is not ready, for this reason.
+    pub fn wait_unready(&self, reason: &str) {
+        within(PATIENCE, &format!("the apiserver says {reason:?}"), || match self.unready() {
+            reasons if reasons.contains(reason) => Ok(()),
+            reasons => Err(format!("{reasons}{}", self.said())),
+        });
+    }
+
+    /// A metric by its whole name, labels included: `clustermesh_apiserver_etcd_trouble{reason="away"}`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics").expect("an answer");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+    }
+
+    /// Whether a trouble is there, and how often it was.
+    pub fn trouble(&self, reason: &str) -> (bool, u64) {
+        let is = format!("clustermesh_apiserver_etcd_trouble{{reason=\"{reason}\"}}");
+        let was = format!("clustermesh_apiserver_etcd_troubles_total{{reason=\"{reason}\"}}");
+        (self.metric(&is) > 0, self.metric(&was))
+    }
+
+    /// What `clustermesh status` says of it.
+    pub fn status(&self) -> Value {
+        let mut status = Command::new(binary());
+        status.arg("status").env("CLUSTERMESH_CONTEXTS", self.folder.join("contexts.yaml"));
+        json::run(status).1["clusters"][0]["apiserver"].clone()
+    }
+
+    /// Waits until its status has a problem with these words in it.
+    pub fn wait_problem(&self, words: &str) {
+        within(PATIENCE, &format!("the status says {words:?}"), || {
+            let problems = self.status()["problems"].to_string();
+            if problems.contains(words) { Ok(()) } else { Err(problems) }
+        });
+    }
+
+    /// What it wrote so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(log(&self.folder)).unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let code = head.split(' ').nth(1)?.parse().ok()?;
+        Some((code, body.to_owned()))
+    }
+}
+
+impl Drop for Apiserver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A node's manifest.
+pub fn node(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nstatus: {{addresses: [{{type: InternalIP, address: 172.31.1.1}}]}}\n"
+    )
+}
+
+/// A global service's manifest, with labels that are as long in all.
+pub fn service(name: &str, ip: &str, length: usize) -> String {
+    let label = "x".repeat(length);
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{length: {label:?}}}\n  annotations: {{service.cilium.io/global: 'true'}}\nspec:\n  clusterIP: {ip}\n  ports: [{{name: http, port: 80}}]\n"
+    )
+}
+
+fn spawn(folder: &Path, endpoint: &str, port: u16) -> Child {
+    let log = File::options().create(true).append(true).open(log(folder)).expect("a log");
+    let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
+    command.arg("--config-dir").arg(folder).args(["--etcd-endpoint", endpoint]);
+    command.arg("--admin-socket").arg(folder.join("apiserver.sock"));
+    command.args(["--metrics-address", &format!("127.0.0.1:{port}"), "--log-format", "text"]);
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+    command.spawn().expect("the apiserver is built: run `make build` first")
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("apiserver.log")
+}

@@ -1,0 +1,322 @@
+//! Pods through the chain of CNI plugins: who they are is known when they start, or as soon as it can be.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{CLIENT, ECHO, agent_status, client_ips, two_with_echo};
+use crate::{
+    etcdctl, json,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// More than what is waited for a control plane that is away, and for one that does not answer: two and a half seconds a
+/// pod, and what the other plugins need.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// When `apply` returns, each pod's node knows it by the number that the apiserver published, under its name and under its
+/// addresses; CHECK finds nothing; and when pods are gone, nothing of them is left.
+pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
+    let cluster = &mesh.clusters()[0];
+    mesh.apply(cluster, "echo", None);
+    mesh.apply(cluster, "client", None);
+    let pods = pods(mesh, cluster);
+    let names: Vec<&str> = pods.iter().filter_map(|pod| pod["name"].as_str()).collect();
+    assert_eq!(names.len(), 3, "{pods:#?}");
+    let mut identities = Vec::new();
+    for name in ["echo-0", "echo-1", "client"] {
+        let pod = pods.iter().find(|pod| pod["name"] == name).expect("the pod");
+        assert_eq!(pod["state"], "bound", "{pod:#}");
+        let node = mesh.node_of(cluster, name);
+        assert_eq!(pod["node"], node.as_str());
+        let told = published(mesh, cluster, &node, name);
+        assert_eq!(pod["identity"], told["identity"], "{told:#}");
+        assert_eq!(pod["uid"], told["uid"], "{told:#}");
+        assert!(pod["netnsCookie"].as_u64().is_some_and(|cookie| cookie > 0), "{pod:#}");
+        let ips: Vec<String> =
+            mesh.pod_ips(cluster, name).iter().map(ToString::to_string).collect();
+        assert_eq!(pod["addresses"], json!(ips));
+        for ip in &ips {
+            let key = format!("cilium/state/ip/v1/default/{ip}");
+            let address = value(mesh, cluster, &key);
+            assert_eq!(pod["identity"], address["ID"], "{address:#}");
+        }
+        json::of(mesh.check_pod(cluster, name));
+        identities.push(pod["identity"].as_u64().expect("a number"));
+    }
+    assert_eq!(identities[0], identities[1], "two pods with the same labels");
+    assert_ne!(identities[0], identities[2], "and one with others");
+
+    mesh.apply(cluster, "echo", Some(0));
+    let left = self::pods(mesh, cluster);
+    assert!(left.iter().all(|pod| pod["name"] == CLIENT) && left.len() == 1, "{left:#?}");
+    let files = mesh
+        .nodes(cluster)
+        .into_iter()
+        .flat_map(|node| attachments(&mesh.pods_dir(cluster, &node)));
+    assert_eq!(files.count(), 1, "the client's");
+}
+
+/// A pod starts while its node's agent is away, and while nobody publishes who it is; it is bound when they are back. Of
+/// one that ends meanwhile nothing stays. Traffic goes on all the while.
+pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    let agents: Vec<Daemon> =
+        mesh.nodes(&one).into_iter().map(|node| Daemon::Agent(one.clone(), node)).collect();
+
+    agents.iter().for_each(|agent| mesh.kill(agent));
+    let began = Instant::now();
+    mesh.apply(&one, "spare", None);
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    agents.iter().for_each(|agent| mesh.start(agent));
+    wait_ready(mesh);
+    let node = mesh.node_of(&one, "spare-0");
+    let told = published(mesh, &one, &node, "spare-0");
+    let bound = || {
+        let pods = pods(mesh, &one);
+        let pod = pods.into_iter().find(|pod| pod["name"] == "spare-0");
+        match pod {
+            Some(pod) if pod["state"] == "bound" => Ok(pod),
+            instead => Err(format!("{instead:#?}")),
+        }
+    };
+    let pod = eventually("the pod is bound", bound);
+    assert_eq!(pod["identity"], told["identity"], "{told:#}");
+    json::of(mesh.check_pod(&one, "spare-0"));
+
+    // Those who were bound before are so again, by the files that outlived the agents.
+    let all = pods(mesh, &one);
+    assert!(all.len() == 4 && all.iter().all(|pod| pod["state"] == "bound"), "{all:#?}");
+
+    agents.iter().for_each(|agent| mesh.kill(agent));
+    mesh.apply(&one, "spare", Some(0));
+    agents.iter().for_each(|agent| mesh.start(agent));
+    wait_ready(mesh);
+    eventually("the pod that ended is forgotten", || {
+        let pods = pods(mesh, &one);
+        if pods.len() == 3 { Ok(()) } else { Err(format!("{pods:#?}")) }
+    });
+
+    // Nobody says who it is.
+    let apiserver = Daemon::Apiserver(one.clone());
+    mesh.kill(&apiserver);
+    let began = Instant::now();
+    mesh.apply(&one, "spare", None);
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    let (code, listed, _) = json::run(mesh.clustermesh(&["pod", "list", "--context", &one]));
+    assert_eq!(code, 3, "{listed:#}");
+    let node = mesh.node_of(&one, "spare-0");
+    let problems = agent_status(mesh, &one, &node)["problems"].to_string();
+    assert!(problems.contains("who they are: 1, first default/spare-0"), "{problems}");
+    let (code, _, complaint) = json::run(mesh.check_pod(&one, "spare-0"));
+    assert_eq!(code, 1);
+    assert!(complaint.contains("clustermesh-cni CHECK: code 11"), "{complaint}");
+    mesh.start(&apiserver);
+    let pod = eventually("the pod is bound", bound);
+    let told = published(mesh, &one, &node, "spare-0");
+    assert_eq!(pod["identity"], told["identity"], "{told:#}");
+
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{one} and {other}: {report:#?}");
+}
+
+/// CHECK names an address that is gone, an interface, and an attachment that nobody knows of.
+pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
+    let cluster = &mesh.clusters()[0];
+    mesh.apply(cluster, CLIENT, None);
+    json::of(mesh.check_pod(cluster, CLIENT));
+    let node = mesh.node_of(cluster, CLIENT);
+
+    let ip = mesh.pod_ips(cluster, CLIENT).into_iter().find(|ip| ip.is_ipv4()).expect("IPv4");
+    let address = |verb: &str, length: &str| {
+        let net = format!("{ip}/{length}");
+        let mut ip = mesh.in_pod(cluster, CLIENT, &["ip", "address", verb, &net, "dev", "eth0"]);
+        assert!(ip.status().expect("ip runs").success());
+    };
+    address("delete", "24");
+    // In the chain another plugin notices first; asked by itself, ours does.
+    let (code, _, complaint) = json::run(mesh.check_pod(cluster, CLIENT));
+    assert_eq!(code, 1);
+    assert!(complaint.contains("ptp CHECK"), "{complaint}");
+    let said = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
+    assert_eq!(said.unwrap_err()["code"], 102);
+    address("add", "24");
+    let checked = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
+    assert_eq!(checked, Ok(Value::Null));
+
+    let mut other = call(mesh, cluster, CLIENT);
+    other.interface = "eth7";
+    assert_eq!(by_hand(mesh, cluster, &node, "CHECK", &other).unwrap_err()["code"], 101);
+
+    // Somebody takes the binding away.
+    let file = &attachments(&mesh.pods_dir(cluster, &node))[0];
+    let kept = fs::read(file).expect("the attachment");
+    fs::remove_file(file).expect("it can be removed");
+    let said = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
+    assert_eq!(said.unwrap_err()["code"], 100);
+    eventually("the agent sees it too", || {
+        let pods = pods(mesh, cluster);
+        if pods.is_empty() { Ok(()) } else { Err(format!("{pods:#?}")) }
+    });
+    fs::write(file, kept).expect("it can be written");
+    eventually("and that it is back", || {
+        match by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+}
+
+/// Whatever is called by hand is answered as the specification has it: versions, errors with their codes, DEL of nothing,
+/// and ADD with what came before.
+pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
+    let cluster = &mesh.clusters()[0];
+    let node = &mesh.nodes(cluster)[0];
+    mesh.apply(cluster, CLIENT, None);
+    let good = call(mesh, cluster, CLIENT);
+    let said = by_hand(mesh, cluster, node, "VERSION", &good).expect("versions");
+    assert_eq!(
+        said,
+        json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"] })
+    );
+
+    // A second ADD of the same is what the first was, and passes on what it was told, down to what nobody knows.
+    let mut again = good.clone();
+    again.input["prevResult"]["somebody"] = json!({ "s": ["own"] });
+    let said = by_hand(mesh, cluster, node, "ADD", &again).expect("a result");
+    assert_eq!(said, again.input["prevResult"]);
+    let pods = pods(mesh, cluster);
+    assert!(pods.len() == 1 && pods[0]["state"] == "bound", "{pods:#?}");
+
+    let bad = |change: Change<'_>| {
+        let mut call = good.clone();
+        change(&mut call);
+        let error = by_hand(mesh, cluster, node, "ADD", &call).expect_err("an error");
+        assert_eq!(error["cniVersion"], "1.0.0", "{error:#}");
+        (error["code"].as_u64().expect("a code"), error["details"].to_string())
+    };
+    let cases: [(u64, &str, Change<'_>); 6] = [
+        (1, "this plugin speaks", &|call| call.input["cniVersion"] = json!("0.1.0")),
+        (4, "is no container id", &|call| call.container = "../../../etc/passwd".into()),
+        (4, "no K8S_POD_NAME", &|call| call.args = "K8S_POD_NAMESPACE=default".into()),
+        (5, "/run/netns/nowhere", &|call| call.netns = "/run/netns/nowhere".into()),
+        (6, "it is no object", &|call| call.input = json!([])),
+        (7, "prevResult: it is missing", &|call| {
+            call.input.as_object_mut().expect("an object").remove("prevResult");
+        }),
+    ];
+    for (code, words, change) in cases {
+        let (found, details) = bad(change);
+        assert_eq!(found, code, "{details}");
+        assert!(details.contains(words), "{details}");
+    }
+
+    // Of what never was, nothing has to be there.
+    let mut nothing = good.clone();
+    nothing.container = "never".into();
+    nothing.netns = String::new();
+    nothing.args = String::new();
+    nothing.input.as_object_mut().expect("an object").remove("prevResult");
+    for _ in 0..2 {
+        assert_eq!(by_hand(mesh, cluster, node, "DEL", &nothing), Ok(Value::Null));
+    }
+    assert_eq!(attachments(&mesh.pods_dir(cluster, node)).len(), 1, "the client's stays");
+}
+
+/// What is wrong with a call.
+type Change<'a> = &'a dyn Fn(&mut Call);
+
+/// A call of our plugin.
+#[derive(Clone)]
+struct Call {
+    container: String,
+    netns: String,
+    interface: &'static str,
+    args: String,
+    input: Value,
+}
+
+/// What the runtime would call our plugin with for a pod that is attached.
+fn call(mesh: &impl Mesh, cluster: &str, pod: &str) -> Call {
+    let node = mesh.node_of(cluster, pod);
+    let folder = mesh.pods_dir(cluster, &node);
+    let result = mesh.cni_result(cluster, pod);
+    let interfaces = result["interfaces"].as_array().expect("interfaces").clone();
+    let netns = interfaces.iter().find_map(|found| found["sandbox"].as_str()).expect("a sandbox");
+    let container = Path::new(netns).file_name().expect("a name").to_string_lossy().into_owned();
+    Call {
+        container,
+        netns: netns.into(),
+        interface: "eth0",
+        args: format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}"),
+        input: json!({
+            "cniVersion": "1.0.0", "name": "pods", "type": "clustermesh-cni", "prevResult": result,
+            "agentSocket": folder.with_file_name("agent.sock"), "podsDir": folder,
+        }),
+    }
+}
+
+/// Calls our plugin on a node: what it says, or the error that it says.
+fn by_hand(
+    mesh: &impl Mesh,
+    cluster: &str,
+    node: &str,
+    verb: &str,
+    call: &Call,
+) -> Result<Value, Value> {
+    let mut plugin = mesh.on_node(cluster, node, &["clustermesh-cni"]);
+    plugin.envs([
+        ("CNI_COMMAND", verb),
+        ("CNI_CONTAINERID", &call.container),
+        ("CNI_NETNS", &call.netns),
+        ("CNI_IFNAME", call.interface),
+        ("CNI_ARGS", &call.args),
+        ("CNI_PATH", "/usr/lib/cni"),
+    ]);
+    plugin.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = plugin.spawn().expect("the plugin starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(call.input.to_string().as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let said = match output.stdout.as_slice() {
+        [] => Value::Null,
+        text => serde_json::from_slice(text).expect("JSON"),
+    };
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// What the agents of a cluster know of its pods.
+fn pods(mesh: &impl Mesh, cluster: &str) -> Vec<Value> {
+    let (_, listed, complaint) =
+        json::run(mesh.clustermesh(&["pod", "list", "--context", cluster]));
+    let pods = listed["pods"].as_array().cloned();
+    pods.unwrap_or_else(|| panic!("{listed:#} {complaint}"))
+}
+
+/// What the apiserver published of a pod, by its name.
+fn published(mesh: &impl Mesh, cluster: &str, node: &str, pod: &str) -> Value {
+    value(mesh, cluster, &format!("clustermesh/local/v1/pods/{node}/default/{pod}"))
+}
+
+/// A key's value, through neither an agent nor our code.
+fn value(mesh: &impl Mesh, cluster: &str, key: &str) -> Value {
+    let text = etcdctl::run(mesh, cluster, &["get", "--print-value-only", "--", key]);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{key}: {error} in {text:?}"))
+}
+
+/// The files of attachments.
+fn attachments(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let files = entries.map(|entry| entry.expect("a file").path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "json")).collect()
+}

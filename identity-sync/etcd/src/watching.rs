@@ -1,0 +1,54 @@
+//! Changes to keys as they happen, for a writer that wants to know what others do. Readers follow by a state machine.
+
+use etcd_client::{WatchOptions, WatchRequestSender, WatchResponseStream};
+use mesh_follow::{Header, Span, WatchEvent};
+
+use crate::{drive::watch_events, error::EtcdError, store::Connection};
+
+/// Watches over spans of keys. Dropping it ends them.
+pub struct Watching {
+    responses: WatchResponseStream,
+    /// The stream lives as long as both of its ends.
+    _requests: WatchRequestSender,
+}
+
+impl Connection {
+    /// Watches spans, from a revision on. Each span's changes come in order.
+    pub async fn watch(&self, spans: &[Span], from: i64) -> Result<Watching, EtcdError> {
+        let options = |span: &Span| {
+            let options = WatchOptions::new().with_range(span.end.clone());
+            Some(options.with_start_revision(from).with_fragment())
+        };
+        let [first, others @ ..] = spans else {
+            return Err(EtcdError::Broken("there is nothing to watch".into()));
+        };
+        let mut client = self.watch_client();
+        let opened = client.watch(first.start.clone(), options(first)).await?;
+        let (mut requests, responses) = opened.split();
+        for span in others {
+            requests.watch(span.start.clone(), options(span)).await?;
+        }
+        Ok(Watching { responses, _requests: requests })
+    }
+}
+
+impl Watching {
+    /// Waits for the next changes. Cancel-safe: what was not returned comes with the next call.
+    pub async fn next(&mut self) -> Result<(Header, Vec<WatchEvent>), EtcdError> {
+        loop {
+            let response = self.responses.message().await?;
+            let gone = || EtcdError::Broken("the etcd closed the connection".into());
+            let response = response.ok_or_else(gone)?.0;
+            if response.canceled {
+                return Err(match response.compact_revision {
+                    0 => EtcdError::Broken(format!("the watch ended: {}", response.cancel_reason)),
+                    _ => EtcdError::Compacted,
+                });
+            }
+            let header = crate::store::header(response.header)?;
+            if !response.events.is_empty() {
+                return Ok((header, watch_events(response.events)?));
+            }
+        }
+    }
+}

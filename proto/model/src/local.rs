@@ -1,0 +1,36 @@
+//! What only the own cluster's nodes are told: pods by name, and namespaces (`docs/wire.md`, "Local prefix").
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::identity::Identity;
+
+/// A pod of the own cluster, known from the moment that it has a node: before it has an address, so that whoever starts
+/// it there knows who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node it is scheduled to.
+    pub node: String,
+    /// Tells it from another pod of that name, before or after it. Empty where its source gives none.
+    pub uid: String,
+    /// Who it is; `None` while it has no number. Its labels are in the identity's own record.
+    pub identity: Option<Identity>,
+    /// Its addresses, as far as they are known.
+    pub ips: Vec<IpAddr>,
+    /// Its connections to services are led by the node's socket hooks.
+    pub socket_lb: bool,
+}
+
+/// A namespace of the own cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalNamespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its pods and services take part in the mesh.
+    pub global: bool,
+}
