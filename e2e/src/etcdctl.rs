@@ -30,6 +30,16 @@ pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
     }
 }
 
+/// Writes many keys, as many at a time as an etcd takes.
+pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, &str)]) {
+    for chunk in writes.chunks(100) {
+        let put = |(key, value): &(String, &str)| {
+            format!("put {} {}", quoted(key.as_bytes()), quoted(value.as_bytes()))
+        };
+        transact(mesh, cluster, &chunk.iter().map(put).collect::<Vec<_>>().join("\n"));
+    }
+}
+
 /// Deletes a key of any bytes.
 pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
     transact(mesh, cluster, &format!("del {}", quoted(key)));

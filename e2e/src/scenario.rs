@@ -26,7 +26,7 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
-pub use attacks::nothing_false_is_believed;
+pub use attacks::{floods_and_strangers_are_stopped, nothing_false_is_believed};
 pub use cni::{
     a_pod_starts_without_the_control_plane, an_agent_that_hangs_keeps_no_pod_from_starting,
     calls_by_hand_are_answered, check_notices_what_is_missing, pods_are_bound_as_they_are_attached,

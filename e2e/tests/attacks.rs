@@ -6,3 +6,8 @@ use mesh_e2e::{Netns, scenario};
 fn attacks() {
     scenario::nothing_false_is_believed(&Netns::sized("e2eattacks", 3, 1));
 }
+
+#[test]
+fn floods_and_strangers() {
+    scenario::floods_and_strangers_are_stopped(&Netns::sized("e2efloods", 3, 1));
+}

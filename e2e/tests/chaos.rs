@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use mesh_e2e::{Mesh as _, Netns, json, mesh, netns::binary};
+use mesh_e2e::{Mesh as _, Netns, etcdctl, json, mesh, netns::binary};
 use serde_json::{Value, json};
 
 fn campaign(lab: &str, seed: &str, replicas: &str) {
@@ -36,9 +36,17 @@ fn a_lab_is_recorded() {
     mesh::connect(&mesh, "a", "b");
     let mut record = mesh.lab("check-history");
     record.args(["--wait", "--record", "4", "--output", "json"]).stdout(Stdio::piped());
-    let recording = record.spawn().expect("it starts");
-    for replicas in [1, 3, 2] {
+    let mut recording = record.spawn().expect("it starts");
+    // However long pods and commands take here: it goes on until the recording is over.
+    for replicas in [1, 3, 2].into_iter().cycle() {
+        for n in 0..5 {
+            etcdctl::put(&mesh, "a", &format!("cilium/elsewhere/{n}"), b"x");
+            etcdctl::run(&mesh, "a", &["del", "--prefix", "cilium/elsewhere/"]);
+        }
         mesh.apply("a", "echo", Some(replicas));
+        if recording.try_wait().expect("its state").is_some() {
+            break;
+        }
     }
     let output = recording.wait_with_output().expect("it ends");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -49,6 +57,5 @@ fn a_lab_is_recorded() {
     for etcd in recorded {
         assert_eq!((&etcd["breaches"], &etcd["watches"]), (&json!([]), &json!(3)), "{found:#}");
     }
-    // Pods came and went: each is several keys.
-    assert!(recorded[0]["events"].as_u64() > Some(20), "{found:#}");
+    assert!(recorded[0]["events"].as_u64() > Some(10), "{found:#}");
 }

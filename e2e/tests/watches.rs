@@ -420,3 +420,70 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     // Or nothing was seen.
     assert!(events > 500 && resumed > 10 && progress > 0 && compacted >= 3);
 }
+
+/// What is larger than a message comes in pieces, which end in the middle of a revision. The follower puts them together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_comes_in_pieces() {
+    let etcd = Etcd::start();
+    let target = etcd.target("admin");
+    let admin = connected(&target).await;
+    let put = |name: String, value: &str| Op::Put {
+        key: format!("{PREFIX}{name}"),
+        value: value.into(),
+        lease: None,
+    };
+    let span = Span::prefix(PREFIX);
+    admin.apply(&[put("first".into(), "1")]).await.unwrap();
+    let mut away = Following::start(target, span.clone(), 1).await;
+    let connected = timeout(PATIENCE, away.status.wait_for(|status| status.connected)).await;
+    connected.expect("it connects").unwrap();
+    let listed = async {
+        let done = |entry: &Entry| matches!(entry, Entry::Told(events) if events.iter().any(|e| matches!(e, Event::Done(DATA, _))));
+        while !away.entries.lock().unwrap().iter().any(done) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, listed).await.expect("it lists");
+    away.gate.open.send(false).unwrap();
+    away.disconnected().await;
+
+    // A revision is 1.3 MB, a message of an etcd 2 MB at most.
+    let large = "x".repeat(450_000);
+    let mut wanted = Vec::new();
+    for round in 0..8 {
+        let keys = ["a", "b", "c"].map(|name| format!("{round}/{name}"));
+        let ops = keys.clone().map(|key| put(key, &large));
+        let revision = admin.apply(&ops).await.unwrap();
+        wanted.extend(keys.map(|key| (revision, format!("{PREFIX}{key}").into_bytes())));
+    }
+    let end = admin.apply(&[put("last".into(), END)]).await.unwrap();
+    wanted.push((end, format!("{PREFIX}last").into_bytes()));
+    away.gate.open.send(true).unwrap();
+    timeout(PATIENCE, away.done).await.expect("it is told the end").unwrap();
+
+    let entries = away.entries.lock().unwrap().clone();
+    let again = entries
+        .iter()
+        .rposition(|entry| matches!(entry, Entry::Asked(_, asked, _) if *asked == span));
+    let pieces: Vec<Vec<(i64, Vec<u8>)>> = entries[again.unwrap()..]
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Told(events) => Some(events.iter()),
+            _ => None,
+        })
+        .map(|events| {
+            let put = |event: &Event| match event {
+                Event::Put(DATA, kv) => Some((kv.mod_revision, kv.key.clone())),
+                _ => None,
+            };
+            events.filter_map(put).collect()
+        })
+        .filter(|piece: &Vec<_>| !piece.is_empty())
+        .collect();
+    let told: Vec<(i64, Vec<u8>)> = pieces.concat();
+    // The last revision that it knew may come once more.
+    let told: Vec<_> = told.into_iter().filter(|(_, key)| !key.ends_with(b"first")).collect();
+    assert_eq!(told, wanted, "in order, each once, all");
+    let torn = pieces.windows(2).filter(|two| two[0].last().unwrap().0 == two[1][0].0).count();
+    assert!(torn > 0, "no revision came in pieces: {}", pieces.len());
+}

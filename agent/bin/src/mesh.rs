@@ -166,9 +166,11 @@ impl Mesh {
                 self.settle().await;
             }
             Input::SetPeer(name, handle) => {
-                if name != self.own {
-                    self.merge.set_peer(&name, handle.claims.clone());
-                }
+                let displaced = match name == self.own {
+                    true => None,
+                    false => self.merge.set_peer(&name, handle.claims.clone()),
+                };
+                self.hold_displaced(displaced, &name);
                 self.remember(&name, handle.uuid);
                 let budget = handle.budget;
                 // Its follower is another one, which has not been told to hold.
@@ -252,6 +254,18 @@ impl Mesh {
                 }
                 self.check_budget(name);
             }
+        }
+    }
+
+    /// A peer had the number that another is granted: it waits for one of its own.
+    fn hold_displaced(&mut self, displaced: Option<ClusterName>, by: &ClusterName) {
+        let granted = || self.merge.granted_id(by);
+        let Some((displaced, id)) = displaced.zip(granted()) else { return };
+        tracing::warn!(peer = %displaced, %id, granted = %by, "its number is another's by the grant");
+        let refusal = Refusal::IdInUse { id, other: by.clone() };
+        if let Some(handle) = self.peers.get(&displaced) {
+            let _ = handle.commands.try_send(PeerCommand::Hold(refusal));
+            self.waiting.insert(displaced);
         }
     }
 

@@ -16,7 +16,7 @@ use mesh_decide::{Budget, ChangeRate};
 use mesh_etcd::{Channels, LastAddresses, Target, follow};
 use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
 use mesh_merge::Claims;
-use mesh_model::ClusterName;
+use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::peer_file::{Grant, PeerFile};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -202,6 +202,7 @@ impl Peers {
             role: if *name == self.own.name { Role::Own } else { Role::Remote },
             uuid: grant.and_then(|grant| grant.uuid),
             endpoints: file.endpoints.len(),
+            id: grant.and_then(granted_id),
             ..self.own.clone()
         };
         let target = Target {
@@ -287,10 +288,15 @@ fn budget(file: &PeerFile) -> Budget {
 
 fn claims(grant: &Grant) -> Claims {
     Claims {
+        id: granted_id(grant),
         pod_cidrs: grant.pod_cidrs.clone(),
         node_cidrs: grant.node_cidrs.clone(),
         external_backends: grant.external_backends,
     }
+}
+
+fn granted_id(grant: &Grant) -> Option<ClusterId> {
+    grant.id.and_then(|id| ClusterId::from_wire(id.into()))
 }
 
 /// The credentials that a file names; relative names are beside it.

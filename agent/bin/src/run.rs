@@ -68,8 +68,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
-    let own =
-        PeerConfig { name, role: Role::Remote, own_id: id, node, endpoints: 1, limit, uuid: None };
+    let own = PeerConfig {
+        name,
+        role: Role::Remote,
+        own_id: id,
+        node,
+        endpoints: 1,
+        limit,
+        uuid: None,
+        id: None,
+    };
     let folder = args.config_dir.join("peers");
     let peers =
         Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());

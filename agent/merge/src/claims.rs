@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_model::{Identity, Record, ServiceName};
+use mesh_model::{ClusterId, Identity, Record, ServiceName};
 
 use crate::cluster::NodeEntry;
 
@@ -11,6 +11,8 @@ use crate::cluster::NodeEntry;
 /// displaces the honest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
+    /// Its number, if that is known. Nobody else gets it.
+    pub id: Option<ClusterId>,
     /// Where its pods may be.
     pub pod_cidrs: Vec<IpNet>,
     /// Where its nodes may be.
@@ -231,8 +233,12 @@ mod tests {
 
     fn granted(external_backends: bool) -> Judge {
         let pod_cidrs = vec![net("10.2.0.0/16"), net("fd00:10:2::/48")];
-        let claims =
-            Claims { pod_cidrs, node_cidrs: vec![net("172.31.2.0/24")], external_backends };
+        let claims = Claims {
+            id: None,
+            pod_cidrs,
+            node_cidrs: vec![net("172.31.2.0/24")],
+            external_backends,
+        };
         Judge::Granted { claims, ours: vec![net("10.1.0.0/16"), net("172.31.1.0/24")] }
     }
 

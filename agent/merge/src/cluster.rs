@@ -46,6 +46,7 @@ pub(crate) struct NodeEntry {
 /// What is kept of an address. There may be a million of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressEntry {
+    /// As its cluster gave it; what it may stand for follows from the grant.
     pub(crate) identity: Identity,
     pub(crate) host: HostIndex,
     pub(crate) round: u32,
@@ -91,6 +92,9 @@ pub struct Tally {
 /// The round of what was not told in this life.
 pub(crate) const UNTOLD: u32 = 0;
 
+/// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.
+const FREE_HOSTS: usize = 1_024;
+
 /// What an entry takes in a table besides what it points to: its key, its value and the table's slack.
 pub(crate) const ENTRY_BYTES: u64 = 64;
 
@@ -117,6 +121,12 @@ impl Cluster {
     pub(crate) fn begin(&mut self, kind: RecordKind) {
         *self.rounds.entry(kind).or_default() += 1;
         self.tallies.remove(&kind);
+    }
+
+    /// All records of all kinds that were ever told are told from now on, in whatever order.
+    pub(crate) fn begin_all(&mut self) {
+        self.rounds.values_mut().for_each(|round| *round += 1);
+        self.tallies.clear();
     }
 
     /// Takes note of a record: what it was, with its round, and what it is now.
@@ -156,7 +166,20 @@ impl Cluster {
     }
 
     pub(crate) fn host(&mut self, ip: Option<IpAddr>) -> HostIndex {
+        // Hosts go with nobody's address. Whoever names ever new ones does not fill the memory with them.
+        if self.hosts.ips.len() > self.addresses.len() + FREE_HOSTS {
+            self.forget_hosts();
+        }
         ip.map_or(HostIndex::default(), |ip| self.hosts.index(ip))
+    }
+
+    /// Forgets the hosts that no address is on any more.
+    fn forget_hosts(&mut self) {
+        let before = std::mem::take(&mut self.hosts);
+        for entry in self.addresses.values_mut() {
+            let ip = before.ip(entry.host);
+            entry.host = ip.map_or(HostIndex::default(), |ip| self.hosts.index(ip));
+        }
     }
 
     /// The node that an address is on, if its cluster said so.
@@ -167,6 +190,11 @@ impl Cluster {
         };
         let has = |(_, (node, _)): &(&String, &(NodeEntry, u32))| node.internal_ips.contains(&host);
         self.nodes.iter().find(has).map(|(name, _)| name.as_str())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hosts(&self) -> usize {
+        self.hosts.ips.len()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -85,8 +85,9 @@ impl Merge {
         }
     }
 
-    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it said stays.
-    pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) {
+    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it said stays. Returns
+    /// who had the number that the grant has: it is not heard any more, and all it said is gone.
+    pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
         match claims {
             Some(claims) => self.grants.insert(name.clone(), claims),
             None => self.grants.remove(name),
@@ -97,6 +98,27 @@ impl Merge {
         for name in peers {
             self.set_judge(&name);
         }
+        let id = self.grants.get(name)?.id?;
+        let holds = |(other, cluster): &(&ClusterName, &Cluster)| {
+            *other != name && cluster.id == id && self.reserved(other, id).is_some()
+        };
+        let (holder, _) = self.clusters.iter().find(holds)?;
+        let holder = holder.clone();
+        self.forget(&holder);
+        if let Some(cluster) = self.clusters.get_mut(&holder) {
+            (cluster.id, cluster.held) = (ClusterId::NONE, true);
+        }
+        Some(holder)
+    }
+
+    /// Who a number is kept for, if that is somebody else than `name`. A grant that says so counts, and our own number is
+    /// ours.
+    fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
+        let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
+        if *name == self.own || granted(name) == Some(id) {
+            return None;
+        }
+        self.grants.keys().find(|other| granted(other) == Some(id))
     }
 
     /// Judges a peer by the grants as they are, and what it said already too.
@@ -120,7 +142,6 @@ impl Merge {
         let judge = &cluster.judge;
         let mut gone = Vec::new();
         cluster.addresses.retain(|net, entry| {
-            entry.identity = judge.identity(*net, entry.identity);
             let stays = judge.check_address(*net).is_ok();
             if !stays {
                 gone.push(entry.round);
@@ -155,11 +176,12 @@ impl Merge {
     }
 
     /// The number of a cluster, as its config has it. What it said under another number is gone. With a number that
-    /// another has it is not heard until it has one of its own; what it said before stays.
+    /// another has or is granted it is not heard until it has one of its own; what it said before stays.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
-        let holder =
-            self.clusters.iter().find(|(other, cluster)| *other != name && cluster.id == id);
-        if let Some((other, _)) = holder {
+        let holds =
+            |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;
+        let holder = self.clusters.iter().find(holds).map(|(other, _)| other);
+        if let Some(other) = holder.or_else(|| self.reserved(name, id)) {
             let in_use = IdInUse { id, other: other.clone() };
             if let Some(cluster) = self.clusters.get_mut(name) {
                 cluster.held = true;
@@ -268,8 +290,8 @@ impl Merge {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Address);
         let host = cluster.host(address.host);
-        let identity = cluster.judge.identity(address.net, address.identity);
-        let before = cluster.addresses.insert(address.net, AddressEntry { identity, host, round });
+        let entry = AddressEntry { identity: address.identity, host, round };
+        let before = cluster.addresses.insert(address.net, entry);
         let before = before.map(|entry| (ENTRY_BYTES, entry.round));
         cluster.tell(RecordKind::Address, before, Some(ENTRY_BYTES));
     }

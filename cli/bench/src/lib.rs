@@ -6,15 +6,19 @@
 mod client;
 mod cni;
 mod connect;
+mod endpoints;
 mod error;
+mod mesh;
 mod place;
 mod propagation;
 mod stats;
 mod takeover;
+mod usage;
 
 pub use client::client;
 pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
+pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
 pub use error::BenchError;
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;

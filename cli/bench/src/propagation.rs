@@ -3,21 +3,20 @@
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
 
-use mesh_dump::Dump;
 use mesh_files::{Access, write_atomic};
-use mesh_lab::{ClusterState, LabState};
-use serde::{Deserialize, Serialize};
+use mesh_lab::ClusterState;
+use serde::Serialize;
 
 use crate::{
     error::{BenchError, file, io},
-    place::run,
+    mesh::Mesh,
     stats::Distribution,
 };
 
@@ -46,8 +45,6 @@ pub struct Propagation {
     pub ratio: f64,
 }
 
-/// The lab's name.
-const LAB: &str = "bench";
 /// The longest that is waited for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at the kernel's entry, and between two changes.
@@ -56,24 +53,12 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// The service that changes: last part of its cluster IP in both clusters.
 pub(crate) const SERVICE: &str = "bench";
 
-/// A lab that goes with the measurement.
-pub(crate) struct Mesh {
-    own: PathBuf,
-    pub(crate) state: LabState,
-}
-
-/// What `lab status` says, as far as it matters here.
-#[derive(Deserialize)]
-struct Told {
-    lab: LabState,
-}
-
 /// Measures, in a lab of two clusters of a node each. Needs root.
 pub fn propagation(
     options: PropagationOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Propagation, BenchError> {
-    let mesh = Mesh::up(&["--clusters", "2", "--nodes", "1"])?;
+    let mesh = Mesh::up(2, 1)?;
     let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
     let manifest = source.directory.join("manifests/bench.yaml");
     write(&manifest, &format!("{}---\n{}", service("10.101.200.1"), slice(1)))?;
@@ -134,47 +119,6 @@ pub fn propagation(
 }
 
 impl Mesh {
-    /// Two connected clusters.
-    pub(crate) fn up(flags: &[&str]) -> Result<Self, BenchError> {
-        let own = std::env::current_exe().map_err(io("the own executable"))?;
-        let mut mesh = Self { own, state: LabState::default() };
-        mesh.lab("down", &[])?;
-        mesh.lab("up", flags)?;
-        mesh.look()?;
-        mesh.clustermesh(&["connect", "--context", "a", "--destination-context", "b"])?;
-        mesh.clustermesh(&["status", "--wait"])?;
-        Ok(mesh)
-    }
-
-    /// Reads the lab's state anew: processes have other numbers after each start.
-    pub(crate) fn look(&mut self) -> Result<(), BenchError> {
-        let told = self.lab("status", &["--output", "json"])?;
-        let told: Told = serde_json::from_slice(&told)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
-        self.state = told.lab;
-        Ok(())
-    }
-
-    pub(crate) fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
-        run(Command::new(&self.own).args(["lab", command, "--lab", LAB]).args(more))
-    }
-
-    pub(crate) fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
-        let contexts = Path::new("/run/clustermesh-lab").join(LAB).join("contexts.yaml");
-        run(Command::new(&self.own).args(args).env("CLUSTERMESH_CONTEXTS", contexts))
-    }
-
-    pub(crate) fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {
-        let missing = || BenchError::Unexpected("the lab has fewer clusters than asked for".into());
-        self.state.clusters.get(index).ok_or_else(missing)
-    }
-
-    /// The tables of a cluster's first node.
-    pub(crate) fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
-        let pins = Path::new("/sys/fs/bpf/clustermesh-lab").join(LAB).join(&cluster.name);
-        Ok(Dump::open(&pins.join("n1"))?)
-    }
-
     /// `etcdctl watch` on the reader's node: it shares no code with us. Tells when it saw an event.
     fn watch(
         &self,
@@ -227,12 +171,6 @@ impl Mesh {
         // What is still on its way belongs to no sample.
         while events.recv_timeout(Duration::from_millis(200)).is_ok() {}
         Ok((child, events))
-    }
-}
-
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        let _ = self.lab("down", &[]);
     }
 }
 

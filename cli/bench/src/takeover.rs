@@ -20,8 +20,9 @@ use serde::Serialize;
 
 use crate::{
     error::{BenchError, io},
+    mesh::Mesh,
     place::run,
-    propagation::{Mesh, PATIENCE, SERVICE, nanos, others, service, slice, write},
+    propagation::{PATIENCE, SERVICE, nanos, others, service, slice, write},
     stats::Distribution,
 };
 
@@ -64,7 +65,7 @@ pub fn takeover(
     options: TakeoverOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Takeover, BenchError> {
-    let mut mesh = Mesh::up(&["--clusters", "2", "--nodes", "2", "--replicas", "2"])?;
+    let mut mesh = Mesh::replicated(2, 2, 2)?;
     let (source, reader) = (mesh.cluster(0)?.clone(), mesh.cluster(1)?.clone());
     let manifest = source.directory.join("manifests/bench.yaml");
     // One backend, and a second one that is another each time.

@@ -221,6 +221,20 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 1_000)]
         services: u32,
     },
+    /// What endpoints of another cluster cost an agent that knows them: memory and CPU
+    Endpoints {
+        /// Numbers of endpoints to measure with
+        #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000])]
+        endpoints: Vec<u32>,
+    },
+    /// What an agent reads and writes when it comes back after a cut
+    Reconnect {
+        /// How many endpoints there are
+        #[arg(long, default_value_t = 10_000)]
+        endpoints: u32,
+    },
+    /// What an event costs an etcd for each agent, beside bare watchers
+    Events,
     /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
     Cni {
         /// How often the chains take turns

@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    CniOptions, CniRow, ConnectOptions, ConnectRow, Distribution, Propagation, PropagationOptions,
-    Takeover, TakeoverOptions, client, cni, connect, propagation, takeover,
+    CniOptions, CniRow, ConnectOptions, ConnectRow, Delivered, Distribution, Known, Propagation,
+    PropagationOptions, Reconnected, Takeover, TakeoverOptions, client, cni, connect, delivered,
+    known, propagation, reconnect, takeover,
 };
 use serde_json::json;
 
@@ -23,6 +24,10 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let [few, many] = propagated;
             let propagated = [few?, many?];
             let taken_over = [measure_takeover(20, 1_000)?];
+            let endpoints =
+                with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
+            let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
+            let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
             let attached = measure_cni(200)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
@@ -33,12 +38,19 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     output::line("")?;
                     print_takeover(&taken_over)?;
                     output::line("")?;
+                    print_known(&endpoints)?;
+                    output::line("")?;
+                    print_reconnected(&back)?;
+                    output::line("")?;
+                    print_delivered(&events)?;
+                    output::line("")?;
                     print_cni(&attached)?;
                 }
                 Output::Json => output::json(
                     "Bench",
                     json!({
-                        "connect": connected, "propagation": propagated, "takeover": taken_over, "cni": attached,
+                        "connect": connected, "propagation": propagated, "takeover": taken_over,
+                        "endpoints": endpoints, "reconnect": back, "events": events, "cni": attached,
                     }),
                 )?,
             }
@@ -63,6 +75,27 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             match output {
                 Output::Text => print_takeover(&taken_over)?,
                 Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
+            }
+        }
+        BenchCommand::Endpoints { endpoints } => {
+            let rows = with_progress("endpoints", |progress| Ok(known(&endpoints, progress)?))?;
+            match output {
+                Output::Text => print_known(&rows)?,
+                Output::Json => output::json("Bench", json!({ "endpoints": rows }))?,
+            }
+        }
+        BenchCommand::Reconnect { endpoints } => {
+            let row = with_progress("reconnect", |progress| Ok(reconnect(endpoints, progress)?))?;
+            match output {
+                Output::Text => print_reconnected(&row)?,
+                Output::Json => output::json("Bench", json!({ "reconnect": row }))?,
+            }
+        }
+        BenchCommand::Events => {
+            let row = with_progress("events", |progress| Ok(delivered(progress)?))?;
+            match output {
+                Output::Text => print_delivered(&row)?,
+                Output::Json => output::json("Bench", json!({ "events": row }))?,
             }
         }
         BenchCommand::Cni { rounds } => {
@@ -125,6 +158,61 @@ fn print_connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_known(rows: &[Known]) -> anyhow::Result<()> {
+    output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
+    let header = [
+        "ENDPOINTS",
+        "BYTES IN ETCD",
+        "RESIDENT",
+        "EACH",
+        "START, MS",
+        "ETCDCTL GET, MS",
+        "RATIO",
+        "IDLE, MS/S",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.endpoints.to_string(),
+            row.bytes.to_string(),
+            row.resident.to_string(),
+            format!("{:.0}", row.resident_each),
+            row.start_millis.to_string(),
+            row.get_millis.to_string(),
+            format!("{:.2}", row.ratio),
+            format!("{:.1}", row.idle_millis),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_reconnected(row: &Reconnected) -> anyhow::Result<()> {
+    output::line("an agent that comes back after a cut")?;
+    let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
+    let cells = vec![
+        row.endpoints.to_string(),
+        row.exchanged.to_string(),
+        row.received.to_string(),
+        row.all.to_string(),
+        format!("{:.4}", row.ratio),
+        row.table_changes.to_string(),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+fn print_delivered(row: &Delivered) -> anyhow::Result<()> {
+    output::line("CPU time of an etcd for an event, each reader, microseconds")?;
+    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
+    let cells = vec![
+        row.readers.to_string(),
+        row.events.to_string(),
+        format!("{:.2}", row.write_micros),
+        format!("{:.2}", row.agent_micros),
+        format!("{:.2}", row.watch_micros),
+        format!("{:.2}", row.ratio),
+    ];
+    Ok(output::table(&header, [cells])?)
 }
 
 fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! A hostile cluster says what it may not.
 
+mod certificates;
+mod floods;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,28 @@ type Ground = BTreeMap<String, (Services, String)>;
 /// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not believed, is
 /// counted and named, and the honest clusters' traffic does not notice.
 pub fn nothing_false_is_believed(mesh: &impl Mesh) {
+    under_attack(mesh, |victims, unharmed| {
+        for row in rows(victims) {
+            println!("{}", row.name);
+            if row.changes_config() {
+                followed(mesh, victims);
+            }
+            attack(mesh, victims, &row);
+            unharmed(row.name);
+        }
+    });
+}
+
+/// The same, for what is too much, and for certificates of others.
+pub fn floods_and_strangers_are_stopped(mesh: &impl Mesh) {
+    under_attack(mesh, |victims, unharmed| {
+        floods::are_stopped(mesh, victims, unharmed);
+        certificates::are_refused(mesh, victims, unharmed);
+    });
+}
+
+/// Attacks a mesh that has traffic. `unharmed` is to be asked after each attack.
+fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str))) {
     let [one, other, hostile] = mesh.clusters().try_into().expect("three clusters");
     for cluster in [&one, &other] {
         mesh.apply(cluster, "echo", None);
@@ -58,14 +82,9 @@ pub fn nothing_false_is_believed(mesh: &impl Mesh) {
     };
     let ground = ground(mesh, &victims);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    for row in rows(&victims) {
-        println!("{}", row.name);
-        if row.changes_config() {
-            followed(mesh, &victims);
-        }
-        attack(mesh, &victims, &row);
-        assert_eq!(self::ground(mesh, &victims), ground, "{} changed something", row.name);
-    }
+    attacks(&victims, &|what: &str| {
+        assert_eq!(self::ground(mesh, &victims), ground, "{what} changed something");
+    });
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
     assert_eq!(report.clusters.len(), 2, "nobody answered but the honest: {report:#?}");

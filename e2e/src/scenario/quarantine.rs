@@ -61,7 +61,7 @@ pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
 }
 
 /// Writes what `peer` may cost into the file by which `cluster` follows it.
-fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
+pub(super) fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
     let folder = mesh.peer_folder(cluster);
     let text = fs::read_to_string(folder.join(peer)).expect("a peer file");
     let mut file = PeerFile::parse(&text).expect("a peer file");
@@ -79,7 +79,7 @@ fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
     }
 }
 
-fn lift(mesh: &impl Mesh, cluster: &str, peer: &str) {
+pub(super) fn lift(mesh: &impl Mesh, cluster: &str, peer: &str) {
     let lift = ["quarantine", "lift", peer, "--context", cluster];
     let lifted = json::of(mesh.clustermesh(&lift));
     let agents = lifted["agents"].as_array().expect("agents");
@@ -88,7 +88,7 @@ fn lift(mesh: &impl Mesh, cluster: &str, peer: &str) {
 }
 
 /// Waits until every node of a cluster has a peer in quarantine for a reason that has `word` in it.
-fn wait_for_quarantine(mesh: &impl Mesh, cluster: &str, peer: &str, word: &str) {
+pub(super) fn wait_for_quarantine(mesh: &impl Mesh, cluster: &str, peer: &str, word: &str) {
     for node in mesh.nodes(cluster) {
         eventually(&format!("{cluster}/{node} has {peer} in quarantine"), || {
             let seen = self::peer(mesh, cluster, &node, peer);

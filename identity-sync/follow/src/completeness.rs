@@ -168,6 +168,12 @@ impl Completeness {
         ranges.collect()
     }
 
+    /// The kinds in ranges.
+    pub(crate) fn kinds_in(&self, ranges: &BTreeSet<RangeId>) -> impl Iterator<Item = RecordKind> {
+        let of = self.kinds.iter().filter(|state| ranges.contains(&state.range));
+        of.map(|state| state.kind)
+    }
+
     /// A lease ran out in a revision, and records of these kinds with it. Returns the ranges to be listed at once: their
     /// writer is back already.
     pub(crate) fn expired(&mut self, kinds: &BTreeSet<RecordKind>, revision: i64) -> Vec<RangeId> {

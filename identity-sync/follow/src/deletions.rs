@@ -23,6 +23,8 @@ pub(crate) struct Deletions {
     looked: i64,
     /// A look at them is under way.
     looking: bool,
+    /// How many keys wait.
+    total: usize,
 }
 
 /// What one revision removed.
@@ -34,24 +36,26 @@ struct Waiting {
     count: usize,
     /// Those that carry one.
     keys: Vec<(RangeId, Vec<u8>)>,
+    /// Ranges with more of them than are remembered: only a list tells which.
+    more: BTreeSet<RangeId>,
 }
 
 /// What became of deletions.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A writer meant them.
-    Meant(Vec<(RangeId, Vec<u8>)>),
+    /// A writer meant them, and more in these ranges.
+    Meant(Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
     /// One key of a revision: meant, if the canaries are still there.
     Single(i64, Vec<(RangeId, Vec<u8>)>),
-    /// A lease ran out in this revision: what these keys said stays until a list says otherwise.
-    Expired(i64, Vec<(RangeId, Vec<u8>)>),
+    /// A lease ran out in this revision: what these keys said, and more in these ranges, stays until a list says otherwise.
+    Expired(i64, Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
 }
 
 /// How long a deletion waits for the rest of its revision. Watches of one stream are served one after the other, within
 /// milliseconds; additions do not wait.
 const REST: Duration = Duration::from_millis(100);
-/// Keys, and beats, that are remembered. A revision with more keys is no single deletion in any case.
-const REMEMBERED: usize = 4_096;
+/// Keys, revisions and beats that are remembered of a peer. Of what is beyond only the range is known, which is listed.
+pub(crate) const REMEMBERED: usize = 4_096;
 
 // === impl Deletions ===
 
@@ -65,14 +69,23 @@ impl Deletions {
         revision: i64,
         carries: bool,
     ) {
-        let waiting = self.waiting.entry(revision).or_insert_with(|| Waiting {
-            due: now + REST,
-            count: 0,
-            keys: Vec::new(),
-        });
+        let new = || Waiting { due: now + REST, count: 0, keys: Vec::new(), more: BTreeSet::new() };
+        // Too many revisions at once: the last two are taken for one, which is no single deletion, and so for the worse.
+        let merged = match self.waiting.len() >= REMEMBERED && !self.waiting.contains_key(&revision)
+        {
+            true => self.waiting.pop_last().map(|(_, last)| last),
+            false => None,
+        };
+        if let Some(last) = merged {
+            self.waiting.insert(revision, last);
+        }
+        let waiting = self.waiting.entry(revision).or_insert_with(new);
         waiting.count += 1;
-        if carries && waiting.keys.len() < REMEMBERED {
+        if carries && self.total < REMEMBERED {
             waiting.keys.push((range, key));
+            self.total += 1;
+        } else if carries {
+            waiting.more.insert(range);
         }
     }
 
@@ -81,6 +94,7 @@ impl Deletions {
         for waiting in self.waiting.values_mut() {
             waiting.keys.retain(|(_, removed)| removed != key);
         }
+        self.total = self.waiting.values().map(|waiting| waiting.keys.len()).sum();
     }
 
     /// The heartbeat was put.
@@ -125,12 +139,13 @@ impl Deletions {
             if !known && !meant {
                 break;
             }
-            let (revision, Waiting { count, keys, .. }) = first.remove_entry();
+            let (revision, Waiting { count, keys, more, .. }) = first.remove_entry();
+            self.total -= keys.len();
             match (meant, count) {
-                _ if keys.is_empty() => {}
-                (true, _) => verdicts.push(Verdict::Meant(keys)),
-                (false, 1) => verdicts.push(Verdict::Single(revision, keys)),
-                (false, _) => verdicts.push(Verdict::Expired(revision, keys)),
+                _ if keys.is_empty() && more.is_empty() => {}
+                (true, _) => verdicts.push(Verdict::Meant(keys, more)),
+                (false, 1) if more.is_empty() => verdicts.push(Verdict::Single(revision, keys)),
+                (false, _) => verdicts.push(Verdict::Expired(revision, keys, more)),
             }
         }
         verdicts
@@ -144,11 +159,17 @@ impl Deletions {
 
     /// The connection is gone: what a revision removed besides is not learnt any more. What was removed by itself may have
     /// been one of many, and the next connection's watch begins after it.
-    pub(crate) fn disconnected(&mut self) -> Vec<(RangeId, Vec<u8>)> {
+    pub(crate) fn disconnected(&mut self) -> BTreeSet<RangeId> {
         // Another connection's revisions may be of another history.
         (self.looked, self.looking) = (0, false);
         self.beats.clear();
-        std::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.keys).collect()
+        self.total = 0;
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        let ranges = |waiting: Waiting| {
+            let keys = waiting.keys.into_iter().map(|(range, _)| range);
+            keys.chain(waiting.more).collect::<Vec<_>>()
+        };
+        waiting.flat_map(ranges).collect()
     }
 }
 
@@ -164,6 +185,39 @@ mod tests {
 
     fn delete(deletions: &mut Deletions, now: Instant, key: &str, revision: i64) {
         deletions.deleted(now, RANGE, key.into(), revision, true);
+    }
+
+    fn none() -> BTreeSet<RangeId> {
+        BTreeSet::new()
+    }
+
+    #[test]
+    fn of_more_than_is_remembered_only_the_range_is_known() {
+        let (mut deletions, now) = (Deletions::default(), Instant::now());
+        for n in 0..2 * REMEMBERED {
+            delete(&mut deletions, now, &n.to_string(), 5);
+        }
+        let found = deletions.due(now + REST);
+        let [Verdict::Expired(5, keys, more)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((keys.len(), more), (REMEMBERED, &[RANGE].into()));
+        // The same with a heartbeat: none of it is forgotten.
+        for n in 0..=REMEMBERED {
+            delete(&mut deletions, now, &n.to_string(), 6);
+        }
+        deletions.beat(6);
+        let found = deletions.due(now);
+        let [Verdict::Meant(keys, more)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((keys.len(), more), (REMEMBERED, &[RANGE].into()));
+        // One by one while nobody looks at the canaries.
+        for revision in 10..10 + 3 * i64::try_from(REMEMBERED).unwrap() {
+            delete(&mut deletions, now, "a", revision);
+        }
+        assert_eq!((deletions.waiting.len(), deletions.total), (REMEMBERED, REMEMBERED));
+        assert!(deletions.wants_look(now + REST));
+        deletions.looked(i64::MAX);
+        let last = deletions.due(now + REST).pop();
+        assert!(matches!(last, Some(Verdict::Expired(..))), "the last ones are held: {last:?}");
+        assert_eq!((deletions.waiting.len(), deletions.total), (0, 0));
     }
 
     #[test]
@@ -189,11 +243,11 @@ mod tests {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
         delete(&mut deletions, now, "b", 5);
-        assert_eq!(deletions.due(now + REST), [Verdict::Expired(5, keys(&["a", "b"]))]);
+        assert_eq!(deletions.due(now + REST), [Verdict::Expired(5, keys(&["a", "b"]), none())]);
         // A canary or a config that goes with it tells as much.
         delete(&mut deletions, now, "a", 7);
         deletions.deleted(now, RangeId(1), "canary".into(), 7, false);
-        assert_eq!(deletions.due(now + REST), [Verdict::Expired(7, keys(&["a"]))]);
+        assert_eq!(deletions.due(now + REST), [Verdict::Expired(7, keys(&["a"]), none())]);
     }
 
     #[test]
@@ -202,11 +256,15 @@ mod tests {
         delete(&mut deletions, now, "a", 5);
         delete(&mut deletions, now, "b", 5);
         deletions.beat(5);
-        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]))], "at once");
+        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]), none())], "at once");
         deletions.beat(8);
         delete(&mut deletions, now, "a", 8);
         delete(&mut deletions, now, "b", 8);
-        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]))], "in either order");
+        assert_eq!(
+            deletions.due(now),
+            [Verdict::Meant(keys(&["a", "b"]), none())],
+            "in either order"
+        );
     }
 
     #[test]
@@ -222,7 +280,7 @@ mod tests {
     fn what_was_not_known_when_the_connection_broke_is_nobodys_word() {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
-        assert_eq!(deletions.disconnected(), keys(&["a"]));
+        assert_eq!(deletions.disconnected(), [RANGE].into());
         assert_eq!(deletions.next_timeout(), None);
     }
 }

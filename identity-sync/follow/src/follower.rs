@@ -1,6 +1,8 @@
 //! List and watch over ranges of keys, with all the ways in which that breaks.
 
+mod listing;
 mod range;
+mod watching;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,12 +12,10 @@ use std::{
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
 use crate::{
-    machine::{
-        Action, Header, Input, KeyValue, ListError, Machine, RequestId, WatchEvent, WatchId, after,
-    },
+    machine::{Action, Header, Input, KeyValue, Machine, RequestId, WatchId},
     status::{Failure, Rung, Status},
 };
-use range::{Listing, Position, Range, RangeState};
+use range::{Listing, Range, RangeState};
 pub use range::{RangeConfig, RangeId};
 
 /// What a follower tells. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
@@ -308,187 +308,6 @@ impl Follower {
         self.connection = Connection::Open;
         self.backoff = backoff(self.backoff_seed);
         self.begin_all();
-    }
-
-    fn page(
-        &mut self,
-        request: RequestId,
-        header: Header,
-        keys: Vec<KeyValue>,
-        more: bool,
-    ) -> Result<(), Failure> {
-        self.check_header(header)?;
-        let found =
-            self.ranges.iter_mut().enumerate().find_map(|(index, range)| match &range.state {
-                RangeState::Listing(listing) if listing.request == request => {
-                    Some((index, listing.clone(), range))
-                }
-                _ => None,
-            });
-        let Some((index, listing, range)) = found else { return Ok(()) };
-        let id = range.config.id;
-        let lie = |what: &str| {
-            Failure::new(Rung::Synced, format!("the etcd's answer contradicts itself: {what}"))
-        };
-        if listing.revision.is_none() {
-            self.events.push(Event::Begin(id));
-        }
-        let revision = listing.revision.unwrap_or(header.revision);
-        let mut last: Option<Vec<u8>> = None;
-        for kv in keys {
-            if !range.config.span.contains(&kv.key)
-                || kv.key < listing.from
-                || last.as_ref() >= Some(&kv.key)
-            {
-                return Err(lie("a key that was not asked for, or out of order"));
-            }
-            last = Some(kv.key.clone());
-            if range.head {
-                self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
-            }
-            self.events.push(match listing.naming {
-                true => Event::TooLarge(id, kv.key),
-                false => Event::Put(id, kv),
-            });
-        }
-        let page = range.config.page;
-        let next = match (more || listing.naming, last) {
-            (true, Some(last)) => after(&last),
-            (true, None) if listing.naming => return self.listed(index, revision),
-            (true, None) => return Err(lie("an empty page with more to follow")),
-            (false, _) => return self.listed(index, revision),
-        };
-        let listing = Listing {
-            request: RequestId(self.id()),
-            from: next,
-            // Past the key that was too large alone, pages are what they were.
-            limit: if listing.naming { page } else { listing.limit },
-            revision: Some(revision),
-            naming: false,
-        };
-        if let Some(range) = self.ranges.get_mut(index) {
-            range.ask(listing, &mut self.actions);
-        }
-        Ok(())
-    }
-
-    fn listed(&mut self, index: usize, revision: i64) -> Result<(), Failure> {
-        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
-        self.events.push(Event::Done(range.config.id, revision));
-        range.position = Some(Position { revision, complete: true });
-        range.listed = Some(revision);
-        if range.again {
-            self.list(index);
-            return Ok(());
-        }
-        self.watch(index);
-        let listing = |range: &Range| range.head && !matches!(range.state, RangeState::Watching(_));
-        if self.connection == Connection::Checking && !self.ranges.iter().any(listing) {
-            self.check_history(revision);
-        }
-        Ok(())
-    }
-
-    fn list_failed(&mut self, request: RequestId, error: ListError) -> Result<(), Failure> {
-        let found = self.ranges.iter().enumerate().find_map(|(index, range)| match &range.state {
-            RangeState::Listing(listing) if listing.request == request => {
-                Some((index, listing.clone()))
-            }
-            _ => None,
-        });
-        let Some((index, listing)) = found else { return Ok(()) };
-        match &error {
-            ListError::TooLarge => {
-                let smaller = Listing {
-                    request: RequestId(self.id()),
-                    limit: (listing.limit / 2).max(1),
-                    // Alone and still too large: only its name is asked for.
-                    naming: listing.limit <= 1,
-                    ..listing
-                };
-                if let Some(range) = self.ranges.get_mut(index) {
-                    range.ask(smaller, &mut self.actions);
-                }
-                Ok(())
-            }
-            ListError::Compacted => {
-                self.list(index);
-                Ok(())
-            }
-            ListError::Denied(_) | ListError::Broken(_) => {
-                Err(Failure::new(error.rung(), error.to_string()))
-            }
-        }
-    }
-
-    fn watching(&mut self, watch: WatchId) -> Option<(usize, &mut Range)> {
-        self.ranges
-            .iter_mut()
-            .enumerate()
-            .find(|(_, range)| range.state == RangeState::Watching(watch))
-    }
-
-    fn watch_events(
-        &mut self,
-        watch: WatchId,
-        header: Header,
-        events: Vec<WatchEvent>,
-    ) -> Result<(), Failure> {
-        self.check_header(header)?;
-        let Some((index, _)) = self.watching(watch) else { return Ok(()) };
-        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
-        let id = range.config.id;
-        for event in events {
-            let (key, revision) = match &event {
-                WatchEvent::Put(kv) => (&kv.key, kv.mod_revision),
-                WatchEvent::Delete { key, mod_revision } => (key, *mod_revision),
-            };
-            let before = range.position.map_or(0, |p| p.revision);
-            if !range.config.span.contains(key) || revision < before {
-                let reason = "the etcd's watch contradicts itself: a key that was not asked for, or out of order";
-                return Err(Failure::new(Rung::Synced, reason));
-            }
-            // More events of the same revision may follow in the next message.
-            range.position = Some(Position { revision, complete: false });
-            match event {
-                WatchEvent::Put(kv) => {
-                    if range.head {
-                        self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
-                    }
-                    self.events.push(Event::Put(id, kv));
-                }
-                WatchEvent::Delete { key, .. } => {
-                    if range.head {
-                        self.head_keys.remove(&key);
-                    }
-                    self.events.push(Event::Delete(id, key, revision));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn progress(&mut self, watch: WatchId, header: Header) -> Result<(), Failure> {
-        self.check_header(header)?;
-        if let Some((_, range)) = self.watching(watch)
-            && range.position.is_none_or(|p| p.revision <= header.revision)
-        {
-            range.position = Some(Position { revision: header.revision, complete: true });
-        }
-        Ok(())
-    }
-
-    fn canceled(&mut self, watch: WatchId, compacted: bool, reason: String) -> Result<(), Failure> {
-        let Some((index, range)) = self.watching(watch) else { return Ok(()) };
-        if compacted {
-            // Resuming at the compacted revision would pass over what was deleted before it.
-            range.state = RangeState::Idle;
-            self.list(index);
-            return Ok(());
-        }
-        let denied = reason.contains("permission denied");
-        let rung = if denied { Rung::Authenticated } else { Rung::Synced };
-        Err(Failure::new(rung, format!("the etcd ended a watch: {reason}")))
     }
 }
 

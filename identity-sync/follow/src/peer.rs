@@ -1,24 +1,27 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
 mod config;
+mod ranges;
+mod verdict;
 
 use std::{collections::BTreeSet, time::Instant};
 
 use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Key, Layout, Peer, Position, Prefix, cluster_config, decode, decode_removal,
-    key::{CANARIES, HEARTBEAT, HISTORY, NAMESPACES, PODS, POSITION},
+    Key, Peer, Position, cluster_config, decode, decode_removal,
+    key::{HEARTBEAT, POSITION},
 };
 
 use crate::{
     completeness::{Completeness, Listed},
     deletions::{Deletions, Verdict},
-    follower::{self, Event, Follower, RangeConfig, RangeId},
-    machine::{Action, Input, KeyValue, Machine, Span},
+    follower::{self, Event, Follower, RangeId},
+    machine::{Action, Input, KeyValue, Machine},
     replica::Replica,
     status::{Failure, Rung, Status},
 };
 pub use config::{PeerConfig, Refusal, Role};
+use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,43 +67,12 @@ pub struct PeerFollower {
     events: Vec<PeerEvent>,
 }
 
-const CONFIG: RangeId = RangeId(0);
-const CANARY: RangeId = RangeId(1);
-const BEAT: RangeId = RangeId(2);
-const NAME: RangeId = RangeId(3);
-/// The first of the ranges with records.
-const DATA: u8 = 4;
-
-/// Keys a page: many small ones, or few that may be long.
-const SMALL_PAGE: i64 = 4_096;
-const LARGE_PAGE: i64 = 128;
-
 // === impl PeerFollower ===
 
 impl PeerFollower {
     /// Follows a cluster from now on. `seed` is for the jitter between tries.
     pub fn new(config: PeerConfig, seed: u64, now: Instant) -> Self {
-        let head = vec![
-            RangeConfig {
-                id: CONFIG,
-                span: Span::key(&Key::ClusterConfig(config.name.clone()).to_string()),
-                page: SMALL_PAGE,
-                names_history: false,
-            },
-            RangeConfig {
-                id: CANARY,
-                span: Span::prefix(&format!("{CANARIES}{}/", config.name)),
-                page: SMALL_PAGE,
-                names_history: false,
-            },
-            // Two histories may have all else in common, if the same writer filled both.
-            RangeConfig {
-                id: NAME,
-                span: Span::key(HISTORY),
-                page: SMALL_PAGE,
-                names_history: true,
-            },
-        ];
+        let head = head_ranges(&config.name);
         Self {
             config,
             follower: Follower::new(head, seed, now),
@@ -136,7 +108,7 @@ impl PeerFollower {
             Event::Disconnected => {
                 self.replica.disconnected();
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
-                for (range, _) in self.deletions.disconnected() {
+                for range in self.deletions.disconnected() {
                     self.follower.relist(range);
                 }
                 self.events.push(PeerEvent::Disconnected);
@@ -200,68 +172,6 @@ impl PeerFollower {
         }
     }
 
-    /// Decides about the announced config, or the lack of one.
-    fn judge(&mut self) {
-        // Another number than the one that is somebody else's frees it.
-        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.held, &self.announced)
-            && config.id != *id
-        {
-            self.held = None;
-        }
-        let verdict = match (&self.held, &self.announced) {
-            (Some(held), _) => Err(held.clone()),
-            (None, None) => Err(Refusal::Absent(self.config.name.clone())),
-            (None, Some(Err(error))) => Err(Refusal::Unreadable(error.clone())),
-            (None, Some(Ok(config))) => self.config.check(config).map(|()| config.clone()),
-        };
-        match verdict {
-            Ok(config) => self.accept(config),
-            Err(refusal) => {
-                let failure = Failure::new(Rung::Config, refusal.to_string());
-                let status = self.follower.status_mut();
-                if status.failure.as_ref() != Some(&failure) {
-                    status.failure = Some(failure);
-                    self.events.push(PeerEvent::Refused(refusal));
-                }
-                self.accepted = None;
-                self.follower.follow(Vec::new());
-            }
-        }
-    }
-
-    fn accept(&mut self, config: ClusterConfig) {
-        let status = self.follower.status_mut();
-        if status.failure.as_ref().is_some_and(|failure| failure.rung == Rung::Config) {
-            status.failure = None;
-        }
-        if self.accepted.as_ref() == Some(&config) {
-            return;
-        }
-        let renumbered = self.accepted.as_ref().is_some_and(|before| before.id != config.id);
-        self.accepted = Some(config.clone());
-        status.config = Some(config.clone());
-        self.events.push(PeerEvent::Config(config.clone()));
-
-        self.follow();
-        if renumbered {
-            let ranges = self.completeness.ranges();
-            ranges.into_iter().for_each(|range| self.follower.relist(range));
-        }
-    }
-
-    /// Follows what an accepted config promises, and what is for own nodes where a canary says that it is told: of an etcd
-    /// that may be behind only how far it is.
-    fn follow(&mut self) {
-        let Some(config) = &self.accepted else { return };
-        let local = self.config.role == Role::Own && self.completeness.is_local_told();
-        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local);
-        self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
-        if self.replica.is_older() {
-            ranges.retain(|range| range.id == BEAT);
-        }
-        self.follower.follow(ranges);
-    }
-
     fn beat(&mut self, kv: &KeyValue) {
         self.replica.beat();
         let ranges = self.completeness.beat(kv.mod_revision);
@@ -315,11 +225,13 @@ impl PeerFollower {
         }
         for verdict in self.deletions.due(now) {
             match verdict {
-                Verdict::Meant(keys) => self.remove(&keys),
-                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
-                Verdict::Single(revision, keys) | Verdict::Expired(revision, keys) => {
-                    self.expire(revision, &keys);
+                Verdict::Meant(keys, more) => {
+                    self.remove(&keys);
+                    more.into_iter().for_each(|range| self.follower.relist(range));
                 }
+                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
+                Verdict::Single(revision, keys) => self.expire(revision, &keys, &BTreeSet::new()),
+                Verdict::Expired(revision, keys, more) => self.expire(revision, &keys, &more),
             }
         }
         if self.replica.wait_is_over(now) {
@@ -351,9 +263,10 @@ impl PeerFollower {
     }
 
     /// A lease ran out: what its keys said stays until a writer vouches for a list again.
-    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)]) {
+    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)], more: &BTreeSet<RangeId>) {
         let records = keys.iter().filter_map(|(_, key)| self.removed(key));
-        let kinds: BTreeSet<RecordKind> = records.map(|record| record.kind()).collect();
+        let kinds = records.map(|record| record.kind()).chain(self.completeness.kinds_in(more));
+        let kinds: BTreeSet<RecordKind> = kinds.collect();
         for range in self.completeness.expired(&kinds, revision) {
             self.follower.relist(range);
         }
@@ -481,51 +394,6 @@ impl Machine for PeerFollower {
     fn status(&self) -> &Status {
         self.follower.status()
     }
-}
-
-/// The tree that a cluster's records are in.
-fn layout(config: &ClusterConfig) -> Layout {
-    if config.cached { Layout::Cache } else { Layout::State }
-}
-
-/// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
-/// its writes is ours, identities before the addresses that have them. In a cache each prefix stands alone.
-/// Of the own cluster's pods only those of the own node: what they cost follows the node and not the cluster.
-fn data_ranges(
-    config: &PeerConfig,
-    layout: Layout,
-    local: bool,
-) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
-    let PeerConfig { name: cluster, node, .. } = config;
-    let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
-    let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
-    let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
-    let mut spans: Vec<(Span, i64, Vec<RecordKind>)> = match layout {
-        Layout::State => {
-            let [first, _, last] = small.map(|kind| format!("{}/", Prefix::of(kind).path(layout)));
-            vec![(Span::between(&first, &last), SMALL_PAGE, small.to_vec())]
-        }
-        Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
-    };
-    spans.push(services);
-    if local {
-        let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
-        let namespaces = (Span::prefix(NAMESPACES), SMALL_PAGE, vec![RecordKind::Namespace]);
-        spans.extend([namespaces, (Span::prefix(&pods), SMALL_PAGE, vec![RecordKind::Pod])]);
-    }
-    let beat = RangeConfig {
-        id: BEAT,
-        span: Span::prefix(HEARTBEAT),
-        page: SMALL_PAGE,
-        names_history: false,
-    };
-    let mut ranges = vec![beat];
-    let mut kinds = Vec::new();
-    for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
-        ranges.push(RangeConfig { id, span, page, names_history: false });
-        kinds.extend(of.into_iter().map(|kind| (kind, id)));
-    }
-    (ranges, kinds)
 }
 
 #[cfg(test)]

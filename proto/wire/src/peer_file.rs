@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
+use mesh_model::ClusterId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -57,6 +58,9 @@ pub struct Grant {
     /// Which cluster it must be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uuid>,
+    /// Its number, which nobody else gets. Absent in files that were written before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "cluster_id")]
+    pub id: Option<u16>,
     /// Where its pods may be.
     #[serde(rename = "podCIDRs", default)]
     pub pod_cidrs: Vec<IpNet>,
@@ -150,6 +154,15 @@ impl PeerFile {
     }
 }
 
+/// A number that a cluster can have.
+fn cluster_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let id = Option::<u32>::deserialize(deserializer)?;
+    let Some(id) = id else { return Ok(None) };
+    let valid = ClusterId::from_wire(id).filter(|id| *id != ClusterId::NONE);
+    let invalid = || serde::de::Error::custom(format!("`id` is {id}: a cluster's is 1 to 511"));
+    valid.map(ClusterId::get).map(Some).ok_or_else(invalid)
+}
+
 /// A key without a value is no absent key: it must not mean "no grant".
 fn grant<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Grant>, D::Error> {
     let empty = || {
@@ -220,12 +233,12 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
     #[test]
     fn ours() {
         let text = format!(
-            "{CILIUM}clustermesh:\n  uuid: 00000000-0000-0000-0000-000000000001\n  podCIDRs: [10.2.0.0/16, 'fd00:10:2::/48']\n  nodeCIDRs: [172.31.2.0/24]\n  budget: {{keys: 10}}\n"
+            "{CILIUM}clustermesh:\n  uuid: 00000000-0000-0000-0000-000000000001\n  id: 2\n  podCIDRs: [10.2.0.0/16, 'fd00:10:2::/48']\n  nodeCIDRs: [172.31.2.0/24]\n  budget: {{keys: 10}}\n"
         );
         let file = PeerFile::parse(&text).unwrap();
         let grant = file.clustermesh.clone().unwrap();
         assert_eq!((grant.pod_cidrs.len(), grant.node_cidrs.len()), (2, 1));
-        assert_eq!(grant.budget.unwrap().keys, Some(10));
+        assert_eq!((grant.budget.unwrap().keys, grant.id), (Some(10), Some(2)));
         assert_eq!(PeerFile::parse(&file.to_yaml().unwrap()).unwrap(), file);
     }
 
@@ -234,6 +247,9 @@ cert-file: /var/lib/cilium/clustermesh/common-etcd-client.crt
         for (extra, says) in [
             ("clustermesh: {podCIDR: [10.0.0.0/8]}", "podCIDR"),
             ("clustermesh: {podCIDRs: [10.0.0.0/33]}", "line 6, column 26"),
+            ("clustermesh: {id: 0}", "`id` is 0"),
+            ("clustermesh: {id: 512}", "`id` is 512"),
+            ("clustermesh: {id: two}", "line 6"),
             ("clustermesh:", "has no value"),
             ("clustermesh: null", "has no value"),
             ("clustermesh: 3", "line 6, column 14"),

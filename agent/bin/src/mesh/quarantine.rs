@@ -62,6 +62,8 @@ impl Mesh {
             return Lifted::Busy;
         }
         self.quarantined.remove(name);
+        // Of what it told before, one kind's list would be counted beside another's from then.
+        self.merge.begin_again(name);
         tracing::info!(peer = %name, "no longer quarantined: listed anew");
         Lifted::HeardAgain
     }

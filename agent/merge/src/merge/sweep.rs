@@ -62,6 +62,13 @@ impl Merge {
         }
     }
 
+    /// A cluster is asked to tell everything again: what it told before counts for nothing until it does.
+    pub fn begin_again(&mut self, name: &ClusterName) {
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.begin_all();
+        }
+    }
+
     /// What was not told in this round is gone.
     pub(super) fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };

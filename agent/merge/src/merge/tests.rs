@@ -1,3 +1,5 @@
+mod orders;
+
 use std::collections::HashSet;
 
 use mesh_model::{
@@ -24,6 +26,7 @@ fn merge() -> Merge {
     merge.set_id(&name("a"), id(1)).unwrap();
     for (peer, number) in [("b", 2), ("c", 3)] {
         let claims = Claims {
+            id: None,
             pod_cidrs: vec![net(&format!("10.{number}.0.0/16"))],
             node_cidrs: vec![net(&format!("172.31.{number}.0/24"))],
             external_backends: false,
@@ -289,7 +292,7 @@ fn a_smaller_grant_takes_back_what_it_no_longer_covers() {
     let _ = merge.take_deltas();
     let claims = |pods: &str, nodes: &str| {
         let (pod_cidrs, node_cidrs) = (vec![net(pods)], vec![net(nodes)]);
-        Some(Claims { pod_cidrs, node_cidrs, external_backends: false })
+        Some(Claims { pod_cidrs, node_cidrs, ..Claims::default() })
     };
     merge.set_peer(&name("b"), claims("10.2.0.0/16", "172.31.2.0/25"));
     assert!(deltas(&mut merge).is_empty(), "it covers all of it");
@@ -341,8 +344,8 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
         ("172.31.2.2/32", 6, 6),
     ] {
         merge.apply(&name("b"), address(ip, said, "172.31.2.1")).unwrap();
-        let entry = merge.clusters[&name("b")].addresses[&ip.parse().unwrap()];
-        assert_eq!(entry.identity.get(), kept, "{ip}");
+        let found = merge.identity_of(&name("b"), ip.parse().unwrap());
+        assert_eq!(found, Some(Identity::new(kept)), "{ip}");
     }
     assert_eq!(merge.counts(&name("b")), Counts { nodes: 1, addresses: 6, ..Counts::default() });
     assert_eq!(merge.node_of(id(2), "10.2.1.1".parse().unwrap()), Some("n1"));
@@ -423,6 +426,47 @@ fn a_list_is_counted_anew() {
         .apply(&peer, RecordEvent::Keep(RecordKey::Service(ServiceName::new("shop", "db"))))
         .unwrap();
     assert_eq!(merge.told(&peer), told);
+}
+
+/// Whoever is heard again is not judged by what it said before: its kinds are listed one after the other.
+#[test]
+fn who_begins_again_has_told_nothing() {
+    let peer = name("b");
+    let mut merge = merge();
+    for kind in [RecordKind::Node, RecordKind::Service] {
+        merge.apply(&peer, RecordEvent::Begin(kind)).unwrap();
+    }
+    merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
+    merge.apply(&peer, service("b", "web", None, &[1])).unwrap();
+    assert_eq!(merge.told(&peer).keys, 2);
+    let _ = merge.take_deltas();
+    merge.begin_again(&peer);
+    assert_eq!((merge.told(&peer).keys, deltas(&mut merge).len()), (0, 0), "and nothing is gone");
+    merge.apply(&peer, RecordEvent::Begin(RecordKind::Node)).unwrap();
+    merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
+    assert_eq!((merge.told(&peer).keys, merge.counts(&peer).services), (1, 1));
+    merge.apply(&peer, RecordEvent::Begin(RecordKind::Service)).unwrap();
+    merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+    assert_eq!(merge.counts(&peer).services, 0);
+}
+
+/// A peer that moves one address from host to host for ever keeps a bounded number of hosts here.
+#[test]
+fn hosts_that_nobody_is_on_are_forgotten() {
+    let mut merge = merge();
+    for n in 0..10_000_u32 {
+        let said = orders::address("10.2.1.1/32", 131_073);
+        let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+        address.host = Some(IpAddr::from(n.to_be_bytes()));
+        merge.apply(&name("b"), RecordEvent::Upsert(Record::Address(address))).unwrap();
+    }
+    assert!(merge.clusters[&name("b")].hosts() < 2_000);
+    merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
+    let said = orders::address("10.2.1.2/32", 131_073);
+    let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+    address.host = Some(IpAddr::from([172, 31, 2, 1]));
+    merge.apply(&name("b"), RecordEvent::Upsert(Record::Address(address))).unwrap();
+    assert_eq!(merge.node_of(id(2), "10.2.1.2".parse().unwrap()), Some("n1"));
 }
 
 #[derive(Clone, Debug)]

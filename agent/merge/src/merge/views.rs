@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Record, RecordKind, ServiceName,
+    ClusterId, ClusterName, Identity, Record, RecordKind, ServiceName,
     lb::{Backend, Frontend},
 };
 
@@ -58,6 +58,11 @@ impl Merge {
         self.clusters.iter().map(|(name, cluster)| (name, cluster.id))
     }
 
+    /// The number that a peer's grant keeps for it.
+    pub fn granted_id(&self, name: &ClusterName) -> Option<ClusterId> {
+        self.grants.get(name)?.id
+    }
+
     /// How much a cluster says.
     pub fn counts(&self, name: &ClusterName) -> Counts {
         self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
@@ -71,6 +76,13 @@ impl Merge {
     /// The node that an address of a cluster is on, where the cluster said so.
     pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
         self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address)
+    }
+
+    /// The identity that an address of a cluster has, as far as the cluster may give it one.
+    pub fn identity_of(&self, name: &ClusterName, net: IpNet) -> Option<Identity> {
+        let cluster = self.clusters.get(name)?;
+        let entry = cluster.addresses.get(&net)?;
+        Some(cluster.judge.identity(net, entry.identity))
     }
 
     /// The internal addresses of a cluster's nodes.

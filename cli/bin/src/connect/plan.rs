@@ -90,6 +90,14 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
         overlap(here, &here.settings.pod_cidrs, there, &settings.node_cidrs, "node")?;
         for (name, peer) in &here.peers {
             let grant = peer.clustermesh.iter().filter(|_| name != there.name());
+            if grant.clone().any(|grant| grant.id == Some(settings.id.get())) {
+                bail!(
+                    "{} has the id {}, which is {name}'s, a peer of {} already: give it another",
+                    there.name(),
+                    settings.id,
+                    here.name()
+                );
+            }
             for granted in grant.flat_map(|grant| &grant.pod_cidrs) {
                 if let Some(range) = settings.pod_cidrs.iter().find(|range| touch(range, granted)) {
                     bail!(
@@ -268,6 +276,7 @@ fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
         host_aliases,
         clustermesh: Some(Grant {
             uuid: destination.uuid,
+            id: Some(settings.id.get()),
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidrs: settings.node_cidrs.clone(),
             external_backends: false,

@@ -57,10 +57,9 @@ pub(super) fn is_kept(key: &[u8]) -> bool {
 }
 
 pub(super) fn rows(v: &Victims) -> Vec<Row> {
-    [meaningless(v), contradictory(v), renumbered(v), not_granted(v), ignored(v), connection(v)]
+    [meaningless(v), contradictory(v), not_granted(v), ignored(v), connection(v)]
         .into_iter()
         .flatten()
-        // Ten times its budget of keys, and of changes a second: rows of budgets go here.
         .collect()
 }
 
@@ -284,12 +283,6 @@ fn ignored(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// Another number while it is connected: one that is free is its own business, but its records have the old one.
-fn renumbered(v: &Victims) -> Vec<Row> {
-    let (key, value) = config(v, 77);
-    vec![row("a config with another number", &key, &value, Rejected("expected 77"))]
-}
-
 /// What the connection hangs on.
 fn connection(v: &Victims) -> Vec<Row> {
     let numbered = |name, id, reason| {
@@ -302,8 +295,10 @@ fn connection(v: &Victims) -> Vec<Row> {
         numbered("a config with a number beyond the limit", 256, "256"),
         numbered("a config with a negative number", -1, "id"),
         row("a config that is none", &config(v, 3).0, "{", Refused("JSON")),
-        // The last one: whoever once had another's number stays refused until somebody gives a number back.
+        // Its grant has its number: no other is its own business, not even one that is free.
+        numbered("a config with another number", 77, "has the id 77, not the 3"),
         numbered("a config with an honest cluster's number", 1, "id 1"),
+        numbered("a config with the other honest cluster's number", 2, "id 2"),
     ]
 }
 

@@ -132,6 +132,57 @@ fn compaction_while_away_lists_once_more() {
 }
 
 #[test]
+fn compaction_in_the_middle_of_a_list_begins_it_again() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    (0..10).for_each(|n| etcd.put(&format!("data/{n}"), "v"));
+    let (mut follower, mut local) = (follower(now), Local::default());
+    // The first page of the data.
+    while local.keys.is_empty() {
+        etcd.answer(&mut follower, now, 0);
+        local.take(&mut follower);
+    }
+    assert!(!local.listed);
+    etcd.delete("data/0");
+    etcd.put("data/9", "w");
+    etcd.compact();
+    etcd.settle(&mut follower, &mut now);
+    local.take(&mut follower);
+    assert_eq!((local.values(), local.begins), (remote(&etcd), 2));
+}
+
+#[test]
+fn compaction_in_the_middle_of_a_watch_lists_once_more() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    etcd.put("data/1", "v");
+    etcd.put("data/2", "v");
+    let (mut follower, mut local) = settled(&mut etcd, &mut now);
+    // The connection stands; what was not delivered yet is compacted away, a deletion among it.
+    etcd.put("data/3", "v");
+    etcd.delete("data/1");
+    etcd.put("data/4", "v");
+    etcd.compact();
+    etcd.settle(&mut follower, &mut now);
+    local.take(&mut follower);
+    assert_eq!((local.values(), local.begins), (remote(&etcd), 2));
+    assert_eq!(follower.status().reconnects, 0);
+}
+
+#[test]
+fn progress_saves_a_list() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    etcd.put("data/1", "v");
+    let (mut follower, mut local) = settled(&mut etcd, &mut now);
+    // Nothing of ours, but a note that it was nothing.
+    (0..100).for_each(|_| etcd.put("elsewhere", ""));
+    etcd.settle(&mut follower, &mut now);
+    etcd.compact();
+    etcd.cut(&mut follower, now);
+    etcd.settle(&mut follower, &mut now);
+    local.take(&mut follower);
+    assert_eq!((local.values(), local.begins), (remote(&etcd), 1), "it goes on after the note");
+}
+
+#[test]
 fn a_value_too_large_is_named_and_hides_nobody() {
     let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
     etcd.page_bytes = 50;

@@ -21,6 +21,8 @@ pub struct PeerConfig {
     pub limit: ClusterLimit,
     /// Which cluster it must be, if that is known.
     pub uuid: Option<Uuid>,
+    /// The number that it must have, if that is known.
+    pub id: Option<ClusterId>,
 }
 
 /// Why a cluster is not taken as a peer.
@@ -48,6 +50,16 @@ pub enum Refusal {
         /// In the etcd.
         found: ClusterId,
         /// Ours.
+        expected: ClusterId,
+    },
+    /// It has another number than the one that it was connected with.
+    #[error(
+        "the cluster has the id {found}, not the {expected} that was connected. Run `clustermesh connect` again if that is meant"
+    )]
+    Id {
+        /// Its number.
+        found: ClusterId,
+        /// The one in the peer file.
         expected: ClusterId,
     },
     /// Another peer has its number.
@@ -114,6 +126,11 @@ impl PeerConfig {
                 return Err(Refusal::NotOwnId { found: id, expected: self.own_id });
             }
             Role::Own | Role::Remote => {}
+        }
+        if let Some(expected) = self.id
+            && expected != id
+        {
+            return Err(Refusal::Id { found: id, expected });
         }
         let found = config.max_connected_clusters;
         let absent_is_default = found == 0 && self.limit == ClusterLimit::Max255;

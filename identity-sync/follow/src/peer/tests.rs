@@ -1,14 +1,21 @@
+mod said;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, RecordKey};
+use mesh_wire::{Layout, Prefix, key::HISTORY};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::fake::FakeEtcd;
+use crate::{
+    fake::FakeEtcd,
+    machine::Span,
+    status::{Failure, Rung},
+};
 
 const CONFIG_KEY: &str = "cilium/cluster-config/alpha";
 const NODE: &str = "cilium/state/nodes/v1/alpha/n1";
@@ -58,6 +65,7 @@ fn follower_as(role: Role, now: Instant) -> PeerFollower {
         endpoints: 2,
         limit,
         uuid: None,
+        id: None,
     };
     PeerFollower::new(config, 1, now)
 }
@@ -305,6 +313,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
     for (announced, refusal) in [
         (String::from("{}"), Refusal::NoId),
         (config(1, ""), Refusal::OwnId(id(1))),
+        (config(9, ""), Refusal::Id { found: id(9), expected: id(7) }),
         (
             r#"{"id":300,"capabilities":{"maxConnectedClusters":511}}"#.into(),
             Refusal::IdAboveLimit { id: ClusterId::from_wire(300).unwrap(), limit },
@@ -325,6 +334,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
         let mut now = Instant::now();
         let (mut follower, mut local) = (follower(now), Local::default());
         follower.config.uuid = Some(Uuid::from_u128(8));
+        follower.config.id = Some(id(7));
         settle(&mut etcd, &mut follower, &mut local, &mut now);
         assert_eq!(
             (local.refused.as_slice(), local.records.len()),
@@ -601,6 +611,69 @@ fn a_replica_that_stays_behind_is_what_there_is() {
     etcd.pass(&mut follower, &mut now, Duration::from_secs(30));
     local.take(&mut follower);
     assert_eq!(local.records.len(), 0);
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_lease_that_runs_out_in_pieces_is_silence() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    // One key a message, and a second between two: longer than a deletion waits for the rest of its revision.
+    etcd.fragments = true;
+    let expired: Vec<String> = COUNTED.iter().map(|kind| canary(*kind)).collect();
+    let all = [IDENTITY, ADDRESS, NODE, SERVICE].into_iter();
+    let all = all.chain(expired.iter().map(String::as_str));
+    etcd.change(&all.map(|key| (key, None)).collect::<Vec<_>>());
+    for _ in 0..20 {
+        etcd.answer(&mut follower, now, 0);
+        now += Duration::from_secs(1);
+        local.take(&mut follower);
+        assert_eq!(local.records.len(), 4, "nobody removed anything");
+    }
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(local.records.len(), 4);
+    assert!(!follower.status().is_synced());
+}
+
+#[test]
+fn many_more_than_are_remembered_are_removed_by_a_list() {
+    let mut etcd = alpha();
+    let name = |n: usize| format!("n{n}");
+    let keys: Vec<String> =
+        (0..6_000).map(|n| format!("cilium/state/nodes/v1/alpha/{}", name(n + 2))).collect();
+    let nodes: Vec<String> = (0..6_000).map(|n| node(&name(n + 2))).collect();
+    let puts = keys.iter().zip(&nodes).map(|(key, node)| (key.as_str(), Some(node.as_str())));
+    etcd.change(&puts.collect::<Vec<_>>());
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    assert_eq!(local.records.len(), 6_004);
+    // Somebody who says that he means it; then a lease with as many.
+    let gone = keys.iter().take(5_000).map(|key| (key.as_str(), None));
+    etcd.change(&gone.chain([(HEARTBEAT, Some("now"))]).collect::<Vec<_>>());
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((local.records.len(), follower.status().held), (1_004, 0));
+    assert!(follower.status().is_synced());
+}
+
+#[test]
+fn a_heartbeat_may_come_late_or_never() {
+    // A writer without canaries vouches by its heartbeat alone: Cilium's first one comes after 60 s.
+    let mut etcd = alpha();
+    etcd.put(CONFIG_KEY, r#"{"id":7}"#);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    assert!(follower.status().is_synced(), "nobody waits for a heartbeat to begin with");
+    assert_eq!(follower.status().heartbeats, 0);
+    etcd.change(&[(NODE, None), (ADDRESS, None)]);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    for _ in 0..24 {
+        etcd.pass(&mut follower, &mut now, Duration::from_secs(3_600));
+        local.take(&mut follower);
+    }
+    assert_eq!((local.records.len(), follower.status().held), (4, 2), "never: it all stays");
+    etcd.put(HEARTBEAT, "2026-11-21T01:16:04Z");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((local.records.len(), follower.status().held), (2, 0));
     assert!(follower.status().is_synced());
 }
 

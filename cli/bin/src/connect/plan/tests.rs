@@ -78,7 +78,8 @@ fn connected_once_and_taken_back() {
     let side = Side::read(&a, false).unwrap();
     let peer = side.peer(&ClusterName::new("b").unwrap()).unwrap();
     assert_eq!(peer.endpoints, ["https://b.mesh.cilium.io:2379"]);
-    assert_eq!(peer.clustermesh.as_ref().unwrap().pod_cidrs, ["10.2.0.0/16".parse().unwrap()]);
+    let grant = peer.clustermesh.as_ref().unwrap();
+    assert_eq!((grant.id, &grant.pod_cidrs[..]), (Some(2), &["10.2.0.0/16".parse().unwrap()][..]));
     let files = CredentialFiles {
         authority: peer.trusted_ca_file.clone().unwrap(),
         certificate: peer.cert_file.clone().unwrap(),
@@ -132,7 +133,10 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     // Not each other's ranges, but those of a third that one of them has as a peer already.
     let b = make(root.path(), "b", 2, |_| {});
     let c = make(root.path(), "c", 3, |s| s.pod_cidrs = vec![net("10.2.4.0/24")]);
+    let d = make(root.path(), "d", 2, |s| s.pod_cidrs = vec![net("10.4.0.0/16")]);
     carry_out(connect(&a, &b).unwrap());
+    let error = connect(&a, &d).unwrap_err().to_string();
+    assert!(error.contains("d has the id 2, which is b's, a peer of a already"), "{error}");
     let error = connect(&a, &c).unwrap_err().to_string();
     assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
 }

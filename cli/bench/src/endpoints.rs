@@ -1,0 +1,383 @@
+//! What a cluster's endpoints cost an agent of another: to know them, to come back to them, and to hear of their changes.
+//!
+//! The endpoints are written into the cluster's etcd as its apiserver would, from `mesh-wire`'s values: a hundred thousand
+//! pods are too many for a folder of manifests. Their apiserver does not run meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_lab::{ClusterState, NodeState};
+use mesh_model::{
+    ClusterId, ClusterLimit, ClusterName, EndpointAddress, GlobalService, Identity, Labels, Port,
+    Protocol, Record, ServiceName,
+};
+use mesh_wire::{Key, Layout, encode};
+use serde::Serialize;
+
+use crate::{
+    error::{BenchError, io},
+    mesh::{Mesh, first_node},
+    usage::{cpu, cpu_of, received, resident, table_changes},
+};
+
+/// What an agent needs to know endpoints.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Known {
+    /// How many.
+    pub endpoints: u32,
+    /// Bytes of their keys and values in the etcd.
+    pub bytes: u64,
+    /// Bytes resident in the agent, beyond one that knows none.
+    pub resident: u64,
+    /// The same for each.
+    pub resident_each: f64,
+    /// CPU time of the agent from its start until it knows them, beyond one that knows none, in milliseconds.
+    pub start_millis: u64,
+    /// CPU time of `etcdctl get` for the same keys, in milliseconds.
+    pub get_millis: u64,
+    /// The two in relation.
+    pub ratio: f64,
+    /// CPU time of the agent in a second in which nothing happens, in milliseconds.
+    pub idle_millis: f64,
+}
+
+/// What it takes to come back after a cut.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reconnected {
+    /// Endpoints, all of which are backends.
+    pub endpoints: u32,
+    /// Backends that were exchanged for others meanwhile.
+    pub exchanged: u32,
+    /// Bytes that the agent's node received until it had all.
+    pub received: u64,
+    /// Bytes that `etcdctl get` receives for all of it.
+    pub all: u64,
+    /// The two in relation.
+    pub ratio: f64,
+    /// Changes that the agent made in its tables.
+    pub table_changes: u64,
+}
+
+/// What an event costs an etcd, for each that hears of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivered {
+    /// Agents that one etcd carries.
+    pub readers: u32,
+    /// Changes that each heard of.
+    pub events: u32,
+    /// CPU time of the etcd for a change without readers, in microseconds.
+    pub write_micros: f64,
+    /// CPU time of the etcd for one event and one agent, in microseconds, beyond what the change costs without readers.
+    pub agent_micros: f64,
+    /// The same for as many `etcdctl watch`.
+    pub watch_micros: f64,
+    /// The two in relation.
+    pub ratio: f64,
+}
+
+type Entries = Vec<(String, Vec<u8>)>;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(20);
+/// Endpoints of one identity, and backends of one service.
+const TOGETHER: u32 = 50;
+const BACKENDS: u32 = 100;
+/// The first of the cluster's identities that are used: its number is 1.
+const FIRST_IDENTITY: u32 = 65_536 + 1_000;
+/// Nodes a cluster where events are delivered: so many agents one etcd carries.
+const NODES: usize = 8;
+/// Events a round, rounds a turn, and turns of each: none, agents, bare watches.
+const EVENTS: u32 = 500;
+const ROUNDS: u32 = 20;
+const TURNS: u32 = 3;
+/// The least that a round takes: 1,250 events a second are within every budget.
+const PACE: Duration = Duration::from_millis(400);
+
+/// Measures what endpoints cost an agent that knows them. Needs root.
+pub fn known(
+    endpoints: &[u32],
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<Known>, BenchError> {
+    let mut rows = Vec::new();
+    for &count in endpoints {
+        let mut mesh = Mesh::up(2, 1)?;
+        mesh.lab("stop", &["a/apiserver"])?;
+        let started = |mesh: &mut Mesh| -> Result<(u64, Duration), BenchError> {
+            mesh.lab("stop", &["b/n1/agent"])?;
+            mesh.lab("start", &["b/n1/agent"])?;
+            mesh.look()?;
+            mesh.wait_ready("b")?;
+            let pid = mesh.pid("b/n1/agent")?;
+            Ok((resident(pid)?, cpu(pid)?))
+        };
+        let (none, none_cpu) = started(&mut mesh)?;
+        // A list is no flood, but so many changes at once are: it hears of them when it starts.
+        mesh.lab("stop", &["b/n1/agent"])?;
+        let entries = addresses(0..count)?;
+        let source = mesh.cluster(0)?;
+        mesh.write(source, &entries, |done| progress(done as u64, u64::from(count)))?;
+        let (all, all_cpu) = started(&mut mesh)?;
+        let pid = mesh.pid("b/n1/agent")?;
+        let (idle_begin, seconds) = (cpu(pid)?, 5);
+        thread::sleep(Duration::from_secs(seconds));
+        let idle = cpu(pid)?.saturating_sub(idle_begin);
+        let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
+        let mut get = mesh.etcdctl_as_peer(source, (reader, first_node(reader)?))?;
+        let get = cpu_of(get.args(["get", "--prefix", "cilium/state/"]))?;
+        let start = all_cpu.saturating_sub(none_cpu);
+        let resident = all.saturating_sub(none);
+        rows.push(Known {
+            endpoints: count,
+            bytes: size(&entries),
+            resident,
+            resident_each: resident as f64 / f64::from(count),
+            start_millis: millis(start),
+            get_millis: millis(get),
+            ratio: start.as_secs_f64() / get.as_secs_f64().max(0.01),
+            idle_millis: idle.as_secs_f64() * 1e3 / seconds as f64,
+        });
+    }
+    Ok(rows)
+}
+
+/// Measures what an agent reads and writes when it comes back. Needs root.
+pub fn reconnect(
+    endpoints: u32,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Reconnected, BenchError> {
+    let mesh = Mesh::up(2, 1)?;
+    let reader = mesh.cluster(1)?;
+    let services = endpoints / BACKENDS;
+    let manifests: Vec<String> = (0..services).map(manifest).collect();
+    let path = reader.directory.join("manifests/bench.yaml");
+    std::fs::write(&path, manifests.join("---\n")).map_err(crate::error::file(&path))?;
+    mesh.lab("stop", &["a/apiserver", "b/n1/agent"])?;
+    let source = mesh.cluster(0)?;
+    let mut entries = addresses(0..endpoints)?;
+    for n in 0..services {
+        entries.push(service(n, n * BACKENDS..(n + 1) * BACKENDS)?);
+    }
+    mesh.write(source, &entries, |done| progress(done as u64, u64::from(endpoints)))?;
+    mesh.lab("start", &["b/n1/agent"])?;
+    mesh.wait_ready("b")?;
+    let node = first_node(reader)?;
+    let settle = |wanted: u64| settled(node, wanted);
+    let before = settle(u64::from(endpoints))?;
+
+    mesh.lab("cut", &["b", "a/etcd"])?;
+    // Ten are exchanged for ten others while nobody hears.
+    let exchanged = 10;
+    let change = service(0, exchanged..BACKENDS + exchanged)?;
+    let others = addresses(endpoints..endpoints + exchanged)?;
+    mesh.write(source, &[others, vec![change]].concat(), |_| {})?;
+    let began = Instant::now();
+    while mesh.clustermesh(&["status", "--context", "b"]).is_ok() {
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected("the cut is not noticed".into()));
+        }
+        thread::sleep(LOOK);
+    }
+    let bytes = received(node)?;
+    mesh.lab("heal", &[])?;
+    mesh.wait_ready("b")?;
+    let after = settle(before + 2 * u64::from(exchanged))?;
+    let bytes = received(node)?.saturating_sub(bytes);
+    let all = received(node)?;
+    crate::place::run(mesh.etcdctl_as_peer(source, (reader, node))?.args([
+        "get",
+        "--prefix",
+        "cilium/state/",
+    ]))?;
+    let all = received(node)?.saturating_sub(all);
+    Ok(Reconnected {
+        endpoints,
+        exchanged,
+        received: bytes,
+        all,
+        ratio: bytes as f64 / all.max(1) as f64,
+        table_changes: after - before,
+    })
+}
+
+/// Measures what an event costs the etcd for each who hears of it. Needs root.
+pub fn delivered(mut progress: impl FnMut(u64, u64)) -> Result<Delivered, BenchError> {
+    let mesh = Mesh::up(2, NODES)?;
+    mesh.lab("stop", &["a/apiserver", "agent"])?;
+    let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
+    let etcd = mesh.pid("a/etcd")?;
+    // The same addresses again and again, each time with another identity.
+    let (mut round, all) = (0_u32, 3 * TURNS * ROUNDS);
+    let mut spend = || -> Result<Duration, BenchError> {
+        let begin = cpu(etcd)?;
+        for _ in 0..ROUNDS {
+            progress(round.into(), all.into());
+            let began = Instant::now();
+            round += 1;
+            let entries = (0..EVENTS).map(|n| address(n, FIRST_IDENTITY + round % 2));
+            mesh.write(source, &entries.collect::<Result<Vec<_>, _>>()?, |_| {})?;
+            thread::sleep(PACE.saturating_sub(began.elapsed()));
+        }
+        // What was written is also delivered.
+        thread::sleep(Duration::from_secs(1));
+        Ok(cpu(etcd)?.saturating_sub(begin))
+    };
+    let (mut alone, mut agents, mut watched) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    for _ in 0..TURNS {
+        alone += spend()?;
+        mesh.lab("start", &["b/agent"])?;
+        mesh.wait_ready("b")?;
+        agents += spend()?;
+        // Who was over his budget has not heard of all.
+        mesh.wait_ready("b")?;
+        mesh.lab("stop", &["b/agent"])?;
+        let watches = reader.nodes.iter().map(|node| watch(&mesh, source, (reader, node)));
+        let mut watches: Vec<Child> = watches.collect::<Result<_, _>>()?;
+        // They say nothing when they stand.
+        thread::sleep(Duration::from_secs(2));
+        let spent = spend();
+        let mut ended = 0;
+        for watch in &mut watches {
+            ended += usize::from(watch.try_wait().map_err(io("etcdctl"))?.is_some());
+            let _ = watch.kill();
+            let _ = watch.wait();
+        }
+        if ended > 0 {
+            return Err(BenchError::Unexpected(format!("{ended} watches ended by themselves")));
+        }
+        watched += spent?;
+    }
+    let events = EVENTS * ROUNDS * TURNS;
+    let readers = u32::try_from(NODES).unwrap_or_default();
+    let each = |spent: Duration| {
+        spent.saturating_sub(alone).as_secs_f64() * 1e6 / f64::from(events * readers)
+    };
+    let (agent_micros, watch_micros) = (each(agents), each(watched));
+    let write_micros = alone.as_secs_f64() * 1e6 / f64::from(events);
+    let ratio = agent_micros / watch_micros.max(0.01);
+    Ok(Delivered { readers, events, write_micros, agent_micros, watch_micros, ratio })
+}
+
+/// `etcdctl` watching what an agent watches, and throwing it away.
+fn watch(
+    mesh: &Mesh,
+    source: &ClusterState,
+    reader: (&ClusterState, &NodeState),
+) -> Result<Child, BenchError> {
+    let mut command = mesh.etcdctl_as_peer(source, reader)?;
+    command.args(["watch", "--prefix", "cilium/state/"]).stdout(Stdio::null());
+    command.spawn().map_err(io("etcdctl"))
+}
+
+/// Waits until the agent has made so many changes, and no more of them follow.
+fn settled(node: &NodeState, wanted: u64) -> Result<u64, BenchError> {
+    let (began, mut last, mut since) = (Instant::now(), 0, Instant::now());
+    loop {
+        let now = table_changes(node)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        // The metric is set once a second at the latest.
+        if now >= wanted && since.elapsed() > Duration::from_secs(3) {
+            return Ok(now);
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected(format!("{now} changes, not {wanted}")));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Endpoints with their identities.
+fn addresses(range: std::ops::Range<u32>) -> Result<Entries, BenchError> {
+    let mut entries = Vec::new();
+    for n in range {
+        let identity = FIRST_IDENTITY + n / TOGETHER;
+        if n % TOGETHER == 0 {
+            let labels = format!(
+                "k8s:app=app-{};k8s:io.cilium.k8s.policy.cluster=a;k8s:io.kubernetes.pod.namespace=default;",
+                n / TOGETHER
+            );
+            entries.push(entry(Record::Identity(Identity::new(identity), Labels::parse(&labels)))?);
+        }
+        entries.push(address(n, identity)?);
+    }
+    Ok(entries)
+}
+
+fn ip(n: u32) -> IpAddr {
+    // In the pod range of the lab's first cluster, fd00:10:1::/48, on its second node's /64.
+    let first: u128 = Ipv6Addr::new(0xfd00, 0x10, 1, 2, 0, 0, 0, 0).into();
+    Ipv6Addr::from(first + 0x100 + u128::from(n)).into()
+}
+
+fn address(n: u32, identity: u32) -> Result<(String, Vec<u8>), BenchError> {
+    entry(Record::Address(Box::new(EndpointAddress {
+        net: ip(n).into(),
+        host: Some(IpAddr::from([172, 31, 1, 1])),
+        identity: Identity::new(identity),
+        encryption_key: 0,
+        metadata: String::new(),
+        namespace: "default".into(),
+        pod: format!("app-{}-{n}", n / TOGETHER),
+        service_account: "default".into(),
+        named_ports: Vec::new(),
+    })))
+}
+
+fn service(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), BenchError> {
+    let ports =
+        BTreeMap::from([("http".to_owned(), Port { protocol: Protocol::Tcp, number: 8080 })]);
+    let cluster = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+    let cluster_id = ClusterId::new(1, ClusterLimit::Max255);
+    entry(Record::Service(Box::new(GlobalService {
+        cluster,
+        cluster_id: cluster_id.map_err(|e| BenchError::Unexpected(e.to_string()))?,
+        name: ServiceName::new("default", &format!("bench-{n}")),
+        frontends: BTreeMap::new(),
+        backends: backends.map(|n| (ip(n), ports.clone())).collect(),
+        hostnames: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        include_external: true,
+        shared: true,
+    })))
+}
+
+fn entry(record: Record) -> Result<(String, Vec<u8>), BenchError> {
+    let cluster = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+    Ok((Key::of_record(Layout::State, &cluster, record.key()).to_string(), encode(&record)))
+}
+
+/// The service at the reader's, with an address of its own.
+fn manifest(n: u32) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: bench-{n}
+  annotations: {{ service.cilium.io/global: \"true\" }}
+spec:
+  clusterIP: 'fd00:100:2::{:x}'
+  ports: [{{ name: http, port: 80 }}]
+",
+        0x1000 + n
+    )
+}
+
+fn size(entries: &Entries) -> u64 {
+    let of = |(key, value): &(String, Vec<u8>)| key.len() + value.len();
+    entries.iter().map(|entry| u64::try_from(of(entry)).unwrap_or(u64::MAX)).sum()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,66 @@
+//! What a process has used, and what came over a link, as the kernel counts it.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use mesh_lab::NodeState;
+
+use crate::{
+    error::{BenchError, file},
+    mesh::in_node,
+    place::run,
+};
+
+/// The kernel's unit of CPU time in `/proc/<pid>/stat`, a hundredth of a second wherever Linux runs (proc(5)).
+const TICK: Duration = Duration::from_millis(10);
+
+/// The CPU time of a process, in user mode and in the kernel.
+pub(crate) fn cpu(pid: i32) -> Result<Duration, BenchError> {
+    // utime and stime are fields 14 and 15, the first after the name is 3.
+    ticks(&Path::new("/proc").join(pid.to_string()).join("stat"), 11)
+}
+
+/// Resident bytes that are a process's own: not those of files that it maps.
+pub(crate) fn resident(pid: i32) -> Result<u64, BenchError> {
+    let path = Path::new("/proc").join(pid.to_string()).join("status");
+    let text = fs::read_to_string(&path).map_err(file(&path))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    let missing = || BenchError::Unexpected(format!("{} has no RssAnon", path.display()));
+    Ok(kilobytes.ok_or_else(missing)? * 1024)
+}
+
+/// Bytes that a node received over its link.
+pub(crate) fn received(node: &NodeState) -> Result<u64, BenchError> {
+    let path = "/sys/class/net/eth0/statistics/rx_bytes";
+    let said = run(in_node(node, "cat").arg(path))?;
+    let text = String::from_utf8_lossy(&said);
+    text.trim().parse().map_err(|_| BenchError::Unexpected(format!("{path}: {text}")))
+}
+
+/// Changes that a node's agent made in its tables.
+pub(crate) fn table_changes(node: &NodeState) -> Result<u64, BenchError> {
+    let said = run(in_node(node, "curl").args(["-s", "http://127.0.0.1:9981/metrics"]))?;
+    let text = String::from_utf8_lossy(&said);
+    let found = text.lines().find_map(|line| {
+        line.strip_prefix("clustermesh_agent_table_changes_total ")?.trim().parse().ok()
+    });
+    let metric = || BenchError::Unexpected("the agent has no metric of its tables' changes".into());
+    found.ok_or_else(metric)
+}
+
+/// The CPU time that a command took, with all that it started.
+pub(crate) fn cpu_of(command: &mut Command) -> Result<Duration, BenchError> {
+    let before = ticks(Path::new("/proc/self/stat"), 13)?;
+    run(command)?;
+    Ok(ticks(Path::new("/proc/self/stat"), 13)?.saturating_sub(before))
+}
+
+/// Two fields of a process's `stat` that follow each other, in time; `skip` counts from the one after its name.
+fn ticks(path: &Path, skip: usize) -> Result<Duration, BenchError> {
+    let text = fs::read_to_string(path).map_err(file(path))?;
+    // The name in parentheses may hold anything.
+    let (_, rest) = text.rsplit_once(')').unwrap_or_default();
+    let ticks = rest.split_whitespace().skip(skip).take(2);
+    let ticks: u32 = ticks.filter_map(|field| field.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
+}

@@ -1,0 +1,72 @@
+//! Whether a cluster is taken for what it announces.
+
+use super::{
+    PeerEvent, PeerFollower, Refusal, Role,
+    ranges::{BEAT, data_ranges, layout},
+};
+use crate::status::{Failure, Rung};
+use mesh_model::ClusterConfig;
+
+impl PeerFollower {
+    /// Decides about the announced config, or the lack of one.
+    pub(super) fn judge(&mut self) {
+        // Another number than the one that is somebody else's frees it.
+        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.held, &self.announced)
+            && config.id != *id
+        {
+            self.held = None;
+        }
+        let verdict = match (&self.held, &self.announced) {
+            (Some(held), _) => Err(held.clone()),
+            (None, None) => Err(Refusal::Absent(self.config.name.clone())),
+            (None, Some(Err(error))) => Err(Refusal::Unreadable(error.clone())),
+            (None, Some(Ok(config))) => self.config.check(config).map(|()| config.clone()),
+        };
+        match verdict {
+            Ok(config) => self.accept(config),
+            Err(refusal) => {
+                let failure = Failure::new(Rung::Config, refusal.to_string());
+                let status = self.follower.status_mut();
+                if status.failure.as_ref() != Some(&failure) {
+                    status.failure = Some(failure);
+                    self.events.push(PeerEvent::Refused(refusal));
+                }
+                self.accepted = None;
+                self.follower.follow(Vec::new());
+            }
+        }
+    }
+
+    pub(super) fn accept(&mut self, config: ClusterConfig) {
+        let status = self.follower.status_mut();
+        if status.failure.as_ref().is_some_and(|failure| failure.rung == Rung::Config) {
+            status.failure = None;
+        }
+        if self.accepted.as_ref() == Some(&config) {
+            return;
+        }
+        let renumbered = self.accepted.as_ref().is_some_and(|before| before.id != config.id);
+        self.accepted = Some(config.clone());
+        status.config = Some(config.clone());
+        self.events.push(PeerEvent::Config(config.clone()));
+
+        self.follow();
+        if renumbered {
+            let ranges = self.completeness.ranges();
+            ranges.into_iter().for_each(|range| self.follower.relist(range));
+        }
+    }
+
+    /// Follows what an accepted config promises, and what is for own nodes where a canary says that it is told: of an etcd
+    /// that may be behind only how far it is.
+    pub(super) fn follow(&mut self) {
+        let Some(config) = &self.accepted else { return };
+        let local = self.config.role == Role::Own && self.completeness.is_local_told();
+        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local);
+        self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
+        if self.replica.is_older() {
+            ranges.retain(|range| range.id == BEAT);
+        }
+        self.follower.follow(ranges);
+    }
+}
