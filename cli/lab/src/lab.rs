@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use mesh_files::Lock;
+use mesh_files::{Lock, LockError};
 use nix::{sys::signal::Signal, unistd::Uid};
 
 use crate::{
@@ -338,8 +338,14 @@ fn lock_path(name: &LabName) -> PathBuf {
 fn lock(name: &LabName) -> Result<Lock, LabError> {
     let path = lock_path(name);
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(LabError::io(folder))?;
-    Ok(Lock::wait(&path, LOCK)?)
+    loop {
+        fs::create_dir_all(folder).map_err(LabError::io(folder))?;
+        match Lock::wait(&path, LOCK) {
+            // The last of other labs has just taken the folder with it.
+            Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Takes away everything that bears the lab's name, known to its state or not: processes first, by the cgroup that all of
