@@ -254,9 +254,10 @@ impl Lab {
         let cgroup2 = machine::cgroup2()?;
         let folder = self.name.folder();
         for part in ["logs", "nodes"] {
-            let path = folder.join(part);
-            fs::create_dir_all(&path).map_err(LabError::io(path))?;
+            machine::make_folder(&folder.join(part))?;
         }
+        // Agents make theirs below it.
+        machine::make_folder(&self.name.pins())?;
         self.state.name = options.name.clone();
         self.state.bin_dir = options.bin_dir.clone();
         let numbers = names::clusters(options.clusters)?;

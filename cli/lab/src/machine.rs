@@ -1,7 +1,7 @@
 //! What hardware and an operating system would bring along: links, addresses, forwarding, cgroups.
 
 use std::{
-    fs,
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -121,7 +121,7 @@ pub(crate) fn node_ips(number: ClusterNumber, node: NodeNumber) -> Vec<IpAddr> {
 }
 
 /// A cgroup's folders can only be removed, from the leaves up; its files go with them.
-fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+fn remove_tree(cgroup: &Path) -> io::Result<()> {
     for entry in fs::read_dir(cgroup)? {
         let path = entry?.path();
         if path.is_dir() {
@@ -132,7 +132,7 @@ fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
 }
 
 fn make_cgroup(cgroup: &Path) -> Result<(), LabError> {
-    fs::create_dir_all(cgroup).map_err(LabError::io(cgroup))
+    make_folder(cgroup)
 }
 
 fn in_netns(netns: &str, lines: &[String]) -> Result<(), LabError> {
@@ -168,4 +168,16 @@ fn masquerade(netns: &str, number: ClusterNumber, node: NodeNumber) -> Result<()
     command.args(["-f", "-"]);
     enter_netns(&mut command, netns)?;
     run(command, &rules).map(|_| ())
+}
+
+/// Makes a folder below one that all labs share. Another lab's end may take that away at any moment while it is empty;
+/// then it is made again.
+pub(crate) fn make_folder(path: &Path) -> Result<(), LabError> {
+    let mut tries = 0..100;
+    loop {
+        match fs::create_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
+            result => return result.map_err(LabError::io(path)),
+        }
+    }
 }
