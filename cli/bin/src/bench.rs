@@ -22,7 +22,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
             let [few, many] = propagated;
             let propagated = [few?, many?];
-            let attached = measure_cni(200)?;
+            let attached = measure_cni(192)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
@@ -131,13 +131,14 @@ fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
     output::line("a pod is attached, milliseconds (p50 / p99)")?;
     let cells = rows.iter().map(|row| {
         vec![
-            row.chain.into(),
-            row.all.count.to_string(),
-            milliseconds(row.all),
-            row.ours.map(milliseconds).unwrap_or_default(),
+            row.called.into(),
+            row.with.count.to_string(),
+            milliseconds(row.without),
+            milliseconds(row.with),
+            milliseconds(row.ours),
         ]
     });
-    Ok(output::table(&["CHAIN", "PODS", "ALL PLUGINS", "OURS"], cells)?)
+    Ok(output::table(&["CALLED", "PODS EACH", "WITHOUT OURS", "WITH OURS", "OURS ALONE"], cells)?)
 }
 
 fn milliseconds(distribution: Distribution) -> String {
