@@ -32,29 +32,38 @@ pub struct CniOptions {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CniRow {
-    /// Which chain, and when it was called.
-    pub chain: &'static str,
-    /// All plugins of the chain.
-    pub all: Distribution,
-    /// Ours alone, where it is in the chain.
-    pub ours: Option<Distribution>,
+    /// When the chain was called.
+    pub called: &'static str,
+    /// All plugins of the chain without ours.
+    pub without: Distribution,
+    /// All plugins of the chain with ours.
+    pub with: Distribution,
+    /// Ours alone, within that.
+    pub ours: Distribution,
+}
+
+/// When a chain is called. What the mesh does about a new pod it does with and without our plugin, at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Called {
+    /// A moment after the pod was scheduled, as a kubelet's runtime does: it has made a sandbox since.
+    Later,
+    /// In the instant in which the pod is scheduled: all of the way to the agent is waited for.
+    AtOnce,
 }
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variant {
-    /// The chain as it is without us.
-    Without,
-    /// With us, for a pod that was scheduled a moment before, as a kubelet's runtime calls: it has made a sandbox since.
-    Scheduled,
-    /// With us, called in the instant in which the pod is scheduled: all of the way to the agent is waited for.
-    AtOnce,
+struct Variant {
+    called: Called,
+    with_ours: bool,
 }
 
 /// The lab's name, its cluster and its node.
 const LAB: &str = "benchcni";
 /// A runtime that makes a sandbox takes longer than this.
 const SANDBOX: Duration = Duration::from_millis(100);
+/// For what a pod leaves to the kernel, which takes network namespaces away later and all at once.
+const SETTLE: Duration = Duration::from_millis(50);
 /// Where Debian puts the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
@@ -91,19 +100,15 @@ pub fn cni(
     let mut taken = Variant::ALL.map(|_| (Vec::new(), Vec::new()));
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
-        for turn in 0..Variant::ALL.len() {
-            // Who is first changes with the rounds.
-            let at = (turn + usize::try_from(round).unwrap_or_default()) % Variant::ALL.len();
+        for at in Variant::order(usize::try_from(round).unwrap_or_default()) {
             let (Some(variant), Some((all, ours))) = (Variant::ALL.get(at), taken.get_mut(at))
             else {
                 continue;
             };
-            let pod = Pod::make(&cluster.directory, &format!("{round}-{turn}"))?;
-            let chain = if *variant == Variant::Without { &without } else { &with };
-            if *variant != Variant::Without {
-                pod.schedule(node)?;
-            }
-            if *variant == Variant::Scheduled {
+            let pod = Pod::make(&cluster.directory, &format!("{round}-{at}"))?;
+            let chain = if variant.with_ours { &with } else { &without };
+            pod.schedule(node)?;
+            if variant.called == Called::Later {
                 thread::sleep(SANDBOX);
             }
             let log = lab.log();
@@ -119,30 +124,51 @@ pub fn cni(
             };
             let added = attachment.add(chain)?;
             all.push(nanos(added.took.iter().sum()));
-            if *variant != Variant::Without {
+            if variant.with_ours {
                 ours.extend(added.took.last().copied().map(nanos));
             }
             attachment.delete(chain, Some(&added.result))?;
             pod.remove()?;
+            thread::sleep(SETTLE);
         }
     }
-    let rows = Variant::ALL.into_iter().zip(taken).map(|(variant, (all, ours))| CniRow {
-        chain: variant.name(),
-        all: Distribution::of(all),
-        ours: (variant != Variant::Without).then(|| Distribution::of(ours)),
-    });
-    Ok(rows.collect())
+    let [(later_without, _), (later_with, later), (at_once_without, _), (at_once_with, at_once)] =
+        taken.map(|(all, ours)| (Distribution::of(all), Distribution::of(ours)));
+    Ok(vec![
+        CniRow {
+            called: "after a sandbox was made",
+            without: later_without,
+            with: later_with,
+            ours: later,
+        },
+        CniRow {
+            called: "as the pod is scheduled",
+            without: at_once_without,
+            with: at_once_with,
+            ours: at_once,
+        },
+    ])
 }
 
 impl Variant {
-    const ALL: [Self; 3] = [Self::Without, Self::Scheduled, Self::AtOnce];
+    const ALL: [Self; 4] = [
+        Self { called: Called::Later, with_ours: false },
+        Self { called: Called::Later, with_ours: true },
+        Self { called: Called::AtOnce, with_ours: false },
+        Self { called: Called::AtOnce, with_ours: true },
+    ];
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Without => "without us",
-            Self::Scheduled => "scheduled before",
-            Self::AtOnce => "scheduled at the call",
+    /// The order in a round. In turn each of the 24 there are: whoever comes after another finds the kernel still taking
+    /// away what that one had.
+    fn order(round: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..Self::ALL.len()).collect();
+        let (mut choice, mut order) = (round, Vec::new());
+        while !left.is_empty() {
+            let (rest, at) = (choice / left.len(), choice % left.len());
+            order.push(left.remove(at));
+            choice = rest;
         }
+        order
     }
 }
 
@@ -201,12 +227,28 @@ impl Pod {
     }
 
     fn remove(self) -> Result<(), BenchError> {
-        // One without our plugin was never scheduled.
-        let _ = fs::remove_file(&self.manifest);
+        fs::remove_file(&self.manifest).map_err(file(&self.manifest))?;
         run(Command::new("ip").args(["netns", "delete", &self.netns])).map(|_| ())
     }
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_round_has_every_variant_once_and_every_order_comes_up() {
+        let orders: BTreeSet<Vec<usize>> = (0..24).map(Variant::order).collect();
+        assert_eq!(orders.len(), 24);
+        for mut order in orders {
+            order.sort_unstable();
+            assert_eq!(order, [0, 1, 2, 3]);
+        }
+    }
 }

@@ -238,7 +238,7 @@ pub(crate) enum BenchCommand {
     /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
     Cni {
         /// How often the chains take turns
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 192)]
         rounds: u32,
     },
     /// What `connect` starts to have its connections measured

@@ -28,7 +28,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
             let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
             let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
-            let attached = measure_cni(200)?;
+            let attached = measure_cni(192)?;
             let connected = measure_connect(vec![10, 1_000], 200, 100)?;
             match output {
                 Output::Text => {
@@ -263,13 +263,14 @@ fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
     output::line("a pod is attached, milliseconds (p50 / p99)")?;
     let cells = rows.iter().map(|row| {
         vec![
-            row.chain.into(),
-            row.all.count.to_string(),
-            milliseconds(row.all),
-            row.ours.map(milliseconds).unwrap_or_default(),
+            row.called.into(),
+            row.with.count.to_string(),
+            milliseconds(row.without),
+            milliseconds(row.with),
+            milliseconds(row.ours),
         ]
     });
-    Ok(output::table(&["CHAIN", "PODS", "ALL PLUGINS", "OURS"], cells)?)
+    Ok(output::table(&["CALLED", "PODS EACH", "WITHOUT OURS", "WITH OURS", "OURS ALONE"], cells)?)
 }
 
 fn milliseconds(distribution: Distribution) -> String {
