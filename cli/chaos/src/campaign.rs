@@ -1,6 +1,7 @@
 //! A campaign: random faults, one after another, none of which may make a difference.
 
 use std::{
+    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -162,6 +163,15 @@ impl Mesh {
                     }
                     compacted => compacted.map(drop),
                 }
+            }
+            Fault::Lose { etcd, away } => {
+                let name = etcd.to_string();
+                self.lab("stop", &["--kill", &name])?;
+                let data = self.data_folder(&name)?;
+                let io = |source| ChaosError::Io { what: "an etcd's data", source };
+                fs::remove_dir_all(data).map_err(io)?;
+                self.unchanged(*away)?;
+                self.lab("start", &[&name]).map(drop)
             }
             Fault::Revoke(etcd) => {
                 let found = self.etcdctl(etcd, &["get", "cilium/.heartbeat"])?;

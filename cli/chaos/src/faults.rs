@@ -28,6 +28,13 @@ pub enum Fault {
     },
     /// An etcd forgets its history.
     Compact(Etcd),
+    /// An etcd loses its disk, and begins anew with an empty one.
+    Lose {
+        /// The etcd.
+        etcd: Etcd,
+        /// Milliseconds until it begins anew.
+        away: u64,
+    },
     /// The heartbeat in an etcd loses its lease.
     Revoke(Etcd),
     /// A cluster has another number of pods.
@@ -91,7 +98,7 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
         let at = random.below(shape.clusters.len());
         let Some((cluster, nodes)) = shape.clusters.get(at) else { break };
         let away = u64::try_from(random.below(LONGEST)).unwrap_or_default();
-        faults.push(match random.below(11) {
+        faults.push(match random.below(12) {
             0 | 1 => Fault::Kill { processes: random.some(&processes, 1), away },
             2 | 3 => Fault::Kill { processes: random.some(&processes, 2), away },
             4 | 5 => {
@@ -119,6 +126,7 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
                 let which = random.some(&which, 1).pop().unwrap_or(Certificates::Server);
                 Fault::Rotate(cluster.clone(), which)
             }
+            10 => Fault::Lose { etcd: random.etcd(cluster, control_planes), away },
             _ => {
                 let Some(replicas) = replicas.get_mut(at) else { continue };
                 let more = u32::try_from(1 + random.below(2)).unwrap_or(1);
@@ -211,6 +219,12 @@ impl fmt::Display for Fault {
                 write!(f, ", and restart {restarted} meanwhile")
             }
             Self::Compact(etcd) => write!(f, "compact {etcd}"),
+            Self::Lose { etcd, away } => {
+                write!(
+                    f,
+                    "lose the disk of {etcd}, which is back with an empty one after {away} ms"
+                )
+            }
             Self::Revoke(etcd) => write!(f, "revoke the lease of the heartbeat in {etcd}"),
             Self::Scale(cluster, replicas) => write!(f, "give {cluster} {replicas} pods"),
             Self::Reconnect(one, other) => write!(f, "connect {one} and {other} again"),
@@ -287,7 +301,7 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "exchange", "give", "have", "kill", "revoke"]
+            ["compact", "connect", "cut", "exchange", "give", "have", "kill", "lose", "revoke"]
         );
         let mut before = [2, 2];
         for fault in faults {
@@ -303,7 +317,7 @@ mod tests {
                 }
                 Fault::Reconnect(one, other) => assert_ne!(one, other),
                 Fault::Cut { places, .. } => assert!(places[1].ends_with("/etcd")),
-                Fault::Compact(_) | Fault::Revoke(_) | Fault::Rotate(..) => {}
+                Fault::Compact(_) | Fault::Lose { .. } | Fault::Revoke(_) | Fault::Rotate(..) => {}
             }
         }
     }

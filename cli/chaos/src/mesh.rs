@@ -159,6 +159,16 @@ impl Mesh {
         }
     }
 
+    /// Where an etcd keeps what it holds, as it was told.
+    pub(crate) fn data_folder(&self, etcd: &str) -> Result<PathBuf, ChaosError> {
+        let process = self.state.processes.iter().find(|process| process.name == etcd);
+        let mut words = process.into_iter().flat_map(|process| &process.command);
+        let folder = words.find_map(|word| word.strip_prefix("--data-dir="));
+        folder
+            .map(PathBuf::from)
+            .ok_or_else(|| ChaosError::Unexpected(format!("{etcd} has no --data-dir")))
+    }
+
     /// A load on all addresses of the service: `rate` fresh connections a second in turn, and long flows.
     pub(crate) fn load(&self, rate: u32, flows: u32) -> Result<Load, ChaosError> {
         let first = self.clusters().into_iter().next().unwrap_or_default();

@@ -102,3 +102,62 @@ pub(super) fn unix_nano(time: SystemTime) -> u64 {
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn journal() -> Vec<Entry> {
+        let identity = |id, app: &str, state| Entry::Identity {
+            id,
+            labels: format!("k8s:app={app};"),
+            state,
+            unix_nano: 1_800_000_000_000_000_000,
+        };
+        vec![
+            Entry::Cluster { uuid: Uuid::from_u128(7), unix_nano: 0 },
+            identity(458_753, "a", State::Used),
+            identity(458_754, "ü \"b\"", State::Marked),
+            Entry::Revision { revision: 3, manifests: Some("00ff".into()), unix_nano: u64::MAX },
+            identity(458_753, "a", State::Deleted),
+            Entry::Revision { revision: 4, manifests: None, unix_nano: 1 },
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// Bytes changed, put in and taken out, lines doubled, and an end cut off: what is read was written, or it is an
+        /// error that has the line.
+        #[test]
+        fn damage_invents_nothing(
+            changes in vec((any::<Index>(), any::<u8>(), 0..4u8), 0..4),
+            cut in any::<Option<Index>>(),
+        ) {
+            let written = journal();
+            let mut content: Vec<u8> = written.iter().flat_map(|entry| entry.line().unwrap()).collect();
+            for (at, byte, change) in changes {
+                let at = at.index(content.len());
+                match change {
+                    0 => content[at] = byte,
+                    1 => content.insert(at, byte),
+                    2 => drop(content.remove(at)),
+                    _ => content.extend(content.clone().split_inclusive(|b| *b == b'\n').next().unwrap()),
+                }
+            }
+            if let Some(cut) = cut {
+                content.truncate(cut.index(content.len()));
+            }
+            match parse(Path::new("journal"), 1, &content) {
+                Ok((entries, whole)) => {
+                    prop_assert!(entries.iter().all(|entry| written.contains(entry)), "{entries:?}");
+                    prop_assert!(whole <= content.len());
+                }
+                Err(JournalError::Damaged { line, .. }) => prop_assert!((1..=10).contains(&line)),
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+    }
+}
