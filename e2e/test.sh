@@ -15,7 +15,7 @@ tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
     local name=$1
     shift
     echo "test: $name" >&2
-    env "$runner=env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet "$@" -Zunstable-options --report-time --format pretty |
+    env "$runner=env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet --no-fail-fast "$@" -Zunstable-options --report-time --format pretty |
         tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|test result: ok.*|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 

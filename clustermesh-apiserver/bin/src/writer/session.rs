@@ -107,10 +107,12 @@ impl<'a> Session<'a> {
         session.set_up_users(file.as_ref()).await?;
         writer.set(|state| {
             state.connected = true;
-            state.trouble = None;
+            // A connection says nothing against the rest, which is over when everything is written.
+            state.trouble.take_if(|trouble| trouble.reason.ends_with_connection());
         });
         changed.mark_unchanged();
         let from = session.write_all().await?;
+        writer.set(|state| state.trouble = None);
         let mut watching = session.watch(from).await?;
         let mut heartbeat = every(writer.heartbeat);
         let mut look = every(LOOK);

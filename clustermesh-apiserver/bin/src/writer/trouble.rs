@@ -64,6 +64,11 @@ impl Reason {
         Self::Broken,
     ];
 
+    /// Whether a connection shows that it is over.
+    pub(crate) fn ends_with_connection(self) -> bool {
+        matches!(self, Self::Away | Self::Certificate)
+    }
+
     /// As metrics have it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
