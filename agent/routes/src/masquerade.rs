@@ -46,26 +46,30 @@ impl Masquerade {
     }
 }
 
-/// The whole table as nft reads it. One transaction: packets meet the old table or the new one.
+/// The whole table as nft reads it, in one transaction. The chain stays and only what is in it is exchanged: where one
+/// chain goes and another comes, packets are seen that meet neither.
 fn rules(pods: &[IpNet], mesh: &[IpNet]) -> String {
     let mut text = String::new();
     for (family, kind, v4) in [("ip", "ipv4_addr", true), ("ip6", "ipv6_addr", false)] {
-        // Added first, so that there is something to delete.
-        let _ = writeln!(text, "table {family} {TABLE} {{}}\ndelete table {family} {TABLE}");
         let [pods, mesh] = [pods, mesh].map(|ranges| elements(ranges, v4));
         if pods.is_empty() || mesh.is_empty() {
+            // Added first, so that there is something to delete.
+            let _ = writeln!(text, "table {family} {TABLE} {{}}\ndelete table {family} {TABLE}");
             continue;
         }
         let _ = writeln!(
             text,
             "table {family} {TABLE} {{
-  set pods {{ type {kind}; flags interval; elements = {{ {pods} }} }}
-  set mesh {{ type {kind}; flags interval; elements = {{ {mesh} }} }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat - 5;
-    {family} saddr @pods {family} daddr @mesh snat to {family} saddr
-  }}
-}}"
+  set pods {{ type {kind}; flags interval; }}
+  set mesh {{ type {kind}; flags interval; }}
+  chain postrouting {{ type nat hook postrouting priority srcnat - 5; }}
+}}
+flush chain {family} {TABLE} postrouting
+flush set {family} {TABLE} pods
+flush set {family} {TABLE} mesh
+add element {family} {TABLE} pods {{ {pods} }}
+add element {family} {TABLE} mesh {{ {mesh} }}
+add rule {family} {TABLE} postrouting {family} saddr @pods {family} daddr @mesh snat to {family} saddr"
         );
     }
     text
@@ -105,7 +109,8 @@ mod tests {
         let pods = nets(&["10.1.0.0/16", "fd00:10:1::/48"]);
         let mesh = nets(&["10.2.1.0/24", "10.2.0.0/24", "10.3.0.0/24", "10.3.0.0/25"]);
         let text = rules(&pods, &mesh);
-        assert!(text.contains("elements = { 10.2.0.0/23, 10.3.0.0/24 }"), "{text}");
+        assert!(text.contains("clustermesh mesh { 10.2.0.0/23, 10.3.0.0/24 }"), "{text}");
+        assert!(!text.contains("delete table ip clustermesh"), "the chain stays: {text}");
         assert!(text.contains("ip saddr @pods ip daddr @mesh snat to ip saddr"), "{text}");
         // Without a range on both sides there is nothing to keep away.
         assert!(
