@@ -114,13 +114,14 @@ impl<K: Kernel> Tables<K> {
     /// Makes a change. What is already so costs no write.
     pub fn apply(&mut self, change: Change, now: Instant) -> Result<(), TablesError> {
         match change {
-            Change::AddFrontend(frontend) => self.add_frontend(frontend, now),
+            Change::SetFrontend(frontend, _) => self.add_frontend(frontend, now),
             Change::RemoveFrontend(frontend) => self.remove_frontend(&frontend, now),
-            Change::AddBackend(frontend, backend) => self.add_backend(frontend, backend, now),
+            Change::AddBackend(frontend, backend, _) => self.add_backend(frontend, backend, now),
             Change::RemoveBackend(frontend, backend) => {
                 self.remove_backend(&frontend, &backend, now);
                 Ok(())
             }
+            Change::SetWeights(..) => Ok(()),
         }
     }
 

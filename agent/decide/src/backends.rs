@@ -2,7 +2,7 @@
 
 use mesh_model::{
     ServiceName,
-    lb::{Backend, Change, Frontend, ServiceDelta},
+    lb::{Backend, Change, Frontend, Group, ServiceDelta, Settings},
 };
 
 /// What is known of all services now, this change included.
@@ -19,18 +19,20 @@ pub trait Services {
 /// ones (`docs/wire.md`, "Merging").
 pub fn decide(delta: &ServiceDelta, services: &impl Services) -> Vec<Change> {
     match delta {
+        ServiceDelta::ServiceSet { .. } | ServiceDelta::ServiceRemoved { .. } => Vec::new(),
         ServiceDelta::FrontendAdded { service, port_name, frontend } => {
             let backends =
                 services.backends(service).filter(|(_, name)| *name == port_name.as_ref());
             let backends =
                 backends.map(|(backend, _)| backend).filter(|backend| suits(frontend, backend));
-            let added = backends.map(|backend| Change::AddBackend(*frontend, backend));
-            [Change::AddFrontend(*frontend)].into_iter().chain(added).collect()
+            let added =
+                backends.map(|backend| Change::AddBackend(*frontend, backend, Group::FIRST));
+            [Change::SetFrontend(*frontend, Settings::default())].into_iter().chain(added).collect()
         }
         ServiceDelta::FrontendRemoved { frontend, .. } => vec![Change::RemoveFrontend(*frontend)],
-        ServiceDelta::BackendAdded { service, port_name, backend } => {
+        ServiceDelta::BackendSet { service, port_name, backend, .. } => {
             let frontends = leading_to(services, service, port_name, backend);
-            frontends.map(|frontend| Change::AddBackend(frontend, *backend)).collect()
+            frontends.map(|frontend| Change::AddBackend(frontend, *backend, Group::FIRST)).collect()
         }
         ServiceDelta::BackendRemoved { service, port_name, backend } => {
             let frontends = leading_to(services, service, port_name, backend);
@@ -57,7 +59,7 @@ fn suits(frontend: &Frontend, backend: &Backend) -> bool {
 mod tests {
     use std::{net::IpAddr, sync::Arc};
 
-    use mesh_model::{ClusterId, Protocol};
+    use mesh_model::{ClusterId, Protocol, lb::BackendState};
 
     use super::*;
 
@@ -113,9 +115,9 @@ mod tests {
             };
             let expected =
                 services.backends.iter().filter(|(b, n)| *n == name && suits(&frontend, b));
-            let expected: Vec<Change> = [Change::AddFrontend(frontend)]
+            let expected: Vec<Change> = [Change::SetFrontend(frontend, Settings::default())]
                 .into_iter()
-                .chain(expected.map(|(b, _)| Change::AddBackend(frontend, *b)))
+                .chain(expected.map(|(b, _)| Change::AddBackend(frontend, *b, Group::FIRST)))
                 .collect();
             assert_eq!(expected.len(), 2);
             assert_eq!(decide(&delta, &services), expected);
@@ -124,10 +126,11 @@ mod tests {
             services.backends.clone().into_iter().zip([1, 1, 0, 1, 0, 1])
         {
             let (service, port_name) = (Arc::clone(&service), Arc::<str>::from(name));
-            let added = ServiceDelta::BackendAdded {
+            let added = ServiceDelta::BackendSet {
                 service: Arc::clone(&service),
                 port_name: Arc::clone(&port_name),
                 backend,
+                state: BackendState::default(),
             };
             assert_eq!(decide(&added, &services).len(), frontends, "{name} {backend}");
             let removed = ServiceDelta::BackendRemoved { service, port_name, backend };

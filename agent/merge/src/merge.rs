@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, Identity, Labels, Node, Record, RecordEvent,
     RecordKey, RecordKind, ServiceName,
-    lb::{Backend, Frontend, Route, RouteDelta, ServiceDelta},
+    lb::{Backend, BackendState, Frontend, Route, RouteDelta, ServiceDelta},
 };
 
 use crate::{
@@ -346,10 +346,11 @@ impl Merge {
         }
         for place in part.backends.difference(&before.backends) {
             let (service, port_name) = (Arc::clone(&service), Arc::clone(&place.port_name));
-            self.deltas.push(Delta::Service(ServiceDelta::BackendAdded {
+            self.deltas.push(Delta::Service(ServiceDelta::BackendSet {
                 service,
                 port_name,
                 backend: backend(id, place),
+                state: BackendState::default(),
             }));
         }
         for place in before.backends.difference(&part.backends) {

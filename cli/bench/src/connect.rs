@@ -10,7 +10,7 @@ use std::{
 use mesh_dataplane::{KernelMaps, PinRoot, Programs, Sizes, Tables};
 use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
-    lb::{Backend, Change, Frontend},
+    lb::{Backend, Change, Frontend, Group, Settings},
 };
 use serde::Serialize;
 
@@ -120,12 +120,12 @@ fn fill(
         .map_err(|error| BenchError::Unexpected(error.to_string()))?;
     for (service, transport) in services.flat_map(|n| Transport::ALL.map(|t| (n, t))) {
         let frontend = frontend(service, transport);
-        tables.apply(Change::AddFrontend(frontend), Instant::now())?;
+        tables.apply(Change::SetFrontend(frontend, Settings::default()), Instant::now())?;
         for last in 1..=BACKENDS {
             let address = IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
             let protocol = frontend.protocol;
             let backend = Backend { address, port: server.port(), protocol, cluster };
-            tables.apply(Change::AddBackend(frontend, backend), Instant::now())?;
+            tables.apply(Change::AddBackend(frontend, backend, Group::FIRST), Instant::now())?;
         }
     }
     Ok(())

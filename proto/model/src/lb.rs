@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::{
     cluster::{ClusterId, ClusterName},
     service::{Protocol, ServiceName},
+    traffic::ServiceTraffic,
 };
 
 /// A service's address and port as a client sees it.
@@ -33,22 +34,78 @@ pub struct Backend {
     pub cluster: ClusterId,
 }
 
+/// What a frontend is like, beside its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Settings {
+    /// For so many seconds a client comes back to the backend it had; 0: to any.
+    pub session_affinity: u32,
+    /// Its service is not global: a kube-proxy, where there is one, knows it too.
+    pub plain: bool,
+    /// Without a backend connections pass untouched and are not refused.
+    pub pass_if_empty: bool,
+}
+
+/// Backends of a frontend that have the same chance. A backend of a frontend is in one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(u8);
+
+/// How many connections each group gets, in proportion. A group without backends counts as 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weights(pub [u32; Group::COUNT]);
+
 /// A change to what clients connect to. Each is idempotent: adding what is there and removing what is not do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// The frontend exists, with or without backends.
-    AddFrontend(Frontend),
+    /// The frontend exists, with or without backends, and is like that.
+    SetFrontend(Frontend, Settings),
     /// The frontend is gone, with whatever backends it has.
     RemoveFrontend(Frontend),
-    /// The frontend, which exists, has this backend.
-    AddBackend(Frontend, Backend),
+    /// The frontend, which exists, has this backend in this group, and in no other.
+    AddBackend(Frontend, Backend, Group),
     /// The frontend has it no more.
     RemoveBackend(Frontend, Backend),
+    /// The frontend, which exists, has groups of these weights. A new one has all weight on its first group.
+    SetWeights(Frontend, Weights),
+}
+
+/// Whether a backend takes connections, by its cluster's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// It does.
+    #[default]
+    Ready,
+    /// It is shutting down, and still serves.
+    Terminating,
+    /// It does not.
+    NotReady,
+}
+
+/// What a cluster says of a backend, beside where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendState {
+    /// Whether it takes connections. Services v1 do not say, so those are ready.
+    pub condition: Condition,
+    /// The node it is on, where the cluster says so.
+    pub node: Option<Arc<str>>,
+    /// The zone it is in, where the cluster says so.
+    pub zone: Option<Arc<str>>,
 }
 
 /// A change to what the clusters say about a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceDelta {
+    /// One of our services is there, and asks for this. Before its frontends, and again when it asks for something else.
+    ServiceSet {
+        /// The service.
+        service: Arc<ServiceName>,
+        /// What it asks for.
+        traffic: Arc<ServiceTraffic>,
+    },
+    /// It is ours no more. After its frontends.
+    ServiceRemoved {
+        /// The service.
+        service: Arc<ServiceName>,
+    },
     /// One of our services has this frontend.
     FrontendAdded {
         /// The service.
@@ -65,14 +122,16 @@ pub enum ServiceDelta {
         /// Its address and port.
         frontend: Frontend,
     },
-    /// A cluster has a backend for a service, which need not be ours.
-    BackendAdded {
+    /// A cluster has a backend for a service, which need not be ours; or says something else of it than before.
+    BackendSet {
         /// The service.
         service: Arc<ServiceName>,
         /// The name of the port that it serves.
         port_name: Arc<str>,
         /// Where it is.
         backend: Backend,
+        /// What its cluster says of it.
+        state: BackendState,
     },
     /// It has it no more.
     BackendRemoved {
@@ -113,6 +172,42 @@ impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, port, protocol } = self;
         write!(f, "{}/{protocol}", std::net::SocketAddr::from((*address, *port)))
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// How many groups a frontend can have.
+    pub const COUNT: usize = 8;
+    /// The first, and the only one of most frontends.
+    pub const FIRST: Self = Self(0);
+
+    /// The group of a number below [`Group::COUNT`].
+    pub fn new(number: usize) -> Option<Self> {
+        u8::try_from(number).ok().filter(|_| number < Self::COUNT).map(Self)
+    }
+
+    /// Its number.
+    pub fn number(self) -> usize {
+        self.0.into()
+    }
+}
+
+// === impl Weights ===
+
+impl Weights {
+    /// Everything for the first group.
+    pub const ONE: Self = {
+        let mut weights = [0; Group::COUNT];
+        weights[0] = 1;
+        Self(weights)
+    };
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self::ONE
     }
 }
 

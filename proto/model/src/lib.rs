@@ -15,13 +15,15 @@ pub mod node;
 pub mod object;
 pub mod record;
 pub mod service;
+pub mod traffic;
 
 pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
 pub use endpoint::{EndpointAddress, NamedPort};
 pub use identity::{Identity, Label, Labels};
-pub use local::{LocalNamespace, LocalPod};
+pub use local::{LocalNamespace, LocalPod, LocalService};
 pub use node::{AddressKind, Node, NodeAddress};
 pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{
     EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName, SliceEndpoint,
 };
+pub use traffic::{Affinity, ServiceTraffic};

@@ -1,8 +1,33 @@
-//! What only the own cluster's nodes are told: pods by name, and namespaces (`docs/wire.md`, "Local prefix").
+//! What only the own cluster's nodes are told: services, pods by name, and namespaces (`docs/wire.md`, "Local prefix").
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::identity::Identity;
+use crate::{
+    identity::Identity,
+    service::{PortMap, ServiceName},
+    traffic::ServiceTraffic,
+};
+
+/// A service of the own cluster, global or not, with what it asks for. Its backends are in slices of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalService {
+    /// Which service.
+    pub name: ServiceName,
+    /// Its cluster IPs; none where it is headless.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports by name.
+    pub ports: PortMap,
+    /// How its connections are spread.
+    pub traffic: ServiceTraffic,
+    /// Its backends are for all clusters; never so unless `traffic.global`.
+    pub shared: bool,
+    /// Pods count as ready whether they are or not.
+    pub publish_not_ready_addresses: bool,
+    /// Connections of pods end on their own node (`internalTrafficPolicy: Local`).
+    pub internal_traffic_local: bool,
+    /// Somebody else's proxy serves it (`service.kubernetes.io/service-proxy-name`): no node of ours does.
+    pub foreign_proxy: bool,
+}
 
 /// A pod of the own cluster, known from the moment that it has a node: before it has an address, so that whoever starts
 /// it there knows who it is.

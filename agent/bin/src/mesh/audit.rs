@@ -86,7 +86,7 @@ impl Mesh {
                 };
                 let backends = wanted.entry(frontend).or_default();
                 for change in decide(&delta, &View(&self.merge)) {
-                    if let Change::AddBackend(_, backend) = change {
+                    if let Change::AddBackend(_, backend, _) = change {
                         backends.insert(backend);
                     }
                 }

@@ -7,7 +7,7 @@ use mesh_decide::{Services, decide};
 use mesh_merge::Merge;
 use mesh_model::{
     ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, Change, Frontend, RouteDelta, ServiceDelta},
+    lb::{Backend, Change, Frontend, Group, RouteDelta, ServiceDelta},
 };
 
 use super::Mesh;
@@ -44,9 +44,9 @@ impl Mesh {
                         self.failed.retain(|failed, _| frontend_of(failed) != gone)
                     }
                     Change::RemoveBackend(frontend, backend) => {
-                        self.failed.remove(&Change::AddBackend(frontend, backend));
+                        self.failed.remove(&Change::AddBackend(frontend, backend, Group::FIRST));
                     }
-                    Change::AddFrontend(_) | Change::AddBackend(..) => {}
+                    Change::SetFrontend(..) | Change::AddBackend(..) | Change::SetWeights(..) => {}
                 }
             }
             Err(error) => {
@@ -140,9 +140,10 @@ impl Mesh {
 
 fn frontend_of(change: &Change) -> Frontend {
     match change {
-        Change::AddFrontend(frontend)
+        Change::SetFrontend(frontend, _)
         | Change::RemoveFrontend(frontend)
-        | Change::AddBackend(frontend, _)
+        | Change::SetWeights(frontend, _)
+        | Change::AddBackend(frontend, _, _)
         | Change::RemoveBackend(frontend, _) => *frontend,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use mesh_layout::{FrontendKey, Header, ServiceRef};
-use mesh_model::lb::{Backend, Change, Frontend};
+use mesh_model::lb::{Backend, Change, Frontend, Group, Settings};
 
 use super::{BackendUse, Tables, TablesError};
 use crate::{convert, kernel::Kernel};
@@ -69,13 +69,15 @@ impl<K: Kernel> Tables<K> {
         for (frontend, backends) in wanted {
             let service = self.services.get(frontend);
             if service.is_none() {
-                changes.push(Change::AddFrontend(*frontend));
+                changes.push(Change::SetFrontend(*frontend, Settings::default()));
             }
             let has = |backend: &&Backend| {
                 service.is_some_and(|service| service.positions.contains_key(*backend))
             };
             let missing = backends.iter().filter(|backend| !has(backend));
-            changes.extend(missing.map(|backend| Change::AddBackend(*frontend, *backend)));
+            changes.extend(
+                missing.map(|backend| Change::AddBackend(*frontend, *backend, Group::FIRST)),
+            );
             let there = service.into_iter().flat_map(|service| {
                 let claimed = service.positions.keys();
                 claimed.filter(|backend| !service.held_backends.contains(*backend))

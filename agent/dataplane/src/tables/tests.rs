@@ -7,7 +7,10 @@ use std::{
 };
 
 use mesh_layout::FrontendKey;
-use mesh_model::{ClusterLimit, Protocol};
+use mesh_model::{
+    ClusterLimit, Protocol,
+    lb::{Group, Settings},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -155,9 +158,9 @@ fn backend(cluster: u32, n: u16) -> Backend {
 }
 
 fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
-    tables.apply(Change::AddFrontend(frontend(f)), now).unwrap();
+    tables.apply(Change::SetFrontend(frontend(f), Settings::default()), now).unwrap();
     for backend in backends {
-        tables.apply(Change::AddBackend(frontend(f), *backend), now).unwrap();
+        tables.apply(Change::AddBackend(frontend(f), *backend, Group::FIRST), now).unwrap();
     }
 }
 
@@ -218,7 +221,7 @@ fn a_change_in_ten_thousand_is_four_writes_at_most() {
     tables.apply(Change::RemoveBackend(frontend(1), backend(1, 17)), now).unwrap();
     assert!(memory.writes.get() <= 4, "{}", memory.writes.get());
     memory.writes.set(0);
-    tables.apply(Change::AddBackend(frontend(1), backend(1, 10_001)), now).unwrap();
+    tables.apply(Change::AddBackend(frontend(1), backend(1, 10_001), Group::FIRST), now).unwrap();
     assert!(memory.writes.get() <= 4, "{}", memory.writes.get());
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 10_000);
 }
@@ -227,7 +230,7 @@ fn a_change_in_ten_thousand_is_four_writes_at_most() {
 fn full_tables_say_so_and_keep_what_they_have() {
     let now = Instant::now();
     let four = [backend(1, 1), backend(1, 2), backend(1, 3), backend(1, 4)];
-    let fifth = Change::AddBackend(frontend(1), backend(1, 5));
+    let fifth = Change::AddBackend(frontend(1), backend(1, 5), Group::FIRST);
 
     let mut tables = Tables::restore(Memory::new(2, 8, 8), now).unwrap();
     add(&mut tables, 1, &four, now);
@@ -240,10 +243,12 @@ fn full_tables_say_so_and_keep_what_they_have() {
     let error = tables.apply(fifth, now).unwrap_err();
     assert_eq!(error.to_string(), "cm_backends is full: all of 4 entries are in use");
     add(&mut tables, 2, &[], now + REST);
-    let error = tables.apply(Change::AddFrontend(frontend(3)), now + REST).unwrap_err();
+    let error = tables
+        .apply(Change::SetFrontend(frontend(3), Settings::default()), now + REST)
+        .unwrap_err();
     assert_eq!(error.to_string(), "cm_services is full: all of 2 entries are in use");
     assert!(matches!(
-        tables.apply(Change::AddBackend(frontend(3), backend(1, 1)), now),
+        tables.apply(Change::AddBackend(frontend(3), backend(1, 1), Group::FIRST), now),
         Err(TablesError::NoFrontend(_))
     ));
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 4);
@@ -258,7 +263,7 @@ fn a_freed_place_rests_and_comes_back_under_another_id() {
     add(&mut tables, 1, &[backend(1, 1)], now);
     let before = memory.backend(0).id();
     tables.apply(Change::RemoveBackend(frontend(1), backend(1, 1)), now).unwrap();
-    let again = Change::AddBackend(frontend(1), backend(1, 1));
+    let again = Change::AddBackend(frontend(1), backend(1, 1), Group::FIRST);
     assert!(tables.apply(again, now + Duration::from_millis(999)).is_err());
     tables.apply(again, now + REST).unwrap();
     assert_ne!(memory.backend(0).id(), before);
@@ -369,10 +374,10 @@ fn deviations_from_what_is_wanted() {
     let mut found = tables.deviations(&other);
     found.sort();
     let mut expected = [
-        Change::AddFrontend(frontend(4)),
+        Change::SetFrontend(frontend(4), Settings::default()),
         Change::RemoveFrontend(frontend(3)),
-        Change::AddBackend(frontend(1), backend(1, 4)),
-        Change::AddBackend(frontend(4), backend(1, 5)),
+        Change::AddBackend(frontend(1), backend(1, 4), Group::FIRST),
+        Change::AddBackend(frontend(4), backend(1, 5), Group::FIRST),
         Change::RemoveBackend(frontend(1), backend(1, 3)),
     ];
     expected.sort();
@@ -415,7 +420,7 @@ proptest! {
             let change = match step {
                 Step::AddFrontend(f) => {
                     model.entry(f).or_default();
-                    Change::AddFrontend(frontend(f))
+                    Change::SetFrontend(frontend(f), Settings::default())
                 }
                 Step::RemoveFrontend(f) => {
                     model.remove(&f);
@@ -424,7 +429,7 @@ proptest! {
                 Step::Add(f, c, b) => match model.get_mut(&f) {
                     Some(backends) => {
                         backends.insert(backend(c, b));
-                        Change::AddBackend(frontend(f), backend(c, b))
+                        Change::AddBackend(frontend(f), backend(c, b), Group::FIRST)
                     }
                     None => continue,
                 },

@@ -27,7 +27,13 @@ fn what_a_stranger_wrote_is_put_right() {
     let (one, two) = (vip(1, Protocol::Tcp), vip(2, Protocol::Tcp));
     let servers = [1, 2].map(|cluster| backend(tcp_server("127.0.0.1"), Protocol::Tcp, cluster));
     for (frontend, server) in [(one, servers[0]), (one, servers[1]), (two, servers[1])] {
-        apply(&mut tables, &[Change::AddFrontend(frontend), Change::AddBackend(frontend, server)]);
+        apply(
+            &mut tables,
+            &[
+                Change::SetFrontend(frontend, Settings::default()),
+                Change::AddBackend(frontend, server, Group::FIRST),
+            ],
+        );
     }
     let whole = Dump::open(&place.pins).unwrap().services().unwrap();
     let before = WRITES.load(Ordering::Relaxed);

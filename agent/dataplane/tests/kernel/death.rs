@@ -49,7 +49,10 @@ impl World {
     fn base(&self) -> Vec<Change> {
         let of = |service| {
             let frontend = Self::frontend(service);
-            [Change::AddFrontend(frontend), Change::AddBackend(frontend, self.server(service, 0))]
+            [
+                Change::SetFrontend(frontend, Settings::default()),
+                Change::AddBackend(frontend, self.server(service, 0), Group::FIRST),
+            ]
         };
         [of(0), of(1)].concat()
     }
@@ -58,7 +61,7 @@ impl World {
     fn script(&self) -> Vec<Change> {
         let (add, remove) = (
             |service: usize, n: usize| {
-                Change::AddBackend(Self::frontend(service), self.server(service, n))
+                Change::AddBackend(Self::frontend(service), self.server(service, n), Group::FIRST)
             },
             |service: usize, n: usize| {
                 Change::RemoveBackend(Self::frontend(service), self.server(service, n))
@@ -68,13 +71,13 @@ impl World {
         for n in 1..6 {
             script.extend([add(0, n), add(1, n)]);
         }
-        script.push(Change::AddFrontend(Self::frontend(2)));
+        script.push(Change::SetFrontend(Self::frontend(2), Settings::default()));
         script.extend((0..6).map(|n| add(2, n)));
-        script.push(Change::AddBackend(Self::frontend(2), self.server(0, 1)));
+        script.push(Change::AddBackend(Self::frontend(2), self.server(0, 1), Group::FIRST));
         script.extend([remove(0, 1), remove(0, 5), remove(1, 2), remove(1, 3), remove(2, 0)]);
         script.push(Change::RemoveFrontend(Self::frontend(2)));
         script.extend([add(0, 5), remove(0, 2), add(1, 2), remove(1, 4)]);
-        script.push(Change::AddFrontend(Self::frontend(2)));
+        script.push(Change::SetFrontend(Self::frontend(2), Settings::default()));
         script.extend([add(2, 3), add(2, 4), remove(2, 3)]);
         script.extend([remove(0, 3), remove(0, 4), remove(1, 1), add(0, 1)]);
         script

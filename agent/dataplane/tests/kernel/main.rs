@@ -26,7 +26,7 @@ use mesh_dataplane::{Held, Kernel as _, PinRoot, Programs, Tables};
 use mesh_layout::Counter;
 use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
-    lb::{Backend, Change, Frontend},
+    lb::{Backend, Change, Frontend, Group, Settings},
 };
 
 mod audit;
@@ -47,10 +47,10 @@ fn connections_reach_backends_and_see_the_service() {
         apply(
             &mut tables,
             &[
-                Change::AddFrontend(v4),
-                Change::AddBackend(v4, backend(server, protocol, 2)),
-                Change::AddFrontend(v6),
-                Change::AddBackend(v6, backend(server6, protocol, 2)),
+                Change::SetFrontend(v4, Settings::default()),
+                Change::AddBackend(v4, backend(server, protocol, 2), Group::FIRST),
+                Change::SetFrontend(v6, Settings::default()),
+                Change::AddBackend(v6, backend(server6, protocol, 2), Group::FIRST),
             ],
         );
         assert_eq!(ask(socket(v4)).unwrap(), (server.port(), socket(v4)));
@@ -93,8 +93,8 @@ fn bypassed_cgroups_are_left_alone() {
         apply(
             &mut tables,
             &[
-                Change::AddFrontend(frontend),
-                Change::AddBackend(frontend, backend(server, protocol, 2)),
+                Change::SetFrontend(frontend, Settings::default()),
+                Change::AddBackend(frontend, backend(server, protocol, 2), Group::FIRST),
             ],
         );
         let answers = |cgroup: &Path| {
@@ -129,7 +129,13 @@ fn no_backend_is_refused_and_no_service_is_passed_on() {
     let (programs, mut tables) = place.load();
     let frontend = vip(1, Protocol::Tcp);
     let server = backend(tcp_server("127.0.0.1"), Protocol::Tcp, 1);
-    apply(&mut tables, &[Change::AddFrontend(frontend), Change::AddBackend(frontend, server)]);
+    apply(
+        &mut tables,
+        &[
+            Change::SetFrontend(frontend, Settings::default()),
+            Change::AddBackend(frontend, server, Group::FIRST),
+        ],
+    );
     assert!(ask_tcp(socket(frontend)).is_ok());
 
     apply(&mut tables, &[Change::RemoveBackend(frontend, server)]);
@@ -147,10 +153,13 @@ fn all_backends_are_used_alike() {
     let place = Place::new("spread");
     let (_programs, mut tables) = place.load();
     let frontend = vip(1, Protocol::Udp);
-    apply(&mut tables, &[Change::AddFrontend(frontend)]);
+    apply(&mut tables, &[Change::SetFrontend(frontend, Settings::default())]);
     let servers: Vec<_> = (0..5).map(|_| udp_server("127.0.0.1")).collect();
     for server in &servers {
-        apply(&mut tables, &[Change::AddBackend(frontend, backend(*server, Protocol::Udp, 1))]);
+        apply(
+            &mut tables,
+            &[Change::AddBackend(frontend, backend(*server, Protocol::Udp, 1), Group::FIRST)],
+        );
     }
     let mut answers = BTreeMap::<u16, u32>::new();
     for _ in 0..5_000 {
@@ -170,9 +179,9 @@ fn stale_slots_and_cut_clusters_are_passed_over() {
     apply(
         &mut tables,
         &[
-            Change::AddFrontend(frontend),
-            Change::AddBackend(frontend, backend(one, Protocol::Udp, 1)),
-            Change::AddBackend(frontend, backend(two, Protocol::Udp, 2)),
+            Change::SetFrontend(frontend, Settings::default()),
+            Change::AddBackend(frontend, backend(one, Protocol::Udp, 1), Group::FIRST),
+            Change::AddBackend(frontend, backend(two, Protocol::Udp, 2), Group::FIRST),
         ],
     );
     // The same tables once more, to write into them what no writer of ours would.
@@ -210,7 +219,13 @@ fn tables_and_programs_outlive_the_agent() {
     let frontend = vip(1, Protocol::Tcp);
     let server = tcp_server("127.0.0.1");
     let here = backend(server, Protocol::Tcp, 3);
-    apply(&mut tables, &[Change::AddFrontend(frontend), Change::AddBackend(frontend, here)]);
+    apply(
+        &mut tables,
+        &[
+            Change::SetFrontend(frontend, Settings::default()),
+            Change::AddBackend(frontend, here, Group::FIRST),
+        ],
+    );
     let mut open = TcpStream::connect(socket(frontend)).unwrap();
     drop((programs, tables));
     assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
@@ -223,7 +238,7 @@ fn tables_and_programs_outlive_the_agent() {
     assert_eq!(open.peer_addr().unwrap(), socket(frontend));
     open.read_exact(&mut [0; 2]).unwrap();
 
-    apply(&mut tables, &[Change::AddFrontend(frontend)]);
+    apply(&mut tables, &[Change::SetFrontend(frontend, Settings::default())]);
     tables.prune_backends(|cluster| cluster.get() == 3, Instant::now());
     assert_eq!(ask_tcp(socket(frontend)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
@@ -252,7 +267,10 @@ fn readers_race_with_the_writer() {
         // The first server of each stays.
         apply(
             &mut tables,
-            &[Change::AddFrontend(*frontend), Change::AddBackend(*frontend, servers[0])],
+            &[
+                Change::SetFrontend(*frontend, Settings::default()),
+                Change::AddBackend(*frontend, servers[0], Group::FIRST),
+            ],
         );
     }
     let done = AtomicBool::new(false);
@@ -279,7 +297,7 @@ fn readers_race_with_the_writer() {
             let server = servers[1 + round / 2 % 3];
             let now = Instant::now();
             let change = match round / 6 % 2 {
-                0 => Change::AddBackend(*frontend, server),
+                0 => Change::AddBackend(*frontend, server, Group::FIRST),
                 _ => Change::RemoveBackend(*frontend, server),
             };
             // A table of 256 may find all free places resting; what is not added is not removed either.

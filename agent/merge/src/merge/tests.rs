@@ -96,11 +96,17 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
             Delta::Service(ServiceDelta::FrontendRemoved { service, frontend }) => {
                 format!("-{} {frontend}", service.name)
             }
-            Delta::Service(ServiceDelta::BackendAdded { service, backend, .. }) => {
+            Delta::Service(ServiceDelta::BackendSet { service, backend, .. }) => {
                 format!("+{} {}", service.name, backend.address)
             }
             Delta::Service(ServiceDelta::BackendRemoved { service, backend, .. }) => {
                 format!("-{} {}", service.name, backend.address)
+            }
+            Delta::Service(ServiceDelta::ServiceSet { service, .. }) => {
+                format!("set {}", service.name)
+            }
+            Delta::Service(ServiceDelta::ServiceRemoved { service }) => {
+                format!("unset {}", service.name)
             }
             Delta::Route(RouteDelta::Added(Route { range, via, .. })) => {
                 format!("+{range} via {via}")
@@ -538,7 +544,7 @@ proptest! {
                 match delta {
                     Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => prop_assert!(frontends.insert((service, frontend))),
                     Delta::Service(ServiceDelta::FrontendRemoved { service, frontend }) => prop_assert!(frontends.remove(&(service, frontend))),
-                    Delta::Service(ServiceDelta::BackendAdded { service, backend, .. }) => prop_assert!(backends.insert((service, backend))),
+                    Delta::Service(ServiceDelta::BackendSet { service, backend, .. }) => prop_assert!(backends.insert((service, backend))),
                     Delta::Service(ServiceDelta::BackendRemoved { service, backend, .. }) => prop_assert!(backends.remove(&(service, backend))),
                     _ => {}
                 }

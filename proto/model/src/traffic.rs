@@ -1,0 +1,59 @@
+//! What a cluster's own Service asks of load balancing (`docs/wire.md`, "Annotations").
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crate::cluster::ClusterName;
+
+/// Which clusters' backends a global service's clients get, as long as they are healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Affinity {
+    /// All clusters' alike.
+    #[default]
+    None,
+    /// The own cluster's.
+    Local,
+    /// Other clusters'.
+    Remote,
+}
+
+/// How connections to a service are spread. Of the own cluster's Service only: what a peer wishes for its own clients is
+/// its own business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTraffic {
+    /// Other clusters' backends are used.
+    pub global: bool,
+    /// Which of them are preferred. Without meaning unless `global`.
+    pub affinity: Affinity,
+    /// For so many seconds a client comes back to the backend it had, 1 to 86,400.
+    pub session_affinity: Option<u32>,
+    /// How many connections a backend of a cluster gets, beside one of weight 1; which is that of a cluster that is not
+    /// named. 0: none, as long as there is another.
+    pub weights: BTreeMap<ClusterName, u32>,
+    /// Clusters in the order in which they are used, in place of `affinity`. Those that are not named come last.
+    pub tiers: Vec<BTreeSet<ClusterName>>,
+    /// The share of a tier's backends, in percent, 1 to 100, that can carry all its load. With less, the rest of the load
+    /// goes to the next tier, in proportion. `None`: one healthy backend carries all.
+    pub minimum_healthy: Option<u8>,
+}
+
+// === impl Affinity ===
+
+impl Affinity {
+    /// The word in annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Local => "local",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
