@@ -12,7 +12,9 @@ use std::{
 };
 
 use aya::maps::{MapData, MapError, MapInfo};
-use mesh_layout::{Backend, FrontendKey, ServiceRef};
+use mesh_layout::{
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef,
+};
 use mesh_sys::{MappedArray, lookup_all};
 
 /// Where a connection may end up.
@@ -33,6 +35,7 @@ pub struct Dump {
     folder: PathBuf,
     services: MapData,
     headers: MappedArray,
+    groups: MappedArray,
     slots: MappedArray,
     backends: MappedArray,
 }
@@ -80,7 +83,8 @@ impl Dump {
         let folder = maps_folder(pins)?;
         Ok(Self {
             services: open_map(&folder.join("cm_services"))?,
-            headers: open_array(&folder.join("cm_headers"), 8)?,
+            headers: open_array(&folder.join("cm_headers"), size_of::<ServiceEntry>())?,
+            groups: open_array(&folder.join("cm_groups"), size_of::<GroupSet>())?,
             slots: open_array(&folder.join("cm_slots"), 8)?,
             backends: open_array(&folder.join("cm_backends"), size_of::<Backend>())?,
             folder,
@@ -109,8 +113,8 @@ impl Dump {
         let found = self.frontends()?.into_iter().find(|(key, _)| of(key) == frontend);
         Ok(found.map(|(_, service)| {
             move || {
-                let header = self.headers.u64(service.index(), 0);
-                header.map_or(0, |word| base_and_count(word.load(Ordering::SeqCst)).1)
+                let headers = self.headers_of(service).unwrap_or_default();
+                headers.iter().map(|header| header.count()).sum()
             }
         }))
     }
@@ -130,14 +134,12 @@ impl Dump {
 
     fn destinations(&self, service: ServiceRef) -> Result<BTreeSet<Destination>, DumpError> {
         let beyond = |what: String| self.inconsistent(format!("{what} is beyond its table"));
-        let header = self
-            .headers
-            .u64(service.index(), 0)
-            .ok_or_else(|| beyond(format!("service {}", service.index())))?;
-        let (base, count) = base_and_count(header.load(Ordering::SeqCst));
+        let headers = self.headers_of(service);
+        let headers = headers.ok_or_else(|| beyond(format!("service {}", service.index())))?;
         let mut ids = BTreeSet::new();
         let mut destinations = BTreeSet::new();
-        for slot in base..base.saturating_add(count) {
+        let slots = |header: Header| header.base()..header.base().saturating_add(header.count());
+        for slot in headers.into_iter().flat_map(slots) {
             let id = self.slots.u32(slot / 2, usize::from(slot % 2 == 1));
             let id = id.ok_or_else(|| beyond(format!("slot {slot}")))?.load(Ordering::SeqCst);
             if !ids.insert(id) {
@@ -158,6 +160,20 @@ impl Dump {
         Ok(destinations)
     }
 
+    /// Where a service's slots are: one header, or that of each of its groups.
+    fn headers_of(&self, service: ServiceRef) -> Option<Vec<Header>> {
+        let header = self.headers.u64(service.index(), ServiceEntry::HEADER_WORD)?;
+        let header = Header::from_word(header.load(Ordering::SeqCst));
+        let Some(set) = header.group_set() else {
+            return Some(vec![header]);
+        };
+        let group = |group| {
+            let word = self.groups.u64(set, GroupSet::header_word(group))?;
+            Some(Header::from_word(word.load(Ordering::SeqCst)))
+        };
+        (0..GROUPS_OF_A_SERVICE).map(group).collect()
+    }
+
     fn backend(&self, id: u32) -> Option<Backend> {
         let index = id.checked_rem(entries(&self.backends))?;
         let mut words = [0; 4];
@@ -170,12 +186,6 @@ impl Dump {
     fn inconsistent(&self, what: String) -> DumpError {
         DumpError::Inconsistent { folder: self.folder.clone(), what }
     }
-}
-
-/// As `mesh_layout::Header` has them.
-fn base_and_count(header: u64) -> (u32, u32) {
-    let [a, b, c, d, rest @ ..] = header.to_ne_bytes();
-    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes(rest))
 }
 
 fn entries(array: &MappedArray) -> u32 {

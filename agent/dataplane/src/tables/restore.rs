@@ -17,7 +17,7 @@ impl<K: Kernel> Tables<K> {
     /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] let it go. What contradicts itself (a predecessor
     /// died between two writes) is repaired.
     pub fn restore(kernel: K, now: Instant) -> Result<Self, TablesError> {
-        let Sizes { services, backends, slots } = kernel.sizes();
+        let Sizes { services, backends, slots, groups: _ } = kernel.sizes();
         let mut tables = Self {
             kernel,
             services: HashMap::new(),

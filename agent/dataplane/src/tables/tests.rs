@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_layout::FrontendKey;
+use mesh_layout::{FrontendKey, GroupSet};
 use mesh_model::{
     ClusterLimit, Protocol,
     lb::{Group, Settings},
@@ -30,6 +30,8 @@ struct Memory {
 struct Content {
     services: BTreeMap<FrontendKey, ServiceRef>,
     headers: Vec<Header>,
+    settings: Vec<mesh_layout::Settings>,
+    groups: Vec<[(u32, Header); Group::COUNT]>,
     slots: Vec<u32>,
     backends: Vec<mesh_layout::Backend>,
 }
@@ -41,10 +43,12 @@ impl Memory {
             content: Rc::new(std::cell::RefCell::new(Content {
                 services: BTreeMap::new(),
                 headers: vec![Header::default(); len(services)],
+                settings: vec![mesh_layout::Settings::default(); len(services)],
+                groups: vec![Default::default(); len(services)],
                 slots: vec![0; len(slots)],
                 backends: vec![mesh_layout::Backend::default(); len(backends)],
             })),
-            sizes: Sizes { services, backends, slots },
+            sizes: Sizes { services, backends, slots, groups: services },
             writes: Rc::default(),
             dies_after: Rc::new(Cell::new(usize::MAX)),
         }
@@ -100,6 +104,15 @@ impl Kernel for Memory {
         self.content.borrow().headers[index as usize]
     }
 
+    fn settings(&self, index: u32) -> mesh_layout::Settings {
+        self.content.borrow().settings[index as usize]
+    }
+
+    fn group_set(&self, set: u32) -> GroupSet {
+        let groups = self.content.borrow().groups[set as usize];
+        GroupSet::new(groups.map(|(cumulative, _)| cumulative), groups.map(|(_, header)| header))
+    }
+
     fn slot(&self, slot: u32) -> u32 {
         self.content.borrow().slots[slot as usize]
     }
@@ -124,6 +137,18 @@ impl Kernel for Memory {
 
     fn set_header(&mut self, index: u32, header: Header) {
         self.write(|content| content.headers[index as usize] = header);
+    }
+
+    fn set_settings(&mut self, index: u32, settings: mesh_layout::Settings) {
+        self.write(|content| content.settings[index as usize] = settings);
+    }
+
+    fn set_group_header(&mut self, set: u32, group: usize, header: Header) {
+        self.write(|content| content.groups[set as usize][group].1 = header);
+    }
+
+    fn set_group_cumulative(&mut self, set: u32, group: usize, cumulative: u32) {
+        self.write(|content| content.groups[set as usize][group].0 = cumulative);
     }
 
     fn set_slot(&mut self, slot: u32, id: u32) {
