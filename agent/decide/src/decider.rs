@@ -7,23 +7,23 @@ use std::{
 };
 
 use mesh_model::{
-    ClusterId, ClusterName, ServiceName, ServiceTraffic,
-    lb::{BackendState, Change, Frontend, ServiceDelta, Settings},
+    ClusterId, ClusterName, ServiceName,
+    lb::{BackendState, Change, Frontend, ServiceDelta},
 };
 
 use crate::{
     cluster::{ClusterState, ClusterView},
     nodes::Nodes,
-    plan::Chosen,
     pool::{Pool, PoolKey},
     scheme::Scheme,
 };
 
 mod content;
 mod explain;
+mod rules;
 mod steps;
 
-pub use content::Known;
+pub use self::{content::Known, rules::Rules};
 
 /// Chooses backends. What changes goes in, what that means for the tables comes out; and what it costs follows the
 /// change.
@@ -31,20 +31,13 @@ pub use content::Known;
 pub struct Decider {
     pub(crate) rules: Rules,
     pub(crate) clusters: BTreeMap<ClusterId, ClusterView>,
+    /// There are no other clusters than these.
+    pub(crate) all_known: bool,
     pub(crate) nodes: Nodes,
     pub(crate) services: HashMap<Arc<ServiceName>, Service>,
     pub(crate) frontends: HashMap<Frontend, (Arc<ServiceName>, PoolKey)>,
     /// Services with a frontend that leads nowhere: what these do depends on who could still say something.
     empty: HashSet<Arc<ServiceName>>,
-}
-
-/// What does not change while an agent lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// The own cluster's number.
-    pub own: ClusterId,
-    /// Services that are not global are taken too.
-    pub replace_kube_proxy: bool,
 }
 
 /// A service that somebody has something of.
@@ -63,6 +56,7 @@ impl Decider {
         let view = ClusterView { name: own, state: ClusterState::InUse, sure: false };
         Self {
             clusters: BTreeMap::from([(rules.own, view)]),
+            all_known: false,
             rules,
             nodes: Nodes::default(),
             services: HashMap::new(),
@@ -150,6 +144,18 @@ impl Decider {
         changes
     }
 
+    /// Whether there are no other clusters in the mesh than those that were spoken of: who could still have a backend that
+    /// nobody knows.
+    pub fn set_all_known(&mut self, all_known: bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if std::mem::replace(&mut self.all_known, all_known) != all_known {
+            for service in self.empty.iter().cloned().collect::<BTreeSet<_>>() {
+                self.each_pool(&service, &mut changes, |_| Vec::new());
+            }
+        }
+        changes
+    }
+
     /// Asks again for the nodes of backends whose node is not known: clusters name their nodes when they like.
     pub fn place<N: AsRef<str>>(
         &mut self,
@@ -183,39 +189,5 @@ impl Decider {
     /// The nodes that own backends in use, and those that do not answer and own any: the ones that are worth a look.
     pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &str)> {
         self.nodes.in_use()
-    }
-}
-
-// === impl Rules ===
-
-impl Rules {
-    /// Whether a service's frontends are in the tables.
-    pub(crate) fn takes(&self, service: &Service) -> bool {
-        service.scheme.as_ref().is_some_and(|scheme| self.takes_traffic(&scheme.traffic))
-    }
-
-    pub(crate) fn takes_traffic(&self, traffic: &ServiceTraffic) -> bool {
-        traffic.global || self.replace_kube_proxy
-    }
-
-    /// What a service's frontends are like.
-    pub(crate) fn settings(
-        &self,
-        name: &ServiceName,
-        scheme: &Scheme,
-        chosen: &Chosen,
-        clusters: &BTreeMap<ClusterId, ClusterView>,
-    ) -> Settings {
-        let traffic = &*scheme.traffic;
-        let unsure = || match traffic.global {
-            true => clusters.values().any(|view| !view.sure || view.state == ClusterState::Stale),
-            false => !clusters.get(&self.own).is_some_and(|view| view.sure),
-        };
-        let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
-        Settings {
-            session_affinity: traffic.session_affinity.unwrap_or(0),
-            plain: !traffic.global,
-            pass_if_empty: is_api || (chosen.is_empty() && unsure()),
-        }
     }
 }

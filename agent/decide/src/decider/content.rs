@@ -67,7 +67,8 @@ impl Decider {
         }
         let scheme = Scheme::new(Arc::clone(traffic), self.rules.own, &self.clusters);
         let chosen = Plan::new(&scheme, &self.clusters, &counts).chosen;
-        let settings = self.rules.settings(service, &scheme, &chosen, &self.clusters);
+        let settings =
+            self.rules.settings(service, &scheme, &chosen, (&self.clusters, self.all_known));
         let backends = standings.into_iter().filter_map(|(backend, standing)| {
             Some((backend, chosen.group(backend.cluster, standing)?))
         });

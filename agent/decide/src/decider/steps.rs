@@ -185,7 +185,8 @@ impl Decider {
         let choice = match scheme.filter(|_| !pool.frontends.is_empty()) {
             Some(scheme) => {
                 let chosen = Plan::new(scheme, &self.clusters, &pool.counts).chosen;
-                let settings = self.rules.settings(name, scheme, &chosen, &self.clusters);
+                let settings =
+                    self.rules.settings(name, scheme, &chosen, (&self.clusters, self.all_known));
                 Choice { chosen, settings }
             }
             None => Choice::default(),
