@@ -114,8 +114,9 @@ impl Decider {
         changes
     }
 
-    /// What is known of a cluster; `None` where there is none of that number. Backends of one that nobody spoke of are used
-    /// as those of a cluster that is well and that no Service names. The own cluster is always there.
+    /// What is known of a cluster; `None` where there is none of that number, nor anything to know of its nodes. Backends of
+    /// one that nobody spoke of are used as those of a cluster that is well and that no Service names. The own cluster is
+    /// always there.
     pub fn set_cluster(&mut self, cluster: ClusterId, view: Option<ClusterView>) -> Vec<Change> {
         let mut changes = Vec::new();
         let before = match view.clone() {
@@ -123,6 +124,12 @@ impl Decider {
             Some(view) => self.clusters.insert(cluster, view),
             None => self.clusters.remove(&cluster),
         };
+        if view.is_none() {
+            // What is known of its nodes was of the cluster that had this number.
+            for node in self.nodes.dead(cluster) {
+                changes.extend(self.set_node(cluster, &node, true));
+            }
+        }
         let name = |view: &Option<ClusterView>| view.as_ref().map(|view| view.name.clone());
         let state = |view: &Option<ClusterView>| view.as_ref().map(|view| view.state);
         let affected = if name(&before) != name(&view) {
@@ -142,6 +149,11 @@ impl Decider {
             self.each_pool(&service, &mut changes, |_| Vec::new());
         }
         changes
+    }
+
+    /// The clusters that were spoken of.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.clusters.keys().copied()
     }
 
     /// Whether there are no other clusters in the mesh than those that were spoken of: who could still have a backend that
@@ -187,7 +199,7 @@ impl Decider {
     }
 
     /// The nodes that own backends in use, and those that do not answer and own any: the ones that are worth a look.
-    pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &str)> {
+    pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.nodes.in_use()
     }
 }

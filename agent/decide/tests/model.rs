@@ -225,7 +225,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                 Some(state) => world.clusters.insert(at, state),
                 // The own cluster is always there.
                 None if at == 0 => None,
-                None => world.clusters.remove(&at),
+                None => {
+                    world.dead.retain(|(of, _)| *of != id(cluster));
+                    world.clusters.remove(&at)
+                }
             };
             let view = state.map(|(state, sure)| view(cluster, state, sure));
             let changes = stage.decider.set_cluster(id(cluster), view);
