@@ -84,7 +84,9 @@ impl Judge {
             Record::Identity(..)
             | Record::EndpointSlice(_)
             | Record::Namespace(_)
-            | Record::Pod(_) => Ok(()),
+            | Record::Pod(_)
+            | Record::LocalService(_)
+            | Record::LocalEndpointSlice(_) => Ok(()),
         }
     }
 

@@ -238,7 +238,7 @@ impl Merge {
                 self.set_service(name, Arc::new(service.name), part);
             }
             // Read from the next issue's service v2 on.
-            Record::EndpointSlice(_) => {}
+            Record::EndpointSlice(_) | Record::LocalService(_) | Record::LocalEndpointSlice(_) => {}
             Record::Namespace(namespace) => self.set_namespace(name, *namespace),
             Record::Pod(pod) => self.set_pod(name, *pod),
         }
@@ -268,7 +268,9 @@ impl Merge {
                     cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, entry.round)), None);
                 }
             }
-            RecordKey::EndpointSlice(_) => {}
+            RecordKey::EndpointSlice(_)
+            | RecordKey::LocalService(_)
+            | RecordKey::LocalEndpointSlice(_) => {}
             RecordKey::Namespace(namespace) => self.remove_namespace(name, namespace),
             RecordKey::Pod { node, namespace, name: pod } => {
                 self.remove_pod(name, node, &PodName::new(namespace, pod));

@@ -46,7 +46,9 @@ impl Merge {
             RecordKey::Service(service) => {
                 cluster.services.get_mut(service).map(|(part, round)| (part.bytes(), round))
             }
-            RecordKey::EndpointSlice(_) => None,
+            RecordKey::EndpointSlice(_)
+            | RecordKey::LocalService(_)
+            | RecordKey::LocalEndpointSlice(_) => None,
             RecordKey::Namespace(namespace) => {
                 let entry = cluster.namespaces.get_mut(namespace);
                 entry.map(|(namespace, round)| (namespace_bytes(namespace), round))
@@ -139,7 +141,9 @@ impl Merge {
                 gone.into_iter()
                     .for_each(|service| self.set_service(name, service, ServicePart::default()));
             }
-            RecordKind::EndpointSlice => {}
+            RecordKind::EndpointSlice
+            | RecordKind::LocalService
+            | RecordKind::LocalEndpointSlice => {}
             RecordKind::Namespace => cluster.namespaces.retain(|_, (_, round)| !stale(*round)),
             RecordKind::Pod => {
                 let gone = cluster.pods.extract_if(|_, (_, round)| stale(*round));
