@@ -12,7 +12,7 @@ use std::{
 
 use mesh_model::{
     EndpointSlice, ServiceName,
-    object::{Kind, Object, ObjectKey, Pod, Service},
+    object::{Kind, Node, Object, ObjectKey, Pod, Service},
     service::SERVICE_NAME_LABEL,
 };
 use sha2::{Digest as _, Sha256};
@@ -322,6 +322,7 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
     let mut services: Vec<&Service> = Vec::new();
+    let mut nodes = BTreeMap::<&str, &Node>::new();
     for object in objects.values() {
         match object {
             Object::EndpointSlice(slice) => {
@@ -330,7 +331,10 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
             }
             Object::Pod(pod) => pods.entry(pod.namespace.as_str()).or_default().push(pod),
             Object::Service(service) => services.push(service),
-            Object::Namespace(_) | Object::Node(_) => {}
+            Object::Node(node) => {
+                nodes.insert(node.name.as_str(), node);
+            }
+            Object::Namespace(_) => {}
         }
     }
     services
@@ -339,7 +343,7 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
         .into_iter()
         .flat_map(|service| {
             let pods = pods.get(service.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
-            endpoints::slices(service, pods.iter().copied())
+            endpoints::slices(service, pods.iter().copied(), &nodes)
         })
         .collect()
 }
