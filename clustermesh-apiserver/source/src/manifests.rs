@@ -93,8 +93,8 @@ struct Stamp {
     inode: u64,
 }
 
-/// No honest manifest is larger; a file that is, is not read into memory.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// No honest manifest is larger, in bytes; a file that is, is not read into memory.
+pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 impl ManifestsSource {
     /// The folder, which is not read yet. Positions begin after `since`.
@@ -317,8 +317,8 @@ fn list(folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
     Ok(())
 }
 
-/// The endpoint slices of the services that have none of their own.
-fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
+/// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them.
+pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
     let mut services: Vec<&Service> = Vec::new();

@@ -193,6 +193,11 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
         }
     }
+
+    /// Whether its objects are in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
 }
 
 impl fmt::Display for Kind {
