@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Lifted, Mesh, Query},
+    mesh::{Exchange, Input, Lifted, Mesh, Query},
 };
 
 /// Answers for the agent.
@@ -54,7 +54,7 @@ pub(crate) async fn ask<T: Send + 'static>(
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
     match (&own.failure, own.is_complete()) {
-        (_, true) => Vec::new(),
+        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
         (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
         (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
     }

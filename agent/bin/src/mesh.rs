@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
+use mesh_dataplane::{KernelMaps, Occupancy, PinLock, Programs, Tables};
 use mesh_decide::Probes;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
@@ -25,6 +25,7 @@ use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSoc
 
 mod audit;
 mod counting;
+mod exchange;
 mod former_life;
 mod pods;
 mod probing;
@@ -32,6 +33,7 @@ mod quarantine;
 mod tables;
 
 pub(crate) use audit::Audit;
+pub(crate) use exchange::Exchange;
 pub(crate) use former_life::FormerLife;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
@@ -73,6 +75,9 @@ pub(crate) struct Mesh {
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
     pub(crate) programs: Programs,
+    pub(crate) _pin_lock: PinLock,
+    /// Programs of another release are still in place.
+    pub(crate) exchange: Option<Exchange>,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
     pub(crate) kernel_routes: KernelRoutes,
@@ -297,6 +302,7 @@ impl Mesh {
                 }
             }
         }
+        self.exchange_programs(now);
         self.carry_out_routes().await;
     }
 
@@ -305,6 +311,7 @@ impl Mesh {
         let failed: Vec<Change> = self.failed.keys().copied().collect();
         failed.into_iter().for_each(|change| self.apply(change, now));
         self.hold_quarantined();
+        self.exchange_programs(now);
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
