@@ -77,7 +77,10 @@ impl Mesh {
     /// Every frontend with its backends, decided from nothing.
     fn wanted(&self) -> HashMap<Frontend, Content> {
         let mut all: HashMap<Frontend, Content> = HashMap::new();
-        for (service, frontends) in self.merge.services() {
+        for (service, traffic, frontends) in self.merge.services() {
+            if !traffic.global {
+                continue;
+            }
             for (frontend, port_name) in frontends {
                 let delta = ServiceDelta::FrontendAdded {
                     service: service.clone().into(),
