@@ -9,11 +9,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_dataplane::{KernelMaps, Occupancy, PinLock, Programs, Tables};
+use mesh_dataplane::{Forecast, KernelMaps, Level, PinLock, Programs, Tables};
 use mesh_decide::Probes;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_model::{ClusterName, RecordKind};
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
@@ -31,12 +31,14 @@ mod pods;
 mod probing;
 mod quarantine;
 mod tables;
+mod unmade;
 
 pub(crate) use audit::Audit;
 pub(crate) use exchange::Exchange;
 pub(crate) use former_life::FormerLife;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
+pub(crate) use unmade::{Unmade, flag_of};
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -99,7 +101,9 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: BTreeMap<Change, String>,
+    pub(crate) failed: Unmade,
+    /// When there will be no room.
+    pub(crate) forecast: Forecast,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -308,14 +312,14 @@ impl Mesh {
 
     async fn tick(&mut self, socket: Option<&ProbeSocket>) {
         let now = Instant::now();
-        let failed: Vec<Change> = self.failed.keys().copied().collect();
-        failed.into_iter().for_each(|change| self.apply(change, now));
+        self.failed.changes().into_iter().for_each(|change| self.apply(change, now));
         self.hold_quarantined();
         self.exchange_programs(now);
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);
+        self.observe_occupancy(now);
         self.set_metrics();
     }
 
@@ -330,7 +334,7 @@ impl Mesh {
     }
 
     /// How full the tables are.
-    pub(crate) fn occupancy(&self) -> Occupancy {
-        self.tables.occupancy()
+    pub(crate) fn levels(&self) -> [Level; 4] {
+        self.forecast.levels(&self.tables.occupancy(), Instant::now())
     }
 }

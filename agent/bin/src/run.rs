@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_dataplane::{Former, Held, PinRoot, Sizes, TakenOver, take_over};
+use mesh_dataplane::{Forecast, Former, Held, PinRoot, Sizes, TakenOver, take_over};
 use mesh_decide::Probes;
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
@@ -32,7 +32,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, Exchange, FormerLife, Input, Mesh, NodePods},
+    mesh::{Audit, Exchange, FormerLife, Input, Mesh, NodePods, Unmade},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -180,7 +180,8 @@ async fn open_mesh(
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: BTreeMap::new(),
+        failed: Unmade::default(),
+        forecast: Forecast::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),

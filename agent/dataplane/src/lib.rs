@@ -9,6 +9,7 @@
 //! [`mesh_model::lb::Change`].
 
 mod convert;
+mod forecast;
 mod kernel;
 mod maps;
 mod pinned;
@@ -18,6 +19,7 @@ mod slots;
 mod tables;
 mod takeover;
 
+pub use forecast::{Forecast, Level};
 pub use kernel::{Kernel, Sizes};
 pub use maps::{KernelMaps, MapsError};
 pub use pinned::Shape;

@@ -64,7 +64,7 @@ impl Mesh {
     /// What clusters say, against what the tables were told. What there was no room for is known already.
     fn repair_deviations(&mut self, now: Instant) -> u64 {
         let deviations = self.tables.deviations(&self.wanted());
-        let unknown = deviations.into_iter().filter(|change| !self.failed.contains_key(change));
+        let unknown = deviations.into_iter().filter(|change| !self.failed.contains(change));
         let unknown: Vec<Change> = unknown.collect();
         if let Some(first) = unknown.first() {
             self.audit.last = Some(format!("{} changes not made, first {first:?}", unknown.len()));

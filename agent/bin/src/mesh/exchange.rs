@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_model::RecordKind;
-
 use super::Mesh;
 
 /// An exchange of programs that waits.
@@ -61,9 +59,7 @@ impl Mesh {
     }
 
     fn exchange_waits_for(&self, exchange: &mut Exchange, now: Instant) -> Option<String> {
-        let is_known = |name| {
-            self.merge.is_confirmed(name, RecordKind::Service) || self.former_life.believes(name)
-        };
+        let is_known = |name| self.merge.has_told_services(name) || self.former_life.believes(name);
         if !is_known(&self.own) {
             return Some("the own cluster".into());
         }
@@ -79,6 +75,6 @@ impl Mesh {
         if !unknown.is_empty() {
             return Some(unknown.join(", "));
         }
-        self.failed.values().next().cloned()
+        self.failed.reason().map(str::to_owned)
     }
 }

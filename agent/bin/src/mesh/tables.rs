@@ -7,7 +7,7 @@ use mesh_decide::{Services, decide};
 use mesh_merge::Merge;
 use mesh_model::{
     ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, BackendState, Change, Condition, Frontend, Group, RouteDelta, ServiceDelta},
+    lb::{Backend, BackendState, Change, Condition, Frontend, RouteDelta, ServiceDelta},
 };
 
 use super::Mesh;
@@ -63,22 +63,20 @@ impl Mesh {
         match self.tables.apply(change, now) {
             Ok(()) => {
                 self.metrics.changes.inc();
-                self.failed.remove(&change);
-                // What would have been added must not be tried again once it is to be removed.
-                match change {
-                    Change::RemoveFrontend(gone) => {
-                        self.failed.retain(|failed, _| frontend_of(failed) != gone)
-                    }
-                    Change::RemoveBackend(frontend, backend) => {
-                        self.failed.remove(&Change::AddBackend(frontend, backend, Group::FIRST));
-                    }
-                    Change::SetFrontend(..) | Change::AddBackend(..) | Change::SetWeights(..) => {}
-                }
+                self.failed.made(&change);
             }
             Err(error) => {
-                tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
-                self.failed.insert(change, error.to_string());
+                if self.failed.refused(change, &error) {
+                    tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+                }
             }
+        }
+    }
+
+    /// Remembers how full the tables are, once everybody has told what goes into them.
+    pub(super) fn observe_occupancy(&mut self, now: Instant) {
+        if self.peers_known && self.peers.keys().all(|name| self.merge.has_told_services(name)) {
+            self.forecast.observe(&self.tables.occupancy(), now);
         }
     }
 
@@ -172,14 +170,4 @@ fn is_global(merge: &Merge, service: &ServiceName) -> bool {
 
 fn is_used(state: &BackendState) -> bool {
     state.condition != Condition::NotReady
-}
-
-fn frontend_of(change: &Change) -> Frontend {
-    match change {
-        Change::SetFrontend(frontend, _)
-        | Change::RemoveFrontend(frontend)
-        | Change::SetWeights(frontend, _)
-        | Change::AddBackend(frontend, _, _)
-        | Change::RemoveBackend(frontend, _) => *frontend,
-    }
 }
