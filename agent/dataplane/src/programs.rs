@@ -88,8 +88,16 @@ pub enum ProgramsError {
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
 
 /// The hooks. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
-pub(crate) const HOOKS: [&str; 4] =
-    ["cm_getpeername4", "cm_getpeername6", "cm_connect4", "cm_connect6"];
+pub(crate) const HOOKS: [&str; 8] = [
+    "cm_getpeername4",
+    "cm_getpeername6",
+    "cm_recvmsg4",
+    "cm_recvmsg6",
+    "cm_connect4",
+    "cm_connect6",
+    "cm_sendmsg4",
+    "cm_sendmsg6",
+];
 
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
