@@ -5,34 +5,35 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::pending,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
-use mesh_decide::Probes;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_model::{ClusterName, lb::Change};
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSocket};
+use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle};
 
 mod audit;
 mod counting;
 mod former_life;
+mod health;
 mod pods;
-mod probing;
 mod quarantine;
 mod tables;
 
 pub(crate) use audit::Audit;
 pub(crate) use former_life::FormerLife;
+pub(crate) use health::Health;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 
@@ -80,9 +81,7 @@ pub(crate) struct Mesh {
     pub(crate) masquerade_problem: Option<String>,
     /// The agent's own sockets, which the programs leave alone.
     pub(crate) bypass: Bypass,
-    pub(crate) probes: Probes,
-    /// Nodes became known: they are probed now, not when the next second begins.
-    pub(crate) probe_now: bool,
+    pub(crate) health: Health,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -102,7 +101,7 @@ pub(crate) struct Mesh {
     pub(crate) metrics: Metrics,
 }
 
-/// How often what failed is tried again, nodes are probed and metrics are set.
+/// How often what failed is tried again and metrics are set.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the kernel's routes are compared with the wanted ones although nothing happened.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -128,33 +127,26 @@ impl std::fmt::Debug for Query {
 
 impl Mesh {
     /// Takes what comes, until nobody is left to say anything.
-    pub(crate) async fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<Input>,
-        socket: Option<ProbeSocket>,
-    ) {
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut audit = interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.settle().await;
         loop {
+            let refresh = self.health.due();
             tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => {
-                        self.take(input).await;
-                        if std::mem::take(&mut self.probe_now) {
-                            self.probe(socket.as_ref()).await;
-                        }
-                    }
+                    Some(input) => self.take(input).await,
                     None => return,
                 },
-                _ = tick.tick() => self.tick(socket.as_ref()).await,
+                change = self.health.prober.change() => self.take_health(change).await,
+                () = until(refresh) => self.refresh_targets(Instant::now()),
+                _ = tick.tick() => self.tick().await,
                 _ = audit.tick() => {
                     self.audit_bypass();
                     self.audit_routes().await;
                 }
-                probe = probing::answer(socket.as_ref()) => self.probes.answered(probe, Instant::now()),
             }
         }
     }
@@ -175,6 +167,7 @@ impl Mesh {
                 let budget = handle.budget;
                 // Its follower is another one, which has not been told to hold.
                 self.waiting.remove(&name);
+                self.health.follow(&name, &handle);
                 let before = self.peers.insert(name.clone(), handle);
                 // Somebody has thought about it.
                 if before.is_some_and(|before| before.budget != budget) {
@@ -190,7 +183,8 @@ impl Mesh {
                 self.refused.remove(&name);
                 self.quarantined.remove(&name);
                 self.waiting.remove(&name);
-                self.probes.set_nodes(&name, std::iter::empty());
+                self.forget_health(&name);
+                self.number_cuts();
                 self.forget_strangers().await;
                 self.settle().await;
                 self.release_held();
@@ -233,8 +227,12 @@ impl Mesh {
                 let before = self.known_ids();
                 self.recognise(name, &config);
                 match self.merge.set_id(name, config.id) {
-                    Ok(()) if before.is_subset(&self.known_ids()) => {}
-                    Ok(()) => self.release_held(),
+                    Ok(()) => {
+                        self.number_cuts();
+                        if !before.is_subset(&self.known_ids()) {
+                            self.release_held();
+                        }
+                    }
                     Err(in_use) => {
                         let refusal = Refusal::IdInUse { id: in_use.id, other: in_use.other };
                         if let Some(handle) = self.peers.get(name) {
@@ -286,12 +284,18 @@ impl Mesh {
         let now = Instant::now();
         for delta in self.merge.take_deltas() {
             match delta {
-                Delta::Service(delta) => self.service(&delta, now),
-                Delta::Route(delta) => self.route(delta),
+                Delta::Service(delta) => {
+                    self.health.refresh();
+                    self.service(&delta, now);
+                }
+                Delta::Route(delta) => {
+                    self.health.refresh();
+                    self.route(delta);
+                }
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
-                    self.probe_now |= kind == RecordKind::Node;
+                    self.health.refresh();
                     self.told_in_full(&cluster);
                     self.prune(now);
                 }
@@ -300,12 +304,12 @@ impl Mesh {
         self.carry_out_routes().await;
     }
 
-    async fn tick(&mut self, socket: Option<&ProbeSocket>) {
+    async fn tick(&mut self) {
         let now = Instant::now();
         let failed: Vec<Change> = self.failed.keys().copied().collect();
         failed.into_iter().for_each(|change| self.apply(change, now));
         self.hold_quarantined();
-        self.probe(socket).await;
+        self.forget_foreign_cuts();
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);
@@ -325,5 +329,12 @@ impl Mesh {
     /// How full the tables are.
     pub(crate) fn occupancy(&self) -> Occupancy {
         self.tables.occupancy()
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
     }
 }

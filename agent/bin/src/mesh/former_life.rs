@@ -163,6 +163,9 @@ impl Mesh {
             RecordEvent::Confirmed(kind) => *kind,
             RecordEvent::Begin(_) | RecordEvent::Keep(_) => return,
         };
+        if kind == RecordKind::Node {
+            self.health.refresh();
+        }
         if matches!(kind, RecordKind::Node | RecordKind::Service) {
             self.former_life.snapshots.changed(name, Instant::now());
         }
