@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
@@ -86,6 +86,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.silence.problems(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)

@@ -29,6 +29,7 @@ mod former_life;
 mod health;
 mod pods;
 mod quarantine;
+mod silence;
 mod tables;
 
 pub(crate) use audit::Audit;
@@ -36,6 +37,7 @@ pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
+pub(crate) use silence::Silence;
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -82,6 +84,7 @@ pub(crate) struct Mesh {
     /// The agent's own sockets, which the programs leave alone.
     pub(crate) bypass: Bypass,
     pub(crate) health: Health,
+    pub(crate) silence: Silence,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -184,6 +187,7 @@ impl Mesh {
                 self.quarantined.remove(&name);
                 self.waiting.remove(&name);
                 self.forget_health(&name);
+                self.forget_silence(&name);
                 self.number_cuts();
                 self.forget_strangers().await;
                 self.settle().await;
@@ -310,6 +314,7 @@ impl Mesh {
         failed.into_iter().for_each(|change| self.apply(change, now));
         self.hold_quarantined();
         self.forget_foreign_cuts();
+        self.look_for_silence(now);
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);

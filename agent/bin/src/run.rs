@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Health as NodeHealth, Input, Mesh, NodePods},
+    mesh::{Audit, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -173,6 +173,7 @@ async fn open_mesh(
         masquerade_problem: None,
         bypass,
         health,
+        silence: Silence::new(budget),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,

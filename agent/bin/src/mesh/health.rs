@@ -225,5 +225,5 @@ impl Mesh {
 
     fn node_is(&mut self, _: &ClusterName, _: &str, _: bool, _: Instant) {}
 
-    fn cluster_is(&mut self, _: &ClusterName, _: Instant) {}
+    pub(super) fn cluster_is(&mut self, _: &ClusterName, _: Instant) {}
 }
