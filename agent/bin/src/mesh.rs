@@ -11,9 +11,10 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
+use mesh_decide::Decider;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, lb::Change};
+use mesh_model::ClusterName;
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
@@ -24,7 +25,9 @@ use tokio::{
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle};
 
 mod audit;
+mod changes;
 mod counting;
+mod decisions;
 mod former_life;
 mod health;
 mod pods;
@@ -33,6 +36,7 @@ mod silence;
 mod tables;
 
 pub(crate) use audit::Audit;
+pub(crate) use changes::Failed;
 pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
 pub(crate) use pods::{NodePods, PodAnswer};
@@ -75,6 +79,11 @@ pub(crate) struct Mesh {
     pub(crate) own_routes: bool,
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
+    pub(crate) decider: Decider,
+    /// How clusters are may be otherwise than the decider was told.
+    pub(crate) clusters_moved: bool,
+    /// Somebody said something of nodes: it may say where backends are.
+    pub(crate) nodes_moved: bool,
     pub(crate) programs: Programs,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
@@ -96,7 +105,7 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: BTreeMap<Change, String>,
+    pub(crate) failed: Failed,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -155,6 +164,9 @@ impl Mesh {
     }
 
     async fn take(&mut self, input: Input) {
+        let same = matches!(input, Input::Peer(..) | Input::PodsChanged | Input::LookAtPod(..))
+            || matches!(input, Input::Query(_));
+        self.clusters_moved |= !same;
         match input {
             Input::Peer(name, events) => {
                 events.into_iter().for_each(|event| self.peer_event(&name, event));
@@ -188,7 +200,7 @@ impl Mesh {
                 self.waiting.remove(&name);
                 self.forget_health(&name);
                 self.forget_silence(&name);
-                self.number_cuts();
+                self.renumber_health(Instant::now());
                 self.forget_strangers().await;
                 self.settle().await;
                 self.release_held();
@@ -212,6 +224,7 @@ impl Mesh {
     }
 
     fn peer_event(&mut self, name: &ClusterName, event: PeerEvent) {
+        self.clusters_moved |= !matches!(event, PeerEvent::Record(_) | PeerEvent::Rejected(_));
         match event {
             PeerEvent::Connected => tracing::info!(peer = %name, "connected"),
             PeerEvent::Disconnected => {
@@ -232,7 +245,7 @@ impl Mesh {
                 self.recognise(name, &config);
                 match self.merge.set_id(name, config.id) {
                     Ok(()) => {
-                        self.number_cuts();
+                        self.renumber_health(Instant::now());
                         if !before.is_subset(&self.known_ids()) {
                             self.release_held();
                         }
@@ -286,14 +299,15 @@ impl Mesh {
     /// Brings the kernel to what the merge says now.
     async fn settle(&mut self) {
         let now = Instant::now();
+        if self.clusters_moved {
+            self.look_at_clusters(now);
+        }
         for delta in self.merge.take_deltas() {
             match delta {
-                Delta::Service(delta) => {
-                    self.health.refresh();
-                    self.service(&delta, now);
-                }
+                Delta::Service(delta) => self.service(&delta, now),
                 Delta::Route(delta) => {
                     self.health.refresh();
+                    self.nodes_moved = true;
                     self.route(delta);
                 }
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
@@ -302,18 +316,27 @@ impl Mesh {
                     self.health.refresh();
                     self.told_in_full(&cluster);
                     self.prune(now);
+                    (self.clusters_moved, self.nodes_moved) = (true, true);
                 }
             }
+        }
+        if std::mem::take(&mut self.clusters_moved) {
+            self.look_at_clusters(now);
+            self.forget_clusters(now);
+        }
+        if std::mem::take(&mut self.nodes_moved) {
+            self.place_backends(now);
         }
         self.carry_out_routes().await;
     }
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        let failed: Vec<Change> = self.failed.keys().copied().collect();
-        failed.into_iter().for_each(|change| self.apply(change, now));
+        self.look_at_clusters(now);
+        self.place_backends(now);
+        self.try_again(now);
         self.hold_quarantined();
-        self.forget_foreign_cuts();
+        self.forget_foreign_cuts(now);
         self.look_for_silence(now);
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();

@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
+use mesh_decide::{Decider, Rules};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Merge, OwnRanges};
@@ -31,7 +32,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence},
+    mesh::{Audit, Failed, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -68,7 +69,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let socket = ProbeSocket::bind(args.probe_port).await;
     let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
     let (prober, probing) = Prober::new(name.clone(), socket);
-    let mesh = open_mesh(&args, &name, limit, metrics, prober).await?;
+    let mesh = open_mesh(&args, &name, (id, limit), metrics, prober).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
@@ -124,7 +125,7 @@ async fn task(work: impl Future<Output = ()> + Send + 'static) {
 async fn open_mesh(
     args: &Args,
     name: &ClusterName,
-    limit: ClusterLimit,
+    (id, limit): (ClusterId, ClusterLimit),
     metrics: Metrics,
     prober: Prober,
 ) -> anyhow::Result<Mesh> {
@@ -165,6 +166,12 @@ async fn open_mesh(
         own_routes: args.own_routes,
         pod_cidrs: args.pod_cidrs.clone(),
         merge: Merge::new(name.clone(), ranges),
+        decider: Decider::new(
+            Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
+            name.clone(),
+        ),
+        clusters_moved: true,
+        nodes_moved: false,
         programs,
         tables,
         routes,
@@ -180,7 +187,7 @@ async fn open_mesh(
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: BTreeMap::new(),
+        failed: Failed::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),

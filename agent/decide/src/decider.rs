@@ -7,23 +7,23 @@ use std::{
 };
 
 use mesh_model::{
-    ClusterId, ServiceName, ServiceTraffic,
-    lb::{BackendState, Change, Frontend, ServiceDelta, Settings},
+    ClusterId, ClusterName, ServiceName,
+    lb::{BackendState, Change, Frontend, ServiceDelta},
 };
 
 use crate::{
     cluster::{ClusterState, ClusterView},
     nodes::Nodes,
-    plan::Chosen,
     pool::{Pool, PoolKey},
     scheme::Scheme,
 };
 
 mod content;
 mod explain;
+mod rules;
 mod steps;
 
-pub use content::Known;
+pub use self::{content::Known, rules::Rules};
 
 /// Chooses backends. What changes goes in, what that means for the tables comes out; and what it costs follows the
 /// change.
@@ -31,20 +31,13 @@ pub use content::Known;
 pub struct Decider {
     pub(crate) rules: Rules,
     pub(crate) clusters: BTreeMap<ClusterId, ClusterView>,
+    /// There are no other clusters than these.
+    pub(crate) all_known: bool,
     pub(crate) nodes: Nodes,
     pub(crate) services: HashMap<Arc<ServiceName>, Service>,
     pub(crate) frontends: HashMap<Frontend, (Arc<ServiceName>, PoolKey)>,
     /// Services with a frontend that leads nowhere: what these do depends on who could still say something.
     empty: HashSet<Arc<ServiceName>>,
-}
-
-/// What does not change while an agent lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// The own cluster's number.
-    pub own: ClusterId,
-    /// Services that are not global are taken too.
-    pub replace_kube_proxy: bool,
 }
 
 /// A service that somebody has something of.
@@ -58,11 +51,13 @@ pub(crate) struct Service {
 // === impl Decider ===
 
 impl Decider {
-    /// Nothing is known yet.
-    pub fn new(rules: Rules) -> Self {
+    /// Nothing is known yet but the own cluster's name.
+    pub fn new(rules: Rules, own: ClusterName) -> Self {
+        let view = ClusterView { name: own, state: ClusterState::InUse, sure: false };
         Self {
+            clusters: BTreeMap::from([(rules.own, view)]),
+            all_known: false,
             rules,
-            clusters: BTreeMap::new(),
             nodes: Nodes::default(),
             services: HashMap::new(),
             frontends: HashMap::new(),
@@ -119,14 +114,22 @@ impl Decider {
         changes
     }
 
-    /// What is known of a cluster; `None` where there is none of that number. Backends of one that nobody spoke of are used
-    /// as those of a cluster that is well and that no Service names.
+    /// What is known of a cluster; `None` where there is none of that number, nor anything to know of its nodes. Backends of
+    /// one that nobody spoke of are used as those of a cluster that is well and that no Service names. The own cluster is
+    /// always there.
     pub fn set_cluster(&mut self, cluster: ClusterId, view: Option<ClusterView>) -> Vec<Change> {
         let mut changes = Vec::new();
         let before = match view.clone() {
+            None if cluster == self.rules.own => return changes,
             Some(view) => self.clusters.insert(cluster, view),
             None => self.clusters.remove(&cluster),
         };
+        if view.is_none() {
+            // What is known of its nodes was of the cluster that had this number.
+            for node in self.nodes.dead(cluster) {
+                changes.extend(self.set_node(cluster, &node, true));
+            }
+        }
         let name = |view: &Option<ClusterView>| view.as_ref().map(|view| view.name.clone());
         let state = |view: &Option<ClusterView>| view.as_ref().map(|view| view.state);
         let affected = if name(&before) != name(&view) {
@@ -144,6 +147,23 @@ impl Decider {
         // In their order, so that one agent does as another.
         for service in affected.into_iter().collect::<BTreeSet<_>>() {
             self.each_pool(&service, &mut changes, |_| Vec::new());
+        }
+        changes
+    }
+
+    /// The clusters that were spoken of.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.clusters.keys().copied()
+    }
+
+    /// Whether there are no other clusters in the mesh than those that were spoken of: who could still have a backend that
+    /// nobody knows.
+    pub fn set_all_known(&mut self, all_known: bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if std::mem::replace(&mut self.all_known, all_known) != all_known {
+            for service in self.empty.iter().cloned().collect::<BTreeSet<_>>() {
+                self.each_pool(&service, &mut changes, |_| Vec::new());
+            }
         }
         changes
     }
@@ -179,44 +199,7 @@ impl Decider {
     }
 
     /// The nodes that own backends in use, and those that do not answer and own any: the ones that are worth a look.
-    pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &str)> {
+    pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.nodes.in_use()
-    }
-}
-
-// === impl Rules ===
-
-impl Rules {
-    /// Whether a service's frontends are in the tables.
-    pub(crate) fn takes(&self, service: &Service) -> bool {
-        service.scheme.as_ref().is_some_and(|scheme| self.takes_traffic(&scheme.traffic))
-    }
-
-    pub(crate) fn takes_traffic(&self, traffic: &ServiceTraffic) -> bool {
-        traffic.global || self.replace_kube_proxy
-    }
-
-    /// What a service's frontends are like.
-    pub(crate) fn settings(
-        &self,
-        name: &ServiceName,
-        scheme: &Scheme,
-        chosen: &Chosen,
-        clusters: &BTreeMap<ClusterId, ClusterView>,
-    ) -> Settings {
-        let traffic = &*scheme.traffic;
-        let unsure = || match traffic.global {
-            true => {
-                clusters.values().any(|view| !view.sure || view.state == ClusterState::Stale)
-                    || !clusters.contains_key(&self.own)
-            }
-            false => !clusters.get(&self.own).is_some_and(|view| view.sure),
-        };
-        let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
-        Settings {
-            session_affinity: traffic.session_affinity.unwrap_or(0),
-            plain: !traffic.global,
-            pass_if_empty: is_api || (chosen.is_empty() && unsure()),
-        }
     }
 }

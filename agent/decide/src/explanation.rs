@@ -214,6 +214,22 @@ impl Usage {
     }
 }
 
+// === impl Candidate ===
+
+impl Candidate {
+    /// How it stands, in a word: the worst that is known of it.
+    pub fn state(&self) -> &'static str {
+        match (self.cluster_state, self.condition) {
+            (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
+            (_, Condition::NotReady) => Reason::NotReady.as_str(),
+            (ClusterState::Cut, _) => Reason::ClusterCut.as_str(),
+            _ if !self.node_answers => Reason::NodeDead.as_str(),
+            (_, Condition::Terminating) => Reason::Terminating.as_str(),
+            (_, Condition::Ready) => Reason::Ready.as_str(),
+        }
+    }
+}
+
 // === impl Reason ===
 
 impl Reason {

@@ -66,6 +66,12 @@ impl Nodes {
         }
     }
 
+    /// The nodes of a cluster that do not answer.
+    pub(crate) fn dead(&self, cluster: ClusterId) -> Vec<Arc<str>> {
+        let nodes = self.0.get(&cluster).into_iter().flatten();
+        nodes.filter(|(_, node)| node.dead).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
     /// The services that have a backend on a node.
     pub(crate) fn services(&self, cluster: ClusterId, node: &str) -> Vec<Arc<ServiceName>> {
         let services = self.get(cluster, node).into_iter().flat_map(|node| node.services.keys());
@@ -89,13 +95,13 @@ impl Nodes {
     }
 
     /// The nodes with backends in use, and those with backends that would be if they answered.
-    pub(crate) fn in_use(&self) -> impl Iterator<Item = (ClusterId, &str)> {
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.0.iter().flat_map(|(cluster, nodes)| {
             let used = nodes.iter().filter(|(name, node)| {
                 name.as_ref() != Self::UNKNOWN
                     && (node.in_use > 0 || (node.dead && !node.services.is_empty()))
             });
-            used.map(|(name, _)| (*cluster, name.as_ref()))
+            used.map(|(name, _)| (*cluster, name))
         })
     }
 

@@ -42,7 +42,7 @@ impl Scheme {
         clusters: &BTreeMap<ClusterId, ClusterView>,
     ) -> Self {
         let mut scheme = Self { traffic, own, groups: BTreeMap::new() };
-        let keys: BTreeSet<(usize, Reverse<u32>)> = match &*scheme.traffic {
+        let mut keys: BTreeSet<(usize, Reverse<u32>)> = match &*scheme.traffic {
             traffic if !traffic.global => BTreeSet::new(),
             traffic if traffic.weights.is_empty() && traffic.tiers.is_empty() => {
                 let tiers = if traffic.affinity == Affinity::None { 1 } else { 2 };
@@ -50,6 +50,10 @@ impl Scheme {
             }
             _ => clusters.iter().map(|(id, view)| scheme.key(*id, Some(&view.name))).collect(),
         };
+        // One that nobody named yet has a group of its own if there is one.
+        if keys.len() < Group::COUNT {
+            keys.insert(scheme.key(ClusterId::NONE, None));
+        }
         let last = Group::COUNT - 1;
         let group = |number: usize| Group::new(number.min(last)).unwrap_or_default();
         scheme.groups =

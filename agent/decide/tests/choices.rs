@@ -9,12 +9,17 @@
 
 mod stage;
 
-use mesh_decide::ClusterState::{Cut, InUse, Stale};
-use mesh_model::{
-    Affinity, ServiceTraffic,
-    lb::{Change, Condition, Settings},
+use mesh_decide::{
+    ClusterState::{Cut, InUse, Stale},
+    GroupShare, Tier,
 };
-use stage::{Stage, backend, frontend, global, name};
+use mesh_model::{
+    Affinity,
+    Protocol::{Tcp, Udp},
+    ServiceTraffic,
+    lb::{Backend, BackendState, Change, Condition, Frontend, ServiceDelta, Settings},
+};
+use stage::{Stage, backend, frontend, global, id, name, service};
 
 fn affinity(affinity: Affinity) -> ServiceTraffic {
     ServiceTraffic { affinity, ..global() }
@@ -190,6 +195,11 @@ fn a_stale_cluster_is_left_out_even_if_it_is_the_last() {
     assert_eq!(stage.tables[&frontend()].settings, Settings::default(), "nobody has any");
     stage.cluster("c", InUse, false);
     assert!(stage.tables[&frontend()].settings.pass_if_empty);
+    stage.cluster("c", InUse, true);
+    assert!(!stage.tables[&frontend()].settings.pass_if_empty);
+    let changes = stage.decider.set_all_known(false);
+    stage.take(changes);
+    assert!(stage.tables[&frontend()].settings.pass_if_empty, "there is another cluster");
 }
 
 #[test]
@@ -259,4 +269,146 @@ fn nodes_in_use_are_worth_a_look_and_so_are_dead_ones() {
     stage.remove("a21");
     stage.remove("b11");
     assert_eq!(in_use(&stage), "");
+}
+
+#[test]
+fn ports_meet_by_name_protocol_and_family() {
+    let mut stage = Stage::with(global(), "");
+    let frontend = |address: &str, port, protocol| Frontend {
+        address: address.parse().unwrap(),
+        port,
+        protocol,
+    };
+    let frontends = [
+        (frontend("10.101.0.9", 80, Tcp), "http", "10.1.1.1:8080/TCP, 10.2.1.1:80/TCP"),
+        (frontend("fd00:101::9", 80, Tcp), "http", "[fd00:10:2::1]:8080/TCP"),
+        (frontend("10.101.0.9", 53, Udp), "dns", "10.1.1.1:5353/UDP"),
+        (frontend("10.101.0.9", 53, Tcp), "dns", "10.1.1.1:53/TCP"),
+        (frontend("10.101.0.9", 9000, Tcp), "", "10.2.1.1:9000/TCP"),
+        (frontend("10.101.0.9", 81, Tcp), "metrics", ""),
+    ];
+    for (frontend, port_name, _) in frontends {
+        stage.frontend(frontend, port_name);
+    }
+    let backends = [
+        ("10.1.1.1", 8080, Tcp, "http", "a"),
+        ("10.2.1.1", 80, Tcp, "http", "b"),
+        ("fd00:10:2::1", 8080, Tcp, "http", "b"),
+        ("10.1.1.1", 5353, Udp, "dns", "a"),
+        ("10.1.1.1", 53, Tcp, "dns", "a"),
+        ("10.2.1.1", 9000, Tcp, "", "b"),
+        ("10.2.1.1", 9000, Tcp, "admin", "b"),
+    ];
+    for (address, port, protocol, port_name, cluster) in backends {
+        let backend =
+            Backend { address: address.parse().unwrap(), port, protocol, cluster: id(cluster) };
+        let (service, port_name) = (service(), port_name.into());
+        let state = BackendState::default();
+        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+    for (frontend, port_name, expected) in frontends {
+        let mut found: Vec<String> = stage.tables[&frontend]
+            .backends
+            .keys()
+            .map(|b| b.to_string().split(' ').next().unwrap().to_owned())
+            .collect();
+        found.sort();
+        assert_eq!(found.join(", "), expected, "{frontend} {port_name}");
+    }
+}
+
+#[test]
+fn each_backend_has_its_reason() {
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 a21 a31 b11 c11");
+    stage.node("a2", false);
+    stage.set("a31", Condition::Terminating);
+    stage.set("b12", Condition::NotReady);
+    stage.cluster("c", Stale, false);
+    assert_eq!(
+        stage.words(),
+        "a11 in-use ready, a21 fallback node-dead, a31 fallback terminating, b11 fallback later-tier, \
+         b12 left-out not-ready, c11 left-out cluster-stale"
+    );
+    stage.remove("a11");
+    stage.cluster("c", Cut, true);
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, a31 fallback terminating, b11 in-use failover, b12 left-out not-ready, \
+         c11 fallback cluster-cut"
+    );
+    stage.remove("b11");
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, a31 in-use nobody-ready, b12 left-out not-ready, c11 fallback cluster-cut"
+    );
+    stage.remove("a31");
+    assert_eq!(
+        stage.words(),
+        "a21 in-use nobody-answers, b12 left-out not-ready, c11 fallback later-tier"
+    );
+    stage.cluster("c", InUse, true);
+    stage.traffic(weights(&[("c", 0)]));
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, b12 left-out not-ready, c11 in-use nobody-with-weight"
+    );
+    stage.node("a2", true);
+    assert_eq!(stage.words(), "a21 in-use ready, b12 left-out not-ready, c11 fallback weight-zero");
+    stage.traffic(ServiceTraffic::default());
+    assert_eq!(
+        stage.words(),
+        "a21 left-out not-taken, b12 left-out not-global, c11 left-out not-global"
+    );
+}
+
+#[test]
+fn an_explanation_has_the_arithmetic() {
+    let traffic = ServiceTraffic {
+        minimum_healthy: Some(50),
+        weights: [(name("b"), 3)].into(),
+        ..affinity(Affinity::Local)
+    };
+    let mut stage = Stage::with(traffic, "a11 a12 a13 a14 b11 c11");
+    for word in ["a12", "a13", "a14"] {
+        stage.set(word, Condition::NotReady);
+    }
+    let explained = stage.explain();
+    let tiers: Vec<String> = explained
+        .tiers
+        .iter()
+        .map(|tier| {
+            let Tier { number, usable, meant, health, capacity, load, .. } = tier;
+            format!("{number}: {usable} of {meant}, {health}, {capacity}, {load}")
+        })
+        .collect();
+    assert_eq!(tiers, ["1: 1 of 4, 25 %, 50 %, 50 %", "2: 2 of 2, 100 %, 100 %, 50 %"]);
+    let groups: Vec<String> = explained
+        .groups
+        .iter()
+        .map(|group| {
+            let GroupShare { tier, weight, backends, kernel_weight, share, .. } = group;
+            format!("{tier}: {backends} of weight {weight}, {kernel_weight}, {share}")
+        })
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            "1: 1 of weight 1, 500000000, 50 %",
+            "2: 1 of weight 3, 375000000, 37.5 %",
+            "2: 1 of weight 1, 125000000, 12.5 %"
+        ]
+    );
+    let because: Vec<String> =
+        explained.backends.into_iter().map(|candidate| candidate.because).collect();
+    assert_eq!(
+        because,
+        [
+            "ready: tier 1 carries 50 %, and it gets 50 % as one of 1 of weight 1",
+            "it is not ready",
+            "it is not ready",
+            "it is not ready",
+            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 37.5 % as one of 1 of weight 3",
+            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
+        ]
+    );
 }

@@ -223,7 +223,12 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             let cluster = CLUSTERS[at];
             match state {
                 Some(state) => world.clusters.insert(at, state),
-                None => world.clusters.remove(&at),
+                // The own cluster is always there.
+                None if at == 0 => None,
+                None => {
+                    world.dead.retain(|(of, _)| *of != id(cluster));
+                    world.clusters.remove(&at)
+                }
             };
             let view = state.map(|(state, sure)| view(cluster, state, sure));
             let changes = stage.decider.set_cluster(id(cluster), view);

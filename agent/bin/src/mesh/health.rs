@@ -168,15 +168,13 @@ impl Mesh {
     }
 
     fn write_cut(&mut self, cluster: &ClusterName, cut: bool) {
-        if let Some((_, id)) = self.merge.clusters().find(|(name, _)| *name == cluster)
-            && id != ClusterId::NONE
-        {
+        if let Some(id) = self.number_of(cluster) {
             self.tables.set_cut(id, cut);
         }
     }
 
     /// Numbers may be other clusters' than before: each has the state of the cluster that has it now.
-    pub(super) fn number_cuts(&mut self) {
+    pub(super) fn renumber_health(&mut self, now: Instant) {
         let inherited = std::mem::take(&mut self.health.inherited);
         for id in inherited {
             match self.merge.clusters().find(|(_, other)| *other == id) {
@@ -203,27 +201,20 @@ impl Mesh {
         for id in cut.difference(&written) {
             self.tables.set_cut(*id, true);
         }
+        let dead: Vec<(ClusterName, Arc<str>)> = self.health.dead.keys().cloned().collect();
+        dead.iter().for_each(|(cluster, node)| self.node_is(cluster, node, false, now));
+        self.clusters_moved = true;
     }
 
     /// Of numbers that no cluster has nothing is cut, once all clusters are known.
-    pub(super) fn forget_foreign_cuts(&mut self) {
+    pub(super) fn forget_foreign_cuts(&mut self, now: Instant) {
         let known = self.known_ids();
         let all = self.peers.keys().all(|name| {
             self.merge.clusters().any(|(other, id)| other == name && id != ClusterId::NONE)
         });
         if self.peers_known && all && !self.health.inherited.is_empty() {
             self.health.inherited.retain(|id| known.contains(id));
-            self.number_cuts();
+            self.renumber_health(now);
         }
     }
-    /// The nodes that own backends in use: of each cluster all, as all backends are used.
-    fn nodes_in_use(&self) -> BTreeMap<ClusterName, BTreeSet<Arc<str>>> {
-        let nodes =
-            |name: &ClusterName| self.merge.nodes(name).map(|(node, _)| node.into()).collect();
-        self.peers.keys().map(|name| (name.clone(), nodes(name))).collect()
-    }
-
-    fn node_is(&mut self, _: &ClusterName, _: &str, _: bool, _: Instant) {}
-
-    pub(super) fn cluster_is(&mut self, _: &ClusterName, _: Instant) {}
 }

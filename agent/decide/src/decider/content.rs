@@ -24,7 +24,7 @@ pub struct Known<'a> {
     pub port_name: &'a str,
     /// Whether it takes connections, by its cluster's word.
     pub condition: Condition,
-    /// The node it is on, where that is known.
+    /// The node it is on, where its cluster says so. Where it does not, it is on the one that was looked up before.
     pub node: Option<&'a str>,
 }
 
@@ -51,12 +51,15 @@ impl Decider {
             return None;
         }
         let key = PoolKey::of_frontend(&port_name.into(), frontend);
+        let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
         let mut standings: BTreeMap<Backend, Standing> = BTreeMap::new();
         for Known { backend, port_name, condition, node } in backends {
             let fits = backend.protocol == key.protocol
                 && backend.address.is_ipv4() == key.is_ipv4
                 && *port_name == *key.port_name;
             if fits {
+                let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
+                let node = node.or_else(looked_up);
                 let alive = node.is_none_or(|node| self.nodes.is_alive(backend.cluster, node));
                 standings.insert(backend, Standing::new(condition, alive));
             }
@@ -67,7 +70,8 @@ impl Decider {
         }
         let scheme = Scheme::new(Arc::clone(traffic), self.rules.own, &self.clusters);
         let chosen = Plan::new(&scheme, &self.clusters, &counts).chosen;
-        let settings = self.rules.settings(service, &scheme, &chosen, &self.clusters);
+        let settings =
+            self.rules.settings(service, &scheme, &chosen, (&self.clusters, self.all_known));
         let backends = standings.into_iter().filter_map(|(backend, standing)| {
             Some((backend, chosen.group(backend.cluster, standing)?))
         });

@@ -1,10 +1,13 @@
 //! What each kind of change does to a service's pools.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use mesh_model::{
     ServiceName, ServiceTraffic,
-    lb::{Backend, BackendState, Change, Frontend, Settings, Weights},
+    lb::{Backend, BackendState, Change, Frontend, Group, Settings},
 };
 
 use super::Decider;
@@ -71,8 +74,7 @@ impl Decider {
         let former = before.map(|(owner, key)| {
             let taken = self.services.get(&owner).filter(|service| self.rules.takes(service));
             let pool = taken.and_then(|service| service.pools.get(&key));
-            let led_to: Option<Vec<Backend>> =
-                pool.map(|pool| pool.in_use().map(|(backend, _)| backend).collect());
+            let led_to: Option<HashMap<Backend, Group>> = pool.map(|pool| pool.in_use().collect());
             self.leave(&owner, &key, &frontend);
             led_to
         });
@@ -85,13 +87,15 @@ impl Decider {
             changes.extend(former.map(|_| Change::RemoveFrontend(frontend)));
             return;
         };
-        pool.announce(frontend, changes);
-        if let Some(former) = former {
-            if pool.chosen().weights == Weights::ONE {
-                changes.push(Change::SetWeights(frontend, Weights::ONE));
-            }
+        let mut announced = Vec::new();
+        pool.announce(frontend, &mut announced);
+        let former = former.unwrap_or_default();
+        let is_there = |change: &Change| matches!(change, Change::AddBackend(_, b, group) if former.get(b) == Some(group));
+        changes.extend(announced.into_iter().filter(|change| !is_there(change)));
+        if !former.is_empty() {
+            changes.push(Change::SetWeights(frontend, pool.chosen().weights));
             let stay: HashSet<Backend> = pool.in_use().map(|(backend, _)| backend).collect();
-            let go = former.into_iter().filter(|backend| !stay.contains(backend));
+            let go = former.into_keys().filter(|backend| !stay.contains(backend));
             changes.extend(go.map(|backend| Change::RemoveBackend(frontend, backend)));
         }
     }
@@ -181,7 +185,8 @@ impl Decider {
         let choice = match scheme.filter(|_| !pool.frontends.is_empty()) {
             Some(scheme) => {
                 let chosen = Plan::new(scheme, &self.clusters, &pool.counts).chosen;
-                let settings = self.rules.settings(name, scheme, &chosen, &self.clusters);
+                let settings =
+                    self.rules.settings(name, scheme, &chosen, (&self.clusters, self.all_known));
                 Choice { chosen, settings }
             }
             None => Choice::default(),

@@ -61,8 +61,9 @@ pub(crate) fn global() -> ServiceTraffic {
 
 impl Stage {
     pub(crate) fn new(replace_kube_proxy: bool) -> Self {
-        let decider = Decider::new(Rules { own: id("a"), replace_kube_proxy });
+        let decider = Decider::new(Rules { own: id("a"), replace_kube_proxy }, name("a"));
         let mut stage = Self { decider, tables: HashMap::new(), last: Vec::new() };
+        stage.decider.set_all_known(true);
         for cluster in CLUSTERS {
             stage.cluster(cluster, ClusterState::InUse, true);
         }
