@@ -15,6 +15,7 @@ use mesh_admin::{
     version::version,
 };
 use mesh_dataplane::Level;
+use mesh_decide::ClusterHealth;
 use mesh_follow::{Rung, Status as FollowStatus};
 use mesh_model::{ClusterId, ClusterName, lb::Frontend};
 use tokio::sync::{mpsc, oneshot};
@@ -100,6 +101,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.silence.problems(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
@@ -285,19 +287,28 @@ fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) ->
 fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     let mut routes = mesh.routes.routes();
     let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
-    let health = mesh.probes.health(name, Instant::now());
-    let all = health.answering + health.silent + health.awaited + health.unknown;
+    let report = mesh.health.prober.report();
+    let health = report.clusters.get(name).cloned().unwrap_or_default();
+    let all = health.all();
     // This node is one of its own cluster's.
     let others = mesh.merge.counts(name).nodes > usize::from(*name == mesh.own);
     let unprobed = all == 0 && others;
-    let (state, detail) = if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
+    let (state, detail) = if mesh.health.is_cut(name) {
+        let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
+        (StepState::Failed, reason.into())
+    } else if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
         (StepState::Pending, String::new())
     } else if let Some((route, Some(failure))) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
-    } else if health.silent > 0 {
-        (StepState::Failed, format!("{} of {all} probed nodes no longer answer", health.silent))
+    } else if !health.dead.is_empty() || health.silent > 0 {
+        (StepState::Failed, silent(&health, report.alone))
     } else if health.answering > 0 {
-        (StepState::Ok, format!("{} of {all} probed nodes answer", health.answering))
+        let noticed = report.detection.as_secs_f64();
+        let detail = format!(
+            "{} of {all} probed nodes answer, a dead one is noticed within {noticed:.1} s",
+            health.answering
+        );
+        (StepState::Ok, detail)
     } else if health.awaited > 0 {
         (StepState::Pending, String::new())
     } else if all > 0 {
@@ -308,6 +319,25 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
         (StepState::Ok, "it has no other node".into())
     };
     Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
+}
+
+/// Who does not answer, and what that means.
+fn silent(health: &ClusterHealth, alone: bool) -> String {
+    let silent = health.dead.len() + health.silent;
+    let mut detail = format!("{silent} of {} probed nodes no longer answer", health.all());
+    if alone {
+        detail += "; nor does anybody else: it may be this node that is cut off, and nobody is taken for dead";
+    }
+    if !health.dead.is_empty() {
+        // All of them would be too many for a line.
+        let names: Vec<&str> = health.dead.iter().take(5).map(AsRef::as_ref).collect();
+        let more = if health.dead.len() > names.len() { ", …" } else { "" };
+        detail += &format!("; dead: {}{more}", names.join(", "));
+    }
+    if health.damped > 0 {
+        detail += &format!("; {} of these come and go, and must be heard longer", health.damped);
+    }
+    detail
 }
 
 /// A cluster's name, or what stands for it.
