@@ -285,11 +285,11 @@ fn services(mesh: &Mesh, namespace: &str, name: &str) -> Vec<v1::Service> {
             .unwrap_or_else(|| format!("id {}", backend.cluster)),
         node: mesh.merge.node_of(backend.cluster, backend.address).unwrap_or_default().into(),
     };
-    let services = mesh.merge.services().filter(|(service, _)| {
-        wanted(&service.namespace, namespace) && wanted(&service.name, name)
+    let services = mesh.merge.services().filter(|(service, traffic, _)| {
+        traffic.global && wanted(&service.namespace, namespace) && wanted(&service.name, name)
     });
     let mut services: Vec<v1::Service> = services
-        .map(|(service, frontends)| v1::Service {
+        .map(|(service, _, frontends)| v1::Service {
             namespace: service.namespace.to_string(),
             name: service.name.to_string(),
             frontends: frontends

@@ -83,6 +83,9 @@ pub(crate) struct Args {
     /// Room for places of backends in services, a power of two
     #[arg(long, default_value_t = entries(default_sizes::SLOTS), env = "CLUSTERMESH_MAX_SLOTS", value_parser = power_of_two)]
     pub(crate) max_slots: u32,
+    /// Room for services whose backends have different chances, by weights or tiers
+    #[arg(long, default_value_t = entries(default_sizes::GROUPS), env = "CLUSTERMESH_MAX_WEIGHTED_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub(crate) max_weighted_services: u32,
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,

@@ -119,8 +119,12 @@ async fn open_mesh(
         None => first_cgroup2()
             .context("no cgroup2 is mounted: mount one, or name it with --cgroup-root")?,
     };
-    let sizes =
-        Sizes { services: args.max_services, backends: args.max_backends, slots: args.max_slots };
+    let sizes = Sizes {
+        services: args.max_services,
+        backends: args.max_backends,
+        slots: args.max_slots,
+        groups: args.max_weighted_services,
+    };
     let pins = PinRoot::open(&args.pin_root)?;
     let (mut programs, maps) = Programs::load(pins, sizes)?;
     let tables = Tables::restore(maps, Instant::now())?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use mesh_layout::{Backend, FrontendKey, Header, ServiceRef};
+use mesh_layout::{Backend, FrontendKey, GroupSet, Header, ServiceRef, Settings};
 
 /// How many entries each table has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Slots; a power of two.
     pub slots: u32,
+    /// Services with several groups.
+    pub groups: u32,
 }
 
 /// The tables as memory. Every write is seen by programs at once and whole; indices are below [`Sizes`].
@@ -24,10 +26,16 @@ pub trait Kernel {
     fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>>;
     /// A service's header.
     fn header(&self, index: u32) -> Header;
+    /// A service's settings.
+    fn settings(&self, index: u32) -> Settings;
+    /// A service's groups, by the index that its header has.
+    fn group_set(&self, set: u32) -> GroupSet;
     /// The backend id in a slot.
     fn slot(&self, slot: u32) -> u32;
     /// The backend at an index, whatever its id.
     fn backend(&self, index: u32) -> Backend;
+    /// The state of the cluster of an id; that of the node itself for 0.
+    fn peer_state(&self, id: u16) -> u32;
 
     /// Adds or replaces a frontend. The one write that can fail.
     fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()>;
@@ -35,10 +43,18 @@ pub trait Kernel {
     fn delete_service(&mut self, key: &FrontendKey) -> io::Result<()>;
     /// Sets a service's header.
     fn set_header(&mut self, index: u32, header: Header);
+    /// Sets a service's settings.
+    fn set_settings(&mut self, index: u32, settings: Settings);
+    /// Sets the header of one of a service's groups, by a number below 8.
+    fn set_group_header(&mut self, set: u32, group: usize, header: Header);
+    /// Sets the weights of one of a service's groups and all before it.
+    fn set_group_cumulative(&mut self, set: u32, group: usize, cumulative: u32);
     /// Sets a slot.
     fn set_slot(&mut self, slot: u32, id: u32);
     /// Writes a backend to its id's place, which is free: its id last.
     fn set_backend(&mut self, backend: Backend);
     /// Frees the place of a backend's id.
     fn clear_backend(&mut self, id: u32);
+    /// Sets the state of the cluster of an id.
+    fn set_peer_state(&mut self, id: u16, state: u32);
 }

@@ -20,4 +20,4 @@ pub use kernel::{Kernel, Sizes};
 pub use maps::{KernelMaps, MapsError};
 pub use pins::{PinError, PinRoot};
 pub use programs::{Programs, ProgramsError};
-pub use tables::{Held, Occupancy, Repairs, Tables, TablesError};
+pub use tables::{Held, Occupancy, Repairs, Tables, TablesError, View};

@@ -1,6 +1,7 @@
 //! The tables in the running kernel.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -9,7 +10,8 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_layout::{
-    Backend, COUNTERS, FrontendKey, Header, MAPS, MapLayout, PEER_CUT, ServiceRef, SlotPair,
+    Backend, COUNTERS, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, MapLayout,
+    OWN_HAS_UNBALANCED, OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair,
     default_sizes,
 };
 use mesh_model::ClusterId;
@@ -21,13 +23,15 @@ use crate::{
     programs::ProgramsError,
 };
 
-/// The tables in the running kernel: one hash map, and arrays as memory.
+/// The tables in the running kernel: two hash maps, and arrays as memory.
 #[derive(Debug)]
 pub struct KernelMaps {
     services: HashMap<MapData, FrontendKey, ServiceRef>,
     /// The same map, for batches.
     services_fd: OwnedFd,
+    unbalanced: HashMap<MapData, u64, u32>,
     headers: MappedArray,
+    groups: MappedArray,
     slots: MappedArray,
     backends: MappedArray,
     peer_state: MappedArray,
@@ -108,6 +112,9 @@ impl KernelMaps {
         let services_fd = services_fd.map_err(|source| MapsError::Memory { map, source })?;
         let services = HashMap::try_from(Map::HashMap(services));
         let services = services.map_err(|source| MapsError::Map { map, source })?;
+        let map = "cm_unbalanced";
+        let unbalanced = HashMap::try_from(Map::HashMap(data(map)?));
+        let unbalanced = unbalanced.map_err(|source| MapsError::Map { map, source })?;
         let peers = u32::try_from(default_sizes::PEERS).unwrap_or(u32::MAX);
         let mut mapped = |map, entries, value| {
             let data = data(map)?;
@@ -117,7 +124,9 @@ impl KernelMaps {
         Ok(Self {
             services,
             services_fd,
-            headers: mapped("cm_headers", sizes.services, size_of::<Header>())?,
+            unbalanced,
+            headers: mapped("cm_headers", sizes.services, size_of::<ServiceEntry>())?,
+            groups: mapped("cm_groups", sizes.groups, size_of::<GroupSet>())?,
             slots: mapped("cm_slots", sizes.slots / 2, size_of::<SlotPair>())?,
             backends: mapped("cm_backends", sizes.backends, size_of::<Backend>())?,
             peer_state: mapped("cm_peer_state", peers, size_of::<u32>())?,
@@ -145,6 +154,56 @@ impl KernelMaps {
             self.written();
         }
     }
+
+    /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout.
+    pub fn set_own_state(&mut self, bits: u32) {
+        if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
+            // This process is the only writer, and the other bit of the word is its own too.
+            let before = state.load(Ordering::Relaxed);
+            let after = before & OWN_HAS_UNBALANCED | bits & !OWN_HAS_UNBALANCED;
+            if after != before {
+                state.store(after, Ordering::Release);
+                self.written();
+            }
+        }
+    }
+
+    /// Lets the sockets of these network namespaces, by their cookies, pass untouched, and of no others.
+    pub fn set_unbalanced(&mut self, cookies: &BTreeSet<u64>) -> Result<(), MapsError> {
+        let map = "cm_unbalanced";
+        let error = |source| MapsError::Map { map, source };
+        let found: BTreeSet<u64> =
+            self.unbalanced.keys().collect::<Result<_, _>>().map_err(error)?;
+        // Programs look into the map only where its bit is set: it is set before the first entry and cleared after the
+        // last one.
+        if !cookies.is_empty() {
+            self.set_has_unbalanced(true);
+        }
+        for cookie in cookies.difference(&found) {
+            self.unbalanced.insert(cookie, 1, 0).map_err(error)?;
+            self.written();
+        }
+        for cookie in found.difference(cookies) {
+            self.unbalanced.remove(cookie).map_err(error)?;
+            self.written();
+        }
+        if cookies.is_empty() {
+            self.set_has_unbalanced(false);
+        }
+        Ok(())
+    }
+
+    fn set_has_unbalanced(&mut self, any: bool) {
+        if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
+            let before = state.load(Ordering::Relaxed);
+            let after =
+                if any { before | OWN_HAS_UNBALANCED } else { before & !OWN_HAS_UNBALANCED };
+            if after != before {
+                state.store(after, Ordering::Release);
+                self.written();
+            }
+        }
+    }
 }
 
 impl Kernel for KernelMaps {
@@ -157,13 +216,34 @@ impl Kernel for KernelMaps {
     }
 
     fn header(&self, index: u32) -> Header {
-        let word = self.headers.u64(index, 0).map_or(0, |word| word.load(Ordering::Relaxed));
-        let [base, count] = halves(word);
-        Header::new(base, count)
+        let word = self.headers.u64(index, ServiceEntry::HEADER_WORD);
+        Header::from_word(word.map_or(0, |word| word.load(Ordering::Relaxed)))
+    }
+
+    fn settings(&self, index: u32) -> Settings {
+        let word = self.headers.u64(index, ServiceEntry::SETTINGS_WORD);
+        Settings::from_word(word.map_or(0, |word| word.load(Ordering::Relaxed)))
+    }
+
+    fn group_set(&self, set: u32) -> GroupSet {
+        let cumulative = |group| {
+            let word = self.groups.u32(set, GroupSet::cumulative_word(group));
+            word.map_or(0, |word| word.load(Ordering::Relaxed))
+        };
+        let header = |group| {
+            let word = self.groups.u64(set, GroupSet::header_word(group));
+            Header::from_word(word.map_or(0, |word| word.load(Ordering::Relaxed)))
+        };
+        GroupSet::new(std::array::from_fn(cumulative), std::array::from_fn(header))
     }
 
     fn slot(&self, slot: u32) -> u32 {
         let word = self.slots.u32(slot / 2, slot_word(slot));
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn peer_state(&self, id: u16) -> u32 {
+        let word = self.peer_state.u32(id.into(), 0);
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
@@ -188,8 +268,31 @@ impl Kernel for KernelMaps {
     }
 
     fn set_header(&mut self, index: u32, header: Header) {
-        if let Some(word) = self.headers.u64(index, 0) {
-            word.store(whole([header.base(), header.count()]), Ordering::Release);
+        if let Some(word) = self.headers.u64(index, ServiceEntry::HEADER_WORD) {
+            word.store(header.to_word(), Ordering::Release);
+            self.written();
+        }
+    }
+
+    fn set_settings(&mut self, index: u32, settings: Settings) {
+        if let Some(word) = self.headers.u64(index, ServiceEntry::SETTINGS_WORD) {
+            word.store(settings.to_word(), Ordering::Release);
+            self.written();
+        }
+    }
+
+    fn set_group_header(&mut self, set: u32, group: usize, header: Header) {
+        let word = self.groups.u64(set, GroupSet::header_word(group));
+        if let Some(word) = word.filter(|_| group < GROUPS_OF_A_SERVICE) {
+            word.store(header.to_word(), Ordering::Release);
+            self.written();
+        }
+    }
+
+    fn set_group_cumulative(&mut self, set: u32, group: usize, cumulative: u32) {
+        let word = self.groups.u32(set, GroupSet::cumulative_word(group));
+        if let Some(word) = word.filter(|_| group < GROUPS_OF_A_SERVICE) {
+            word.store(cumulative, Ordering::Release);
             self.written();
         }
     }
@@ -213,6 +316,13 @@ impl Kernel for KernelMaps {
         // With the id, which makes the rest valid.
         if let Some(word) = self.backends.u64(index, 0) {
             word.store(first, Ordering::Release);
+            self.written();
+        }
+    }
+
+    fn set_peer_state(&mut self, id: u16, state: u32) {
+        if let Some(word) = self.peer_state.u32(id.into(), 0) {
+            word.store(state, Ordering::Release);
             self.written();
         }
     }
@@ -282,18 +392,6 @@ pub(crate) fn pinned() -> impl Iterator<Item = &'static MapLayout> {
 
 fn slot_word(slot: u32) -> usize {
     usize::from(!slot.is_multiple_of(2))
-}
-
-/// Two words as the eight bytes they are in memory.
-fn whole([first, second]: [u32; 2]) -> u64 {
-    let [a, b, c, d] = first.to_ne_bytes();
-    let [e, f, g, h] = second.to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-}
-
-fn halves(whole: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = whole.to_ne_bytes();
-    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
 }
 
 fn map_io(error: MapError) -> io::Error {

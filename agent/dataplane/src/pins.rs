@@ -88,8 +88,8 @@ impl PinRoot {
 
 /// Sizes are part of what a table is: one of another size is another table.
 fn name(sizes: Sizes) -> String {
-    let Sizes { services, backends, slots } = sizes;
-    format!("{:08x}-{services}-{backends}-{slots}", layout_hash())
+    let Sizes { services, backends, slots, groups } = sizes;
+    format!("{:08x}-{services}-{backends}-{slots}-{groups}", layout_hash())
 }
 
 fn make(path: PathBuf) -> Result<PathBuf, PinError> {

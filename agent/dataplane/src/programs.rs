@@ -100,6 +100,7 @@ impl Programs {
         let mut ebpf = loader
             .map_max_entries("cm_services", sizes.services)
             .map_max_entries("cm_headers", sizes.services)
+            .map_max_entries("cm_groups", sizes.groups)
             .map_max_entries("cm_slots", sizes.slots / 2)
             .map_max_entries("cm_backends", sizes.backends)
             .override_global("BACKEND_MASK", &backend_mask, true)

@@ -51,7 +51,8 @@ pub struct ConnectRow {
 
 const BACKENDS: u8 = 10;
 /// Those of an agent with its defaults.
-const SIZES: Sizes = Sizes { services: 131_072, backends: 262_144, slots: 1_048_576 };
+const SIZES: Sizes =
+    Sizes { services: 131_072, backends: 262_144, slots: 1_048_576, groups: 16_384 };
 
 /// Measures. Needs root.
 pub fn connect(

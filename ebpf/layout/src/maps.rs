@@ -1,6 +1,9 @@
 //! Which maps there are, how large, and the name of this layout.
 
-use crate::{Backend, FrontendKey, Header, ServiceRef, SlotPair, SocketState, fnv};
+use crate::{
+    Affinity, AffinityKey, Backend, DatagramState, FrontendKey, GroupSet, Header, OverflowKey,
+    OverflowPair, ServiceEntry, ServiceRef, Settings, SlotPair, SocketState, fnv,
+};
 
 /// Sizes unless configured otherwise, in entries.
 pub mod default_sizes {
@@ -10,6 +13,14 @@ pub mod default_sizes {
     pub const BACKENDS: usize = 262_144;
     /// `cm_slots`, in slots; a power of two.
     pub const SLOTS: usize = 1_048_576;
+    /// `cm_groups`: services whose backends have different chances.
+    pub const GROUPS: usize = 16_384;
+    /// `cm_affinity`: clients with a backend that they come back to.
+    pub const AFFINITIES: usize = 131_072;
+    /// `cm_unbalanced`: pods of a node that are not balanced.
+    pub const UNBALANCED: usize = 4_096;
+    /// `cm_udp_overflow`: two entries for each service that a socket asks for beyond those in its storage.
+    pub const UDP_OVERFLOW: usize = 65_536;
     /// `cm_peer_state`: every cluster id there can be.
     pub const PEERS: usize = 512;
     /// `cm_bypass`: one agent has one cgroup; the rest is room for whatever may join it.
@@ -29,24 +40,37 @@ pub struct MapLayout {
 
 /// All maps that outlive the agent. `cm_counters` and `cm_bypass` do not: each agent's programs have their own, so that
 /// nothing of a former agent is left in them once its programs are exchanged.
-pub const MAPS: [MapLayout; 6] = [
+pub const MAPS: [MapLayout; 11] = [
     map::<FrontendKey, ServiceRef>("cm_services"),
-    map::<u32, Header>("cm_headers"),
+    map::<u32, ServiceEntry>("cm_headers"),
+    map::<u32, GroupSet>("cm_groups"),
     map::<u32, SlotPair>("cm_slots"),
     map::<u32, Backend>("cm_backends"),
     map::<u32, u32>("cm_peer_state"),
+    map::<u64, u32>("cm_unbalanced"),
+    map::<AffinityKey, Affinity>("cm_affinity"),
     map::<u32, SocketState>("cm_sockets"),
+    map::<u32, DatagramState>("cm_datagrams"),
+    map::<OverflowKey, OverflowPair>("cm_udp_overflow"),
 ];
 
 /// Goes up when the meaning of a field changes and no size does.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 const _: () = {
     assert!(size_of::<FrontendKey>() == 20);
     assert!(size_of::<ServiceRef>() == 8);
     assert!(size_of::<Header>() == 8);
     assert!(size_of::<Backend>() == 32);
-    assert!(size_of::<SocketState>() == 40);
+    assert!(size_of::<Settings>() == 8);
+    assert!(size_of::<ServiceEntry>() == 16);
+    assert!(size_of::<GroupSet>() == 96);
+    assert!(size_of::<SocketState>() == 48);
+    assert!(size_of::<DatagramState>() == 200);
+    assert!(size_of::<OverflowKey>() == 32);
+    assert!(size_of::<OverflowPair>() == 56);
+    assert!(size_of::<AffinityKey>() == 16);
+    assert!(size_of::<Affinity>() == 8);
     assert!(default_sizes::BACKENDS.is_power_of_two());
     assert!(default_sizes::SLOTS.is_power_of_two());
 };
@@ -79,6 +103,6 @@ mod tests {
     /// A change of the layout must be meant: maps of the old one are left behind at the next start.
     #[test]
     fn hash_is_known() {
-        assert_eq!(layout_hash(), 0x4b77_fa6c, "{:#x}", layout_hash());
+        assert_eq!(layout_hash(), 0x977d_8207, "{:#x}", layout_hash());
     }
 }

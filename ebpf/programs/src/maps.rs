@@ -2,13 +2,16 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
     helpers::bpf_get_current_cgroup_id,
     macros::btf_map,
 };
 use mesh_layout::{
-    Backend, COUNTERS, Counter, FrontendKey, Header, PEER_CUT, ServiceRef, SlotPair, SocketState,
-    default_sizes::{BACKENDS, BYPASSED, PEERS, SERVICES, SLOTS},
+    Affinity, AffinityKey, Backend, COUNTERS, Counter, DatagramState, FrontendKey, GroupSet, Header,
+    OverflowKey, OverflowPair, PEER_CUT, ServiceEntry, ServiceRef, SlotPair, SocketState,
+    default_sizes::{
+        AFFINITIES, BACKENDS, BYPASSED, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW, UNBALANCED,
+    },
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -18,7 +21,10 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 static cm_services: HashMap<FrontendKey, ServiceRef, SERVICES> = HashMap::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
-static cm_headers: Array<Header, SERVICES, MMAPABLE> = Array::new();
+static cm_headers: Array<ServiceEntry, SERVICES, MMAPABLE> = Array::new();
+#[btf_map]
+#[allow(non_upper_case_globals)]
+static cm_groups: Array<GroupSet, GROUPS, MMAPABLE> = Array::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_slots: Array<SlotPair, { SLOTS / 2 }, MMAPABLE> = Array::new();
@@ -30,7 +36,20 @@ static cm_backends: Array<Backend, BACKENDS, MMAPABLE> = Array::new();
 static cm_peer_state: Array<u32, PEERS, MMAPABLE> = Array::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
+static cm_affinity: LruHashMap<AffinityKey, Affinity, AFFINITIES> = LruHashMap::new();
+/// By a network namespace's cookie: whose sockets pass untouched.
+#[btf_map]
+#[allow(non_upper_case_globals)]
+static cm_unbalanced: HashMap<u64, u32, UNBALANCED> = HashMap::new();
+#[btf_map]
+#[allow(non_upper_case_globals)]
 pub static cm_sockets: SkStorage<SocketState> = SkStorage::new();
+#[btf_map]
+#[allow(non_upper_case_globals)]
+pub static cm_datagrams: SkStorage<DatagramState> = SkStorage::new();
+#[btf_map]
+#[allow(non_upper_case_globals)]
+static cm_udp_overflow: LruHashMap<OverflowKey, OverflowPair, UDP_OVERFLOW> = LruHashMap::new();
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_counters: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();

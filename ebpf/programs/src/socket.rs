@@ -36,7 +36,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         return REFUSE;
     };
-    let mut state = SocketState::new(&key, &backend);
+    let mut state = SocketState::new(&key, &backend, 0);
     // SAFETY: the context is valid, and the storage's memory lives as long as the socket. A socket that connects again
     // has storage already, which then takes the new state. Without memory for it only `getpeername` is the poorer.
     unsafe {

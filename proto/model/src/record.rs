@@ -100,6 +100,9 @@ pub enum RecordEvent {
     Remove(RecordKey),
     /// The records since `Begin` were all, and the writer vouches for it.
     Confirmed(RecordKind),
+    /// The cluster tells what these records were about as records of other kinds, which are confirmed: none of this one are
+    /// left, and none are followed.
+    Without(RecordKind),
 }
 
 // === impl RecordKind ===

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::{Array, HashMap, Map, MapData};
 use mesh_dataplane::Repairs;
 use mesh_dump::Dump;
-use mesh_layout::{FrontendKey, Header, ServiceRef};
+use mesh_layout::{FrontendKey, Header, ServiceEntry, ServiceRef};
 
 use crate::*;
 
@@ -50,11 +50,17 @@ fn what_a_stranger_wrote_is_put_right() {
     let open = |name: &str| MapData::from_pin(folder.join(name)).unwrap();
     let services = Map::HashMap(open("cm_services"));
     let mut services: HashMap<_, FrontendKey, ServiceRef> = services.try_into().unwrap();
-    let mut headers: Array<_, Header> = Map::Array(open("cm_headers")).try_into().unwrap();
+    let mut headers: Array<_, ServiceEntry> = Map::Array(open("cm_headers")).try_into().unwrap();
     let gone = services.keys().map(Result::unwrap).find(|key| key.address()[15] == 1).unwrap();
     let two_at = services.iter().map(Result::unwrap).find(|(key, _)| *key != gone).unwrap().1;
     services.remove(&gone).unwrap();
-    headers.set(two_at.index(), Header::new(900, 3), 0).unwrap();
+    headers
+        .set(
+            two_at.index(),
+            ServiceEntry::new(Header::new(900, 3), mesh_layout::Settings::default()),
+            0,
+        )
+        .unwrap();
     assert!(ask_tcp(socket(one)).is_err());
 
     let repairs = tables.audit().unwrap();

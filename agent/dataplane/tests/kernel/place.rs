@@ -17,7 +17,7 @@ use mesh_model::{
     lb::{Backend, Change, Frontend},
 };
 
-pub(crate) const SIZES: Sizes = Sizes { services: 64, backends: 256, slots: 1_024 };
+pub(crate) const SIZES: Sizes = Sizes { services: 64, backends: 256, slots: 1_024, groups: 16 };
 /// A process is in one cgroup, so one test at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
