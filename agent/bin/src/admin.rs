@@ -7,20 +7,29 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, LiftOutcome, LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
-        StatusResponse, Step, StepState, Table, admin_server::Admin,
+        self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
+        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
+        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
+        admin_server::Admin,
     },
     version::version,
 };
 use mesh_follow::{Rung, Status as FollowStatus};
-use mesh_model::{ClusterName, lb};
+use mesh_model::{ClusterId, ClusterName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
     mesh::{Input, Lifted, Mesh, Query},
+};
+
+mod explain;
+mod services;
+
+use self::{
+    explain::{Wanted, explain},
+    services::services,
 };
 
 /// Answers for the agent.
@@ -149,8 +158,18 @@ impl Admin for AgentAdmin {
         request: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
         let ListServicesRequest { namespace, name } = request.into_inner();
-        let services = move |mesh: &Mesh| services(mesh, &namespace, &name);
+        let wanted = Wanted { namespace, name };
+        let services = move |mesh: &Mesh| services(mesh, &wanted);
         Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let ExplainRequest { namespace, name } = request.into_inner();
+        let wanted = Wanted { namespace, name };
+        Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
     }
 
     async fn lift_quarantine(
@@ -272,45 +291,9 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
 }
 
-fn services(mesh: &Mesh, namespace: &str, name: &str) -> Vec<v1::Service> {
-    let wanted = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
-    let clusters: HashMap<_, _> =
-        mesh.merge.clusters().map(|(name, id)| (id, name.to_string())).collect();
-    let backend = |backend: &lb::Backend| v1::Backend {
-        address: backend.address.to_string(),
-        port: backend.port.into(),
-        cluster: clusters
-            .get(&backend.cluster)
-            .cloned()
-            .unwrap_or_else(|| format!("id {}", backend.cluster)),
-        node: mesh.merge.node_of(backend.cluster, backend.address).unwrap_or_default().into(),
-    };
-    let services = mesh.merge.services().filter(|(service, traffic, _)| {
-        traffic.global && wanted(&service.namespace, namespace) && wanted(&service.name, name)
-    });
-    let mut services: Vec<v1::Service> = services
-        .map(|(service, _, frontends)| v1::Service {
-            namespace: service.namespace.to_string(),
-            name: service.name.to_string(),
-            frontends: frontends
-                .map(|(frontend, port_name)| v1::Frontend {
-                    address: frontend.address.to_string(),
-                    port: frontend.port.into(),
-                    protocol: frontend.protocol.to_string(),
-                    port_name: port_name.into(),
-                    // What the kernel has, not what it should have.
-                    backends: mesh
-                        .tables
-                        .backends(&frontend)
-                        .into_iter()
-                        .flatten()
-                        .map(backend)
-                        .collect(),
-                })
-                .collect(),
-        })
-        .collect();
-    services
-        .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    services
+/// A cluster's name, or what stands for it.
+fn cluster_name(mesh: &Mesh, id: ClusterId) -> String {
+    let mut clusters = mesh.merge.clusters();
+    let found = clusters.find(|(_, known)| *known == id);
+    found.map_or_else(|| format!("id {id}"), |(name, _)| name.to_string())
 }

@@ -10,10 +10,10 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
-use mesh_decide::Probes;
+use mesh_decide::{Decider, Probes};
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_model::{ClusterName, RecordKind};
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
@@ -24,7 +24,9 @@ use tokio::{
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSocket};
 
 mod audit;
+mod changes;
 mod counting;
+mod decisions;
 mod former_life;
 mod pods;
 mod probing;
@@ -32,6 +34,7 @@ mod quarantine;
 mod tables;
 
 pub(crate) use audit::Audit;
+pub(crate) use changes::Failed;
 pub(crate) use former_life::FormerLife;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
@@ -72,6 +75,11 @@ pub(crate) struct Mesh {
     pub(crate) own_routes: bool,
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
+    pub(crate) decider: Decider,
+    /// How clusters are may be otherwise than the decider was told.
+    pub(crate) clusters_moved: bool,
+    /// Somebody said something of nodes: it may say where backends are.
+    pub(crate) nodes_moved: bool,
     pub(crate) programs: Programs,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
@@ -94,7 +102,7 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: BTreeMap<Change, String>,
+    pub(crate) failed: Failed,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -160,6 +168,9 @@ impl Mesh {
     }
 
     async fn take(&mut self, input: Input) {
+        let same = matches!(input, Input::Peer(..) | Input::PodsChanged | Input::LookAtPod(..))
+            || matches!(input, Input::Query(_));
+        self.clusters_moved |= !same;
         match input {
             Input::Peer(name, events) => {
                 events.into_iter().for_each(|event| self.peer_event(&name, event));
@@ -214,6 +225,7 @@ impl Mesh {
     }
 
     fn peer_event(&mut self, name: &ClusterName, event: PeerEvent) {
+        self.clusters_moved |= !matches!(event, PeerEvent::Record(_) | PeerEvent::Rejected(_));
         match event {
             PeerEvent::Connected => tracing::info!(peer = %name, "connected"),
             PeerEvent::Disconnected => {
@@ -284,26 +296,41 @@ impl Mesh {
     /// Brings the kernel to what the merge says now.
     async fn settle(&mut self) {
         let now = Instant::now();
+        if self.clusters_moved {
+            self.look_at_clusters(now);
+        }
         for delta in self.merge.take_deltas() {
             match delta {
                 Delta::Service(delta) => self.service(&delta, now),
-                Delta::Route(delta) => self.route(delta),
+                Delta::Route(delta) => {
+                    self.nodes_moved = true;
+                    self.route(delta);
+                }
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
                     self.probe_now |= kind == RecordKind::Node;
                     self.told_in_full(&cluster);
                     self.prune(now);
+                    (self.clusters_moved, self.nodes_moved) = (true, true);
                 }
             }
+        }
+        if std::mem::take(&mut self.clusters_moved) {
+            self.look_at_clusters(now);
+            self.forget_clusters(now);
+        }
+        if std::mem::take(&mut self.nodes_moved) {
+            self.place_backends(now);
         }
         self.carry_out_routes().await;
     }
 
     async fn tick(&mut self, socket: Option<&ProbeSocket>) {
         let now = Instant::now();
-        let failed: Vec<Change> = self.failed.keys().copied().collect();
-        failed.into_iter().for_each(|change| self.apply(change, now));
+        self.look_at_clusters(now);
+        self.place_backends(now);
+        self.try_again(now);
         self.hold_quarantined();
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;

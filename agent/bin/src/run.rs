@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
-use mesh_decide::Probes;
+use mesh_decide::{Decider, Probes, Rules};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Merge, OwnRanges};
@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Input, Mesh, NodePods},
+    mesh::{Audit, Failed, FormerLife, Input, Mesh, NodePods},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -64,7 +64,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let mesh = open_mesh(&args, &name, limit, metrics).await?;
+    let mesh = open_mesh(&args, &name, (id, limit), metrics).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
@@ -111,7 +111,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 async fn open_mesh(
     args: &Args,
     name: &ClusterName,
-    limit: ClusterLimit,
+    (id, limit): (ClusterId, ClusterLimit),
     metrics: Metrics,
 ) -> anyhow::Result<Mesh> {
     let cgroup = match &args.cgroup_root {
@@ -150,6 +150,12 @@ async fn open_mesh(
         own_routes: args.own_routes,
         pod_cidrs: args.pod_cidrs.clone(),
         merge: Merge::new(name.clone(), ranges),
+        decider: Decider::new(
+            Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
+            name.clone(),
+        ),
+        clusters_moved: true,
+        nodes_moved: false,
         programs,
         tables,
         routes,
@@ -165,7 +171,7 @@ async fn open_mesh(
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: BTreeMap::new(),
+        failed: Failed::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),

@@ -6,7 +6,6 @@
 //!
 //! Architecture invariant: no IO and no clock: time is an argument, and what is known of nodes is asked for.
 
-mod backends;
 mod budget;
 mod cluster;
 mod decider;
@@ -18,7 +17,6 @@ mod probes;
 mod scheme;
 mod standing;
 
-pub use backends::{Services, decide};
 pub use budget::{Budget, ChangeRate, Excess, WINDOW};
 pub use cluster::{ClusterState, ClusterView};
 pub use decider::{Decider, Known, Rules};

@@ -1,87 +1,14 @@
-//! From what the merge says to the kernel: tables, routes, and letting go of what a former life left there.
+//! From what the merge says to the kernel: routes, and letting go of what a former life left there.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use ipnet::IpNet;
-use mesh_decide::{Services, decide};
-use mesh_merge::Merge;
-use mesh_model::{
-    ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, BackendState, Change, Condition, Frontend, Group, RouteDelta, ServiceDelta},
-};
+use mesh_model::{ClusterId, ClusterName, RecordKind, lb::RouteDelta};
 
 use super::Mesh;
 use crate::own_cgroup::Bypass;
 
-/// What `mesh-decide` asks about services.
-pub(super) struct View<'a>(pub(super) &'a Merge);
-
-impl Services for View<'_> {
-    fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        self.0.frontends_of(service).filter(|_| is_global(self.0, service))
-    }
-
-    fn backends(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
-        let all = self.0.backends_of(service);
-        all.filter(|(.., state)| is_used(state)).map(|(backend, name, _)| (backend, name))
-    }
-}
-
 impl Mesh {
-    /// Of services that are not global nothing is taken yet, nor are backends that are not ready.
-    pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
-        let changes = match delta {
-            ServiceDelta::ServiceSet { service, .. } => self.all_of(service),
-            ServiceDelta::FrontendAdded { service, .. } if !is_global(&self.merge, service) => {
-                Vec::new()
-            }
-            ServiceDelta::BackendSet { service, port_name, backend, state } if !is_used(state) => {
-                let (service, port_name) = (service.clone(), port_name.clone());
-                let gone = ServiceDelta::BackendRemoved { service, port_name, backend: *backend };
-                decide(&gone, &View(&self.merge))
-            }
-            delta => decide(delta, &View(&self.merge)),
-        };
-        changes.into_iter().for_each(|change| self.apply(change, now));
-    }
-
-    /// All frontends of a service, with their backends; or away with them, if it is not global.
-    fn all_of(&self, service: &Arc<ServiceName>) -> Vec<Change> {
-        let frontends = self.merge.frontends_of(service);
-        let changes = frontends.flat_map(|(frontend, port_name)| {
-            if !is_global(&self.merge, service) {
-                return vec![Change::RemoveFrontend(frontend)];
-            }
-            let (service, port_name) = (Arc::clone(service), port_name.into());
-            let added = ServiceDelta::FrontendAdded { service, port_name, frontend };
-            decide(&added, &View(&self.merge))
-        });
-        changes.collect()
-    }
-
-    pub(super) fn apply(&mut self, change: Change, now: Instant) {
-        match self.tables.apply(change, now) {
-            Ok(()) => {
-                self.metrics.changes.inc();
-                self.failed.remove(&change);
-                // What would have been added must not be tried again once it is to be removed.
-                match change {
-                    Change::RemoveFrontend(gone) => {
-                        self.failed.retain(|failed, _| frontend_of(failed) != gone)
-                    }
-                    Change::RemoveBackend(frontend, backend) => {
-                        self.failed.remove(&Change::AddBackend(frontend, backend, Group::FIRST));
-                    }
-                    Change::SetFrontend(..) | Change::AddBackend(..) | Change::SetWeights(..) => {}
-                }
-            }
-            Err(error) => {
-                tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
-                self.failed.insert(change, error.to_string());
-            }
-        }
-    }
-
     pub(super) fn route(&mut self, delta: RouteDelta) {
         let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
         let own = route.cluster == self.own;
@@ -163,23 +90,5 @@ impl Mesh {
             Err(error) => tracing::warn!(%error, "routes cannot be compared"),
         }
         self.carry_out_routes().await;
-    }
-}
-
-fn is_global(merge: &Merge, service: &ServiceName) -> bool {
-    merge.traffic_of(service).is_some_and(|traffic| traffic.global)
-}
-
-fn is_used(state: &BackendState) -> bool {
-    state.condition != Condition::NotReady
-}
-
-fn frontend_of(change: &Change) -> Frontend {
-    match change {
-        Change::SetFrontend(frontend, _)
-        | Change::RemoveFrontend(frontend)
-        | Change::SetWeights(frontend, _)
-        | Change::AddBackend(frontend, _, _)
-        | Change::RemoveBackend(frontend, _) => *frontend,
     }
 }
