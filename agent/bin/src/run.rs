@@ -137,7 +137,8 @@ async fn open_mesh(
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
     let bare = held == Held::default();
-    let former_life = FormerLife::open(&args.state_dir, limit, bare, budget, Instant::now())
+    let (state, now) = (&args.state_dir, Instant::now());
+    let former_life = FormerLife::open(state, name, limit, bare, budget, now)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let ranges = OwnRanges {
         pod_cidrs: args.pod_cidrs.clone(),
