@@ -1,14 +1,16 @@
 //! Commands and their flags.
 
 mod certs;
+mod etcd;
 mod lab;
 mod offline;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
     lab::{LabCommand, LabPodCommand},
-    offline::{ExportArgs, SetupArgs, Shell},
+    offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
 };
 use crate::output::Format;
 pub(crate) use certs::{CertsCommand, RotateArgs};
@@ -45,8 +47,13 @@ pub(crate) enum Command {
     /// Authorities, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// What an etcd holds of the mesh
+    #[command(subcommand)]
+    Etcd(Box<EtcdCommand>),
     /// The etcd keys and values that objects become, from files; printed as a keys file
     Export(ExportArgs),
+    /// The frontends and backends that a cluster gets from its own objects and peers' keys, from files
+    Import(ImportArgs),
     /// Whole clusters out of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
@@ -145,6 +152,20 @@ pub(crate) enum ServiceCommand {
         service: String,
         #[command(flatten)]
         from: From,
+    },
+    /// The backends that each frontend of a cluster uses, could use and leaves out, from files
+    Backends {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
+    },
+    /// Why connections end where they end: tiers, weights, and each backend with its reason
+    Explain {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
     },
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use mesh_export::{Exporter, ExporterConfig, announced};
 use mesh_labels::LabelFilter;
 use mesh_model::{
-    ClusterId, ClusterLimit, ClusterName,
+    ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
     object::{Object, ObjectKey},
 };
 use mesh_source::{ResourceVersion, SourceEvent, derived_slices};
-use mesh_wire::key::LOCAL;
+use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
 
 use crate::{keys_file::KeysFile, numbers::Numbers};
 
@@ -98,12 +98,38 @@ impl Cluster {
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
-    /// Objects that it cannot export, or only as if something in them was not there, and why.
+    /// Objects that it cannot export, and why.
     pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
+    }
+
+    /// What is wrong with objects that are exported all the same, as if that was not there.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
         let notes = self.exporter.notes().iter();
-        let notes = notes.flat_map(|(key, notes)| notes.iter().map(move |note| (key, note)));
-        let problems = self.exporter.problems().iter().chain(notes);
-        problems.map(|(key, problem)| format!("{key}: {problem}"))
+        notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")))
+    }
+
+    /// What the cluster's own nodes are told by a key.
+    pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
+        let ClusterSetup { name, id, limit, .. } = &self.setup;
+        let key = Key::of_record(Layout::State, name, key).to_string();
+        let value = self.keys().get(&key)?;
+        let peer = Peer {
+            name: name.clone(),
+            role: Role::Own,
+            id: *id,
+            limit: *limit,
+            layout: Layout::State,
+        };
+        decode(&peer, key.as_bytes(), value).ok().flatten()
+    }
+
+    /// Whether a namespace takes part in the mesh.
+    pub(crate) fn takes_part(&self, namespace: &str) -> bool {
+        match self.local(RecordKey::Namespace(namespace.into())) {
+            Some(Record::Namespace(namespace)) => namespace.global,
+            _ => self.setup.default_global_namespace,
+        }
     }
 
     /// Tells the exporter what differs, in the order in which an apiserver's source does.
