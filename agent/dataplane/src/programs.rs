@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn what_shows_is_attached_before_what_translates() {
         let translates = |hook: &&str| hook.contains("connect") || hook.contains("sendmsg");
-        let first = HOOKS.iter().position(|hook| translates(&hook)).unwrap_or(0);
+        let first = HOOKS.iter().position(|hook| translates(hook)).unwrap_or(0);
         assert_eq!(first, 4);
-        assert!(HOOKS.iter().skip(first).all(|hook| translates(&hook)));
+        assert!(HOOKS.iter().skip(first).all(|hook| translates(hook)));
     }
 }
