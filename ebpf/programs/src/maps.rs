@@ -1,5 +1,7 @@
 //! The tables, and how they are read while user space writes them.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST},
@@ -69,8 +71,11 @@ static BACKEND_MASK: u32 = (BACKENDS - 1) as u32;
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(count) = cm_counters.get_ptr_mut(counter as u32) {
-        // SAFETY: the map's memory outlives the program, and no other program runs on this processor meanwhile.
-        unsafe { *count += 1 }
+        // SAFETY: the map's memory outlives the program. One instruction, because another process may take the processor
+        // in between and count here too; the target has no atomics in Rust.
+        unsafe {
+            asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1u64)
+        };
     }
 }
 
