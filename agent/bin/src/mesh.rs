@@ -30,6 +30,7 @@ mod counting;
 mod decisions;
 mod former_life;
 mod health;
+mod own_state;
 mod pods;
 mod quarantine;
 mod silence;
@@ -39,6 +40,7 @@ pub(crate) use audit::Audit;
 pub(crate) use changes::Failed;
 pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
+pub(crate) use own_state::OwnState;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 pub(crate) use silence::Silence;
@@ -94,6 +96,7 @@ pub(crate) struct Mesh {
     pub(crate) bypass: Bypass,
     pub(crate) health: Health,
     pub(crate) silence: Silence,
+    pub(crate) own_state: OwnState,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -338,6 +341,7 @@ impl Mesh {
         self.hold_quarantined();
         self.forget_foreign_cuts(now);
         self.look_for_silence(now);
+        self.tell_own_state(now).await;
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);

@@ -32,7 +32,9 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, Failed, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence},
+    mesh::{
+        Audit, Failed, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, OwnState, Silence,
+    },
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -181,6 +183,7 @@ async fn open_mesh(
         bypass,
         health,
         silence: Silence::new(budget),
+        own_state: OwnState::new(args.kube_proxy, Instant::now()),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,

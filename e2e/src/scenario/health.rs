@@ -1,6 +1,7 @@
 //! Clusters, nodes and ways that fail: who is avoided, who is kept, and that all is as before when it is over. What is
 //! asserted is order and counts: times are `clustermesh bench cut`'s business.
 
+mod drain;
 mod silence;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
@@ -15,7 +16,8 @@ use crate::{
     load::{Assert as _, Traffic},
     mesh::{Mesh, eventually, output, within},
 };
-pub use silence::a_silent_peer_is_believed_for_so_long;
+pub use drain::a_deployment_is_drained;
+pub use silence::{a_silent_peer_is_believed_for_so_long, the_own_apiserver_is_silent};
 
 /// The agent's metrics, by what every node has.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
@@ -134,34 +136,57 @@ pub fn our_own_uplink_is_cut(mesh: &impl Mesh) {
     let node = mesh.node_of(&one, CLIENT);
     wait_until_probed(mesh, &one, &other);
     wait_until_probed(mesh, &one, &one);
-    let before = metric(mesh, &one, &node, "agent_table_changes");
     let everybody = led_to(mesh, &one, &node);
-    let place = format!("{one}/{node}");
-    for another in mesh.nodes(&one).into_iter().filter(|another| *another != node) {
-        mesh.cut(&place, &format!("{one}/{another}"));
-    }
-    mesh.cut(&place, &other);
-    eventually("the node knows that it is alone", || {
-        let said = data_path(mesh, &one, &node, &other);
-        let alone = detail(&said).contains("it may be this node that is cut off");
-        if alone { Ok(()) } else { Err(format!("{said:#}")) }
-    });
-    assert_eq!(led_to(mesh, &one, &node), everybody, "everything is kept");
-    assert_eq!(kernel::cut(&mesh.pins(&one, &node)), BTreeSet::new());
-    assert_eq!(metric(mesh, &one, &node, "agent_table_changes"), before, "nothing is written");
-    assert_eq!(metric(mesh, &one, &node, "health_node_deaths"), 0);
-
-    mesh.heal();
-    eventually("all answer again", || {
-        let [own, theirs] = [&one, &other].map(|of| data_path(mesh, &one, &node, of));
-        if own["state"] == "ok" && theirs["state"] == "ok" {
-            Ok(())
-        } else {
-            Err(format!("{own:#} {theirs:#}"))
+    // In one stroke, then peer by peer.
+    let strokes: [&dyn Fn(); 2] = [&|| in_one_stroke(mesh, &one, &node, true), &|| {
+        let place = format!("{one}/{node}");
+        for another in mesh.nodes(&one).into_iter().filter(|another| *another != node) {
+            mesh.cut(&place, &format!("{one}/{another}"));
         }
-    });
-    assert_eq!(metric(mesh, &one, &node, "agent_table_changes"), before, "nor had it to be");
-    Traffic::start(mesh, &one, CLIENT, ECHO).stop_unharmed();
+        mesh.cut(&place, &other);
+    }];
+    for (round, stroke) in strokes.into_iter().enumerate() {
+        let written = || metric(mesh, &one, &node, "agent_table_changes");
+        let before = written();
+        stroke();
+        eventually("the node knows that it is alone", || {
+            let said = data_path(mesh, &one, &node, &other);
+            let alone = detail(&said).contains("it may be this node that is cut off");
+            if alone { Ok(()) } else { Err(format!("{said:#}")) }
+        });
+        wait_until_led_to(mesh, &one, &node, &everybody);
+        assert_eq!(kernel::cut(&mesh.pins(&one, &node)), BTreeSet::new());
+        if round == 0 {
+            assert_eq!(written(), before, "nothing is written");
+            assert_eq!(metric(mesh, &one, &node, "health_node_deaths"), 0);
+            in_one_stroke(mesh, &one, &node, false);
+        }
+        let before = written();
+        mesh.heal();
+        for of in [&one, &other] {
+            eventually("all answer again", || {
+                let said = data_path(mesh, &one, &node, of);
+                if said["state"] == "ok" { Ok(()) } else { Err(format!("{said:#}")) }
+            });
+        }
+        assert_eq!(written(), before, "nothing was taken that had to be given back");
+        assert_eq!(led_to(mesh, &one, &node), everybody);
+        Traffic::start(mesh, &one, CLIENT, ECHO).stop_unharmed();
+    }
+}
+
+/// Lets nothing pass over a node's link to others, or all again.
+fn in_one_stroke(mesh: &impl Mesh, cluster: &str, node: &str, cut: bool) {
+    let rules = match cut {
+        true => {
+            "table inet stroke {
+  chain in { type filter hook prerouting priority -400; iifname \"eth0\" drop; }
+  chain out { type filter hook postrouting priority 400; oifname \"eth0\" drop; }
+}"
+        }
+        false => "delete table inet stroke",
+    };
+    assert_eq!(output(mesh.on_node(cluster, node, &["nft", rules])), Ok(String::new()));
 }
 
 /// Where connections to the service are led by a node's kernel, in either protocol.

@@ -3,10 +3,10 @@
 use mesh_model::{ClusterConfig, ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
-    key::{CANARIES, HEARTBEAT, HISTORY, NAMESPACES, PODS},
+    key::{CANARIES, HEARTBEAT, HISTORY, LOCAL_POSITION, NAMESPACES, PODS},
 };
 
-use super::PeerConfig;
+use super::{PeerConfig, Role};
 use crate::{
     follower::{RangeConfig, RangeId},
     machine::Span,
@@ -16,6 +16,8 @@ pub(super) const CONFIG: RangeId = RangeId(0);
 pub(super) const CANARY: RangeId = RangeId(1);
 pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
+/// What the own cluster's writer puts every second, of the own cluster only.
+pub(super) const OWN_BEAT: RangeId = RangeId(u8::MAX);
 /// The first of the ranges with records.
 pub(super) const DATA: u8 = 4;
 
@@ -80,6 +82,10 @@ pub(super) fn data_ranges(
         names_history: false,
     };
     let mut ranges = vec![beat];
+    if config.role == Role::Own {
+        let span = Span::key(LOCAL_POSITION);
+        ranges.push(RangeConfig { id: OWN_BEAT, span, page: SMALL_PAGE, names_history: false });
+    }
     let mut kinds = Vec::new();
     for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
         ranges.push(RangeConfig { id, span, page, names_history: false });
