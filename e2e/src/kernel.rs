@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use mesh_dump::Dump;
-pub use mesh_dump::{Destination, Services};
+pub use mesh_dump::{Destination, Entries, Entry, Services};
 
 /// The services below a pin root.
 pub fn services(pins: &Path) -> Services {
@@ -14,6 +14,11 @@ pub fn services(pins: &Path) -> Services {
 pub fn try_services(pins: &Path) -> Result<Services, String> {
     let dump = Dump::open(pins).map_err(|error| error.to_string())?;
     dump.services().map_err(|error| error.to_string())
+}
+
+/// The services below a pin root, with their groups and settings.
+pub fn entries(pins: &Path) -> Entries {
+    open(pins).entries().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// How many backends have an entry.

@@ -17,6 +17,7 @@ mod pairs;
 mod quarantine;
 mod rebirth;
 mod replicas;
+mod services;
 mod spread;
 mod start;
 mod stop;
@@ -50,6 +51,10 @@ pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
 pub use rebirth::{History, an_etcd_begins_anew};
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
+};
+pub use services::{
+    affinity_fails_over_and_back, clients_come_back_to_their_backend,
+    only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,
 };
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;

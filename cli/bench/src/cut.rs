@@ -79,7 +79,6 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
     let reader = mesh.cluster(1)?.clone();
     let node = reader.pods.iter().find(|pod| pod.name == "client").map(|pod| pod.node.clone());
     let node = node.ok_or_else(|| BenchError::Unexpected("the lab has no client".into()))?;
-    let agent = format!("b/{node}/agent");
     let dump = mesh.dump_of(&reader, &node)?;
     let mut result = Measured::default();
     for round in 0..options.rounds {
@@ -108,9 +107,9 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
         let _ = client.wait();
         result.take(written, epoch, said.iter());
         Lab::open(LAB)?.heal(None)?;
-        // Another life: to this one it would be a link that flaps.
-        mesh.lab("stop", &[&agent])?;
-        mesh.lab("start", &[&agent])?;
+        // Other lives: to these it would be a link that flaps.
+        mesh.lab("stop", &["agent"])?;
+        mesh.lab("start", &["agent"])?;
     }
     Ok(result.summed_up())
 }

@@ -51,14 +51,14 @@ pub fn a_silent_peer_is_believed_for_so_long(mesh: &impl Mesh) {
 const UNSURE: u32 = 1;
 const PLAIN_PASSES: u32 = 2;
 /// What a kube-proxy in nftables mode is known by.
-const KUBE_PROXY: &str = "table ip kube-proxy { chain services { } }";
+const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
 
 /// When the own apiserver has been silent for five seconds, programs are told: services without a backend pass, and where
 /// a kube-proxy runs so do those that are not global. When it is back all is as before.
 pub fn the_own_apiserver_is_silent(mesh: &impl Mesh) {
     let (one, _) = two_with_echo(mesh);
     let [first, second] = mesh.nodes(&one).try_into().expect("two nodes");
-    let made = output(mesh.on_node(&one, &second, &["nft", KUBE_PROXY]));
+    let made = output(mesh.on_node(&one, &second, &KUBE_PROXY));
     assert_eq!(made, Ok(String::new()));
     let wait_for = |wanted: [u32; 2]| {
         eventually(&format!("the programs know {wanted:?}"), || {
