@@ -102,6 +102,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
         .chain(mesh.silence.problems(Instant::now()))
+        .chain(mesh.own_state.problem(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
