@@ -8,11 +8,11 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_layout::{
     Backend, COUNTERS, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, MapLayout,
     OWN_HAS_UNBALANCED, OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair,
-    default_sizes,
+    default_sizes::{self, BYPASSED},
 };
 use mesh_model::ClusterId;
 use mesh_sys::MappedArray;
@@ -53,6 +53,16 @@ pub enum MapsError {
         map: &'static str,
         /// Why.
         source: MapError,
+    },
+    /// More is asked of it than it has room for.
+    #[error("{map} has room for {size}, not for {count}")]
+    TooMany {
+        /// The map.
+        map: &'static str,
+        /// How many there are.
+        count: usize,
+        /// Its size.
+        size: usize,
     },
     /// It cannot be mapped.
     #[error("{map}: cannot be mapped as memory: {source}")]
@@ -337,16 +347,14 @@ pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
 pub(crate) fn set_bypass(ebpf: &mut aya::Ebpf, cgroups: &[u64]) -> Result<(), MapsError> {
     let map = "cm_bypass";
     let error = |source| MapsError::Map { map, source };
-    let bypass = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
-    let mut bypass: HashMap<_, u64, u32> = HashMap::try_from(bypass).map_err(error)?;
-    for cgroup in cgroups {
-        bypass.insert(cgroup, 1, 0).map_err(error)?;
+    let found = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
+    let mut bypass: Array<_, [u64; BYPASSED]> = Array::try_from(found).map_err(error)?;
+    let mut ids = [0; BYPASSED];
+    if cgroups.len() > ids.len() {
+        return Err(MapsError::TooMany { map, count: cgroups.len(), size: ids.len() });
     }
-    let found: Vec<u64> = bypass.keys().collect::<Result<_, _>>().map_err(error)?;
-    for cgroup in found.iter().filter(|cgroup| !cgroups.contains(cgroup)) {
-        bypass.remove(cgroup).map_err(error)?;
-    }
-    Ok(())
+    ids.iter_mut().zip(cgroups).for_each(|(id, cgroup)| *id = *cgroup);
+    bypass.set(0, ids, 0).map_err(error)
 }
 
 /// Refuses a pinned map whose entries are not what the layout says: two programs must not read one memory in two ways.
