@@ -13,14 +13,18 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_dataplane::Level;
 use mesh_follow::{Rung, Status as FollowStatus};
-use mesh_model::{ClusterName, lb};
+use mesh_model::{
+    ClusterName,
+    lb::{self, Frontend},
+};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Lifted, Mesh, Query},
+    mesh::{Exchange, Input, Lifted, Mesh, Query, flag_of},
 };
 
 /// Answers for the agent.
@@ -54,7 +58,7 @@ pub(crate) async fn ask<T: Send + 'static>(
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
     match (&own.failure, own.is_complete()) {
-        (_, true) => Vec::new(),
+        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
         (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
         (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
     }
@@ -75,7 +79,12 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         let last = mesh.audit.last.as_deref().unwrap_or_default();
         format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
     });
-    let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
+    let tables = mesh.levels().into_iter().filter(Level::is_high);
+    let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
+    let no_room = match mesh.failed.len() {
+        0 => Vec::new(),
+        _ => mesh.failed.problems(&names(mesh)),
+    };
     let refused = mesh.refused.iter().filter(|(_, (count, _))| *count > 0);
     let refused = refused
         .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
@@ -90,8 +99,19 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(contested)
         .chain(audit)
         .chain(tables)
+        .chain(no_room)
         .chain(refused)
         .collect()
+}
+
+/// Which service each frontend is of.
+fn names(mesh: &Mesh) -> HashMap<Frontend, String> {
+    let services = mesh.merge.services();
+    let names = services.flat_map(|(service, _, frontends)| {
+        let name = format!("{}/{}", service.namespace, service.name);
+        frontends.map(move |(frontend, _)| (frontend, name.clone()))
+    });
+    names.collect()
 }
 
 #[tonic::async_trait]
@@ -101,8 +121,14 @@ impl Admin for AgentAdmin {
         let status = move |mesh: &Mesh| {
             let counters = mesh.programs.counters().unwrap_or_default();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
-            let occupancy = mesh.occupancy();
-            let table = |name: &str, used, size| Table { name: name.into(), used, size };
+            let table = |level: Level| Table {
+                name: level.map.into(),
+                used: level.used,
+                size: level.size,
+                full_in_seconds: level.full_in.map(|full_in| full_in.as_secs()),
+                growth_per_hour: level.growth_per_hour,
+                flag: flag_of(level.map).into(),
+            };
             StatusResponse {
                 component: "agent".into(),
                 version: Some(version()),
@@ -115,11 +141,7 @@ impl Admin for AgentAdmin {
                 ready: unready(mesh).is_empty(),
                 problems: problems(mesh),
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
-                tables: vec![
-                    table("cm_services", occupancy.services, occupancy.sizes.services),
-                    table("cm_backends", occupancy.backends, occupancy.sizes.backends),
-                    table("cm_slots", occupancy.slots, occupancy.sizes.slots),
-                ],
+                tables: mesh.levels().map(table).into(),
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
                 audit: Some(v1::Audit {
@@ -285,11 +307,11 @@ fn services(mesh: &Mesh, namespace: &str, name: &str) -> Vec<v1::Service> {
             .unwrap_or_else(|| format!("id {}", backend.cluster)),
         node: mesh.merge.node_of(backend.cluster, backend.address).unwrap_or_default().into(),
     };
-    let services = mesh.merge.services().filter(|(service, _)| {
-        wanted(&service.namespace, namespace) && wanted(&service.name, name)
+    let services = mesh.merge.services().filter(|(service, traffic, _)| {
+        traffic.global && wanted(&service.namespace, namespace) && wanted(&service.name, name)
     });
     let mut services: Vec<v1::Service> = services
-        .map(|(service, frontends)| v1::Service {
+        .map(|(service, _, frontends)| v1::Service {
             namespace: service.namespace.to_string(),
             name: service.name.to_string(),
             frontends: frontends

@@ -9,11 +9,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
+use mesh_dataplane::{Forecast, KernelMaps, Level, PinLock, Programs, Tables};
 use mesh_decide::Probes;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_model::{ClusterName, RecordKind};
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
@@ -25,16 +25,20 @@ use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSoc
 
 mod audit;
 mod counting;
+mod exchange;
 mod former_life;
 mod pods;
 mod probing;
 mod quarantine;
 mod tables;
+mod unmade;
 
 pub(crate) use audit::Audit;
+pub(crate) use exchange::Exchange;
 pub(crate) use former_life::FormerLife;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
+pub(crate) use unmade::{Unmade, flag_of};
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -73,6 +77,9 @@ pub(crate) struct Mesh {
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
     pub(crate) programs: Programs,
+    pub(crate) _pin_lock: PinLock,
+    /// Programs of another release are still in place.
+    pub(crate) exchange: Option<Exchange>,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
     pub(crate) kernel_routes: KernelRoutes,
@@ -94,7 +101,9 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: BTreeMap<Change, String>,
+    pub(crate) failed: Unmade,
+    /// When there will be no room.
+    pub(crate) forecast: Forecast,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -297,18 +306,20 @@ impl Mesh {
                 }
             }
         }
+        self.exchange_programs(now);
         self.carry_out_routes().await;
     }
 
     async fn tick(&mut self, socket: Option<&ProbeSocket>) {
         let now = Instant::now();
-        let failed: Vec<Change> = self.failed.keys().copied().collect();
-        failed.into_iter().for_each(|change| self.apply(change, now));
+        self.failed.changes().into_iter().for_each(|change| self.apply(change, now));
         self.hold_quarantined();
+        self.exchange_programs(now);
         self.probe(socket).await;
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);
+        self.observe_occupancy(now);
         self.set_metrics();
     }
 
@@ -323,7 +334,7 @@ impl Mesh {
     }
 
     /// How full the tables are.
-    pub(crate) fn occupancy(&self) -> Occupancy {
-        self.tables.occupancy()
+    pub(crate) fn levels(&self) -> [Level; 4] {
+        self.forecast.levels(&self.tables.occupancy(), Instant::now())
     }
 }

@@ -4,24 +4,28 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::PathBuf,
     sync::atomic::Ordering,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use mesh_layout::{
-    Backend, COUNTERS, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, MapLayout,
-    OWN_HAS_UNBALANCED, OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair,
-    default_sizes::{self, BYPASSED},
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, OWN_HAS_UNBALANCED,
+    OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair, default_sizes,
 };
 use mesh_model::ClusterId;
 use mesh_sys::MappedArray;
 
 use crate::{
     kernel::{Kernel, Sizes},
+    pinned::Shape,
     pins::PinRoot,
     programs::ProgramsError,
 };
+
+mod own;
+
+pub(crate) use own::{counters, set_bypass};
 
 /// The tables in the running kernel: two hash maps, and arrays as memory.
 #[derive(Debug)]
@@ -73,20 +77,14 @@ pub enum MapsError {
         source: io::Error,
     },
     /// The pin is something else than its name says.
-    #[error(
-        "{pin}: pinned there is a map of key {key} and value {value} bytes, expected {expected_key} and {expected_value}; remove the pin"
-    )]
+    #[error("{}: pinned there is a map of {found}, expected is one of {expected}; remove the pin", pin.display())]
     Foreign {
         /// The pin.
-        pin: String,
-        /// Its key's size.
-        key: u32,
-        /// Its value's size.
-        value: u32,
-        /// The layout's.
-        expected_key: usize,
-        /// The layout's.
-        expected_value: usize,
+        pin: PathBuf,
+        /// What is there.
+        found: Shape,
+        /// What should be.
+        expected: Shape,
     },
 }
 
@@ -101,13 +99,12 @@ impl KernelMaps {
 
     /// Opens tables that were pinned before, without the programs.
     pub fn open(pins: &PinRoot, sizes: Sizes) -> Result<Self, ProgramsError> {
-        let folder = pins.maps(sizes)?;
-        for layout in pinned() {
-            check_pin(&folder, layout)?;
-        }
-        let data = |map| {
-            let data = MapData::from_pin(folder.join(map));
-            data.map_err(|source| MapsError::Map { map, source })
+        let data = |map: &'static str| {
+            let layout = MAPS.iter().find(|layout| layout.name == map);
+            let layout = layout.ok_or(MapsError::Missing(map))?;
+            let pin = pins.tables(sizes).join(map);
+            Shape::check(&pin, layout, sizes)?;
+            MapData::from_pin(pin).map_err(|source| MapsError::Map { map, source })
         };
         Ok(Self::new(sizes, data)?)
     }
@@ -169,9 +166,12 @@ impl KernelMaps {
     pub fn set_own_state(&mut self, bits: u32) {
         if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
             // This process is the only writer, and the other bit of the word is its own too.
-            let kept = state.load(Ordering::Relaxed) & OWN_HAS_UNBALANCED;
-            state.store(kept | bits & !OWN_HAS_UNBALANCED, Ordering::Release);
-            self.written();
+            let before = state.load(Ordering::Relaxed);
+            let after = before & OWN_HAS_UNBALANCED | bits & !OWN_HAS_UNBALANCED;
+            if after != before {
+                state.store(after, Ordering::Release);
+                self.written();
+            }
         }
     }
 
@@ -249,6 +249,11 @@ impl Kernel for KernelMaps {
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
+    fn peer_state(&self, id: u16) -> u32 {
+        let word = self.peer_state.u32(id.into(), 0);
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
     fn backend(&self, index: u32) -> Backend {
         let word = |n| self.backends.u64(index, n).map_or(0, |word| word.load(Ordering::Relaxed));
         Backend::from_words([word(0), word(1), word(2), word(3)])
@@ -322,65 +327,19 @@ impl Kernel for KernelMaps {
         }
     }
 
+    fn set_peer_state(&mut self, id: u16, state: u32) {
+        if let Some(word) = self.peer_state.u32(id.into(), 0) {
+            word.store(state, Ordering::Release);
+            self.written();
+        }
+    }
+
     fn clear_backend(&mut self, id: u32) {
         if let Some(word) = self.backends.u32(id % self.sizes.backends, 0) {
             word.store(0, Ordering::Release);
             self.written();
         }
     }
-}
-
-/// The programs' counters, added up over the processors.
-pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
-    let map = "cm_counters";
-    let error = |source| MapsError::Map { map, source };
-    let counters = ebpf.map(map).ok_or(MapsError::Missing(map))?;
-    let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(counters).map_err(error)?;
-    let mut sums = [0; COUNTERS];
-    for (index, sum) in (0..).zip(&mut sums) {
-        *sum = counters.get(&index, 0).map_err(error)?.iter().sum();
-    }
-    Ok(sums)
-}
-
-/// Lets the sockets of these cgroups pass untouched, and of no others.
-pub(crate) fn set_bypass(ebpf: &mut aya::Ebpf, cgroups: &[u64]) -> Result<(), MapsError> {
-    let map = "cm_bypass";
-    let error = |source| MapsError::Map { map, source };
-    let found = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
-    let mut bypass: Array<_, [u64; BYPASSED]> = Array::try_from(found).map_err(error)?;
-    let mut ids = [0; BYPASSED];
-    if cgroups.len() > ids.len() {
-        return Err(MapsError::TooMany { map, count: cgroups.len(), size: ids.len() });
-    }
-    ids.iter_mut().zip(cgroups).for_each(|(id, cgroup)| *id = *cgroup);
-    bypass.set(0, ids, 0).map_err(error)
-}
-
-/// Refuses a pinned map whose entries are not what the layout says: two programs must not read one memory in two ways.
-pub(crate) fn check_pin(folder: &Path, layout: &MapLayout) -> Result<(), MapsError> {
-    let pin = folder.join(layout.name);
-    if !pin.exists() {
-        return Ok(());
-    }
-    let error = |source| MapsError::Map { map: layout.name, source };
-    let info = aya::maps::MapInfo::from_pin(&pin).map_err(error)?;
-    let is = |found: u32, expected: usize| usize::try_from(found) == Ok(expected);
-    if is(info.key_size(), layout.key) && is(info.value_size(), layout.value) {
-        return Ok(());
-    }
-    Err(MapsError::Foreign {
-        pin: pin.display().to_string(),
-        key: info.key_size(),
-        value: info.value_size(),
-        expected_key: layout.key,
-        expected_value: layout.value,
-    })
-}
-
-/// All maps that are pinned.
-pub(crate) fn pinned() -> impl Iterator<Item = &'static MapLayout> {
-    MAPS.iter()
 }
 
 fn slot_word(slot: u32) -> usize {

@@ -1,12 +1,12 @@
 //! Looking again: what clusters say, what the tables should hold, and what the kernel has.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
 use mesh_decide::decide;
-use mesh_model::lb::{Backend, Change, Frontend, ServiceDelta};
+use mesh_model::lb::{Change, Content, Frontend, ServiceDelta};
 
 use super::{Mesh, tables::View};
 
@@ -64,7 +64,7 @@ impl Mesh {
     /// What clusters say, against what the tables were told. What there was no room for is known already.
     fn repair_deviations(&mut self, now: Instant) -> u64 {
         let deviations = self.tables.deviations(&self.wanted());
-        let unknown = deviations.into_iter().filter(|change| !self.failed.contains_key(change));
+        let unknown = deviations.into_iter().filter(|change| !self.failed.contains(change));
         let unknown: Vec<Change> = unknown.collect();
         if let Some(first) = unknown.first() {
             self.audit.last = Some(format!("{} changes not made, first {first:?}", unknown.len()));
@@ -75,23 +75,31 @@ impl Mesh {
     }
 
     /// Every frontend with its backends, decided from nothing.
-    fn wanted(&self) -> HashMap<Frontend, HashSet<Backend>> {
-        let mut wanted: HashMap<Frontend, HashSet<Backend>> = HashMap::new();
-        for (service, frontends) in self.merge.services() {
+    fn wanted(&self) -> HashMap<Frontend, Content> {
+        let mut all: HashMap<Frontend, Content> = HashMap::new();
+        for (service, traffic, frontends) in self.merge.services() {
+            if !traffic.global {
+                continue;
+            }
             for (frontend, port_name) in frontends {
                 let delta = ServiceDelta::FrontendAdded {
                     service: service.clone().into(),
                     port_name: port_name.into(),
                     frontend,
                 };
-                let backends = wanted.entry(frontend).or_default();
+                let wanted = all.entry(frontend).or_default();
                 for change in decide(&delta, &View(&self.merge)) {
-                    if let Change::AddBackend(_, backend, _) = change {
-                        backends.insert(backend);
+                    match change {
+                        Change::SetFrontend(_, settings) => wanted.settings = settings,
+                        Change::AddBackend(_, backend, group) => {
+                            wanted.backends.insert(backend, group);
+                        }
+                        Change::SetWeights(_, weights) => wanted.weights = weights,
+                        Change::RemoveFrontend(_) | Change::RemoveBackend(..) => {}
                     }
                 }
             }
         }
-        wanted
+        all
     }
 }

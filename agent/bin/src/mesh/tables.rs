@@ -1,13 +1,13 @@
 //! From what the merge says to the kernel: tables, routes, and letting go of what a former life left there.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use ipnet::IpNet;
 use mesh_decide::{Services, decide};
 use mesh_merge::Merge;
 use mesh_model::{
     ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, Change, Frontend, Group, RouteDelta, ServiceDelta},
+    lb::{Backend, BackendState, Change, Condition, Frontend, RouteDelta, ServiceDelta},
 };
 
 use super::Mesh;
@@ -18,41 +18,65 @@ pub(super) struct View<'a>(pub(super) &'a Merge);
 
 impl Services for View<'_> {
     fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        self.0.frontends_of(service)
+        self.0.frontends_of(service).filter(|_| is_global(self.0, service))
     }
 
     fn backends(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
-        self.0.backends_of(service)
+        let all = self.0.backends_of(service);
+        all.filter(|(.., state)| is_used(state)).map(|(backend, name, _)| (backend, name))
     }
 }
 
 impl Mesh {
+    /// Of services that are not global nothing is taken yet, nor are backends that are not ready.
     pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
-        for change in decide(delta, &View(&self.merge)) {
-            self.apply(change, now);
-        }
+        let changes = match delta {
+            ServiceDelta::ServiceSet { service, .. } => self.all_of(service),
+            ServiceDelta::FrontendAdded { service, .. } if !is_global(&self.merge, service) => {
+                Vec::new()
+            }
+            ServiceDelta::BackendSet { service, port_name, backend, state } if !is_used(state) => {
+                let (service, port_name) = (service.clone(), port_name.clone());
+                let gone = ServiceDelta::BackendRemoved { service, port_name, backend: *backend };
+                decide(&gone, &View(&self.merge))
+            }
+            delta => decide(delta, &View(&self.merge)),
+        };
+        changes.into_iter().for_each(|change| self.apply(change, now));
+    }
+
+    /// All frontends of a service, with their backends; or away with them, if it is not global.
+    fn all_of(&self, service: &Arc<ServiceName>) -> Vec<Change> {
+        let frontends = self.merge.frontends_of(service);
+        let changes = frontends.flat_map(|(frontend, port_name)| {
+            if !is_global(&self.merge, service) {
+                return vec![Change::RemoveFrontend(frontend)];
+            }
+            let (service, port_name) = (Arc::clone(service), port_name.into());
+            let added = ServiceDelta::FrontendAdded { service, port_name, frontend };
+            decide(&added, &View(&self.merge))
+        });
+        changes.collect()
     }
 
     pub(super) fn apply(&mut self, change: Change, now: Instant) {
         match self.tables.apply(change, now) {
             Ok(()) => {
                 self.metrics.changes.inc();
-                self.failed.remove(&change);
-                // What would have been added must not be tried again once it is to be removed.
-                match change {
-                    Change::RemoveFrontend(gone) => {
-                        self.failed.retain(|failed, _| frontend_of(failed) != gone)
-                    }
-                    Change::RemoveBackend(frontend, backend) => {
-                        self.failed.remove(&Change::AddBackend(frontend, backend, Group::FIRST));
-                    }
-                    Change::SetFrontend(..) | Change::AddBackend(..) | Change::SetWeights(..) => {}
-                }
+                self.failed.made(&change);
             }
             Err(error) => {
-                tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
-                self.failed.insert(change, error.to_string());
+                if self.failed.refused(change, &error) {
+                    tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+                }
             }
+        }
+    }
+
+    /// Remembers how full the tables are, once everybody has told what goes into them.
+    pub(super) fn observe_occupancy(&mut self, now: Instant) {
+        if self.peers_known && self.peers.keys().all(|name| self.merge.has_told_services(name)) {
+            self.forecast.observe(&self.tables.occupancy(), now);
         }
     }
 
@@ -68,18 +92,20 @@ impl Mesh {
     /// Lets go of what a former life left in the kernel, as far as the clusters that it is of have told everything.
     pub(super) fn prune(&mut self, now: Instant) {
         // Who was silent for too long is not waited for; but for the own cluster there is nobody else to ask.
-        let told = |name: &ClusterName, kind| {
-            self.merge.is_confirmed(name, kind)
-                || (self.former_life.is_spent() && *name != self.own)
-        };
-        let confirmed = |kind| -> BTreeSet<ClusterId> {
-            let clusters = self.merge.clusters();
-            clusters.filter(|(name, _)| told(name, kind)).map(|(_, id)| id).collect()
-        };
-        let all = |kind| self.peers_known && self.peers.keys().all(|name| told(name, kind));
-        let own_told = self.merge.is_confirmed(&self.own, RecordKind::Service);
-        let (services, all_services) = (confirmed(RecordKind::Service), all(RecordKind::Service));
-        let (all_nodes, known) = (all(RecordKind::Node), self.known_ids());
+        let spent = |name: &ClusterName| self.former_life.is_spent() && *name != self.own;
+        let told_nodes =
+            |name: &ClusterName| self.merge.is_confirmed(name, RecordKind::Node) || spent(name);
+        let told_services = |name: &ClusterName| self.merge.has_told_services(name) || spent(name);
+        let services: BTreeSet<ClusterId> = self
+            .merge
+            .clusters()
+            .filter(|(name, _)| told_services(name))
+            .map(|(_, id)| id)
+            .collect();
+        let own_told = self.merge.has_told_services(&self.own);
+        let all_services = self.peers_known && self.peers.keys().all(told_services);
+        let all_nodes = self.peers_known && self.peers.keys().all(told_nodes);
+        let known = self.known_ids();
         // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known. And as long as
         // our own services are not, nothing says which of a peer's backends are theirs.
         let gone = |id| services.contains(&id) || (all_services && !known.contains(&id));
@@ -87,7 +113,7 @@ impl Mesh {
         if own_told && let Err(error) = self.tables.prune_frontends(now) {
             tracing::error!(%error, "frontends of a former life cannot be removed");
         }
-        let told = self.peers.iter().filter(|(name, _)| told(name, RecordKind::Node));
+        let told = self.peers.iter().filter(|(name, _)| told_nodes(name));
         let told: Vec<IpNet> = told
             .filter_map(|(_, handle)| handle.claims.as_ref())
             .flat_map(|c| c.pod_cidrs.clone())
@@ -138,12 +164,10 @@ impl Mesh {
     }
 }
 
-fn frontend_of(change: &Change) -> Frontend {
-    match change {
-        Change::SetFrontend(frontend, _)
-        | Change::RemoveFrontend(frontend)
-        | Change::SetWeights(frontend, _)
-        | Change::AddBackend(frontend, _, _)
-        | Change::RemoveBackend(frontend, _) => *frontend,
-    }
+fn is_global(merge: &Merge, service: &ServiceName) -> bool {
+    merge.traffic_of(service).is_some_and(|traffic| traffic.global)
+}
+
+fn is_used(state: &BackendState) -> bool {
+    state.condition != Condition::NotReady
 }

@@ -117,6 +117,9 @@ impl Local {
                     self.records.retain(|key, (_, told)| key.kind() != kind || *told == round);
                     self.confirmed.push(kind);
                 }
+                PeerEvent::Record(RecordEvent::Without(kind)) => {
+                    self.records.retain(|key, _| key.kind() != kind);
+                }
                 PeerEvent::Refused(refusal) => self.refused.push(refusal),
                 PeerEvent::Rejected(reason) => self.rejected.push(reason),
                 PeerEvent::Config(config) => self.configs.push(config.id.get()),
