@@ -21,6 +21,7 @@ mod services;
 mod spread;
 mod start;
 mod stop;
+mod tables;
 
 use std::{
     collections::BTreeSet,
@@ -59,6 +60,10 @@ pub use services::{
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;
+pub use tables::{
+    a_full_table_is_named_and_filled_when_there_is_room, tables_get_other_sizes_under_load,
+    tables_of_another_release_are_replaced_under_load,
+};
 
 use serde_json::Value;
 
