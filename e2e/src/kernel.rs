@@ -31,6 +31,11 @@ pub fn cut(pins: &Path) -> BTreeSet<u16> {
     open(pins).cut()
 }
 
+/// What a node's agent told the programs of the node itself.
+pub fn own_state(pins: &Path) -> u32 {
+    open(pins).own_state()
+}
+
 fn open(pins: &Path) -> Dump {
     Dump::open(pins).unwrap_or_else(|error| panic!("{error}"))
 }

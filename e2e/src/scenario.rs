@@ -21,6 +21,7 @@ mod services;
 mod spread;
 mod start;
 mod stop;
+mod tables;
 
 use std::{
     collections::BTreeSet,
@@ -40,8 +41,8 @@ pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use full::an_etcd_is_full;
 pub use health::{
-    a_cluster_is_cut_off, a_flapping_link_is_damped, a_node_is_dead,
-    a_silent_peer_is_believed_for_so_long, our_own_uplink_is_cut,
+    a_cluster_is_cut_off, a_deployment_is_drained, a_flapping_link_is_damped, a_node_is_dead,
+    a_silent_peer_is_believed_for_so_long, our_own_uplink_is_cut, the_own_apiserver_is_silent,
 };
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
@@ -59,6 +60,10 @@ pub use services::{
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;
+pub use tables::{
+    a_full_table_is_named_and_filled_when_there_is_room, tables_get_other_sizes_under_load,
+    tables_of_another_release_are_replaced_under_load,
+};
 
 use serde_json::Value;
 

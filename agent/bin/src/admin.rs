@@ -61,14 +61,15 @@ pub(crate) async fn ask<T: Send + 'static>(
     answer.await.ok()
 }
 
-/// What keeps the agent from being ready: its own cluster's etcd. A peer never does.
+/// What keeps the agent from being ready: its own cluster's etcd, and tables that are not in use yet. A peer never does.
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
-    match (&own.failure, own.is_complete()) {
-        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
-        (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
-        (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
-    }
+    let own = match (&own.failure, own.is_complete()) {
+        (_, true) => None,
+        (Some(failure), false) => Some(format!("the own cluster's etcd: {failure}")),
+        (None, false) => Some("the own cluster's etcd has not told everything yet".into()),
+    };
+    own.into_iter().chain(mesh.exchange.iter().map(Exchange::problem)).collect()
 }
 
 /// What an operator should look at.
@@ -102,6 +103,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
         .chain(mesh.silence.problems(Instant::now()))
+        .chain(mesh.own_state.problem(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)

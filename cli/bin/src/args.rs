@@ -254,6 +254,18 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 1_000)]
         services: u32,
     },
+    /// How long a cluster that is cut off still gets new connections, noticing it included
+    Cut {
+        /// How often it is cut off
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
+    /// The process whose connections `cut` looks at
+    #[command(hide = true)]
+    CutClient {
+        /// The service's address
+        to: std::net::SocketAddr,
+    },
     /// What endpoints of another cluster cost an agent that knows them: memory and CPU
     Endpoints {
         /// Numbers of endpoints to measure with

@@ -227,7 +227,7 @@ impl Writer {
             _ => {
                 let before = shared.cut.fetch_add(1, Ordering::SeqCst);
                 let cluster = ClusterId::new(CUT.into(), ClusterLimit::Max255).unwrap();
-                self.tables.set_cut(cluster, before % 4 == 0);
+                self.tables.set_cut(cluster, before.is_multiple_of(4));
                 shared.cut.fetch_add(1, Ordering::SeqCst);
             }
         }

@@ -192,12 +192,16 @@ impl Decider {
         let scheme = service.scheme.as_ref().filter(|_| taken);
         let Some(pool) = service.pools.get_mut(key) else { return };
         let choice = match scheme.filter(|_| !pool.frontends.is_empty()) {
+            // Who moved went from where others are to where others are.
+            Some(scheme) if !moved.is_empty() && pool.is_shaped_as_before() && !scheme.counts() => {
+                None
+            }
             Some(scheme) => {
                 let chosen = Plan::new(scheme, &self.clusters, &pool.counts).chosen;
                 let settings = Rules::settings(name, scheme, &chosen, sure);
-                Choice { chosen, settings }
+                Some(Choice { chosen, settings })
             }
-            None => Choice::default(),
+            None => Some(Choice::default()),
         };
         let was_empty = pool.chosen().is_empty();
         pool.settle(choice, moved, &mut self.nodes, changes);
