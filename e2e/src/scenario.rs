@@ -9,6 +9,7 @@ mod deaths;
 mod disconnect;
 mod failover;
 mod full;
+mod health;
 mod identities;
 mod kills;
 mod leases;
@@ -37,6 +38,10 @@ pub use deaths::traffic_outlives_ten_kills_of_an_agent;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use full::an_etcd_is_full;
+pub use health::{
+    a_cluster_is_cut_off, a_flapping_link_is_damped, a_node_is_dead,
+    a_silent_peer_is_believed_for_so_long, our_own_uplink_is_cut,
+};
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_is_silence;

@@ -15,14 +15,16 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_dataplane::Level;
+use mesh_decide::ClusterHealth;
 use mesh_follow::{Rung, Status as FollowStatus};
-use mesh_model::{ClusterId, ClusterName};
+use mesh_model::{ClusterId, ClusterName, lb::Frontend};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Lifted, Mesh, Query},
+    mesh::{Exchange, Input, Lifted, Mesh, Query, flag_of},
 };
 
 mod explain;
@@ -66,7 +68,7 @@ pub(crate) async fn ask<T: Send + 'static>(
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
     match (&own.failure, own.is_complete()) {
-        (_, true) => Vec::new(),
+        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
         (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
         (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
     }
@@ -87,7 +89,12 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         let last = mesh.audit.last.as_deref().unwrap_or_default();
         format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
     });
-    let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
+    let tables = mesh.levels().into_iter().filter(Level::is_high);
+    let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
+    let no_room = match mesh.failed.len() {
+        0 => Vec::new(),
+        _ => mesh.failed.problems(&names(mesh)),
+    };
     let refused = mesh.refused.iter().filter(|(_, (count, _))| *count > 0);
     let refused = refused
         .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
@@ -97,13 +104,25 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.silence.problems(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
         .chain(audit)
         .chain(tables)
+        .chain(no_room)
         .chain(refused)
         .collect()
+}
+
+/// Which service each frontend is of.
+fn names(mesh: &Mesh) -> HashMap<Frontend, String> {
+    let services = mesh.merge.services();
+    let names = services.flat_map(|(service, _, frontends)| {
+        let name = format!("{}/{}", service.namespace, service.name);
+        frontends.map(move |(frontend, _)| (frontend, name.clone()))
+    });
+    names.collect()
 }
 
 #[tonic::async_trait]
@@ -113,8 +132,14 @@ impl Admin for AgentAdmin {
         let status = move |mesh: &Mesh| {
             let counters = mesh.programs.counters().unwrap_or_default();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
-            let occupancy = mesh.occupancy();
-            let table = |name: &str, used, size| Table { name: name.into(), used, size };
+            let table = |level: Level| Table {
+                name: level.map.into(),
+                used: level.used,
+                size: level.size,
+                full_in_seconds: level.full_in.map(|full_in| full_in.as_secs()),
+                growth_per_hour: level.growth_per_hour,
+                flag: flag_of(level.map).into(),
+            };
             StatusResponse {
                 component: "agent".into(),
                 version: Some(version()),
@@ -127,11 +152,7 @@ impl Admin for AgentAdmin {
                 ready: unready(mesh).is_empty(),
                 problems: problems(mesh),
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
-                tables: vec![
-                    table("cm_services", occupancy.services, occupancy.sizes.services),
-                    table("cm_backends", occupancy.backends, occupancy.sizes.backends),
-                    table("cm_slots", occupancy.slots, occupancy.sizes.slots),
-                ],
+                tables: mesh.levels().map(table).into(),
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
                 audit: Some(v1::Audit {
@@ -287,19 +308,28 @@ fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) ->
 fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     let mut routes = mesh.routes.routes();
     let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
-    let health = mesh.probes.health(name, Instant::now());
-    let all = health.answering + health.silent + health.awaited + health.unknown;
+    let report = mesh.health.prober.report();
+    let health = report.clusters.get(name).cloned().unwrap_or_default();
+    let all = health.all();
     // This node is one of its own cluster's.
     let others = mesh.merge.counts(name).nodes > usize::from(*name == mesh.own);
     let unprobed = all == 0 && others;
-    let (state, detail) = if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
+    let (state, detail) = if mesh.health.is_cut(name) {
+        let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
+        (StepState::Failed, reason.into())
+    } else if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
         (StepState::Pending, String::new())
     } else if let Some((route, Some(failure))) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
-    } else if health.silent > 0 {
-        (StepState::Failed, format!("{} of {all} probed nodes no longer answer", health.silent))
+    } else if !health.dead.is_empty() || health.silent > 0 {
+        (StepState::Failed, silent(&health, report.alone))
     } else if health.answering > 0 {
-        (StepState::Ok, format!("{} of {all} probed nodes answer", health.answering))
+        let noticed = report.detection.as_secs_f64();
+        let detail = format!(
+            "{} of {all} probed nodes answer, a dead one is noticed within {noticed:.1} s",
+            health.answering
+        );
+        (StepState::Ok, detail)
     } else if health.awaited > 0 {
         (StepState::Pending, String::new())
     } else if all > 0 {
@@ -310,6 +340,25 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
         (StepState::Ok, "it has no other node".into())
     };
     Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
+}
+
+/// Who does not answer, and what that means.
+fn silent(health: &ClusterHealth, alone: bool) -> String {
+    let silent = health.dead.len() + health.silent;
+    let mut detail = format!("{silent} of {} probed nodes no longer answer", health.all());
+    if alone {
+        detail += "; nor does anybody else: it may be this node that is cut off, and nobody is taken for dead";
+    }
+    if !health.dead.is_empty() {
+        // All of them would be too many for a line.
+        let names: Vec<&str> = health.dead.iter().take(5).map(AsRef::as_ref).collect();
+        let more = if health.dead.len() > names.len() { ", …" } else { "" };
+        detail += &format!("; dead: {}{more}", names.join(", "));
+    }
+    if health.damped > 0 {
+        detail += &format!("; {} of these come and go, and must be heard longer", health.damped);
+    }
+    detail
 }
 
 /// A cluster's name, or what stands for it.

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds that what a silent cluster said before this agent started is used
+    /// Seconds for which a cluster that is not heard is believed; the own cluster is for ever
     #[arg(
         long,
         alias = "staleness-budget",

@@ -1,10 +1,11 @@
 //! Putting the stages together.
 //!
 //! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that a former life
-//! left, before anything is known; then clusters are followed, and only what they told in full is let go of.
+//! left, before anything is known; then clusters are followed, and only what they told in full is let go of. Where a former
+//! life's tables are of another layout, they are filled first and the programs exchanged then (`docs/adr/0012`).
 //!
-//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), one follower a cluster, the
-//! watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
+//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), the prober, the probe echo, one
+//! follower a cluster, the watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +16,8 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
-use mesh_decide::{Decider, Probes, Rules};
+use mesh_dataplane::{Forecast, Former, Held, PinRoot, Sizes, TakenOver, take_over};
+use mesh_decide::{Decider, Rules};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Merge, OwnRanges};
@@ -26,17 +27,21 @@ use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::JoinSet,
 };
 
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, Failed, FormerLife, Input, Mesh, NodePods},
+    mesh::{
+        Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence, Unmade,
+    },
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
     pods::{self, PodsAdmin},
     probe::ProbeSocket,
+    prober::{self, Prober},
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
@@ -64,7 +69,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let mesh = open_mesh(&args, &name, (id, limit), metrics).await?;
+    let socket = ProbeSocket::bind(args.probe_port).await;
+    let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
+    let (prober, probing) = Prober::new(name.clone(), socket);
+    let mesh = open_mesh(&args, &name, (id, limit), metrics, prober).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
@@ -81,17 +89,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let folder = args.config_dir.join("peers");
     let peers =
         Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());
-    let socket = ProbeSocket::bind(args.probe_port).await;
-    let socket = socket
-        .map_err(|error| tracing::warn!(%error, port = args.probe_port, "no probe echo"))
-        .ok();
     let admin = AgentAdmin { args: args.clone(), mesh: sender.clone(), started };
     let pods_admin = PodsAdmin { mesh: sender.clone() };
+
+    // Tasks of their own: they are not to wait for what else there is to do.
+    let probing = task(probing.run());
+    let echoing = task(prober::echo(args.probe_port));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        () = mesh.run(receiver, socket) => {}
+        () = mesh.run(receiver) => {}
+        () = probing => {}
+        () = echoing => {}
         () = watch_peers(peers, folder, args.local_config.clone(), sender.clone()) => {}
         () = pods::watch(args.pods_dir(), sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
@@ -107,12 +117,20 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs beside everything else, and ends with it.
+async fn task(work: impl Future<Output = ()> + Send + 'static) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    while tasks.join_next().await.is_some() {}
+}
+
 /// Takes over the kernel's tables and routes.
 async fn open_mesh(
     args: &Args,
     name: &ClusterName,
     (id, limit): (ClusterId, ClusterLimit),
     metrics: Metrics,
+    prober: Prober,
 ) -> anyhow::Result<Mesh> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
@@ -126,13 +144,26 @@ async fn open_mesh(
         groups: args.max_weighted_services,
     };
     let pins = PinRoot::open(&args.pin_root)?;
-    let (mut programs, maps) = Programs::load(pins, sizes)?;
-    let tables = Tables::restore(maps, Instant::now())?;
+    let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
+    let TakenOver { mut programs, tables, former } =
+        take_over(pins, sizes, Instant::now()).with_context(|| {
+            "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
+        })?;
     let held = tables.held();
+    let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
-    programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-    tracing::info!(cgroup = %cgroup.display(), ?held, ?bypass, "the programs are in place");
+    let exchange = match former {
+        Former::Nothing | Former::Same | Former::Resized(_) => {
+            programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
+            tracing::info!(cgroup = %cgroup.display(), ?former, ?held, ?bypass, "the programs are in place");
+            None
+        }
+        Former::OtherLayout => {
+            tracing::info!("programs of another release stay in place until the tables are filled");
+            Some(Exchange::new(cgroup))
+        }
+    };
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
@@ -158,21 +189,24 @@ async fn open_mesh(
         clusters_moved: true,
         nodes_moved: false,
         programs,
+        _pin_lock: pin_lock,
+        exchange,
         tables,
         routes,
         kernel_routes,
         masquerade: Masquerade::default(),
         masquerade_problem: None,
         bypass,
-        probes: Probes::default(),
-        probe_now: false,
+        health,
+        silence: Silence::new(budget),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: Failed::default(),
+        failed: Unmade::default(),
+        forecast: Forecast::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),

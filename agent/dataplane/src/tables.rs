@@ -23,12 +23,14 @@ use crate::{
     slots::{Range, SlotRanges},
 };
 
+mod adopt;
 mod audit;
 mod indices;
 mod members;
 mod restore;
 mod service;
 
+pub use adopt::Shortage;
 pub use audit::Repairs;
 use indices::Indices;
 use service::Service;

@@ -23,4 +23,6 @@ pub use decider::{Decider, Known, Rules};
 pub use explanation::{
     Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
 };
-pub use probes::{PathHealth, Probe, Probes};
+pub use probes::{
+    ClusterHealth, HealthChange, Probe, ProbeCounts, Probes, Report, Target, targets,
+};

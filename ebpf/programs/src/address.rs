@@ -12,15 +12,22 @@ pub enum Family {
     V6,
 }
 
+/// An address and a port, in network order.
+#[repr(C, align(8))]
+pub struct Address {
+    pub ip: [u8; 16],
+    pub port: [u8; 2],
+}
+
 /// The address and port under the hook.
 #[inline(always)]
-pub fn read(ctx: &SockAddrContext, family: Family) -> ([u8; 16], [u8; 2]) {
+pub fn read(ctx: &SockAddrContext, family: Family) -> Address {
     let sock: *const bpf_sock_addr = ctx.sock_addr;
     // SAFETY: the kernel gives the hook a valid context. Volatile, so that each field is loaded as the whole word that
     // the verifier allows. The port is the lower half of its word, in network order.
     unsafe {
         let port = core::ptr::read_volatile(&raw const (*sock).user_port) as u16;
-        let address = match family {
+        let ip = match family {
             Family::V4 => {
                 mapped(core::ptr::read_volatile(&raw const (*sock).user_ip4).to_ne_bytes())
             }
@@ -36,17 +43,17 @@ pub fn read(ctx: &SockAddrContext, family: Family) -> ([u8; 16], [u8; 2]) {
                 core::mem::transmute::<[u32; 4], [u8; 16]>([a, b, c, d])
             }
         };
-        (address, port.to_ne_bytes())
+        Address { ip, port: port.to_ne_bytes() }
     }
 }
 
 /// Replaces the address and port under the hook. A v4 hook takes a v4-mapped address.
 #[inline(always)]
-pub fn write(ctx: &SockAddrContext, family: Family, address: [u8; 16], port: [u8; 2]) {
+pub fn write(ctx: &SockAddrContext, family: Family, ip: &[u8; 16], port: &[u8; 2]) {
     let sock = ctx.sock_addr;
     // SAFETY: as in `read`; the verifier allows these fields to be written as whole words.
     unsafe {
-        let [a, b, c, d] = core::mem::transmute::<[u8; 16], [u32; 4]>(address);
+        let [a, b, c, d] = core::mem::transmute::<[u8; 16], [u32; 4]>(*ip);
         match family {
             Family::V4 => core::ptr::write_volatile(&raw mut (*sock).user_ip4, d),
             Family::V6 => {
@@ -57,6 +64,6 @@ pub fn write(ctx: &SockAddrContext, family: Family, address: [u8; 16], port: [u8
                 core::ptr::write_volatile(words.add(3), d);
             }
         }
-        core::ptr::write_volatile(&raw mut (*sock).user_port, u32::from(u16::from_ne_bytes(port)));
+        core::ptr::write_volatile(&raw mut (*sock).user_port, u32::from(u16::from_ne_bytes(*port)));
     }
 }

@@ -1,7 +1,7 @@
 //! What is counted, set when somebody may look.
 
 use super::Mesh;
-use crate::metrics::{PeerLabel, PodLabel};
+use crate::metrics::{PeerLabel, PodLabel, TableLabel};
 
 impl Mesh {
     pub(super) fn set_metrics(&self) {
@@ -26,6 +26,35 @@ impl Mesh {
         let pods = self.pods.counts();
         for (state, n) in [("bound", pods.bound), ("waiting", pods.waiting)] {
             self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
+        }
+        for level in self.levels() {
+            let label = TableLabel { table: level.map };
+            self.metrics.table_used.get_or_create(&label).set(level.used.into());
+            self.metrics.table_size.get_or_create(&label).set(level.size.into());
+            match level.full_in {
+                Some(full_in) => {
+                    self.metrics.table_full_in.get_or_create(&label).set(full_in.as_secs());
+                }
+                None => {
+                    self.metrics.table_full_in.remove(&label);
+                }
+            }
+        }
+        let report = self.health.prober.report();
+        let counts = report.counts;
+        let metrics = &self.metrics;
+        metrics.probes_sent.set(counts.sent);
+        metrics.probes_answered.set(counts.answered);
+        metrics.node_deaths.set(counts.deaths);
+        metrics.node_returns.set(counts.returns);
+        metrics.node_relapses.set(counts.damped);
+        metrics.cluster_cuts.set(counts.cuts);
+        metrics.detection.set(u64::try_from(report.detection.as_millis()).unwrap_or(u64::MAX));
+        for (name, health) in &report.clusters {
+            let label = PeerLabel { peer: name.to_string() };
+            metrics.nodes_dead.get_or_create(&label).set(count(health.dead.len()));
+            metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
+            metrics.cut.get_or_create(&label).set(self.health.is_cut(name).into());
         }
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
@@ -56,8 +57,50 @@ impl Mesh {
         self.apply(changes, now);
     }
 
+    /// A cluster is otherwise than before.
+    pub(super) fn cluster_is(&mut self, name: &ClusterName, now: Instant) {
+        if let Some(id) = self.number_of(name) {
+            let changes = self.decider.set_cluster(id, Some(self.view_of(name)));
+            self.apply(changes, now);
+        }
+    }
+
+    /// A node answers, or does so no more.
+    pub(super) fn node_is(&mut self, cluster: &ClusterName, node: &str, alive: bool, now: Instant) {
+        if let Some(id) = self.number_of(cluster) {
+            let changes = self.decider.set_node(id, node, alive);
+            self.apply(changes, now);
+        }
+    }
+
+    /// The nodes that own backends in use, or would if they answered.
+    pub(super) fn nodes_in_use(&self) -> BTreeMap<ClusterName, BTreeSet<Arc<str>>> {
+        let names: BTreeMap<ClusterId, &ClusterName> =
+            self.merge.clusters().map(|(name, id)| (id, name)).collect();
+        let mut in_use: BTreeMap<ClusterName, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for (id, node) in self.decider.nodes_in_use() {
+            if let Some(name) = names.get(&id) {
+                in_use.entry((*name).clone()).or_default().insert(Arc::clone(node));
+            }
+        }
+        in_use
+    }
+
+    pub(super) fn number_of(&self, name: &ClusterName) -> Option<ClusterId> {
+        let mut clusters = self.merge.clusters();
+        let id = clusters.find(|(known, _)| *known == name).map(|(_, id)| id);
+        id.filter(|id| *id != ClusterId::NONE)
+    }
+
     fn view_of(&self, name: &ClusterName) -> ClusterView {
         let sure = self.merge.has_told_services(name) && self.status(name).is_synced();
-        ClusterView { name: name.clone(), state: ClusterState::InUse, sure }
+        let state = if self.silence.is_stale(name) {
+            ClusterState::Stale
+        } else if self.health.is_cut(name) {
+            ClusterState::Cut
+        } else {
+            ClusterState::InUse
+        };
+        ClusterView { name: name.clone(), state, sure }
     }
 }

@@ -164,6 +164,9 @@ impl Mesh {
             RecordEvent::Confirmed(kind) | RecordEvent::Without(kind) => *kind,
             RecordEvent::Begin(_) | RecordEvent::Keep(_) => return,
         };
+        if kind == RecordKind::Node {
+            self.health.refresh();
+        }
         let kept = match kind {
             RecordKind::Node
             | RecordKind::Service

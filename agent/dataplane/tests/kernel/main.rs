@@ -32,6 +32,7 @@ use mesh_model::{
 mod audit;
 mod death;
 mod place;
+mod upgrade;
 
 use place::*;
 
