@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Pods, and who they are
     Pod(PodArgs),
+    /// Nodes of all clusters, as an agent knows them
+    Node(NodeArgs),
+    /// Identities of all clusters, as an agent knows them
+    Identity(IdentityArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
@@ -160,12 +164,15 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         what_if: WhatIf,
     },
-    /// Why connections end where they end: tiers, weights, and each backend with its reason
+    /// Why connections end where they end: tiers, weights, and each backend with its reason; from files with --state, else
+    /// as a node's agent has it
     Explain {
         /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
         service: Option<String>,
         #[command(flatten)]
         what_if: WhatIf,
+        #[command(flatten)]
+        agent: From,
     },
 }
 
@@ -188,6 +195,52 @@ pub(crate) enum PodCommand {
         /// Only of this namespace
         #[arg(long, short)]
         namespace: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// The nodes, with their addresses and pod ranges
+    List {
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct IdentityArgs {
+    #[command(subcommand)]
+    pub(crate) command: IdentityCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// The identities, with their labels
+    List {
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// One by its number, or those that have some labels
+    Show {
+        /// NUMBER, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
+        identity: String,
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
     },
 }
 

@@ -5,6 +5,7 @@ mod shown;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterId;
 use mesh_offline::{
@@ -14,7 +15,8 @@ use mesh_offline::{
 use serde_json::json;
 
 use crate::{
-    args::{ImportArgs, WhatIf},
+    args::{From, ImportArgs, WhatIf},
+    contexts::{self, agent_of},
     outcome::{Outcome, complain, warn},
     output::{self, Output},
 };
@@ -62,19 +64,73 @@ pub(crate) fn backends(
     print_backends(&simulation, wanted.as_ref(), output)
 }
 
-/// `clustermesh service explain --state`.
+/// `clustermesh service explain`.
 pub(crate) fn explain(
     service: Option<&str>,
     what_if: &WhatIf,
+    agent: &From,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let wanted = service.map(Wanted::parse).transpose()?;
+    if what_if.state.is_none() {
+        return explain_agent(wanted.as_ref(), agent, output);
+    }
+    if agent.context.is_some() || agent.node.is_some() {
+        bail!("--state is computed from files: there is no --context or --node to ask");
+    }
     let (simulation, at) = simulate(what_if)?;
     let frontends = explained(&simulation, wanted.as_ref())?;
     let from = simulation.own().as_str();
     print_explained(from, Some(at), &frontends, output)?;
     simulation.notes().into_iter().chain(simulation.refusals()).for_each(warn);
     Ok(complain(simulation.problems()))
+}
+
+/// Asks a node's agent.
+fn explain_agent(wanted: Option<&Wanted>, from: &From, output: Output) -> anyhow::Result<Outcome> {
+    let contexts = contexts::find_or_all(from.context.as_deref())?;
+    let context = match contexts.as_slice() {
+        [context] => context,
+        several => {
+            let names: Vec<&str> = several.iter().map(|context| context.name.as_str()).collect();
+            bail!("whose clients connect? Name one with --context: {}", names.join(", "))
+        }
+    };
+    let agent = agent_of(context, from.node.as_deref())?;
+    let request = match wanted {
+        Some(Wanted { service, .. }) => ExplainRequest {
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+        },
+        None => ExplainRequest::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let told = runtime.block_on(async {
+        let mut client = mesh_admin::connect(&agent.socket).await?;
+        anyhow::Ok(client.explain(request).await?.into_inner())
+    })?;
+    let port = wanted.and_then(|wanted| wanted.port.as_deref());
+    let frontends: Vec<ShownFrontend> = told
+        .frontends
+        .iter()
+        .map(ShownFrontend::of_agent)
+        .filter(|frontend| port.is_none_or(|port| frontend.has_port(port)))
+        .collect();
+    if let (true, Some(Wanted { service, .. })) = (frontends.is_empty(), wanted) {
+        match (told.without_frontend.is_empty(), port) {
+            (false, _) => bail!("service {service} of {} has no address of its own", context.name),
+            (true, Some(port)) => {
+                bail!("there is no service {service} with a port {port} in {}", context.name)
+            }
+            (true, None) => bail!(
+                "there is no service {service} in {}: it must exist in the cluster that is asked",
+                context.name
+            ),
+        }
+    }
+    print_explained(&context.name, None, &frontends, output)?;
+    let all = frontends.iter().flat_map(|frontend| frontend.differences.iter().flatten());
+    Ok(complain(all.cloned()))
 }
 
 /// Computes what a mesh is like at the time that is asked for.

@@ -9,8 +9,10 @@ mod contexts;
 mod etcd;
 mod explain;
 mod export;
+mod identity;
 mod lab;
 mod lab_pod;
+mod node;
 mod outcome;
 mod output;
 mod pod;
@@ -45,11 +47,13 @@ fn main() -> ExitCode {
             let output = Output::of_data(args.output);
             explain::backends(service.as_deref(), &what_if, output)
         }
-        Command::Service(ServiceArgs { command: ServiceCommand::Explain { service, what_if } }) => {
-            explain::explain(service.as_deref(), &what_if, output)
-        }
+        Command::Service(ServiceArgs {
+            command: ServiceCommand::Explain { service, what_if, agent },
+        }) => explain::explain(service.as_deref(), &what_if, &agent, output),
         Command::Service(command) => service::run(&command, output),
         Command::Pod(command) => pod::run(&command, output),
+        Command::Node(command) => node::run(&command, output),
+        Command::Identity(command) => identity::run(&command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
         Command::Etcd(command) => etcd::run(&command, output),

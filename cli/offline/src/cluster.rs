@@ -139,6 +139,11 @@ impl Cluster {
             let object = Object::EndpointSlice(slice);
             now.entry(object.key()).or_insert(object);
         }
+        // What has a number keeps it, whoever comes first.
+        self.numbers.keep(now.values().filter_map(|object| match object {
+            Object::CiliumIdentity(identity) => Some(identity.identity),
+            _ => None,
+        }));
         let resource_version = ResourceVersion::default();
         for (_, object) in now.iter().filter(|(key, object)| self.told.get(*key) != Some(*object)) {
             let event = SourceEvent::Applied { resource_version, object: object.clone() };
@@ -150,7 +155,8 @@ impl Cluster {
         }
         self.told = now;
         for (labels, identity) in self.numbers.given() {
-            self.exporter.set_identity(identity, Some(labels.clone()));
+            let labels = self.exporter.uses(identity).then(|| labels.clone());
+            self.exporter.set_identity(identity, labels);
         }
     }
 }

@@ -172,7 +172,7 @@ impl Viewer {
         self.merge.set_id(name, config.id).map_err(|in_use| in_use.to_string())?;
         let layout = if config.cached { Layout::Cache } else { Layout::State };
         let peer = Peer { name: name.clone(), role, id: config.id, limit: *limit, layout };
-        Ok((peer, kinds(tells_local, &config.export_mode)))
+        Ok((peer, kinds(role, tells_local, &config.export_mode)))
     }
 
     /// Tells the merge what is other than before.
@@ -270,17 +270,20 @@ impl Viewer {
 }
 
 /// The trees that are read of a cluster: slices where it has them, else services v1; of the own one its local prefix.
-fn kinds(tells_local: bool, mode: &ExportMode) -> BTreeSet<RecordKind> {
+fn kinds(role: Role, tells_local: bool, mode: &ExportMode) -> BTreeSet<RecordKind> {
     let mut kinds = BTreeSet::from([RecordKind::Node, RecordKind::Identity, RecordKind::Address]);
-    match (tells_local, mode) {
-        (true, _) => kinds.extend([
+    match (role, tells_local, mode) {
+        (_, true, _) => kinds.extend([
             RecordKind::Namespace,
             RecordKind::Pod,
             RecordKind::LocalService,
             RecordKind::LocalEndpointSlice,
         ]),
-        (false, ExportMode::Services) => kinds.extend([RecordKind::Service]),
-        (false, _) => kinds.extend([RecordKind::EndpointSlice]),
+        // Our own nodes are told more, or it is a Cilium's.
+        (Role::Own, false, _) | (Role::Remote, false, ExportMode::Services) => {
+            kinds.extend([RecordKind::Service]);
+        }
+        (Role::Remote, false, _) => kinds.extend([RecordKind::EndpointSlice]),
     }
     kinds
 }

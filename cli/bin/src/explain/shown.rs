@@ -1,6 +1,7 @@
 //! Where connections to a frontend end, in the form that is printed (`docs/offline.md`). Whether it was computed from files
 //! or asked of an agent makes no difference here.
 
+use mesh_admin::v1::{Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
 use mesh_decide::{Explanation, Share, Usage};
 use mesh_model::{Affinity, lb::Condition};
 use mesh_offline::{Entry, Explained};
@@ -23,6 +24,9 @@ pub(crate) struct ShownFrontend {
     pub(crate) in_use: Vec<ShownBackend>,
     pub(crate) fallback: Vec<ShownBackend>,
     pub(crate) left_out: Vec<ShownBackend>,
+    /// What a kernel has otherwise than this; only where an agent was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) differences: Option<Vec<String>>,
 }
 
 /// How backends were chosen.
@@ -117,7 +121,35 @@ impl ShownFrontend {
             in_use: of(|usage| matches!(usage, Usage::InUse(_))),
             fallback: of(|usage| usage == Usage::Fallback),
             left_out: of(|usage| usage == Usage::LeftOut),
+            differences: None,
         }
+    }
+
+    /// What an agent says.
+    pub(crate) fn of_agent(told: &FrontendExplanation) -> Self {
+        let of = |usage: &str| -> Vec<ShownBackend> {
+            let backends = told.backends.iter().filter(|backend| backend.usage == usage);
+            let mut backends: Vec<ShownBackend> = backends.map(ShownBackend::of_agent).collect();
+            backends.sort_by_key(ShownBackend::place);
+            backends
+        };
+        Self {
+            service: format!("{}/{}", told.namespace, told.name),
+            port_name: told.port_name.clone(),
+            frontend: told.address.clone(),
+            port: small(told.port),
+            protocol: told.protocol.clone(),
+            choice: Some(ShownChoice::of_agent(told)),
+            in_use: of("in-use"),
+            fallback: of("fallback"),
+            left_out: of("left-out"),
+            differences: Some(told.differences.clone()),
+        }
+    }
+
+    /// Whether it is a port that is asked for, by number or name.
+    pub(crate) fn has_port(&self, wanted: &str) -> bool {
+        self.port_name == wanted || self.port.to_string() == wanted
     }
 
     /// Without how it was chosen.
@@ -170,9 +202,75 @@ impl ShownChoice {
     }
 }
 
+impl ShownChoice {
+    fn of_agent(told: &FrontendExplanation) -> Self {
+        let traffic = told.traffic.clone().unwrap_or_default();
+        let tier = |tier: &TrafficTier| ShownTier {
+            tier: size(tier.number),
+            clusters: tier
+                .clusters
+                .iter()
+                .map(|cluster| ShownCluster {
+                    cluster: cluster.cluster.clone(),
+                    weight: cluster.weight,
+                    state: cluster.state.clone(),
+                    usable: cluster.usable,
+                })
+                .collect(),
+            usable: tier.usable,
+            meant: tier.meant,
+            health: part(Share(tier.health_billionths)),
+            capacity: part(Share(tier.capacity_billionths)),
+            load: part(Share(tier.load_billionths)),
+        };
+        let group = |group: &TrafficGroup| ShownGroup {
+            group: size(group.group),
+            tier: size(group.tier),
+            weight: group.cluster_weight,
+            backends: group.backends,
+            kernel_weight: group.kernel_weight,
+            share: part(Share(group.share_billionths)),
+        };
+        Self {
+            global: traffic.global,
+            affinity: if traffic.global { traffic.affinity } else { Affinity::None.to_string() },
+            session_affinity: Some(traffic.session_affinity_seconds).filter(|seconds| *seconds > 0),
+            minimum_healthy_percent: Some(traffic.minimum_healthy_percent)
+                .filter(|percent| *percent > 0)
+                .and_then(|percent| u8::try_from(percent).ok()),
+            basis: told.basis.clone(),
+            taken: told.settings.is_some(),
+            tiers: told.tiers.iter().map(tier).collect(),
+            groups: told.groups.iter().map(group).collect(),
+        }
+    }
+}
+
 // === impl ShownBackend ===
 
 impl ShownBackend {
+    fn of_agent(told: &Candidate) -> Self {
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Self {
+            address: told.address.clone(),
+            port: small(told.port),
+            cluster: told.cluster.clone(),
+            node: some(&told.node),
+            reason: told.because.clone(),
+            why: told.reason.clone(),
+            state: told.condition.clone(),
+            node_answers: told.node_answers,
+            zone: some(&told.zone),
+            tier: Some(size(told.tier)).filter(|tier| *tier > 0),
+            share: part(Share(told.share_billionths)),
+        }
+    }
+
+    /// What they are sorted by.
+    fn place(&self) -> (String, Option<std::net::IpAddr>, u16) {
+        (self.cluster.clone(), self.address.parse().ok(), self.port)
+    }
+
     fn new(entry: &Entry) -> Self {
         let state = match entry.condition {
             Condition::Ready => "ready",
@@ -199,4 +297,13 @@ impl ShownBackend {
 #[allow(clippy::cast_precision_loss, reason = "billionths are exact enough")]
 fn part(share: Share) -> f64 {
     share.0 as f64 / Share::WHOLE.0 as f64
+}
+
+/// A port as an agent says it.
+fn small(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
