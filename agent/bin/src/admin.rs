@@ -7,9 +7,10 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, LiftOutcome, LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
-        StatusResponse, Step, StepState, Table, admin_server::Admin,
+        self, DrainRequest, DrainResponse, LiftOutcome, LiftQuarantineRequest,
+        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
+        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
+        UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
 };
@@ -122,6 +123,7 @@ impl Admin for AgentAdmin {
                 ],
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
+                drained: None,
                 audit: Some(v1::Audit {
                     passes: mesh.audit.passes,
                     repairs: mesh.audit.repairs,
@@ -151,6 +153,17 @@ impl Admin for AgentAdmin {
         let ListServicesRequest { namespace, name } = request.into_inner();
         let services = move |mesh: &Mesh| services(mesh, &namespace, &name);
         Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
+    }
+
+    async fn undrain(
+        &self,
+        _: Request<UndrainRequest>,
+    ) -> Result<Response<UndrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
     }
 
     async fn lift_quarantine(
