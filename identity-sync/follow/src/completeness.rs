@@ -31,7 +31,8 @@ struct KindState {
     range: RangeId,
     /// The list since the last beginning was complete.
     confirmed: bool,
-    /// A lease ran out in this revision: only a canary that was put after it vouches for a list.
+    /// A lease ran out in this revision, or the kind began to be told: only a canary that was put after it vouches for a
+    /// list.
     expired: Option<i64>,
 }
 
@@ -187,6 +188,19 @@ impl Completeness {
             }
         }
         back
+    }
+
+    /// The ranges of kinds.
+    pub(crate) fn ranges_of(&self, kinds: &[RecordKind]) -> BTreeSet<RangeId> {
+        let of = self.kinds.iter().filter(|state| kinds.contains(&state.kind));
+        of.map(|state| state.range).collect()
+    }
+
+    /// Only a canary that is put after a revision vouches for these kinds.
+    pub(crate) fn wait_for_canary(&mut self, kinds: &[RecordKind], revision: i64) {
+        for state in self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind)) {
+            state.expired = state.expired.max(Some(revision));
+        }
     }
 
     /// Whether a kind's canary is there, and was at a revision: one that was put later may have gone with it.

@@ -24,7 +24,7 @@ use crate::{
     status::{Failure, Rung, Status},
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
-use forms::Form;
+use forms::{Form, Moving};
 use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges, layout};
 use sign::Sign;
 
@@ -54,9 +54,14 @@ pub struct PeerFollower {
     accepted: Option<ClusterConfig>,
     /// What the config's key holds, on this connection.
     announced: Option<Result<ClusterConfig, String>>,
+    /// Since this revision.
+    announced_at: i64,
     held: Option<Refusal>,
     /// The form in which its services were told in full last.
     told_as: Option<Form>,
+    moving: Option<Moving>,
+    /// The revision as of which the config was listed.
+    config_at: i64,
     completeness: Completeness,
     deletions: Deletions,
     replica: Replica,
@@ -75,8 +80,11 @@ impl PeerFollower {
             follower: Follower::new(head, seed, now),
             accepted: None,
             announced: None,
+            announced_at: 0,
             held: None,
             told_as: None,
+            moving: None,
+            config_at: 0,
             completeness: Completeness::default(),
             deletions: Deletions::default(),
             replica: Replica::default(),
@@ -114,18 +122,27 @@ impl PeerFollower {
                 self.events.push(PeerEvent::Disconnected);
             }
             Event::NewHistory => {
+                self.moves_in_new_history();
                 self.completeness.new_history();
                 self.replica.changed(now);
                 self.follow();
             }
             // The canaries were listed meanwhile.
-            Event::Resumed => self.listed_all(),
+            Event::Resumed => {
+                self.list_again();
+                self.listed_all();
+            }
             Event::Begin(CONFIG) => self.announced = None,
             Event::Put(CONFIG, kv) => {
                 self.announced = Some(cluster_config::decode(&kv.value).map_err(|e| e.to_string()));
+                self.announced_at = kv.mod_revision;
                 self.judge();
             }
-            Event::Done(CONFIG, _) => self.judge(),
+            Event::Done(CONFIG, revision) => {
+                self.config_at = revision;
+                self.judge();
+                self.move_on();
+            }
             Event::TooLarge(CONFIG, _) => {
                 self.announced = Some(Err("larger than any config".into()));
                 self.judge();
@@ -257,8 +274,10 @@ impl PeerFollower {
     fn record(&mut self, kv: &KeyValue) {
         let Some(peer) = self.peer() else { return };
         match decode(&peer, &kv.key, &kv.value) {
-            Ok(Some(record)) => self.events.push(PeerEvent::Record(RecordEvent::Upsert(record))),
-            Ok(None) => {}
+            Ok(Some(record)) if self.completeness.counts(record.key().kind()) => {
+                self.events.push(PeerEvent::Record(RecordEvent::Upsert(record)));
+            }
+            Ok(_) => {}
             Err(rejected) => self.reject(&kv.key, rejected.to_string()),
         }
     }

@@ -5,7 +5,8 @@
 
 use mesh_model::{ClusterConfig, ExportMode, RecordEvent, RecordKind};
 
-use super::{PeerEvent, PeerFollower, Role};
+use super::{PeerEvent, PeerFollower, Role, ranges::CONFIG};
+use crate::machine::Machine as _;
 
 /// A form in which a cluster tells its services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,14 @@ pub(super) enum Form {
     Slices,
     /// For own nodes: services that are not global too, and their slices.
     Local,
+}
+
+/// A change from one form to another: the new one was told in full, the old one is not followed any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moving {
+    to: Form,
+    /// Whatever was told of the old one was told by this revision.
+    since: i64,
 }
 
 // === impl Form ===
@@ -52,13 +61,15 @@ impl PeerFollower {
         self.config.role == Role::Own && (ours || self.told_as == Some(Form::Local))
     }
 
-    /// The form that is wanted of a cluster.
+    /// The form that is wanted of a cluster. An apiserver of ours that exports no slices is an older one: it has no services
+    /// in the local prefix either.
     fn form(&self, config: &ClusterConfig) -> Form {
         match &config.export_mode {
-            _ if self.is_local(config) => Form::Local,
-            // Our own cluster's nodes are told more, or it is a Cilium's.
-            _ if self.config.role == Role::Own => Form::Services,
+            _ if self.told_as == Some(Form::Local) => Form::Local,
             ExportMode::Services => Form::Services,
+            _ if self.is_local(config) => Form::Local,
+            // A Cilium's.
+            _ if self.config.role == Role::Own => Form::Services,
             ExportMode::ServicesAndEndpointSlices | ExportMode::EndpointSlicesOnly => Form::Slices,
             // Refused before.
             ExportMode::Unknown(_) => Form::Services,
@@ -69,19 +80,73 @@ impl PeerFollower {
     /// Where it does not keep it, what it said stays as it is meanwhile.
     pub(super) fn forms(&self, config: &ClusterConfig) -> Vec<Form> {
         let wanted = self.form(config);
-        let before = self.told_as.filter(|form| *form != wanted && form.is_in(config));
-        before.into_iter().chain([wanted]).collect()
+        let kept = |form: &Form| *form != wanted && form.is_in(config) && self.moving.is_none();
+        self.told_as.filter(kept).into_iter().chain([wanted]).collect()
     }
 
-    /// These kinds are confirmed. If the services are told in full with that, they are told in no other form any more,
-    /// neither here nor as whoever followed the cluster before knew them.
-    pub(super) fn told_services(&mut self, kinds: &[RecordKind]) {
+    /// The config is another, as of a revision. If an apiserver of ours says in it that it begins to tell services in the
+    /// local prefix, the canary that is there may be its predecessor's: only one that is put after that vouches for them.
+    pub(super) fn changed_form(&mut self, revision: i64) {
         let Some(config) = &self.accepted else { return };
         let form = self.form(config);
-        let told = |kind: &RecordKind| self.completeness.is_confirmed(*kind);
-        if !form.kinds().iter().any(|kind| kinds.contains(kind)) || !form.kinds().iter().all(told) {
+        if self.told_as == Some(Form::Services) && form == Form::Local {
+            self.completeness.wait_for_canary(Form::Local.kinds(), revision);
+        }
+    }
+
+    /// The config is another: where it wants another form than the one that is being moved to, there is nothing to finish.
+    pub(super) fn stop_moving(&mut self) {
+        let form = self.accepted.as_ref().map(|config| self.form(config));
+        self.moving = self.moving.filter(|moving| Some(moving.to) == form);
+    }
+
+    /// Revisions of another history follow.
+    pub(super) fn moves_in_new_history(&mut self) {
+        self.config_at = 0;
+        if let Some(moving) = &mut self.moving {
+            moving.since = 0;
+        }
+    }
+
+    /// These kinds are confirmed. If a new form of the services is told in full with that, the old one is followed no more.
+    /// But watches have no common order: what the old one told last may not have come in the new one yet, nor a config that
+    /// takes it all back. So both are listed once more before anything goes.
+    pub(super) fn told_services(&mut self, kinds: &[RecordKind]) {
+        let Some(form) = self.accepted.as_ref().map(|config| self.form(config)) else { return };
+        if !form.kinds().iter().any(|kind| kinds.contains(kind)) || !self.is_told(form) {
             return;
         }
+        if self.told_as.is_some_and(|told| told != form) && self.moving.is_none() {
+            self.moving = Some(Moving { to: form, since: self.follower.status().revision });
+            self.follow();
+            self.follower.relist(CONFIG);
+            self.list_again();
+        }
+        self.move_on();
+    }
+
+    /// Lists the form that is being moved to: once, and where the connection broke meanwhile on the next one.
+    pub(super) fn list_again(&mut self) {
+        let Some(moving) = self.moving else { return };
+        let again = self.completeness.ranges_of(moving.to.kinds());
+        again.into_iter().for_each(|range| self.follower.relist(range));
+    }
+
+    /// Lets go of all other forms, if there is nothing more to wait for: those that this follower told, and those that
+    /// whoever followed the cluster before may have told.
+    pub(super) fn move_on(&mut self) {
+        let Some(config) = &self.accepted else { return };
+        let form = self.form(config);
+        let since = match (self.told_as, self.moving) {
+            (Some(told), None) if told != form => return,
+            (_, moving) => moving.map_or(0, |moving| moving.since),
+        };
+        let listed = |range| self.follower.listed_at(range) >= Some(since);
+        let ranges = self.completeness.ranges_of(form.kinds());
+        if !self.is_told(form) || self.config_at < since || !ranges.into_iter().all(listed) {
+            return;
+        }
+        (self.told_as, self.moving) = (Some(form), None);
         let other = match self.config.role {
             Role::Own => Form::Slices,
             Role::Remote => Form::Local,
@@ -89,9 +154,10 @@ impl PeerFollower {
         let others = Form::ALL.into_iter().filter(|of| *of != form && *of != other);
         let without = |kind: &RecordKind| PeerEvent::Record(RecordEvent::Without(*kind));
         self.events.extend(others.flat_map(Form::kinds).map(without));
-        if self.told_as != Some(form) {
-            self.told_as = Some(form);
-            self.follow();
-        }
+        self.follow();
+    }
+
+    fn is_told(&self, form: Form) -> bool {
+        form.kinds().iter().all(|kind| self.completeness.is_confirmed(*kind))
     }
 }

@@ -263,7 +263,7 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     assert!(local.confirmed.ends_with(&[RecordKind::Namespace, RecordKind::Pod]));
     assert!(local.records.contains_key(&pod_of("n1")));
     assert!(local.records.contains_key(&RecordKey::Namespace("shop".into())));
-    assert_eq!(local.records.len(), 5, "another node's pods cost nothing, and no service is local");
+    assert_eq!(local.records.len(), 6, "another node's pods cost nothing");
 
     etcd.delete("clustermesh/local/v1/pods/n1/shop/p");
     etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
@@ -278,13 +278,13 @@ fn an_own_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() 
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
-    assert_eq!(local.records.len(), 5);
+    assert_eq!(local.records.len(), 6);
 
     etcd.cut(&mut follower, now);
     etcd.restart(2);
     etcd.put(CONFIG_KEY, &config(7, ""));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.records.len(), 5);
+    assert_eq!(local.records.len(), 6);
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:05Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);

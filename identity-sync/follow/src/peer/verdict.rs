@@ -50,7 +50,11 @@ impl PeerFollower {
         status.config = Some(config.clone());
         self.events.push(PeerEvent::Config(config.clone()));
 
+        self.stop_moving();
         self.follow();
+        self.changed_form(self.announced_at);
+        // It may be the form that was there before a change that is taken back.
+        self.move_on();
         if renumbered {
             let ranges = self.completeness.ranges();
             ranges.into_iter().for_each(|range| self.follower.relist(range));

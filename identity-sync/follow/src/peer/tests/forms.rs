@@ -16,6 +16,12 @@ fn mode(word: &str) -> String {
     config(7, &more)
 }
 
+/// The config of an apiserver of ours.
+fn ours(word: &str) -> String {
+    let uuid = r#","clustermesh":{"uuid":"00000000-0000-0000-0000-000000000001","version":1}}"#;
+    mode(word).strip_suffix('}').unwrap().to_owned() + uuid
+}
+
 fn slice_key(service: &str) -> String {
     format!("cilium/state/endpointslices/v1/alpha/shop/{service}-1")
 }
@@ -156,6 +162,7 @@ fn what_goes_with_a_former_form_takes_nothing_away() {
 
     // The same the other way round.
     etcd.put(CONFIG_KEY, &mode(""));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
     etcd.delete(&slice_key("web"));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     etcd.pass(&mut follower, &mut now, Duration::from_secs(3_600));
@@ -214,6 +221,7 @@ fn one_that_begins_says_what_there_is_not() {
 #[test]
 fn of_the_own_cluster_the_local_services_are_followed_in_place_of_those_for_all() {
     let mut etcd = alpha();
+    etcd.put(CONFIG_KEY, &mode(BOTH));
     put_canaries(&mut etcd);
     put_local(&mut etcd);
     put_local_services(&mut etcd, &["web", "db"]);
@@ -248,9 +256,9 @@ fn of_the_own_cluster_the_local_services_are_followed_in_place_of_those_for_all(
 /// Its apiserver names itself, so the local services are waited for, whatever else is there already.
 #[test]
 fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
-    let ours = r#"{"id":7,"capabilities":{"syncedCanaries":true},"clustermesh":{"uuid":"00000000-0000-0000-0000-000000000001","version":1}}"#;
+    let ours = ours(BOTH);
     let mut etcd = alpha();
-    etcd.put(CONFIG_KEY, ours);
+    etcd.put(CONFIG_KEY, &ours);
     put_canaries(&mut etcd);
     put_local_services(&mut etcd, &["web"]);
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
@@ -262,7 +270,7 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     assert!(follower.status().is_synced());
 
     // One that has told them once is waited for even if it does not.
-    for config in [ours.to_owned(), config(7, "")] {
+    for config in [ours, config(7, "")] {
         etcd.cut(&mut follower, now);
         etcd.restart(etcd.cluster_id + 1);
         etcd.put(CONFIG_KEY, &config);
@@ -278,6 +286,33 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     etcd.put(LOCAL_CANARY, "");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!(services(&local), set([(LocalService, "db"), (LocalEndpointSlice, "db")]));
+}
+
+/// An apiserver of ours is exchanged for one that tells its nodes of all services: its predecessor's canary says nothing of
+/// these.
+#[test]
+fn an_apiserver_that_begins_to_tell_all_services_is_waited_for() {
+    let mut etcd = alpha();
+    etcd.put(CONFIG_KEY, &ours(""));
+    put_canaries(&mut etcd);
+    put_local(&mut etcd);
+    etcd.put(LOCAL_CANARY, "");
+    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    assert!(follower.status().is_synced());
+    assert_eq!(services(&local), set([(Service, "web")]));
+    etcd.put(CONFIG_KEY, &ours(BOTH));
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    put_local_services(&mut etcd, &["db"]);
+    etcd.cut(&mut follower, now);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(services(&local).contains(&(Service, "web".into())), "not all are there yet");
+    assert!(!follower.status().is_synced());
+    put_local_services(&mut etcd, &["web"]);
+    etcd.put(LOCAL_CANARY, "");
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert!(!services(&local).iter().any(|(kind, _)| *kind == Service));
+    assert_eq!(services(&local).len(), 4);
+    assert!(follower.status().is_synced());
 }
 
 #[test]
