@@ -8,7 +8,8 @@ use std::{
 use mesh_admin::{
     v1::{
         self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
-        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
+        LiftQuarantineResponse, ListIdentitiesRequest, ListIdentitiesResponse, ListNodesRequest,
+        ListNodesResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
         ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
         admin_server::Admin,
     },
@@ -27,10 +28,12 @@ use crate::{
 };
 
 mod explain;
+mod known;
 mod services;
 
 use self::{
     explain::{Wanted, explain},
+    known::{identities, nodes},
     services::services,
 };
 
@@ -193,6 +196,24 @@ impl Admin for AgentAdmin {
         let ExplainRequest { namespace, name } = request.into_inner();
         let wanted = Wanted { namespace, name };
         Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let ListNodesRequest { cluster } = request.into_inner();
+        let nodes = self.ask(move |mesh: &Mesh| nodes(mesh, &cluster)).await?;
+        Ok(Response::new(ListNodesResponse { nodes }))
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<ListIdentitiesRequest>,
+    ) -> Result<Response<ListIdentitiesResponse>, Status> {
+        let ListIdentitiesRequest { cluster, number } = request.into_inner();
+        let identities = self.ask(move |mesh: &Mesh| identities(mesh, &cluster, number)).await?;
+        Ok(Response::new(ListIdentitiesResponse { identities }))
     }
 
     async fn lift_quarantine(

@@ -9,6 +9,7 @@ use std::{
 use mesh_admin::{
     v1::{
         ExplainRequest, ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse,
+        ListIdentitiesRequest, ListIdentitiesResponse, ListNodesRequest, ListNodesResponse,
         ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse,
         StatusRequest, StatusResponse, Store, admin_server::Admin,
     },
@@ -96,6 +97,20 @@ impl Admin for ApiserverAdmin {
         _: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
         Err(Status::unimplemented("an apiserver chooses no backends: ask an agent"))
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<ListIdentitiesRequest>,
+    ) -> Result<Response<ListIdentitiesResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
     }
 
     async fn lift_quarantine(

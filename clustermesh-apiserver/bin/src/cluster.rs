@@ -76,6 +76,8 @@ impl Cluster {
             filter,
         });
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        // Identities have the journal's numbers, and no others.
+        let source = source.of_kinds(&Kind::KUBERNETES);
         let numbering = Numbering::new(journal, keeping);
         let state = Mutex::new(State { source, exporter, numbering, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
@@ -159,7 +161,7 @@ impl Cluster {
     /// How far the exporter is with the source, if that is known.
     pub(crate) fn position(&self) -> Option<Position> {
         let version = self.lock().numbering.revision()?.to_string();
-        let source = Kind::ALL.map(|kind| (kind.to_string(), version.clone()));
+        let source = Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone()));
         Some(Position::new(source.into_iter().collect(), SystemTime::now()))
     }
 

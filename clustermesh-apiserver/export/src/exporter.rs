@@ -13,8 +13,10 @@ use mesh_wire::{Key, cluster_config};
 use uuid::Uuid;
 
 use crate::records::Own;
+use cilium::Cilium;
 use identities::Identities;
 
+mod cilium;
 mod depends;
 mod identities;
 mod keys;
@@ -78,6 +80,8 @@ pub struct Exporter {
     listed: BTreeSet<Kind>,
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
+    /// What a Cilium says of pods and label sets.
+    cilium: Cilium,
     /// What follows from each object.
     made: HashMap<ObjectKey, Vec<(String, Vec<u8>)>>,
     /// Who has each key, first come first; the first one's value is the key's.
@@ -104,6 +108,7 @@ impl Exporter {
             listing: HashMap::new(),
             listed: BTreeSet::new(),
             slices: BTreeMap::new(),
+            cilium: Cilium::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
             desired,

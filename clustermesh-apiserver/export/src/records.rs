@@ -20,6 +20,9 @@ const SOURCE: &str = "custom-resource";
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 
+/// Where a Cilium leaves a node's WireGuard key, the newer name first.
+const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
+
 /// Who exports.
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
@@ -64,6 +67,41 @@ pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
         wireguard_public_key: String::new(),
         boot_id: node.boot_id.clone(),
     }
+}
+
+pub(crate) fn cilium_node(own: &Own, node: &object::CiliumNode) -> Node {
+    let key = WIREGUARD_KEYS.iter().find_map(|name| node.annotations.get(*name));
+    Node {
+        name: node.name.clone(),
+        cluster: own.name.clone(),
+        cluster_id: own.id,
+        addresses: node.addresses.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        health_ips: node.health_ips,
+        ingress_ips: node.ingress_ips,
+        source: SOURCE.into(),
+        encryption_key: node.encryption_key,
+        labels: node.labels.clone(),
+        annotations: node.annotations.clone(),
+        wireguard_public_key: key.cloned().unwrap_or_default(),
+        boot_id: node.boot_id.clone(),
+    }
+}
+
+/// The records of the addresses that a Cilium knows of a pod.
+pub(crate) fn cilium_addresses(endpoint: &object::CiliumEndpoint) -> Vec<EndpointAddress> {
+    let address = |ip: &IpAddr| EndpointAddress {
+        net: IpNet::from(*ip),
+        host: endpoint.node_ip,
+        identity: endpoint.identity,
+        encryption_key: endpoint.encryption_key,
+        metadata: String::new(),
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.name.clone(),
+        service_account: endpoint.service_account.clone(),
+        named_ports: endpoint.named_ports.clone(),
+    };
+    endpoint.ips.iter().map(address).collect()
 }
 
 /// The records of a pod's addresses: none for a pod that has its node's, or has ended.

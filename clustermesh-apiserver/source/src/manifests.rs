@@ -18,7 +18,7 @@ use mesh_model::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decode::{Format, decode},
+    decode::{Format, decode_kinds},
     endpoints,
     event::{ResourceVersion, SourceEvent},
 };
@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub struct ManifestsSource {
     folder: PathBuf,
+    /// Objects of other kinds are passed over.
+    kinds: &'static [Kind],
     files: BTreeMap<PathBuf, ManifestFile>,
     /// What was told, made endpoint slices included.
     told: BTreeMap<ObjectKey, Object>,
@@ -101,6 +103,7 @@ impl ManifestsSource {
     pub fn new(folder: &Path, since: ResourceVersion) -> Self {
         Self {
             folder: folder.into(),
+            kinds: &Kind::ALL,
             files: BTreeMap::new(),
             told: BTreeMap::new(),
             resource_version: since,
@@ -108,6 +111,11 @@ impl ManifestsSource {
             listed: false,
             problems: Vec::new(),
         }
+    }
+
+    /// The same, but that it reads objects of these kinds only.
+    pub fn of_kinds(self, kinds: &'static [Kind]) -> Self {
+        Self { kinds, ..self }
     }
 
     /// Reads what changed in the folder and says what follows from it. On an error nothing changed.
@@ -160,7 +168,7 @@ impl ManifestsSource {
         for (path, stamp) in found {
             match self.files.get_mut(&path) {
                 Some(file) if file.stamp == stamp => {}
-                Some(file) => file.read(&path, stamp),
+                Some(file) => file.read(self.kinds, &path, stamp),
                 None => {
                     let mut file = ManifestFile {
                         stamp,
@@ -170,7 +178,7 @@ impl ManifestsSource {
                         known: false,
                         kept: false,
                     };
-                    file.read(&path, stamp);
+                    file.read(self.kinds, &path, stamp);
                     self.files.insert(path, file);
                 }
             }
@@ -242,7 +250,7 @@ impl ManifestsSource {
 }
 
 impl ManifestFile {
-    fn read(&mut self, path: &Path, stamp: Stamp) {
+    fn read(&mut self, kinds: &[Kind], path: &Path, stamp: Stamp) {
         self.stamp = stamp;
         let problem =
             |line: Option<usize>, reason: String| Problem { file: path.into(), line, reason };
@@ -265,7 +273,7 @@ impl ManifestFile {
                 return;
             }
         };
-        match decode(format, &text) {
+        match decode_kinds(kinds, format, &text) {
             Ok(decoded) => {
                 self.problems = decoded
                     .rejected
@@ -334,7 +342,11 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
             Object::Node(node) => {
                 nodes.insert(node.name.as_str(), node);
             }
-            Object::Namespace(_) => {}
+            Object::Namespace(_)
+            | Object::CiliumNode(_)
+            | Object::CiliumIdentity(_)
+            | Object::CiliumEndpoint(_)
+            | Object::CiliumEndpointSlice(_) => {}
         }
     }
     services

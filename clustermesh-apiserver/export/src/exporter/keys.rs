@@ -29,6 +29,7 @@ impl Exporter {
         }
         affected.extend(self.affected_by(before.as_ref(), self.objects.get(&key)));
         self.index_slice(&key, before.as_ref());
+        self.cilium.index(before.as_ref(), self.objects.get(&key));
         for affected in affected {
             self.make(affected, allocate);
         }

@@ -9,7 +9,7 @@ use mesh_model::{
 
 use super::{
     Allocate, Exporter, Made,
-    depends::{service_key, slice_service},
+    depends::{named, service_key, slice_service},
 };
 use crate::{
     annotations::{self, Asked},
@@ -25,8 +25,20 @@ impl Exporter {
     ) -> Result<Made, String> {
         Ok(match self.objects.get(key) {
             Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
+            // A Cilium knows more of a node than Kubernetes does.
+            Some(Object::Node(node)) if self.has_cilium_node(&node.name) => Made::default(),
             Some(Object::Node(node)) => {
                 Made::of(vec![Record::Node(Box::new(records::node(&self.own, node)))])
+            }
+            Some(Object::CiliumNode(node)) => {
+                Made::of(vec![Record::Node(Box::new(records::cilium_node(&self.own, node)))])
+            }
+            Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
+            Some(Object::CiliumEndpoint(endpoint)) => {
+                self.cilium_endpoint_records(std::slice::from_ref(endpoint))
+            }
+            Some(Object::CiliumEndpointSlice(slice)) => {
+                self.cilium_endpoint_records(&slice.endpoints)
             }
             Some(Object::Service(service)) => self.service_records(service),
             Some(Object::Namespace(namespace)) => {
@@ -52,11 +64,16 @@ impl Exporter {
         if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
             return Ok(Made::default());
         }
+        if let Some(identity) = self.cilium.identity_of(&pod.namespace, &pod.name) {
+            // Its addresses are the Cilium's to tell.
+            return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
+        }
         let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
-        let identity = allocate.identity(&labels).map_err(|error| error.to_string())?;
-        let node_key =
-            ObjectKey { kind: Kind::Node, namespace: String::new(), name: pod.node.clone() };
-        let node = match self.objects.get(&node_key) {
+        let identity = match self.cilium.number_of(&labels) {
+            Some(identity) => identity,
+            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+        };
+        let node = match self.objects.get(&named(Kind::Node, &pod.node)) {
             Some(Object::Node(node)) => Some(node),
             _ => None,
         };
@@ -115,8 +132,7 @@ impl Exporter {
 
     /// A namespace; one without an object has what an API server would have given it.
     pub(super) fn namespace(&self, name: &str) -> object::Namespace {
-        let key = ObjectKey { kind: Kind::Namespace, namespace: String::new(), name: name.into() };
-        match self.objects.get(&key) {
+        match self.objects.get(&named(Kind::Namespace, name)) {
             Some(Object::Namespace(namespace)) => namespace.clone(),
             _ => object::Namespace {
                 name: name.into(),
@@ -132,7 +148,7 @@ impl Exporter {
 }
 
 impl Made {
-    fn of(records: Vec<Record>) -> Self {
+    pub(super) fn of(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 }

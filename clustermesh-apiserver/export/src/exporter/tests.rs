@@ -4,6 +4,7 @@ use mesh_source::{Format, ResourceVersion, decode};
 
 use super::*;
 
+mod cilium;
 mod services;
 
 /// Numbers label sets as they come.
