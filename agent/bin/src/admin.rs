@@ -7,10 +7,10 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
-        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
-        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
-        admin_server::Admin,
+        self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
+        LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest, ListPeersResponse,
+        ListServicesRequest, ListServicesResponse, Peer, StatusRequest, StatusResponse, Step,
+        StepState, Table, UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
 };
@@ -153,6 +153,7 @@ impl Admin for AgentAdmin {
                 tables: mesh.levels().map(table).into(),
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
+                drained: None,
                 audit: Some(v1::Audit {
                     passes: mesh.audit.passes,
                     repairs: mesh.audit.repairs,
@@ -192,6 +193,17 @@ impl Admin for AgentAdmin {
         let ExplainRequest { namespace, name } = request.into_inner();
         let wanted = Wanted { namespace, name };
         Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
+    }
+
+    async fn undrain(
+        &self,
+        _: Request<UndrainRequest>,
+    ) -> Result<Response<UndrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
     }
 
     async fn lift_quarantine(

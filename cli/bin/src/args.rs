@@ -1,12 +1,14 @@
 //! Commands and their flags.
 
 mod certs;
+mod drain;
 mod lab;
 mod offline;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    drain::DrainArgs,
     lab::{LabCommand, LabPodCommand},
     offline::{ExportArgs, SetupArgs, Shell},
 };
@@ -40,6 +42,10 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Pods, and who they are
     Pod(PodArgs),
+    /// Have clients leave a cluster or a node, for maintenance: who is connected is served on
+    Drain(DrainArgs),
+    /// Let clients come back to what was drained
+    Undrain(DrainArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests

@@ -6,6 +6,7 @@ mod certs;
 mod completions;
 mod connect;
 mod contexts;
+mod drain;
 mod export;
 mod lab;
 mod lab_pod;
@@ -24,6 +25,7 @@ use clap::Parser as _;
 
 use crate::{
     args::{Args, Command},
+    drain::Change,
     outcome::Outcome,
     output::Output,
 };
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         Command::Status(command) => status::run(&command, output),
         Command::Service(command) => service::run(&command, output),
         Command::Pod(command) => pod::run(&command, output),
+        Command::Drain(command) => drain::run(Change::Drain, &command, output),
+        Command::Undrain(command) => drain::run(Change::Undrain, &command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
         Command::Export(command) => export::run(&command),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mesh_export::{Exporter, ExporterConfig};
+use mesh_export::{Exporter, ExporterConfig, announced};
 use mesh_labels::LabelFilter;
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode,
+    ClusterId, ClusterLimit, ClusterName,
     object::{Object, ObjectKey},
 };
 use mesh_source::{ResourceVersion, SourceEvent, derived_slices};
@@ -48,16 +48,8 @@ impl Cluster {
         let exporter = Exporter::new(ExporterConfig {
             name: setup.name.clone(),
             id: setup.id,
-            announced: ClusterConfig {
-                id: setup.id,
-                synced_canaries: true,
-                cached: false,
-                max_connected_clusters: setup.limit.get(),
-                service_exports_enabled: Some(false),
-                export_mode: ExportMode::Services,
-                // It is a journal's, and there is none.
-                uuid: None,
-            },
+            // The UUID is a journal's, and there is none.
+            announced: announced(setup.id, setup.limit, None),
             default_global_namespace: setup.default_global_namespace,
             filter: setup.filter.clone(),
         });
@@ -106,9 +98,12 @@ impl Cluster {
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
-    /// Objects that it cannot export, and why.
+    /// Objects that it cannot export, or only as if something in them was not there, and why.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
+        let notes = self.exporter.notes().iter();
+        let notes = notes.flat_map(|(key, notes)| notes.iter().map(move |note| (key, note)));
+        let problems = self.exporter.problems().iter().chain(notes);
+        problems.map(|(key, problem)| format!("{key}: {problem}"))
     }
 
     /// Tells the exporter what differs, in the order in which an apiserver's source does.
