@@ -236,8 +236,8 @@ impl Writer {
 
 fn last(frontend: Frontend) -> u8 {
     match frontend.address {
-        std::net::IpAddr::V4(address) => address.octets()[3],
-        std::net::IpAddr::V6(_) => 0,
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(_) => 0,
     }
 }
 
