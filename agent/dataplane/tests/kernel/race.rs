@@ -227,7 +227,7 @@ impl Writer {
             _ => {
                 let before = shared.cut.fetch_add(1, Ordering::SeqCst);
                 let cluster = ClusterId::new(CUT.into(), ClusterLimit::Max255).unwrap();
-                self.tables.set_cut(cluster, before % 4 == 0);
+                self.tables.set_cut(cluster, before.is_multiple_of(4));
                 shared.cut.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -236,8 +236,8 @@ impl Writer {
 
 fn last(frontend: Frontend) -> u8 {
     match frontend.address {
-        std::net::IpAddr::V4(address) => address.octets()[3],
-        std::net::IpAddr::V6(_) => 0,
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(_) => 0,
     }
 }
 
