@@ -133,6 +133,7 @@ async fn open_mesh(
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
     let held = tables.held();
+    let unbalanced = tables.unbalanced()?;
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
     let exchange = match former {
@@ -183,7 +184,7 @@ async fn open_mesh(
         failed: Unmade::default(),
         forecast: Forecast::default(),
         former_life,
-        pods: NodePods::new(args.pods_dir()),
+        pods: NodePods::new(args.pods_dir(), unbalanced),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })
