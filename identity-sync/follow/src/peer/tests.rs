@@ -255,7 +255,7 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     put_local(&mut etcd);
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
     assert!(follower.status().is_synced(), "a Cilium's apiserver has no such canary");
-    assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 6));
+    assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 7));
 
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
