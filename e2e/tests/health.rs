@@ -4,7 +4,7 @@ use mesh_e2e::{Netns, scenario};
 
 #[test]
 fn a_cluster() {
-    scenario::a_cluster_is_cut_off(&Netns::up("healthcluster"));
+    scenario::a_cluster_is_cut_off(&Netns::up("healthcut"));
 }
 
 #[test]
@@ -24,5 +24,20 @@ fn our_own_uplink() {
 
 #[test]
 fn a_silent_peer() {
-    scenario::a_silent_peer_is_believed_for_so_long(&Netns::up("healthsilence"));
+    scenario::a_silent_peer_is_believed_for_so_long(&Netns::up("healthquiet"));
+}
+
+#[test]
+fn the_own_apiserver() {
+    scenario::the_own_apiserver_is_silent(&Netns::up("healthown"));
+}
+
+#[test]
+fn a_deployment() {
+    scenario::a_deployment_is_drained(&Netns::up("healthdepl"));
+}
+
+#[test]
+fn maintenance() {
+    scenario::a_node_and_a_cluster_are_drained(&Netns::up("healthdrain"));
 }

@@ -7,10 +7,11 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
-        LiftQuarantineResponse, ListIdentitiesRequest, ListIdentitiesResponse, ListNodesRequest,
-        ListNodesResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
-        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
+        self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
+        LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
+        ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
+        StatusResponse, Step, StepState, Table, UndrainRequest, UndrainResponse,
         admin_server::Admin,
     },
     version::version,
@@ -64,14 +65,15 @@ pub(crate) async fn ask<T: Send + 'static>(
     answer.await.ok()
 }
 
-/// What keeps the agent from being ready: its own cluster's etcd. A peer never does.
+/// What keeps the agent from being ready: its own cluster's etcd, and tables that are not in use yet. A peer never does.
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
-    match (&own.failure, own.is_complete()) {
-        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
-        (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
-        (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
-    }
+    let own = match (&own.failure, own.is_complete()) {
+        (_, true) => None,
+        (Some(failure), false) => Some(format!("the own cluster's etcd: {failure}")),
+        (None, false) => Some("the own cluster's etcd has not told everything yet".into()),
+    };
+    own.into_iter().chain(mesh.exchange.iter().map(Exchange::problem)).collect()
 }
 
 /// What an operator should look at.
@@ -105,6 +107,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
         .chain(mesh.silence.problems(Instant::now()))
+        .chain(mesh.own_state.problem(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(routes)
         .chain(contested)
@@ -155,6 +158,7 @@ impl Admin for AgentAdmin {
                 tables: mesh.levels().map(table).into(),
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
+                drained: None,
                 audit: Some(v1::Audit {
                     passes: mesh.audit.passes,
                     repairs: mesh.audit.repairs,
@@ -212,6 +216,17 @@ impl Admin for AgentAdmin {
         let ListIdentitiesRequest { cluster, number } = request.into_inner();
         let identities = self.ask(move |mesh: &Mesh| identities(mesh, &cluster, number)).await?;
         Ok(Response::new(ListIdentitiesResponse { identities }))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
+    }
+
+    async fn undrain(
+        &self,
+        _: Request<UndrainRequest>,
+    ) -> Result<Response<UndrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
     }
 
     async fn lift_quarantine(

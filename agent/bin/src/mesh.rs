@@ -30,6 +30,7 @@ mod decisions;
 mod exchange;
 mod former_life;
 mod health;
+mod own_state;
 mod pods;
 mod quarantine;
 mod silence;
@@ -40,6 +41,7 @@ pub(crate) use audit::Audit;
 pub(crate) use exchange::Exchange;
 pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
+pub(crate) use own_state::OwnState;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 pub(crate) use silence::Silence;
@@ -99,6 +101,7 @@ pub(crate) struct Mesh {
     pub(crate) bypass: Bypass,
     pub(crate) health: Health,
     pub(crate) silence: Silence,
+    pub(crate) own_state: OwnState,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -347,6 +350,7 @@ impl Mesh {
         self.exchange_programs(now);
         self.forget_foreign_cuts(now);
         self.look_for_silence(now);
+        self.tell_own_state(now).await;
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);

@@ -34,7 +34,8 @@ use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
     mesh::{
-        Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence, Unmade,
+        Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, OwnState,
+        Silence, Unmade,
     },
     metrics::Metrics,
     own_cgroup::Bypass,
@@ -199,6 +200,7 @@ async fn open_mesh(
         bypass,
         health,
         silence: Silence::new(budget),
+        own_state: OwnState::new(args.kube_proxy, Instant::now()),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,

@@ -58,6 +58,16 @@ pub enum MapsError {
         /// Why.
         source: MapError,
     },
+    /// More is asked of it than it has room for.
+    #[error("{map} has room for {size}, not for {count}")]
+    TooMany {
+        /// The map.
+        map: &'static str,
+        /// How many there are.
+        count: usize,
+        /// Its size.
+        size: usize,
+    },
     /// It cannot be mapped.
     #[error("{map}: cannot be mapped as memory: {source}")]
     Memory {

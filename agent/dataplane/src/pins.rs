@@ -17,7 +17,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use crate::kernel::Sizes;
+use crate::{kernel::Sizes, programs::HOOKS};
 
 /// A folder on a BPF file system: `<root>/<layout hash>-<sizes>/<map>` has the tables, `<root>/sockets-<layout hash>/<map>`
 /// what sockets were told, and `<root>/links/<program>` what is attached.
@@ -158,6 +158,14 @@ impl PinRoot {
 
     /// Detaches the programs and removes everything: connections are no longer load-balanced, open ones live on.
     pub fn uninstall(self) -> Result<(), PinError> {
+        // In the opposite order of attaching: nothing is translated any more when what shows it as asked goes.
+        for hook in HOOKS.iter().rev() {
+            let pin = self.root.join("links").join(hook);
+            match fs::remove_file(&pin) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&pin, e)),
+                _ => {}
+            }
+        }
         fs::remove_dir_all(&self.root).map_err(|e| io_error(&self.root, e))
     }
 

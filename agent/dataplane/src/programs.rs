@@ -198,3 +198,16 @@ fn program<'a>(
     let program = ebpf.program_mut(name).ok_or(ProgramsError::Missing(name))?;
     program.try_into().map_err(|source| ProgramsError::Program { program: name, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shows_is_attached_before_what_translates() {
+        let translates = |hook: &str| hook.contains("connect") || hook.contains("sendmsg");
+        let (show, translate) = HOOKS.split_at(4);
+        assert!(!show.iter().any(|hook| translates(hook)));
+        assert!(translate.iter().all(|hook| translates(hook)));
+    }
+}

@@ -20,7 +20,7 @@ mod standing;
 mod targets;
 mod verdicts;
 
-use cluster::{Cluster, Etcd, Path, Sent};
+use cluster::{Cluster, Etcd, Path, Sent, Witness};
 pub use report::{ClusterHealth, ProbeCounts, Report};
 pub use targets::{Target, targets};
 
@@ -104,7 +104,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// Probes whose late answer still counts.
 const OUTSTANDING: usize = 8;
 /// How often what is undecided is looked at.
-const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(25);
 
 // === impl Probes ===
 
@@ -211,7 +211,9 @@ impl Probes {
         self.counts.answered += 1;
         let at = path.sent.iter().find(|sent| sent.nonce == probe.nonce).map(|sent| sent.at);
         path.sent.retain(|sent| sent.nonce != probe.nonce);
-        cluster.witness = cluster.witness.max(at);
+        if let Some(at) = at {
+            cluster.witness = Some(Witness::answered(cluster.witness, at));
+        }
         self.news |= !path.standing.is_firm();
         let was_undecided = path.standing.is_undecided() || !path.standing.is_known();
         if path.standing.answered(now) {

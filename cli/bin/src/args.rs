@@ -1,6 +1,7 @@
 //! Commands and their flags.
 
 mod certs;
+mod drain;
 mod etcd;
 mod lab;
 mod offline;
@@ -8,6 +9,7 @@ mod offline;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    drain::DrainArgs,
     etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
     lab::{LabCommand, LabPodCommand},
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
@@ -46,6 +48,10 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Identities of all clusters, as an agent knows them
     Identity(IdentityArgs),
+    /// Have clients leave a cluster or a node, for maintenance: who is connected is served on
+    Drain(DrainArgs),
+    /// Let clients come back to what was drained
+    Undrain(DrainArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
@@ -306,6 +312,18 @@ pub(crate) enum BenchCommand {
         /// Other global services of the source cluster
         #[arg(long, default_value_t = 1_000)]
         services: u32,
+    },
+    /// How long a cluster that is cut off still gets new connections, noticing it included
+    Cut {
+        /// How often it is cut off
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
+    /// The process whose connections `cut` looks at
+    #[command(hide = true)]
+    CutClient {
+        /// The service's address
+        to: std::net::SocketAddr,
     },
     /// What endpoints of another cluster cost an agent that knows them: memory and CPU
     Endpoints {

@@ -6,6 +6,7 @@ mod certs;
 mod completions;
 mod connect;
 mod contexts;
+mod drain;
 mod etcd;
 mod explain;
 mod export;
@@ -28,6 +29,7 @@ use clap::Parser as _;
 
 use crate::{
     args::{Args, Command, ServiceArgs, ServiceCommand},
+    drain::Change,
     outcome::Outcome,
     output::Output,
 };
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         Command::Pod(command) => pod::run(&command, output),
         Command::Node(command) => node::run(&command, output),
         Command::Identity(command) => identity::run(&command, output),
+        Command::Drain(command) => drain::run(Change::Drain, &command, output),
+        Command::Undrain(command) => drain::run(Change::Undrain, &command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
         Command::Etcd(command) => etcd::run(&command, output),

@@ -14,10 +14,13 @@ use uuid::Uuid;
 
 use crate::records::Own;
 use cilium::Cilium;
+use drain::Drained;
+pub use drain::{DrainState, DrainedNode};
 use identities::Identities;
 
 mod cilium;
 mod depends;
+pub(crate) mod drain;
 mod identities;
 mod keys;
 mod of_objects;
@@ -80,6 +83,7 @@ pub struct Exporter {
     listed: BTreeSet<Kind>,
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
+    drained: Drained,
     /// What a Cilium says of pods and label sets.
     cilium: Cilium,
     /// What follows from each object.
@@ -108,6 +112,7 @@ impl Exporter {
             listing: HashMap::new(),
             listed: BTreeSet::new(),
             slices: BTreeMap::new(),
+            drained: Drained::default(),
             cilium: Cilium::default(),
             made: HashMap::new(),
             owners: HashMap::new(),

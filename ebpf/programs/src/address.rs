@@ -1,7 +1,13 @@
 //! The socket address under a hook, as sixteen bytes whatever its family.
 
-use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    programs::SockAddrContext,
+};
 use mesh_layout::mapped;
+
+/// The state of a connected socket, UDP or TCP.
+const ESTABLISHED: u32 = 1;
 
 /// The family of the hook's socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,41 @@ pub fn read(ctx: &SockAddrContext, family: Family) -> Address {
             }
         };
         Address { ip, port: port.to_ne_bytes() }
+    }
+}
+
+/// Whether the hook's socket is connected, UDP or TCP.
+#[inline(always)]
+pub fn is_connected(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context is valid, and so is its socket; the verifier allows the field to be read as a whole word.
+    unsafe {
+        let sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        core::ptr::read_volatile(&raw const (*sock).state) == ESTABLISHED
+    }
+}
+
+/// Whether an address and a port are those that the hook's socket is connected to.
+#[inline(always)]
+pub fn is_peer(ctx: &SockAddrContext, family: Family, address: &Address) -> bool {
+    if !is_connected(ctx) {
+        return false;
+    }
+    // SAFETY: as in `is_connected`. The port is in network order.
+    unsafe {
+        let sock: *const bpf_sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        let [a, b, c, d] = core::mem::transmute::<[u8; 16], [u32; 4]>(address.ip);
+        let other = match family {
+            Family::V4 => d ^ core::ptr::read_volatile(&raw const (*sock).dst_ip4),
+            Family::V6 => {
+                let words = (&raw const (*sock).dst_ip6).cast::<u32>();
+                (a ^ core::ptr::read_volatile(words))
+                    | (b ^ core::ptr::read_volatile(words.add(1)))
+                    | (c ^ core::ptr::read_volatile(words.add(2)))
+                    | (d ^ core::ptr::read_volatile(words.add(3)))
+            }
+        };
+        let port = core::ptr::read_volatile((&raw const (*sock).dst_port).cast::<u16>());
+        other | u32::from(port ^ u16::from_ne_bytes(address.port)) == 0
     }
 }
 

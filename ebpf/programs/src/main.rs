@@ -5,6 +5,7 @@
 //! through untouched.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod address;
 mod affinity;

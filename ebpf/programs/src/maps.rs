@@ -1,5 +1,7 @@
 //! The tables, and how they are read while user space writes them.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST},
@@ -56,10 +58,10 @@ static cm_udp_overflow: LruHashMap<OverflowKey, OverflowPair, UDP_OVERFLOW> = Lr
 #[btf_map]
 #[allow(non_upper_case_globals)]
 static cm_counters: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
-/// By cgroup id: whose sockets pass untouched. Written before the programs are attached and hardly ever after.
+/// Ids of cgroups whose sockets pass untouched, then zeros: an array, because looking at one entry costs less than hashing.
 #[btf_map]
 #[allow(non_upper_case_globals)]
-static cm_bypass: HashMap<u64, u32, BYPASSED> = HashMap::new();
+static cm_bypass: Array<[u64; BYPASSED], 1> = Array::new();
 
 /// The number of backends minus one, set when the programs are loaded: a backend is at its id's low bits.
 #[unsafe(no_mangle)]
@@ -69,17 +71,30 @@ static BACKEND_MASK: u32 = (BACKENDS - 1) as u32;
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(count) = cm_counters.get_ptr_mut(counter as u32) {
-        // SAFETY: the map's memory outlives the program, and no other program runs on this processor meanwhile.
-        unsafe { *count += 1 }
+        // SAFETY: the map's memory outlives the program. One instruction, because another process may take the processor
+        // in between and count here too; the target has no atomics in Rust.
+        unsafe {
+            asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1u64)
+        };
     }
 }
 
 /// Whether the calling process is in a cgroup whose sockets are none of ours.
 #[inline(always)]
 pub fn is_bypassed() -> bool {
+    let Some(bypassed) = cm_bypass.get_ptr(0) else { return false };
     // SAFETY: the helper has no preconditions.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    cm_bypass.get_ptr(cgroup).is_some()
+    for at in 0..BYPASSED {
+        // SAFETY: the entry has as many words, and array memory is never freed under a program; one aligned load cannot
+        // tear.
+        match unsafe { core::ptr::read_volatile(bypassed.cast::<u64>().add(at)) } {
+            0 => return false,
+            id if id == cgroup => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The service that a frontend leads to. A hash entry may be recycled while it is read: what carries another tag, and

@@ -1,7 +1,7 @@
 //! What happens to a socket at each hook.
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
     helpers::{
         bpf_set_retval,
         generated::{bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
@@ -26,8 +26,6 @@ const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
-/// The state of a connected socket, UDP or TCP.
-const ESTABLISHED: u32 = 1;
 
 /// A service that was asked for, and is this node's to balance.
 struct Asked {
@@ -76,6 +74,11 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
 #[inline(always)]
 pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     let to = address::read(ctx, family);
+    // What a connected socket hears is what its peer says. A connected IPv6 socket with a v4-mapped peer comes here even if
+    // it names nobody; its peer may be a backend, or a service itself if it connected before there were programs.
+    if address::is_peer(ctx, family, &to) {
+        return PASS;
+    }
     let key = FrontendKey::new(to.ip, to.port, IPPROTO_UDP);
     let Some(asked) = asked(ctx, &key) else {
         datagrams::asked_for(ctx, &to);
@@ -84,7 +87,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     let connected = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port));
     let state = datagrams::of(ctx);
     let former = match (&connected, state) {
-        // What a connected socket hears is what its peer says: it stays with that.
+        // It names the service that it is connected to, and stays with its peer.
         (Some(pair), _) => found(pair.slot(), pair.backend()),
         (None, Some(state)) => datagrams::former(ctx, state, &to),
         (None, None) => 0,
@@ -205,12 +208,7 @@ fn without_backend(asked: &Asked) -> i32 {
 /// The service that a UDP socket is connected to, if it is.
 #[inline(always)]
 fn connected<'a>(ctx: &SockAddrContext) -> Option<&'a SocketState> {
-    // SAFETY: the context is valid, and so is its socket; the verifier allows the field to be read as a whole word.
-    let state = unsafe {
-        let sock: *const bpf_sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        core::ptr::read_volatile(&raw const (*sock).state)
-    };
-    if state != ESTABLISHED {
+    if !address::is_connected(ctx) {
         return None;
     }
     // SAFETY: the storage's memory lives as long as the socket.

@@ -25,7 +25,7 @@ use crate::{
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
 use forms::Form;
-use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
+use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges, layout};
 use sign::Sign;
 
 /// What a cluster says.
@@ -131,7 +131,7 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME), key, revision) => {
+            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | OWN_BEAT), key, revision) => {
                 self.deletions.deleted(now, range, key, revision, false);
             }
             Event::Begin(CANARY) => self.completeness.begin_canaries(),
@@ -152,8 +152,9 @@ impl PeerFollower {
                     self.position(now, &kv);
                 }
             }
-            Event::Begin(BEAT | NAME) | Event::Done(BEAT | NAME, _) => {}
-            Event::TooLarge(BEAT | NAME, _) | Event::Put(NAME, _) => {}
+            Event::Put(OWN_BEAT, _) => self.follower.status_mut().own_beats += 1,
+            Event::Begin(BEAT | NAME | OWN_BEAT) | Event::Done(BEAT | NAME | OWN_BEAT, _) => {}
+            Event::TooLarge(BEAT | NAME | OWN_BEAT, _) | Event::Put(NAME, _) => {}
             Event::Begin(range) => {
                 let begun = self.completeness.begin(range).into_iter();
                 self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));

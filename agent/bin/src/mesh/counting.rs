@@ -9,17 +9,15 @@ impl Mesh {
         for (name, handle) in &self.peers {
             let label = PeerLabel { peer: name.to_string() };
             let status = handle.status.borrow();
-            let counts = self.merge.counts(name);
-            let records = counts.nodes + counts.identities + counts.addresses + counts.services;
+            let told = self.merge.told(name);
             self.metrics.peer_ready.get_or_create(&label).set(status.is_synced().into());
             self.metrics.peer_reconnects.get_or_create(&label).set(status.reconnects);
             self.metrics
                 .peer_rejected
                 .get_or_create(&label)
                 .set(status.rejected + self.refused_count(name));
-            self.metrics.peer_records.get_or_create(&label).set(count(records));
-            let bytes = self.merge.told(name).bytes;
-            self.metrics.peer_record_bytes.get_or_create(&label).set(bytes);
+            self.metrics.peer_records.get_or_create(&label).set(told.keys);
+            self.metrics.peer_record_bytes.get_or_create(&label).set(told.bytes);
             let quarantined = self.quarantined.contains_key(name);
             self.metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
         }

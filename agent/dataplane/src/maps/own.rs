@@ -1,7 +1,7 @@
 //! The maps that are one loading's own and end with it.
 
-use aya::maps::{HashMap, PerCpuArray};
-use mesh_layout::COUNTERS;
+use aya::maps::{Array, PerCpuArray};
+use mesh_layout::{COUNTERS, default_sizes::BYPASSED};
 
 use super::MapsError;
 
@@ -22,14 +22,12 @@ pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
 pub(crate) fn set_bypass(ebpf: &mut aya::Ebpf, cgroups: &[u64]) -> Result<(), MapsError> {
     let map = "cm_bypass";
     let error = |source| MapsError::Map { map, source };
-    let bypass = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
-    let mut bypass: HashMap<_, u64, u32> = HashMap::try_from(bypass).map_err(error)?;
-    for cgroup in cgroups {
-        bypass.insert(cgroup, 1, 0).map_err(error)?;
+    let found = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
+    let mut bypass: Array<_, [u64; BYPASSED]> = Array::try_from(found).map_err(error)?;
+    let mut ids = [0; BYPASSED];
+    if cgroups.len() > ids.len() {
+        return Err(MapsError::TooMany { map, count: cgroups.len(), size: ids.len() });
     }
-    let found: Vec<u64> = bypass.keys().collect::<Result<_, _>>().map_err(error)?;
-    for cgroup in found.iter().filter(|cgroup| !cgroups.contains(cgroup)) {
-        bypass.remove(cgroup).map_err(error)?;
-    }
-    Ok(())
+    ids.iter_mut().zip(cgroups).for_each(|(id, cgroup)| *id = *cgroup);
+    bypass.set(0, ids, 0).map_err(error)
 }

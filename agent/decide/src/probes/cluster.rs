@@ -18,8 +18,8 @@ pub(super) struct Cluster {
     pub(super) cut: bool,
     /// What its etcd has to say to the silence of its nodes.
     pub(super) etcd: Etcd,
-    /// When the last probe was sent that a node answered.
-    pub(super) witness: Option<Instant>,
+    /// When somebody of it answered.
+    pub(super) witness: Option<Witness>,
     /// Since when something is not said because more may follow.
     waits: Option<Instant>,
 }
@@ -61,6 +61,15 @@ pub(super) enum Etcd {
     Silent { at: Instant },
 }
 
+/// Probes were answered, without a long pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Witness {
+    /// When the first one was sent.
+    pub(super) from: Instant,
+    /// When the last one was.
+    pub(super) until: Instant,
+}
+
 /// What to say of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
@@ -78,9 +87,13 @@ pub(super) struct Findings {
 }
 
 /// How long a death or return waits for those that may follow at once, so that they are said in one word.
-const TOGETHER: Duration = Duration::from_secs(1);
+pub(super) const TOGETHER: Duration = Duration::from_secs(1);
+/// Without an answer for so long there is nobody who answers.
+const PAUSE: Duration = Duration::from_millis(500);
+/// So long after somebody's first lost probe a witness may begin to answer, as one does that is asked only then.
+const CALLED: Duration = Duration::from_millis(400);
 /// How long an etcd has to answer.
-pub(super) const ETCD_ANSWERS: Duration = Duration::from_millis(400);
+pub(super) const ETCD_ANSWERS: Duration = Duration::from_millis(350);
 /// How long its answer, or silence, is believed.
 const ETCD_BELIEVED: Duration = Duration::from_secs(1);
 
@@ -107,16 +120,16 @@ impl Cluster {
         self.is_silent() && self.etcd.wants_to_be_asked(missing, now)
     }
 
-    /// Takes what is known, and says what follows. `witness`: since when somebody else answered, if there is somebody else
-    /// who could; `None`: there is not, so silence is no sign that it is our own way out that is cut.
+    /// Takes what is known, and says what follows. `witnesses`: when others answered who could; `None` where there are no
+    /// others, so that silence is no sign that it is our own way out that is cut.
     pub(super) fn judge(
         &mut self,
         own: bool,
-        witness: Option<Option<Instant>>,
+        witnesses: Option<&[Witness]>,
         now: Instant,
     ) -> Findings {
         let mut findings = Findings::default();
-        self.judge_deaths(own, witness, now, &mut findings);
+        self.judge_deaths(own, witnesses, now, &mut findings);
         self.judge_return(now, &mut findings);
         if !self.cut || findings.cut == Some(false) {
             for ((node, address), path) in &mut self.paths {
@@ -135,7 +148,7 @@ impl Cluster {
     fn judge_deaths(
         &mut self,
         own: bool,
-        witness: Option<Option<Instant>>,
+        witnesses: Option<&[Witness]>,
         now: Instant,
         findings: &mut Findings,
     ) {
@@ -143,8 +156,9 @@ impl Cluster {
             self.paths.values().filter_map(|path| path.standing.is_missing()).collect();
         let own_witness = self.witness;
         let vouched = |since: Instant| {
-            let seen = |witness: Option<Instant>| witness.is_some_and(|sent| sent >= since);
-            witness.is_none_or(seen) || seen(own_witness)
+            witnesses.is_none_or(|all| {
+                all.iter().chain(&own_witness).any(|witness| witness.saw_from(since))
+            })
         };
         if missing.iter().any(|since| !vouched(*since)) {
             (findings.again, findings.held) = (true, true);
@@ -155,7 +169,7 @@ impl Cluster {
         // Its etcd is asked meanwhile.
         findings.again |= any_suspect && !any_firm;
         let due: Vec<Instant> = missing.into_iter().filter(|since| vouched(*since)).collect();
-        if !any_firm && any_suspect && !due.is_empty() && self.may_wait(now) {
+        if !any_firm && (any_suspect || findings.held) && !due.is_empty() && self.may_wait(now) {
             findings.again = true;
             return;
         }
@@ -212,6 +226,26 @@ impl Cluster {
     fn may_wait(&mut self, now: Instant) -> bool {
         let since = *self.waits.get_or_insert(now);
         now.saturating_duration_since(since) < TOGETHER
+    }
+}
+
+// === impl Witness ===
+
+impl Witness {
+    /// A probe that was sent then was answered.
+    pub(super) fn answered(before: Option<Self>, sent: Instant) -> Self {
+        match before {
+            Some(before) if sent <= before.until + PAUSE => {
+                Self { until: before.until.max(sent), ..before }
+            }
+            _ => Self { from: sent, until: sent },
+        }
+    }
+
+    /// Whether it answered while somebody was silent who has lost every probe since then. One who is heard for the first
+    /// time after a silence of all is none: the others' answers may be on their way.
+    fn saw_from(&self, since: Instant) -> bool {
+        self.until >= since && self.from <= since + CALLED
     }
 }
 

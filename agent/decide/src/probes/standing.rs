@@ -20,11 +20,15 @@ enum State {
         misses: u32,
     },
     Alive {
-        /// Probes in a row that were lost, and when the first of them was sent.
+        /// Probes in a row that were lost, and when the last ones of them were sent.
         misses: u32,
-        missing: Option<Instant>,
+        lost: [Option<Instant>; ROW as usize],
     },
     Dead {
+        /// Since when it was silent when it died.
+        silent: Instant,
+        /// Relapses and the return before this death, should it turn out to be none.
+        before: (u32, Option<Instant>),
         /// Probes in a row that were lost, or answered.
         misses: u32,
         answers: u32,
@@ -43,6 +47,8 @@ const LONGEST: Duration = Duration::from_secs(64);
 /// Something that was silent from the beginning for so many probes is asked less often.
 const HOPELESS: u32 = 10;
 
+const ALIVE: State = State::Alive { misses: 0, lost: [None; ROW as usize] };
+
 // === impl Standing ===
 
 impl Standing {
@@ -55,11 +61,14 @@ impl Standing {
     pub(super) fn missed(&mut self, sent: Instant) {
         match &mut self.state {
             State::Unknown { misses } => *misses = misses.saturating_add(1),
-            State::Alive { misses, missing } => {
+            State::Alive { misses, lost } => {
                 *misses = misses.saturating_add(1);
-                missing.get_or_insert(sent);
+                lost.rotate_left(1);
+                if let Some(last) = lost.last_mut() {
+                    *last = Some(sent);
+                }
             }
-            State::Dead { misses, answers, heard } => {
+            State::Dead { misses, answers, heard, .. } => {
                 *answers = 0;
                 *misses = misses.saturating_add(1);
                 if *misses >= ROW {
@@ -74,16 +83,16 @@ impl Standing {
         let hold = self.hold();
         match &mut self.state {
             State::Unknown { .. } | State::Alive { .. } => {
-                self.state = State::Alive { misses: 0, missing: None };
+                self.state = ALIVE;
                 false
             }
-            State::Dead { misses, answers, heard } => {
+            State::Dead { misses, answers, heard, .. } => {
                 *misses = 0;
                 *answers = answers.saturating_add(1);
                 let heard = *heard.get_or_insert(now);
                 let back = *answers >= ROW && now.saturating_duration_since(heard) >= hold;
                 if back {
-                    self.state = State::Alive { misses: 0, missing: None };
+                    self.state = ALIVE;
                     self.returned = Some(now);
                 }
                 back
@@ -93,13 +102,29 @@ impl Standing {
 
     /// It is dead. Returns whether its return is damped.
     pub(super) fn die(&mut self, now: Instant) -> bool {
+        let silent = self.is_missing().unwrap_or(now);
+        let before = (self.relapses, self.returned);
         let soon = |returned| now.saturating_duration_since(returned) <= WINDOW;
         self.relapses = match self.returned.is_some_and(soon) {
             true => self.relapses.saturating_add(1),
             false => 0,
         };
-        self.state = State::Dead { misses: ROW, answers: 0, heard: None };
+        self.state = State::Dead { silent, before, misses: ROW, answers: 0, heard: None };
         self.relapses > 0
+    }
+
+    /// It was no death, if it was silent since then or later: it is missing, and who answered until `until` says nothing of
+    /// that any more.
+    pub(super) fn take_back_death(&mut self, after: Instant, until: Instant) -> bool {
+        match self.state {
+            State::Dead { silent, before, .. } if silent >= after => {
+                let lost = [Some(until + Duration::from_nanos(1)); ROW as usize];
+                self.state = State::Alive { misses: ROW, lost };
+                (self.relapses, self.returned) = before;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// How long it must be heard before it is back.
@@ -124,10 +149,19 @@ impl Standing {
         matches!(self.state, State::Alive { misses: 0, .. })
     }
 
-    /// Since when it is silent, if it is not dead only because nobody has said so yet.
+    /// When the first of the last three probes was sent, if all are lost, and it is not dead only because nobody has said
+    /// so yet.
     pub(super) fn is_missing(&self) -> Option<Instant> {
         match self.state {
-            State::Alive { misses, missing } if misses >= ROW => missing,
+            State::Alive { misses, lost: [first, ..] } if misses >= ROW => first,
+            _ => None,
+        }
+    }
+
+    /// Since when it was silent when it died, if it is dead.
+    pub(super) fn died_silent_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Dead { silent, .. } => Some(silent),
             _ => None,
         }
     }
@@ -148,7 +182,7 @@ impl Standing {
 
     /// It answers again, and may be back soon.
     pub(super) fn is_returning(&self) -> bool {
-        matches!(self.state, State::Dead { answers: 1.., .. }) && self.relapses == 0
+        matches!(self.state, State::Dead { answers: 1.., .. })
     }
 
     /// It has been asked often enough in vain.

@@ -66,8 +66,12 @@ impl World {
     /// Clusters of two nodes that are in use each, the own one's other node among them.
     fn with(mut self, clusters: &[(&str, u8)]) -> Self {
         for (number, (cluster, nodes)) in (1..).zip(clusters) {
-            let targets: Vec<Target> = (1..=*nodes).map(|n| target(number, n, true)).collect();
-            self.set(cluster, &targets);
+            // Each at a moment of its own.
+            for n in 1..=*nodes {
+                let targets: Vec<Target> = (1..=n).map(|n| target(number, n, true)).collect();
+                self.set(cluster, &targets);
+                self.run(self.now - self.began + millis(70));
+            }
         }
         self
     }
@@ -211,6 +215,28 @@ fn when_everything_is_silent_at_once_it_is_us() {
         assert!(world.probes.report().alone);
         assert_eq!(world.run(millis(120_000)), Vec::<String>::new(), "healed without a trace");
         assert!(!world.probes.report().alone);
+    }
+}
+
+/// Whoever cuts a way out does it peer by peer. Whose turn came first was said to be dead, and is not.
+#[test]
+fn what_falls_silent_one_after_another_until_nobody_is_left_is_us_too() {
+    for order in [["a", "b", "c"], ["c", "b", "a"], ["b", "a", "c"]] {
+        let mut world = World::new(move |cluster, _, _, at| {
+            let turn = order.iter().position(|name| *name == cluster).unwrap();
+            let cut = 5_000 + 800 * u128::try_from(turn).unwrap();
+            !(cut..60_000).contains(&at.as_millis())
+        })
+        .with(&[("a", 1), ("b", 2), ("c", 1)]);
+        let said = world.run(millis(59_000));
+        let first = if order[0] == "a" { ["a/n1 dead", "a/n1 back"] } else { ["cut", "healed"] };
+        let of_first: Vec<&String> = said.iter().filter(|w| w.starts_with(order[0])).collect();
+        assert!(of_first.iter().zip(first).all(|(said, end)| said.ends_with(end)), "{said:?}");
+        assert_eq!(of_first.len(), 2, "{:?}", world.changes);
+        assert!(world.probes.report().alone);
+        assert!(["a", "b", "c"].iter().all(|name| !world.health(name).cut), "{said:?}");
+        assert!(["a", "b", "c"].iter().all(|name| world.health(name).dead.is_empty()), "{said:?}");
+        assert_eq!(world.run(millis(120_000)), Vec::<String>::new(), "healed without a trace");
     }
 }
 
@@ -396,6 +422,15 @@ fn a_link_that_flaps_is_damped_whatever_its_period() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However long and whenever: not one word, neither meanwhile nor when it is over.
+    #[test]
+    fn our_own_way_out_is_cut_without_a_word(from in 5_000..6_000_u64, length in 100..6_000_u64) {
+        let cut = millis(from)..millis(from + length);
+        let mut world = World::new(move |_, _, _, at| !cut.contains(&at))
+            .with(&[("a", 2), ("b", 2), ("c", 1)]);
+        prop_assert_eq!(world.run(millis(20_000)), Vec::<String>::new());
+    }
 
     /// Whatever goes and comes when: what was said is consistent, and a minute after all is healed all is as before.
     #[test]

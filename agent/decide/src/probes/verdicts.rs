@@ -1,16 +1,23 @@
 //! From what single clusters look like to what is said of them.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_model::ClusterName;
 
 use super::{
     FAST, HealthChange, PathKey, Probes,
-    cluster::{Cluster, Etcd, Path},
+    cluster::{Cluster, Etcd, Path, TOGETHER, Witness},
 };
 
 /// How many others are asked at once when somebody is silent: of so many clusters, so many addresses each.
 const WITNESSES: (usize, usize) = (4, 2);
+
+/// What falls silent within so long of each other, with nobody left who answers, does so for one reason.
+const ONE_AFTER_ANOTHER: Duration = Duration::from_secs(3);
 
 impl Probes {
     /// Somebody is silent: others are asked now, and not when it is their turn. If they are silent too, it is us.
@@ -37,9 +44,9 @@ impl Probes {
     pub(super) fn judge(&mut self, now: Instant) {
         self.judged = now;
         for name in std::mem::take(&mut self.undecided) {
-            let witness = self.witness(&name);
+            let witnesses = self.witnesses(&name, now);
             let Some(cluster) = self.clusters.get_mut(&name) else { continue };
-            let findings = cluster.judge(name == self.own, witness, now);
+            let findings = cluster.judge(name == self.own, witnesses.as_deref(), now);
             self.counts.deaths += findings.deaths;
             self.counts.damped += findings.damped;
             self.counts.cuts += u64::from(findings.cut == Some(true));
@@ -59,17 +66,52 @@ impl Probes {
             if findings.again {
                 self.undecided.insert(name);
             }
+            if findings.held {
+                self.take_back_deaths();
+            }
         }
     }
 
-    /// When somebody outside a cluster was last asked who answered, if there is somebody.
-    fn witness(&self, about: &ClusterName) -> Option<Option<Instant>> {
-        let others =
-            self.clusters.iter().filter(|(name, cluster)| *name != about && cluster.lives());
-        let etcd = |name: &ClusterName, cluster: &Cluster| match cluster.etcd {
-            Etcd::Answered { at } if *name != self.own => Some(at),
-            _ => None,
+    /// Somebody is missing, and nobody answers who could be a witness. Who died just before did not die alone: ways are cut
+    /// one after another.
+    fn take_back_deaths(&mut self) {
+        let mut paths = self.clusters.values().flat_map(|cluster| cluster.paths.values());
+        if paths.any(|path| path.standing.is_firm()) {
+            return;
+        }
+        let last = self.clusters.values().filter_map(|cluster| Some(cluster.witness?.until)).max();
+        let Some(last) = last else { return };
+        let after = last.checked_sub(ONE_AFTER_ANOTHER).unwrap_or(last);
+        for (name, cluster) in &mut self.clusters {
+            for path in cluster.paths.values_mut() {
+                if path.standing.take_back_death(after, last) {
+                    self.undecided.insert(name.clone());
+                }
+            }
+        }
+    }
+
+    /// When others than a cluster's answered, if there are others, or were until a moment ago.
+    fn witnesses(&self, about: &ClusterName, now: Instant) -> Option<Vec<Witness>> {
+        let lately = now.checked_sub(ONE_AFTER_ANOTHER + TOGETHER).unwrap_or(now);
+        let lived = |cluster: &Cluster| {
+            let silent =
+                cluster.paths.values().filter_map(|path| path.standing.died_silent_since());
+            cluster.lives() || silent.max().is_some_and(|silent| silent >= lately)
         };
-        others.map(|(name, cluster)| cluster.witness.max(etcd(name, cluster))).max()
+        let mut others = self
+            .clusters
+            .iter()
+            .filter(|(name, cluster)| *name != about && lived(cluster))
+            .peekable();
+        others.peek()?;
+        let witnesses = others.flat_map(|(name, cluster)| {
+            let etcd = match cluster.etcd {
+                Etcd::Answered { at } if *name != self.own => Some(Witness { from: at, until: at }),
+                _ => None,
+            };
+            cluster.witness.into_iter().chain(etcd)
+        });
+        Some(witnesses.collect())
     }
 }

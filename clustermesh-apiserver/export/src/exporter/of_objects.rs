@@ -26,12 +26,16 @@ impl Exporter {
         Ok(match self.objects.get(key) {
             Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
             // A Cilium knows more of a node than Kubernetes does.
-            Some(Object::Node(node)) if self.has_cilium_node(&node.name) => Made::default(),
             Some(Object::Node(node)) => {
-                Made::of(vec![Record::Node(Box::new(records::node(&self.own, node)))])
+                let record = Record::Node(Box::new(records::node(&self.own, node)));
+                let told = !self.has_cilium_node(&node.name);
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(told.then_some(record).into_iter().collect()) }
             }
             Some(Object::CiliumNode(node)) => {
-                Made::of(vec![Record::Node(Box::new(records::cilium_node(&self.own, node)))])
+                let record = Record::Node(Box::new(records::cilium_node(&self.own, node)));
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(vec![record]) }
             }
             Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
             Some(Object::CiliumEndpoint(endpoint)) => {
@@ -99,7 +103,12 @@ impl Exporter {
                 Some(Object::EndpointSlice(slice)) => Some(slice),
                 _ => None,
             });
-            made.push(Record::Service(Box::new(records::service(&self.own, service, slices))));
+            made.push(Record::Service(Box::new(records::service(
+                &self.own,
+                service,
+                slices,
+                &self.drained,
+            ))));
         }
         let notes = asked.problems.clone();
         made.push(Record::LocalService(Box::new(records::local_service(service, asked))));
@@ -114,7 +123,7 @@ impl Exporter {
         if !told.local || records::is_mirrored(slice) || !records::has_addresses(slice) {
             return Made::default();
         }
-        let (slice, notes) = records::slice(&self.own, slice);
+        let (slice, notes) = records::slice(&self.own, slice, &self.drained);
         let slice = Box::new(slice);
         let mut made = Vec::new();
         if told.shared {

@@ -5,6 +5,7 @@ use mesh_source::{Format, ResourceVersion, decode};
 use super::*;
 
 mod cilium;
+mod drain;
 mod services;
 
 /// Numbers label sets as they come.

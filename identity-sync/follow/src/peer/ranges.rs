@@ -3,10 +3,13 @@
 use mesh_model::{ClusterConfig, ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
-    key::{CANARIES, HEARTBEAT, HISTORY, LOCAL_ENDPOINT_SLICES, LOCAL_SERVICES, NAMESPACES, PODS},
+    key::{
+        CANARIES, HEARTBEAT, HISTORY, LOCAL_ENDPOINT_SLICES, LOCAL_POSITION, LOCAL_SERVICES,
+        NAMESPACES, PODS,
+    },
 };
 
-use super::{PeerConfig, forms::Form};
+use super::{PeerConfig, Role, forms::Form};
 use crate::{
     follower::{RangeConfig, RangeId},
     machine::Span,
@@ -16,6 +19,8 @@ pub(super) const CONFIG: RangeId = RangeId(0);
 pub(super) const CANARY: RangeId = RangeId(1);
 pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
+/// What the own cluster's writer puts every second, of the own cluster only.
+pub(super) const OWN_BEAT: RangeId = RangeId(u8::MAX);
 /// The first of the ranges with records, in each layout: a range that comes or goes leaves the others their names.
 const STATE: u8 = 4;
 const CACHE: u8 = 64;
@@ -69,6 +74,10 @@ pub(super) fn data_ranges(
         page: SMALL_PAGE,
         names_history: false,
     }];
+    if config.role == Role::Own {
+        let span = Span::key(LOCAL_POSITION);
+        ranges.push(RangeConfig { id: OWN_BEAT, span, page: SMALL_PAGE, names_history: false });
+    }
     for (kind, id) in &kinds {
         if ranges.iter().all(|range| range.id != *id) {
             let (span, page) = span(config, layout, *kind);
