@@ -5,6 +5,7 @@ mod shown;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::{CommandFactory as _, error::ErrorKind};
 use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterId;
@@ -15,7 +16,7 @@ use mesh_offline::{
 use serde_json::json;
 
 use crate::{
-    args::{From, ImportArgs, WhatIf},
+    args::{Args, From, ImportArgs, WhatIf},
     contexts::{self, agent_of},
     outcome::{Outcome, complain, warn},
     output::{self, Output},
@@ -136,8 +137,10 @@ fn explain_agent(wanted: Option<&Wanted>, from: &From, output: Output) -> anyhow
 /// Computes what a mesh is like at the time that is asked for.
 fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
     let WhatIf { state, from, events, at, staleness_budget } = what_if;
-    let state = state.as_ref().context("--state names the folder of the mesh")?;
-    let from = from.as_ref().context("--from names the cluster that looks")?;
+    let (Some(state), Some(from)) = (state, from) else {
+        let missing = "--state DIR --from CLUSTER say of which clusters, and whose clients connect";
+        Args::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+    };
     let events = events.as_ref().map(|file| read_events(file)).transpose()?.unwrap_or_default();
     let last = events.last().map(|event| event.at).unwrap_or_default();
     let at = at.unwrap_or(last);

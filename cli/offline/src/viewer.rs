@@ -9,7 +9,7 @@ use mesh_model::{
     ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, RecordEvent, RecordKey,
     RecordKind,
 };
-use mesh_wire::{Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal};
+use mesh_wire::{Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal, key::LOCAL};
 
 use crate::keys_file::KeysFile;
 
@@ -195,16 +195,26 @@ impl Viewer {
             if heard.keys.get(key) == Some(value) {
                 continue;
             }
+            let is_local = key.starts_with(LOCAL);
+            let known = match decode_removal(&peer, key.as_bytes()) {
+                // Nobody reads it of another.
+                _ if is_local && peer.role == Role::Remote => None,
+                Ok(known) => known.filter(|known| kinds.contains(&known.kind())),
+                Err(rejected) => {
+                    heard.rejected.insert(key.clone(), rejected.reason.to_string());
+                    None
+                }
+            };
+            let Some(known) = known else { continue };
             match decode(&peer, key.as_bytes(), value) {
-                Ok(Some(record)) if kinds.contains(&record.key().kind()) => {
+                Ok(Some(record)) => {
                     heard.rejected.remove(key);
                     events.push(RecordEvent::Upsert(record));
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(rejected) => {
                     heard.rejected.insert(key.clone(), rejected.reason.to_string());
-                    let known = decode_removal(&peer, key.as_bytes()).ok().flatten();
-                    events.extend(known.map(RecordEvent::Keep));
+                    events.push(RecordEvent::Keep(known));
                 }
             }
         }

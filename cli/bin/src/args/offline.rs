@@ -47,7 +47,7 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WhatIf {
     /// Compute from a folder with a folder for each cluster: its manifests, with a cluster.yaml or without
-    #[arg(long)]
+    #[arg(long, requires = "from")]
     pub(crate) state: Option<PathBuf>,
     /// The cluster whose clients connect
     #[arg(long, requires = "state")]

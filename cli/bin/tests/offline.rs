@@ -1,0 +1,374 @@
+//! What is computed from files, as scripts see it: what is printed, and exit codes. Needs nothing but the files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "all of this is test code"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+/// A folder in which commands run.
+struct Place(tempfile::TempDir);
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        files.iter().for_each(|(name, text)| place.write(name, text));
+        place
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Runs a command line; words are separated by spaces.
+    fn run(&self, line: &str) -> Ended {
+        let words = line.split(' ').map(|word| word.trim_matches('\''));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
+        command.args(words).current_dir(self.0.path()).env_remove("COLUMNS");
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ended {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    fn json(&self, line: &str) -> Value {
+        let ended = self.run(line);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{line}");
+        serde_json::from_str(&ended.stdout).unwrap()
+    }
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn recorded(name: &str) -> String {
+    repository("proto/wire/tests/fixtures/cilium-1.20.2").join(name).display().to_string()
+}
+
+const WEB: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true'}}
+spec: {clusterIP: 10.101.0.10, ports: [{name: http, port: 80}]}
+";
+
+/// The blocks of a document: what stands behind the backticks, and the text.
+fn blocks(text: &str) -> Vec<(&str, String)> {
+    let mut all = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(info) = line.strip_prefix("```") {
+            let block = lines.by_ref().take_while(|line| *line != "```");
+            all.push((info, block.map(|line| format!("{line}\n")).collect()));
+        }
+    }
+    all
+}
+
+/// A block with a path is a file; one of `console` is commands, each with what it prints.
+#[test]
+fn the_examples_of_the_documentation_are_what_is_printed() {
+    let text = fs::read_to_string(repository("docs/offline.md")).unwrap();
+    let place = Place::new(&[]);
+    let mut commands = 0;
+    for (info, block) in blocks(&text) {
+        if let Some((_, path)) = info.split_once(' ') {
+            place.write(path, &block);
+        } else if info == "console" {
+            for example in block.split("$ clustermesh ").skip(1) {
+                let (line, expected) = example.split_once('\n').unwrap();
+                let ended = place.run(line);
+                assert_eq!(ended.stdout, expected, "{line}\n{}", ended.stderr);
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands >= 5, "{commands}");
+}
+
+/// Own objects, and what a real Cilium wrote: its endpoint slices, for that is what agents follow of it.
+#[test]
+fn a_cilium_is_imported_from_what_it_wrote() {
+    let place = Place::new(&[("a/web.yaml", WEB)]);
+    let import = format!(
+        "import --keys {} --objects a --cluster a --output json",
+        recorded("services.json")
+    );
+    let ended = place.run(&import);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("fqdn-1"), "{}", ended.stderr);
+    let frontends: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let backend = |address: &str, node: Value, zone: Value| {
+        json!({
+            "address": address, "port": 8080, "cluster": "alpha", "node": node, "zone": zone,
+            "state": "ready", "nodeAnswers": true, "why": "ready", "tier": 1, "share": 0.333_333_333,
+            "reason": "ready: tier 1 carries 100 %, and it gets 33.33 % as one of 3 of weight 1",
+        })
+    };
+    assert_eq!(
+        frontends,
+        json!([{
+            "service": "shop/web", "portName": "http", "frontend": "10.101.0.10", "port": 80, "protocol": "TCP",
+            "inUse": [
+                backend("10.67.1.10", json!("n1"), json!("z1")),
+                backend("10.67.1.11", Value::Null, json!("z2")),
+                backend("10.67.1.12", Value::Null, Value::Null),
+            ],
+            "fallback": [], "leftOut": [],
+        }])
+    );
+}
+
+#[test]
+fn peers_of_services_v1_and_of_slices_are_imported_together() {
+    let v1 = r#"{"cluster":{"name":"old","id":9},"entries":[{"key":"cilium/cluster-config/old","value":"{\"id\":9,\"capabilities\":{}}"},
+        {"key":"cilium/state/services/v1/old/shop/web","value":"{\"cluster\":\"old\",\"namespace\":\"shop\",\"name\":\"web\",\"frontends\":{\"10.109.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":80}}},\"backends\":{\"10.9.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":8080}},\"10.9.0.2\":{\"other\":{\"Protocol\":\"TCP\",\"Port\":8080}}},\"labels\":{},\"selector\":{},\"includeExternal\":true,\"shared\":true,\"clusterID\":9}"}]}"#;
+    let withheld = v1
+        .replace("old", "shy")
+        .replace(r#"\"shared\":true"#, r#"\"shared\":false"#)
+        .replace("10.9.0", "10.8.0")
+        .replace(":9}", ":8}")
+        .replace(":9,", ":8,");
+    let place = Place::new(&[
+        ("a/web.yaml", WEB),
+        ("old.json", v1),
+        ("shy.json", &withheld),
+        ("b.yaml", &WEB.replace("10.101", "10.102")),
+    ]);
+    place.write("b-slice.yaml", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.2.0.1]}, {addresses: [10.2.0.2], conditions: {ready: false}}]\nports: [{name: http, port: 8080}]\n");
+    place.write(
+        "b/x.yaml",
+        &format!(
+            "{}---\n{}",
+            fs::read_to_string(place.0.path().join("b.yaml")).unwrap(),
+            fs::read_to_string(place.0.path().join("b-slice.yaml")).unwrap()
+        ),
+    );
+    let exported = place.run("export --objects b --cluster b --id 2");
+    assert_eq!(exported.code, 0, "{}", exported.stderr);
+    place.write("b.json", &exported.stdout);
+    let frontends =
+        place.json("import --keys old.json --keys b.json --keys shy.json --objects a --cluster a");
+    let told = |list: &str| -> Vec<String> {
+        let entries = frontends[0][list].as_array().unwrap().iter();
+        entries
+            .map(|e| {
+                format!(
+                    "{} {} {}",
+                    e["address"].as_str().unwrap(),
+                    e["cluster"].as_str().unwrap(),
+                    e["why"].as_str().unwrap()
+                )
+            })
+            .collect()
+    };
+    assert_eq!(told("inUse"), ["10.2.0.1 b ready", "10.9.0.1 old ready"]);
+    assert_eq!(told("fallback"), Vec::<String>::new());
+    assert_eq!(
+        told("leftOut"),
+        [
+            "10.2.0.2 b not-ready",
+            "10.9.0.2 old other-port",
+            "10.8.0.1 shy not-shared",
+            "10.8.0.2 shy not-shared"
+        ]
+    );
+    // The numbers of the three are theirs: ours is the first that is free, or what is said.
+    for (id, code, says) in [
+        ("1", 0, ""),
+        ("9", 0, "cluster old is refused: the cluster has our own id 9"),
+        ("300", 1, "300 is no cluster id: with a limit of 255 clusters it is 1 to 255"),
+        ("0", 1, "0 is no cluster id"),
+    ] {
+        let ended = place.run(&format!("import --keys old.json --objects a --cluster a --id {id}"));
+        assert_eq!(ended.code, code, "{id}: {}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{id}: {}", ended.stderr);
+    }
+    let ended = place.run("import --keys old.json --objects a --cluster old");
+    assert!(
+        ended.code == 1 && ended.stderr.contains("old.json: its keys are of old"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn exports_are_keys_files_and_limits_and_namespaces_are_flags() {
+    let place = Place::new(&[("a/web.yaml", WEB)]);
+    let keys = |line: &str| -> Vec<String> {
+        let file = place.json(line);
+        assert_eq!(file.as_object().unwrap().len(), 2, "cluster and entries");
+        let entries = file["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ["cilium/cluster-config/a", "cilium/state/services/v1/a/shop/web"];
+    assert_eq!(keys("export --objects a --cluster a --id 1"), all);
+    assert_eq!(keys("export --objects a/web.yaml --cluster a --id 1"), all);
+    assert_eq!(keys("export --objects a --cluster a --id 300 --max-connected-clusters 511"), all);
+    assert_eq!(
+        keys("export --objects a --cluster a --id 1 --default-global-namespace false"),
+        all[..1]
+    );
+    let local = "clustermesh/local/v1/services/shop/web";
+    assert_eq!(keys("export --objects a --cluster a --id 1 --local")[2], local);
+    for (line, code, says) in [
+        ("export --objects a --cluster a --id 256", 1, "256 is no cluster id"),
+        ("export --objects a --cluster A --id 1", 2, "\"A\" is no cluster name"),
+        (
+            "export --objects a --cluster a --id 1 --max-connected-clusters 300",
+            2,
+            "300 is no limit",
+        ),
+        ("export --objects none --cluster a --id 1", 1, "none: "),
+    ] {
+        let ended = place.run(line);
+        assert_eq!((ended.code, ended.stdout.as_str()), (code, ""), "{line}");
+        assert!(ended.stderr.contains(says), "{line}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_file_and_place() {
+    let place = Place::new(&[
+        (
+            "m/a/web.yaml",
+            &format!(
+                "{WEB}---\napiVersion: v1\nkind: Service\nmetadata: {{name: api, namespace: shop}}\n"
+            ),
+        ),
+        ("broken/a/web.yaml", "apiVersion: v1\nkind: Pod\nmetadata: [\n"),
+        ("events.json", r#"[{"at":"1m","disconnect":"x"}]"#),
+        ("wrong.json", r#"[{"at":"soon","disconnect":"a"}]"#),
+        ("typo/a/web.yaml", &WEB.replace("'true'", "'true', service.cilium.io/affinity: loca")),
+    ]);
+    // What is good is printed all the same.
+    let ended = place.run("service backends --state m --from a");
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("web.yaml:6: Service shop/api: it has no clusterIP"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(serde_json::from_str::<Value>(&ended.stdout).unwrap()[0]["service"], "shop/web");
+    let ended = place.run("service backends --state typo --from a");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("service.cilium.io/affinity: \"loca\" is none of local"),
+        "{}",
+        ended.stderr
+    );
+    for (line, code, says) in [
+        ("service backends --state broken --from a", 1, "web.yaml:"),
+        ("service backends --state m --from b", 1, "--from: there is no cluster b (there are: a)"),
+        (
+            "service backends shop/none --state m --from a",
+            1,
+            "there is no service shop/none in any cluster",
+        ),
+        ("service backends shop/web:81 --state m --from a", 1, "has no frontend with a port 81"),
+        ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is no service"),
+        (
+            "service backends --state m --from a --events events.json",
+            1,
+            "event at 1m (number 1 by time): there is no cluster x",
+        ),
+        (
+            "service backends --state m --from a --events wrong.json",
+            1,
+            "wrong.json: event 0: at: \"soon\" is no time",
+        ),
+        ("service backends --state m --from a --at soon", 2, "\"soon\" is no time"),
+        ("service backends", 2, "--state DIR --from CLUSTER"),
+        ("service explain --state m", 2, "--from"),
+        (
+            "service explain --state m --from a --context x",
+            1,
+            "there is no --context or --node to ask",
+        ),
+        ("etcd dump", 2, "required"),
+        ("etcd dump --keys m/a/web.yaml", 1, "not a keys file"),
+        ("etcd diff --keys events.json", 2, "required"),
+    ] {
+        let ended = place.run(line);
+        assert_eq!(ended.code, code, "{line}: {}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{line}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "", "{line}");
+    }
+}
+
+#[test]
+fn an_etcd_is_dumped_and_compared_from_keys_files() {
+    let place = Place::new(&[("a/web.yaml", WEB)]);
+    place.write("a.json", &place.run("export --objects a --cluster a --id 1").stdout);
+    let dump = place.json("etcd dump --keys a.json -o json");
+    assert_eq!((&dump["kind"], &dump["deviations"]), (&json!("EtcdDump"), &json!([])));
+    assert_eq!(dump["entries"][1]["value"]["namespace"], "shop");
+    let same = place.json("etcd diff --keys a.json --objects a -o json");
+    assert_eq!((&same["kind"], &same["differences"]), (&json!("EtcdDiff"), &json!([])));
+    place.write("b/web.yaml", &WEB.replace("port: 80", "port: 81"));
+    let ended = place.run("etcd diff --keys a.json --objects b -o json");
+    let found: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(ended.code, 3);
+    assert_eq!(
+        (&found["differences"][0]["change"], &found["differences"][0]["fields"]),
+        (&json!("differs"), &json!(["frontends.10.101.0.10.http.Port"]))
+    );
+    let ended = place.run(&format!("etcd dump --deviations --keys {}", recorded("services.json")));
+    assert_eq!(ended.code, 3);
+    assert!(ended.stdout.contains("fqdn-1  (endpoint-slice)\n"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("18 keys, 1 deviations\n"), "{}", ended.stdout);
+}
+
+#[test]
+fn yaml_says_what_json_says() {
+    let place = Place::new(&[("m/a/web.yaml", WEB)]);
+    for line in [
+        "version",
+        "service backends --state m --from a",
+        "service explain --state m --from a",
+        "export --objects m/a --cluster a --id 1",
+    ] {
+        let json = place.json(&format!("{line} -o json"));
+        let yaml = place.run(&format!("{line} -o yaml"));
+        assert_eq!(yaml.code, 0, "{}", yaml.stderr);
+        let read: Value = serde_saphyr::from_str(&yaml.stdout).unwrap();
+        assert_eq!(read, json, "{line}");
+        assert!(!yaml.stdout.starts_with(['{', '[']), "{}", yaml.stdout);
+    }
+}
+
+#[test]
+fn shells_complete_what_there_is() {
+    let place = Place::new(&[]);
+    for (shell, says) in [
+        ("bash", "complete -F _clustermesh"),
+        ("zsh", "#compdef clustermesh"),
+        ("fish", "complete -c clustermesh"),
+    ] {
+        let ended = place.run(&format!("completions {shell}"));
+        assert_eq!(ended.code, 0);
+        assert!(ended.stdout.contains(says) && ended.stdout.contains("quarantine"), "{shell}");
+    }
+    assert_eq!(place.run("completions tcsh").code, 2);
+}

@@ -1,0 +1,8 @@
+//! libFuzzer's way to `mesh_offline_fuzz::keys`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_offline_fuzz::keys(data));
+
+#[cfg(not(fuzzing))]
+fn main() {}
