@@ -255,6 +255,7 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     put_local(&mut etcd);
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
     assert!(follower.status().is_synced(), "a Cilium's apiserver has no such canary");
+    // As of a peer, and how far its writer is.
     assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 7));
 
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
@@ -269,6 +270,24 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
     local.take(&mut follower);
     assert!(!local.records.contains_key(&pod_of("n1")));
+}
+
+#[test]
+fn the_own_writers_beats_are_counted_and_no_peers() {
+    for (role, beats) in [(Role::Own, 3), (Role::Remote, 0)] {
+        let mut etcd = alpha();
+        put_canaries(&mut etcd);
+        let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
+        assert_eq!(follower.status().own_beats, 0);
+        for beat in ["1", "2", "3"] {
+            etcd.put(mesh_wire::key::LOCAL_POSITION, beat);
+            settle(&mut etcd, &mut follower, &mut local, &mut now);
+        }
+        etcd.delete(mesh_wire::key::LOCAL_POSITION);
+        settle(&mut etcd, &mut follower, &mut local, &mut now);
+        assert_eq!(follower.status().own_beats, beats, "{role:?}");
+        assert!(follower.status().is_synced() && local.rejected.is_empty());
+    }
 }
 
 #[test]
