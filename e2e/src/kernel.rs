@@ -1,9 +1,9 @@
 //! What is in a node's kernel: neither the agent nor its tables are asked.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use mesh_dump::Dump;
-pub use mesh_dump::{Destination, Services};
+pub use mesh_dump::{Destination, Entries, Entry, Services};
 
 /// The services below a pin root.
 pub fn services(pins: &Path) -> Services {
@@ -16,9 +16,24 @@ pub fn try_services(pins: &Path) -> Result<Services, String> {
     dump.services().map_err(|error| error.to_string())
 }
 
+/// The services below a pin root, with their groups and settings.
+pub fn entries(pins: &Path) -> Entries {
+    open(pins).entries().unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// How many backends have an entry.
 pub fn backend_entries(pins: &Path) -> usize {
     open(pins).backend_entries()
+}
+
+/// The numbers of the clusters whose backends are out of use.
+pub fn cut(pins: &Path) -> BTreeSet<u16> {
+    open(pins).cut()
+}
+
+/// What a node's agent told the programs of the node itself.
+pub fn own_state(pins: &Path) -> u32 {
+    open(pins).own_state()
 }
 
 fn open(pins: &Path) -> Dump {

@@ -123,6 +123,8 @@ pub trait Assert {
     fn assert_clients(&self, clients: &[std::net::IpAddr]);
     /// Requests fell evenly on `pods` pods: each cluster's part within five standard errors of its share of them.
     fn assert_spread(&self, pods: &[(&str, usize)]);
+    /// Requests fell on these pods and no others, each within five standard errors of its share in percent.
+    fn assert_shares(&self, shares: &std::collections::BTreeMap<String, f64>);
 }
 
 impl Assert for Report {
@@ -156,5 +158,20 @@ impl Assert for Report {
             assert!(off <= 5.0, "{cluster} got {got} of {n}, {off:.1} standard errors off");
         }
         assert_eq!(self.pods.len(), all, "every backend is hit: {:?}", self.pods);
+    }
+
+    fn assert_shares(&self, shares: &std::collections::BTreeMap<String, f64>) {
+        let n = self.answered as f64;
+        assert!(n >= 5_000.0, "{n} requests say too little");
+        for (pod, share) in shares {
+            let share = share / 100.0;
+            let error = (n * share * (1.0 - share)).sqrt();
+            let got = self.pods.get(pod).copied().unwrap_or_default() as f64;
+            let off = (got - n * share).abs() / error;
+            assert!(off <= 5.0, "{pod} got {got} of {n}, {off:.1} standard errors off");
+        }
+        let (found, wanted): (Vec<_>, Vec<_>) =
+            (self.pods.keys().collect(), shares.keys().collect());
+        assert_eq!(found, wanted);
     }
 }

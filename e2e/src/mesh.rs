@@ -27,6 +27,9 @@ pub trait Mesh {
     /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.
     fn apply(&self, cluster: &str, manifest: &str, replicas: Option<u32>);
 
+    /// Applies the text of a manifest, in place of what was applied by that name before.
+    fn apply_text(&self, cluster: &str, name: &str, manifest: &str);
+
     /// A command in a pod of the namespace `default`.
     fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command;
 

@@ -119,6 +119,15 @@ impl Mesh for Netns {
         json::of(apply);
     }
 
+    fn apply_text(&self, cluster: &str, name: &str, manifest: &str) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(name).with_extension("yaml");
+        fs::write(&file, manifest).expect("the folder can be written to");
+        let mut apply = self.lab("apply");
+        apply.args(["--cluster", cluster, "--file"]).arg(file);
+        json::of(apply);
+    }
+
     fn in_pod(&self, cluster: &str, pod: &str, command: &[&str]) -> Command {
         let mut exec = self.lab("exec");
         exec.arg(format!("{cluster}/{pod}")).arg("--").args(command);

@@ -10,6 +10,7 @@ mod deaths;
 mod disconnect;
 mod failover;
 mod full;
+mod health;
 mod identities;
 mod kills;
 mod leases;
@@ -17,9 +18,11 @@ mod pairs;
 mod quarantine;
 mod rebirth;
 mod replicas;
+mod services;
 mod spread;
 mod start;
 mod stop;
+mod tables;
 
 use std::{
     collections::BTreeSet,
@@ -39,6 +42,10 @@ pub use deaths::traffic_outlives_ten_kills_of_an_agent;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use full::an_etcd_is_full;
+pub use health::{
+    a_cluster_is_cut_off, a_deployment_is_drained, a_flapping_link_is_damped, a_node_is_dead,
+    a_silent_peer_is_believed_for_so_long, our_own_uplink_is_cut, the_own_apiserver_is_silent,
+};
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_is_silence;
@@ -48,9 +55,17 @@ pub use rebirth::{History, an_etcd_begins_anew};
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
 };
+pub use services::{
+    affinity_fails_over_and_back, clients_come_back_to_their_backend,
+    only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,
+};
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;
+pub use tables::{
+    a_full_table_is_named_and_filled_when_there_is_room, tables_get_other_sizes_under_load,
+    tables_of_another_release_are_replaced_under_load,
+};
 
 use serde_json::Value;
 

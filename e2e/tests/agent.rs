@@ -21,3 +21,18 @@ fn ten_kills() {
 fn told_to_stop() {
     scenario::agents_told_to_stop_leave_everything(&Netns::up("apistop"));
 }
+
+#[test]
+fn other_sizes() {
+    scenario::tables_get_other_sizes_under_load(&Netns::up("e2esizes"));
+}
+
+#[test]
+fn another_release() {
+    scenario::tables_of_another_release_are_replaced_under_load(&Netns::up("e2erelease"));
+}
+
+#[test]
+fn full_table() {
+    scenario::a_full_table_is_named_and_filled_when_there_is_room(&Netns::up("e2etable"));
+}

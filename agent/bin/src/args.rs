@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use mesh_admin::logs::LogArgs;
 use mesh_layout::default_sizes;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds that what a silent cluster said before this agent started is used
+    /// Seconds for which a cluster that is not heard is believed; the own cluster is for ever
     #[arg(
         long,
         alias = "staleness-budget",
@@ -71,6 +71,13 @@ pub(crate) struct Args {
     /// Make routes to the own cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
+    /// Take all of the cluster's services, not only global ones: for a cluster without a kube-proxy
+    #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
+    pub(crate) replace_kube_proxy: bool,
+    /// Whether a kube-proxy runs on this node, which takes services that are not global over when the own apiserver is
+    /// silent. It is looked for, unless said; where it uses iptables-legacy it must be
+    #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_KUBE_PROXY")]
+    pub(crate) kube_proxy: KubeProxy,
     /// The UDP port of the probe echo
     #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
     pub(crate) probe_port: u16,
@@ -89,6 +96,18 @@ pub(crate) struct Args {
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// Whether a kube-proxy runs on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KubeProxy {
+    /// By what it leaves in nftables, or its IPVS link
+    #[default]
+    Auto,
+    /// It does
+    Present,
+    /// It does not
+    Absent,
 }
 
 impl Args {

@@ -32,12 +32,15 @@ pub struct Decider {
     pub(crate) rules: Rules,
     pub(crate) clusters: BTreeMap<ClusterId, ClusterView>,
     /// There are no other clusters than these.
-    pub(crate) all_known: bool,
+    all_known: bool,
+    sure: rules::Sure,
     pub(crate) nodes: Nodes,
     pub(crate) services: HashMap<Arc<ServiceName>, Service>,
     pub(crate) frontends: HashMap<Frontend, (Arc<ServiceName>, PoolKey)>,
     /// Services with a frontend that leads nowhere: what these do depends on who could still say something.
     empty: HashSet<Arc<ServiceName>>,
+    /// Services that name clusters, in weights or tiers.
+    named: HashSet<Arc<ServiceName>>,
 }
 
 /// A service that somebody has something of.
@@ -57,11 +60,13 @@ impl Decider {
         Self {
             clusters: BTreeMap::from([(rules.own, view)]),
             all_known: false,
+            sure: rules::Sure::default(),
             rules,
             nodes: Nodes::default(),
             services: HashMap::new(),
             frontends: HashMap::new(),
             empty: HashSet::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -132,18 +137,17 @@ impl Decider {
         }
         let name = |view: &Option<ClusterView>| view.as_ref().map(|view| view.name.clone());
         let state = |view: &Option<ClusterView>| view.as_ref().map(|view| view.state);
-        let affected = if name(&before) != name(&view) {
+        let mut affected = Vec::new();
+        if name(&before) != name(&view) {
+            affected.extend(self.named.iter().cloned());
             self.new_schemes();
-            self.services.keys().cloned().collect()
-        } else if state(&before).unwrap_or_default() != state(&view).unwrap_or_default() {
-            let mut services = self.nodes.services_of(cluster);
-            services.extend(self.empty.iter().cloned());
-            services
-        } else if before != view {
-            self.empty.iter().cloned().collect()
-        } else {
-            Vec::new()
-        };
+        }
+        if name(&before) != name(&view)
+            || state(&before).unwrap_or_default() != state(&view).unwrap_or_default()
+        {
+            affected.extend(self.nodes.services_of(cluster));
+        }
+        affected.extend(self.look_who_is_sure());
         // In their order, so that one agent does as another.
         for service in affected.into_iter().collect::<BTreeSet<_>>() {
             self.each_pool(&service, &mut changes, |_| Vec::new());
@@ -160,10 +164,9 @@ impl Decider {
     /// nobody knows.
     pub fn set_all_known(&mut self, all_known: bool) -> Vec<Change> {
         let mut changes = Vec::new();
-        if std::mem::replace(&mut self.all_known, all_known) != all_known {
-            for service in self.empty.iter().cloned().collect::<BTreeSet<_>>() {
-                self.each_pool(&service, &mut changes, |_| Vec::new());
-            }
+        self.all_known = all_known;
+        for service in self.look_who_is_sure().into_iter().collect::<BTreeSet<_>>() {
+            self.each_pool(&service, &mut changes, |_| Vec::new());
         }
         changes
     }

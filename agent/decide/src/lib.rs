@@ -6,7 +6,6 @@
 //!
 //! Architecture invariant: no IO and no clock: time is an argument, and what is known of nodes is asked for.
 
-mod backends;
 mod budget;
 mod cluster;
 mod decider;
@@ -18,11 +17,12 @@ mod probes;
 mod scheme;
 mod standing;
 
-pub use backends::{Services, decide};
 pub use budget::{Budget, ChangeRate, Excess, WINDOW};
 pub use cluster::{ClusterState, ClusterView};
 pub use decider::{Decider, Known, Rules};
 pub use explanation::{
     Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
 };
-pub use probes::{PathHealth, Probe, Probes};
+pub use probes::{
+    ClusterHealth, HealthChange, Probe, ProbeCounts, Probes, Report, Target, targets,
+};

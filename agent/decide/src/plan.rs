@@ -91,7 +91,8 @@ impl Plan {
                 counts: *counts,
             })
         };
-        let parts: Vec<Part> = counts.iter().filter_map(part).collect();
+        let mut parts = Vec::with_capacity(counts.len());
+        parts.extend(counts.iter().filter_map(part));
         let found = |pass: &Pass| parts.iter().any(|part| pass.usable(part) > 0);
         let pass = Pass::all().find(found);
         let mut tiers = BTreeMap::<usize, TierPlan>::new();
@@ -103,7 +104,7 @@ impl Plan {
                 meant: 0,
                 capacity: 0,
                 load: 0,
-                parts: Vec::new(),
+                parts: Vec::with_capacity(counts.len()),
             });
             tier.usable += usable;
             if part.place.weight > 0 {
@@ -146,15 +147,18 @@ fn capacity(usable: u64, meant: u64, minimum: Option<u8>) -> u64 {
 /// Within a tier, a backend gets by its cluster's weight.
 fn choose(tiers: &[TierPlan], pass: Pass) -> Chosen {
     let mut exact = [0_u64; Group::COUNT];
-    let mut groups = Vec::new();
+    let mut groups = Vec::with_capacity(tiers.iter().map(|tier| tier.parts.len()).sum());
     for tier in tiers.iter().filter(|tier| tier.load > 0) {
-        let claims = |(part, usable): &(Part, u64)| usable * u64::from(pass.weight(part));
-        let all: u64 = tier.parts.iter().map(claims).sum();
+        let mut claims = [0_u64; Group::COUNT];
         for (part, usable) in tier.parts.iter().filter(|(_, usable)| *usable > 0) {
-            let share = scaled(tier.load, claims(&(*part, *usable)), all).max(1);
-            let group = part.place.group;
-            exact.iter_mut().skip(group.number()).take(1).for_each(|sum| *sum += share);
+            let Place { group, .. } = part.place;
+            let claim = usable * u64::from(pass.weight(part));
+            claims.iter_mut().skip(group.number()).take(1).for_each(|sum| *sum += claim);
             groups.extend(pass.standings(part.cut).map(|standing| (part.cluster, standing, group)));
+        }
+        let all = claims.iter().sum();
+        for (sum, claim) in exact.iter_mut().zip(claims).filter(|(_, claim)| *claim > 0) {
+            *sum += scaled(tier.load, claim, all).max(1);
         }
     }
     groups.sort_unstable();
@@ -186,12 +190,26 @@ impl Chosen {
         if self.groups == other.groups {
             return BTreeSet::new();
         }
-        let missing = |one: &Self, other: &Self| -> Vec<ClusterId> {
-            let groups =
-                one.groups.iter().filter(|group| other.groups.binary_search(group).is_err());
-            groups.map(|(cluster, _, _)| *cluster).collect()
-        };
-        missing(self, other).into_iter().chain(missing(other, self)).collect()
+        // Both are in order: one walk along both.
+        let (mut mine, mut theirs) =
+            (self.groups.iter().peekable(), other.groups.iter().peekable());
+        let mut differ = BTreeSet::new();
+        loop {
+            let only = match (mine.peek(), theirs.peek()) {
+                (Some(one), Some(other)) if one == other => {
+                    mine.next();
+                    theirs.next();
+                    continue;
+                }
+                (Some(one), Some(other)) if one > other => theirs.next(),
+                (Some(_), _) => mine.next(),
+                (None, _) => theirs.next(),
+            };
+            match only {
+                Some((cluster, _, _)) => differ.insert(*cluster),
+                None => return differ,
+            };
+        }
     }
 }
 

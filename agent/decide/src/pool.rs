@@ -35,6 +35,8 @@ pub(crate) struct Pool {
     members: BTreeMap<Spot, Member>,
     nodes: HashMap<Backend, Arc<str>>,
     pub(crate) counts: BTreeMap<ClusterId, Counts>,
+    /// Some cluster has backends that stand otherwise than all of its backends did when the choice was made.
+    reshaped: bool,
     chosen: Chosen,
     settings: Settings,
 }
@@ -109,7 +111,7 @@ impl Pool {
     /// Puts a backend where it is, in place of what was known of it.
     pub(crate) fn set(&mut self, backend: Backend, node: Arc<str>, member: Member) -> Moved {
         let before = self.take(&backend);
-        self.counts.entry(backend.cluster).or_default().add(member.standing);
+        self.reshaped |= self.counts.entry(backend.cluster).or_default().add(member.standing);
         let now = Some((Arc::clone(&node), member.standing));
         self.members.insert(Spot::new(backend, &node), member);
         self.nodes.insert(backend, node);
@@ -140,8 +142,8 @@ impl Pool {
                 continue;
             }
             let counts = self.counts.entry(cluster).or_default();
-            counts.remove(before);
-            counts.add(member.standing);
+            self.reshaped |= counts.remove(before);
+            self.reshaped |= counts.add(member.standing);
             moved.push(Moved {
                 backend: spot.backend,
                 before: Some((Arc::clone(&spot.node), before)),
@@ -178,17 +180,27 @@ impl Pool {
         self.settings
     }
 
-    /// Makes a new choice, after backends moved. Says what that means for the frontends: who comes first of all, who goes
+    /// Whether a choice that does not count backends is still the same, after some moved.
+    pub(crate) fn is_shaped_as_before(&self) -> bool {
+        !self.reshaped
+    }
+
+    /// Makes a new choice, or keeps the one that is made, after backends moved. Says what that means for the frontends: who comes first of all, who goes
     /// last. Costs what moved, and a look at the clusters whose backends are chosen otherwise than before.
     pub(crate) fn settle(
         &mut self,
-        choice: Choice,
+        choice: Option<Choice>,
         moved: &[Moved],
         nodes: &mut Nodes,
         changes: &mut Vec<Change>,
     ) {
-        let before = mem::replace(&mut self.chosen, choice.chosen);
-        let was = mem::replace(&mut self.settings, choice.settings);
+        self.reshaped = false;
+        let (before, was) = match choice {
+            Some(Choice { chosen, settings }) => {
+                (mem::replace(&mut self.chosen, chosen), mem::replace(&mut self.settings, settings))
+            }
+            None => (self.chosen.clone(), self.settings),
+        };
         let (mut come, mut go) = (Vec::new(), Vec::new());
         let mut shift = |backend: Backend, before: Option<Group>, now: Option<Group>| match now {
             Some(group) if before != now => come.push((backend, group)),
@@ -254,7 +266,7 @@ impl Pool {
         let node = self.nodes.remove(backend)?;
         let member = self.members.remove(&Spot::new(*backend, &node))?;
         let counts = self.counts.get_mut(&backend.cluster)?;
-        counts.remove(member.standing);
+        self.reshaped |= counts.remove(member.standing);
         if counts.is_empty() {
             self.counts.remove(&backend.cluster);
         }

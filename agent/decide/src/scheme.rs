@@ -79,7 +79,13 @@ impl Scheme {
         self.traffic.minimum_healthy.filter(|_| self.traffic.global)
     }
 
-    /// Whether what is chosen can depend on how many backends there are.
+    /// Whether it makes a difference how many backends there are, where there are any.
+    pub(crate) fn counts(&self) -> bool {
+        self.traffic.global
+            && !(self.traffic.weights.is_empty() && self.traffic.minimum_healthy.is_none())
+    }
+
+    /// What the kernel is told, by what each group should get. One group alone gets everything.
     pub(crate) fn weights_of(groups: &[u64; Group::COUNT]) -> Weights {
         let mut weighty = groups.iter().enumerate().filter(|(_, weight)| **weight > 0);
         let mut weights = [0; Group::COUNT];

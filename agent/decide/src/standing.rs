@@ -63,14 +63,18 @@ impl Counts {
         }
     }
 
-    pub(crate) fn add(&mut self, standing: Standing) {
+    /// One more; returns whether it is the first.
+    pub(crate) fn add(&mut self, standing: Standing) -> bool {
         let count = self.count(standing);
         *count = count.saturating_add(1);
+        *count == 1
     }
 
-    pub(crate) fn remove(&mut self, standing: Standing) {
+    /// One less; returns whether it was the last.
+    pub(crate) fn remove(&mut self, standing: Standing) -> bool {
         let count = self.count(standing);
         *count = count.saturating_sub(1);
+        *count == 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -9,14 +9,16 @@
 
 mod stage;
 
+use std::sync::Arc;
+
 use mesh_decide::{
     ClusterState::{Cut, InUse, Stale},
-    GroupShare, Tier,
+    ClusterView, GroupShare, Tier,
 };
 use mesh_model::{
-    Affinity,
+    Affinity, ClusterId, ClusterName,
     Protocol::{Tcp, Udp},
-    ServiceTraffic,
+    ServiceName, ServiceTraffic,
     lb::{Backend, BackendState, Change, Condition, Frontend, ServiceDelta, Settings},
 };
 use stage::{Stage, backend, frontend, global, id, name, service};
@@ -411,4 +413,57 @@ fn an_explanation_has_the_arithmetic() {
             "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
         ]
     );
+}
+
+#[test]
+fn more_kinds_of_clusters_than_groups_share_the_last() {
+    let cluster = |number: u32| ClusterId::from_wire(number).unwrap();
+    let cluster_name = |number: u32| ClusterName::new(&format!("c{number}")).unwrap();
+    let weights = (10..20).map(|number| (cluster_name(number), number)).collect();
+    let mut stage = Stage::with(ServiceTraffic { weights, ..global() }, "");
+    for number in 10..20 {
+        let view = ClusterView { name: cluster_name(number), state: InUse, sure: true };
+        let changes = stage.decider.set_cluster(cluster(number), Some(view));
+        stage.take(changes);
+        let backend = Backend { cluster: cluster(number), ..backend(&format!("a1{number}")) };
+        let (service, port_name) = (service(), "http".into());
+        let state = BackendState::default();
+        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+    let shares = stage::shares(&stage.tables[&frontend()]);
+    let share = |number: u32| {
+        let found = shares.iter().find(|(backend, _)| backend.cluster == cluster(number));
+        *found.unwrap().1
+    };
+    let close = |number: u32, expected: f64| (share(number) - expected).abs() < 1e-6;
+    // 10 + … + 19 = 145. The heaviest have groups of their own, 12, 11 and 10 one together.
+    assert!((13..20).all(|number| close(number, f64::from(number) / 145.0)), "{shares:?}");
+    assert!((10..13).all(|number| close(number, 11.0 / 145.0)), "{shares:?}");
+    assert_eq!(stage.explain().groups.len(), 8);
+}
+
+#[test]
+fn a_new_cluster_touches_only_services_that_name_clusters() {
+    let mut stage = Stage::with(global(), "a11 b11");
+    let named = Arc::new(ServiceName::new("shop", "named"));
+    let traffic = Arc::new(tiers("a;d"));
+    stage.tell(&ServiceDelta::ServiceSet { service: Arc::clone(&named), traffic });
+    let other = Frontend { port: 81, ..frontend() };
+    let port_name: Arc<str> = "http".into();
+    stage.tell(&ServiceDelta::FrontendAdded {
+        service: Arc::clone(&named),
+        port_name: Arc::clone(&port_name),
+        frontend: other,
+    });
+    let changes = stage.decider.set_cluster(id("d"), None);
+    stage.take(changes);
+    let state = BackendState::default();
+    let backend = backend("d11");
+    let service = Arc::clone(&named);
+    stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    let group = |stage: &Stage| stage.tables[&other].backends[&backend].number();
+    assert_eq!(group(&stage), 1, "of a cluster that nobody named");
+    stage.cluster("d", InUse, true);
+    assert_eq!(group(&stage), 1, "its own tier, before the others'");
+    assert!(stage.last.iter().all(|change| !format!("{change:?}").contains("port: 80,")));
 }

@@ -3,10 +3,12 @@
 //! Routes carry our own protocol number ([`PROTOCOL`]), so that ours are told from everybody else's; those we leave alone.
 
 mod kernel;
+mod kube_proxy;
 mod masquerade;
 mod table;
 
 pub use kernel::{KernelRoutes, RouteError};
+pub use kube_proxy::has_kube_proxy;
 pub use masquerade::{Masquerade, MasqueradeError};
 pub use table::{Op, RouteTable};
 

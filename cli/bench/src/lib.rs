@@ -6,6 +6,7 @@
 mod client;
 mod cni;
 mod connect;
+mod cut;
 mod endpoints;
 mod error;
 mod mesh;
@@ -18,6 +19,7 @@ mod usage;
 pub use client::client;
 pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
+pub use cut::{CutOff, CutOptions, cut, cut_client};
 pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
 pub use error::BenchError;
 pub use propagation::{Propagation, PropagationOptions, propagation};

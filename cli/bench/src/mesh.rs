@@ -28,7 +28,7 @@ struct Told {
 }
 
 /// The lab's name.
-const LAB: &str = "bench";
+pub(crate) const LAB: &str = "bench";
 /// Keys that are written in one transaction; an etcd takes 128.
 const BATCH: usize = 100;
 
@@ -89,8 +89,13 @@ impl Mesh {
 
     /// The tables of a cluster's first node.
     pub(crate) fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
+        self.dump_of(cluster, "n1")
+    }
+
+    /// The tables of a cluster's node.
+    pub(crate) fn dump_of(&self, cluster: &ClusterState, node: &str) -> Result<Dump, BenchError> {
         let pins = Path::new("/sys/fs/bpf/clustermesh-lab").join(LAB).join(&cluster.name);
-        Ok(Dump::open(&pins.join("n1"))?)
+        Ok(Dump::open(&pins.join(node))?)
     }
 
     /// The process of a name, as `lab status` tells it.

@@ -10,8 +10,12 @@ pub struct Distribution {
     pub count: usize,
     /// Half are no larger.
     pub p50_nanos: u64,
+    /// 90 of 100 are no larger.
+    pub p90_nanos: u64,
     /// 99 of 100 are no larger.
     pub p99_nanos: u64,
+    /// None is.
+    pub max_nanos: u64,
 }
 
 impl Distribution {
@@ -23,7 +27,13 @@ impl Distribution {
             let rank = (nanos.len() * percent).div_ceil(100);
             nanos.get(rank.saturating_sub(1)).copied().unwrap_or(0)
         };
-        Self { count: nanos.len(), p50_nanos: at(50), p99_nanos: at(99) }
+        Self {
+            count: nanos.len(),
+            p50_nanos: at(50),
+            p90_nanos: at(90),
+            p99_nanos: at(99),
+            max_nanos: at(100),
+        }
     }
 }
 
@@ -34,7 +44,8 @@ mod tests {
     #[test]
     fn nearest_rank() {
         let all = Distribution::of((1..=200).rev().collect());
-        assert_eq!(all, Distribution { count: 200, p50_nanos: 100, p99_nanos: 198 });
+        let (p50_nanos, p90_nanos, p99_nanos, max_nanos) = (100, 180, 198, 200);
+        assert_eq!(all, Distribution { count: 200, p50_nanos, p90_nanos, p99_nanos, max_nanos });
         assert_eq!(Distribution::of(vec![7]).p99_nanos, 7);
         assert_eq!(Distribution::of(Vec::new()).count, 0);
     }

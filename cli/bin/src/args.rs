@@ -2,11 +2,15 @@
 
 mod certs;
 mod lab;
+mod offline;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::lab::{LabCommand, LabPodCommand};
-use crate::output::Output;
+pub(crate) use self::{
+    lab::{LabCommand, LabPodCommand},
+    offline::{ExportArgs, SetupArgs, Shell},
+};
+use crate::output::Format;
 pub(crate) use certs::{CertsCommand, RotateArgs};
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
@@ -17,9 +21,9 @@ pub(crate) use certs::{CertsCommand, RotateArgs};
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout"
 )]
 pub(crate) struct Args {
-    /// How results are written
-    #[arg(long, short, value_enum, global = true, default_value_t)]
-    pub(crate) output: Output,
+    /// How results are written; tables and sentences, unless given
+    #[arg(long, short, value_enum, global = true)]
+    pub(crate) output: Option<Format>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,12 +45,20 @@ pub(crate) enum Command {
     /// Authorities, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// The etcd keys and values that objects become, from files; printed as a keys file
+    Export(ExportArgs),
     /// Whole clusters out of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
     /// How fast it is on this machine, beside something else in the same run
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// What a shell needs to complete these commands
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// What was built
     Version,
     /// The lab's servers and clients, run in its pods
@@ -220,6 +232,18 @@ pub(crate) enum BenchCommand {
         /// Other global services of the source cluster
         #[arg(long, default_value_t = 1_000)]
         services: u32,
+    },
+    /// How long a cluster that is cut off still gets new connections, noticing it included
+    Cut {
+        /// How often it is cut off
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
+    /// The process whose connections `cut` looks at
+    #[command(hide = true)]
+    CutClient {
+        /// The service's address
+        to: std::net::SocketAddr,
     },
     /// What endpoints of another cluster cost an agent that knows them: memory and CPU
     Endpoints {

@@ -4,9 +4,9 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    CniOptions, CniRow, ConnectOptions, ConnectRow, Delivered, Distribution, Known, Propagation,
-    PropagationOptions, Reconnected, Takeover, TakeoverOptions, client, cni, connect, delivered,
-    known, propagation, reconnect, takeover,
+    CniOptions, CniRow, ConnectOptions, ConnectRow, CutOff, CutOptions, Delivered, Distribution,
+    Known, Propagation, PropagationOptions, Reconnected, Takeover, TakeoverOptions, client, cni,
+    connect, cut, cut_client, delivered, known, propagation, reconnect, takeover,
 };
 use serde_json::json;
 
@@ -24,6 +24,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let [few, many] = propagated;
             let propagated = [few?, many?];
             let taken_over = [measure_takeover(20, 1_000)?];
+            let cut_off = measure_cut(20)?;
             let endpoints =
                 with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
             let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
@@ -38,6 +39,8 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     output::line("")?;
                     print_takeover(&taken_over)?;
                     output::line("")?;
+                    print_cut(&cut_off)?;
+                    output::line("")?;
                     print_known(&endpoints)?;
                     output::line("")?;
                     print_reconnected(&back)?;
@@ -49,7 +52,7 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json(
                     "Bench",
                     json!({
-                        "connect": connected, "propagation": propagated, "takeover": taken_over,
+                        "connect": connected, "propagation": propagated, "takeover": taken_over, "cut": cut_off,
                         "endpoints": endpoints, "reconnect": back, "events": events, "cni": attached,
                     }),
                 )?,
@@ -77,6 +80,14 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
             }
         }
+        BenchCommand::Cut { rounds } => {
+            let row = measure_cut(rounds)?;
+            match output {
+                Output::Text => print_cut(&row)?,
+                Output::Json => output::json("Bench", json!({ "cut": row }))?,
+            }
+        }
+        BenchCommand::CutClient { to } => cut_client(to)?,
         BenchCommand::Endpoints { endpoints } => {
             let rows = with_progress("endpoints", |progress| Ok(known(&endpoints, progress)?))?;
             match output {
@@ -123,6 +134,10 @@ fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagatio
 fn measure_takeover(rounds: u32, services: u32) -> anyhow::Result<Takeover> {
     let options = TakeoverOptions { rounds, services };
     with_progress("takeover", |progress| Ok(takeover(options, progress)?))
+}
+
+fn measure_cut(rounds: u32) -> anyhow::Result<CutOff> {
+    with_progress("cut", |progress| Ok(cut(CutOptions { rounds }, progress)?))
 }
 
 fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
@@ -257,6 +272,27 @@ fn print_takeover(rows: &[Takeover]) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&header, cells)?)
+}
+
+fn print_cut(row: &CutOff) -> anyhow::Result<()> {
+    output::line("a cluster is cut off under load, milliseconds (p50 / p90 / p99 / max)")?;
+    let of = |nanos: u64| nanos as f64 / 1e6;
+    let four = |d: Distribution| {
+        let [p50, p90, p99, max] = [d.p50_nanos, d.p90_nanos, d.p99_nanos, d.max_nanos].map(of);
+        format!("{p50:.0} / {p90:.0} / {p99:.0} / {max:.0}")
+    };
+    let header =
+        ["CUTS", "WRITTEN", "LAST CONNECTION LED THERE", "THREE PROBES", "RATIO", "MADE", "LOST"];
+    let cells = vec![
+        row.avoided.count.to_string(),
+        four(row.written),
+        four(row.avoided),
+        format!("{:.0}", of(row.three_probes_nanos)),
+        format!("{:.2}", row.ratio),
+        (row.connections - row.lost).to_string(),
+        row.lost.to_string(),
+    ];
+    Ok(output::table(&header, [cells])?)
 }
 
 fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {

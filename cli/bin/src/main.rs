@@ -3,8 +3,10 @@
 mod args;
 mod bench;
 mod certs;
+mod completions;
 mod connect;
 mod contexts;
+mod export;
 mod lab;
 mod lab_pod;
 mod outcome;
@@ -23,12 +25,13 @@ use clap::Parser as _;
 use crate::{
     args::{Args, Command},
     outcome::Outcome,
+    output::Output,
 };
 
 fn main() -> ExitCode {
     mesh_certs::install_crypto();
     let args = Args::parse();
-    let output = args.output;
+    let output = Output::new(args.output);
     let done = match args.command {
         Command::Lab(command) => lab::run(command, output),
         Command::Connect(command) => connect::connect(&command, output),
@@ -38,7 +41,9 @@ fn main() -> ExitCode {
         Command::Pod(command) => pod::run(&command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
+        Command::Export(command) => export::run(&command),
         Command::Bench(command) => bench::run(command, output),
+        Command::Completions { shell } => completions::run(shell),
         Command::Version => version::run(output),
         Command::LabPod(command) => lab_pod::run(command, output),
     };

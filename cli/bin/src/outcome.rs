@@ -31,6 +31,17 @@ impl Outcome {
     }
 }
 
+/// Says what is not as it should be, where that leaves the rest as it is.
+#[allow(clippy::print_stderr, reason = "this is where complaints go")]
+pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
+    let mut outcome = Outcome::Done;
+    for problem in problems {
+        eprintln!("warning: {problem}");
+        outcome = Outcome::NotReady;
+    }
+    outcome
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)

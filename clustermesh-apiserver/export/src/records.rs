@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity,
-    LocalNamespace, LocalPod, Node, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
+    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Protocol, Record, ServiceName,
+    SliceEndpoint,
     node::FamilyPair,
     object,
     service::{HEADLESS_LABEL, SlicePort, Zone},
 };
+
+use crate::annotations::Asked;
 
 /// What Cilium's own exporter says of a record made from an object.
 const SOURCE: &str = "custom-resource";
@@ -104,10 +107,7 @@ pub(crate) fn service<'a>(
         include_external: true,
         shared: true,
     };
-    for slice in slices {
-        if slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER) {
-            continue;
-        }
+    for slice in slices.filter(|slice| !is_mirrored(slice)) {
         let ports: PortMap = slice.ports.iter().filter_map(named_port).collect();
         for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_listed()) {
             // Names (FQDN slices) are no backends.
@@ -130,14 +130,71 @@ fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint,
     }
 }
 
-fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
-    if service.headless || service.labels.contains_key(HEADLESS_LABEL) {
-        return BTreeMap::new();
+/// What own nodes are told of a service.
+pub(crate) fn local_service(service: &object::Service, asked: Asked) -> LocalService {
+    let Asked { traffic, shared, foreign_proxy, problems: _ } = asked;
+    LocalService {
+        name: ServiceName::new(&service.namespace, &service.name),
+        cluster_ips: cluster_ips(service).to_vec(),
+        ports: ports(service),
+        traffic,
+        shared,
+        publish_not_ready_addresses: service.publish_not_ready_addresses,
+        internal_traffic_local: service.internal_traffic_local,
+        foreign_proxy,
     }
+}
+
+/// Whether a slice is a copy of another cluster's backends.
+pub(crate) fn is_mirrored(slice: &EndpointSlice) -> bool {
+    slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
+}
+
+/// Whether a slice is of addresses, and not of names.
+pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
+    matches!(slice.address_type.as_str(), "IPv4" | "IPv6")
+}
+
+/// A slice as it is told, and what had to be left out: readers refuse all of one with an address that is none of its
+/// family.
+pub(crate) fn slice(own: &Own, slice: &EndpointSlice) -> (EndpointSlice, Vec<String>) {
+    let mut told = slice.clone();
+    told.cluster = own.name.to_string();
+    told.cluster_id = own.id;
+    let v4 = slice.address_type == "IPv4";
+    let is_good =
+        |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == v4);
+    let mut notes = Vec::new();
+    for endpoint in &mut told.endpoints {
+        endpoint.addresses.retain(|address| {
+            let good = is_good(address);
+            if !good {
+                notes.push(format!("{address:?} is no {} address", slice.address_type));
+            }
+            good
+        });
+    }
+    if !notes.is_empty() {
+        told.endpoints.retain(|endpoint| !endpoint.addresses.is_empty());
+    }
+    (told, notes)
+}
+
+fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
+    let ports = ports(service);
+    cluster_ips(service).iter().map(|ip| (*ip, ports.clone())).collect()
+}
+
+/// Where clients find a service; nowhere if it is headless, or says so.
+fn cluster_ips(service: &object::Service) -> &[IpAddr] {
+    let headless = service.headless || service.labels.contains_key(HEADLESS_LABEL);
+    if headless { &[] } else { &service.cluster_ips }
+}
+
+fn ports(service: &object::Service) -> PortMap {
     let port =
         |p: &object::ServicePort| (p.name.clone(), Port { protocol: p.protocol, number: p.port });
-    let ports: PortMap = service.ports.iter().map(port).collect();
-    service.cluster_ips.iter().map(|ip| (*ip, ports.clone())).collect()
+    service.ports.iter().map(port).collect()
 }
 
 /// A slice's port by name; one without a number means "all", which no frontend can use.

@@ -289,6 +289,30 @@ status:
                 service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
                 "\"QUIC\" is no protocol",
             ),
+            (
+                service("{clusterIP: None, sessionAffinity: Cookie}"),
+                "sessionAffinity \"Cookie\": it is None or ClientIP",
+            ),
+            (
+                service(
+                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}",
+                ),
+                "timeoutSeconds 0: it is 1 to 86400",
+            ),
+            (
+                service(
+                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
+                ),
+                "timeoutSeconds 86401: it is 1 to 86400",
+            ),
+            (
+                service("{clusterIP: None, internalTrafficPolicy: Nearest}"),
+                "internalTrafficPolicy \"Nearest\": it is Cluster or Local",
+            ),
+            (
+                service("{clusterIP: None, ipFamilies: [IPv5]}"),
+                "ipFamilies \"IPv5\": each is IPv4 or IPv6",
+            ),
             (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
             (NODE.replace("n1,", "'',"), "no metadata.name"),
             (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),

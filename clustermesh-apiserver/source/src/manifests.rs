@@ -12,7 +12,7 @@ use std::{
 
 use mesh_model::{
     EndpointSlice, ServiceName,
-    object::{Kind, Object, ObjectKey, Pod, Service},
+    object::{Kind, Node, Object, ObjectKey, Pod, Service},
     service::SERVICE_NAME_LABEL,
 };
 use sha2::{Digest as _, Sha256};
@@ -93,8 +93,8 @@ struct Stamp {
     inode: u64,
 }
 
-/// No honest manifest is larger; a file that is, is not read into memory.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// No honest manifest is larger, in bytes; a file that is, is not read into memory.
+pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 impl ManifestsSource {
     /// The folder, which is not read yet. Positions begin after `since`.
@@ -317,11 +317,12 @@ fn list(folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
     Ok(())
 }
 
-/// The endpoint slices of the services that have none of their own.
-fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
+/// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them.
+pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
     let mut services: Vec<&Service> = Vec::new();
+    let mut nodes = BTreeMap::<&str, &Node>::new();
     for object in objects.values() {
         match object {
             Object::EndpointSlice(slice) => {
@@ -330,7 +331,10 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
             }
             Object::Pod(pod) => pods.entry(pod.namespace.as_str()).or_default().push(pod),
             Object::Service(service) => services.push(service),
-            Object::Namespace(_) | Object::Node(_) => {}
+            Object::Node(node) => {
+                nodes.insert(node.name.as_str(), node);
+            }
+            Object::Namespace(_) => {}
         }
     }
     services
@@ -339,7 +343,7 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
         .into_iter()
         .flat_map(|service| {
             let pods = pods.get(service.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
-            endpoints::slices(service, pods.iter().copied())
+            endpoints::slices(service, pods.iter().copied(), &nodes)
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::rows::{Expected, Row, rows};
+use self::rows::{Expected, Form, Row, rows};
 use super::{CLIENT, ECHO, client_ips, wait_for_history};
 use crate::{
     etcdctl, json,
@@ -38,13 +38,18 @@ type Ground = BTreeMap<String, (Services, String)>;
 /// counted and named, and the honest clusters' traffic does not notice.
 pub fn nothing_false_is_believed(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
-        for row in rows(victims) {
-            println!("{}", row.name);
-            if row.changes_config() {
-                followed(mesh, victims);
+        // As a cluster that tells services v1, and then as one that tells slices.
+        for form in [Form::Services, Form::Slices] {
+            let (key, value) = rows::config_of(victims, form);
+            etcdctl::put(mesh, &victims.hostile, &key, value.as_bytes());
+            for row in rows(victims, form) {
+                println!("{}", row.name);
+                if row.changes_config() {
+                    followed(mesh, victims);
+                }
+                attack(mesh, victims, &row, form);
+                unharmed(row.name);
             }
-            attack(mesh, victims, &row);
-            unharmed(row.name);
         }
     });
 }
@@ -91,14 +96,14 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
 }
 
 /// Writes what a row says, waits until every honest agent has answered as it should, and takes it back.
-fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row) {
+fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
     let hostile = victims.hostile.as_str();
     let before = counted(mesh, victims);
     let saved = row
         .changes_config()
         .then(|| etcdctl::run(mesh, hostile, &["get", "--print-value-only", &config(hostile)]));
     let markers = match row.expected {
-        Expected::Nothing => rows::markers(hostile).into(),
+        Expected::Nothing => rows::markers(hostile, form).into(),
         Expected::Rejected(_) | Expected::Refused(_) => Vec::new(),
     };
     for (key, value) in row.writes.iter().chain(&markers) {

@@ -1,7 +1,10 @@
 //! A node that reboots while nobody is there to tell it anything.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
+use mesh_wire::{Layout, Peer, Role, decode};
 use serde_json::Value;
 
 use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends, wanted};
@@ -17,8 +20,8 @@ pub fn a_node_starts_with_what_it_knew(mesh: &impl Mesh) {
     let (one, other) = two_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let (pins, state) = (mesh.pins(&one, &node), mesh.state_dir(&one, &node));
-    for cluster in [&one, &other] {
-        wait_for_snapshot(mesh, &state, cluster);
+    for (cluster, role) in [(&one, Role::Own), (&other, Role::Remote)] {
+        wait_for_snapshot(mesh, &state, cluster, role);
     }
     let wanted = wanted(mesh, &one, &[&one, &other]);
 
@@ -55,13 +58,43 @@ pub fn a_node_starts_with_what_it_knew(mesh: &impl Mesh) {
 }
 
 /// Waits until what is on disk of a cluster has all its pods.
-fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str) {
+fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) {
     let file = state.join("snapshots").join(cluster).with_extension("jsonl");
-    let pods = mesh.pod_ips(cluster, "echo");
+    let pods: BTreeSet<IpAddr> = mesh.pod_ips(cluster, "echo").into_iter().collect();
     eventually(&format!("{} has the pods", file.display()), || {
         let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
-        if pods.iter().all(|ip| text.contains(&ip.to_string())) { Ok(()) } else { Err(text) }
+        let kept = backends(&text, cluster, role);
+        if kept.is_superset(&pods) { Ok(()) } else { Err(format!("{kept:?} of {pods:?}: {text}")) }
     });
+}
+
+/// The backends that a snapshot has: what own nodes are told of the own cluster, slices of another.
+fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
+    let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
+    let mut lines = text.lines().skip(1).map(line);
+    let id = lines.next().and_then(|head| head["id"].as_u64()).expect("an id");
+    let limit = ClusterLimit::Max255;
+    let peer = Peer {
+        name: ClusterName::new(cluster).expect("a name"),
+        role,
+        id: ClusterId::new(u32::try_from(id).expect("an id"), limit).expect("an id"),
+        limit,
+        layout: Layout::State,
+    };
+    let records = lines.filter_map(|line| {
+        let value = match line["value_b64"].as_str() {
+            Some(text) => STANDARD.decode(text).expect("base64"),
+            None => line["value"].as_str()?.into(),
+        };
+        decode(&peer, line["key"].as_str()?.as_bytes(), &value).expect("a record")
+    });
+    let slices = records.filter_map(|record| match record {
+        Record::EndpointSlice(slice) if role == Role::Remote => Some(slice),
+        Record::LocalEndpointSlice(slice) if role == Role::Own => Some(slice),
+        _ => None,
+    });
+    let endpoints = slices.flat_map(|slice| slice.endpoints);
+    endpoints.flat_map(|one| one.addresses).map(|ip| ip.parse().expect("an address")).collect()
 }
 
 /// The clusters of which a node's agent only knows what it knew before.

@@ -13,7 +13,7 @@ use std::{
 
 use aya::maps::{MapData, MapError, MapInfo};
 use mesh_layout::{
-    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, PEER_CUT, ServiceEntry,
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, OWN_STATE, PEER_CUT, ServiceEntry,
     ServiceRef, Settings,
 };
 use mesh_sys::{Link, MappedArray, lookup_all};
@@ -174,6 +174,11 @@ impl Dump {
             state.is_some_and(|state| state.load(Ordering::SeqCst) == PEER_CUT)
         };
         (1..u16::try_from(self.peer_state.len()).unwrap_or(u16::MAX)).filter(is_cut).collect()
+    }
+
+    /// What the node's agent told the programs of the node itself: bits of the layout.
+    pub fn own_state(&self) -> u32 {
+        self.peer_state.u32(OWN_STATE, 0).map_or(0, |state| state.load(Ordering::SeqCst))
     }
 
     fn entry(&self, service: ServiceRef) -> Result<Entry, DumpError> {

@@ -1,27 +1,32 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
 mod config;
+mod forms;
+mod listed;
 mod ranges;
+mod sign;
 mod verdict;
 
 use std::{collections::BTreeSet, time::Instant};
 
 use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Key, Peer, Position, cluster_config, decode, decode_removal,
+    Peer, Position, cluster_config, decode, decode_removal,
     key::{HEARTBEAT, POSITION},
 };
 
 use crate::{
-    completeness::{Completeness, Listed},
+    completeness::Completeness,
     deletions::{Deletions, Verdict},
     follower::{self, Event, Follower, RangeId},
     machine::{Action, Input, KeyValue, Machine},
     replica::Replica,
     status::{Failure, Rung, Status},
 };
-pub use config::{PeerConfig, Refusal, Role};
-use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
+pub use config::{PeerCommand, PeerConfig, Refusal, Role};
+use forms::Form;
+use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges, layout};
+use sign::Sign;
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,17 +45,6 @@ pub enum PeerEvent {
     Rejected(String),
 }
 
-/// What its owner may tell a follower of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerCommand {
-    /// Break the connection, if one stands, and make another at once.
-    Reconnect,
-    /// Take nothing of the cluster, for a reason that only the owner can see.
-    Hold(Refusal),
-    /// Take it again, from the beginning.
-    Release,
-}
-
 /// Follows a cluster.
 #[derive(Debug)]
 pub struct PeerFollower {
@@ -61,9 +55,12 @@ pub struct PeerFollower {
     /// What the config's key holds, on this connection.
     announced: Option<Result<ClusterConfig, String>>,
     held: Option<Refusal>,
+    /// The form in which its services were told in full last.
+    told_as: Option<Form>,
     completeness: Completeness,
     deletions: Deletions,
     replica: Replica,
+    sign: Sign,
     events: Vec<PeerEvent>,
 }
 
@@ -79,9 +76,11 @@ impl PeerFollower {
             accepted: None,
             announced: None,
             held: None,
+            told_as: None,
             completeness: Completeness::default(),
             deletions: Deletions::default(),
             replica: Replica::default(),
+            sign: Sign::default(),
             events: Vec::new(),
         }
     }
@@ -106,6 +105,7 @@ impl PeerFollower {
                 self.events.push(PeerEvent::Connected);
             }
             Event::Disconnected => {
+                self.sign = Sign::default();
                 self.replica.disconnected();
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
                 for range in self.deletions.disconnected() {
@@ -131,7 +131,7 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME), key, revision) => {
+            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | OWN_BEAT), key, revision) => {
                 self.deletions.deleted(now, range, key, revision, false);
             }
             Event::Begin(CANARY) => self.completeness.begin_canaries(),
@@ -152,8 +152,9 @@ impl PeerFollower {
                     self.position(now, &kv);
                 }
             }
-            Event::Begin(BEAT | NAME) | Event::Done(BEAT | NAME, _) => {}
-            Event::TooLarge(BEAT | NAME, _) | Event::Put(NAME, _) => {}
+            Event::Put(OWN_BEAT, _) => self.follower.status_mut().own_beats += 1,
+            Event::Begin(BEAT | NAME | OWN_BEAT) | Event::Done(BEAT | NAME | OWN_BEAT, _) => {}
+            Event::TooLarge(BEAT | NAME | OWN_BEAT, _) | Event::Put(NAME, _) => {}
             Event::Begin(range) => {
                 let begun = self.completeness.begin(range).into_iter();
                 self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));
@@ -191,26 +192,6 @@ impl PeerFollower {
                 status.rejected += 1;
                 status.last_rejected = Some(reason.clone());
                 self.events.push(PeerEvent::Rejected(reason));
-            }
-        }
-    }
-
-    /// The etcd at hand may be as far as what is known by now: then it is followed, and what it lists is complete.
-    fn caught_up(&mut self, was_older: bool) {
-        if !self.replica.is_caught_up() {
-            return;
-        }
-        if was_older {
-            self.follow();
-        }
-        self.listed_all();
-    }
-
-    /// Looks again at what is listed: whether it is complete may be known by now.
-    fn listed_all(&mut self) {
-        for range in self.completeness.ranges() {
-            if let Some(revision) = self.follower.listed_at(range) {
-                self.listed(range, revision);
             }
         }
     }
@@ -273,35 +254,6 @@ impl PeerFollower {
         self.follower.status_mut().held += keys.len();
     }
 
-    fn canary(&mut self, kv: &KeyValue) {
-        let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
-        let was_told = self.completeness.is_local_told();
-        let vouched = self.completeness.canary(layout, prefix, kv.mod_revision);
-        if self.completeness.is_local_told() != was_told {
-            self.follow();
-        }
-        for range in vouched {
-            if let Some(revision) = self.follower.listed_at(range) {
-                self.listed(range, revision);
-            }
-        }
-    }
-
-    /// A range was listed as of `revision`: what its prefixes' canaries vouch for is confirmed.
-    fn listed(&mut self, range: RangeId, revision: i64) {
-        if self.accepted.is_none() {
-            return;
-        }
-        match self.completeness.listed(range, revision, self.replica.is_caught_up()) {
-            Listed::LookAtCanaries => self.follower.relist(CANARY),
-            Listed::Again => self.follower.relist(range),
-            Listed::Complete(kinds) => {
-                let confirmed = |kind| PeerEvent::Record(RecordEvent::Confirmed(kind));
-                self.events.extend(kinds.into_iter().map(confirmed));
-            }
-        }
-    }
-
     fn record(&mut self, kv: &KeyValue) {
         let Some(peer) = self.peer() else { return };
         match decode(&peer, &kv.key, &kv.value) {
@@ -311,9 +263,11 @@ impl PeerFollower {
         }
     }
 
-    /// The record that a key carries.
+    /// The record that a key carries, if its kind is followed: what the cluster let go of together with a former form of its
+    /// services says nothing of these.
     fn removed(&self, key: &[u8]) -> Option<RecordKey> {
-        self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten())
+        let record = self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten());
+        record.filter(|record| self.completeness.counts(record.kind()))
     }
 
     fn reject(&mut self, key: &[u8], reason: String) {
@@ -357,6 +311,10 @@ impl Machine for PeerFollower {
     type Command = PeerCommand;
 
     fn handle(&mut self, now: Instant, input: Input) {
+        if let Some(answered) = self.sign.answered(&input) {
+            self.follower.status_mut().answers += u64::from(answered);
+            return;
+        }
         self.follower.handle(now, input);
         self.settle(now);
     }
@@ -372,6 +330,8 @@ impl Machine for PeerFollower {
                 self.held = None;
                 self.judge();
             }
+            PeerCommand::Ask if self.follower.status().connected => self.sign.ask(),
+            PeerCommand::Ask => {}
         }
         self.settle(now);
     }
@@ -380,7 +340,7 @@ impl Machine for PeerFollower {
         if self.due().is_some_and(|due| due <= now) {
             self.settle(now);
         }
-        self.follower.poll(now)
+        self.sign.poll().or_else(|| self.follower.poll(now))
     }
 
     fn next_timeout(&self) -> Option<Instant> {

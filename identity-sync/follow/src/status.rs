@@ -58,6 +58,10 @@ pub struct Status {
     pub held: usize,
     /// Heartbeats seen in this life.
     pub heartbeats: u64,
+    /// How often the own cluster's writer said in this life that it lives, once a second.
+    pub own_beats: u64,
+    /// Signs of life that were asked for and given, in this life.
+    pub answers: u64,
 }
 
 // === impl Rung ===

@@ -137,6 +137,21 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Pods count as ready whether they are or not.
     pub publish_not_ready_addresses: bool,
+    /// The families its pods' addresses are of, where it says; a headless service without is of both.
+    pub ip_families: Vec<IpFamily>,
+    /// For so many seconds a client comes back to the pod it had (`sessionAffinity: ClientIP`), 1 to 86,400.
+    pub session_affinity: Option<u32>,
+    /// Connections end on their own node (`internalTrafficPolicy: Local`).
+    pub internal_traffic_local: bool,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// A port of a service.
@@ -177,6 +192,11 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
         }
+    }
+
+    /// Whether its objects are in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
     }
 }
 

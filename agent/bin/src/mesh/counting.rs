@@ -9,17 +9,15 @@ impl Mesh {
         for (name, handle) in &self.peers {
             let label = PeerLabel { peer: name.to_string() };
             let status = handle.status.borrow();
-            let counts = self.merge.counts(name);
-            let records = counts.nodes + counts.identities + counts.addresses + counts.services;
+            let told = self.merge.told(name);
             self.metrics.peer_ready.get_or_create(&label).set(status.is_synced().into());
             self.metrics.peer_reconnects.get_or_create(&label).set(status.reconnects);
             self.metrics
                 .peer_rejected
                 .get_or_create(&label)
                 .set(status.rejected + self.refused_count(name));
-            self.metrics.peer_records.get_or_create(&label).set(count(records));
-            let bytes = self.merge.told(name).bytes;
-            self.metrics.peer_record_bytes.get_or_create(&label).set(bytes);
+            self.metrics.peer_records.get_or_create(&label).set(told.keys);
+            self.metrics.peer_record_bytes.get_or_create(&label).set(told.bytes);
             let quarantined = self.quarantined.contains_key(name);
             self.metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
         }
@@ -39,6 +37,22 @@ impl Mesh {
                     self.metrics.table_full_in.remove(&label);
                 }
             }
+        }
+        let report = self.health.prober.report();
+        let counts = report.counts;
+        let metrics = &self.metrics;
+        metrics.probes_sent.set(counts.sent);
+        metrics.probes_answered.set(counts.answered);
+        metrics.node_deaths.set(counts.deaths);
+        metrics.node_returns.set(counts.returns);
+        metrics.node_relapses.set(counts.damped);
+        metrics.cluster_cuts.set(counts.cuts);
+        metrics.detection.set(u64::try_from(report.detection.as_millis()).unwrap_or(u64::MAX));
+        for (name, health) in &report.clusters {
+            let label = PeerLabel { peer: name.to_string() };
+            metrics.nodes_dead.get_or_create(&label).set(count(health.dead.len()));
+            metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
+            metrics.cut.get_or_create(&label).set(self.health.is_cut(name).into());
         }
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));

@@ -1,73 +1,29 @@
-//! From what the merge says to the kernel: tables, routes, and letting go of what a former life left there.
+//! From what was decided to the kernel: tables, routes, and letting go of what a former life left there.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use ipnet::IpNet;
-use mesh_decide::{Services, decide};
-use mesh_merge::Merge;
 use mesh_model::{
-    ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, BackendState, Change, Condition, Frontend, RouteDelta, ServiceDelta},
+    ClusterId, ClusterName, RecordKind,
+    lb::{Change, RouteDelta},
 };
 
 use super::Mesh;
 use crate::own_cgroup::Bypass;
 
-/// What `mesh-decide` asks about services.
-pub(super) struct View<'a>(pub(super) &'a Merge);
-
-impl Services for View<'_> {
-    fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        self.0.frontends_of(service).filter(|_| is_global(self.0, service))
-    }
-
-    fn backends(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
-        let all = self.0.backends_of(service);
-        all.filter(|(.., state)| is_used(state)).map(|(backend, name, _)| (backend, name))
-    }
-}
-
 impl Mesh {
-    /// Of services that are not global nothing is taken yet, nor are backends that are not ready.
-    pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
-        let changes = match delta {
-            ServiceDelta::ServiceSet { service, .. } => self.all_of(service),
-            ServiceDelta::FrontendAdded { service, .. } if !is_global(&self.merge, service) => {
-                Vec::new()
-            }
-            ServiceDelta::BackendSet { service, port_name, backend, state } if !is_used(state) => {
-                let (service, port_name) = (service.clone(), port_name.clone());
-                let gone = ServiceDelta::BackendRemoved { service, port_name, backend: *backend };
-                decide(&gone, &View(&self.merge))
-            }
-            delta => decide(delta, &View(&self.merge)),
-        };
-        changes.into_iter().for_each(|change| self.apply(change, now));
-    }
-
-    /// All frontends of a service, with their backends; or away with them, if it is not global.
-    fn all_of(&self, service: &Arc<ServiceName>) -> Vec<Change> {
-        let frontends = self.merge.frontends_of(service);
-        let changes = frontends.flat_map(|(frontend, port_name)| {
-            if !is_global(&self.merge, service) {
-                return vec![Change::RemoveFrontend(frontend)];
-            }
-            let (service, port_name) = (Arc::clone(service), port_name.into());
-            let added = ServiceDelta::FrontendAdded { service, port_name, frontend };
-            decide(&added, &View(&self.merge))
-        });
-        changes.collect()
-    }
-
-    pub(super) fn apply(&mut self, change: Change, now: Instant) {
-        match self.tables.apply(change, now) {
-            Ok(()) => {
-                self.metrics.changes.inc();
-                self.failed.made(&change);
-            }
-            Err(error) => {
-                if self.failed.refused(change, &error) {
-                    tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+    /// Makes changes, in their order.
+    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
+        for change in changes {
+            match self.tables.apply(change, now) {
+                Ok(()) => {
+                    self.metrics.changes.inc();
+                    self.failed.made(&change);
+                }
+                Err(error) => {
+                    if self.failed.refused(change, &error) {
+                        tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+                    }
                 }
             }
         }
@@ -162,12 +118,4 @@ impl Mesh {
         }
         self.carry_out_routes().await;
     }
-}
-
-fn is_global(merge: &Merge, service: &ServiceName) -> bool {
-    merge.traffic_of(service).is_some_and(|traffic| traffic.global)
-}
-
-fn is_used(state: &BackendState) -> bool {
-    state.condition != Condition::NotReady
 }

@@ -46,7 +46,10 @@ impl World {
     fn changes(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (frontend, servers) in &self.services {
-            let settings = Settings { plain: servers.len() > 3, ..Settings::default() };
+            // The fifth's clients come back.
+            let session_affinity = if servers.len() == 6 { 3_600 } else { 0 };
+            let settings =
+                Settings { session_affinity, plain: servers.len() > 3, pass_if_empty: false };
             changes.push(Change::SetFrontend(*frontend, settings));
             for (n, server) in servers.iter().enumerate() {
                 let group = if servers.len() > 6 { n % 3 } else { 0 };
@@ -123,7 +126,8 @@ fn folders(place: &Place) -> usize {
 }
 
 /// Agents with larger and smaller tables take turns: no connection fails, what there is stays, whoever connected before is
-/// answered and sees the service, and nothing of the former tables is left.
+/// answered and sees the service, a socket that is not connected and a client that comes back keep their backends, and nothing of the
+/// former tables is left.
 #[test]
 fn tables_change_their_sizes_under_load() {
     let place = Place::new("sizes");
@@ -140,6 +144,18 @@ fn tables_change_their_sizes_under_load() {
     let open_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     open_udp.connect(udp).unwrap();
     open_udp.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    datagrams.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let ask_unconnected = || {
+        let to = socket(world.services[3].0);
+        datagrams.send_to(b"?", to).unwrap();
+        let mut answer = [0; 2];
+        let (_, from) = datagrams.recv_from(&mut answer).unwrap();
+        assert_eq!(from, to, "a datagram comes from the service");
+        u16::from_be_bytes(answer)
+    };
+    let ask_again = || ask_tcp(socket(world.services[4].0)).unwrap().0;
+    let stays = (ask_unconnected(), ask_again());
     drop((programs, tables));
 
     world.under_load(|| {
@@ -164,6 +180,7 @@ fn tables_change_their_sizes_under_load() {
             assert_eq!(open_udp.peer_addr().unwrap(), udp);
             open_udp.send(b"?").unwrap();
             open_udp.recv(&mut [0; 2]).unwrap();
+            assert_eq!((ask_unconnected(), ask_again()), stays, "the backends that they had");
             before = sizes;
             drop(programs);
         }

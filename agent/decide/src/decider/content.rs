@@ -7,7 +7,7 @@ use mesh_model::{
     lb::{Backend, Condition, Content, Frontend},
 };
 
-use super::Decider;
+use super::{Decider, Rules};
 use crate::{
     plan::Plan,
     pool::PoolKey,
@@ -70,8 +70,7 @@ impl Decider {
         }
         let scheme = Scheme::new(Arc::clone(traffic), self.rules.own, &self.clusters);
         let chosen = Plan::new(&scheme, &self.clusters, &counts).chosen;
-        let settings =
-            self.rules.settings(service, &scheme, &chosen, (&self.clusters, self.all_known));
+        let settings = Rules::settings(service, &scheme, &chosen, self.sure);
         let backends = standings.into_iter().filter_map(|(backend, standing)| {
             Some((backend, chosen.group(backend.cluster, standing)?))
         });

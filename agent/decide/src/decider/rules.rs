@@ -1,15 +1,9 @@
 //! What holds for all services.
 
-use std::collections::BTreeMap;
-
 use mesh_model::{ClusterId, ServiceName, ServiceTraffic, lb::Settings};
 
 use super::Service;
-use crate::{
-    cluster::{ClusterState, ClusterView},
-    plan::Chosen,
-    scheme::Scheme,
-};
+use crate::{plan::Chosen, scheme::Scheme};
 
 /// What does not change while an agent lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +12,14 @@ pub struct Rules {
     pub own: ClusterId,
     /// Services that are not global are taken too.
     pub replace_kube_proxy: bool,
+}
+
+/// Who has said all that there is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sure {
+    pub(super) own: bool,
+    /// All clusters, and there are no others.
+    pub(super) all: bool,
 }
 
 // === impl Rules ===
@@ -33,24 +35,19 @@ impl Rules {
     }
 
     /// What a service's frontends are like. One that leads nowhere lets pass as long as somebody may still have a backend.
-    pub(crate) fn settings(
-        &self,
+    pub(super) fn settings(
         name: &ServiceName,
         scheme: &Scheme,
         chosen: &Chosen,
-        (clusters, all_known): (&BTreeMap<ClusterId, ClusterView>, bool),
+        sure: Sure,
     ) -> Settings {
         let traffic = &*scheme.traffic;
-        let heard = |view: &ClusterView| view.sure && view.state != ClusterState::Stale;
-        let sure = || match traffic.global {
-            true => all_known && clusters.values().all(heard),
-            false => clusters.get(&self.own).is_some_and(|view| view.sure),
-        };
+        let sure = if traffic.global { sure.all } else { sure.own };
         let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
         Settings {
             session_affinity: traffic.session_affinity.unwrap_or(0),
             plain: !traffic.global,
-            pass_if_empty: is_api || (chosen.is_empty() && !sure()),
+            pass_if_empty: is_api || (chosen.is_empty() && !sure),
         }
     }
 }

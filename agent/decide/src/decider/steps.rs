@@ -10,8 +10,9 @@ use mesh_model::{
     lb::{Backend, BackendState, Change, Frontend, Group, Settings},
 };
 
-use super::Decider;
+use super::{Decider, Rules, rules::Sure};
 use crate::{
+    cluster::{ClusterState, ClusterView},
     nodes::Nodes,
     plan::Plan,
     pool::{Choice, Member, Moved, Pool, PoolKey},
@@ -26,6 +27,13 @@ impl Decider {
         traffic: Option<Arc<ServiceTraffic>>,
         changes: &mut Vec<Change>,
     ) {
+        let names = |traffic: &Arc<ServiceTraffic>| {
+            traffic.global && !(traffic.weights.is_empty() && traffic.tiers.is_empty())
+        };
+        match traffic.as_ref().is_some_and(names) {
+            true => self.named.insert(Arc::clone(name)),
+            false => self.named.remove(name),
+        };
         let scheme = traffic.map(|traffic| Scheme::new(traffic, self.rules.own, &self.clusters));
         let service = self.services.entry(Arc::clone(name)).or_default();
         let was_taken = self.rules.takes(service);
@@ -178,18 +186,22 @@ impl Decider {
         moved: &[Moved],
         changes: &mut Vec<Change>,
     ) {
+        let sure = self.sure;
         let Some(service) = self.services.get_mut(name) else { return };
         let taken = self.rules.takes(service);
         let scheme = service.scheme.as_ref().filter(|_| taken);
         let Some(pool) = service.pools.get_mut(key) else { return };
         let choice = match scheme.filter(|_| !pool.frontends.is_empty()) {
+            // Who moved went from where others are to where others are.
+            Some(scheme) if !moved.is_empty() && pool.is_shaped_as_before() && !scheme.counts() => {
+                None
+            }
             Some(scheme) => {
                 let chosen = Plan::new(scheme, &self.clusters, &pool.counts).chosen;
-                let settings =
-                    self.rules.settings(name, scheme, &chosen, (&self.clusters, self.all_known));
-                Choice { chosen, settings }
+                let settings = Rules::settings(name, scheme, &chosen, sure);
+                Some(Choice { chosen, settings })
             }
-            None => Choice::default(),
+            None => Some(Choice::default()),
         };
         let was_empty = pool.chosen().is_empty();
         pool.settle(choice, moved, &mut self.nodes, changes);
@@ -204,14 +216,24 @@ impl Decider {
         }
     }
 
-    /// Works out what all services ask for anew: there are other clusters.
+    /// Works out anew where services put clusters that name them: there are other clusters.
     pub(super) fn new_schemes(&mut self) {
-        for service in self.services.values_mut() {
-            if let Some(scheme) = service.scheme.as_mut() {
+        for name in &self.named {
+            let service = self.services.get_mut(name);
+            if let Some(scheme) = service.and_then(|service| service.scheme.as_mut()) {
                 let traffic = Arc::clone(&scheme.traffic);
                 *scheme = Scheme::new(traffic, self.rules.own, &self.clusters);
             }
         }
+    }
+
+    /// Looks again whether all is said that there is to say. If that is new, services that lead nowhere do otherwise.
+    pub(super) fn look_who_is_sure(&mut self) -> Vec<Arc<ServiceName>> {
+        let own = self.clusters.get(&self.rules.own).is_some_and(|view| view.sure);
+        let heard = |view: &ClusterView| view.sure && view.state != ClusterState::Stale;
+        let sure = Sure { own, all: self.all_known && self.clusters.values().all(heard) };
+        let before = std::mem::replace(&mut self.sure, sure);
+        self.empty.iter().filter(|_| before != sure).cloned().collect()
     }
 
     /// Of a service that nobody has anything of nothing is kept.

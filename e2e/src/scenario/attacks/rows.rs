@@ -3,6 +3,14 @@
 //! Ordered by who refuses, because status names the last record of each: first what means nothing or contradicts itself
 //! (the wire), then what the grant does not cover (the merge), then what would change the connection.
 
+use std::collections::BTreeMap;
+
+use mesh_model::{
+    ClusterId, EndpointSlice, Record, SliceEndpoint,
+    service::{SERVICE_NAME_LABEL, SlicePort},
+};
+use mesh_wire::encode;
+
 use super::Victims;
 
 /// One attack.
@@ -24,6 +32,13 @@ pub(super) enum Expected {
     Nothing,
 }
 
+/// How the hostile cluster tells its services.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Services,
+    Slices,
+}
+
 use Expected::{Nothing, Refused, Rejected};
 
 const CONFIGS: &[u8] = b"cilium/cluster-config/";
@@ -36,11 +51,26 @@ const HOSTILE_NODE: &str = "172.31.3.9";
 const HOSTILE_RANGE: &str = "10.3.9.0";
 
 /// Keys that are rejected wherever they arrive, one for each watch: what was written before them has arrived too.
-pub(super) fn markers(hostile: &str) -> [(Vec<u8>, Vec<u8>); 2] {
-    ["nodes/v1", "services/v1"].map(|tree| {
+pub(super) fn markers(hostile: &str, form: Form) -> [(Vec<u8>, Vec<u8>); 2] {
+    let services = match form {
+        Form::Services => "services/v1",
+        Form::Slices => "endpointslices/v1",
+    };
+    ["nodes/v1", services].map(|tree| {
         let key = format!("{STATE}/{tree}/{hostile}/../marker");
         (key.into(), b"x".to_vec())
     })
+}
+
+/// The config of the hostile cluster that has its services followed in a form. Its etcd has both, with their canaries.
+pub(super) fn config_of(v: &Victims, form: Form) -> (String, String) {
+    let (key, value) = config(v, 3);
+    let mode =
+        r#""maxConnectedClusters":255,"endpointSlicesExportMode":"services-and-endpointslices""#;
+    match form {
+        Form::Services => (key, value),
+        Form::Slices => (key, value.replace(r#""maxConnectedClusters":255"#, mode)),
+    }
 }
 
 impl Row {
@@ -56,11 +86,12 @@ pub(super) fn is_kept(key: &[u8]) -> bool {
         || key.starts_with(b"cilium/.heartbeat")
 }
 
-pub(super) fn rows(v: &Victims) -> Vec<Row> {
-    [meaningless(v), contradictory(v), not_granted(v), ignored(v), connection(v)]
-        .into_iter()
-        .flatten()
-        .collect()
+pub(super) fn rows(v: &Victims, form: Form) -> Vec<Row> {
+    let rows = match form {
+        Form::Services => vec![meaningless(v), contradictory(v), not_granted(v), ignored(v)],
+        Form::Slices => vec![slices(v), connection(v)],
+    };
+    rows.into_iter().flatten().collect()
 }
 
 /// Keys and values that are none.
@@ -227,25 +258,65 @@ fn not_granted(v: &Victims) -> Vec<Row> {
     let everything =
         node_value("n9", &v.hostile, 3, HOSTILE_NODE, "0.0.0.0").replace("////AA==", "AAAAAA==");
     rows.push(row("a node with all there is", &key, &everything, Rejected("node n9: 0.0.0.0/0")));
-    for (name, ip, expected) in [
-        ("a backend that is our pod", v.pods[0].as_str(), Rejected("default/echo: 10.1.")),
-        ("a backend that is another peer's pod", &v.pods[1], Rejected("default/echo: 10.2.")),
-        ("a backend that is our node", &v.nodes[0], Rejected("default/echo: 172.31.1.1/32")),
-        (
-            "a backend on the client's own machine",
-            "127.0.0.1",
-            Rejected("default/echo: 127.0.0.1/32"),
-        ),
-        (
-            "a backend that tells secrets",
-            "169.254.169.254",
-            Rejected("default/echo: 169.254.169.254/32"),
-        ),
-        ("a backend that is nobody's", "192.0.2.1", Rejected("default/echo: 192.0.2.1/32")),
-    ] {
+    for (name, ip, expected) in backends(v) {
         // One of its own beside it: a record is taken as a whole or not at all.
         let value = service_value(&v.hostile, 3, &[HOSTILE_POD, ip], HTTP);
         rows.push(row(name, &service_key(&v.hostile), &value, expected));
+    }
+    rows
+}
+
+/// Backends that are not the hostile cluster's, and what is said to a record that has them.
+fn backends(v: &Victims) -> [(&'static str, &str, Expected); 6] {
+    [
+        ("a backend that is our pod", v.pods[0].as_str(), Rejected(": 10.1.")),
+        ("a backend that is another peer's pod", &v.pods[1], Rejected(": 10.2.")),
+        ("a backend that is our node", &v.nodes[0], Rejected(": 172.31.1.1/32")),
+        ("a backend on the client's own machine", "127.0.0.1", Rejected(": 127.0.0.1/32")),
+        ("a backend that tells secrets", "169.254.169.254", Rejected(": 169.254.169.254/32")),
+        ("a backend that is nobody's", "192.0.2.1", Rejected(": 192.0.2.1/32")),
+    ]
+}
+
+/// Endpoint slices: first what the wire refuses, then what the merge does.
+fn slices(v: &Victims) -> Vec<Row> {
+    let [ours, _] = &v.honest;
+    let key = |cluster: &str| format!("{STATE}/endpointslices/v1/{cluster}/default/echo-1");
+    let written = |name, key: String, value, expected| {
+        let writes = vec![(key.into_bytes(), value)];
+        Row { name, writes, expected }
+    };
+    let sound = slice(&v.hostile, 3, &[HOSTILE_POD]);
+    let of = |name, slice: EndpointSlice, expected| {
+        let value = encode(&Record::EndpointSlice(Box::new(slice)));
+        written(name, key(&v.hostile), value, expected)
+    };
+    let named = EndpointSlice { address_type: "FQDN".into(), ..sound.clone() };
+    let mut host = slice(&v.hostile, 3, &["host.example"]);
+    host.address_type = "IPv4".into();
+    let mut rows = vec![
+        written("no slice", key(&v.hostile), b"x".to_vec(), Rejected("zstd")),
+        written("a zstd bomb", key(&v.hostile), zstd_bomb(), Rejected("bytes in a slice")),
+        of("a slice of names", named, Rejected("addressType")),
+        of("a slice with a name among addresses", host, Rejected("addresses")),
+        of("a slice of another peer", slice("b", 2, &[HOSTILE_POD]), Rejected("the cluster is b")),
+        of("a slice with our number", slice(&v.hostile, 1, &[]), Rejected("the cluster id is 1")),
+        written(
+            "a slice under our name",
+            key(ours),
+            encode(&Record::EndpointSlice(Box::new(slice(ours, 1, &[HOSTILE_POD])))),
+            Nothing,
+        ),
+        row(
+            "what only our own nodes are told",
+            "clustermesh/local/v1/services/default/echo",
+            r#"{"v":1,"namespace":"default","name":"echo"}"#,
+            Nothing,
+        ),
+    ];
+    for (name, ip, expected) in backends(v) {
+        // One of its own beside it: a slice is taken as a whole or not at all.
+        rows.push(of(name, slice(&v.hostile, 3, &[HOSTILE_POD, ip]), expected));
     }
     rows
 }
@@ -268,8 +339,7 @@ fn ignored(v: &Victims) -> Vec<Row> {
         ),
         row("our pod in its cache", &cached, &address_value(&v.pods[0], HOSTILE_IDENTITY), Nothing),
         Row {
-            // Endpoint slices are not used yet; then this must name what is too large.
-            name: "a zstd bomb for an endpoint slice",
+            name: "a zstd bomb in a tree that is not followed",
             writes: vec![(slice.into(), zstd_bomb())],
             expected: Nothing,
         },
@@ -346,6 +416,27 @@ fn service_value(cluster: &str, id: u32, backends: &[&str], ports: &str) -> Stri
         r#"{{"cluster":"{cluster}","namespace":"default","name":"echo","frontends":{{}},"backends":{{{}}},"labels":{{}},"selector":{{}},"includeExternal":true,"shared":true,"clusterID":{id}}}"#,
         backends.join(",")
     )
+}
+
+fn slice(cluster: &str, id: u32, addresses: &[&str]) -> EndpointSlice {
+    let endpoint =
+        |ip: &&str| SliceEndpoint { addresses: vec![ip.to_string()], ..SliceEndpoint::default() };
+    EndpointSlice {
+        cluster: cluster.into(),
+        cluster_id: ClusterId::from_wire(id).expect("an id"),
+        namespace: "default".into(),
+        name: "echo-1".into(),
+        labels: [(SERVICE_NAME_LABEL.into(), "echo".into())].into(),
+        annotations: BTreeMap::new(),
+        address_type: "IPv4".into(),
+        endpoints: addresses.iter().map(endpoint).collect(),
+        ports: vec![SlicePort {
+            name: Some("http".into()),
+            protocol: Some("TCP".into()),
+            number: Some(8080),
+            app_protocol: None,
+        }],
+    }
 }
 
 /// A frame of 40 kB that becomes 1.3 GB: blocks of one byte, each to be repeated 131,071 times (RFC 8878).

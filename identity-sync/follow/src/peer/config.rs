@@ -90,9 +90,14 @@ pub enum Refusal {
         /// The one in the peer file.
         expected: Uuid,
     },
-    /// It exports services in a form we do not read.
-    #[error("the cluster exports services only as {0:?}, which this version does not read")]
+    /// It exports services in a form we do not know.
+    #[error("the cluster exports services as {0:?}, which this version does not know")]
     ExportMode(String),
+    /// Our own cluster, a Cilium's, exports endpoint slices and nothing else.
+    #[error(
+        "our own etcd has endpoint slices only, which say nothing of a service's addresses: export services too"
+    )]
+    NoFrontends,
     /// Its config cannot be read.
     #[error("the cluster's config: {0}")]
     Unreadable(String),
@@ -106,6 +111,19 @@ pub enum Refusal {
         "over its budget: {0}. What it said stays, and nothing more is taken until `clustermesh quarantine lift`"
     )]
     OverBudget(String),
+}
+
+/// What its owner may tell a follower of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerCommand {
+    /// Break the connection, if one stands, and make another at once.
+    Reconnect,
+    /// Take nothing of the cluster, for a reason that only the owner can see.
+    Hold(Refusal),
+    /// Take it again, from the beginning.
+    Release,
+    /// Ask the etcd for a sign of life; [`Status::answers`](crate::Status::answers) counts them. One question at a time.
+    Ask,
 }
 
 // === impl PeerConfig ===
@@ -143,10 +161,14 @@ impl PeerConfig {
             return Err(Refusal::Uuid { found, expected });
         }
         match &config.export_mode {
-            ExportMode::Services | ExportMode::ServicesAndEndpointSlices => Ok(()),
-            other @ (ExportMode::EndpointSlicesOnly | ExportMode::Unknown(_)) => {
-                Err(Refusal::ExportMode(other.as_str().into()))
+            // Of an apiserver of ours there is the local prefix.
+            ExportMode::EndpointSlicesOnly if self.role == Role::Own && config.uuid.is_none() => {
+                Err(Refusal::NoFrontends)
             }
+            ExportMode::Services
+            | ExportMode::ServicesAndEndpointSlices
+            | ExportMode::EndpointSlicesOnly => Ok(()),
+            ExportMode::Unknown(word) => Err(Refusal::ExportMode(word.clone())),
         }
     }
 }

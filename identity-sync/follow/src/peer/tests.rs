@@ -1,3 +1,4 @@
+mod forms;
 mod said;
 
 use std::{
@@ -6,14 +7,14 @@ use std::{
 };
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, RecordKey};
-use mesh_wire::{Layout, Prefix, key::HISTORY};
+use mesh_wire::{Key, Layout, Prefix, key::HISTORY};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
     fake::FakeEtcd,
-    machine::Span,
+    machine::{ListError, Span},
     status::{Failure, Rung},
 };
 
@@ -87,6 +88,7 @@ struct Local {
     records: BTreeMap<RecordKey, (Option<Record>, u32)>,
     rounds: BTreeMap<RecordKind, u32>,
     confirmed: Vec<RecordKind>,
+    without: Vec<RecordKind>,
     refused: Vec<Refusal>,
     rejected: Vec<String>,
     configs: Vec<u16>,
@@ -119,6 +121,7 @@ impl Local {
                 }
                 PeerEvent::Record(RecordEvent::Without(kind)) => {
                     self.records.retain(|key, _| key.kind() != kind);
+                    self.without.push(kind);
                 }
                 PeerEvent::Refused(refusal) => self.refused.push(refusal),
                 PeerEvent::Rejected(reason) => self.rejected.push(reason),
@@ -156,6 +159,36 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
     assert_eq!(follower.status().reached(), Some(Rung::Synced));
     // Config, canaries, the name of the history, heartbeat, identities to nodes, services.
     assert_eq!(etcd.lists, 6);
+}
+
+#[test]
+fn a_sign_of_life_is_given_by_whoever_answers() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let lists = etcd.lists;
+    follower.command(now, PeerCommand::Ask);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((follower.status().answers, etcd.lists), (1, lists + 1), "one question at a time");
+    assert!(follower.status().is_synced());
+
+    // Whoever is cut off does not answer, and a new connection is not asked what the old one was.
+    follower.command(now, PeerCommand::Ask);
+    etcd.take_actions(&mut follower, now);
+    etcd.cut(&mut follower, now);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(follower.status().answers, 1);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(follower.status().answers, 2);
+
+    let failed = |error| Input::ListFailed { request: crate::machine::RequestId(0), error };
+    follower.handle(now, failed(ListError::Broken("no answer".into())));
+    assert_eq!(follower.status().answers, 2);
+    follower.handle(now, failed(ListError::Denied("not yours".into())));
+    assert_eq!(follower.status().answers, 3, "who turns us away lives");
 }
 
 #[test]
@@ -230,7 +263,7 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     assert!(local.confirmed.ends_with(&[RecordKind::Namespace, RecordKind::Pod]));
     assert!(local.records.contains_key(&pod_of("n1")));
     assert!(local.records.contains_key(&RecordKey::Namespace("shop".into())));
-    assert_eq!(local.records.len(), 6, "another node's pods cost nothing");
+    assert_eq!(local.records.len(), 5, "another node's pods cost nothing, and no service is local");
 
     etcd.delete("clustermesh/local/v1/pods/n1/shop/p");
     etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
@@ -245,13 +278,13 @@ fn an_own_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() 
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 5);
 
     etcd.cut(&mut follower, now);
     etcd.restart(2);
     etcd.put(CONFIG_KEY, &config(7, ""));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 5);
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:05Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);

@@ -1,0 +1,229 @@
+//! How long a cluster that is cut off still gets new connections: what it takes to notice included.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_lab::{ClusterState, Lab};
+use serde::Serialize;
+
+use crate::{
+    error::{BenchError, io},
+    mesh::{LAB, Mesh},
+    propagation::{PATIENCE, nanos, write},
+    stats::Distribution,
+};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct CutOptions {
+    /// How often the cluster is cut off.
+    pub rounds: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutOff {
+    /// From before the cut is made to the write that takes the cluster out of use.
+    pub written: Distribution,
+    /// To the beginning of the last connection that was led there.
+    pub avoided: Distribution,
+    /// Three probes, one every 200 ms: what noticing takes at least, but for when in its interval the cut comes.
+    pub three_probes_nanos: u64,
+    /// The medians relative to three probes.
+    pub ratio: f64,
+    /// Connections made in all rounds, and those that were lost.
+    pub connections: u64,
+    /// See `connections`.
+    pub lost: u64,
+}
+
+/// Between two connections of the client, and how long each may take.
+const PAUSE: Duration = Duration::from_millis(5);
+const DEADLINE: Duration = Duration::from_millis(500);
+/// How long it is watched that nobody is led there any more.
+const AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at the kernel.
+const LOOK: Duration = Duration::from_micros(500);
+const THREE_PROBES: Duration = Duration::from_millis(600);
+
+const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
+const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
+
+/// What a client says of a connection.
+enum Said {
+    Made,
+    /// Begun then, in nanoseconds since the epoch, and never made.
+    Lost(u64),
+}
+
+/// Cuts one of two clusters off, again and again. Needs root.
+pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<CutOff, BenchError> {
+    let mut mesh = Mesh::up(2, 2)?;
+    let folder = mesh.cluster(0)?.directory.clone();
+    for (name, text) in [("echo", ECHO), ("client", CLIENT)] {
+        let file = folder.join(format!("{name}.yaml"));
+        write(&file, text)?;
+        let file = file.display().to_string();
+        for cluster in ["a", "b"].iter().filter(|cluster| name == "echo" || **cluster == "b") {
+            mesh.lab("apply", &["--cluster", cluster, "--file", &file])?;
+        }
+    }
+    mesh.look()?;
+    let reader = mesh.cluster(1)?.clone();
+    let node = reader.pods.iter().find(|pod| pod.name == "client").map(|pod| pod.node.clone());
+    let node = node.ok_or_else(|| BenchError::Unexpected("the lab has no client".into()))?;
+    let dump = mesh.dump_of(&reader, &node)?;
+    let mut result = Measured::default();
+    for round in 0..options.rounds {
+        progress(u64::from(round), u64::from(options.rounds));
+        mesh.clustermesh(&["status", "--wait"])?;
+        mesh.lab("check-history", &["--wait"])?;
+        let target = service_address(&mesh, &reader)?;
+        let (mut client, said) = mesh.client(target)?;
+        // Everything is as it will be: connections are made, and none is lost.
+        let ready = said.recv_timeout(PATIENCE);
+        ready.map_err(|_| BenchError::Unexpected("the client makes no connection".into()))?;
+        thread::sleep(Duration::from_millis(300));
+        let (began, epoch) = (Instant::now(), unix_nanos());
+        Lab::open(LAB)?.cut(["a", "b"], None, None)?;
+        let written = loop {
+            if dump.cut().contains(&1) {
+                break began.elapsed();
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(BenchError::Unexpected("the cluster is not cut".into()));
+            }
+            thread::sleep(LOOK);
+        };
+        thread::sleep(AFTER);
+        let _ = client.kill();
+        let _ = client.wait();
+        result.take(written, epoch, said.iter());
+        Lab::open(LAB)?.heal(None)?;
+        // Other lives: to these it would be a link that flaps.
+        mesh.lab("stop", &["agent"])?;
+        mesh.lab("start", &["agent"])?;
+    }
+    Ok(result.summed_up())
+}
+
+#[derive(Default)]
+struct Measured {
+    written: Vec<u64>,
+    avoided: Vec<u64>,
+    connections: u64,
+    lost: u64,
+}
+
+impl Measured {
+    fn take(&mut self, written: Duration, epoch: u64, said: impl Iterator<Item = Said>) {
+        let mut last = epoch;
+        for said in said {
+            self.connections += 1;
+            if let Said::Lost(begun) = said {
+                self.lost += 1;
+                last = last.max(begun);
+            }
+        }
+        self.written.push(nanos(written));
+        self.avoided.push(last - epoch);
+    }
+
+    fn summed_up(self) -> CutOff {
+        let three_probes_nanos = nanos(THREE_PROBES);
+        let avoided = Distribution::of(self.avoided);
+        CutOff {
+            written: Distribution::of(self.written),
+            avoided,
+            three_probes_nanos,
+            ratio: avoided.p50_nanos as f64 / three_probes_nanos as f64,
+            connections: self.connections,
+            lost: self.lost,
+        }
+    }
+}
+
+impl Mesh {
+    /// Connects again and again, in the pod.
+    fn client(&self, to: SocketAddr) -> Result<(Child, Receiver<Said>), BenchError> {
+        let own = std::env::current_exe().map_err(io("the own executable"))?;
+        let mut command = Command::new(own);
+        command.args(["lab", "exec", "--lab", LAB, "b/client", "--", "clustermesh", "bench"]);
+        command.args(["cut-client", &to.to_string()]).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(io("the client"))?;
+        let output = child.stdout.take();
+        let output =
+            output.ok_or_else(|| BenchError::Unexpected("a client without output".into()))?;
+        let (sender, said) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let said = match line.strip_prefix("lost ").map(str::parse) {
+                    Some(Ok(begun)) => Said::Lost(begun),
+                    _ => Said::Made,
+                };
+                if sender.send(said).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok((child, said))
+    }
+}
+
+/// The client's process: connects again and again, and says what became of each.
+pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
+    loop {
+        thread::spawn(move || {
+            let begun = unix_nanos();
+            let said = match TcpStream::connect_timeout(&to, DEADLINE) {
+                Ok(_) => "made\n".to_owned(),
+                Err(_) => format!("lost {begun}\n"),
+            };
+            let _ = std::io::stdout().write_all(said.as_bytes());
+        });
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Where clients of a cluster find the service, in IPv4.
+fn service_address(mesh: &Mesh, cluster: &ClusterState) -> Result<SocketAddr, BenchError> {
+    let name = cluster.name.as_str();
+    let show = ["service", "show", "echo", "--context", name, "--output", "json"];
+    let shown: serde_json::Value = serde_json::from_slice(&mesh.clustermesh(&show)?)
+        .map_err(|error| BenchError::Unexpected(format!("`service show`: {error}")))?;
+    let frontends = shown.pointer("/services/0/frontends").and_then(|found| found.as_array());
+    let address = frontends.into_iter().flatten().find_map(|frontend| {
+        let text = |name: &str| frontend.get(name).and_then(|value| value.as_str());
+        let address: std::net::Ipv4Addr = text("address")?.parse().ok()?;
+        (text("protocol")? == "TCP").then_some(address)
+    });
+    let address = address.ok_or_else(|| BenchError::Unexpected("echo has no address".into()))?;
+    Ok((address, 80).into())
+}
+
+fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_connection_that_was_lost_counts() {
+        let mut measured = Measured::default();
+        let said = [Said::Made, Said::Lost(1_300), Said::Lost(1_700), Said::Made];
+        measured.take(Duration::from_nanos(650), 1_000, said.into_iter());
+        measured.take(Duration::from_nanos(50), 1_000, [Said::Made].into_iter());
+        let off = measured.summed_up();
+        assert_eq!((off.written.max_nanos, off.avoided.max_nanos), (650, 700));
+        assert_eq!((off.avoided.p50_nanos, off.connections, off.lost), (0, 5, 2));
+    }
+}

@@ -1,0 +1,21 @@
+//! The mesh without a mesh: what clusters would tell each other, and what a cluster's clients would get, from files.
+//!
+//! Everything is computed by the daemons' own code: objects are read by the apiserver's source, become keys by its
+//! exporter, are read again by the agent's wire, merged by its merge and chosen by its decision. What is here joins
+//! those stages, and reads and writes the files (`docs/offline.md`).
+
+mod cluster;
+mod events;
+mod keys_file;
+mod numbers;
+mod objects;
+mod state;
+
+pub use cluster::{Cluster, ClusterSetup};
+pub use events::{
+    Event, EventsError, EventsProblem, Happening, InvalidTime, parse_events, parse_time,
+    read_events, time,
+};
+pub use keys_file::{KeysFile, KeysFileError, KeysFileProblem};
+pub use objects::{Objects, ObjectsError};
+pub use state::{ClusterState, Content, State, StateError, settings_beside};

@@ -1,0 +1,81 @@
+//! An etcd that is not heard.
+
+use super::super::{
+    CLIENT, ECHO, agent_status, two_with_echo, wait_for_backends, wait_for_backends_in,
+};
+use crate::{
+    kernel,
+    load::Traffic,
+    mesh::{Daemon, Mesh, eventually, output, wait_ready},
+};
+
+/// The budget in its agents' environment, and what it is by default.
+const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
+
+/// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is heard; what the
+/// own cluster said is used for ever. No request fails at any of it.
+pub fn a_silent_peer_is_believed_for_so_long(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let nodes = mesh.nodes(&one);
+    let node = mesh.node_of(&one, CLIENT);
+    for node in &nodes {
+        let agent = Daemon::Agent(one.clone(), node.clone());
+        mesh.kill(&agent);
+        mesh.start_with(&agent, BUDGET);
+    }
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    for cluster in [&one, &other] {
+        mesh.kill(&Daemon::Etcd(cluster.clone()));
+    }
+    eventually("it is seen that nobody speaks", || {
+        let problems = agent_status(mesh, &one, &node)["problems"].to_string();
+        if problems.contains("not heard for") { Ok(()) } else { Err(problems) }
+    });
+    wait_for_backends_in(mesh, &one, &[&one]);
+    // The other's agents have the default.
+    wait_for_backends_in(mesh, &other, &[&one, &other]);
+
+    for cluster in [&one, &other] {
+        mesh.start(&Daemon::Etcd(cluster.clone()));
+    }
+    wait_for_backends(mesh, &[&one, &other]);
+    wait_ready(mesh);
+    let problems = agent_status(mesh, &one, &node)["problems"].to_string();
+    assert!(!problems.contains("not heard"), "{problems}");
+    traffic.stop_unharmed();
+}
+
+/// A bit for "not sure", and one for "plain services pass".
+const UNSURE: u32 = 1;
+const PLAIN_PASSES: u32 = 2;
+/// What a kube-proxy in nftables mode is known by.
+const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
+
+/// When the own apiserver has been silent for five seconds, programs are told: services without a backend pass, and where
+/// a kube-proxy runs so do those that are not global. When it is back all is as before.
+pub fn the_own_apiserver_is_silent(mesh: &impl Mesh) {
+    let (one, _) = two_with_echo(mesh);
+    let [first, second] = mesh.nodes(&one).try_into().expect("two nodes");
+    let made = output(mesh.on_node(&one, &second, &KUBE_PROXY));
+    assert_eq!(made, Ok(String::new()));
+    let wait_for = |wanted: [u32; 2]| {
+        eventually(&format!("the programs know {wanted:?}"), || {
+            let states = [&first, &second].map(|node| kernel::own_state(&mesh.pins(&one, node)));
+            // Others' bits are theirs.
+            let states = states.map(|state| state & (UNSURE | PLAIN_PASSES));
+            if states == wanted { Ok(()) } else { Err(format!("{states:?}")) }
+        });
+    };
+    wait_for([0, 0]);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    mesh.kill(&Daemon::Apiserver(one.clone()));
+    wait_for([UNSURE, UNSURE | PLAIN_PASSES]);
+    let problems = agent_status(mesh, &one, &second)["problems"].to_string();
+    assert!(problems.contains("are left to the kube-proxy"), "{problems}");
+    mesh.start(&Daemon::Apiserver(one.clone()));
+    wait_for([0, 0]);
+    wait_ready(mesh);
+    traffic.stop_unharmed();
+}

@@ -1,0 +1,219 @@
+//! A service with the pods of `echo` as its backends, in conditions that the scenario chooses: its slices are written
+//! and not made from pods.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    json,
+    kernel::{self, Entry},
+    mesh::{Mesh, eventually, socket_address},
+};
+
+/// A service of two pods.
+#[derive(Clone, Debug)]
+pub(super) struct Shop {
+    pub(super) namespace: &'static str,
+    pub(super) name: &'static str,
+    pub(super) annotations: Vec<(&'static str, &'static str)>,
+    pub(super) conditions: [Condition; 2],
+    pub(super) session_affinity: Option<u32>,
+    pub(super) headless: bool,
+}
+
+/// What a slice says of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Ready,
+    NotReady,
+    Terminating,
+}
+
+/// TCP, by its IP protocol number.
+const TCP: u8 = 6;
+const PORT: u16 = 8080;
+
+/// What each pod gets of a hundred connections, from `a/0 25, a/1 75`.
+pub(super) fn parse(text: &str) -> BTreeMap<String, f64> {
+    let words = text.split(", ").map(|word| {
+        let (pod, share) = word.split_once(' ').expect("a pod and its share");
+        let (cluster, number) = pod.split_once('/').expect("a cluster and a number");
+        (format!("{cluster}/echo-{number}"), share.parse().expect("a share"))
+    });
+    words.collect()
+}
+
+impl Shop {
+    /// Of the namespace `shop`, with all of its pods ready.
+    pub(super) fn new(name: &'static str, annotations: &[(&'static str, &'static str)]) -> Self {
+        Self {
+            namespace: "shop",
+            name,
+            annotations: annotations.to_vec(),
+            conditions: [Condition::Ready; 2],
+            session_affinity: None,
+            headless: false,
+        }
+    }
+
+    /// Makes a cluster have it as it is now.
+    pub(super) fn apply(&self, mesh: &impl Mesh, cluster: &str) {
+        let Self { namespace, name, annotations, .. } = self;
+        let annotations: BTreeMap<&str, &str> = annotations.iter().copied().collect();
+        let mut spec = json!({
+            "ipFamilyPolicy": "PreferDualStack",
+            "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+        });
+        if let Some(seconds) = self.session_affinity {
+            spec["sessionAffinity"] = json!("ClientIP");
+            spec["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        }
+        if self.headless {
+            spec["clusterIP"] = json!("None");
+        }
+        let metadata = json!({ "namespace": namespace, "name": name, "annotations": annotations });
+        let service =
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec });
+        let slices = ["IPv4", "IPv6"].map(|family| self.slice(mesh, cluster, family));
+        let items: Vec<Value> = [service].into_iter().chain(slices).collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+        mesh.apply_text(cluster, &format!("{namespace}-{name}"), &list.to_string());
+    }
+
+    pub(super) fn annotate(
+        &mut self,
+        mesh: &impl Mesh,
+        cluster: &str,
+        annotations: &[(&'static str, &'static str)],
+    ) {
+        self.annotations = annotations.to_vec();
+        self.apply(mesh, cluster);
+    }
+
+    pub(super) fn set(&mut self, mesh: &impl Mesh, cluster: &str, conditions: [Condition; 2]) {
+        self.conditions = conditions;
+        self.apply(mesh, cluster);
+    }
+
+    /// Waits until the kernel of the client's node gives each pod, over both families, what is expected in percent.
+    pub(super) fn wait(&self, mesh: &impl Mesh, cluster: &str, expected: &str) {
+        self.wait_in(mesh, cluster, expected);
+    }
+
+    /// The same for every node of a cluster.
+    pub(super) fn wait_in(&self, mesh: &impl Mesh, cluster: &str, expected: &str) {
+        let shares = parse(expected);
+        for node in mesh.nodes(cluster) {
+            eventually(&format!("{cluster}/{node} gives {expected}"), || {
+                let entries = self.entries(mesh, cluster, &node)?;
+                for (frontend, entry) in entries {
+                    let found = shares_of(mesh, &entry);
+                    let close = |(pod, share): (&String, &f64)| {
+                        found.get(pod).is_some_and(|found| (found - share).abs() < 0.06)
+                    };
+                    if found.len() != shares.len() || !shares.iter().all(close) {
+                        return Err(format!("{frontend}: {found:?}"));
+                    }
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Waits until the kernels of a cluster keep its clients at their backend for so long.
+    pub(super) fn wait_for_affinity(&self, mesh: &impl Mesh, cluster: &str, seconds: u32) {
+        for node in mesh.nodes(cluster) {
+            eventually(&format!("{cluster}/{node} keeps clients for {seconds} s"), || {
+                let entries = self.entries(mesh, cluster, &node)?;
+                let wrong =
+                    |(_, entry): &&(SocketAddr, Entry)| entry.session_affinity_seconds != seconds;
+                entries.iter().find(wrong).map_or(Ok(()), |found| Err(format!("{found:?}")))
+            });
+        }
+    }
+
+    /// Where clients in a cluster find it; nowhere, if the cluster's agents do not say.
+    pub(super) fn frontends(&self, mesh: &impl Mesh, cluster: &str) -> Vec<SocketAddr> {
+        let name = format!("{}/{}", self.namespace, self.name);
+        let show = mesh.clustermesh(&["service", "show", &name, "--context", cluster]);
+        let (_, shown, _) = json::run(show);
+        let frontends = shown["services"][0]["frontends"].as_array().cloned().unwrap_or_default();
+        frontends.iter().map(socket_address).collect()
+    }
+
+    fn entries(
+        &self,
+        mesh: &impl Mesh,
+        cluster: &str,
+        node: &str,
+    ) -> Result<Vec<(SocketAddr, Entry)>, String> {
+        let frontends = self.frontends(mesh, cluster);
+        if frontends.len() != 2 {
+            return Err(format!("its frontends are {frontends:?}"));
+        }
+        let mut entries = kernel::entries(&mesh.pins(cluster, node));
+        let entry = |frontend: SocketAddr| {
+            let entry = entries.remove(&(frontend, TCP));
+            entry.map(|entry| (frontend, entry)).ok_or_else(|| format!("{frontend} is not there"))
+        };
+        frontends.into_iter().map(entry).collect()
+    }
+
+    fn slice(&self, mesh: &impl Mesh, cluster: &str, family: &str) -> Value {
+        let Self { namespace, name, conditions, .. } = self;
+        let endpoint = |(number, condition): (usize, &Condition)| {
+            let pod = format!("echo-{number}");
+            let ips = mesh.pod_ips(cluster, &pod);
+            let ip = ips.into_iter().find(|ip| ip.is_ipv4() == (family == "IPv4"));
+            let (ready, serving, terminating) = match condition {
+                Condition::Ready => (true, true, false),
+                Condition::NotReady => (false, false, false),
+                Condition::Terminating => (false, true, true),
+            };
+            json!({
+                "addresses": [ip.expect("an address")],
+                "nodeName": mesh.node_of(cluster, &pod),
+                "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
+            })
+        };
+        let endpoints: Vec<Value> = conditions.iter().enumerate().map(endpoint).collect();
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": namespace,
+                "name": format!("{name}-{}", family.to_lowercase()),
+                "labels": { "kubernetes.io/service-name": name },
+            },
+            "addressType": family,
+            "ports": [{ "name": "http", "port": PORT, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        })
+    }
+}
+
+/// What an entry of the kernel gives each pod, in percent.
+fn shares_of(mesh: &impl Mesh, entry: &Entry) -> BTreeMap<String, f64> {
+    let mut names = BTreeMap::<IpAddr, String>::new();
+    for cluster in mesh.clusters() {
+        for pod in ["echo-0", "echo-1"] {
+            let ips = mesh.pod_ips(&cluster, pod).into_iter();
+            names.extend(ips.map(|ip| (ip, format!("{cluster}/{pod}"))));
+        }
+    }
+    let all: f64 = entry.groups.values().map(|group| f64::from(group.weight)).sum();
+    let mut shares = BTreeMap::new();
+    for group in entry.groups.values() {
+        let share = 100.0 * f64::from(group.weight) / all / group.destinations.len() as f64;
+        for destination in &group.destinations {
+            let ip = destination.address.ip();
+            shares.insert(names.get(&ip).cloned().unwrap_or_else(|| ip.to_string()), share);
+        }
+    }
+    shares.retain(|_, share| *share > 0.0);
+    shares
+}

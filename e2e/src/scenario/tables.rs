@@ -1,0 +1,153 @@
+//! Tables of other sizes and layouts, and full ones.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+use super::{
+    CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends, wait_for_backends_in,
+};
+use crate::{
+    kernel::services,
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
+};
+
+/// The agent on the client's node comes back with larger tables, with smaller ones, and with ones that would not hold what
+/// is in use: it refuses to begin with those, and no request fails.
+pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.nodes(&one)[0].clone();
+    let agent = Daemon::Agent(one.clone(), node.clone());
+    let pins = mesh.pins(&one, &node);
+    let before = services(&pins);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    for (flag, size) in [
+        ("CLUSTERMESH_MAX_SLOTS", 2_097_152),
+        ("CLUSTERMESH_MAX_BACKENDS", 1_024),
+        ("CLUSTERMESH_MAX_SERVICES", 200_000),
+    ] {
+        mesh.stop(&agent);
+        mesh.start_with(&agent, (flag, &size.to_string()));
+        wait_ready(mesh);
+        wait_for_backends(mesh, &[&one, &other]);
+        assert_eq!(services(&pins), before, "{flag}={size}");
+        assert_eq!(tables(&pins).len(), 1, "the former tables are gone");
+        let status = agent_status(mesh, &one, &node);
+        let sizes = status["tables"].as_array().expect("tables").iter();
+        assert!(sizes.clone().any(|table| table["size"] == size), "{status:#}");
+    }
+    mesh.stop(&agent);
+    mesh.start_with(&agent, ("CLUSTERMESH_MAX_BACKENDS", "2"));
+    eventually("it does not begin", || {
+        let status = agent_status(mesh, &one, &node);
+        if status["error"].is_string() { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(services(&pins), before, "what there is goes on");
+    mesh.stop(&agent);
+    mesh.start(&agent);
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+    assert_eq!(services(&pins), before);
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+/// The agent on the client's node meets tables that another release left, which it cannot read: the programs go on with
+/// these until its own are filled. While its own cluster's etcd is away, and nothing is on disk, that is not so.
+pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.nodes(&one)[0].clone();
+    let agent = Daemon::Agent(one.clone(), node.clone());
+    let pins = mesh.pins(&one, &node);
+    let before = services(&pins);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+    let leave_another_layout = || {
+        mesh.stop(&agent);
+        let [folder] = <[PathBuf; 1]>::try_from(tables(&pins)).expect("one folder with tables");
+        let name = folder.file_name().and_then(|name| name.to_str()).expect("a name");
+        let (_, sizes) = name.split_once('-').expect("a layout and sizes");
+        let strange = folder.with_file_name(format!("deadbeef-{sizes}"));
+        fs::rename(&folder, &strange).expect("the tables get another layout's name");
+        strange
+    };
+    let strange = leave_another_layout();
+    mesh.start(&agent);
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+    assert_eq!((services(&pins), strange.exists()), (before.clone(), false));
+
+    let strange = leave_another_layout();
+    mesh.stop(&Daemon::Etcd(one.clone()));
+    fs::remove_dir_all(mesh.state_dir(&one, &node).join("snapshots")).expect("snapshots");
+    mesh.start(&agent);
+    eventually("the agent says what it waits for", || {
+        let status = agent_status(mesh, &one, &node);
+        let waits = "the programs and tables of another release are still in place";
+        if says(&status, &[waits, "the own cluster"]) { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!((services(&pins), strange.exists()), (before.clone(), true));
+    mesh.start(&Daemon::Etcd(one.clone()));
+    wait_ready(mesh);
+    wait_for_backends(mesh, &[&one, &other]);
+    assert_eq!((services(&pins), strange.exists()), (before, false));
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+/// A table has no room for new backends: status names it and the service, what there was goes on working, and once there is
+/// room the rest is there, without a restart.
+pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.nodes(&one)[0].clone();
+    let agent = Daemon::Agent(one.clone(), node.clone());
+    let backends = |status: &Value| {
+        let tables = status["tables"].as_array().expect("tables").clone();
+        let table = tables.into_iter().find(|table| table["name"] == "cm_backends");
+        table.expect("backends").clone()
+    };
+    let used = backends(&agent_status(mesh, &one, &node))["used"].as_u64().expect("a number");
+    let size = used.next_power_of_two();
+    mesh.stop(&agent);
+    mesh.start_with(&agent, ("CLUSTERMESH_MAX_BACKENDS", &size.to_string()));
+    wait_ready(mesh);
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+
+    // A pod of echo is four backends: TCP and UDP, of both families.
+    let more = u32::try_from((size - used) / 4 + 1).expect("a few");
+    mesh.apply(&other, "echo", Some(2 + more));
+    let status = eventually("the table and the service are named", || {
+        let status = agent_status(mesh, &one, &node);
+        let names = ["default/echo", "cannot be added", "cm_backends is full", "--max-backends"];
+        match says(&status, &names) && says(&status, &["cm_backends", "full"]) {
+            true => Ok(status),
+            false => Err(status.to_string()),
+        }
+    });
+    assert_eq!(backends(&status)["flag"], "--max-backends", "{status:#}");
+    assert_eq!(backends(&status)["size"], size, "{status:#}");
+
+    mesh.apply(&one, "echo", Some(1));
+    wait_for_backends_in(mesh, &one, &[&one, &other]);
+    eventually("nothing is missing any more", || {
+        let status = agent_status(mesh, &one, &node);
+        if says(&status, &["cannot be added"]) { Err(status.to_string()) } else { Ok(()) }
+    });
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+}
+
+/// The folders with tables below a pin root.
+fn tables(pins: &std::path::Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(pins).expect("pins").flatten().map(|entry| entry.path());
+    folders.filter(|folder| folder.join("cm_services").exists()).collect()
+}
+
+/// Whether one of an agent's problems has all these words.
+fn says(status: &Value, words: &[&str]) -> bool {
+    let problems = status["problems"].as_array().cloned().unwrap_or_default();
+    let problems = problems.iter().filter_map(Value::as_str);
+    problems.into_iter().any(|problem| words.iter().all(|word| problem.contains(word)))
+}
