@@ -1,6 +1,7 @@
 //! What must be true of any mesh.
 
 mod access;
+mod alone;
 mod attacks;
 mod cni;
 mod cold_start;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
+pub use alone::a_pod_is_left_alone;
 pub use attacks::{floods_and_strangers_are_stopped, nothing_false_is_believed};
 pub use cni::{
     a_pod_starts_without_the_control_plane, an_agent_that_hangs_keeps_no_pod_from_starting,

@@ -26,3 +26,8 @@ fn check() {
 fn by_hand() {
     scenario::calls_by_hand_are_answered(&Netns::sized("cnihand", 1, 1));
 }
+
+#[test]
+fn alone() {
+    scenario::a_pod_is_left_alone(&Netns::sized("cnialone", 1, 2));
+}

@@ -152,6 +152,7 @@ async fn open_mesh(
         })?;
     let held = tables.held();
     let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
+    let unbalanced = tables.unbalanced()?;
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
     let exchange = match former {
@@ -210,7 +211,7 @@ async fn open_mesh(
         failed: Unmade::default(),
         forecast: Forecast::default(),
         former_life,
-        pods: NodePods::new(args.pods_dir()),
+        pods: NodePods::new(args.pods_dir(), unbalanced),
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })

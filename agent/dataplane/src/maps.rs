@@ -177,10 +177,8 @@ impl KernelMaps {
 
     /// Lets the sockets of these network namespaces, by their cookies, pass untouched, and of no others.
     pub fn set_unbalanced(&mut self, cookies: &BTreeSet<u64>) -> Result<(), MapsError> {
-        let map = "cm_unbalanced";
-        let error = |source| MapsError::Map { map, source };
-        let found: BTreeSet<u64> =
-            self.unbalanced.keys().collect::<Result<_, _>>().map_err(error)?;
+        let error = |source| MapsError::Map { map: "cm_unbalanced", source };
+        let found = self.unbalanced()?;
         // Programs look into the map only where its bit is set: it is set before the first entry and cleared after the
         // last one.
         if !cookies.is_empty() {
@@ -198,6 +196,12 @@ impl KernelMaps {
             self.set_has_unbalanced(false);
         }
         Ok(())
+    }
+
+    /// Whose sockets pass untouched, by the cookies of their network namespaces.
+    pub fn unbalanced(&self) -> Result<BTreeSet<u64>, MapsError> {
+        let error = |source| MapsError::Map { map: "cm_unbalanced", source };
+        self.unbalanced.keys().collect::<Result<_, _>>().map_err(error)
     }
 
     fn set_has_unbalanced(&mut self, any: bool) {

@@ -87,6 +87,9 @@ pub enum ProgramsError {
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
 
+/// What is there where the kernel has MPTCP.
+const MPTCP: &str = "/proc/sys/net/mptcp";
+
 /// The hooks. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
 pub(crate) const HOOKS: [&str; 8] = [
     "cm_getpeername4",
@@ -112,7 +115,11 @@ impl Programs {
             }
         }
         let backend_mask = sizes.backends - 1;
-        let mut ebpf = loader.override_global("BACKEND_MASK", &backend_mask, true).load(OBJECT)?;
+        let has_mptcp = u32::from(Path::new(MPTCP).exists());
+        let mut ebpf = loader
+            .override_global("BACKEND_MASK", &backend_mask, true)
+            .override_global("HAS_MPTCP", &has_mptcp, true)
+            .load(OBJECT)?;
         for hook in HOOKS {
             program(&mut ebpf, hook)?
                 .load()

@@ -307,6 +307,11 @@ impl Tables<KernelMaps> {
     pub fn set_unbalanced(&mut self, cookies: &BTreeSet<u64>) -> Result<(), MapsError> {
         self.kernel.set_unbalanced(cookies)
     }
+
+    /// Whose sockets pass untouched, by the cookies of their network namespaces.
+    pub fn unbalanced(&self) -> Result<BTreeSet<u64>, MapsError> {
+        self.kernel.unbalanced()
+    }
 }
 
 // === impl View ===

@@ -18,6 +18,8 @@ pub struct Told<'a> {
     pub uid: &'a str,
     /// Who it is; `None` while it has no number.
     pub identity: Option<Identity>,
+    /// Its connections to services are led by the node's socket hooks.
+    pub socket_lb: bool,
 }
 
 /// The attachments of this node.
@@ -32,6 +34,8 @@ pub struct Pods {
 struct Entry {
     attachment: Attachment,
     identity: Option<Identity>,
+    /// What its cluster says of its sockets; `None` while it says nothing.
+    socket_lb: Option<bool>,
 }
 
 /// How an attachment stands.
@@ -88,13 +92,14 @@ impl Pods {
         let was_same = |entry: &&Entry| {
             entry.attachment.pod == attachment.pod && entry.attachment.uid == attachment.uid
         };
-        let identity = before.as_ref().filter(was_same).and_then(|entry| entry.identity);
-        let identity = identity.or(was);
+        let same = before.as_ref().filter(was_same);
+        let identity = same.and_then(|entry| entry.identity).or(was);
+        let socket_lb = same.and_then(|entry| entry.socket_lb);
         if let Some(before) = before {
             self.forget_pod(&before.attachment.pod, &key);
         }
         self.by_pod.entry(pod.clone()).or_default().insert(key.clone());
-        self.entries.insert(key.clone(), Entry { attachment, identity });
+        self.entries.insert(key.clone(), Entry { attachment, identity, socket_lb });
         self.hear(&pod, told);
         self.state(&key).unwrap_or(State::Waiting)
     }
@@ -114,7 +119,7 @@ impl Pods {
     /// container may live a little longer than its object.
     pub fn hear(&mut self, pod: &PodName, told: &impl LocalPods) -> Vec<Bound> {
         let Some(keys) = self.by_pod.get(pod) else { return Vec::new() };
-        let Some(Told { uid, identity: Some(now) }) = told.pod(pod) else { return Vec::new() };
+        let Some(Told { uid, identity, socket_lb }) = told.pod(pod) else { return Vec::new() };
         let mut bound = Vec::new();
         for key in keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
@@ -123,6 +128,8 @@ impl Pods {
             if !own.is_empty() && !uid.is_empty() && own != uid {
                 continue;
             }
+            entry.socket_lb = Some(socket_lb);
+            let Some(now) = identity else { continue };
             let before = entry.identity.replace(now);
             if before != Some(now) {
                 bound.push(Bound { key: key.clone(), before, now });
@@ -144,6 +151,12 @@ impl Pods {
     /// All attachments.
     pub fn iter(&self) -> impl Iterator<Item = (&Attachment, State)> {
         self.entries.values().map(|entry| (&entry.attachment, entry.state()))
+    }
+
+    /// The network namespaces of all attachments, by their cookies, each with whether its sockets are led to services'
+    /// backends; `None` while its cluster has not said so of its pod in this life.
+    pub fn socket_lb(&self) -> impl Iterator<Item = (u64, Option<bool>)> {
+        self.entries.values().map(|entry| (entry.attachment.netns.cookie, entry.socket_lb))
     }
 
     /// How many there are.

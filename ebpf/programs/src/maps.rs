@@ -67,6 +67,18 @@ static cm_bypass: Array<[u64; BYPASSED], 1> = Array::new();
 #[unsafe(no_mangle)]
 static BACKEND_MASK: u32 = (BACKENDS - 1) as u32;
 
+/// Whether this kernel has MPTCP, set when the programs are loaded: else it does not know the helper for it, and drops what
+/// depends on this.
+#[unsafe(no_mangle)]
+static HAS_MPTCP: u32 = 1;
+
+/// Whether this kernel has MPTCP.
+#[inline(always)]
+pub fn has_mptcp() -> bool {
+    // SAFETY: the loader set it; user space does not change it afterwards.
+    unsafe { core::ptr::read_volatile(&raw const HAS_MPTCP) != 0 }
+}
+
 /// Counts on this processor.
 #[inline(always)]
 pub fn count(counter: Counter) {

@@ -191,21 +191,27 @@ extern "C" fn cm_find_in_groups(set: u32, id: u32, hint: u32) -> u64 {
         }
         below = cumulative;
     }
-    // Where no group with a weight has a backend, connections go to whatever there is.
-    let hinted = maps::slot(hint) == Some(id);
+    // Where no group with a weight has a backend, connections go to whatever there is. First where it was, in any of them.
+    let mut below = 0;
+    if maps::slot(hint) == Some(id) {
+        for group in 0..GROUPS_OF_A_SERVICE {
+            let cumulative = groups.cumulative(group);
+            let header = groups.header(group);
+            let is_chosen = cumulative > below || weighted == 0;
+            if is_chosen && hint.wrapping_sub(header.base()) < header.count() {
+                return found(hint, id);
+            }
+            below = cumulative;
+        }
+    }
     let mut below = 0;
     for group in 0..GROUPS_OF_A_SERVICE {
         let cumulative = groups.cumulative(group);
         if cumulative > below || weighted == 0 {
             let header = groups.header(group);
-            if hinted && hint.wrapping_sub(header.base()) < header.count() {
-                return found(hint, id);
-            }
-            if !hinted {
-                let found = cm_search_for(header.base(), header.count(), id);
-                if found != 0 {
-                    return found;
-                }
+            let found = cm_search_for(header.base(), header.count(), id);
+            if found != 0 {
+                return found;
             }
         }
         below = cumulative;

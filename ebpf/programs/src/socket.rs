@@ -256,7 +256,7 @@ fn storage(
     // SAFETY: the context and its socket are valid, the map holds values of this type, and the value is one or null.
     unsafe {
         let sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        if protocol == IPPROTO_TCP {
+        if protocol == IPPROTO_TCP && maps::has_mptcp() {
             let above = bpf_skc_to_mptcp_sock(sock.cast());
             if !above.is_null() {
                 return bpf_sk_storage_get(map, above.cast(), value.cast(), flags.into()).cast();

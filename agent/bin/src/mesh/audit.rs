@@ -37,7 +37,7 @@ impl Mesh {
         if now < self.audit.due {
             return;
         }
-        let deviations = self.repair_deviations(now);
+        let deviations = self.repair_deviations(now) + self.audit_unbalanced();
         let repaired = match self.tables.audit() {
             Ok(repairs) => {
                 if repairs.total() > 0 {

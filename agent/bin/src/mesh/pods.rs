@@ -1,6 +1,9 @@
 //! The pods of this node: attachments as the CNI plugin left them, each with who its cluster says it is.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use mesh_merge::Merge;
 use mesh_model::Identity;
@@ -16,6 +19,10 @@ pub(crate) struct NodePods {
     pub(crate) table: Pods,
     attachments: Attachments,
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
+    /// Whose sockets the kernel leaves alone, by the cookies of their network namespaces.
+    unbalanced: BTreeSet<u64>,
+    /// The folder has been looked at: what has no file is not attached.
+    scanned: bool,
 }
 
 /// What is answered when it is known.
@@ -33,16 +40,35 @@ struct Own<'a>(&'a Merge);
 impl LocalPods for Own<'_> {
     fn pod(&self, name: &PodName) -> Option<Told<'_>> {
         let pod = self.0.local_pod(name.namespace(), name.name())?;
-        Some(Told { uid: &pod.uid, identity: pod.identity })
+        Some(Told { uid: &pod.uid, identity: pod.identity, socket_lb: pod.socket_lb })
     }
 }
 
 // === impl NodePods ===
 
 impl NodePods {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        let attachments = Attachments::new(folder);
-        Self { table: Pods::default(), attachments, waiting: BTreeMap::new() }
+    /// Those in a folder. `unbalanced` is whose sockets the kernel leaves alone.
+    pub(crate) fn new(folder: PathBuf, unbalanced: BTreeSet<u64>) -> Self {
+        Self {
+            table: Pods::default(),
+            attachments: Attachments::new(folder),
+            waiting: BTreeMap::new(),
+            unbalanced,
+            scanned: false,
+        }
+    }
+
+    /// Whose sockets the kernel is to leave alone: those of which the own cluster says so, and as long as it has said nothing
+    /// of a pod in this life, those whom the kernel leaves alone already.
+    fn to_leave_alone(&self) -> BTreeSet<u64> {
+        let is_left_alone = |cookie: &u64, socket_lb: Option<bool>| match socket_lb {
+            Some(socket_lb) => !socket_lb,
+            None => self.unbalanced.contains(cookie),
+        };
+        let pods = self.table.socket_lb();
+        pods.filter(|(cookie, said)| is_left_alone(cookie, *said))
+            .map(|(cookie, _)| cookie)
+            .collect()
     }
 
     /// How many there are.
@@ -118,12 +144,46 @@ impl Mesh {
         for found in self.pods.attachments.scan() {
             self.pods.found(found, &Own(&self.merge));
         }
+        self.pods.scanned = true;
+        self.leave_pods_alone();
+    }
+
+    /// Has the kernel leave the sockets of those pods alone that their cluster says so of.
+    fn leave_pods_alone(&mut self) {
+        let wanted = self.pods.to_leave_alone();
+        // Before the folder was looked at, what has no attachment may have one.
+        if !self.pods.scanned || wanted == self.pods.unbalanced {
+            return;
+        }
+        match self.tables.set_unbalanced(&wanted) {
+            Ok(()) => {
+                tracing::info!(pods = wanted.len(), "pods whose sockets are left alone");
+                self.pods.unbalanced = wanted;
+            }
+            Err(error) => tracing::error!(%error, "pods' sockets cannot be left alone"),
+        }
+    }
+
+    /// Compares whose sockets the kernel leaves alone with whose it should. How many were otherwise.
+    pub(super) fn audit_unbalanced(&mut self) -> u64 {
+        let found = match self.tables.unbalanced() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "whose sockets are left alone cannot be read");
+                return 0;
+            }
+        };
+        let different = found.symmetric_difference(&self.pods.unbalanced).count();
+        self.pods.unbalanced = found;
+        self.leave_pods_alone();
+        u64::try_from(different).unwrap_or(u64::MAX)
     }
 
     /// Somebody says that an attachment is there, or is there no more, and may want to know who it is.
     pub(super) fn look_at_pod(&mut self, key: AttachmentKey, answer: oneshot::Sender<PodAnswer>) {
         let found = self.pods.attachments.look(&key);
         self.pods.found(found, &Own(&self.merge));
+        self.leave_pods_alone();
         if self.pods.table.state(&key).is_none() {
             let _ = answer.send(PodAnswer::NotAttached);
             return;
@@ -142,6 +202,7 @@ impl Mesh {
             self.pods.answer(&key);
             self.pods.remember(&key);
         }
+        self.leave_pods_alone();
     }
 
     /// Forgets those who no longer wait.

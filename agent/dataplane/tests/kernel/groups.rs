@@ -159,6 +159,9 @@ fn a_socket_and_a_client_leave_a_group_without_weight() {
     );
     for seconds in [0, 3_600] {
         grouped.weigh(&[1, 1]);
+        for (group, base) in [(0, SLOTS), (1, SLOTS + 3)] {
+            grouped.raw.set_group_header(SET, group, Header::new(base, 3));
+        }
         grouped.raw.set_settings(index, mesh_layout::Settings::new(seconds, false, false));
         let ask = || client.ask(socket(grouped.frontend)).unwrap().0;
         let first = ask();
@@ -168,6 +171,15 @@ fn a_socket_and_a_client_leave_a_group_without_weight() {
         let ask = || client.ask(socket(grouped.frontend)).unwrap().0;
         let second = ask();
         assert_eq!(group_of(&grouped, second), 1);
+        assert!((0..20).all(|_| ask() == second));
+        // Its slots move, and where they were the same ids are left, for another service as it were.
+        for slot in SLOTS..SLOTS + 6 {
+            grouped.raw.set_slot(slot + 64, grouped.raw.slot(slot));
+        }
+        for (group, base) in [(0, SLOTS + 64), (1, SLOTS + 67)] {
+            grouped.raw.set_group_header(SET, group, Header::new(base, 3));
+        }
+        let ask = || client.ask(socket(grouped.frontend)).unwrap().0;
         assert!((0..20).all(|_| ask() == second));
         if seconds > 0 {
             assert!((0..20).all(|_| ask_udp(socket(grouped.frontend)).unwrap().0 == second));

@@ -196,11 +196,16 @@ fn what_was_connected_before_stays_where_it_is() {
         .collect();
     let before: Vec<_> = ways.iter().map(|(way, family)| connect(*way, *family)).collect();
     assert!(before.iter().all(|(.., got)| *got == I), "nobody balances yet");
+    let sending: Vec<_> = Family::ALL.map(|family| connect(Way::UdpSendTo, family)).into();
+    assert!(sending.iter().all(|(.., got)| *got == I));
 
     let (programs, mut tables) = place.load();
     apply(&mut tables, &servers.changes());
     let after: Vec<_> = ways.iter().map(|(way, family)| connect(*way, *family)).collect();
     assert!(after.iter().all(|(.., got)| *got == B));
+    for (way, family, client, _) in &sending {
+        assert_eq!(servers.ask(client, *way, *family), B, "{family:?}: from its next datagram on");
+    }
     drop((programs, tables));
     let (_programs, _tables) = place.load();
     for client in before.iter().chain(&after) {

@@ -25,9 +25,9 @@ fn name(pod: &str) -> PodName {
     PodName::new("shop", pod).unwrap()
 }
 
-/// What a cluster says: pods by name, each with its uid and number.
+/// What a cluster says: pods by name, each with its uid and number; and whether their sockets are left alone.
 #[derive(Default)]
-struct Cluster(BTreeMap<PodName, (String, Option<Identity>)>);
+struct Cluster(BTreeMap<PodName, (String, Option<Identity>)>, bool);
 
 impl Cluster {
     fn says(&mut self, pod: &str, uid: &str, identity: Option<u32>) {
@@ -37,7 +37,11 @@ impl Cluster {
 
 impl LocalPods for Cluster {
     fn pod(&self, name: &PodName) -> Option<Told<'_>> {
-        self.0.get(name).map(|(uid, identity)| Told { uid, identity: *identity })
+        self.0.get(name).map(|(uid, identity)| Told {
+            uid,
+            identity: *identity,
+            socket_lb: !self.1,
+        })
     }
 }
 
@@ -147,4 +151,34 @@ fn a_container_id_may_become_another_pods() {
     assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u1", Some(70_005));
     assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nobody is that pod any more");
+}
+
+#[test]
+fn whose_sockets_are_left_alone_is_as_told_and_stays_until_it_is_told_otherwise() {
+    let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
+    let said = |pods: &Pods| pods.socket_lb().collect::<Vec<_>>();
+    pods.attach(attachment("c1", "cart-0", "u1"), Some(Identity::new(70_000)), &cluster);
+    assert_eq!(said(&pods), [(3, None)], "nobody said anything in this life");
+    // Known before it has a number, and of another pod of the name not at all.
+    cluster.1 = true;
+    cluster.says("cart-0", "u2", Some(70_001));
+    pods.hear(&name("cart-0"), &cluster);
+    assert_eq!(said(&pods), [(3, None)]);
+    cluster.says("cart-0", "u1", None);
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
+    assert_eq!(said(&pods), [(3, Some(false))]);
+    // Its object goes before its container, and its attachment is read again.
+    cluster.0.clear();
+    pods.hear(&name("cart-0"), &cluster);
+    pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
+    assert_eq!(said(&pods), [(3, Some(false))]);
+    // The next pod in that container starts anew.
+    pods.attach(attachment("c1", "cart-1", "u3"), None, &cluster);
+    assert_eq!(said(&pods), [(3, None)]);
+    cluster.1 = false;
+    cluster.says("cart-1", "u3", Some(70_000));
+    pods.hear(&name("cart-1"), &cluster);
+    assert_eq!(said(&pods), [(3, Some(true))]);
+    pods.detach(&key("c1"));
+    assert_eq!(said(&pods), []);
 }

@@ -1,0 +1,85 @@
+//! A pod that asks to be left alone connects to the address that it names, and to nobody else's.
+
+use super::{CLIENT, ECHO, ECHO_PORT};
+use crate::{
+    json,
+    mesh::{Daemon, Mesh, eventually, frontends, wait_ready},
+};
+
+/// The pod of `e2e/manifests/alone.yaml`.
+const ALONE: &str = "alone";
+
+/// It reaches pods by their own addresses and nobody by a service's, while a pod beside it reaches both; so it stays when
+/// its agent is killed, while nobody says anything of it, and when the agent is back.
+pub fn a_pod_is_left_alone(mesh: &impl Mesh) {
+    let cluster = &mesh.clusters()[0];
+    for manifest in ["echo", CLIENT, ALONE] {
+        mesh.apply(cluster, manifest, None);
+    }
+    wait_ready(mesh);
+    let services = ["TCP", "UDP"].map(|protocol| {
+        frontends(mesh, cluster, ECHO, protocol)
+            .into_iter()
+            .map(move |service| (protocol, service.to_string()))
+    });
+    let services: Vec<(&str, String)> = services.into_iter().flatten().collect();
+    assert!(services.len() >= 2, "{services:?}");
+    let pod = mesh.pod_ips(cluster, "echo-0")[0];
+    let direct = std::net::SocketAddr::new(pod, ECHO_PORT).to_string();
+    for (protocol, service) in &services {
+        eventually("another pod reaches the service", || {
+            calls(mesh, cluster, CLIENT, protocol, service)
+        });
+    }
+    let alone = || {
+        calls(mesh, cluster, ALONE, "TCP", &direct)?;
+        for (protocol, service) in &services {
+            if calls(mesh, cluster, ALONE, protocol, service).is_ok() {
+                return Err(format!("{service}/{protocol} is answered"));
+            }
+        }
+        Ok(())
+    };
+    eventually("the pod is left alone", alone);
+
+    let agent = Daemon::Agent(cluster.clone(), mesh.node_of(cluster, ALONE));
+    let (apiserver, etcd) = (Daemon::Apiserver(cluster.clone()), Daemon::Etcd(cluster.clone()));
+    for daemon in [&apiserver, &etcd, &agent] {
+        mesh.kill(daemon);
+    }
+    assert_eq!(alone(), Ok(()), "without an agent");
+    mesh.start(&agent);
+    eventually("the agent knows its pods again", || {
+        let list = ["pod", "list", "--context", cluster];
+        let (_, pods, complaint) = json::run(mesh.clustermesh(&list));
+        let known =
+            pods["pods"].as_array().is_some_and(|pods| pods.iter().any(|p| p["name"] == ALONE));
+        if known { Ok(()) } else { Err(format!("{pods:#} {complaint}")) }
+    });
+    assert_eq!(alone(), Ok(()), "while nobody says anything of it");
+    mesh.start(&etcd);
+    mesh.start(&apiserver);
+    wait_ready(mesh);
+    assert_eq!(alone(), Ok(()), "with an agent that was told again");
+    for (protocol, service) in &services {
+        assert_eq!(calls(mesh, cluster, CLIENT, protocol, service), Ok(()));
+    }
+}
+
+/// Calls once from a pod.
+fn calls(
+    mesh: &impl Mesh,
+    cluster: &str,
+    pod: &str,
+    protocol: &str,
+    to: &str,
+) -> Result<(), String> {
+    let mut call = vec!["clustermesh", "lab-pod", "call", to, "--count", "1"];
+    if protocol == "UDP" {
+        call.push("--udp");
+    }
+    match json::run(mesh.in_pod(cluster, pod, &call)) {
+        (0, ..) => Ok(()),
+        (code, said, complaint) => Err(format!("{code}: {said:#} {complaint}")),
+    }
+}
