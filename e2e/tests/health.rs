@@ -36,3 +36,8 @@ fn the_own_apiserver() {
 fn a_deployment() {
     scenario::a_deployment_is_drained(&Netns::up("healthdepl"));
 }
+
+#[test]
+fn maintenance() {
+    scenario::a_node_and_a_cluster_are_drained(&Netns::up("healthdrain"));
+}

@@ -7,9 +7,11 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
-        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
-        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
+        self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
+        LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
+        ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
+        StatusResponse, Step, StepState, Table, UndrainRequest, UndrainResponse,
         admin_server::Admin,
     },
     version::version,
@@ -27,10 +29,12 @@ use crate::{
 };
 
 mod explain;
+mod known;
 mod services;
 
 use self::{
     explain::{Wanted, explain},
+    known::{identities, nodes},
     services::services,
 };
 
@@ -154,6 +158,7 @@ impl Admin for AgentAdmin {
                 tables: mesh.levels().map(table).into(),
                 counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
                 store: None,
+                drained: None,
                 audit: Some(v1::Audit {
                     passes: mesh.audit.passes,
                     repairs: mesh.audit.repairs,
@@ -193,6 +198,35 @@ impl Admin for AgentAdmin {
         let ExplainRequest { namespace, name } = request.into_inner();
         let wanted = Wanted { namespace, name };
         Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let ListNodesRequest { cluster } = request.into_inner();
+        let nodes = self.ask(move |mesh: &Mesh| nodes(mesh, &cluster)).await?;
+        Ok(Response::new(ListNodesResponse { nodes }))
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<ListIdentitiesRequest>,
+    ) -> Result<Response<ListIdentitiesResponse>, Status> {
+        let ListIdentitiesRequest { cluster, number } = request.into_inner();
+        let identities = self.ask(move |mesh: &Mesh| identities(mesh, &cluster, number)).await?;
+        Ok(Response::new(ListIdentitiesResponse { identities }))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
+    }
+
+    async fn undrain(
+        &self,
+        _: Request<UndrainRequest>,
+    ) -> Result<Response<UndrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
     }
 
     async fn lift_quarantine(

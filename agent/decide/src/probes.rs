@@ -104,7 +104,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// Probes whose late answer still counts.
 const OUTSTANDING: usize = 8;
 /// How often what is undecided is looked at.
-const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(25);
 
 // === impl Probes ===
 

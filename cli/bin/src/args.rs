@@ -1,14 +1,18 @@
 //! Commands and their flags.
 
 mod certs;
+mod drain;
+mod etcd;
 mod lab;
 mod offline;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    drain::DrainArgs,
+    etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
     lab::{LabCommand, LabPodCommand},
-    offline::{ExportArgs, SetupArgs, Shell},
+    offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
 };
 use crate::output::Format;
 pub(crate) use certs::{CertsCommand, RotateArgs};
@@ -40,13 +44,26 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Pods, and who they are
     Pod(PodArgs),
+    /// Nodes of all clusters, as an agent knows them
+    Node(NodeArgs),
+    /// Identities of all clusters, as an agent knows them
+    Identity(IdentityArgs),
+    /// Have clients leave a cluster or a node, for maintenance: who is connected is served on
+    Drain(DrainArgs),
+    /// Let clients come back to what was drained
+    Undrain(DrainArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
     /// Authorities, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// What an etcd holds of the mesh
+    #[command(subcommand)]
+    Etcd(Box<EtcdCommand>),
     /// The etcd keys and values that objects become, from files; printed as a keys file
     Export(ExportArgs),
+    /// The frontends and backends that a cluster gets from its own objects and peers' keys, from files
+    Import(ImportArgs),
     /// Whole clusters out of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
@@ -146,6 +163,23 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         from: From,
     },
+    /// The backends that each frontend of a cluster uses, could use and leaves out, from files
+    Backends {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
+    },
+    /// Why connections end where they end: tiers, weights, and each backend with its reason; from files with --state, else
+    /// as a node's agent has it
+    Explain {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
+        #[command(flatten)]
+        agent: From,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -167,6 +201,52 @@ pub(crate) enum PodCommand {
         /// Only of this namespace
         #[arg(long, short)]
         namespace: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// The nodes, with their addresses and pod ranges
+    List {
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct IdentityArgs {
+    #[command(subcommand)]
+    pub(crate) command: IdentityCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// The identities, with their labels
+    List {
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// One by its number, or those that have some labels
+    Show {
+        /// NUMBER, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
+        identity: String,
+        #[command(flatten)]
+        from: From,
+        /// Only of this cluster
+        #[arg(long)]
+        cluster: Option<String>,
     },
 }
 

@@ -14,6 +14,9 @@ const VARIABLE: &str = "CLUSTERMESH_CONTEXTS";
 const APISERVER: &str = "/run/clustermesh/apiserver.sock";
 const AGENT: &str = "/run/clustermesh/agent.sock";
 
+/// The largest answer of a daemon that is read, in bytes: there may be 100,000 identities.
+pub(crate) const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
 /// All contexts there are: those of `$CLUSTERMESH_CONTEXTS`, or of the labs on this machine.
 pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
     let files = match env::var_os(VARIABLE) {
@@ -67,6 +70,21 @@ pub(crate) fn find_or_all(name: Option<&str>) -> anyhow::Result<Vec<Context>> {
             Ok(if contexts.is_empty() { own() } else { contexts })
         }
     }
+}
+
+/// The agent of a node of a cluster; of its first, unless one is named.
+pub(crate) fn agent_of<'a>(
+    context: &'a Context,
+    node: Option<&str>,
+) -> anyhow::Result<&'a AgentSocket> {
+    let agent = match node {
+        None => context.agents.first(),
+        Some(node) => context.agents.iter().find(|agent| agent.node == node),
+    };
+    agent.with_context(|| {
+        let nodes: Vec<&str> = context.agents.iter().map(|a| a.node.as_str()).collect();
+        format!("{} has no such node; it has: {}", context.name, nodes.join(", "))
+    })
 }
 
 fn of_directory(directory: &Path) -> Context {

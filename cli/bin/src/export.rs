@@ -7,7 +7,7 @@ use mesh_source::cluster_directory::ClusterSettings;
 
 use crate::{
     args::{ExportArgs, SetupArgs},
-    outcome::{Outcome, complain},
+    outcome::{Outcome, complain, warn},
     output,
 };
 
@@ -24,6 +24,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
         file = KeysFile { entries, ..file };
     }
     output::value(&file.to_json())?;
+    exporting.notes().for_each(warn);
     let problems = objects.problems.iter().map(ToString::to_string);
     Ok(complain(problems.chain(exporting.problems())))
 }

@@ -6,9 +6,14 @@ mod certs;
 mod completions;
 mod connect;
 mod contexts;
+mod drain;
+mod etcd;
+mod explain;
 mod export;
+mod identity;
 mod lab;
 mod lab_pod;
+mod node;
 mod outcome;
 mod output;
 mod pod;
@@ -23,7 +28,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::{
-    args::{Args, Command},
+    args::{Args, Command, ServiceArgs, ServiceCommand},
+    drain::Change,
     outcome::Outcome,
     output::Output,
 };
@@ -37,11 +43,26 @@ fn main() -> ExitCode {
         Command::Connect(command) => connect::connect(&command, output),
         Command::Disconnect(command) => connect::disconnect(&command, output),
         Command::Status(command) => status::run(&command, output),
+        Command::Service(ServiceArgs {
+            command: ServiceCommand::Backends { service, what_if },
+        }) => {
+            let output = Output::of_data(args.output);
+            explain::backends(service.as_deref(), &what_if, output)
+        }
+        Command::Service(ServiceArgs {
+            command: ServiceCommand::Explain { service, what_if, agent },
+        }) => explain::explain(service.as_deref(), &what_if, &agent, output),
         Command::Service(command) => service::run(&command, output),
         Command::Pod(command) => pod::run(&command, output),
+        Command::Node(command) => node::run(&command, output),
+        Command::Identity(command) => identity::run(&command, output),
+        Command::Drain(command) => drain::run(Change::Drain, &command, output),
+        Command::Undrain(command) => drain::run(Change::Undrain, &command, output),
         Command::Quarantine(command) => quarantine::run(&command, output),
         Command::Certs(command) => certs::run(command, output),
+        Command::Etcd(command) => etcd::run(&command, output),
         Command::Export(command) => export::run(&command),
+        Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
         Command::Bench(command) => bench::run(command, output),
         Command::Completions { shell } => completions::run(shell),
         Command::Version => version::run(output),

@@ -31,12 +31,17 @@ impl Outcome {
     }
 }
 
+/// Says what one should know beside a result.
+#[allow(clippy::print_stderr, reason = "this is where warnings go")]
+pub(crate) fn warn(what: String) {
+    eprintln!("warning: {what}");
+}
+
 /// Says what is not as it should be, where that leaves the rest as it is.
-#[allow(clippy::print_stderr, reason = "this is where complaints go")]
 pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
     let mut outcome = Outcome::Done;
     for problem in problems {
-        eprintln!("warning: {problem}");
+        warn(problem);
         outcome = Outcome::NotReady;
     }
     outcome

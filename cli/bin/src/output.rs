@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     sync::OnceLock,
 };
 
@@ -50,6 +50,14 @@ impl Output {
         match format {
             None | Some(Format::Text) => Self::Text,
             Some(Format::Json | Format::Yaml) => Self::Json,
+        }
+    }
+
+    /// For what programs read first of all: without a word tables only where somebody looks at them.
+    pub(crate) fn of_data(format: Option<Format>) -> Self {
+        match format {
+            None if !io::stdout().is_terminal() => Self::Json,
+            _ => Self::new(format),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What clients connect to, and where they end up.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use mesh_admin::v1::{Backend, Frontend, ListServicesRequest, Service};
 use serde_json::{Value, json};
 
@@ -56,6 +56,8 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
             let used = frontends.all(|frontend| !frontend.backends.is_empty());
             Ok(if used { Outcome::Done } else { Outcome::NotReady })
         }
+        // Computed elsewhere.
+        ServiceCommand::Backends { .. } | ServiceCommand::Explain { .. } => Ok(Outcome::Done),
     }
 }
 
@@ -64,14 +66,7 @@ fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<Vec<Seen>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut seen = Vec::new();
     for context in contexts::find_or_all(from.context.as_deref())? {
-        let agent = match &from.node {
-            None => context.agents.first(),
-            Some(node) => context.agents.iter().find(|agent| agent.node == *node),
-        };
-        let agent = agent.with_context(|| {
-            let nodes: Vec<&str> = context.agents.iter().map(|a| a.node.as_str()).collect();
-            format!("{} has no such node; it has: {}", context.name, nodes.join(", "))
-        })?;
+        let agent = contexts::agent_of(&context, from.node.as_deref())?;
         let request = ListServicesRequest { namespace: namespace.into(), name: name.into() };
         let services = runtime.block_on(async {
             let mut client = mesh_admin::connect(&agent.socket).await?;
@@ -118,9 +113,12 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
                 endpoint(&backend.address, backend.port),
                 backend.cluster.clone(),
                 backend.node.clone(),
+                backend.state.clone(),
+                backend.reason.clone(),
             ]
         };
-        output::table(&["BACKEND", "CLUSTER", "NODE"], frontend.backends.iter().map(row))?;
+        let header = ["BACKEND", "CLUSTER", "NODE", "STATE", "REASON"];
+        output::table(&header, frontend.backends.iter().map(row))?;
     }
     Ok(())
 }
@@ -148,7 +146,12 @@ fn endpoint(address: &str, port: u32) -> String {
 
 impl Seen {
     fn json(&self) -> Value {
-        let backend = |b: &Backend| json!({ "address": b.address, "port": b.port, "cluster": b.cluster, "node": b.node });
+        let backend = |b: &Backend| {
+            json!({
+                "address": b.address, "port": b.port, "cluster": b.cluster, "node": b.node, "state": b.state,
+                "reason": b.reason,
+            })
+        };
         let frontend = |f: &Frontend| {
             json!({
                 "address": f.address, "port": f.port, "protocol": f.protocol, "portName": f.port_name,

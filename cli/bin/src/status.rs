@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     args::StatusArgs,
-    contexts,
+    contexts, drain,
     outcome::Outcome,
     output::{self, Output},
 };
@@ -178,6 +178,7 @@ impl ClusterStatus {
                 "audit": status.audit.as_ref().map(|a| json!({
                     "passes": a.passes, "repairs": a.repairs, "last": a.last,
                 })),
+                "drained": status.drained.as_ref().map(drain::state_json),
                 "store": status.store.as_ref().map(|s| json!({
                     "connected": s.connected, "endpoint": s.endpoint, "failure": s.failure,
                     "desiredKeys": s.desired_keys, "writtenKeys": s.written_keys,
@@ -289,6 +290,11 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
             }
             Err(error) => row(name, "", "NO ANSWER", error.clone()),
         }));
+        // All replicas say the same.
+        let mut told =
+            cluster.apiservers.iter().filter_map(|apiserver| apiserver.told.as_ref().ok());
+        let drained = told.next().and_then(|status| status.drained.as_ref());
+        rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
         for AgentStatus { node, told } in &cluster.agents {
             match told {
                 Err(error) => rows.push(row(node, "", "NO ANSWER", error.clone())),

@@ -1,7 +1,8 @@
 //! What a node's kernel should hold, worked out from manifests alone.
 //!
-//! The rule, in one sentence: a service that its cluster shares leads, at each of its addresses, to all ready pods of that
-//! family that the services of the same name select in its own cluster and in those it follows, port name by port name.
+//! The rule, in one sentence: a service leads, at each of its addresses, to all ready pods of that family that it selects,
+//! and if it is global to those that the services of its name select in the clusters that it follows and that share theirs,
+//! port name by port name.
 //! Written for whoever judges the daemons, so it shares their decoding of manifests and nothing else.
 
 use std::{
@@ -55,13 +56,21 @@ impl Manifests {
         Ok(Self { objects })
     }
 
-    /// The services that the cluster takes part with, by namespace and name.
-    fn shared(&self) -> impl Iterator<Item = &Service> {
+    /// The services that the cluster's nodes serve, by namespace and name.
+    fn served(&self) -> impl Iterator<Item = &Service> {
         let services = self.objects.values().filter_map(|object| match object {
             Object::Service(service) => Some(service),
             _ => None,
         });
-        services.filter(|service| is_shared(service) && self.is_global(&service.namespace))
+        services.filter(|service| {
+            let proxy = service.labels.contains_key("service.kubernetes.io/service-proxy-name");
+            !service.external_name && !proxy
+        })
+    }
+
+    /// Whether a service is one with those of its name in other clusters.
+    fn takes_part(&self, service: &Service) -> bool {
+        is_global(service) && self.is_global(&service.namespace)
     }
 
     /// A namespace that does not say otherwise takes part.
@@ -78,9 +87,14 @@ impl Manifests {
 
     /// What the cluster offers under a service's name.
     fn offer(&self, namespace: &str, name: &str) -> Offer {
-        let mut shared = self.shared();
+        let shared = |service: &&Service| self.takes_part(service) && is_shared(service);
+        let mut shared = self.served().filter(shared);
         let found = shared.find(|service| service.namespace == namespace && service.name == name);
-        let Some(service) = found else { return Offer::new() };
+        found.map(|service| self.backends(service)).unwrap_or_default()
+    }
+
+    /// What a service selects.
+    fn backends(&self, service: &Service) -> Offer {
         let slices = self.objects.values().filter_map(|object| match object {
             Object::EndpointSlice(slice) if is_of(slice, service) => Some(slice),
             _ => None,
@@ -101,11 +115,13 @@ impl Manifests {
 /// it follows.
 pub(crate) fn expected(own: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
     let mut services = Services::new();
-    for service in own.1.shared() {
-        let offers = std::iter::once(&own).chain(followed).map(|(number, manifests)| {
+    for service in own.1.served() {
+        let others = followed.iter().filter(|_| own.1.takes_part(service));
+        let others = others.map(|(number, manifests)| {
             (*number, manifests.offer(&service.namespace, &service.name))
         });
-        let offers: Vec<(u16, Offer)> = offers.collect();
+        let mine = std::iter::once((own.0, own.1.backends(service)));
+        let offers: Vec<(u16, Offer)> = mine.chain(others).collect();
         for (ip, port) in frontends(service)
             .iter()
             .flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
@@ -129,14 +145,19 @@ fn balanced(protocol: Protocol) -> Option<u8> {
     BALANCED.iter().find(|(known, _)| *known == protocol).map(|(_, number)| *number)
 }
 
+/// The first of two annotations that is there.
+fn word<'a>(service: &'a Service, names: [&str; 2]) -> Option<&'a String> {
+    names.iter().find_map(|name| service.annotations.get(*name))
+}
+
+fn is_global(service: &Service) -> bool {
+    let global = word(service, ["service.cilium.io/global", "io.cilium/global-service"]);
+    global.is_some_and(|word| word.eq_ignore_ascii_case("true"))
+}
+
 fn is_shared(service: &Service) -> bool {
-    let word = |names: [&str; 2]| names.iter().find_map(|name| service.annotations.get(*name));
-    let global = word(["service.cilium.io/global", "io.cilium/global-service"]);
-    let shared = word(["service.cilium.io/shared", "io.cilium/shared-service"]);
-    !service.external_name
-        && !service.labels.contains_key("service.kubernetes.io/service-proxy-name")
-        && global.is_some_and(|word| word.eq_ignore_ascii_case("true"))
-        && shared.is_none_or(|word| word.eq_ignore_ascii_case("true"))
+    let shared = word(service, ["service.cilium.io/shared", "io.cilium/shared-service"]);
+    shared.is_none_or(|word| word.eq_ignore_ascii_case("true"))
 }
 
 fn frontends(service: &Service) -> &[IpAddr] {
@@ -293,7 +314,7 @@ status:
     }
 
     #[test]
-    fn what_is_withheld_is_nobodys() {
+    fn what_is_withheld_is_its_own_clusters_alone() {
         let shares = manifests(ECHO);
         for text in [
             ECHO.replace("service.cilium.io/global: \"true\"", "a: b"),
@@ -306,7 +327,9 @@ status:
         ] {
             let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
             let withholds = manifests(&text);
-            assert!(expected((1, &withholds), &[(2, &shares)]).is_empty(), "{text}");
+            let own = expected((1, &withholds), &[(2, &shares)]);
+            let is_own = |to: &BTreeSet<Destination>| to.iter().all(|to| to.cluster == 1);
+            assert!(own.len() == 4 && own.values().all(|to| to.len() == 1 && is_own(to)), "{text}");
             let offered = expected((2, &shares), &[(1, &withholds)]);
             assert!(offered.len() == 4 && offered.values().all(BTreeSet::is_empty), "{text}");
         }

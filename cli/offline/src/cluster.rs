@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use mesh_export::{Exporter, ExporterConfig};
+use mesh_export::{Exporter, ExporterConfig, announced};
 use mesh_labels::LabelFilter;
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode,
+    ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
     object::{Object, ObjectKey},
 };
 use mesh_source::{ResourceVersion, SourceEvent, derived_slices};
-use mesh_wire::key::LOCAL;
+use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
 
 use crate::{keys_file::KeysFile, numbers::Numbers};
 
@@ -48,16 +48,8 @@ impl Cluster {
         let exporter = Exporter::new(ExporterConfig {
             name: setup.name.clone(),
             id: setup.id,
-            announced: ClusterConfig {
-                id: setup.id,
-                synced_canaries: true,
-                cached: false,
-                max_connected_clusters: setup.limit.get(),
-                service_exports_enabled: Some(false),
-                export_mode: ExportMode::Services,
-                // It is a journal's, and there is none.
-                uuid: None,
-            },
+            // The UUID is a journal's, and there is none.
+            announced: announced(setup.id, setup.limit, None),
             default_global_namespace: setup.default_global_namespace,
             filter: setup.filter.clone(),
         });
@@ -111,6 +103,35 @@ impl Cluster {
         self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
     }
 
+    /// What is wrong with objects that are exported all the same, as if that was not there.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let notes = self.exporter.notes().iter();
+        notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")))
+    }
+
+    /// What the cluster's own nodes are told by a key.
+    pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
+        let ClusterSetup { name, id, limit, .. } = &self.setup;
+        let key = Key::of_record(Layout::State, name, key).to_string();
+        let value = self.keys().get(&key)?;
+        let peer = Peer {
+            name: name.clone(),
+            role: Role::Own,
+            id: *id,
+            limit: *limit,
+            layout: Layout::State,
+        };
+        decode(&peer, key.as_bytes(), value).ok().flatten()
+    }
+
+    /// Whether a namespace takes part in the mesh.
+    pub(crate) fn takes_part(&self, namespace: &str) -> bool {
+        match self.local(RecordKey::Namespace(namespace.into())) {
+            Some(Record::Namespace(namespace)) => namespace.global,
+            _ => self.setup.default_global_namespace,
+        }
+    }
+
     /// Tells the exporter what differs, in the order in which an apiserver's source does.
     fn tell(&mut self) {
         let mut now = self.given.clone();
@@ -118,6 +139,11 @@ impl Cluster {
             let object = Object::EndpointSlice(slice);
             now.entry(object.key()).or_insert(object);
         }
+        // What has a number keeps it, whoever comes first.
+        self.numbers.keep(now.values().filter_map(|object| match object {
+            Object::CiliumIdentity(identity) => Some(identity.identity),
+            _ => None,
+        }));
         let resource_version = ResourceVersion::default();
         for (_, object) in now.iter().filter(|(key, object)| self.told.get(*key) != Some(*object)) {
             let event = SourceEvent::Applied { resource_version, object: object.clone() };
@@ -129,7 +155,8 @@ impl Cluster {
         }
         self.told = now;
         for (labels, identity) in self.numbers.given() {
-            self.exporter.set_identity(identity, Some(labels.clone()));
+            let labels = self.exporter.uses(identity).then(|| labels.clone());
+            self.exporter.set_identity(identity, labels);
         }
     }
 }

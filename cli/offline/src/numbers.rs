@@ -27,6 +27,11 @@ impl Numbers {
         Self { cluster, limit, given: BTreeMap::new(), taken: BTreeSet::new() }
     }
 
+    /// Numbers that are somebody's, and are not given.
+    pub(crate) fn keep(&mut self, numbers: impl Iterator<Item = Identity>) {
+        self.taken.extend(numbers);
+    }
+
     /// All that were given.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&Labels, Identity)> {
         self.given.iter().map(|(labels, identity)| (labels, *identity))

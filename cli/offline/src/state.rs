@@ -15,6 +15,7 @@ use crate::{
     cluster::ClusterSetup,
     keys_file::{KeysFile, KeysFileError},
     objects::{Objects, ObjectsError, SETTINGS, list, read_error},
+    viewer::config_of,
 };
 
 /// The clusters of a mesh.
@@ -111,8 +112,7 @@ pub enum StateError {
     Ids(PathBuf),
 }
 
-/// What a daemon keeps in a cluster directory beside `manifests`.
-const NO_MANIFESTS: [&str; 4] = ["peers", "pki", "state", "users.yaml"];
+/// Where a cluster directory has its objects; all else in it is its daemons'.
 const MANIFESTS: &str = "manifests";
 
 /// What a cluster's folder holds, before it has a number.
@@ -158,6 +158,22 @@ impl State {
             clusters.insert(name, ClusterState { settings, content: cluster.content });
         }
         Ok(Self { clusters })
+    }
+}
+
+// === impl ClusterState ===
+
+impl ClusterState {
+    /// A cluster of which nothing is known but its keys.
+    pub fn of_keys(file: KeysFile) -> Result<Self, StateError> {
+        let mut given = Map::new();
+        let announced = config_of(&file).map(|config| config.max_connected_clusters);
+        if let Some(limit) = announced.and_then(|limit| ClusterLimit::try_from(limit).ok()) {
+            given.insert("maxConnectedClusters".into(), limit.get().into());
+        }
+        let settings = settings(&file.cluster, file.id.get().into(), given)
+            .map_err(|problem| StateError::Settings { path: SETTINGS.into(), problem })?;
+        Ok(Self { settings, content: Content::Keys(Box::new(file)) })
     }
 }
 
@@ -230,13 +246,10 @@ impl Found {
             return Err(StateError::OtherName { path: settings_file, found, folder });
         }
         let mut files = Vec::new();
-        list(folder, &mut files)?;
+        let manifests = folder.join(MANIFESTS);
+        let is_directory = fs::metadata(&manifests).is_ok_and(|metadata| metadata.is_dir());
+        list(if is_directory { &manifests } else { folder }, &mut files)?;
         files.retain(|file| *file != settings_file);
-        // As a daemon has it: what is its own is no manifest.
-        if fs::metadata(folder.join(MANIFESTS)).is_ok_and(|metadata| metadata.is_dir()) {
-            let own = NO_MANIFESTS.map(|name| folder.join(name));
-            files.retain(|file| !own.iter().any(|own| file.starts_with(own)));
-        }
         files.sort();
         let mut keys = None;
         for file in &files {

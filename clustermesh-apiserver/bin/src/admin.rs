@@ -8,17 +8,25 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        ExplainRequest, ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse,
-        ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse,
-        StatusRequest, StatusResponse, Store, admin_server::Admin,
+        DrainOutcome, DrainRequest, DrainResponse, Drained, DrainedNode, ExplainRequest,
+        ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
+        ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, StatusRequest,
+        StatusResponse, Store, UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
 };
+use mesh_export::DrainState;
 use mesh_follow::Failure;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::{args::Args, cluster::Cluster, writer::StoreState};
+use crate::{
+    args::Args,
+    cluster::Cluster,
+    drain::{Asked, Change, Changed, NotChanged},
+    writer::StoreState,
+};
 
 /// Answers for the apiserver.
 pub(crate) struct ApiserverAdmin {
@@ -35,6 +43,43 @@ pub(crate) fn unready(cluster: &Cluster, store: &StoreState) -> Vec<String> {
     let (_, listed) = cluster.source_state();
     let source = (!listed).then(|| "the manifests were never read in full".to_owned());
     source.into_iter().chain(store.unready()).collect()
+}
+
+/// What is drained, as it is told.
+fn drained(state: DrainState) -> Drained {
+    let node = |node: mesh_export::DrainedNode| DrainedNode {
+        name: node.name,
+        by_file: node.by_file,
+        by_annotation: node.by_annotation,
+    };
+    Drained {
+        cluster: state.cluster,
+        nodes: state.nodes.into_iter().map(node).collect(),
+        endpoints: state.endpoints.try_into().unwrap_or(u64::MAX),
+    }
+}
+
+impl ApiserverAdmin {
+    /// Changes what is drained. Waits for files and their lock, so not on a thread that others need.
+    async fn change_drain(&self, change: Change, asked: Asked) -> Result<(i32, Drained), Status> {
+        let cluster = Arc::clone(&self.cluster);
+        let changed = tokio::task::spawn_blocking(move || cluster.change_drain(change, &asked));
+        let changed = changed.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (changed, state) = changed.map_err(|error| match error {
+            NotChanged::OtherCluster { .. } => Status::invalid_argument(error.to_string()),
+            NotChanged::NoNode { .. } => Status::not_found(error.to_string()),
+            NotChanged::ByCluster { .. }
+            | NotChanged::ByAnnotation { .. }
+            | NotChanged::NotRead
+            | NotChanged::Broken { .. } => Status::failed_precondition(error.to_string()),
+            NotChanged::Lock(_) | NotChanged::Write { .. } => Status::internal(error.to_string()),
+        })?;
+        let outcome = match changed {
+            Changed::Now => DrainOutcome::Changed,
+            Changed::Before => DrainOutcome::Unchanged,
+        };
+        Ok((outcome.into(), drained(state)))
+    }
 }
 
 #[tonic::async_trait]
@@ -73,6 +118,7 @@ impl Admin for ApiserverAdmin {
                 objects: count(objects),
                 identities: count(self.cluster.identities()),
             }),
+            drained: Some(drained(self.cluster.with_exporter(|exporter| exporter.drain_state()))),
             ..StatusResponse::default()
         }))
     }
@@ -98,10 +144,43 @@ impl Admin for ApiserverAdmin {
         Err(Status::unimplemented("an apiserver chooses no backends: ask an agent"))
     }
 
+    async fn list_nodes(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<ListIdentitiesRequest>,
+    ) -> Result<Response<ListIdentitiesResponse>, Status> {
+        Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
+    }
+
     async fn lift_quarantine(
         &self,
         _: Request<LiftQuarantineRequest>,
     ) -> Result<Response<LiftQuarantineResponse>, Status> {
         Err(Status::unimplemented("an apiserver follows no cluster: ask an agent"))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<DrainRequest>,
+    ) -> Result<Response<DrainResponse>, Status> {
+        let DrainRequest { cluster, node } = request.into_inner();
+        let (outcome, drained) = self.change_drain(Change::Drain, Asked { cluster, node }).await?;
+        Ok(Response::new(DrainResponse { outcome, drained: Some(drained) }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<UndrainRequest>,
+    ) -> Result<Response<UndrainResponse>, Status> {
+        let UndrainRequest { cluster, node } = request.into_inner();
+        let asked = Asked { cluster, node };
+        let (outcome, drained) = self.change_drain(Change::Undrain, asked).await?;
+        Ok(Response::new(UndrainResponse { outcome, drained: Some(drained) }))
     }
 }

@@ -26,6 +26,7 @@ use crate::{
 /// What the writer takes from, and the folder's watcher puts into.
 pub(crate) struct Cluster {
     pub(crate) settings: ClusterSettings,
+    pub(crate) directory: ClusterDirectory,
     state: Mutex<State>,
     /// Goes up whenever there is something to write.
     changed: watch::Sender<u64>,
@@ -76,10 +77,13 @@ impl Cluster {
             filter,
         });
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        // Identities have the journal's numbers, and no others.
+        let source = source.of_kinds(&Kind::KUBERNETES).with_drain(&directory.drain_file());
         let numbering = Numbering::new(journal, keeping);
         let state = Mutex::new(State { source, exporter, numbering, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
-        Ok(Arc::new(Self { settings, state, changed, metrics }))
+        let directory = directory.clone();
+        Ok(Arc::new(Self { settings, directory, state, changed, metrics }))
     }
 
     /// Reads what changed in the manifests.
@@ -159,7 +163,7 @@ impl Cluster {
     /// How far the exporter is with the source, if that is known.
     pub(crate) fn position(&self) -> Option<Position> {
         let version = self.lock().numbering.revision()?.to_string();
-        let source = Kind::ALL.map(|kind| (kind.to_string(), version.clone()));
+        let source = Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone()));
         Some(Position::new(source.into_iter().collect(), SystemTime::now()))
     }
 
@@ -193,6 +197,10 @@ impl State {
             let since = numbering.begin_look();
             match source.scan() {
                 Ok(events) => {
+                    // First, so that what comes to a drained node is never taken for one that stays.
+                    if let Some(drain) = source.drain() {
+                        exporter.set_drain(drain.clone(), numbering);
+                    }
                     exporter.retry(numbering);
                     events.into_iter().for_each(|event| exporter.handle(event, numbering));
                 }
@@ -216,8 +224,11 @@ impl State {
         let notes = self.exporter.notes().iter();
         let notes = notes.flat_map(|(object, notes)| notes.iter().map(move |why| (object, why)));
         let objects = objects.chain(notes).map(|(object, why)| format!("{object}: {why}"));
+        let drain = self.exporter.drain_state().nodes.into_iter();
+        let drain = drain.filter(|node| !node.known && self.source.is_listed());
+        let drain = drain.map(|node| format!("drain.yaml: there is no node {}", node.name));
         let numbers = self.numbering.problem().map(ToOwned::to_owned);
-        manifests.chain(objects).chain(numbers).collect()
+        manifests.chain(objects).chain(drain).chain(numbers).collect()
     }
 }
 

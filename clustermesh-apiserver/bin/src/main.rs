@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod cluster;
+mod drain;
 mod metrics;
 mod numbering;
 mod run;

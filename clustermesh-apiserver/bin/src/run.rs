@@ -138,9 +138,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
 async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
     let mut folder = FolderWatch::new(&directory.manifests());
+    // What is drained is beside them.
+    let mut beside = FolderWatch::shallow(directory.path());
     loop {
         cluster.scan();
-        folder.changed().await;
+        tokio::select! {
+            () = folder.changed() => {}
+            () = beside.changed() => {}
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use mesh_model::{
 mod balance;
 
 /// The annotations of an object.
-type Annotations = BTreeMap<String, String>;
+pub(crate) type Annotations = BTreeMap<String, String>;
 
 /// What a service asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service
 const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
 const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
 const GLOBAL_NAMESPACE: [&str; 1] = ["clustermesh.cilium.io/global"];
+/// On a node.
+const DRAIN: [&str; 1] = ["clustermesh.dev/drain"];
 /// A service that somebody else's proxy serves is nobody's in the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -55,6 +57,12 @@ pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> A
     };
     balance::read(own, annotations, &mut traffic, &mut problems);
     Asked { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
+}
+
+/// Whether a node's clients are to leave it, and what is wrong with its saying so.
+pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
+    let mut problems = Vec::new();
+    (truth(annotations, DRAIN, &mut problems) == Some(true), problems)
 }
 
 /// Whether a namespace takes part in the mesh, and what is wrong with its saying so. `None`: it does not say.

@@ -13,9 +13,14 @@ use mesh_wire::{Key, cluster_config};
 use uuid::Uuid;
 
 use crate::records::Own;
+use cilium::Cilium;
+use drain::Drained;
+pub use drain::{DrainState, DrainedNode};
 use identities::Identities;
 
+mod cilium;
 mod depends;
+pub(crate) mod drain;
 mod identities;
 mod keys;
 mod of_objects;
@@ -78,6 +83,9 @@ pub struct Exporter {
     listed: BTreeSet<Kind>,
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
+    drained: Drained,
+    /// What a Cilium says of pods and label sets.
+    cilium: Cilium,
     /// What follows from each object.
     made: HashMap<ObjectKey, Vec<(String, Vec<u8>)>>,
     /// Who has each key, first come first; the first one's value is the key's.
@@ -104,6 +112,8 @@ impl Exporter {
             listing: HashMap::new(),
             listed: BTreeSet::new(),
             slices: BTreeMap::new(),
+            drained: Drained::default(),
+            cilium: Cilium::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
             desired,

@@ -12,13 +12,16 @@ use mesh_model::{
     service::{HEADLESS_LABEL, SlicePort, Zone},
 };
 
-use crate::annotations::Asked;
+use crate::{annotations::Asked, exporter::drain::Drained};
 
 /// What Cilium's own exporter says of a record made from an object.
 const SOURCE: &str = "custom-resource";
 /// Slices that another cluster's backends were copied into: exported, they would come back as ours.
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
+
+/// Where a Cilium leaves a node's WireGuard key, the newer name first.
+const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
 
 /// Who exports.
 #[derive(Clone, Debug)]
@@ -66,6 +69,41 @@ pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
     }
 }
 
+pub(crate) fn cilium_node(own: &Own, node: &object::CiliumNode) -> Node {
+    let key = WIREGUARD_KEYS.iter().find_map(|name| node.annotations.get(*name));
+    Node {
+        name: node.name.clone(),
+        cluster: own.name.clone(),
+        cluster_id: own.id,
+        addresses: node.addresses.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        health_ips: node.health_ips,
+        ingress_ips: node.ingress_ips,
+        source: SOURCE.into(),
+        encryption_key: node.encryption_key,
+        labels: node.labels.clone(),
+        annotations: node.annotations.clone(),
+        wireguard_public_key: key.cloned().unwrap_or_default(),
+        boot_id: node.boot_id.clone(),
+    }
+}
+
+/// The records of the addresses that a Cilium knows of a pod.
+pub(crate) fn cilium_addresses(endpoint: &object::CiliumEndpoint) -> Vec<EndpointAddress> {
+    let address = |ip: &IpAddr| EndpointAddress {
+        net: IpNet::from(*ip),
+        host: endpoint.node_ip,
+        identity: endpoint.identity,
+        encryption_key: endpoint.encryption_key,
+        metadata: String::new(),
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.name.clone(),
+        service_account: endpoint.service_account.clone(),
+        named_ports: endpoint.named_ports.clone(),
+    };
+    endpoint.ips.iter().map(address).collect()
+}
+
 /// The records of a pod's addresses: none for a pod that has its node's, or has ended.
 pub(crate) fn addresses(
     pod: &object::Pod,
@@ -88,11 +126,12 @@ pub(crate) fn addresses(
         .collect()
 }
 
-/// A service with its backends. `slices` are those of the service, in the order of their names.
+/// A service with its backends, but for those on `drained` nodes. `slices` are those of the service, in the order of their names.
 pub(crate) fn service<'a>(
     own: &Own,
     service: &object::Service,
     slices: impl Iterator<Item = &'a EndpointSlice>,
+    drained: &Drained,
 ) -> GlobalService {
     let mut record = GlobalService {
         cluster: own.name.clone(),
@@ -109,7 +148,8 @@ pub(crate) fn service<'a>(
     };
     for slice in slices.filter(|slice| !is_mirrored(slice)) {
         let ports: PortMap = slice.ports.iter().filter_map(named_port).collect();
-        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_listed()) {
+        let listed = slice.endpoints.iter().filter(|endpoint| endpoint.is_listed());
+        for endpoint in listed.filter(|endpoint| !drained.has(endpoint)) {
             // Names (FQDN slices) are no backends.
             for ip in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
                 add_backend(&mut record, ip.to_canonical(), endpoint, &ports);
@@ -157,7 +197,11 @@ pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
 
 /// A slice as it is told, and what had to be left out: readers refuse all of one with an address that is none of its
 /// family.
-pub(crate) fn slice(own: &Own, slice: &EndpointSlice) -> (EndpointSlice, Vec<String>) {
+pub(crate) fn slice(
+    own: &Own,
+    slice: &EndpointSlice,
+    drained: &Drained,
+) -> (EndpointSlice, Vec<String>) {
     let mut told = slice.clone();
     told.cluster = own.name.to_string();
     told.cluster_id = own.id;
@@ -166,6 +210,9 @@ pub(crate) fn slice(own: &Own, slice: &EndpointSlice) -> (EndpointSlice, Vec<Str
         |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == v4);
     let mut notes = Vec::new();
     for endpoint in &mut told.endpoints {
+        if drained.has(endpoint) {
+            leave(endpoint);
+        }
         endpoint.addresses.retain(|address| {
             let good = is_good(address);
             if !good {
@@ -178,6 +225,15 @@ pub(crate) fn slice(own: &Own, slice: &EndpointSlice) -> (EndpointSlice, Vec<Str
         told.endpoints.retain(|endpoint| !endpoint.addresses.is_empty());
     }
     (told, notes)
+}
+
+/// An endpoint that is drained is as one that is shutting down: it serves whom it has, and nobody new goes there as long
+/// as there is another.
+fn leave(endpoint: &mut SliceEndpoint) {
+    let serves = endpoint.is_listed();
+    endpoint.ready = Some(false);
+    endpoint.serving = Some(serves);
+    endpoint.terminating = Some(true);
 }
 
 fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {

@@ -159,6 +159,16 @@ impl ClusterDirectory {
         self.path.join("users.yaml")
     }
 
+    /// What its clients are to leave. It need not be there.
+    pub fn drain_file(&self) -> PathBuf {
+        self.path.join("drain.yaml")
+    }
+
+    /// Who locks this file may change that one.
+    pub fn drain_lock(&self) -> PathBuf {
+        self.path.join("state/drain.lock")
+    }
+
     /// The memory of identity numbers.
     pub fn journal(&self) -> PathBuf {
         self.path.join("state/identities.journal")

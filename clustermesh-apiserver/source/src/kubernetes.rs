@@ -11,8 +11,10 @@ use mesh_model::{
 };
 use serde::Deserialize;
 
+mod cilium;
 mod services;
 
+pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode};
 pub(crate) use services::{Service, Slice};
 
 /// What says how to read the rest.

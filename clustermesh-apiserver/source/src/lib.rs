@@ -6,12 +6,14 @@
 
 pub mod cluster_directory;
 mod decode;
+mod drain;
 mod endpoints;
 mod event;
 mod kubernetes;
 mod manifests;
 
 pub use decode::{DecodeProblem, Decoded, Format, decode};
+pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
 pub use manifests::{MAX_FILE, ManifestsSource, Problem, ScanError, derived_slices};

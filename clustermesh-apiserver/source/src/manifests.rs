@@ -18,7 +18,8 @@ use mesh_model::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decode::{Format, decode},
+    decode::{Format, decode_kinds},
+    drain::{Drain, DrainFile},
     endpoints,
     event::{ResourceVersion, SourceEvent},
 };
@@ -27,7 +28,11 @@ use crate::{
 #[derive(Debug)]
 pub struct ManifestsSource {
     folder: PathBuf,
+    /// Objects of other kinds are passed over.
+    kinds: &'static [Kind],
     files: BTreeMap<PathBuf, ManifestFile>,
+    /// Beside the folder.
+    drain: Option<DrainFile>,
     /// What was told, made endpoint slices included.
     told: BTreeMap<ObjectKey, Object>,
     resource_version: ResourceVersion,
@@ -60,6 +65,10 @@ pub enum ScanError {
         /// Why.
         source: io::Error,
     },
+    /// Its `drain.yaml` cannot be understood, and what it said before is not known: what is drained is not to be taken for
+    /// what is not.
+    #[error(transparent)]
+    Drain(Problem),
     /// There is no manifest in it.
     #[error("{}: no manifest in it (*.yaml, *.yml, *.json). To remove the last object leave an empty file", path.display())]
     Empty {
@@ -101,7 +110,9 @@ impl ManifestsSource {
     pub fn new(folder: &Path, since: ResourceVersion) -> Self {
         Self {
             folder: folder.into(),
+            kinds: &Kind::ALL,
             files: BTreeMap::new(),
+            drain: None,
             told: BTreeMap::new(),
             resource_version: since,
             begun: false,
@@ -110,13 +121,31 @@ impl ManifestsSource {
         }
     }
 
+    /// The same, but that it reads objects of these kinds only.
+    pub fn of_kinds(self, kinds: &'static [Kind]) -> Self {
+        Self { kinds, ..self }
+    }
+
+    /// The same, with a `drain.yaml` at a path.
+    pub fn with_drain(self, path: &Path) -> Self {
+        Self { drain: Some(DrainFile::new(path)), ..self }
+    }
+
+    /// What is drained by that file; not known before it was understood once.
+    pub fn drain(&self) -> Option<&Drain> {
+        self.drain.as_ref()?.drain()
+    }
+
     /// Reads what changed in the folder and says what follows from it. On an error nothing changed.
     pub fn scan(&mut self) -> Result<Vec<SourceEvent>, ScanError> {
         let result = self.try_scan();
-        if let Err(error) = &result {
-            let problem =
-                Problem { file: self.folder.clone(), line: None, reason: error.to_string() };
-            self.problems = vec![problem];
+        match &result {
+            Ok(_) => {}
+            Err(ScanError::Drain(problem)) => self.problems = vec![problem.clone()],
+            Err(error) => {
+                let reason = error.to_string();
+                self.problems = vec![Problem { file: self.folder.clone(), line: None, reason }];
+            }
         }
         result
     }
@@ -141,15 +170,28 @@ impl ManifestsSource {
             all.update([0]);
             all.update(file.digest);
         }
+        // Whoever drains nothing has the fingerprint of the files alone.
+        if let Some(drain) = self.drain().filter(|drain| !drain.is_empty()) {
+            all.update("drain");
+            all.update([u8::from(drain.cluster)]);
+            for node in &drain.nodes {
+                all.update([0]);
+                all.update(node);
+            }
+        }
         all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether what some file held before stands, because what it holds now was not understood.
     pub fn keeps_something(&self) -> bool {
-        self.files.values().any(|file| file.kept)
+        let drain = self.drain.as_ref().and_then(DrainFile::problem);
+        drain.is_some() || self.files.values().any(|file| file.kept)
     }
 
     fn try_scan(&mut self) -> Result<Vec<SourceEvent>, ScanError> {
+        if let Some(drain) = &mut self.drain {
+            drain.scan().map_err(ScanError::Drain)?;
+        }
         let mut found = BTreeMap::new();
         list(&self.folder, &mut found)
             .map_err(|source| ScanError::Unreadable { path: self.folder.clone(), source })?;
@@ -160,7 +202,7 @@ impl ManifestsSource {
         for (path, stamp) in found {
             match self.files.get_mut(&path) {
                 Some(file) if file.stamp == stamp => {}
-                Some(file) => file.read(&path, stamp),
+                Some(file) => file.read(self.kinds, &path, stamp),
                 None => {
                     let mut file = ManifestFile {
                         stamp,
@@ -170,7 +212,7 @@ impl ManifestsSource {
                         known: false,
                         kept: false,
                     };
-                    file.read(&path, stamp);
+                    file.read(self.kinds, &path, stamp);
                     self.files.insert(path, file);
                 }
             }
@@ -184,6 +226,7 @@ impl ManifestsSource {
         let mut objects = BTreeMap::new();
         let mut owners = BTreeMap::<ObjectKey, &PathBuf>::new();
         self.problems.clear();
+        self.problems.extend(self.drain.as_ref().and_then(DrainFile::problem).cloned());
         for (path, file) in &self.files {
             self.problems.extend(file.problems.iter().cloned());
             for (line, object) in &file.objects {
@@ -242,7 +285,7 @@ impl ManifestsSource {
 }
 
 impl ManifestFile {
-    fn read(&mut self, path: &Path, stamp: Stamp) {
+    fn read(&mut self, kinds: &[Kind], path: &Path, stamp: Stamp) {
         self.stamp = stamp;
         let problem =
             |line: Option<usize>, reason: String| Problem { file: path.into(), line, reason };
@@ -265,7 +308,7 @@ impl ManifestFile {
                 return;
             }
         };
-        match decode(format, &text) {
+        match decode_kinds(kinds, format, &text) {
             Ok(decoded) => {
                 self.problems = decoded
                     .rejected
@@ -334,7 +377,11 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
             Object::Node(node) => {
                 nodes.insert(node.name.as_str(), node);
             }
-            Object::Namespace(_) => {}
+            Object::Namespace(_)
+            | Object::CiliumNode(_)
+            | Object::CiliumIdentity(_)
+            | Object::CiliumEndpoint(_)
+            | Object::CiliumEndpointSlice(_) => {}
         }
     }
     services
@@ -351,6 +398,36 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_drained_is_part_of_what_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let [manifests, drain] = ["manifests", "drain.yaml"].map(|name| folder.path().join(name));
+        fs::create_dir(&manifests).unwrap();
+        fs::write(manifests.join("a.yaml"), namespace("one")).unwrap();
+        let new =
+            || ManifestsSource::new(&manifests, ResourceVersion::default()).with_drain(&drain);
+        fs::write(&drain, "cluster: x").unwrap();
+        let mut source = new();
+        assert!(matches!(source.scan(), Err(ScanError::Drain(_))), "nobody knows what was drained");
+        assert!(source.problems()[0].to_string().contains("drain.yaml: "));
+        assert!(source.drain().is_none() && !source.is_listed());
+
+        fs::remove_file(&drain).unwrap();
+        assert!(!source.scan().unwrap().is_empty());
+        let nothing = source.fingerprint();
+        fs::write(&drain, "nodes: [n1]").unwrap();
+        source.scan().unwrap();
+        assert!(source.drain().unwrap().nodes.contains("n1"));
+        assert_ne!(source.fingerprint(), nothing, "another revision");
+        fs::write(&drain, "nodes: [").unwrap();
+        source.scan().unwrap();
+        assert!(source.drain().unwrap().nodes.contains("n1") && source.keeps_something());
+        assert!(source.problems()[0].to_string().ends_with("what was in force stays"));
+        fs::write(&drain, "").unwrap();
+        source.scan().unwrap();
+        assert_eq!((source.fingerprint(), source.problems().len()), (nothing, 0));
+    }
 
     struct Folder {
         folder: tempfile::TempDir,

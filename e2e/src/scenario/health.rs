@@ -21,7 +21,7 @@ use crate::{
     load::{Assert as _, Traffic},
     mesh::{Mesh, eventually, output, within},
 };
-pub use drain::a_deployment_is_drained;
+pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
 pub use silence::{a_silent_peer_is_believed_for_so_long, the_own_apiserver_is_silent};
 
 /// The agent's metrics, by what every node has.

@@ -11,23 +11,23 @@ use crate::mesh::Mesh;
 
 /// The services that are taken, with what the kernel has of them and not what it should have.
 pub(super) fn services(mesh: &Mesh, wanted: &Wanted) -> Vec<v1::Service> {
-    let services = mesh.decider.services().into_iter().filter(|service| wanted.is(service));
-    let services = services.filter_map(|service| {
-        let frontends = mesh.decider.frontends(&service);
-        let taken = frontends.iter().filter_map(|found| frontend(mesh, found));
-        let taken: Vec<v1::Frontend> = taken.collect();
-        (frontends.is_empty() || !taken.is_empty()).then(|| v1::Service {
-            namespace: service.namespace.to_string(),
-            name: service.name.to_string(),
-            frontends: taken,
-        })
+    let services = mesh.decider.services().into_iter();
+    let services = services.filter(|service| wanted.is(service) && mesh.decider.takes(service));
+    let services = services.map(|service| v1::Service {
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
+        frontends: mesh
+            .decider
+            .frontends(&service)
+            .iter()
+            .filter_map(|found| frontend(mesh, found))
+            .collect(),
     });
     services.collect()
 }
 
 fn frontend(mesh: &Mesh, frontend: &lb::Frontend) -> Option<v1::Frontend> {
     let explanation = mesh.decider.explain(frontend)?;
-    explanation.settings?;
     let candidates: HashMap<lb::Backend, &Candidate> =
         explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
     let backends = mesh.tables.backends(frontend).into_iter().flatten();

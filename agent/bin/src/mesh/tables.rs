@@ -15,6 +15,8 @@ impl Mesh {
     /// Makes changes, in their order.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
         for change in changes {
+            // Other nodes may be in use by it.
+            self.health.refresh();
             match self.tables.apply(change, now) {
                 Ok(()) => {
                     self.metrics.changes.inc();

@@ -73,6 +73,11 @@ impl Decider {
         names
     }
 
+    /// Whether a service of ours is in the tables, or would be if it had frontends.
+    pub fn takes(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|service| self.rules.takes(service))
+    }
+
     fn tier(&self, plan: &TierPlan, minimum: Option<u8>) -> Tier {
         let cluster = |(part, usable): &(Part, u64)| TierCluster {
             cluster: self.name(part.cluster),

@@ -93,7 +93,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// So long after somebody's first lost probe a witness may begin to answer, as one does that is asked only then.
 const CALLED: Duration = Duration::from_millis(400);
 /// How long an etcd has to answer.
-pub(super) const ETCD_ANSWERS: Duration = Duration::from_millis(400);
+pub(super) const ETCD_ANSWERS: Duration = Duration::from_millis(350);
 /// How long its answer, or silence, is believed.
 const ETCD_BELIEVED: Duration = Duration::from_secs(1);
 

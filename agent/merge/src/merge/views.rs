@@ -1,6 +1,6 @@
 //! Looking at what all clusters say.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
@@ -116,6 +116,27 @@ impl Merge {
     pub fn nodes(&self, name: &ClusterName) -> impl Iterator<Item = (&str, &[IpAddr])> {
         let nodes = self.clusters.get(name).into_iter().flat_map(|cluster| cluster.nodes.iter());
         nodes.map(|(name, node, _)| (name, node.internal_ips.as_slice()))
+    }
+
+    /// The pod ranges of a node.
+    pub fn pod_ranges(&self, name: &ClusterName, node: &str) -> &[IpNet] {
+        let node = self.clusters.get(name).and_then(|cluster| cluster.nodes.get(node));
+        node.map(|node| node.pod_cidrs.as_slice()).unwrap_or_default()
+    }
+
+    /// A cluster's identities with their labels as text, in no order.
+    pub fn identities(&self, name: &ClusterName) -> impl Iterator<Item = (Identity, &str)> {
+        let identities = self.clusters.get(name).into_iter().flat_map(|c| &c.identities);
+        identities.map(|(identity, (labels, _))| (*identity, labels.as_ref()))
+    }
+
+    /// How many addresses each identity of a cluster has: a look at all of them.
+    pub fn identity_uses(&self, name: &ClusterName) -> HashMap<Identity, u64> {
+        let mut uses = HashMap::new();
+        for entry in self.clusters.get(name).into_iter().flat_map(|c| c.addresses.values()) {
+            *uses.entry(entry.identity).or_default() += 1;
+        }
+        uses
     }
 
     /// How much a cluster has told of each kind since its last list of that kind began.

@@ -1,6 +1,6 @@
 //! Flags of what is computed from files.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use mesh_model::{ClusterLimit, ClusterName};
@@ -21,6 +21,46 @@ pub(crate) struct ExportArgs {
     pub(crate) local: bool,
     #[command(flatten)]
     pub(crate) options: SetupArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImportArgs {
+    /// What a peer's etcd holds, as `export` writes it; may be repeated
+    #[arg(long, required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// The importing cluster's manifest, or a folder of them (*.yaml, *.yml, *.json), with a cluster.yaml or without
+    #[arg(long)]
+    pub(crate) objects: PathBuf,
+    /// The importing cluster's name
+    #[arg(long)]
+    pub(crate) cluster: ClusterName,
+    /// Its number; that of cluster.yaml, or the first that no peer has, unless given
+    #[arg(long)]
+    pub(crate) id: Option<u32>,
+    /// Only this service: NAMESPACE/NAME[:PORT]
+    pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: SetupArgs,
+}
+
+/// A mesh as a folder, and what happens to it.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WhatIf {
+    /// Compute from a folder with a folder for each cluster: its manifests, with a cluster.yaml or without
+    #[arg(long)]
+    pub(crate) state: Option<PathBuf>,
+    /// The cluster whose clients connect
+    #[arg(long, requires = "state")]
+    pub(crate) from: Option<ClusterName>,
+    /// What happens to the clusters
+    #[arg(long, requires = "state")]
+    pub(crate) events: Option<PathBuf>,
+    /// When to look, as in 0s, 90s, 16m or 1h30m; after the last event, unless given
+    #[arg(long, requires = "state", value_parser = mesh_offline::parse_time)]
+    pub(crate) at: Option<Duration>,
+    /// How long a silent cluster is believed
+    #[arg(long, default_value = "15m", value_parser = mesh_offline::parse_time)]
+    pub(crate) staleness_budget: Duration,
 }
 
 /// What a cluster's settings say, where they are not taken from a cluster.yaml.

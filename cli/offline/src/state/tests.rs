@@ -60,6 +60,7 @@ fn a_cluster_directory_is_read_as_its_daemons_read_it() {
         ("a/manifests/x.yaml", NAMESPACE),
         ("a/peers/b.yaml", "endpoints: [x]\n"),
         ("a/users.yaml", "users: []\n"),
+        ("a/local.yaml", "endpoints: [x]\n"),
     ]);
     assert_eq!(folder.clusters(), [("a".into(), 7, 1)]);
     let state = folder.read().unwrap();

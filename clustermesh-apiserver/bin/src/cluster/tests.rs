@@ -215,3 +215,107 @@ fn a_typo_in_an_annotation_is_said_and_stops_nothing() {
     assert!(keys["clustermesh/local/v1/services/shop/web"].ends_with(r#""shared":true}"#));
     assert!(keys["cilium/cluster-config/a"].contains("services-and-endpointslices"));
 }
+
+/// A service with an endpoint on each of two nodes, of which one has an object.
+fn on_two_nodes() -> tempfile::TempDir {
+    let folder = directory(&[("a", 1)]);
+    write(
+        folder.path(),
+        "nodes",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n2, annotations: {clustermesh.dev/drain: 'true'}}\n",
+    );
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true'}}\nspec: {clusterIP: 10.101.0.10, ports: [{port: 80}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.1.1.1], nodeName: n1}, {addresses: [10.1.2.1], nodeName: n2}, {addresses: [10.1.3.1], nodeName: n3}]\n";
+    write(folder.path(), "service", service);
+    folder
+}
+
+fn backends(cluster: &Cluster) -> Vec<&'static str> {
+    let service = state(cluster)["cilium/state/services/v1/a/shop/web"].clone();
+    ["10.1.1.1", "10.1.2.1", "10.1.3.1"].into_iter().filter(|ip| service.contains(ip)).collect()
+}
+
+#[test]
+fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
+    use crate::drain::{Asked, Change, Changed};
+    let folder = on_two_nodes();
+    let cluster = replica(folder.path());
+    let other = replica(folder.path());
+    assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"], "the annotation says so");
+    let node = |node: &str| Asked { cluster: "a".into(), node: node.into() };
+    let before = revision(&cluster);
+
+    let (changed, drained) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
+    assert_eq!((changed, drained.cluster, drained.endpoints), (Changed::Now, false, 2));
+    assert_eq!(backends(&cluster), ["10.1.3.1"]);
+    let (changed, _) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
+    assert_eq!(changed, Changed::Before);
+    // Of another replica it is the same file, and a later revision for readers.
+    assert_eq!(revision(&cluster), before + 1);
+    other.scan();
+    assert_eq!((backends(&other), revision(&other)), (vec!["10.1.3.1"], before + 1));
+    drop((cluster, other));
+
+    let cluster = replica(folder.path());
+    assert_eq!(backends(&cluster), ["10.1.3.1"]);
+    let all = Asked { cluster: String::new(), node: String::new() };
+    cluster.change_drain(Change::Drain, &all).unwrap();
+    assert!(backends(&cluster).is_empty());
+    cluster.change_drain(Change::Undrain, &all).unwrap();
+    assert_eq!(backends(&cluster), ["10.1.3.1"], "the node stays drained");
+    let (changed, drained) = cluster.change_drain(Change::Undrain, &node("n1")).unwrap();
+    assert_eq!((changed, drained.endpoints), (Changed::Now, 1));
+    assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"]);
+    let (changed, _) = cluster.change_drain(Change::Undrain, &node("n1")).unwrap();
+    assert_eq!(changed, Changed::Before);
+}
+
+#[test]
+fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
+    use crate::drain::{Asked, Change};
+    let folder = on_two_nodes();
+    let path = ClusterDirectory::new(folder.path()).drain_file();
+    let unread = open(folder.path());
+    let cluster = replica(folder.path());
+    let refused = |cluster: &Cluster, change, name: &str, node: &str| {
+        let asked = Asked { cluster: name.into(), node: node.into() };
+        let error = cluster.change_drain(change, &asked).unwrap_err().to_string();
+        (error, fs::read_to_string(&path).unwrap_or_default())
+    };
+    for (of, change, name, node, says) in [
+        (&cluster, Change::Drain, "b", "n1", "this is cluster a, and not b"),
+        (&cluster, Change::Drain, "", "n9", "cluster a has no node n9"),
+        (&cluster, Change::Undrain, "", "n9", "cluster a has no node n9"),
+        (&cluster, Change::Undrain, "a", "n2", "node n2 is drained by its annotation"),
+        (&unread, Change::Drain, "a", "n1", "which nodes there are is not known"),
+    ] {
+        let (error, file) = refused(of, change, name, node);
+        assert!(error.contains(says), "{error}");
+        assert_eq!(file, "", "{says}");
+    }
+    // A node that only its endpoints are on is one.
+    let asked = |node: &str| Asked { cluster: String::new(), node: node.into() };
+    cluster.change_drain(Change::Drain, &asked("n3")).unwrap();
+    cluster.change_drain(Change::Drain, &asked("")).unwrap();
+    let (error, _) = refused(&cluster, Change::Undrain, "", "n3");
+    assert!(error.contains("all of cluster a is drained, node n3 with it"), "{error}");
+
+    // A broken file keeps what was in force, is named, and is nobody's to overwrite.
+    fs::write(&path, "nodes: [").unwrap();
+    cluster.scan();
+    assert!(backends(&cluster).is_empty());
+    let (problems, _) = cluster.source_state();
+    assert!(problems.iter().any(|p| p.contains("drain.yaml: ")), "{problems:?}");
+    let (error, file) = refused(&cluster, Change::Undrain, "", "");
+    assert!(error.ends_with("mend or remove it first"), "{error}");
+    assert_eq!(file, "nodes: [");
+    // Nor is it known after a restart what it was: nothing is exported that could contradict it.
+    let restarted = replica(folder.path());
+    let keys = state(&restarted);
+    assert!(!keys.keys().any(|key| key.contains("/shop/") || key.contains("/ip/")), "{keys:?}");
+    assert!(!restarted.source_state().1);
+
+    fs::write(&path, "nodes: [n9]").unwrap();
+    cluster.scan();
+    assert_eq!(cluster.source_state().0, ["drain.yaml: there is no node n9"]);
+    assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"]);
+}

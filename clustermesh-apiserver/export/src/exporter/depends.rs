@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_model::{
     EndpointSlice, ServiceName,
-    object::{Kind, Object, ObjectKey, Service},
+    object::{CiliumEndpoint, Kind, Object, ObjectKey, Service},
     service::SERVICE_NAME_LABEL,
 };
 
@@ -35,6 +35,7 @@ impl Exporter {
                         key.namespace == namespace.name && kinds.contains(&key.kind)
                     };
                     affected.extend(self.objects.keys().filter(inside).cloned());
+                    affected.extend(self.of_cilium_in(&namespace.name));
                 }
                 Object::Node(node) => {
                     let on_it = |object: &Object| matches!(object, Object::Pod(pod) if pod.node == node.name);
@@ -49,6 +50,22 @@ impl Exporter {
                     if was != is {
                         affected.extend(self.slice_keys(service));
                     }
+                }
+                Object::CiliumNode(node) => {
+                    affected.insert(named(Kind::Node, &node.name));
+                }
+                Object::CiliumIdentity(identity) => {
+                    let namespace = identity.labels.namespace();
+                    let inside = |key: &&ObjectKey| {
+                        key.kind == Kind::Pod && Some(key.namespace.as_str()) == namespace
+                    };
+                    affected.extend(self.objects.keys().filter(inside).cloned());
+                }
+                Object::CiliumEndpoint(endpoint) => {
+                    affected.insert(pod_key(endpoint));
+                }
+                Object::CiliumEndpointSlice(slice) => {
+                    affected.extend(slice.endpoints.iter().map(pod_key));
                 }
                 Object::Pod(_) => {}
             }
@@ -92,6 +109,19 @@ impl Exporter {
         if let Some(service) = service_of(self.objects.get(key)) {
             self.slices.entry(service).or_default().insert(key.name.clone());
         }
+    }
+}
+
+/// The key of an object without a namespace.
+pub(super) fn named(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey { kind, namespace: String::new(), name: name.into() }
+}
+
+fn pod_key(endpoint: &CiliumEndpoint) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Pod,
+        namespace: endpoint.namespace.clone(),
+        name: endpoint.name.clone(),
     }
 }
 

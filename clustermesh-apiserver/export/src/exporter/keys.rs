@@ -29,6 +29,10 @@ impl Exporter {
         }
         affected.extend(self.affected_by(before.as_ref(), self.objects.get(&key)));
         self.index_slice(&key, before.as_ref());
+        self.cilium.index(before.as_ref(), self.objects.get(&key));
+        if matches!(key.kind, Kind::Node | Kind::CiliumNode) && self.settle_drained(&key.name) {
+            affected.extend(self.with_endpoints_on(&key.name));
+        }
         for affected in affected {
             self.make(affected, allocate);
         }

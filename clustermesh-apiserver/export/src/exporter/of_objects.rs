@@ -9,7 +9,7 @@ use mesh_model::{
 
 use super::{
     Allocate, Exporter, Made,
-    depends::{service_key, slice_service},
+    depends::{named, service_key, slice_service},
 };
 use crate::{
     annotations::{self, Asked},
@@ -25,8 +25,24 @@ impl Exporter {
     ) -> Result<Made, String> {
         Ok(match self.objects.get(key) {
             Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
+            // A Cilium knows more of a node than Kubernetes does.
             Some(Object::Node(node)) => {
-                Made::of(vec![Record::Node(Box::new(records::node(&self.own, node)))])
+                let record = Record::Node(Box::new(records::node(&self.own, node)));
+                let told = !self.has_cilium_node(&node.name);
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(told.then_some(record).into_iter().collect()) }
+            }
+            Some(Object::CiliumNode(node)) => {
+                let record = Record::Node(Box::new(records::cilium_node(&self.own, node)));
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(vec![record]) }
+            }
+            Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
+            Some(Object::CiliumEndpoint(endpoint)) => {
+                self.cilium_endpoint_records(std::slice::from_ref(endpoint))
+            }
+            Some(Object::CiliumEndpointSlice(slice)) => {
+                self.cilium_endpoint_records(&slice.endpoints)
             }
             Some(Object::Service(service)) => self.service_records(service),
             Some(Object::Namespace(namespace)) => {
@@ -52,11 +68,16 @@ impl Exporter {
         if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
             return Ok(Made::default());
         }
+        if let Some(identity) = self.cilium.identity_of(&pod.namespace, &pod.name) {
+            // Its addresses are the Cilium's to tell.
+            return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
+        }
         let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
-        let identity = allocate.identity(&labels).map_err(|error| error.to_string())?;
-        let node_key =
-            ObjectKey { kind: Kind::Node, namespace: String::new(), name: pod.node.clone() };
-        let node = match self.objects.get(&node_key) {
+        let identity = match self.cilium.number_of(&labels) {
+            Some(identity) => identity,
+            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+        };
+        let node = match self.objects.get(&named(Kind::Node, &pod.node)) {
             Some(Object::Node(node)) => Some(node),
             _ => None,
         };
@@ -82,7 +103,12 @@ impl Exporter {
                 Some(Object::EndpointSlice(slice)) => Some(slice),
                 _ => None,
             });
-            made.push(Record::Service(Box::new(records::service(&self.own, service, slices))));
+            made.push(Record::Service(Box::new(records::service(
+                &self.own,
+                service,
+                slices,
+                &self.drained,
+            ))));
         }
         let notes = asked.problems.clone();
         made.push(Record::LocalService(Box::new(records::local_service(service, asked))));
@@ -97,7 +123,7 @@ impl Exporter {
         if !told.local || records::is_mirrored(slice) || !records::has_addresses(slice) {
             return Made::default();
         }
-        let (slice, notes) = records::slice(&self.own, slice);
+        let (slice, notes) = records::slice(&self.own, slice, &self.drained);
         let slice = Box::new(slice);
         let mut made = Vec::new();
         if told.shared {
@@ -115,8 +141,7 @@ impl Exporter {
 
     /// A namespace; one without an object has what an API server would have given it.
     pub(super) fn namespace(&self, name: &str) -> object::Namespace {
-        let key = ObjectKey { kind: Kind::Namespace, namespace: String::new(), name: name.into() };
-        match self.objects.get(&key) {
+        match self.objects.get(&named(Kind::Namespace, name)) {
             Some(Object::Namespace(namespace)) => namespace.clone(),
             _ => object::Namespace {
                 name: name.into(),
@@ -132,7 +157,7 @@ impl Exporter {
 }
 
 impl Made {
-    fn of(records: Vec<Record>) -> Self {
+    pub(super) fn of(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 }

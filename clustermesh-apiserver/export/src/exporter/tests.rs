@@ -4,6 +4,8 @@ use mesh_source::{Format, ResourceVersion, decode};
 
 use super::*;
 
+mod cilium;
+mod drain;
 mod services;
 
 /// Numbers label sets as they come.

@@ -1,9 +1,13 @@
 //! Backends that leave in good order: nobody loses a request for it.
 
+use std::collections::BTreeSet;
+
 use super::super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use super::{led_to, on_node, wait_until_led_to};
 use crate::{
+    json, kernel,
     load::{Assert as _, Traffic},
-    mesh::Mesh,
+    mesh::{Mesh, wait_ready},
 };
 
 /// A Deployment is taken down and brought back, in one cluster and in the other: its pods are turned terminating, led
@@ -25,4 +29,37 @@ pub fn a_deployment_is_drained(mesh: &impl Mesh) {
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
     assert!(report.over_flows > 0 && report.reopened > 0, "flows ended in good order: {report:#?}");
+}
+
+/// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order, those
+/// that stand are served on, and no request fails. What is drained is used where nobody else is left.
+pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.node_of(&one, CLIENT);
+    let [first, second] = mesh.nodes(&other).try_into().expect("two nodes");
+    let everybody = led_to(mesh, &one, &node);
+    let [on_first, on_second] = [&first, &second].map(|node| on_node(mesh, &other, node));
+    let without = |gone: &BTreeSet<_>| everybody.difference(gone).copied().collect();
+    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
+
+    let place = format!("{other}/{second}");
+    json::of(mesh.clustermesh(&["drain", &place]));
+    wait_until_led_to(mesh, &one, &node, &without(&on_second));
+    json::of(mesh.clustermesh(&["drain", &other]));
+    let theirs = on_first.union(&on_second).copied().collect();
+    wait_until_led_to(mesh, &one, &node, &without(&theirs));
+    // While it is drained whoever restarts finds it so.
+    let after = Traffic::start(mesh, &one, CLIENT, ECHO);
+    let report = after.stop_unharmed();
+    assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one]);
+
+    json::of(mesh.clustermesh(&["undrain", &other]));
+    wait_until_led_to(mesh, &one, &node, &without(&on_second));
+    json::of(mesh.clustermesh(&["undrain", &place]));
+    wait_for_backends(mesh, &[&one, &other]);
+    wait_ready(mesh);
+    assert_eq!(kernel::cut(&mesh.pins(&one, &node)), BTreeSet::new(), "it was never dead");
+    let report = traffic.stop_unharmed();
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one, &other]);
 }

@@ -130,7 +130,7 @@ pub enum PeerCommand {
 
 impl PeerConfig {
     /// Whether a cluster of that config can be a peer (`docs/wire.md`, "Cluster config").
-    pub(super) fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
+    pub fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
         let id = config.id;
         if id == ClusterId::NONE {
             return Err(Refusal::NoId);

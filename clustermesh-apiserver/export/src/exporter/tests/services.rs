@@ -10,7 +10,7 @@ use super::*;
 const SLICE: &str = "endpointslices/v1/alpha/shop/web-1";
 
 /// A slice as another cluster reads it.
-fn slice(cluster: &Cluster, key: &str) -> Option<mesh_model::EndpointSlice> {
+pub(super) fn slice(cluster: &Cluster, key: &str) -> Option<mesh_model::EndpointSlice> {
     let key = format!("cilium/state/{key}");
     match read(&key, cluster.exporter.desired().get(&key)?) {
         Record::EndpointSlice(slice) => Some(*slice),

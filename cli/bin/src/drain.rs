@@ -1,0 +1,231 @@
+//! Having clients leave a cluster or a node, for maintenance, and letting them come back.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use mesh_admin::v1::{DrainOutcome, DrainRequest, Drained, StatusRequest, UndrainRequest};
+use mesh_lab::contexts::Context;
+use serde_json::{Value, json};
+
+use crate::{
+    args::DrainArgs,
+    contexts,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Clients are to leave.
+    Drain,
+    /// They may come back.
+    Undrain,
+}
+
+/// Whom to ask, and for what.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    context: Context,
+    what: What,
+}
+
+/// What of a cluster is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// All of it.
+    Cluster,
+    /// A node, of the cluster with this name if it is given.
+    Node { cluster: Option<String>, node: String },
+    /// The cluster if that is its name, and the node of that name otherwise.
+    Either(String),
+}
+
+/// What became of it.
+struct Answer {
+    cluster: String,
+    node: Option<String>,
+    changed: bool,
+    drained: Drained,
+}
+
+pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::Result<Outcome> {
+    let DrainArgs { target, context } = args;
+    let what = What::parse(target, context.is_some())?;
+    let target = Target::find(what, context.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(ask(change, target))?;
+    let Answer { cluster, node, changed, drained } = &answer;
+    match output {
+        Output::Text => {
+            let state = match (change, changed) {
+                (Change::Drain, true) => "drained",
+                (Change::Drain, false) => "was drained already",
+                (Change::Undrain, true) => "undrained",
+                (Change::Undrain, false) => "was not drained",
+            };
+            let row = vec![
+                cluster.clone(),
+                node.clone().unwrap_or_default(),
+                state.to_owned(),
+                drained.endpoints.to_string(),
+            ];
+            output::table(&["CLUSTER", "NODE", "STATE", "ENDPOINTS LEAVING"], [row])?;
+        }
+        Output::Json => output::json(
+            "Drain",
+            json!({
+                "cluster": cluster, "node": node, "drained": change == Change::Drain,
+                "changed": changed, "state": state_json(drained),
+            }),
+        )?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// What of a cluster is drained, as JSON.
+pub(crate) fn state_json(drained: &Drained) -> Value {
+    let nodes = drained.nodes.iter().map(|node| {
+        json!({ "name": node.name, "byFile": node.by_file, "byAnnotation": node.by_annotation })
+    });
+    json!({
+        "cluster": drained.cluster, "nodes": nodes.collect::<Vec<_>>(),
+        "endpoints": drained.endpoints,
+    })
+}
+
+/// The same in words; none where nothing is.
+pub(crate) fn state_text(drained: &Drained) -> Option<String> {
+    let nodes: Vec<&str> = drained.nodes.iter().map(|node| node.name.as_str()).collect();
+    let what = match (drained.cluster, nodes.as_slice()) {
+        (true, _) => "the whole cluster".to_owned(),
+        (false, []) => return None,
+        (false, nodes) => format!("nodes {}", nodes.join(", ")),
+    };
+    Some(format!("{what}: {} endpoints leaving", drained.endpoints))
+}
+
+async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
+    let Target { context, what } = target;
+    let sockets: Vec<&PathBuf> =
+        [&context.apiserver].into_iter().chain(&context.replicas).collect();
+    let mut client = None;
+    let mut failed = None;
+    // Any replica will do: all read the same file.
+    for socket in sockets {
+        match mesh_admin::connect(socket).await {
+            Ok(connected) => {
+                client = Some(connected);
+                break;
+            }
+            Err(error) => failed = Some(anyhow::Error::from(error)),
+        }
+    }
+    let Some(mut client) = client else {
+        let failed = failed.unwrap_or_else(|| anyhow::anyhow!("no admin socket"));
+        return Err(failed.context(format!("{}: no apiserver answers", context.name)));
+    };
+    let status = client.status(StatusRequest {}).await;
+    let status = status.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let own = status.into_inner().cluster;
+    let (cluster, node) = match what {
+        What::Cluster => (own.clone(), None),
+        What::Node { cluster, node } => (cluster.unwrap_or_else(|| own.clone()), Some(node)),
+        What::Either(name) if name == own => (own.clone(), None),
+        What::Either(name) => (own.clone(), Some(name)),
+    };
+    let node_text = node.clone().unwrap_or_default();
+    let (outcome, drained) = match change {
+        Change::Drain => {
+            let request = DrainRequest { cluster, node: node_text };
+            let answer = client.drain(request).await;
+            let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+            let answer = answer.into_inner();
+            (answer.outcome(), answer.drained)
+        }
+        Change::Undrain => {
+            let request = UndrainRequest { cluster, node: node_text };
+            let answer = client.undrain(request).await;
+            let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+            let answer = answer.into_inner();
+            (answer.outcome(), answer.drained)
+        }
+    };
+    let changed = outcome == DrainOutcome::Changed;
+    Ok(Answer { cluster: own, node, changed, drained: drained.unwrap_or_default() })
+}
+
+impl What {
+    /// Reads a target. Without a context the first word is one.
+    fn parse(target: &str, with_context: bool) -> anyhow::Result<(Option<String>, Self)> {
+        let part = |name: &str| match name.is_empty() || name.contains('/') {
+            true => bail!("{target:?} is neither CLUSTER nor CLUSTER/NODE"),
+            false => Ok(name.to_owned()),
+        };
+        Ok(match (target.split_once('/'), with_context) {
+            (None, _) => (None, Self::Either(part(target)?)),
+            (Some((cluster, node)), true) => {
+                (None, Self::Node { cluster: Some(part(cluster)?), node: part(node)? })
+            }
+            (Some((cluster, node)), false) => {
+                (Some(part(cluster)?), Self::Node { cluster: None, node: part(node)? })
+            }
+        })
+    }
+}
+
+impl Target {
+    /// Finds out whom to ask.
+    fn find((named, what): (Option<String>, What), context: Option<&str>) -> anyhow::Result<Self> {
+        if let Some(context) = context.or(named.as_deref()) {
+            return Ok(Self { context: contexts::find(context)?, what });
+        }
+        let all = contexts::all()?;
+        let (What::Either(name), false) = (&what, all.is_empty()) else {
+            // No contexts: this host's own cluster.
+            let own = contexts::find_or_all(None)?.into_iter().next();
+            return Ok(Self { context: own.context("no cluster")?, what });
+        };
+        let found = contexts::find(name);
+        let hint = "a node is CLUSTER/NODE, or NODE with --context";
+        Ok(Self { context: found.context(hint)?, what: What::Cluster })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant() {
+        let node = |cluster: Option<&str>, node: &str| What::Node {
+            cluster: cluster.map(str::to_owned),
+            node: node.into(),
+        };
+        for (target, with_context, means) in [
+            ("a", false, (None, What::Either("a".into()))),
+            ("a", true, (None, What::Either("a".into()))),
+            ("a/n1", false, (Some("a".to_owned()), node(None, "n1"))),
+            ("a/n1", true, (None, node(Some("a"), "n1"))),
+        ] {
+            assert_eq!(What::parse(target, with_context).unwrap(), means, "{target}");
+        }
+        for target in ["", "/", "a/", "/n1", "a/n1/x"] {
+            let error = What::parse(target, false).unwrap_err().to_string();
+            assert!(error.contains("is neither CLUSTER nor CLUSTER/NODE"), "{target}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_drained_in_words() {
+        let node = |name: &str| mesh_admin::v1::DrainedNode { name: name.into(), ..<_>::default() };
+        for (cluster, nodes, endpoints, says) in [
+            (false, vec![], 0, None),
+            (false, vec![node("n1"), node("n2")], 3, Some("nodes n1, n2: 3 endpoints leaving")),
+            (true, vec![node("n1")], 9, Some("the whole cluster: 9 endpoints leaving")),
+        ] {
+            let text = state_text(&Drained { cluster, nodes, endpoints });
+            assert_eq!(text.as_deref(), says);
+        }
+    }
+}

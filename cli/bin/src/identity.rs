@@ -1,0 +1,164 @@
+//! Identities, as agents know them.
+
+use anyhow::{Context as _, bail};
+use mesh_admin::v1::{Identity, ListIdentitiesRequest};
+use mesh_model::{Label, Labels};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    args::{From, IdentityArgs, IdentityCommand},
+    contexts::{self, agent_of},
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+/// An identity, and whose agent says so.
+struct Seen {
+    from: String,
+    identity: Identity,
+}
+
+/// What is asked for by what identifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    Number(u32),
+    /// It has all of these. Without a source any source will do.
+    Labels(Vec<Label>),
+}
+
+pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
+    match &args.command {
+        IdentityCommand::List { from, cluster } => {
+            let seen = ask(from, cluster.as_deref(), 0)?;
+            if let (true, Some(cluster)) = (seen.is_empty(), cluster) {
+                bail!("nobody knows an identity of a cluster {cluster}");
+            }
+            print("IdentityList", &seen, output)?;
+        }
+        IdentityCommand::Show { identity, from, cluster } => {
+            let wanted = Wanted::parse(identity);
+            let number = if let Wanted::Number(number) = wanted { number } else { 0 };
+            let mut seen = ask(from, cluster.as_deref(), number)?;
+            seen.retain(|seen| wanted.is(&seen.identity));
+            if seen.is_empty() {
+                bail!("nobody knows an identity {identity}");
+            }
+            print("Identity", &seen, output)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Asks one node of each cluster.
+fn ask(from: &From, cluster: Option<&str>, number: u32) -> anyhow::Result<Vec<Seen>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut seen = Vec::new();
+    for context in contexts::find_or_all(from.context.as_deref())? {
+        let agent = agent_of(&context, from.node.as_deref())?;
+        let request = ListIdentitiesRequest { cluster: cluster.unwrap_or_default().into(), number };
+        let identities = runtime.block_on(async {
+            let client = mesh_admin::connect(&agent.socket).await?;
+            let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+            anyhow::Ok(client.list_identities(request).await?.into_inner().identities)
+        });
+        let identities = identities.with_context(|| format!("{}/{}", context.name, agent.node))?;
+        let of = |identity| Seen { from: context.name.clone(), identity };
+        seen.extend(identities.into_iter().map(of));
+    }
+    Ok(seen)
+}
+
+fn print(kind: &str, seen: &[Seen], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Text => {
+            let header = ["IN", "CLUSTER", "NUMBER", "ADDRESSES", "LABELS"];
+            output::table(&header, seen.iter().map(Seen::row))?;
+            Ok(())
+        }
+        Output::Json => {
+            let identities: Vec<Value> = seen.iter().map(Seen::json).collect();
+            output::json(kind, json!({ "identities": identities }))
+        }
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn parse(text: &str) -> Self {
+        match text.parse() {
+            // 0 is nobody's.
+            Ok(number) if number > 0 => Self::Number(number),
+            _ => Self::Labels(
+                text.split([';', ',']).filter(|part| !part.is_empty()).map(Label::parse).collect(),
+            ),
+        }
+    }
+
+    fn is(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Number(number) => identity.number == *number,
+            Self::Labels(wanted) => {
+                let labels = Labels::parse(&identity.labels);
+                let has = |wanted: &Label| {
+                    let any = wanted.source == UNSPECIFIED;
+                    labels.iter().any(|(source, key, value)| {
+                        key == wanted.key
+                            && value == wanted.value
+                            && (any || source == wanted.source)
+                    })
+                };
+                wanted.iter().all(has)
+            }
+        }
+    }
+}
+
+/// The source of a label that names none.
+const UNSPECIFIED: &str = "unspec";
+
+// === impl Seen ===
+
+impl Seen {
+    fn row(&self) -> Vec<String> {
+        let Identity { cluster, number, labels, addresses } = &self.identity;
+        let labels = labels.trim_end_matches(';').replace(';', " ");
+        vec![self.from.clone(), cluster.clone(), number.to_string(), addresses.to_string(), labels]
+    }
+
+    fn json(&self) -> Value {
+        let Identity { cluster, number, labels, addresses } = &self.identity;
+        let labels = Labels::parse(labels);
+        let labels: Map<String, Value> = labels
+            .iter()
+            .map(|(source, key, value)| (format!("{source}:{key}"), value.into()))
+            .collect();
+        json!({
+            "in": self.from, "cluster": cluster, "number": number, "labels": labels, "addresses": addresses,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_asked_for_by_number_or_labels() {
+        let labels = "k8s:app=web;k8s:io.kubernetes.pod.namespace=shop;";
+        let identity =
+            Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };
+        for (wanted, is) in [
+            ("70000", true),
+            ("70001", false),
+            ("app=web", true),
+            ("k8s:app=web", true),
+            ("any:app=web", false),
+            ("app=db", false),
+            ("app=web,io.kubernetes.pod.namespace=shop", true),
+            ("k8s:app=web;k8s:io.kubernetes.pod.namespace=other;", false),
+        ] {
+            assert_eq!(Wanted::parse(wanted).is(&identity), is, "{wanted}");
+        }
+    }
+}

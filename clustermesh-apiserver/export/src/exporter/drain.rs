@@ -1,0 +1,147 @@
+//! What clients are to leave: the whole cluster or nodes, by `drain.yaml` or by a node's annotation.
+
+use std::collections::BTreeSet;
+
+use mesh_model::{
+    SliceEndpoint,
+    object::{Kind, Object, ObjectKey},
+};
+use mesh_source::Drain;
+
+use super::{
+    Allocate, Exporter,
+    depends::{named, service_key, slice_service},
+};
+use crate::annotations;
+
+/// What is drained, by whatever says so.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    /// What the file says.
+    file: Drain,
+    /// Nodes that the file names, or whose annotation says so.
+    nodes: BTreeSet<String>,
+}
+
+/// What is drained, for who wants to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrainState {
+    /// The whole cluster.
+    pub cluster: bool,
+    /// Nodes by name.
+    pub nodes: Vec<DrainedNode>,
+    /// How many endpoints are exported as leaving because of that.
+    pub endpoints: usize,
+}
+
+/// A drained node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainedNode {
+    /// Its name.
+    pub name: String,
+    /// The file says so.
+    pub by_file: bool,
+    /// Its own annotation says so.
+    pub by_annotation: bool,
+    /// There is such a node.
+    pub known: bool,
+}
+
+impl Drained {
+    /// Whether an endpoint is to be left.
+    pub(crate) fn has(&self, endpoint: &SliceEndpoint) -> bool {
+        self.file.cluster || endpoint.node.as_ref().is_some_and(|node| self.nodes.contains(node))
+    }
+}
+
+impl Exporter {
+    /// Another file says what is drained.
+    pub fn set_drain<A: Allocate>(&mut self, drain: Drain, allocate: &mut A) {
+        if self.drained.file == drain {
+            return;
+        }
+        let before = std::mem::replace(&mut self.drained.file, drain);
+        let named: BTreeSet<String> =
+            before.nodes.union(&self.drained.file.nodes).cloned().collect();
+        let mut affected = BTreeSet::new();
+        for node in named {
+            if self.settle_drained(&node) {
+                affected.extend(self.with_endpoints_on(&node));
+            }
+        }
+        if before.cluster != self.drained.file.cluster {
+            let of_slices = self
+                .objects
+                .keys()
+                .filter(|key| matches!(key.kind, Kind::Service | Kind::EndpointSlice));
+            affected.extend(of_slices.cloned());
+        }
+        affected.into_iter().for_each(|key| self.make(key, allocate));
+    }
+
+    /// What is drained, and why.
+    pub fn drain_state(&self) -> DrainState {
+        let node = |name: &String| DrainedNode {
+            name: name.clone(),
+            by_file: self.drained.file.nodes.contains(name),
+            by_annotation: self.is_annotated(name),
+            known: self.has_node(name),
+        };
+        let slices = self.objects.values().filter_map(|object| match object {
+            Object::EndpointSlice(slice) => Some(slice),
+            _ => None,
+        });
+        let endpoints = slices.flat_map(|slice| &slice.endpoints);
+        DrainState {
+            cluster: self.drained.file.cluster,
+            nodes: self.drained.nodes.iter().map(node).collect(),
+            endpoints: endpoints.filter(|endpoint| self.drained.has(endpoint)).count(),
+        }
+    }
+
+    /// Whether there is a node of that name, or something on one.
+    pub fn has_node(&self, name: &str) -> bool {
+        let kinds = [Kind::Node, Kind::CiliumNode];
+        kinds.into_iter().any(|kind| self.objects.contains_key(&named(kind, name)))
+            || self.objects.values().any(|object| match object {
+                Object::Pod(pod) => pod.node == name,
+                Object::EndpointSlice(slice) => {
+                    slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(name))
+                }
+                _ => false,
+            })
+    }
+
+    /// Takes note of whether a node is drained, and says whether that is news.
+    pub(super) fn settle_drained(&mut self, node: &str) -> bool {
+        match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
+            true => self.drained.nodes.insert(node.to_owned()),
+            false => self.drained.nodes.remove(node),
+        }
+    }
+
+    /// The slices that have endpoints on a node, and their services.
+    pub(super) fn with_endpoints_on(&self, node: &str) -> BTreeSet<ObjectKey> {
+        let mut with = BTreeSet::new();
+        for (key, object) in &self.objects {
+            if let Object::EndpointSlice(slice) = object
+                && slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
+            {
+                with.insert(key.clone());
+                with.extend(slice_service(slice).map(|service| service_key(&service)));
+            }
+        }
+        with
+    }
+
+    fn is_annotated(&self, node: &str) -> bool {
+        [Kind::Node, Kind::CiliumNode].into_iter().any(|kind| {
+            let annotations = match self.objects.get(&named(kind, node)) {
+                Some(Object::Node(node)) => &node.annotations,
+                Some(Object::CiliumNode(node)) => &node.annotations,
+                _ => return false,
+            };
+            annotations::is_drained(annotations).0
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Nodes and clusters that clients are to leave.
+
+use mesh_source::Drain;
+
+use super::{services::slice, *};
+
+const SLICE: &str = "endpointslices/v1/alpha/shop/web-1";
+
+/// Two ready endpoints, on two nodes, and one that does not serve.
+fn on_two_nodes(cluster: &mut Cluster) {
+    cluster.apply(&node("172.31.7.1"));
+    cluster.apply(&SERVICE.replace(
+        "endpoints: [{addresses: [10.7.1.5]}]",
+        "endpoints: [{addresses: [10.7.1.5], nodeName: n1, conditions: {ready: true}}, {addresses: [10.7.2.5], nodeName: n2}, {addresses: [10.7.1.6], nodeName: n1, conditions: {ready: false, serving: false}}]",
+    ));
+}
+
+fn drain(cluster: &mut Cluster, on: bool, nodes: &[&str]) -> Vec<String> {
+    let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
+    cluster.exporter.set_drain(Drain { cluster: on, nodes }, &mut cluster.counter);
+    cluster.changed()
+}
+
+/// Each endpoint's last part, and its three conditions: `t`, `f`, or `-` where it does not say.
+fn conditions(cluster: &Cluster) -> Vec<String> {
+    let word = |condition| match condition {
+        Some(true) => 't',
+        Some(false) => 'f',
+        None => '-',
+    };
+    let endpoints = slice(cluster, SLICE).unwrap().endpoints.into_iter();
+    let told = endpoints.map(|endpoint| {
+        let said = [endpoint.ready, endpoint.serving, endpoint.terminating].map(word);
+        format!("{} {}", endpoint.addresses[0], String::from_iter(said))
+    });
+    told.collect()
+}
+
+fn backends(cluster: &Cluster) -> Vec<&'static str> {
+    let service = cluster.value("services/v1/alpha/shop/web").unwrap();
+    ["10.7.1.5", "10.7.1.6", "10.7.2.5"].into_iter().filter(|ip| service.contains(ip)).collect()
+}
+
+const AS_THEY_ARE: [&str; 3] = ["10.7.1.5 t--", "10.7.2.5 ---", "10.7.1.6 ff-"];
+
+#[test]
+fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
+    let mut cluster = Cluster::new();
+    on_two_nodes(&mut cluster);
+    assert_eq!(conditions(&cluster), AS_THEY_ARE);
+    assert_eq!(backends(&cluster), ["10.7.1.5", "10.7.2.5"]);
+
+    let both = [SLICE, "services/v1/alpha/shop/web"];
+    assert_eq!(drain(&mut cluster, false, &["n1"]), both);
+    assert_eq!(conditions(&cluster), ["10.7.1.5 ftt", "10.7.2.5 ---", "10.7.1.6 fft"]);
+    assert_eq!(backends(&cluster), ["10.7.2.5"]);
+    let told = cluster.local("endpointslices").join("");
+    assert!(
+        told.contains(r#"["10.7.1.5"],"ready":false,"serving":true,"terminating":true"#),
+        "own nodes are told the same: {told}"
+    );
+    assert!(drain(&mut cluster, false, &["n1"]).is_empty());
+
+    assert_eq!(drain(&mut cluster, true, &["n1"]), both);
+    assert_eq!(conditions(&cluster), ["10.7.1.5 ftt", "10.7.2.5 ftt", "10.7.1.6 fft"]);
+    assert!(backends(&cluster).is_empty());
+    assert_eq!(cluster.exporter.drain_state().endpoints, 3);
+
+    // Undrained, all is as it was; and what others see of a node that is drained goes by what is true now.
+    assert_eq!(drain(&mut cluster, false, &["n1"]), both);
+    assert_eq!(backends(&cluster), ["10.7.2.5"]);
+    assert_eq!(drain(&mut cluster, false, &[]), both);
+    assert_eq!(conditions(&cluster), AS_THEY_ARE);
+}
+
+#[test]
+fn a_node_is_drained_by_its_annotation_too() {
+    let mut cluster = Cluster::new();
+    on_two_nodes(&mut cluster);
+    let annotated = |word: &str| {
+        node("172.31.7.1").replace(
+            "metadata: {name: n1}",
+            &format!("metadata: {{name: n1, annotations: {{clustermesh.dev/drain: '{word}'}}}}"),
+        )
+    };
+    assert_eq!(cluster.apply(&annotated("true")), [SLICE, "services/v1/alpha/shop/web"]);
+    assert_eq!(backends(&cluster), ["10.7.2.5"]);
+    // By both, it stays so until both end.
+    drain(&mut cluster, false, &["n1", "n3"]);
+    let state = cluster.exporter.drain_state();
+    let node = |name: &str, by_file, by_annotation, known| DrainedNode {
+        name: name.into(),
+        by_file,
+        by_annotation,
+        known,
+    };
+    assert_eq!(state.nodes, [node("n1", true, true, true), node("n3", true, false, false)]);
+    assert!(drain(&mut cluster, false, &[]).is_empty());
+    assert_eq!(backends(&cluster), ["10.7.2.5"]);
+
+    cluster.apply(&annotated("yes"));
+    assert_eq!(conditions(&cluster), AS_THEY_ARE);
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    assert_eq!(notes, [r#"clustermesh.dev/drain: "yes" is neither true nor false"#]);
+    cluster.apply(&annotated("true"));
+    cluster.delete(Kind::Node, "", "n1");
+    assert_eq!(conditions(&cluster), AS_THEY_ARE);
+}
+
+#[test]
+fn what_comes_to_a_drained_node_is_leaving_from_the_beginning() {
+    let mut cluster = Cluster::new();
+    drain(&mut cluster, false, &["n1"]);
+    on_two_nodes(&mut cluster);
+    assert_eq!(conditions(&cluster)[0], "10.7.1.5 ftt");
+    assert_eq!(backends(&cluster), ["10.7.2.5"]);
+}

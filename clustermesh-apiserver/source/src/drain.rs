@@ -1,0 +1,195 @@
+//! What of a cluster its clients are to leave, for maintenance: `drain.yaml` in the cluster directory.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifests::Problem;
+
+/// What is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// The whole cluster.
+    pub cluster: bool,
+    /// Nodes by name.
+    pub nodes: BTreeSet<String>,
+}
+
+/// Why a text is no `drain.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainError {
+    /// Not YAML, or not of this shape.
+    #[error("{0}")]
+    Yaml(String),
+    /// A name that no node can have.
+    #[error("{0:?} is no node's name")]
+    Node(String),
+}
+
+/// The file, and what it said last.
+#[derive(Debug)]
+pub(crate) struct DrainFile {
+    path: PathBuf,
+    /// `None` until it was understood once; one that is not there says that nothing is drained.
+    drain: Option<Drain>,
+    problem: Option<Problem>,
+}
+
+/// As it is written. A word that is misspelt is an error: it would leave a cluster undrained.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DrainYaml {
+    cluster: bool,
+    nodes: Vec<String>,
+}
+
+/// No honest file is larger.
+const MAX_FILE: u64 = 1024 * 1024;
+/// As long as Kubernetes lets a name be.
+const MAX_NAME: usize = 253;
+
+// === impl Drain ===
+
+impl Drain {
+    /// Reads a `drain.yaml`. An empty one says that nothing is drained.
+    pub fn parse(text: &str) -> Result<Self, DrainError> {
+        let yaml: Option<DrainYaml> = serde_saphyr::from_str(text)
+            .map_err(|error| DrainError::Yaml(error.without_snippet().to_string()))?;
+        let DrainYaml { cluster, nodes } = yaml.unwrap_or_default();
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let is_name =
+            |name: &String| !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(allowed);
+        match nodes.iter().find(|name| !is_name(name)) {
+            Some(name) => Err(DrainError::Node(name.chars().take(MAX_NAME).collect())),
+            None => Ok(Self { cluster, nodes: nodes.into_iter().collect() }),
+        }
+    }
+
+    /// Writes it as `drain.yaml` has it.
+    pub fn to_yaml(&self) -> Result<String, DrainError> {
+        let Self { cluster, nodes } = self;
+        let yaml = DrainYaml { cluster: *cluster, nodes: nodes.iter().cloned().collect() };
+        serde_saphyr::to_string(&yaml).map_err(|error| DrainError::Yaml(error.to_string()))
+    }
+
+    /// Reads the file at a path. One that is not there says that nothing is drained.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.to_string()),
+            Ok(metadata) if metadata.len() > MAX_FILE => {
+                return Err(format!("larger than {MAX_FILE} bytes"));
+            }
+            Ok(_) => {}
+        }
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        Self::parse(&text).map_err(|error| error.to_string())
+    }
+
+    /// Whether nothing is drained.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl DrainFile ===
+
+impl DrainFile {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.into(), drain: None, problem: None }
+    }
+
+    /// Reads it again. One that cannot be understood leaves what was in force; an error if nobody knows what that was.
+    pub(crate) fn scan(&mut self) -> Result<(), Problem> {
+        match Drain::read(&self.path) {
+            Ok(drain) => {
+                self.drain = Some(drain);
+                self.problem = None;
+                Ok(())
+            }
+            Err(reason) => {
+                let problem = |reason| Problem { file: self.path.clone(), line: None, reason };
+                if self.drain.is_none() {
+                    return Err(problem(format!("{reason}; nobody knows what was in force")));
+                }
+                self.problem = Some(problem(format!("{reason}; what was in force stays")));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    pub(crate) fn drain(&self) -> Option<&Drain> {
+        self.drain.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_says() {
+        let drain = |cluster, nodes: &[&str]| Drain {
+            cluster,
+            nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (text, says) in [
+            ("", drain(false, &[])),
+            ("# nothing\n", drain(false, &[])),
+            ("{}", drain(false, &[])),
+            ("cluster: true\n", drain(true, &[])),
+            ("nodes: [n2, n1]\n", drain(false, &["n1", "n2"])),
+            ("cluster: false\nnodes:\n- n1\n- n1\n", drain(false, &["n1"])),
+        ] {
+            let read = Drain::parse(text).unwrap();
+            assert_eq!(read, says, "{text}");
+            assert_eq!(Drain::parse(&read.to_yaml().unwrap()), Ok(read));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, says) in [
+            ("cluster: maybe", "bool"),
+            ("node: [n1]", "node"),
+            ("nodes: n1", "sequence"),
+            ("nodes: ['']", "\"\" is no node's name"),
+            ("nodes: ['a/b']", "\"a/b\" is no node's name"),
+            ("nodes: [", "line 1"),
+            ("just text", ""),
+        ] {
+            let error = Drain::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_broken_file_keeps_what_was_in_force_and_one_that_is_gone_ends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("drain.yaml");
+        let mut file = DrainFile::new(&path);
+        fs::write(&path, "nodes: [").unwrap();
+        let problem = file.scan().unwrap_err().to_string();
+        assert!(problem.contains("drain.yaml: ") && problem.ends_with("what was in force"));
+        assert_eq!(file.drain(), None, "nobody knows");
+
+        fs::write(&path, "nodes: [n1]").unwrap();
+        file.scan().unwrap();
+        fs::write(&path, "nodes: [").unwrap();
+        file.scan().unwrap();
+        assert!(file.drain().unwrap().nodes.contains("n1"));
+        let problem = file.problem().unwrap().to_string();
+        assert!(problem.ends_with("; what was in force stays"), "{problem}");
+        fs::remove_file(&path).unwrap();
+        file.scan().unwrap();
+        assert_eq!((file.drain(), file.problem()), (Some(&Drain::default()), None));
+    }
+}
