@@ -1,7 +1,7 @@
 //! What is pinned: which tables there are, of what sizes, and which of them programs read.
 
 use std::{
-    fmt,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +26,9 @@ pub struct Shape {
     /// How many there can be; `None` where that does not matter.
     pub entries: Option<u32>,
 }
+
+/// How links are named that another release left, and that stay.
+const FORMER: &str = "former-";
 
 /// What attached programs read. Those of a cgroup that is gone are none.
 #[derive(Debug, Default)]
@@ -93,7 +96,51 @@ pub(crate) fn find_attached(
 /// Whether a hook only shows what was asked for: those read no tables.
 fn is_reverse(link: &Path) -> bool {
     let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.strip_prefix(FORMER).unwrap_or(name);
     name.starts_with("cm_getpeername") || name.starts_with("cm_recvmsg")
+}
+
+/// Whether a hook shows sockets what they asked for, and knows it of sockets that were told by another release.
+pub(crate) fn knows_others(
+    pins: &PinRoot,
+    sizes: Sizes,
+    pin: &Path,
+    link: &Link,
+) -> Result<bool, ProgramsError> {
+    let io = |source| ProgramsError::Io { path: pin.into(), source };
+    let sockets = MAPS.iter().find(|layout| layout.name == "cm_sockets");
+    let sockets = sockets.ok_or(MapsError::Missing("cm_sockets"))?;
+    let ours = info(&pins.map(sizes, sockets)?, sockets.name)?.id();
+    Ok(is_reverse(pin) && !link.map_ids().map_err(io)?.contains(&ours))
+}
+
+/// Lets go of a hook that another program is to take the place of, or nothing. One that shows sockets what they asked for,
+/// and knows it of sockets that were told by another release, stays attached beside ours.
+pub(crate) fn make_way(
+    pins: &PinRoot,
+    sizes: Sizes,
+    link: &Path,
+    cgroup_id: u64,
+) -> Result<(), ProgramsError> {
+    let io = |source| ProgramsError::Io { path: link.into(), source };
+    let open = Link::open(link).map_err(io)?;
+    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_here = open.cgroup_id().map_err(io)? == cgroup_id;
+    match name.starts_with(FORMER) {
+        _ if !is_here || !knows_others(pins, sizes, link, &open)? => {
+            fs::remove_file(link).map_err(io)
+        }
+        true => Ok(()),
+        false => {
+            let former = link.with_file_name(format!("{FORMER}{name}"));
+            match fs::remove_file(&former) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+                _ => {}
+            }
+            fs::rename(link, former).map_err(io)
+        }
+    }?;
+    Ok(())
 }
 
 /// Pins the maps whose size is never another beside the tables of other sizes: they go on with what they have.

@@ -25,6 +25,7 @@ use crate::{kernel::Sizes, programs::HOOKS};
 pub struct PinRoot {
     root: PathBuf,
     layout: u32,
+    socket_layout: u32,
 }
 
 /// Nobody else uses the pins as long as this is there; the kernel drops it with the process.
@@ -85,12 +86,18 @@ impl PinRoot {
         if !is_bpf(root)? {
             return Err(PinError::NotBpf { path: root.into() });
         }
-        Ok(Self { root: root.into(), layout: layout_hash() })
+        let (layout, socket_layout) = (layout_hash(), socket_layout_hash());
+        Ok(Self { root: root.into(), layout, socket_layout })
     }
 
     /// The same pins as a release with another layout of the tables knows them: a test's way to be one.
     pub fn of_layout(self, layout: u32) -> Self {
         Self { layout, ..self }
+    }
+
+    /// The same with another layout of what sockets were told.
+    pub fn of_socket_layout(self, socket_layout: u32) -> Self {
+        Self { socket_layout, ..self }
     }
 
     /// Keeps others out, as soon as whoever is in there lets go; fails after `patience`. Blocks the thread.
@@ -170,7 +177,7 @@ impl PinRoot {
     }
 
     fn sockets(&self) -> PathBuf {
-        self.root.join(format!("sockets-{:08x}", socket_layout_hash()))
+        self.root.join(format!("sockets-{:08x}", self.socket_layout))
     }
 }
 

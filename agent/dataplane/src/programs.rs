@@ -1,7 +1,7 @@
 //! Loading the programs onto their tables, and attaching them so that they outlive the agent.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use mesh_sys::Link;
 use crate::{
     kernel::Sizes,
     maps::{self, KernelMaps, MapsError},
-    pinned::{Shape, entries_of},
+    pinned::{Shape, entries_of, knows_others, make_way},
     pins::{PinError, PinRoot, entries},
 };
 
@@ -140,7 +140,7 @@ impl Programs {
         for hook in HOOKS {
             let pin = links.join(hook);
             let program = program(&mut self.ebpf, hook)?;
-            if !take_over(&pin, program, cgroup_id)? {
+            if !take_over(&self.pins, self.sizes, &pin, program, cgroup_id)? {
                 let id = program
                     .attach(&directory, CgroupAttachMode::Single)
                     .map_err(|source| ProgramsError::Program { program: hook, source })?;
@@ -154,10 +154,10 @@ impl Programs {
             self.exchanged.into_iter().for_each(|hook| hook());
         }
         // Hooks of another release, which would read its tables for ever.
-        for pin in
-            entries(&links)?.into_iter().filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h)))
-        {
-            fs::remove_file(&pin).map_err(|source| ProgramsError::Io { path: pin, source })?;
+        let unknown =
+            entries(&links)?.into_iter().filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h)));
+        for pin in unknown {
+            make_way(&self.pins, self.sizes, &pin, cgroup_id)?;
         }
         self.pins.forget_others(self.sizes)?;
         Ok(())
@@ -181,9 +181,15 @@ impl Programs {
     }
 }
 
-/// Puts the program behind a pinned link of the same cgroup. A link of another cgroup, or of one that is gone, is of no
-/// use: it is removed.
-fn take_over(pin: &Path, program: &CgroupSockAddr, cgroup_id: u64) -> Result<bool, ProgramsError> {
+/// Puts the program behind a pinned link of the same cgroup, unless it does not know what the one that is there knows of
+/// sockets. A link of another cgroup, or of one that is gone, is of no use: it is removed.
+fn take_over(
+    pins: &PinRoot,
+    sizes: Sizes,
+    pin: &Path,
+    program: &CgroupSockAddr,
+    cgroup_id: u64,
+) -> Result<bool, ProgramsError> {
     let io = |source| ProgramsError::Io { path: pin.into(), source };
     if !pin.exists() {
         return Ok(false);
@@ -191,10 +197,13 @@ fn take_over(pin: &Path, program: &CgroupSockAddr, cgroup_id: u64) -> Result<boo
     let link = Link::open(pin).map_err(io)?;
     let fd =
         program.fd().map_err(|source| ProgramsError::Program { program: "pinned link", source })?;
-    if link.cgroup_id().map_err(io)? == cgroup_id && link.update(fd).is_ok() {
+    if link.cgroup_id().map_err(io)? == cgroup_id
+        && !knows_others(pins, sizes, pin, &link)?
+        && link.update(fd).is_ok()
+    {
         return Ok(true);
     }
-    fs::remove_file(pin).map_err(io)?;
+    make_way(pins, sizes, pin, cgroup_id)?;
     Ok(false)
 }
 

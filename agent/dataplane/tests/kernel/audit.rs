@@ -72,3 +72,46 @@ fn what_a_stranger_wrote_is_put_right() {
     }
     assert_eq!(tables.audit().unwrap(), Repairs::default());
 }
+
+/// However many services and backends a cluster has: one write, and no new connection goes there.
+#[test]
+fn one_write_cuts_a_cluster() {
+    let place = Place::new("cut");
+    let (mut programs, mut maps) =
+        Programs::load(PinRoot::open(&place.pins).unwrap(), SIZES).unwrap();
+    maps.after_each_write(count);
+    let mut tables = Tables::restore(maps, Instant::now()).unwrap();
+    programs.attach(&place.cgroup).unwrap();
+    let services = [1, 2, 3].map(|n| vip(n, Protocol::Udp));
+    let near = backend(udp_server("127.0.0.1"), Protocol::Udp, 1);
+    let far: Vec<_> = (0..8).map(|_| backend(udp_server("127.0.0.1"), Protocol::Udp, 2)).collect();
+    let second = Group::new(1).unwrap();
+    for frontend in services {
+        apply(&mut tables, &[Change::SetFrontend(frontend, Settings::default())]);
+        apply(&mut tables, &[Change::AddBackend(frontend, near, Group::FIRST)]);
+        // Of the last service they are in another group, which has almost all weight.
+        let group = if frontend == services[2] { second } else { Group::FIRST };
+        for far in &far {
+            apply(&mut tables, &[Change::AddBackend(frontend, *far, group)]);
+        }
+        let weights = mesh_model::lb::Weights([1, 99, 0, 0, 0, 0, 0, 0]);
+        apply(&mut tables, &[Change::SetWeights(frontend, weights)]);
+    }
+    let found = || -> BTreeMap<u16, usize> {
+        let mut found = BTreeMap::new();
+        for frontend in services.iter().cycle().take(300) {
+            *found.entry(ask_udp(socket(*frontend)).unwrap().0).or_default() += 1;
+        }
+        found
+    };
+    assert!(found().len() > 1);
+    let cluster = ClusterId::new(2, ClusterLimit::Max255).unwrap();
+    let before = WRITES.load(Ordering::Relaxed);
+    tables.set_cut(cluster, true);
+    assert_eq!(WRITES.load(Ordering::Relaxed) - before, 1);
+    assert_eq!(found(), BTreeMap::from([(near.port, 300)]));
+    assert_eq!(Dump::open(&place.pins).unwrap().cut().into_iter().collect::<Vec<_>>(), [2]);
+    tables.set_cut(cluster, false);
+    assert_eq!(WRITES.load(Ordering::Relaxed) - before, 2);
+    assert!(found().len() > 1);
+}

@@ -236,13 +236,22 @@ fn another_layout_is_filled_before_it_is_read() {
     let (programs, mut tables, _) = start(&place, SIZES);
     apply(&mut tables, &world.changes());
     let whole = dump(&place);
-    let open = TcpStream::connect(socket(world.services[0].0)).unwrap();
     drop((programs, tables));
     world.under_load(|| {
         for round in 0..2u32 {
+            let opened = TcpStream::connect(socket(world.services[0].0)).unwrap();
+            let udp = || {
+                let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                udp.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                udp
+            };
+            let (connected, unconnected) = (udp(), udp());
+            connected.connect(socket(world.services[1].0)).unwrap();
+            unconnected.send_to(b"?", socket(world.services[3].0)).unwrap();
             let pins = || {
                 let pins = PinRoot::open(&place.pins).unwrap();
-                if round.is_multiple_of(2) { pins.of_layout(OTHER) } else { pins }
+                let other = || pins.clone().of_layout(OTHER).of_socket_layout(OTHER);
+                if round.is_multiple_of(2) { other() } else { pins }
             };
             let begin = || take_over(pins(), SIZES, Instant::now()).unwrap();
             let TakenOver { mut tables, former, .. } = begin();
@@ -256,7 +265,11 @@ fn another_layout_is_filled_before_it_is_read() {
             apply(&mut tables, &world.changes());
             programs.attach(&place.cgroup).unwrap();
             assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
-            assert_eq!(open.peer_addr().unwrap(), socket(world.services[0].0));
+            // What another release told sockets, its own programs show.
+            assert_eq!(opened.peer_addr().unwrap(), socket(world.services[0].0));
+            assert_eq!(connected.peer_addr().unwrap(), socket(world.services[1].0));
+            let (_, from) = unconnected.recv_from(&mut [0; 2]).unwrap();
+            assert_eq!(from, socket(world.services[3].0));
         }
     });
 }
