@@ -9,7 +9,7 @@ use mesh_admin::logs::LogArgs;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "clustermesh-apiserver", version = mesh_admin::version::line())]
 pub(crate) struct Args {
-    /// The cluster directory: cluster.yaml, manifests/, pki/, users.yaml, state/
+    /// The cluster directory: cluster.yaml, manifests/, pki/, users.yaml, drain.yaml, state/
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
     /// The etcd to write to

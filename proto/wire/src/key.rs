@@ -231,10 +231,11 @@ impl fmt::Display for Key {
                     }
                     _ => write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?,
                 }
-                let in_address_space = matches!(record, RecordKey::Address(_));
                 match cluster {
                     Some(cluster) => write!(f, "{cluster}/")?,
-                    None if in_address_space => write!(f, "{ADDRESS_SPACE}/")?,
+                    None if matches!(record, RecordKey::Address(_)) => {
+                        write!(f, "{ADDRESS_SPACE}/")?
+                    }
                     None => {}
                 }
                 match record {
@@ -247,10 +248,8 @@ impl fmt::Display for Key {
                     RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
                         write!(f, "{name}")
                     }
-                    RecordKey::Namespace(_)
-                    | RecordKey::Pod { .. }
-                    | RecordKey::LocalService(_)
-                    | RecordKey::LocalEndpointSlice(_) => Ok(()),
+                    // What is local is written above.
+                    _ => Ok(()),
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 
 use mesh_model::object::{Object, ObjectKey};
 use mesh_source::{
-    Decoded, Format, ManifestsSource, ResourceVersion, SourceEvent,
+    Decoded, Drain, Format, ManifestsSource, ResourceVersion, SourceEvent,
     cluster_directory::ClusterDirectory, decode,
 };
 
@@ -93,6 +93,17 @@ pub fn settings(data: &[u8]) {
             let (says, place) = (error.to_string(), format!("{}: ", path.display()));
             assert!(says.starts_with(&place) && says.len() > place.len(), "{says}");
         }
+    }
+}
+
+/// A `drain.yaml`. What is understood can be written and is understood the same again.
+pub fn drain(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match Drain::parse(text) {
+        Ok(drain) => assert_eq!(must(Drain::parse(&must(drain.to_yaml()))), drain),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
@@ -227,6 +238,12 @@ mod tests {
         let mut all: Vec<_> = all.map(|(yaml, json)| format!("{yaml}=\n{json}")).collect();
         all.push(format!("{}=\n{}", seeds("yaml")[5], json[1]));
         run(bytes(all), folder);
+    }
+
+    #[test]
+    fn drains_survive() {
+        let all = ["cluster: true\nnodes: [n1, 'n2.example.org']\n", "nodes:\n- n1\n", ""];
+        run(all.map(|text| text.as_bytes().to_vec()).into(), drain);
     }
 
     #[test]
