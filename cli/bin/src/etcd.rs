@@ -97,7 +97,8 @@ fn other(
     };
     let settings = options.over(settings_beside(path, &name, Some(id), limit, id)?);
     let objects = Objects::read(path)?;
-    let cluster = Cluster::new(setup(&settings, options)?, objects.objects);
+    let cluster =
+        Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
     // What only its own nodes may read is compared where the etcd shows it.
     let has_local = left.entries.iter().any(|entry| entry.what.starts_with("local-"));
     let file = match has_local {

@@ -17,7 +17,8 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let id = ClusterId::new(*id, limit.unwrap_or(ClusterLimit::Max511))?;
     let settings = options.over(settings_beside(path, cluster, Some(id), limit, id)?);
     let objects = Objects::read(path)?;
-    let exporting = Cluster::new(setup(&settings, options)?, objects.objects);
+    let exporting =
+        Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
     let mut file = exporting.keys_file();
     if *local {
         let entries = exporting.keys().clone();

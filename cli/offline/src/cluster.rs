@@ -8,7 +8,7 @@ use mesh_model::{
     ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
     object::{Object, ObjectKey},
 };
-use mesh_source::{ResourceVersion, SourceEvent, derived_slices};
+use mesh_source::{Drain, ResourceVersion, SourceEvent, derived_slices};
 use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
 
 use crate::{keys_file::KeysFile, numbers::Numbers};
@@ -57,6 +57,12 @@ impl Cluster {
         let mut cluster = Self { setup, given: objects, told: BTreeMap::new(), exporter, numbers };
         cluster.tell();
         cluster
+    }
+
+    /// The same, with nodes that are drained, or all of it.
+    pub fn with_drain(mut self, drain: Drain) -> Self {
+        self.exporter.set_drain(drain, &mut self.numbers);
+        self
     }
 
     /// What it is.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_model::object::{Object, ObjectKey};
-use mesh_source::{Format, MAX_FILE, Problem, decode};
+use mesh_source::{Drain, Format, MAX_FILE, Problem, decode};
 
 /// What files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Objects {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// Objects that cannot be used, and second ones of a name. The others stand.
     pub problems: Vec<Problem>,
+    /// What is drained of the cluster that has them.
+    pub drain: Drain,
 }
 
 /// Why files cannot be used at all.
@@ -36,18 +38,21 @@ pub enum ObjectsError {
 
 /// The name of a cluster's settings, which are no object.
 pub(crate) const SETTINGS: &str = "cluster.yaml";
+/// Nor is what of it is drained.
+pub(crate) const DRAIN: &str = "drain.yaml";
 
 // === impl Objects ===
 
 impl Objects {
-    /// Reads a file, or all manifests below a folder but a `cluster.yaml` at its top.
+    /// Reads a file, or all manifests below a folder but `cluster.yaml` and `drain.yaml` at its top, which are a cluster's.
     pub fn read(path: &Path) -> Result<Self, ObjectsError> {
         let mut objects = Self::default();
         let is_folder = fs::metadata(path).map_err(read_error(path))?.is_dir();
         let mut files = Vec::new();
         if is_folder {
             list(path, &mut files)?;
-            files.retain(|file| *file != path.join(SETTINGS));
+            files.retain(|file| *file != path.join(SETTINGS) && *file != path.join(DRAIN));
+            objects.drain = read_drain(path)?;
         } else {
             files.push(path.into());
         }
@@ -101,6 +106,19 @@ impl Objects {
         }
         Ok(())
     }
+}
+
+/// What is drained of the cluster of a folder; nothing, where no file says so.
+pub(crate) fn read_drain(folder: &Path) -> Result<Drain, ObjectsError> {
+    let file = folder.join(DRAIN);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Drain::default()),
+        Err(error) => return Err(read_error(&file)(error)),
+    };
+    Drain::parse(&text).map_err(|error| {
+        ObjectsError::File(Problem { file, line: None, reason: error.to_string() })
+    })
 }
 
 /// All manifests below a folder. What begins with a dot is somebody's tool's.

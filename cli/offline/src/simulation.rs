@@ -140,7 +140,8 @@ impl Simulation {
                 Content::Objects(objects) => {
                     problems.extend(objects.problems.iter().map(ToString::to_string));
                     let setup = ClusterSetup::new(&settings, options.filter.clone());
-                    Speaker::Objects(Box::new(Cluster::new(setup, objects.objects)))
+                    let cluster = Cluster::new(setup, objects.objects);
+                    Speaker::Objects(Box::new(cluster.with_drain(objects.drain)))
                 }
                 Content::Keys(file) => Speaker::Keys(file),
             };

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::{
     cluster::ClusterSetup,
     keys_file::{KeysFile, KeysFileError},
-    objects::{Objects, ObjectsError, SETTINGS, list, read_error},
+    objects::{DRAIN, Objects, ObjectsError, SETTINGS, list, read_drain, read_error},
     viewer::config_of,
 };
 
@@ -249,7 +249,7 @@ impl Found {
         let manifests = folder.join(MANIFESTS);
         let is_directory = fs::metadata(&manifests).is_ok_and(|metadata| metadata.is_dir());
         list(if is_directory { &manifests } else { folder }, &mut files)?;
-        files.retain(|file| *file != settings_file);
+        files.retain(|file| *file != settings_file && *file != folder.join(DRAIN));
         files.sort();
         let mut keys = None;
         for file in &files {
@@ -258,7 +258,10 @@ impl Found {
             }
         }
         let content = match keys {
-            None => Content::Objects(Objects::read_files(&files)?),
+            None => {
+                let drain = read_drain(folder)?;
+                Content::Objects(Objects { drain, ..Objects::read_files(&files)? })
+            }
             Some(keys) => {
                 if let Some(other) = files.iter().find(|file| **file != keys) {
                     return Err(StateError::Both { keys, other: other.clone() });

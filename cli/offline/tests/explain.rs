@@ -392,6 +392,29 @@ fn silence_keeps_what_was_said_until_its_budget_is_spent() {
 }
 
 #[test]
+fn what_is_drained_is_left_as_long_as_there_is_another() {
+    let on = |n: u8, node: &str| format!("{{addresses: [10.{n}.0.1], nodeName: {node}}}");
+    let node = "---\n{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {clustermesh.dev/drain: 'true'}}}\n";
+    let drained = "10.101.0.10:80/TCP = 10.1.0.1:8080 | 10.2.0.1:8080 terminating | ";
+    for (file, text) in [
+        ("b/drain.yaml", "cluster: true\n".to_owned()),
+        ("b/drain.yaml", "nodes: [n1]\n".to_owned()),
+        ("b/node.yaml", node.to_owned()),
+    ] {
+        let mesh = Mesh::new(&[
+            ("a/x.yaml", cluster(1, &plain(GLOBAL), &on(1, "n1"))),
+            ("b/x.yaml", cluster(2, &plain(GLOBAL), &on(2, "n1"))),
+            (file, text.clone()),
+        ]);
+        assert_eq!(mesh.seen("a"), [drained], "{file}: {text}");
+    }
+    let mesh =
+        Mesh::new(&[("a/x.yaml", slice(1, &ready(1))), ("a/drain.yaml", "node: n1\n".into())]);
+    let error = State::read(mesh.0.path()).unwrap_err().to_string();
+    assert!(error.contains("a/drain.yaml: unknown field `node`"), "{error}");
+}
+
+#[test]
 fn events_of_strangers_are_refused() {
     let web = cluster(1, &plain(GLOBAL), &ready(1));
     let keys = r#"{"cluster":{"name":"b","id":2},"entries":[]}"#;

@@ -28,7 +28,7 @@ pub fn keys(data: &[u8]) {
         assert!(!deviation.reason.is_empty() && deviation.reason.len() < 2_000, "{deviation:?}");
     }
     assert_eq!(diff(&dump, &dump, Scope::All), []);
-    if file.cluster != own() {
+    if file.cluster != own() && data.len().is_multiple_of(ONE_IN) {
         let name = file.cluster.clone();
         let Ok(peer) = ClusterState::of_keys(file) else { return };
         let simulation = simulation(BTreeMap::from([(name, peer)]));
@@ -56,12 +56,18 @@ pub fn events(data: &[u8]) {
             assert_eq!(parse_time(&time(event.at)), Ok(event.at));
         }
         let until = events.last().map(|event| event.at).unwrap_or_default();
+        if !data.len().is_multiple_of(ONE_IN) {
+            continue;
+        }
         let mut simulation = simulation(BTreeMap::new());
         if simulation.run(&events, until).is_ok() {
             simulation.explain(None);
         }
     }
 }
+
+/// Only some of the inputs go through the whole mesh: it costs a hundred times what reading costs.
+const ONE_IN: usize = 8;
 
 /// Its expressions are long to make, and the same for all.
 static FILTER: LazyLock<LabelFilter> = LazyLock::new(|| LabelFilter::new([]).expect("no rules"));
@@ -80,7 +86,7 @@ fn simulation(mut clusters: BTreeMap<ClusterName, ClusterState>) -> Simulation {
     let id = free.next().expect("one peer has one number");
     let nowhere = std::path::Path::new("/nonexistent");
     let settings = settings_beside(nowhere, &own(), Some(id), None, id).expect("no settings");
-    let objects = Objects { objects: OBJECTS.clone(), problems: Vec::new() };
+    let objects = Objects { objects: OBJECTS.clone(), ..Objects::default() };
     clusters.insert(own(), ClusterState { settings, content: Content::Objects(objects) });
     let options = Options::new(FILTER.clone());
     Simulation::new(State { clusters }, &own(), options).expect("its own cluster is there")
