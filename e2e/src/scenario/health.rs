@@ -39,6 +39,10 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     wait_for_backends(mesh, &[&one, &other]);
     wait_until_probed(mesh, &one, &other);
+    eventually("the other node here and two there are asked often, in both families", || {
+        let often = metric(mesh, &one, &node, "health_addresses_in_use");
+        if often == 3 * 2 { Ok(()) } else { Err(format!("{often} addresses")) }
+    });
     assert_eq!(kernel::cut(&pins), BTreeSet::new());
     traffic.stop_unharmed();
 
