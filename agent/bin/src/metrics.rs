@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     pub(crate) node_relapses: Count,
     pub(crate) cluster_cuts: Count,
     pub(crate) detection: Count,
+    pub(crate) addresses_in_use: Count,
     pub(crate) nodes_dead: Family<PeerLabel, Count>,
     pub(crate) nodes_damped: Family<PeerLabel, Count>,
     pub(crate) cut: Family<PeerLabel, Gauge>,
@@ -131,6 +132,11 @@ impl Metrics {
                 "node_relapses",
                 "Deaths so soon after a return that the next return is damped",
                 &self.node_relapses,
+            ),
+            (
+                "addresses_in_use",
+                "Addresses of nodes that own backends in use, which are probed the most",
+                &self.addresses_in_use,
             ),
             ("cluster_cuts", "Clusters whose nodes and etcd answered no more", &self.cluster_cuts),
             (

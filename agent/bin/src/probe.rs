@@ -27,6 +27,8 @@ const MAGIC: [u8; 4] = *b"CMp1";
 const QUESTION: u8 = b'?';
 const ANSWER: u8 = b'!';
 const LENGTH: usize = 13;
+/// Datagrams that are read in one go.
+const AT_ONCE: usize = 1_024;
 
 // === impl EchoSocket ===
 
@@ -86,7 +88,9 @@ impl ProbeSocket {
     pub(crate) fn answers(&self) -> Vec<Probe> {
         let mut answers = Vec::new();
         let mut buffer = [0; LENGTH + 1];
-        while let Ok((length, from)) = self.socket.try_recv_from(&mut buffer) {
+        // Not for ever, if strangers send faster than we read.
+        for _ in 0..AT_ONCE {
+            let Ok((length, from)) = self.socket.try_recv_from(&mut buffer) else { break };
             answers.extend(self.accept(buffer.get(..length).unwrap_or_default(), from));
         }
         answers

@@ -86,6 +86,8 @@ type PathKey = (ClusterName, Arc<str>, IpAddr);
 struct Intervals {
     in_use: Duration,
     others: Duration,
+    /// So many addresses share the first.
+    addresses: u32,
     computed: Instant,
 }
 
@@ -117,7 +119,7 @@ impl Probes {
             agenda: BTreeSet::new(),
             asked: HashMap::new(),
             paced: now,
-            intervals: Intervals { in_use: FAST, others: SLOW, computed: now },
+            intervals: Intervals { in_use: FAST, others: SLOW, addresses: 0, computed: now },
             undecided: BTreeSet::new(),
             judged: now,
             changes: Vec::new(),
@@ -345,6 +347,7 @@ impl Probes {
         self.intervals = Intervals {
             in_use: interval(fast, RATE - slow_rate).max(FAST),
             others: interval(slow, SLOW_RATE).max(SLOW),
+            addresses: fast,
             computed: now,
         };
     }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_lab::workload::load::Report;
 use serde_json::Value;
 
 use super::{
@@ -39,6 +40,10 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     wait_for_backends(mesh, &[&one, &other]);
     wait_until_probed(mesh, &one, &other);
+    eventually("the other node here and two there are asked often, in both families", || {
+        let often = metric(mesh, &one, &node, "health_addresses_in_use");
+        if often == 3 * 2 { Ok(()) } else { Err(format!("{often} addresses")) }
+    });
     assert_eq!(kernel::cut(&pins), BTreeSet::new());
     traffic.stop_unharmed();
 
@@ -67,8 +72,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
         if cut.is_empty() { Ok(()) } else { Err(format!("{cut:?}")) }
     });
     wait_for_history(mesh);
-    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    let report = traffic.stop_unharmed();
+    let report = unharmed(mesh, &one);
     report.assert_clients(&client_ips(mesh, &one));
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one, &other]);
 }
@@ -91,8 +95,7 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     assert_eq!(kernel::cut(&pins), BTreeSet::new(), "its cluster has another");
     let said = data_path(mesh, &one, &node, &other);
     assert!(detail(&said).contains(&second), "{said:#}");
-    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    traffic.stop_unharmed();
+    unharmed(mesh, &one);
 
     // Nobody else is left: all pods of this cluster are gone, and the other's other node is dead too.
     mesh.apply(&one, "echo", Some(0));
@@ -105,8 +108,7 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     mesh.heal();
     mesh.apply(&one, "echo", None);
     wait_for_backends(mesh, &[&one, &other]);
-    let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    traffic.stop_unharmed();
+    unharmed(mesh, &one);
 }
 
 /// A link that comes and goes makes so many changes a minute and no more, and is used again when it has been quiet.
@@ -136,7 +138,7 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
         if cut.is_empty() { Ok(()) } else { Err(format!("{cut:?}")) }
     });
     wait_for_backends(mesh, &[&one, &other]);
-    Traffic::start(mesh, &one, CLIENT, ECHO).stop_unharmed();
+    unharmed(mesh, &one);
 }
 
 /// Our own way out is cut: nobody is taken for dead, nothing is changed, and it goes on when it is healed.
@@ -180,7 +182,7 @@ pub fn our_own_uplink_is_cut(mesh: &impl Mesh) {
         }
         assert_eq!(written(), before, "nothing was taken that had to be given back");
         assert_eq!(led_to(mesh, &one, &node), everybody);
-        Traffic::start(mesh, &one, CLIENT, ECHO).stop_unharmed();
+        unharmed(mesh, &one);
     }
 }
 
@@ -196,6 +198,13 @@ fn in_one_stroke(mesh: &impl Mesh, cluster: &str, node: &str, cut: bool) {
         false => "delete table inet stroke",
     };
     assert_eq!(output(mesh.on_node(cluster, node, &["nft", rules])), Ok(String::new()));
+}
+
+/// A load for a while, of which nothing is lost.
+fn unharmed(mesh: &impl Mesh, cluster: &str) -> Report {
+    let traffic = Traffic::start(mesh, cluster, CLIENT, ECHO);
+    thread::sleep(WATCHED);
+    traffic.stop_unharmed()
 }
 
 /// Where connections to the service are led by a node's kernel, in either protocol.

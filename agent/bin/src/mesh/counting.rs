@@ -47,6 +47,7 @@ impl Mesh {
         metrics.node_returns.set(counts.returns);
         metrics.node_relapses.set(counts.damped);
         metrics.cluster_cuts.set(counts.cuts);
+        metrics.addresses_in_use.set(report.in_use.into());
         metrics.detection.set(u64::try_from(report.detection.as_millis()).unwrap_or(u64::MAX));
         for (name, health) in &report.clusters {
             let label = PeerLabel { peer: name.to_string() };

@@ -19,6 +19,8 @@ pub struct Report {
     pub counts: ProbeCounts,
     /// Nobody answers any more, of several clusters: it may be our own way out that is cut, and nobody is taken for dead.
     pub alone: bool,
+    /// Addresses of nodes in use, all of which are asked equally often.
+    pub in_use: u32,
     /// A node in use that dies is noticed after so long at most.
     pub detection: Duration,
 }
@@ -112,6 +114,7 @@ impl Probes {
             clusters,
             counts: self.counts,
             alone: !heard && living.count() > 1,
+            in_use: self.intervals.addresses,
             detection: self.intervals.in_use + FAST * ROW,
         }
     }

@@ -140,6 +140,7 @@ fn a_node_that_loses_three_probes_is_dead_within_its_detection_time() {
     assert_eq!(world.run(millis(2_500)), Vec::<String>::new());
     assert_eq!(world.run(millis(7_000)), ["b/n1 dead"], "its cluster's other node answers");
     let detection = world.probes.report().detection;
+    assert_eq!(world.probes.report().in_use, 3);
     assert_eq!(detection, millis(800), "three probes, 200 ms apart, and their answers");
     let noticed = world.when("b/n1 dead") - millis(2_050);
     assert!((millis(400)..=detection).contains(&noticed), "{noticed:?}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
-use super::{led_to, on_node, wait_until_led_to};
+use super::{led_to, on_node, unharmed, wait_until_led_to};
 use crate::{
     json, kernel,
     load::{Assert as _, Traffic},
@@ -48,9 +48,7 @@ pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     json::of(mesh.clustermesh(&["drain", &other]));
     let theirs = on_first.union(&on_second).copied().collect();
     wait_until_led_to(mesh, &one, &node, &without(&theirs));
-    // While it is drained whoever restarts finds it so.
-    let after = Traffic::start(mesh, &one, CLIENT, ECHO);
-    let report = after.stop_unharmed();
+    let report = unharmed(mesh, &one);
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one]);
 
     json::of(mesh.clustermesh(&["undrain", &other]));
