@@ -4,11 +4,16 @@
 //! answer from the other. Who does not know the number cannot answer in another's place.
 
 use std::{
-    io,
+    io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd as _,
 };
 
 use mesh_decide::Probe;
+use nix::{
+    cmsg_space, libc,
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
+};
 use tokio::net::UdpSocket;
 
 /// Answers questions.
@@ -60,6 +65,11 @@ impl ProbeSocket {
     /// Asks at a port, from any of ours.
     pub(crate) async fn bind(port: u16) -> io::Result<Self> {
         let (socket, v6) = bind(0).await?;
+        // Without it a node is not heard that lives and whose agent does not; nothing else depends on it.
+        let _ = setsockopt(&socket, sockopt::Ipv4RecvErr, &true);
+        if v6 {
+            let _ = setsockopt(&socket, sockopt::Ipv6RecvErr, &true);
+        }
         Ok(Self { socket, port, v6 })
     }
 
@@ -70,14 +80,27 @@ impl ProbeSocket {
             (address, _) => address,
         };
         let to = SocketAddr::from((address, self.port));
-        let _ = self.socket.send_to(&datagram(QUESTION, probe.nonce), to).await;
+        // An error may be of a question before: that is said once, and this one not sent.
+        if self.socket.send_to(&datagram(QUESTION, probe.nonce), to).await.is_err() {
+            let _ = self.socket.send_to(&datagram(QUESTION, probe.nonce), to).await;
+        }
     }
 
     /// The next answer. Cancel-safe.
     pub(crate) async fn answer(&self) -> io::Result<Probe> {
         loop {
             let mut buffer = [0; LENGTH + 1];
-            let (length, from) = self.socket.recv_from(&mut buffer).await?;
+            let (length, from) = match self.socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                // Of somebody who was asked; the queue of errors says who.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    match self.refusals().pop() {
+                        Some(probe) => return Ok(probe),
+                        None => continue,
+                    }
+                }
+                Err(error) => return Err(error),
+            };
             if let Some(probe) = self.accept(buffer.get(..length).unwrap_or_default(), from) {
                 return Ok(probe);
             }
@@ -86,7 +109,7 @@ impl ProbeSocket {
 
     /// The answers that are there by now.
     pub(crate) fn answers(&self) -> Vec<Probe> {
-        let mut answers = Vec::new();
+        let mut answers = self.refusals();
         let mut buffer = [0; LENGTH + 1];
         // Not for ever, if strangers send faster than we read.
         for _ in 0..AT_ONCE {
@@ -96,6 +119,30 @@ impl ProbeSocket {
         answers
     }
 
+    /// Questions that a node's kernel sent back: nobody listens there, but the node lives and the way to it does. An agent that
+    /// starts anew is no reason to avoid a node's pods. The kernel matches them with what we sent, and they have its number.
+    fn refusals(&self) -> Vec<Probe> {
+        let mut refused = Vec::new();
+        let mut buffer = [0; LENGTH];
+        for _ in 0..AT_ONCE {
+            let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+            let fd = self.socket.as_raw_fd();
+            let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags);
+            let Ok(message) = message else { break };
+            let refusal = message.cmsgs().ok().and_then(|mut all| all.find_map(refuser));
+            let (length, to) = (message.bytes, message.address.as_ref().and_then(ip_of));
+            let probe = parse(buffer.get(..length).unwrap_or_default());
+            if let (Some(by), Some(to), Some((QUESTION, nonce))) = (refusal, to, probe)
+                && by == to
+            {
+                refused.push(Probe { address: to, nonce });
+            }
+        }
+        refused
+    }
+
     fn accept(&self, datagram: &[u8], from: SocketAddr) -> Option<Probe> {
         match parse(datagram) {
             Some((ANSWER, nonce)) if from.port() == self.port => {
@@ -103,6 +150,26 @@ impl ProbeSocket {
             }
             _ => None,
         }
+    }
+}
+
+/// Who says that nobody listens there, if that is what it says.
+fn refuser(message: ControlMessageOwned) -> Option<IpAddr> {
+    let (error, by) = match message {
+        ControlMessageOwned::Ipv4RecvErr(error, by) => {
+            (error, IpAddr::from(u32::from_be(by?.sin_addr.s_addr).to_be_bytes()))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, by) => (error, by?.sin6_addr.s6_addr.into()),
+        _ => return None,
+    };
+    (i32::try_from(error.ee_errno) == Ok(libc::ECONNREFUSED)).then(|| by.to_canonical())
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(v4.ip().into()),
+        (_, Some(v6)) => Some(IpAddr::from(v6.ip()).to_canonical()),
+        _ => None,
     }
 }
 
@@ -159,6 +226,21 @@ mod tests {
         tokio::select! {
             () = asked => {}
             error = echo.serve() => panic!("{error}"),
+        }
+    }
+
+    /// Nobody listens, and the kernel says so: in both families.
+    #[tokio::test]
+    async fn a_node_whose_agent_is_away_is_there() {
+        let port =
+            UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap().local_addr().unwrap().port();
+        let socket = ProbeSocket::bind(port).await.unwrap();
+        for (nonce, address) in
+            [(7, IpAddr::from(Ipv4Addr::LOCALHOST)), (8, Ipv6Addr::LOCALHOST.into())]
+        {
+            let probe = Probe { address, nonce };
+            socket.ask(probe).await;
+            assert_eq!(socket.answer().await.unwrap(), probe);
         }
     }
 
