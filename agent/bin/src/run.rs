@@ -151,8 +151,8 @@ async fn open_mesh(
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
     let held = tables.held();
-    let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let unbalanced = tables.unbalanced()?;
+    let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
     let exchange = match former {

@@ -197,10 +197,9 @@ impl Client {
             Way::UdpSendMsg => {
                 let mut buffer = [MaybeUninit::uninit(); 2];
                 let mut buffers = [MaybeUninitSlice::new(&mut buffer)];
-                // SAFETY: an address of zeros is one of no family.
                 let mut from = SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
                 let mut message = MsgHdrMut::new().with_addr(&mut from).with_buffers(&mut buffers);
-                assert_eq!(socket.recvmsg(&mut message, 0)?, 2);
+                assert_eq!(uninterrupted(|| socket.recvmsg(&mut message, 0))?, 2);
                 // SAFETY: two bytes were received.
                 #[expect(unsafe_code, reason = "what the kernel filled is initialised")]
                 let received = buffer.map(|byte| unsafe { byte.assume_init() });
@@ -209,7 +208,7 @@ impl Client {
             }
             _ if self.way.protocol() == Protocol::Udp => {
                 let mut buffer = [MaybeUninit::uninit(); 2];
-                let (length, from) = socket.recv_from(&mut buffer)?;
+                let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
                 assert_eq!(length, 2);
                 // SAFETY: two bytes were received.
                 #[expect(unsafe_code, reason = "what the kernel filled is initialised")]
@@ -392,13 +391,24 @@ fn header(slice: &mut IoSliceMut<'_>) -> libc::msghdr {
     message
 }
 
+/// Calls again what was interrupted: the kernel takes a ring away some time after it was closed, and interrupts for that
+/// whatever its thread waits for with a timeout.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Has one entry done by a ring of its own; what it points to outlives the call.
 fn submit(entry: &squeue::Entry) -> io::Result<i32> {
     let mut ring = IoUring::new(2)?;
     // SAFETY: the call waits until the kernel is done with the entry.
     #[expect(unsafe_code, reason = "io_uring takes pointers")]
     unsafe { ring.submission().push(entry) }.map_err(io::Error::other)?;
-    ring.submit_and_wait(1)?;
+    uninterrupted(|| ring.submit_and_wait(1))?;
     let result = ring.completion().next().unwrap().result();
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
