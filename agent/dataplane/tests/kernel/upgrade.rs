@@ -26,6 +26,8 @@ const OTHER: u32 = 0xdead_beef;
 /// Services with some backends each, all of whose servers answer with their port.
 struct World {
     services: Vec<(Frontend, Vec<Backend>)>,
+    /// How often each client has asked all services.
+    rounds: [AtomicU64; 2],
 }
 
 impl World {
@@ -39,7 +41,7 @@ impl World {
             let servers = (0..=n).map(|i| backend(server(), protocol, 1 + u32::from(i % 2)));
             (vip(n, protocol), servers.collect())
         };
-        Self { services: (1..7).map(service).collect() }
+        Self { services: (1..7).map(service).collect(), rounds: Default::default() }
     }
 
     /// The last service has its backends in groups.
@@ -66,7 +68,7 @@ impl World {
 
     /// Clients connect until they are told to stop, and are answered by a server of the service that they asked for. How
     /// many were.
-    fn ask(&self, namespace: &fs::File, done: &AtomicBool) -> u64 {
+    fn ask(&self, client: usize, namespace: &fs::File, done: &AtomicBool) -> u64 {
         nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         let mut asked = 0;
         while !done.load(Ordering::Relaxed) {
@@ -77,8 +79,19 @@ impl World {
                 assert_eq!(peer, socket(*frontend));
                 asked += 1;
             }
+            self.rounds[client].fetch_add(1, Ordering::SeqCst);
         }
         asked
+    }
+
+    /// Waits until no client has a connection that it has now.
+    fn wait_for_new_connections(&self) {
+        let rounds = || self.rounds.each_ref().map(|n| n.load(Ordering::SeqCst));
+        let (before, deadline) = (rounds(), Instant::now() + Duration::from_secs(60));
+        while rounds().iter().zip(before).any(|(now, before)| *now < before + 2) {
+            assert!(Instant::now() < deadline, "a client does not go on");
+            thread::yield_now();
+        }
     }
 
     /// Does something while clients connect.
@@ -86,7 +99,11 @@ impl World {
         let done = AtomicBool::new(false);
         let namespace = fs::File::open("/proc/thread-self/ns/net").unwrap();
         let asked = thread::scope(|scope| {
-            let clients = [(); 2].map(|()| scope.spawn(|| self.ask(&namespace, &done)));
+            let client = |n| {
+                let (namespace, done) = (&namespace, &done);
+                scope.spawn(move || self.ask(n, namespace, done))
+            };
+            let clients = [client(0), client(1)];
             let stop = Done(&done);
             work();
             drop(stop);
@@ -270,6 +287,8 @@ fn another_layout_is_filled_before_it_is_read() {
             assert_eq!(connected.peer_addr().unwrap(), socket(world.services[1].0));
             let (_, from) = unconnected.recv_from(&mut [0; 2]).unwrap();
             assert_eq!(from, socket(world.services[3].0));
+            // Of two changes of layout before, nobody knows.
+            world.wait_for_new_connections();
         }
     });
 }
