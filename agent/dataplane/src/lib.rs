@@ -14,10 +14,12 @@ mod maps;
 mod pins;
 mod programs;
 mod slots;
+mod socket_list;
 mod tables;
 
 pub use kernel::{Kernel, Sizes};
 pub use maps::{KernelMaps, MapsError};
 pub use pins::{PinError, PinRoot};
 pub use programs::{Programs, ProgramsError};
-pub use tables::{Held, Occupancy, Repairs, Tables, TablesError};
+pub use socket_list::SocketList;
+pub use tables::{Held, Numbered, Occupancy, Repairs, Tables, TablesError};

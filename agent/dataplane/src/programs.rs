@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader,
     pin::PinError as AyaPinError,
     programs::{
         CgroupAttachMode, CgroupSockAddr, ProgramError,
@@ -22,12 +22,14 @@ use crate::{
     kernel::Sizes,
     maps::{self, KernelMaps, MapsError},
     pins::{PinError, PinRoot},
+    socket_list::SocketList,
 };
 
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    sockets: Option<Result<SocketList, ProgramsError>>,
     pins: PinRoot,
     sizes: Sizes,
 }
@@ -91,7 +93,10 @@ impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
     pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
         let folder = pins.maps(sizes)?;
+        // Reading the kernel's types takes longer than everything else here: once for all.
+        let types = Btf::from_sys_fs();
         let mut loader = EbpfLoader::new();
+        loader.btf(types.as_ref().ok());
         for layout in maps::pinned() {
             maps::check_pin(&folder, layout)?;
             loader.map_pin_path(layout.name, folder.join(layout.name));
@@ -110,8 +115,9 @@ impl Programs {
                 .load()
                 .map_err(|source| ProgramsError::Program { program: hook, source })?;
         }
+        let sockets = Some(SocketList::load(&mut ebpf, types));
         let tables = KernelMaps::take(&mut ebpf, sizes)?;
-        Ok((Self { ebpf, pins, sizes }, tables))
+        Ok((Self { ebpf, sockets, pins, sizes }, tables))
     }
 
     /// Attaches the programs to a cgroup, for all processes in it and below. Where a predecessor's are, they are
@@ -146,6 +152,14 @@ impl Programs {
     /// another. The map is this loading's own: a former agent's cgroup is gone with that agent's programs.
     pub fn set_bypass(&mut self, cgroups: &[u64]) -> Result<(), ProgramsError> {
         Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
+    }
+
+    /// The list of the sockets that the programs connect to backends; once. Whoever has it may outlive this.
+    ///
+    /// # Errors
+    /// When the kernel has no such list: then everything else works.
+    pub fn take_sockets(&mut self) -> Result<SocketList, ProgramsError> {
+        self.sockets.take().unwrap_or(Err(ProgramsError::Missing(SocketList::PROGRAM)))
     }
 
     /// What the programs counted since they were loaded, by [`mesh_layout::Counter`].

@@ -24,10 +24,12 @@ use crate::{
 
 mod audit;
 mod indices;
+mod released;
 mod restore;
 
 pub use audit::Repairs;
 use indices::Indices;
+pub use released::Numbered;
 
 /// The tables, and a mirror of what is in them.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Tables<K> {
     service_indices: Indices,
     backend_indices: Indices,
     slots: SlotRanges,
+    /// No longer used, and not asked for yet.
+    released: Vec<Numbered>,
 }
 
 /// How full each table is.
@@ -304,6 +308,7 @@ impl<K: Kernel> Tables<K> {
             self.backends.remove(backend);
             self.kernel.clear_backend(id);
             self.backend_indices.give_back(id, now);
+            self.remember_released(id, *backend);
         }
     }
 

@@ -6,6 +6,7 @@
 #![no_main]
 
 mod address;
+mod list;
 mod maps;
 mod service;
 mod socket;

@@ -25,6 +25,7 @@ impl<K: Kernel> Tables<K> {
             service_indices: Indices::new("cm_services", services),
             backend_indices: Indices::new("cm_backends", backends),
             slots: SlotRanges::new(slots),
+            released: Vec::new(),
         };
         tables.restore_backends();
         tables.restore_services(now)?;
