@@ -6,7 +6,7 @@ use mesh_layout::FrontendKey;
 use mesh_model::{
     Protocol,
     cluster::ClusterId,
-    lb::{Backend, Frontend},
+    lb::{Backend, Frontend, Settings},
 };
 
 /// The IP protocol number of each protocol.
@@ -70,4 +70,17 @@ pub(crate) fn backend(entry: &mesh_layout::Backend) -> Option<Backend> {
         protocol: protocol(entry.protocol())?,
         cluster: ClusterId::from_wire(entry.cluster().into())?,
     })
+}
+
+pub(crate) fn settings(settings: Settings) -> mesh_layout::Settings {
+    let Settings { session_affinity, plain, pass_if_empty } = settings;
+    mesh_layout::Settings::new(session_affinity, plain, pass_if_empty)
+}
+
+pub(crate) fn settings_of(settings: mesh_layout::Settings) -> Settings {
+    Settings {
+        session_affinity: settings.session_affinity_seconds(),
+        plain: settings.is_plain(),
+        pass_if_empty: settings.passes_if_empty(),
+    }
 }

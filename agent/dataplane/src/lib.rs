@@ -22,4 +22,4 @@ pub use maps::{KernelMaps, MapsError};
 pub use pins::{PinError, PinRoot};
 pub use programs::{Programs, ProgramsError};
 pub use socket_list::SocketList;
-pub use tables::{Held, Numbered, Occupancy, Repairs, Tables, TablesError};
+pub use tables::{Held, Numbered, Occupancy, Repairs, Tables, TablesError, View};

@@ -159,9 +159,12 @@ impl KernelMaps {
     pub fn set_own_state(&mut self, bits: u32) {
         if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
             // This process is the only writer, and the other bit of the word is its own too.
-            let kept = state.load(Ordering::Relaxed) & OWN_HAS_UNBALANCED;
-            state.store(kept | bits & !OWN_HAS_UNBALANCED, Ordering::Release);
-            self.written();
+            let before = state.load(Ordering::Relaxed);
+            let after = before & OWN_HAS_UNBALANCED | bits & !OWN_HAS_UNBALANCED;
+            if after != before {
+                state.store(after, Ordering::Release);
+                self.written();
+            }
         }
     }
 
@@ -239,6 +242,11 @@ impl Kernel for KernelMaps {
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
+    fn peer_state(&self, id: u16) -> u32 {
+        let word = self.peer_state.u32(id.into(), 0);
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
     fn backend(&self, index: u32) -> Backend {
         let word = |n| self.backends.u64(index, n).map_or(0, |word| word.load(Ordering::Relaxed));
         Backend::from_words([word(0), word(1), word(2), word(3)])
@@ -308,6 +316,13 @@ impl Kernel for KernelMaps {
         // With the id, which makes the rest valid.
         if let Some(word) = self.backends.u64(index, 0) {
             word.store(first, Ordering::Release);
+            self.written();
+        }
+    }
+
+    fn set_peer_state(&mut self, id: u16, state: u32) {
+        if let Some(word) = self.peer_state.u32(id.into(), 0) {
+            word.store(state, Ordering::Release);
             self.written();
         }
     }

@@ -32,6 +32,13 @@ impl Range {
         1 << self.order
     }
 
+    /// Its two halves; `None` of a single slot.
+    pub(crate) fn halves(self) -> Option<(Self, Self)> {
+        let order = self.order.checked_sub(1)?;
+        let low = Self { base: self.base, order };
+        Some((low, Self { base: self.base + low.len(), order }))
+    }
+
     /// The order of the shortest range that holds `count` slots.
     pub(crate) fn order_for(count: u32) -> u32 {
         count.max(1).next_power_of_two().trailing_zeros()

@@ -2,34 +2,38 @@
 //!
 //! The order of writes is what keeps readers right at every moment, and what keeps the tables usable when the writer dies
 //! between any two of them: a backend is there before a slot names it, a slot before the header counts it, a header
-//! before a frontend leads to it; and they go in the opposite order.
+//! before a group set or a frontend leads to it; and they go in the opposite order.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     io,
     time::Instant,
 };
 
-use mesh_layout::{Header, ServiceRef};
+use mesh_layout::{Header, PEER_CUT, ServiceRef};
 use mesh_model::{
     ClusterId,
-    lb::{Backend, Change, Frontend},
+    lb::{Backend, Change, Content, Frontend, Group, Settings, Weights},
 };
 
 use crate::{
     convert,
     kernel::{Kernel, Sizes},
+    maps::{KernelMaps, MapsError},
     slots::{Range, SlotRanges},
 };
 
 mod audit;
 mod indices;
+mod members;
 mod released;
 mod restore;
+mod service;
 
 pub use audit::Repairs;
 use indices::Indices;
 pub use released::Numbered;
+use service::Service;
 
 /// The tables, and a mirror of what is in them.
 #[derive(Debug)]
@@ -39,9 +43,12 @@ pub struct Tables<K> {
     backends: HashMap<Backend, BackendUse>,
     service_indices: Indices,
     backend_indices: Indices,
+    set_indices: Indices,
     slots: SlotRanges,
     /// No longer used, and not asked for yet.
     released: Vec<Numbered>,
+    /// Clusters whose backends are out of use.
+    cut: BTreeSet<ClusterId>,
 }
 
 /// How full each table is.
@@ -55,6 +62,8 @@ pub struct Occupancy {
     pub backends: u32,
     /// Slots, those of ranges that are not full included.
     pub slots: u32,
+    /// Frontends with several groups.
+    pub groups: u32,
 }
 
 /// What a predecessor left in the kernel and nobody has claimed in this life.
@@ -90,20 +99,9 @@ pub enum TablesError {
     NoFrontend(Frontend),
 }
 
-/// One frontend's service.
-#[derive(Debug)]
-struct Service {
-    index: u32,
-    range: Range,
-    /// What the slots hold, in order.
-    slots: Vec<(u32, Backend)>,
-    /// Where each backend is in `slots`.
-    positions: HashMap<Backend, u32>,
-    /// Found in the kernel, and not claimed in this life.
-    held: bool,
-    /// Backends found in the kernel, and not claimed in this life.
-    held_backends: HashSet<Backend>,
-}
+/// A look at a frontend in the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a>(&'a Service);
 
 /// A backend, shared by the frontends that lead to it.
 #[derive(Debug)]
@@ -118,15 +116,30 @@ impl<K: Kernel> Tables<K> {
     /// Makes a change. What is already so costs no write.
     pub fn apply(&mut self, change: Change, now: Instant) -> Result<(), TablesError> {
         match change {
-            Change::SetFrontend(frontend, _) => self.add_frontend(frontend, now),
+            Change::SetFrontend(frontend, settings) => self.set_frontend(frontend, settings, now),
             Change::RemoveFrontend(frontend) => self.remove_frontend(&frontend, now),
-            Change::AddBackend(frontend, backend, _) => self.add_backend(frontend, backend, now),
+            Change::AddBackend(frontend, backend, group) => {
+                self.add_backend(frontend, backend, group, now)
+            }
             Change::RemoveBackend(frontend, backend) => {
                 self.remove_backend(&frontend, &backend, now);
                 Ok(())
             }
-            Change::SetWeights(..) => Ok(()),
+            Change::SetWeights(frontend, weights) => self.set_weights(frontend, weights),
         }
+    }
+
+    /// Takes a cluster's backends out of use, or back into it: one write, whatever their number.
+    pub fn set_cut(&mut self, cluster: ClusterId, cut: bool) {
+        let changed = if cut { self.cut.insert(cluster) } else { self.cut.remove(&cluster) };
+        if changed {
+            self.kernel.set_peer_state(cluster.get(), if cut { PEER_CUT } else { 0 });
+        }
+    }
+
+    /// The clusters whose backends are out of use, those that a predecessor cut included.
+    pub fn cut(&self) -> impl Iterator<Item = ClusterId> {
+        self.cut.iter().copied()
     }
 
     /// Lets go of held backends of the clusters that `listed` says have told all they have.
@@ -142,8 +155,13 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
-    /// Lets go of held frontends: the own cluster has told all it has.
+    /// Lets go of held frontends, and of held weights of those that are not: the own cluster has told all it has.
     pub fn prune_frontends(&mut self, now: Instant) -> Result<(), TablesError> {
+        let weighed = |(frontend, service): (&Frontend, &Service)| {
+            (!service.held && service.held_weights).then_some(*frontend)
+        };
+        let weighed: Vec<Frontend> = self.services.iter().filter_map(weighed).collect();
+        weighed.iter().try_for_each(|frontend| self.set_weights(*frontend, Weights::ONE))?;
         let held = |(frontend, service): (&Frontend, &Service)| service.held.then_some(*frontend);
         let gone: Vec<Frontend> = self.services.iter().filter_map(held).collect();
         gone.iter().try_for_each(|frontend| self.remove_frontend(frontend, now))
@@ -159,7 +177,13 @@ impl<K: Kernel> Tables<K> {
 
     /// A frontend's backends, in the order of its slots; `None` where there is no such frontend.
     pub fn backends(&self, frontend: &Frontend) -> Option<impl Iterator<Item = &Backend>> {
-        Some(self.services.get(frontend)?.slots.iter().map(|(_, backend)| backend))
+        let groups = self.services.get(frontend)?.groups();
+        Some(groups.flat_map(|(_, slots)| slots.backends.iter().map(|(_, backend)| backend)))
+    }
+
+    /// What a frontend is like, and its backends by group; `None` where there is no such frontend.
+    pub fn frontend(&self, frontend: &Frontend) -> Option<View<'_>> {
+        self.services.get(frontend).map(View)
     }
 
     /// All frontends.
@@ -174,31 +198,39 @@ impl<K: Kernel> Tables<K> {
             services: self.service_indices.used,
             backends: self.backend_indices.used,
             slots: self.slots.used(),
+            groups: self.set_indices.used,
         }
     }
 
-    fn add_frontend(&mut self, frontend: Frontend, now: Instant) -> Result<(), TablesError> {
+    fn set_frontend(
+        &mut self,
+        frontend: Frontend,
+        settings: Settings,
+        now: Instant,
+    ) -> Result<(), TablesError> {
         if let Some(service) = self.services.get_mut(&frontend) {
             service.held = false;
+            if service.settings != settings {
+                service.settings = settings;
+                self.kernel.set_settings(service.index, convert::settings(settings));
+            }
             return Ok(());
         }
-        let range = self.take_range(0, now)?;
-        let number = match self.service_indices.take(now) {
-            Ok(number) => number,
-            Err(full) => {
-                self.slots.undo(range);
-                return Err(full);
-            }
-        };
+        let number = self.service_indices.take(now)?;
         let index = number % self.kernel.sizes().services;
-        self.kernel.set_header(index, Header::new(range.base, 0));
+        // A place of one that is gone may lack a backend, but not have another's settings.
+        if self.kernel.settings(index) != convert::settings(settings) {
+            self.kernel.set_settings(index, convert::settings(settings));
+        }
+        if self.kernel.header(index) != Header::default() {
+            self.kernel.set_header(index, Header::default());
+        }
         let key = convert::frontend_key(&frontend);
         if let Err(source) = self.kernel.put_service(&key, ServiceRef::new(index, key.tag())) {
-            self.slots.undo(range);
             self.service_indices.give_back(number, now);
             return Err(TablesError::Kernel { map: "cm_services", source });
         }
-        self.services.insert(frontend, Service::new(index, range));
+        self.services.insert(frontend, Service::new(index, settings));
         Ok(())
     }
 
@@ -209,80 +241,30 @@ impl<K: Kernel> Tables<K> {
         self.kernel
             .delete_service(&convert::frontend_key(frontend))
             .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-        let Range { base, .. } = service.range;
-        self.kernel.set_header(service.index, Header::new(base, 0));
+        if service.header() != Header::default() {
+            self.kernel.set_header(service.index, Header::default());
+        }
         if let Some(service) = self.services.remove(frontend) {
-            for (_, backend) in service.slots {
-                self.release_backend(&backend, now);
+            for (_, slots) in service.groups() {
+                slots.range.into_iter().for_each(|range| self.slots.give_back(range, now));
             }
-            self.slots.give_back(service.range, now);
+            for backend in service.positions.keys() {
+                self.release_backend(backend, now);
+            }
+            self.give_back_set(service.others.map(|others| others.set), now);
             self.service_indices.give_back(service.index, now);
         }
         Ok(())
     }
 
-    fn add_backend(
-        &mut self,
-        frontend: Frontend,
-        backend: Backend,
-        now: Instant,
-    ) -> Result<(), TablesError> {
+    fn set_weights(&mut self, frontend: Frontend, weights: Weights) -> Result<(), TablesError> {
         let Some(service) = self.services.get_mut(&frontend) else {
             return Err(TablesError::NoFrontend(frontend));
         };
-        if service.positions.contains_key(&backend) {
-            service.held_backends.remove(&backend);
-            return Ok(());
-        }
-        let (count, range) = (service.count(), service.range);
-        let grown =
-            if count < range.len() { None } else { Some(self.take_range(range.order + 1, now)?) };
-        let id = match self.use_backend(backend, now) {
-            Ok(id) => id,
-            Err(full) => {
-                grown.into_iter().for_each(|range| self.slots.undo(range));
-                return Err(full);
-            }
-        };
-        let Some(service) = self.services.get_mut(&frontend) else {
-            return Err(TablesError::NoFrontend(frontend));
-        };
-        if let Some(grown) = grown {
-            for (slot, (id, _)) in (grown.base..).zip(&service.slots) {
-                self.kernel.set_slot(slot, *id);
-            }
-            self.slots.give_back(service.range, now);
-            service.range = grown;
-        }
-        let base = service.range.base;
-        self.kernel.set_slot(base + count, id);
-        self.kernel.set_header(service.index, Header::new(base, count + 1));
-        service.positions.insert(backend, count);
-        service.slots.push((id, backend));
+        service.held_weights = false;
+        service.weights = weights;
+        service.publish_cumulative(&mut self.kernel);
         Ok(())
-    }
-
-    fn remove_backend(&mut self, frontend: &Frontend, backend: &Backend, now: Instant) {
-        let Some(service) = self.services.get_mut(frontend) else {
-            return;
-        };
-        let Some(position) = service.positions.remove(backend) else {
-            return;
-        };
-        service.held_backends.remove(backend);
-        let Some((last_id, last)) = service.slots.pop() else {
-            return;
-        };
-        let base = service.range.base;
-        let hole = usize::try_from(position).ok().and_then(|at| service.slots.get_mut(at));
-        // The last one itself leaves no hole.
-        if let Some(hole) = hole {
-            self.kernel.set_slot(base + position, last_id);
-            *hole = (last_id, last);
-            service.positions.insert(last, position);
-        }
-        self.kernel.set_header(service.index, Header::new(base, service.count()));
-        self.release_backend(backend, now);
     }
 
     /// The id of a backend, which is written if it is new, for one more service.
@@ -318,22 +300,49 @@ impl<K: Kernel> Tables<K> {
     }
 }
 
-// === impl Service ===
-
-impl Service {
-    fn new(index: u32, range: Range) -> Self {
-        Self {
-            index,
-            range,
-            slots: Vec::new(),
-            positions: HashMap::new(),
-            held: false,
-            held_backends: HashSet::new(),
-        }
+impl Tables<KernelMaps> {
+    /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout. One write, or none.
+    pub fn set_own_state(&mut self, bits: u32) {
+        self.kernel.set_own_state(bits);
     }
 
-    fn count(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    /// Lets the sockets of these network namespaces, by their cookies, pass untouched, and of no others.
+    pub fn set_unbalanced(&mut self, cookies: &BTreeSet<u64>) -> Result<(), MapsError> {
+        self.kernel.set_unbalanced(cookies)
+    }
+}
+
+// === impl View ===
+
+impl View<'_> {
+    /// What it is like.
+    pub fn settings(self) -> Settings {
+        self.0.settings
+    }
+
+    /// How connections are spread over its groups, as it was told.
+    pub fn weights(self) -> Weights {
+        self.0.weights
+    }
+
+    /// Where a backend is; `None` if it is not there.
+    pub fn group_of(self, backend: &Backend) -> Option<Group> {
+        Some(self.0.positions.get(backend)?.group)
+    }
+
+    /// All of it.
+    pub fn content(self) -> Content {
+        let backends = self.0.positions.iter().map(|(backend, at)| (*backend, at.group)).collect();
+        Content { settings: self.0.settings, weights: self.0.weights, backends }
+    }
+
+    /// How many backends each group has.
+    pub fn counts(self) -> [u32; Group::COUNT] {
+        let mut counts = [0; Group::COUNT];
+        for (count, (_, slots)) in counts.iter_mut().zip(self.0.groups()) {
+            *count = slots.count();
+        }
+        counts
     }
 }
 

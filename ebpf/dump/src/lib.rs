@@ -13,9 +13,10 @@ use std::{
 
 use aya::maps::{MapData, MapError, MapInfo};
 use mesh_layout::{
-    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef,
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, PEER_CUT, ServiceEntry,
+    ServiceRef, Settings,
 };
-use mesh_sys::{MappedArray, lookup_all};
+use mesh_sys::{Link, MappedArray, lookup_all};
 
 /// Where a connection may end up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +27,32 @@ pub struct Destination {
     pub cluster: u16,
 }
 
-/// Frontends, each an address, a port and an IP protocol number, with their backends.
+/// A frontend as programs see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// For so many seconds a client comes back to the backend it had; 0: to any.
+    pub session_affinity_seconds: u32,
+    /// Its service is not global.
+    pub plain: bool,
+    /// Without a backend connections pass untouched.
+    pub pass_if_empty: bool,
+    /// Those of its groups that have backends, by number; one, 0 of weight 1, of whose backends all have the same chance.
+    pub groups: BTreeMap<usize, Group>,
+}
+
+/// Backends of a frontend with the same chance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// How many connections it gets, beside the others.
+    pub weight: u32,
+    /// Its backends.
+    pub destinations: BTreeSet<Destination>,
+}
+
+/// Frontends, each an address, a port and an IP protocol number, as programs see them.
+pub type Entries = BTreeMap<(SocketAddr, u8), Entry>;
+
+/// Frontends, each an address, a port and an IP protocol number, with the backends of all their groups.
 pub type Services = BTreeMap<(SocketAddr, u8), BTreeSet<Destination>>;
 
 /// The tables below a pin root.
@@ -38,6 +64,7 @@ pub struct Dump {
     groups: MappedArray,
     slots: MappedArray,
     backends: MappedArray,
+    peer_state: MappedArray,
 }
 
 /// Why tables cannot be read, or what is wrong with them.
@@ -59,8 +86,8 @@ pub enum DumpError {
         /// Why.
         source: MapError,
     },
-    /// There is not one folder with maps.
-    #[error("{} has {count} folders with maps, not one", path.display())]
+    /// There is not one folder with tables that programs read.
+    #[error("{} has {count} folders with tables that programs read, not one", path.display())]
     NotOne {
         /// The pin root.
         path: PathBuf,
@@ -87,21 +114,29 @@ impl Dump {
             groups: open_array(&folder.join("cm_groups"), size_of::<GroupSet>())?,
             slots: open_array(&folder.join("cm_slots"), 8)?,
             backends: open_array(&folder.join("cm_backends"), size_of::<Backend>())?,
+            peer_state: open_array(&folder.join("cm_peer_state"), 4)?,
             folder,
         })
     }
 
-    /// All frontends with their backends. Of tables that are written meanwhile, a moment's view of each.
-    pub fn services(&self) -> Result<Services, DumpError> {
-        let mut all = Services::new();
+    /// All frontends as programs see them. Of tables that are written meanwhile, a moment's view of each.
+    pub fn entries(&self) -> Result<Entries, DumpError> {
+        let mut all = Entries::new();
         for (key, service) in self.frontends()? {
             if service.tag() != key.tag() {
                 return Err(self.inconsistent(format!("a frontend has another's value: {key:?}")));
             }
             let frontend = (address(key.address(), key.port()), key.protocol());
-            all.insert(frontend, self.destinations(service)?);
+            all.insert(frontend, self.entry(service)?);
         }
         Ok(all)
+    }
+
+    /// All frontends with their backends, whatever the groups' weights. Of tables that are written meanwhile, a moment's view of each.
+    pub fn services(&self) -> Result<Services, DumpError> {
+        let all = self.entries()?.into_iter();
+        let backends = |entry: Entry| entry.groups.into_values().flat_map(|g| g.destinations);
+        Ok(all.map(|(frontend, entry)| (frontend, backends(entry).collect())).collect())
     }
 
     /// How many backends a frontend has: to be asked again and again, it costs no system call. `None`: it is not there.
@@ -132,14 +167,48 @@ impl Dump {
         lookup_all(self.services.fd()).map_err(io_error(&self.folder.join("cm_services")))
     }
 
-    fn destinations(&self, service: ServiceRef) -> Result<BTreeSet<Destination>, DumpError> {
-        let beyond = |what: String| self.inconsistent(format!("{what} is beyond its table"));
-        let headers = self.headers_of(service);
-        let headers = headers.ok_or_else(|| beyond(format!("service {}", service.index())))?;
+    /// The numbers of the clusters whose backends are out of use.
+    pub fn cut(&self) -> BTreeSet<u16> {
+        let is_cut = |id: &u16| {
+            let state = self.peer_state.u32(u32::from(*id), 0);
+            state.is_some_and(|state| state.load(Ordering::SeqCst) == PEER_CUT)
+        };
+        (1..u16::try_from(self.peer_state.len()).unwrap_or(u16::MAX)).filter(is_cut).collect()
+    }
+
+    fn entry(&self, service: ServiceRef) -> Result<Entry, DumpError> {
+        let beyond =
+            || self.inconsistent(format!("service {} is beyond its table", service.index()));
+        let settings = self.headers.u64(service.index(), ServiceEntry::SETTINGS_WORD);
+        let settings = settings.ok_or_else(beyond)?.load(Ordering::SeqCst);
+        let settings = Settings::from_word(settings);
+        let headers = self.headers_of(service).ok_or_else(beyond)?;
+        let weights = self.weights_of(service).ok_or_else(beyond)?;
         let mut ids = BTreeSet::new();
+        let mut groups = BTreeMap::new();
+        for (number, (header, weight)) in headers.into_iter().zip(weights).enumerate() {
+            if header.count() > 0 {
+                let destinations = self.destinations(header, &mut ids)?;
+                groups.insert(number, Group { weight, destinations });
+            }
+        }
+        Ok(Entry {
+            session_affinity_seconds: settings.session_affinity_seconds(),
+            plain: settings.is_plain(),
+            pass_if_empty: settings.passes_if_empty(),
+            groups,
+        })
+    }
+
+    /// The backends of a header's slots, whose ids must not be among those that were met before.
+    fn destinations(
+        &self,
+        header: Header,
+        ids: &mut BTreeSet<u32>,
+    ) -> Result<BTreeSet<Destination>, DumpError> {
+        let beyond = |what: String| self.inconsistent(format!("{what} is beyond its table"));
         let mut destinations = BTreeSet::new();
-        let slots = |header: Header| header.base()..header.base().saturating_add(header.count());
-        for slot in headers.into_iter().flat_map(slots) {
+        for slot in header.base()..header.base().saturating_add(header.count()) {
             let id = self.slots.u32(slot / 2, usize::from(slot % 2 == 1));
             let id = id.ok_or_else(|| beyond(format!("slot {slot}")))?.load(Ordering::SeqCst);
             if !ids.insert(id) {
@@ -158,6 +227,23 @@ impl Dump {
             });
         }
         Ok(destinations)
+    }
+
+    /// The weights of a service's groups, in the order of its headers.
+    fn weights_of(&self, service: ServiceRef) -> Option<Vec<u32>> {
+        let header = self.headers.u64(service.index(), ServiceEntry::HEADER_WORD)?;
+        let Some(set) = Header::from_word(header.load(Ordering::SeqCst)).group_set() else {
+            return Some(vec![1; GROUPS_OF_A_SERVICE]);
+        };
+        let mut before = 0;
+        let weight = |group| {
+            let sum = self.groups.u32(set, GroupSet::cumulative_word(group))?;
+            let sum = sum.load(Ordering::SeqCst);
+            let weight = sum.saturating_sub(before);
+            before = sum;
+            Some(weight)
+        };
+        (0..GROUPS_OF_A_SERVICE).map(weight).collect()
     }
 
     /// Where a service's slots are: one header, or that of each of its groups.
@@ -203,11 +289,20 @@ fn open_array(pin: &Path, value_size: usize) -> Result<MappedArray, DumpError> {
     MappedArray::new(map.fd(), info.max_entries(), value_size).map_err(io_error(pin))
 }
 
-/// The folder with the maps: the only one there but for the links.
+/// The folder with the tables: the only one, or where there are several the one that the programs read.
 fn maps_folder(pins: &Path) -> Result<PathBuf, DumpError> {
     let folders = fs::read_dir(pins).map_err(io_error(pins))?.flatten().map(|entry| entry.path());
-    let mut folders = folders.filter(|path| path.is_dir() && !path.ends_with("links"));
-    match (folders.next(), folders.count()) {
+    let mut folders: Vec<PathBuf> =
+        folders.filter(|path| path.join("cm_services").exists()).collect();
+    if folders.len() > 1 {
+        let link = Link::open(&pins.join("links").join("cm_connect4"));
+        let read = link.and_then(|link| link.map_ids()).unwrap_or_default();
+        let is_read = |folder: &PathBuf| {
+            MapInfo::from_pin(folder.join("cm_services")).is_ok_and(|map| read.contains(&map.id()))
+        };
+        folders.retain(is_read);
+    }
+    match (folders.pop(), folders.len()) {
         (Some(folder), 0) => Ok(folder),
         (first, rest) => {
             Err(DumpError::NotOne { path: pins.into(), count: usize::from(first.is_some()) + rest })

@@ -1,6 +1,6 @@
 //! Load balancing: what a client connects to, and where it ends up.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -66,6 +66,17 @@ pub enum Change {
     RemoveBackend(Frontend, Backend),
     /// The frontend, which exists, has groups of these weights. A new one has all weight on its first group.
     SetWeights(Frontend, Weights),
+}
+
+/// All that a frontend should be, for those who compare and do not follow changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// What it is like.
+    pub settings: Settings,
+    /// The weights of its groups.
+    pub weights: Weights,
+    /// Its backends, each with its group.
+    pub backends: HashMap<Backend, Group>,
 }
 
 /// Whether a backend takes connections, by its cluster's word.

@@ -1,12 +1,12 @@
 //! Looking again: what clusters say, what the tables should hold, and what the kernel has.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
 use mesh_decide::decide;
-use mesh_model::lb::{Backend, Change, Frontend, ServiceDelta};
+use mesh_model::lb::{Change, Content, Frontend, ServiceDelta};
 
 use super::{Mesh, tables::View};
 
@@ -75,8 +75,8 @@ impl Mesh {
     }
 
     /// Every frontend with its backends, decided from nothing.
-    fn wanted(&self) -> HashMap<Frontend, HashSet<Backend>> {
-        let mut wanted: HashMap<Frontend, HashSet<Backend>> = HashMap::new();
+    fn wanted(&self) -> HashMap<Frontend, Content> {
+        let mut all: HashMap<Frontend, Content> = HashMap::new();
         for (service, frontends) in self.merge.services() {
             for (frontend, port_name) in frontends {
                 let delta = ServiceDelta::FrontendAdded {
@@ -84,14 +84,19 @@ impl Mesh {
                     port_name: port_name.into(),
                     frontend,
                 };
-                let backends = wanted.entry(frontend).or_default();
+                let wanted = all.entry(frontend).or_default();
                 for change in decide(&delta, &View(&self.merge)) {
-                    if let Change::AddBackend(_, backend, _) = change {
-                        backends.insert(backend);
+                    match change {
+                        Change::SetFrontend(_, settings) => wanted.settings = settings,
+                        Change::AddBackend(_, backend, group) => {
+                            wanted.backends.insert(backend, group);
+                        }
+                        Change::SetWeights(_, weights) => wanted.weights = weights,
+                        Change::RemoveFrontend(_) | Change::RemoveBackend(..) => {}
                     }
                 }
             }
         }
-        wanted
+        all
     }
 }

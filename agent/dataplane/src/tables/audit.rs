@@ -3,12 +3,15 @@
 //! Nothing but the writer writes the tables, and it writes what it was told: both comparisons find nothing. If they do find
 //! something, there is a bug here or a stranger at the maps; it is repaired, and counted so that somebody asks which.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use mesh_layout::{FrontendKey, Header, ServiceRef};
-use mesh_model::lb::{Backend, Change, Frontend, Group, Settings};
+use mesh_layout::{FrontendKey, PEER_CUT, ServiceRef};
+use mesh_model::{
+    ClusterId,
+    lb::{Backend, Change, Content, Frontend, Weights},
+};
 
-use super::{BackendUse, Tables, TablesError};
+use super::{BackendUse, Tables, TablesError, service::Service};
 use crate::{convert, kernel::Kernel};
 
 /// How many entries of each table were not what was written.
@@ -18,16 +21,23 @@ pub struct Repairs {
     pub frontends: u64,
     /// Headers.
     pub headers: u64,
+    /// Settings of frontends.
+    pub settings: u64,
+    /// Frontends whose groups have other slots or weights.
+    pub groups: u64,
     /// Slots.
     pub slots: u64,
     /// Backends missing, too many or others.
     pub backends: u64,
+    /// Clusters in use that should be cut, or the other way round.
+    pub cuts: u64,
 }
 
 impl Repairs {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.frontends + self.headers + self.slots + self.backends
+        let Self { frontends, headers, settings, groups, slots, backends, cuts } = self;
+        frontends + headers + settings + groups + slots + backends + cuts
     }
 }
 
@@ -42,16 +52,13 @@ impl<K: Kernel> Tables<K> {
         let stray = self.missing_backends();
         let mut repairs = Repairs { backends: stray.repaired, ..Repairs::default() };
         for service in self.services.values() {
-            let header = Header::new(service.range.base, service.count());
-            for (slot, (id, _)) in (header.base()..).zip(&service.slots) {
-                if self.kernel.slot(slot) != *id {
-                    self.kernel.set_slot(slot, *id);
-                    repairs.slots += 1;
-                }
-            }
-            if self.kernel.header(service.index) != header {
-                self.kernel.set_header(service.index, header);
-                repairs.headers += 1;
+            audit_service(&mut self.kernel, service, &mut repairs);
+        }
+        for id in (1..u16::MAX).map_while(|number| ClusterId::from_wire(number.into())) {
+            let wanted = if self.cut.contains(&id) { PEER_CUT } else { 0 };
+            if self.kernel.peer_state(id.get()) != wanted {
+                self.kernel.set_peer_state(id.get(), wanted);
+                repairs.cuts += 1;
             }
         }
         repairs.frontends = self.audit_frontends(services)?;
@@ -62,28 +69,32 @@ impl<K: Kernel> Tables<K> {
         Ok(repairs)
     }
 
-    /// What would have to change for the tables to be as wanted: every frontend with its backends. What a predecessor left
-    /// and nobody has claimed is neither wanted nor too much.
-    pub fn deviations(&self, wanted: &HashMap<Frontend, HashSet<Backend>>) -> Vec<Change> {
+    /// What would have to change for the tables to be as wanted. What a predecessor left and nobody has claimed is neither
+    /// wanted nor too much.
+    pub fn deviations(&self, wanted: &HashMap<Frontend, Content>) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (frontend, backends) in wanted {
-            let service = self.services.get(frontend);
-            if service.is_none() {
-                changes.push(Change::SetFrontend(*frontend, Settings::default()));
-            }
-            let has = |backend: &&Backend| {
-                service.is_some_and(|service| service.positions.contains_key(*backend))
+        for (frontend, wanted) in wanted {
+            let Some(service) = self.services.get(frontend) else {
+                changes.push(Change::SetFrontend(*frontend, wanted.settings));
+                let all = wanted.backends.iter();
+                changes.extend(all.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
+                if wanted.weights != Weights::ONE {
+                    changes.push(Change::SetWeights(*frontend, wanted.weights));
+                }
+                continue;
             };
-            let missing = backends.iter().filter(|backend| !has(backend));
-            changes.extend(
-                missing.map(|backend| Change::AddBackend(*frontend, *backend, Group::FIRST)),
-            );
-            let there = service.into_iter().flat_map(|service| {
-                let claimed = service.positions.keys();
-                claimed.filter(|backend| !service.held_backends.contains(*backend))
-            });
-            let surplus = there.filter(|backend| !backends.contains(*backend));
+            if service.settings != wanted.settings {
+                changes.push(Change::SetFrontend(*frontend, wanted.settings));
+            }
+            let group_of = |backend| service.positions.get(backend).map(|at| at.group);
+            let missing = wanted.backends.iter().filter(|(b, group)| group_of(b) != Some(**group));
+            changes.extend(missing.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
+            let claimed = service.positions.keys().filter(|b| !service.held_backends.contains(*b));
+            let surplus = claimed.filter(|backend| !wanted.backends.contains_key(*backend));
             changes.extend(surplus.map(|backend| Change::RemoveBackend(*frontend, *backend)));
+            if service.weights != wanted.weights && !service.held_weights {
+                changes.push(Change::SetWeights(*frontend, wanted.weights));
+            }
         }
         let claimed = self.services.iter().filter(|(_, service)| !service.held);
         let surplus = claimed.filter(|(frontend, _)| !wanted.contains_key(*frontend));
@@ -139,6 +150,35 @@ impl<K: Kernel> Tables<K> {
             }
         }
         stray
+    }
+}
+
+/// Looks at one service, from its slots to what leads to them.
+fn audit_service<K: Kernel>(kernel: &mut K, service: &Service, repairs: &mut Repairs) {
+    for (slot, id) in service.groups().flat_map(|(_, slots)| slots.ids()) {
+        if kernel.slot(slot) != id {
+            kernel.set_slot(slot, id);
+            repairs.slots += 1;
+        }
+    }
+    if let Some(others) = &service.others {
+        let found = kernel.group_set(others.set);
+        if found != service.group_set() {
+            for group in service.stale_groups(&found) {
+                service.publish(kernel, group);
+            }
+            service.publish_cumulative(kernel);
+            repairs.groups += 1;
+        }
+    }
+    let settings = convert::settings(service.settings);
+    if kernel.settings(service.index) != settings {
+        kernel.set_settings(service.index, settings);
+        repairs.settings += 1;
+    }
+    if kernel.header(service.index) != service.header() {
+        kernel.set_header(service.index, service.header());
+        repairs.headers += 1;
     }
 }
 

@@ -1,11 +1,20 @@
 //! Rebuilding the mirror from the kernel, whatever a predecessor left there.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
 
-use mesh_layout::Header;
-use mesh_model::lb::Backend;
+use mesh_layout::{GroupSet, Header, PEER_CUT};
+use mesh_model::{
+    ClusterId,
+    lb::{Backend, Frontend, Group, Weights},
+};
 
-use super::{BackendUse, Indices, Service, Tables, TablesError};
+use super::{
+    BackendUse, Indices, Tables, TablesError,
+    service::{Others, Position, Service},
+};
 use crate::{
     convert,
     kernel::{Kernel, Sizes},
@@ -17,16 +26,19 @@ impl<K: Kernel> Tables<K> {
     /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] let it go. What contradicts itself (a predecessor
     /// died between two writes) is repaired.
     pub fn restore(kernel: K, now: Instant) -> Result<Self, TablesError> {
-        let Sizes { services, backends, slots, groups: _ } = kernel.sizes();
+        let Sizes { services, backends, slots, groups } = kernel.sizes();
         let mut tables = Self {
             kernel,
             services: HashMap::new(),
             backends: HashMap::new(),
             service_indices: Indices::new("cm_services", services),
             backend_indices: Indices::new("cm_backends", backends),
+            set_indices: Indices::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
             released: Vec::new(),
+            cut: BTreeSet::new(),
         };
+        tables.restore_cuts();
         tables.restore_backends();
         tables.restore_services(now)?;
         let unused: Vec<u32> =
@@ -57,13 +69,19 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
+    fn restore_cuts(&mut self) {
+        let of_number = |number: u16| ClusterId::from_wire(number.into());
+        let cut = (1..u16::MAX).map_while(of_number);
+        self.cut = cut.filter(|id| self.kernel.peer_state(id.get()) == PEER_CUT).collect();
+    }
+
     fn restore_services(&mut self, now: Instant) -> Result<(), TablesError> {
         let by_id: HashMap<u32, Backend> = self.backends.iter().map(|(b, u)| (u.id, *b)).collect();
         let services = self
             .kernel
             .services()
             .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-        let mut claimed = Vec::with_capacity(services.len());
+        let mut claimed: Vec<(Frontend, Found)> = Vec::with_capacity(services.len());
         for (key, service) in services {
             let index = service.index();
             let frontend = convert::frontend(&key)
@@ -74,59 +92,140 @@ impl<K: Kernel> Tables<K> {
                     .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
                 continue;
             };
-            let header = self.kernel.header(index);
-            let count = header.count().min(self.kernel.sizes().slots);
-            let found = Range { base: header.base(), order: Range::order_for(count) };
-            let mine = count == header.count() && self.slots.claim(found);
-            claimed.push((frontend, index, header, mine));
+            claimed.push((frontend, self.claim(index)));
         }
         // Only now: a range that is taken for one that has to be written anew must be nobody else's.
-        for (frontend, index, header, mine) in claimed {
-            let restored = self.restore_service(index, header, mine, &by_id, now)?;
+        for (frontend, found) in claimed {
+            let restored = self.restore_service(found, &by_id, now)?;
             self.services.insert(frontend, restored);
         }
         Ok(())
     }
 
+    /// Finds what a service leads to, and takes as much of it as nobody else has.
+    fn claim(&mut self, index: u32) -> Found {
+        let header = self.kernel.header(index);
+        let set = header.group_set().filter(|set| *set < self.kernel.sizes().groups);
+        let set = set.filter(|set| self.set_indices.claim(*set));
+        let headers = match (set, header.group_set()) {
+            (Some(set), _) => *self.kernel.group_set(set).headers(),
+            // Groups that are another's.
+            (None, Some(_)) => [Header::default(); Group::COUNT],
+            (None, None) => {
+                let mut headers = [Header::default(); Group::COUNT];
+                headers.first_mut().into_iter().for_each(|first| *first = header);
+                headers
+            }
+        };
+        let headers = headers.map(|header| {
+            let range = range_of(header);
+            let is_sound = range.is_none_or(|range| self.slots.claim(range));
+            (header, is_sound)
+        });
+        Found { index, set, headers }
+    }
+
     /// Reads one service's slots. Where they are not what a finished writer leaves, they are written anew elsewhere.
     fn restore_service(
         &mut self,
-        index: u32,
-        header: Header,
-        mine: bool,
+        Found { index, set, headers }: Found,
         by_id: &HashMap<u32, Backend>,
         now: Instant,
     ) -> Result<Service, TablesError> {
-        let count = header.count().min(self.kernel.sizes().slots);
-        let found = Range { base: header.base(), order: Range::order_for(count) };
-        let mut service = Service::new(index, found);
-        service.held = true;
-        for slot in (header.base()..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
-            if slot >= self.kernel.sizes().slots {
-                break;
+        let settings = convert::settings_of(self.kernel.settings(index));
+        let mut service = Service::new(index, settings);
+        (service.held, service.held_weights) = (true, true);
+        if let Some(set) = set {
+            service.weights = weights(&self.kernel.group_set(set));
+            service.others = Some(Box::new(Others { set, groups: Default::default() }));
+        }
+        for (group, (header, is_sound)) in (0..).map_while(Group::new).zip(headers) {
+            self.read_slots(&mut service, group, header, by_id);
+            let found = range_of(header);
+            let Some(slots) = service.slots_mut(group) else { continue };
+            if is_sound && slots.count() == header.count() {
+                slots.range = found;
+                continue;
             }
-            let id = self.kernel.slot(slot);
-            if let Some(backend) = by_id.get(&id)
-                && !service.positions.contains_key(backend)
-            {
-                service.positions.insert(*backend, service.count());
-                service.slots.push((id, *backend));
-                service.held_backends.insert(*backend);
-                if let Some(known) = self.backends.get_mut(backend) {
-                    known.services += 1;
-                }
+            if is_sound {
+                found.into_iter().for_each(|range| self.slots.give_back(range, now));
+            }
+            if slots.backends.is_empty() {
+                continue;
+            }
+            let order = Range::order_for(slots.count());
+            let size = self.kernel.sizes().slots;
+            let range = self.slots.take(order, now);
+            slots.range = Some(range.ok_or(TablesError::Full { map: "cm_slots", size })?);
+            for (slot, id) in slots.ids() {
+                self.kernel.set_slot(slot, id);
             }
         }
-        if !mine || service.count() != count {
-            if mine {
-                self.slots.give_back(found, now);
-            }
-            service.range = self.take_range(Range::order_for(service.count()), now)?;
-            for (slot, (id, _)) in (service.range.base..).zip(&service.slots) {
-                self.kernel.set_slot(slot, *id);
-            }
-            self.kernel.set_header(index, Header::new(service.range.base, service.count()));
-        }
+        self.finish(&mut service, now);
         Ok(service)
     }
+
+    /// Takes the backends of a group's slots that there are, each once.
+    fn read_slots(
+        &mut self,
+        service: &mut Service,
+        group: Group,
+        header: Header,
+        by_id: &HashMap<u32, Backend>,
+    ) {
+        let size = self.kernel.sizes().slots;
+        let end = header.base().saturating_add(header.count()).min(size);
+        for slot in header.base()..end {
+            let id = self.kernel.slot(slot);
+            let backend = by_id.get(&id);
+            let Some(backend) = backend.filter(|b| !service.positions.contains_key(*b)) else {
+                continue;
+            };
+            let Some(slots) = service.slots_mut(group) else { return };
+            let position = Position { group, slot: slots.count() };
+            slots.backends.push((id, *backend));
+            service.positions.insert(*backend, position);
+            service.held_backends.insert(*backend);
+            if let Some(known) = self.backends.get_mut(backend) {
+                known.services += 1;
+            }
+        }
+    }
+
+    /// Has readers see what was restored.
+    fn finish(&mut self, service: &mut Service, now: Instant) {
+        if service.is_plain()
+            && let Some(others) = service.others.take()
+        {
+            self.set_indices.give_back(others.set, now);
+        }
+        match &service.others {
+            Some(_) => service.publish_groups(&mut self.kernel),
+            None if self.kernel.header(service.index) == service.header() => {}
+            None => self.kernel.set_header(service.index, service.header()),
+        }
+    }
+}
+
+/// What a service leads to, and of each group's range whether it is its own.
+struct Found {
+    index: u32,
+    set: Option<u32>,
+    headers: [(Header, bool); Group::COUNT],
+}
+
+/// The range that a header speaks of: the shortest that holds its slots.
+fn range_of(header: Header) -> Option<Range> {
+    let count = header.count();
+    (count > 0).then(|| Range { base: header.base(), order: Range::order_for(count) })
+}
+
+/// What sums of weights were made of.
+fn weights(set: &GroupSet) -> Weights {
+    let mut before = 0;
+    Weights(set.cumulative().map(|sum| {
+        let weight = sum.saturating_sub(before);
+        before = sum;
+        weight
+    }))
 }

@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
+use super::*;
+use crate::slots::REST;
 use mesh_layout::{FrontendKey, GroupSet};
 use mesh_model::{
     ClusterLimit, Protocol,
-    lb::{Group, Settings},
+    lb::{Content as Whole, Group, Settings},
 };
-use proptest::prelude::*;
-
-use super::*;
-use crate::slots::REST;
 
 /// The tables as plain memory, shared with the test that reads them; counts writes, and forgets them after a while.
 #[derive(Clone, Debug)]
@@ -34,7 +32,14 @@ struct Content {
     groups: Vec<[(u32, Header); Group::COUNT]>,
     slots: Vec<u32>,
     backends: Vec<mesh_layout::Backend>,
+    peers: Vec<u32>,
 }
+
+/// What programs make of a frontend: its settings, and of each backend the share of connections that it gets.
+type Seen = (Settings, BTreeMap<Backend, Share>);
+
+/// A fraction in its lowest terms.
+type Share = (u64, u64);
 
 impl Memory {
     fn new(services: u32, backends: u32, slots: u32) -> Self {
@@ -47,6 +52,7 @@ impl Memory {
                 groups: vec![Default::default(); len(services)],
                 slots: vec![0; len(slots)],
                 backends: vec![mesh_layout::Backend::default(); len(backends)],
+                peers: vec![0; 512],
             })),
             sizes: Sizes { services, backends, slots, groups: services },
             writes: Rc::default(),
@@ -63,20 +69,54 @@ impl Memory {
 
     /// What a program finds for a frontend: `None` is no service, and no stale or free backend is ever met.
     fn read(&self, frontend: &Frontend) -> Option<BTreeSet<Backend>> {
+        Some(self.see(frontend)?.1.into_keys().collect())
+    }
+
+    fn see(&self, frontend: &Frontend) -> Option<Seen> {
         let key = convert::frontend_key(frontend);
         let content = self.content.borrow();
         let service = content.services.get(&key)?;
         assert_eq!(service.tag(), key.tag());
-        let header = content.headers[service.index() as usize];
-        let slots = &content.slots[header.base() as usize..][..header.count() as usize];
-        Some(slots.iter().filter_map(|id| content.backend(*id)).collect())
+        let index = service.index() as usize;
+        let (header, settings) = (content.headers[index], content.settings[index]);
+        let groups: Vec<(u64, Vec<Backend>)> = match header.group_set() {
+            None => vec![(1, content.backends_of(header))],
+            Some(set) => {
+                let mut before = 0;
+                let of_group = |(sum, header): &(u32, Header)| {
+                    let weight = u64::from(sum.saturating_sub(before));
+                    before = *sum;
+                    (weight, content.backends_of(*header))
+                };
+                content.groups[set as usize].iter().map(of_group).collect()
+            }
+        };
+        let mut shares = BTreeMap::new();
+        let total: u64 = groups.iter().map(|(weight, _)| weight).sum();
+        for (weight, backends) in groups {
+            let count = backends.len() as u64;
+            for backend in backends {
+                shares.insert(backend, share(weight, total * count));
+            }
+        }
+        let settings = Settings {
+            session_affinity: settings.session_affinity_seconds(),
+            plain: settings.is_plain(),
+            pass_if_empty: settings.passes_if_empty(),
+        };
+        Some((settings, shares))
     }
 
     /// All there is, for "equal".
     fn all(&self) -> BTreeMap<Frontend, BTreeSet<Backend>> {
+        let all = self.see_all().into_iter();
+        all.map(|(frontend, (_, shares))| (frontend, shares.into_keys().collect())).collect()
+    }
+
+    fn see_all(&self) -> BTreeMap<Frontend, Seen> {
         let keys: Vec<_> = self.content.borrow().services.keys().copied().collect();
         let frontends = keys.iter().map(|key| convert::frontend(key).unwrap());
-        frontends.map(|frontend| (frontend, self.read(&frontend).unwrap())).collect()
+        frontends.map(|frontend| (frontend, self.see(&frontend).unwrap())).collect()
     }
 
     fn backends_in_use(&self) -> usize {
@@ -84,7 +124,20 @@ impl Memory {
     }
 }
 
+fn share(part: u64, of: u64) -> Share {
+    let (mut a, mut b) = (part, of);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    (part.checked_div(a).unwrap_or(0), of.checked_div(a).unwrap_or(0))
+}
+
 impl Content {
+    fn backends_of(&self, header: Header) -> Vec<Backend> {
+        let slots = &self.slots[header.base() as usize..][..header.count() as usize];
+        slots.iter().filter_map(|id| self.backend(*id)).collect()
+    }
+
     fn backend(&self, id: u32) -> Option<Backend> {
         let entry = self.backends[id as usize % self.backends.len()];
         (id != 0 && entry.id() == id).then(|| convert::backend(&entry).unwrap())
@@ -119,6 +172,14 @@ impl Kernel for Memory {
 
     fn backend(&self, index: u32) -> mesh_layout::Backend {
         self.content.borrow().backends[index as usize]
+    }
+
+    fn peer_state(&self, id: u16) -> u32 {
+        self.content.borrow().peers[usize::from(id)]
+    }
+
+    fn set_peer_state(&mut self, id: u16, state: u32) {
+        self.write(|content| content.peers[usize::from(id)] = state);
     }
 
     fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()> {
@@ -277,6 +338,111 @@ fn a_change_in_ten_thousand_is_four_writes_at_most() {
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 10_000);
 }
 
+/// The same where they are in groups: what comes and goes costs four writes, a move between groups six, and each of these
+/// as much again the moment that its group has no other backend. A weight is a sum for each group from its own on.
+#[test]
+fn groups_cost_what_changes() {
+    let memory = Memory::new(16, 16_384, 65_536);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let groups: Vec<Group> = (0..Group::COUNT).map(|n| Group::new(n).unwrap()).collect();
+    add(&mut tables, 1, &[], now);
+    let into = |n: u16, group: usize| Change::AddBackend(frontend(1), backend(1, n), groups[group]);
+    for n in 0..10_000 {
+        tables.apply(into(n, usize::from(n % 2)), now).unwrap();
+    }
+    tables.apply(Change::SetWeights(frontend(1), Weights([3, 1, 0, 0, 0, 0, 0, 0])), now).unwrap();
+    let cost = |tables: &mut Tables<Memory>, change| {
+        memory.writes.set(0);
+        tables.apply(change, now).unwrap();
+        memory.writes.get()
+    };
+    assert_eq!(cost(&mut tables, Change::RemoveBackend(frontend(1), backend(1, 17))), 3);
+    assert_eq!(cost(&mut tables, into(17, 1)), 4);
+    assert_eq!(cost(&mut tables, into(18, 1)), 4, "a slot and a header in each group");
+    assert_eq!(cost(&mut tables, into(18, 1)), 0);
+    assert_eq!(cost(&mut tables, into(18, 0)), 3, "the last one leaves no hole");
+    let weights = |w| Change::SetWeights(frontend(1), Weights(w));
+    assert_eq!(cost(&mut tables, weights([3, 1, 0, 0, 0, 0, 0, 0])), 0);
+    assert_eq!(cost(&mut tables, weights([3, 2, 0, 0, 0, 0, 0, 0])), 7);
+    assert_eq!(cost(&mut tables, weights([3, 2, 9, 0, 0, 0, 0, 0])), 0, "nobody is in that group");
+    let sticky = Settings { session_affinity: 10_800, plain: true, ..Settings::default() };
+    assert_eq!(cost(&mut tables, Change::SetFrontend(frontend(1), sticky)), 1);
+    assert_eq!(cost(&mut tables, Change::SetFrontend(frontend(1), sticky)), 0);
+    let (settings, shares) = memory.see(&frontend(1)).unwrap();
+    assert_eq!((settings, shares.len()), (sticky, 10_000));
+    assert_eq!(shares[&backend(1, 0)], share(3, 5 * 5_000));
+    assert_eq!(shares[&backend(1, 1)], share(2, 5 * 5_000));
+}
+
+#[test]
+fn one_write_cuts_a_cluster() {
+    let memory = Memory::new(16, 16_384, 32_768);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    for f in 1..10 {
+        add(&mut tables, f, &(0..1_000).map(|n| backend(2, n)).collect::<Vec<_>>(), now);
+    }
+    let two = backend(2, 0).cluster;
+    memory.writes.set(0);
+    tables.set_cut(two, true);
+    assert_eq!((memory.writes.get(), memory.peer_state(2)), (1, 1));
+    tables.set_cut(two, true);
+    assert_eq!(memory.writes.get(), 1);
+    // It stays cut until somebody says otherwise, whatever becomes of the agent or of the entry.
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    assert_eq!(tables.cut().collect::<Vec<_>>(), [two]);
+    memory.content.borrow_mut().peers[2] = 0;
+    memory.content.borrow_mut().peers[3] = 1;
+    assert_eq!(tables.audit().unwrap(), Repairs { cuts: 2, ..Repairs::default() });
+    assert_eq!((memory.peer_state(2), memory.peer_state(3)), (1, 0));
+    tables.set_cut(two, false);
+    assert_eq!(memory.peer_state(2), 0);
+}
+
+/// Weights of groups whose sum is more than a word holds keep their proportion; where no group that has a backend has a
+/// weight, the first of these has all.
+#[test]
+fn weights_are_sums_of_what_is_there() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let groups: Vec<Group> = (0..Group::COUNT).map(|n| Group::new(n).unwrap()).collect();
+    add(&mut tables, 1, &[], now);
+    for (n, group) in (0..).zip(&groups).skip(2) {
+        tables.apply(Change::AddBackend(frontend(1), backend(1, n), *group), now).unwrap();
+    }
+    let shares = |tables: &mut Tables<Memory>, weights| {
+        tables.apply(Change::SetWeights(frontend(1), Weights(weights)), now).unwrap();
+        let (_, shares) = memory.see(&frontend(1)).unwrap();
+        (2..8).map(|n| shares[&backend(1, n)]).collect::<Vec<Share>>()
+    };
+    let (none, all) = ((0, 1), (1, 1));
+    assert_eq!(shares(&mut tables, [5, 5, 0, 0, 0, 0, 0, 0]), [all, none, none, none, none, none]);
+    assert_eq!(shares(&mut tables, [9, 0, 0, 0, 0, 0, 0, 4]), [none, none, none, none, none, all]);
+    let half = share(1, 2);
+    assert_eq!(
+        shares(&mut tables, [u32::MAX, 0, u32::MAX, 0, 0, 0, 0, u32::MAX]),
+        [half, none, none, none, none, half]
+    );
+}
+
+#[test]
+fn a_range_that_is_hardly_used_is_given_back() {
+    let memory = Memory::new(4, 2_048, 2_048);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let all: Vec<Backend> = (0..512).map(|n| backend(1, n)).collect();
+    add(&mut tables, 1, &all, now);
+    for gone in &all[3..] {
+        tables.apply(Change::RemoveBackend(frontend(1), *gone), now).unwrap();
+    }
+    assert_eq!(memory.read(&frontend(1)).unwrap(), BTreeSet::from_iter(all[..3].iter().copied()));
+    add(&mut tables, 2, &[], now + REST);
+    tables.apply(Change::AddBackend(frontend(2), all[9], Group::FIRST), now + REST).unwrap();
+    assert_eq!(tables.occupancy().slots, 8 + 1);
+}
+
 #[test]
 fn full_tables_say_so_and_keep_what_they_have() {
     let now = Instant::now();
@@ -304,6 +470,32 @@ fn full_tables_say_so_and_keep_what_they_have() {
     ));
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 4);
     assert_eq!(memory.read(&frontend(2)), Some(BTreeSet::new()));
+}
+
+/// What needs a table that is full is not begun: nothing that was taken for it stays taken.
+#[test]
+fn a_full_table_of_groups_says_so() {
+    let now = Instant::now();
+    let mut memory = Memory::new(4, 8, 16);
+    memory.sizes.groups = 1;
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let two = [backend(1, 1), backend(1, 2)];
+    add(&mut tables, 1, &two, now);
+    add(&mut tables, 2, &two, now);
+    let second = Group::new(1).unwrap();
+    let moved = |f| Change::AddBackend(frontend(f), backend(1, 1), second);
+    tables.apply(moved(1), now).unwrap();
+    let before = (tables.occupancy(), memory.see_all());
+    for change in [moved(2), Change::AddBackend(frontend(2), backend(1, 3), second)] {
+        let error = tables.apply(change, now).unwrap_err();
+        assert_eq!(error.to_string(), "cm_groups is full: all of 1 entries are in use");
+        assert_eq!((tables.occupancy(), memory.see_all()), before);
+    }
+    // There is room again when the other is in one group once more, and has rested.
+    add(&mut tables, 1, &two, now);
+    assert_eq!(tables.occupancy().groups, 0);
+    tables.apply(moved(2), now + REST).unwrap();
+    assert_eq!(memory.read(&frontend(2)).unwrap(), BTreeSet::from(two));
 }
 
 #[test]
@@ -351,6 +543,44 @@ fn what_contradicts_itself_is_repaired() {
     assert_eq!(memory.backends_in_use(), 2);
 }
 
+/// Two services that lead to one set of groups, one that leads beyond the table, ranges that overlap: each loses what is not
+/// its own, and has it again when it is told.
+#[test]
+fn groups_that_contradict_themselves_are_repaired() {
+    let memory = Memory::new(8, 16, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let second = Group::new(1).unwrap();
+    let tell = |tables: &mut Tables<Memory>| {
+        for f in 1..4 {
+            add(tables, f, &[backend(1, u16::from(f))], now);
+            let moved = Change::AddBackend(frontend(f), backend(2, u16::from(f)), second);
+            tables.apply(moved, now).unwrap();
+        }
+        tables.prune_frontends(now).unwrap();
+        tables.prune_backends(|_| true, now);
+    };
+    tell(&mut tables);
+    let whole = memory.all();
+    {
+        let mut content = memory.content.borrow_mut();
+        let index = [1, 2, 3]
+            .map(|f| content.services[&convert::frontend_key(&frontend(f))].index() as usize);
+        content.headers[index[0]] = content.headers[index[1]];
+        let third = content.headers[index[2]].group_set().unwrap() as usize;
+        content.groups[third][1].1 = content.groups[third][0].1;
+        content.groups[third][0].0 = 9;
+    }
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    assert_eq!(tables.audit().unwrap(), Repairs::default());
+    tell(&mut tables);
+    assert_eq!(memory.all(), whole);
+    memory.content.borrow_mut().headers[0] = Header::grouped(99);
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    tell(&mut tables);
+    assert_eq!(memory.all(), whole);
+}
+
 /// A writer that died while a backend moved into a hole leaves that backend in two slots. To mend one service costs no other
 /// anything, in whatever order they are found.
 #[test]
@@ -384,7 +614,13 @@ fn an_audit_finds_what_nobody_wrote() {
     add(&mut tables, 1, &[backend(1, 1), backend(1, 2), backend(2, 1)], now);
     add(&mut tables, 2, &[backend(2, 1)], now);
     tables.apply(Change::RemoveBackend(frontend(1), backend(1, 2)), now).unwrap();
-    let whole = memory.all();
+    let second = Group::new(1).unwrap();
+    for f in [3, 4] {
+        add(&mut tables, f, &[backend(2, 1)], now);
+        let other = Change::AddBackend(frontend(f), backend(1, 1), second);
+        tables.apply(other, now).unwrap();
+    }
+    let whole = memory.see_all();
     memory.writes.set(0);
     assert_eq!((tables.audit().unwrap().total(), memory.writes.get()), (0, 0));
 
@@ -398,10 +634,18 @@ fn an_audit_finds_what_nobody_wrote() {
         content.headers[two.index() as usize] = Header::new(40, 7);
         content.backends[0] = content.backends[0].with_id(0);
         content.backends[60] = convert::backend_entry(64 + 60, &backend(2, 9));
+        // Another header and a weight in one set, a service that leads to another's, and settings that nobody gave.
+        let [three, four] = [3, 4].map(|f| content.services[&convert::frontend_key(&frontend(f))]);
+        let four_at = content.headers[four.index() as usize];
+        content.headers[three.index() as usize] = four_at;
+        let set = &mut content.groups[four_at.group_set().unwrap() as usize];
+        (set[1].1, set[5].0) = (Header::new(3, 9), 77);
+        content.settings[four.index() as usize] = mesh_layout::Settings::new(9, true, true);
     }
     let repairs = tables.audit().unwrap();
-    assert_eq!(repairs, Repairs { frontends: 2, headers: 1, slots: 1, backends: 2 });
-    assert_eq!(memory.all(), whole);
+    let expected = Repairs { frontends: 2, headers: 2, settings: 1, groups: 1, ..repairs };
+    assert_eq!(repairs, Repairs { slots: 1, backends: 2, cuts: 0, ..expected });
+    assert_eq!(memory.see_all(), whole);
     assert_eq!(memory.backends_in_use(), 2);
     assert_eq!(tables.audit().unwrap(), Repairs::default());
 }
@@ -416,102 +660,39 @@ fn deviations_from_what_is_wanted() {
     let mut tables = Tables::restore(memory, now).unwrap();
     add(&mut tables, 1, &[backend(1, 2), backend(1, 3)], now);
     add(&mut tables, 3, &[backend(1, 3)], now);
-    let wanted = |all: &[(u8, &[Backend])]| {
-        all.iter().map(|(f, b)| (frontend(*f), b.iter().copied().collect())).collect()
+    let one = |backends: &[(Backend, usize)]| Whole {
+        backends: backends.iter().map(|(b, group)| (*b, Group::new(*group).unwrap())).collect(),
+        ..Whole::default()
     };
-    let exactly = wanted(&[(1, &[backend(1, 2), backend(1, 3)]), (3, &[backend(1, 3)])]);
+    let all = |all: Vec<(u8, Whole)>| all.into_iter().map(|(f, w)| (frontend(f), w)).collect();
+    let exactly = all(vec![
+        (1, one(&[(backend(1, 2), 0), (backend(1, 3), 0)])),
+        (3, one(&[(backend(1, 3), 0)])),
+    ]);
     assert_eq!(tables.deviations(&exactly), [], "what is held is no deviation");
-    let other = wanted(&[(1, &[backend(1, 2), backend(1, 4)]), (4, &[backend(1, 5)])]);
+
+    let sticky = Settings { session_affinity: 60, ..Settings::default() };
+    let weights = Weights([1, 2, 0, 0, 0, 0, 0, 0]);
+    tables.apply(Change::SetWeights(frontend(1), Weights::ONE), now).unwrap();
+    let first = one(&[(backend(1, 2), 1), (backend(1, 4), 0)]);
+    let first = Whole { settings: sticky, weights, ..first };
+    let other = all(vec![(1, first), (4, Whole { weights, ..one(&[(backend(1, 5), 0)]) })]);
     let mut found = tables.deviations(&other);
     found.sort();
+    let [g0, g1] = [0, 1].map(|n| Group::new(n).unwrap());
     let mut expected = [
+        Change::SetFrontend(frontend(1), sticky),
         Change::SetFrontend(frontend(4), Settings::default()),
         Change::RemoveFrontend(frontend(3)),
-        Change::AddBackend(frontend(1), backend(1, 4), Group::FIRST),
-        Change::AddBackend(frontend(4), backend(1, 5), Group::FIRST),
+        Change::AddBackend(frontend(1), backend(1, 2), g1),
+        Change::AddBackend(frontend(1), backend(1, 4), g0),
+        Change::AddBackend(frontend(4), backend(1, 5), g0),
         Change::RemoveBackend(frontend(1), backend(1, 3)),
+        Change::SetWeights(frontend(1), weights),
+        Change::SetWeights(frontend(4), weights),
     ];
     expected.sort();
     assert_eq!(found, expected);
 }
 
-/// A change to the tables, or the death of their writer.
-#[derive(Clone, Debug)]
-enum Step {
-    AddFrontend(u8),
-    RemoveFrontend(u8),
-    Add(u8, u32, u16),
-    Remove(u8, u32, u16),
-    /// The writer dies after so many more writes; a new one takes over and is told everything again.
-    Die(usize),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let f = 0u8..4;
-    let step = prop_oneof![
-        2 => f.clone().prop_map(Step::AddFrontend),
-        1 => f.clone().prop_map(Step::RemoveFrontend),
-        8 => (f.clone(), 1u32..3, 0u16..6).prop_map(|(f, c, b)| Step::Add(f, c, b)),
-        5 => (f, 1u32..3, 0u16..6).prop_map(|(f, c, b)| Step::Remove(f, c, b)),
-        1 => (0usize..12).prop_map(Step::Die),
-    ];
-    prop::collection::vec(step, 0..60)
-}
-
-proptest! {
-    /// Whatever happens, programs find exactly the backends of the model; and a writer may die between any two writes.
-    #[test]
-    fn tables_equal_the_model(steps in steps()) {
-        let memory = Memory::new(8, 32, 128);
-        let mut now = Instant::now();
-        let mut tables = Tables::restore(memory.clone(), now).unwrap();
-        let mut model = BTreeMap::<u8, BTreeSet<Backend>>::new();
-        for step in steps {
-            now += REST;
-            let change = match step {
-                Step::AddFrontend(f) => {
-                    model.entry(f).or_default();
-                    Change::SetFrontend(frontend(f), Settings::default())
-                }
-                Step::RemoveFrontend(f) => {
-                    model.remove(&f);
-                    Change::RemoveFrontend(frontend(f))
-                }
-                Step::Add(f, c, b) => match model.get_mut(&f) {
-                    Some(backends) => {
-                        backends.insert(backend(c, b));
-                        Change::AddBackend(frontend(f), backend(c, b), Group::FIRST)
-                    }
-                    None => continue,
-                },
-                Step::Remove(f, c, b) => {
-                    if let Some(backends) = model.get_mut(&f) {
-                        backends.remove(&backend(c, b));
-                    }
-                    Change::RemoveBackend(frontend(f), backend(c, b))
-                }
-                Step::Die(writes) => {
-                    memory.dies_after.set(memory.writes.get() + writes);
-                    continue;
-                }
-            };
-            tables.apply(change, now).unwrap();
-            if memory.writes.get() > memory.dies_after.get() {
-                // Between its death and the next life programs read on; `read` asserts that they meet nothing false.
-                memory.all();
-                memory.dies_after.set(usize::MAX);
-                tables = Tables::restore(memory.clone(), now).unwrap();
-                for (f, backends) in &model {
-                    add(&mut tables, *f, &backends.iter().copied().collect::<Vec<_>>(), now);
-                }
-                tables.prune_frontends(now).unwrap();
-                tables.prune_backends(|_| true, now);
-            }
-            let expected: BTreeMap<_, _> = model.iter().map(|(f, b)| (frontend(*f), b.clone())).collect();
-            prop_assert_eq!(memory.all(), expected);
-            prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
-        }
-        let distinct: BTreeSet<_> = model.values().flatten().collect();
-        prop_assert_eq!(memory.backends_in_use(), distinct.len());
-    }
-}
+mod model;
