@@ -16,6 +16,7 @@ mod pairs;
 mod quarantine;
 mod rebirth;
 mod replicas;
+mod sockets;
 mod spread;
 mod start;
 mod stop;
@@ -46,6 +47,7 @@ pub use rebirth::{History, an_etcd_begins_anew};
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
 };
+pub use sockets::sockets_to_vanished_backends_end;
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;

@@ -86,6 +86,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
         .chain(mesh.pods.problems())
+        .chain(mesh.sockets.problem())
         .chain(routes)
         .chain(contested)
         .chain(audit)
@@ -101,6 +102,11 @@ impl Admin for AgentAdmin {
         let status = move |mesh: &Mesh| {
             let counters = mesh.programs.counters().unwrap_or_default();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
+            let ended = mesh.sockets.counts();
+            let ended = [
+                ("udp_sockets_ended", ended.removed.udp + ended.unreachable.udp),
+                ("tcp_sockets_ended", ended.removed.tcp + ended.unreachable.tcp),
+            ];
             let occupancy = mesh.occupancy();
             let table = |name: &str, used, size| Table { name: name.into(), used, size };
             StatusResponse {
@@ -120,7 +126,12 @@ impl Admin for AgentAdmin {
                     table("cm_backends", occupancy.backends, occupancy.sizes.backends),
                     table("cm_slots", occupancy.slots, occupancy.sizes.slots),
                 ],
-                counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
+                counters: names
+                    .into_iter()
+                    .zip(counters)
+                    .chain(ended)
+                    .map(|(name, count)| (name.to_owned(), count))
+                    .collect(),
                 store: None,
                 audit: Some(v1::Audit {
                     passes: mesh.audit.passes,

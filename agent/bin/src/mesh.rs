@@ -29,12 +29,14 @@ mod former_life;
 mod pods;
 mod probing;
 mod quarantine;
+mod sockets;
 mod tables;
 
 pub(crate) use audit::Audit;
 pub(crate) use former_life::FormerLife;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
+pub(crate) use sockets::Sockets;
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -98,6 +100,7 @@ pub(crate) struct Mesh {
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
+    pub(crate) sockets: Sockets,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
 }
@@ -286,7 +289,10 @@ impl Mesh {
         let now = Instant::now();
         for delta in self.merge.take_deltas() {
             match delta {
-                Delta::Service(delta) => self.service(&delta, now),
+                Delta::Service(delta) => {
+                    self.sockets.hear(&delta);
+                    self.service(&delta, now);
+                }
                 Delta::Route(delta) => self.route(delta),
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
@@ -297,6 +303,7 @@ impl Mesh {
                 }
             }
         }
+        self.end_sockets_to_the_gone(now);
         self.carry_out_routes().await;
     }
 

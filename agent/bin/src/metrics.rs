@@ -20,6 +20,13 @@ pub(crate) struct PodLabel {
     pub(crate) state: &'static str,
 }
 
+/// Sockets that were ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct SocketLabel {
+    pub(crate) protocol: &'static str,
+    pub(crate) reason: &'static str,
+}
+
 type Count = Gauge<u64, AtomicU64>;
 
 /// The agent's metrics, `clustermesh_agent_…`.
@@ -40,6 +47,9 @@ pub(crate) struct Metrics {
     pub(crate) routes: Count,
     pub(crate) failed_routes: Count,
     pub(crate) pods: Family<PodLabel, Count>,
+    pub(crate) sockets_ended: Family<SocketLabel, Count>,
+    pub(crate) socket_passes: Count,
+    pub(crate) socket_failures: Count,
 }
 
 impl Metrics {
@@ -55,6 +65,13 @@ impl Metrics {
         audit.register("repairs", help, self.audit_repairs.clone());
         let help = "Pods of this node, by whether it is known who they are";
         registry.register("clustermesh_pods", help, self.pods.clone());
+        let sockets = registry.sub_registry_with_prefix("clustermesh_sockets");
+        let help = "Sockets ended because their backend was removed, or cannot be reached";
+        sockets.register("ended", help, self.sockets_ended.clone());
+        let help = "Times that sockets of vanished backends were looked for";
+        sockets.register("passes", help, self.socket_passes.clone());
+        let help = "Network namespaces in which they could not be";
+        sockets.register("failures", help, self.socket_failures.clone());
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
             "peer_ready",

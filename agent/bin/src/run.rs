@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Input, Mesh, NodePods},
+    mesh::{Audit, FormerLife, Input, Mesh, NodePods, Sockets},
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
@@ -133,6 +133,7 @@ async fn open_mesh(
     programs.set_bypass(bypass.cgroup.as_slice())?;
     programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
     tracing::info!(cgroup = %cgroup.display(), ?held, ?bypass, "the programs are in place");
+    let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
@@ -168,6 +169,7 @@ async fn open_mesh(
         failed: BTreeMap::new(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
+        sockets,
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })

@@ -14,11 +14,13 @@
 mod diag;
 mod ender;
 mod kernel;
+mod leaving;
 mod namespace;
 mod pace;
 mod pass;
 mod wanted;
 
-pub use ender::{Counts, Ender, Reason};
+pub use ender::{Counts, Ended, Ender, Reason};
+pub use leaving::Leaving;
 pub use namespace::Netns;
 pub use wanted::Target;

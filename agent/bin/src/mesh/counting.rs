@@ -27,6 +27,7 @@ impl Mesh {
         for (state, n) in [("bound", pods.bound), ("waiting", pods.waiting)] {
             self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
+        self.set_socket_metrics();
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));
         self.metrics.held_backends.set(count(held.backends));

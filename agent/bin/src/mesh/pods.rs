@@ -14,6 +14,8 @@ use crate::attachments::{Attachments, Found};
 #[derive(Debug)]
 pub(crate) struct NodePods {
     pub(crate) table: Pods,
+    /// Some came or went since somebody last looked for that.
+    pub(super) moved: bool,
     attachments: Attachments,
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
 }
@@ -42,7 +44,8 @@ impl LocalPods for Own<'_> {
 impl NodePods {
     pub(crate) fn new(folder: PathBuf) -> Self {
         let attachments = Attachments::new(folder);
-        Self { table: Pods::default(), attachments, waiting: BTreeMap::new() }
+        let (table, waiting) = (Pods::default(), BTreeMap::new());
+        Self { table, moved: false, attachments, waiting }
     }
 
     /// How many there are.
@@ -65,6 +68,7 @@ impl NodePods {
     }
 
     fn found(&mut self, found: Found, own: &impl LocalPods) {
+        self.moved |= !matches!(found, Found::AsBefore(_));
         match found {
             Found::AsBefore(_) => {}
             Found::Attached(attachment, was) => {

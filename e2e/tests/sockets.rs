@@ -1,0 +1,8 @@
+//! Sockets that hang on what is gone, on clusters out of network namespaces. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn sockets_to_vanished_backends_end() {
+    scenario::sockets_to_vanished_backends_end(&Netns::up("socketsended"));
+}
