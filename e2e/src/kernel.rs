@@ -1,6 +1,6 @@
 //! What is in a node's kernel: neither the agent nor its tables are asked.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use mesh_dump::Dump;
 pub use mesh_dump::{Destination, Services};
@@ -19,6 +19,11 @@ pub fn try_services(pins: &Path) -> Result<Services, String> {
 /// How many backends have an entry.
 pub fn backend_entries(pins: &Path) -> usize {
     open(pins).backend_entries()
+}
+
+/// The numbers of the clusters whose backends are out of use.
+pub fn cut(pins: &Path) -> BTreeSet<u16> {
+    open(pins).cut()
 }
 
 fn open(pins: &Path) -> Dump {

@@ -9,6 +9,7 @@ mod deaths;
 mod disconnect;
 mod failover;
 mod full;
+mod health;
 mod identities;
 mod kills;
 mod leases;
@@ -38,6 +39,10 @@ pub use deaths::traffic_outlives_ten_kills_of_an_agent;
 pub use disconnect::disconnect_takes_everything_back;
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use full::an_etcd_is_full;
+pub use health::{
+    a_cluster_is_cut_off, a_flapping_link_is_damped, a_node_is_dead,
+    a_silent_peer_is_believed_for_so_long, our_own_uplink_is_cut,
+};
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_is_silence;
@@ -47,7 +52,7 @@ pub use rebirth::{History, an_etcd_begins_anew};
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
 };
-pub use sockets::sockets_to_vanished_backends_end;
+pub use sockets::{sockets_to_a_cluster_that_is_cut_off_end, sockets_to_vanished_backends_end};
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;

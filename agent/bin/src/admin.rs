@@ -7,20 +7,30 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        self, LiftOutcome, LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
-        StatusResponse, Step, StepState, Table, admin_server::Admin,
+        self, ExplainRequest, ExplainResponse, LiftOutcome, LiftQuarantineRequest,
+        LiftQuarantineResponse, ListPeersRequest, ListPeersResponse, ListServicesRequest,
+        ListServicesResponse, Peer, StatusRequest, StatusResponse, Step, StepState, Table,
+        admin_server::Admin,
     },
     version::version,
 };
+use mesh_decide::ClusterHealth;
 use mesh_follow::{Rung, Status as FollowStatus};
-use mesh_model::{ClusterName, lb};
+use mesh_model::{ClusterId, ClusterName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
     mesh::{Input, Lifted, Mesh, Query},
+};
+
+mod explain;
+mod services;
+
+use self::{
+    explain::{Wanted, explain},
+    services::services,
 };
 
 /// Answers for the agent.
@@ -85,6 +95,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
         .chain(mesh.former_life.problems())
+        .chain(mesh.silence.problems(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(mesh.sockets.problem())
         .chain(routes)
@@ -160,8 +171,18 @@ impl Admin for AgentAdmin {
         request: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
         let ListServicesRequest { namespace, name } = request.into_inner();
-        let services = move |mesh: &Mesh| services(mesh, &namespace, &name);
+        let wanted = Wanted { namespace, name };
+        let services = move |mesh: &Mesh| services(mesh, &wanted);
         Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let ExplainRequest { namespace, name } = request.into_inner();
+        let wanted = Wanted { namespace, name };
+        Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
     }
 
     async fn lift_quarantine(
@@ -258,19 +279,28 @@ fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) ->
 fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     let mut routes = mesh.routes.routes();
     let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
-    let health = mesh.probes.health(name, Instant::now());
-    let all = health.answering + health.silent + health.awaited + health.unknown;
+    let report = mesh.health.prober.report();
+    let health = report.clusters.get(name).cloned().unwrap_or_default();
+    let all = health.all();
     // This node is one of its own cluster's.
     let others = mesh.merge.counts(name).nodes > usize::from(*name == mesh.own);
     let unprobed = all == 0 && others;
-    let (state, detail) = if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
+    let (state, detail) = if mesh.health.is_cut(name) {
+        let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
+        (StepState::Failed, reason.into())
+    } else if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
         (StepState::Pending, String::new())
     } else if let Some((route, Some(failure))) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
-    } else if health.silent > 0 {
-        (StepState::Failed, format!("{} of {all} probed nodes no longer answer", health.silent))
+    } else if !health.dead.is_empty() || health.silent > 0 {
+        (StepState::Failed, silent(&health, report.alone))
     } else if health.answering > 0 {
-        (StepState::Ok, format!("{} of {all} probed nodes answer", health.answering))
+        let noticed = report.detection.as_secs_f64();
+        let detail = format!(
+            "{} of {all} probed nodes answer, a dead one is noticed within {noticed:.1} s",
+            health.answering
+        );
+        (StepState::Ok, detail)
     } else if health.awaited > 0 {
         (StepState::Pending, String::new())
     } else if all > 0 {
@@ -283,45 +313,28 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
 }
 
-fn services(mesh: &Mesh, namespace: &str, name: &str) -> Vec<v1::Service> {
-    let wanted = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
-    let clusters: HashMap<_, _> =
-        mesh.merge.clusters().map(|(name, id)| (id, name.to_string())).collect();
-    let backend = |backend: &lb::Backend| v1::Backend {
-        address: backend.address.to_string(),
-        port: backend.port.into(),
-        cluster: clusters
-            .get(&backend.cluster)
-            .cloned()
-            .unwrap_or_else(|| format!("id {}", backend.cluster)),
-        node: mesh.merge.node_of(backend.cluster, backend.address).unwrap_or_default().into(),
-    };
-    let services = mesh.merge.services().filter(|(service, _)| {
-        wanted(&service.namespace, namespace) && wanted(&service.name, name)
-    });
-    let mut services: Vec<v1::Service> = services
-        .map(|(service, frontends)| v1::Service {
-            namespace: service.namespace.to_string(),
-            name: service.name.to_string(),
-            frontends: frontends
-                .map(|(frontend, port_name)| v1::Frontend {
-                    address: frontend.address.to_string(),
-                    port: frontend.port.into(),
-                    protocol: frontend.protocol.to_string(),
-                    port_name: port_name.into(),
-                    // What the kernel has, not what it should have.
-                    backends: mesh
-                        .tables
-                        .backends(&frontend)
-                        .into_iter()
-                        .flatten()
-                        .map(backend)
-                        .collect(),
-                })
-                .collect(),
-        })
-        .collect();
-    services
-        .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    services
+/// Who does not answer, and what that means.
+fn silent(health: &ClusterHealth, alone: bool) -> String {
+    let silent = health.dead.len() + health.silent;
+    let mut detail = format!("{silent} of {} probed nodes no longer answer", health.all());
+    if alone {
+        detail += "; nor does anybody else: it may be this node that is cut off, and nobody is taken for dead";
+    }
+    if !health.dead.is_empty() {
+        // All of them would be too many for a line.
+        let names: Vec<&str> = health.dead.iter().take(5).map(AsRef::as_ref).collect();
+        let more = if health.dead.len() > names.len() { ", …" } else { "" };
+        detail += &format!("; dead: {}{more}", names.join(", "));
+    }
+    if health.damped > 0 {
+        detail += &format!("; {} of these come and go, and must be heard longer", health.damped);
+    }
+    detail
+}
+
+/// A cluster's name, or what stands for it.
+fn cluster_name(mesh: &Mesh, id: ClusterId) -> String {
+    let mut clusters = mesh.merge.clusters();
+    let found = clusters.find(|(_, known)| *known == id);
+    found.map_or_else(|| format!("id {id}"), |(name, _)| name.to_string())
 }

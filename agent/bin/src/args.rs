@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds that what a silent cluster said before this agent started is used
+    /// Seconds for which a cluster that is not heard is believed; the own cluster is for ever
     #[arg(
         long,
         alias = "staleness-budget",
@@ -74,6 +74,9 @@ pub(crate) struct Args {
     /// Make routes to the own cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
+    /// Take all of the cluster's services, not only global ones: for a cluster without a kube-proxy
+    #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
+    pub(crate) replace_kube_proxy: bool,
     /// The UDP port of the probe echo
     #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
     pub(crate) probe_port: u16,

@@ -12,6 +12,7 @@ mod peer_files;
 mod peers;
 mod pods;
 mod probe;
+mod prober;
 mod run;
 mod snapshots;
 

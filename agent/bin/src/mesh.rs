@@ -5,37 +5,44 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::pending,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
-use mesh_decide::Probes;
+use mesh_decide::Decider;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
-use mesh_model::{ClusterName, RecordKind, lb::Change};
+use mesh_model::ClusterName;
 use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, probe::ProbeSocket};
+use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle};
 
 mod audit;
+mod changes;
 mod counting;
+mod decisions;
 mod former_life;
+mod health;
 mod pods;
-mod probing;
 mod quarantine;
+mod silence;
 mod sockets;
 mod tables;
 
 pub(crate) use audit::Audit;
+pub(crate) use changes::Failed;
 pub(crate) use former_life::FormerLife;
+pub(crate) use health::Health;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
+pub(crate) use silence::Silence;
 pub(crate) use sockets::Sockets;
 
 /// What the mesh's task is told.
@@ -74,6 +81,11 @@ pub(crate) struct Mesh {
     pub(crate) own_routes: bool,
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
+    pub(crate) decider: Decider,
+    /// How clusters are may be otherwise than the decider was told.
+    pub(crate) clusters_moved: bool,
+    /// Somebody said something of nodes: it may say where backends are.
+    pub(crate) nodes_moved: bool,
     pub(crate) programs: Programs,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
@@ -82,9 +94,8 @@ pub(crate) struct Mesh {
     pub(crate) masquerade_problem: Option<String>,
     /// The agent's own sockets, which the programs leave alone.
     pub(crate) bypass: Bypass,
-    pub(crate) probes: Probes,
-    /// Nodes became known: they are probed now, not when the next second begins.
-    pub(crate) probe_now: bool,
+    pub(crate) health: Health,
+    pub(crate) silence: Silence,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -96,7 +107,7 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: BTreeMap<Change, String>,
+    pub(crate) failed: Failed,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -105,7 +116,7 @@ pub(crate) struct Mesh {
     pub(crate) metrics: Metrics,
 }
 
-/// How often what failed is tried again, nodes are probed and metrics are set.
+/// How often what failed is tried again and metrics are set.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the kernel's routes are compared with the wanted ones although nothing happened.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -131,38 +142,34 @@ impl std::fmt::Debug for Query {
 
 impl Mesh {
     /// Takes what comes, until nobody is left to say anything.
-    pub(crate) async fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<Input>,
-        socket: Option<ProbeSocket>,
-    ) {
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut audit = interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.settle().await;
         loop {
+            let refresh = self.health.due();
             tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => {
-                        self.take(input).await;
-                        if std::mem::take(&mut self.probe_now) {
-                            self.probe(socket.as_ref()).await;
-                        }
-                    }
+                    Some(input) => self.take(input).await,
                     None => return,
                 },
-                _ = tick.tick() => self.tick(socket.as_ref()).await,
+                change = self.health.prober.change() => self.take_health(change).await,
+                () = until(refresh) => self.refresh_targets(Instant::now()),
+                _ = tick.tick() => self.tick().await,
                 _ = audit.tick() => {
                     self.audit_bypass();
                     self.audit_routes().await;
                 }
-                probe = probing::answer(socket.as_ref()) => self.probes.answered(probe, Instant::now()),
             }
         }
     }
 
     async fn take(&mut self, input: Input) {
+        let same = matches!(input, Input::Peer(..) | Input::PodsChanged | Input::LookAtPod(..))
+            || matches!(input, Input::Query(_));
+        self.clusters_moved |= !same;
         match input {
             Input::Peer(name, events) => {
                 events.into_iter().for_each(|event| self.peer_event(&name, event));
@@ -178,6 +185,7 @@ impl Mesh {
                 let budget = handle.budget;
                 // Its follower is another one, which has not been told to hold.
                 self.waiting.remove(&name);
+                self.health.follow(&name, &handle);
                 let before = self.peers.insert(name.clone(), handle);
                 // Somebody has thought about it.
                 if before.is_some_and(|before| before.budget != budget) {
@@ -193,7 +201,9 @@ impl Mesh {
                 self.refused.remove(&name);
                 self.quarantined.remove(&name);
                 self.waiting.remove(&name);
-                self.probes.set_nodes(&name, std::iter::empty());
+                self.forget_health(&name);
+                self.forget_silence(&name);
+                self.renumber_health(Instant::now());
                 self.forget_strangers().await;
                 self.settle().await;
                 self.release_held();
@@ -217,6 +227,7 @@ impl Mesh {
     }
 
     fn peer_event(&mut self, name: &ClusterName, event: PeerEvent) {
+        self.clusters_moved |= !matches!(event, PeerEvent::Record(_) | PeerEvent::Rejected(_));
         match event {
             PeerEvent::Connected => tracing::info!(peer = %name, "connected"),
             PeerEvent::Disconnected => {
@@ -236,8 +247,12 @@ impl Mesh {
                 let before = self.known_ids();
                 self.recognise(name, &config);
                 match self.merge.set_id(name, config.id) {
-                    Ok(()) if before.is_subset(&self.known_ids()) => {}
-                    Ok(()) => self.release_held(),
+                    Ok(()) => {
+                        self.renumber_health(Instant::now());
+                        if !before.is_subset(&self.known_ids()) {
+                            self.release_held();
+                        }
+                    }
                     Err(in_use) => {
                         let refusal = Refusal::IdInUse { id: in_use.id, other: in_use.other };
                         if let Some(handle) = self.peers.get(name) {
@@ -287,32 +302,49 @@ impl Mesh {
     /// Brings the kernel to what the merge says now.
     async fn settle(&mut self) {
         let now = Instant::now();
+        if self.clusters_moved {
+            self.look_at_clusters(now);
+        }
         for delta in self.merge.take_deltas() {
             match delta {
                 Delta::Service(delta) => {
                     self.sockets.hear(&delta);
                     self.service(&delta, now);
                 }
-                Delta::Route(delta) => self.route(delta),
+                Delta::Route(delta) => {
+                    self.health.refresh();
+                    self.nodes_moved = true;
+                    self.route(delta);
+                }
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
                 Delta::Confirmed { cluster, kind, .. } => {
                     tracing::info!(peer = %cluster, ?kind, "told in full");
-                    self.probe_now |= kind == RecordKind::Node;
+                    self.health.refresh();
                     self.told_in_full(&cluster);
                     self.prune(now);
+                    (self.clusters_moved, self.nodes_moved) = (true, true);
                 }
             }
+        }
+        if std::mem::take(&mut self.clusters_moved) {
+            self.look_at_clusters(now);
+            self.forget_clusters(now);
+        }
+        if std::mem::take(&mut self.nodes_moved) {
+            self.place_backends(now);
         }
         self.end_sockets_to_the_gone(now);
         self.carry_out_routes().await;
     }
 
-    async fn tick(&mut self, socket: Option<&ProbeSocket>) {
+    async fn tick(&mut self) {
         let now = Instant::now();
-        let failed: Vec<Change> = self.failed.keys().copied().collect();
-        failed.into_iter().for_each(|change| self.apply(change, now));
+        self.look_at_clusters(now);
+        self.place_backends(now);
+        self.try_again(now);
         self.hold_quarantined();
-        self.probe(socket).await;
+        self.forget_foreign_cuts(now);
+        self.look_for_silence(now);
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);
@@ -332,5 +364,12 @@ impl Mesh {
     /// How full the tables are.
     pub(crate) fn occupancy(&self) -> Occupancy {
         self.tables.occupancy()
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
     }
 }

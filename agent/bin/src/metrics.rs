@@ -50,6 +50,16 @@ pub(crate) struct Metrics {
     pub(crate) sockets_ended: Family<SocketLabel, Count>,
     pub(crate) socket_passes: Count,
     pub(crate) socket_failures: Count,
+    pub(crate) probes_sent: Count,
+    pub(crate) probes_answered: Count,
+    pub(crate) node_deaths: Count,
+    pub(crate) node_returns: Count,
+    pub(crate) node_relapses: Count,
+    pub(crate) cluster_cuts: Count,
+    pub(crate) detection: Count,
+    pub(crate) nodes_dead: Family<PeerLabel, Count>,
+    pub(crate) nodes_damped: Family<PeerLabel, Count>,
+    pub(crate) cut: Family<PeerLabel, Gauge>,
 }
 
 impl Metrics {
@@ -72,6 +82,7 @@ impl Metrics {
         sockets.register("passes", help, self.socket_passes.clone());
         let help = "Network namespaces in which they could not be";
         sockets.register("failures", help, self.socket_failures.clone());
+        self.register_health(registry.sub_registry_with_prefix("clustermesh_health"));
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
             "peer_ready",
@@ -110,5 +121,32 @@ impl Metrics {
             "Routes that the kernel did not take",
             self.failed_routes.clone(),
         );
+    }
+
+    fn register_health(&self, health: &mut Registry) {
+        for (name, help, counted) in [
+            ("probes_sent", "Probes sent to nodes", &self.probes_sent),
+            ("probes_answered", "Probes that were answered", &self.probes_answered),
+            ("node_deaths", "Addresses of nodes that answered no more", &self.node_deaths),
+            ("node_returns", "Addresses of nodes that answered again", &self.node_returns),
+            (
+                "node_relapses",
+                "Deaths so soon after a return that the next return is damped",
+                &self.node_relapses,
+            ),
+            ("cluster_cuts", "Clusters whose nodes and etcd answered no more", &self.cluster_cuts),
+            (
+                "detection_milliseconds",
+                "A node in use that dies is noticed within this time",
+                &self.detection,
+            ),
+        ] {
+            health.register(name, help, counted.clone());
+        }
+        let help = "Probed nodes of the cluster that do not answer";
+        health.register("nodes_dead", help, self.nodes_dead.clone());
+        let help = "Dead nodes of the cluster whose return is damped";
+        health.register("nodes_damped", help, self.nodes_damped.clone());
+        health.register("cluster_cut", "1 while the cluster is cut", self.cut.clone());
     }
 }

@@ -3,8 +3,8 @@
 //! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that a former life
 //! left, before anything is known; then clusters are followed, and only what they told in full is let go of.
 //!
-//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), one follower a cluster, the
-//! watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
+//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), the prober, the probe echo, one
+//! follower a cluster, the watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
-use mesh_decide::Probes;
+use mesh_decide::{Decider, Rules};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Merge, OwnRanges};
@@ -26,17 +26,21 @@ use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::JoinSet,
 };
 
 use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
-    mesh::{Audit, FormerLife, Input, Mesh, NodePods, Sockets},
+    mesh::{
+        Audit, Failed, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence, Sockets,
+    },
     metrics::Metrics,
     own_cgroup::Bypass,
     peers::Peers,
     pods::{self, PodsAdmin},
     probe::ProbeSocket,
+    prober::{self, Prober},
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
@@ -64,7 +68,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let mesh = open_mesh(&args, &name, limit, metrics).await?;
+    let socket = ProbeSocket::bind(args.probe_port).await;
+    let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
+    let (prober, probing) = Prober::new(name.clone(), socket);
+    let mesh = open_mesh(&args, &name, (id, limit), metrics, prober).await?;
     let addresses = mesh.former_life.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
@@ -81,17 +88,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let folder = args.config_dir.join("peers");
     let peers =
         Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());
-    let socket = ProbeSocket::bind(args.probe_port).await;
-    let socket = socket
-        .map_err(|error| tracing::warn!(%error, port = args.probe_port, "no probe echo"))
-        .ok();
     let admin = AgentAdmin { args: args.clone(), mesh: sender.clone(), started };
     let pods_admin = PodsAdmin { mesh: sender.clone() };
+
+    // Tasks of their own: they are not to wait for what else there is to do.
+    let probing = task(probing.run());
+    let echoing = task(prober::echo(args.probe_port));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        () = mesh.run(receiver, socket) => {}
+        () = mesh.run(receiver) => {}
+        () = probing => {}
+        () = echoing => {}
         () = watch_peers(peers, folder, args.local_config.clone(), sender.clone()) => {}
         () = pods::watch(args.pods_dir(), sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
@@ -107,12 +116,20 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs beside everything else, and ends with it.
+async fn task(work: impl Future<Output = ()> + Send + 'static) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    while tasks.join_next().await.is_some() {}
+}
+
 /// Takes over the kernel's tables and routes.
 async fn open_mesh(
     args: &Args,
     name: &ClusterName,
-    limit: ClusterLimit,
+    (id, limit): (ClusterId, ClusterLimit),
     metrics: Metrics,
+    prober: Prober,
 ) -> anyhow::Result<Mesh> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
@@ -129,6 +146,7 @@ async fn open_mesh(
     let (mut programs, maps) = Programs::load(pins, sizes)?;
     let tables = Tables::restore(maps, Instant::now())?;
     let held = tables.held();
+    let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
     programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
@@ -151,6 +169,12 @@ async fn open_mesh(
         own_routes: args.own_routes,
         pod_cidrs: args.pod_cidrs.clone(),
         merge: Merge::new(name.clone(), ranges),
+        decider: Decider::new(
+            Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
+            name.clone(),
+        ),
+        clusters_moved: true,
+        nodes_moved: false,
         programs,
         tables,
         routes,
@@ -158,15 +182,15 @@ async fn open_mesh(
         masquerade: Masquerade::default(),
         masquerade_problem: None,
         bypass,
-        probes: Probes::default(),
-        probe_now: false,
+        health,
+        silence: Silence::new(budget),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: BTreeMap::new(),
+        failed: Failed::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         sockets,

@@ -1,17 +1,49 @@
-//! Whether nodes of other clusters answer. For the status; backends do not depend on it yet.
+//! Whether nodes answer, measured on the way that traffic takes (`docs/adr/0016`).
+//!
+//! Nodes whose pods clients may be led to are asked every 200 ms, and more often than 300 times a second nobody asks: with
+//! more nodes each waits longer. One that loses three probes in a row is dead, and comes back after three answers; what dies
+//! again soon after must be heard for longer each time. Silence of our own is not taken for that of others: whoever is
+//! declared dead was silent while somebody else answered, if there is somebody else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use mesh_model::ClusterName;
 
+mod cluster;
+mod report;
+mod standing;
+mod targets;
+mod verdicts;
+
+use cluster::{Cluster, Etcd, Path, Sent};
+pub use report::{ClusterHealth, ProbeCounts, Report};
+pub use targets::{Target, targets};
+
 /// The nodes that are probed, and what came back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Probes {
-    nodes: BTreeMap<(ClusterName, String), NodeProbe>,
+    own: ClusterName,
+    clusters: BTreeMap<ClusterName, Cluster>,
+    /// When to look at each path.
+    agenda: BTreeSet<(Instant, PathKey)>,
+    /// Who was asked with each number.
+    asked: HashMap<u64, PathKey>,
+    /// Before then no probe is due: so many a second and no more.
+    paced: Instant,
+    /// How often a node that is in use, and one that is not, is asked.
+    intervals: Intervals,
+    /// Clusters of which something is to be said, or soon will be.
+    undecided: BTreeSet<ClusterName>,
+    judged: Instant,
+    changes: Vec<HealthChange>,
+    counts: ProbeCounts,
+    /// A report says something else than before.
+    news: bool,
 }
 
 /// A probe to send.
@@ -23,135 +55,313 @@ pub struct Probe {
     pub nonce: u64,
 }
 
-/// How the way to a cluster's nodes is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathHealth {
-    /// Nodes that answered lately.
-    pub answering: usize,
-    /// Nodes that answered once and do so no more.
-    pub silent: usize,
-    /// Nodes whose first answer may still be on its way.
-    pub awaited: usize,
-    /// Nodes that never answered: they may run no agent of ours.
-    pub unknown: usize,
+/// What became of a node or a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthChange {
+    /// A node answers, or answers no more, at an address.
+    Node {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// Its name.
+        node: Arc<str>,
+        /// The address, which stands for its family.
+        address: IpAddr,
+        /// Whether it answers.
+        alive: bool,
+    },
+    /// No node of a cluster answers, nor does its etcd; or one does again. Nodes that died with it are not said to be dead
+    /// before it is back.
+    Cluster {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Whether it is cut.
+        cut: bool,
+    },
 }
 
-#[derive(Debug)]
-struct NodeProbe {
-    address: IpAddr,
-    first: Option<Instant>,
-    sent: Option<(u64, Instant)>,
-    answered: Option<Instant>,
+/// Cluster, node, address.
+type PathKey = (ClusterName, Arc<str>, IpAddr);
+
+#[derive(Clone, Copy, Debug)]
+struct Intervals {
+    in_use: Duration,
+    others: Duration,
+    computed: Instant,
 }
 
-/// How many nodes of a cluster are probed.
-const PROBED: usize = 3;
-/// Pause between two probes of a node.
-const INTERVAL: Duration = Duration::from_secs(2);
-/// A node that has not answered for so long is silent: two probes lost.
-const SILENT: Duration = Duration::from_secs(5);
+/// How often a node in use is asked, and how long it has to answer.
+const FAST: Duration = Duration::from_millis(200);
+/// How often a node is asked that is not in use, or has never answered.
+const SLOW: Duration = Duration::from_secs(10);
+/// Probes a second.
+const RATE: u32 = 300;
+/// Of these at most so many are for what is not in use.
+const SLOW_RATE: u32 = 100;
+/// So much may be sent at once after a pause.
+const BURST: Duration = FAST;
+/// Whoever looks later than this was away itself, and cannot say who was silent.
+const LATE: Duration = Duration::from_secs(1);
+/// Probes whose late answer still counts.
+const OUTSTANDING: usize = 8;
+/// How often what is undecided is looked at.
+const AGAIN: Duration = Duration::from_millis(50);
+
+// === impl Probes ===
 
 impl Probes {
-    /// The nodes of a cluster now. What is known of those that stay is kept.
-    pub fn set_nodes<'a>(
-        &mut self,
-        cluster: &ClusterName,
-        nodes: impl Iterator<Item = (&'a str, IpAddr)>,
-    ) {
-        let nodes: BTreeMap<&str, IpAddr> = nodes.take(PROBED).collect();
-        self.nodes.retain(|(of, name), probe| {
-            of != cluster || nodes.get(name.as_str()) == Some(&probe.address)
-        });
-        for (name, address) in nodes {
-            let key = (cluster.clone(), name.to_owned());
-            let new = NodeProbe { address, first: None, sent: None, answered: None };
-            self.nodes.entry(key).or_insert(new);
+    /// Nobody is probed yet.
+    pub fn new(own: ClusterName, now: Instant) -> Self {
+        Self {
+            own,
+            clusters: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            asked: HashMap::new(),
+            paced: now,
+            intervals: Intervals { in_use: FAST, others: SLOW, computed: now },
+            undecided: BTreeSet::new(),
+            judged: now,
+            changes: Vec::new(),
+            counts: ProbeCounts::default(),
+            news: true,
         }
     }
 
-    /// The probes that are due. `nonce` gives a new one each time.
+    /// The nodes of a cluster to probe now. What is known of those that stay is kept; who is no longer probed counts as
+    /// alive again.
+    pub fn set_targets(&mut self, name: &ClusterName, targets: &[Target], now: Instant) {
+        let cluster = self.clusters.entry(name.clone()).or_default();
+        let wanted: BTreeMap<(Arc<str>, IpAddr), bool> = targets
+            .iter()
+            .flat_map(|t| t.addresses.iter().map(|ip| ((Arc::clone(&t.node), *ip), t.in_use)))
+            .collect();
+        let gone: Vec<(Arc<str>, IpAddr)> =
+            cluster.paths.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for (node, address) in gone {
+            let Some(path) = cluster.paths.remove(&(Arc::clone(&node), address)) else { continue };
+            self.agenda.remove(&(path.due, (name.clone(), Arc::clone(&node), address)));
+            path.sent.iter().for_each(|sent| drop(self.asked.remove(&sent.nonce)));
+            if path.told_dead {
+                let cluster = name.clone();
+                self.changes.push(HealthChange::Node { cluster, node, address, alive: true });
+            }
+        }
+        for ((node, address), in_use) in wanted {
+            let key = (name.clone(), Arc::clone(&node), address);
+            let path = cluster.paths.entry((node, address)).or_insert_with(|| {
+                self.agenda.insert((now, key.clone()));
+                Path::new(in_use, now)
+            });
+            // One that is in use from now on is not waited for.
+            if in_use && !path.in_use {
+                self.agenda.remove(&(path.due, key.clone()));
+                path.due = now;
+                self.agenda.insert((now, key));
+            }
+            path.in_use = in_use;
+        }
+        self.undecided.insert(name.clone());
+        self.news = true;
+        self.compute_intervals(now);
+    }
+
+    /// A cluster is no longer followed.
+    pub fn remove(&mut self, name: &ClusterName, now: Instant) {
+        self.set_targets(name, &[], now);
+        if self.clusters.remove(name).is_some_and(|cluster| cluster.cut) {
+            self.changes.push(HealthChange::Cluster { cluster: name.clone(), cut: false });
+        }
+        self.undecided.remove(name);
+    }
+
+    /// A former life cut a cluster: it is until somebody of it is heard.
+    pub fn inherit_cut(&mut self, name: &ClusterName) {
+        self.clusters.entry(name.clone()).or_default().cut = true;
+        self.undecided.insert(name.clone());
+    }
+
+    /// The probes that are due. `nonce` gives a new number each time. Whatever was answered by now must have been said
+    /// before: who is not heard is counted.
     pub fn due(&mut self, now: Instant, mut nonce: impl FnMut() -> u64) -> Vec<Probe> {
-        let is_due = |probe: &&mut NodeProbe| {
-            probe.sent.is_none_or(|(_, sent)| now.saturating_duration_since(sent) >= INTERVAL)
-        };
-        let due = self.nodes.values_mut().filter(is_due);
-        due.map(|probe| {
-            let nonce = nonce();
-            probe.first.get_or_insert(now);
-            probe.sent = Some((nonce, now));
-            Probe { address: probe.address, nonce }
-        })
-        .collect()
+        if now.saturating_duration_since(self.intervals.computed) >= Duration::from_secs(1) {
+            self.compute_intervals(now);
+        }
+        let late = self.agenda.first().is_some_and(|(due, _)| now > *due + LATE + BURST)
+            && self.paced + LATE < now;
+        let mut probes = Vec::new();
+        while let Some((due, _)) = self.agenda.first()
+            && *due <= now
+            && self.paced <= now + BURST
+        {
+            let Some((_, key)) = self.agenda.pop_first() else { break };
+            self.look_at(&key, late, now, &mut nonce, &mut probes);
+        }
+        self.judge(now);
+        probes
     }
 
     /// An answer. One that nobody asked for, or from elsewhere, is nothing.
     pub fn answered(&mut self, probe: Probe, now: Instant) {
-        let asked = |node: &&mut NodeProbe| {
-            node.address == probe.address
-                && node.sent.is_some_and(|(nonce, _)| nonce == probe.nonce)
+        let Some(key) = self.asked.get(&probe.nonce).filter(|key| key.2 == probe.address) else {
+            return;
         };
-        if let Some(node) = self.nodes.values_mut().find(asked) {
-            node.answered = Some(now);
+        let (name, node, address) = key.clone();
+        self.asked.remove(&probe.nonce);
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let Some(path) = cluster.paths.get_mut(&(node, address)) else { return };
+        self.counts.answered += 1;
+        let at = path.sent.iter().find(|sent| sent.nonce == probe.nonce).map(|sent| sent.at);
+        path.sent.retain(|sent| sent.nonce != probe.nonce);
+        cluster.witness = cluster.witness.max(at);
+        self.news |= !path.standing.is_firm();
+        let was_undecided = path.standing.is_undecided() || !path.standing.is_known();
+        if path.standing.answered(now) {
+            self.counts.returns += 1;
+        }
+        if was_undecided {
+            self.undecided.insert(name);
         }
     }
 
-    /// How the way to a cluster is.
-    pub fn health(&self, cluster: &ClusterName, now: Instant) -> PathHealth {
-        let mut health = PathHealth::default();
-        let lately = |at: Instant| now.saturating_duration_since(at) < SILENT;
-        for (_, node) in self.nodes.iter().filter(|((of, _), _)| of == cluster) {
-            match node.answered {
-                None if node.first.is_none_or(lately) => health.awaited += 1,
-                None => health.unknown += 1,
-                Some(at) if lately(at) => health.answering += 1,
-                Some(_) => health.silent += 1,
+    /// The clusters whose etcd is to be asked for a sign of life.
+    pub fn etcds_to_ask(&self, now: Instant) -> Vec<ClusterName> {
+        let wants = |(name, cluster): &(&ClusterName, &Cluster)| {
+            **name != self.own && cluster.wants_to_ask_etcd(now)
+        };
+        let undecided = self.undecided.iter().filter_map(|name| self.clusters.get_key_value(name));
+        undecided.filter(wants).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// An etcd was asked, or there is no connection to it; it answered so often before.
+    pub fn etcd_asked(&mut self, name: &ClusterName, connected: bool, answers: u64, now: Instant) {
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.etcd = match connected {
+                true => Etcd::Asked { at: now, answers },
+                false => Etcd::Silent { at: now },
+            };
+        }
+    }
+
+    /// The clusters whose etcd was asked and has not answered.
+    pub fn etcds_awaited(&self) -> Vec<ClusterName> {
+        let asked = |name: &&ClusterName| {
+            let cluster = self.clusters.get(*name);
+            cluster.is_some_and(|cluster| matches!(cluster.etcd, Etcd::Asked { .. }))
+        };
+        self.undecided.iter().filter(asked).cloned().collect()
+    }
+
+    /// How the connection to an etcd stands, and how often it has answered by now.
+    pub fn etcd_says(&mut self, name: &ClusterName, connected: bool, answers: u64, now: Instant) {
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.etcd.says(connected, answers, now);
+        }
+    }
+
+    /// When to ask [`Probes::due`] although nothing happened.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let again = (!self.undecided.is_empty()).then(|| self.judged + AGAIN);
+        let due = self
+            .agenda
+            .first()
+            .map(|(due, _)| (*due).max(self.paced.checked_sub(BURST).unwrap_or(*due)));
+        due.into_iter().chain(again).min()
+    }
+
+    /// What became of nodes and clusters since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<HealthChange> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether [`Probes::report`] says something else than when this was asked last, beside counts.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news) || !self.changes.is_empty()
+    }
+
+    /// A path's time has come: its last probe is lost, the next one is sent, or both.
+    fn look_at(
+        &mut self,
+        key: &PathKey,
+        late: bool,
+        now: Instant,
+        nonce: &mut impl FnMut() -> u64,
+        probes: &mut Vec<Probe>,
+    ) {
+        let (name, node, address) = key;
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let Some(path) = cluster.paths.get_mut(&(Arc::clone(node), *address)) else { return };
+        let mut lost = false;
+        for sent in path.sent.iter_mut().filter(|sent| !sent.missed && sent.at + FAST <= now) {
+            sent.missed = true;
+            if !late {
+                let before = path.standing;
+                path.standing.missed(sent.at);
+                self.news |= before.is_awaited() != path.standing.is_awaited();
+                lost = true;
             }
         }
-        health
+        let interval = self.intervals.of(path);
+        let next = path.last_sent.map_or(now, |sent| sent + interval);
+        if next > now {
+            // A lost probe is looked at when it is lost.
+            let awaited = path.sent.iter().filter(|sent| !sent.missed).map(|sent| sent.at + FAST);
+            path.due = awaited.chain([next]).min().unwrap_or(next);
+        } else {
+            self.paced = self.paced.max(now) + Duration::from_secs(1) / RATE;
+            let nonce = nonce();
+            if path.sent.len() == OUTSTANDING
+                && let Some(oldest) = path.sent.pop_front()
+            {
+                self.asked.remove(&oldest.nonce);
+            }
+            path.sent.push_back(Sent { nonce, at: now, missed: false });
+            path.last_sent = Some(now);
+            path.due = now + interval.min(FAST);
+            self.asked.insert(nonce, key.clone());
+            self.counts.sent += 1;
+            probes.push(Probe { address: *address, nonce });
+        }
+        let undecided = path.standing.is_undecided();
+        self.agenda.insert((path.due, key.clone()));
+        if undecided {
+            self.undecided.insert(name.clone());
+        }
+        if lost && undecided {
+            self.call_witnesses(key, now);
+        }
+    }
+
+    fn compute_intervals(&mut self, now: Instant) {
+        let (mut fast, mut slow) = (0, 0);
+        for path in self.clusters.values().flat_map(|cluster| cluster.paths.values()) {
+            match path.in_use && !path.standing.is_hopeless() {
+                true => fast += 1,
+                false => slow += 1,
+            }
+        }
+        let interval = |paths: u32, rate: u32| Duration::from_secs(paths.into()) / rate.max(1);
+        let slow_rate = (slow / 10 + 1).min(SLOW_RATE);
+        self.intervals = Intervals {
+            in_use: interval(fast, RATE - slow_rate).max(FAST),
+            others: interval(slow, SLOW_RATE).max(SLOW),
+            computed: now,
+        };
+    }
+}
+
+// === impl Intervals ===
+
+impl Intervals {
+    fn of(&self, path: &Path) -> Duration {
+        // Once something is lost the next ones decide.
+        if path.standing.is_undecided() {
+            return FAST;
+        }
+        match path.in_use && !path.standing.is_hopeless() {
+            true => self.in_use,
+            false => self.others,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_count_and_silence_tells() {
-        let b = ClusterName::new("b").unwrap();
-        let address = |last: u8| IpAddr::from([172, 31, 2, last]);
-        let mut probes = Probes::default();
-        let mut now = Instant::now();
-        let mut next = 0;
-        let mut nonce = || {
-            next += 1;
-            next
-        };
-        let nodes = ["n1", "n2", "n3", "n4"];
-        probes.set_nodes(&b, nodes.iter().zip(1..).map(|(name, last)| (*name, address(last))));
-        let due = probes.due(now, &mut nonce);
-        assert_eq!(due.len(), 3, "not all of a large cluster");
-        assert!(probes.due(now, &mut nonce).is_empty());
-        assert_eq!(probes.health(&b, now), PathHealth { awaited: 3, ..PathHealth::default() });
-
-        probes.answered(due[0], now);
-        probes.answered(Probe { nonce: 99, ..due[1] }, now);
-        probes.answered(Probe { address: address(9), ..due[2] }, now);
-        assert_eq!(
-            probes.health(&b, now),
-            PathHealth { answering: 1, awaited: 2, ..PathHealth::default() }
-        );
-        now += SILENT;
-        assert_eq!(
-            probes.health(&b, now),
-            PathHealth { silent: 1, unknown: 2, ..PathHealth::default() }
-        );
-
-        probes.set_nodes(&b, [("n1", address(1))].into_iter());
-        assert_eq!(probes.health(&b, now), PathHealth { silent: 1, ..PathHealth::default() });
-        let due = probes.due(now, &mut nonce);
-        probes.answered(due[0], now);
-        assert_eq!(probes.health(&b, now), PathHealth { answering: 1, ..PathHealth::default() });
-        probes.set_nodes(&b, [("n1", address(7))].into_iter());
-        assert_eq!(probes.health(&b, now), PathHealth { awaited: 1, ..PathHealth::default() });
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mesh_model::{ClusterId, Identity, Record, ServiceName};
 
-use crate::cluster::NodeEntry;
+use crate::{nodes::NodeEntry, places::addresses};
 
 /// What a peer may claim, as `connect` wrote it down. Judged against nothing that another peer says, so that no liar
 /// displaces the honest.
@@ -80,11 +80,17 @@ impl Judge {
             Record::Service(service) => {
                 self.check_service(&service.name, service.backends.keys().copied())
             }
+            // Nothing of it is used.
+            Record::EndpointSlice(slice) if slice.is_copy() => Ok(()),
+            Record::EndpointSlice(slice) | Record::LocalEndpointSlice(slice) => self.check_slice(
+                &ServiceName::new(&slice.namespace, &slice.name),
+                slice.endpoints.iter().flat_map(addresses),
+            ),
             // The wire takes the local kinds from the own cluster only.
             Record::Identity(..)
-            | Record::EndpointSlice(_)
             | Record::Namespace(_)
-            | Record::Pod(_) => Ok(()),
+            | Record::Pod(_)
+            | Record::LocalService(_) => Ok(()),
         }
     }
 
@@ -118,13 +124,28 @@ impl Judge {
         }
     }
 
-    /// Pods, nodes, and where the grant says so what is neither.
     pub(crate) fn check_service(
         &self,
         service: &ServiceName,
         backends: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), Refused> {
-        let what = || format!("service {service}");
+        self.check_backends(|| format!("service {service}"), backends)
+    }
+
+    pub(crate) fn check_slice(
+        &self,
+        slice: &ServiceName,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
+        self.check_backends(|| format!("endpoint slice {slice}"), backends)
+    }
+
+    /// Pods, nodes, and where the grant says so what is neither. One that is none of these refuses the whole record.
+    fn check_backends(
+        &self,
+        what: impl Fn() -> String + Copy,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
         for net in backends.into_iter().map(IpNet::from) {
             let Err(refused) = self.pods(what, net) else { continue };
             let external = match self {

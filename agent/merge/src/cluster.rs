@@ -8,11 +8,15 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, ClusterId, ClusterName, Identity, LocalNamespace, LocalPod, Node, NodeAddress,
-    Record, RecordKind, ServiceName, node::FamilyPair,
+    ClusterId, Identity, LocalNamespace, LocalPod, RecordKey, RecordKind, ServiceName,
 };
 
-use crate::{claims::Judge, merge::PodName, services::ServicePart};
+use crate::{
+    claims::Judge,
+    merge::PodName,
+    nodes::Nodes,
+    services::{ServicePart, SourceId},
+};
 
 /// A cluster's records, each with the round it was told in.
 #[derive(Debug)]
@@ -24,11 +28,15 @@ pub(crate) struct Cluster {
     rounds: BTreeMap<RecordKind, u32>,
     /// What was told of each kind in its round.
     tallies: BTreeMap<RecordKind, Tally>,
-    pub(crate) nodes: BTreeMap<String, (NodeEntry, u32)>,
+    pub(crate) nodes: Nodes,
     pub(crate) identities: HashMap<Identity, (Box<str>, u32)>,
     pub(crate) addresses: HashMap<IpNet, AddressEntry>,
     hosts: Hosts,
-    pub(crate) services: HashMap<Arc<ServiceName>, (ServicePart, u32)>,
+    pub(crate) services: HashMap<Arc<ServiceName>, ServicePart>,
+    /// The slices of those services, by their keys.
+    pub(crate) slices: HashMap<RecordKey, SliceEntry>,
+    /// What the next slice is among its service's sources.
+    next_source: u64,
     /// What only the own cluster tells.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
@@ -36,11 +44,14 @@ pub(crate) struct Cluster {
     pub(crate) confirmed: Vec<RecordKind>,
 }
 
-/// What is kept of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NodeEntry {
-    pub(crate) internal_ips: Vec<IpAddr>,
-    pub(crate) pod_cidrs: Vec<IpNet>,
+/// Where a slice's endpoints are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct SliceEntry {
+    /// The service, if it has one and endpoints.
+    pub(crate) service: Option<Arc<ServiceName>>,
+    pub(crate) source: SourceId,
+    pub(crate) bytes: u64,
+    pub(crate) round: u32,
 }
 
 /// What is kept of an address. There may be a million of these.
@@ -106,11 +117,13 @@ impl Cluster {
             held: false,
             rounds: BTreeMap::new(),
             tallies: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            nodes: Nodes::default(),
             identities: HashMap::new(),
             addresses: HashMap::new(),
             hosts: Hosts::default(),
             services: HashMap::new(),
+            slices: HashMap::new(),
+            next_source: 0,
             namespaces: HashMap::new(),
             pods: HashMap::new(),
             confirmed: Vec::new(),
@@ -156,6 +169,11 @@ impl Cluster {
         self.tallies.clear();
     }
 
+    /// Nothing of a kind was told.
+    pub(crate) fn forget_tally(&mut self, kind: RecordKind) {
+        self.tallies.remove(&kind);
+    }
+
     /// Whether it has not begun to tell anything in this life.
     pub(crate) fn is_unheard(&self) -> bool {
         self.rounds.is_empty()
@@ -182,14 +200,29 @@ impl Cluster {
         }
     }
 
-    /// The node that an address is on, if its cluster said so.
-    pub(crate) fn node_of(&self, address: IpAddr) -> Option<&str> {
-        let host = match self.addresses.get(&IpNet::from(address)) {
-            Some(entry) => self.hosts.ip(entry.host)?,
-            None => address,
-        };
-        let has = |(_, (node, _)): &(&String, &(NodeEntry, u32))| node.internal_ips.contains(&host);
-        self.nodes.iter().find(has).map(|(name, _)| name.as_str())
+    /// The node that an address is on: the one that its record names, else the one that has it in its ranges.
+    pub(crate) fn node_of(&self, address: IpAddr) -> Option<&Arc<str>> {
+        let entry = self.addresses.get(&IpNet::from(address));
+        let host = entry.and_then(|entry| self.hosts.ip(entry.host));
+        host.and_then(|host| self.nodes.having(host)).or_else(|| self.nodes.having(address))
+    }
+
+    /// A service's name as the table has it.
+    pub(crate) fn service_name(&self, service: Arc<ServiceName>) -> Arc<ServiceName> {
+        self.services.get_key_value(&service).map_or(service, |(known, _)| Arc::clone(known))
+    }
+
+    /// A number for one more slice.
+    pub(crate) fn new_source(&mut self) -> SourceId {
+        self.next_source += 1;
+        SourceId(self.next_source)
+    }
+
+    /// Whether it has told its services in full, in whichever form it tells them.
+    pub(crate) fn has_told_services(&self) -> bool {
+        let has = |kind| self.confirmed.contains(&kind);
+        let local = [RecordKind::LocalService, RecordKind::LocalEndpointSlice];
+        has(RecordKind::Service) || has(RecordKind::EndpointSlice) || local.into_iter().all(has)
     }
 
     #[cfg(test)]
@@ -206,48 +239,6 @@ impl Cluster {
             namespaces: self.namespaces.len(),
             pods: self.pods.len(),
         }
-    }
-}
-
-impl NodeEntry {
-    pub(crate) fn new(node: &Node) -> Self {
-        let internal = node.addresses.iter().filter(|a| a.kind == AddressKind::Internal);
-        Self { internal_ips: internal.map(|a| a.ip).collect(), pod_cidrs: node.pod_cidrs.clone() }
-    }
-
-    /// What it takes.
-    pub(crate) fn bytes(&self) -> u64 {
-        let bytes =
-            size_of_val(self.internal_ips.as_slice()) + size_of_val(self.pod_cidrs.as_slice());
-        ENTRY_BYTES + u64::try_from(bytes).unwrap_or(u64::MAX)
-    }
-
-    /// What was kept of it, as a record.
-    pub(crate) fn record(&self, name: &str, cluster: &ClusterName, id: ClusterId) -> Record {
-        let internal = |ip: &IpAddr| NodeAddress { kind: AddressKind::Internal, ip: *ip };
-        Record::Node(Box::new(Node {
-            name: name.into(),
-            cluster: cluster.clone(),
-            cluster_id: id,
-            addresses: self.internal_ips.iter().map(internal).collect(),
-            pod_cidrs: self.pod_cidrs.clone(),
-            health_ips: FamilyPair::default(),
-            ingress_ips: FamilyPair::default(),
-            source: String::new(),
-            encryption_key: 0,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            wireguard_public_key: String::new(),
-            boot_id: String::new(),
-        }))
-    }
-
-    /// Its pod ranges, each with the address that leads there.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
-        self.pod_cidrs.iter().filter_map(|range| {
-            let via = self.internal_ips.iter().find(|ip| ip.is_ipv4() == range.addr().is_ipv4())?;
-            Some((*range, *via))
-        })
     }
 }
 

@@ -9,7 +9,10 @@
 mod claims;
 mod cluster;
 mod merge;
+mod nodes;
+mod places;
 mod services;
+mod words;
 
 pub use claims::{Claims, OwnRanges, Refused};
 pub use cluster::{Counts, Tally};

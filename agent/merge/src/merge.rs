@@ -10,16 +10,21 @@ use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, Identity, Labels, Node, Record, RecordEvent,
     RecordKey, RecordKind, ServiceName,
-    lb::{Backend, BackendState, Frontend, Route, RouteDelta, ServiceDelta},
+    lb::{Frontend, Route, RouteDelta, ServiceDelta},
 };
 
 use crate::{
     claims::{Claims, Judge, OwnRanges, Refused},
-    cluster::{AddressEntry, Cluster, ENTRY_BYTES, NodeEntry},
-    services::{Place, ServicePart},
+    cluster::{AddressEntry, Cluster, ENTRY_BYTES},
+    nodes::NodeEntry,
+    places::Told,
+    services::SourceId,
+    words::Words,
 };
 
+mod frontends;
 mod local;
+mod services;
 mod sweep;
 mod views;
 
@@ -36,6 +41,9 @@ pub struct Merge {
     grants: BTreeMap<ClusterName, Claims>,
     /// Which of our services has each frontend.
     frontends: HashMap<Frontend, Arc<ServiceName>>,
+    /// Who else of them would have it.
+    waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
+    words: Words,
     deltas: Vec<Delta>,
 }
 
@@ -81,6 +89,8 @@ impl Merge {
             clusters,
             grants: BTreeMap::new(),
             frontends: HashMap::new(),
+            waiting: BTreeMap::new(),
+            words: Words::default(),
             deltas: Vec::new(),
         }
     }
@@ -148,21 +158,27 @@ impl Merge {
             }
             stays
         });
-        let nodes = cluster
-            .nodes
-            .iter()
-            .filter(|(node, (entry, _))| judge.check_node(node, entry).is_err());
-        let nodes: Vec<String> = nodes.map(|(node, _)| node.clone()).collect();
-        let services = cluster.services.iter().filter(|(service, (part, _))| {
-            judge.check_service(service, part.backends.iter().map(|place| place.address)).is_err()
+        let nodes = cluster.nodes.iter();
+        let nodes = nodes.filter(|(node, entry, _)| judge.check_node(node, entry).is_err());
+        let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
+        let told = |service: &ServiceName, source| {
+            let told = cluster.services.get(service).and_then(|part| part.told(source));
+            told.into_iter().flat_map(Told::addresses)
+        };
+        let services = cluster.services.keys().filter(|service| {
+            judge.check_service(service, told(service, SourceId::RECORD)).is_err()
         });
-        let services: Vec<Arc<ServiceName>> = services.map(|(name, _)| Arc::clone(name)).collect();
+        let services: Vec<Arc<ServiceName>> = services.cloned().collect();
+        let slices = cluster.slices.iter().filter(|(_, slice)| {
+            let service = slice.service.as_ref();
+            service.is_some_and(|name| judge.check_slice(name, told(name, slice.source)).is_err())
+        });
+        let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
         for round in gone {
             cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, round)), None);
         }
-        for service in services {
-            self.set_service(name, service, ServicePart::default());
-        }
+        services.into_iter().for_each(|service| self.set_service(name, service, None));
+        slices.iter().for_each(|slice| self.set_slice(name, slice, None));
         nodes.iter().for_each(|node| self.set_node(name, node, None));
     }
 
@@ -219,6 +235,7 @@ impl Merge {
             RecordEvent::Keep(key) => self.keep(name, &key),
             RecordEvent::Remove(key) => self.remove(name, &key),
             RecordEvent::Confirmed(kind) => self.confirm(name, kind),
+            RecordEvent::Without(kind) => self.without(name, kind),
         }
         Ok(())
     }
@@ -234,11 +251,14 @@ impl Merge {
             Record::Identity(identity, labels) => self.set_identity(name, identity, &labels),
             Record::Address(address) => self.set_address(name, &address),
             Record::Service(service) => {
-                let part = ServicePart::new(&service);
-                self.set_service(name, Arc::new(service.name), part);
+                self.set_service(name, Arc::new(service.name.clone()), Some(&service));
             }
-            // Read from the next issue's service v2 on.
-            Record::EndpointSlice(_) => {}
+            Record::EndpointSlice(ref slice) | Record::LocalEndpointSlice(ref slice) => {
+                self.set_slice(name, &record.key(), Some(slice));
+            }
+            Record::LocalService(service) => {
+                self.set_local_service(name, Arc::new(service.name.clone()), Some(*service));
+            }
             Record::Namespace(namespace) => self.set_namespace(name, *namespace),
             Record::Pod(pod) => self.set_pod(name, *pod),
         }
@@ -248,7 +268,7 @@ impl Merge {
         match key {
             RecordKey::Node(node) => self.set_node(name, node, None),
             RecordKey::Service(service) => {
-                self.set_service(name, Arc::new(service.clone()), ServicePart::default());
+                self.set_service(name, Arc::new(service.clone()), None);
             }
             RecordKey::Identity(identity) => {
                 if let Some(cluster) = self.clusters.get_mut(name)
@@ -268,7 +288,12 @@ impl Merge {
                     cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, entry.round)), None);
                 }
             }
-            RecordKey::EndpointSlice(_) => {}
+            RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
+                self.set_slice(name, key, None);
+            }
+            RecordKey::LocalService(service) => {
+                self.set_local_service(name, Arc::new(service.clone()), None);
+            }
             RecordKey::Namespace(namespace) => self.remove_namespace(name, namespace),
             RecordKey::Pod { node, namespace, name: pod } => {
                 self.remove_pod(name, node, &PodName::new(namespace, pod));
@@ -303,13 +328,10 @@ impl Merge {
         let routes = |entry: Option<&NodeEntry>| -> BTreeSet<(IpNet, IpAddr)> {
             entry.map(|entry| entry.routes().collect()).unwrap_or_default()
         };
-        let before = routes(cluster.nodes.get(node).map(|(entry, _)| entry));
+        let before = routes(cluster.nodes.get(node));
         let now = routes(entry.as_ref());
         let bytes = entry.as_ref().map(NodeEntry::bytes);
-        let replaced = match entry {
-            Some(entry) => cluster.nodes.insert(node.into(), (entry, round)),
-            None => cluster.nodes.remove(node),
-        };
+        let replaced = cluster.nodes.set(node, entry.map(|entry| (entry, round)));
         let replaced = replaced.map(|(entry, round)| (entry.bytes(), round));
         cluster.tell(RecordKind::Node, replaced, bytes);
         let route = |(range, via): (IpNet, IpAddr)| Route {
@@ -322,103 +344,10 @@ impl Merge {
         let come = now.difference(&before).map(|r| RouteDelta::Added(route(*r)));
         self.deltas.extend(gone.chain(come).map(Delta::Route));
     }
-
-    /// Replaces a cluster's part of a service, and says what changed: what comes before what goes.
-    fn set_service(&mut self, name: &ClusterName, service: Arc<ServiceName>, part: ServicePart) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let round = cluster.round(RecordKind::Service);
-        let id = cluster.id;
-        let service = cluster
-            .services
-            .get_key_value(&service)
-            .map_or(service, |(known, _)| Arc::clone(known));
-        let before = match part.is_empty() {
-            true => cluster.services.remove(&service),
-            false => cluster.services.insert(Arc::clone(&service), (part.clone(), round)),
-        };
-        let replaced = before.as_ref().map(|(part, round)| (part.bytes(), *round));
-        cluster.tell(RecordKind::Service, replaced, (!part.is_empty()).then(|| part.bytes()));
-        let before = before.map(|(part, _)| part).unwrap_or_default();
-        if *name == self.own {
-            for place in part.frontends.difference(&before.frontends) {
-                self.add_frontend(&service, place);
-            }
-        }
-        for place in part.backends.difference(&before.backends) {
-            let (service, port_name) = (Arc::clone(&service), Arc::clone(&place.port_name));
-            self.deltas.push(Delta::Service(ServiceDelta::BackendSet {
-                service,
-                port_name,
-                backend: backend(id, place),
-                state: BackendState::default(),
-            }));
-        }
-        for place in before.backends.difference(&part.backends) {
-            let (service, port_name) = (Arc::clone(&service), Arc::clone(&place.port_name));
-            self.deltas.push(Delta::Service(ServiceDelta::BackendRemoved {
-                service,
-                port_name,
-                backend: backend(id, place),
-            }));
-        }
-        if *name == self.own {
-            for place in before.frontends.difference(&part.frontends) {
-                self.remove_frontend(&service, place);
-            }
-        }
-    }
-
-    /// A frontend is one service's; a second that wants it waits.
-    fn add_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
-        let frontend = frontend(place);
-        if self.frontends.contains_key(&frontend) {
-            return;
-        }
-        self.frontends.insert(frontend, Arc::clone(service));
-        let (service, port_name) = (Arc::clone(service), Arc::clone(&place.port_name));
-        self.deltas.push(Delta::Service(ServiceDelta::FrontendAdded {
-            service,
-            port_name,
-            frontend,
-        }));
-    }
-
-    fn remove_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
-        let gone = frontend(place);
-        if self.frontends.get(&gone) != Some(service) {
-            return;
-        }
-        self.frontends.remove(&gone);
-        self.deltas.push(Delta::Service(ServiceDelta::FrontendRemoved {
-            service: Arc::clone(service),
-            frontend: gone,
-        }));
-        let own = self.clusters.get(&self.own).into_iter().flat_map(|own| &own.services);
-        let waiting = own.filter_map(|(name, (part, _))| {
-            let place = part.frontends.iter().find(|place| frontend(place) == gone)?;
-            Some((Arc::clone(name), place.clone()))
-        });
-        if let Some((next, place)) = waiting.min_by(|(one, _), (other, _)| one.cmp(other)) {
-            self.add_frontend(&next, &place);
-        }
-    }
 }
 
 fn identity_bytes(labels: &str) -> u64 {
     ENTRY_BYTES + u64::try_from(labels.len()).unwrap_or(u64::MAX)
-}
-
-fn frontend(place: &Place) -> Frontend {
-    Frontend { address: place.address, port: place.port.number, protocol: place.port.protocol }
-}
-
-fn backend(cluster: ClusterId, place: &Place) -> Backend {
-    Backend {
-        address: place.address,
-        port: place.port.number,
-        protocol: place.port.protocol,
-        cluster,
-    }
 }
 
 #[cfg(test)]

@@ -1,96 +1,240 @@
-//! A service's backends as a set that can be compared.
+//! A cluster's part of a service: its record of it, its slices, and for our own cluster what the Service asks for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use mesh_model::{
-    ClusterId, ClusterName, GlobalService, Port, PortMap, Protocol, Record, ServiceName,
+    ClusterId, ClusterName, GlobalService, LocalService, Record, ServiceName, ServiceTraffic,
+    lb::BackendState,
 };
 
-use crate::cluster::ENTRY_BYTES;
+use crate::{
+    cluster::ENTRY_BYTES,
+    places::{Place, Told, by_address, rank},
+    words::Words,
+};
 
-/// One port of one address, under one name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) port_name: Arc<str>,
-    pub(crate) port: Port,
-    pub(crate) address: IpAddr,
-}
-
-/// A cluster's part of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A cluster's part of a service. Its backends are the union of what its records say; a change of one record costs what
+/// that record has.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ServicePart {
-    /// The cluster's own frontends: only those of our own cluster are used.
-    pub(crate) frontends: BTreeSet<Place>,
-    /// The cluster's backends; none where it does not share.
-    pub(crate) backends: BTreeSet<Place>,
+    /// Its service v1. The backends are among `sources`.
+    pub(crate) record: Option<RecordEntry>,
+    /// What the own cluster's nodes are told of it.
+    pub(crate) local: Option<LocalEntry>,
+    /// What each record says of backends.
+    sources: BTreeMap<SourceId, Told>,
+    /// Which sources have a place, where there are several of them.
+    index: BTreeSet<(Place, SourceId)>,
 }
 
-impl ServicePart {
-    /// What a record says. SCTP is carried between clusters and balanced by nobody.
-    pub(crate) fn new(service: &GlobalService) -> Self {
-        let mut names = BTreeSet::<Arc<str>>::new();
-        let mut places = |address: &IpAddr, ports: &PortMap| -> Vec<Place> {
-            let balanced = ports.iter().filter(|(_, port)| port.protocol != Protocol::Sctp);
-            balanced
-                .map(|(name, port)| {
-                    // Thousands of backends have few port names.
-                    let port_name = match names.get(name.as_str()) {
-                        Some(known) => Arc::clone(known),
-                        None => Arc::from(name.as_str()),
-                    };
-                    names.insert(Arc::clone(&port_name));
-                    Place { port_name, port: *port, address: *address }
-                })
-                .collect()
-        };
-        let frontends =
-            service.frontends.iter().flat_map(|(ip, ports)| places(ip, ports)).collect();
-        let shared = service.backends.iter().filter(|_| service.shared);
-        let backends = shared.flat_map(|(ip, ports)| places(ip, ports)).collect();
-        Self { frontends, backends }
-    }
+/// A record with backends, unique in its cluster: a slice, or a service v1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SourceId(pub(crate) u64);
 
-    /// Whether there is nothing of the service.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.backends.is_empty()
+/// A service v1.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecordEntry {
+    pub(crate) frontends: BTreeSet<Place>,
+    pub(crate) round: u32,
+}
+
+/// A service that the own cluster's nodes are told of.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalEntry {
+    pub(crate) service: LocalService,
+    pub(crate) frontends: BTreeSet<Place>,
+    pub(crate) traffic: Arc<ServiceTraffic>,
+    pub(crate) round: u32,
+}
+
+/// What follows from a change to one source.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Backends that are new, or are otherwise than before.
+    pub(crate) set: Vec<(Place, BackendState)>,
+    /// Backends that no source has any more.
+    pub(crate) removed: Vec<Place>,
+}
+
+/// What a service v1 of our own cluster asks for: it is there because it is global.
+static GLOBAL: LazyLock<Arc<ServiceTraffic>> =
+    LazyLock::new(|| Arc::new(ServiceTraffic { global: true, ..ServiceTraffic::default() }));
+
+// === impl SourceId ===
+
+impl SourceId {
+    /// The service v1. Last: what slices say of a backend is more.
+    pub(crate) const RECORD: Self = Self(u64::MAX);
+    const FIRST: Self = Self(0);
+}
+
+// === impl LocalEntry ===
+
+impl LocalEntry {
+    pub(crate) fn new(service: LocalService, round: u32, words: &mut Words) -> Self {
+        let served = service.cluster_ips.iter().filter(|_| !service.foreign_proxy);
+        let frontends =
+            served.flat_map(|ip| Place::all(*ip, &service.ports, words).collect::<Vec<_>>());
+        let frontends = frontends.collect();
+        let traffic = Arc::new(service.traffic.clone());
+        Self { service, frontends, traffic, round }
     }
 
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        let places = self.frontends.len() + self.backends.len();
-        ENTRY_BYTES + u64::try_from(places * size_of::<Place>()).unwrap_or(u64::MAX)
+        ENTRY_BYTES + bytes(self.frontends.len() * size_of::<Place>() + size_of::<Self>())
+    }
+}
+
+// === impl ServicePart ===
+
+impl ServicePart {
+    /// Whether there is nothing of the service.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.record.is_none() && self.local.is_none() && self.sources.is_empty()
     }
 
-    /// What was kept of a service, as a record. What was withdrawn is a service without backends.
+    /// The service's addresses and ports in this cluster.
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = &Place> {
+        let local = self.local.as_ref().map(|local| &local.frontends);
+        local.or(self.record.as_ref().map(|record| &record.frontends)).into_iter().flatten()
+    }
+
+    /// What the service asks for, if it is there itself and not only its slices.
+    pub(crate) fn traffic(&self) -> Option<&Arc<ServiceTraffic>> {
+        let local = self.local.as_ref().map(|local| &local.traffic);
+        local.or_else(|| self.record.as_ref().map(|_| &*GLOBAL))
+    }
+
+    /// What a source says of backends.
+    pub(crate) fn told(&self, source: SourceId) -> Option<&Told> {
+        self.sources.get(&source)
+    }
+
+    /// All backends, each once.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Place, &BackendState)> {
+        let single = self.sources.values().filter(|_| self.sources.len() == 1);
+        let single = single.flat_map(Told::iter).map(|(place, state)| (place, state));
+        let mut last = None;
+        let several = self.index.iter().filter_map(move |(place, _)| {
+            let first = last != Some(place);
+            last = Some(place);
+            first.then(|| self.best(place)).flatten().map(|state| (place, state))
+        });
+        single.chain(several)
+    }
+
+    /// Replaces what a source says.
+    pub(crate) fn tell(&mut self, source: SourceId, now: Told) -> Changes {
+        let nothing = Told::default();
+        let before = self.sources.get(&source).unwrap_or(&nothing);
+        let differs = |(place, state): &&(Place, BackendState)| before.get(place) != Some(state);
+        let come = now.iter().filter(differs).map(|(place, _)| place);
+        let gone = before.iter().map(|(place, _)| place);
+        let gone: Vec<Place> = gone.filter(|place| now.get(place).is_none()).cloned().collect();
+        let touched: Vec<Place> = come.chain(&gone).cloned().collect();
+        let was: Vec<Option<BackendState>> =
+            touched.iter().map(|place| self.best(place).cloned()).collect();
+        self.replace(source, now, &touched, &gone);
+        let mut changes = Changes::default();
+        for (place, was) in touched.into_iter().zip(was) {
+            match self.best(&place) {
+                Some(state) if was.as_ref() != Some(state) => {
+                    let state = state.clone();
+                    changes.set.push((place, state));
+                }
+                None if was.is_some() => changes.removed.push(place),
+                Some(_) | None => {}
+            }
+        }
+        changes
+    }
+
+    /// Puts what a source says in place, and keeps the index.
+    fn replace(&mut self, source: SourceId, now: Told, touched: &[Place], gone: &[Place]) {
+        let were = self.sources.len();
+        match now.is_empty() {
+            true => drop(self.sources.remove(&source)),
+            false => drop(self.sources.insert(source, now)),
+        }
+        if self.sources.len() < 2 {
+            self.index.clear();
+        } else if were < 2 {
+            for (source, told) in &self.sources {
+                self.index.extend(told.iter().map(|(place, _)| (place.clone(), *source)));
+            }
+        } else {
+            self.index.extend(touched.iter().map(|place| (place.clone(), source)));
+            for place in gone {
+                self.index.remove(&(place.clone(), source));
+            }
+        }
+    }
+
+    /// What is known of a place: of what slices say the best, else what the service v1 says.
+    fn best(&self, place: &Place) -> Option<&BackendState> {
+        if self.sources.len() < 2 {
+            return self.sources.values().find_map(|told| told.get(place));
+        }
+        let from = (place.clone(), SourceId::FIRST)..(place.clone(), SourceId::RECORD);
+        let slices = self.index.range(from).map(|(_, source)| *source);
+        let slices = slices.filter_map(|source| self.sources.get(&source)?.get(place));
+        let best = slices.min_by(|one, other| rank(one).cmp(&rank(other)));
+        best.or_else(|| self.sources.get(&SourceId::RECORD)?.get(place))
+    }
+
+    /// Whether the index has what the sources say and nothing else.
+    #[cfg(test)]
+    pub(crate) fn is_indexed(&self) -> bool {
+        let told = self.sources.iter().filter(|_| self.sources.len() > 1);
+        let told = told.flat_map(|(source, told)| told.iter().map(|(place, _)| (place, *source)));
+        let indexed = self.index.iter().map(|(place, source)| (place, *source));
+        told.collect::<BTreeSet<_>>() == indexed.collect()
+    }
+
+    /// What its service v1 takes.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        let frontends = self.record.as_ref().map_or(0, |record| record.frontends.len());
+        let told = self.told(SourceId::RECORD).map_or(0, Told::len);
+        ENTRY_BYTES
+            + bytes(frontends * size_of::<Place>() + told * size_of::<(Place, BackendState)>())
+    }
+
+    /// What was kept of the service v1, as a record. What was withdrawn is a service without backends.
     pub(crate) fn record(
         &self,
         name: &ServiceName,
         cluster: &ClusterName,
         id: ClusterId,
-    ) -> Record {
-        let by_address = |places: &BTreeSet<Place>| {
-            let mut all = BTreeMap::<IpAddr, PortMap>::new();
-            for Place { port_name, port, address } in places {
-                all.entry(*address).or_default().insert(port_name.to_string(), *port);
-            }
-            all
-        };
-        Record::Service(Box::new(GlobalService {
+    ) -> Option<Record> {
+        let record = self.record.as_ref()?;
+        let told = self.told(SourceId::RECORD);
+        let (backends, zones) = told.map(Told::to_service).unwrap_or_default();
+        Some(Record::Service(Box::new(GlobalService {
             cluster: cluster.clone(),
             cluster_id: id,
             name: name.clone(),
-            frontends: by_address(&self.frontends),
-            backends: by_address(&self.backends),
+            frontends: by_address(record.frontends.iter()),
+            backends,
             hostnames: BTreeMap::new(),
-            zones: BTreeMap::new(),
+            zones,
             labels: BTreeMap::new(),
             selector: BTreeMap::new(),
             include_external: true,
             shared: true,
-        }))
+        })))
     }
+}
+
+/// What a slice takes.
+pub(crate) fn slice_bytes(told: &Told) -> u64 {
+    let each = size_of::<(Place, BackendState)>() + size_of::<(Place, SourceId)>();
+    ENTRY_BYTES + bytes(told.len() * each)
+}
+
+fn bytes(size: usize) -> u64 {
+    u64::try_from(size).unwrap_or(u64::MAX)
 }

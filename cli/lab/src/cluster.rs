@@ -239,6 +239,7 @@ fn agent(
         format!("--cgroup-root={}", node.cgroup.display()),
         // The lab has no CNI that would.
         "--own-routes".to_owned(),
+        "--replace-kube-proxy".to_owned(),
     ]);
     command.extend(number.pod_cidrs().iter().map(|net| format!("--pod-cidr={net}")));
     command.extend(number.node_cidrs().iter().map(|net| format!("--node-cidr={net}")));

@@ -8,9 +8,9 @@ use std::{
 
 use mesh_admin::{
     v1::{
-        LiftQuarantineRequest, LiftQuarantineResponse, ListPeersRequest, ListPeersResponse,
-        ListServicesRequest, ListServicesResponse, StatusRequest, StatusResponse, Store,
-        admin_server::Admin,
+        ExplainRequest, ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse,
+        ListPeersRequest, ListPeersResponse, ListServicesRequest, ListServicesResponse,
+        StatusRequest, StatusResponse, Store, admin_server::Admin,
     },
     version::version,
 };
@@ -89,6 +89,13 @@ impl Admin for ApiserverAdmin {
         _: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
         Err(Status::unimplemented("an apiserver has no kernel tables: ask an agent"))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("an apiserver chooses no backends: ask an agent"))
     }
 
     async fn lift_quarantine(

@@ -64,7 +64,8 @@ pub fn plan(
 
 const IDENTITY: u8 = 1;
 
-/// The cluster's config, then identities, nodes, addresses, services, namespaces, pods.
+/// The cluster's config, then identities, nodes, addresses, endpoint slices, services, namespaces, pods: a service is
+/// never there without its backends.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
@@ -72,11 +73,12 @@ fn rank(key: &str) -> u8 {
             RecordKind::Identity => IDENTITY,
             RecordKind::Node => 2,
             RecordKind::Address => 3,
-            RecordKind::EndpointSlice | RecordKind::Service => 4,
-            RecordKind::Namespace => 5,
-            RecordKind::Pod => 6,
+            RecordKind::EndpointSlice | RecordKind::LocalEndpointSlice => 4,
+            RecordKind::Service | RecordKind::LocalService => 5,
+            RecordKind::Namespace => 6,
+            RecordKind::Pod => 7,
         },
-        _ => 7,
+        _ => 8,
     }
 }
 

@@ -51,11 +51,43 @@ pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
     assert_eq!(status["counters"]["udp_sockets_ended"], 2, "{status:#}");
 }
 
+/// The other cluster is cut off: TCP and UDP clients that wait for one of its pods hear of it, and are answered by ours.
+pub fn sockets_to_a_cluster_that_is_cut_off_end(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    mesh.apply(&one, "echo", Some(0));
+    wait_for_backends(mesh, &[&other]);
+    let tcp = frontends(mesh, &one, ECHO, "TCP");
+    let mut clients: Vec<Hanging> =
+        tcp.iter().map(|to| Hanging::by(mesh, &one, *to, &[])).collect();
+    let udp = frontends(mesh, &one, ECHO, "UDP");
+    clients.extend(udp.iter().map(|to| Hanging::start(mesh, &one, *to)));
+    assert_eq!(clients.len(), 4, "TCP and UDP, v4 and v6");
+    for client in &mut clients {
+        assert_eq!(client.answering(), other);
+    }
+    mesh.apply(&one, "echo", None);
+    wait_for_backends(mesh, &[&one, &other]);
+
+    mesh.cut(&one, &other);
+    for client in &mut clients {
+        assert_eq!(client.event(), Event::Ended(ECONNABORTED));
+        assert_eq!(client.answering(), one);
+    }
+    let node = mesh.node_of(&one, CLIENT);
+    let counters = agent_status(mesh, &one, &node)["counters"].clone();
+    let ended = ["tcp_sockets_ended", "udp_sockets_ended"].map(|name| counters[name].clone());
+    assert_eq!(ended, [2, 2], "{counters:#}");
+}
+
 impl Hanging {
     fn start(mesh: &impl Mesh, cluster: &str, to: SocketAddr) -> Self {
+        Self::by(mesh, cluster, to, &["--udp"])
+    }
+
+    fn by(mesh: &impl Mesh, cluster: &str, to: SocketAddr, flags: &[&str]) -> Self {
         let to = to.to_string();
-        let mut command: Command =
-            mesh.in_pod(cluster, CLIENT, &["clustermesh", "lab-pod", "hang", "--udp", &to]);
+        let hang = ["clustermesh", "lab-pod", "hang", &to];
+        let mut command: Command = mesh.in_pod(cluster, CLIENT, &[&hang, flags].concat());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the command runs");
         let told = BufReader::new(child.stdout.take().expect("a pipe"));
         Self { child, told }

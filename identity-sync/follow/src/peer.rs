@@ -2,6 +2,7 @@
 
 mod config;
 mod ranges;
+mod sign;
 mod verdict;
 
 use std::{collections::BTreeSet, time::Instant};
@@ -20,8 +21,9 @@ use crate::{
     replica::Replica,
     status::{Failure, Rung, Status},
 };
-pub use config::{PeerConfig, Refusal, Role};
+pub use config::{PeerCommand, PeerConfig, Refusal, Role};
 use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
+use sign::Sign;
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,17 +42,6 @@ pub enum PeerEvent {
     Rejected(String),
 }
 
-/// What its owner may tell a follower of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerCommand {
-    /// Break the connection, if one stands, and make another at once.
-    Reconnect,
-    /// Take nothing of the cluster, for a reason that only the owner can see.
-    Hold(Refusal),
-    /// Take it again, from the beginning.
-    Release,
-}
-
 /// Follows a cluster.
 #[derive(Debug)]
 pub struct PeerFollower {
@@ -64,6 +55,7 @@ pub struct PeerFollower {
     completeness: Completeness,
     deletions: Deletions,
     replica: Replica,
+    sign: Sign,
     events: Vec<PeerEvent>,
 }
 
@@ -82,6 +74,7 @@ impl PeerFollower {
             completeness: Completeness::default(),
             deletions: Deletions::default(),
             replica: Replica::default(),
+            sign: Sign::default(),
             events: Vec::new(),
         }
     }
@@ -106,6 +99,7 @@ impl PeerFollower {
                 self.events.push(PeerEvent::Connected);
             }
             Event::Disconnected => {
+                self.sign = Sign::default();
                 self.replica.disconnected();
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
                 for range in self.deletions.disconnected() {
@@ -357,6 +351,10 @@ impl Machine for PeerFollower {
     type Command = PeerCommand;
 
     fn handle(&mut self, now: Instant, input: Input) {
+        if let Some(answered) = self.sign.answered(&input) {
+            self.follower.status_mut().answers += u64::from(answered);
+            return;
+        }
         self.follower.handle(now, input);
         self.settle(now);
     }
@@ -372,6 +370,8 @@ impl Machine for PeerFollower {
                 self.held = None;
                 self.judge();
             }
+            PeerCommand::Ask if self.follower.status().connected => self.sign.ask(),
+            PeerCommand::Ask => {}
         }
         self.settle(now);
     }
@@ -380,7 +380,7 @@ impl Machine for PeerFollower {
         if self.due().is_some_and(|due| due <= now) {
             self.settle(now);
         }
-        self.follower.poll(now)
+        self.sign.poll().or_else(|| self.follower.poll(now))
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -58,6 +58,8 @@ pub struct Status {
     pub held: usize,
     /// Heartbeats seen in this life.
     pub heartbeats: u64,
+    /// Signs of life that were asked for and given, in this life.
+    pub answers: u64,
 }
 
 // === impl Rung ===

@@ -222,6 +222,25 @@ impl Default for Weights {
     }
 }
 
+// === impl Condition ===
+
+impl Condition {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Terminating => "terminating",
+            Self::NotReady => "not-ready",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 // === impl Backend ===
 
 impl fmt::Display for Backend {

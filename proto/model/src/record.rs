@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use crate::{
     endpoint::EndpointAddress,
     identity::{Identity, Labels},
-    local::{LocalNamespace, LocalPod},
+    local::{LocalNamespace, LocalPod, LocalService},
     node::Node,
     service::{EndpointSlice, GlobalService, ServiceName},
 };
@@ -27,6 +27,10 @@ pub enum Record {
     Namespace(Box<LocalNamespace>),
     /// A pod that has a node. Only of the own cluster.
     Pod(Box<LocalPod>),
+    /// A service with what it asks for. Only of the own cluster.
+    LocalService(Box<LocalService>),
+    /// An endpoint slice of such a service. Only of the own cluster.
+    LocalEndpointSlice(Box<EndpointSlice>),
 }
 
 /// What a record is about, unique in its cluster.
@@ -53,6 +57,10 @@ pub enum RecordKey {
         /// Its name.
         name: String,
     },
+    /// A service of the own cluster.
+    LocalService(ServiceName),
+    /// An endpoint slice of the own cluster, by namespace and name.
+    LocalEndpointSlice(ServiceName),
 }
 
 /// A kind of record. Each is told and confirmed by itself.
@@ -72,6 +80,10 @@ pub enum RecordKind {
     Namespace,
     /// Pods, for the own cluster's nodes.
     Pod,
+    /// Services, for the own cluster's nodes.
+    LocalService,
+    /// Their endpoint slices, for the own cluster's nodes.
+    LocalEndpointSlice,
 }
 
 /// What a cluster says about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on changes.
@@ -88,13 +100,16 @@ pub enum RecordEvent {
     Remove(RecordKey),
     /// The records since `Begin` were all, and the writer vouches for it.
     Confirmed(RecordKind),
+    /// The cluster tells what these records were about as records of other kinds, which are confirmed: none of this one are
+    /// left, and none are followed.
+    Without(RecordKind),
 }
 
 // === impl RecordKind ===
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Identity,
         Self::Address,
@@ -102,6 +117,8 @@ impl RecordKind {
         Self::EndpointSlice,
         Self::Namespace,
         Self::Pod,
+        Self::LocalService,
+        Self::LocalEndpointSlice,
     ];
 }
 
@@ -118,6 +135,8 @@ impl RecordKey {
             Self::EndpointSlice(_) => RecordKind::EndpointSlice,
             Self::Namespace(_) => RecordKind::Namespace,
             Self::Pod { .. } => RecordKind::Pod,
+            Self::LocalService(_) => RecordKind::LocalService,
+            Self::LocalEndpointSlice(_) => RecordKind::LocalEndpointSlice,
         }
     }
 }
@@ -141,6 +160,10 @@ impl Record {
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
             },
+            Self::LocalService(service) => RecordKey::LocalService(service.name.clone()),
+            Self::LocalEndpointSlice(slice) => {
+                RecordKey::LocalEndpointSlice(ServiceName::new(&slice.namespace, &slice.name))
+            }
         }
     }
 }

@@ -132,6 +132,10 @@ pub struct SlicePort {
 
 /// The label of an endpoint slice that names its service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The label of an endpoint slice that names who keeps it.
+pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Who keeps copies of other clusters' backends as slices of a cluster.
+pub const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 /// The label that marks a service or slice as headless.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
@@ -184,6 +188,21 @@ impl ServiceName {
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl EndpointSlice ===
+
+impl EndpointSlice {
+    /// The service that its endpoints are backends of, if it is any's.
+    pub fn service(&self) -> Option<ServiceName> {
+        let name = self.labels.get(SERVICE_NAME_LABEL)?;
+        Some(ServiceName::new(&self.namespace, name))
+    }
+
+    /// Whether it is a copy of what another cluster says: that cluster says it itself.
+    pub fn is_copy(&self) -> bool {
+        self.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
     }
 }
 

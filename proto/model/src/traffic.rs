@@ -30,13 +30,22 @@ pub struct ServiceTraffic {
     /// For so many seconds a client comes back to the backend it had, 1 to 86,400.
     pub session_affinity: Option<u32>,
     /// How many connections a backend of a cluster gets, beside one of weight 1; which is that of a cluster that is not
-    /// named. 0: none, as long as there is another.
+    /// named. 0: none, as long as there is another. At most [`ServiceTraffic::MAX_WEIGHT`].
     pub weights: BTreeMap<ClusterName, u32>,
     /// Clusters in the order in which they are used, in place of `affinity`. Those that are not named come last.
     pub tiers: Vec<BTreeSet<ClusterName>>,
     /// The share of a tier's backends, in percent, 1 to 100, that can carry all its load. With less, the rest of the load
     /// goes to the next tier, in proportion. `None`: one healthy backend carries all.
     pub minimum_healthy: Option<u8>,
+}
+
+// === impl ServiceTraffic ===
+
+impl ServiceTraffic {
+    /// The longest session affinity, in seconds: a day, as in Kubernetes.
+    pub const MAX_SESSION_AFFINITY: u32 = 86_400;
+    /// The largest weight: sums of what a thousand backends have stay far below 32 bits.
+    pub const MAX_WEIGHT: u32 = 65_535;
 }
 
 // === impl Affinity ===

@@ -21,7 +21,7 @@ use crate::record::{DecodeError, Peer, expect, expect_cluster, shown};
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The largest number of endpoints and of each other repeated field: Kubernetes' limit on a slice. Two bytes of
 /// protobuf make a hundred of ours, so it is checked before decoding.
-const MAX_REPEATED: usize = 1_000;
+pub(crate) const MAX_REPEATED: usize = 1_000;
 /// The largest window a frame may ask memory for.
 const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 
@@ -151,7 +151,7 @@ fn check_repeated(mut message: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn check_addresses(slice: &EndpointSlice) -> Result<(), DecodeError> {
+pub(crate) fn check_addresses(slice: &EndpointSlice) -> Result<(), DecodeError> {
     let v4 = match slice.address_type.as_str() {
         "IPv4" => true,
         "IPv6" => false,

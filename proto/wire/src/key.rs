@@ -29,7 +29,7 @@ pub enum Prefix {
     ServiceExports,
     /// Endpoint slices (services v2).
     EndpointSlices,
-    /// What only the own cluster's nodes are told: namespaces, pods.
+    /// What only the own cluster's nodes are told: namespaces, pods, services.
     Local,
 }
 
@@ -87,6 +87,10 @@ pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
 pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";
 /// The parent of pods within [`LOCAL`], below which each node has its own.
 pub const PODS: &str = "clustermesh/local/v1/pods/";
+/// The parent of services within [`LOCAL`].
+pub const LOCAL_SERVICES: &str = "clustermesh/local/v1/services/";
+/// The parent of those services' endpoint slices within [`LOCAL`].
+pub const LOCAL_ENDPOINT_SLICES: &str = "clustermesh/local/v1/endpointslices/";
 /// The segment that stands where a cluster's name would in an address key of [`Layout::State`].
 const ADDRESS_SPACE: &str = "default";
 /// As long as Kubernetes lets a name be.
@@ -160,7 +164,10 @@ impl Prefix {
             RecordKind::Address => Self::Ip,
             RecordKind::Service => Self::Services,
             RecordKind::EndpointSlice => Self::EndpointSlices,
-            RecordKind::Namespace | RecordKind::Pod => Self::Local,
+            RecordKind::Namespace
+            | RecordKind::Pod
+            | RecordKind::LocalService
+            | RecordKind::LocalEndpointSlice => Self::Local,
         }
     }
 
@@ -218,6 +225,10 @@ impl fmt::Display for Key {
                     RecordKey::Pod { node, namespace, name } => {
                         return write!(f, "{PODS}{node}/{namespace}/{name}");
                     }
+                    RecordKey::LocalService(name) => return write!(f, "{LOCAL_SERVICES}{name}"),
+                    RecordKey::LocalEndpointSlice(name) => {
+                        return write!(f, "{LOCAL_ENDPOINT_SLICES}{name}");
+                    }
                     _ => write!(f, "{}/", Prefix::of(record.kind()).path(*layout))?,
                 }
                 let in_address_space = matches!(record, RecordKey::Address(_));
@@ -236,7 +247,10 @@ impl fmt::Display for Key {
                     RecordKey::Service(name) | RecordKey::EndpointSlice(name) => {
                         write!(f, "{name}")
                     }
-                    RecordKey::Namespace(_) | RecordKey::Pod { .. } => Ok(()),
+                    RecordKey::Namespace(_)
+                    | RecordKey::Pod { .. }
+                    | RecordKey::LocalService(_)
+                    | RecordKey::LocalEndpointSlice(_) => Ok(()),
                 }
             }
         }
@@ -283,6 +297,10 @@ fn parse_local(key: &str) -> Result<Key, &'static str> {
         let ServiceName { namespace, name } = namespaced(rest)?;
         let (namespace, name) = (namespace.to_string(), name.to_string());
         RecordKey::Pod { node: object_name(node)?.into(), namespace, name }
+    } else if let Some(name) = key.strip_prefix(LOCAL_SERVICES) {
+        RecordKey::LocalService(namespaced(name)?)
+    } else if let Some(name) = key.strip_prefix(LOCAL_ENDPOINT_SLICES) {
+        RecordKey::LocalEndpointSlice(namespaced(name)?)
     } else {
         return Ok(Key::Other);
     };
@@ -373,7 +391,7 @@ fn namespaced(text: &str) -> Result<ServiceName, &'static str> {
 }
 
 /// A Kubernetes object's name: never empty, a path step, or a place to hide control characters.
-fn object_name(name: &str) -> Result<&str, &'static str> {
+pub(crate) fn object_name(name: &str) -> Result<&str, &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if name.is_empty() || name.len() > MAX_NAME {
         Err("an object name that is empty or longer than 253 bytes")
@@ -411,6 +429,8 @@ mod tests {
             "clustermesh/local/v1/position",
             "clustermesh/local/v1/namespaces/shop",
             "clustermesh/local/v1/pods/n1/shop/cart-1",
+            "clustermesh/local/v1/services/shop/cart",
+            "clustermesh/local/v1/endpointslices/shop/cart-x1",
         ] {
             let parsed = Key::parse(key.as_bytes()).unwrap();
             assert_ne!(parsed, Key::Other, "{key}");
@@ -468,6 +488,11 @@ mod tests {
             "clustermesh/local/v1/pods//shop/cart-1",
             "clustermesh/local/v1/pods/n1/shop/cart-1/x",
             "clustermesh/local/v1/pods/n1/shop/car\0t",
+            "clustermesh/local/v1/services/shop",
+            "clustermesh/local/v1/services/shop/",
+            "clustermesh/local/v1/services/shop/cart/x",
+            "clustermesh/local/v1/endpointslices/../cart-x1",
+            "clustermesh/local/v1/endpointslices/shop/cart x1",
         ] {
             assert!(Key::parse(key.as_bytes()).is_err(), "{key}");
         }

@@ -14,6 +14,8 @@ mod identity;
 mod ip;
 pub mod key;
 mod local;
+mod local_service;
+mod local_slice;
 mod node;
 pub mod peer_file;
 mod position;

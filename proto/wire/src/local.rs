@@ -33,7 +33,7 @@ go_struct! {
     }
 }
 
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 pub(crate) fn encode_pod(pod: &LocalPod) -> Vec<u8> {
     let LocalPod { namespace, name, node, uid, identity, ips, socket_lb } = pod;
@@ -95,7 +95,7 @@ pub(crate) fn decode_namespace(name: &str, value: &[u8]) -> Result<Record, Decod
     })))
 }
 
-fn known(version: u32) -> Result<(), DecodeError> {
+pub(crate) fn known(version: u32) -> Result<(), DecodeError> {
     if version == VERSION { Ok(()) } else { Err(DecodeError::Version(version)) }
 }
 

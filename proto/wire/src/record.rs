@@ -7,7 +7,7 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity, Record, RecordK
 use crate::{
     endpoint_slice, identity, ip,
     key::{InvalidKey, Key, Layout, Prefix},
-    local, node, service,
+    local, local_service, local_slice, node, service,
 };
 
 /// Whether a followed cluster is ours.
@@ -70,6 +70,16 @@ pub enum DecodeError {
         what: &'static str,
         /// How much is allowed.
         limit: usize,
+    },
+    /// A number outside of what is allowed.
+    #[error("{field} is {found}: it is {allowed}")]
+    Range {
+        /// The field it stands in.
+        field: &'static str,
+        /// The number.
+        found: u32,
+        /// What is allowed.
+        allowed: &'static str,
     },
     /// A cluster id outside every limit.
     #[error("{id} is no cluster id")]
@@ -144,6 +154,8 @@ pub fn decode(peer: &Peer, key: &[u8], value: &[u8]) -> Result<Option<Record>, R
         RecordKey::Pod { node, namespace, name } => {
             local::decode_pod(peer, node, namespace, name, value)
         }
+        RecordKey::LocalService(name) => local_service::decode(name, value),
+        RecordKey::LocalEndpointSlice(name) => local_slice::decode(peer, name, value),
     };
     record.map(Some).map_err(|reason| rejected(key, reason))
 }
@@ -163,6 +175,8 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::EndpointSlice(slice) => endpoint_slice::encode(slice),
         Record::Namespace(namespace) => local::encode_namespace(namespace),
         Record::Pod(pod) => local::encode_pod(pod),
+        Record::LocalService(service) => local_service::encode(service),
+        Record::LocalEndpointSlice(slice) => local_slice::encode(slice),
     }
 }
 

@@ -125,12 +125,12 @@ fn by_address<T, U>(
     map.into_iter().map(|(ip, value)| Ok((address(field, &ip)?, convert(value)?))).collect()
 }
 
-fn port_map_json(ports: &PortMap) -> BTreeMap<String, PortJson> {
+pub(crate) fn port_map_json(ports: &PortMap) -> BTreeMap<String, PortJson> {
     let json = |p: &Port| PortJson { protocol: p.protocol.as_str().into(), port: p.number };
     ports.iter().map(|(name, port)| (name.clone(), json(port))).collect()
 }
 
-fn port_map(json: BTreeMap<String, PortJson>) -> Result<PortMap, DecodeError> {
+pub(crate) fn port_map(json: BTreeMap<String, PortJson>) -> Result<PortMap, DecodeError> {
     let port = |(name, p): (String, PortJson)| {
         let word = |_| DecodeError::Word { field: "Protocol", text: shown(&p.protocol) };
         Ok((name, Port { protocol: p.protocol.parse().map_err(word)?, number: p.port }))

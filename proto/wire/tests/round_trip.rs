@@ -3,21 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
+    AddressKind, Affinity, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
     EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, LocalNamespace, LocalPod,
-    NamedPort, Node, NodeAddress, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
+    LocalService, NamedPort, Node, NodeAddress, Port, PortMap, Protocol, Record, ServiceName,
+    ServiceTraffic, SliceEndpoint,
     node::FamilyPair,
-    service::{SlicePort, Zone},
+    service::{SERVICE_NAME_LABEL, SlicePort, Zone},
 };
 use mesh_wire::{Key, Layout, Peer, Role, cluster_config, decode, encode};
 use proptest::{
-    collection::{btree_map, vec},
+    collection::{btree_map, btree_set, vec},
     option,
     prelude::*,
 };
@@ -232,10 +233,66 @@ fn local_pod() -> impl Strategy<Value = Record> {
         })
 }
 
+fn clusters(from: &'static str) -> impl Strategy<Value = BTreeSet<ClusterName>> {
+    btree_set(from, 1..3)
+        .prop_map(|names| names.iter().map(|name| ClusterName::new(name).unwrap()).collect())
+}
+
+fn local_service() -> impl Strategy<Value = Record> {
+    let affinity = prop_oneof![Just(Affinity::None), Just(Affinity::Local), Just(Affinity::Remote)];
+    // No cluster is in two tiers.
+    let tiers = prop_oneof![
+        Just(Vec::new()),
+        (clusters("[a-m]{1,3}"), clusters("[n-z]{1,3}")).prop_map(|(a, b)| vec![a, b])
+    ];
+    let weights = (clusters("[a-z]{1,3}"), vec(0u32..=65_535, 3))
+        .prop_map(|(names, weights)| names.into_iter().zip(weights).collect());
+    (
+        (name(), name(), vec(ip(), 0..3), btree_map(text(), port(), 0..3)),
+        (affinity, option::of(1u32..=86_400), weights, tiers, option::of(1u8..=100)),
+        any::<[bool; 5]>(),
+    )
+        .prop_map(|((namespace, name, cluster_ips, ports), traffic, flags)| {
+            let (affinity, session_affinity, weights, tiers, minimum_healthy) = traffic;
+            let [global, shared, not_ready, internal_traffic_local, foreign_proxy] = flags;
+            Record::LocalService(Box::new(LocalService {
+                name: ServiceName::new(&namespace, &name),
+                cluster_ips,
+                ports,
+                traffic: ServiceTraffic {
+                    global,
+                    affinity,
+                    session_affinity,
+                    weights,
+                    tiers,
+                    minimum_healthy,
+                },
+                shared: global && shared,
+                publish_not_ready_addresses: not_ready,
+                internal_traffic_local,
+                foreign_proxy,
+            }))
+        })
+}
+
+/// Of what a slice is labelled and annotated with, only the service's name is for own nodes.
+fn local_slice() -> impl Strategy<Value = Record> {
+    (slice(), name()).prop_map(|(record, service)| {
+        let Record::EndpointSlice(mut slice) = record else { unreachable!() };
+        slice.annotations.clear();
+        slice.labels = [(SERVICE_NAME_LABEL.into(), service)].into();
+        Record::LocalEndpointSlice(slice)
+    })
+}
+
+fn local_record() -> impl Strategy<Value = Record> {
+    prop_oneof![local_namespace(), local_pod(), local_service(), local_slice()]
+}
+
 proptest! {
     /// What is for own nodes is in no cache.
     #[test]
-    fn local_records(record in prop_oneof![local_namespace(), local_pod()]) {
+    fn local_records(record in local_record()) {
         let own = alpha(Layout::State);
         let key = Key::of_record(own.layout, &own.name, record.key());
         prop_assert_eq!(Key::parse(key.to_string().as_bytes()), Ok(key.clone()));

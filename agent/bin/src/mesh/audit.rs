@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_decide::decide;
-use mesh_model::lb::{Change, Content, Frontend, ServiceDelta};
+use mesh_decide::Known;
+use mesh_model::lb::{Change, Content, Frontend};
 
-use super::{Mesh, tables::View};
+use super::Mesh;
 
 /// What audits found, which should be nothing.
 #[derive(Debug)]
@@ -64,39 +64,33 @@ impl Mesh {
     /// What clusters say, against what the tables were told. What there was no room for is known already.
     fn repair_deviations(&mut self, now: Instant) -> u64 {
         let deviations = self.tables.deviations(&self.wanted());
-        let unknown = deviations.into_iter().filter(|change| !self.failed.contains_key(change));
+        let unknown = deviations.into_iter().filter(|change| !self.failed.contains(change));
         let unknown: Vec<Change> = unknown.collect();
         if let Some(first) = unknown.first() {
             self.audit.last = Some(format!("{} changes not made, first {first:?}", unknown.len()));
         }
         let count = u64::try_from(unknown.len()).unwrap_or(u64::MAX);
-        unknown.into_iter().for_each(|change| self.apply(change, now));
+        self.apply(unknown, now);
         count
     }
 
-    /// Every frontend with its backends, decided from nothing.
+    /// Every frontend that is taken with its backends, from what clusters say and not from what became of it.
     fn wanted(&self) -> HashMap<Frontend, Content> {
-        let mut all: HashMap<Frontend, Content> = HashMap::new();
-        for (service, frontends) in self.merge.services() {
+        let mut wanted = HashMap::new();
+        for (service, traffic, frontends) in self.merge.services() {
             for (frontend, port_name) in frontends {
-                let delta = ServiceDelta::FrontendAdded {
-                    service: service.clone().into(),
-                    port_name: port_name.into(),
-                    frontend,
-                };
-                let wanted = all.entry(frontend).or_default();
-                for change in decide(&delta, &View(&self.merge)) {
-                    match change {
-                        Change::SetFrontend(_, settings) => wanted.settings = settings,
-                        Change::AddBackend(_, backend, group) => {
-                            wanted.backends.insert(backend, group);
-                        }
-                        Change::SetWeights(_, weights) => wanted.weights = weights,
-                        Change::RemoveFrontend(_) | Change::RemoveBackend(..) => {}
-                    }
-                }
+                let backends = self.merge.backends_of(service);
+                let backends = backends.map(|(backend, port_name, state)| Known {
+                    backend,
+                    port_name,
+                    condition: state.condition,
+                    node: state.node.as_deref(),
+                });
+                let port = (&frontend, port_name);
+                let content = self.decider.content_from(service, traffic, port, backends);
+                wanted.extend(content.map(|content| (frontend, content)));
             }
         }
-        all
+        wanted
     }
 }

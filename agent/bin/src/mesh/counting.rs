@@ -28,6 +28,22 @@ impl Mesh {
             self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
         self.set_socket_metrics();
+        let report = self.health.prober.report();
+        let counts = report.counts;
+        let metrics = &self.metrics;
+        metrics.probes_sent.set(counts.sent);
+        metrics.probes_answered.set(counts.answered);
+        metrics.node_deaths.set(counts.deaths);
+        metrics.node_returns.set(counts.returns);
+        metrics.node_relapses.set(counts.damped);
+        metrics.cluster_cuts.set(counts.cuts);
+        metrics.detection.set(u64::try_from(report.detection.as_millis()).unwrap_or(u64::MAX));
+        for (name, health) in &report.clusters {
+            let label = PeerLabel { peer: name.to_string() };
+            metrics.nodes_dead.get_or_create(&label).set(count(health.dead.len()));
+            metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
+            metrics.cut.get_or_create(&label).set(self.health.is_cut(name).into());
+        }
         let held = self.tables.held();
         self.metrics.held_frontends.set(count(held.frontends));
         self.metrics.held_backends.set(count(held.backends));

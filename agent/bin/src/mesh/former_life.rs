@@ -160,18 +160,31 @@ impl Mesh {
         let kind = match event {
             RecordEvent::Upsert(record) => record.key().kind(),
             RecordEvent::Remove(key) => key.kind(),
-            RecordEvent::Confirmed(kind) => *kind,
+            RecordEvent::Confirmed(kind) | RecordEvent::Without(kind) => *kind,
             RecordEvent::Begin(_) | RecordEvent::Keep(_) => return,
         };
-        if matches!(kind, RecordKind::Node | RecordKind::Service) {
+        if kind == RecordKind::Node {
+            self.health.refresh();
+        }
+        let kept = match kind {
+            RecordKind::Node
+            | RecordKind::Service
+            | RecordKind::EndpointSlice
+            | RecordKind::LocalService
+            | RecordKind::LocalEndpointSlice => true,
+            RecordKind::Identity
+            | RecordKind::Address
+            | RecordKind::Namespace
+            | RecordKind::Pod => false,
+        };
+        if kept {
             self.former_life.snapshots.changed(name, Instant::now());
         }
     }
 
     /// A kind of record was told in full: nothing else of that kind is believed any more.
     pub(super) fn told_in_full(&mut self, name: &ClusterName) {
-        let both = [RecordKind::Node, RecordKind::Service];
-        if both.iter().all(|kind| self.merge.is_confirmed(name, *kind)) {
+        if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_told_services(name) {
             self.former_life.believed.retain(|(believed, _)| believed != name);
             self.former_life.expired.remove(name);
         }

@@ -1,6 +1,6 @@
 //! Whoever hangs on a backend that is gone is told so: his socket is ended.
 //!
-//! Called where changes are applied. What it asks for is done by a thread of `mesh-sockets`; nothing here waits.
+//! Called where changes are applied, and where nodes and clusters are said to be dead. What it asks for is done by a thread of `mesh-sockets`; nothing here waits.
 
 use std::{
     collections::HashSet,
@@ -10,7 +10,7 @@ use std::{
 
 use mesh_dataplane::{Numbered, Programs};
 use mesh_model::{
-    ClusterId, Protocol,
+    ClusterId, ClusterName, Protocol,
     lb::{Backend, ServiceDelta},
 };
 use mesh_sockets::{Counts, Ender, Leaving, Netns, Reason, Target};
@@ -95,38 +95,66 @@ impl Mesh {
             taken_back.iter().flat_map(|backend| leaving.taken_back(backend)).collect();
         // Of what went while no agent looked, nobody was told.
         if std::mem::take(&mut self.sockets.pruned) {
-            let services = self.merge.services().map(|(service, _)| service);
+            let services = self.merge.services().map(|(service, ..)| service);
             let known = services.flat_map(|service| self.merge.backends_of(service));
-            let known: HashSet<Backend> = known.map(|(b, _)| b).collect();
+            let known: HashSet<Backend> = known.map(|(backend, ..)| backend).collect();
             gone.extend(leaving.gone(|backend| !known.contains(backend)));
         }
         self.name_namespaces(!gone.is_empty());
         self.sockets.end(gone, Reason::Removed, now + ON_ITS_WAY);
     }
 
-    /// Ends the sockets to backends that nothing reaches: UDP, and TCP too where `cut` says that all of their cluster is
-    /// out of reach. Not to be called when nothing at all is reached, which is our own trouble.
-    #[expect(dead_code, reason = "called once clusters are cut")]
-    pub(super) fn end_sockets_to_the_unreachable(
+    /// A cluster is cut: whoever is connected to its backends is told so. Or it is back, and whoever was not told yet stays.
+    /// TCP connections end only where somebody else answers: where nobody does, it may be our own way out that is cut, and
+    /// they outlive that.
+    pub(super) fn sockets_of_cluster(&mut self, name: &ClusterName, cut: bool, now: Instant) {
+        let Some(id) = self.number_of(name) else { return };
+        if !cut {
+            return self.spare_sockets(|backend| backend.cluster == id);
+        }
+        let health = self.health.prober.report();
+        let mut others = health.clusters.iter().filter(|(other, _)| *other != name);
+        let tcp = self.sockets.end_tcp && others.any(|(_, of)| of.answering > 0);
+        self.end_sockets_to_the_unreachable(id, |_| true, tcp, now);
+    }
+
+    /// A node is dead, or is back. TCP connections to it are left to themselves: it may be busy, and they outlive that.
+    pub(super) fn sockets_of_node(
+        &mut self,
+        name: &ClusterName,
+        node: &str,
+        alive: bool,
+        now: Instant,
+    ) {
+        let Some(id) = self.number_of(name) else { return };
+        let on_it = |used: &Numbered| self.merge.node_of(id, used.backend.address) == Some(node);
+        let backends = self.tables.backends_in(id).filter(on_it);
+        let backends: HashSet<Backend> = backends.map(|used| used.backend).collect();
+        match alive {
+            true => self.spare_sockets(|backend| backends.contains(backend)),
+            false => {
+                self.end_sockets_to_the_unreachable(id, |b| backends.contains(b), false, now);
+            }
+        }
+    }
+
+    fn end_sockets_to_the_unreachable(
         &mut self,
         cluster: ClusterId,
         is_meant: impl Fn(&Backend) -> bool,
-        cut: bool,
+        tcp: bool,
         now: Instant,
     ) {
-        let ends = |protocol| protocol == Protocol::Udp || (cut && self.sockets.end_tcp);
         let used = self.tables.backends_in(cluster).map(target);
-        let used = used.filter(|used| ends(used.backend.protocol) && is_meant(&used.backend));
-        let leaving = &self.sockets.leaving;
-        let left = leaving.among(|left| left.cluster == cluster && is_meant(left));
+        let ends = |used: &Target| tcp || used.backend.protocol == Protocol::Udp;
+        let used = used.filter(|used| ends(used) && is_meant(&used.backend));
+        let left = self.sockets.leaving.among(|left| left.cluster == cluster && is_meant(left));
         let targets: Vec<Target> = used.chain(left).collect();
         self.name_namespaces(!targets.is_empty());
         self.sockets.end(targets, Reason::Unreachable, now);
     }
 
-    /// What could not be reached can be again: what is not ended yet stays.
-    #[expect(dead_code, reason = "called once clusters are cut")]
-    pub(super) fn spare_sockets(&self, back: impl Fn(&Backend) -> bool) {
+    fn spare_sockets(&self, back: impl Fn(&Backend) -> bool) {
         if let Some(ender) = &self.sockets.ender {
             ender.spare(back);
         }

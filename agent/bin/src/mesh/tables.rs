@@ -1,61 +1,14 @@
-//! From what the merge says to the kernel: tables, routes, and letting go of what a former life left there.
+//! From what the merge says to the kernel: routes, and letting go of what a former life left there.
 
 use std::{collections::BTreeSet, time::Instant};
 
 use ipnet::IpNet;
-use mesh_decide::{Services, decide};
-use mesh_merge::Merge;
-use mesh_model::{
-    ClusterId, ClusterName, RecordKind, ServiceName,
-    lb::{Backend, Change, Frontend, Group, RouteDelta, ServiceDelta},
-};
+use mesh_model::{ClusterId, ClusterName, RecordKind, lb::RouteDelta};
 
 use super::Mesh;
 use crate::own_cgroup::Bypass;
 
-/// What `mesh-decide` asks about services.
-pub(super) struct View<'a>(pub(super) &'a Merge);
-
-impl Services for View<'_> {
-    fn frontends(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        self.0.frontends_of(service)
-    }
-
-    fn backends(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
-        self.0.backends_of(service)
-    }
-}
-
 impl Mesh {
-    pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
-        for change in decide(delta, &View(&self.merge)) {
-            self.apply(change, now);
-        }
-    }
-
-    pub(super) fn apply(&mut self, change: Change, now: Instant) {
-        match self.tables.apply(change, now) {
-            Ok(()) => {
-                self.metrics.changes.inc();
-                self.failed.remove(&change);
-                // What would have been added must not be tried again once it is to be removed.
-                match change {
-                    Change::RemoveFrontend(gone) => {
-                        self.failed.retain(|failed, _| frontend_of(failed) != gone)
-                    }
-                    Change::RemoveBackend(frontend, backend) => {
-                        self.failed.remove(&Change::AddBackend(frontend, backend, Group::FIRST));
-                    }
-                    Change::SetFrontend(..) | Change::AddBackend(..) | Change::SetWeights(..) => {}
-                }
-            }
-            Err(error) => {
-                tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
-                self.failed.insert(change, error.to_string());
-            }
-        }
-    }
-
     pub(super) fn route(&mut self, delta: RouteDelta) {
         let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
         let own = route.cluster == self.own;
@@ -68,18 +21,20 @@ impl Mesh {
     /// Lets go of what a former life left in the kernel, as far as the clusters that it is of have told everything.
     pub(super) fn prune(&mut self, now: Instant) {
         // Who was silent for too long is not waited for; but for the own cluster there is nobody else to ask.
-        let told = |name: &ClusterName, kind| {
-            self.merge.is_confirmed(name, kind)
-                || (self.former_life.is_spent() && *name != self.own)
-        };
-        let confirmed = |kind| -> BTreeSet<ClusterId> {
-            let clusters = self.merge.clusters();
-            clusters.filter(|(name, _)| told(name, kind)).map(|(_, id)| id).collect()
-        };
-        let all = |kind| self.peers_known && self.peers.keys().all(|name| told(name, kind));
-        let own_told = self.merge.is_confirmed(&self.own, RecordKind::Service);
-        let (services, all_services) = (confirmed(RecordKind::Service), all(RecordKind::Service));
-        let (all_nodes, known) = (all(RecordKind::Node), self.known_ids());
+        let spent = |name: &ClusterName| self.former_life.is_spent() && *name != self.own;
+        let told_nodes =
+            |name: &ClusterName| self.merge.is_confirmed(name, RecordKind::Node) || spent(name);
+        let told_services = |name: &ClusterName| self.merge.has_told_services(name) || spent(name);
+        let services: BTreeSet<ClusterId> = self
+            .merge
+            .clusters()
+            .filter(|(name, _)| told_services(name))
+            .map(|(_, id)| id)
+            .collect();
+        let own_told = self.merge.has_told_services(&self.own);
+        let all_services = self.peers_known && self.peers.keys().all(told_services);
+        let all_nodes = self.peers_known && self.peers.keys().all(told_nodes);
+        let known = self.known_ids();
         // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known. And as long as
         // our own services are not, nothing says which of a peer's backends are theirs.
         let gone = |id| services.contains(&id) || (all_services && !known.contains(&id));
@@ -89,7 +44,7 @@ impl Mesh {
             tracing::error!(%error, "frontends of a former life cannot be removed");
         }
         self.sockets.pruned |= self.tables.held() != held;
-        let told = self.peers.iter().filter(|(name, _)| told(name, RecordKind::Node));
+        let told = self.peers.iter().filter(|(name, _)| told_nodes(name));
         let told: Vec<IpNet> = told
             .filter_map(|(_, handle)| handle.claims.as_ref())
             .flat_map(|c| c.pod_cidrs.clone())
@@ -137,15 +92,5 @@ impl Mesh {
             Err(error) => tracing::warn!(%error, "routes cannot be compared"),
         }
         self.carry_out_routes().await;
-    }
-}
-
-fn frontend_of(change: &Change) -> Frontend {
-    match change {
-        Change::SetFrontend(frontend, _)
-        | Change::RemoveFrontend(frontend)
-        | Change::SetWeights(frontend, _)
-        | Change::AddBackend(frontend, _, _)
-        | Change::RemoveBackend(frontend, _) => *frontend,
     }
 }

@@ -23,9 +23,16 @@ pub enum Expired {
     Nothing,
 }
 
-/// The kinds that tables are made of.
-const KINDS: [RecordKind; 4] =
-    [RecordKind::Node, RecordKind::Identity, RecordKind::Address, RecordKind::Service];
+/// The kinds that tables are made of, in the order in which they go: what leads somewhere before the way.
+const KINDS: [RecordKind; 7] = [
+    RecordKind::Service,
+    RecordKind::EndpointSlice,
+    RecordKind::LocalEndpointSlice,
+    RecordKind::LocalService,
+    RecordKind::Identity,
+    RecordKind::Address,
+    RecordKind::Node,
+];
 
 impl Merge {
     /// A record that is there and whose new content was refused: in the round that goes on, it was told.
@@ -34,7 +41,7 @@ impl Merge {
         let told = cluster.round(key.kind());
         let kept = match key {
             RecordKey::Node(node) => {
-                cluster.nodes.get_mut(node).map(|(entry, round)| (entry.bytes(), round))
+                cluster.nodes.round_mut(node).map(|(entry, round)| (entry.bytes(), round))
             }
             RecordKey::Identity(identity) => {
                 let entry = cluster.identities.get_mut(identity);
@@ -43,10 +50,17 @@ impl Merge {
             RecordKey::Address(net) => {
                 cluster.addresses.get_mut(net).map(|entry| (ENTRY_BYTES, &mut entry.round))
             }
-            RecordKey::Service(service) => {
-                cluster.services.get_mut(service).map(|(part, round)| (part.bytes(), round))
+            RecordKey::Service(service) => cluster.services.get_mut(service).and_then(|part| {
+                let bytes = part.record_bytes();
+                part.record.as_mut().map(|record| (bytes, &mut record.round))
+            }),
+            RecordKey::LocalService(service) => {
+                let local = cluster.services.get_mut(service).and_then(|part| part.local.as_mut());
+                local.map(|local| (local.bytes(), &mut local.round))
             }
-            RecordKey::EndpointSlice(_) => None,
+            RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
+                cluster.slices.get_mut(key).map(|slice| (slice.bytes, &mut slice.round))
+            }
             RecordKey::Namespace(namespace) => {
                 let entry = cluster.namespaces.get_mut(namespace);
                 entry.map(|(namespace, round)| (namespace_bytes(namespace), round))
@@ -75,12 +89,24 @@ impl Merge {
         let told = cluster.round(kind);
         let id = cluster.id;
         self.sweep(name, kind, |round| round != told);
+        if matches!(kind, RecordKind::Node | RecordKind::Address) {
+            self.place_anew(name);
+        }
         if let Some(cluster) = self.clusters.get_mut(name)
             && !cluster.confirmed.contains(&kind)
         {
             cluster.confirmed.push(kind);
         }
         self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
+    }
+
+    /// A cluster tells its services in another form: of this one nothing is left, and nothing will come.
+    pub(super) fn without(&mut self, name: &ClusterName, kind: RecordKind) {
+        self.sweep(name, kind, |_| true);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.confirmed.retain(|confirmed| *confirmed != kind);
+            cluster.forget_tally(kind);
+        }
     }
 
     /// Takes what a cluster said in a former life, of which nothing is known yet in this one: as if it was told and not
@@ -126,20 +152,32 @@ impl Merge {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         match kind {
             RecordKind::Node => {
-                let gone = cluster.nodes.iter().filter(|(_, (_, round))| stale(*round));
-                let gone: Vec<String> = gone.map(|(node, _)| node.clone()).collect();
+                let gone = cluster.nodes.iter().filter(|(_, _, round)| stale(*round));
+                let gone: Vec<String> = gone.map(|(node, ..)| node.to_owned()).collect();
                 gone.iter().for_each(|node| self.set_node(name, node, None));
             }
             RecordKind::Identity => cluster.identities.retain(|_, (_, round)| !stale(*round)),
             RecordKind::Address => cluster.addresses.retain(|_, entry| !stale(entry.round)),
             RecordKind::Service => {
-                let gone = cluster.services.iter().filter(|(_, (_, round))| stale(*round));
-                let gone: Vec<Arc<ServiceName>> =
-                    gone.map(|(service, _)| Arc::clone(service)).collect();
-                gone.into_iter()
-                    .for_each(|service| self.set_service(name, service, ServicePart::default()));
+                let is_stale = |part: &ServicePart| {
+                    part.record.as_ref().is_some_and(|record| stale(record.round))
+                };
+                let gone = services_where(cluster, is_stale);
+                gone.into_iter().for_each(|service| self.set_service(name, service, None));
             }
-            RecordKind::EndpointSlice => {}
+            RecordKind::LocalService => {
+                let is_stale = |part: &ServicePart| {
+                    part.local.as_ref().is_some_and(|local| stale(local.round))
+                };
+                let gone = services_where(cluster, is_stale);
+                gone.into_iter().for_each(|service| self.set_local_service(name, service, None));
+            }
+            RecordKind::EndpointSlice | RecordKind::LocalEndpointSlice => {
+                let gone = cluster.slices.iter();
+                let gone = gone.filter(|(key, slice)| key.kind() == kind && stale(slice.round));
+                let gone: Vec<RecordKey> = gone.map(|(key, _)| key.clone()).collect();
+                gone.iter().for_each(|slice| self.set_slice(name, slice, None));
+            }
             RecordKind::Namespace => cluster.namespaces.retain(|_, (_, round)| !stale(*round)),
             RecordKind::Pod => {
                 let gone = cluster.pods.extract_if(|_, (_, round)| stale(*round));
@@ -156,14 +194,19 @@ impl Merge {
         cluster.confirmed.clear();
         cluster.namespaces.clear();
         self.deltas.extend(cluster.pods.drain().map(|(pod, _)| Delta::Pod(pod)));
-        let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
-        let services: Vec<Arc<ServiceName>> = cluster.services.keys().cloned().collect();
-        services
-            .into_iter()
-            .for_each(|service| self.set_service(name, service, ServicePart::default()));
-        nodes.iter().for_each(|node| self.set_node(name, node, None));
+        for kind in KINDS {
+            self.sweep(name, kind, |_| true);
+        }
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.forget_tallies();
         }
     }
+}
+
+fn services_where(
+    cluster: &Cluster,
+    wanted: impl Fn(&ServicePart) -> bool,
+) -> Vec<Arc<ServiceName>> {
+    let found = cluster.services.iter().filter(|(_, part)| wanted(part));
+    found.map(|(service, _)| Arc::clone(service)).collect()
 }

@@ -1,12 +1,11 @@
+mod model;
 mod orders;
-
-use std::collections::HashSet;
+mod slices;
 
 use mesh_model::{
     AddressKind, ClusterLimit, GlobalService, LocalNamespace, LocalPod, NodeAddress, Port,
     Protocol, node::FamilyPair,
 };
-use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::Counts;
@@ -186,7 +185,10 @@ fn backends_of_all_clusters_meet_under_our_frontend() {
     merge.apply(&name("b"), service("b", "web", Some(7), &[1])).unwrap();
     assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"], "their frontends are not ours");
     merge.apply(&name("a"), service("a", "web", Some(10), &[1, 2])).unwrap();
-    assert_eq!(deltas(&mut merge), ["+web 10.101.0.10:80/TCP", "+web 10.1.1.1", "+web 10.1.1.2"]);
+    assert_eq!(
+        deltas(&mut merge),
+        ["set web", "+web 10.101.0.10:80/TCP", "+web 10.1.1.1", "+web 10.1.1.2"]
+    );
     let all = merge.backends_of(&ServiceName::new("shop", "web")).count();
     assert_eq!(all, 3);
 
@@ -202,7 +204,10 @@ fn backends_of_all_clusters_meet_under_our_frontend() {
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.2"]);
     let key = RecordKey::Service(ServiceName::new("shop", "web"));
     merge.apply(&name("a"), RecordEvent::Remove(key)).unwrap();
-    assert_eq!(deltas(&mut merge), ["-web 10.1.1.1", "-web 10.1.1.2", "-web 10.101.0.10:80/TCP"]);
+    assert_eq!(
+        deltas(&mut merge),
+        ["-web 10.1.1.1", "-web 10.1.1.2", "-web 10.101.0.10:80/TCP", "unset web"]
+    );
 }
 
 #[test]
@@ -251,13 +256,24 @@ fn what_a_listing_does_not_tell_is_gone() {
     }
     merge.apply(&name("b"), service("b", "db", None, &[2])).unwrap();
     merge.apply(&name("b"), node("b", "n2", "10.2.3.0/24")).unwrap();
-    assert_eq!(deltas(&mut merge), ["-10.2.2.0/24 via 172.31.2.1", "+10.2.3.0/24 via 172.31.2.1"]);
+    // Its node is known by now, and is told.
+    assert_eq!(
+        deltas(&mut merge),
+        ["+db 10.2.1.2", "-10.2.2.0/24 via 172.31.2.1", "+10.2.3.0/24 via 172.31.2.1"]
+    );
     for kind in [RecordKind::Service, RecordKind::Node] {
         merge.apply(&name("b"), RecordEvent::Confirmed(kind)).unwrap();
     }
     assert_eq!(
         deltas(&mut merge),
-        ["-web 10.2.1.1", "b confirmed Service", "-10.2.1.0/24 via 172.31.2.1", "b confirmed Node"]
+        [
+            "-web 10.2.1.1",
+            "b confirmed Service",
+            "-10.2.1.0/24 via 172.31.2.1",
+            "+db 10.2.1.2",
+            "b confirmed Node"
+        ],
+        "db's backend has lost its node"
     );
 }
 
@@ -316,11 +332,14 @@ fn two_services_with_one_frontend() {
     let mut merge = merge();
     merge.apply(&name("a"), service("a", "one", Some(10), &[1])).unwrap();
     merge.apply(&name("a"), service("a", "two", Some(10), &[2])).unwrap();
-    assert_eq!(deltas(&mut merge), ["+one 10.101.0.10:80/TCP", "+one 10.1.1.1", "+two 10.1.1.2"]);
+    assert_eq!(
+        deltas(&mut merge),
+        ["set one", "+one 10.101.0.10:80/TCP", "+one 10.1.1.1", "set two", "+two 10.1.1.2"]
+    );
     merge.apply(&name("a"), service("a", "one", None, &[])).unwrap();
     assert_eq!(
         deltas(&mut merge),
-        ["-one 10.1.1.1", "-one 10.101.0.10:80/TCP", "+two 10.101.0.10:80/TCP"]
+        ["-one 10.1.1.1", "-one 10.101.0.10:80/TCP", "+two 10.101.0.10:80/TCP", "unset one"]
     );
 }
 
@@ -355,7 +374,8 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
     }
     assert_eq!(merge.counts(&name("b")), Counts { nodes: 1, addresses: 6, ..Counts::default() });
     assert_eq!(merge.node_of(id(2), "10.2.1.1".parse().unwrap()), Some("n1"));
-    assert_eq!(merge.node_of(id(2), "10.2.1.9".parse().unwrap()), None);
+    assert_eq!(merge.node_of(id(2), "10.2.1.9".parse().unwrap()), Some("n1"), "its range");
+    assert_eq!(merge.node_of(id(2), "10.2.9.9".parse().unwrap()), None);
     // A million of these have to fit.
     assert_eq!(size_of::<(IpNet, AddressEntry)>(), 32);
 }
@@ -473,97 +493,4 @@ fn hosts_that_nobody_is_on_are_forgotten() {
     address.host = Some(IpAddr::from([172, 31, 2, 1]));
     merge.apply(&name("b"), RecordEvent::Upsert(Record::Address(address))).unwrap();
     assert_eq!(merge.node_of(id(2), "10.2.1.2".parse().unwrap()), Some("n1"));
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Say(usize, usize, Option<u8>, Vec<u8>),
-    Unsay(usize, usize),
-    Relist(usize, Vec<(usize, Vec<u8>)>),
-    Leave(usize),
-}
-
-const CLUSTERS: [&str; 3] = ["a", "b", "c"];
-const SERVICES: [&str; 2] = ["web", "db"];
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (cluster, service) = (0usize..3, 0usize..2);
-    let backends = || prop::collection::vec(0u8..5, 0..4);
-    let step = prop_oneof![
-        6 => (cluster.clone(), service.clone(), any::<bool>(), backends())
-            .prop_map(|(c, s, vip, b)| Step::Say(c, s, vip.then_some(10 + u8::try_from(s).unwrap()), b)),
-        2 => (cluster.clone(), service.clone()).prop_map(|(c, s)| Step::Unsay(c, s)),
-        1 => (cluster, prop::collection::vec((service, backends()), 0..3)).prop_map(|(c, l)| Step::Relist(c, l)),
-        1 => (1usize..3).prop_map(Step::Leave),
-    ];
-    prop::collection::vec(step, 0..40)
-}
-
-/// The model: per cluster and service, whether it has a frontend, and its backends.
-type Model = BTreeMap<(usize, usize), (bool, BTreeSet<u8>)>;
-
-proptest! {
-    /// The deltas, added up, are what the clusters say.
-    #[test]
-    fn deltas_add_up(steps in steps()) {
-        let mut merge = merge();
-        let mut model = Model::new();
-        let mut frontends = HashSet::new();
-        let mut backends = HashSet::new();
-        for step in steps {
-            match step {
-                Step::Say(c, s, vip, said) => {
-                    merge.apply(&name(CLUSTERS[c]), service(CLUSTERS[c], SERVICES[s], vip, &said)).unwrap();
-                    model.insert((c, s), (vip.is_some(), said.into_iter().collect()));
-                }
-                Step::Unsay(c, s) => {
-                    let key = RecordKey::Service(ServiceName::new("shop", SERVICES[s]));
-                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Remove(key)).unwrap();
-                    model.remove(&(c, s));
-                }
-                Step::Relist(c, list) => {
-                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Begin(RecordKind::Service)).unwrap();
-                    model.retain(|(cluster, _), _| *cluster != c);
-                    for (s, said) in list {
-                        merge.apply(&name(CLUSTERS[c]), service(CLUSTERS[c], SERVICES[s], None, &said)).unwrap();
-                        model.insert((c, s), (false, said.into_iter().collect()));
-                    }
-                    merge.apply(&name(CLUSTERS[c]), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
-                }
-                Step::Leave(c) => {
-                    let peer = name(CLUSTERS[c]);
-                    let claims = merge.grants[&peer].clone();
-                    let number = u32::try_from(c).unwrap() + 1;
-                    merge.remove_peer(&peer);
-                    merge.set_peer(&peer, Some(claims));
-                    merge.set_id(&peer, id(number)).unwrap();
-                    model.retain(|(cluster, _), _| *cluster != c);
-                }
-            }
-            for delta in merge.take_deltas() {
-                match delta {
-                    Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => prop_assert!(frontends.insert((service, frontend))),
-                    Delta::Service(ServiceDelta::FrontendRemoved { service, frontend }) => prop_assert!(frontends.remove(&(service, frontend))),
-                    Delta::Service(ServiceDelta::BackendSet { service, backend, .. }) => prop_assert!(backends.insert((service, backend))),
-                    Delta::Service(ServiceDelta::BackendRemoved { service, backend, .. }) => prop_assert!(backends.remove(&(service, backend))),
-                    _ => {}
-                }
-            }
-            let expected: BTreeSet<(String, IpAddr)> = model
-                .iter()
-                .flat_map(|((c, s), (_, said))| said.iter().map(move |last| {
-                    (SERVICES[*s].to_owned(), IpAddr::from([10, u8::try_from(*c).unwrap() + 1, 1, *last]))
-                }))
-                .collect();
-            let found: BTreeSet<(String, IpAddr)> =
-                backends.iter().map(|(s, b)| (s.name.to_string(), b.address)).collect();
-            prop_assert_eq!(found, expected);
-            let expected = model.iter().filter(|((c, _), (vip, _))| *c == 0 && *vip).count();
-            prop_assert_eq!(frontends.len(), expected);
-            for cluster in CLUSTERS {
-                let held = merge.counts(&name(cluster)).services;
-                prop_assert_eq!(merge.told(&name(cluster)).keys, u64::try_from(held).unwrap());
-            }
-        }
-    }
 }

@@ -1,55 +1,77 @@
 //! Looking at what all clusters say.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_model::{
-    ClusterId, ClusterName, Identity, Record, RecordKind, ServiceName,
-    lb::{Backend, Frontend},
+    ClusterId, ClusterName, Identity, LocalService, Record, RecordKey, RecordKind, ServiceName,
+    ServiceTraffic,
+    lb::{Backend, BackendState, Frontend},
 };
 
-use super::{Merge, backend, frontend};
+use super::{Merge, frontends::frontend, services::backend};
 use crate::{
     claims::overlap,
     cluster::{Cluster, Counts, Tally},
-    services::Place,
+    places::Place,
+    services::ServicePart,
 };
 
 impl Merge {
-    /// Our services, with the frontends of each.
+    /// Our own cluster.
+    pub(super) fn own(&self) -> Option<&Cluster> {
+        self.clusters.get(&self.own)
+    }
+
+    /// Our services, with what each asks for and its frontends.
     pub fn services(
         &self,
-    ) -> impl Iterator<Item = (&ServiceName, impl Iterator<Item = (Frontend, &str)>)> {
-        let own = self.clusters.get(&self.own).into_iter().flat_map(|own| &own.services);
-        own.map(|(name, (part, _))| {
-            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
-            let frontends = part.frontends.iter().filter(mine);
-            (name.as_ref(), frontends.map(|place| (frontend(place), place.port_name.as_ref())))
+    ) -> impl Iterator<Item = (&ServiceName, &Arc<ServiceTraffic>, impl Iterator<Item = (Frontend, &str)>)>
+    {
+        let own = self.own().into_iter().flat_map(|own| &own.services);
+        own.filter_map(|(name, part)| {
+            Some((name.as_ref(), part.traffic()?, self.frontends_in(name, part)))
         })
+    }
+
+    /// What one of our services asks for; `None` if it is none of ours.
+    pub fn traffic_of(&self, service: &ServiceName) -> Option<&Arc<ServiceTraffic>> {
+        self.own()?.services.get(service)?.traffic()
+    }
+
+    /// What our own nodes are told of one of our services, where our cluster tells them.
+    pub fn local_service(&self, service: &ServiceName) -> Option<&LocalService> {
+        Some(&self.own()?.services.get(service)?.local.as_ref()?.service)
     }
 
     /// The frontends of one of our services, with their port names.
     pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        let own = self.clusters.get(&self.own);
-        let part = own.and_then(|own| own.services.get_key_value(service));
-        part.into_iter().flat_map(|(name, (part, _))| {
-            let mine = |place: &&Place| self.frontends.get(&frontend(place)) == Some(name);
-            part.frontends
-                .iter()
-                .filter(mine)
-                .map(|place| (frontend(place), place.port_name.as_ref()))
-        })
+        let part = self.own().and_then(|own| own.services.get_key_value(service));
+        part.into_iter().flat_map(|(name, part)| self.frontends_in(name, part))
     }
 
-    /// All backends of a service, of all clusters, with the names of the ports they serve.
-    pub fn backends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Backend, &str)> {
+    /// Those that are not another service's.
+    fn frontends_in<'a>(
+        &'a self,
+        name: &'a ServiceName,
+        part: &'a ServicePart,
+    ) -> impl Iterator<Item = (Frontend, &'a str)> {
+        let holds = move |place: &&Place| {
+            self.frontends.get(&frontend(place)).is_some_and(|holder| **holder == *name)
+        };
+        part.frontends().filter(holds).map(|place| (frontend(place), place.port_name.as_ref()))
+    }
+
+    /// All backends of a service, of all clusters, with the names of the ports they serve and what their clusters say of
+    /// them.
+    pub fn backends_of(
+        &self,
+        service: &ServiceName,
+    ) -> impl Iterator<Item = (Backend, &str, &BackendState)> {
         self.clusters.values().flat_map(move |cluster| {
             let part = cluster.services.get(service).into_iter();
-            part.flat_map(|(part, _)| {
-                part.backends
-                    .iter()
-                    .map(|place| (backend(cluster.id, place), place.port_name.as_ref()))
-            })
+            part.flat_map(ServicePart::backends)
+                .map(|(place, state)| (backend(cluster.id, place), place.port_name.as_ref(), state))
         })
     }
 
@@ -68,6 +90,11 @@ impl Merge {
         self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
     }
 
+    /// Whether a cluster has told all its services in this life, in the form in which it tells them.
+    pub fn has_told_services(&self, name: &ClusterName) -> bool {
+        self.clusters.get(name).is_some_and(Cluster::has_told_services)
+    }
+
     /// Whether a cluster has told all records of a kind in this life.
     pub fn is_confirmed(&self, name: &ClusterName, kind: RecordKind) -> bool {
         self.clusters.get(name).is_some_and(|cluster| cluster.confirmed.contains(&kind))
@@ -75,7 +102,7 @@ impl Merge {
 
     /// The node that an address of a cluster is on, where the cluster said so.
     pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
-        self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address)
+        self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address).map(AsRef::as_ref)
     }
 
     /// The identity that an address of a cluster has, as far as the cluster may give it one.
@@ -87,8 +114,8 @@ impl Merge {
 
     /// The internal addresses of a cluster's nodes.
     pub fn nodes(&self, name: &ClusterName) -> impl Iterator<Item = (&str, &[IpAddr])> {
-        let nodes = self.clusters.get(name).into_iter().flat_map(|cluster| &cluster.nodes);
-        nodes.map(|(name, (node, _))| (name.as_str(), node.internal_ips.as_slice()))
+        let nodes = self.clusters.get(name).into_iter().flat_map(|cluster| cluster.nodes.iter());
+        nodes.map(|(name, node, _)| (name, node.internal_ips.as_slice()))
     }
 
     /// How much a cluster has told of each kind since its last list of that kind began.
@@ -99,16 +126,31 @@ impl Merge {
     /// What a cluster says of its nodes and services, as records: enough to fill tables and routes again. `None` before
     /// it has told all of both.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
-        let confirmed = |kind| self.is_confirmed(name, kind);
-        if !confirmed(RecordKind::Node) || !confirmed(RecordKind::Service) {
+        if !self.is_confirmed(name, RecordKind::Node) || !self.has_told_services(name) {
             return None;
         }
         let cluster = self.clusters.get(name)?;
         let nodes = cluster.nodes.iter();
-        let nodes = nodes.map(|(node, (entry, _))| entry.record(node, name, cluster.id));
-        let services = cluster.services.iter();
-        let services = services.map(|(service, (part, _))| part.record(service, name, cluster.id));
-        Some((cluster.id, nodes.chain(services).collect()))
+        let nodes = nodes.map(|(node, entry, _)| entry.record(node, name, cluster.id));
+        let slices = cluster.slices.iter().filter_map(|(key, slice)| {
+            let (RecordKey::EndpointSlice(of) | RecordKey::LocalEndpointSlice(of)) = key else {
+                return None;
+            };
+            let service = slice.service.as_ref()?;
+            let told = cluster.services.get(service)?.told(slice.source)?;
+            let record = Box::new(told.to_slice(of, service, name, cluster.id));
+            Some(match key {
+                RecordKey::LocalEndpointSlice(_) => Record::LocalEndpointSlice(record),
+                _ => Record::EndpointSlice(record),
+            })
+        });
+        let services = cluster.services.iter().flat_map(|(service, part)| {
+            let local = part.local.as_ref().map(|local| local.service.clone());
+            let local = local.map(|local| Record::LocalService(Box::new(local)));
+            part.record(service, name, cluster.id).into_iter().chain(local)
+        });
+        // In the order in which they are told: whoever takes them finds nodes before backends, and these before services.
+        Some((cluster.id, nodes.chain(slices).chain(services).collect()))
     }
 
     /// Whether a peer's pod range touches one of ours.

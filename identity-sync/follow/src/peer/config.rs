@@ -108,6 +108,19 @@ pub enum Refusal {
     OverBudget(String),
 }
 
+/// What its owner may tell a follower of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerCommand {
+    /// Break the connection, if one stands, and make another at once.
+    Reconnect,
+    /// Take nothing of the cluster, for a reason that only the owner can see.
+    Hold(Refusal),
+    /// Take it again, from the beginning.
+    Release,
+    /// Ask the etcd for a sign of life; [`Status::answers`](crate::Status::answers) counts them. One question at a time.
+    Ask,
+}
+
 // === impl PeerConfig ===
 
 impl PeerConfig {

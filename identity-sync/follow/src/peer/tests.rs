@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     fake::FakeEtcd,
-    machine::Span,
+    machine::{ListError, Span},
     status::{Failure, Rung},
 };
 
@@ -117,6 +117,9 @@ impl Local {
                     self.records.retain(|key, (_, told)| key.kind() != kind || *told == round);
                     self.confirmed.push(kind);
                 }
+                PeerEvent::Record(RecordEvent::Without(kind)) => {
+                    self.records.retain(|key, _| key.kind() != kind);
+                }
                 PeerEvent::Refused(refusal) => self.refused.push(refusal),
                 PeerEvent::Rejected(reason) => self.rejected.push(reason),
                 PeerEvent::Config(config) => self.configs.push(config.id.get()),
@@ -153,6 +156,36 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
     assert_eq!(follower.status().reached(), Some(Rung::Synced));
     // Config, canaries, the name of the history, heartbeat, identities to nodes, services.
     assert_eq!(etcd.lists, 6);
+}
+
+#[test]
+fn a_sign_of_life_is_given_by_whoever_answers() {
+    let mut etcd = alpha();
+    put_canaries(&mut etcd);
+    let (mut follower, mut local, mut now) = settled(&mut etcd);
+    let lists = etcd.lists;
+    follower.command(now, PeerCommand::Ask);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!((follower.status().answers, etcd.lists), (1, lists + 1), "one question at a time");
+    assert!(follower.status().is_synced());
+
+    // Whoever is cut off does not answer, and a new connection is not asked what the old one was.
+    follower.command(now, PeerCommand::Ask);
+    etcd.take_actions(&mut follower, now);
+    etcd.cut(&mut follower, now);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(follower.status().answers, 1);
+    follower.command(now, PeerCommand::Ask);
+    settle(&mut etcd, &mut follower, &mut local, &mut now);
+    assert_eq!(follower.status().answers, 2);
+
+    let failed = |error| Input::ListFailed { request: crate::machine::RequestId(0), error };
+    follower.handle(now, failed(ListError::Broken("no answer".into())));
+    assert_eq!(follower.status().answers, 2);
+    follower.handle(now, failed(ListError::Denied("not yours".into())));
+    assert_eq!(follower.status().answers, 3, "who turns us away lives");
 }
 
 #[test]

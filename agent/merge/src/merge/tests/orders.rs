@@ -100,9 +100,9 @@ fn visible(merge: &Merge) -> Visible {
         let addresses =
             addresses.map(|net| format!("{net}: {}", merge.identity_of(name, *net).unwrap().get()));
         let nodes =
-            cluster.nodes.iter().map(|(node, (entry, _))| format!("{node}: {:?}", entry.pod_cidrs));
-        let services = cluster.services.iter().flat_map(|(service, (part, _))| {
-            part.backends.iter().map(move |place| format!("{}: {}", service.name, place.address))
+            cluster.nodes.iter().map(|(node, entry, _)| format!("{node}: {:?}", entry.pod_cidrs));
+        let services = cluster.services.iter().flat_map(|(service, part)| {
+            part.backends().map(move |(place, _)| format!("{}: {}", service.name, place.address))
         });
         let records = addresses.chain(nodes).chain(services).collect();
         (name.to_string(), (cluster.id.get(), records))

@@ -1,0 +1,54 @@
+//! What clients on the node connect to, and where they end up.
+
+use std::collections::HashMap;
+
+use mesh_admin::v1;
+use mesh_decide::Candidate;
+use mesh_model::lb;
+
+use super::{cluster_name, explain::Wanted};
+use crate::mesh::Mesh;
+
+/// The services that are taken, with what the kernel has of them and not what it should have.
+pub(super) fn services(mesh: &Mesh, wanted: &Wanted) -> Vec<v1::Service> {
+    let services = mesh.decider.services().into_iter().filter(|service| wanted.is(service));
+    let services = services.filter_map(|service| {
+        let frontends = mesh.decider.frontends(&service);
+        let taken = frontends.iter().filter_map(|found| frontend(mesh, found));
+        let taken: Vec<v1::Frontend> = taken.collect();
+        (frontends.is_empty() || !taken.is_empty()).then(|| v1::Service {
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+            frontends: taken,
+        })
+    });
+    services.collect()
+}
+
+fn frontend(mesh: &Mesh, frontend: &lb::Frontend) -> Option<v1::Frontend> {
+    let explanation = mesh.decider.explain(frontend)?;
+    explanation.settings?;
+    let candidates: HashMap<lb::Backend, &Candidate> =
+        explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
+    let backends = mesh.tables.backends(frontend).into_iter().flatten();
+    Some(v1::Frontend {
+        address: frontend.address.to_string(),
+        port: frontend.port.into(),
+        protocol: frontend.protocol.to_string(),
+        port_name: explanation.port_name.to_string(),
+        backends: backends.map(|found| backend(mesh, found, candidates.get(found))).collect(),
+    })
+}
+
+fn backend(mesh: &Mesh, backend: &lb::Backend, known: Option<&&Candidate>) -> v1::Backend {
+    let node = known.and_then(|candidate| candidate.node.as_deref());
+    let node = node.or_else(|| mesh.merge.node_of(backend.cluster, backend.address));
+    v1::Backend {
+        address: backend.address.to_string(),
+        port: backend.port.into(),
+        cluster: cluster_name(mesh, backend.cluster),
+        node: node.unwrap_or_default().into(),
+        state: known.map_or("unknown", |candidate| candidate.state()).into(),
+        reason: known.map_or("unknown", |candidate| candidate.reason.as_str()).into(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Why a frontend leads where it leads, in words and numbers.
+
+use std::{fmt, sync::Arc};
+
+use mesh_model::{
+    ServiceName, ServiceTraffic,
+    lb::{Backend, Condition, Frontend, Group, Settings},
+};
+
+use crate::cluster::ClusterState;
+
+/// All that decides where a frontend leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Its service.
+    pub service: Arc<ServiceName>,
+    /// The name of its port.
+    pub port_name: Arc<str>,
+    /// Where clients connect to.
+    pub frontend: Frontend,
+    /// What its service asks for.
+    pub traffic: Arc<ServiceTraffic>,
+    /// What it is like; `None` where it is left to whoever serves it without us.
+    pub settings: Option<Settings>,
+    /// Who was looked for last, and found.
+    pub basis: Basis,
+    /// The tiers that have backends, in their order.
+    pub tiers: Vec<Tier>,
+    /// The groups that are in use.
+    pub groups: Vec<GroupShare>,
+    /// All backends of the service in the frontend's family, by cluster, node and address.
+    pub backends: Vec<Candidate>,
+}
+
+/// Who is used: the first of these that has anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Ready backends of clusters with a weight, on nodes that answer.
+    Ready,
+    /// Ready backends of clusters of weight 0, on nodes that answer.
+    WeightZero,
+    /// Backends that shut down, on nodes that answer.
+    Terminating,
+    /// No backend's node answers: all of them, as if all did.
+    NobodyAnswers,
+    /// There is none.
+    Nobody,
+}
+
+/// A part of all connections, in billionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u64);
+
+/// Clusters that are used before or after others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The clusters in it that have backends.
+    pub clusters: Vec<TierCluster>,
+    /// Backends that can be used now.
+    pub usable: u64,
+    /// Backends that are meant to take connections: all but those that shut down, and those of clusters of weight 0.
+    pub meant: u64,
+    /// Usable beside meant ones.
+    pub health: Share,
+    /// From which health on it carries everything, in percent; `None` where one usable backend does, or where those are
+    /// used that nobody would use otherwise.
+    pub minimum: Option<u8>,
+    /// How much it can carry.
+    pub capacity: Share,
+    /// How much it carries.
+    pub load: Share,
+}
+
+/// A cluster in a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierCluster {
+    /// Its name, or `id N` where nobody gave it one.
+    pub cluster: Arc<str>,
+    /// How many connections one of its backends gets beside one of weight 1.
+    pub weight: u32,
+    /// Whether its backends are used.
+    pub state: ClusterState,
+    /// Its backends that can be used now.
+    pub usable: u64,
+}
+
+/// Backends that have the same chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupShare {
+    /// Which group.
+    pub group: Group,
+    /// Its tier's number.
+    pub tier: usize,
+    /// The weight of its clusters.
+    pub weight: u32,
+    /// Its backends.
+    pub backends: u64,
+    /// What the kernel has of it: it gets so many of the sum of all groups.
+    pub kernel_weight: u32,
+    /// How much all of them get.
+    pub share: Share,
+}
+
+/// A backend, and whether it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it is.
+    pub backend: Backend,
+    /// Its cluster's name, or `id N` where nobody gave it one.
+    pub cluster: Arc<str>,
+    /// Its node, where known.
+    pub node: Option<Arc<str>>,
+    /// Its zone, where its cluster says so.
+    pub zone: Option<Arc<str>>,
+    /// By its cluster's word.
+    pub condition: Condition,
+    /// Its node answers, or was never asked.
+    pub node_answers: bool,
+    /// Whether its cluster is used.
+    pub cluster_state: ClusterState,
+    /// The number of its tier; `None` where it is in none.
+    pub tier: Option<usize>,
+    /// Whether it is used.
+    pub usage: Usage,
+    /// Why.
+    pub reason: Reason,
+    /// Why, as a sentence with the numbers.
+    pub because: String,
+}
+
+/// Whether a backend is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It is, and gets so much.
+    InUse(Share),
+    /// Not now, but once those before it are gone.
+    Fallback,
+    /// In no case, as things are.
+    LeftOut,
+}
+
+/// Why a backend is used or not. The words are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Used: it is ready, in the first tier.
+    Ready,
+    /// Used: no tier before its own has anybody.
+    Failover,
+    /// Used: the tiers before its own cannot carry everything.
+    SpillOver,
+    /// Used although its cluster has weight 0: nobody else is ready.
+    NobodyWithWeight,
+    /// Used although it shuts down: nobody is ready.
+    NobodyReady,
+    /// Used although it may be out of reach: nobody answers.
+    NobodyAnswers,
+    /// A tier before its own carries everything.
+    LaterTier,
+    /// Its cluster has weight 0.
+    WeightZero,
+    /// It shuts down.
+    Terminating,
+    /// Its node does not answer.
+    NodeDead,
+    /// Its cluster is cut off.
+    ClusterCut,
+    /// It is not ready.
+    NotReady,
+    /// Its cluster has been silent for too long.
+    ClusterStale,
+    /// It is another cluster's, and the service is not global.
+    NotGlobal,
+    /// The service is not global, and those are left to whoever serves them without us.
+    NotTaken,
+    /// Its address serves no port of the frontend's name and protocol.
+    OtherPort,
+}
+
+// === impl Basis ===
+
+impl Basis {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::WeightZero => "weight-zero",
+            Self::Terminating => "terminating",
+            Self::NobodyAnswers => "nobody-answers",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InUse(_) => "in-use",
+            Self::Fallback => "fallback",
+            Self::LeftOut => "left-out",
+        }
+    }
+
+    /// How much it gets.
+    pub fn share(self) -> Share {
+        match self {
+            Self::InUse(share) => share,
+            Self::Fallback | Self::LeftOut => Share(0),
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    /// How it stands, in a word: the worst that is known of it.
+    pub fn state(&self) -> &'static str {
+        match (self.cluster_state, self.condition) {
+            (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
+            (_, Condition::NotReady) => Reason::NotReady.as_str(),
+            (ClusterState::Cut, _) => Reason::ClusterCut.as_str(),
+            _ if !self.node_answers => Reason::NodeDead.as_str(),
+            (_, Condition::Terminating) => Reason::Terminating.as_str(),
+            (_, Condition::Ready) => Reason::Ready.as_str(),
+        }
+    }
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Failover => "failover",
+            Self::SpillOver => "spill-over",
+            Self::NobodyWithWeight => "nobody-with-weight",
+            Self::NobodyReady => "nobody-ready",
+            Self::NobodyAnswers => "nobody-answers",
+            Self::LaterTier => "later-tier",
+            Self::WeightZero => "weight-zero",
+            Self::Terminating => "terminating",
+            Self::NodeDead => "node-dead",
+            Self::ClusterCut => "cluster-cut",
+            Self::NotReady => "not-ready",
+            Self::ClusterStale => "cluster-stale",
+            Self::NotGlobal => "not-global",
+            Self::NotTaken => "not-taken",
+            Self::OtherPort => "other-port",
+        }
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Everything.
+    pub const WHOLE: Self = Self(1_000_000_000);
+
+    /// So many of so many; nothing of none.
+    pub(crate) fn of(part: u64, whole: u64) -> Self {
+        let exact = u128::from(part) * u128::from(Self::WHOLE.0) / u128::from(whole.max(1));
+        Self(u64::try_from(exact).unwrap_or(u64::MAX))
+    }
+}
+
+/// In percent, to two places, without zeros at the end.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hundredths = (self.0 + 50_000) / 100_000;
+        match (hundredths / 100, hundredths % 100) {
+            (0, 0) if self.0 > 0 => f.write_str("< 0.01 %"),
+            (whole, 0) => write!(f, "{whole} %"),
+            (whole, part) if part % 10 == 0 => write!(f, "{whole}.{} %", part / 10),
+            (whole, part) => write!(f, "{whole}.{part:02} %"),
+        }
+    }
+}

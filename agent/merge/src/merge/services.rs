@@ -1,0 +1,177 @@
+//! What clusters say of services: as one record a service, or as its slices.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use mesh_model::{
+    ClusterId, ClusterName, EndpointSlice, GlobalService, LocalService, RecordKey, RecordKind,
+    ServiceName, ServiceTraffic,
+    lb::{Backend, ServiceDelta},
+};
+
+use super::{Delta, Merge};
+use crate::{
+    cluster::{Cluster, SliceEntry},
+    places::{Place, Told},
+    services::{Changes, LocalEntry, RecordEntry, ServicePart, SourceId, slice_bytes},
+};
+
+/// A service of ours before it changes, as clients see it.
+type Seen = (Option<Arc<ServiceTraffic>>, BTreeSet<Place>);
+
+impl Merge {
+    /// Replaces a cluster's service v1. One without anything is none.
+    pub(super) fn set_service(
+        &mut self,
+        name: &ClusterName,
+        service: Arc<ServiceName>,
+        record: Option<&GlobalService>,
+    ) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::Service);
+        let words = &mut self.words;
+        let node_of = |address| cluster.node_of(address).cloned();
+        let told = record.map(|record| Told::of_service(record, words, node_of));
+        let told = told.unwrap_or_default();
+        let frontends: BTreeSet<Place> = record
+            .into_iter()
+            .flat_map(|record| &record.frontends)
+            .flat_map(|(ip, ports)| Place::all(*ip, ports, words).collect::<Vec<_>>())
+            .collect();
+        let there = !frontends.is_empty() || !told.is_empty();
+        let entry = there.then_some(RecordEntry { frontends, round });
+        self.change(name, service, |cluster, part| {
+            let before = part.record.as_ref().map(|record| (part.record_bytes(), record.round));
+            part.record = entry;
+            let changes = part.tell(SourceId::RECORD, told);
+            let now = part.record.as_ref().map(|_| part.record_bytes());
+            cluster.tell(RecordKind::Service, before, now);
+            changes
+        });
+    }
+
+    /// Replaces a service of our own cluster.
+    pub(super) fn set_local_service(
+        &mut self,
+        name: &ClusterName,
+        service: Arc<ServiceName>,
+        local: Option<LocalService>,
+    ) {
+        if *name != self.own {
+            return;
+        }
+        let round = self.own().map_or(0, |own| own.round(RecordKind::LocalService));
+        let entry = local.map(|local| LocalEntry::new(local, round, &mut self.words));
+        self.change(name, service, |cluster, part| {
+            let told = |entry: &LocalEntry| (entry.bytes(), entry.round);
+            let now = entry.as_ref().map(LocalEntry::bytes);
+            cluster.tell(RecordKind::LocalService, part.local.as_ref().map(told), now);
+            part.local = entry;
+            Changes::default()
+        });
+    }
+
+    /// Replaces a slice. What it says is its service's: where that is another than before, it is there before it is gone.
+    pub(super) fn set_slice(
+        &mut self,
+        name: &ClusterName,
+        key: &RecordKey,
+        slice: Option<&EndpointSlice>,
+    ) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let kind = key.kind();
+        let before = cluster.slices.remove(key);
+        let source = before.as_ref().map_or_else(|| cluster.new_source(), |before| before.source);
+        // A copy of what another cluster says leads nowhere: that cluster says it itself.
+        let used = slice.filter(|slice| !slice.is_copy());
+        let service = used.and_then(EndpointSlice::service);
+        let told = used.map(|slice| Told::of_slice(slice, &mut self.words)).unwrap_or_default();
+        let bytes = slice.map(|_| slice_bytes(&told));
+        cluster.tell(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
+        let was = before.and_then(|before| before.service);
+        let service = service.filter(|_| !told.is_empty());
+        let service = match (&was, service) {
+            (Some(was), Some(service)) if **was == service => Some(Arc::clone(was)),
+            (_, service) => service.map(|service| cluster.service_name(service.into())),
+        };
+        if let Some(bytes) = bytes {
+            let round = cluster.round(kind);
+            let entry = SliceEntry { service: service.clone(), source, bytes, round };
+            cluster.slices.insert(key.clone(), entry);
+        }
+        if let Some(service) = &service {
+            self.change(name, Arc::clone(service), |_, part| part.tell(source, told));
+        }
+        if let Some(was) = was.filter(|was| Some(was) != service.as_ref()) {
+            self.change(name, was, |_, part| part.tell(source, Told::default()));
+        }
+    }
+
+    /// A cluster's nodes or addresses are all known: backends of which nobody says where they are, are where those say.
+    pub(super) fn place_anew(&mut self, name: &ClusterName) {
+        let Some(cluster) = self.clusters.get(name) else { return };
+        let node_of = |address: IpAddr| cluster.node_of(address).cloned();
+        let moved = cluster.services.iter().filter_map(|(service, part)| {
+            let told = part.told(SourceId::RECORD)?.placed_anew(node_of)?;
+            Some((Arc::clone(service), told))
+        });
+        let moved: Vec<(Arc<ServiceName>, Told)> = moved.collect();
+        for (service, told) in moved {
+            self.change(name, service, |_, part| part.tell(SourceId::RECORD, told));
+        }
+    }
+
+    /// Changes a cluster's part of a service, and says what follows: what comes before what goes.
+    fn change(
+        &mut self,
+        name: &ClusterName,
+        service: Arc<ServiceName>,
+        change: impl FnOnce(&mut Cluster, &mut ServicePart) -> Changes,
+    ) {
+        let own = *name == self.own;
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let id = cluster.id;
+        let service = cluster.service_name(service);
+        let mut part = cluster.services.remove(&service).unwrap_or_default();
+        let seen = |part: &ServicePart| if own { seen(part) } else { Seen::default() };
+        let before = seen(&part);
+        let Changes { set, removed } = change(cluster, &mut part);
+        let now = seen(&part);
+        if !part.is_empty() {
+            cluster.services.insert(Arc::clone(&service), part);
+        }
+        if let (was, Some(traffic)) = (&before.0, &now.0)
+            && was.as_ref() != Some(traffic)
+        {
+            let (service, traffic) = (Arc::clone(&service), Arc::clone(traffic));
+            self.deltas.push(Delta::Service(ServiceDelta::ServiceSet { service, traffic }));
+        }
+        now.1.difference(&before.1).for_each(|place| self.add_frontend(&service, place));
+        self.deltas.extend(set.into_iter().map(|(place, state)| {
+            let (service, backend) = (Arc::clone(&service), backend(id, &place));
+            let port_name = place.port_name;
+            Delta::Service(ServiceDelta::BackendSet { service, port_name, backend, state })
+        }));
+        self.deltas.extend(removed.into_iter().map(|place| {
+            let (service, backend) = (Arc::clone(&service), backend(id, &place));
+            let port_name = place.port_name;
+            Delta::Service(ServiceDelta::BackendRemoved { service, port_name, backend })
+        }));
+        before.1.difference(&now.1).for_each(|place| self.remove_frontend(&service, place));
+        if before.0.is_some() && now.0.is_none() {
+            self.deltas.push(Delta::Service(ServiceDelta::ServiceRemoved { service }));
+        }
+    }
+}
+
+fn seen(part: &ServicePart) -> Seen {
+    (part.traffic().cloned(), part.frontends().cloned().collect())
+}
+
+pub(super) fn backend(cluster: ClusterId, place: &Place) -> Backend {
+    Backend {
+        address: place.address,
+        port: place.port.number,
+        protocol: place.port.protocol,
+        cluster,
+    }
+}

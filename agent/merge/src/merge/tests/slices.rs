@@ -1,0 +1,477 @@
+//! Services as endpoint slices, and what the own cluster's nodes are told of services.
+
+use mesh_model::{
+    Affinity, EndpointSlice, LocalService, ServiceTraffic, SliceEndpoint,
+    lb::{Backend, Condition},
+    service::{MANAGED_BY_LABEL, MESH_CONTROLLER, SERVICE_NAME_LABEL, SlicePort},
+};
+
+use super::*;
+use crate::places::LOOKS;
+
+/// An endpoint with its address and its conditions ready, serving, terminating.
+pub(super) fn endpoint(address: &str, conditions: [Option<bool>; 3]) -> SliceEndpoint {
+    let [ready, serving, terminating] = conditions;
+    SliceEndpoint {
+        addresses: vec![address.into()],
+        ready,
+        serving,
+        terminating,
+        ..SliceEndpoint::default()
+    }
+}
+
+pub(super) fn port(name: &str, protocol: &str, number: i32) -> SlicePort {
+    SlicePort {
+        name: Some(name.into()),
+        protocol: Some(protocol.into()),
+        number: Some(number),
+        app_protocol: None,
+    }
+}
+
+/// A slice of a service of a cluster, with port `http` 8080.
+pub(super) fn slice(
+    cluster: &str,
+    service: &str,
+    slice: &str,
+    endpoints: Vec<SliceEndpoint>,
+) -> EndpointSlice {
+    let number = u32::from(cluster.as_bytes()[0] - b'a' + 1);
+    EndpointSlice {
+        cluster: cluster.into(),
+        cluster_id: id(number),
+        namespace: "shop".into(),
+        name: slice.into(),
+        labels: BTreeMap::from([(SERVICE_NAME_LABEL.into(), service.into())]),
+        annotations: BTreeMap::new(),
+        address_type: "IPv4".into(),
+        endpoints,
+        ports: vec![port("http", "TCP", 8080)],
+    }
+}
+
+/// The same as what a cluster says: of our own it is local.
+pub(super) fn told(slice: EndpointSlice) -> RecordEvent {
+    let slice = Box::new(slice);
+    RecordEvent::Upsert(match slice.cluster.as_str() {
+        "a" => Record::LocalEndpointSlice(slice),
+        _ => Record::EndpointSlice(slice),
+    })
+}
+
+pub(super) const READY: [Option<bool>; 3] = [Some(true), Some(true), Some(false)];
+pub(super) const LEAVING: [Option<bool>; 3] = [Some(false), Some(true), Some(true)];
+pub(super) const AWAY: [Option<bool>; 3] = [Some(false), Some(false), Some(false)];
+
+fn web() -> ServiceName {
+    ServiceName::new("shop", "web")
+}
+
+pub(super) fn local(vip: Option<u8>, global: bool) -> LocalService {
+    let port = Port { protocol: Protocol::Tcp, number: 80 };
+    LocalService {
+        name: web(),
+        cluster_ips: vip.map(|last| IpAddr::from([10, 101, 0, last])).into_iter().collect(),
+        ports: BTreeMap::from([("http".into(), port)]),
+        traffic: ServiceTraffic { global, ..ServiceTraffic::default() },
+        shared: global,
+        publish_not_ready_addresses: false,
+        internal_traffic_local: false,
+        foreign_proxy: false,
+    }
+}
+
+fn tell_local(merge: &mut Merge, service: &LocalService) {
+    let record = Record::LocalService(Box::new(service.clone()));
+    merge.apply(&name("a"), RecordEvent::Upsert(record)).unwrap();
+}
+
+/// The backends of `shop/web` in words.
+fn backends(merge: &Merge) -> Vec<String> {
+    let service = web();
+    let all = merge.backends_of(&service).map(|(backend, port_name, state)| {
+        let Backend { address, port, protocol, .. } = backend;
+        let word = |word: &Option<Arc<str>>| word.as_deref().unwrap_or("-").to_owned();
+        let (node, zone) = (word(&state.node), word(&state.zone));
+        format!("{port_name} {address}:{port}/{protocol} {:?} {node} {zone}", state.condition)
+    });
+    all.collect()
+}
+
+/// The rule, as `docs/wire.md` has it under "Endpoint slices".
+#[test]
+fn an_endpoint_is_ready_terminating_or_not_ready() {
+    let [yes, no] = [Some(true), Some(false)];
+    for (conditions, expected) in [
+        ([None, None, None], Condition::Ready),
+        ([yes, None, None], Condition::Ready),
+        ([yes, yes, no], Condition::Ready),
+        // Not ready and published all the same.
+        ([yes, no, yes], Condition::Ready),
+        ([None, no, no], Condition::Ready),
+        ([no, yes, yes], Condition::Terminating),
+        ([no, None, yes], Condition::Terminating),
+        ([no, no, yes], Condition::NotReady),
+        ([no, yes, no], Condition::NotReady),
+        ([no, None, None], Condition::NotReady),
+        ([no, no, no], Condition::NotReady),
+    ] {
+        let mut merge = merge();
+        let said = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", conditions)]);
+        merge.apply(&name("b"), told(said)).unwrap();
+        let (_, _, state) = merge.backends_of(&web()).next().unwrap();
+        assert_eq!(state.condition, expected, "{conditions:?}");
+    }
+}
+
+#[test]
+fn a_backend_has_the_ports_the_node_and_the_zone_of_its_slice() {
+    let mut merge = merge();
+    let mut said = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", READY)]);
+    said.endpoints[0].addresses.push("10.2.1.2".into());
+    said.endpoints[0].node = Some("n1".into());
+    said.endpoints[0].zone = Some("east-1".into());
+    said.ports = vec![
+        port("http", "TCP", 8080),
+        port("dns", "UDP", 53),
+        port("", "", 9000),
+        port("sctp", "SCTP", 38412),
+        port("huge", "TCP", 65_536),
+        port("zero", "TCP", 0),
+        port("odd", "QUIC", 443),
+        SlicePort { name: None, protocol: None, number: Some(9001), app_protocol: None },
+        SlicePort { number: None, ..port("all", "TCP", 1) },
+    ];
+    merge.apply(&name("b"), told(said)).unwrap();
+    assert_eq!(
+        backends(&merge),
+        [
+            " 10.2.1.1:9000/TCP Ready n1 east-1",
+            " 10.2.1.2:9000/TCP Ready n1 east-1",
+            " 10.2.1.1:9001/TCP Ready n1 east-1",
+            " 10.2.1.2:9001/TCP Ready n1 east-1",
+            "dns 10.2.1.1:53/UDP Ready n1 east-1",
+            "dns 10.2.1.2:53/UDP Ready n1 east-1",
+            "http 10.2.1.1:8080/TCP Ready n1 east-1",
+            "http 10.2.1.2:8080/TCP Ready n1 east-1",
+        ]
+    );
+}
+
+#[test]
+fn an_address_in_two_slices_counts_once_and_the_better_word_counts() {
+    let mut merge = merge();
+    let peer = name("b");
+    let say = |merge: &mut Merge, of: &str, conditions| {
+        let said = slice("b", "web", of, vec![endpoint("10.2.1.1", conditions)]);
+        merge.apply(&peer, told(said)).unwrap();
+        deltas(merge)
+    };
+    let condition = |merge: &Merge| {
+        let all: Vec<_> = merge.backends_of(&web()).map(|(_, _, state)| state.condition).collect();
+        assert_eq!(all.len(), 1);
+        all[0]
+    };
+    assert_eq!(say(&mut merge, "web-1", AWAY), ["+web 10.2.1.1"]);
+    assert_eq!(say(&mut merge, "web-2", AWAY), [""; 0], "the same");
+    assert_eq!(say(&mut merge, "web-2", LEAVING), ["+web 10.2.1.1"]);
+    assert_eq!(condition(&merge), Condition::Terminating);
+    assert_eq!(say(&mut merge, "web-1", READY), ["+web 10.2.1.1"]);
+    assert_eq!(condition(&merge), Condition::Ready);
+    assert_eq!(say(&mut merge, "web-2", AWAY), [""; 0], "nobody sees it");
+    let gone =
+        |of: &str| RecordEvent::Remove(RecordKey::EndpointSlice(ServiceName::new("shop", of)));
+    merge.apply(&peer, gone("web-1")).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"]);
+    assert_eq!(condition(&merge), Condition::NotReady);
+    merge.apply(&peer, gone("web-2")).unwrap();
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
+    assert_eq!((merge.counts(&peer).services, merge.told(&peer).keys), (0, 0));
+}
+
+#[test]
+fn a_slice_that_moves_is_there_before_it_is_gone() {
+    let mut merge = merge();
+    let peer = name("b");
+    let endpoints = || vec![endpoint("10.2.1.1", READY), endpoint("10.2.1.2", READY)];
+    merge.apply(&peer, told(slice("b", "web", "x", endpoints()))).unwrap();
+    let _ = merge.take_deltas();
+    merge.apply(&peer, told(slice("b", "db", "x", endpoints()))).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["+db 10.2.1.1", "+db 10.2.1.2", "-web 10.2.1.1", "-web 10.2.1.2"]
+    );
+    // An endpoint from one slice to the next: split and merged, nobody sees it.
+    let split = |of: &str, last: &str| told(slice("b", "db", of, vec![endpoint(last, READY)]));
+    merge.apply(&peer, split("y", "10.2.1.2")).unwrap();
+    merge.apply(&peer, split("x", "10.2.1.1")).unwrap();
+    assert_eq!(deltas(&mut merge), [""; 0]);
+    merge.apply(&peer, split("x", "10.2.1.3")).unwrap();
+    assert_eq!(deltas(&mut merge), ["+db 10.2.1.3", "-db 10.2.1.1"], "what comes first");
+    // Without a service it is nobody's.
+    let mut orphan = slice("b", "db", "x", endpoints());
+    orphan.labels.clear();
+    merge.apply(&peer, told(orphan)).unwrap();
+    assert_eq!(deltas(&mut merge), ["-db 10.2.1.3"]);
+}
+
+#[test]
+fn copies_of_other_clusters_backends_are_passed_over() {
+    let mut merge = merge();
+    let peer = name("b");
+    let mut copy = slice("b", "web", "web-of-c", vec![endpoint("10.3.1.1", READY)]);
+    copy.labels.insert(MANAGED_BY_LABEL.into(), MESH_CONTROLLER.into());
+    merge.apply(&peer, told(copy)).unwrap();
+    assert_eq!(deltas(&mut merge), [""; 0]);
+    assert_eq!(merge.told(&peer).keys, 1, "and cost their writer what all do");
+}
+
+#[test]
+fn a_slice_beyond_the_grant_is_refused_whole_and_what_it_said_stays() {
+    let mut merge = merge();
+    let peer = name("b");
+    let good = vec![endpoint("10.2.1.1", READY), endpoint("10.2.1.2", READY)];
+    merge.apply(&peer, told(slice("b", "web", "web-1", good.clone()))).unwrap();
+    let _ = merge.take_deltas();
+    merge.apply(&peer, RecordEvent::Begin(RecordKind::EndpointSlice)).unwrap();
+    let stolen = vec![endpoint("10.2.1.3", READY), endpoint("10.3.1.1", AWAY)];
+    let refused = merge.apply(&peer, told(slice("b", "web", "web-1", stolen))).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "endpoint slice shop/web-1: 10.3.1.1/32 is outside the pod ranges that this cluster may claim"
+    );
+    merge.apply(&peer, RecordEvent::Confirmed(RecordKind::EndpointSlice)).unwrap();
+    assert_eq!(deltas(&mut merge), ["b confirmed EndpointSlice"]);
+    assert_eq!(backends(&merge).len(), 2);
+    // A smaller grant takes back the whole slice.
+    merge
+        .apply(&peer, told(slice("b", "web", "web-2", vec![endpoint("10.2.1.9", READY)])))
+        .unwrap();
+    let _ = merge.take_deltas();
+    let claims = Claims { pod_cidrs: vec!["10.2.1.8/29".parse().unwrap()], ..Claims::default() };
+    merge.set_peer(&peer, Some(claims));
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.1", "-web 10.2.1.2"]);
+    assert_eq!(merge.told(&peer).keys, 1);
+}
+
+/// Whichever way: the new form is there before the old one goes, and nothing is missing in between.
+#[test]
+fn from_one_form_of_services_to_the_other() {
+    let mut merge = merge();
+    let peer = name("b");
+    let apply = |merge: &mut Merge, event| merge.apply(&peer, event).unwrap();
+    apply(&mut merge, RecordEvent::Begin(RecordKind::Service));
+    apply(&mut merge, service("b", "web", None, &[1, 2]));
+    assert!(!merge.has_told_services(&peer));
+    apply(&mut merge, RecordEvent::Confirmed(RecordKind::Service));
+    assert!(merge.has_told_services(&peer));
+    let _ = merge.take_deltas();
+
+    apply(&mut merge, RecordEvent::Begin(RecordKind::EndpointSlice));
+    let first = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", LEAVING)]);
+    apply(&mut merge, told(first));
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"], "a slice says more than a service");
+    let second = slice("b", "web", "web-2", vec![endpoint("10.2.1.3", READY)]);
+    apply(&mut merge, told(second));
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.3"]);
+    apply(&mut merge, RecordEvent::Confirmed(RecordKind::EndpointSlice));
+    apply(&mut merge, RecordEvent::Without(RecordKind::Service));
+    assert_eq!(deltas(&mut merge), ["b confirmed EndpointSlice", "-web 10.2.1.2"]);
+    assert!(merge.has_told_services(&peer) && !merge.is_confirmed(&peer, RecordKind::Service));
+    assert_eq!(merge.told(&peer).keys, 2);
+    apply(&mut merge, RecordEvent::Without(RecordKind::Service));
+    assert_eq!(deltas(&mut merge), [""; 0]);
+
+    // And back.
+    apply(&mut merge, RecordEvent::Begin(RecordKind::Service));
+    apply(&mut merge, service("b", "web", None, &[3]));
+    apply(&mut merge, RecordEvent::Confirmed(RecordKind::Service));
+    let _ = merge.take_deltas();
+    apply(&mut merge, RecordEvent::Without(RecordKind::EndpointSlice));
+    assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
+    assert!(merge.has_told_services(&peer));
+    assert_eq!(merge.told(&peer).keys, 1);
+}
+
+#[test]
+fn our_own_services_say_what_they_ask_for() {
+    let mut merge = merge();
+    let own = name("a");
+    merge.apply(&own, told(slice("a", "web", "web-1", vec![endpoint("10.1.1.1", AWAY)]))).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.1.1.1"], "slices come first");
+    assert_eq!((merge.traffic_of(&web()), merge.services().count()), (None, 0));
+
+    let plain = local(Some(10), false);
+    tell_local(&mut merge, &plain);
+    assert_eq!(deltas(&mut merge), ["set web", "+web 10.101.0.10:80/TCP"]);
+    assert!(!merge.traffic_of(&web()).unwrap().global);
+    assert_eq!(merge.local_service(&web()), Some(&plain));
+    tell_local(&mut merge, &plain);
+    assert_eq!(deltas(&mut merge), [""; 0]);
+
+    // It turns global, and asks for more.
+    let traffic = ServiceTraffic {
+        global: true,
+        affinity: Affinity::Local,
+        session_affinity: Some(60),
+        ..ServiceTraffic::default()
+    };
+    tell_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
+    let set = merge.take_deltas();
+    let [Delta::Service(ServiceDelta::ServiceSet { traffic: said, .. })] = set.as_slice() else {
+        panic!("{set:?}")
+    };
+    assert_eq!(**said, traffic);
+
+    // Headless, or somebody else's to serve: it is ours and has no frontends.
+    for other in [
+        LocalService { cluster_ips: Vec::new(), traffic: traffic.clone(), ..plain.clone() },
+        LocalService { foreign_proxy: true, traffic: traffic.clone(), ..plain.clone() },
+    ] {
+        tell_local(&mut merge, &other);
+        assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP"]);
+        assert_eq!(merge.services().count(), 1);
+        tell_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
+        assert_eq!(deltas(&mut merge), ["+web 10.101.0.10:80/TCP"]);
+    }
+    merge.apply(&own, RecordEvent::Remove(RecordKey::LocalService(web()))).unwrap();
+    assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP", "unset web"]);
+    assert_eq!(backends(&merge).len(), 1);
+
+    // Nobody else has any here.
+    let record = Record::LocalService(Box::new(plain));
+    merge.apply(&name("b"), RecordEvent::Upsert(record)).unwrap();
+    assert_eq!(deltas(&mut merge), [""; 0]);
+}
+
+/// The canary of the local prefix appears: the own cluster was a Cilium, or its apiserver an older one.
+#[test]
+fn our_own_cluster_changes_to_the_local_form() {
+    let mut merge = merge();
+    let own = name("a");
+    let apply = |merge: &mut Merge, event| merge.apply(&own, event).unwrap();
+    apply(&mut merge, service("a", "web", Some(10), &[1, 2]));
+    assert!(merge.traffic_of(&web()).unwrap().global, "whatever it exports is global");
+    let _ = merge.take_deltas();
+    let both = [RecordKind::LocalService, RecordKind::LocalEndpointSlice];
+    for kind in both {
+        apply(&mut merge, RecordEvent::Begin(kind));
+    }
+    let endpoints = vec![endpoint("10.1.1.1", READY), endpoint("10.1.1.2", READY)];
+    apply(&mut merge, told(slice("a", "web", "web-1", endpoints)));
+    tell_local(&mut merge, &local(Some(10), true));
+    apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalEndpointSlice));
+    assert!(!merge.has_told_services(&own));
+    apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalService));
+    assert!(merge.has_told_services(&own));
+    apply(&mut merge, RecordEvent::Without(RecordKind::Service));
+    assert_eq!(
+        deltas(&mut merge),
+        ["a confirmed LocalEndpointSlice", "a confirmed LocalService"],
+        "nothing that anybody sees"
+    );
+}
+
+#[test]
+fn a_frontend_may_change_its_name_or_its_service() {
+    let mut merge = merge();
+    tell_local(&mut merge, &local(Some(10), true));
+    let renamed = |of: &str, port_name: &str| {
+        let port = Port { protocol: Protocol::Tcp, number: 80 };
+        let ports = BTreeMap::from([(port_name.into(), port)]);
+        LocalService { name: ServiceName::new("shop", of), ports, ..local(Some(10), true) }
+    };
+    for of in ["two", "one"] {
+        tell_local(&mut merge, &renamed(of, "http"));
+    }
+    let _ = merge.take_deltas();
+    tell_local(&mut merge, &renamed("web", "grpc"));
+    assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP", "+web 10.101.0.10:80/TCP"]);
+    assert_eq!(merge.frontends_of(&web()).next().unwrap().1, "grpc");
+    // The first by name of those that wait.
+    let gone =
+        |of: &str| RecordEvent::Remove(RecordKey::LocalService(ServiceName::new("shop", of)));
+    merge.apply(&name("a"), gone("web")).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["-web 10.101.0.10:80/TCP", "+one 10.101.0.10:80/TCP", "unset web"]
+    );
+    merge.apply(&name("a"), gone("two")).unwrap();
+    merge.apply(&name("a"), gone("one")).unwrap();
+    assert_eq!(deltas(&mut merge), ["unset two", "-one 10.101.0.10:80/TCP", "unset one"]);
+    assert!(merge.frontends.is_empty() && merge.waiting.is_empty());
+}
+
+/// Services v1 do not say where a backend is.
+#[test]
+fn a_backend_is_on_the_node_that_has_its_address() {
+    let mut merge = merge();
+    let peer = name("b");
+    merge.apply(&peer, service("b", "web", None, &[1, 2])).unwrap();
+    let _ = merge.take_deltas();
+    merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
+    merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Node)).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["+10.2.1.0/24 via 172.31.2.1", "+web 10.2.1.1", "+web 10.2.1.2", "b confirmed Node"]
+    );
+    assert_eq!(
+        backends(&merge),
+        ["http 10.2.1.1:8080/TCP Ready n1 -", "http 10.2.1.2:8080/TCP Ready n1 -"]
+    );
+    // The record of its address knows better.
+    let said = orders::address("10.2.1.2/32", 131_073);
+    let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+    address.host = Some("172.31.2.2".parse().unwrap());
+    merge.apply(&peer, RecordEvent::Upsert(Record::Address(address))).unwrap();
+    let other = node("b", "n2", "10.2.2.0/24");
+    let RecordEvent::Upsert(Record::Node(mut other)) = other else { panic!("a node") };
+    other.addresses[0].ip = "172.31.2.2".parse().unwrap();
+    merge.apply(&peer, RecordEvent::Upsert(Record::Node(other))).unwrap();
+    merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Address)).unwrap();
+    assert_eq!(
+        deltas(&mut merge),
+        ["+10.2.2.0/24 via 172.31.2.1", "+web 10.2.1.2", "b confirmed Address"]
+            .map(|text| text.replace("via 172.31.2.1", "via 172.31.2.2"))
+    );
+    assert!(backends(&merge)[1].ends_with("n2 -"), "{:?}", backends(&merge));
+}
+
+/// A service of ten thousand backends in a hundred slices: one endpoint's change costs what it costs in one slice alone.
+#[test]
+fn a_change_costs_its_slice_and_not_its_service() {
+    let endpoints = |of: u8, changed: bool| {
+        let all = 0..100u8;
+        let all = all.map(|n| {
+            endpoint(&format!("10.2.{of}.{n}"), if changed && n == 50 { LEAVING } else { READY })
+        });
+        all.collect::<Vec<_>>()
+    };
+    let peer = name("b");
+    let cost = |slices: u8| {
+        let mut merge = merge();
+        for of in 0..slices {
+            merge
+                .apply(&peer, told(slice("b", "web", &format!("web-{of}"), endpoints(of, false))))
+                .unwrap();
+        }
+        assert_eq!(merge.backends_of(&web()).count(), 100 * usize::from(slices));
+        let _ = merge.take_deltas();
+        let before = LOOKS.get();
+        merge.apply(&peer, told(slice("b", "web", "web-0", endpoints(0, true)))).unwrap();
+        assert_eq!(deltas(&mut merge), ["+web 10.2.0.50"]);
+        LOOKS.get() - before
+    };
+    let (alone, of_many) = (cost(1), cost(100));
+    assert!(alone <= 210, "twice a slice, and the one that changed: {alone}");
+    assert_eq!(of_many, alone);
+}
+
+/// What a backend costs here, beside its strings, which all have in common. `docs/performance.md` has the whole.
+#[test]
+fn what_a_backend_takes() {
+    use crate::{places::Place, services::SourceId};
+    assert_eq!(size_of::<(Place, mesh_model::lb::BackendState)>(), 80, "in its slice");
+    assert_eq!(size_of::<(Place, SourceId)>(), 48, "in the index of a service of several slices");
+}

@@ -1,0 +1,28 @@
+//! What fails is avoided, and kept where nothing else is left. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn a_cluster() {
+    scenario::a_cluster_is_cut_off(&Netns::up("healthcluster"));
+}
+
+#[test]
+fn a_node() {
+    scenario::a_node_is_dead(&Netns::up("healthnode"));
+}
+
+#[test]
+fn a_link_that_flaps() {
+    scenario::a_flapping_link_is_damped(&Netns::up("healthflap"));
+}
+
+#[test]
+fn our_own_uplink() {
+    scenario::our_own_uplink_is_cut(&Netns::up("healthuplink"));
+}
+
+#[test]
+fn a_silent_peer() {
+    scenario::a_silent_peer_is_believed_for_so_long(&Netns::up("healthsilence"));
+}
