@@ -11,7 +11,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use crate::kernel::Sizes;
+use crate::{kernel::Sizes, programs::HOOKS};
 
 /// A folder on a BPF file system: `<root>/<layout hash>-<sizes>/<map>` and `<root>/links/<program>`.
 #[derive(Clone, Debug)]
@@ -82,6 +82,14 @@ impl PinRoot {
 
     /// Detaches the programs and removes everything: connections are no longer load-balanced, open ones live on.
     pub fn uninstall(self) -> Result<(), PinError> {
+        // In the opposite order of attaching: nothing is translated any more when what shows it as asked goes.
+        for hook in HOOKS.iter().rev() {
+            let pin = self.root.join("links").join(hook);
+            match fs::remove_file(&pin) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&pin, e)),
+                _ => {}
+            }
+        }
         fs::remove_dir_all(&self.root).map_err(|e| io_error(&self.root, e))
     }
 }

@@ -87,7 +87,16 @@ pub enum ProgramsError {
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
 
 /// The hooks. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
-const HOOKS: [&str; 4] = ["cm_getpeername4", "cm_getpeername6", "cm_connect4", "cm_connect6"];
+pub(crate) const HOOKS: [&str; 8] = [
+    "cm_getpeername4",
+    "cm_getpeername6",
+    "cm_recvmsg4",
+    "cm_recvmsg6",
+    "cm_connect4",
+    "cm_connect6",
+    "cm_sendmsg4",
+    "cm_sendmsg6",
+];
 
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
@@ -191,4 +200,17 @@ fn program<'a>(
 ) -> Result<&'a mut CgroupSockAddr, ProgramsError> {
     let program = ebpf.program_mut(name).ok_or(ProgramsError::Missing(name))?;
     program.try_into().map_err(|source| ProgramsError::Program { program: name, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shows_is_attached_before_what_translates() {
+        let translates = |hook: &&str| hook.contains("connect") || hook.contains("sendmsg");
+        let first = HOOKS.iter().position(|hook| translates(&hook)).unwrap_or(0);
+        assert_eq!(first, 4);
+        assert!(HOOKS.iter().skip(first).all(|hook| translates(&hook)));
+    }
 }

@@ -4,7 +4,7 @@
 pub type SlotPair = [u32; 2];
 
 /// An entry of `cm_backends`, by the low bits of its id. All but `id` is written while `id` is 0.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
     id: u32,

@@ -19,7 +19,7 @@ pub use service::{
     FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef, Settings,
 };
 pub use socket::{
-    Affinity, AffinityKey, DatagramState, ListedSocket, OverflowKey, OverflowPair,
+    Affinity, AffinityKey, DatagramState, Endpoint, ListedSocket, OverflowKey, OverflowPair,
     PAIRS_OF_A_SOCKET, Pair, SocketState,
 };
 
@@ -65,8 +65,10 @@ pub const OWN_HAS_UNBALANCED: u32 = 4;
 
 /// How often a reader picks another slot before it searches.
 pub const TRIES: u32 = 4;
-/// How many slots a reader searches.
+/// How many slots of a group a reader searches for one that is usable.
 pub const SCANNED_SLOTS: u32 = 256;
+/// How many slots of a group a reader searches for a backend that moved. A client of more, or a socket, gets another.
+pub const SEARCHED_SLOTS: u32 = 16_384;
 
 /// One step of the 32-bit FNV-1a hash, over a word instead of a byte.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::fnv;
 
 /// The key of `cm_services`: what a client connects to.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey {
     address: [u8; 16],

@@ -7,7 +7,7 @@ pub use listed::ListedSocket;
 use crate::{Backend, FrontendKey};
 
 /// A service's address that a socket asked for, and the backend it got.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
     service_address: [u8; 16],
@@ -18,6 +18,9 @@ pub struct Pair {
     slot: u32,
     hidden: u32,
 }
+
+/// An address and a port, in network order.
+pub type Endpoint<'a> = (&'a [u8; 16], &'a [u8; 2]);
 
 /// What a connected socket's storage (`cm_sockets`) keeps: what it connected to.
 pub type SocketState = Pair;
@@ -62,13 +65,23 @@ pub struct AffinityKey {
     zero: u32,
 }
 
-/// The value of `cm_affinity`: the backend that the client had last, and when. Read and written as one `u64`. It has no
-/// key of its own: whatever backend it names is used only if it is one of the service's.
-#[repr(C)]
+/// The value of `cm_affinity`: the backend that the client had last, when, and which slot named it. It has no key of its
+/// own, and a reader may find it torn: whatever backend it names is used only if the service has it now.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Affinity {
     backend: u32,
     seconds: u32,
+    slot: u32,
+    zero: u32,
+}
+
+/// Whether two are the same: one branch and not one for each byte, all of which the kernel's verifier would follow.
+#[inline(always)]
+fn same(one: Endpoint<'_>, other: Endpoint<'_>) -> bool {
+    let address = u128::from_ne_bytes(*one.0) ^ u128::from_ne_bytes(*other.0);
+    let port = u16::from_ne_bytes(*one.1) ^ u16::from_ne_bytes(*other.1);
+    address | u128::from(port) == 0
 }
 
 // === impl Pair ===
@@ -90,21 +103,20 @@ impl Pair {
 
     /// The service's address and port, if this is the backend that stands for it.
     #[inline(always)]
-    pub fn service_of(&self, address: [u8; 16], port: [u8; 2]) -> Option<([u8; 16], [u8; 2])> {
-        (self.hidden == 0 && self.is_backend(address, port))
-            .then_some((self.service_address, self.service_port))
+    pub fn service_of(&self, address: &[u8; 16], port: &[u8; 2]) -> Option<Endpoint<'_>> {
+        (self.hidden == 0 && self.is_backend(address, port)).then_some(self.service())
     }
 
     /// Whether this is the backend's address.
     #[inline(always)]
-    pub fn is_backend(&self, address: [u8; 16], port: [u8; 2]) -> bool {
-        self.backend_address == address && self.backend_port == port
+    pub fn is_backend(&self, address: &[u8; 16], port: &[u8; 2]) -> bool {
+        same(self.backend_address(), (address, port))
     }
 
     /// Whether this is the service's address.
     #[inline(always)]
-    pub fn is_service(&self, address: [u8; 16], port: [u8; 2]) -> bool {
-        self.service_address == address && self.service_port == port
+    pub fn is_service(&self, address: &[u8; 16], port: &[u8; 2]) -> bool {
+        same(self.service(), (address, port))
     }
 
     /// The backend's id; 0 where nothing is sent there any more.
@@ -117,6 +129,138 @@ impl Pair {
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// The backend's address and port.
+    #[inline(always)]
+    pub const fn backend_address(&self) -> Endpoint<'_> {
+        (&self.backend_address, &self.backend_port)
+    }
+
+    /// The service's address and port.
+    #[inline(always)]
+    pub const fn service(&self) -> Endpoint<'_> {
+        (&self.service_address, &self.service_port)
+    }
+
+    /// Whether what comes from the backend is not shown as coming from the service.
+    #[inline(always)]
+    pub const fn is_hidden(&self) -> bool {
+        self.hidden != 0
+    }
+
+    /// Whether this is a service's address.
+    #[inline(always)]
+    pub fn is_of_service(&self, (address, port): Endpoint<'_>) -> bool {
+        self.is_service(address, port)
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        // No service has port 0.
+        u16::from_ne_bytes(self.service_port) != 0
+    }
+
+    /// Remembers in which slot the backend is now.
+    #[inline(always)]
+    pub const fn set_slot(&mut self, slot: u32) {
+        self.slot = slot;
+    }
+}
+
+// === impl DatagramState ===
+
+impl DatagramState {
+    /// The pair whose backend gets what is sent to a service.
+    #[inline(always)]
+    pub fn to_service(&mut self, address: &[u8; 16], port: &[u8; 2]) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.backend != 0 && pair.is_service(address, port))
+    }
+
+    /// The service that stands behind a backend, for what is received.
+    #[inline(always)]
+    pub fn service_of(&self, address: &[u8; 16], port: &[u8; 2]) -> Option<Endpoint<'_>> {
+        self.pairs.iter().find_map(|pair| pair.service_of(address, port))
+    }
+
+    /// Shows what comes from a backend as it is: it was asked for itself, or by way of another service.
+    #[inline(always)]
+    pub fn hide(&mut self, address: &[u8; 16], port: &[u8; 2]) {
+        for pair in &mut self.pairs {
+            if pair.is_backend(address, port) {
+                pair.hidden = 1;
+            }
+        }
+    }
+
+    /// Shows what comes from a pair's backend as coming from its service, and from no other that it stands for.
+    #[inline(always)]
+    pub fn show(&mut self, shown: &Pair) {
+        for pair in &mut self.pairs {
+            if pair.is_backend(&shown.backend_address, &shown.backend_port) {
+                let is_it = pair.is_service(&shown.service_address, &shown.service_port);
+                pair.hidden = u32::from(!is_it);
+            }
+        }
+    }
+
+    /// Takes in a pair, and gives back the one that has to leave for it. What a former backend of the same service still
+    /// answers is shown as before, and nothing is sent to it any more.
+    #[inline(always)]
+    pub fn push(&mut self, pair: &Pair) -> Pair {
+        for former in &mut self.pairs {
+            if former.is_service(&pair.service_address, &pair.service_port) {
+                former.backend = 0;
+            }
+            if former.is_backend(&pair.backend_address, &pair.backend_port) {
+                former.hidden = 1;
+            }
+        }
+        let cursor = self.cursor;
+        self.cursor = (cursor + 1) % 4;
+        let [first, second, third, fourth] = &mut self.pairs;
+        let place = match cursor {
+            0 => first,
+            1 => second,
+            2 => third,
+            _ => fourth,
+        };
+        let left = *place;
+        *place = *pair;
+        left
+    }
+
+    /// Remembers that there is more in `cm_udp_overflow`.
+    #[inline(always)]
+    pub const fn set_overflowed(&mut self) {
+        self.overflowed = 1;
+    }
+
+    /// Whether there may be more in `cm_udp_overflow`.
+    #[inline(always)]
+    pub const fn has_overflowed(&self) -> bool {
+        self.overflowed != 0
+    }
+}
+
+// === impl OverflowPair ===
+
+impl OverflowPair {
+    /// A pair of a socket.
+    #[inline(always)]
+    pub const fn new(socket_cookie: u64, pair: Pair) -> Self {
+        Self { socket_cookie, pair }
+    }
+
+    /// The pair, if it is what a key of this socket was looked up for.
+    #[inline(always)]
+    pub fn of(&self, key: &OverflowKey) -> Option<Pair> {
+        let matches = match key.direction {
+            0 => self.pair.is_service(&key.address, &key.port),
+            _ => self.pair.is_backend(&key.address, &key.port),
+        };
+        (self.socket_cookie == key.socket_cookie && matches).then_some(self.pair)
     }
 }
 
@@ -149,10 +293,10 @@ impl AffinityKey {
 // === impl Affinity ===
 
 impl Affinity {
-    /// A backend's id, and the second of the kernel's boot clock in which it was used.
+    /// A backend's id, the second of the kernel's clock in which it was used, and the slot that named it.
     #[inline(always)]
-    pub const fn new(backend: u32, seconds: u32) -> Self {
-        Self { backend, seconds }
+    pub const fn new(backend: u32, seconds: u32, slot: u32) -> Self {
+        Self { backend, seconds, slot, zero: 0 }
     }
 
     /// The backend's id.
@@ -165,5 +309,82 @@ impl Affinity {
     #[inline(always)]
     pub const fn seconds(self) -> u32 {
         self.seconds
+    }
+
+    /// The slot that named the backend when it was used last.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.slot
+    }
+}
+
+#[cfg(all(test, feature = "user"))]
+mod tests {
+    use super::*;
+    use crate::mapped;
+
+    fn service(n: u8) -> FrontendKey {
+        FrontendKey::new(mapped([10, 96, 0, n]), [0, 53], 17)
+    }
+
+    fn backend(n: u8) -> Backend {
+        Backend::new(n.into(), 1, mapped([10, 1, 0, n]), [0, 153], 17)
+    }
+
+    fn state(pairs: &[(u8, u8)]) -> DatagramState {
+        let mut state = DatagramState::default();
+        for (s, b) in pairs {
+            state.push(&Pair::new(&service(*s), &backend(*b), 0));
+        }
+        state
+    }
+
+    fn sent_to(state: &mut DatagramState, s: u8) -> Option<u32> {
+        let key = service(s);
+        state.to_service(&key.address(), &key.port()).map(|pair| pair.backend())
+    }
+
+    fn shown(state: &DatagramState, b: u8) -> Option<u8> {
+        let backend = backend(b);
+        state.service_of(&backend.address(), &backend.port()).map(|(address, _)| address[15])
+    }
+
+    #[test]
+    fn four_are_kept_and_the_oldest_leaves() {
+        let mut state = state(&[(1, 11), (2, 12), (3, 13), (4, 14)]);
+        assert_eq!([1, 2, 3, 4].map(|s| sent_to(&mut state, s)), [11, 12, 13, 14].map(Some));
+        let left = state.push(&Pair::new(&service(5), &backend(15), 0));
+        assert_eq!((left.backend(), sent_to(&mut state, 1)), (11, None));
+        assert_eq!([12, 13, 14, 15].map(|b| shown(&state, b)), [2, 3, 4, 5].map(Some));
+        assert!(!DatagramState::default().push(&left).is_some());
+    }
+
+    #[test]
+    fn a_former_backend_still_answers_and_is_sent_nothing() {
+        let mut state = state(&[(1, 11), (1, 12)]);
+        assert_eq!(sent_to(&mut state, 1), Some(12));
+        assert_eq!((shown(&state, 11), shown(&state, 12)), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn a_backend_stands_for_whom_it_was_asked_for_last() {
+        let mut state = state(&[(1, 11), (2, 11)]);
+        assert_eq!(shown(&state, 11), Some(2));
+        state.show(&Pair::new(&service(1), &backend(11), 0));
+        assert_eq!(shown(&state, 11), Some(1));
+        state.hide(&backend(11).address(), &backend(11).port());
+        assert_eq!(shown(&state, 11), None, "asked for by its own address");
+        assert_eq!(sent_to(&mut state, 1), Some(11), "and still the service's");
+    }
+
+    #[test]
+    fn what_overflowed_is_its_keys() {
+        let pair = Pair::new(&service(1), &backend(11), 3);
+        let entry = OverflowPair::new(7, pair);
+        let (s, b) = (service(1), backend(11));
+        assert_eq!(entry.of(&OverflowKey::to_service(7, s.address(), s.port())), Some(pair));
+        assert_eq!(entry.of(&OverflowKey::from_backend(7, b.address(), b.port())), Some(pair));
+        assert_eq!(entry.of(&OverflowKey::to_service(8, s.address(), s.port())), None);
+        assert_eq!(entry.of(&OverflowKey::from_backend(7, s.address(), s.port())), None);
     }
 }

@@ -1,14 +1,19 @@
 //! The tables, and how they are read while user space writes them.
 
+use core::arch::asm;
+
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    EbpfContext as _,
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
-    helpers::bpf_get_current_cgroup_id,
+    helpers::{bpf_get_current_cgroup_id, generated::bpf_get_netns_cookie},
     macros::btf_map,
+    programs::SockAddrContext,
 };
 use mesh_layout::{
-    Affinity, AffinityKey, Backend, COUNTERS, Counter, DatagramState, FrontendKey, GroupSet, Header,
-    OverflowKey, OverflowPair, PEER_CUT, ServiceEntry, ServiceRef, SlotPair, SocketState,
+    Affinity, AffinityKey, Backend, COUNTERS, Counter, DatagramState, FrontendKey, GroupSet,
+    Header, OWN_HAS_UNBALANCED, OWN_STATE, OverflowKey, OverflowPair, PEER_CUT, Pair, ServiceEntry,
+    ServiceRef, Settings, SlotPair, SocketState,
     default_sizes::{
         AFFINITIES, BACKENDS, BYPASSED, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW, UNBALANCED,
     },
@@ -66,8 +71,11 @@ static BACKEND_MASK: u32 = (BACKENDS - 1) as u32;
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(count) = cm_counters.get_ptr_mut(counter as u32) {
-        // SAFETY: the map's memory outlives the program, and no other program runs on this processor meanwhile.
-        unsafe { *count += 1 }
+        // SAFETY: the map's memory outlives the program. One instruction, because another process may take the processor
+        // in between and count here too; the target has no atomics in Rust.
+        unsafe {
+            asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1u64)
+        };
     }
 }
 
@@ -98,12 +106,50 @@ pub fn service(key: &FrontendKey) -> Option<u32> {
     None
 }
 
-/// Where a service's slots are.
+/// Where a service's slots are, and what it is like.
 #[inline(always)]
-pub fn header(service: u32) -> Option<Header> {
-    let header = cm_headers.get_ptr(service)?;
-    // SAFETY: array memory is never freed under a program; one aligned load cannot tear.
-    Some(unsafe { core::mem::transmute::<u64, Header>(core::ptr::read_volatile(header.cast())) })
+pub fn entry(service: u32) -> Option<(Header, Settings)> {
+    let words = cm_headers.get_ptr(service)?.cast::<u64>();
+    // SAFETY: an entry has two words, and array memory is never freed under a program; one aligned load cannot tear.
+    let [header, settings] = unsafe {
+        [
+            core::ptr::read_volatile(words.add(ServiceEntry::HEADER_WORD)),
+            core::ptr::read_volatile(words.add(ServiceEntry::SETTINGS_WORD)),
+        ]
+    };
+    Some((Header::from_word(header), Settings::from_word(settings)))
+}
+
+/// The groups of a service that has several.
+#[derive(Clone, Copy)]
+pub struct Groups(*const GroupSet);
+
+impl Groups {
+    /// Those in an entry of `cm_groups`.
+    #[inline(always)]
+    pub fn of(set: u32) -> Option<Self> {
+        cm_groups.get_ptr(set).map(Self)
+    }
+
+    /// The weights of a group and all before it.
+    #[inline(always)]
+    pub fn cumulative(self, group: usize) -> u32 {
+        let words = self.0.cast::<u32>();
+        let at = GroupSet::cumulative_word(group);
+        // SAFETY: callers count groups up to their number, which the verifier sees; array memory is never freed under a
+        // program; one aligned load cannot tear.
+        unsafe { core::ptr::read_volatile(words.add(at)) }
+    }
+
+    /// Where a group's slots are.
+    #[inline(always)]
+    pub fn header(self, group: usize) -> Header {
+        let words = self.0.cast::<u64>();
+        // SAFETY: as in `cumulative`.
+        Header::from_word(unsafe {
+            core::ptr::read_volatile(words.add(GroupSet::header_word(group)))
+        })
+    }
 }
 
 /// The backend id in a slot.
@@ -139,17 +185,93 @@ pub fn backend(id: u32) -> Option<Backend> {
     let entry = backend_entry(id)?;
     // SAFETY: array memory is never freed under a program, and any bytes are a backend. The writer clears the id
     // before it writes the rest and sets it afterwards, so equal ids around the copy mean that the copy is whole.
-    let (copy, after) =
-        unsafe { (core::ptr::read_volatile(entry), core::ptr::read_volatile(entry.cast::<u32>())) };
+    let (copy, after): (Backend, u32) = unsafe {
+        (
+            core::mem::transmute::<[u64; 4], Backend>(core::ptr::read_volatile(entry.cast())),
+            core::ptr::read_volatile(entry.cast()),
+        )
+    };
     (id != 0 && copy.id() == id && after == id).then_some(copy)
 }
 
 /// Whether a cluster is out of use.
 #[inline(always)]
 pub fn is_cut(cluster: u16) -> bool {
-    match cm_peer_state.get_ptr(u32::from(cluster)) {
+    peer_state(u32::from(cluster)) == PEER_CUT
+}
+
+/// What the node itself is like, in bits.
+#[inline(always)]
+pub fn own_state() -> u32 {
+    peer_state(OWN_STATE)
+}
+
+#[inline(always)]
+fn peer_state(index: u32) -> u32 {
+    match cm_peer_state.get_ptr(index) {
         // SAFETY: array memory is never freed under a program; one aligned load cannot tear.
-        Some(state) => unsafe { core::ptr::read_volatile(state) == PEER_CUT },
-        None => false,
+        Some(state) => unsafe { core::ptr::read_volatile(state) },
+        None => 0,
     }
+}
+
+/// The network namespace of the hook's socket: which pod it is.
+#[inline(always)]
+pub fn netns(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context is valid.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Whether the hook's socket is of a pod whose sockets pass untouched.
+#[inline(always)]
+pub fn is_unbalanced(ctx: &SockAddrContext, own_state: u32) -> bool {
+    own_state & OWN_HAS_UNBALANCED != 0 && cm_unbalanced.get_ptr(netns(ctx)).is_some()
+}
+
+/// What a client had last. It may be another client's, and torn, for the moment in which its entry is recycled: what it
+/// names is used only if the service has it. A miss is looked up once more.
+#[inline(always)]
+pub fn affinity(client: &AffinityKey) -> Option<Affinity> {
+    let entry = cm_affinity.get_ptr(client).or_else(|| cm_affinity.get_ptr(client))?;
+    // SAFETY: the entry's memory stays mapped for the program's run, and any bytes are an affinity.
+    Some(unsafe {
+        core::mem::transmute::<[u64; 2], Affinity>(core::ptr::read_volatile(entry.cast()))
+    })
+}
+
+/// Remembers what a client has now; with `only_first` unless another processor was faster. Whether it was remembered.
+#[inline(always)]
+pub fn set_affinity(client: &AffinityKey, affinity: Affinity, only_first: bool) -> bool {
+    let flags = if only_first { BPF_NOEXIST } else { BPF_ANY };
+    cm_affinity.insert(client, affinity, flags.into()).is_ok()
+}
+
+/// What a socket has beyond its storage. An entry may be recycled while it is copied: what is another's, and what is
+/// missing, is looked up once more.
+#[inline(always)]
+pub fn overflow(key: &OverflowKey) -> Option<Pair> {
+    for _ in 0..2 {
+        if let Some(entry) = cm_udp_overflow.get_ptr(key) {
+            // SAFETY: the entry's memory stays mapped for the program's run, and any bytes are a pair. Copied by words,
+            // or it would be by bytes, each on the small stack.
+            let copy: OverflowPair =
+                unsafe { core::mem::transmute(core::ptr::read_volatile(entry.cast::<[u64; 7]>())) };
+            if let Some(pair) = copy.of(key) {
+                return Some(pair);
+            }
+        }
+    }
+    None
+}
+
+/// Remembers what a socket has beyond its storage. Where the table is full of newer ones it is forgotten.
+#[inline(always)]
+pub fn set_overflow(key: &OverflowKey, pair: &OverflowPair) {
+    let _ = cm_udp_overflow.insert(key, pair, BPF_ANY.into());
+}
+
+/// Forgets it.
+#[inline(always)]
+pub fn remove_overflow(key: &OverflowKey) {
+    let _ = cm_udp_overflow.remove(key);
 }

@@ -1,11 +1,22 @@
 //! What happens to a socket at each hook.
 
-use aya_ebpf::{helpers::bpf_set_retval, programs::SockAddrContext};
-use mesh_layout::{Counter, FrontendKey, SocketState};
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::{
+        bpf_set_retval,
+        generated::{bpf_sk_storage_get, bpf_skc_to_mptcp_sock},
+    },
+    programs::SockAddrContext,
+};
+use mesh_layout::{
+    Backend, Counter, FrontendKey, Header, OWN_PLAIN_PASSES, OWN_UNSURE, Pair, Settings,
+    SocketState,
+};
 
 use crate::{
-    address::{self, Family},
-    maps, service,
+    address::{self, Address, Family},
+    affinity, datagrams, maps,
+    service::{self, found, slot_and_id},
 };
 
 /// The hook's answer that lets the call go on.
@@ -13,59 +24,255 @@ const PASS: i32 = 1;
 /// The hook's answer that ends the call, with the error set before.
 const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+
+/// A service that was asked for, and is this node's to balance.
+struct Asked {
+    index: u32,
+    header: Header,
+    settings: Settings,
+    own_state: u32,
+}
 
 /// Sends a connection for a service to one of its backends. TCP, and UDP sockets that connect.
 #[inline(always)]
 pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
-    if maps::is_bypassed() {
+    let Some(protocol) = protocol(ctx) else { return PASS };
+    let to = address::read(ctx, family);
+    let key = FrontendKey::new(to.ip, to.port, protocol);
+    let Some(asked) = asked(ctx, &key) else {
+        forget(ctx, protocol, &to);
         return PASS;
-    }
-    // SAFETY: the kernel gives the hook a valid context.
-    let protocol = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) };
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
-        return PASS;
-    }
-    let (address, port) = address::read(ctx, family);
-    let key = FrontendKey::new(address, port, protocol as u8);
-    let Some(header) = maps::service(&key).and_then(maps::header) else { return PASS };
-    let Some(backend) = service::choose(header) else {
-        maps::count(Counter::NoBackend);
-        // SAFETY: the helper has no preconditions; `connect` hooks may call it.
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
-        return REFUSE;
     };
-    let mut state = SocketState::new(&key, &backend, 0);
+    let Some((backend, slot)) = choose(ctx, &asked) else {
+        let answer = without_backend(&asked);
+        if answer == PASS {
+            forget(ctx, protocol, &to);
+        }
+        return answer;
+    };
+    if protocol == IPPROTO_UDP {
+        keep_former(ctx);
+    }
+    let mut state = SocketState::new(&key, &backend, slot);
     // SAFETY: the context is valid, and the storage's memory lives as long as the socket. A socket that connects again
     // has storage already, which then takes the new state. Without memory for it only `getpeername` is the poorer.
     unsafe {
-        let stored = maps::cm_sockets.get_or_insert_ptr_mut(ctx, Some(&mut state));
+        let stored = storage(ctx, protocol, Some(&mut state));
         if !stored.is_null() {
             *stored = state;
         }
     }
-    address::write(ctx, family, backend.address(), backend.port());
+    address::write(ctx, family, &backend.address(), &backend.port());
     maps::count(Counter::Translated);
+    PASS
+}
+
+/// Sends a datagram for a service to the backend that the socket has for it, or to any. Of sockets that name the
+/// receiver, connected or not.
+#[inline(always)]
+pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let to = address::read(ctx, family);
+    // What a connected socket hears is what its peer says. A connected IPv6 socket with a v4-mapped peer comes here even if
+    // it names nobody; its peer may be a backend, or a service itself if it connected before there were programs.
+    if address::is_peer(ctx, family, &to) {
+        return PASS;
+    }
+    let key = FrontendKey::new(to.ip, to.port, IPPROTO_UDP);
+    let Some(asked) = asked(ctx, &key) else {
+        datagrams::asked_for(ctx, &to);
+        return PASS;
+    };
+    let connected = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port));
+    let state = datagrams::of(ctx);
+    let former = match (&connected, state) {
+        // It names the service that it is connected to, and stays with its peer.
+        (Some(pair), _) => found(pair.slot(), pair.backend()),
+        (None, Some(state)) => datagrams::former(ctx, state, &to),
+        (None, None) => 0,
+    };
+    let again = if former == 0 { 0 } else { service::again(asked.header, former) };
+    let (slot, id) = slot_and_id(again);
+    let (backend, slot) = match maps::backend(id) {
+        Some(backend) => {
+            if connected.is_none()
+                && let Some(state) = datagrams::of(ctx)
+            {
+                datagrams::used(ctx, state, &Pair::new(&key, &backend, slot));
+            }
+            if asked.settings.session_affinity_seconds() != 0 {
+                affinity::cm_refresh(maps::netns(ctx), asked.index, again);
+            }
+            (backend, slot)
+        }
+        None => {
+            let Some((backend, slot)) = choose(ctx, &asked) else { return without_backend(&asked) };
+            datagrams::remember(ctx, &Pair::new(&key, &backend, slot));
+            (backend, slot)
+        }
+    };
+    let _ = slot;
+    address::write(ctx, family, &backend.address(), &backend.port());
+    maps::count(Counter::Datagram);
+    PASS
+}
+
+/// Shows a datagram as coming from the service that the socket asked for.
+#[inline(always)]
+pub fn recvmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let mut from = address::read(ctx, family);
+    if let Some(pair) = connected(ctx)
+        && let Some((ip, port)) = pair.service_of(&from.ip, &from.port)
+    {
+        address::write(ctx, family, ip, port);
+    } else if let Some(state) = datagrams::of(ctx)
+        && datagrams::show(ctx, state, &mut from)
+    {
+        address::write(ctx, family, &from.ip, &from.port);
+    }
     PASS
 }
 
 /// Shows a socket the service it asked for, not the backend it got.
 #[inline(always)]
 pub fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
-    if maps::is_bypassed() {
-        return PASS;
-    }
+    let mut peer = address::read(ctx, family);
     // SAFETY: the context is valid, and the storage's memory lives as long as the socket.
-    let stored = unsafe { maps::cm_sockets.get_ptr_mut(ctx) };
-    if stored.is_null() {
-        return PASS;
-    }
-    // SAFETY: not null, and written whole by `connect` on the same socket.
-    let state = unsafe { *stored };
-    let (address, port) = address::read(ctx, family);
-    if let Some((address, port)) = state.service_of(address, port) {
-        address::write(ctx, family, address, port);
+    let stored = unsafe { maps::cm_sockets.get_ptr_mut(ctx).as_ref() };
+    if let Some(pair) = stored
+        && let Some((ip, port)) = pair.service_of(&peer.ip, &peer.port)
+    {
+        address::write(ctx, family, ip, port);
+    } else if let Some(state) = datagrams::of(ctx)
+        && datagrams::show(ctx, state, &mut peer)
+    {
+        // It was to connect to another one, and did not.
+        address::write(ctx, family, &peer.ip, &peer.port);
     }
     PASS
+}
+
+/// The service of an address, unless it passes untouched.
+#[inline(always)]
+fn asked(ctx: &SockAddrContext, key: &FrontendKey) -> Option<Asked> {
+    let index = maps::service(key)?;
+    let (header, settings) = maps::entry(index)?;
+    if maps::is_bypassed() {
+        return None;
+    }
+    let own_state = maps::own_state();
+    let is_left_to_others = settings.is_plain() && own_state & OWN_PLAIN_PASSES != 0;
+    if is_left_to_others || maps::is_unbalanced(ctx, own_state) {
+        maps::count(Counter::Passed);
+        return None;
+    }
+    Some(Asked { index, header, settings, own_state })
+}
+
+/// A backend of the service, and the slot that named it.
+#[inline(always)]
+fn choose(ctx: &SockAddrContext, asked: &Asked) -> Option<(Backend, u32)> {
+    // The entry of a chosen id may be freed before it is copied; it takes two in a row to miss a backend that exists.
+    for _ in 0..2 {
+        let chosen = match asked.settings.session_affinity_seconds() {
+            0 => service::choose(asked.header),
+            timeout => affinity::cm_choose_again(
+                maps::netns(ctx),
+                asked.index,
+                asked.header.to_word(),
+                timeout,
+            ),
+        };
+        let (slot, id) = slot_and_id(chosen);
+        if let Some(backend) = maps::backend(id) {
+            return Some((backend, slot));
+        }
+    }
+    None
+}
+
+/// A service without a backend is refused, as kube-proxy does, if it is known for sure that it has none.
+#[inline(always)]
+fn without_backend(asked: &Asked) -> i32 {
+    if asked.settings.passes_if_empty() || asked.own_state & OWN_UNSURE != 0 {
+        maps::count(Counter::Passed);
+        return PASS;
+    }
+    maps::count(Counter::NoBackend);
+    // SAFETY: the helper has no preconditions; `connect` and `sendmsg` hooks may call it.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    REFUSE
+}
+
+/// The service that a UDP socket is connected to, if it is.
+#[inline(always)]
+fn connected<'a>(ctx: &SockAddrContext) -> Option<&'a SocketState> {
+    if !address::is_connected(ctx) {
+        return None;
+    }
+    // SAFETY: the storage's memory lives as long as the socket.
+    unsafe { maps::cm_sockets.get_ptr_mut(ctx).as_ref() }
+}
+
+/// A connected UDP socket connects to something else: what its former peer has sent is still shown as before, and so is
+/// the peer if nothing comes of it.
+#[inline(always)]
+fn keep_former(ctx: &SockAddrContext) {
+    if let Some(pair) = connected(ctx)
+        && pair.is_some()
+    {
+        datagrams::remember(ctx, pair);
+    }
+}
+
+/// The socket asks for an address that is no service's: nothing of a service that it asked for before is shown there.
+#[inline(always)]
+fn forget(ctx: &SockAddrContext, protocol: u8, to: &Address) {
+    if protocol == IPPROTO_UDP {
+        keep_former(ctx);
+        datagrams::asked_for(ctx, to);
+    }
+    let stored = storage(ctx, protocol, None);
+    if !stored.is_null() {
+        // SAFETY: not null, and the storage's memory lives as long as the socket.
+        unsafe { *stored = SocketState::default() };
+    }
+}
+
+/// The storage of the socket that the caller has; with a state made where it is missing. A subflow of MPTCP, whose connect
+/// the hook sees, is the kernel's: `getpeername` is asked of the socket above it.
+#[inline(always)]
+fn storage(
+    ctx: &SockAddrContext,
+    protocol: u8,
+    state: Option<&mut SocketState>,
+) -> *mut SocketState {
+    let (value, flags) = match state {
+        Some(state) => (core::ptr::from_mut(state), BPF_SK_STORAGE_GET_F_CREATE),
+        None => (core::ptr::null_mut(), 0),
+    };
+    let map = (&raw const maps::cm_sockets).cast_mut().cast();
+    // SAFETY: the context and its socket are valid, the map holds values of this type, and the value is one or null.
+    unsafe {
+        let sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if protocol == IPPROTO_TCP {
+            let above = bpf_skc_to_mptcp_sock(sock.cast());
+            if !above.is_null() {
+                return bpf_sk_storage_get(map, above.cast(), value.cast(), flags.into()).cast();
+            }
+        }
+        bpf_sk_storage_get(map, sock.cast(), value.cast(), flags.into()).cast()
+    }
+}
+
+/// The protocol of the hook's socket, if services have it.
+#[inline(always)]
+fn protocol(ctx: &SockAddrContext) -> Option<u8> {
+    // SAFETY: the kernel gives the hook a valid context.
+    match unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) } as u8 {
+        IPPROTO_TCP => Some(IPPROTO_TCP),
+        IPPROTO_UDP => Some(IPPROTO_UDP),
+        _ => None,
+    }
 }

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -29,9 +29,15 @@ use mesh_model::{
     lb::{Backend, Change, Frontend, Group, Settings},
 };
 
+mod affinity;
 mod audit;
+mod clients;
 mod death;
+mod empty;
+mod groups;
 mod place;
+mod sockets;
+mod unconnected;
 
 use place::*;
 

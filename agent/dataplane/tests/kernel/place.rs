@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_dataplane::{PinRoot, Programs, Sizes, Tables};
+use mesh_dataplane::{Kernel, KernelMaps, PinRoot, Programs, Sizes, Tables};
+use mesh_layout::FrontendKey;
 use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
     lb::{Backend, Change, Frontend},
@@ -52,14 +53,38 @@ impl Place {
         place
     }
 
-    pub(crate) fn load(&self) -> (Programs, Tables<mesh_dataplane::KernelMaps>) {
+    pub(crate) fn load(&self) -> (Programs, Tables<KernelMaps>) {
         let (mut programs, maps) =
             Programs::load(PinRoot::open(&self.pins).unwrap(), SIZES).unwrap();
         let tables = Tables::restore(maps, Instant::now()).unwrap();
         programs.attach(&self.cgroup).unwrap();
         (programs, tables)
     }
+
+    /// The tables once more, to write into them what no change says.
+    pub(crate) fn raw(&self) -> KernelMaps {
+        KernelMaps::open(&PinRoot::open(&self.pins).unwrap(), SIZES).unwrap()
+    }
 }
+
+/// What tests look up in the tables.
+pub(crate) trait Raw: Kernel {
+    /// A frontend's service.
+    fn index_of(&self, frontend: Frontend) -> u32 {
+        let ip = match frontend.address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let is_it = |key: &FrontendKey| {
+            key.address() == ip.octets()
+                && key.port() == frontend.port.to_be_bytes()
+                && (key.protocol() == 6) == (frontend.protocol == Protocol::Tcp)
+        };
+        self.services().unwrap().iter().find(|(key, _)| is_it(key)).unwrap().1.index()
+    }
+}
+
+impl Raw for KernelMaps {}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -136,6 +161,6 @@ pub(crate) fn ask_udp(to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
     Ok((u16::from_be_bytes(port), client.peer_addr()?))
 }
 
-pub(crate) fn apply(tables: &mut Tables<mesh_dataplane::KernelMaps>, changes: &[Change]) {
+pub(crate) fn apply(tables: &mut Tables<KernelMaps>, changes: &[Change]) {
     changes.iter().for_each(|change| tables.apply(*change, Instant::now()).unwrap());
 }

@@ -1,0 +1,94 @@
+//! Services without backends, and services that are somebody else's.
+
+use mesh_layout::{OWN_PLAIN_PASSES, OWN_UNSURE};
+
+use crate::{
+    clients::{Bound, Client, Family, Way, tcp_server},
+    place::Raw as _,
+    *,
+};
+
+/// What a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nobody is there.
+    Refused,
+    /// Whoever has the address itself answers.
+    Itself,
+    /// A backend answers.
+    Backend,
+}
+use Told::{Backend as B, Itself as I, Refused as R};
+
+/// Plain, pass if empty, the own state; what is told without a backend, and what with one.
+const TABLE: [(bool, bool, u32, Told, Told); 12] = [
+    (false, false, 0, R, B),
+    // The own cluster has not been heard: it is not known that there is nobody.
+    (false, false, OWN_UNSURE, I, B),
+    // `default/kubernetes` is never refused.
+    (false, true, 0, I, B),
+    (false, true, OWN_UNSURE, I, B),
+    // A plain service is ours as long as our own etcd is heard.
+    (true, false, 0, R, B),
+    (true, false, OWN_UNSURE, I, B),
+    (true, true, 0, I, B),
+    // And another proxy's, where there is one, as soon as it is not.
+    (true, false, OWN_PLAIN_PASSES, I, I),
+    (true, true, OWN_PLAIN_PASSES, I, I),
+    (true, false, OWN_PLAIN_PASSES | OWN_UNSURE, I, I),
+    // Which is nothing to global ones.
+    (false, false, OWN_PLAIN_PASSES, R, B),
+    (false, true, OWN_PLAIN_PASSES, I, B),
+];
+
+#[test]
+fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
+    let place = Place::new("empty");
+    let (_programs, mut tables) = place.load();
+    for way in [
+        Way::Tcp,
+        Way::UdpConnected,
+        Way::UdpSendTo,
+        Way::UdpSendMsg,
+        Way::TcpByRing,
+        Way::UdpByRing,
+    ] {
+        for family in Family::ALL {
+            let protocol = way.protocol();
+            let server = || match protocol {
+                Protocol::Tcp => tcp_server(family.loopback()),
+                _ => udp_server(&family.loopback().to_string()),
+            };
+            let (itself, other) = (server(), server());
+            let frontend = Frontend { address: itself.ip(), port: itself.port(), protocol };
+            let there = backend(other, protocol, 2);
+            for (plain, pass_if_empty, own, empty, full) in TABLE {
+                let tell = || {
+                    let client = Client::open(way, family, Bound::Nothing);
+                    match client.ask(family.named(itself)) {
+                        Ok((port, _)) if port == itself.port() => I,
+                        Ok((port, _)) if port == other.port() => B,
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => R,
+                        other => panic!("{other:?}"),
+                    }
+                };
+                apply(
+                    &mut tables,
+                    &[Change::SetFrontend(
+                        frontend,
+                        Settings { plain, pass_if_empty, session_affinity: 0 },
+                    )],
+                );
+                let mut raw = place.raw();
+                let index = raw.index_of(frontend);
+                raw.set_settings(index, mesh_layout::Settings::new(0, plain, pass_if_empty));
+                raw.set_own_state(own);
+                assert_eq!(tell(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
+                apply(&mut tables, &[Change::AddBackend(frontend, there, Group::FIRST)]);
+                assert_eq!(tell(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
+                raw.set_own_state(0);
+                apply(&mut tables, &[Change::RemoveBackend(frontend, there)]);
+            }
+        }
+    }
+}
