@@ -14,15 +14,16 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_dataplane::Level;
 use mesh_decide::ClusterHealth;
 use mesh_follow::{Rung, Status as FollowStatus};
-use mesh_model::{ClusterId, ClusterName};
+use mesh_model::{ClusterId, ClusterName, lb::Frontend};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Lifted, Mesh, Query},
+    mesh::{Exchange, Input, Lifted, Mesh, Query, flag_of},
 };
 
 mod explain;
@@ -64,7 +65,7 @@ pub(crate) async fn ask<T: Send + 'static>(
 pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
     let own = mesh.status(&mesh.own);
     match (&own.failure, own.is_complete()) {
-        (_, true) => Vec::new(),
+        (_, true) => mesh.exchange.iter().map(Exchange::problem).collect(),
         (Some(failure), false) => vec![format!("the own cluster's etcd: {failure}")],
         (None, false) => vec!["the own cluster's etcd has not told everything yet".into()],
     }
@@ -85,7 +86,12 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         let last = mesh.audit.last.as_deref().unwrap_or_default();
         format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
     });
-    let tables = mesh.failed.iter().map(|(change, error)| format!("{change:?}: {error}"));
+    let tables = mesh.levels().into_iter().filter(Level::is_high);
+    let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
+    let no_room = match mesh.failed.len() {
+        0 => Vec::new(),
+        _ => mesh.failed.problems(&names(mesh)),
+    };
     let refused = mesh.refused.iter().filter(|(_, (count, _))| *count > 0);
     let refused = refused
         .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
@@ -102,8 +108,19 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(contested)
         .chain(audit)
         .chain(tables)
+        .chain(no_room)
         .chain(refused)
         .collect()
+}
+
+/// Which service each frontend is of.
+fn names(mesh: &Mesh) -> HashMap<Frontend, String> {
+    let services = mesh.merge.services();
+    let names = services.flat_map(|(service, _, frontends)| {
+        let name = format!("{}/{}", service.namespace, service.name);
+        frontends.map(move |(frontend, _)| (frontend, name.clone()))
+    });
+    names.collect()
 }
 
 #[tonic::async_trait]
@@ -118,8 +135,14 @@ impl Admin for AgentAdmin {
                 ("udp_sockets_ended", ended.removed.udp + ended.unreachable.udp),
                 ("tcp_sockets_ended", ended.removed.tcp + ended.unreachable.tcp),
             ];
-            let occupancy = mesh.occupancy();
-            let table = |name: &str, used, size| Table { name: name.into(), used, size };
+            let table = |level: Level| Table {
+                name: level.map.into(),
+                used: level.used,
+                size: level.size,
+                full_in_seconds: level.full_in.map(|full_in| full_in.as_secs()),
+                growth_per_hour: level.growth_per_hour,
+                flag: flag_of(level.map).into(),
+            };
             StatusResponse {
                 component: "agent".into(),
                 version: Some(version()),
@@ -132,11 +155,7 @@ impl Admin for AgentAdmin {
                 ready: unready(mesh).is_empty(),
                 problems: problems(mesh),
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
-                tables: vec![
-                    table("cm_services", occupancy.services, occupancy.sizes.services),
-                    table("cm_backends", occupancy.backends, occupancy.sizes.backends),
-                    table("cm_slots", occupancy.slots, occupancy.sizes.slots),
-                ],
+                tables: mesh.levels().map(table).into(),
                 counters: names
                     .into_iter()
                     .zip(counters)

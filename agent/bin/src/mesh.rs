@@ -10,7 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_dataplane::{KernelMaps, Occupancy, Programs, Tables};
+use mesh_dataplane::{Forecast, KernelMaps, Level, PinLock, Programs, Tables};
 use mesh_decide::Decider;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
@@ -25,9 +25,9 @@ use tokio::{
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle};
 
 mod audit;
-mod changes;
 mod counting;
 mod decisions;
+mod exchange;
 mod former_life;
 mod health;
 mod pods;
@@ -35,15 +35,17 @@ mod quarantine;
 mod silence;
 mod sockets;
 mod tables;
+mod unmade;
 
 pub(crate) use audit::Audit;
-pub(crate) use changes::Failed;
+pub(crate) use exchange::Exchange;
 pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 pub(crate) use silence::Silence;
 pub(crate) use sockets::Sockets;
+pub(crate) use unmade::{Unmade, flag_of};
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -87,6 +89,9 @@ pub(crate) struct Mesh {
     /// Somebody said something of nodes: it may say where backends are.
     pub(crate) nodes_moved: bool,
     pub(crate) programs: Programs,
+    pub(crate) _pin_lock: PinLock,
+    /// Programs of another release are still in place.
+    pub(crate) exchange: Option<Exchange>,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
     pub(crate) kernel_routes: KernelRoutes,
@@ -107,7 +112,9 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: Failed,
+    pub(crate) failed: Unmade,
+    /// When there will be no room.
+    pub(crate) forecast: Forecast,
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
@@ -334,6 +341,7 @@ impl Mesh {
             self.place_backends(now);
         }
         self.end_sockets_to_the_gone(now);
+        self.exchange_programs(now);
         self.carry_out_routes().await;
     }
 
@@ -341,13 +349,15 @@ impl Mesh {
         let now = Instant::now();
         self.look_at_clusters(now);
         self.place_backends(now);
-        self.try_again(now);
+        self.apply(self.failed.changes(), now);
         self.hold_quarantined();
+        self.exchange_programs(now);
         self.forget_foreign_cuts(now);
         self.look_for_silence(now);
         self.keep_for_the_next_life(now).await;
         self.forget_impatient();
         self.audit_tables(now);
+        self.observe_occupancy(now);
         self.set_metrics();
     }
 
@@ -362,8 +372,8 @@ impl Mesh {
     }
 
     /// How full the tables are.
-    pub(crate) fn occupancy(&self) -> Occupancy {
-        self.tables.occupancy()
+    pub(crate) fn levels(&self) -> [Level; 4] {
+        self.forecast.levels(&self.tables.occupancy(), Instant::now())
     }
 }
 

@@ -27,6 +27,12 @@ pub(crate) struct SocketLabel {
     pub(crate) reason: &'static str,
 }
 
+/// A table in the kernel.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct TableLabel {
+    pub(crate) table: &'static str,
+}
+
 type Count = Gauge<u64, AtomicU64>;
 
 /// The agent's metrics, `clustermesh_agent_…`.
@@ -42,6 +48,9 @@ pub(crate) struct Metrics {
     pub(crate) audit_repairs: Counter,
     pub(crate) changes: Counter,
     pub(crate) failed_changes: Count,
+    pub(crate) table_used: Family<TableLabel, Count>,
+    pub(crate) table_size: Family<TableLabel, Count>,
+    pub(crate) table_full_in: Family<TableLabel, Count>,
     pub(crate) held_frontends: Count,
     pub(crate) held_backends: Count,
     pub(crate) routes: Count,
@@ -111,6 +120,12 @@ impl Metrics {
         );
         let help = "Changes that the kernel's tables have no room for; tried again";
         registry.register("table_changes_failed", help, self.failed_changes.clone());
+        registry.register("table_entries", "Entries of a table in use", self.table_used.clone());
+        let help = "Entries that a table has room for";
+        registry.register("table_entries_limit", help, self.table_size.clone());
+        let help =
+            "When a table is full at the rate of the last hour; absent where it is not to be";
+        registry.register("table_full_in_seconds", help, self.table_full_in.clone());
         let help = "Frontends of a former life that nobody has claimed yet";
         registry.register("held_frontends", help, self.held_frontends.clone());
         let help = "Backends of a former life that nobody has claimed yet";

@@ -1,7 +1,8 @@
 //! Putting the stages together.
 //!
 //! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that a former life
-//! left, before anything is known; then clusters are followed, and only what they told in full is let go of.
+//! left, before anything is known; then clusters are followed, and only what they told in full is let go of. Where a former
+//! life's tables are of another layout, they are filled first and the programs exchanged then (`docs/adr/0012`).
 //!
 //! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), the prober, the probe echo, one
 //! follower a cluster, the watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_dataplane::{Held, PinRoot, Programs, Sizes, Tables};
+use mesh_dataplane::{Forecast, Former, Held, PinRoot, Sizes, TakenOver, take_over};
 use mesh_decide::{Decider, Rules};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
@@ -33,7 +34,8 @@ use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
     mesh::{
-        Audit, Failed, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence, Sockets,
+        Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, Silence, Sockets,
+        Unmade,
     },
     metrics::Metrics,
     own_cgroup::Bypass,
@@ -143,20 +145,33 @@ async fn open_mesh(
         groups: args.max_weighted_services,
     };
     let pins = PinRoot::open(&args.pin_root)?;
-    let (mut programs, maps) = Programs::load(pins, sizes)?;
-    let tables = Tables::restore(maps, Instant::now())?;
+    let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
+    let TakenOver { mut programs, tables, former } =
+        take_over(pins, sizes, Instant::now()).with_context(|| {
+            "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
+        })?;
     let held = tables.held();
     let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
-    programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-    tracing::info!(cgroup = %cgroup.display(), ?held, ?bypass, "the programs are in place");
+    let exchange = match former {
+        Former::Nothing | Former::Same | Former::Resized(_) => {
+            programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
+            tracing::info!(cgroup = %cgroup.display(), ?former, ?held, ?bypass, "the programs are in place");
+            None
+        }
+        Former::OtherLayout => {
+            tracing::info!("programs of another release stay in place until the tables are filled");
+            Some(Exchange::new(cgroup))
+        }
+    };
     let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
     let bare = held == Held::default();
-    let former_life = FormerLife::open(&args.state_dir, limit, bare, budget, Instant::now())
+    let (state, now) = (&args.state_dir, Instant::now());
+    let former_life = FormerLife::open(state, name, limit, bare, budget, now)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let ranges = OwnRanges {
         pod_cidrs: args.pod_cidrs.clone(),
@@ -176,6 +191,8 @@ async fn open_mesh(
         clusters_moved: true,
         nodes_moved: false,
         programs,
+        _pin_lock: pin_lock,
+        exchange,
         tables,
         routes,
         kernel_routes,
@@ -190,7 +207,8 @@ async fn open_mesh(
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: Failed::default(),
+        failed: Unmade::default(),
+        forecast: Forecast::default(),
         former_life,
         pods: NodePods::new(args.pods_dir()),
         sockets,

@@ -15,6 +15,7 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use mesh_model::{ClusterLimit, ClusterName};
 use mesh_snapshot::{Snapshot, SnapshotError};
+use mesh_wire::Role;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -61,9 +62,10 @@ const ENDING: &str = "jsonl";
 // === impl Snapshots ===
 
 impl Snapshots {
-    /// Opens the folder; with `read`, reads what is there.
+    /// Opens the folder; with `read`, reads what is there. Of the own cluster that is more than of others.
     pub(crate) fn open(
         folder: PathBuf,
+        own: &ClusterName,
         limit: ClusterLimit,
         read: bool,
         now: Instant,
@@ -82,7 +84,8 @@ impl Snapshots {
             if !read {
                 continue;
             }
-            match load(&path, &cluster, limit) {
+            let role = if cluster == *own { Role::Own } else { Role::Remote };
+            match load(&path, &cluster, role, limit) {
                 Ok((snapshot, problem)) => {
                     snapshots.waiting.insert(cluster.clone(), snapshot);
                     snapshots.problems.extend(problem.map(|problem| (cluster, problem)));
@@ -212,6 +215,7 @@ fn cluster_of(path: &Path) -> Option<ClusterName> {
 fn load(
     path: &Path,
     cluster: &ClusterName,
+    role: Role,
     limit: ClusterLimit,
 ) -> Result<(Snapshot, Option<String>), String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
@@ -220,7 +224,7 @@ fn load(
     }
     let file = fs::read(path).map_err(|error| error.to_string())?;
     let loaded =
-        Snapshot::decode(cluster, limit, &file).map_err(|e: SnapshotError| e.to_string())?;
+        Snapshot::decode(cluster, role, limit, &file).map_err(|e: SnapshotError| e.to_string())?;
     let problem = loaded
         .rejected
         .map(|(count, last)| format!("{}: {count} records not used, last {last}", path.display()));
@@ -269,7 +273,9 @@ mod tests {
         let at = folder.path().join("snapshots");
         let cluster = ClusterName::new("b").unwrap();
         let now = Instant::now();
-        let mut snapshots = Snapshots::open(at.clone(), ClusterLimit::Max255, true, now).unwrap();
+        let own = ClusterName::new("a").unwrap();
+        let open = || Snapshots::open(at.clone(), &own, ClusterLimit::Max255, true, now).unwrap();
+        let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write(now, |_, _| None);
         assert!(!at.join("b.jsonl").exists(), "not all was told yet");
@@ -291,7 +297,7 @@ mod tests {
         settled(&mut snapshots, later).await;
         assert_ne!(fs::read(at.join("b.jsonl")).unwrap(), first);
 
-        let mut next = Snapshots::open(at.clone(), ClusterLimit::Max255, true, now).unwrap();
+        let mut next = open();
         assert_eq!(next.take(&cluster), Some(snapshot(3)));
         assert_eq!(next.take(&cluster), None);
         next.retain(|_| false).await;
@@ -309,8 +315,9 @@ mod tests {
         write(".b.jsonl.77", b"half");
         write("No_Name.jsonl", b"");
         let open = |read| {
-            Snapshots::open(folder.path().into(), ClusterLimit::Max255, read, Instant::now())
-                .unwrap()
+            let own = ClusterName::new("a").unwrap();
+            let at = folder.path().into();
+            Snapshots::open(at, &own, ClusterLimit::Max255, read, Instant::now()).unwrap()
         };
         let snapshots = open(true);
         let problems: Vec<&String> = snapshots.problems().collect();

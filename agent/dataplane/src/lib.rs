@@ -9,17 +9,23 @@
 //! [`mesh_model::lb::Change`].
 
 mod convert;
+mod forecast;
 mod kernel;
 mod maps;
+mod pinned;
 mod pins;
 mod programs;
 mod slots;
 mod socket_list;
 mod tables;
+mod takeover;
 
+pub use forecast::{Forecast, Level};
 pub use kernel::{Kernel, Sizes};
 pub use maps::{KernelMaps, MapsError};
-pub use pins::{PinError, PinRoot};
+pub use pinned::Shape;
+pub use pins::{PinError, PinLock, PinRoot};
 pub use programs::{Programs, ProgramsError};
 pub use socket_list::SocketList;
-pub use tables::{Held, Numbered, Occupancy, Repairs, Tables, TablesError, View};
+pub use tables::{Held, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
+pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};

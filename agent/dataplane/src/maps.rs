@@ -4,24 +4,28 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::PathBuf,
     sync::atomic::Ordering,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use mesh_layout::{
-    Backend, COUNTERS, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, MapLayout,
-    OWN_HAS_UNBALANCED, OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair,
-    default_sizes,
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, OWN_HAS_UNBALANCED,
+    OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair, default_sizes,
 };
 use mesh_model::ClusterId;
 use mesh_sys::MappedArray;
 
 use crate::{
     kernel::{Kernel, Sizes},
+    pinned::Shape,
     pins::PinRoot,
     programs::ProgramsError,
 };
+
+mod own;
+
+pub(crate) use own::{counters, set_bypass};
 
 /// The tables in the running kernel: two hash maps, and arrays as memory.
 #[derive(Debug)]
@@ -63,20 +67,14 @@ pub enum MapsError {
         source: io::Error,
     },
     /// The pin is something else than its name says.
-    #[error(
-        "{pin}: pinned there is a map of key {key} and value {value} bytes, expected {expected_key} and {expected_value}; remove the pin"
-    )]
+    #[error("{}: pinned there is a map of {found}, expected is one of {expected}; remove the pin", pin.display())]
     Foreign {
         /// The pin.
-        pin: String,
-        /// Its key's size.
-        key: u32,
-        /// Its value's size.
-        value: u32,
-        /// The layout's.
-        expected_key: usize,
-        /// The layout's.
-        expected_value: usize,
+        pin: PathBuf,
+        /// What is there.
+        found: Shape,
+        /// What should be.
+        expected: Shape,
     },
 }
 
@@ -91,13 +89,12 @@ impl KernelMaps {
 
     /// Opens tables that were pinned before, without the programs.
     pub fn open(pins: &PinRoot, sizes: Sizes) -> Result<Self, ProgramsError> {
-        let folder = pins.maps(sizes)?;
-        for layout in pinned() {
-            check_pin(&folder, layout)?;
-        }
-        let data = |map| {
-            let data = MapData::from_pin(folder.join(map));
-            data.map_err(|source| MapsError::Map { map, source })
+        let data = |map: &'static str| {
+            let layout = MAPS.iter().find(|layout| layout.name == map);
+            let layout = layout.ok_or(MapsError::Missing(map))?;
+            let pin = pins.tables(sizes).join(map);
+            Shape::check(&pin, layout, sizes)?;
+            MapData::from_pin(pin).map_err(|source| MapsError::Map { map, source })
         };
         Ok(Self::new(sizes, data)?)
     }
@@ -333,61 +330,6 @@ impl Kernel for KernelMaps {
             self.written();
         }
     }
-}
-
-/// The programs' counters, added up over the processors.
-pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {
-    let map = "cm_counters";
-    let error = |source| MapsError::Map { map, source };
-    let counters = ebpf.map(map).ok_or(MapsError::Missing(map))?;
-    let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(counters).map_err(error)?;
-    let mut sums = [0; COUNTERS];
-    for (index, sum) in (0..).zip(&mut sums) {
-        *sum = counters.get(&index, 0).map_err(error)?.iter().sum();
-    }
-    Ok(sums)
-}
-
-/// Lets the sockets of these cgroups pass untouched, and of no others.
-pub(crate) fn set_bypass(ebpf: &mut aya::Ebpf, cgroups: &[u64]) -> Result<(), MapsError> {
-    let map = "cm_bypass";
-    let error = |source| MapsError::Map { map, source };
-    let bypass = ebpf.map_mut(map).ok_or(MapsError::Missing(map))?;
-    let mut bypass: HashMap<_, u64, u32> = HashMap::try_from(bypass).map_err(error)?;
-    for cgroup in cgroups {
-        bypass.insert(cgroup, 1, 0).map_err(error)?;
-    }
-    let found: Vec<u64> = bypass.keys().collect::<Result<_, _>>().map_err(error)?;
-    for cgroup in found.iter().filter(|cgroup| !cgroups.contains(cgroup)) {
-        bypass.remove(cgroup).map_err(error)?;
-    }
-    Ok(())
-}
-
-/// Refuses a pinned map whose entries are not what the layout says: two programs must not read one memory in two ways.
-pub(crate) fn check_pin(folder: &Path, layout: &MapLayout) -> Result<(), MapsError> {
-    let pin = folder.join(layout.name);
-    if !pin.exists() {
-        return Ok(());
-    }
-    let error = |source| MapsError::Map { map: layout.name, source };
-    let info = aya::maps::MapInfo::from_pin(&pin).map_err(error)?;
-    let is = |found: u32, expected: usize| usize::try_from(found) == Ok(expected);
-    if is(info.key_size(), layout.key) && is(info.value_size(), layout.value) {
-        return Ok(());
-    }
-    Err(MapsError::Foreign {
-        pin: pin.display().to_string(),
-        key: info.key_size(),
-        value: info.value_size(),
-        expected_key: layout.key,
-        expected_value: layout.value,
-    })
-}
-
-/// All maps that are pinned.
-pub(crate) fn pinned() -> impl Iterator<Item = &'static MapLayout> {
-    MAPS.iter()
 }
 
 fn slot_word(slot: u32) -> usize {

@@ -15,13 +15,14 @@ use aya::{
         links::{FdLink, LinkError},
     },
 };
-use mesh_layout::COUNTERS;
+use mesh_layout::{COUNTERS, MAPS};
 use mesh_sys::Link;
 
 use crate::{
     kernel::Sizes,
     maps::{self, KernelMaps, MapsError},
-    pins::{PinError, PinRoot},
+    pinned::{Shape, entries_of},
+    pins::{PinError, PinRoot, entries},
     socket_list::SocketList,
 };
 
@@ -32,6 +33,8 @@ pub struct Programs {
     sockets: Option<Result<SocketList, ProgramsError>>,
     pins: PinRoot,
     sizes: Sizes,
+    /// Called after each hook's exchange: a test's way to die there.
+    exchanged: Option<fn()>,
 }
 
 /// Why the programs are not in place.
@@ -101,24 +104,20 @@ pub(crate) const HOOKS: [&str; 8] = [
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
     pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
-        let folder = pins.maps(sizes)?;
         // Reading the kernel's types takes longer than everything else here: once for all.
         let types = Btf::from_sys_fs();
         let mut loader = EbpfLoader::new();
         loader.btf(types.as_ref().ok());
-        for layout in maps::pinned() {
-            maps::check_pin(&folder, layout)?;
-            loader.map_pin_path(layout.name, folder.join(layout.name));
+        for layout in &MAPS {
+            let pin = pins.map(sizes, layout)?;
+            Shape::check(&pin, layout, sizes)?;
+            loader.map_pin_path(layout.name, pin);
+            if let Some(entries) = entries_of(layout.name, sizes) {
+                loader.map_max_entries(layout.name, entries);
+            }
         }
         let backend_mask = sizes.backends - 1;
-        let mut ebpf = loader
-            .map_max_entries("cm_services", sizes.services)
-            .map_max_entries("cm_headers", sizes.services)
-            .map_max_entries("cm_groups", sizes.groups)
-            .map_max_entries("cm_slots", sizes.slots / 2)
-            .map_max_entries("cm_backends", sizes.backends)
-            .override_global("BACKEND_MASK", &backend_mask, true)
-            .load(OBJECT)?;
+        let mut ebpf = loader.override_global("BACKEND_MASK", &backend_mask, true).load(OBJECT)?;
         for hook in HOOKS {
             program(&mut ebpf, hook)?
                 .load()
@@ -126,7 +125,7 @@ impl Programs {
         }
         let sockets = Some(SocketList::load(&mut ebpf, types));
         let tables = KernelMaps::take(&mut ebpf, sizes)?;
-        Ok((Self { ebpf, sockets, pins, sizes }, tables))
+        Ok((Self { ebpf, sockets, pins, sizes, exchanged: None }, tables))
     }
 
     /// Attaches the programs to a cgroup, for all processes in it and below. Where a predecessor's are, they are
@@ -140,21 +139,33 @@ impl Programs {
         for hook in HOOKS {
             let pin = links.join(hook);
             let program = program(&mut self.ebpf, hook)?;
-            if take_over(&pin, program, cgroup_id)? {
-                continue;
+            if !take_over(&pin, program, cgroup_id)? {
+                let id = program
+                    .attach(&directory, CgroupAttachMode::Single)
+                    .map_err(|source| ProgramsError::Program { program: hook, source })?;
+                let link = program
+                    .take_link(id)
+                    .map_err(|source| ProgramsError::Program { program: hook, source })?;
+                let link = FdLink::try_from(link)
+                    .map_err(|source| ProgramsError::Link { program: hook, source })?;
+                link.pin(&pin).map_err(|source| ProgramsError::Pin { program: hook, source })?;
             }
-            let id = program
-                .attach(&directory, CgroupAttachMode::Single)
-                .map_err(|source| ProgramsError::Program { program: hook, source })?;
-            let link = program
-                .take_link(id)
-                .map_err(|source| ProgramsError::Program { program: hook, source })?;
-            let link = FdLink::try_from(link)
-                .map_err(|source| ProgramsError::Link { program: hook, source })?;
-            link.pin(&pin).map_err(|source| ProgramsError::Pin { program: hook, source })?;
+            self.exchanged.into_iter().for_each(|hook| hook());
         }
-        self.pins.forget_other_maps(self.sizes)?;
+        // Hooks of another release, which would read its tables for ever.
+        for pin in
+            entries(&links)?.into_iter().filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h)))
+        {
+            fs::remove_file(&pin).map_err(|source| ProgramsError::Io { path: pin, source })?;
+        }
+        self.pins.forget_others(self.sizes)?;
         Ok(())
+    }
+
+    /// Has a function called after each hook that [`Programs::attach`] exchanged. Whatever it does, it may not come back:
+    /// the next agent finds tables that are whole.
+    pub fn after_each_exchange(&mut self, hook: fn()) {
+        self.exchanged = Some(hook);
     }
 
     /// Lets the sockets of these cgroups, by their ids, pass untouched, and of no others. A cgroup below one of them is

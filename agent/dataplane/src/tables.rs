@@ -23,6 +23,7 @@ use crate::{
     slots::{Range, SlotRanges},
 };
 
+mod adopt;
 mod audit;
 mod indices;
 mod members;
@@ -30,6 +31,7 @@ mod released;
 mod restore;
 mod service;
 
+pub use adopt::Shortage;
 pub use audit::Repairs;
 use indices::Indices;
 pub use released::Numbered;

@@ -1,5 +1,6 @@
 //! What one cluster said last.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
 use mesh_wire::{Key, Layout, Peer, Role, decode, encode};
 use serde::{Deserialize, Serialize};
@@ -61,11 +62,20 @@ struct Head {
     uuid: Option<Uuid>,
 }
 
-/// Every other line.
+/// Every other line: a key with its value, in base64 where it is no text.
 #[derive(Serialize, Deserialize)]
 struct Line {
     key: String,
-    value: String,
+    #[serde(flatten)]
+    value: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Value {
+    #[serde(rename = "value")]
+    Text(String),
+    #[serde(rename = "value_b64")]
+    Bytes(String),
 }
 
 // === impl Snapshot ===
@@ -78,19 +88,24 @@ impl Snapshot {
         let mut content = serde_json::to_vec(&head).unwrap_or_default();
         for record in records {
             let key = Key::of_record(Layout::State, cluster, record.key()).to_string();
-            let value = String::from_utf8_lossy(&encode(record)).into_owned();
+            let value = match String::from_utf8(encode(record)) {
+                Ok(text) => Value::Text(text),
+                Err(error) => Value::Bytes(STANDARD.encode(error.as_bytes())),
+            };
             content.push(b'\n');
             content.extend(serde_json::to_vec(&Line { key, value }).unwrap_or_default());
         }
         seal::seal(&content)
     }
 
-    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone.
+    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone; of what own nodes are
+    /// told that is every record of another cluster.
     ///
     /// # Errors
     /// When the file is not as [`Snapshot::encode`] makes one of that cluster.
     pub fn decode(
         cluster: &ClusterName,
+        role: Role,
         limit: ClusterLimit,
         file: &[u8],
     ) -> Result<Loaded, SnapshotError> {
@@ -101,25 +116,34 @@ impl Snapshot {
             return Err(SnapshotError::Cluster { found: found.chars().take(64).collect() });
         }
         let id = ClusterId::new(id, limit).map_err(|_| SnapshotError::Id(id))?;
-        // What only the own nodes are told is not kept.
-        let (name, role, layout) = (cluster.clone(), Role::Remote, Layout::State);
+        let (name, layout) = (cluster.clone(), Layout::State);
         let peer = Peer { name, role, id, limit, layout };
         let mut records = Vec::new();
         let mut rejected = None;
         for line in lines {
             let Line { key, value } = serde_json::from_slice(line)?;
-            match decode(&peer, key.as_bytes(), value.as_bytes()) {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => {}
+            match record(&peer, &key, value) {
+                Ok(found) => records.extend(found),
                 Err(reason) => {
                     let (count, last) = rejected.get_or_insert((0, String::new()));
                     *count += 1;
-                    *last = reason.to_string();
+                    *last = reason;
                 }
             }
         }
         Ok(Loaded { snapshot: Self { cluster: cluster.clone(), id, uuid, records }, rejected })
     }
+}
+
+/// What a line says, or what is wrong with it.
+fn record(peer: &Peer, key: &str, value: Value) -> Result<Option<Record>, String> {
+    let bytes = match value {
+        Value::Text(text) => text.into_bytes(),
+        Value::Bytes(text) => {
+            STANDARD.decode(text).map_err(|error| format!("{key}: base64: {error}"))?
+        }
+    };
+    decode(peer, key.as_bytes(), &bytes).map_err(|rejected| rejected.to_string())
 }
 
 #[cfg(test)]

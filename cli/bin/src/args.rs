@@ -1,12 +1,18 @@
 //! Commands and their flags.
 
 mod certs;
+mod etcd;
 mod lab;
+mod offline;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::lab::{LabCommand, LabPodCommand};
-use crate::output::Output;
+pub(crate) use self::{
+    etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
+    lab::{LabCommand, LabPodCommand},
+    offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
+};
+use crate::output::Format;
 pub(crate) use certs::{CertsCommand, RotateArgs};
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
@@ -17,9 +23,9 @@ pub(crate) use certs::{CertsCommand, RotateArgs};
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout"
 )]
 pub(crate) struct Args {
-    /// How results are written
-    #[arg(long, short, value_enum, global = true, default_value_t)]
-    pub(crate) output: Output,
+    /// How results are written; tables and sentences, unless given
+    #[arg(long, short, value_enum, global = true)]
+    pub(crate) output: Option<Format>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,12 +47,25 @@ pub(crate) enum Command {
     /// Authorities, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// What an etcd holds of the mesh
+    #[command(subcommand)]
+    Etcd(Box<EtcdCommand>),
+    /// The etcd keys and values that objects become, from files; printed as a keys file
+    Export(ExportArgs),
+    /// The frontends and backends that a cluster gets from its own objects and peers' keys, from files
+    Import(ImportArgs),
     /// Whole clusters out of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
     /// How fast it is on this machine, beside something else in the same run
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// What a shell needs to complete these commands
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// What was built
     Version,
     /// The lab's servers and clients, run in its pods
@@ -133,6 +152,20 @@ pub(crate) enum ServiceCommand {
         service: String,
         #[command(flatten)]
         from: From,
+    },
+    /// The backends that each frontend of a cluster uses, could use and leaves out, from files
+    Backends {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
+    },
+    /// Why connections end where they end: tiers, weights, and each backend with its reason
+    Explain {
+        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        service: Option<String>,
+        #[command(flatten)]
+        what_if: WhatIf,
     },
 }
 

@@ -31,6 +31,22 @@ impl Outcome {
     }
 }
 
+/// Says what one should know beside a result.
+#[allow(clippy::print_stderr, reason = "this is where warnings go")]
+pub(crate) fn warn(what: String) {
+    eprintln!("warning: {what}");
+}
+
+/// Says what is not as it should be, where that leaves the rest as it is.
+pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
+    let mut outcome = Outcome::Done;
+    for problem in problems {
+        warn(problem);
+        outcome = Outcome::NotReady;
+    }
+    outcome
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)

@@ -1,8 +1,9 @@
-//! What goes to standard output: tables for people, one JSON object for programs.
+//! What goes to standard output: tables for people, one JSON or YAML value for programs.
 
 use std::{
     env,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    sync::OnceLock,
 };
 
 use clap::ValueEnum;
@@ -10,15 +11,29 @@ use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// How results are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+/// How results are written, as a user says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
     /// Tables and sentences.
-    #[default]
     Text,
     /// One JSON object.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
+
+/// For whom results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// For people: tables and sentences.
+    #[default]
+    Text,
+    /// For programs: one value.
+    Json,
+}
+
+/// Values for programs are written as YAML: the one thing that no command needs to know of its output.
+static AS_YAML: OnceLock<bool> = OnceLock::new();
 
 /// The version of all JSON that the CLI writes.
 const API_VERSION: &str = "clustermesh.dev/v1";
@@ -26,6 +41,35 @@ const API_VERSION: &str = "clustermesh.dev/v1";
 /// Writes a line.
 pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", text.as_ref())
+}
+
+impl Output {
+    /// What a user asked for; without a word tables.
+    pub(crate) fn new(format: Option<Format>) -> Self {
+        let _ = AS_YAML.set(format == Some(Format::Yaml));
+        match format {
+            None | Some(Format::Text) => Self::Text,
+            Some(Format::Json | Format::Yaml) => Self::Json,
+        }
+    }
+
+    /// For what programs read first of all: without a word tables only where somebody looks at them.
+    pub(crate) fn of_data(format: Option<Format>) -> Self {
+        match format {
+            None if !io::stdout().is_terminal() => Self::Json,
+            _ => Self::new(format),
+        }
+    }
+}
+
+/// Writes a value as it is.
+pub(crate) fn value(value: &impl Serialize) -> anyhow::Result<()> {
+    if AS_YAML.get() == Some(&true) {
+        // Through JSON, so that both have the same fields.
+        let yaml = serde_saphyr::to_string(&serde_json::to_value(value)?)?;
+        return Ok(line(yaml.trim_end())?);
+    }
+    Ok(line(serde_json::to_string_pretty(value)?)?)
 }
 
 /// Writes a JSON object, with the API's version as its first field.
@@ -36,7 +80,7 @@ pub(crate) fn json(kind: &str, value: impl Serialize) -> anyhow::Result<()> {
     {
         object.extend(fields);
     }
-    Ok(line(serde_json::to_string_pretty(&object)?)?)
+    self::value(&object)
 }
 
 /// Writes a table that fits the terminal.

@@ -258,7 +258,10 @@ fn look_at(
 }
 
 /// Asks from within a network namespace, if one is named.
-fn within<T: Send>(netns: Option<&str>, ask: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+pub(crate) fn within<T: Send>(
+    netns: Option<&str>,
+    ask: impl FnOnce() -> T + Send,
+) -> anyhow::Result<T> {
     let Some(netns) = netns else { return Ok(ask()) };
     let path = Path::new("/run/netns").join(netns);
     let file = File::open(&path).with_context(|| path.display().to_string())?;

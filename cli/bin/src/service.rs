@@ -56,6 +56,8 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
             let used = frontends.all(|frontend| !frontend.backends.is_empty());
             Ok(if used { Outcome::Done } else { Outcome::NotReady })
         }
+        // Computed elsewhere.
+        ServiceCommand::Backends { .. } | ServiceCommand::Explain { .. } => Ok(Outcome::Done),
     }
 }
 

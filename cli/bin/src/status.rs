@@ -170,7 +170,10 @@ impl ClusterStatus {
             json!({
                 "ready": status.ready, "problems": status.problems,
                 "version": status.version.as_ref().map(|v| v.version.clone()),
-                "tables": status.tables.iter().map(|t| json!({ "name": t.name, "used": t.used, "size": t.size })).collect::<Vec<_>>(),
+                "tables": status.tables.iter().map(|t| json!({
+                    "name": t.name, "used": t.used, "size": t.size, "growthPerHour": t.growth_per_hour,
+                    "fullInSeconds": t.full_in_seconds, "flag": t.flag,
+                })).collect::<Vec<_>>(),
                 "counters": status.counters,
                 "audit": status.audit.as_ref().map(|a| json!({
                     "passes": a.passes, "repairs": a.repairs, "last": a.last,

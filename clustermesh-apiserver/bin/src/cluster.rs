@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_alloc::{AllocationError, Found, Journal, Lost};
-use mesh_export::{Exporter, ExporterConfig};
+use mesh_export::{Exporter, ExporterConfig, announced};
 use mesh_labels::LabelFilter;
-use mesh_model::{ClusterConfig, ExportMode, object::Kind};
+use mesh_model::object::Kind;
 use mesh_source::{
     ManifestsSource, ResourceVersion,
     cluster_directory::{ClusterDirectory, ClusterSettings},
@@ -71,19 +71,13 @@ impl Cluster {
         let exporter = Exporter::new(ExporterConfig {
             name: settings.name.clone(),
             id: settings.id,
-            announced: ClusterConfig {
-                id: settings.id,
-                synced_canaries: true,
-                cached: false,
-                max_connected_clusters: settings.limit.get(),
-                service_exports_enabled: Some(false),
-                export_mode: ExportMode::Services,
-                uuid: Some(journal.uuid()),
-            },
+            announced: announced(id, limit, Some(journal.uuid())),
             default_global_namespace: settings.default_global_namespace,
             filter,
         });
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        // Identities have the journal's numbers, and no others.
+        let source = source.of_kinds(&Kind::KUBERNETES);
         let numbering = Numbering::new(journal, keeping);
         let state = Mutex::new(State { source, exporter, numbering, told: BTreeSet::new() });
         let (changed, _) = watch::channel(0);
@@ -148,7 +142,8 @@ impl Cluster {
         for problem in told.difference(&problems) {
             tracing::info!(problem, "no longer so");
         }
-        let count = source.problems().len() + exporter.problems().len();
+        let notes = exporter.notes().values().map(Vec::len).sum::<usize>();
+        let count = source.problems().len() + exporter.problems().len() + notes;
         *told = problems;
         self.metrics.manifest_problems.set(count.try_into().unwrap_or(u64::MAX));
         self.metrics.desired_keys.set(exporter.desired().len().try_into().unwrap_or(u64::MAX));
@@ -166,7 +161,7 @@ impl Cluster {
     /// How far the exporter is with the source, if that is known.
     pub(crate) fn position(&self) -> Option<Position> {
         let version = self.lock().numbering.revision()?.to_string();
-        let source = Kind::ALL.map(|kind| (kind.to_string(), version.clone()));
+        let source = Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone()));
         Some(Position::new(source.into_iter().collect(), SystemTime::now()))
     }
 
@@ -220,7 +215,9 @@ impl State {
         let waiting = AllocationError::NotRecognised.to_string();
         let manifests = self.source.problems().iter().map(ToString::to_string);
         let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
-        let objects = objects.map(|(object, why)| format!("{object}: {why}"));
+        let notes = self.exporter.notes().iter();
+        let notes = notes.flat_map(|(object, notes)| notes.iter().map(move |why| (object, why)));
+        let objects = objects.chain(notes).map(|(object, why)| format!("{object}: {why}"));
         let numbers = self.numbering.problem().map(ToOwned::to_owned);
         manifests.chain(objects).chain(numbers).collect()
     }

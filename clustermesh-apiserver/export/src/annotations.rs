@@ -1,69 +1,201 @@
-//! Annotations that decide what a cluster shares (`docs/wire.md`, "Annotations").
+//! Annotations that decide what a cluster shares, and how its own services are balanced (`docs/wire.md`, "Annotations").
+//!
+//! Nobody's typo stops an export: what is wrong is named, and counts as if it was not there.
 
 use std::collections::BTreeMap;
 
-use mesh_model::object::{Namespace, Service};
+use mesh_model::{
+    Affinity, ClusterName, ServiceTraffic,
+    object::{Namespace, Service},
+};
+
+mod balance;
 
 /// The annotations of an object.
 type Annotations = BTreeMap<String, String>;
 
+/// What a service asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// How its connections are spread.
+    pub(crate) traffic: ServiceTraffic,
+    /// Its backends are for all clusters.
+    pub(crate) shared: bool,
+    /// Somebody else's proxy serves it.
+    pub(crate) foreign_proxy: bool,
+    /// What is wrong with its annotations, each a sentence.
+    pub(crate) problems: Vec<String>,
+}
+
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
-const GLOBAL_NAMESPACE: &str = "clustermesh.cilium.io/global";
+const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
+const GLOBAL_NAMESPACE: [&str; 1] = ["clustermesh.cilium.io/global"];
 /// A service that somebody else's proxy serves is nobody's in the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Whether a service offers its backends to other clusters: it is global, and not withheld. Whoever tries to withhold it
-/// and misspells that does not offer it by mistake.
-pub(crate) fn is_shared(service: &Service) -> bool {
-    !service.labels.contains_key(PROXY_NAME_LABEL)
-        && annotated(&service.annotations, GLOBAL) == Some(true)
-        && word(&service.annotations, SHARED).is_none_or(|word| word.eq_ignore_ascii_case("true"))
+/// What a service of `own` asks for, in a namespace that takes part in the mesh or does not: there it is a service of its
+/// cluster alone, whatever its annotations say.
+pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> Asked {
+    let Service { annotations, labels, session_affinity, .. } = service;
+    let mut problems = Vec::new();
+    let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
+    let foreign_proxy = labels.contains_key(PROXY_NAME_LABEL);
+    // Whoever tries to withhold it and misspells that does not offer it by mistake.
+    let shared = match truth(annotations, SHARED, &mut problems) {
+        Some(shared) => shared,
+        None => word(annotations, SHARED).is_none(),
+    };
+    let affinity = affinity(annotations, &mut problems);
+    let mut traffic = ServiceTraffic {
+        global,
+        affinity,
+        session_affinity: *session_affinity,
+        ..ServiceTraffic::default()
+    };
+    balance::read(own, annotations, &mut traffic, &mut problems);
+    Asked { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
-/// Whether a namespace takes part in the mesh. `None`: it does not say.
-pub(crate) fn is_global(namespace: &Namespace) -> Option<bool> {
-    annotated(&namespace.annotations, [GLOBAL_NAMESPACE])
+/// Whether a namespace takes part in the mesh, and what is wrong with its saying so. `None`: it does not say.
+pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
+    let mut problems = Vec::new();
+    (truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems), problems)
 }
 
 /// The first annotation that is there: the new name wins over the old one.
-fn word<'a, const N: usize>(annotations: &'a Annotations, names: [&str; N]) -> Option<&'a str> {
-    names.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+fn word<'a, const N: usize>(
+    annotations: &'a Annotations,
+    names: [&'static str; N],
+) -> Option<(&'static str, &'a str)> {
+    names.iter().find_map(|name| Some((*name, annotations.get(*name)?.as_str())))
 }
 
 /// Its truth. A word that is neither true nor false says nothing.
-fn annotated<const N: usize>(annotations: &Annotations, names: [&str; N]) -> Option<bool> {
-    let word = word(annotations, names)?;
-    ["true", "false"].iter().position(|known| word.eq_ignore_ascii_case(known)).map(|at| at == 0)
+fn truth<const N: usize>(
+    annotations: &Annotations,
+    names: [&'static str; N],
+    problems: &mut Vec<String>,
+) -> Option<bool> {
+    let (name, word) = word(annotations, names)?;
+    let known = ["true", "false"].iter().position(|known| word.eq_ignore_ascii_case(known));
+    if known.is_none() {
+        problems.push(format!("{name}: {:?} is neither true nor false", shown(word)));
+    }
+    known.map(|at| at == 0)
+}
+
+/// Anything but the known words is no affinity.
+fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
+    let Some((name, word)) = word(annotations, AFFINITY) else { return Affinity::None };
+    let known = [Affinity::None, Affinity::Local, Affinity::Remote];
+    let found = known.into_iter().find(|affinity| word.eq_ignore_ascii_case(affinity.as_str()));
+    if found.is_none() && !word.is_empty() {
+        problems.push(format!("{name}: {:?} is none of local, remote and none", shown(word)));
+    }
+    found.unwrap_or_default()
+}
+
+/// As much of somebody's text as a problem repeats.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.split_at(end).0),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn service(annotations: &[(&str, &str)]) -> Service {
+    pub(super) fn asked_by(annotations: &[(&str, &str)]) -> Asked {
         let annotations = annotations.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        Service { annotations, ..Service::default() }
+        let service = Service { annotations, ..Service::default() };
+        asked(&ClusterName::new("a").unwrap(), &service, true)
     }
 
     #[test]
     fn what_is_shared() {
-        for (annotations, shared) in [
-            (&[][..], false),
-            (&[("service.cilium.io/global", "true")], true),
-            (&[("service.cilium.io/global", "TRUE")], true),
-            (&[("service.cilium.io/global", "yes")], false),
-            (&[("io.cilium/global-service", "true")], true),
-            (&[("service.cilium.io/global", "false"), ("io.cilium/global-service", "true")], false),
-            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "false")], false),
-            (&[("service.cilium.io/global", "true"), ("io.cilium/shared-service", "false")], false),
-            (&[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "x")], false),
-            (&[("service.cilium.io/shared", "true")], false),
+        for (annotations, global, shared) in [
+            (&[][..], false, false),
+            (&[("service.cilium.io/global", "true")], true, true),
+            (&[("service.cilium.io/global", "TRUE")], true, true),
+            (&[("service.cilium.io/global", "yes")], false, false),
+            (&[("io.cilium/global-service", "true")], true, true),
+            (
+                &[("service.cilium.io/global", "false"), ("io.cilium/global-service", "true")],
+                false,
+                false,
+            ),
+            (
+                &[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "false")],
+                true,
+                false,
+            ),
+            (
+                &[("service.cilium.io/global", "true"), ("io.cilium/shared-service", "false")],
+                true,
+                false,
+            ),
+            (
+                &[("service.cilium.io/global", "true"), ("service.cilium.io/shared", "x")],
+                true,
+                false,
+            ),
+            (&[("service.cilium.io/shared", "true")], false, false),
         ] {
-            assert_eq!(is_shared(&service(annotations)), shared, "{annotations:?}");
+            let asked = asked_by(annotations);
+            assert_eq!((asked.traffic.global, asked.shared), (global, shared), "{annotations:?}");
         }
-        let mut elsewhere = service(&[("service.cilium.io/global", "true")]);
-        elsewhere.labels.insert(PROXY_NAME_LABEL.into(), "other".into());
-        assert!(!is_shared(&elsewhere));
+        let annotations = [("service.cilium.io/global".to_owned(), "true".to_owned())].into();
+        let mut service = Service { annotations, ..Service::default() };
+        let own = ClusterName::new("a").unwrap();
+        let alone = asked(&own, &service, false);
+        assert!(!alone.traffic.global && !alone.shared, "its namespace takes no part");
+        service.labels.insert(PROXY_NAME_LABEL.into(), "other".into());
+        let elsewhere = asked(&own, &service, true);
+        assert!(elsewhere.foreign_proxy && !elsewhere.shared);
+    }
+
+    #[test]
+    fn affinities() {
+        const OLD: &str = "io.cilium/service-affinity";
+        const NEW: &str = "service.cilium.io/affinity";
+        for (annotations, affinity, problems) in [
+            (&[][..], Affinity::None, 0),
+            (&[(NEW, "local")], Affinity::Local, 0),
+            (&[(NEW, "Remote")], Affinity::Remote, 0),
+            (&[(NEW, "none")], Affinity::None, 0),
+            (&[(NEW, "")], Affinity::None, 0),
+            (&[(NEW, "nearest")], Affinity::None, 1),
+            (&[(OLD, "remote")], Affinity::Remote, 0),
+            (&[(NEW, "local"), (OLD, "remote")], Affinity::Local, 0),
+            (&[(NEW, ""), (OLD, "remote")], Affinity::None, 0),
+            (&[(NEW, "nearest"), (OLD, "remote")], Affinity::None, 1),
+        ] {
+            let asked = asked_by(annotations);
+            assert_eq!(asked.traffic.affinity, affinity, "{annotations:?}");
+            assert_eq!(asked.problems.len(), problems, "{:?}", asked.problems);
+        }
+    }
+
+    #[test]
+    fn typos_are_named() {
+        let asked = asked_by(&[
+            ("service.cilium.io/global", "yes"),
+            ("service.cilium.io/shared", "no"),
+            ("service.cilium.io/affinity", "here"),
+        ]);
+        assert_eq!(
+            asked.problems,
+            [
+                r#"service.cilium.io/global: "yes" is neither true nor false"#,
+                r#"service.cilium.io/shared: "no" is neither true nor false"#,
+                r#"service.cilium.io/affinity: "here" is none of local, remote and none"#,
+            ]
+        );
+        let long = asked_by(&[("service.cilium.io/global", &"x".repeat(10_000))]);
+        assert!(long.problems[0].len() < 200);
     }
 }

@@ -4,21 +4,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use mesh_labels::LabelFilter;
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterName, EndpointSlice, Identity, Labels, Record, ServiceName,
-    object::{self, Kind, Object, ObjectKey},
-    service::SERVICE_NAME_LABEL,
+    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Identity, Labels, Record,
+    ServiceName,
+    object::{Kind, Object, ObjectKey},
 };
 use mesh_source::SourceEvent;
-use mesh_wire::{Key, Layout, cluster_config, encode};
+use mesh_wire::{Key, cluster_config};
 use uuid::Uuid;
 
-use crate::{
-    annotations,
-    records::{self, Own},
-};
+use crate::records::Own;
+use cilium::Cilium;
 use identities::Identities;
 
+mod cilium;
+mod depends;
 mod identities;
+mod keys;
+mod of_objects;
 
 /// Who gives numbers to label sets.
 pub trait Allocate {
@@ -44,8 +46,28 @@ pub struct ExporterConfig {
     pub filter: LabelFilter,
 }
 
-/// What follows from an object, and the identity that it has.
-type Made = (Vec<Record>, Option<(Identity, Labels)>);
+/// What follows from an object.
+#[derive(Debug, Default)]
+struct Made {
+    records: Vec<Record>,
+    /// The identity that it has.
+    identity: Option<(Identity, Labels)>,
+    /// What is wrong with it that did not keep it from being exported, each a sentence.
+    notes: Vec<String>,
+}
+
+/// What a cluster announces whose objects are exported here.
+pub fn announced(id: ClusterId, limit: ClusterLimit, uuid: Option<Uuid>) -> ClusterConfig {
+    ClusterConfig {
+        id,
+        synced_canaries: true,
+        cached: false,
+        max_connected_clusters: limit.get(),
+        service_exports_enabled: Some(false),
+        export_mode: ExportMode::ServicesAndEndpointSlices,
+        uuid,
+    }
+}
 
 /// Turns a cluster's objects into keys and values, one object at a time.
 #[derive(Debug)]
@@ -58,6 +80,8 @@ pub struct Exporter {
     listed: BTreeSet<Kind>,
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
+    /// What a Cilium says of pods and label sets.
+    cilium: Cilium,
     /// What follows from each object.
     made: HashMap<ObjectKey, Vec<(String, Vec<u8>)>>,
     /// Who has each key, first come first; the first one's value is the key's.
@@ -66,6 +90,7 @@ pub struct Exporter {
     desired: BTreeMap<String, Vec<u8>>,
     changed: BTreeSet<String>,
     problems: BTreeMap<ObjectKey, String>,
+    notes: BTreeMap<ObjectKey, Vec<String>>,
     identities: Identities,
 }
 
@@ -83,11 +108,13 @@ impl Exporter {
             listing: HashMap::new(),
             listed: BTreeSet::new(),
             slices: BTreeMap::new(),
+            cilium: Cilium::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
             desired,
             changed: BTreeSet::from([key]),
             problems: BTreeMap::new(),
+            notes: BTreeMap::new(),
             identities: Identities::default(),
         }
     }
@@ -169,231 +196,9 @@ impl Exporter {
         &self.problems
     }
 
-    /// Replaces or removes an object, and makes anew what follows from it.
-    fn change<A: Allocate>(&mut self, key: ObjectKey, object: Option<Object>, allocate: &mut A) {
-        let mut affected = BTreeSet::from([key.clone()]);
-        let before = match object {
-            Some(object) => self.objects.insert(key.clone(), object),
-            None => self.objects.remove(&key),
-        };
-        if before.as_ref() == self.objects.get(&key) {
-            return;
-        }
-        for version in before.iter().chain(self.objects.get(&key)) {
-            affected.extend(self.affected_by(version));
-        }
-        self.index_slice(&key, before.as_ref());
-        for affected in affected {
-            self.make(affected, allocate);
-        }
-        if key.kind == Kind::Namespace {
-            self.settle_identities_of(&key.name);
-        }
-    }
-
-    /// The objects whose records depend on another one.
-    fn affected_by(&self, object: &Object) -> Vec<ObjectKey> {
-        match object {
-            Object::Namespace(namespace) => {
-                let inside = |key: &&ObjectKey| {
-                    key.namespace == namespace.name && matches!(key.kind, Kind::Pod | Kind::Service)
-                };
-                self.objects.keys().filter(inside).cloned().collect()
-            }
-            Object::Node(node) => {
-                let on_it =
-                    |object: &Object| matches!(object, Object::Pod(pod) if pod.node == node.name);
-                self.objects.iter().filter(|(_, o)| on_it(o)).map(|(key, _)| key.clone()).collect()
-            }
-            Object::EndpointSlice(slice) => {
-                slice_service(slice).map(|name| service_key(&name)).into_iter().collect()
-            }
-            Object::Pod(_) | Object::Service(_) => Vec::new(),
-        }
-    }
-
-    fn index_slice(&mut self, key: &ObjectKey, before: Option<&Object>) {
-        let service_of = |object: Option<&Object>| match object {
-            Some(Object::EndpointSlice(slice)) => slice_service(slice),
-            _ => None,
-        };
-        if let Some(service) = service_of(before)
-            && let Some(names) = self.slices.get_mut(&service)
-        {
-            names.remove(&key.name);
-            if names.is_empty() {
-                self.slices.remove(&service);
-            }
-        }
-        if let Some(service) = service_of(self.objects.get(key)) {
-            self.slices.entry(service).or_default().insert(key.name.clone());
-        }
-    }
-
-    /// Makes an object's records anew, and changes the keys that differ.
-    fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
-        let records = match self.records(&key, allocate) {
-            Ok((records, identity)) => {
-                self.problems.remove(&key);
-                self.identities.set_use(&key, identity);
-                records
-            }
-            Err(problem) => {
-                self.problems.insert(key.clone(), problem);
-                match self.objects.get(&key) {
-                    // It said nothing before, so its node is told at least that it is there.
-                    Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
-                        records::local_pod(pod, None).into_iter().collect()
-                    }
-                    // What it said before stays.
-                    _ => return,
-                }
-            }
-        };
-        let of = |record: &Record| {
-            let of_record = Key::of_record(Layout::State, &self.own.name, record.key());
-            (of_record.to_string(), encode(record))
-        };
-        let now: Vec<(String, Vec<u8>)> = records.iter().map(of).collect();
-        let before = match now.is_empty() {
-            true => self.made.remove(&key),
-            false => self.made.insert(key.clone(), now.clone()),
-        };
-        for (etcd_key, _) in before.into_iter().flatten() {
-            if !now.iter().any(|(kept, _)| *kept == etcd_key) {
-                self.disown(&etcd_key, &key);
-            }
-        }
-        for (etcd_key, _) in now {
-            let owners = self.owners.entry(etcd_key.clone()).or_default();
-            if !owners.contains(&key) {
-                owners.push_back(key.clone());
-            }
-            self.settle(etcd_key);
-        }
-    }
-
-    fn disown(&mut self, etcd_key: &str, owner: &ObjectKey) {
-        if let Some(owners) = self.owners.get_mut(etcd_key) {
-            owners.retain(|other| other != owner);
-            if owners.is_empty() {
-                self.owners.remove(etcd_key);
-            }
-        }
-        self.settle(etcd_key.into());
-    }
-
-    /// Gives a key the value that its first owner makes of it.
-    fn settle(&mut self, etcd_key: String) {
-        let owner = self.owners.get(&etcd_key).and_then(|owners| owners.front());
-        let made = owner.and_then(|owner| self.made.get(owner));
-        let value = made.and_then(|made| made.iter().find(|(key, _)| *key == etcd_key));
-        let changed = match value {
-            Some((_, value)) if self.desired.get(&etcd_key) == Some(value) => false,
-            Some((_, value)) => {
-                self.desired.insert(etcd_key.clone(), value.clone());
-                true
-            }
-            None => self.desired.remove(&etcd_key).is_some(),
-        };
-        if changed {
-            self.changed.insert(etcd_key);
-        }
-    }
-
-    /// What follows from an object, and the identity that it has; nothing from one that is gone or does not take part.
-    fn records<A: Allocate>(&self, key: &ObjectKey, allocate: &mut A) -> Result<Made, String> {
-        let records = match self.objects.get(key) {
-            Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
-            Some(Object::Node(node)) => {
-                vec![Record::Node(Box::new(records::node(&self.own, node)))]
-            }
-            Some(Object::Service(service)) => self.service_record(service).into_iter().collect(),
-            Some(Object::Namespace(namespace)) => {
-                let local = records::local_namespace(namespace, self.is_global(namespace));
-                vec![Record::Namespace(Box::new(local))]
-            }
-            // Slices as records of their own come with service v2.
-            Some(Object::EndpointSlice(_)) | None => Vec::new(),
-        };
-        Ok((records, None))
-    }
-
-    /// Its own node is told of a pod from the moment that it has one, and whether or not its namespace takes part; others
-    /// when it has an address.
-    fn pod_records<A: Allocate>(
-        &self,
-        pod: &object::Pod,
-        allocate: &mut A,
-    ) -> Result<Made, String> {
-        let namespace = self.namespace(&pod.namespace);
-        let global = self.is_global(&namespace);
-        let exported = global && !pod.ips.is_empty();
-        if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
-            return Ok((Vec::new(), None));
-        }
-        let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
-        let identity = allocate.identity(&labels).map_err(|error| error.to_string())?;
-        let node_key =
-            ObjectKey { kind: Kind::Node, namespace: String::new(), name: pod.node.clone() };
-        let node = match self.objects.get(&node_key) {
-            Some(Object::Node(node)) => Some(node),
-            _ => None,
-        };
-        let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
-        if global {
-            let addresses = records::addresses(pod, node, identity).into_iter();
-            made.extend(addresses.map(|address| Record::Address(Box::new(address))));
-        }
-        Ok((made, Some((identity, labels))))
-    }
-
-    fn service_record(&self, service: &object::Service) -> Option<Record> {
-        let namespace = self.namespace(&service.namespace);
-        // An alias has neither frontends nor backends; readers reject what Cilium exports of it.
-        if service.external_name || !annotations::is_shared(service) || !self.is_global(&namespace)
-        {
-            return None;
-        }
-        let name = ServiceName::new(&service.namespace, &service.name);
-        let slices = self.slices.get(&name).into_iter().flatten().filter_map(|slice| {
-            let (kind, namespace) = (Kind::EndpointSlice, service.namespace.clone());
-            match self.objects.get(&ObjectKey { kind, namespace, name: slice.clone() }) {
-                Some(Object::EndpointSlice(slice)) => Some(slice),
-                _ => None,
-            }
-        });
-        Some(Record::Service(Box::new(records::service(&self.own, service, slices))))
-    }
-
-    /// A namespace; one without an object has what an API server would have given it.
-    fn namespace(&self, name: &str) -> object::Namespace {
-        let key = ObjectKey { kind: Kind::Namespace, namespace: String::new(), name: name.into() };
-        match self.objects.get(&key) {
-            Some(Object::Namespace(namespace)) => namespace.clone(),
-            _ => object::Namespace {
-                name: name.into(),
-                labels: BTreeMap::from([(mesh_source::NAMESPACE_NAME_LABEL.into(), name.into())]),
-                annotations: BTreeMap::new(),
-            },
-        }
-    }
-
-    fn is_global(&self, namespace: &object::Namespace) -> bool {
-        annotations::is_global(namespace).unwrap_or(self.config.default_global_namespace)
-    }
-}
-
-fn slice_service(slice: &EndpointSlice) -> Option<ServiceName> {
-    let name = slice.labels.get(SERVICE_NAME_LABEL)?;
-    Some(ServiceName::new(&slice.namespace, name))
-}
-
-fn service_key(name: &ServiceName) -> ObjectKey {
-    ObjectKey {
-        kind: Kind::Service,
-        namespace: name.namespace.to_string(),
-        name: name.name.to_string(),
+    /// What is wrong with objects that were exported all the same, as if that was not there.
+    pub fn notes(&self) -> &BTreeMap<ObjectKey, Vec<String>> {
+        &self.notes
     }
 }
 

@@ -11,5 +11,5 @@ mod exporter;
 mod plan;
 mod records;
 
-pub use exporter::{Allocate, Exporter, ExporterConfig};
+pub use exporter::{Allocate, Exporter, ExporterConfig, announced};
 pub use plan::{Actual, Write, fingerprint, plan};

@@ -5,17 +5,23 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity,
-    LocalNamespace, LocalPod, Node, Port, PortMap, Protocol, Record, ServiceName, SliceEndpoint,
+    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Protocol, Record, ServiceName,
+    SliceEndpoint,
     node::FamilyPair,
     object,
     service::{HEADLESS_LABEL, SlicePort, Zone},
 };
+
+use crate::annotations::Asked;
 
 /// What Cilium's own exporter says of a record made from an object.
 const SOURCE: &str = "custom-resource";
 /// Slices that another cluster's backends were copied into: exported, they would come back as ours.
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
+
+/// Where a Cilium leaves a node's WireGuard key, the newer name first.
+const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
 
 /// Who exports.
 #[derive(Clone, Debug)]
@@ -63,6 +69,41 @@ pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
     }
 }
 
+pub(crate) fn cilium_node(own: &Own, node: &object::CiliumNode) -> Node {
+    let key = WIREGUARD_KEYS.iter().find_map(|name| node.annotations.get(*name));
+    Node {
+        name: node.name.clone(),
+        cluster: own.name.clone(),
+        cluster_id: own.id,
+        addresses: node.addresses.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        health_ips: node.health_ips,
+        ingress_ips: node.ingress_ips,
+        source: SOURCE.into(),
+        encryption_key: node.encryption_key,
+        labels: node.labels.clone(),
+        annotations: node.annotations.clone(),
+        wireguard_public_key: key.cloned().unwrap_or_default(),
+        boot_id: node.boot_id.clone(),
+    }
+}
+
+/// The records of the addresses that a Cilium knows of a pod.
+pub(crate) fn cilium_addresses(endpoint: &object::CiliumEndpoint) -> Vec<EndpointAddress> {
+    let address = |ip: &IpAddr| EndpointAddress {
+        net: IpNet::from(*ip),
+        host: endpoint.node_ip,
+        identity: endpoint.identity,
+        encryption_key: endpoint.encryption_key,
+        metadata: String::new(),
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.name.clone(),
+        service_account: endpoint.service_account.clone(),
+        named_ports: endpoint.named_ports.clone(),
+    };
+    endpoint.ips.iter().map(address).collect()
+}
+
 /// The records of a pod's addresses: none for a pod that has its node's, or has ended.
 pub(crate) fn addresses(
     pod: &object::Pod,
@@ -104,10 +145,7 @@ pub(crate) fn service<'a>(
         include_external: true,
         shared: true,
     };
-    for slice in slices {
-        if slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER) {
-            continue;
-        }
+    for slice in slices.filter(|slice| !is_mirrored(slice)) {
         let ports: PortMap = slice.ports.iter().filter_map(named_port).collect();
         for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_listed()) {
             // Names (FQDN slices) are no backends.
@@ -130,14 +168,71 @@ fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint,
     }
 }
 
-fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
-    if service.headless || service.labels.contains_key(HEADLESS_LABEL) {
-        return BTreeMap::new();
+/// What own nodes are told of a service.
+pub(crate) fn local_service(service: &object::Service, asked: Asked) -> LocalService {
+    let Asked { traffic, shared, foreign_proxy, problems: _ } = asked;
+    LocalService {
+        name: ServiceName::new(&service.namespace, &service.name),
+        cluster_ips: cluster_ips(service).to_vec(),
+        ports: ports(service),
+        traffic,
+        shared,
+        publish_not_ready_addresses: service.publish_not_ready_addresses,
+        internal_traffic_local: service.internal_traffic_local,
+        foreign_proxy,
     }
+}
+
+/// Whether a slice is a copy of another cluster's backends.
+pub(crate) fn is_mirrored(slice: &EndpointSlice) -> bool {
+    slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
+}
+
+/// Whether a slice is of addresses, and not of names.
+pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
+    matches!(slice.address_type.as_str(), "IPv4" | "IPv6")
+}
+
+/// A slice as it is told, and what had to be left out: readers refuse all of one with an address that is none of its
+/// family.
+pub(crate) fn slice(own: &Own, slice: &EndpointSlice) -> (EndpointSlice, Vec<String>) {
+    let mut told = slice.clone();
+    told.cluster = own.name.to_string();
+    told.cluster_id = own.id;
+    let v4 = slice.address_type == "IPv4";
+    let is_good =
+        |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == v4);
+    let mut notes = Vec::new();
+    for endpoint in &mut told.endpoints {
+        endpoint.addresses.retain(|address| {
+            let good = is_good(address);
+            if !good {
+                notes.push(format!("{address:?} is no {} address", slice.address_type));
+            }
+            good
+        });
+    }
+    if !notes.is_empty() {
+        told.endpoints.retain(|endpoint| !endpoint.addresses.is_empty());
+    }
+    (told, notes)
+}
+
+fn frontends(service: &object::Service) -> BTreeMap<IpAddr, PortMap> {
+    let ports = ports(service);
+    cluster_ips(service).iter().map(|ip| (*ip, ports.clone())).collect()
+}
+
+/// Where clients find a service; nowhere if it is headless, or says so.
+fn cluster_ips(service: &object::Service) -> &[IpAddr] {
+    let headless = service.headless || service.labels.contains_key(HEADLESS_LABEL);
+    if headless { &[] } else { &service.cluster_ips }
+}
+
+fn ports(service: &object::Service) -> PortMap {
     let port =
         |p: &object::ServicePort| (p.name.clone(), Port { protocol: p.protocol, number: p.port });
-    let ports: PortMap = service.ports.iter().map(port).collect();
-    service.cluster_ips.iter().map(|ip| (*ip, ports.clone())).collect()
+    service.ports.iter().map(port).collect()
 }
 
 /// A slice's port by name; one without a number means "all", which no frontend can use.

@@ -174,7 +174,8 @@ impl ClusterDirectory {
 }
 
 impl ClusterSettings {
-    fn parse(text: &str) -> Result<Self, ClusterDirectoryProblem> {
+    /// Reads the text of a `cluster.yaml`.
+    pub fn parse(text: &str) -> Result<Self, ClusterDirectoryProblem> {
         let yaml: ClusterYaml = serde_saphyr::from_str(text)
             .map_err(|e| ClusterDirectoryProblem::Yaml(e.without_snippet().to_string()))?;
         let limit = ClusterLimit::try_from(yaml.max_connected_clusters)?;

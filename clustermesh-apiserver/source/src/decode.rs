@@ -3,7 +3,10 @@
 use mesh_model::object::{Kind, Object};
 use serde::de::DeserializeOwned;
 
-use crate::kubernetes::{Header, Namespace, Node, Pod, Service, Slice};
+use crate::kubernetes::{
+    CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode, Header, Namespace, Node, Pod,
+    Service, Slice,
+};
 
 /// How a manifest is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +38,23 @@ pub struct DecodeProblem {
 
 /// Reads a manifest. An error means that the text as a whole cannot be trusted; objects of other kinds are passed over.
 pub fn decode(format: Format, text: &str) -> Result<Decoded, DecodeProblem> {
+    decode_kinds(&Kind::ALL, format, text)
+}
+
+/// Reads objects of some kinds, and passes over all others.
+pub(crate) fn decode_kinds(
+    kinds: &[Kind],
+    format: Format,
+    text: &str,
+) -> Result<Decoded, DecodeProblem> {
     let mut decoded = Decoded::default();
     match format {
         // Nothing is in an empty file, whatever its name: that is how the last object is removed.
         Format::Json if text.trim().is_empty() => {}
-        Format::Json => decoded.document(format, 1, text)?,
+        Format::Json => decoded.document(kinds, format, 1, text)?,
         Format::Yaml => {
             for (line, document) in documents(text) {
-                decoded.document(format, line, document)?;
+                decoded.document(kinds, format, line, document)?;
             }
         }
     }
@@ -50,7 +62,13 @@ pub fn decode(format: Format, text: &str) -> Result<Decoded, DecodeProblem> {
 }
 
 impl Decoded {
-    fn document(&mut self, format: Format, line: usize, text: &str) -> Result<(), DecodeProblem> {
+    fn document(
+        &mut self,
+        kinds: &[Kind],
+        format: Format,
+        line: usize,
+        text: &str,
+    ) -> Result<(), DecodeProblem> {
         let at =
             |(within, reason): (usize, String)| DecodeProblem { line: line + within - 1, reason };
         let Some(header) = read::<Option<Header>>(format, text).map_err(at)? else { return Ok(()) };
@@ -73,7 +91,7 @@ impl Decoded {
                     self.rejected.push(DecodeProblem { line, reason });
                     continue;
                 }
-                match object(Format::Json, &header, &item).map_err(problem)? {
+                match object(kinds, Format::Json, &header, &item).map_err(problem)? {
                     Some(object) => self.take(line, &header, object),
                     None => continue,
                 }
@@ -85,7 +103,7 @@ impl Decoded {
             self.rejected.push(DecodeProblem { line, reason });
             return Ok(());
         }
-        if let Some(object) = object(format, &header, text).map_err(at)? {
+        if let Some(object) = object(kinds, format, &header, text).map_err(at)? {
             self.take(line, &header, object);
         }
         Ok(())
@@ -111,16 +129,19 @@ impl Decoded {
 /// Reads an object of a kind we know: `None` for the others, the inner error for one that cannot be used.
 #[allow(clippy::type_complexity, reason = "three outcomes, each used once")]
 fn object(
+    kinds: &[Kind],
     format: Format,
     header: &Header,
     text: &str,
 ) -> Result<Option<Result<Object, String>>, (usize, String)> {
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| header.kind == kind.as_str()) else {
+    let Some(kind) = kinds.iter().find(|kind| header.kind == kind.as_str()) else {
         return Ok(None);
     };
     let version = match kind {
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service => "v1",
+        Kind::CiliumNode | Kind::CiliumIdentity | Kind::CiliumEndpoint => "cilium.io/v2",
+        Kind::CiliumEndpointSlice => "cilium.io/v2alpha1",
     };
     if header.api_version != version {
         let found = &header.api_version;
@@ -132,6 +153,10 @@ fn object(
         Kind::Pod => read::<Pod>(format, text)?.into_object(),
         Kind::Service => read::<Service>(format, text)?.into_object(),
         Kind::EndpointSlice => Ok(read::<Slice>(format, text)?.into_object()),
+        Kind::CiliumNode => read::<CiliumNode>(format, text)?.into_object(),
+        Kind::CiliumIdentity => read::<CiliumIdentity>(format, text)?.into_object(),
+        Kind::CiliumEndpoint => read::<CiliumEndpoint>(format, text)?.into_object(),
+        Kind::CiliumEndpointSlice => read::<CiliumEndpointSlice>(format, text)?.into_object(),
     }))
 }
 
@@ -289,6 +314,30 @@ status:
                 service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
                 "\"QUIC\" is no protocol",
             ),
+            (
+                service("{clusterIP: None, sessionAffinity: Cookie}"),
+                "sessionAffinity \"Cookie\": it is None or ClientIP",
+            ),
+            (
+                service(
+                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}",
+                ),
+                "timeoutSeconds 0: it is 1 to 86400",
+            ),
+            (
+                service(
+                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
+                ),
+                "timeoutSeconds 86401: it is 1 to 86400",
+            ),
+            (
+                service("{clusterIP: None, internalTrafficPolicy: Nearest}"),
+                "internalTrafficPolicy \"Nearest\": it is Cluster or Local",
+            ),
+            (
+                service("{clusterIP: None, ipFamilies: [IPv5]}"),
+                "ipFamilies \"IPv5\": each is IPv4 or IPv6",
+            ),
             (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
             (NODE.replace("n1,", "'',"), "no metadata.name"),
             (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),
@@ -298,5 +347,54 @@ status:
             let problem = decoded.rejected[0].to_string();
             assert!(problem.contains(says), "{problem}");
         }
+    }
+
+    #[test]
+    fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
+        let object =
+            |kind: &str, rest: &str| format!("apiVersion: cilium.io/v2\nkind: {kind}\n{rest}\n");
+        let node =
+            |spec: &str| object("CiliumNode", &format!("metadata: {{name: n1}}\nspec: {spec}"));
+        let endpoint = |status: &str| {
+            object(
+                "CiliumEndpoint",
+                &format!("metadata: {{name: p, namespace: shop}}\nstatus: {status}"),
+            )
+        };
+        for (text, says) in [
+            (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode default/n1: \"x\" is no IP address"),
+            (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
+            (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
+            (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
+            (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity's number"),
+            (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity's number"),
+            (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity's number"),
+            (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
+            (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
+            (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),
+            (
+                "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\n".into(),
+                "it has no namespace",
+            ),
+            (
+                "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\nnamespace: shop\nendpoints: [{name: p, encryption: {key: -1}}]\n".into(),
+                "endpoint \"p\": encryption.key -1",
+            ),
+        ] {
+            let decoded = yaml(&format!("{text}---\n{NODE}"));
+            assert_eq!(decoded.objects.len(), 1, "{text}");
+            let problem = decoded.rejected[0].to_string();
+            assert!(problem.contains(says), "{problem}");
+        }
+    }
+
+    #[test]
+    fn kinds_that_are_not_asked_for_are_passed_over_unread() {
+        let text = format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1}}\nspec: 7\n---\n{NODE}"
+        );
+        let decoded = decode_kinds(&Kind::KUBERNETES, Format::Yaml, &text).unwrap();
+        assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0));
+        assert!(decode(Format::Yaml, &text).is_err());
     }
 }

@@ -1,46 +1,121 @@
 //! Endpoint slices as the kube-controller-manager makes them: from a service's selector and the pods it selects.
+//!
+//! Which slice an endpoint is in follows from its pod's name and from how many others begin like it, and not from a
+//! place in a list: every replica makes the same slices, and a pod that comes or goes changes one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::IpAddr,
-};
+use std::collections::BTreeMap;
 
 use mesh_model::{
     EndpointSlice, SliceEndpoint,
-    object::{Pod, Service, ServicePort, TargetPort},
+    object::{IpFamily, Node, Pod, Service, ServicePort, TargetPort},
     service::{HEADLESS_LABEL, SERVICE_NAME_LABEL, SlicePort},
 };
+use sha2::{Digest as _, Sha256};
 
-/// The slices of a service from its pods (those of its namespace; others are passed over). One slice for each family and
-/// each set of port numbers: a named target port may be another number in each pod.
+/// What can be in one slice: a family, and a set of port numbers.
+type Sort = (IpFamily, Vec<SlicePort>);
+
+/// An endpoint with the number that its pod's name stands for.
+type Placed = (u64, SliceEndpoint);
+
+/// As many endpoints as the controller puts into one slice.
+const MAX_ENDPOINTS: usize = 100;
+/// The node's label that names its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The slices of a service from its pods (those of its namespace; others are passed over). Slices of their own for each
+/// family and each set of port numbers: a named target port may be another number in each pod.
 pub(crate) fn slices<'a>(
     service: &Service,
     pods: impl Iterator<Item = &'a Pod>,
+    nodes: &BTreeMap<&str, &Node>,
 ) -> Vec<EndpointSlice> {
     if service.selector.is_empty() || service.external_name {
         return Vec::new();
     }
-    let families: BTreeSet<bool> = match service.headless {
-        true => BTreeSet::from([true, false]),
-        false => service.cluster_ips.iter().map(IpAddr::is_ipv4).collect(),
-    };
-    let mut by_ports = BTreeMap::<(bool, Vec<SlicePort>), Vec<SliceEndpoint>>::new();
+    let families = families(service);
+    let mut by_sort = BTreeMap::<Sort, Vec<Placed>>::new();
     let mut selected: Vec<&Pod> = pods.filter(|pod| selects(service, pod)).collect();
     selected.sort_by_key(|pod| &pod.name);
     for pod in selected {
-        for v4 in &families {
+        let place = number(pod.name.as_bytes());
+        for family in &families {
             // A pod is one endpoint, at its first address of the family.
-            let Some(ip) = pod.ips.iter().find(|ip| ip.is_ipv4() == *v4) else { continue };
+            let of_family = |ip: &&std::net::IpAddr| ip.is_ipv4() == (*family == IpFamily::V4);
+            let Some(ip) = pod.ips.iter().find(of_family) else { continue };
             let ports: Vec<SlicePort> =
                 service.ports.iter().filter_map(|port| resolve(port, pod)).collect();
-            by_ports.entry((*v4, ports)).or_default().push(endpoint(service, pod, *ip));
+            let node = nodes.get(pod.node.as_str()).copied();
+            let endpoint = endpoint(service, pod, node, *ip);
+            by_sort.entry((*family, ports)).or_default().push((place, endpoint));
         }
     }
-    by_ports
-        .into_iter()
-        .map(|((v4, ports), endpoints)| slice(service, v4, ports, endpoints))
-        .collect()
+    let mut slices = Vec::new();
+    for (sort, endpoints) in by_sort {
+        let name = format!("{}-{:08x}", service.name, number(sort_text(&sort).as_bytes()) >> 32);
+        divide(service, &sort, name, 0, endpoints, &mut slices);
+    }
+    slices
+}
+
+/// A service's endpoints are of its addresses' families, those of a headless one of the families that it names.
+fn families(service: &Service) -> Vec<IpFamily> {
+    let both = [IpFamily::V4, IpFamily::V6];
+    let has = |family: &IpFamily| match service.headless {
+        true => service.ip_families.is_empty() || service.ip_families.contains(family),
+        false => service.cluster_ips.iter().any(|ip| ip.is_ipv4() == (*family == IpFamily::V4)),
+    };
+    both.into_iter().filter(has).collect()
+}
+
+/// One slice, as long as its endpoints fit into it; else two of those whose number has a 0 and a 1 at a bit, which is
+/// written behind their names. So slices that are not full are nobody's but of those that would fit into no fewer.
+fn divide(
+    service: &Service,
+    sort: &Sort,
+    name: String,
+    bit: u32,
+    endpoints: Vec<Placed>,
+    slices: &mut Vec<EndpointSlice>,
+) {
+    if endpoints.len() <= MAX_ENDPOINTS || bit == u64::BITS {
+        let endpoints = endpoints.into_iter().map(|(_, endpoint)| endpoint).collect();
+        slices.push(slice(service, sort, name, endpoints));
+        return;
+    }
+    let is_one = |place: u64| place.rotate_left(bit + 1) & 1 == 1;
+    let (ones, zeros): (Vec<_>, Vec<_>) =
+        endpoints.into_iter().partition(|(place, _)| is_one(*place));
+    let separator = if bit == 0 { "-" } else { "" };
+    for (digit, half) in [(0, zeros), (1, ones)] {
+        if !half.is_empty() {
+            let name = format!("{name}{separator}{digit}");
+            divide(service, sort, name, bit + 1, half, slices);
+        }
+    }
+}
+
+/// A number of a text that is the same in every build.
+fn number(text: &[u8]) -> u64 {
+    let digest = Sha256::digest(text);
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn sort_text((family, ports): &Sort) -> String {
+    let port = |port: &SlicePort| {
+        let SlicePort { name, protocol, number, app_protocol: _ } = port;
+        let [name, protocol] = [name, protocol].map(|text| text.as_deref().unwrap_or_default());
+        format!("{name}/{protocol}/{}", number.unwrap_or_default())
+    };
+    let ports: Vec<String> = ports.iter().map(port).collect();
+    format!("{} {}", address_type(*family), ports.join(" "))
+}
+
+fn address_type(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "IPv4",
+        IpFamily::V6 => "IPv6",
+    }
 }
 
 /// Whether a pod is one of a service's endpoints, ready or not.
@@ -71,40 +146,43 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
 }
 
 /// Conditions as the endpoint slice controller sets them.
-fn endpoint(service: &Service, pod: &Pod, ip: IpAddr) -> SliceEndpoint {
-    let serving = pod.ready || service.publish_not_ready_addresses;
+fn endpoint(
+    service: &Service,
+    pod: &Pod,
+    node: Option<&Node>,
+    ip: std::net::IpAddr,
+) -> SliceEndpoint {
+    let zone = node.and_then(|node| node.labels.get(ZONE_LABEL));
     SliceEndpoint {
         addresses: vec![ip.to_string()],
-        ready: Some(serving && (!pod.terminating || service.publish_not_ready_addresses)),
-        serving: Some(serving),
+        ready: Some(service.publish_not_ready_addresses || (pod.ready && !pod.terminating)),
+        serving: Some(pod.ready),
         terminating: Some(pod.terminating),
         // Only a pod that is found by its host name under this service.
         hostname: pod.hostname.clone().filter(|_| pod.subdomain.as_ref() == Some(&service.name)),
         node: Some(pod.node.clone()).filter(|node| !node.is_empty()),
-        zone: None,
+        zone: zone.filter(|zone| !zone.is_empty()).cloned(),
         for_zones: Vec::new(),
     }
 }
 
 fn slice(
     service: &Service,
-    v4: bool,
-    ports: Vec<SlicePort>,
+    (family, ports): &Sort,
+    name: String,
     endpoints: Vec<SliceEndpoint>,
 ) -> EndpointSlice {
-    let mut hasher = DefaultHasher::new();
-    (v4, &ports).hash(&mut hasher);
     let mut labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), service.name.clone())]);
     if service.headless {
         labels.insert(HEADLESS_LABEL.into(), String::new());
     }
     EndpointSlice {
         namespace: service.namespace.clone(),
-        name: format!("{}-{:08x}", service.name, hasher.finish() >> 32),
+        name,
         labels,
-        address_type: if v4 { "IPv4" } else { "IPv6" }.into(),
+        address_type: address_type(*family).into(),
         endpoints,
-        ports,
+        ports: ports.clone(),
         ..EndpointSlice::default()
     }
 }
@@ -150,8 +228,12 @@ mod tests {
         }
     }
 
+    fn slices_of(service: &Service, pod: &Pod) -> Vec<EndpointSlice> {
+        slices(service, [pod].into_iter(), &BTreeMap::new())
+    }
+
     fn summary(service: &Service, pods: &[Pod]) -> Vec<(String, Option<i32>, Vec<String>)> {
-        let all = slices(service, pods.iter()).into_iter();
+        let all = slices(service, pods.iter(), &BTreeMap::new()).into_iter();
         let mut all: Vec<_> = all
             .map(|slice| {
                 let number = slice.ports.first().and_then(|p| p.number);
@@ -191,11 +273,11 @@ mod tests {
         ] {
             let mut pod = base.clone();
             change(&mut pod);
-            assert_eq!(!slices(&service(), [&pod].into_iter()).is_empty(), selected, "{pod:?}");
+            assert_eq!(!slices_of(&service(), &pod).is_empty(), selected, "{pod:?}");
         }
         let mut bare = service();
         bare.selector.clear();
-        assert!(slices(&bare, [&base].into_iter()).is_empty());
+        assert!(slices_of(&bare, &base).is_empty());
     }
 
     #[test]
@@ -204,27 +286,115 @@ mod tests {
             let mut service = service();
             service.publish_not_ready_addresses = publish;
             let pod = Pod { ready, terminating, ..pod("a", 1, 8080) };
-            let endpoint = slices(&service, [&pod].into_iter()).remove(0).endpoints.remove(0);
+            let endpoint = slices_of(&service, &pod).remove(0).endpoints.remove(0);
             [endpoint.ready, endpoint.serving, endpoint.terminating].map(Option::unwrap)
         };
-        // From the Kubernetes documentation, "EndpointSlices", conditions.
+        // From the Kubernetes API reference, EndpointConditions: `serving` is whether the pod is ready, and
+        // `publishNotReadyAddresses` overrides `ready` alone.
         assert_eq!(conditions(true, false, false), [true, true, false]);
         assert_eq!(conditions(false, false, false), [false, false, false]);
         assert_eq!(conditions(true, true, false), [false, true, true]);
         assert_eq!(conditions(false, true, false), [false, false, true]);
-        assert_eq!(conditions(false, false, true), [true, true, false]);
-        assert_eq!(conditions(false, true, true), [true, true, true]);
+        assert_eq!(conditions(false, false, true), [true, false, false]);
+        assert_eq!(conditions(false, true, true), [true, false, true]);
     }
 
     #[test]
     fn host_names_belong_to_their_service() {
         let mut pod = pod("a", 1, 8080);
         pod.hostname = Some("db-0".into());
-        let hostname = |pod: &Pod| {
-            slices(&service(), [pod].into_iter()).remove(0).endpoints.remove(0).hostname
-        };
+        let hostname =
+            |pod: &Pod| slices_of(&service(), pod).remove(0).endpoints.remove(0).hostname;
         assert_eq!(hostname(&pod), None);
         pod.subdomain = Some("web".into());
         assert_eq!(hostname(&pod), Some("db-0".into()));
+    }
+
+    #[test]
+    fn a_headless_service_is_of_the_families_that_it_names() {
+        let mut headless = Service { headless: true, cluster_ips: Vec::new(), ..service() };
+        let families = |service: &Service| -> Vec<String> {
+            let all = slices_of(service, &pod("a", 1, 8080)).into_iter();
+            all.map(|slice| slice.address_type).collect()
+        };
+        assert_eq!(families(&headless), ["IPv4", "IPv6"]);
+        headless.ip_families = vec![IpFamily::V6];
+        assert_eq!(families(&headless), ["IPv6"]);
+    }
+
+    #[test]
+    fn an_endpoint_is_in_its_nodes_zone() {
+        let label = |zone: &str| BTreeMap::from([(ZONE_LABEL.to_owned(), zone.to_owned())]);
+        let zone = |labels| {
+            let node = Node { name: "n1".into(), labels, ..Node::default() };
+            let pods = [pod("a", 1, 8080)];
+            let nodes = BTreeMap::from([("n1", &node)]);
+            slices(&service(), pods.iter(), &nodes).remove(0).endpoints.remove(0).zone
+        };
+        assert_eq!(zone(label("east")), Some("east".into()));
+        assert_eq!(zone(label("")), None);
+        assert_eq!(zone(BTreeMap::new()), None);
+    }
+
+    /// Pods of one family; some are as many as one slice takes, and more.
+    fn many(count: usize) -> Vec<Pod> {
+        let pod = |n: usize| Pod {
+            ips: vec![std::net::Ipv4Addr::from(0x0a01_0000 + u32::try_from(n).unwrap()).into()],
+            ..pod(&format!("web-{n}"), 1, 8080)
+        };
+        (0..count).map(pod).collect()
+    }
+
+    fn by_name(pods: &[Pod]) -> BTreeMap<String, EndpointSlice> {
+        let all = slices(&service(), pods.iter(), &BTreeMap::new()).into_iter();
+        all.map(|slice| (slice.name.clone(), slice)).collect()
+    }
+
+    #[test]
+    fn no_slice_has_more_than_a_hundred_endpoints_and_each_pod_is_in_one() {
+        for count in [1, 100, 101, 1_000, 3_000] {
+            let slices = by_name(&many(count));
+            let sizes = slices.values().map(|slice| slice.endpoints.len());
+            assert!(sizes.clone().all(|size| size > 0 && size <= MAX_ENDPOINTS), "{count}");
+            assert_eq!(sizes.sum::<usize>(), count);
+            // No more slices than pods would fit into if each was a quarter full.
+            assert!(slices.len() <= 1 + count / 25, "{count}: {}", slices.len());
+        }
+    }
+
+    #[test]
+    fn a_pod_that_comes_or_goes_changes_one_slice_or_divides_one() {
+        let pods = many(1_000);
+        let mut before = by_name(&pods[..1]);
+        let mut divided = 0;
+        for count in 2..=pods.len() {
+            let now = by_name(&pods[..count]);
+            let new = now.iter().filter(|(name, slice)| before.get(*name) != Some(slice)).count();
+            let gone = before.keys().filter(|name| !now.contains_key(*name)).count();
+            match (new, gone) {
+                (1, 0) => {}
+                // A full one is two now, under names of their own: they are there before it goes.
+                (2.., 1) => divided += 1,
+                other => panic!("{count} pods: {other:?}"),
+            }
+            before = now;
+        }
+        assert!((9..=40).contains(&divided), "{divided}");
+
+        // In whatever order they are told, and whoever went from the middle.
+        let reversed: Vec<Pod> = pods.iter().rev().cloned().collect();
+        assert_eq!(by_name(&reversed), before);
+        let mut fewer = pods.clone();
+        fewer.remove(500);
+        let now = by_name(&fewer);
+        let new = now.iter().filter(|(name, slice)| before.get(*name) != Some(slice)).count();
+        assert!(new <= 1 && before.len() - now.len() <= 1);
+    }
+
+    #[test]
+    fn slices_have_the_same_names_in_every_build() {
+        let names: Vec<String> = by_name(&[pod("a", 1, 8080)]).into_keys().collect();
+        // The first bytes of SHA-256 of `IPv4 http/TCP/8080` and `IPv6 http/TCP/8080`.
+        assert_eq!(names, ["web-3f55708c", "web-cfed18e3"]);
     }
 }

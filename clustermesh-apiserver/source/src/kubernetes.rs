@@ -6,11 +6,16 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, EndpointSlice, NamedPort, NodeAddress, Port, Protocol, SliceEndpoint,
-    object::{self, Object, TargetPort},
-    service::SlicePort,
+    AddressKind, NamedPort, NodeAddress, Port, Protocol,
+    object::{self, Object},
 };
 use serde::Deserialize;
+
+mod cilium;
+mod services;
+
+pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode};
+pub(crate) use services::{Service, Slice};
 
 /// What says how to read the rest.
 #[derive(Debug, Default, Deserialize)]
@@ -136,97 +141,6 @@ struct PodIp {
     ip: IpAddr,
 }
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Service {
-    metadata: Metadata,
-    #[serde(default)]
-    spec: ServiceSpec,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ServiceSpec {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(rename = "clusterIP")]
-    cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs")]
-    cluster_ips: Vec<String>,
-    selector: Option<BTreeMap<String, String>>,
-    ports: Vec<ServicePort>,
-    publish_not_ready_addresses: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServicePort {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    protocol: Option<String>,
-    port: u16,
-    #[serde(default)]
-    target_port: Option<IntOrString>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum IntOrString {
-    Int(u16),
-    String(String),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Slice {
-    metadata: Metadata,
-    #[serde(default)]
-    address_type: String,
-    #[serde(default)]
-    endpoints: Option<Vec<Endpoint>>,
-    #[serde(default)]
-    ports: Option<Vec<EndpointPort>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Endpoint {
-    addresses: Vec<String>,
-    conditions: Option<Conditions>,
-    hostname: Option<String>,
-    node_name: Option<String>,
-    zone: Option<String>,
-    hints: Option<Hints>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Conditions {
-    ready: Option<bool>,
-    serving: Option<bool>,
-    terminating: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Hints {
-    for_zones: Vec<ForZone>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ForZone {
-    name: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct EndpointPort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: Option<i32>,
-    app_protocol: Option<String>,
-}
-
 /// The label that an API server puts on every namespace.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// On a pod: `off` leaves its connections alone at the socket.
@@ -326,113 +240,6 @@ impl Pod {
             socket_lb_off,
             named_ports,
         }))
-    }
-}
-
-// === impl Service ===
-
-impl Service {
-    pub(crate) fn into_object(self) -> Result<Object, String> {
-        let Self { metadata, spec } = self;
-        let external_name = spec.kind.as_deref() == Some("ExternalName");
-        let mut ips = spec.cluster_ips;
-        if let Some(ip) = spec.cluster_ip.filter(|ip| !ip.is_empty() && !ips.contains(ip)) {
-            ips.insert(0, ip);
-        }
-        let headless = ips.first().is_some_and(|ip| ip == "None");
-        let cluster_ips: Vec<IpAddr> = match headless || external_name {
-            true => Vec::new(),
-            false => ips
-                .iter()
-                .map(|ip| {
-                    ip.parse::<IpAddr>().map_err(|_| format!("clusterIP {ip:?} is no IP address"))
-                })
-                .collect::<Result<_, _>>()?,
-        };
-        if cluster_ips.is_empty() && !headless && !external_name {
-            return Err("it has no clusterIP: without an API server to choose one, write it into the manifest, or `clusterIP: None`".into());
-        }
-        let mut ports = Vec::new();
-        for ServicePort { name, protocol, port, target_port } in spec.ports {
-            let protocol = parse_protocol(protocol.as_deref())?;
-            let target = match target_port {
-                None => TargetPort::Number(port),
-                Some(IntOrString::Int(0)) => TargetPort::Number(port),
-                Some(IntOrString::Int(number)) => TargetPort::Number(number),
-                Some(IntOrString::String(name)) => TargetPort::Name(name),
-            };
-            ports.push(object::ServicePort {
-                name: name.unwrap_or_default(),
-                protocol,
-                port,
-                target,
-            });
-        }
-        Ok(Object::Service(object::Service {
-            namespace: metadata.namespace(),
-            name: metadata.name,
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-            selector: spec.selector.unwrap_or_default(),
-            cluster_ips: cluster_ips.into_iter().map(|ip| ip.to_canonical()).collect(),
-            headless,
-            external_name,
-            ports,
-            publish_not_ready_addresses: spec.publish_not_ready_addresses,
-        }))
-    }
-}
-
-// === impl Slice ===
-
-impl Slice {
-    pub(crate) fn into_object(self) -> Object {
-        let Self { metadata, address_type, endpoints, ports } = self;
-        Object::EndpointSlice(EndpointSlice {
-            namespace: metadata.namespace(),
-            name: metadata.name,
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-            address_type,
-            endpoints: endpoints
-                .unwrap_or_default()
-                .into_iter()
-                .map(Endpoint::into_model)
-                .collect(),
-            ports: ports.unwrap_or_default().into_iter().map(EndpointPort::into_model).collect(),
-            ..EndpointSlice::default()
-        })
-    }
-}
-
-impl Endpoint {
-    fn into_model(self) -> SliceEndpoint {
-        let Self { addresses, conditions, hostname, node_name, zone, hints } = self;
-        let Conditions { ready, serving, terminating } = conditions.unwrap_or_default();
-        let for_zones = hints.map(|hints| hints.for_zones).unwrap_or_default();
-        SliceEndpoint {
-            addresses,
-            ready,
-            serving,
-            terminating,
-            hostname,
-            node: node_name,
-            zone,
-            for_zones: for_zones.into_iter().map(|zone| zone.name).collect(),
-        }
-    }
-}
-
-impl EndpointPort {
-    /// With the defaults that an API server fills in.
-    fn into_model(self) -> SlicePort {
-        let Self { name, protocol, port, app_protocol } = self;
-        SlicePort {
-            name: Some(name.unwrap_or_default()),
-            protocol: Some(protocol.unwrap_or_else(|| Protocol::Tcp.as_str().into())),
-            number: port,
-            app_protocol,
-        }
     }
 }
 

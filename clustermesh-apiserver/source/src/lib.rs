@@ -14,4 +14,4 @@ mod manifests;
 pub use decode::{DecodeProblem, Decoded, Format, decode};
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
-pub use manifests::{ManifestsSource, Problem, ScanError};
+pub use manifests::{MAX_FILE, ManifestsSource, Problem, ScanError, derived_slices};

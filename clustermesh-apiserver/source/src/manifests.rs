@@ -12,13 +12,13 @@ use std::{
 
 use mesh_model::{
     EndpointSlice, ServiceName,
-    object::{Kind, Object, ObjectKey, Pod, Service},
+    object::{Kind, Node, Object, ObjectKey, Pod, Service},
     service::SERVICE_NAME_LABEL,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decode::{Format, decode},
+    decode::{Format, decode_kinds},
     endpoints,
     event::{ResourceVersion, SourceEvent},
 };
@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub struct ManifestsSource {
     folder: PathBuf,
+    /// Objects of other kinds are passed over.
+    kinds: &'static [Kind],
     files: BTreeMap<PathBuf, ManifestFile>,
     /// What was told, made endpoint slices included.
     told: BTreeMap<ObjectKey, Object>,
@@ -93,14 +95,15 @@ struct Stamp {
     inode: u64,
 }
 
-/// No honest manifest is larger; a file that is, is not read into memory.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// No honest manifest is larger, in bytes; a file that is, is not read into memory.
+pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 impl ManifestsSource {
     /// The folder, which is not read yet. Positions begin after `since`.
     pub fn new(folder: &Path, since: ResourceVersion) -> Self {
         Self {
             folder: folder.into(),
+            kinds: &Kind::ALL,
             files: BTreeMap::new(),
             told: BTreeMap::new(),
             resource_version: since,
@@ -108,6 +111,11 @@ impl ManifestsSource {
             listed: false,
             problems: Vec::new(),
         }
+    }
+
+    /// The same, but that it reads objects of these kinds only.
+    pub fn of_kinds(self, kinds: &'static [Kind]) -> Self {
+        Self { kinds, ..self }
     }
 
     /// Reads what changed in the folder and says what follows from it. On an error nothing changed.
@@ -160,7 +168,7 @@ impl ManifestsSource {
         for (path, stamp) in found {
             match self.files.get_mut(&path) {
                 Some(file) if file.stamp == stamp => {}
-                Some(file) => file.read(&path, stamp),
+                Some(file) => file.read(self.kinds, &path, stamp),
                 None => {
                     let mut file = ManifestFile {
                         stamp,
@@ -170,7 +178,7 @@ impl ManifestsSource {
                         known: false,
                         kept: false,
                     };
-                    file.read(&path, stamp);
+                    file.read(self.kinds, &path, stamp);
                     self.files.insert(path, file);
                 }
             }
@@ -242,7 +250,7 @@ impl ManifestsSource {
 }
 
 impl ManifestFile {
-    fn read(&mut self, path: &Path, stamp: Stamp) {
+    fn read(&mut self, kinds: &[Kind], path: &Path, stamp: Stamp) {
         self.stamp = stamp;
         let problem =
             |line: Option<usize>, reason: String| Problem { file: path.into(), line, reason };
@@ -265,7 +273,7 @@ impl ManifestFile {
                 return;
             }
         };
-        match decode(format, &text) {
+        match decode_kinds(kinds, format, &text) {
             Ok(decoded) => {
                 self.problems = decoded
                     .rejected
@@ -317,11 +325,12 @@ fn list(folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
     Ok(())
 }
 
-/// The endpoint slices of the services that have none of their own.
-fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
+/// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them.
+pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
     let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
     let mut services: Vec<&Service> = Vec::new();
+    let mut nodes = BTreeMap::<&str, &Node>::new();
     for object in objects.values() {
         match object {
             Object::EndpointSlice(slice) => {
@@ -330,7 +339,14 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
             }
             Object::Pod(pod) => pods.entry(pod.namespace.as_str()).or_default().push(pod),
             Object::Service(service) => services.push(service),
-            Object::Namespace(_) | Object::Node(_) => {}
+            Object::Node(node) => {
+                nodes.insert(node.name.as_str(), node);
+            }
+            Object::Namespace(_)
+            | Object::CiliumNode(_)
+            | Object::CiliumIdentity(_)
+            | Object::CiliumEndpoint(_)
+            | Object::CiliumEndpointSlice(_) => {}
         }
     }
     services
@@ -339,7 +355,7 @@ fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
         .into_iter()
         .flat_map(|service| {
             let pods = pods.get(service.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
-            endpoints::slices(service, pods.iter().copied())
+            endpoints::slices(service, pods.iter().copied(), &nodes)
         })
         .collect()
 }

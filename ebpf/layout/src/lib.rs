@@ -14,7 +14,7 @@ mod service;
 mod socket;
 
 pub use backend::{Backend, SlotPair};
-pub use maps::{MAPS, MapLayout, default_sizes, layout_hash};
+pub use maps::{Kept, MAPS, MapLayout, default_sizes, layout_hash, socket_layout_hash};
 pub use service::{
     FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef, Settings,
 };

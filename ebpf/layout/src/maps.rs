@@ -36,26 +36,42 @@ pub struct MapLayout {
     pub key: usize,
     /// Bytes of a value.
     pub value: usize,
+    /// What becomes of it.
+    pub kept: Kept,
+}
+
+/// What becomes of a map when the next agent wants tables of other sizes, or knows another layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Its size is configured: for another size it is made anew, and filled.
+    Sized,
+    /// It goes over to tables of other sizes as it is. For another layout it is made anew.
+    Whole,
+    /// It has what sockets were told: it has a layout of its own ([`socket_layout_hash`]), and as long as that is the same
+    /// it goes over to whatever tables come.
+    Sockets,
 }
 
 /// All maps that outlive the agent. `cm_counters` and `cm_bypass` do not: each agent's programs have their own, so that
 /// nothing of a former agent is left in them once its programs are exchanged.
 pub const MAPS: [MapLayout; 11] = [
-    map::<FrontendKey, ServiceRef>("cm_services"),
-    map::<u32, ServiceEntry>("cm_headers"),
-    map::<u32, GroupSet>("cm_groups"),
-    map::<u32, SlotPair>("cm_slots"),
-    map::<u32, Backend>("cm_backends"),
-    map::<u32, u32>("cm_peer_state"),
-    map::<u64, u32>("cm_unbalanced"),
-    map::<AffinityKey, Affinity>("cm_affinity"),
-    map::<u32, SocketState>("cm_sockets"),
-    map::<u32, DatagramState>("cm_datagrams"),
-    map::<OverflowKey, OverflowPair>("cm_udp_overflow"),
+    map::<FrontendKey, ServiceRef>("cm_services", Kept::Sized),
+    map::<u32, ServiceEntry>("cm_headers", Kept::Sized),
+    map::<u32, GroupSet>("cm_groups", Kept::Sized),
+    map::<u32, SlotPair>("cm_slots", Kept::Sized),
+    map::<u32, Backend>("cm_backends", Kept::Sized),
+    map::<u32, u32>("cm_peer_state", Kept::Whole),
+    map::<u64, u32>("cm_unbalanced", Kept::Whole),
+    map::<AffinityKey, Affinity>("cm_affinity", Kept::Whole),
+    map::<u32, SocketState>("cm_sockets", Kept::Sockets),
+    map::<u32, DatagramState>("cm_datagrams", Kept::Sockets),
+    map::<OverflowKey, OverflowPair>("cm_udp_overflow", Kept::Sockets),
 ];
 
 /// Goes up when the meaning of a field changes and no size does.
 const REVISION: u32 = 2;
+/// The same of the maps that have what sockets were told.
+const SOCKET_REVISION: u32 = 1;
 
 const _: () = {
     assert!(size_of::<FrontendKey>() == 20);
@@ -75,34 +91,47 @@ const _: () = {
     assert!(default_sizes::SLOTS.is_power_of_two());
 };
 
-/// Names this layout: maps of another are never used as if they were of this one.
+/// Names this layout of the tables: those of another are never used as if they were of this one.
 pub const fn layout_hash() -> u32 {
-    let mut hash = fnv(0x811c_9dc5, REVISION);
+    hash_of(REVISION, false)
+}
+
+/// Names this layout of the maps that have what sockets were told.
+pub const fn socket_layout_hash() -> u32 {
+    hash_of(SOCKET_REVISION, true)
+}
+
+const fn hash_of(revision: u32, sockets: bool) -> u32 {
+    let mut hash = fnv(0x811c_9dc5, revision);
     let mut i = 0;
     while i < MAPS.len() {
-        let name = MAPS[i].name.as_bytes();
-        let mut j = 0;
-        while j < name.len() {
-            hash = fnv(hash, name[j] as u32);
-            j += 1;
+        if matches!(MAPS[i].kept, Kept::Sockets) == sockets {
+            let name = MAPS[i].name.as_bytes();
+            let mut j = 0;
+            while j < name.len() {
+                hash = fnv(hash, name[j] as u32);
+                j += 1;
+            }
+            hash = fnv(fnv(hash, MAPS[i].key as u32), MAPS[i].value as u32);
         }
-        hash = fnv(fnv(hash, MAPS[i].key as u32), MAPS[i].value as u32);
         i += 1;
     }
     hash
 }
 
-const fn map<K, V>(name: &'static str) -> MapLayout {
-    MapLayout { name, key: size_of::<K>(), value: size_of::<V>() }
+const fn map<K, V>(name: &'static str, kept: Kept) -> MapLayout {
+    MapLayout { name, key: size_of::<K>(), value: size_of::<V>(), kept }
 }
 
 #[cfg(all(test, feature = "user"))]
 mod tests {
     use super::*;
 
-    /// A change of the layout must be meant: maps of the old one are left behind at the next start.
+    /// A change of the layout must be meant: the next agent fills tables of its own before it leaves those of the old one,
+    /// and sockets lose what they were told.
     #[test]
-    fn hash_is_known() {
-        assert_eq!(layout_hash(), 0x5506_f36f, "{:#x}", layout_hash());
+    fn hashes_are_known() {
+        assert_eq!(layout_hash(), 0x691c_730a, "{:#x}", layout_hash());
+        assert_eq!(socket_layout_hash(), 0x43f2_e491, "{:#x}", socket_layout_hash());
     }
 }

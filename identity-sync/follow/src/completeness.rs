@@ -199,6 +199,16 @@ impl Completeness {
         self.canaried
     }
 
+    /// Whether a kind counts.
+    pub(crate) fn counts(&self, kind: RecordKind) -> bool {
+        self.kinds.iter().any(|state| state.kind == kind)
+    }
+
+    /// Whether a kind counts and is complete.
+    pub(crate) fn is_confirmed(&self, kind: RecordKind) -> bool {
+        self.kinds.iter().any(|state| state.kind == kind && state.confirmed)
+    }
+
     /// The ranges that count.
     pub(crate) fn ranges(&self) -> BTreeSet<RangeId> {
         self.kinds.iter().map(|state| state.range).collect()

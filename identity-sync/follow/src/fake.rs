@@ -67,6 +67,12 @@ impl FakeEtcd {
         self.change(&[(key, Some(value))]);
     }
 
+    /// Puts a value that is no text.
+    pub(crate) fn put_bytes(&mut self, key: &str, value: &[u8]) {
+        self.revision += 1;
+        self.log.push((self.revision, key.as_bytes().to_vec(), Some(value.to_vec())));
+    }
+
     pub(crate) fn delete(&mut self, key: &str) {
         self.change(&[(key, None)]);
     }

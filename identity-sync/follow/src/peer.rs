@@ -1,6 +1,8 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
 mod config;
+mod forms;
+mod listed;
 mod ranges;
 mod sign;
 mod verdict;
@@ -9,12 +11,12 @@ use std::{collections::BTreeSet, time::Instant};
 
 use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Key, Peer, Position, cluster_config, decode, decode_removal,
+    Peer, Position, cluster_config, decode, decode_removal,
     key::{HEARTBEAT, POSITION},
 };
 
 use crate::{
-    completeness::{Completeness, Listed},
+    completeness::Completeness,
     deletions::{Deletions, Verdict},
     follower::{self, Event, Follower, RangeId},
     machine::{Action, Input, KeyValue, Machine},
@@ -22,6 +24,7 @@ use crate::{
     status::{Failure, Rung, Status},
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
+use forms::Form;
 use ranges::{BEAT, CANARY, CONFIG, NAME, head_ranges, layout};
 use sign::Sign;
 
@@ -52,6 +55,8 @@ pub struct PeerFollower {
     /// What the config's key holds, on this connection.
     announced: Option<Result<ClusterConfig, String>>,
     held: Option<Refusal>,
+    /// The form in which its services were told in full last.
+    told_as: Option<Form>,
     completeness: Completeness,
     deletions: Deletions,
     replica: Replica,
@@ -71,6 +76,7 @@ impl PeerFollower {
             accepted: None,
             announced: None,
             held: None,
+            told_as: None,
             completeness: Completeness::default(),
             deletions: Deletions::default(),
             replica: Replica::default(),
@@ -189,26 +195,6 @@ impl PeerFollower {
         }
     }
 
-    /// The etcd at hand may be as far as what is known by now: then it is followed, and what it lists is complete.
-    fn caught_up(&mut self, was_older: bool) {
-        if !self.replica.is_caught_up() {
-            return;
-        }
-        if was_older {
-            self.follow();
-        }
-        self.listed_all();
-    }
-
-    /// Looks again at what is listed: whether it is complete may be known by now.
-    fn listed_all(&mut self) {
-        for range in self.completeness.ranges() {
-            if let Some(revision) = self.follower.listed_at(range) {
-                self.listed(range, revision);
-            }
-        }
-    }
-
     /// Takes what became of deletions.
     fn decide(&mut self, now: Instant) {
         if self.deletions.wants_look(now) {
@@ -267,35 +253,6 @@ impl PeerFollower {
         self.follower.status_mut().held += keys.len();
     }
 
-    fn canary(&mut self, kv: &KeyValue) {
-        let Ok(Key::Canary(_, Some((layout, prefix)))) = Key::parse(&kv.key) else { return };
-        let was_told = self.completeness.is_local_told();
-        let vouched = self.completeness.canary(layout, prefix, kv.mod_revision);
-        if self.completeness.is_local_told() != was_told {
-            self.follow();
-        }
-        for range in vouched {
-            if let Some(revision) = self.follower.listed_at(range) {
-                self.listed(range, revision);
-            }
-        }
-    }
-
-    /// A range was listed as of `revision`: what its prefixes' canaries vouch for is confirmed.
-    fn listed(&mut self, range: RangeId, revision: i64) {
-        if self.accepted.is_none() {
-            return;
-        }
-        match self.completeness.listed(range, revision, self.replica.is_caught_up()) {
-            Listed::LookAtCanaries => self.follower.relist(CANARY),
-            Listed::Again => self.follower.relist(range),
-            Listed::Complete(kinds) => {
-                let confirmed = |kind| PeerEvent::Record(RecordEvent::Confirmed(kind));
-                self.events.extend(kinds.into_iter().map(confirmed));
-            }
-        }
-    }
-
     fn record(&mut self, kv: &KeyValue) {
         let Some(peer) = self.peer() else { return };
         match decode(&peer, &kv.key, &kv.value) {
@@ -305,9 +262,11 @@ impl PeerFollower {
         }
     }
 
-    /// The record that a key carries.
+    /// The record that a key carries, if its kind is followed: what the cluster let go of together with a former form of its
+    /// services says nothing of these.
     fn removed(&self, key: &[u8]) -> Option<RecordKey> {
-        self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten())
+        let record = self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten());
+        record.filter(|record| self.completeness.counts(record.kind()))
     }
 
     fn reject(&mut self, key: &[u8], reason: String) {

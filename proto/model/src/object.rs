@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use crate::{
     endpoint::NamedPort,
-    node::NodeAddress,
+    identity::{Identity, Labels},
+    node::{FamilyPair, NodeAddress},
     service::{EndpointSlice, Protocol},
 };
 
@@ -23,6 +24,14 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1 EndpointSlice`.
     EndpointSlice,
+    /// `cilium.io/v2 CiliumNode`.
+    CiliumNode,
+    /// `cilium.io/v2 CiliumIdentity`.
+    CiliumIdentity,
+    /// `cilium.io/v2 CiliumEndpoint`.
+    CiliumEndpoint,
+    /// `cilium.io/v2alpha1 CiliumEndpointSlice`.
+    CiliumEndpointSlice,
 }
 
 /// What names an object in its cluster. Namespace is empty for the cluster-scoped kinds.
@@ -49,6 +58,14 @@ pub enum Object {
     Service(Service),
     /// An endpoint slice. Its `cluster` fields are empty: the exporter fills them.
     EndpointSlice(EndpointSlice),
+    /// A node, as a Cilium knows it.
+    CiliumNode(CiliumNode),
+    /// An identity that a Cilium gave its number.
+    CiliumIdentity(CiliumIdentity),
+    /// A pod's addresses and identity, as a Cilium knows them.
+    CiliumEndpoint(CiliumEndpoint),
+    /// Several of those in one object.
+    CiliumEndpointSlice(CiliumEndpointSlice),
 }
 
 /// A namespace.
@@ -137,6 +154,21 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Pods count as ready whether they are or not.
     pub publish_not_ready_addresses: bool,
+    /// The families its pods' addresses are of, where it says; a headless service without is of both.
+    pub ip_families: Vec<IpFamily>,
+    /// For so many seconds a client comes back to the pod it had (`sessionAffinity: ClientIP`), 1 to 86,400.
+    pub session_affinity: Option<u32>,
+    /// Connections end on their own node (`internalTrafficPolicy: Local`).
+    pub internal_traffic_local: bool,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// A port of a service.
@@ -161,11 +193,90 @@ pub enum TargetPort {
     Name(String),
 }
 
+/// A node, as a Cilium knows it. It stands in place of a [`Node`] of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CiliumNode {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its addresses.
+    pub addresses: Vec<NodeAddress>,
+    /// Its pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where it answers health probes, by family.
+    pub health_ips: FamilyPair,
+    /// Where its ingress listens, by family.
+    pub ingress_ips: FamilyPair,
+    /// IPsec key index; 0 is plain text.
+    pub encryption_key: u8,
+    /// Changes with each boot, or empty.
+    pub boot_id: String,
+}
+
+/// An identity that a Cilium gave its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CiliumIdentity {
+    /// Its number, which is the object's name.
+    pub identity: Identity,
+    /// What it stands for; empty if the object does not say.
+    pub labels: Labels,
+}
+
+/// A pod's addresses and identity, as a Cilium knows them. They stand in place of what a [`Pod`] of the same name has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CiliumEndpoint {
+    /// Its namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// Who it is; [`Identity::UNKNOWN`] while the Cilium does not know.
+    pub identity: Identity,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Those of them that are none, as they were written.
+    pub bad_ips: Vec<String>,
+    /// Its node's address.
+    pub node_ip: Option<IpAddr>,
+    /// IPsec key index; 0 is plain text.
+    pub encryption_key: u8,
+    /// Its service account, or empty.
+    pub service_account: String,
+    /// Its named ports.
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// Several of a namespace's endpoints in one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CiliumEndpointSlice {
+    /// Its name.
+    pub name: String,
+    /// The endpoints' namespace; the object itself has none.
+    pub namespace: String,
+    /// The endpoints, each with the slice's namespace.
+    pub endpoints: Vec<CiliumEndpoint>,
+}
+
 // === impl Kind ===
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::CiliumNode,
+        Self::CiliumIdentity,
+        Self::CiliumEndpoint,
+        Self::CiliumEndpointSlice,
+    ];
+
+    /// Those that every Kubernetes has.
+    pub const KUBERNETES: [Self; 5] =
         [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
 
     /// The kind's name in Kubernetes.
@@ -176,6 +287,22 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::CiliumNode => "CiliumNode",
+            Self::CiliumIdentity => "CiliumIdentity",
+            Self::CiliumEndpoint => "CiliumEndpoint",
+            Self::CiliumEndpointSlice => "CiliumEndpointSlice",
+        }
+    }
+
+    /// Whether its objects are in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        match self {
+            Self::Pod | Self::Service | Self::EndpointSlice | Self::CiliumEndpoint => true,
+            Self::Namespace
+            | Self::Node
+            | Self::CiliumNode
+            | Self::CiliumIdentity
+            | Self::CiliumEndpointSlice => false,
         }
     }
 }
@@ -203,6 +330,10 @@ impl Object {
     /// What names the object.
     pub fn key(&self) -> ObjectKey {
         let (kind, namespace, name) = match self {
+            Self::CiliumIdentity(o) => (Kind::CiliumIdentity, "", &o.identity.to_string()),
+            Self::CiliumNode(o) => (Kind::CiliumNode, "", &o.name),
+            Self::CiliumEndpoint(o) => (Kind::CiliumEndpoint, o.namespace.as_str(), &o.name),
+            Self::CiliumEndpointSlice(o) => (Kind::CiliumEndpointSlice, "", &o.name),
             Self::Namespace(o) => (Kind::Namespace, "", &o.name),
             Self::Node(o) => (Kind::Node, "", &o.name),
             Self::Pod(o) => (Kind::Pod, o.namespace.as_str(), &o.name),

@@ -112,14 +112,19 @@ pub(crate) fn encode(slice: &EndpointSlice) -> Vec<u8> {
 }
 
 pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Record, DecodeError> {
-    let message = decompress(value)?;
-    check_repeated(&message)?;
-    let slice = from_proto(SliceProto::decode(message.as_slice())?)?;
+    let slice = read(value)?;
     expect_cluster(peer, &slice.cluster, slice.cluster_id.get().into())?;
     expect("namespace", slice.namespace.as_str(), &key.namespace)?;
     expect("name", slice.name.as_str(), &key.name)?;
     check_addresses(&slice)?;
     Ok(Record::EndpointSlice(Box::new(slice)))
+}
+
+/// What a value says, to be shown. Whether it is its key's, and its addresses are some, is not looked at.
+pub fn read(value: &[u8]) -> Result<EndpointSlice, DecodeError> {
+    let message = decompress(value)?;
+    check_repeated(&message)?;
+    from_proto(SliceProto::decode(message.as_slice())?)
 }
 
 fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {

@@ -24,6 +24,7 @@ mod service;
 pub mod users_file;
 
 pub use canary::{timestamp, timestamp_value};
+pub use endpoint_slice::read as read_endpoint_slice;
 pub use key::{InvalidKey, Key, Layout, Prefix};
 pub use position::{Position, PositionError};
 pub use record::{DecodeError, Mismatch, Peer, Rejected, Role, decode, decode_removal, encode};

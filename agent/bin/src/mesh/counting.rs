@@ -1,7 +1,7 @@
 //! What is counted, set when somebody may look.
 
 use super::Mesh;
-use crate::metrics::{PeerLabel, PodLabel};
+use crate::metrics::{PeerLabel, PodLabel, TableLabel};
 
 impl Mesh {
     pub(super) fn set_metrics(&self) {
@@ -28,6 +28,19 @@ impl Mesh {
             self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
         self.set_socket_metrics();
+        for level in self.levels() {
+            let label = TableLabel { table: level.map };
+            self.metrics.table_used.get_or_create(&label).set(level.used.into());
+            self.metrics.table_size.get_or_create(&label).set(level.size.into());
+            match level.full_in {
+                Some(full_in) => {
+                    self.metrics.table_full_in.get_or_create(&label).set(full_in.as_secs());
+                }
+                None => {
+                    self.metrics.table_full_in.remove(&label);
+                }
+            }
+        }
         let report = self.health.prober.report();
         let counts = report.counts;
         let metrics = &self.metrics;

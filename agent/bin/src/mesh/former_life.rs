@@ -43,6 +43,7 @@ impl FormerLife {
     /// Opens what is kept in a folder. Snapshots are for a kernel that is `bare`: any other knows better.
     pub(crate) fn open(
         folder: &std::path::Path,
+        own: &ClusterName,
         limit: ClusterLimit,
         bare: bool,
         budget: Duration,
@@ -63,7 +64,7 @@ impl FormerLife {
             }
         };
         Ok(Self {
-            snapshots: Snapshots::open(folder.join("snapshots"), limit, bare, now)?,
+            snapshots: Snapshots::open(folder.join("snapshots"), own, limit, bare, now)?,
             believed: Vec::new(),
             began: now,
             budget,

@@ -1,14 +1,41 @@
-//! From what the merge says to the kernel: routes, and letting go of what a former life left there.
+//! From what was decided to the kernel: tables, routes, and letting go of what a former life left there.
 
 use std::{collections::BTreeSet, time::Instant};
 
 use ipnet::IpNet;
-use mesh_model::{ClusterId, ClusterName, RecordKind, lb::RouteDelta};
+use mesh_model::{
+    ClusterId, ClusterName, RecordKind,
+    lb::{Change, RouteDelta},
+};
 
 use super::Mesh;
 use crate::own_cgroup::Bypass;
 
 impl Mesh {
+    /// Makes changes, in their order.
+    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
+        for change in changes {
+            match self.tables.apply(change, now) {
+                Ok(()) => {
+                    self.metrics.changes.inc();
+                    self.failed.made(&change);
+                }
+                Err(error) => {
+                    if self.failed.refused(change, &error) {
+                        tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Remembers how full the tables are, once everybody has told what goes into them.
+    pub(super) fn observe_occupancy(&mut self, now: Instant) {
+        if self.peers_known && self.peers.keys().all(|name| self.merge.has_told_services(name)) {
+            self.forecast.observe(&self.tables.occupancy(), now);
+        }
+    }
+
     pub(super) fn route(&mut self, delta: RouteDelta) {
         let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
         let own = route.cluster == self.own;

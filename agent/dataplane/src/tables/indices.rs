@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    hash::{BuildHasher as _, RandomState},
     time::Instant,
 };
 
@@ -13,6 +14,8 @@ use crate::slots::REST;
 pub(super) struct Indices {
     map: &'static str,
     size: u32,
+    /// What places are first called by, in multiples of the size.
+    round: u32,
     next: u32,
     /// Found in use at start, so `next` must pass over them.
     claimed: HashSet<u32>,
@@ -25,7 +28,15 @@ pub(super) struct Indices {
 
 impl Indices {
     pub(super) fn new(map: &'static str, size: u32) -> Self {
-        Self { map, size, next: 0, claimed: HashSet::new(), resting: VecDeque::new(), used: 0 }
+        let (claimed, resting) = (HashSet::new(), VecDeque::new());
+        Self { map, size, round: 1, next: 0, claimed, resting, used: 0 }
+    }
+
+    /// The same, with numbers that a former life will not have given out: what still remembers those finds nobody.
+    pub(super) fn unlike_before(self) -> Self {
+        let random = RandomState::new().hash_one(self.map);
+        let rounds = u64::from(u32::MAX / self.size).saturating_sub(1).max(1);
+        Self { round: 1 + u32::try_from(random % rounds).unwrap_or(0), ..self }
     }
 
     /// A number whose remainder by the size is a free place. A place is called by another number each time, so that
@@ -37,8 +48,8 @@ impl Indices {
         }
         let number = if self.next < self.size {
             self.next += 1;
-            // From the second round on: the first holds 0.
-            self.size + (self.next - 1)
+            // Not the very first round: that holds 0.
+            self.size * self.round + (self.next - 1)
         } else if self.resting.front().is_some_and(rested) {
             let (_, last) = self.resting.pop_front().unwrap_or((now, 0));
             match last.checked_add(self.size) {
@@ -57,6 +68,17 @@ impl Indices {
         let fresh = self.claimed.insert(number % self.size);
         self.used += u32::from(fresh);
         fresh
+    }
+
+    /// For each number that was in use elsewhere the one that it has here: the same, unless its place is another's.
+    pub(super) fn adopt(
+        &mut self,
+        numbers: Vec<u32>,
+        now: Instant,
+    ) -> Result<Vec<u32>, TablesError> {
+        let stays: Vec<bool> = numbers.iter().map(|number| self.claim(*number)).collect();
+        let adopted = numbers.into_iter().zip(stays);
+        adopted.map(|(number, stays)| if stays { Ok(number) } else { self.take(now) }).collect()
     }
 
     pub(super) fn give_back(&mut self, number: u32, now: Instant) {

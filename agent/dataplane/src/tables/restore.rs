@@ -32,7 +32,7 @@ impl<K: Kernel> Tables<K> {
             services: HashMap::new(),
             backends: HashMap::new(),
             service_indices: Indices::new("cm_services", services),
-            backend_indices: Indices::new("cm_backends", backends),
+            backend_indices: Indices::new("cm_backends", backends).unlike_before(),
             set_indices: Indices::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
             released: Vec::new(),

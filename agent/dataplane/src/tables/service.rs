@@ -89,6 +89,11 @@ impl Service {
         (0..).map_while(Group::new).zip(std::iter::once(&self.first).chain(others))
     }
 
+    pub(super) fn groups_mut(&mut self) -> impl Iterator<Item = &mut Slots> {
+        let others = self.others.iter_mut().flat_map(|others| &mut others.groups);
+        std::iter::once(&mut self.first).chain(others)
+    }
+
     /// Whether all backends are in the first group.
     pub(super) fn is_plain(&self) -> bool {
         self.groups().skip(1).all(|(_, slots)| slots.backends.is_empty())

@@ -498,6 +498,54 @@ fn a_full_table_of_groups_says_so() {
     assert_eq!(memory.read(&frontend(2)).unwrap(), BTreeSet::from(two));
 }
 
+/// What sockets and affinities know, ids and indices, stays in tables that have the places; and what does not fit is named
+/// with what it needs.
+#[test]
+fn larger_tables_keep_ids_and_smaller_ones_must_hold_what_there_is() {
+    let now = Instant::now();
+    let memory = Memory::new(8, 16, 64);
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    let five: Vec<Backend> = (1..6).map(|n| backend(1, n)).collect();
+    for round in 0..3 {
+        // Ids of later rounds.
+        add(&mut tables, 1, &five, now + REST * round);
+        tables.apply(Change::RemoveFrontend(frontend(1)), now + REST * round).unwrap();
+    }
+    let now = now + REST * 4;
+    add(&mut tables, 2, &five, now);
+    add(&mut tables, 3, &five[..3], now);
+    let moved = Change::AddBackend(frontend(3), five[0], Group::new(4).unwrap());
+    tables.apply(moved, now).unwrap();
+    let whole = memory.see_all();
+    let ids = |memory: &Memory| -> BTreeMap<Backend, u32> {
+        let entries = memory.content.borrow().backends.clone().into_iter();
+        let used = entries.filter(|entry| entry.id() != 0);
+        used.map(|entry| (convert::backend(&entry).unwrap(), entry.id())).collect()
+    };
+    let services = |memory: &Memory| memory.content.borrow().services.clone();
+
+    let sizes = |services, backends, slots, groups| Sizes { services, backends, slots, groups };
+    let short = |map, size, needed| Shortage { map, size, needed };
+    assert_eq!(tables.shortages(sizes(2, 8, 16, 1)), []);
+    assert_eq!(
+        tables.shortages(sizes(1, 4, 8, 0)),
+        [
+            short("cm_services", 1, 2),
+            short("cm_backends", 4, 8),
+            // Ranges of 8, 2 and 1.
+            short("cm_slots", 8, 16),
+            short("cm_groups", 0, 1)
+        ]
+    );
+    let (large, small) = (Memory::new(32, 64, 512), Memory::new(2, 8, 16));
+    let tables = Tables::adopt(tables, large.clone(), now).unwrap();
+    assert_eq!((large.see_all(), ids(&large)), (whole.clone(), ids(&memory)));
+    assert_eq!(services(&large), services(&memory));
+    let tables = Tables::adopt(tables, small.clone(), now).unwrap();
+    assert_eq!((small.see_all(), ids(&small).len()), (whole, 5));
+    assert_eq!(tables.shortages(small.sizes), []);
+}
+
 #[test]
 fn a_freed_place_rests_and_comes_back_under_another_id() {
     let memory = Memory::new(2, 1, 2);

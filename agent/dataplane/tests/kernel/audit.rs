@@ -46,7 +46,7 @@ fn what_a_stranger_wrote_is_put_right() {
     );
 
     let folder = fs::read_dir(&place.pins).unwrap().flatten().map(|entry| entry.path());
-    let folder = folder.into_iter().find(|path| !path.ends_with("links")).unwrap();
+    let folder = folder.into_iter().find(|path| path.join("cm_services").exists()).unwrap();
     let open = |name: &str| MapData::from_pin(folder.join(name)).unwrap();
     let services = Map::HashMap(open("cm_services"));
     let mut services: HashMap<_, FrontendKey, ServiceRef> = services.try_into().unwrap();

@@ -36,8 +36,10 @@ mod death;
 mod empty;
 mod groups;
 mod place;
+mod race;
 mod sockets;
 mod unconnected;
+mod upgrade;
 
 use place::*;
 

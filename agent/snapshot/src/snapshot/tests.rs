@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{
-    AddressKind, GlobalService, Node, NodeAddress, Port, Protocol, ServiceName, node::FamilyPair,
+    AddressKind, Affinity, EndpointSlice, GlobalService, LocalService, Node, NodeAddress, Port,
+    Protocol, ServiceName, ServiceTraffic, SliceEndpoint,
+    node::FamilyPair,
+    service::{SERVICE_NAME_LABEL, SlicePort},
 };
 
 use super::*;
@@ -53,13 +56,82 @@ fn snapshot() -> Snapshot {
 }
 
 fn read(file: &[u8]) -> Result<Loaded, SnapshotError> {
-    Snapshot::decode(&name("b"), ClusterLimit::Max255, file)
+    Snapshot::decode(&name("b"), Role::Remote, ClusterLimit::Max255, file)
+}
+
+fn slice() -> EndpointSlice {
+    EndpointSlice {
+        cluster: "b".into(),
+        cluster_id: snapshot().id,
+        namespace: "shop".into(),
+        name: "web-1".into(),
+        labels: BTreeMap::from([(SERVICE_NAME_LABEL.into(), "web".into())]),
+        annotations: BTreeMap::new(),
+        address_type: "IPv4".into(),
+        endpoints: vec![SliceEndpoint {
+            addresses: vec!["10.2.1.5".into()],
+            ready: Some(false),
+            serving: Some(true),
+            terminating: Some(true),
+            node: Some("n1".into()),
+            zone: Some("east-1".into()),
+            ..SliceEndpoint::default()
+        }],
+        ports: vec![SlicePort {
+            name: Some("web".into()),
+            protocol: Some("TCP".into()),
+            number: Some(8080),
+            app_protocol: None,
+        }],
+    }
+}
+
+fn local() -> LocalService {
+    let port = Port { number: 80, protocol: Protocol::Tcp };
+    LocalService {
+        name: ServiceName::new("shop", "web"),
+        cluster_ips: vec!["10.102.0.1".parse().unwrap()],
+        ports: BTreeMap::from([("web".into(), port)]),
+        traffic: ServiceTraffic {
+            global: true,
+            affinity: Affinity::Local,
+            session_affinity: Some(60),
+            ..ServiceTraffic::default()
+        },
+        shared: false,
+        publish_not_ready_addresses: true,
+        internal_traffic_local: true,
+        foreign_proxy: true,
+    }
 }
 
 #[test]
 fn what_is_written_comes_back() {
     let file = snapshot().encode();
     assert_eq!(read(&file).unwrap(), Loaded { snapshot: snapshot(), rejected: None });
+}
+
+/// Slices are no text, and what own nodes are told is kept of the own cluster alone.
+#[test]
+fn slices_and_the_own_clusters_services_come_back() {
+    let of_a_peer =
+        Snapshot { records: vec![Record::EndpointSlice(Box::new(slice()))], ..snapshot() };
+    let file = of_a_peer.encode();
+    assert!(String::from_utf8_lossy(&file).contains("value_b64"));
+    assert_eq!(read(&file).unwrap(), Loaded { snapshot: of_a_peer, rejected: None });
+
+    let own = Snapshot {
+        records: vec![
+            Record::LocalEndpointSlice(Box::new(slice())),
+            Record::LocalService(Box::new(local())),
+        ],
+        ..snapshot()
+    };
+    let file = own.encode();
+    let read_as = |role| Snapshot::decode(&name("b"), role, ClusterLimit::Max255, &file).unwrap();
+    assert_eq!(read_as(Role::Own), Loaded { snapshot: own, rejected: None });
+    let Loaded { snapshot, rejected } = read_as(Role::Remote);
+    assert_eq!((snapshot.records.len(), rejected.unwrap().0), (0, 2));
 }
 
 /// Whatever part of it was not written, and whatever byte is another one: it is seen.
@@ -106,13 +178,15 @@ fn a_record_is_its_own_trouble() {
         br#"{"cluster":"b","id":2}
 {"key":"cilium/state/nodes/v1/c/n1","value":"{}"}
 {"key":"cilium/state/services/v1/b/shop/web","value":"{}"}
+{"key":"cilium/state/endpointslices/v1/b/shop/web-1","value_b64":"*"}
 {"key":"something/else","value":""}"#,
     );
     let Loaded { snapshot, rejected } = read(&file).unwrap();
     assert_eq!((snapshot.records.len(), snapshot.uuid), (0, None));
     let (count, last) = rejected.unwrap();
-    assert_eq!(count, 2);
-    assert!(last.starts_with("cilium/state/services/v1/b/shop/web: "), "{last}");
+    assert_eq!(count, 3);
+    let says = "cilium/state/endpointslices/v1/b/shop/web-1: base64: ";
+    assert!(last.starts_with(says), "{last}");
 }
 
 /// As a fuzz target: files as they are, and whole files with any content.
@@ -125,7 +199,12 @@ fn survive(input: &[u8]) {
 
 #[test]
 fn files_survive() {
-    let file = snapshot().encode();
+    let records = vec![
+        Record::EndpointSlice(Box::new(slice())),
+        Record::LocalEndpointSlice(Box::new(slice())),
+        Record::LocalService(Box::new(local())),
+    ];
+    let file = Snapshot { records: [snapshot().records, records].concat(), ..snapshot() }.encode();
     let content = seal::open(&file).unwrap().to_vec();
     mesh_wire_fuzz::run(vec![file, content, br#"{"a":["10.0.0.1"]}"#.to_vec()], survive);
 }

@@ -198,3 +198,20 @@ fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
     assert_eq!(identities_of(&cluster), ["a", "b"]);
     assert!(cluster.position().is_some());
 }
+
+#[test]
+fn a_typo_in_an_annotation_is_said_and_stops_nothing() {
+    let folder = directory(&[("a", 1)]);
+    let cluster = replica(folder.path());
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true', clustermesh.dev/minimum-healthy: 'half'}}\nspec: {clusterIP: 10.101.0.10, ports: [{port: 80}]}\n";
+    write(folder.path(), "service", service);
+    cluster.scan();
+    let (problems, _) = cluster.source_state();
+    let says =
+        "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is no share: it is 1% to 100%";
+    assert_eq!(problems, [says]);
+    let keys = state(&cluster);
+    assert!(keys.contains_key("cilium/state/services/v1/a/shop/web"));
+    assert!(keys["clustermesh/local/v1/services/shop/web"].ends_with(r#""shared":true}"#));
+    assert!(keys["cilium/cluster-config/a"].contains("services-and-endpointslices"));
+}

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::{session::Session, trouble::Reason};
 
-/// The prefixes that we write. Slices and exports have no keys yet; the latter's canary is what
-/// `serviceExportsEnabled: false` promises.
-const CANARIES: [Prefix; 6] = [
+/// The prefixes that we write. Exports have no keys yet; their canary is what `serviceExportsEnabled: false` promises.
+const CANARIES: [Prefix; 7] = [
+    Prefix::EndpointSlices,
     Prefix::Identities,
     Prefix::Ip,
     Prefix::Nodes,

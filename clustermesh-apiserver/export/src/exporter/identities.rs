@@ -99,6 +99,10 @@ impl Exporter {
         let value = labels.map(|labels| encode(&Record::Identity(identity, labels.clone())));
         let key = RecordKey::Identity(identity);
         let key = Key::of_record(Layout::State, &self.own.name, key).to_string();
+        if self.owners.contains_key(&key) {
+            // A Cilium's.
+            return;
+        }
         if self.desired.get(&key) == value.as_ref() {
             return;
         }

@@ -1,7 +1,11 @@
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_model::ClusterLimit;
 use mesh_source::{Format, ResourceVersion, decode};
 
 use super::*;
+
+mod cilium;
+mod services;
 
 /// Numbers label sets as they come.
 #[derive(Default)]
@@ -36,7 +40,7 @@ impl Cluster {
         let exporter = Exporter::new(ExporterConfig {
             name: ClusterName::new("alpha").unwrap(),
             id,
-            announced: ClusterConfig { id, synced_canaries: true, ..ClusterConfig::default() },
+            announced: announced(id, ClusterLimit::Max255, None),
             default_global_namespace: true,
             filter: LabelFilter::new([]).unwrap(),
         });
@@ -89,6 +93,30 @@ impl Cluster {
     }
 }
 
+/// Objects that Cilium 1.20.2 was given, and the keys and values that it made of them.
+fn recording(name: &str) -> (String, BTreeMap<String, Vec<u8>>) {
+    #[derive(serde::Deserialize)]
+    struct Fixture {
+        source: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        key: String,
+        value: Option<String>,
+        value_b64: Option<String>,
+    }
+    let folder =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/wire/tests/fixtures/cilium-1.20.2");
+    let read = |name: String| std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+    let fixture: Fixture = serde_json::from_str(&read(format!("{name}.json"))).unwrap();
+    let entry = |Entry { key, value, value_b64 }| {
+        let binary = value_b64.map(|text: String| STANDARD.decode(text).unwrap());
+        (key, value.map(String::into_bytes).or(binary).unwrap())
+    };
+    let recorded = fixture.source.into_iter().map(entry).collect();
+    (read(format!("{name}.objects.yaml")), recorded)
+}
+
 fn pod(name: &str, ip: &str, app: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}\nspec: {{nodeName: n1, containers: [{{ports: [{{name: http, containerPort: 8080}}]}}]}}\nstatus: {{podIP: {ip}, conditions: [{{type: Ready, status: 'True'}}]}}\n---\n"
@@ -120,42 +148,6 @@ endpoints: [{addresses: [10.7.1.5]}]
 ports: [{name: http, port: 8080}]
 ---
 ";
-
-/// The services that a real Cilium exported from recorded objects come out byte for byte.
-#[test]
-fn services_of_the_recording() {
-    #[derive(serde::Deserialize)]
-    struct Fixture {
-        source: Vec<Entry>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        key: String,
-        value: Option<String>,
-    }
-    let folder =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/wire/tests/fixtures/cilium-1.20.2");
-    let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
-    let mut cluster = Cluster::new();
-    cluster.apply(&read("services.objects.yaml"));
-    let fixture: Fixture = serde_json::from_str(&read("services.json")).unwrap();
-    let services = |key: &str| key.starts_with("cilium/state/services/");
-    let recorded: BTreeMap<String, String> = fixture
-        .source
-        .into_iter()
-        .filter(|entry| services(&entry.key))
-        .map(|entry| (entry.key, entry.value.unwrap()))
-        .collect();
-    let exported: BTreeMap<String, String> = cluster
-        .exporter
-        .desired()
-        .iter()
-        .filter(|(key, _)| services(key))
-        .map(|(key, value)| (key.clone(), String::from_utf8(value.clone()).unwrap()))
-        .collect();
-    assert_eq!(recorded.len(), 5);
-    assert_eq!(exported, recorded);
-}
 
 #[test]
 fn a_pod_is_an_identity_and_an_address() {
@@ -254,51 +246,27 @@ fn an_address_that_two_pods_have_is_the_first_ones_and_then_the_seconds() {
 fn a_namespace_decides_for_what_is_in_it() {
     let mut cluster = Cluster::new();
     let service = "services/v1/alpha/shop/web";
-    let all = ["identities/v1/id/458753", "ip/v1/default/10.7.1.5", service];
+    let slice = "endpointslices/v1/alpha/shop/web-1";
+    let all = [slice, "identities/v1/id/458753", "ip/v1/default/10.7.1.5", service];
     assert_eq!(cluster.apply(&format!("{}{SERVICE}", pod("p", "10.7.1.5", "x"))), all);
     assert_eq!(cluster.apply(&namespace("false")), all);
     assert_eq!(cluster.value(service), None);
+    assert_eq!(cluster.exporter.desired().get(&format!("cilium/state/{slice}")), None);
+    // Its own nodes balance it still, and over its own pods alone.
+    let local = cluster.local("services").join("");
+    assert!(local.contains(r#""global":false,"shared":false"#), "{local}");
+    assert_eq!(cluster.local("endpointslices").len(), 1);
     assert_eq!(cluster.apply(&namespace("true")), all);
     assert!(
         cluster.apply(&namespace("nonsense")).is_empty(),
         "it says nothing, and the default is global"
     );
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    assert_eq!(notes, [r#"clustermesh.cilium.io/global: "nonsense" is neither true nor false"#]);
     assert!(cluster.delete(Kind::Namespace, "", "shop").is_empty());
 
     cluster.exporter.config.default_global_namespace = false;
     assert_eq!(cluster.apply(&namespace("nonsense")), all);
-}
-
-#[test]
-fn a_service_is_what_its_slices_are() {
-    let mut cluster = Cluster::new();
-    let service = "services/v1/alpha/shop/web";
-    assert_eq!(cluster.apply(SERVICE), [service]);
-    assert!(
-        cluster
-            .value(service)
-            .unwrap()
-            .contains(r#""backends":{"10.7.1.5":{"http":{"Protocol":"TCP","Port":8080}}}"#)
-    );
-
-    // Not ready and not serving is no backend; not ready but serving is one.
-    let conditions = |text: &str| {
-        SERVICE.replace(
-            "{addresses: [10.7.1.5]}",
-            &format!("{{addresses: [10.7.1.5], conditions: {text}}}"),
-        )
-    };
-    assert_eq!(cluster.apply(&conditions("{ready: false, serving: false}")), [service]);
-    assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#));
-    assert_eq!(cluster.apply(&conditions("{ready: false, serving: true}")), [service]);
-    assert!(cluster.value(service).unwrap().contains("10.7.1.5"));
-
-    assert_eq!(cluster.delete(Kind::EndpointSlice, "shop", "web-1"), [service]);
-    assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#));
-    assert_eq!(cluster.apply(&SERVICE.replace("'true'", "'false'")), [service]);
-    assert_eq!(cluster.value(service), None);
-    assert_eq!(cluster.apply(SERVICE), [service]);
-    assert_eq!(cluster.delete(Kind::Service, "shop", "web"), [service]);
 }
 
 #[test]

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn manifests_survive() {
         let all = [seeds("yaml"), seeds("json")].concat();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 11);
         run(bytes(all), manifest);
     }
 

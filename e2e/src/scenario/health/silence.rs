@@ -4,7 +4,7 @@ use super::super::{
     CLIENT, ECHO, agent_status, two_with_echo, wait_for_backends, wait_for_backends_in,
 };
 use crate::{
-    load::{Assert as _, Traffic},
+    load::Traffic,
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 

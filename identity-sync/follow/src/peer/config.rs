@@ -90,9 +90,14 @@ pub enum Refusal {
         /// The one in the peer file.
         expected: Uuid,
     },
-    /// It exports services in a form we do not read.
-    #[error("the cluster exports services only as {0:?}, which this version does not read")]
+    /// It exports services in a form we do not know.
+    #[error("the cluster exports services as {0:?}, which this version does not know")]
     ExportMode(String),
+    /// Our own cluster, a Cilium's, exports endpoint slices and nothing else.
+    #[error(
+        "our own etcd has endpoint slices only, which say nothing of a service's addresses: export services too"
+    )]
+    NoFrontends,
     /// Its config cannot be read.
     #[error("the cluster's config: {0}")]
     Unreadable(String),
@@ -125,7 +130,7 @@ pub enum PeerCommand {
 
 impl PeerConfig {
     /// Whether a cluster of that config can be a peer (`docs/wire.md`, "Cluster config").
-    pub(super) fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
+    pub fn check(&self, config: &ClusterConfig) -> Result<(), Refusal> {
         let id = config.id;
         if id == ClusterId::NONE {
             return Err(Refusal::NoId);
@@ -156,10 +161,14 @@ impl PeerConfig {
             return Err(Refusal::Uuid { found, expected });
         }
         match &config.export_mode {
-            ExportMode::Services | ExportMode::ServicesAndEndpointSlices => Ok(()),
-            other @ (ExportMode::EndpointSlicesOnly | ExportMode::Unknown(_)) => {
-                Err(Refusal::ExportMode(other.as_str().into()))
+            // Of an apiserver of ours there is the local prefix.
+            ExportMode::EndpointSlicesOnly if self.role == Role::Own && config.uuid.is_none() => {
+                Err(Refusal::NoFrontends)
             }
+            ExportMode::Services
+            | ExportMode::ServicesAndEndpointSlices
+            | ExportMode::EndpointSlicesOnly => Ok(()),
+            ExportMode::Unknown(word) => Err(Refusal::ExportMode(word.clone())),
         }
     }
 }

@@ -3,10 +3,10 @@
 use mesh_model::{ClusterConfig, ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
-    key::{CANARIES, HEARTBEAT, HISTORY, NAMESPACES, PODS},
+    key::{CANARIES, HEARTBEAT, HISTORY, LOCAL_ENDPOINT_SLICES, LOCAL_SERVICES, NAMESPACES, PODS},
 };
 
-use super::PeerConfig;
+use super::{PeerConfig, forms::Form};
 use crate::{
     follower::{RangeConfig, RangeId},
     machine::Span,
@@ -16,8 +16,9 @@ pub(super) const CONFIG: RangeId = RangeId(0);
 pub(super) const CANARY: RangeId = RangeId(1);
 pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
-/// The first of the ranges with records.
-pub(super) const DATA: u8 = 4;
+/// The first of the ranges with records, in each layout: a range that comes or goes leaves the others their names.
+const STATE: u8 = 4;
+const CACHE: u8 = 64;
 
 /// Keys a page: many small ones, or few that may be long.
 pub(super) const SMALL_PAGE: i64 = 4_096;
@@ -55,35 +56,65 @@ pub(super) fn data_ranges(
     config: &PeerConfig,
     layout: Layout,
     local: bool,
+    forms: &[Form],
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
-    let PeerConfig { name: cluster, node, .. } = config;
-    let of = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
-    let services = (of(RecordKind::Service), LARGE_PAGE, vec![RecordKind::Service]);
-    let mut spans: Vec<(Span, i64, Vec<RecordKind>)> = match layout {
-        Layout::State => {
-            let [first, _, last] = small.map(|kind| format!("{}/", Prefix::of(kind).path(layout)));
-            vec![(Span::between(&first, &last), SMALL_PAGE, small.to_vec())]
-        }
-        Layout::Cache => small.into_iter().map(|kind| (of(kind), SMALL_PAGE, vec![kind])).collect(),
-    };
-    spans.push(services);
-    if local {
-        let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
-        let namespaces = (Span::prefix(NAMESPACES), SMALL_PAGE, vec![RecordKind::Namespace]);
-        spans.extend([namespaces, (Span::prefix(&pods), SMALL_PAGE, vec![RecordKind::Pod])]);
-    }
-    let beat = RangeConfig {
+    let services = forms.iter().copied().flat_map(Form::kinds).copied();
+    let for_own = [RecordKind::Namespace, RecordKind::Pod].into_iter().filter(|_| local);
+    let kinds = small.into_iter().chain(services).chain(for_own);
+    let kinds: Vec<(RecordKind, RangeId)> = kinds.map(|kind| (kind, range(layout, kind))).collect();
+    let mut ranges = vec![RangeConfig {
         id: BEAT,
         span: Span::prefix(HEARTBEAT),
         page: SMALL_PAGE,
         names_history: false,
-    };
-    let mut ranges = vec![beat];
-    let mut kinds = Vec::new();
-    for (id, (span, page, of)) in (DATA..).map(RangeId).zip(spans) {
-        ranges.push(RangeConfig { id, span, page, names_history: false });
-        kinds.extend(of.into_iter().map(|kind| (kind, id)));
+    }];
+    for (kind, id) in &kinds {
+        if ranges.iter().all(|range| range.id != *id) {
+            let (span, page) = span(config, layout, *kind);
+            ranges.push(RangeConfig { id: *id, span, page, names_history: false });
+        }
     }
     (ranges, kinds)
+}
+
+/// The range that a kind is in.
+fn range(layout: Layout, kind: RecordKind) -> RangeId {
+    let number = match (layout, kind) {
+        (Layout::State, RecordKind::Identity | RecordKind::Address | RecordKind::Node) => 0,
+        (Layout::Cache, RecordKind::Identity) => 0,
+        (Layout::Cache, RecordKind::Address) => 1,
+        (Layout::Cache, RecordKind::Node) => 2,
+        (_, RecordKind::Service) => 3,
+        (_, RecordKind::EndpointSlice) => 4,
+        (_, RecordKind::Namespace) => 5,
+        (_, RecordKind::Pod) => 6,
+        (_, RecordKind::LocalService) => 7,
+        (_, RecordKind::LocalEndpointSlice) => 8,
+    };
+    RangeId(number + if layout == Layout::State { STATE } else { CACHE })
+}
+
+/// The keys of a kind's range, and how many of them come in a page.
+fn span(config: &PeerConfig, layout: Layout, kind: RecordKind) -> (Span, i64) {
+    let PeerConfig { name: cluster, node, .. } = config;
+    let tree = |kind| format!("{}/", Prefix::of(kind).path(layout));
+    let own = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
+    match kind {
+        RecordKind::Identity | RecordKind::Address | RecordKind::Node => match layout {
+            Layout::State => {
+                let all = Span::between(&tree(RecordKind::Identity), &tree(RecordKind::Node));
+                (all, SMALL_PAGE)
+            }
+            Layout::Cache => (own(kind), SMALL_PAGE),
+        },
+        RecordKind::Service | RecordKind::EndpointSlice => (own(kind), LARGE_PAGE),
+        RecordKind::LocalEndpointSlice => (Span::prefix(LOCAL_ENDPOINT_SLICES), LARGE_PAGE),
+        RecordKind::LocalService => (Span::prefix(LOCAL_SERVICES), SMALL_PAGE),
+        RecordKind::Namespace => (Span::prefix(NAMESPACES), SMALL_PAGE),
+        RecordKind::Pod => {
+            let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
+            (Span::prefix(&pods), SMALL_PAGE)
+        }
+    }
 }

@@ -1,3 +1,4 @@
+mod forms;
 mod said;
 
 use std::{
@@ -6,7 +7,7 @@ use std::{
 };
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, RecordKey};
-use mesh_wire::{Layout, Prefix, key::HISTORY};
+use mesh_wire::{Key, Layout, Prefix, key::HISTORY};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -87,6 +88,7 @@ struct Local {
     records: BTreeMap<RecordKey, (Option<Record>, u32)>,
     rounds: BTreeMap<RecordKind, u32>,
     confirmed: Vec<RecordKind>,
+    without: Vec<RecordKind>,
     refused: Vec<Refusal>,
     rejected: Vec<String>,
     configs: Vec<u16>,
@@ -119,6 +121,7 @@ impl Local {
                 }
                 PeerEvent::Record(RecordEvent::Without(kind)) => {
                     self.records.retain(|key, _| key.kind() != kind);
+                    self.without.push(kind);
                 }
                 PeerEvent::Refused(refusal) => self.refused.push(refusal),
                 PeerEvent::Rejected(reason) => self.rejected.push(reason),
@@ -260,7 +263,7 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
     assert!(local.confirmed.ends_with(&[RecordKind::Namespace, RecordKind::Pod]));
     assert!(local.records.contains_key(&pod_of("n1")));
     assert!(local.records.contains_key(&RecordKey::Namespace("shop".into())));
-    assert_eq!(local.records.len(), 6, "another node's pods cost nothing");
+    assert_eq!(local.records.len(), 5, "another node's pods cost nothing, and no service is local");
 
     etcd.delete("clustermesh/local/v1/pods/n1/shop/p");
     etcd.pass(&mut follower, &mut now, Duration::from_secs(1));
@@ -275,13 +278,13 @@ fn an_own_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() 
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 5);
 
     etcd.cut(&mut follower, now);
     etcd.restart(2);
     etcd.put(CONFIG_KEY, &config(7, ""));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.records.len(), 6);
+    assert_eq!(local.records.len(), 5);
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:05Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);

@@ -1,7 +1,7 @@
 //! Whether a cluster is taken for what it announces.
 
 use super::{
-    PeerEvent, PeerFollower, Refusal, Role,
+    PeerEvent, PeerFollower, Refusal,
     ranges::{BEAT, data_ranges, layout},
 };
 use crate::status::{Failure, Rung};
@@ -57,12 +57,12 @@ impl PeerFollower {
         }
     }
 
-    /// Follows what an accepted config promises, and what is for own nodes where a canary says that it is told: of an etcd
-    /// that may be behind only how far it is.
+    /// Follows what an accepted config promises, and what is for own nodes where that is told: of an etcd that may be behind
+    /// only how far it is.
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
-        let local = self.config.role == Role::Own && self.completeness.is_local_told();
-        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local);
+        let (local, forms) = (self.is_local(config), self.forms(config));
+        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local, &forms);
         self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
         if self.replica.is_older() {
             ranges.retain(|range| range.id == BEAT);

@@ -18,6 +18,8 @@ enum Step {
     Die(usize),
     /// A new writer takes over, and is told nothing of one cluster.
     Restart(u32),
+    /// A new writer takes over, into tables of other sizes.
+    Resize(usize),
 }
 
 /// A frontend as it was asked for.
@@ -73,6 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1u32..3, any::<bool>()).prop_map(|(c, cut)| Step::Cut(c, cut)),
         2 => (0usize..24).prop_map(Step::Die),
         1 => (1u32..3).prop_map(Step::Restart),
+        1 => (0usize..3).prop_map(Step::Resize),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -102,7 +105,7 @@ fn change(step: &Step, all: &mut All) -> Option<Change> {
             all.get_mut(&f)?.weights = weights;
             Some(Change::SetWeights(frontend(f), Weights(weights)))
         }
-        Step::Cut(..) | Step::Die(_) | Step::Restart(_) => None,
+        Step::Cut(..) | Step::Die(_) | Step::Restart(_) | Step::Resize(_) => None,
     }
 }
 
@@ -151,7 +154,7 @@ proptest! {
     /// two writes, and whoever takes over writes nothing that is there.
     #[test]
     fn tables_equal_the_model(steps in steps()) {
-        let memory = Memory::new(8, 32, 128);
+        let mut memory = Memory::new(8, 32, 128);
         let mut now = Instant::now();
         let mut tables = Tables::restore(memory.clone(), now).unwrap();
         let mut model = All::new();
@@ -183,7 +186,23 @@ proptest! {
                         frontend.backends.retain(|b, _| u32::from(b.cluster.get()) != untold);
                     }
                 }
-                Step::Restart(_) => continue,
+                Step::Resize(size) if memory.dies_after.get() == usize::MAX => {
+                    // The smallest holds just what there can be.
+                    let sizes = [(8, 32, 128), (16, 64, 512), (4, 16, 128)][size];
+                    let other = Memory::new(sizes.0, sizes.1, sizes.2);
+                    prop_assert_eq!(tables.shortages(other.sizes), []);
+                    let held = tables.held();
+                    tables = Tables::adopt(tables, other.clone(), now).unwrap();
+                    prop_assert_eq!(tables.held(), held);
+                    memory = other;
+                    check(&memory, &model, &cut)?;
+                    // As much as a new writer knows: nothing that only the mirror has.
+                    let writes = memory.writes.get();
+                    tables = Tables::restore(memory.clone(), now).unwrap();
+                    tell(&mut tables, &model, None, now);
+                    prop_assert_eq!(memory.writes.get(), writes);
+                }
+                Step::Restart(_) | Step::Resize(_) => continue,
                 _ => match change(&step, &mut model) {
                     Some(change) => tables.apply(change, now).unwrap(),
                     None => continue,

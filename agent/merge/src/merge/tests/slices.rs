@@ -438,6 +438,56 @@ fn a_backend_is_on_the_node_that_has_its_address() {
     assert!(backends(&merge)[1].ends_with("n2 -"), "{:?}", backends(&merge));
 }
 
+/// Of whatever form: states, nodes and zones too, and what a service asks for.
+#[test]
+fn what_is_kept_for_the_next_life_says_the_same() {
+    let mut before = merge();
+    for (cluster, first) in [("a", "10.1.1."), ("b", "10.2.1.")] {
+        let mut said = slice(cluster, "web", "web-1", Vec::new());
+        for (last, conditions) in [READY, LEAVING, AWAY].into_iter().enumerate() {
+            let mut one = endpoint(&format!("{first}{last}"), conditions);
+            one.node = Some(format!("n{last}"));
+            one.zone = (last == 1).then(|| "east-1".into());
+            said.endpoints.push(one);
+        }
+        said.ports.push(port("", "UDP", 53));
+        before.apply(&name(cluster), told(said)).unwrap();
+    }
+    tell_local(
+        &mut before,
+        &LocalService { internal_traffic_local: true, ..local(Some(10), true) },
+    );
+    before.apply(&name("c"), service("c", "web", None, &[1])).unwrap();
+    for (cluster, kinds) in [
+        ("a", [RecordKind::LocalService, RecordKind::LocalEndpointSlice].as_slice()),
+        ("b", &[RecordKind::EndpointSlice]),
+        ("c", &[RecordKind::Service]),
+    ] {
+        assert_eq!(before.records(&name(cluster)), None, "not all was told");
+        for kind in kinds.iter().chain(&[RecordKind::Node]) {
+            before.apply(&name(cluster), RecordEvent::Confirmed(*kind)).unwrap();
+        }
+    }
+    let mut next = Merge::new(name("a"), before.ranges.clone());
+    for cluster in ["a", "b", "c"] {
+        if cluster != "a" {
+            next.set_peer(&name(cluster), Some(before.grants[&name(cluster)].clone()));
+        }
+        let (id, records) = before.records(&name(cluster)).unwrap();
+        assert_eq!(next.remember(&name(cluster), id, records), Ok(Vec::new()));
+    }
+    assert_eq!(backends(&next), backends(&before));
+    assert_eq!(backends(&next).len(), 13);
+    assert_eq!(next.local_service(&web()), before.local_service(&web()));
+    assert_eq!(next.frontends_of(&web()).count(), 1);
+    // It is not heard again in this form: the cluster has changed to the other one meanwhile.
+    next.apply(&name("b"), RecordEvent::Begin(RecordKind::Service)).unwrap();
+    next.apply(&name("b"), service("b", "web", None, &[0])).unwrap();
+    next.apply(&name("b"), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
+    next.apply(&name("b"), RecordEvent::Without(RecordKind::EndpointSlice)).unwrap();
+    assert_eq!(backends(&next).len(), 8);
+}
+
 /// A service of ten thousand backends in a hundred slices: one endpoint's change costs what it costs in one slice alone.
 #[test]
 fn a_change_costs_its_slice_and_not_its_service() {

@@ -1,0 +1,216 @@
+//! How full the tables are, and when they will be full.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::tables::Occupancy;
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The table.
+    pub map: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries that there is room for.
+    pub size: u32,
+    /// How many more were in use in an hour, by the last one or what there was of it. `None`: too soon to say.
+    pub growth_per_hour: Option<i64>,
+    /// When it is full at that rate; `None` where it does not become fuller.
+    pub full_in: Option<Duration>,
+}
+
+/// What was in use during the last hour.
+#[derive(Debug, Default)]
+pub struct Forecast {
+    /// Oldest first.
+    samples: VecDeque<(Instant, [u32; TABLES])>,
+}
+
+const TABLES: usize = 4;
+/// The time that a rate is taken from.
+const WINDOW: Duration = Duration::from_secs(3_600);
+/// Between two samples.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// From this share on somebody should know, in percent.
+const HIGH: u64 = 80;
+
+// === impl Forecast ===
+
+impl Forecast {
+    /// Remembers what is in use, at most once a minute. Not while the tables are filled at start: that is no rate.
+    pub fn observe(&mut self, occupancy: &Occupancy, now: Instant) {
+        let due = |(last, _): &(Instant, _)| now.saturating_duration_since(*last) >= INTERVAL;
+        if self.samples.back().is_none_or(due) {
+            self.samples.push_back((now, used(occupancy)));
+        }
+        // The oldest is as old as the window, or older.
+        let second_is_old = |samples: &VecDeque<(Instant, _)>| {
+            samples.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW)
+        };
+        while second_is_old(&self.samples) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// How full each table is, and when it will be full.
+    pub fn levels(&self, occupancy: &Occupancy, now: Instant) -> [Level; TABLES] {
+        let sizes = occupancy.sizes;
+        let of = [
+            ("cm_services", sizes.services),
+            ("cm_backends", sizes.backends),
+            ("cm_slots", sizes.slots),
+            ("cm_groups", sizes.groups),
+        ];
+        let mut used = used(occupancy).into_iter().enumerate();
+        of.map(|(map, size)| {
+            let (at, used) = used.next().unwrap_or_default();
+            let growth = self.growth(at, used, now);
+            let full_in = growth.and_then(|(more, since)| {
+                let room = u64::from(size.saturating_sub(used));
+                let millis =
+                    u128::from(room) * since.as_millis() / u128::try_from(more).ok()?.max(1);
+                (more > 0).then(|| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
+            });
+            let per_hour = growth.and_then(|(more, since)| {
+                let millis = i128::try_from(since.as_millis()).ok()?.max(1);
+                i64::try_from(i128::from(more) * 3_600_000 / millis).ok()
+            });
+            Level { map, used, size, growth_per_hour: per_hour, full_in }
+        })
+    }
+
+    /// How many more there are than at the beginning of the window, and how long ago that was.
+    fn growth(&self, at: usize, used: u32, now: Instant) -> Option<(i64, Duration)> {
+        let (since, before) = self.samples.front()?;
+        let since = now.saturating_duration_since(*since);
+        let more = i64::from(used) - i64::from(*before.get(at)?);
+        (since >= INTERVAL).then_some((more, since))
+    }
+}
+
+fn used(occupancy: &Occupancy) -> [u32; TABLES] {
+    [occupancy.services, occupancy.backends, occupancy.slots, occupancy.groups]
+}
+
+// === impl Level ===
+
+impl Level {
+    /// Whether somebody should know.
+    pub fn is_high(&self) -> bool {
+        u64::from(self.used) * 100 >= u64::from(self.size) * HIGH
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { map, used, size, full_in, .. } = self;
+        let percent = u64::from(*used) * 100 / u64::from(*size).max(1);
+        match full_in {
+            _ if used >= size => write!(f, "{map}: full"),
+            Some(full_in) => {
+                write!(f, "{map}: {percent} % full, full in {} at this rate", Rough(*full_in))
+            }
+            None => write!(f, "{map}: {percent} % full"),
+        }
+    }
+}
+
+/// A time in one unit.
+struct Rough(Duration);
+
+impl fmt::Display for Rough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.0.as_secs() / 60;
+        match minutes {
+            0 => f.write_str("less than 1 min"),
+            1..120 => write!(f, "{minutes} min"),
+            120..2_880 => write!(f, "{} h", minutes / 60),
+            _ => write!(f, "{} d", minutes / 1_440),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Sizes;
+
+    fn occupancy(slots: u32) -> Occupancy {
+        let sizes = Sizes { services: 10, backends: 100, slots: 1_000, groups: 10 };
+        Occupancy { sizes, services: 10, backends: 79, slots, groups: 0 }
+    }
+
+    fn slots(forecast: &Forecast, used: u32, now: Instant) -> Level {
+        forecast.levels(&occupancy(used), now)[2]
+    }
+
+    #[test]
+    fn full_at_the_rate_of_the_last_hour() {
+        let start = Instant::now();
+        let minutes = |n: u64| start + Duration::from_secs(n * 60);
+        let mut forecast = Forecast::default();
+        assert_eq!(slots(&forecast, 500, start).to_string(), "cm_slots: 50 % full");
+        // Ten more each minute.
+        for n in 0..30u32 {
+            forecast.observe(&occupancy(500 + 10 * n), minutes(n.into()));
+        }
+        let level = slots(&forecast, 800, minutes(30));
+        assert_eq!(
+            (level.growth_per_hour, level.full_in),
+            (Some(600), Some(Duration::from_secs(1_200)))
+        );
+        assert_eq!(level.to_string(), "cm_slots: 80 % full, full in 20 min at this rate");
+        assert!(level.is_high());
+        // None for an hour and a half, but for one a minute more at its end: what was before is forgotten.
+        for n in 30..121u32 {
+            forecast.observe(&occupancy(800), minutes(n.into()));
+        }
+        let level = slots(&forecast, 860, minutes(120));
+        assert_eq!(
+            (level.growth_per_hour, level.full_in),
+            (Some(60), Some(Duration::from_secs(8_400)))
+        );
+        assert_eq!(level.to_string(), "cm_slots: 86 % full, full in 2 h at this rate");
+        assert_eq!(slots(&forecast, 800, minutes(120)).to_string(), "cm_slots: 80 % full");
+        let level = slots(&forecast, 700, minutes(120));
+        assert_eq!(
+            (level.growth_per_hour, level.full_in, level.is_high()),
+            (Some(-100), None, false)
+        );
+        assert_eq!(slots(&forecast, 1_000, minutes(120)).to_string(), "cm_slots: full");
+        let level = slots(&forecast, 801, minutes(120));
+        assert_eq!(level.to_string(), "cm_slots: 80 % full, full in 8 d at this rate");
+    }
+
+    #[test]
+    fn each_table_by_itself() {
+        let now = Instant::now();
+        let levels = Forecast::default().levels(&occupancy(800), now);
+        assert_eq!(levels.map(|level| level.is_high()), [true, false, true, false]);
+        assert_eq!(
+            levels.map(|level| level.to_string()),
+            [
+                "cm_services: full",
+                "cm_backends: 79 % full",
+                "cm_slots: 80 % full",
+                "cm_groups: 0 % full"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_moment_is_no_rate() {
+        let start = Instant::now();
+        let mut forecast = Forecast::default();
+        forecast.observe(&occupancy(0), start);
+        let level = slots(&forecast, 900, start + Duration::from_secs(59));
+        assert_eq!((level.growth_per_hour, level.full_in), (None, None));
+        let level = slots(&forecast, 900, start + Duration::from_secs(60));
+        assert_eq!(level.full_in, Some(Duration::from_millis(6_666)));
+        assert_eq!(level.to_string(), "cm_slots: 90 % full, full in less than 1 min at this rate");
+    }
+}

@@ -1,0 +1,94 @@
+//! Flags of what is computed from files.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use mesh_model::{ClusterLimit, ClusterName};
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// A manifest, or a folder of them (*.yaml, *.yml, *.json)
+    #[arg(long)]
+    pub(crate) objects: PathBuf,
+    /// The cluster's name
+    #[arg(long)]
+    pub(crate) cluster: ClusterName,
+    /// The cluster's number
+    #[arg(long)]
+    pub(crate) id: u32,
+    /// Also what only the cluster's own nodes may read
+    #[arg(long)]
+    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) options: SetupArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImportArgs {
+    /// What a peer's etcd holds, as `export` writes it; may be repeated
+    #[arg(long, required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// The importing cluster's manifest, or a folder of them (*.yaml, *.yml, *.json), with a cluster.yaml or without
+    #[arg(long)]
+    pub(crate) objects: PathBuf,
+    /// The importing cluster's name
+    #[arg(long)]
+    pub(crate) cluster: ClusterName,
+    /// Its number; that of cluster.yaml, or the first that no peer has, unless given
+    #[arg(long)]
+    pub(crate) id: Option<u32>,
+    /// Only this service: NAMESPACE/NAME[:PORT]
+    pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: SetupArgs,
+}
+
+/// A mesh as a folder, and what happens to it.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WhatIf {
+    /// Compute from a folder with a folder for each cluster: its manifests, with a cluster.yaml or without
+    #[arg(long)]
+    pub(crate) state: Option<PathBuf>,
+    /// The cluster whose clients connect
+    #[arg(long, requires = "state")]
+    pub(crate) from: Option<ClusterName>,
+    /// What happens to the clusters
+    #[arg(long, requires = "state")]
+    pub(crate) events: Option<PathBuf>,
+    /// When to look, as in 0s, 90s, 16m or 1h30m; after the last event, unless given
+    #[arg(long, requires = "state", value_parser = mesh_offline::parse_time)]
+    pub(crate) at: Option<Duration>,
+    /// How long a silent cluster is believed
+    #[arg(long, default_value = "15m", value_parser = mesh_offline::parse_time)]
+    pub(crate) staleness_budget: Duration,
+}
+
+/// What a cluster's settings say, where they are not taken from a cluster.yaml.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SetupArgs {
+    /// How many clusters the mesh may have: 255 or 511; what cluster.yaml says, or 255, unless given
+    #[arg(long, value_parser = limit)]
+    pub(crate) max_connected_clusters: Option<ClusterLimit>,
+    /// Whether namespaces take part that do not say; what cluster.yaml says, or true, unless given
+    #[arg(long)]
+    pub(crate) default_global_namespace: Option<bool>,
+    /// A rule for the labels that make an identity, as the apiserver has it; may be repeated
+    #[arg(long = "identity-label")]
+    pub(crate) identity_labels: Vec<String>,
+}
+
+/// Which shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+fn limit(text: &str) -> Result<ClusterLimit, String> {
+    let number: u32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    ClusterLimit::try_from(number).map_err(|error| error.to_string())
+}

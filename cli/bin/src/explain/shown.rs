@@ -1,0 +1,202 @@
+//! Where connections to a frontend end, in the form that is printed (`docs/offline.md`). Whether it was computed from files
+//! or asked of an agent makes no difference here.
+
+use mesh_decide::{Explanation, Share, Usage};
+use mesh_model::{Affinity, lb::Condition};
+use mesh_offline::{Entry, Explained};
+use serde::Serialize;
+
+/// A frontend with all backends of its service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownFrontend {
+    /// `NAMESPACE/NAME`.
+    pub(crate) service: String,
+    pub(crate) port_name: String,
+    /// Its address.
+    pub(crate) frontend: String,
+    pub(crate) port: u16,
+    pub(crate) protocol: String,
+    /// What follows says how it was chosen: `explain` has it, `backends` not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) choice: Option<ShownChoice>,
+    pub(crate) in_use: Vec<ShownBackend>,
+    pub(crate) fallback: Vec<ShownBackend>,
+    pub(crate) left_out: Vec<ShownBackend>,
+}
+
+/// How backends were chosen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownChoice {
+    pub(crate) global: bool,
+    pub(crate) affinity: String,
+    /// In seconds.
+    pub(crate) session_affinity: Option<u32>,
+    pub(crate) minimum_healthy_percent: Option<u8>,
+    /// Who was looked for last, and found.
+    pub(crate) basis: String,
+    /// What it is in the kernel; false where it is left to kube-proxy.
+    pub(crate) taken: bool,
+    pub(crate) tiers: Vec<ShownTier>,
+    pub(crate) groups: Vec<ShownGroup>,
+}
+
+/// Clusters that are used before or after others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownTier {
+    pub(crate) tier: usize,
+    pub(crate) clusters: Vec<ShownCluster>,
+    pub(crate) usable: u64,
+    pub(crate) meant: u64,
+    /// Parts of 1.
+    pub(crate) health: f64,
+    pub(crate) capacity: f64,
+    pub(crate) load: f64,
+}
+
+/// A cluster in a tier.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ShownCluster {
+    pub(crate) cluster: String,
+    pub(crate) weight: u32,
+    pub(crate) state: String,
+    pub(crate) usable: u64,
+}
+
+/// Backends that have the same chance.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownGroup {
+    pub(crate) group: usize,
+    pub(crate) tier: usize,
+    pub(crate) weight: u32,
+    pub(crate) backends: u64,
+    pub(crate) kernel_weight: u32,
+    pub(crate) share: f64,
+}
+
+/// A backend, and why it is used or not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownBackend {
+    pub(crate) address: String,
+    pub(crate) port: u16,
+    pub(crate) cluster: String,
+    pub(crate) node: Option<String>,
+    /// As a sentence.
+    pub(crate) reason: String,
+    /// As a stable word.
+    pub(crate) why: String,
+    /// `ready`, `terminating` or `not-ready`, by its cluster's word.
+    pub(crate) state: String,
+    pub(crate) node_answers: bool,
+    pub(crate) zone: Option<String>,
+    pub(crate) tier: Option<usize>,
+    /// Its part of the frontend's connections, of 1.
+    pub(crate) share: f64,
+}
+
+// === impl ShownFrontend ===
+
+impl ShownFrontend {
+    /// What is computed from files.
+    pub(crate) fn new(explained: &Explained) -> Self {
+        let Explained { explanation, entries } = explained;
+        let of = |wanted: fn(Usage) -> bool| -> Vec<ShownBackend> {
+            entries.iter().filter(|entry| wanted(entry.usage)).map(ShownBackend::new).collect()
+        };
+        Self {
+            service: explanation.service.to_string(),
+            port_name: explanation.port_name.to_string(),
+            frontend: explanation.frontend.address.to_string(),
+            port: explanation.frontend.port,
+            protocol: explanation.frontend.protocol.to_string(),
+            choice: Some(ShownChoice::new(explanation)),
+            in_use: of(|usage| matches!(usage, Usage::InUse(_))),
+            fallback: of(|usage| usage == Usage::Fallback),
+            left_out: of(|usage| usage == Usage::LeftOut),
+        }
+    }
+
+    /// Without how it was chosen.
+    pub(crate) fn brief(self) -> Self {
+        Self { choice: None, ..self }
+    }
+}
+
+// === impl ShownChoice ===
+
+impl ShownChoice {
+    fn new(explanation: &Explanation) -> Self {
+        let traffic = &explanation.traffic;
+        let tiers = explanation.tiers.iter().map(|tier| ShownTier {
+            tier: tier.number,
+            clusters: tier
+                .clusters
+                .iter()
+                .map(|cluster| ShownCluster {
+                    cluster: cluster.cluster.to_string(),
+                    weight: cluster.weight,
+                    state: cluster.state.as_str().into(),
+                    usable: cluster.usable,
+                })
+                .collect(),
+            usable: tier.usable,
+            meant: tier.meant,
+            health: part(tier.health),
+            capacity: part(tier.capacity),
+            load: part(tier.load),
+        });
+        let groups = explanation.groups.iter().map(|group| ShownGroup {
+            group: group.group.number(),
+            tier: group.tier,
+            weight: group.weight,
+            backends: group.backends,
+            kernel_weight: group.kernel_weight,
+            share: part(group.share),
+        });
+        Self {
+            global: traffic.global,
+            affinity: if traffic.global { traffic.affinity } else { Affinity::None }.to_string(),
+            session_affinity: traffic.session_affinity,
+            minimum_healthy_percent: traffic.minimum_healthy,
+            basis: explanation.basis.as_str().into(),
+            taken: explanation.settings.is_some(),
+            tiers: tiers.collect(),
+            groups: groups.collect(),
+        }
+    }
+}
+
+// === impl ShownBackend ===
+
+impl ShownBackend {
+    fn new(entry: &Entry) -> Self {
+        let state = match entry.condition {
+            Condition::Ready => "ready",
+            Condition::Terminating => "terminating",
+            Condition::NotReady => "not-ready",
+        };
+        Self {
+            address: entry.address.to_string(),
+            port: entry.port,
+            cluster: entry.cluster.clone(),
+            node: entry.node.clone(),
+            reason: entry.reason.clone(),
+            why: entry.word.into(),
+            state: state.into(),
+            node_answers: entry.node_answers,
+            zone: entry.zone.clone(),
+            tier: entry.tier,
+            share: part(entry.share()),
+        }
+    }
+}
+
+/// A share as a part of 1.
+#[allow(clippy::cast_precision_loss, reason = "billionths are exact enough")]
+fn part(share: Share) -> f64 {
+    share.0 as f64 / Share::WHOLE.0 as f64
+}

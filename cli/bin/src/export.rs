@@ -1,0 +1,51 @@
+//! What objects become in an etcd, from files.
+
+use mesh_labels::LabelFilter;
+use mesh_model::{ClusterId, ClusterLimit};
+use mesh_offline::{Cluster, ClusterSetup, KeysFile, Objects, settings_beside};
+use mesh_source::cluster_directory::ClusterSettings;
+
+use crate::{
+    args::{ExportArgs, SetupArgs},
+    outcome::{Outcome, complain, warn},
+    output,
+};
+
+pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
+    let ExportArgs { objects: path, cluster, id, local, options } = args;
+    let limit = options.max_connected_clusters;
+    let id = ClusterId::new(*id, limit.unwrap_or(ClusterLimit::Max511))?;
+    let settings = options.over(settings_beside(path, cluster, Some(id), limit, id)?);
+    let objects = Objects::read(path)?;
+    let exporting = Cluster::new(setup(&settings, options)?, objects.objects);
+    let mut file = exporting.keys_file();
+    if *local {
+        let entries = exporting.keys().clone();
+        file = KeysFile { entries, ..file };
+    }
+    output::value(&file.to_json())?;
+    exporting.notes().for_each(warn);
+    let problems = objects.problems.iter().map(ToString::to_string);
+    Ok(complain(problems.chain(exporting.problems())))
+}
+
+/// What an apiserver makes of settings and flags.
+pub(crate) fn setup(
+    settings: &ClusterSettings,
+    options: &SetupArgs,
+) -> anyhow::Result<ClusterSetup> {
+    let filter = LabelFilter::new(options.identity_labels.iter().map(String::as_str))?;
+    Ok(ClusterSetup::new(settings, filter))
+}
+
+impl SetupArgs {
+    /// Settings, and what flags say in their place.
+    pub(crate) fn over(&self, settings: ClusterSettings) -> ClusterSettings {
+        ClusterSettings {
+            default_global_namespace: self
+                .default_global_namespace
+                .unwrap_or(settings.default_global_namespace),
+            ..settings
+        }
+    }
+}

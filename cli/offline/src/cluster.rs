@@ -1,0 +1,156 @@
+//! A cluster as its apiserver sees it: objects in, keys and values out.
+
+use std::collections::BTreeMap;
+
+use mesh_export::{Exporter, ExporterConfig, announced};
+use mesh_labels::LabelFilter;
+use mesh_model::{
+    ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
+    object::{Object, ObjectKey},
+};
+use mesh_source::{ResourceVersion, SourceEvent, derived_slices};
+use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
+
+use crate::{keys_file::KeysFile, numbers::Numbers};
+
+/// What a cluster is, beside its objects.
+#[derive(Clone, Debug)]
+pub struct ClusterSetup {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its number.
+    pub id: ClusterId,
+    /// The mesh's limit.
+    pub limit: ClusterLimit,
+    /// Whether namespaces take part that do not say.
+    pub default_global_namespace: bool,
+    /// Which labels make an identity.
+    pub filter: LabelFilter,
+}
+
+/// A cluster with its objects, and what it says because of them.
+#[derive(Debug)]
+pub struct Cluster {
+    setup: ClusterSetup,
+    /// The objects as they were given.
+    given: BTreeMap<ObjectKey, Object>,
+    /// What the exporter was told: those, and the endpoint slices that follow from them.
+    told: BTreeMap<ObjectKey, Object>,
+    exporter: Exporter,
+    numbers: Numbers,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster with these objects.
+    pub fn new(setup: ClusterSetup, objects: BTreeMap<ObjectKey, Object>) -> Self {
+        let exporter = Exporter::new(ExporterConfig {
+            name: setup.name.clone(),
+            id: setup.id,
+            // The UUID is a journal's, and there is none.
+            announced: announced(setup.id, setup.limit, None),
+            default_global_namespace: setup.default_global_namespace,
+            filter: setup.filter.clone(),
+        });
+        let numbers = Numbers::new(setup.id, setup.limit);
+        let mut cluster = Self { setup, given: objects, told: BTreeMap::new(), exporter, numbers };
+        cluster.tell();
+        cluster
+    }
+
+    /// What it is.
+    pub fn setup(&self) -> &ClusterSetup {
+        &self.setup
+    }
+
+    /// An object is there, new or changed.
+    pub fn apply(&mut self, object: Object) {
+        self.given.insert(object.key(), object);
+        self.tell();
+    }
+
+    /// An object is gone. Returns whether it was there.
+    pub fn delete(&mut self, key: &ObjectKey) -> bool {
+        let was_there = self.given.remove(key).is_some();
+        self.tell();
+        was_there
+    }
+
+    /// Its objects, endpoint slices included that follow from others.
+    pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
+        &self.told
+    }
+
+    /// All keys and values that its etcd has of it, those for its own nodes included.
+    pub fn keys(&self) -> &BTreeMap<String, Vec<u8>> {
+        self.exporter.desired()
+    }
+
+    /// What other clusters may read.
+    pub fn exported(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.keys().iter().filter(|(key, _)| !key.starts_with(LOCAL))
+    }
+
+    /// The same as a keys file.
+    pub fn keys_file(&self) -> KeysFile {
+        let entries = self.exported().map(|(key, value)| (key.clone(), value.clone())).collect();
+        KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
+    }
+
+    /// Objects that it cannot export, and why.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
+    }
+
+    /// What is wrong with objects that are exported all the same, as if that was not there.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let notes = self.exporter.notes().iter();
+        notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")))
+    }
+
+    /// What the cluster's own nodes are told by a key.
+    pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
+        let ClusterSetup { name, id, limit, .. } = &self.setup;
+        let key = Key::of_record(Layout::State, name, key).to_string();
+        let value = self.keys().get(&key)?;
+        let peer = Peer {
+            name: name.clone(),
+            role: Role::Own,
+            id: *id,
+            limit: *limit,
+            layout: Layout::State,
+        };
+        decode(&peer, key.as_bytes(), value).ok().flatten()
+    }
+
+    /// Whether a namespace takes part in the mesh.
+    pub(crate) fn takes_part(&self, namespace: &str) -> bool {
+        match self.local(RecordKey::Namespace(namespace.into())) {
+            Some(Record::Namespace(namespace)) => namespace.global,
+            _ => self.setup.default_global_namespace,
+        }
+    }
+
+    /// Tells the exporter what differs, in the order in which an apiserver's source does.
+    fn tell(&mut self) {
+        let mut now = self.given.clone();
+        for slice in derived_slices(&now) {
+            let object = Object::EndpointSlice(slice);
+            now.entry(object.key()).or_insert(object);
+        }
+        let resource_version = ResourceVersion::default();
+        for (_, object) in now.iter().filter(|(key, object)| self.told.get(*key) != Some(*object)) {
+            let event = SourceEvent::Applied { resource_version, object: object.clone() };
+            self.exporter.handle(event, &mut self.numbers);
+        }
+        for key in self.told.keys().filter(|key| !now.contains_key(*key)) {
+            let event = SourceEvent::Deleted { resource_version, key: key.clone() };
+            self.exporter.handle(event, &mut self.numbers);
+        }
+        self.told = now;
+        for (labels, identity) in self.numbers.given() {
+            self.exporter.set_identity(identity, Some(labels.clone()));
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! What an etcd holds, decoded, and where it deviates from the contract (`docs/wire.md`).
+
+mod agreement;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_model::{
+    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Identity, Record, RecordKey,
+    RecordKind,
+};
+use mesh_wire::{
+    Key, Layout, Peer, Position, Prefix, Role, cluster_config, decode,
+    key::{HISTORY, LOCAL},
+    timestamp,
+};
+use serde_json::Value;
+
+use crate::keys_file::KeysFile;
+
+/// Where keys are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Keys and values.
+    pub entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Whose they are, where something says so beside the keys themselves.
+    pub cluster: Option<(ClusterName, ClusterId)>,
+    /// What is not among the keys is not in the etcd.
+    pub whole: bool,
+}
+
+/// What an etcd holds.
+#[derive(Clone, Debug)]
+pub struct Dump {
+    /// Whose etcd it is, as far as can be told.
+    pub cluster: Option<(ClusterName, ClusterId)>,
+    /// All keys, sorted.
+    pub entries: Vec<DumpEntry>,
+    /// What is not as the contract says, and no key's fault alone.
+    pub deviations: Vec<Deviation>,
+}
+
+/// A key with what it means.
+#[derive(Clone, Debug)]
+pub struct DumpEntry {
+    /// The key, with what is not UTF-8 replaced.
+    pub key: String,
+    /// What it is: `node`, `identity`, …, `other` for what is nobody's here.
+    pub what: &'static str,
+    /// Whom it is about, where the key says so.
+    pub cluster: Option<ClusterName>,
+    /// The value, decoded; as text, or in base64, where it cannot be.
+    pub value: Value,
+    /// What is not as the contract says.
+    pub deviations: Vec<String>,
+}
+
+/// What is not as the contract says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deviation {
+    /// The key that should be otherwise, or should be there.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A cluster that an etcd has something of.
+#[derive(Debug, Default)]
+struct Told {
+    config: Option<ClusterConfig>,
+    layout: Option<Layout>,
+    records: BTreeMap<RecordKey, Record>,
+    canaries: BTreeSet<Prefix>,
+}
+
+// === impl Holding ===
+
+impl From<&KeysFile> for Holding {
+    /// A list that somebody made, of a cluster's data; it may be a part.
+    fn from(file: &KeysFile) -> Self {
+        let entry = |(key, value): (&String, &Vec<u8>)| (key.clone().into_bytes(), value.clone());
+        Self {
+            entries: file.entries.iter().map(entry).collect(),
+            cluster: Some((file.cluster.clone(), file.id)),
+            whole: false,
+        }
+    }
+}
+
+// === impl Dump ===
+
+impl Dump {
+    /// Decodes all of it.
+    pub fn new(holding: &Holding) -> Self {
+        let configs = configs(holding);
+        let cluster = owner(holding, &configs);
+        let mut told = BTreeMap::<ClusterName, Told>::new();
+        for (name, config) in &configs {
+            let told = told.entry(name.clone()).or_default();
+            told.layout = Some(if config.cached { Layout::Cache } else { Layout::State });
+            told.config = Some(config.clone());
+        }
+        let mut dump = Self { cluster, entries: Vec::new(), deviations: Vec::new() };
+        for (key, value) in &holding.entries {
+            let entry = dump.entry(key, value, &configs, &mut told);
+            dump.entries.push(entry);
+        }
+        dump.check(holding, &told);
+        dump
+    }
+
+    /// How many deviations there are.
+    pub fn deviation_count(&self) -> usize {
+        self.deviations.len()
+            + self.entries.iter().map(|entry| entry.deviations.len()).sum::<usize>()
+    }
+
+    /// All deviations, each with its key.
+    pub fn all_deviations(&self) -> Vec<Deviation> {
+        let of_keys = self.entries.iter().flat_map(|entry| {
+            entry
+                .deviations
+                .iter()
+                .map(|reason| Deviation { key: entry.key.clone(), reason: reason.clone() })
+        });
+        let mut all: Vec<Deviation> = of_keys.chain(self.deviations.iter().cloned()).collect();
+        all.sort();
+        all
+    }
+
+    fn entry(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        configs: &BTreeMap<ClusterName, ClusterConfig>,
+        told: &mut BTreeMap<ClusterName, Told>,
+    ) -> DumpEntry {
+        let text = String::from_utf8_lossy(key).into_owned();
+        let mut entry = DumpEntry {
+            key: text.clone(),
+            what: "other",
+            cluster: None,
+            value: value::raw(value),
+            deviations: Vec::new(),
+        };
+        let parsed = match Key::parse(key) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                entry.what = "bad-key";
+                entry.deviations.push(format!("bad key: {}", error.reason));
+                return entry;
+            }
+        };
+        let is_time = |entry: &mut DumpEntry| {
+            if timestamp(value).is_none() {
+                entry.deviations.push("the value is no time in RFC 3339".into());
+            }
+        };
+        match parsed {
+            Key::ClusterConfig(name) => {
+                entry.what = "cluster-config";
+                entry.value = value::json(value);
+                match cluster_config::decode(value) {
+                    Ok(config) => entry.deviations.extend(config_deviations(&config)),
+                    Err(error) => entry.deviations.push(format!("undecodable value: {error}")),
+                }
+                entry.cluster = Some(name);
+            }
+            Key::Canary(name, prefix) => {
+                entry.what = "canary";
+                is_time(&mut entry);
+                if let Some((_, prefix)) = prefix {
+                    told.entry(name.clone()).or_default().canaries.insert(prefix);
+                }
+                entry.cluster = Some(name);
+            }
+            Key::Heartbeat => {
+                entry.what = "heartbeat";
+                is_time(&mut entry);
+            }
+            Key::Position | Key::LocalPosition => {
+                entry.what = "position";
+                entry.value = value::json(value);
+                if let Err(error) = Position::decode(value) {
+                    entry.deviations.push(format!("undecodable value: {error}"));
+                }
+            }
+            Key::Other if text == HISTORY => entry.what = "history",
+            Key::Other => {}
+            Key::Record { layout, cluster, record } => {
+                entry.what = what(&record);
+                entry.value = value::of_record(&record, value);
+                entry.cluster = cluster.clone();
+                let canonical = match &cluster {
+                    Some(name) => Some(Key::of_record(layout, name, record.clone()).to_string()),
+                    // These do not name one.
+                    None => self
+                        .cluster
+                        .as_ref()
+                        .map(|(own, _)| Key::of_record(layout, own, record.clone()).to_string()),
+                };
+                if let Some(canonical) = canonical.filter(|canonical| *canonical != text) {
+                    entry.deviations.push(format!("bad key: it should be written {canonical}"));
+                }
+                self.record(&mut entry, (layout, cluster), (key, value), configs, told);
+            }
+        }
+        entry
+    }
+
+    /// Checks a record against whose it must be.
+    fn record(
+        &self,
+        entry: &mut DumpEntry,
+        (layout, named): (Layout, Option<ClusterName>),
+        (key, value): (&[u8], &[u8]),
+        configs: &BTreeMap<ClusterName, ClusterConfig>,
+        told: &mut BTreeMap<ClusterName, Told>,
+    ) {
+        let own = self.cluster.as_ref();
+        let of = match layout {
+            Layout::State => own.map(|(name, _)| name.clone()),
+            Layout::Cache => named.clone(),
+        };
+        let Some(of) = of.or(named) else {
+            entry.deviations.push("it is not known whose it is: there is no cluster config".into());
+            return;
+        };
+        let config = configs.get(&of);
+        let head = own.filter(|(name, _)| *name == of).map(|(_, id)| *id);
+        let Some(id) = config.map(|config| config.id).or(head) else {
+            entry.deviations.push(format!("there is no config of cluster {of}"));
+            return;
+        };
+        let limit = config.map_or(ClusterLimit::default(), limit_of);
+        let role = if layout == Layout::State { Role::Own } else { Role::Remote };
+        let peer = Peer { name: of.clone(), role, id, limit, layout };
+        match decode(&peer, key, value) {
+            Ok(Some(record)) => {
+                told.entry(of).or_default().records.insert(record.key(), record);
+            }
+            Ok(None) => {}
+            Err(rejected) => {
+                let kind = match &rejected.reason {
+                    mesh_wire::DecodeError::Mismatch(_) => "contradiction",
+                    mesh_wire::DecodeError::Key(_) => "bad key",
+                    _ => "undecodable value",
+                };
+                entry.deviations.push(format!("{kind}: {}", rejected.reason));
+            }
+        }
+    }
+
+    /// What no key shows by itself.
+    fn check(&mut self, holding: &Holding, told: &BTreeMap<ClusterName, Told>) {
+        if holding.whole && !told.values().any(|told| told.config.is_some()) {
+            let name = self.cluster.as_ref().map_or("<cluster>", |(name, _)| name.as_str());
+            self.deviations.push(Deviation {
+                key: format!("cilium/cluster-config/{name}"),
+                reason: "it is not there: nobody can be a peer without it".into(),
+            });
+        }
+        let own = self.cluster.as_ref().map(|(name, _)| name);
+        for (name, told) in told {
+            let layout = told.layout.unwrap_or(Layout::State);
+            // A list that somebody made of a cluster's data has no marks of a writer's.
+            if holding.whole || !told.canaries.is_empty() {
+                let promised = told.config.as_ref().map(promised);
+                let local = own == Some(name) && told.has_local();
+                let all =
+                    promised.unwrap_or_default().into_iter().chain(local.then_some(Prefix::Local));
+                for prefix in all.filter(|prefix| !told.canaries.contains(prefix)) {
+                    self.deviations.push(Deviation {
+                        key: Key::canary(name, layout, prefix).to_string(),
+                        reason: "missing canary: the cluster config promises it".into(),
+                    });
+                }
+            }
+            self.deviations.extend(told.missing_identities(name, layout));
+            self.deviations.extend(told.disagreements(name, layout));
+        }
+        self.deviations.sort();
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn has_local(&self) -> bool {
+        self.records.keys().any(|key| Prefix::of(key.kind()) == Prefix::Local)
+    }
+
+    /// Addresses whose identity nobody can know.
+    fn missing_identities(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
+        let missing = |record: &Record| match record {
+            Record::Address(address) if !address.identity.is_reserved() => {
+                let known = self.records.contains_key(&RecordKey::Identity(address.identity));
+                (!known).then_some((record.key(), address.identity))
+            }
+            _ => None,
+        };
+        let deviation = |(key, identity): (RecordKey, Identity)| Deviation {
+            key: Key::of_record(layout, name, key).to_string(),
+            reason: format!("missing identity: there is no identity {identity}"),
+        };
+        self.records.values().filter_map(missing).map(deviation).collect()
+    }
+}
+
+/// All configs that can be read.
+fn configs(holding: &Holding) -> BTreeMap<ClusterName, ClusterConfig> {
+    let config = |(key, value): (&Vec<u8>, &Vec<u8>)| match Key::parse(key) {
+        Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
+        _ => None,
+    };
+    holding.entries.iter().filter_map(config).collect()
+}
+
+/// Whose etcd it is: the one that is not copied there.
+fn owner(
+    holding: &Holding,
+    configs: &BTreeMap<ClusterName, ClusterConfig>,
+) -> Option<(ClusterName, ClusterId)> {
+    let own = configs.iter().find(|(_, config)| !config.cached);
+    let given = holding.cluster.clone();
+    let named = given.as_ref().and_then(|(name, _)| configs.get_key_value(name));
+    let known = named.or(own).map(|(name, config)| (name.clone(), config.id));
+    known.or(given)
+}
+
+fn limit_of(config: &ClusterConfig) -> ClusterLimit {
+    ClusterLimit::try_from(config.max_connected_clusters).unwrap_or_default()
+}
+
+fn config_deviations(config: &ClusterConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    let limit = config.max_connected_clusters;
+    if limit != 0 && ClusterLimit::try_from(limit).is_err() {
+        found.push(format!("maxConnectedClusters is {limit}: it is 255 or 511"));
+    }
+    let id = u32::from(config.id.get());
+    if id == 0 {
+        found.push("the cluster has no id".into());
+    } else if id > limit_of(config).get() {
+        found.push(format!("the id {id} is above the limit of {} clusters", limit_of(config)));
+    }
+    if let ExportMode::Unknown(word) = &config.export_mode {
+        found.push(format!("endpointSlicesExportMode is {word:?}, which no version knows"));
+    }
+    found
+}
+
+/// The trees that a config promises a canary for.
+fn promised(config: &ClusterConfig) -> Vec<Prefix> {
+    if !config.synced_canaries {
+        return Vec::new();
+    }
+    let mut promised = vec![Prefix::Identities, Prefix::Ip, Prefix::Nodes];
+    if config.export_mode != ExportMode::EndpointSlicesOnly {
+        promised.push(Prefix::Services);
+    }
+    if config.export_mode != ExportMode::Services {
+        promised.push(Prefix::EndpointSlices);
+    }
+    if config.service_exports_enabled.is_some() {
+        promised.push(Prefix::ServiceExports);
+    }
+    promised
+}
+
+fn what(record: &RecordKey) -> &'static str {
+    match record.kind() {
+        RecordKind::Node => "node",
+        RecordKind::Identity => "identity",
+        RecordKind::Address => "address",
+        RecordKind::Service => "service",
+        RecordKind::EndpointSlice => "endpoint-slice",
+        RecordKind::Namespace => "local-namespace",
+        RecordKind::Pod => "local-pod",
+        RecordKind::LocalService => "local-service",
+        RecordKind::LocalEndpointSlice => "local-endpoint-slice",
+    }
+}
+
+/// Whether a key is of those that say when something was, and not what.
+pub(crate) fn is_mark(key: &str) -> bool {
+    let of_local = key == format!("{LOCAL}position");
+    of_local || key.starts_with("cilium/.") || key.starts_with("cilium/synced/")
+}
+
+#[cfg(test)]
+mod tests;

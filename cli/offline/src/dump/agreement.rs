@@ -1,0 +1,98 @@
+//! Whether services v1 and endpoint slices say the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use mesh_model::{
+    ClusterName, EndpointSlice, ExportMode, Port, Protocol, Record, RecordKey, ServiceName,
+    service::SERVICE_NAME_LABEL,
+};
+use mesh_wire::{Key, Layout};
+
+use super::{Deviation, Told};
+
+/// A service's backends, as its slices have them: the ports that each address may have in services v1.
+type Backends = BTreeMap<IpAddr, BTreeSet<(String, Port)>>;
+
+impl Told {
+    /// Services of which the two forms differ, where a cluster exports both.
+    pub(super) fn disagreements(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
+        let mode = self.config.as_ref().map(|config| &config.export_mode);
+        if mode != Some(&ExportMode::ServicesAndEndpointSlices) {
+            return Vec::new();
+        }
+        let mut of_slices = BTreeMap::<ServiceName, Backends>::new();
+        let mut found = Vec::new();
+        for record in self.records.values() {
+            let Record::EndpointSlice(slice) = record else { continue };
+            let Some(service) = slice.labels.get(SERVICE_NAME_LABEL) else {
+                found.push(Deviation {
+                    key: Key::of_record(layout, name, record.key()).to_string(),
+                    reason: format!("it has no label {SERVICE_NAME_LABEL}: it is of no service"),
+                });
+                continue;
+            };
+            let service = ServiceName::new(&slice.namespace, service);
+            add(of_slices.entry(service).or_default(), slice);
+        }
+        let names: BTreeSet<ServiceName> =
+            self.services().chain(of_slices.keys().cloned()).collect();
+        for service in names {
+            let record = RecordKey::Service(service.clone());
+            let key = Key::of_record(layout, name, record.clone()).to_string();
+            let slices = of_slices.remove(&service).unwrap_or_default();
+            let mut say = |reason: String| {
+                let reason = format!("service and slices disagree: {reason}");
+                found.push(Deviation { key: key.clone(), reason });
+            };
+            let Some(Record::Service(v1)) = self.records.get(&record) else {
+                say("there are slices, and no service".into());
+                continue;
+            };
+            for address in slices.keys().filter(|address| !v1.backends.contains_key(*address)) {
+                say(format!("{address} is in a slice only"));
+            }
+            for (address, ports) in &v1.backends {
+                match slices.get(address) {
+                    None => say(format!("{address} is in the service only")),
+                    Some(sliced) => {
+                        let differs = |(port_name, port): &(&String, &Port)| {
+                            !sliced.contains(&((*port_name).clone(), **port))
+                        };
+                        for (port_name, port) in ports.iter().filter(differs) {
+                            let Port { protocol, number } = port;
+                            say(format!(
+                                "{address} has port {port_name:?} {number}/{protocol} in the service only"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn services(&self) -> impl Iterator<Item = ServiceName> {
+        self.records.keys().filter_map(|key| match key {
+            RecordKey::Service(name) => Some(name.clone()),
+            _ => None,
+        })
+    }
+}
+
+/// What a service v1 has of a slice.
+fn add(backends: &mut Backends, slice: &EndpointSlice) {
+    let ports = slice.ports.iter().filter_map(|port| {
+        let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok()?;
+        let number = u16::try_from(port.number?).ok()?;
+        Some((port.name.clone().unwrap_or_default(), Port { protocol, number }))
+    });
+    let ports: BTreeSet<(String, Port)> = ports.collect();
+    for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_listed()) {
+        for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
+            backends.entry(address.to_canonical()).or_default().extend(ports.iter().cloned());
+        }
+    }
+}

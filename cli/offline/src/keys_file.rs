@@ -1,0 +1,193 @@
+//! Keys files: what an etcd holds, as one JSON object.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use mesh_model::{ClusterId, ClusterName, cluster::InvalidClusterName};
+use serde::{Deserialize, Serialize};
+
+/// A cluster's keys and values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysFile {
+    /// Whose they are.
+    pub cluster: ClusterName,
+    /// Its number.
+    pub id: ClusterId,
+    /// Keys and values, sorted.
+    pub entries: BTreeMap<String, Vec<u8>>,
+}
+
+/// Why a file is no keys file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct KeysFileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: KeysFileProblem,
+}
+
+/// What is wrong with a keys file.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysFileProblem {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// Not JSON, or not of this shape.
+    #[error("not a keys file: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Whose keys they are is no cluster's name.
+    #[error("cluster.name: {0}")]
+    Name(#[from] InvalidClusterName),
+    /// Whose number is none.
+    #[error("cluster.id: {0} is no cluster id: it is 1 to 511")]
+    Id(u32),
+    /// There is no list of keys.
+    #[error("it has no list `entries` (nor `source`)")]
+    NoEntries,
+    /// A list without a field that it needs, or with two where one belongs.
+    #[error("{list}[{index}] ({key:?}): {reason}")]
+    Entry {
+        /// The list.
+        list: &'static str,
+        /// Which entry, counted from 0.
+        index: usize,
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// As it is written. What others add is passed over.
+#[derive(Serialize, Deserialize)]
+struct KeysJson {
+    cluster: ClusterJson,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    entries: Option<Vec<EntryJson>>,
+    /// The name that recorded scenarios have for it.
+    #[serde(default, skip_serializing)]
+    source: Option<Vec<EntryJson>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ClusterJson {
+    name: String,
+    id: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryJson {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value_b64: Option<String>,
+}
+
+// === impl KeysFile ===
+
+impl KeysFile {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, KeysFileError> {
+        let text = fs::read_to_string(path).map_err(KeysFileProblem::from);
+        text.and_then(|text| Self::parse(&text))
+            .map_err(|problem| KeysFileError { path: path.into(), problem })
+    }
+
+    /// Reads a text.
+    pub fn parse(text: &str) -> Result<Self, KeysFileProblem> {
+        let KeysJson { cluster, entries, source } = serde_json::from_str(text)?;
+        let id = ClusterId::from_wire(cluster.id).filter(|id| *id != ClusterId::NONE);
+        let id = id.ok_or(KeysFileProblem::Id(cluster.id))?;
+        let (list, given) = match (entries, source) {
+            (Some(entries), _) => ("entries", entries),
+            (None, Some(source)) => ("source", source),
+            (None, None) => return Err(KeysFileProblem::NoEntries),
+        };
+        let mut entries = BTreeMap::new();
+        for (index, entry) in given.into_iter().enumerate() {
+            let EntryJson { key, value, value_b64 } = entry;
+            let wrong =
+                |reason: String| KeysFileProblem::Entry { list, index, key: key.clone(), reason };
+            let value = match (value, value_b64) {
+                (Some(value), None) => value.into_bytes(),
+                (None, Some(text)) => {
+                    BASE64.decode(&text).map_err(|error| wrong(format!("value_b64: {error}")))?
+                }
+                (None, None) => return Err(wrong("it has neither `value` nor `value_b64`".into())),
+                (Some(_), Some(_)) => {
+                    return Err(wrong("it has both `value` and `value_b64`".into()));
+                }
+            };
+            if entries.contains_key(&key) {
+                return Err(wrong("the key is there twice".into()));
+            }
+            entries.insert(key, value);
+        }
+        Ok(Self { cluster: ClusterName::new(&cluster.name)?, id, entries })
+    }
+
+    /// The file's text as a JSON value: text as `value`, what is none as `value_b64`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let entry = |(key, value): (&String, &Vec<u8>)| {
+            let text = std::str::from_utf8(value).ok().map(ToOwned::to_owned);
+            let value_b64 = text.is_none().then(|| BASE64.encode(value));
+            EntryJson { key: key.clone(), value: text, value_b64 }
+        };
+        let cluster = ClusterJson { name: self.cluster.to_string(), id: self.id.get().into() };
+        let entries = Some(self.entries.iter().map(entry).collect());
+        serde_json::to_value(KeysJson { cluster, entries, source: None }).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text = r#"{"cluster":{"name":"b","id":2},"entries":[{"key":"x/text","value":"{}"},{"key":"x/binary","value_b64":"KLUv/Q=="}]}"#;
+        let file = KeysFile::parse(text).unwrap();
+        assert_eq!(file.entries["x/binary"], [0x28, 0xb5, 0x2f, 0xfd]);
+        let json = file.to_json();
+        // Sorted by key.
+        assert_eq!(
+            json.to_string(),
+            r#"{"cluster":{"id":2,"name":"b"},"entries":[{"key":"x/binary","value_b64":"KLUv/Q=="},{"key":"x/text","value":"{}"}]}"#
+        );
+        assert_eq!(KeysFile::parse(&json.to_string()).unwrap(), file);
+        let recorded = text.replace("entries", "description\":\"by a Cilium\",\"source");
+        assert_eq!(KeysFile::parse(&recorded).unwrap(), file);
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        let with =
+            |entries: &str| format!(r#"{{"cluster":{{"name":"b","id":2}},"entries":{entries}}}"#);
+        for (text, says) in [
+            ("[".to_owned(), "not a keys file: EOF"),
+            ("{}".to_owned(), "missing field `cluster`"),
+            (r#"{"cluster":{"name":"b"}}"#.to_owned(), "missing field `id`"),
+            (r#"{"cluster":{"name":"b","id":2}}"#.to_owned(), "no list `entries`"),
+            (r#"{"cluster":{"name":"B","id":2},"entries":[]}"#.to_owned(), "cluster.name: \"B\""),
+            (r#"{"cluster":{"name":"b","id":0},"entries":[]}"#.to_owned(), "cluster.id: 0"),
+            (r#"{"cluster":{"name":"b","id":512},"entries":[]}"#.to_owned(), "cluster.id: 512"),
+            (with(r#"[{"key":"k"}]"#), "entries[0] (\"k\"): it has neither"),
+            (with(r#"[{"key":"k","value":"","value_b64":""}]"#), "entries[0] (\"k\"): it has both"),
+            (with(r#"[{"key":"k","value_b64":"%"}]"#), "entries[0] (\"k\"): value_b64"),
+            (
+                with(r#"[{"key":"k","value":""},{"key":"k","value":""}]"#),
+                "entries[1] (\"k\"): the key is there twice",
+            ),
+            (with(r#"[{"value":""}]"#), "missing field `key`"),
+        ] {
+            let error = KeysFile::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The mesh without a mesh: what clusters would tell each other, and what a cluster's clients would get, from files.
+//!
+//! Everything is computed by the daemons' own code: objects are read by the apiserver's source, become keys by its
+//! exporter, are read again by the agent's wire, merged by its merge and chosen by its decision. What is here joins
+//! those stages, and reads and writes the files (`docs/offline.md`).
+
+mod cluster;
+mod diff;
+mod dump;
+mod events;
+mod explained;
+mod keys_file;
+mod numbers;
+mod objects;
+mod offers;
+mod simulation;
+mod state;
+mod viewer;
+
+pub use cluster::{Cluster, ClusterSetup};
+pub use diff::{Difference, Scope, diff};
+pub use dump::{Deviation, Dump, DumpEntry, Holding};
+pub use events::{
+    Event, EventsError, EventsProblem, Happening, InvalidTime, parse_events, parse_time,
+    read_events, time,
+};
+pub use explained::{Entry, Explained, InvalidWanted, Wanted};
+pub use keys_file::{KeysFile, KeysFileError, KeysFileProblem};
+pub use objects::{Objects, ObjectsError};
+pub use simulation::{Options, Simulation, SimulationError};
+pub use state::{ClusterState, Content, State, StateError, settings_beside};

@@ -1,0 +1,183 @@
+//! Objects from files, all at once.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use mesh_model::object::{Object, ObjectKey};
+use mesh_source::{Format, MAX_FILE, Problem, decode};
+
+/// What files hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// The objects, each from the first file that has it.
+    pub objects: BTreeMap<ObjectKey, Object>,
+    /// Objects that cannot be used, and second ones of a name. The others stand.
+    pub problems: Vec<Problem>,
+}
+
+/// Why files cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectsError {
+    /// A file or folder cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not understood.
+    #[error(transparent)]
+    File(Problem),
+}
+
+/// The name of a cluster's settings, which are no object.
+pub(crate) const SETTINGS: &str = "cluster.yaml";
+
+// === impl Objects ===
+
+impl Objects {
+    /// Reads a file, or all manifests below a folder but a `cluster.yaml` at its top.
+    pub fn read(path: &Path) -> Result<Self, ObjectsError> {
+        let mut objects = Self::default();
+        let is_folder = fs::metadata(path).map_err(read_error(path))?.is_dir();
+        let mut files = Vec::new();
+        if is_folder {
+            list(path, &mut files)?;
+            files.retain(|file| *file != path.join(SETTINGS));
+        } else {
+            files.push(path.into());
+        }
+        files.sort();
+        let mut owners = BTreeMap::new();
+        for file in files {
+            objects.add(&file, &mut owners)?;
+        }
+        Ok(objects)
+    }
+
+    /// Takes another folder's or file's objects in.
+    pub(crate) fn read_files(files: &[PathBuf]) -> Result<Self, ObjectsError> {
+        let (mut objects, mut owners) = (Self::default(), BTreeMap::new());
+        for file in files {
+            objects.add(file, &mut owners)?;
+        }
+        Ok(objects)
+    }
+
+    fn add(
+        &mut self,
+        file: &Path,
+        owners: &mut BTreeMap<ObjectKey, PathBuf>,
+    ) -> Result<(), ObjectsError> {
+        let problem = |line, reason| Problem { file: file.into(), line, reason };
+        let length = fs::metadata(file).map_err(read_error(file))?.len();
+        if length > MAX_FILE {
+            let reason = format!("larger than {MAX_FILE} bytes");
+            return Err(ObjectsError::File(problem(None, reason)));
+        }
+        let text = fs::read_to_string(file).map_err(read_error(file))?;
+        let format = match file.extension() {
+            Some(extension) if extension == "json" => Format::Json,
+            _ => Format::Yaml,
+        };
+        let decoded = decode(format, &text)
+            .map_err(|error| ObjectsError::File(problem(Some(error.line), error.reason)))?;
+        self.problems.extend(
+            decoded.rejected.into_iter().map(|error| problem(Some(error.line), error.reason)),
+        );
+        for (line, object) in decoded.objects {
+            let key = object.key();
+            if let Some(owner) = owners.get(&key) {
+                let reason = format!("{key} is in {} already; that one stays", owner.display());
+                self.problems.push(problem(Some(line), reason));
+                continue;
+            }
+            owners.insert(key.clone(), file.into());
+            self.objects.insert(key, object);
+        }
+        Ok(())
+    }
+}
+
+/// All manifests below a folder. What begins with a dot is somebody's tool's.
+pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ObjectsError> {
+    for entry in fs::read_dir(folder).map_err(read_error(folder))? {
+        let entry = entry.map_err(read_error(folder))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        let metadata = fs::metadata(&path).map_err(read_error(&path))?;
+        let is_manifest =
+            path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        if metadata.is_dir() {
+            list(&path, found)?;
+        } else if is_manifest {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ObjectsError + use<> {
+    let path = path.to_owned();
+    |source| ObjectsError::Read { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
+
+    #[test]
+    fn a_folder_is_read_to_its_bottom() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("cluster.yaml", "name: a\nid: 1\n");
+        write("a/b/one.yml", NAMESPACE);
+        write(
+            "a/two.json",
+            "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\"}}",
+        );
+        write(".hidden/x.yaml", "[");
+        write("notes.txt", "[");
+        write(
+            "z.yaml",
+            &format!("kind: Deployment\n---\n{NAMESPACE}\n---\nmetadata: {{name: x}}\n"),
+        );
+        let read = Objects::read(folder.path()).unwrap();
+        let keys: Vec<String> = read.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(keys, ["Namespace shop", "Node n1"]);
+        let place = format!("{}/", folder.path().display());
+        let problems: Vec<String> =
+            read.problems.iter().map(|p| p.to_string().replace(&place, "")).collect();
+        assert_eq!(
+            problems,
+            [
+                "z.yaml:5: an object without a kind",
+                "z.yaml:3: Namespace shop is in a/b/one.yml already; that one stays",
+            ]
+        );
+        assert_eq!(Objects::read(&folder.path().join("a/two.json")).unwrap().objects.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, format!("{NAMESPACE}\n---\nkind: Pod\nmetadata: [\n")).unwrap();
+        let error = Objects::read(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:", file.display())), "{error}");
+        let error = Objects::read(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent: "), "{error}");
+    }
+}

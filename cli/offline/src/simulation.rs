@@ -1,0 +1,370 @@
+//! A mesh over time, as one cluster's agents see it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ipnet::IpNet;
+use mesh_labels::LabelFilter;
+use mesh_merge::{Claims, OwnRanges};
+use mesh_model::{AddressKind, ClusterName, object::Object};
+use mesh_source::cluster_directory::ClusterSettings;
+
+use crate::{
+    cluster::{Cluster, ClusterSetup},
+    events::{Event, Happening, time},
+    keys_file::KeysFile,
+    state::{ClusterState, Content, State},
+    viewer::{Viewer, ViewerSetup},
+};
+
+/// How the clusters' data is computed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a silent cluster is believed.
+    pub staleness_budget: Duration,
+    /// Services are taken that are not global.
+    pub replace_kube_proxy: bool,
+    /// Which labels make an identity.
+    pub filter: LabelFilter,
+}
+
+/// A mesh at a time, and what one cluster makes of it.
+#[derive(Debug)]
+pub struct Simulation {
+    own: ClusterName,
+    options: Options,
+    pub(crate) speakers: BTreeMap<ClusterName, Speaker>,
+    pub(crate) viewer: Viewer,
+    /// What each may claim.
+    claims: BTreeMap<ClusterName, Option<Claims>>,
+    links: BTreeMap<ClusterName, Link>,
+    now: Duration,
+    /// What is not as it should be, and changes nothing else.
+    problems: Vec<String>,
+}
+
+/// A cluster that says something.
+#[derive(Debug)]
+pub(crate) enum Speaker {
+    /// From its objects.
+    Objects(Box<Cluster>),
+    /// From what its etcd holds.
+    Keys(Box<KeysFile>),
+}
+
+/// How a cluster is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Link {
+    #[default]
+    Up,
+    /// Since when it is silent.
+    Silent(Duration),
+    /// Since when it is no peer.
+    Removed(Duration),
+}
+
+/// How a cluster stands with the one that looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is heard.
+    Heard,
+    /// It was silent from here on, and is believed until there.
+    Silent(Duration, Duration),
+    /// It was silent from here on, and not believed any more from there on.
+    Stale(Duration, Duration),
+    /// It is no peer from here on.
+    Removed(Duration),
+}
+
+/// Why a simulation cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SimulationError {
+    /// Nobody is called like that.
+    #[error("{what}: there is no cluster {name} (there are: {known})")]
+    Unknown {
+        /// Where it is named.
+        what: String,
+        /// The name.
+        name: ClusterName,
+        /// Who there is.
+        known: String,
+    },
+    /// Objects of one that is known by its keys only.
+    #[error("{what}: of {name} only keys are known: objects can be neither applied nor deleted")]
+    NoObjects {
+        /// Where it is named.
+        what: String,
+        /// The name.
+        name: ClusterName,
+    },
+}
+
+/// How long a silent cluster is believed, as the agent's `--staleness-budget-seconds` has it unless given.
+const STALENESS_BUDGET: Duration = Duration::from_secs(15 * 60);
+
+// === impl Options ===
+
+impl Options {
+    /// What daemons have that are given no flags, but for services that are not global: what becomes of those is asked too.
+    pub fn new(filter: LabelFilter) -> Self {
+        Self { staleness_budget: STALENESS_BUDGET, replace_kube_proxy: true, filter }
+    }
+}
+
+// === impl Simulation ===
+
+impl Simulation {
+    /// All clusters of a mesh, connected, and the one that looks at them.
+    pub fn new(
+        state: State,
+        from: &ClusterName,
+        options: Options,
+    ) -> Result<Self, SimulationError> {
+        let Some(own) = state.clusters.get(from) else {
+            return Err(SimulationError::Unknown {
+                what: "--from".into(),
+                name: from.clone(),
+                known: names(state.clusters.keys()),
+            });
+        };
+        let ClusterSettings { id, limit, pod_cidrs, node_cidrs, service_cidrs, .. } =
+            own.settings.clone();
+        let ranges = OwnRanges { pod_cidrs, node_cidrs, service_cidrs };
+        let replace_kube_proxy = options.replace_kube_proxy;
+        let setup = ViewerSetup { own: from.clone(), id, limit, ranges, replace_kube_proxy };
+        let mut viewer = Viewer::new(setup);
+        let mut problems = Vec::new();
+        let (mut speakers, mut grants) = (BTreeMap::new(), BTreeMap::new());
+        for (name, ClusterState { settings, content }) in state.clusters {
+            grants.insert(name.clone(), claims(&settings, &content));
+            let speaker = match content {
+                Content::Objects(objects) => {
+                    problems.extend(objects.problems.iter().map(ToString::to_string));
+                    let setup = ClusterSetup::new(&settings, options.filter.clone());
+                    Speaker::Objects(Box::new(Cluster::new(setup, objects.objects)))
+                }
+                Content::Keys(file) => Speaker::Keys(file),
+            };
+            speakers.insert(name, speaker);
+        }
+        for (name, claims) in grants.iter().filter(|(name, _)| *name != from) {
+            viewer.add_peer(name, claims.clone());
+        }
+        let links = speakers.keys().map(|name| (name.clone(), Link::Up)).collect();
+        let now = Duration::ZERO;
+        let mut simulation = Self {
+            own: from.clone(),
+            options,
+            speakers,
+            viewer,
+            claims: grants,
+            links,
+            now,
+            problems,
+        };
+        // The own cluster first: its number is its.
+        simulation.hear(from);
+        simulation.hear_all();
+        Ok(simulation)
+    }
+
+    /// Lets happen what happens until a time.
+    pub fn run(&mut self, events: &[Event], until: Duration) -> Result<(), SimulationError> {
+        for (index, event) in events.iter().enumerate() {
+            let what = || format!("event at {} (number {} by time)", time(event.at), index + 1);
+            if !self.speakers.contains_key(&event.cluster) {
+                let known = names(self.speakers.keys());
+                let name = event.cluster.clone();
+                return Err(SimulationError::Unknown { what: what(), name, known });
+            }
+            if event.at <= until {
+                self.happen(event, what)?;
+            }
+        }
+        self.now = until;
+        let stale =
+            self.links.keys().filter(|name| matches!(self.standing(name), Standing::Stale(..)));
+        for name in stale.cloned().collect::<Vec<_>>() {
+            self.viewer.set_stale(&name);
+        }
+        Ok(())
+    }
+
+    /// What is not as it should be, and changes nothing else.
+    pub fn problems(&self) -> Vec<String> {
+        let of = |(name, speaker): (&ClusterName, &Speaker)| -> Vec<String> {
+            let mut all = Vec::new();
+            if let Speaker::Objects(cluster) = speaker {
+                all.extend(cluster.problems().map(|problem| format!("cluster {name}: {problem}")));
+            }
+            all
+        };
+        self.problems.iter().cloned().chain(self.speakers.iter().flat_map(of)).collect()
+    }
+
+    /// What is wrong with objects that count all the same, as if that was not there.
+    pub fn notes(&self) -> Vec<String> {
+        let of = |(name, speaker): (&ClusterName, &Speaker)| -> Vec<String> {
+            match speaker {
+                Speaker::Objects(cluster) => {
+                    cluster.notes().map(|note| format!("cluster {name}: {note}")).collect()
+                }
+                Speaker::Keys(_) => Vec::new(),
+            }
+        };
+        self.speakers.iter().flat_map(of).collect()
+    }
+
+    /// What the one that looks refuses: whole clusters, records and keys, each with its reason.
+    pub fn refusals(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for name in self.speakers.keys() {
+            let Some(heard) = self.viewer.heard(name) else { continue };
+            all.extend(heard.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")));
+            let refused = heard.refused.values();
+            all.extend(refused.map(|why| format!("cluster {name}: refused: {why}")));
+            let rejected = heard.rejected.iter();
+            all.extend(rejected.map(|(key, why)| format!("cluster {name}: {key}: {why}")));
+        }
+        all
+    }
+
+    /// Who looks.
+    pub fn own(&self) -> &ClusterName {
+        &self.own
+    }
+
+    /// How a cluster stands now.
+    pub(crate) fn standing(&self, name: &ClusterName) -> Standing {
+        let of = |name: &ClusterName| self.links.get(name).copied().unwrap_or_default();
+        if *name == self.own {
+            return Standing::Heard;
+        }
+        // A cluster that is cut off hears the others as little as they hear it.
+        let since = match (of(&self.own), of(name)) {
+            (Link::Up, Link::Up) => return Standing::Heard,
+            (Link::Removed(one), Link::Removed(other)) => return Standing::Removed(one.min(other)),
+            (Link::Removed(at), _) | (_, Link::Removed(at)) => return Standing::Removed(at),
+            (Link::Silent(one), Link::Silent(other)) => one.min(other),
+            (Link::Silent(since), Link::Up) | (Link::Up, Link::Silent(since)) => since,
+        };
+        let until = since.saturating_add(self.options.staleness_budget);
+        if self.now < until {
+            Standing::Silent(since, until)
+        } else {
+            Standing::Stale(since, until)
+        }
+    }
+
+    fn happen(&mut self, event: &Event, what: impl Fn() -> String) -> Result<(), SimulationError> {
+        let name = &event.cluster;
+        self.now = event.at;
+        match &event.what {
+            Happening::Disconnect => {
+                if self.links.get(name) == Some(&Link::Up) {
+                    self.links.insert(name.clone(), Link::Silent(event.at));
+                }
+            }
+            Happening::Connect => {
+                self.links.insert(name.clone(), Link::Up);
+                self.hear_all();
+            }
+            Happening::Remove => {
+                if !matches!(self.links.get(name), Some(Link::Removed(_))) {
+                    self.links.insert(name.clone(), Link::Removed(event.at));
+                }
+                let gone = self
+                    .speakers
+                    .keys()
+                    .filter(|name| matches!(self.standing(name), Standing::Removed(_)));
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    self.viewer.remove_peer(&name);
+                }
+            }
+            Happening::Apply(objects) => {
+                let cluster = self.objects_of(name, &what)?;
+                objects.iter().cloned().for_each(|object| cluster.apply(object));
+                self.hear(name);
+            }
+            Happening::Delete(key) => {
+                let was_there = self.objects_of(name, &what)?.delete(key);
+                if !was_there {
+                    self.problems.push(format!("{}: cluster {name} has no {key}", what()));
+                }
+                self.hear(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn objects_of(
+        &mut self,
+        name: &ClusterName,
+        what: impl Fn() -> String,
+    ) -> Result<&mut Cluster, SimulationError> {
+        match self.speakers.get_mut(name) {
+            Some(Speaker::Objects(cluster)) => Ok(cluster),
+            _ => Err(SimulationError::NoObjects { what: what(), name: name.clone() }),
+        }
+    }
+
+    fn hear_all(&mut self) {
+        for name in self.speakers.keys().cloned().collect::<Vec<_>>() {
+            self.hear(&name);
+        }
+    }
+
+    /// Hears a cluster, if it is heard.
+    fn hear(&mut self, name: &ClusterName) {
+        if self.standing(name) != Standing::Heard {
+            return;
+        }
+        let Some(speaker) = self.speakers.get(name) else { return };
+        if *name != self.own && self.viewer.heard(name).is_none() {
+            self.viewer.add_peer(name, self.claims.get(name).cloned().flatten());
+        }
+        let own = *name == self.own;
+        let tells_local = own && matches!(speaker, Speaker::Objects(_));
+        self.viewer.hear(&speaker.keys(own), tells_local);
+    }
+}
+
+/// What a cluster may claim: its ranges, where its settings say them, as `connect` grants them. Without ranges of nodes, the
+/// addresses of those that it has.
+fn claims(settings: &ClusterSettings, content: &Content) -> Option<Claims> {
+    if settings.pod_cidrs.is_empty() {
+        return None;
+    }
+    let mut node_cidrs = settings.node_cidrs.clone();
+    if let (true, Content::Objects(objects)) = (node_cidrs.is_empty(), content) {
+        let nodes = objects.objects.values().filter_map(|object| match object {
+            Object::Node(node) => Some(node),
+            _ => None,
+        });
+        let addresses = nodes.flat_map(|node| &node.addresses);
+        let internal = addresses.filter(|address| address.kind == AddressKind::Internal);
+        node_cidrs.extend(internal.map(|address| IpNet::from(address.ip)));
+    }
+    let id = Some(settings.id);
+    let pod_cidrs = settings.pod_cidrs.clone();
+    Some(Claims { id, pod_cidrs, node_cidrs, external_backends: false })
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a ClusterName>) -> String {
+    let names: Vec<&str> = names.map(ClusterName::as_str).collect();
+    names.join(", ")
+}
+
+// === impl Speaker ===
+
+impl Speaker {
+    /// What its etcd holds; for its own nodes all of it.
+    pub(crate) fn keys(&self, own: bool) -> KeysFile {
+        match self {
+            Self::Keys(file) => (**file).clone(),
+            Self::Objects(cluster) => {
+                let file = cluster.keys_file();
+                if own { KeysFile { entries: cluster.keys().clone(), ..file } } else { file }
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A mesh as a folder: `DIR/<cluster>/` for each cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use mesh_labels::LabelFilter;
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, cluster::InvalidClusterName};
+use mesh_source::cluster_directory::{ClusterDirectoryProblem, ClusterSettings};
+use serde_json::{Map, Value};
+
+use crate::{
+    cluster::ClusterSetup,
+    keys_file::{KeysFile, KeysFileError},
+    objects::{Objects, ObjectsError, SETTINGS, list, read_error},
+    viewer::config_of,
+};
+
+/// The clusters of a mesh.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// By name.
+    pub clusters: BTreeMap<ClusterName, ClusterState>,
+}
+
+/// A cluster of a mesh.
+#[derive(Clone, Debug)]
+pub struct ClusterState {
+    /// What its `cluster.yaml` says, or what follows without one.
+    pub settings: ClusterSettings,
+    /// What it has.
+    pub content: Content,
+}
+
+/// What a cluster has.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Objects.
+    Objects(Objects),
+    /// What its etcd holds; of its objects nothing is known.
+    Keys(Box<KeysFile>),
+}
+
+/// Why a folder is no mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no cluster in it.
+    #[error("{}: there is no cluster in it: it should have a folder for each", .0.display())]
+    Empty(PathBuf),
+    /// A folder is named like no cluster.
+    #[error("{}: {source}", path.display())]
+    Name {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: InvalidClusterName,
+    },
+    /// A `cluster.yaml`.
+    #[error("{}: {problem}", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ClusterDirectoryProblem,
+    },
+    /// A `cluster.yaml` is of another cluster.
+    #[error("{}: name: {found:?} in the folder of {folder}", path.display())]
+    OtherName {
+        /// The file.
+        path: PathBuf,
+        /// The name in it.
+        found: String,
+        /// The folder's.
+        folder: ClusterName,
+    },
+    /// A keys file is of another cluster.
+    #[error("{}: cluster.name: {found} in the folder of {folder}", path.display())]
+    OtherKeys {
+        /// The file.
+        path: PathBuf,
+        /// The name in it.
+        found: ClusterName,
+        /// The folder's.
+        folder: ClusterName,
+    },
+    /// A cluster has both objects and keys.
+    #[error("{}: a keys file beside {}: a cluster has either objects or keys", keys.display(), other.display())]
+    Both {
+        /// The keys file.
+        keys: PathBuf,
+        /// The other file.
+        other: PathBuf,
+    },
+    /// Objects.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    /// A keys file.
+    #[error(transparent)]
+    Keys(#[from] KeysFileError),
+    /// There are more clusters than numbers.
+    #[error("{}: more clusters than numbers", .0.display())]
+    Ids(PathBuf),
+}
+
+/// Where a cluster directory has its objects; all else in it is its daemons'.
+const MANIFESTS: &str = "manifests";
+
+/// What a cluster's folder holds, before it has a number.
+struct Found {
+    settings_file: PathBuf,
+    settings: Map<String, Value>,
+    content: Content,
+}
+
+// === impl State ===
+
+impl State {
+    /// Reads a folder of clusters.
+    pub fn read(folder: &Path) -> Result<Self, StateError> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(folder).map_err(at(folder))? {
+            let entry = entry.map_err(at(folder))?;
+            let path = entry.path();
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            if hidden || !fs::metadata(&path).map_err(at(&path))?.is_dir() {
+                continue;
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = ClusterName::new(&name)
+                .map_err(|source| StateError::Name { path: path.clone(), source })?;
+            let cluster = Found::read(&path, &name)?;
+            found.insert(name, cluster);
+        }
+        if found.is_empty() {
+            return Err(StateError::Empty(folder.into()));
+        }
+        let mut clusters = BTreeMap::new();
+        let given: BTreeSet<u64> = found.values().filter_map(Found::id).collect();
+        let mut free = (1..=u64::from(u16::MAX)).filter(|id| !given.contains(id));
+        for (name, cluster) in found {
+            let id = match cluster.id() {
+                Some(id) => id,
+                None => free.next().ok_or_else(|| StateError::Ids(folder.into()))?,
+            };
+            let path = cluster.settings_file.clone();
+            let settings = settings(&name, id, cluster.settings)
+                .map_err(|problem| StateError::Settings { path, problem })?;
+            clusters.insert(name, ClusterState { settings, content: cluster.content });
+        }
+        Ok(Self { clusters })
+    }
+}
+
+// === impl ClusterState ===
+
+impl ClusterState {
+    /// A cluster of which nothing is known but its keys.
+    pub fn of_keys(file: KeysFile) -> Result<Self, StateError> {
+        let mut given = Map::new();
+        let announced = config_of(&file).map(|config| config.max_connected_clusters);
+        if let Some(limit) = announced.and_then(|limit| ClusterLimit::try_from(limit).ok()) {
+            given.insert("maxConnectedClusters".into(), limit.get().into());
+        }
+        let settings = settings(&file.cluster, file.id.get().into(), given)
+            .map_err(|problem| StateError::Settings { path: SETTINGS.into(), problem })?;
+        Ok(Self { settings, content: Content::Keys(Box::new(file)) })
+    }
+}
+
+/// What a `cluster.yaml` says, which need not name what follows from its place.
+fn settings(
+    name: &ClusterName,
+    id: u64,
+    mut given: Map<String, Value>,
+) -> Result<ClusterSettings, ClusterDirectoryProblem> {
+    given.entry("name").or_insert_with(|| name.as_str().into());
+    given.entry("id").or_insert_with(|| id.into());
+    // JSON is YAML.
+    ClusterSettings::parse(&Value::Object(given).to_string())
+}
+
+/// The settings beside a cluster's objects: those of a `cluster.yaml` at the top of their folder, if there is one. What is
+/// given here counts in their place; `fallback` is the number of a cluster that has none.
+pub fn settings_beside(
+    objects: &Path,
+    name: &ClusterName,
+    id: Option<ClusterId>,
+    limit: Option<ClusterLimit>,
+    fallback: ClusterId,
+) -> Result<ClusterSettings, StateError> {
+    let path = objects.join(SETTINGS);
+    let mut given = read_settings(&path)?;
+    given.insert("name".into(), name.as_str().into());
+    if let Some(id) = id {
+        given.insert("id".into(), id.get().into());
+    }
+    if let Some(limit) = limit {
+        given.insert("maxConnectedClusters".into(), limit.get().into());
+    }
+    settings(name, fallback.get().into(), given)
+        .map_err(|problem| StateError::Settings { path, problem })
+}
+
+fn read_settings(path: &Path) -> Result<Map<String, Value>, StateError> {
+    let problem = |reason| StateError::Settings {
+        path: path.into(),
+        problem: ClusterDirectoryProblem::Yaml(reason),
+    };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
+        {
+            return Ok(Map::new());
+        }
+        Err(error) => return Err(at(path)(error)),
+    };
+    let value: Option<Value> = serde_saphyr::from_str(&text)
+        .map_err(|error| problem(error.without_snippet().to_string()))?;
+    match value {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(map)) => Ok(map),
+        Some(_) => Err(problem("it should be a map, as in `id: 1`".into())),
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    fn read(folder: &Path, name: &ClusterName) -> Result<Self, StateError> {
+        let settings_file = folder.join(SETTINGS);
+        let settings = read_settings(&settings_file)?;
+        if let Some(found) = settings.get("name").filter(|found| **found != name.as_str()) {
+            let found = found.as_str().map_or_else(|| found.to_string(), ToOwned::to_owned);
+            let folder = name.clone();
+            return Err(StateError::OtherName { path: settings_file, found, folder });
+        }
+        let mut files = Vec::new();
+        let manifests = folder.join(MANIFESTS);
+        let is_directory = fs::metadata(&manifests).is_ok_and(|metadata| metadata.is_dir());
+        list(if is_directory { &manifests } else { folder }, &mut files)?;
+        files.retain(|file| *file != settings_file);
+        files.sort();
+        let mut keys = None;
+        for file in &files {
+            if is_keys_file(file)? {
+                keys = Some(file.clone());
+            }
+        }
+        let content = match keys {
+            None => Content::Objects(Objects::read_files(&files)?),
+            Some(keys) => {
+                if let Some(other) = files.iter().find(|file| **file != keys) {
+                    return Err(StateError::Both { keys, other: other.clone() });
+                }
+                let file = KeysFile::read(&keys)?;
+                if file.cluster != *name {
+                    let (found, folder) = (file.cluster, name.clone());
+                    return Err(StateError::OtherKeys { path: keys, found, folder });
+                }
+                Content::Keys(Box::new(file))
+            }
+        };
+        Ok(Self { settings_file, settings, content })
+    }
+
+    /// The number that it has by itself.
+    fn id(&self) -> Option<u64> {
+        let keys = match &self.content {
+            Content::Keys(file) => Some(u64::from(file.id.get())),
+            Content::Objects(_) => None,
+        };
+        match self.settings.get("id") {
+            // What is no number is named when the settings are read.
+            Some(id) => id.as_u64().or(Some(0)),
+            None => keys,
+        }
+    }
+}
+
+/// Whether a file is a keys file: a JSON object without a kind, of a cluster.
+fn is_keys_file(file: &Path) -> Result<bool, StateError> {
+    if file.extension().is_none_or(|extension| extension != "json") {
+        return Ok(false);
+    }
+    let text = fs::read_to_string(file).map_err(read_error(file))?;
+    let is_one = |value: &Value| value.get("kind").is_none() && value.get("cluster").is_some();
+    Ok(serde_json::from_str::<Value>(&text).is_ok_and(|value| is_one(&value)))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
+    let path = path.to_owned();
+    |source| StateError::Read { path, source }
+}
+
+// === impl ClusterSetup ===
+
+impl ClusterSetup {
+    /// What an apiserver makes of a cluster's settings.
+    pub fn new(settings: &ClusterSettings, filter: LabelFilter) -> Self {
+        Self {
+            name: settings.name.clone(),
+            id: settings.id,
+            limit: settings.limit,
+            default_global_namespace: settings.default_global_namespace,
+            filter,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

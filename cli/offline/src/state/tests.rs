@@ -1,0 +1,102 @@
+use super::*;
+
+const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn read(&self) -> Result<State, String> {
+        let place = format!("{}/", self.0.path().display());
+        State::read(self.0.path()).map_err(|error| error.to_string().replace(&place, ""))
+    }
+
+    /// Each cluster with its number and how many objects it has.
+    fn clusters(&self) -> Vec<(String, u16, usize)> {
+        let state = self.read().unwrap();
+        let count = |content: &Content| match content {
+            Content::Objects(objects) => objects.objects.len(),
+            Content::Keys(file) => file.entries.len(),
+        };
+        let of = |(name, cluster): (&ClusterName, &ClusterState)| {
+            (name.to_string(), cluster.settings.id.get(), count(&cluster.content))
+        };
+        state.clusters.iter().map(of).collect()
+    }
+}
+
+#[test]
+fn numbers_count_by_name_where_no_file_gives_one() {
+    let folder = Folder::new(&[
+        ("a/objects.yaml", NAMESPACE),
+        ("b/cluster.yaml", "id: 2\n"),
+        ("b/deep/er/objects.yml", NAMESPACE),
+        (
+            "c/objects.json",
+            "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n\"}}",
+        ),
+        ("events.json", "[]"),
+        (".git/x.yaml", "["),
+    ]);
+    assert_eq!(folder.clusters(), [("a".into(), 1, 1), ("b".into(), 2, 1), ("c".into(), 3, 1)]);
+}
+
+#[test]
+fn a_cluster_directory_is_read_as_its_daemons_read_it() {
+    let folder = Folder::new(&[
+        (
+            "a/cluster.yaml",
+            "name: a\nid: 7\nmaxConnectedClusters: 511\ndefaultGlobalNamespace: false\n",
+        ),
+        ("a/manifests/x.yaml", NAMESPACE),
+        ("a/peers/b.yaml", "endpoints: [x]\n"),
+        ("a/users.yaml", "users: []\n"),
+        ("a/local.yaml", "endpoints: [x]\n"),
+    ]);
+    assert_eq!(folder.clusters(), [("a".into(), 7, 1)]);
+    let state = folder.read().unwrap();
+    let settings = &state.clusters.values().next().unwrap().settings;
+    assert!(!settings.default_global_namespace);
+}
+
+#[test]
+fn a_cluster_may_be_what_its_etcd_holds() {
+    let keys = r#"{"cluster":{"name":"b","id":9},"source":[{"key":"k","value":"v"}]}"#;
+    let folder = Folder::new(&[("a/x.yaml", NAMESPACE), ("b/keys.json", keys)]);
+    assert_eq!(folder.clusters(), [("a".into(), 1, 1), ("b".into(), 9, 1)]);
+}
+
+#[test]
+fn mistakes_name_their_file() {
+    let keys = r#"{"cluster":{"name":"b","id":9},"entries":[]}"#;
+    for (files, says) in [
+        (&[("readme.txt", "")][..], "there is no cluster in it"),
+        (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is no cluster name"),
+        (&[("a/cluster.yaml", "name: b\n")], "a/cluster.yaml: name: \"b\" in the folder of a"),
+        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is no cluster id"),
+        (&[("a/cluster.yaml", "id: x\n")], "a/cluster.yaml: "),
+        (&[("a/cluster.yaml", "podCIDR: []\n")], "a/cluster.yaml: "),
+        (&[("a/cluster.yaml", "[1]\n")], "a/cluster.yaml: it should be a map"),
+        (&[("a/x.yaml", "a: [")], "a/x.yaml:"),
+        (&[("a/keys.json", keys)], "a/keys.json: cluster.name: b in the folder of a"),
+        (
+            &[("b/keys.json", keys), ("b/x.yaml", NAMESPACE)],
+            "b/keys.json: a keys file beside b/x.yaml",
+        ),
+        (&[("b/keys.json", r#"{"cluster":{}}"#)], "b/keys.json: not a keys file"),
+    ] {
+        let error = Folder::new(files).read().unwrap_err();
+        assert!(error.contains(says), "{files:?}: {error}");
+    }
+    let error = State::read(Path::new("/nonexistent")).unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent: "), "{error}");
+}

@@ -1,0 +1,423 @@
+//! What a cluster's clients get, from whole folders. Expected answers follow from `docs/wire.md` ("Merging",
+//! "Annotations") and `docs/load-balancing.md`, and are written by hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "all of this is test code"
+)]
+
+use std::{fs, time::Duration};
+
+use mesh_decide::Usage;
+use mesh_labels::LabelFilter;
+use mesh_model::ClusterName;
+use mesh_offline::{Entry, Options, Simulation, State, Wanted, parse_events, parse_time};
+use mesh_source::Format;
+
+/// A folder of clusters.
+struct Mesh(tempfile::TempDir);
+
+/// A service of a cluster: its annotations, and what else its spec has.
+struct Service<'a> {
+    annotations: &'a str,
+    spec: &'a str,
+}
+
+const GLOBAL: &str = "service.cilium.io/global: 'true'";
+
+impl Mesh {
+    fn new(files: &[(&str, String)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn at(&self, from: &str, events: &str, at: &str) -> Simulation {
+        let options = Options::new(LabelFilter::new([]).unwrap());
+        let state = State::read(self.0.path()).unwrap();
+        let from = ClusterName::new(from).unwrap();
+        let mut simulation = Simulation::new(state, &from, options).unwrap();
+        let events = parse_events(Format::Json, events).unwrap();
+        simulation.run(&events, parse_time(at).unwrap()).unwrap();
+        simulation
+    }
+
+    /// Each frontend of `shop/web` with what is used, could be and is not: `in use | fallback | left out`.
+    fn seen(&self, from: &str) -> Vec<String> {
+        self.seen_at(from, "[]", "0s")
+    }
+
+    fn seen_at(&self, from: &str, events: &str, at: &str) -> Vec<String> {
+        told(&self.at(from, events, at), "shop/web")
+    }
+}
+
+fn told(simulation: &Simulation, wanted: &str) -> Vec<String> {
+    let wanted = Wanted::parse(wanted).unwrap();
+    let explained = simulation.explain(Some(&wanted));
+    let line = |explained: &mesh_offline::Explained| {
+        let of = |wanted: fn(Usage) -> bool, with_word: bool| {
+            let entries = explained.entries.iter().filter(|entry| wanted(entry.usage));
+            let entry = |entry: &Entry| match with_word {
+                true => format!("{}:{} {}", entry.address, entry.port, entry.word),
+                false => format!("{}:{}", entry.address, entry.port),
+            };
+            entries.map(entry).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "{} = {} | {} | {}",
+            explained.explanation.frontend,
+            of(|usage| matches!(usage, Usage::InUse(_)), false),
+            of(|usage| usage == Usage::Fallback, true),
+            of(|usage| usage == Usage::LeftOut, true),
+        )
+    };
+    explained.iter().map(line).collect()
+}
+
+/// `shop/web` of cluster number `n`, with a port `http` and a slice of endpoints.
+fn cluster(n: u8, service: &Service<'_>, endpoints: &str) -> String {
+    let Service { annotations, spec } = service;
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: shop, annotations: {{{annotations}}}}}
+spec: {{clusterIP: 10.10{n}.0.10, ports: [{{name: http, port: 80}}], {spec}}}
+---
+{}",
+        slice(n, endpoints)
+    )
+}
+
+fn slice(n: u8, endpoints: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-{n}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+endpoints: [{endpoints}]
+ports: [{{name: http, port: 8080}}]
+"
+    )
+}
+
+fn plain(annotations: &str) -> Service<'_> {
+    Service { annotations, spec: "" }
+}
+
+fn ready(n: u8) -> String {
+    format!("{{addresses: [10.{n}.0.1]}}")
+}
+
+#[test]
+fn a_cluster_offers_what_is_shared_and_uses_others_if_it_is_global() {
+    let unshared = format!("{GLOBAL}, service.cilium.io/shared: 'false'");
+    let own = "10.1.0.1:8080";
+    for (a, b, seen_by_a) in [
+        ("", GLOBAL, format!("{own} |  | 10.2.0.1:8080 not-global")),
+        (GLOBAL, GLOBAL, format!("{own}, 10.2.0.1:8080 |  | ")),
+        (GLOBAL, unshared.as_str(), format!("{own} |  | 10.2.0.1:8080 not-shared")),
+        (unshared.as_str(), GLOBAL, format!("{own}, 10.2.0.1:8080 |  | ")),
+        (unshared.as_str(), unshared.as_str(), format!("{own} |  | 10.2.0.1:8080 not-shared")),
+        (GLOBAL, "", format!("{own} |  | 10.2.0.1:8080 service-not-global")),
+        (GLOBAL, "io.cilium/global-service: 'true'", format!("{own}, 10.2.0.1:8080 |  | ")),
+        (
+            GLOBAL,
+            "service.cilium.io/global: 'false', io.cilium/global-service: 'true'",
+            format!("{own} |  | 10.2.0.1:8080 service-not-global"),
+        ),
+    ] {
+        let mesh = Mesh::new(&[
+            ("a/x.yaml", cluster(1, &plain(a), &ready(1))),
+            ("b/x.yaml", cluster(2, &plain(b), &ready(2))),
+        ]);
+        let expected = format!("10.101.0.10:80/TCP = {seen_by_a}");
+        assert_eq!(mesh.seen("a"), [expected], "a: {a:?}, b: {b:?}");
+    }
+}
+
+#[test]
+fn namespaces_services_and_proxies_that_keep_a_cluster_out_are_named() {
+    let namespace = |global: &str| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {{clustermesh.cilium.io/global: '{global}'}}}}\n---\n"
+        )
+    };
+    let web = |n| cluster(n, &plain(GLOBAL), &ready(n));
+    let proxied = web(2).replace(
+        "metadata: {name: web,",
+        "metadata: {name: web, labels: {service.kubernetes.io/service-proxy-name: x},",
+    );
+    let left_out =
+        |word: &str| vec![format!("10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.2.0.1:8080 {word}")];
+    let both = vec!["10.101.0.10:80/TCP = 10.1.0.1:8080, 10.2.0.1:8080 |  | ".to_owned()];
+    for (b, settings, expected) in [
+        (namespace("false") + &web(2), "", left_out("namespace-not-global")),
+        (namespace("true") + &web(2), "defaultGlobalNamespace: false\n", both.clone()),
+        (web(2), "defaultGlobalNamespace: false\n", left_out("namespace-not-global")),
+        (slice(2, &ready(2)), "", left_out("no-service")),
+        (proxied, "", left_out("foreign-proxy")),
+        (
+            web(2).replace("shop", "other"),
+            "",
+            vec!["10.101.0.10:80/TCP = 10.1.0.1:8080 |  | ".into()],
+        ),
+    ] {
+        let mesh = Mesh::new(&[
+            ("a/x.yaml", web(1)),
+            ("b/x.yaml", b.clone()),
+            ("b/cluster.yaml", settings.into()),
+        ]);
+        assert_eq!(mesh.seen("a"), expected, "{b}");
+    }
+    // Our own namespace does not take part: the service is ours alone.
+    let mesh = Mesh::new(&[("a/x.yaml", namespace("false") + &web(1)), ("b/x.yaml", web(2))]);
+    assert_eq!(
+        mesh.seen("a"),
+        ["10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.2.0.1:8080 not-global"]
+    );
+    // Without a service of that name there is nothing to connect to.
+    let mesh = Mesh::new(&[("a/x.yaml", slice(1, &ready(1))), ("b/x.yaml", web(2))]);
+    assert!(mesh.seen("a").is_empty());
+}
+
+#[test]
+fn affinity_readiness_and_shutting_down_decide_in_that_order() {
+    let with = |affinity: &str| format!("{GLOBAL}, service.cilium.io/affinity: {affinity}");
+    let endpoint = |address: &str, conditions: &str| {
+        format!("{{addresses: [{address}], conditions: {{{conditions}}}}}")
+    };
+    let (gone, leaving) =
+        ("ready: false, serving: false", "ready: false, serving: true, terminating: true");
+    let unknown = "";
+    for (affinity, ours, theirs, expected) in [
+        ("local", "ready: true", "ready: true", "10.1.0.1:8080 | 10.2.0.1:8080 later-tier | "),
+        ("remote", "ready: true", "ready: true", "10.2.0.1:8080 | 10.1.0.1:8080 later-tier | "),
+        ("none", "ready: true", "ready: true", "10.1.0.1:8080, 10.2.0.1:8080 |  | "),
+        ("local", gone, "ready: true", "10.2.0.1:8080 |  | 10.1.0.1:8080 not-ready"),
+        ("local", leaving, "ready: true", "10.2.0.1:8080 | 10.1.0.1:8080 terminating | "),
+        ("remote", "ready: true", gone, "10.1.0.1:8080 |  | 10.2.0.1:8080 not-ready"),
+        ("none", leaving, leaving, "10.1.0.1:8080, 10.2.0.1:8080 |  | "),
+        ("none", gone, leaving, "10.2.0.1:8080 |  | 10.1.0.1:8080 not-ready"),
+        ("none", unknown, "ready: true", "10.1.0.1:8080, 10.2.0.1:8080 |  | "),
+        ("none", gone, gone, " |  | 10.1.0.1:8080 not-ready, 10.2.0.1:8080 not-ready"),
+        ("nonsense", "ready: true", "ready: true", "10.1.0.1:8080, 10.2.0.1:8080 |  | "),
+    ] {
+        let mesh = Mesh::new(&[
+            ("a/x.yaml", cluster(1, &plain(&with(affinity)), &endpoint("10.1.0.1", ours))),
+            ("b/x.yaml", cluster(2, &plain(GLOBAL), &endpoint("10.2.0.1", theirs))),
+        ]);
+        let expected = format!("10.101.0.10:80/TCP = {expected}");
+        assert_eq!(mesh.seen("a"), [expected], "{affinity}: {ours} / {theirs}");
+    }
+}
+
+#[test]
+fn ports_meet_by_name_protocol_and_family() {
+    let service = |ports: &str, addresses: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{GLOBAL}}}}}\nspec: {{clusterIPs: [{addresses}], clusterIP: {}, ports: [{ports}]}}\n",
+            addresses.split(',').next().unwrap()
+        )
+    };
+    let slice = |name: &str, family: &str, address: &str, ports: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\naddressType: {family}\nendpoints: [{{addresses: ['{address}']}}]\nports: [{ports}]\n"
+        )
+    };
+    let a = service(
+        "{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}",
+        "10.101.0.10, 'fd00:101::10'",
+    );
+    let b = service("{name: web, port: 80}", "10.102.0.10")
+        + &slice(
+            "v4",
+            "IPv4",
+            "10.2.0.1",
+            "{name: http, port: 8080}, {name: dns, port: 5353, protocol: UDP}",
+        )
+        + &slice("tcp", "IPv4", "10.2.0.2", "{name: dns, port: 53}")
+        + &slice("other", "IPv4", "10.2.0.3", "{name: web, port: 8080}")
+        + &slice("v6", "IPv6", "fd00:2::1", "{name: http, port: 8080}");
+    let mesh = Mesh::new(&[("a/x.yaml", a), ("b/x.yaml", b)]);
+    assert_eq!(
+        mesh.seen("a"),
+        [
+            "10.101.0.10:53/UDP = 10.2.0.1:5353 |  | 10.2.0.2:53 other-port, 10.2.0.3:8080 other-port",
+            "10.101.0.10:80/TCP = 10.2.0.1:8080 |  | 10.2.0.2:53 other-port, 10.2.0.3:8080 other-port",
+            "[fd00:101::10]:53/UDP =  |  | fd00:2::1:8080 other-port",
+            "[fd00:101::10]:80/TCP = fd00:2::1:8080 |  | ",
+        ]
+    );
+    for (wanted, count) in [("shop/web:80", 2), ("shop/web:dns", 2), ("shop/web:81", 0), ("web", 0)]
+    {
+        assert_eq!(told(&mesh.at("a", "[]", "0s"), wanted).len(), count, "{wanted}");
+    }
+    // An unnamed port leads to unnamed ones.
+    let mesh = Mesh::new(&[
+        ("a/x.yaml", service("{port: 80}", "10.101.0.10")),
+        (
+            "b/x.yaml",
+            service("{port: 81}", "10.102.0.10") + &slice("s", "IPv4", "10.2.0.1", "{port: 8080}"),
+        ),
+        (
+            "c/x.yaml",
+            service("{port: 81}", "10.103.0.10")
+                + &slice("s", "IPv4", "10.3.0.1", "{name: http, port: 8080}"),
+        ),
+    ]);
+    assert_eq!(
+        mesh.seen("a"),
+        ["10.101.0.10:80/TCP = 10.2.0.1:8080 |  | 10.3.0.1:8080 other-port"]
+    );
+}
+
+#[test]
+fn weights_and_tiers_are_those_of_the_cluster_that_looks() {
+    let weights = format!("{GLOBAL}, clustermesh.dev/weights: 'a=3,b=1,c=0'");
+    let tiers = format!("{GLOBAL}, clustermesh.dev/tiers: 'c;a,b'");
+    let web = |n, annotations: &str| cluster(n, &plain(annotations), &ready(n));
+    let mesh = Mesh::new(&[
+        ("a/x.yaml", web(1, &weights)),
+        ("b/x.yaml", web(2, &tiers)),
+        ("c/x.yaml", web(3, GLOBAL)),
+    ]);
+    assert_eq!(
+        mesh.seen("a"),
+        ["10.101.0.10:80/TCP = 10.1.0.1:8080, 10.2.0.1:8080 | 10.3.0.1:8080 weight-zero | "]
+    );
+    let simulation = mesh.at("a", "[]", "0s");
+    let shares: Vec<u64> =
+        simulation.explain(None)[0].entries.iter().map(|e| e.share().0).collect();
+    assert_eq!(shares, [750_000_000, 250_000_000, 0]);
+    assert_eq!(
+        mesh.seen("b"),
+        [
+            "10.102.0.10:80/TCP = 10.3.0.1:8080 | 10.1.0.1:8080 later-tier, 10.2.0.1:8080 later-tier | "
+        ]
+    );
+    assert_eq!(
+        mesh.seen("c"),
+        ["10.103.0.10:80/TCP = 10.1.0.1:8080, 10.2.0.1:8080, 10.3.0.1:8080 |  | "]
+    );
+}
+
+#[test]
+fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
+    let web = |n| cluster(n, &plain(GLOBAL), &ready(n));
+    let ranges =
+        |n: u8| format!("id: {n}\npodCIDRs: [10.{n}.0.0/16]\nnodeCIDRs: [172.31.{n}.0/24]\n");
+    let liar = cluster(2, &plain(GLOBAL), "{addresses: [10.2.0.1]}, {addresses: [10.1.0.9]}");
+    let mesh = Mesh::new(&[
+        ("a/cluster.yaml", ranges(1)),
+        ("a/x.yaml", web(1)),
+        ("b/cluster.yaml", ranges(2)),
+        ("b/x.yaml", liar),
+        ("c/cluster.yaml", ranges(1)),
+        ("c/x.yaml", web(3)),
+    ]);
+    // b says more than is its own; c has our number.
+    let seen = mesh.seen("a");
+    assert_eq!(
+        seen,
+        [
+            "10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.1.0.9:8080 refused, 10.2.0.1:8080 refused, 10.3.0.1:8080 cluster-refused"
+        ]
+    );
+    let refusals = mesh.at("a", "[]", "0s").refusals().join("\n");
+    assert!(refusals.contains("10.1.0.9/32 is ours"), "{refusals}");
+    assert!(refusals.contains("cluster c is refused: the cluster has our own id 1"), "{refusals}");
+}
+
+#[test]
+fn silence_keeps_what_was_said_until_its_budget_is_spent() {
+    let web = |n| cluster(n, &plain(GLOBAL), &ready(n));
+    let mesh = Mesh::new(&[("a/x.yaml", web(1)), ("b/x.yaml", web(2)), ("c/x.yaml", web(3))]);
+    let slice = |endpoints: &str| {
+        format!(
+            r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"name":"web-2","namespace":"shop","labels":{{"kubernetes.io/service-name":"web"}}}},"addressType":"IPv4","endpoints":[{endpoints}],"ports":[{{"name":"http","port":8080}}]}}"#
+        )
+    };
+    let events = format!(
+        r#"[{{"at":"20m","connect":"b"}},{{"at":"60s","disconnect":"b"}},{{"at":"2m","cluster":"b","apply":{}}},
+            {{"at":"30m","remove":"b"}},{{"at":"40m","connect":"b"}},
+            {{"at":"50m","cluster":"b","delete":{{"kind":"Service","metadata":{{"name":"web","namespace":"shop"}}}}}}]"#,
+        slice(r#"{"addresses":["10.2.0.2"]}"#)
+    );
+    let before = "10.1.0.1:8080, 10.2.0.1:8080, 10.3.0.1:8080 |  | ";
+    let after = "10.1.0.1:8080, 10.2.0.2:8080, 10.3.0.1:8080 |  | ";
+    let gone = "10.1.0.1:8080, 10.3.0.1:8080 |  | ";
+    for (at, expected) in [
+        ("59s", before.to_owned()),
+        ("60s", before.to_owned()),
+        // It is gone there, and nobody heard it.
+        ("2m", format!("{before}10.2.0.2:8080 not-heard")),
+        ("15m59s", format!("{before}10.2.0.2:8080 not-heard")),
+        ("16m", format!("{gone}10.2.0.1:8080 cluster-stale, 10.2.0.2:8080 cluster-stale")),
+        ("20m", after.to_owned()),
+        ("30m", format!("{gone}10.2.0.2:8080 removed")),
+        ("40m", after.to_owned()),
+        ("50m", format!("{gone}10.2.0.2:8080 no-service")),
+    ] {
+        let expected = format!("10.101.0.10:80/TCP = {expected}");
+        assert_eq!(mesh.seen_at("a", &events, at), [expected], "{at}");
+    }
+    let simulation = mesh.at("a", &events, "16m");
+    let stale = simulation.explain(None)[0]
+        .entries
+        .iter()
+        .find(|e| e.word == "cluster-stale")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        stale.reason,
+        "stale: cluster b has been silent since 1m, and its staleness budget was spent at 16m"
+    );
+    // Who is cut off hears nobody, and keeps its own.
+    assert_eq!(
+        mesh.seen_at("b", &events, "16m"),
+        [
+            "10.102.0.10:80/TCP = 10.2.0.2:8080 |  | 10.1.0.1:8080 cluster-stale, 10.3.0.1:8080 cluster-stale"
+        ]
+    );
+    assert_eq!(
+        mesh.seen_at("b", &events, "30m"),
+        ["10.102.0.10:80/TCP = 10.2.0.2:8080 |  | 10.1.0.1:8080 removed, 10.3.0.1:8080 removed"]
+    );
+}
+
+#[test]
+fn events_of_strangers_are_refused() {
+    let web = cluster(1, &plain(GLOBAL), &ready(1));
+    let keys = r#"{"cluster":{"name":"b","id":2},"entries":[]}"#;
+    let mesh = Mesh::new(&[("a/x.yaml", web), ("b/keys.json", keys.into())]);
+    let options = || Options::new(LabelFilter::new([]).unwrap());
+    let name = |name: &str| ClusterName::new(name).unwrap();
+    let run = |events: &str| {
+        let state = State::read(mesh.0.path()).unwrap();
+        let mut simulation = Simulation::new(state, &name("a"), options()).unwrap();
+        let events = parse_events(Format::Json, events).unwrap();
+        simulation.run(&events, Duration::from_secs(60)).map(|()| simulation.problems())
+    };
+    let error = run(r#"[{"at":"5m","disconnect":"x"}]"#).unwrap_err().to_string();
+    assert!(
+        error.contains("event at 5m (number 1 by time): there is no cluster x (there are: a, b)"),
+        "{error}"
+    );
+    let error =
+        run(r#"[{"at":"0s","cluster":"b","delete":{"kind":"Pod","metadata":{"name":"p"}}}]"#)
+            .unwrap_err();
+    assert!(error.to_string().contains("of b only keys are known"), "{error}");
+    let problems =
+        run(r#"[{"at":"0s","cluster":"a","delete":{"kind":"Pod","metadata":{"name":"p"}}}]"#)
+            .unwrap();
+    assert_eq!(problems, ["event at 0s (number 1 by time): cluster a has no Pod default/p"]);
+    let state = State::read(mesh.0.path()).unwrap();
+    let error = Simulation::new(state, &name("z"), options()).unwrap_err().to_string();
+    assert_eq!(error, "--from: there is no cluster z (there are: a, b)");
+}

@@ -1,0 +1,239 @@
+//! Our own annotations of a Service: weights and tiers of clusters, and how many backends are enough.
+//!
+//! Each is taken as a whole or not at all: half of a list of weights would send traffic where nobody wanted it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_model::{Affinity, ClusterName, ServiceTraffic, lb::Group};
+
+use super::{Annotations, shown};
+
+/// How many connections a cluster's backends get, beside those of others: `a=3,b=1`.
+const WEIGHTS: &str = "clustermesh.dev/weights";
+/// Clusters in the order in which they are used: `a,b;c`.
+const TIERS: &str = "clustermesh.dev/tiers";
+/// The share of a tier's backends that can carry all its load: `30%`.
+const MINIMUM_HEALTHY: &str = "clustermesh.dev/minimum-healthy";
+
+/// Why an annotation is not followed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Invalid {
+    #[error("{:?} is no cluster name", shown(.0))]
+    Cluster(String),
+    #[error("{:?} is not CLUSTER=WEIGHT, as in a=3,b=1", shown(.0))]
+    Pair(String),
+    #[error("{:?} is no weight: it is 0 to {max}", shown(.0), max = ServiceTraffic::MAX_WEIGHT)]
+    Weight(String),
+    #[error("cluster {0} is there twice")]
+    Twice(ClusterName),
+    #[error("a tier without a cluster, as in a;b")]
+    EmptyTier,
+    #[error("{:?} is no share: it is 1% to 100%", shown(.0))]
+    Share(String),
+    #[error("{found} different pairs of tier and weight, where no more than {max} can be told apart", max = Group::COUNT)]
+    Groups { found: usize },
+}
+
+/// The weight of a cluster that is not named.
+const WEIGHT: u32 = 1;
+
+/// Reads all three. Weights and tiers that make too many groups together are both left out.
+pub(super) fn read(
+    own: &ClusterName,
+    annotations: &Annotations,
+    traffic: &mut ServiceTraffic,
+    problems: &mut Vec<String>,
+) {
+    let weights = annotation(annotations, WEIGHTS, weights, problems);
+    let tiers = annotation(annotations, TIERS, tiers, problems);
+    traffic.minimum_healthy = annotation(annotations, MINIMUM_HEALTHY, share, problems);
+    traffic.weights = weights.unwrap_or_default();
+    traffic.tiers = tiers.unwrap_or_default();
+    let found = groups(own, traffic);
+    if found > Group::COUNT {
+        let named = [(WEIGHTS, !traffic.weights.is_empty()), (TIERS, !traffic.tiers.is_empty())];
+        let named: Vec<&str> =
+            named.into_iter().filter_map(|(name, there)| there.then_some(name)).collect();
+        problems.push(format!("{}: {}", named.join(" and "), Invalid::Groups { found }));
+        traffic.weights.clear();
+        traffic.tiers.clear();
+    }
+}
+
+fn annotation<T>(
+    annotations: &Annotations,
+    name: &str,
+    read: impl Fn(&str) -> Result<T, Invalid>,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    match read(annotations.get(name)?) {
+        Ok(value) => Some(value),
+        Err(invalid) => {
+            problems.push(format!("{name}: {invalid}"));
+            None
+        }
+    }
+}
+
+fn weights(text: &str) -> Result<BTreeMap<ClusterName, u32>, Invalid> {
+    let mut weights = BTreeMap::new();
+    for pair in text.split(',') {
+        let (name, weight) =
+            pair.split_once('=').ok_or_else(|| Invalid::Pair(pair.trim().into()))?;
+        let cluster = cluster(name)?;
+        let digits = weight.trim();
+        let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok());
+        let number = number.flatten().filter(|weight| *weight <= ServiceTraffic::MAX_WEIGHT);
+        let number = number.ok_or_else(|| Invalid::Weight(digits.into()))?;
+        if weights.insert(cluster.clone(), number).is_some() {
+            return Err(Invalid::Twice(cluster));
+        }
+    }
+    Ok(weights)
+}
+
+fn tiers(text: &str) -> Result<Vec<BTreeSet<ClusterName>>, Invalid> {
+    let mut seen = BTreeSet::new();
+    let mut tiers = Vec::new();
+    for part in text.split(';') {
+        if part.trim().is_empty() {
+            return Err(Invalid::EmptyTier);
+        }
+        let mut tier = BTreeSet::new();
+        for name in part.split(',') {
+            let cluster = cluster(name)?;
+            if !seen.insert(cluster.clone()) {
+                return Err(Invalid::Twice(cluster));
+            }
+            tier.insert(cluster);
+        }
+        tiers.push(tier);
+    }
+    Ok(tiers)
+}
+
+fn share(text: &str) -> Result<u8, Invalid> {
+    let digits = text.trim().strip_suffix('%').unwrap_or_default();
+    let percent = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok());
+    let percent = percent.flatten().filter(|percent| (1..=100).contains(percent));
+    percent.ok_or_else(|| Invalid::Share(text.trim().into()))
+}
+
+fn cluster(name: &str) -> Result<ClusterName, Invalid> {
+    ClusterName::new(name.trim()).map_err(|_| Invalid::Cluster(name.trim().into()))
+}
+
+/// How many different pairs of tier and weight clusters can have: those that are named, our own, and any other.
+fn groups(own: &ClusterName, traffic: &ServiceTraffic) -> usize {
+    let ServiceTraffic { affinity, weights, tiers, .. } = traffic;
+    let tier_of = |cluster: Option<&ClusterName>| match affinity {
+        _ if !tiers.is_empty() => {
+            let named = |tier: &BTreeSet<ClusterName>| cluster.is_some_and(|c| tier.contains(c));
+            tiers.iter().position(named).unwrap_or(tiers.len())
+        }
+        Affinity::None => 0,
+        Affinity::Local => usize::from(cluster != Some(own)),
+        Affinity::Remote => usize::from(cluster == Some(own)),
+    };
+    let weight_of = |cluster: Option<&ClusterName>| {
+        cluster.and_then(|c| weights.get(c)).copied().unwrap_or(WEIGHT)
+    };
+    let named = weights.keys().chain(tiers.iter().flatten()).chain([own]).map(Some);
+    let pairs = named.chain([None]).map(|cluster| (tier_of(cluster), weight_of(cluster)));
+    pairs.collect::<BTreeSet<_>>().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::asked_by, *};
+
+    fn name(name: &str) -> ClusterName {
+        ClusterName::new(name).unwrap()
+    }
+
+    #[test]
+    fn what_is_asked_for() {
+        let asked = asked_by(&[
+            (WEIGHTS, " a=3, b=0 ,c=65535"),
+            (TIERS, "a, b ;c"),
+            (MINIMUM_HEALTHY, " 30% "),
+        ]);
+        assert_eq!(asked.problems, Vec::<String>::new());
+        let weights = [("a", 3), ("b", 0), ("c", 65_535)].map(|(c, weight)| (name(c), weight));
+        assert_eq!(asked.traffic.weights, weights.into());
+        assert_eq!(asked.traffic.tiers, [["a", "b"].map(name).into(), [name("c")].into()]);
+        assert_eq!(asked.traffic.minimum_healthy, Some(30));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_counts_as_absent() {
+        for (annotation, text, says) in [
+            (WEIGHTS, "", r#""" is not CLUSTER=WEIGHT, as in a=3,b=1"#),
+            (WEIGHTS, "a", r#""a" is not CLUSTER=WEIGHT"#),
+            (WEIGHTS, "a=3,", r#""" is not CLUSTER=WEIGHT"#),
+            (WEIGHTS, "A=3", r#""A" is no cluster name"#),
+            (WEIGHTS, "=3", r#""" is no cluster name"#),
+            (WEIGHTS, "a=", r#""" is no weight: it is 0 to 65535"#),
+            (WEIGHTS, "a=65536", r#""65536" is no weight"#),
+            (WEIGHTS, "a=-1", r#""-1" is no weight"#),
+            (WEIGHTS, "a=+1", r#""+1" is no weight"#),
+            (WEIGHTS, "a=1.5", r#""1.5" is no weight"#),
+            (WEIGHTS, "a=3,b=1,a=2", "cluster a is there twice"),
+            (TIERS, "", "a tier without a cluster"),
+            (TIERS, "a;;b", "a tier without a cluster"),
+            (TIERS, "a,;b", r#""" is no cluster name"#),
+            (TIERS, "a;b,a", "cluster a is there twice"),
+            (TIERS, "a b", r#""a b" is no cluster name"#),
+            (MINIMUM_HEALTHY, "30", r#""30" is no share: it is 1% to 100%"#),
+            (MINIMUM_HEALTHY, "0%", r#""0%" is no share"#),
+            (MINIMUM_HEALTHY, "101%", r#""101%" is no share"#),
+            (MINIMUM_HEALTHY, "%", r#""%" is no share"#),
+            (MINIMUM_HEALTHY, "30 %", r#""30 %" is no share"#),
+        ] {
+            let asked = asked_by(&[("service.cilium.io/global", "true"), (annotation, text)]);
+            assert_eq!(asked.problems.len(), 1, "{text}: {:?}", asked.problems);
+            let problem = &asked.problems[0];
+            let expected = format!("{annotation}: {says}");
+            assert!(problem.starts_with(&expected), "{text}: {problem}");
+            let nothing = ServiceTraffic { global: true, ..ServiceTraffic::default() };
+            assert_eq!(asked.traffic, nothing, "{text}");
+            assert!(asked.shared, "it is exported all the same");
+        }
+    }
+
+    /// Eight different pairs of tier and weight are what there is; the clusters that are not named are one, and our own.
+    #[test]
+    fn eight_groups_are_the_most() {
+        let seven = "a=2,b=3,c=4,d=5,e=6,f=7,g=8";
+        let eight = format!("{seven},h=9");
+        for (annotations, groups) in [
+            (&[(WEIGHTS, seven)][..], 8),
+            (&[(WEIGHTS, eight.as_str())], 9),
+            // One of weight 1 is in no group of its own.
+            (&[(WEIGHTS, "a=2,b=3,c=4,d=5,e=6,f=7,g=8,h=1")], 8),
+            (&[(TIERS, "a;b;c;d;e;f;g")], 8),
+            (&[(TIERS, "a;b;c;d;e;f;g;h")], 9),
+            (&[(TIERS, "a,b;c"), (WEIGHTS, "a=3,b=2,c=3")], 4),
+            // `a` is the cluster whose service it is.
+            (&[(WEIGHTS, seven), ("service.cilium.io/affinity", "local")], 8),
+            (
+                &[
+                    (WEIGHTS, "b=2,c=3,d=4,e=5,f=6,g=7,h=8"),
+                    ("service.cilium.io/affinity", "local"),
+                ],
+                9,
+            ),
+        ] {
+            let asked = asked_by(annotations);
+            if groups <= 8 {
+                assert_eq!(asked.problems, Vec::<String>::new(), "{annotations:?}");
+                continue;
+            }
+            let says = format!(
+                "{groups} different pairs of tier and weight, where no more than 8 can be told apart"
+            );
+            assert!(asked.problems[0].ends_with(&says), "{annotations:?}: {:?}", asked.problems);
+            assert!(asked.traffic.weights.is_empty() && asked.traffic.tiers.is_empty());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! From records to keys and their values, and whose a key is that several objects have.
+
+use std::collections::BTreeSet;
+
+use mesh_model::{
+    Record,
+    object::{Kind, Object, ObjectKey},
+};
+use mesh_wire::{Key, Layout, encode};
+
+use super::{Allocate, Exporter, Made};
+use crate::records;
+
+impl Exporter {
+    /// Replaces or removes an object, and makes anew what follows from it.
+    pub(super) fn change<A: Allocate>(
+        &mut self,
+        key: ObjectKey,
+        object: Option<Object>,
+        allocate: &mut A,
+    ) {
+        let mut affected = BTreeSet::from([key.clone()]);
+        let before = match object {
+            Some(object) => self.objects.insert(key.clone(), object),
+            None => self.objects.remove(&key),
+        };
+        if before.as_ref() == self.objects.get(&key) {
+            return;
+        }
+        affected.extend(self.affected_by(before.as_ref(), self.objects.get(&key)));
+        self.index_slice(&key, before.as_ref());
+        self.cilium.index(before.as_ref(), self.objects.get(&key));
+        for affected in affected {
+            self.make(affected, allocate);
+        }
+        if key.kind == Kind::Namespace {
+            self.settle_identities_of(&key.name);
+        }
+    }
+
+    /// Makes an object's records anew, and changes the keys that differ.
+    pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
+        let records = match self.records(&key, allocate) {
+            Ok(Made { records, identity, notes }) => {
+                self.problems.remove(&key);
+                match notes.is_empty() {
+                    true => self.notes.remove(&key),
+                    false => self.notes.insert(key.clone(), notes),
+                };
+                self.identities.set_use(&key, identity);
+                records
+            }
+            Err(problem) => {
+                self.problems.insert(key.clone(), problem);
+                match self.objects.get(&key) {
+                    // It said nothing before, so its node is told at least that it is there.
+                    Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
+                        records::local_pod(pod, None).into_iter().collect()
+                    }
+                    // What it said before stays.
+                    _ => return,
+                }
+            }
+        };
+        let of = |record: &Record| {
+            let of_record = Key::of_record(Layout::State, &self.own.name, record.key());
+            (of_record.to_string(), encode(record))
+        };
+        let now: Vec<(String, Vec<u8>)> = records.iter().map(of).collect();
+        let before = match now.is_empty() {
+            true => self.made.remove(&key),
+            false => self.made.insert(key.clone(), now.clone()),
+        };
+        for (etcd_key, _) in before.into_iter().flatten() {
+            if !now.iter().any(|(kept, _)| *kept == etcd_key) {
+                self.disown(&etcd_key, &key);
+            }
+        }
+        for (etcd_key, _) in now {
+            let owners = self.owners.entry(etcd_key.clone()).or_default();
+            if !owners.contains(&key) {
+                owners.push_back(key.clone());
+            }
+            self.settle(etcd_key);
+        }
+    }
+
+    fn disown(&mut self, etcd_key: &str, owner: &ObjectKey) {
+        if let Some(owners) = self.owners.get_mut(etcd_key) {
+            owners.retain(|other| other != owner);
+            if owners.is_empty() {
+                self.owners.remove(etcd_key);
+            }
+        }
+        self.settle(etcd_key.into());
+    }
+
+    /// Gives a key the value that its first owner makes of it.
+    fn settle(&mut self, etcd_key: String) {
+        let owner = self.owners.get(&etcd_key).and_then(|owners| owners.front());
+        let made = owner.and_then(|owner| self.made.get(owner));
+        let value = made.and_then(|made| made.iter().find(|(key, _)| *key == etcd_key));
+        let changed = match value {
+            Some((_, value)) if self.desired.get(&etcd_key) == Some(value) => false,
+            Some((_, value)) => {
+                self.desired.insert(etcd_key.clone(), value.clone());
+                true
+            }
+            None => self.desired.remove(&etcd_key).is_some(),
+        };
+        if changed {
+            self.changed.insert(etcd_key);
+        }
+    }
+}

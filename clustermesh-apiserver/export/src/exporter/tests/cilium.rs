@@ -1,0 +1,127 @@
+//! What a Cilium keeps about its cluster, exported as it is.
+
+use super::*;
+
+/// What a real Cilium made of recorded objects, byte for byte but for canaries and heartbeat, which are no object's; and for
+/// the exceptions that `docs/wire.md`, "Where we differ from Cilium", names: none of these scenarios has one.
+#[test]
+fn nodes_identities_and_addresses_of_the_recording() {
+    let mut compared = 0;
+    for scenario in ["nodes", "identities", "endpoints"] {
+        let (objects, mut recorded) = recording(scenario);
+        let mut cluster = Cluster::new();
+        cluster.apply(&objects);
+        recorded.retain(|key, _| !key.starts_with("cilium/synced/") && key != "cilium/.heartbeat");
+        let exported = cluster.exporter.desired().iter();
+        let exported = exported.filter(|(key, _)| key.starts_with("cilium/"));
+        let text = |value: &Vec<u8>| String::from_utf8(value.clone()).unwrap();
+        let mut exported: BTreeMap<_, _> = exported.map(|(k, v)| (k.clone(), text(v))).collect();
+        if scenario == "endpoints" {
+            // The recording is a part of a run, and the IPv6 address of one of its objects is not in it.
+            let v6 = exported.remove("cilium/state/ip/v1/default/fd00:70:2::9b").unwrap();
+            let v4 = &exported["cilium/state/ip/v1/default/10.70.2.55"];
+            assert_eq!(v6, v4.replace("10.70.2.55", "fd00:70:2::9b"));
+        }
+        let recorded: BTreeMap<_, _> = recorded.iter().map(|(k, v)| (k.clone(), text(v))).collect();
+        assert_eq!(exported, recorded, "{scenario}");
+        compared += recorded.len();
+    }
+    assert_eq!(compared, 4 + 3 + 3 + 3);
+}
+
+/// As in Cilium's own test of its exporter: `id` is the identity's number here.
+const SLICE: &str = "apiVersion: cilium.io/v2alpha1
+kind: CiliumEndpointSlice
+metadata: {name: ces-1}
+namespace: shop
+endpoints:
+- {name: a, id: 458800, service-account: default, encryption: {}, networking: {addressing: [{ipv4: 10.7.1.5, ipv6: 'fd00:7::5'}], node: 172.18.0.3}}
+- {name: b, id: 458801, encryption: {key: 5}, networking: {addressing: [{ipv4: 10.7.1.6}]}, named-ports: [{name: http, port: 8080, protocol: TCP}, {name: any, port: 1, protocol: ANY}]}
+- {name: c}
+";
+
+#[test]
+fn a_slice_of_endpoints_is_the_addresses_in_it() {
+    let mut cluster = Cluster::new();
+    let all = ["ip/v1/default/10.7.1.5", "ip/v1/default/10.7.1.6", "ip/v1/default/fd00:7::5"];
+    assert_eq!(cluster.apply(SLICE), all);
+    assert_eq!(
+        cluster.value(all[0]).unwrap(),
+        r#"{"IP":"10.7.1.5","Mask":null,"HostIP":"172.18.0.3","ID":458800,"Key":0,"Metadata":"","K8sNamespace":"shop","K8sPodName":"a","K8sServiceAccount":"default"}"#
+    );
+    assert_eq!(
+        cluster.value(all[1]).unwrap(),
+        r#"{"IP":"10.7.1.6","Mask":null,"HostIP":"","ID":458801,"Key":5,"Metadata":"","K8sNamespace":"shop","K8sPodName":"b","NamedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]}"#
+    );
+    assert_eq!(cluster.apply(&namespace("false")), all);
+    assert_eq!(cluster.value(all[0]), None);
+    assert_eq!(cluster.apply(&namespace("true")), all);
+    assert_eq!(cluster.apply(&SLICE.replace("10.7.1.6", "10.7.1.7")).len(), 2);
+    assert_eq!(cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1").len(), 3);
+}
+
+#[test]
+fn an_identity_is_of_its_namespace_and_has_labels() {
+    let identity = |labels: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumIdentity\nmetadata: {{name: '458800'}}\nsecurity-labels: {labels}\n---\n"
+        )
+    };
+    let key = "identities/v1/id/458800";
+    let mut cluster = Cluster::new();
+    let of_shop = identity("{'k8s:io.kubernetes.pod.namespace': shop}");
+    assert_eq!(cluster.apply(&of_shop), [key]);
+    assert_eq!(cluster.apply(&namespace("false")), [key]);
+    assert_eq!(cluster.value(key), None);
+    assert_eq!(cluster.apply(&identity("{'k8s:app': x}")), [key], "of no namespace");
+    assert_eq!(cluster.value(key).unwrap(), "k8s:app=x;");
+    cluster.apply(&identity("{}"));
+    assert_eq!(cluster.value(key), None);
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    assert_eq!(notes, ["it has no security-labels"]);
+}
+
+#[test]
+fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("a", "10.7.1.5", "cart")));
+    assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458753"));
+    // The pod is the one of its endpoint, and so its own node is told.
+    cluster.apply(SLICE);
+    let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
+    assert!(address.contains("\"ID\":458800") && address.contains("172.18.0.3"), "{address}");
+    assert!(cluster.local("pods")[0].contains("\"identity\":458800"));
+    assert!(!cluster.exporter.uses(Identity::new(458_753)));
+    cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1");
+    assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458753"));
+
+    // A pod without an endpoint has the number of its label set.
+    let labels = cluster.counter.known[0].to_string();
+    let labels: Vec<String> = labels
+        .split_terminator(';')
+        .map(|label| label.split_once('=').unwrap())
+        .map(|(name, value)| format!("'{name}': {value}"))
+        .collect();
+    cluster.apply(&format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumIdentity\nmetadata: {{name: '458900'}}\nsecurity-labels: {{{}}}\n",
+        labels.join(", ")
+    ));
+    assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458900"));
+
+    // And a node is what the Cilium says of it.
+    let of_cilium = "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {name: n1}\nspec: {bootid: b, addresses: null, ipam: {podCIDRs: [10.7.9.0/24]}}\n";
+    assert_eq!(cluster.apply(of_cilium), ["nodes/v1/alpha/n1"]);
+    assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.9.0"));
+    cluster.delete(Kind::CiliumNode, "", "n1");
+    assert!(cluster.value("nodes/v1/alpha/n1").unwrap().contains("10.7.1.0"));
+}
+
+/// Cilium writes the key `…/<nil>` for such an address, which readers refuse.
+#[test]
+fn an_address_that_is_none_is_named_and_the_others_exported() {
+    let mut cluster = Cluster::new();
+    let endpoint = "apiVersion: cilium.io/v2\nkind: CiliumEndpoint\nmetadata: {name: a, namespace: shop}\nstatus: {networking: {addressing: [{ipv4: 10.70.1, ipv6: '::ffff:10.70.1.80'}]}}\n";
+    assert_eq!(cluster.apply(endpoint), ["ip/v1/default/10.70.1.80"]);
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    assert_eq!(notes, [r#"a: "10.70.1" is no IP address"#]);
+}

@@ -1,0 +1,234 @@
+//! Services and slices, as own nodes and other clusters are told of them.
+
+use std::collections::BTreeMap;
+
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
+use mesh_wire::{Layout, Peer, Role};
+
+use super::*;
+
+const SLICE: &str = "endpointslices/v1/alpha/shop/web-1";
+
+/// A slice as another cluster reads it.
+fn slice(cluster: &Cluster, key: &str) -> Option<mesh_model::EndpointSlice> {
+    let key = format!("cilium/state/{key}");
+    match read(&key, cluster.exporter.desired().get(&key)?) {
+        Record::EndpointSlice(slice) => Some(*slice),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn read(key: &str, value: &[u8]) -> Record {
+    let limit = ClusterLimit::Max255;
+    let peer = Peer {
+        name: ClusterName::new("alpha").unwrap(),
+        role: Role::Remote,
+        id: ClusterId::new(7, limit).unwrap(),
+        limit,
+        layout: Layout::State,
+    };
+    mesh_wire::decode(&peer, key.as_bytes(), value).unwrap().unwrap()
+}
+
+#[test]
+fn a_service_is_what_its_slices_are() {
+    let mut cluster = Cluster::new();
+    let service = "services/v1/alpha/shop/web";
+    let both = ["endpointslices/v1/alpha/shop/web-1", service];
+    assert_eq!(cluster.apply(SERVICE), both);
+    assert!(
+        cluster
+            .value(service)
+            .unwrap()
+            .contains(r#""backends":{"10.7.1.5":{"http":{"Protocol":"TCP","Port":8080}}}"#)
+    );
+
+    // Not ready and not serving is no backend; not ready but serving is one.
+    let conditions = |text: &str| {
+        SERVICE.replace(
+            "{addresses: [10.7.1.5]}",
+            &format!("{{addresses: [10.7.1.5], conditions: {text}}}"),
+        )
+    };
+    assert_eq!(cluster.apply(&conditions("{ready: false, serving: false}")), both);
+    assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#));
+    assert_eq!(cluster.apply(&conditions("{ready: false, serving: true}")), both);
+    assert!(cluster.value(service).unwrap().contains("10.7.1.5"));
+
+    assert_eq!(cluster.delete(Kind::EndpointSlice, "shop", "web-1"), both);
+    assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#));
+    assert_eq!(cluster.apply(&SERVICE.replace("'true'", "'false'")), [service]);
+    assert_eq!(cluster.value(service), None);
+    assert_eq!(cluster.apply(SERVICE), both);
+    assert_eq!(cluster.delete(Kind::Service, "shop", "web"), both);
+    assert!(cluster.local("services").is_empty() && cluster.local("endpointslices").is_empty());
+}
+
+#[test]
+fn own_nodes_are_told_of_every_service_but_an_alias() {
+    let mut cluster = Cluster::new();
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{{spec}}}\n"
+        )
+    };
+    for (spec, told) in [
+        (
+            "clusterIP: 10.97.0.1, ports: [{port: 80}]",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
+        ),
+        (
+            "clusterIPs: [10.97.0.1, 'fd00::1'], ports: [{name: a, port: 80}, {name: b, port: 53, protocol: UDP}]",
+            r#""clusterIPs":["10.97.0.1","fd00::1"],"ports":{"a":{"Protocol":"TCP","Port":80},"b":{"Protocol":"UDP","Port":53}},"global":false,"shared":false}"#,
+        ),
+        (
+            "clusterIP: None, ports: [{port: 80}]",
+            r#""clusterIPs":[],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
+        ),
+        (
+            "clusterIP: 10.97.0.1, sessionAffinity: ClientIP, publishNotReadyAddresses: true, internalTrafficPolicy: Local",
+            r#""clusterIPs":["10.97.0.1"],"ports":{},"global":false,"shared":false,"sessionAffinitySeconds":10800,"publishNotReadyAddresses":true,"internalTrafficLocal":true}"#,
+        ),
+        (
+            "clusterIP: 10.97.0.1, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
+            r#""clusterIPs":["10.97.0.1"],"ports":{},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
+        ),
+    ] {
+        assert!(cluster.apply(&service(spec)).is_empty(), "others are not");
+        let expected = format!(r#"shop/web {{"v":1,"namespace":"shop","name":"web",{told}"#);
+        assert_eq!(cluster.local("services"), [expected]);
+    }
+    cluster.apply(&service("type: ExternalName, externalName: example.org"));
+    assert!(cluster.local("services").is_empty());
+}
+
+#[test]
+fn own_nodes_are_told_what_a_service_asks_for() {
+    let mut cluster = Cluster::new();
+    let annotated = |more: &str| SERVICE.replace("'true'}", &format!("'true', {more}}}"));
+    let told = |cluster: &Cluster| {
+        let told = cluster.local("services").join("");
+        told.split_once(r#""global":"#).unwrap().1.to_owned()
+    };
+    for (annotations, asks) in [
+        ("service.cilium.io/shared: 'false'", "true,\"shared\":false}"),
+        ("service.cilium.io/affinity: remote", "true,\"shared\":true,\"affinity\":\"remote\"}"),
+        (
+            "clustermesh.dev/weights: 'beta=3,alpha=1', clustermesh.dev/tiers: 'beta;alpha', clustermesh.dev/minimum-healthy: 30%",
+            r#"true,"shared":true,"weights":{"alpha":1,"beta":3},"tiers":[["beta"],["alpha"]],"minimumHealthyPercent":30}"#,
+        ),
+    ] {
+        cluster.apply(&annotated(annotations));
+        assert_eq!(told(&cluster), asks, "{annotations}");
+    }
+    // Withheld from others, it uses theirs.
+    let withheld = annotated("service.cilium.io/shared: 'false'");
+    cluster.apply(&withheld);
+    assert_eq!(cluster.value("services/v1/alpha/shop/web"), None);
+    assert_eq!(slice(&cluster, SLICE), None);
+    cluster.apply(&withheld.replace(
+        "metadata: {name: web, ",
+        "metadata: {name: web, labels: {service.kubernetes.io/service-proxy-name: x}, ",
+    ));
+    assert_eq!(told(&cluster), r#"true,"shared":false,"foreignProxy":true}"#);
+}
+
+#[test]
+fn a_typo_in_an_annotation_is_named_and_the_service_exported() {
+    let mut cluster = Cluster::new();
+    let typo = SERVICE.replace("'true'}", "'true', clustermesh.dev/weights: 'alpha=many'}");
+    assert_eq!(cluster.apply(&typo), [SLICE, "services/v1/alpha/shop/web"]);
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    assert_eq!(notes, [r#"clustermesh.dev/weights: "many" is no weight: it is 0 to 65535"#]);
+    assert!(cluster.exporter.problems().is_empty());
+    cluster.apply(SERVICE);
+    assert!(cluster.exporter.notes().is_empty());
+}
+
+#[test]
+fn slices_travel_as_they_are() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&SERVICE.replace(
+        "endpoints: [{addresses: [10.7.1.5]}]",
+        "endpoints: [{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {forZones: [{name: z1}]}}, {addresses: [10.7.1.6], conditions: {ready: false, serving: false, terminating: true}}]",
+    ));
+    let told = slice(&cluster, SLICE).unwrap();
+    assert_eq!(told.labels["kubernetes.io/service-name"], "web");
+    let [ready, gone] = told.endpoints.as_slice() else { panic!("{told:?}") };
+    assert_eq!((ready.ready, ready.serving, ready.terminating), (None, None, None));
+    assert_eq!((ready.node.as_deref(), ready.zone.as_deref()), (Some("n1"), Some("z1")));
+    assert_eq!(gone.terminating, Some(true), "one that is not ready is told of too");
+    assert_eq!(
+        cluster.local("endpointslices"),
+        [
+            r#"shop/web-1 {"v":1,"namespace":"shop","name":"web-1","service":"web","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"nodeName":"n1","zone":"z1","forZones":["z1"]},{"addresses":["10.7.1.6"],"ready":false,"serving":false,"terminating":true}],"ports":[{"name":"http","protocol":"TCP","port":8080}]}"#
+        ]
+    );
+
+    // Names are no backends, copies are not ours, and nobody's service has none.
+    for (from, to) in [
+        ("addressType: IPv4", "addressType: FQDN"),
+        (
+            "kubernetes.io/service-name: web}",
+            "kubernetes.io/service-name: web, endpointslice.kubernetes.io/managed-by: endpointslice-mesh-controller.cilium.io}",
+        ),
+        ("kubernetes.io/service-name: web}", "kubernetes.io/service-name: other}"),
+    ] {
+        cluster.apply(&SERVICE.replace(from, to));
+        assert_eq!(slice(&cluster, SLICE), None, "{to}");
+        assert!(cluster.local("endpointslices").is_empty(), "{to}");
+    }
+
+    // Readers would refuse all of it.
+    cluster.apply(&SERVICE.replace(
+        "endpoints: [{addresses: [10.7.1.5]}]",
+        "endpoints: [{addresses: [10.7.1.5, 'fd00::1']}, {addresses: [web.example.org]}]",
+    ));
+    assert_eq!(slice(&cluster, SLICE).unwrap().endpoints.len(), 1);
+    let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
+    let named = [r#""fd00::1" is no IPv4 address"#, r#""web.example.org" is no IPv4 address"#];
+    assert_eq!(notes, named);
+}
+
+#[test]
+fn one_endpoints_change_is_one_slice_one_service_and_one_local_slice() {
+    let mut cluster = Cluster::new();
+    let other = SERVICE.split_once("---\n").unwrap().1.replace("web-1", "web-2");
+    cluster.apply(&format!("{SERVICE}{}", other.replace("10.7.1.5", "10.7.2.5")));
+    let next = other.replace("10.7.1.5", "10.7.2.6");
+    for (_, object) in decode(Format::Yaml, &next).unwrap().objects {
+        let event = SourceEvent::Applied { resource_version: ResourceVersion(2), object };
+        cluster.exporter.handle(event, &mut cluster.counter);
+    }
+    let changed: Vec<String> = cluster.exporter.take_changed().into_iter().collect();
+    assert_eq!(
+        changed,
+        [
+            "cilium/state/endpointslices/v1/alpha/shop/web-2",
+            "cilium/state/services/v1/alpha/shop/web",
+            "clustermesh/local/v1/endpointslices/shop/web-2",
+        ]
+    );
+}
+
+/// The services and slices that a real Cilium exported from recorded objects come out: services byte for byte, slices
+/// with the same message in a frame of another encoder. One of names in place of addresses is not exported by us.
+#[test]
+fn services_of_the_recording() {
+    let mut cluster = Cluster::new();
+    let (objects, recorded) = recording("services");
+    cluster.apply(&objects);
+    let trees = ["cilium/state/services/", "cilium/state/endpointslices/"];
+    let comparable = |key: &str, value: &[u8]| match key.starts_with(trees[0]) {
+        true => String::from_utf8(value.to_vec()).unwrap(),
+        false => format!("{:?}", read(key, value)),
+    };
+    let of = |all: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, String> {
+        let all = all.iter().filter(|(key, _)| trees.iter().any(|tree| key.starts_with(tree)));
+        all.map(|(key, value)| (key.clone(), comparable(key, value))).collect()
+    };
+    let mut recorded = recorded;
+    assert!(recorded.remove("cilium/state/endpointslices/v1/alpha/shop/fqdn-1").is_some());
+    assert_eq!(of(&recorded).len(), 10);
+    assert_eq!(of(cluster.exporter.desired()), of(&recorded));
+}
