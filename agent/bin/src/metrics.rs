@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) changes: Counter,
     pub(crate) failed_changes: Count,
     pub(crate) table_used: Family<TableLabel, Count>,
+    pub(crate) table_writes: Count,
     pub(crate) table_size: Family<TableLabel, Count>,
     pub(crate) table_full_in: Family<TableLabel, Count>,
     pub(crate) held_frontends: Count,
@@ -120,6 +121,8 @@ impl Metrics {
         );
         let help = "Changes that the kernel's tables have no room for; tried again";
         registry.register("table_changes_failed", help, self.failed_changes.clone());
+        let help = "Single writes to the kernel's tables, stores and system calls alike";
+        registry.register("table_writes", help, self.table_writes.clone());
         registry.register("table_entries", "Entries of a table in use", self.table_used.clone());
         let help = "Entries that a table has room for";
         registry.register("table_entries_limit", help, self.table_size.clone());

@@ -303,6 +303,11 @@ impl<K: Kernel> Tables<K> {
 }
 
 impl Tables<KernelMaps> {
+    /// How often the kernel's tables were written to, stores and system calls alike.
+    pub fn writes(&self) -> u64 {
+        self.kernel.writes()
+    }
+
     /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout. One write, or none.
     pub fn set_own_state(&mut self, bits: u32) {
         self.kernel.set_own_state(bits);
