@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv6Addr, SocketAddr},
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -20,11 +19,15 @@ use mesh_model::{
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use mesh_wire::cluster_config;
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use serde::Serialize;
 
 use crate::{
     endpoints::{entry, ip, manifest},
-    error::{BenchError, file},
+    error::{BenchError, file, io},
     mesh::{Mesh, first_node},
     place::run,
     stats::median,
@@ -155,14 +158,14 @@ fn measure(
     thread::sleep(METRICS);
     let (begin, began) = (spent(pid)?, Instant::now());
     thread::sleep(IDLE);
-    let idle = (spent(pid)? - begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let idle = spent(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
     let mut taken: Vec<Vec<f64>> = vec![Vec::new(); services.len()];
     for round in 0..options.rounds {
         progress(round);
         for (service, taken) in services.iter().zip(&mut taken) {
             let (begin, began) = (spent(pid)?, Instant::now());
             turn(mesh, dump, form, service, options.batch)?;
-            let spent = (spent(pid)? - begin).as_secs_f64();
+            let spent = spent(pid)?.saturating_sub(begin).as_secs_f64();
             let busy = (spent - idle * began.elapsed().as_secs_f64()).max(0.0);
             taken.push(busy * 1e6 / f64::from(options.batch.max(1)));
         }
@@ -324,17 +327,10 @@ fn services_only(mesh: &Mesh) -> Result<(String, Vec<u8>), BenchError> {
     Ok((key, cluster_config::encode(&config)))
 }
 
-/// The CPU time of a process with all its threads, to the nanosecond.
+/// The CPU time of a process with all its threads, those that ended included, to the nanosecond.
 fn spent(pid: i32) -> Result<Duration, BenchError> {
-    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
-    let mut nanos = 0;
-    for task in fs::read_dir(&tasks).map_err(file(&tasks))?.flatten() {
-        let path = task.path().join("schedstat");
-        // A thread may be gone by now.
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        nanos += text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(nanos))
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
+    Ok(clock.map_err(|errno| io("the agent's CPU time")(errno.into()))?.into())
 }
 
 fn wait_for<T>(mut look: impl FnMut() -> Result<Option<T>, BenchError>) -> Result<T, BenchError> {
