@@ -19,6 +19,7 @@ mod quarantine;
 mod rebirth;
 mod replicas;
 mod services;
+mod sockets;
 mod spread;
 mod start;
 mod stop;
@@ -60,6 +61,7 @@ pub use services::{
     affinity_fails_over_and_back, clients_come_back_to_their_backend,
     only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,
 };
+pub use sockets::{sockets_to_a_cluster_that_is_cut_off_end, sockets_to_vanished_backends_end};
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;
 pub use stop::agents_told_to_stop_leave_everything;

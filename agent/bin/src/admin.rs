@@ -109,6 +109,7 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.silence.problems(Instant::now()))
         .chain(mesh.own_state.problem(Instant::now()))
         .chain(mesh.pods.problems())
+        .chain(mesh.sockets.problem())
         .chain(routes)
         .chain(contested)
         .chain(audit)
@@ -135,6 +136,11 @@ impl Admin for AgentAdmin {
         let status = move |mesh: &Mesh| {
             let counters = mesh.programs.counters().unwrap_or_default();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
+            let ended = mesh.sockets.counts();
+            let ended = [
+                ("udp_sockets_ended", ended.removed.udp + ended.unreachable.udp),
+                ("tcp_sockets_ended", ended.removed.tcp + ended.unreachable.tcp),
+            ];
             let table = |level: Level| Table {
                 name: level.map.into(),
                 used: level.used,
@@ -156,7 +162,12 @@ impl Admin for AgentAdmin {
                 problems: problems(mesh),
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
                 tables: mesh.levels().map(table).into(),
-                counters: names.iter().map(|name| (*name).to_owned()).zip(counters).collect(),
+                counters: names
+                    .into_iter()
+                    .zip(counters)
+                    .chain(ended)
+                    .map(|(name, count)| (name.to_owned(), count))
+                    .collect(),
                 store: None,
                 drained: None,
                 audit: Some(v1::Audit {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
 use mesh_admin::logs::LogArgs;
 use mesh_layout::default_sizes;
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
     #[arg(long, default_value_t = 60, env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) audit_interval_seconds: u64,
+    /// When a cluster is cut, end TCP connections to its pods at once, as connected UDP sockets always are
+    #[arg(long, default_value_t = true, action = ArgAction::Set, env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS")]
+    pub(crate) end_tcp_of_cut_clusters: bool,
     /// Where the CNI plugin keeps its attachments, as its `podsDir` says; the folder `pods` beside the admin socket, unless
     /// given. Best in memory: nothing in it outlives a boot
     #[arg(long, env = "CLUSTERMESH_PODS_DIR")]

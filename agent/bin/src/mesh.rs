@@ -34,6 +34,7 @@ mod own_state;
 mod pods;
 mod quarantine;
 mod silence;
+mod sockets;
 mod tables;
 mod unmade;
 
@@ -45,6 +46,7 @@ pub(crate) use own_state::OwnState;
 pub(crate) use pods::{NodePods, PodAnswer};
 pub(crate) use quarantine::Lifted;
 pub(crate) use silence::Silence;
+pub(crate) use sockets::Sockets;
 pub(crate) use unmade::{Unmade, flag_of};
 
 /// What the mesh's task is told.
@@ -119,6 +121,7 @@ pub(crate) struct Mesh {
     /// What this life found on disk, and leaves there.
     pub(crate) former_life: FormerLife,
     pub(crate) pods: NodePods,
+    pub(crate) sockets: Sockets,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
 }
@@ -314,7 +317,10 @@ impl Mesh {
         }
         for delta in self.merge.take_deltas() {
             match delta {
-                Delta::Service(delta) => self.service(&delta, now),
+                Delta::Service(delta) => {
+                    self.sockets.hear(&delta);
+                    self.service(&delta, now);
+                }
                 Delta::Route(delta) => {
                     self.health.refresh();
                     self.nodes_moved = true;
@@ -337,6 +343,7 @@ impl Mesh {
         if std::mem::take(&mut self.nodes_moved) {
             self.place_backends(now);
         }
+        self.end_sockets_to_the_gone(now);
         self.exchange_programs(now);
         self.carry_out_routes().await;
     }

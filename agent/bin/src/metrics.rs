@@ -20,6 +20,13 @@ pub(crate) struct PodLabel {
     pub(crate) state: &'static str,
 }
 
+/// Sockets that were ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct SocketLabel {
+    pub(crate) protocol: &'static str,
+    pub(crate) reason: &'static str,
+}
+
 /// A table in the kernel.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct TableLabel {
@@ -42,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) changes: Counter,
     pub(crate) failed_changes: Count,
     pub(crate) table_used: Family<TableLabel, Count>,
+    pub(crate) table_writes: Count,
     pub(crate) table_size: Family<TableLabel, Count>,
     pub(crate) table_full_in: Family<TableLabel, Count>,
     pub(crate) held_frontends: Count,
@@ -49,6 +57,9 @@ pub(crate) struct Metrics {
     pub(crate) routes: Count,
     pub(crate) failed_routes: Count,
     pub(crate) pods: Family<PodLabel, Count>,
+    pub(crate) sockets_ended: Family<SocketLabel, Count>,
+    pub(crate) socket_passes: Count,
+    pub(crate) socket_failures: Count,
     pub(crate) probes_sent: Count,
     pub(crate) probes_answered: Count,
     pub(crate) node_deaths: Count,
@@ -75,6 +86,13 @@ impl Metrics {
         audit.register("repairs", help, self.audit_repairs.clone());
         let help = "Pods of this node, by whether it is known who they are";
         registry.register("clustermesh_pods", help, self.pods.clone());
+        let sockets = registry.sub_registry_with_prefix("clustermesh_sockets");
+        let help = "Sockets ended because their backend was removed, or cannot be reached";
+        sockets.register("ended", help, self.sockets_ended.clone());
+        let help = "Times that sockets of vanished backends were looked for";
+        sockets.register("passes", help, self.socket_passes.clone());
+        let help = "Network namespaces in which they could not be";
+        sockets.register("failures", help, self.socket_failures.clone());
         self.register_health(registry.sub_registry_with_prefix("clustermesh_health"));
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
@@ -104,6 +122,8 @@ impl Metrics {
         );
         let help = "Changes that the kernel's tables have no room for; tried again";
         registry.register("table_changes_failed", help, self.failed_changes.clone());
+        let help = "Single writes to the kernel's tables, stores and system calls alike";
+        registry.register("table_writes", help, self.table_writes.clone());
         registry.register("table_entries", "Entries of a table in use", self.table_used.clone());
         let help = "Entries that a table has room for";
         registry.register("table_entries_limit", help, self.table_size.clone());

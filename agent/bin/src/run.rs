@@ -35,7 +35,7 @@ use crate::{
     args::Args,
     mesh::{
         Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, OwnState,
-        Silence, Unmade,
+        Silence, Sockets, Unmade,
     },
     metrics::Metrics,
     own_cgroup::Bypass,
@@ -166,6 +166,7 @@ async fn open_mesh(
             Some(Exchange::new(cgroup))
         }
     };
+    let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
@@ -212,6 +213,7 @@ async fn open_mesh(
         forecast: Forecast::default(),
         former_life,
         pods: NodePods::new(args.pods_dir(), unbalanced),
+        sockets,
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
         metrics,
     })

@@ -16,6 +16,7 @@ mod pinned;
 mod pins;
 mod programs;
 mod slots;
+mod socket_list;
 mod tables;
 mod takeover;
 
@@ -25,5 +26,6 @@ pub use maps::{KernelMaps, MapsError};
 pub use pinned::Shape;
 pub use pins::{PinError, PinLock, PinRoot};
 pub use programs::{Programs, ProgramsError};
-pub use tables::{Held, Occupancy, Repairs, Shortage, Tables, TablesError, View};
+pub use socket_list::SocketList;
+pub use tables::{Held, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
 pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};

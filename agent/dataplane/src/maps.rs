@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
@@ -42,6 +42,8 @@ pub struct KernelMaps {
     sizes: Sizes,
     /// Called after each write: a test's way to die there, and to count.
     written: Option<fn()>,
+    /// How often a table was written to.
+    writes: AtomicU64,
 }
 
 /// Why a map cannot be used.
@@ -139,6 +141,7 @@ impl KernelMaps {
             peer_state: mapped("cm_peer_state", peers, size_of::<u32>())?,
             sizes,
             written: None,
+            writes: AtomicU64::new(0),
         })
     }
 
@@ -148,7 +151,13 @@ impl KernelMaps {
         self.written = Some(hook);
     }
 
+    /// How often a table was written to, stores and system calls alike.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
     fn written(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         if let Some(hook) = self.written {
             hook();
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader,
     pin::PinError as AyaPinError,
     programs::{
         CgroupAttachMode, CgroupSockAddr, ProgramError,
@@ -23,12 +23,14 @@ use crate::{
     maps::{self, KernelMaps, MapsError},
     pinned::{Shape, entries_of, knows_others, make_way},
     pins::{PinError, PinRoot, entries},
+    socket_list::SocketList,
 };
 
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    sockets: Option<Result<SocketList, ProgramsError>>,
     pins: PinRoot,
     sizes: Sizes,
     /// Called after each hook's exchange: a test's way to die there.
@@ -105,7 +107,10 @@ pub(crate) const HOOKS: [&str; 8] = [
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
     pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
+        // Reading the kernel's types takes longer than everything else here: once for all.
+        let types = Btf::from_sys_fs();
         let mut loader = EbpfLoader::new();
+        loader.btf(types.as_ref().ok());
         for layout in &MAPS {
             let pin = pins.map(sizes, layout)?;
             Shape::check(&pin, layout, sizes)?;
@@ -125,8 +130,9 @@ impl Programs {
                 .load()
                 .map_err(|source| ProgramsError::Program { program: hook, source })?;
         }
+        let sockets = Some(SocketList::load(&mut ebpf, types));
         let tables = KernelMaps::take(&mut ebpf, sizes)?;
-        Ok((Self { ebpf, pins, sizes, exchanged: None }, tables))
+        Ok((Self { ebpf, sockets, pins, sizes, exchanged: None }, tables))
     }
 
     /// Attaches the programs to a cgroup, for all processes in it and below. Where a predecessor's are, they are
@@ -173,6 +179,14 @@ impl Programs {
     /// another. The map is this loading's own: a former agent's cgroup is gone with that agent's programs.
     pub fn set_bypass(&mut self, cgroups: &[u64]) -> Result<(), ProgramsError> {
         Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
+    }
+
+    /// The list of the sockets that the programs connect to backends; once. Whoever has it may outlive this.
+    ///
+    /// # Errors
+    /// When the kernel has no such list: then everything else works.
+    pub fn take_sockets(&mut self) -> Result<SocketList, ProgramsError> {
+        self.sockets.take().unwrap_or(Err(ProgramsError::Missing(SocketList::PROGRAM)))
     }
 
     /// What the programs counted since they were loaded, by [`mesh_layout::Counter`].

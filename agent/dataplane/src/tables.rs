@@ -27,12 +27,14 @@ mod adopt;
 mod audit;
 mod indices;
 mod members;
+mod released;
 mod restore;
 mod service;
 
 pub use adopt::Shortage;
 pub use audit::Repairs;
 use indices::Indices;
+pub use released::Numbered;
 use service::Service;
 
 /// The tables, and a mirror of what is in them.
@@ -45,6 +47,8 @@ pub struct Tables<K> {
     backend_indices: Indices,
     set_indices: Indices,
     slots: SlotRanges,
+    /// No longer used, and not asked for yet.
+    released: Vec<Numbered>,
     /// Clusters whose backends are out of use.
     cut: BTreeSet<ClusterId>,
 }
@@ -288,6 +292,7 @@ impl<K: Kernel> Tables<K> {
             self.backends.remove(backend);
             self.kernel.clear_backend(id);
             self.backend_indices.give_back(id, now);
+            self.remember_released(id, *backend);
         }
     }
 
@@ -298,6 +303,11 @@ impl<K: Kernel> Tables<K> {
 }
 
 impl Tables<KernelMaps> {
+    /// How often the kernel's tables were written to, stores and system calls alike.
+    pub fn writes(&self) -> u64 {
+        self.kernel.writes()
+    }
+
     /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout. One write, or none.
     pub fn set_own_state(&mut self, bits: u32) {
         self.kernel.set_own_state(bits);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
@@ -33,6 +33,9 @@ impl Transport {
     }
 }
 
+/// From one service to the next: a prime, so that all of them come in turn.
+const STRIDE: u32 = 7_919;
+
 /// A client in a process of its own.
 pub(crate) struct Client {
     process: Child,
@@ -41,10 +44,18 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts one, in a cgroup if given, else in this process's.
-    pub(crate) fn start(cgroup: Option<&Path>) -> Result<Self, BenchError> {
+    /// Starts one, in a network namespace and a cgroup if given, else in this process's.
+    pub(crate) fn start(netns: Option<&str>, cgroup: Option<&Path>) -> Result<Self, BenchError> {
         let own = std::env::current_exe().map_err(io_error("the own executable"))?;
-        let mut command = Command::new(own);
+        let mut command = match netns {
+            // Which becomes what it executes: one process.
+            Some(netns) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", netns]).arg(own);
+                command
+            }
+            None => Command::new(own),
+        };
         command.args(["bench", "client"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().map_err(io_error("a client"))?;
         let pipes = process.stdin.take().zip(process.stdout.take());
@@ -58,14 +69,16 @@ impl Client {
         Ok(client)
     }
 
-    /// The CPU time of `count` connects, in nanoseconds.
+    /// The CPU time of `count` connects, in nanoseconds: to an address, or to one after another of the `span` from there
+    /// on, in no order that a cache would like.
     pub(crate) fn connect(
         &mut self,
         transport: Transport,
-        to: SocketAddr,
+        to: SocketAddrV4,
+        span: u32,
         count: u32,
     ) -> Result<u64, BenchError> {
-        writeln!(self.orders, "{} {to} {count}", transport.name())
+        writeln!(self.orders, "{} {to} {span} {count}", transport.name())
             .map_err(io_error("an order to a client"))?;
         let mut line = String::new();
         self.answers.read_line(&mut line).map_err(io_error("a client's answer"))?;
@@ -86,16 +99,24 @@ impl Drop for Client {
 
 /// What [`Client`] starts: obeys the orders on standard input until it ends.
 pub fn client() -> io::Result<()> {
+    let mut at: u32 = 0;
     for line in io::stdin().lock().lines() {
         let line = line?;
         let invalid = || io::Error::new(io::ErrorKind::InvalidInput, line.clone());
         let mut words = line.split(' ');
         let transport = words.next().ok_or_else(invalid)?;
-        let to = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+        let to: SocketAddrV4 =
+            words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+        let span: u32 = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
         let count = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+        let mut next = || {
+            at = at.wrapping_add(STRIDE);
+            let ip = Ipv4Addr::from_bits(to.ip().to_bits() + at % span.max(1));
+            SocketAddr::from((ip, to.port()))
+        };
         let nanos = match transport {
-            "tcp" => measure(count, || connect_tcp(to))?,
-            "udp" => measure(count, || connect_udp(to))?,
+            "tcp" => measure(count, || connect_tcp(next()))?,
+            "udp" => measure(count, || connect_udp(next()))?,
             _ => return Err(invalid()),
         };
         let mut out = io::stdout().lock();
@@ -106,7 +127,7 @@ pub fn client() -> io::Result<()> {
 }
 
 /// The CPU time that `count` connects take. `connect` returns its own: what is before and after does not count.
-fn measure(count: u32, connect: impl Fn() -> io::Result<Duration>) -> io::Result<u128> {
+fn measure(count: u32, mut connect: impl FnMut() -> io::Result<Duration>) -> io::Result<u128> {
     let mut total = Duration::ZERO;
     for _ in 0..count {
         total += connect()?;

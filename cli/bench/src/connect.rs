@@ -1,10 +1,10 @@
-//! What the programs cost a connect: the same destination directly, from a process without programs, and through a
-//! service's address, from a process with them.
+//! What the ways to a service cost a connect, beside the same destination without any: the programs, and the rules of a
+//! kube-proxy.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mesh_dataplane::{KernelMaps, PinRoot, Programs, Sizes, Tables};
@@ -15,9 +15,12 @@ use mesh_model::{
 use serde::Serialize;
 
 use crate::{
-    client::{Client, Transport},
+    client::Transport,
     error::{BenchError, io},
     place::Place,
+    rules::cluster_ip,
+    stats::median,
+    ways::{Rules, SERVERS, Way, serve_here},
 };
 
 /// How much is measured.
@@ -25,7 +28,9 @@ use crate::{
 pub struct ConnectOptions {
     /// Numbers of services to measure with, ascending.
     pub services: Vec<u32>,
-    /// How often the two take turns.
+    /// With more services than that, the rules of a kube-proxy are left out: they take minutes to load.
+    pub rules_up_to: u32,
+    /// How often the ways take turns.
     pub rounds: u32,
     /// How many connects a turn has.
     pub batch: u32,
@@ -35,116 +40,209 @@ pub struct ConnectOptions {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectRow {
+    /// `socket` for the programs, `nftables` or `iptables` for the rules of a kube-proxy.
+    pub way: &'static str,
     /// `tcp` or `udp`.
     pub transport: &'static str,
-    /// How many services there are, of ten backends each.
+    /// How many services there are, of two backends each.
     pub services: u32,
     /// How many connects were made each way.
     pub connects: u64,
-    /// CPU time of a connect to the destination itself, without programs.
+    /// CPU time of a connect to the destination itself: the median of the rounds.
     pub direct_nanos: f64,
     /// CPU time of a connect to a service's address.
     pub through_nanos: f64,
-    /// Through the service, relative to directly.
+    /// Through the service, relative to directly: the median of the rounds' ratios.
     pub ratio: f64,
+    /// How long it takes to make one more service known, in microseconds: the median of a few.
+    pub one_more_micros: f64,
 }
 
-const BACKENDS: u8 = 10;
-/// Those of an agent with its defaults.
-const SIZES: Sizes =
-    Sizes { services: 131_072, backends: 262_144, slots: 1_048_576, groups: 16_384 };
+/// A way, and what its turns took.
+struct Runner {
+    name: &'static str,
+    way: Way,
+    rules: Option<Rules>,
+    one_more: f64,
+}
 
-/// Measures. Needs root.
+/// An agent's, with room for 100,000 services of TCP and of UDP.
+const SIZES: Sizes =
+    Sizes { services: 262_144, backends: 262_144, slots: 1_048_576, groups: 16_384 };
+/// One more service is added so many times.
+const MORE: u32 = 5;
+
+/// Measures. Needs root, nft and iptables-nft.
 pub fn connect(
     options: &ConnectOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<ConnectRow>, BenchError> {
     let place = Place::new()?;
+    serve_here()?;
     let (mut programs, maps) = Programs::load(PinRoot::open(&place.pins)?, SIZES)?;
     let mut tables = Tables::restore(maps, Instant::now())?;
     programs.attach(&place.cgroup)?;
-    // Before there are programs on it: only those started from here on are in the cgroup.
-    let mut direct = Client::start(None)?;
-    let mut through = Client::start(Some(&place.cgroup))?;
-    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, serve()?));
+    let mut direct = Way::new(&place, 1, false)?;
+    let runner = |name, number, rules: Option<Rules>| -> Result<Runner, BenchError> {
+        let way = Way::new(&place, number, rules.is_none())?;
+        Ok(Runner { name, way, rules, one_more: 0.0 })
+    };
+    let mut runners = vec![
+        runner("socket", 2, None)?,
+        runner("nftables", 3, Some(Rules::Nftables))?,
+        runner("iptables", 4, Some(Rules::Iptables))?,
+    ];
+    let server = SocketAddrV4::new(SERVERS[0], serve()?);
     let total = options.services.len() as u64 * Transport::ALL.len() as u64;
-    let (mut rows, mut filled) = (Vec::new(), 0);
+    let (mut rows, mut filled, mut done) = (Vec::new(), 0, 0);
     for &services in &options.services {
         fill(&mut tables, filled..services, server)?;
         filled = services;
+        runners.retain(|runner| runner.rules.is_none() || services <= options.rules_up_to);
+        for runner in &mut runners {
+            runner.one_more = runner.learn(&mut tables, services, server)?;
+        }
         for transport in Transport::ALL {
-            progress(rows.len() as u64, total);
-            let mut nanos = (0, 0);
-            for round in 0..options.rounds {
-                let service = frontend(round % services, transport);
-                let to = SocketAddr::new(service.address, service.port);
-                // One turn each, and who is first changes: the first of a pair finds colder caches.
-                if round % 2 == 0 {
-                    nanos.0 += direct.connect(transport, server, options.batch)?;
-                    nanos.1 += through.connect(transport, to, options.batch)?;
-                } else {
-                    nanos.1 += through.connect(transport, to, options.batch)?;
-                    nanos.0 += direct.connect(transport, server, options.batch)?;
-                }
-            }
-            rows.push(row(transport, services, options, nanos));
+            progress(done, total);
+            done += 1;
+            rows.extend(measure(&mut direct, &mut runners, transport, services, options, server)?);
         }
     }
     Ok(rows)
 }
 
-fn row(
+/// All ways in turns. Who is first changes: the first of a round finds colder caches.
+fn measure(
+    direct: &mut Way,
+    runners: &mut [Runner],
     transport: Transport,
     services: u32,
     options: &ConnectOptions,
-    (direct, through): (u64, u64),
-) -> ConnectRow {
-    let connects = u64::from(options.rounds) * u64::from(options.batch);
-    let each = |nanos: u64| nanos as f64 / connects.max(1) as f64;
-    ConnectRow {
-        transport: transport.name(),
-        services,
-        connects,
-        direct_nanos: each(direct),
-        through_nanos: each(through),
-        ratio: each(through) / each(direct),
+    server: SocketAddrV4,
+) -> Result<Vec<ConnectRow>, BenchError> {
+    let batch = options.batch;
+    // The rules are for TCP.
+    let mut runners: Vec<&mut Runner> = runners
+        .iter_mut()
+        .filter(|runner| runner.rules.is_none() || transport == Transport::Tcp)
+        .collect();
+    let mut taken: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runners.len()];
+    let each = |nanos: u64| nanos as f64 / f64::from(batch.max(1));
+    for round in 0..options.rounds as usize {
+        let places = runners.len() + 1;
+        let mut turns = vec![0.0; places];
+        for turn in 0..places {
+            let at = (turn + round) % places;
+            let nanos = match runners.get_mut(at) {
+                Some(runner) => {
+                    let (to, span) = runner.destinations(services);
+                    runner.way.client.connect(transport, to, span, batch)?
+                }
+                None => direct.client.connect(transport, server, 1, batch)?,
+            };
+            if let Some(turn) = turns.get_mut(at) {
+                *turn = each(nanos);
+            }
+        }
+        let alone = turns.pop().unwrap_or_default();
+        taken.iter_mut().zip(turns).for_each(|(all, through)| all.push((alone, through)));
+    }
+    let row = |(runner, rounds): (&mut Runner, Vec<(f64, f64)>)| {
+        let of = |value: fn(&(f64, f64)) -> f64| median(rounds.iter().map(value).collect());
+        ConnectRow {
+            way: runner.name,
+            transport: transport.name(),
+            services,
+            connects: u64::from(options.rounds) * u64::from(batch),
+            direct_nanos: of(|(direct, _)| *direct),
+            through_nanos: of(|(_, through)| *through),
+            ratio: of(|(direct, through)| through / direct),
+            one_more_micros: runner.one_more,
+        }
+    };
+    Ok(runners.into_iter().zip(taken).map(row).collect())
+}
+
+impl Runner {
+    /// Makes services known, and says how long one more takes, which is forgotten again.
+    fn learn(
+        &self,
+        tables: &mut Tables<KernelMaps>,
+        services: u32,
+        server: SocketAddrV4,
+    ) -> Result<f64, BenchError> {
+        let micros = |taken: Duration| taken.as_secs_f64() * 1e6;
+        let mut all = Vec::new();
+        if let Some(rules) = self.rules {
+            self.way.load(rules, services, server.into())?;
+        }
+        for more in services..services + MORE {
+            all.push(match self.rules {
+                Some(rules) => micros(self.way.add(rules, more, server.into())?),
+                None => {
+                    let begin = Instant::now();
+                    add(tables, frontend(more, Transport::Tcp), server)?;
+                    let taken = micros(begin.elapsed());
+                    let gone = Change::RemoveFrontend(frontend(more, Transport::Tcp));
+                    tables.apply(gone, Instant::now())?;
+                    taken
+                }
+            });
+        }
+        Ok(median(all))
+    }
+
+    /// Whom to connect to. A list of rules is as long as the way to one in the middle; everywhere else all are alike, and
+    /// going to many of them is what makes caches cold.
+    fn destinations(&self, services: u32) -> (SocketAddrV4, u32) {
+        match self.rules {
+            Some(Rules::Iptables) => (SocketAddrV4::new(cluster_ip(services / 2), 80), 1),
+            Some(Rules::Nftables) | None => (SocketAddrV4::new(cluster_ip(0), 80), services),
+        }
     }
 }
 
-/// Services whose backends are all the one server: each of its loopback addresses is another backend.
-fn fill(
+/// Services whose backends are the servers.
+pub(crate) fn fill(
     tables: &mut Tables<KernelMaps>,
     services: std::ops::Range<u32>,
-    server: SocketAddr,
+    server: SocketAddrV4,
+) -> Result<(), BenchError> {
+    for (service, transport) in services.flat_map(|n| Transport::ALL.map(|t| (n, t))) {
+        add(tables, frontend(service, transport), server)?;
+    }
+    Ok(())
+}
+
+/// One service.
+pub(crate) fn add(
+    tables: &mut Tables<KernelMaps>,
+    frontend: Frontend,
+    server: SocketAddrV4,
 ) -> Result<(), BenchError> {
     let cluster = ClusterId::new(1, ClusterLimit::Max255)
         .map_err(|error| BenchError::Unexpected(error.to_string()))?;
-    for (service, transport) in services.flat_map(|n| Transport::ALL.map(|t| (n, t))) {
-        let frontend = frontend(service, transport);
-        tables.apply(Change::SetFrontend(frontend, Settings::default()), Instant::now())?;
-        for last in 1..=BACKENDS {
-            let address = IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
-            let protocol = frontend.protocol;
-            let backend = Backend { address, port: server.port(), protocol, cluster };
-            tables.apply(Change::AddBackend(frontend, backend, Group::FIRST), Instant::now())?;
-        }
+    tables.apply(Change::SetFrontend(frontend, Settings::default()), Instant::now())?;
+    for address in SERVERS {
+        let protocol = frontend.protocol;
+        let backend = Backend { address: address.into(), port: server.port(), protocol, cluster };
+        tables.apply(Change::AddBackend(frontend, backend, Group::FIRST), Instant::now())?;
     }
     Ok(())
 }
 
 /// A cluster IP of 10.0.0.0/8.
-fn frontend(service: u32, transport: Transport) -> Frontend {
-    let address = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + service);
+pub(crate) fn frontend(service: u32, transport: Transport) -> Frontend {
     let protocol = match transport {
         Transport::Tcp => Protocol::Tcp,
         Transport::Udp => Protocol::Udp,
     };
-    Frontend { address: address.into(), port: 80, protocol }
+    Frontend { address: cluster_ip(service).into(), port: 80, protocol }
 }
 
-/// A TCP server and a UDP socket on the same port of every loopback address, for as long as the process lives.
+/// A TCP server and a UDP socket on the same port of every address, for as long as the process lives.
 fn serve() -> Result<u16, BenchError> {
-    let listener = TcpListener::bind("0.0.0.0:0").map_err(io("a server"))?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(io("a server"))?;
     let address = listener.local_addr().map_err(io("a server"))?;
     let udp = UdpSocket::bind(address).map_err(io("a server"))?;
     thread::spawn(move || {

@@ -312,7 +312,7 @@ fn addresses(range: std::ops::Range<u32>) -> Result<Entries, BenchError> {
     Ok(entries)
 }
 
-fn ip(n: u32) -> IpAddr {
+pub(crate) fn ip(n: u32) -> IpAddr {
     // In the pod range of the lab's first cluster, fd00:10:1::/48, on its second node's /64.
     let first: u128 = Ipv6Addr::new(0xfd00, 0x10, 1, 2, 0, 0, 0, 0).into();
     Ipv6Addr::from(first + 0x100 + u128::from(n)).into()
@@ -352,13 +352,13 @@ fn service(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), 
     })))
 }
 
-fn entry(record: Record) -> Result<(String, Vec<u8>), BenchError> {
+pub(crate) fn entry(record: Record) -> Result<(String, Vec<u8>), BenchError> {
     let cluster = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
     Ok((Key::of_record(Layout::State, &cluster, record.key()).to_string(), encode(&record)))
 }
 
 /// The service at the reader's, with an address of its own.
-fn manifest(n: u32) -> String {
+pub(crate) fn manifest(n: u32) -> String {
     format!(
         "apiVersion: v1
 kind: Service

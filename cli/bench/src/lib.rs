@@ -3,25 +3,31 @@
 //! A figure alone says what the machine is like; a ratio says what we are like. Measurements that are compared take
 //! turns, so that what disturbs one disturbs the other.
 
+mod change;
 mod client;
 mod cni;
 mod connect;
 mod cut;
 mod endpoints;
 mod error;
+mod fill;
 mod mesh;
 mod place;
 mod propagation;
+mod rules;
 mod stats;
 mod takeover;
 mod usage;
+mod ways;
 
+pub use change::{ChangeOptions, ChangeRow, change};
 pub use client::client;
 pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
 pub use cut::{CutOff, CutOptions, cut, cut_client};
 pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
 pub use error::BenchError;
+pub use fill::{Filled, Taken, fill, memory};
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;
 pub use takeover::{Takeover, TakeoverOptions, takeover};

@@ -39,13 +39,17 @@ pub(crate) fn received(node: &NodeState) -> Result<u64, BenchError> {
 
 /// Changes that a node's agent made in its tables.
 pub(crate) fn table_changes(node: &NodeState) -> Result<u64, BenchError> {
+    metric(node, "clustermesh_agent_table_changes_total")
+}
+
+/// A metric of a node's agent.
+pub(crate) fn metric(node: &NodeState, name: &str) -> Result<u64, BenchError> {
     let said = run(in_node(node, "curl").args(["-s", "http://127.0.0.1:9981/metrics"]))?;
     let text = String::from_utf8_lossy(&said);
-    let found = text.lines().find_map(|line| {
-        line.strip_prefix("clustermesh_agent_table_changes_total ")?.trim().parse().ok()
-    });
-    let metric = || BenchError::Unexpected("the agent has no metric of its tables' changes".into());
-    found.ok_or_else(metric)
+    let found = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+    found.ok_or_else(|| BenchError::Unexpected(format!("the agent has no metric {name}")))
 }
 
 /// The CPU time that a command took, with all that it started.

@@ -283,13 +283,17 @@ pub(crate) struct From {
 pub(crate) enum BenchCommand {
     /// Everything below, as docs/performance.md has it
     All,
-    /// The CPU time of connect() through a service's address, beside connect() to the destination itself
+    /// The CPU time of connect() through a service's address, by our programs and by the rules of a kube-proxy, beside
+    /// connect() to the destination itself
     Connect {
         /// Numbers of services to measure with
-        #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000])]
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000, 100_000], value_parser = clap::value_parser!(u32).range(1..=100_000))]
         services: Vec<u32>,
-        /// How often the two take turns
-        #[arg(long, default_value_t = 200)]
+        /// With how many services rules are measured at most: they take long to load
+        #[arg(long, default_value_t = 10_000)]
+        rules_up_to: u32,
+        /// How often the ways take turns
+        #[arg(long, default_value_t = 60)]
         rounds: u32,
         /// Connects a turn
         #[arg(long, default_value_t = 100)]
@@ -339,6 +343,27 @@ pub(crate) enum BenchCommand {
     },
     /// What an event costs an etcd for each agent, beside bare watchers
     Events,
+    /// What one backend's change costs an agent, by the size of its service and the form in which it is told, beside the
+    /// same change in a service of 100
+    Change {
+        /// Numbers of backends to measure with
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000], value_parser = clap::value_parser!(u32).range(1..=20_000))]
+        backends: Vec<u32>,
+        /// How often the services take turns
+        #[arg(long, default_value_t = 7)]
+        rounds: u32,
+        /// Changes a turn, an even number
+        #[arg(long, default_value_t = 20)]
+        batch: u32,
+    },
+    /// What it costs to fill the tables, beside as many bare updates of a map
+    Fill {
+        /// How many services
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        services: u32,
+    },
+    /// What tables of several sizes take of the kernel's memory
+    Memory,
     /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
     Cni {
         /// How often the chains take turns

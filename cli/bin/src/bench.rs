@@ -4,9 +4,10 @@ use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
-    CniOptions, CniRow, ConnectOptions, ConnectRow, CutOff, CutOptions, Delivered, Distribution,
-    Known, Propagation, PropagationOptions, Reconnected, Takeover, TakeoverOptions, client, cni,
-    connect, cut, cut_client, delivered, known, propagation, reconnect, takeover,
+    ChangeOptions, ChangeRow, CniOptions, CniRow, ConnectOptions, ConnectRow, CutOff, CutOptions,
+    Delivered, Distribution, Filled, Known, Propagation, PropagationOptions, Reconnected, Taken,
+    Takeover, TakeoverOptions, change, client, cni, connect, cut, cut_client, delivered, fill,
+    known, memory, propagation, reconnect, takeover,
 };
 use serde_json::json;
 
@@ -30,7 +31,10 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
             let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
             let attached = measure_cni(192)?;
-            let connected = measure_connect(vec![10, 1_000], 200, 100)?;
+            let changed = measure_change(vec![10, 1_000, 10_000], 7, 20)?;
+            let filled = with_progress("fill", |progress| Ok(fill(100_000, progress)?))?;
+            let taken = with_progress("memory", |progress| Ok(memory(progress)?))?;
+            let connected = measure_connect(vec![10, 1_000, 10_000, 100_000], 10_000, 60, 100)?;
             match output {
                 Output::Text => {
                     print_connect(&connected)?;
@@ -48,19 +52,26 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                     print_delivered(&events)?;
                     output::line("")?;
                     print_cni(&attached)?;
+                    output::line("")?;
+                    print_changed(&changed)?;
+                    output::line("")?;
+                    print_filled(&filled)?;
+                    output::line("")?;
+                    print_taken(&taken)?;
                 }
                 Output::Json => output::json(
                     "Bench",
                     json!({
-                        "connect": connected, "propagation": propagated, "takeover": taken_over, "cut": cut_off,
+                        "change": changed, "fill": filled, "memory": taken, "cut": cut_off,
+                        "connect": connected, "propagation": propagated, "takeover": taken_over,
                         "endpoints": endpoints, "reconnect": back, "events": events, "cni": attached,
                     }),
                 )?,
             }
         }
-        BenchCommand::Connect { mut services, rounds, batch } => {
+        BenchCommand::Connect { mut services, rules_up_to, rounds, batch } => {
             services.sort_unstable();
-            let connected = measure_connect(services, rounds, batch)?;
+            let connected = measure_connect(services, rules_up_to, rounds, batch)?;
             match output {
                 Output::Text => print_connect(&connected)?,
                 Output::Json => output::json("Bench", json!({ "connect": connected }))?,
@@ -116,14 +127,45 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
                 Output::Json => output::json("Bench", json!({ "cni": attached }))?,
             }
         }
+        BenchCommand::Change { backends, rounds, batch } => {
+            let rows = measure_change(backends, rounds, batch)?;
+            match output {
+                Output::Text => print_changed(&rows)?,
+                Output::Json => output::json("Bench", json!({ "change": rows }))?,
+            }
+        }
+        BenchCommand::Fill { services } => {
+            let row = with_progress("fill", |progress| Ok(fill(services, progress)?))?;
+            match output {
+                Output::Text => print_filled(&row)?,
+                Output::Json => output::json("Bench", json!({ "fill": row }))?,
+            }
+        }
+        BenchCommand::Memory => {
+            let rows = with_progress("memory", |progress| Ok(memory(progress)?))?;
+            match output {
+                Output::Text => print_taken(&rows)?,
+                Output::Json => output::json("Bench", json!({ "memory": rows }))?,
+            }
+        }
         BenchCommand::Client => client()?,
     }
     Ok(Outcome::Done)
 }
 
-fn measure_connect(services: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Result<Vec<ConnectRow>> {
-    let options = ConnectOptions { services, rounds, batch };
+fn measure_connect(
+    services: Vec<u32>,
+    rules_up_to: u32,
+    rounds: u32,
+    batch: u32,
+) -> anyhow::Result<Vec<ConnectRow>> {
+    let options = ConnectOptions { services, rules_up_to, rounds, batch };
     with_progress("connect", |progress| Ok(connect(&options, progress)?))
+}
+
+fn measure_change(backends: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Result<Vec<ChangeRow>> {
+    let options = ChangeOptions { backends, rounds, batch };
+    with_progress("change", |progress| Ok(change(&options, progress)?))
 }
 
 fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
@@ -161,15 +203,108 @@ fn with_progress<T>(
 
 fn print_connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
     output::line("connect(), CPU time of the caller, nanoseconds")?;
-    let header = ["TRANSPORT", "SERVICES", "CONNECTS", "DIRECT", "THROUGH A SERVICE", "RATIO"];
+    let header = [
+        "BY",
+        "TRANSPORT",
+        "SERVICES",
+        "CONNECTS",
+        "DIRECT",
+        "THROUGH A SERVICE",
+        "RATIO",
+        "ONE MORE SERVICE, µs",
+    ];
     let cells = rows.iter().map(|row| {
         vec![
+            row.way.into(),
             row.transport.into(),
             row.services.to_string(),
             row.connects.to_string(),
             format!("{:.0}", row.direct_nanos),
             format!("{:.0}", row.through_nanos),
             format!("{:.3}", row.ratio),
+            format!("{:.0}", row.one_more_micros),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
+    output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
+    let header = [
+        "TOLD AS",
+        "BACKENDS",
+        "BYTES",
+        "CHANGES",
+        "AGENT",
+        "AGENT, 100 BACKENDS",
+        "RATIO",
+        "WRITES",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.form.into(),
+            row.backends.to_string(),
+            row.bytes.to_string(),
+            row.changes.to_string(),
+            format!("{:.0}", row.micros),
+            format!("{:.0}", row.reference_micros),
+            format!("{:.2}", row.ratio),
+            format!("{:.1}", row.writes),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+fn print_filled(row: &Filled) -> anyhow::Result<()> {
+    output::line("tables are filled, CPU time")?;
+    let header = [
+        "SERVICES",
+        "EACH, µs",
+        "A BARE UPDATE, µs",
+        "RATIO",
+        "WRITES EACH",
+        "ALL, ms",
+        "ELAPSED, ms",
+    ];
+    let cells = vec![
+        row.services.to_string(),
+        format!("{:.2}", row.micros),
+        format!("{:.2}", row.bare_micros),
+        format!("{:.2}", row.ratio),
+        format!("{:.1}", row.writes),
+        format!("{:.0}", row.millis),
+        format!("{:.0}", row.elapsed_millis),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+fn print_taken(rows: &[Taken]) -> anyhow::Result<()> {
+    output::line("memory of the kernel's that the tables take, megabytes")?;
+    let header = [
+        "ROOM FOR SERVICES",
+        "FOR BACKENDS",
+        "FOR SLOTS",
+        "SERVICES",
+        "HEADERS",
+        "BACKENDS",
+        "SLOTS",
+        "OTHERS",
+        "ALL, EMPTY",
+        "ALL, HALF FULL",
+    ];
+    let cells = rows.iter().map(|row| {
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        vec![
+            row.services.to_string(),
+            row.backends.to_string(),
+            row.slots.to_string(),
+            megabytes(row.services_bytes),
+            megabytes(row.headers_bytes),
+            megabytes(row.backends_bytes),
+            megabytes(row.slots_bytes),
+            megabytes(row.other_bytes),
+            megabytes(row.empty_bytes),
+            megabytes(row.filled_bytes),
         ]
     });
     Ok(output::table(&header, cells)?)

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh_lab::workload::{call, echo, load, relay};
+use mesh_lab::workload::{call, echo, hang, load, relay};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -33,6 +33,11 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                 Ok(Outcome::Done)
             }
             LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,
+            LabPodCommand::Hang { to, udp } => {
+                let tell = |event| output::line(serde_json::to_string(&event)?);
+                hang::hang(transport(udp), to, DEADLINE, tell).await?;
+                Ok(Outcome::Done)
+            }
             LabPodCommand::Load { tcp, udp, rate, flows, requests } => {
                 let targets = |transport, all: Vec<SocketAddr>| {
                     all.into_iter().map(move |to| (transport, to))
@@ -54,11 +59,14 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
     })
 }
 
+fn transport(udp: bool) -> call::Transport {
+    if udp { call::Transport::Udp } else { call::Transport::Tcp }
+}
+
 async fn ask(to: SocketAddr, udp: bool, count: u32, output: Output) -> anyhow::Result<Outcome> {
-    let transport = if udp { call::Transport::Udp } else { call::Transport::Tcp };
     let mut calls = Vec::new();
     for _ in 0..count {
-        calls.push(call::call(transport, to, DEADLINE).await?);
+        calls.push(call::call(transport(udp), to, DEADLINE).await?);
     }
     match output {
         Output::Text => {

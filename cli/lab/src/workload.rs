@@ -3,6 +3,7 @@
 mod apply;
 pub mod call;
 pub mod echo;
+pub mod hang;
 pub mod load;
 mod pods;
 pub mod relay;

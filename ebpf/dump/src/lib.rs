@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
@@ -292,6 +293,34 @@ fn open_array(pin: &Path, value_size: usize) -> Result<MappedArray, DumpError> {
     let info = MapInfo::from_pin(pin);
     let info = info.map_err(|source| DumpError::Map { path: pin.into(), source })?;
     MappedArray::new(map.fd(), info.max_entries(), value_size).map_err(io_error(pin))
+}
+
+/// Bytes of the kernel's memory that each pinned table below a pin root takes, by its name, as the kernel says.
+pub fn memory(pins: &Path) -> Result<BTreeMap<String, u64>, DumpError> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![pins.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(io_error(&folder))?.flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match path.is_dir() {
+                true if name == "links" => {}
+                true => folders.push(path),
+                false => {
+                    all.insert(name, bytes_of(&path)?);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn bytes_of(pin: &Path) -> Result<u64, DumpError> {
+    let map = open_map(pin)?;
+    let fd = map.fd().as_fd().as_raw_fd();
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(io_error(pin))?;
+    let bytes = told.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    bytes.ok_or_else(|| io_error(pin)(io::Error::other("the kernel does not say what it takes")))
 }
 
 /// The folder with the tables: the only one, or where there are several the one that the programs read.

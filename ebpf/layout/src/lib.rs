@@ -19,8 +19,8 @@ pub use service::{
     FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef, Settings,
 };
 pub use socket::{
-    Affinity, AffinityKey, DatagramState, Endpoint, OverflowKey, OverflowPair, PAIRS_OF_A_SOCKET,
-    Pair, SocketState,
+    Affinity, AffinityKey, DatagramState, Endpoint, ListedSocket, OverflowKey, OverflowPair,
+    PAIRS_OF_A_SOCKET, Pair, SocketState,
 };
 
 /// The entries of `cm_counters`, one `u64` a processor each.

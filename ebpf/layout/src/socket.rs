@@ -1,5 +1,9 @@
 //! What is remembered of sockets and of clients.
 
+mod listed;
+
+pub use listed::ListedSocket;
+
 use crate::{Backend, FrontendKey};
 
 /// A service's address that a socket asked for, and the backend it got.

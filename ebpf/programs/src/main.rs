@@ -10,6 +10,7 @@
 mod address;
 mod affinity;
 mod datagrams;
+mod list;
 mod maps;
 mod service;
 mod socket;

@@ -1,7 +1,9 @@
-//! What the tables need of the kernel and aya does not offer: arrays as memory, batches, and exchanging a link's program.
+//! What the tables need of the kernel and aya does not offer: arrays as memory, batches, iterators over maps, and exchanging
+//! a link's program.
 #![expect(unsafe_code, reason = "bpf(2) and mmap(2); each use says why it is sound")]
 
 mod batch;
+mod iterator;
 mod link;
 mod mapped;
 
@@ -10,6 +12,7 @@ use std::io;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub use batch::{lookup_all, update_all};
+pub use iterator::iterate;
 pub use link::Link;
 pub use mapped::MappedArray;
 

@@ -25,6 +25,8 @@ impl Mesh {
         for (state, n) in [("bound", pods.bound), ("waiting", pods.waiting)] {
             self.metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
+        self.set_socket_metrics();
+        self.metrics.table_writes.set(self.tables.writes());
         for level in self.levels() {
             let label = TableLabel { table: level.map };
             self.metrics.table_used.get_or_create(&label).set(level.used.into());

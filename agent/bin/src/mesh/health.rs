@@ -148,6 +148,7 @@ impl Mesh {
                     tracing::warn!(peer = %cluster, node = %node, %address, "the node does not answer: its pods are used if there are no others");
                 }
                 if self.health.set_address(&cluster, &node, address, alive) {
+                    self.sockets_of_node(&cluster, &node, alive, now);
                     self.node_is(&cluster, &node, alive, now);
                 }
             }
@@ -156,12 +157,14 @@ impl Mesh {
                 self.health.cut.insert(cluster.clone());
                 // First the one write that leads everybody elsewhere.
                 self.write_cut(&cluster, true);
+                self.sockets_of_cluster(&cluster, true, now);
                 self.cluster_is(&cluster, now);
             }
             HealthChange::Cluster { cluster, cut: false } => {
                 tracing::info!(peer = %cluster, "the cluster answers again");
                 self.health.cut.remove(&cluster);
                 self.write_cut(&cluster, false);
+                self.sockets_of_cluster(&cluster, false, now);
                 self.cluster_is(&cluster, now);
             }
         }

@@ -17,6 +17,8 @@ use crate::attachments::{Attachments, Found};
 #[derive(Debug)]
 pub(crate) struct NodePods {
     pub(crate) table: Pods,
+    /// Some came or went since somebody last looked for that.
+    pub(super) moved: bool,
     attachments: Attachments,
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
     /// Whose sockets the kernel leaves alone, by the cookies of their network namespaces.
@@ -51,6 +53,7 @@ impl NodePods {
     pub(crate) fn new(folder: PathBuf, unbalanced: BTreeSet<u64>) -> Self {
         Self {
             table: Pods::default(),
+            moved: false,
             attachments: Attachments::new(folder),
             waiting: BTreeMap::new(),
             unbalanced,
@@ -91,6 +94,7 @@ impl NodePods {
     }
 
     fn found(&mut self, found: Found, own: &impl LocalPods) {
+        self.moved |= !matches!(found, Found::AsBefore(_));
         match found {
             Found::AsBefore(_) => {}
             Found::Attached(attachment, was) => {

@@ -67,10 +67,12 @@ impl Mesh {
         // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known. And as long as
         // our own services are not, nothing says which of a peer's backends are theirs.
         let gone = |id| services.contains(&id) || (all_services && !known.contains(&id));
+        let held = self.tables.held();
         self.tables.prune_backends(|id| own_told && gone(id), now);
         if own_told && let Err(error) = self.tables.prune_frontends(now) {
             tracing::error!(%error, "frontends of a former life cannot be removed");
         }
+        self.sockets.pruned |= self.tables.held() != held;
         let told = self.peers.iter().filter(|(name, _)| told_nodes(name));
         let told: Vec<IpNet> = told
             .filter_map(|(_, handle)| handle.claims.as_ref())

@@ -35,6 +35,7 @@ impl<K: Kernel> Tables<K> {
             backend_indices: Indices::new("cm_backends", backends).unlike_before(),
             set_indices: Indices::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
+            released: Vec::new(),
             cut: BTreeSet::new(),
         };
         tables.restore_cuts();

@@ -250,6 +250,32 @@ fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
     }
 }
 
+/// Sockets hang on a backend by its id. It is released with its last frontend, and by another id when it comes back.
+#[test]
+fn what_no_frontend_leads_to_any_more_is_told_by_its_id() {
+    let mut tables = Tables::restore(Memory::new(8, 8, 64), Instant::now()).unwrap();
+    let (one, other) = (frontend(1), frontend(2));
+    let (here, there) = (backend(1, 1), backend(2, 2));
+    let mut apply = |changes: &[Change]| {
+        changes.iter().for_each(|change| tables.apply(*change, Instant::now()).unwrap());
+        let mut ids: Vec<_> = tables.backends_in(there.cluster).map(|found| found.id).collect();
+        ids.sort_unstable();
+        (tables.take_released(), ids)
+    };
+    let add = |to, backend| Change::AddBackend(to, backend, Group::FIRST);
+    let set = |frontend| Change::SetFrontend(frontend, Settings::default());
+    let (released, ids) =
+        apply(&[set(one), set(other), add(one, here), add(one, there), add(other, there)]);
+    assert_eq!((released, ids.len()), (vec![], 1));
+    let id = ids[0];
+    assert_eq!(apply(&[Change::RemoveBackend(one, there)]), (vec![], vec![id]));
+    let gone = Numbered { id, backend: there };
+    assert_eq!(apply(&[Change::RemoveFrontend(other)]), (vec![gone], vec![]));
+    let (released, ids) = apply(&[add(one, there)]);
+    assert_eq!(released, []);
+    assert_ne!(ids, [id]);
+}
+
 #[test]
 fn a_restart_writes_only_what_differs() {
     let memory = Memory::new(16, 64, 64);

@@ -216,6 +216,14 @@ pub(crate) enum LabPodCommand {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// Ask an echo server, wait until the connection ends, and ask again; tells what happens, a line of JSON each
+    Hang {
+        /// Address and port
+        to: SocketAddr,
+        /// By UDP
+        #[arg(long)]
+        udp: bool,
+    },
     /// Ask again and again, and judge every request
     Load {
         /// An HTTP target; may be repeated

@@ -76,6 +76,15 @@ impl Flow {
         Ok(Self { stream: BufReader::new(stream), peer })
     }
 
+    /// Waits for more, which nobody asked for.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        while self.stream.read(&mut [0; 64]).await? > 0 {}
+        Ok(())
+    }
+
     /// Asks, and says whether it may ask again.
     ///
     /// # Errors
@@ -110,17 +119,22 @@ impl Flow {
     }
 }
 
-async fn datagram(to: SocketAddr) -> io::Result<Called> {
-    let any = if to.is_ipv4() {
-        IpAddr::from(Ipv4Addr::UNSPECIFIED)
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(to).await?;
+/// Where a socket is bound that goes there.
+pub(crate) fn any(to: SocketAddr) -> IpAddr {
+    if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// Asks over a connected socket.
+pub(crate) async fn ask_datagram(socket: &UdpSocket) -> io::Result<Answer> {
     socket.send(b"?").await?;
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).await?;
-    let answer = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+    Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
+}
+
+async fn datagram(to: SocketAddr) -> io::Result<Called> {
+    let socket = UdpSocket::bind((any(to), 0)).await?;
+    socket.connect(to).await?;
+    let answer = ask_datagram(&socket).await?;
     Ok(Called { answer, peer: socket.peer_addr()? })
 }

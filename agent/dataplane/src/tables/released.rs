@@ -1,0 +1,36 @@
+//! Which backends sockets may still hang on although no connection is sent there any more.
+
+use mesh_model::{ClusterId, lb::Backend};
+
+use super::Tables;
+use crate::kernel::Kernel;
+
+/// A backend by the id that sockets remember it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The id. No backend gets it again for as long as ids last, nor this one when it comes back.
+    pub id: u32,
+    /// The backend.
+    pub backend: Backend,
+}
+
+impl<K: Kernel> Tables<K> {
+    /// The backends that no frontend leads to any more, since this was asked last. Of those that nobody asks for, as many
+    /// are kept as the table has places.
+    pub fn take_released(&mut self) -> Vec<Numbered> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// The backends of a cluster that frontends lead to.
+    pub fn backends_in(&self, cluster: ClusterId) -> impl Iterator<Item = Numbered> {
+        let of = self.backends.iter().filter(move |(backend, _)| backend.cluster == cluster);
+        of.map(|(backend, used)| Numbered { id: used.id, backend: *backend })
+    }
+
+    pub(super) fn remember_released(&mut self, id: u32, backend: Backend) {
+        let room = self.kernel.sizes().backends;
+        if u32::try_from(self.released.len()).is_ok_and(|kept| kept < room) {
+            self.released.push(Numbered { id, backend });
+        }
+    }
+}

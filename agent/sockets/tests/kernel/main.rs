@@ -1,0 +1,214 @@
+//! Sockets to vanished backends in the running kernel: real sockets of a pod and of the node, real programs, real tables.
+//!
+//! Needs root, and a kernel with BPF, cgroup v2, BTF and SOCK_DESTROY. Where those are missing the tests fail and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod place;
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_model::{
+    Protocol,
+    lb::{Change, Group},
+};
+use mesh_sockets::{Netns, Reason};
+use nix::errno::Errno;
+
+use crate::place::{Place, backend, frontend, socket, tcp_server, udp_server};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn udp_from(bound: &str, to: SocketAddr) -> UdpSocket {
+    let client = UdpSocket::bind(bound).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(to).unwrap();
+    client
+}
+
+fn udp(to: SocketAddr) -> UdpSocket {
+    udp_from(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }, to)
+}
+
+fn udp_answers(client: &UdpSocket) -> io::Result<()> {
+    client.send(b"?")?;
+    client.recv(&mut [0; 4]).map(drop)
+}
+
+fn tcp(to: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+fn tcp_answers(mut client: &TcpStream) -> io::Result<()> {
+    client.write_all(b"?")?;
+    client.read_exact(&mut [0])
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
+    Errno::from_raw(result.unwrap_err().raw_os_error().unwrap())
+}
+
+#[test]
+fn a_connected_udp_socket_to_a_vanished_backend_ends_and_connects_elsewhere() {
+    let place = Place::new("udp");
+    let mut running = place.start();
+    running.ender.set_namespaces(vec![place.pod.clone()]);
+    for (ip, vip, other_vip) in
+        [("127.0.0.1", "10.96.0.1", "10.96.0.2"), ("::1", "fd00:96::1", "fd00:96::2")]
+    {
+        let before = running.ender.counts();
+        let (vip, other_vip) = (frontend(vip, Protocol::Udp), frontend(other_vip, Protocol::Udp));
+        let gone = place.in_pod(|| udp_server(ip));
+        let stays = place.in_pod(|| udp_server(ip));
+        let of = |server| backend(server, Protocol::Udp, 2);
+        running.serve(vip, &[of(gone)]);
+        running.serve(other_vip, &[of(stays)]);
+
+        let (waits, sends, other, itself) = place
+            .in_pod(|| (udp(socket(vip)), udp(socket(vip)), udp(socket(other_vip)), udp(gone)));
+        for client in [&waits, &sends, &other, &itself] {
+            udp_answers(client).unwrap();
+        }
+        let waiting = thread::spawn(move || (errno(waits.recv(&mut [0; 4])), waits));
+
+        running.apply(&[Change::RemoveBackend(vip, of(gone))]);
+        let released = running.released();
+        assert_eq!(released.len(), 1);
+        running.ender.end(released, Reason::Removed, Instant::now());
+        let (errno_of_waiting, waits) = waiting.join().unwrap();
+        assert_eq!(errno_of_waiting, Errno::ECONNABORTED);
+        running.wait_for_passes(before.passes + 1);
+        assert_eq!(errno(sends.send(b"?")), Errno::EDESTADDRREQ);
+        // Those of another service, and whoever connected to the server by itself, have noticed nothing.
+        udp_answers(&other).unwrap();
+        udp_answers(&itself).unwrap();
+        assert_eq!(running.ender.counts().removed.udp - before.removed.udp, 2);
+
+        running.apply(&[Change::AddBackend(vip, of(stays), Group::FIRST)]);
+        place.in_pod(|| waits.connect(socket(vip)).unwrap());
+        udp_answers(&waits).unwrap();
+        assert_eq!(waits.peer_addr().unwrap(), socket(vip));
+    }
+}
+
+#[test]
+fn sockets_of_the_node_itself_and_v4_mapped_ones_end_as_well() {
+    let place = Place::new("node");
+    let mut running = place.start();
+    let vip = frontend("10.96.0.1", Protocol::Udp);
+    let gone = backend(udp_server("127.0.0.1"), Protocol::Udp, 2);
+    running.serve(vip, &[gone]);
+    let mapped: SocketAddr = "[::ffff:10.96.0.1]:80".parse().unwrap();
+    let clients =
+        [udp(socket(vip)), udp_from("[::]:0", mapped), udp_from("127.0.0.1:0", socket(vip))];
+    clients.iter().for_each(|client| udp_answers(client).unwrap());
+
+    running.apply(&[Change::RemoveBackend(vip, gone)]);
+    let released = running.released();
+    running.ender.end(released, Reason::Removed, Instant::now());
+    running.wait_for_passes(1);
+    for client in clients {
+        assert_eq!(errno(client.recv(&mut [0; 4])), Errno::ECONNABORTED);
+    }
+    assert_eq!(running.ender.counts().removed.udp, 3);
+}
+
+#[test]
+fn tcp_connections_end_with_a_cluster_and_no_others_do() {
+    let place = Place::new("tcp");
+    let mut running = place.start();
+    running.ender.set_namespaces(vec![place.pod.clone()]);
+    let vips = [2, 3].map(|last| frontend(&format!("10.96.0.{last}"), Protocol::Tcp));
+    let servers = [2, 3].map(|_| place.in_pod(|| tcp_server("127.0.0.1")));
+    for ((vip, server), cluster) in vips.into_iter().zip(servers).zip([2, 3]) {
+        running.serve(vip, &[backend(server, Protocol::Tcp, cluster)]);
+    }
+    let (cut, other, itself) =
+        place.in_pod(|| (tcp(socket(vips[0])), tcp(socket(vips[1])), tcp(servers[0])));
+    for client in [&cut, &other, &itself] {
+        tcp_answers(client).unwrap();
+    }
+    let targets = running.targets_in(2);
+    assert_eq!(targets.len(), 1);
+    running.ender.end(targets, Reason::Unreachable, Instant::now());
+    // One who waits for bytes that will not come.
+    assert_eq!(errno((&cut).read(&mut [0])), Errno::ECONNABORTED);
+    running.wait_for_passes(1);
+    tcp_answers(&other).unwrap();
+    tcp_answers(&itself).unwrap();
+    let counts = running.ender.counts();
+    assert_eq!((counts.unreachable.tcp, counts.removed.tcp, counts.problem), (1, 0, None));
+}
+
+#[test]
+fn a_cluster_that_is_back_in_time_keeps_its_sockets() {
+    let place = Place::new("back");
+    let mut running = place.start();
+    let vips = [2, 3].map(|last| frontend(&format!("10.96.0.{last}"), Protocol::Tcp));
+    let server = tcp_server("127.0.0.1");
+    for (vip, cluster) in vips.into_iter().zip([2, 3]) {
+        running.serve(vip, &[backend(server, Protocol::Tcp, cluster)]);
+    }
+    let [back, gone] = vips.map(|vip| tcp(socket(vip)));
+    let later = Instant::now() + Duration::from_secs(3_600);
+    running.ender.end(running.targets_in(2), Reason::Unreachable, later);
+    running.ender.spare(|backend| backend.cluster.get() == 2);
+    let all = running.targets_in(2).into_iter().chain(running.targets_in(3));
+    running.ender.end(all, Reason::Unreachable, later);
+    running.ender.spare(|backend| backend.cluster.get() == 2);
+    running.ender.end(running.targets_in(3), Reason::Unreachable, Instant::now());
+    assert_eq!(errno((&gone).read(&mut [0])), Errno::ECONNABORTED);
+    running.wait_for_passes(1);
+    tcp_answers(&back).unwrap();
+    assert_eq!(running.ender.counts().unreachable.tcp, 1);
+}
+
+#[test]
+fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
+    let place = Place::new("gone");
+    let mut running = place.start();
+    let vip = frontend("10.96.0.1", Protocol::Udp);
+    let gone = backend(udp_server("127.0.0.1"), Protocol::Udp, 2);
+    let there = place.in_pod(|| udp_server("127.0.0.1"));
+    running.serve(vip, &[gone]);
+    let here = udp(socket(vip));
+    // Another namespace than the one that was attached: whoever is in there now is none of ours.
+    let in_pod = place.in_pod(|| udp(socket(vip)));
+    let Netns { path, inode } = place.pod.clone();
+    running.ender.set_namespaces(vec![
+        Netns { path: "/run/netns/clustermesh-sockets-test-none".into(), inode: 1 },
+        Netns { path: path.clone(), inode: inode + 1_000_000 },
+    ]);
+    running.apply(&[Change::RemoveBackend(vip, gone)]);
+    let released = running.released();
+    running.ender.end(released.clone(), Reason::Removed, Instant::now());
+    running.wait_for_passes(1);
+    assert_eq!(errno(here.send(b"?")), Errno::EDESTADDRREQ);
+    assert_eq!(running.ender.counts().failures, 0);
+    assert!(in_pod.send(b"?").is_ok(), "to whoever is at {there}'s address");
+
+    // What is no namespace at all is said.
+    let file = std::fs::File::open("/etc/hostname").unwrap();
+    let inode_of_file = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+    let strange = Netns { path: "/etc/hostname".into(), inode: inode_of_file };
+    running.ender.set_namespaces(vec![strange, Netns { path, inode }]);
+    running.ender.end(released, Reason::Removed, Instant::now());
+    running.wait_for_passes(2);
+    assert_eq!(errno(in_pod.send(b"?")), Errno::EDESTADDRREQ);
+    let counts = running.ender.counts();
+    assert_eq!(counts.failures, 1);
+    assert!(counts.problem.unwrap().contains("/etc/hostname: "));
+}

@@ -1,0 +1,347 @@
+//! What it costs an agent that one backend of a service changes, by the size of the service and the form in which it is
+//! told: whole (v1) or in slices (v2).
+//!
+//! The records are written into the other cluster's etcd as its apiserver would, from `mesh-wire`'s values, a change at a
+//! time. Its apiserver does not run meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_dump::Dump;
+use mesh_model::{
+    ClusterId, ClusterLimit, ClusterName, EndpointSlice, ExportMode, GlobalService, Port, Protocol,
+    Record, ServiceName, SliceEndpoint,
+    service::{SERVICE_NAME_LABEL, SlicePort},
+};
+use mesh_wire::cluster_config;
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
+use serde::Serialize;
+
+use crate::{
+    endpoints::{entry, ip, manifest},
+    error::{BenchError, file, io},
+    mesh::{Mesh, first_node},
+    place::run,
+    stats::median,
+    usage::metric,
+};
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct ChangeOptions {
+    /// Numbers of backends to measure with.
+    pub backends: Vec<u32>,
+    /// How often the services take turns.
+    pub rounds: u32,
+    /// How many changes a turn has.
+    pub batch: u32,
+}
+
+/// What one backend's change costs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeRow {
+    /// `v1` or `v2`.
+    pub form: &'static str,
+    /// Backends of the service.
+    pub backends: u32,
+    /// Bytes of the record that a change writes.
+    pub bytes: usize,
+    /// Changes.
+    pub changes: u32,
+    /// CPU time of the agent for a change, in microseconds: the median of the rounds.
+    pub micros: f64,
+    /// The same for a service of 100 backends, of which v2 tells in one slice.
+    pub reference_micros: f64,
+    /// The two in relation: the median of the rounds' ratios.
+    pub ratio: f64,
+    /// Single writes to the kernel's tables for a change.
+    pub writes: f64,
+}
+
+/// In what form a cluster tells its services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    V1,
+    V2,
+}
+
+/// A service.
+struct Service {
+    number: u32,
+    backends: u32,
+    /// Its address at the reader's, and its protocol's number.
+    frontend: (SocketAddr, u8),
+}
+
+/// What others are compared with.
+const REFERENCE: u32 = 100;
+/// Endpoints of a slice, as Kubernetes makes them.
+const SLICE: u32 = 100;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The agent's metrics are set once a second.
+const METRICS: Duration = Duration::from_millis(1_500);
+/// How long an agent is watched to which nothing happens.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Measures. Needs root.
+pub fn change(
+    options: &ChangeOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<ChangeRow>, BenchError> {
+    let mut rows = Vec::new();
+    let total = u64::from(options.rounds) * 2;
+    for (form, done) in [(Form::V2, 0), (Form::V1, u64::from(options.rounds))] {
+        let mut mesh = Mesh::up(2, 1)?;
+        let services = prepare(&mut mesh, form, &options.backends)?;
+        let dump = mesh.dump(mesh.cluster(1)?)?;
+        rows.extend(measure(&mesh, &dump, form, &services, options, |round| {
+            progress(done + u64::from(round), total)
+        })?);
+    }
+    Ok(rows)
+}
+
+/// Has the reader know services of these sizes, the reference first.
+fn prepare(mesh: &mut Mesh, form: Form, sizes: &[u32]) -> Result<Vec<Service>, BenchError> {
+    let sizes: Vec<u32> = [REFERENCE].iter().chain(sizes).copied().collect();
+    let reader = mesh.cluster(1)?;
+    let numbers = 0..u32::try_from(sizes.len()).unwrap_or_default();
+    let manifests: Vec<String> = numbers.clone().map(manifest).collect();
+    let path = reader.directory.join("manifests/bench.yaml");
+    fs::write(&path, manifests.join("---\n")).map_err(file(&path))?;
+    mesh.lab("stop", &["a/apiserver", "b/n1/agent"])?;
+    let source = mesh.cluster(0)?;
+    if form == Form::V1 {
+        mesh.write(source, &[services_only(mesh)?], |_| {})?;
+    }
+    for (number, backends) in numbers.zip(&sizes) {
+        for part in form.all(number, *backends)? {
+            mesh.write(source, &[part], |_| {})?;
+        }
+    }
+    mesh.lab("start", &["b/n1/agent"])?;
+    mesh.look()?;
+    mesh.wait_ready("b")?;
+    let dump = mesh.dump(mesh.cluster(1)?)?;
+    let mut services = Vec::new();
+    for (number, backends) in (0_u16..).zip(sizes) {
+        let ip = Ipv6Addr::new(0xfd00, 0x100, 2, 0, 0, 0, 0, 0x1000 + number);
+        let frontend = (SocketAddr::from((ip, 80)), 6);
+        wait_for(|| {
+            let counter = dump.counter(frontend)?;
+            Ok(counter.filter(|count| count() == backends).map(drop))
+        })?;
+        services.push(Service { number: number.into(), backends, frontend });
+    }
+    Ok(services)
+}
+
+fn measure(
+    mesh: &Mesh,
+    dump: &Dump,
+    form: Form,
+    services: &[Service],
+    options: &ChangeOptions,
+    mut progress: impl FnMut(u32),
+) -> Result<Vec<ChangeRow>, BenchError> {
+    let pid = mesh.pid("b/n1/agent")?;
+    let node = first_node(mesh.cluster(1)?)?;
+    thread::sleep(METRICS);
+    let (begin, began) = (spent(pid)?, Instant::now());
+    thread::sleep(IDLE);
+    let idle = spent(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let mut taken: Vec<Vec<f64>> = vec![Vec::new(); services.len()];
+    for round in 0..options.rounds {
+        progress(round);
+        for (service, taken) in services.iter().zip(&mut taken) {
+            let (begin, began) = (spent(pid)?, Instant::now());
+            turn(mesh, dump, form, service, options.batch)?;
+            let spent = spent(pid)?.saturating_sub(begin).as_secs_f64();
+            let busy = (spent - idle * began.elapsed().as_secs_f64()).max(0.0);
+            taken.push(busy * 1e6 / f64::from(options.batch.max(1)));
+        }
+    }
+    let reference = taken.first().cloned().unwrap_or_default();
+    let mut rows = Vec::new();
+    for (service, taken) in services.iter().zip(taken).skip(1) {
+        let writes = || metric(node, "clustermesh_agent_table_writes");
+        thread::sleep(METRICS);
+        let before = writes()?;
+        turn(mesh, dump, form, service, options.batch)?;
+        thread::sleep(METRICS);
+        let written = writes()?.saturating_sub(before);
+        let ratios = taken.iter().zip(&reference).map(|(one, reference)| one / reference.max(0.1));
+        rows.push(ChangeRow {
+            form: form.name(),
+            backends: service.backends,
+            bytes: form.change(service.number, service.backends, false)?.1.len(),
+            changes: options.rounds * options.batch,
+            ratio: median(ratios.collect()),
+            micros: median(taken),
+            reference_micros: median(reference.clone()),
+            writes: written as f64 / f64::from(options.batch.max(1)),
+        });
+    }
+    Ok(rows)
+}
+
+/// One backend goes, comes back, and so on; each time when the kernel has what was before.
+fn turn(
+    mesh: &Mesh,
+    dump: &Dump,
+    form: Form,
+    service: &Service,
+    changes: u32,
+) -> Result<(), BenchError> {
+    let source = mesh.cluster(0)?;
+    let count = dump.counter(service.frontend)?;
+    let gone = || BenchError::Unexpected("a service is gone from the kernel".into());
+    let count = count.ok_or_else(gone)?;
+    for change in 0..changes {
+        let gone = change % 2 == 0;
+        let entry = form.change(service.number, service.backends, gone)?;
+        mesh.write(source, &[entry], |_| {})?;
+        let wanted = service.backends - u32::from(gone);
+        wait_for(|| Ok((count() == wanted).then_some(())))?;
+    }
+    Ok(())
+}
+
+// === impl Form ===
+
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// All records of a service.
+    fn all(self, number: u32, backends: u32) -> Result<Vec<(String, Vec<u8>)>, BenchError> {
+        match self {
+            Self::V1 => Ok(vec![whole(number, backends)?]),
+            Self::V2 => (0..backends.div_ceil(SLICE))
+                .map(|n| slice(number, n, n * SLICE..((n + 1) * SLICE).min(backends)))
+                .collect(),
+        }
+    }
+
+    /// The record that says that the last of the service's first backends is there, or is gone.
+    fn change(
+        self,
+        number: u32,
+        backends: u32,
+        gone: bool,
+    ) -> Result<(String, Vec<u8>), BenchError> {
+        match self {
+            Self::V1 => whole(number, backends - u32::from(gone)),
+            Self::V2 => slice(number, 0, 0..backends.min(SLICE) - u32::from(gone)),
+        }
+    }
+}
+
+/// Of each service other backends.
+fn first(number: u32) -> u32 {
+    number * 100_000
+}
+
+fn cluster() -> Result<(ClusterName, ClusterId), BenchError> {
+    let name = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+    let id = ClusterId::new(1, ClusterLimit::Max255);
+    Ok((name, id.map_err(|e| BenchError::Unexpected(e.to_string()))?))
+}
+
+fn whole(number: u32, backends: u32) -> Result<(String, Vec<u8>), BenchError> {
+    let port = Port { protocol: Protocol::Tcp, number: 8080 };
+    let ports = BTreeMap::from([("http".to_owned(), port)]);
+    let (cluster, cluster_id) = cluster()?;
+    let first = first(number);
+    entry(Record::Service(Box::new(GlobalService {
+        cluster,
+        cluster_id,
+        name: ServiceName::new("default", &format!("bench-{number}")),
+        frontends: BTreeMap::new(),
+        backends: (first..first + backends).map(|n| (ip(n), ports.clone())).collect(),
+        hostnames: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        include_external: true,
+        shared: true,
+    })))
+}
+
+fn slice(
+    number: u32,
+    n: u32,
+    backends: std::ops::Range<u32>,
+) -> Result<(String, Vec<u8>), BenchError> {
+    let (cluster, cluster_id) = cluster()?;
+    let first = first(number);
+    let endpoint = |n: u32| SliceEndpoint {
+        addresses: vec![ip(first + n).to_string()],
+        ready: Some(true),
+        serving: Some(true),
+        terminating: Some(false),
+        node: Some("n1".into()),
+        ..SliceEndpoint::default()
+    };
+    let service = format!("bench-{number}");
+    entry(Record::EndpointSlice(Box::new(EndpointSlice {
+        cluster: cluster.to_string(),
+        cluster_id,
+        namespace: "default".into(),
+        name: format!("{service}-{n}"),
+        labels: BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), service)]),
+        annotations: BTreeMap::new(),
+        address_type: "IPv6".into(),
+        endpoints: backends.map(endpoint).collect(),
+        ports: vec![SlicePort {
+            name: Some("http".into()),
+            protocol: Some("TCP".into()),
+            number: Some(8080),
+            app_protocol: None,
+        }],
+    })))
+}
+
+/// The source's configuration as its apiserver left it, but that it tells services as v1 alone.
+fn services_only(mesh: &Mesh) -> Result<(String, Vec<u8>), BenchError> {
+    let key = format!("{}a", mesh_wire::key::CLUSTER_CONFIGS);
+    let mut get = mesh.etcdctl(mesh.cluster(0)?)?;
+    let told = run(get.args(["get", "--print-value-only", &key]))?;
+    let invalid = |error: String| BenchError::Unexpected(format!("{key}: {error}"));
+    let mut config =
+        cluster_config::decode(told.trim_ascii()).map_err(|error| invalid(error.to_string()))?;
+    config.export_mode = ExportMode::Services;
+    Ok((key, cluster_config::encode(&config)))
+}
+
+/// The CPU time of a process with all its threads, those that ended included, to the nanosecond.
+fn spent(pid: i32) -> Result<Duration, BenchError> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
+    Ok(clock.map_err(|errno| io("the agent's CPU time")(errno.into()))?.into())
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Result<Option<T>, BenchError>) -> Result<T, BenchError> {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected("a change does not reach the kernel".into()));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

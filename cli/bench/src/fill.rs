@@ -1,0 +1,178 @@
+//! What it costs to fill the tables, beside as many bare updates of one map; and what the tables take.
+
+use std::{
+    net::SocketAddrV4,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use mesh_dataplane::{Kernel as _, PinRoot, Programs, Sizes, Tables};
+use mesh_layout::{FrontendKey, ServiceRef, default_sizes, mapped};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::{
+    client::Transport,
+    connect::{add, frontend},
+    error::{BenchError, io},
+    place::Place,
+    rules::cluster_ip,
+    stats::median,
+    ways::SERVERS,
+};
+
+/// What filling costs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filled {
+    /// How many services, of two backends each.
+    pub services: u32,
+    /// CPU time a service, in microseconds: the median of the rounds, of a thousand services each.
+    pub micros: f64,
+    /// CPU time of a bare update of the map of services.
+    pub bare_micros: f64,
+    /// The two in relation: the median of the rounds' ratios.
+    pub ratio: f64,
+    /// CPU time for all of them, in milliseconds.
+    pub millis: f64,
+    /// How long all of them took, in milliseconds.
+    pub elapsed_millis: f64,
+    /// Single writes to the tables a service.
+    pub writes: f64,
+}
+
+/// What the tables take of the kernel's memory.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Taken {
+    /// Room for services.
+    pub services: u32,
+    /// Room for backends.
+    pub backends: u32,
+    /// Room for places of backends in services.
+    pub slots: u32,
+    /// Bytes of the map of services.
+    pub services_bytes: u64,
+    /// Bytes of the headers.
+    pub headers_bytes: u64,
+    /// Bytes of the backends.
+    pub backends_bytes: u64,
+    /// Bytes of the slots.
+    pub slots_bytes: u64,
+    /// Bytes of all else: groups, affinity, unconnected UDP.
+    pub other_bytes: u64,
+    /// Bytes of all of them, empty.
+    pub empty_bytes: u64,
+    /// The same with every second place for a service in use.
+    pub filled_bytes: u64,
+}
+
+/// Services of a round.
+const ROUND: u32 = 1_000;
+/// Tables that memory is looked at of: small, those of an agent with its defaults, and large.
+const MEASURED: [(u32, u32, u32); 4] = [
+    (1_024, 4_096, 16_384),
+    (16_384, 32_768, 131_072),
+    (
+        entries(default_sizes::SERVICES),
+        entries(default_sizes::BACKENDS),
+        entries(default_sizes::SLOTS),
+    ),
+    (1_048_576, 1_048_576, 4_194_304),
+];
+const SERVER: SocketAddrV4 = SocketAddrV4::new(SERVERS[0], 8_080);
+
+/// Measures filling. Needs root.
+pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled, BenchError> {
+    let place = Place::new()?;
+    let sizes = sizes((services.max(2) * 2, 262_144, (services * 4).next_power_of_two()));
+    let load = |name: &str| Programs::load(PinRoot::open(&place.pins.join(name))?, sizes);
+    let (_programs, maps) = load("filled")?;
+    let mut tables = Tables::restore(maps, Instant::now())?;
+    let (_bare_programs, mut bare) = load("bare")?;
+    let (mut ours, mut theirs, mut elapsed) = (Vec::new(), Vec::new(), Duration::ZERO);
+    for first in (0..services).step_by(ROUND as usize) {
+        progress(first.into(), services.into());
+        let round = first..(first + ROUND).min(services);
+        let each = |taken: Duration| taken.as_secs_f64() * 1e6 / f64::from(round.end - round.start);
+        let (begin, began) = (cpu()?, Instant::now());
+        for service in round.clone() {
+            add(&mut tables, frontend(service, Transport::Tcp), SERVER)?;
+        }
+        elapsed += began.elapsed();
+        ours.push(each(cpu()?.saturating_sub(begin)));
+        let begin = cpu()?;
+        for service in round.clone() {
+            let key = FrontendKey::new(mapped(cluster_ip(service).octets()), [0, 80], 6);
+            let value = ServiceRef::new(service, key.tag());
+            bare.put_service(&key, value).map_err(io("a bare update of a map"))?;
+        }
+        theirs.push(each(cpu()?.saturating_sub(begin)));
+    }
+    let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs);
+    let rounds = ours.len().max(1) as f64;
+    Ok(Filled {
+        services,
+        ratio: median(ratios.collect()),
+        millis: ours.iter().sum::<f64>() / rounds * f64::from(services) / 1e3,
+        elapsed_millis: elapsed.as_secs_f64() * 1e3,
+        writes: tables.writes() as f64 / f64::from(services.max(1)),
+        micros: median(ours),
+        bare_micros: median(theirs),
+    })
+}
+
+/// Looks at what tables of several sizes take. Needs root.
+pub fn memory(mut progress: impl FnMut(u64, u64)) -> Result<Vec<Taken>, BenchError> {
+    let place = Place::new()?;
+    let mut rows = Vec::new();
+    for (services, backends, slots) in MEASURED {
+        progress(rows.len() as u64, MEASURED.len() as u64);
+        let pins = place.pins.join(services.to_string());
+        rows.push(taken(&pins, (services, backends, slots))?);
+        let _ = std::fs::remove_dir_all(&pins);
+    }
+    Ok(rows)
+}
+
+fn taken(pins: &Path, (services, backends, slots): (u32, u32, u32)) -> Result<Taken, BenchError> {
+    let root = PinRoot::open(pins)?;
+    let (_programs, maps) = Programs::load(root, sizes((services, backends, slots)))?;
+    let mut tables = Tables::restore(maps, Instant::now())?;
+    let told = mesh_dump::memory(pins)?;
+    let of = |name: &str| told.get(name).copied().unwrap_or_default();
+    let named = ["cm_services", "cm_headers", "cm_backends", "cm_slots"].map(of);
+    let empty_bytes: u64 = told.values().sum();
+    for service in 0..services / 2 {
+        add(&mut tables, frontend(service, Transport::Tcp), SERVER)?;
+    }
+    let [services_bytes, headers_bytes, backends_bytes, slots_bytes] = named;
+    Ok(Taken {
+        services,
+        backends,
+        slots,
+        services_bytes,
+        headers_bytes,
+        backends_bytes,
+        slots_bytes,
+        other_bytes: empty_bytes - named.iter().sum::<u64>(),
+        empty_bytes,
+        filled_bytes: mesh_dump::memory(pins)?.values().sum(),
+    })
+}
+
+fn sizes((services, backends, slots): (u32, u32, u32)) -> Sizes {
+    Sizes { services, backends, slots, groups: entries(default_sizes::GROUPS) }
+}
+
+const fn entries(size: usize) -> u32 {
+    assert!(size <= 1 << 24);
+    #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
+    let size = size as u32;
+    size
+}
+
+fn cpu() -> Result<Duration, BenchError> {
+    let clock = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    Ok(clock.map_err(|errno| io("the clock of CPU time")(errno.into()))?.into())
+}

@@ -1,0 +1,66 @@
+//! Somebody who asked once and waits for more that never comes: what ends his waiting is not the network.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{net::UdpSocket, time::timeout};
+
+use crate::workload::{
+    Answer,
+    call::{Flow, Transport, any, ask_datagram},
+};
+
+/// What happened to him, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    /// He was answered, and waits.
+    Answered(Answer),
+    /// His connection ended by an error of this number, or in good order (0).
+    Ended(i32),
+}
+
+/// Longer than anybody should have to wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks, waits until the connection ends, connects again and asks again; by UDP with the same socket.
+///
+/// # Errors
+/// When nobody answers, or the connection does not end.
+pub async fn hang(
+    transport: Transport,
+    to: SocketAddr,
+    deadline: Duration,
+    mut tell: impl FnMut(Event) -> io::Result<()>,
+) -> io::Result<()> {
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let errno = |error: io::Error| error.raw_os_error().unwrap_or_default();
+    match transport {
+        Transport::Udp => {
+            let socket = UdpSocket::bind((any(to), 0)).await?;
+            let ask = async || {
+                socket.connect(to).await?;
+                timeout(deadline, ask_datagram(&socket)).await.unwrap_or_else(|_| Err(late()))
+            };
+            tell(Event::Answered(ask().await?))?;
+            let ended = timeout(PATIENCE, socket.recv(&mut [0; 1])).await.map_err(|_| late())?;
+            tell(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
+            tell(Event::Answered(ask().await?))
+        }
+        Transport::Tcp => {
+            let ask = async || {
+                let asked = timeout(deadline, async {
+                    let mut flow = Flow::open(to).await?;
+                    let answer = flow.ask().await?.0.answer;
+                    Ok((flow, answer))
+                });
+                asked.await.unwrap_or_else(|_| Err(late()))
+            };
+            let (mut flow, answer) = ask().await?;
+            tell(Event::Answered(answer))?;
+            let ended = timeout(PATIENCE, flow.wait()).await.map_err(|_| late())?;
+            tell(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
+            tell(Event::Answered(ask().await?.1))
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Sockets that hang on what is gone, on clusters out of network namespaces. Needs root.
+
+use mesh_e2e::{Netns, scenario};
+
+#[test]
+fn sockets_to_vanished_backends_end() {
+    scenario::sockets_to_vanished_backends_end(&Netns::up("socketsended"));
+}
+
+#[test]
+fn sockets_to_a_cluster_that_is_cut_off_end() {
+    scenario::sockets_to_a_cluster_that_is_cut_off_end(&Netns::up("socketscut"));
+}
