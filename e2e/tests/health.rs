@@ -13,6 +13,11 @@ fn a_node() {
 }
 
 #[test]
+fn agents_away() {
+    scenario::agents_are_away(&Netns::up("healthaway"));
+}
+
+#[test]
 fn a_link_that_flaps() {
     scenario::a_flapping_link_is_damped(&Netns::up("healthflap"));
 }

@@ -351,16 +351,20 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
         (StepState::Failed, silent(&health, report.alone))
     } else if health.answering > 0 {
         let noticed = report.detection.as_secs_f64();
-        let detail = format!(
+        let mut detail = format!(
             "{} of {all} probed nodes answer, a dead one is noticed within {noticed:.1} s",
             health.answering
         );
+        if health.without_agent > 0 {
+            let noticed = report.detection_without_agent.as_secs_f64();
+            let without = health.without_agent;
+            detail += &format!("; {without} of these without an agent, within {noticed:.1} s");
+        }
         (StepState::Ok, detail)
     } else if health.awaited > 0 {
         (StepState::Pending, String::new())
     } else if all > 0 {
-        let reason =
-            "no node has answered a probe yet: it may run no agent of ours, or be out of reach";
+        let reason = "no node has answered a probe yet: it may be out of reach, or a firewall keeps probes away";
         (StepState::Unknown, reason.into())
     } else {
         (StepState::Ok, "it has no other node".into())

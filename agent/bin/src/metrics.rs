@@ -62,6 +62,7 @@ pub(crate) struct Metrics {
     pub(crate) socket_failures: Count,
     pub(crate) probes_sent: Count,
     pub(crate) probes_answered: Count,
+    pub(crate) probes_refused: Count,
     pub(crate) node_deaths: Count,
     pub(crate) node_returns: Count,
     pub(crate) node_relapses: Count,
@@ -69,6 +70,7 @@ pub(crate) struct Metrics {
     pub(crate) detection: Count,
     pub(crate) addresses_in_use: Count,
     pub(crate) nodes_dead: Family<PeerLabel, Count>,
+    pub(crate) nodes_without_agent: Family<PeerLabel, Count>,
     pub(crate) nodes_damped: Family<PeerLabel, Count>,
     pub(crate) cut: Family<PeerLabel, Gauge>,
 }
@@ -146,6 +148,11 @@ impl Metrics {
         for (name, help, counted) in [
             ("probes_sent", "Probes sent to nodes", &self.probes_sent),
             ("probes_answered", "Probes that were answered", &self.probes_answered),
+            (
+                "probes_refused",
+                "Probes that came back: the node is there, and no agent",
+                &self.probes_refused,
+            ),
             ("node_deaths", "Addresses of nodes that answered no more", &self.node_deaths),
             ("node_returns", "Addresses of nodes that answered again", &self.node_returns),
             (
@@ -169,6 +176,8 @@ impl Metrics {
         }
         let help = "Probed nodes of the cluster that do not answer";
         health.register("nodes_dead", help, self.nodes_dead.clone());
+        let help = "Probed nodes of the cluster that answer without an agent";
+        health.register("nodes_without_agent", help, self.nodes_without_agent.clone());
         let help = "Dead nodes of the cluster whose return is damped";
         health.register("nodes_damped", help, self.nodes_damped.clone());
         health.register("cluster_cut", "1 while the cluster is cut", self.cut.clone());

@@ -2,6 +2,9 @@
 //!
 //! Questions come to a port that everybody knows. Ours leave from another socket, so that whoever floods the one keeps no
 //! answer from the other. Who does not know the number cannot answer in another's place.
+//!
+//! Where no agent is, the node's kernel sends the question back as "port unreachable", which the asking socket hears from
+//! its error queue: the question with its number, and whom it was for.
 
 use std::{
     io::{self, IoSliceMut},
@@ -11,10 +14,13 @@ use std::{
 
 use mesh_decide::Probe;
 use nix::{
-    cmsg_space, libc,
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
+    errno::Errno,
+    libc,
+    sys::socket::{
+        ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendto, setsockopt, sockopt,
+    },
 };
-use tokio::net::UdpSocket;
+use tokio::{io::Interest, net::UdpSocket};
 
 /// Answers questions.
 pub(crate) struct EchoSocket(UdpSocket);
@@ -27,6 +33,15 @@ pub(crate) struct ProbeSocket {
     v6: bool,
 }
 
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// An agent's answer.
+    Answer(Probe),
+    /// The node says that no agent is there.
+    Refusal(Probe),
+}
+
 /// What a probe looks like: four bytes that name it, one that says whether it is the question or the answer, the number.
 const MAGIC: [u8; 4] = *b"CMp1";
 const QUESTION: u8 = b'?';
@@ -34,6 +49,13 @@ const ANSWER: u8 = b'!';
 const LENGTH: usize = 13;
 /// Datagrams that are read in one go.
 const AT_ONCE: usize = 1_024;
+/// Origin, type and code of the message that nobody listens at a port (RFC 792, RFC 4443).
+const PORT_UNREACHABLE: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP, 3, 3);
+const PORT_UNREACHABLE_V6: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP6, 1, 4);
+/// What waits for neighbours that do not answer must leave room for questions to others.
+const SEND_BUFFER: usize = 4 << 20;
+/// An error of a former question is told to whoever sends next, whose question is not sent then.
+const TRIES: usize = 4;
 
 // === impl EchoSocket ===
 
@@ -65,82 +87,101 @@ impl ProbeSocket {
     /// Asks at a port, from any of ours.
     pub(crate) async fn bind(port: u16) -> io::Result<Self> {
         let (socket, v6) = bind(0).await?;
-        // Without it a node is not heard that lives and whose agent does not; nothing else depends on it.
-        let _ = setsockopt(&socket, sockopt::Ipv4RecvErr, &true);
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
         if v6 {
-            let _ = setsockopt(&socket, sockopt::Ipv6RecvErr, &true);
+            setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
         }
+        // Needs a capability that the agent has, and tests may not have.
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER);
         Ok(Self { socket, port, v6 })
     }
 
     /// Asks a node. What cannot be sent is as good as not answered.
-    pub(crate) async fn ask(&self, probe: Probe) {
+    pub(crate) fn ask(&self, probe: Probe) {
         let address = match (probe.address, self.v6) {
             (IpAddr::V4(v4), true) => v4.to_ipv6_mapped().into(),
             (address, _) => address,
         };
-        let to = SocketAddr::from((address, self.port));
-        // An error may be of a question before: that is said once, and this one not sent.
-        if self.socket.send_to(&datagram(QUESTION, probe.nonce), to).await.is_err() {
-            let _ = self.socket.send_to(&datagram(QUESTION, probe.nonce), to).await;
-        }
-    }
-
-    /// The next answer. Cancel-safe.
-    pub(crate) async fn answer(&self) -> io::Result<Probe> {
-        loop {
-            let mut buffer = [0; LENGTH + 1];
-            let (length, from) = match self.socket.recv_from(&mut buffer).await {
-                Ok(received) => received,
-                // Of somebody who was asked; the queue of errors says who.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    match self.refusals().pop() {
-                        Some(probe) => return Ok(probe),
-                        None => continue,
-                    }
-                }
-                Err(error) => return Err(error),
-            };
-            if let Some(probe) = self.accept(buffer.get(..length).unwrap_or_default(), from) {
-                return Ok(probe);
+        let to = SockaddrStorage::from(SocketAddr::from((address, self.port)));
+        let question = datagram(QUESTION, probe.nonce);
+        for _ in 0..TRIES {
+            let sent = sendto(self.socket.as_raw_fd(), &question, &to, MsgFlags::MSG_DONTWAIT);
+            if sent.is_ok() || sent == Err(Errno::EAGAIN) {
+                break;
             }
         }
     }
 
-    /// The answers that are there by now.
-    pub(crate) fn answers(&self) -> Vec<Probe> {
-        let mut answers = self.refusals();
-        let mut buffer = [0; LENGTH + 1];
+    /// The next signs of life. Cancel-safe.
+    pub(crate) async fn hear(&self) -> io::Result<Vec<Heard>> {
+        loop {
+            self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+            let heard = self.heard();
+            if !heard.is_empty() {
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// The signs of life that are there by now.
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        let mut heard = Vec::new();
         // Not for ever, if strangers send faster than we read.
         for _ in 0..AT_ONCE {
-            let Ok((length, from)) = self.socket.try_recv_from(&mut buffer) else { break };
-            answers.extend(self.accept(buffer.get(..length).unwrap_or_default(), from));
-        }
-        answers
-    }
-
-    /// Questions that a node's kernel sent back: nobody listens there, but the node lives and the way to it does. An agent that
-    /// starts anew is no reason to avoid a node's pods. The kernel matches them with what we sent, and they have its number.
-    fn refusals(&self) -> Vec<Probe> {
-        let mut refused = Vec::new();
-        let mut buffer = [0; LENGTH];
-        for _ in 0..AT_ONCE {
-            let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-            let mut slices = [IoSliceMut::new(&mut buffer)];
-            let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-            let fd = self.socket.as_raw_fd();
-            let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags);
-            let Ok(message) = message else { break };
-            let refusal = message.cmsgs().ok().and_then(|mut all| all.find_map(refuser));
-            let (length, to) = (message.bytes, message.address.as_ref().and_then(ip_of));
-            let probe = parse(buffer.get(..length).unwrap_or_default());
-            if let (Some(by), Some(to), Some((QUESTION, nonce))) = (refusal, to, probe)
-                && by == to
-            {
-                refused.push(Probe { address: to, nonce });
+            match self.socket.try_io(Interest::ERROR, || self.read_error()) {
+                Ok(refusal) => heard.extend(refusal.map(Heard::Refusal)),
+                Err(_) => break,
             }
         }
-        refused
+        let mut buffer = [0; LENGTH + 1];
+        for _ in 0..AT_ONCE {
+            match self.socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    let answer = self.accept(buffer.get(..length).unwrap_or_default(), from);
+                    heard.extend(answer.map(Heard::Answer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Of a question, and gone with having been told: answers may be behind it.
+                Err(_) => {}
+            }
+        }
+        heard
+    }
+
+    /// What the error queue says next; nothing, if that is no refusal of a question of ours.
+    fn read_error(&self) -> io::Result<Option<Probe>> {
+        let mut buffer = [0; LENGTH + 1];
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let mut control = nix::cmsg_space!([u8; 512]);
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let fd = self.socket.as_raw_fd();
+        let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
+        let offender = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::Ipv4RecvErr(error, from) => {
+                offender(&error, IpAddr::V4(u32::from_be(from?.sin_addr.s_addr).into()))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, from) => {
+                offender(&error, Ipv6Addr::from(from?.sin6_addr.s6_addr).into())
+            }
+            _ => None,
+        });
+        let asked = message.address.as_ref().and_then(address);
+        let length = message.bytes;
+        Ok(self.accept_refusal(buffer.get(..length).unwrap_or_default(), asked, offender))
+    }
+
+    /// A question of ours that the node itself, whom it was for, sent back.
+    fn accept_refusal(
+        &self,
+        datagram: &[u8],
+        asked: Option<SocketAddr>,
+        offender: Option<IpAddr>,
+    ) -> Option<Probe> {
+        let address = asked.filter(|asked| asked.port() == self.port)?.ip().to_canonical();
+        match parse(datagram) {
+            Some((QUESTION, nonce)) if offender == Some(address) => Some(Probe { address, nonce }),
+            _ => None,
+        }
     }
 
     fn accept(&self, datagram: &[u8], from: SocketAddr) -> Option<Probe> {
@@ -153,31 +194,22 @@ impl ProbeSocket {
     }
 }
 
-/// Who says that nobody listens there, if that is what it says.
-fn refuser(message: ControlMessageOwned) -> Option<IpAddr> {
-    let (error, by) = match message {
-        ControlMessageOwned::Ipv4RecvErr(error, by) => {
-            (error, IpAddr::from(u32::from_be(by?.sin_addr.s_addr).to_be_bytes()))
-        }
-        ControlMessageOwned::Ipv6RecvErr(error, by) => (error, by?.sin6_addr.s6_addr.into()),
-        _ => return None,
-    };
-    (i32::try_from(error.ee_errno) == Ok(libc::ECONNREFUSED)).then(|| by.to_canonical())
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => Some(v4.ip().into()),
-        (_, Some(v6)) => Some(IpAddr::from(v6.ip()).to_canonical()),
-        _ => None,
-    }
-}
-
 async fn bind(port: u16) -> io::Result<(UdpSocket, bool)> {
     if let Ok(socket) = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         return Ok((socket, true));
     }
     Ok((UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).await?, false))
+}
+
+/// Who says that a port is unreachable, if that is what is said.
+fn offender(error: &libc::sock_extended_err, from: IpAddr) -> Option<IpAddr> {
+    let is = (error.ee_origin, error.ee_type, error.ee_code);
+    [PORT_UNREACHABLE, PORT_UNREACHABLE_V6].contains(&is).then(|| from.to_canonical())
+}
+
+fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
 }
 
 fn datagram(kind: u8, nonce: u64) -> [u8; LENGTH] {
@@ -214,33 +246,18 @@ mod tests {
         let asked = async {
             for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
                 for nonce in 0..50 {
-                    stranger.ask(Probe { address, nonce }).await;
+                    stranger.ask(Probe { address, nonce });
                 }
                 let probe = Probe { address, nonce: 4_711 };
-                socket.ask(probe).await;
+                socket.ask(probe);
                 if address.is_ipv4() || socket.v6 {
-                    assert_eq!(socket.answer().await.unwrap(), probe);
+                    assert_eq!(socket.hear().await.unwrap(), [Heard::Answer(probe)]);
                 }
             }
         };
         tokio::select! {
             () = asked => {}
             error = echo.serve() => panic!("{error}"),
-        }
-    }
-
-    /// Nobody listens, and the kernel says so: in both families.
-    #[tokio::test]
-    async fn a_node_whose_agent_is_away_is_there() {
-        let port =
-            UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap().local_addr().unwrap().port();
-        let socket = ProbeSocket::bind(port).await.unwrap();
-        for (nonce, address) in
-            [(7, IpAddr::from(Ipv4Addr::LOCALHOST)), (8, Ipv6Addr::LOCALHOST.into())]
-        {
-            let probe = Probe { address, nonce };
-            socket.ask(probe).await;
-            assert_eq!(socket.answer().await.unwrap(), probe);
         }
     }
 
@@ -253,6 +270,100 @@ mod tests {
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         stranger.send_to(&datagram(ANSWER, 1), to).await.unwrap();
         socket.socket.readable().await.unwrap();
-        assert_eq!(socket.answers(), []);
+        assert_eq!(socket.heard(), []);
+    }
+
+    /// A port of loopback at which nobody listens.
+    fn closed_port() -> u16 {
+        let socket = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        socket.local_addr().unwrap().port()
+    }
+
+    /// In both families; it is the question that comes back, with its number and to whom it went.
+    #[tokio::test]
+    async fn a_node_whose_agent_is_away_is_there() {
+        let socket = ProbeSocket::bind(closed_port()).await.unwrap();
+        for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let probes = [1, 2, 4_711].map(|nonce| Probe { address, nonce });
+            let mut heard = Vec::new();
+            // Each error is told to whoever sends next, too.
+            probes.iter().for_each(|probe| socket.ask(*probe));
+            while heard.len() < probes.len() {
+                heard.extend(socket.hear().await.unwrap());
+            }
+            assert_eq!(heard, probes.map(Heard::Refusal));
+        }
+        assert_eq!(socket.heard(), []);
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_ipv6_hears_refusals_too() {
+        let mut socket = ProbeSocket::bind(closed_port()).await.unwrap();
+        socket.socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+        socket.v6 = false;
+        setsockopt(&socket.socket, sockopt::Ipv4RecvErr, &true).unwrap();
+        let probe = Probe { address: Ipv4Addr::LOCALHOST.into(), nonce: 7 };
+        socket.ask(probe);
+        assert_eq!(socket.hear().await.unwrap(), [Heard::Refusal(probe)]);
+    }
+
+    /// Whatever was refused before: the question leaves, and the answer is heard.
+    #[tokio::test]
+    async fn errors_that_are_pending_lose_no_answer() {
+        let echo = EchoSocket::bind(0).await.unwrap();
+        let mut socket = ProbeSocket::bind(closed_port()).await.unwrap();
+        let closed = socket.port;
+        let open = echo.0.local_addr().unwrap().port();
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let asked = async {
+            for nonce in 0..100 {
+                socket.port = closed;
+                socket.ask(Probe { address, nonce });
+                socket.port = open;
+                let probe = Probe { address, nonce: 1_000 + nonce };
+                socket.ask(probe);
+                assert_eq!(socket.hear().await.unwrap(), [Heard::Answer(probe)]);
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            error = echo.serve() => panic!("{error}"),
+        }
+    }
+
+    /// Only the node itself says that its agent is away, of a question that was for it.
+    #[tokio::test]
+    async fn a_refusal_comes_from_who_was_asked() {
+        let socket = ProbeSocket::bind(9).await.unwrap();
+        let node = IpAddr::from([10, 0, 0, 1]);
+        let other = IpAddr::from([10, 0, 0, 2]);
+        let accept = |datagram: &[u8], asked: IpAddr, port, offender| {
+            socket.accept_refusal(datagram, Some((asked, port).into()), offender)
+        };
+        let question = datagram(QUESTION, 7);
+        let mapped = IpAddr::V6(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
+        let refused = Some(Probe { address: node, nonce: 7 });
+        assert_eq!(accept(&question, node, 9, Some(node)), refused);
+        assert_eq!(accept(&question, mapped, 9, Some(node)), refused);
+        assert_eq!(accept(&question, node, 9, Some(other)), None, "a router");
+        assert_eq!(accept(&question, node, 9, None), None, "another message");
+        assert_eq!(accept(&question, node, 10, Some(node)), None, "another port");
+        assert_eq!(accept(&datagram(ANSWER, 7), node, 9, Some(node)), None, "no question");
+        assert_eq!(accept(&question[..12], node, 9, Some(node)), None, "cut short");
+        assert_eq!(socket.accept_refusal(&question, None, Some(node)), None);
+        let error = |ee_origin, ee_type, ee_code| libc::sock_extended_err {
+            ee_errno: 0,
+            ee_origin,
+            ee_type,
+            ee_code,
+            ee_pad: 0,
+            ee_info: 0,
+            ee_data: 0,
+        };
+        assert_eq!(offender(&error(2, 3, 3), mapped), Some(node));
+        assert_eq!(offender(&error(3, 1, 4), node), Some(node));
+        for (origin, kind, code) in [(2, 3, 1), (2, 11, 0), (2, 1, 4), (3, 1, 3), (1, 3, 3)] {
+            assert_eq!(offender(&error(origin, kind, code), node), None);
+        }
     }
 }

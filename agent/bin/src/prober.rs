@@ -16,7 +16,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use crate::probe::{EchoSocket, ProbeSocket};
+use crate::probe::{EchoSocket, Heard, ProbeSocket};
 
 /// What the prober is told.
 #[derive(Debug)]
@@ -111,21 +111,24 @@ impl ProberTask {
             let due = self.probes.next_timeout();
             let first = tokio::select! {
                 biased;
-                probe = answer(self.socket.as_ref()) => Some(probe),
+                heard = hear(self.socket.as_ref()) => heard,
                 order = self.orders.recv() => match order {
                     Some(order) => {
                         self.take(order);
-                        None
+                        Vec::new()
                     }
                     None => return,
                 },
-                () = until(due) => None,
+                () = until(due) => Vec::new(),
             };
             // Whatever was answered by now is known before anybody is missed.
             let now = Instant::now();
-            let more = self.socket.as_ref().map(ProbeSocket::answers).unwrap_or_default();
-            for probe in first.into_iter().chain(more) {
-                self.probes.answered(probe, now);
+            let more = self.socket.as_ref().map(ProbeSocket::heard).unwrap_or_default();
+            for heard in first.into_iter().chain(more) {
+                match heard {
+                    Heard::Answer(probe) => self.probes.answered(probe, now),
+                    Heard::Refusal(probe) => self.probes.refused(probe, now),
+                }
             }
             while let Ok(order) = self.orders.try_recv() {
                 self.take(order);
@@ -133,9 +136,7 @@ impl ProberTask {
             self.ask_etcds(now);
             let probes = self.probes.due(now, number);
             if let Some(socket) = &self.socket {
-                for probe in probes {
-                    socket.ask(probe).await;
-                }
+                probes.into_iter().for_each(|probe| socket.ask(probe));
             }
             self.tell(now);
         }
@@ -204,10 +205,10 @@ pub(crate) async fn echo(port: u16) {
     pending().await
 }
 
-async fn answer(socket: Option<&ProbeSocket>) -> mesh_decide::Probe {
+async fn hear(socket: Option<&ProbeSocket>) -> Vec<Heard> {
     if let Some(socket) = socket {
-        match socket.answer().await {
-            Ok(probe) => return probe,
+        match socket.hear().await {
+            Ok(heard) => return heard,
             Err(error) => tracing::warn!(%error, "probes cannot be received"),
         }
     }

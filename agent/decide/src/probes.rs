@@ -4,6 +4,9 @@
 //! more nodes each waits longer. One that loses three probes in a row is dead, and comes back after three answers; what dies
 //! again soon after must be heard for longer each time. Silence of our own is not taken for that of others: whoever is
 //! declared dead was silent while somebody else answered, if there is somebody else.
+//!
+//! A node whose agent is away sends the probe back, which is a sign of life as good as an answer. It does so about once a
+//! second and no more, and is asked accordingly.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,12 +18,14 @@ use std::{
 use mesh_model::ClusterName;
 
 mod cluster;
+mod intervals;
 mod report;
 mod standing;
 mod targets;
 mod verdicts;
 
 use cluster::{Cluster, Etcd, Path, Sent, Witness};
+use intervals::Intervals;
 pub use report::{ClusterHealth, ProbeCounts, Report};
 pub use targets::{Target, targets};
 
@@ -82,23 +87,15 @@ pub enum HealthChange {
 /// Cluster, node, address.
 type PathKey = (ClusterName, Arc<str>, IpAddr);
 
-#[derive(Clone, Copy, Debug)]
-struct Intervals {
-    in_use: Duration,
-    others: Duration,
-    /// So many addresses share the first.
-    addresses: u32,
-    computed: Instant,
-}
-
 /// How often a node in use is asked, and how long it has to answer.
 const FAST: Duration = Duration::from_millis(200);
-/// How often a node is asked that is not in use, or has never answered.
-const SLOW: Duration = Duration::from_secs(10);
+/// How often a node is asked whose agent is away. Its kernel sends such a message to one address about once a second, after
+/// a burst of six (`icmp_ratelimit`).
+const REFUSED: Duration = Duration::from_millis(1_500);
+/// So far apart it may be asked out of turn.
+const REFUSALS: Duration = Duration::from_secs(1);
 /// Probes a second.
 const RATE: u32 = 300;
-/// Of these at most so many are for what is not in use.
-const SLOW_RATE: u32 = 100;
 /// So much may be sent at once after a pause.
 const BURST: Duration = FAST;
 /// Whoever looks later than this was away itself, and cannot say who was silent.
@@ -119,7 +116,7 @@ impl Probes {
             agenda: BTreeSet::new(),
             asked: HashMap::new(),
             paced: now,
-            intervals: Intervals { in_use: FAST, others: SLOW, addresses: 0, computed: now },
+            intervals: Intervals::new(now),
             undecided: BTreeSet::new(),
             judged: now,
             changes: Vec::new(),
@@ -203,27 +200,12 @@ impl Probes {
 
     /// An answer. One that nobody asked for, or from elsewhere, is nothing.
     pub fn answered(&mut self, probe: Probe, now: Instant) {
-        let Some(key) = self.asked.get(&probe.nonce).filter(|key| key.2 == probe.address) else {
-            return;
-        };
-        let (name, node, address) = key.clone();
-        self.asked.remove(&probe.nonce);
-        let Some(cluster) = self.clusters.get_mut(&name) else { return };
-        let Some(path) = cluster.paths.get_mut(&(node, address)) else { return };
-        self.counts.answered += 1;
-        let at = path.sent.iter().find(|sent| sent.nonce == probe.nonce).map(|sent| sent.at);
-        path.sent.retain(|sent| sent.nonce != probe.nonce);
-        if let Some(at) = at {
-            cluster.witness = Some(Witness::answered(cluster.witness, at));
-        }
-        self.news |= !path.standing.is_firm();
-        let was_undecided = path.standing.is_undecided() || !path.standing.is_known();
-        if path.standing.answered(now) {
-            self.counts.returns += 1;
-        }
-        if was_undecided {
-            self.undecided.insert(name);
-        }
+        self.heard(probe, true, now);
+    }
+
+    /// A probe came back from the node: no agent is there. The same holds for it.
+    pub fn refused(&mut self, probe: Probe, now: Instant) {
+        self.heard(probe, false, now);
     }
 
     /// The clusters whose etcd is to be asked for a sign of life.
@@ -281,6 +263,33 @@ impl Probes {
         std::mem::take(&mut self.news) || !self.changes.is_empty()
     }
 
+    fn heard(&mut self, probe: Probe, agent: bool, now: Instant) {
+        let Some(key) = self.asked.get(&probe.nonce).filter(|key| key.2 == probe.address) else {
+            return;
+        };
+        let (name, node, address) = key.clone();
+        self.asked.remove(&probe.nonce);
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let Some(path) = cluster.paths.get_mut(&(node, address)) else { return };
+        let counted = if agent { &mut self.counts.answered } else { &mut self.counts.refused };
+        *counted += 1;
+        let at = path.sent.iter().find(|sent| sent.nonce == probe.nonce).map(|sent| sent.at);
+        path.sent.retain(|sent| sent.nonce != probe.nonce);
+        let before = path.standing;
+        if let Some(at) = at {
+            Witness::note(&mut cluster.witnesses, at);
+        }
+        let returns = match agent {
+            true => path.standing.answered(now),
+            false => path.standing.refused(now),
+        };
+        self.counts.returns += u64::from(returns);
+        self.news |= !before.is_firm() || before.refuses() == agent;
+        if before.is_undecided() || !before.is_known() {
+            self.undecided.insert(name);
+        }
+    }
+
     /// A path's time has come: its last probe is lost, the next one is sent, or both.
     fn look_at(
         &mut self,
@@ -335,38 +344,12 @@ impl Probes {
     }
 
     fn compute_intervals(&mut self, now: Instant) {
-        let (mut fast, mut slow) = (0, 0);
-        for path in self.clusters.values().flat_map(|cluster| cluster.paths.values()) {
-            match path.in_use && !path.standing.is_hopeless() {
-                true => fast += 1,
-                false => slow += 1,
-            }
-        }
-        let interval = |paths: u32, rate: u32| Duration::from_secs(paths.into()) / rate.max(1);
-        let slow_rate = (slow / 10 + 1).min(SLOW_RATE);
-        self.intervals = Intervals {
-            in_use: interval(fast, RATE - slow_rate).max(FAST),
-            others: interval(slow, SLOW_RATE).max(SLOW),
-            addresses: fast,
-            computed: now,
-        };
+        let paths = self.clusters.values().flat_map(|cluster| cluster.paths.values());
+        self.intervals = Intervals::of_all(paths, now);
     }
 }
 
-// === impl Intervals ===
-
-impl Intervals {
-    fn of(&self, path: &Path) -> Duration {
-        // Once something is lost the next ones decide.
-        if path.standing.is_undecided() {
-            return FAST;
-        }
-        match path.in_use && !path.standing.is_hopeless() {
-            true => self.in_use,
-            false => self.others,
-        }
-    }
-}
-
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     json, kernel,
     load::{Assert as _, Traffic},
-    mesh::{Mesh, eventually, output, within},
+    mesh::{Daemon, Mesh, eventually, output, within},
 };
 pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
 pub use silence::{a_silent_peer_is_believed_for_so_long, the_own_apiserver_is_silent};
@@ -108,6 +108,48 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     mesh.heal();
     mesh.apply(&one, "echo", None);
     wait_for_backends(mesh, &[&one, &other]);
+    unharmed(mesh, &one);
+}
+
+/// The agents of a cluster are away: its nodes are there, and no table changes. One that is cut meanwhile is found.
+pub fn agents_are_away(mesh: &impl Mesh) {
+    let (one, other) = two_with_echo(mesh);
+    let node = mesh.node_of(&one, CLIENT);
+    wait_until_probed(mesh, &one, &other);
+    let everybody = led_to(mesh, &one, &node);
+    let [_, second] = mesh.nodes(&other).try_into().expect("two nodes");
+    let lost = on_node(mesh, &other, &second);
+    let agents: Vec<Daemon> =
+        mesh.nodes(&other).into_iter().map(|node| Daemon::Agent(other.clone(), node)).collect();
+    agents.iter().for_each(|agent| mesh.kill(agent));
+    let count = |name: &str| metric(mesh, &one, &node, name);
+    let says = |wanted: &str| {
+        let said = data_path(mesh, &one, &node, &other);
+        if detail(&said).contains(wanted) { Ok(()) } else { Err(format!("{said:#}")) }
+    };
+    eventually("its nodes answer without an agent", || says("; 2 of these without an agent"));
+    // Far more than the kernels' burst of six, and each node is missed after three.
+    let before = count("health_probes_refused");
+    within(Duration::from_secs(60), "refusals are counted", || {
+        let counted = count("health_probes_refused") - before;
+        if counted >= 16 { Ok(()) } else { Err(counted.to_string()) }
+    });
+    assert_eq!(count("health_node_deaths"), 0);
+    assert_eq!(led_to(mesh, &one, &node), everybody);
+
+    mesh.cut(&one, &format!("{other}/{second}"));
+    let left: BTreeSet<SocketAddr> = everybody.difference(&lost).copied().collect();
+    wait_until_led_to(mesh, &one, &node, &left);
+    mesh.heal();
+    wait_until_led_to(mesh, &one, &node, &everybody);
+
+    let deaths = count("health_node_deaths");
+    agents.iter().for_each(|agent| mesh.start(agent));
+    eventually("its agents answer", || {
+        says("2 of 2 probed nodes answer")?;
+        says("without an agent").map_or(Ok(()), |()| Err("not yet".into()))
+    });
+    assert_eq!(count("health_node_deaths"), deaths);
     unharmed(mesh, &one);
 }
 

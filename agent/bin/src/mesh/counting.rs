@@ -45,6 +45,7 @@ impl Mesh {
         let metrics = &self.metrics;
         metrics.probes_sent.set(counts.sent);
         metrics.probes_answered.set(counts.answered);
+        metrics.probes_refused.set(counts.refused);
         metrics.node_deaths.set(counts.deaths);
         metrics.node_returns.set(counts.returns);
         metrics.node_relapses.set(counts.damped);
@@ -54,6 +55,7 @@ impl Mesh {
         for (name, health) in &report.clusters {
             let label = PeerLabel { peer: name.to_string() };
             metrics.nodes_dead.get_or_create(&label).set(count(health.dead.len()));
+            metrics.nodes_without_agent.get_or_create(&label).set(count(health.without_agent));
             metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
             metrics.cut.get_or_create(&label).set(self.health.is_cut(name).into());
         }

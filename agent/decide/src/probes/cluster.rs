@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::standing::Standing;
+use super::{
+    FAST, REFUSED,
+    standing::{ROW, Standing},
+};
 
 /// What is known of a cluster.
 #[derive(Debug, Default)]
@@ -18,8 +21,8 @@ pub(super) struct Cluster {
     pub(super) cut: bool,
     /// What its etcd has to say to the silence of its nodes.
     pub(super) etcd: Etcd,
-    /// When somebody of it answered.
-    pub(super) witness: Option<Witness>,
+    /// When somebody of it answered; the last times.
+    pub(super) witnesses: VecDeque<Witness>,
     /// Since when something is not said because more may follow.
     waits: Option<Instant>,
 }
@@ -70,6 +73,15 @@ pub(super) struct Witness {
     pub(super) until: Instant,
 }
 
+/// Somebody is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Missing {
+    /// When the first of the three lost probes was sent.
+    since: Instant,
+    /// When the last of them was, or could have been: by then a witness must have begun to answer.
+    last: Instant,
+}
+
 /// What to say of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
@@ -90,8 +102,8 @@ pub(super) struct Findings {
 pub(super) const TOGETHER: Duration = Duration::from_secs(1);
 /// Without an answer for so long there is nobody who answers.
 const PAUSE: Duration = Duration::from_millis(500);
-/// So long after somebody's first lost probe a witness may begin to answer, as one does that is asked only then.
-const CALLED: Duration = Duration::from_millis(400);
+/// So many times are remembered: those of the time that it takes to miss somebody whose agent is away.
+const TIMES: usize = 8;
 /// How long an etcd has to answer.
 pub(super) const ETCD_ANSWERS: Duration = Duration::from_millis(350);
 /// How long its answer, or silence, is believed.
@@ -152,15 +164,14 @@ impl Cluster {
         now: Instant,
         findings: &mut Findings,
     ) {
-        let missing: Vec<Instant> =
-            self.paths.values().filter_map(|path| path.standing.is_missing()).collect();
-        let own_witness = self.witness;
-        let vouched = |since: Instant| {
+        let missing: Vec<Missing> = self.paths.values().filter_map(Missing::new).collect();
+        let own_witnesses = self.witnesses.clone();
+        let vouched = |missing: &Missing| {
             witnesses.is_none_or(|all| {
-                all.iter().chain(&own_witness).any(|witness| witness.saw_from(since))
+                all.iter().chain(&own_witnesses).any(|witness| witness.saw(*missing))
             })
         };
-        if missing.iter().any(|since| !vouched(*since)) {
+        if missing.iter().any(|missing| !vouched(missing)) {
             (findings.again, findings.held) = (true, true);
         }
         let known = || self.paths.values().filter(|path| path.standing.is_known());
@@ -168,7 +179,7 @@ impl Cluster {
         let any_suspect = known().any(|path| path.standing.is_suspect());
         // Its etcd is asked meanwhile.
         findings.again |= any_suspect && !any_firm;
-        let due: Vec<Instant> = missing.into_iter().filter(|since| vouched(*since)).collect();
+        let due: Vec<Missing> = missing.into_iter().filter(vouched).collect();
         if !any_firm && (any_suspect || findings.held) && !due.is_empty() && self.may_wait(now) {
             findings.again = true;
             return;
@@ -176,7 +187,7 @@ impl Cluster {
         // Nobody is left who could answer: what does its etcd say?
         let mut cuts = false;
         if !own && !self.cut && !findings.held && self.is_silent() && !any_suspect {
-            match self.etcd.answers_since(due.iter().min().copied(), now) {
+            match self.etcd.answers_since(due.iter().map(|due| due.since).min(), now) {
                 Some(false) => cuts = true,
                 Some(true) => findings.again = true,
                 None => {
@@ -188,7 +199,7 @@ impl Cluster {
             }
         }
         for path in self.paths.values_mut() {
-            if path.standing.is_missing().is_some_and(|since| due.contains(&since)) {
+            if Missing::new(path).is_some_and(|missing| due.contains(&missing)) {
                 findings.damped += u64::from(path.standing.die(now));
                 findings.deaths += 1;
             }
@@ -233,19 +244,32 @@ impl Cluster {
 
 impl Witness {
     /// A probe that was sent then was answered.
-    pub(super) fn answered(before: Option<Self>, sent: Instant) -> Self {
-        match before {
-            Some(before) if sent <= before.until + PAUSE => {
-                Self { until: before.until.max(sent), ..before }
+    pub(super) fn note(times: &mut VecDeque<Self>, sent: Instant) {
+        match times.back_mut() {
+            Some(last) if sent <= last.until + PAUSE => last.until = last.until.max(sent),
+            _ => {
+                if times.len() == TIMES {
+                    times.pop_front();
+                }
+                times.push_back(Self { from: sent, until: sent });
             }
-            _ => Self { from: sent, until: sent },
         }
     }
 
-    /// Whether it answered while somebody was silent who has lost every probe since then. One who is heard for the first
-    /// time after a silence of all is none: the others' answers may be on their way.
-    fn saw_from(&self, since: Instant) -> bool {
-        self.until >= since && self.from <= since + CALLED
+    /// Whether it answered while somebody was silent. One who is heard for the first time after a silence of all is none: the
+    /// others' answers may be on their way.
+    fn saw(&self, missing: Missing) -> bool {
+        self.until >= missing.since && self.from <= missing.last
+    }
+}
+
+// === impl Missing ===
+
+impl Missing {
+    fn new(path: &Path) -> Option<Self> {
+        let since = path.standing.is_missing()?;
+        let interval = if path.standing.refuses() { REFUSED } else { FAST };
+        Some(Self { since, last: since + interval * (ROW - 1) })
     }
 }
 

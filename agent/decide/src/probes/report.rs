@@ -8,7 +8,7 @@ use std::{
 
 use mesh_model::ClusterName;
 
-use super::{FAST, Probes, cluster::Cluster, standing::ROW};
+use super::{FAST, Probes, REFUSED, cluster::Cluster, standing::ROW};
 
 /// How the ways to all clusters are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Report {
     pub in_use: u32,
     /// A node in use that dies is noticed after so long at most.
     pub detection: Duration,
+    /// And one whose agent is away, after so long.
+    pub detection_without_agent: Duration,
 }
 
 /// How the way to a cluster's nodes is.
@@ -30,13 +32,15 @@ pub struct Report {
 pub struct ClusterHealth {
     /// Nodes that answer.
     pub answering: usize,
+    /// Those of them that say at an address that no agent is there.
+    pub without_agent: usize,
     /// Nodes that answered once and do so no more, at an address at least.
     pub dead: BTreeSet<Arc<str>>,
     /// Nodes that are silent and not known to be dead.
     pub silent: usize,
     /// Nodes whose first answer may still be on its way.
     pub awaited: usize,
-    /// Nodes that never answered: they may run no agent of ours.
+    /// Nodes that never answered: a firewall may keep probes away.
     pub unknown: usize,
     /// None answers, nor does the cluster's etcd: its backends are out of use.
     pub cut: bool,
@@ -51,6 +55,8 @@ pub struct ProbeCounts {
     pub sent: u64,
     /// Probes answered.
     pub answered: u64,
+    /// Probes that came back because no agent is there.
+    pub refused: u64,
     /// Addresses that died.
     pub deaths: u64,
     /// Addresses that came back.
@@ -86,6 +92,7 @@ impl ClusterHealth {
                 health.silent += 1;
             } else if any(|s| s.is_known()) {
                 health.answering += 1;
+                health.without_agent += usize::from(any(|s| s.refuses()));
             } else if any(|s| s.is_awaited()) {
                 health.awaited += 1;
             } else {
@@ -116,6 +123,7 @@ impl Probes {
             alone: !heard && living.count() > 1,
             in_use: self.intervals.addresses,
             detection: self.intervals.in_use + FAST * ROW,
+            detection_without_agent: self.intervals.refused + REFUSED * (ROW - 1) + FAST,
         }
     }
 }

@@ -10,11 +10,13 @@ pub(super) struct Standing {
     relapses: u32,
     /// When it came back from its last death.
     returned: Option<Instant>,
+    /// Its last sign of life was that no agent is there.
+    refuses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It has never answered: it may run no agent of ours. It cannot die.
+    /// It has never been heard: a firewall may keep probes away. It cannot die.
     Unknown {
         /// Probes that were lost.
         misses: u32,
@@ -54,7 +56,7 @@ const ALIVE: State = State::Alive { misses: 0, lost: [None; ROW as usize] };
 impl Standing {
     /// Nothing is known.
     pub(super) fn new() -> Self {
-        Self { state: State::Unknown { misses: 0 }, relapses: 0, returned: None }
+        Self { state: State::Unknown { misses: 0 }, relapses: 0, returned: None, refuses: false }
     }
 
     /// A probe that was sent then was lost.
@@ -80,6 +82,17 @@ impl Standing {
 
     /// A probe was answered. Returns whether it came back from the dead.
     pub(super) fn answered(&mut self, now: Instant) -> bool {
+        self.refuses = false;
+        self.heard(now)
+    }
+
+    /// A probe came back: no agent is there, but the node is. For the rest as an answer.
+    pub(super) fn refused(&mut self, now: Instant) -> bool {
+        self.refuses = true;
+        self.heard(now)
+    }
+
+    fn heard(&mut self, now: Instant) -> bool {
         let hold = self.hold();
         match &mut self.state {
             State::Unknown { .. } | State::Alive { .. } => {
@@ -138,6 +151,11 @@ impl Standing {
     /// Whether it answered at some time.
     pub(super) fn is_known(&self) -> bool {
         !matches!(self.state, State::Unknown { .. })
+    }
+
+    /// It was heard last without an agent.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses
     }
 
     pub(super) fn is_dead(&self) -> bool {

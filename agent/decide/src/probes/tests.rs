@@ -3,33 +3,52 @@ use proptest::prelude::*;
 use super::*;
 
 /// A network, and who probes it.
-struct World {
-    probes: Probes,
-    now: Instant,
+pub(super) struct World {
+    pub(super) probes: Probes,
+    pub(super) now: Instant,
     began: Instant,
     nonces: u64,
     /// What answers at a time: cluster, node, IPv4. A node `etcd` is the cluster's etcd.
     answers: Box<Network>,
+    /// Of what answers: whose agent is away, so that its kernel does, as often as it may.
+    refuses: Box<Network>,
+    kernels: BTreeMap<IpAddr, Kernel>,
     nodes: BTreeMap<IpAddr, (String, String)>,
     /// How often each etcd has answered.
     etcds: BTreeMap<ClusterName, u64>,
-    sent: Vec<Duration>,
-    changes: Vec<(Duration, String)>,
+    pub(super) sent: Vec<Duration>,
+    pub(super) changes: Vec<(Duration, String)>,
 }
 
 type Network = dyn Fn(&str, &str, bool, Duration) -> bool;
 
-const STEP: Duration = Duration::from_millis(10);
+/// What limits a kernel's messages to one address, `icmp_ratelimit`: one a second, after a burst of six.
+struct Kernel {
+    credit: Duration,
+    last: Duration,
+}
 
-fn name(cluster: &str) -> ClusterName {
+impl Kernel {
+    fn may_refuse(&mut self, at: Duration) -> bool {
+        self.credit = (self.credit + (at - self.last)).min(millis(6_000));
+        self.last = at;
+        let left = self.credit.checked_sub(millis(1_000));
+        self.credit = left.unwrap_or(self.credit);
+        left.is_some()
+    }
+}
+
+pub(super) const STEP: Duration = Duration::from_millis(10);
+
+pub(super) fn name(cluster: &str) -> ClusterName {
     ClusterName::new(cluster).unwrap()
 }
 
-fn millis(millis: u64) -> Duration {
+pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn target(cluster: u8, node: u8, in_use: bool) -> Target {
+pub(super) fn target(cluster: u8, node: u8, in_use: bool) -> Target {
     Target {
         node: format!("n{node}").into(),
         addresses: vec![[172, 31, cluster, node].into()],
@@ -39,7 +58,7 @@ fn target(cluster: u8, node: u8, in_use: bool) -> Target {
 
 impl World {
     /// `a` is our own cluster.
-    fn new(answers: impl Fn(&str, &str, bool, Duration) -> bool + 'static) -> Self {
+    pub(super) fn new(answers: impl Fn(&str, &str, bool, Duration) -> bool + 'static) -> Self {
         let now = Instant::now();
         Self {
             probes: Probes::new(name("a"), now),
@@ -47,6 +66,8 @@ impl World {
             began: now,
             nonces: 0,
             answers: Box::new(answers),
+            refuses: Box::new(|_, _, _, _| false),
+            kernels: BTreeMap::new(),
             nodes: BTreeMap::new(),
             etcds: BTreeMap::new(),
             sent: Vec::new(),
@@ -54,7 +75,15 @@ impl World {
         }
     }
 
-    fn set(&mut self, cluster: &str, targets: &[Target]) {
+    pub(super) fn refusing(
+        mut self,
+        refuses: impl Fn(&str, &str, bool, Duration) -> bool + 'static,
+    ) -> Self {
+        self.refuses = Box::new(refuses);
+        self
+    }
+
+    pub(super) fn set(&mut self, cluster: &str, targets: &[Target]) {
         for target in targets {
             for address in &target.addresses {
                 self.nodes.insert(*address, (cluster.into(), target.node.to_string()));
@@ -64,7 +93,7 @@ impl World {
     }
 
     /// Clusters of two nodes that are in use each, the own one's other node among them.
-    fn with(mut self, clusters: &[(&str, u8)]) -> Self {
+    pub(super) fn with(mut self, clusters: &[(&str, u8)]) -> Self {
         for (number, (cluster, nodes)) in (1..).zip(clusters) {
             // Each at a moment of its own.
             for n in 1..=*nodes {
@@ -76,7 +105,7 @@ impl World {
         self
     }
 
-    fn run(&mut self, until: Duration) -> Vec<String> {
+    pub(super) fn run(&mut self, until: Duration) -> Vec<String> {
         let from = self.changes.len();
         while self.now - self.began < until {
             let at = self.now - self.began;
@@ -98,8 +127,16 @@ impl World {
                 for probe in self.probes.due(self.now, nonce) {
                     self.sent.push(at);
                     let (cluster, node) = &self.nodes[&probe.address];
-                    if (self.answers)(cluster, node, probe.address.is_ipv4(), at) {
+                    let v4 = probe.address.is_ipv4();
+                    if !(self.answers)(cluster, node, v4, at) {
+                        continue;
+                    }
+                    let kernel = self.kernels.entry(probe.address);
+                    let kernel = kernel.or_insert(Kernel { credit: millis(6_000), last: at });
+                    if !(self.refuses)(cluster, node, v4, at) {
                         self.probes.answered(probe, self.now);
+                    } else if kernel.may_refuse(at) {
+                        self.probes.refused(probe, self.now);
                     }
                 }
             }
@@ -121,12 +158,12 @@ impl World {
     }
 
     /// When something was said first.
-    fn when(&self, word: &str) -> Duration {
+    pub(super) fn when(&self, word: &str) -> Duration {
         let found = self.changes.iter().find(|(_, said)| said == word);
         found.unwrap_or_else(|| panic!("{word}: {:?}", self.changes)).0
     }
 
-    fn health(&self, cluster: &str) -> ClusterHealth {
+    pub(super) fn health(&self, cluster: &str) -> ClusterHealth {
         self.probes.report().clusters[&name(cluster)].clone()
     }
 }

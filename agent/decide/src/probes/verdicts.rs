@@ -9,7 +9,7 @@ use std::{
 use mesh_model::ClusterName;
 
 use super::{
-    FAST, HealthChange, PathKey, Probes,
+    FAST, HealthChange, PathKey, Probes, REFUSALS,
     cluster::{Cluster, Etcd, Path, TOGETHER, Witness},
 };
 
@@ -24,7 +24,8 @@ impl Probes {
     pub(super) fn call_witnesses(&mut self, about: &PathKey, now: Instant) {
         let (clusters, each) = WITNESSES;
         let idle = |path: &Path| {
-            path.standing.is_firm() && path.last_sent.is_none_or(|sent| sent + FAST <= now)
+            let apart = if path.standing.refuses() { REFUSALS } else { FAST };
+            path.standing.is_firm() && path.last_sent.is_none_or(|sent| sent + apart <= now)
         };
         let others = self.clusters.iter_mut().filter(|(name, c)| **name != about.0 && c.lives());
         let mut called = Vec::new();
@@ -79,7 +80,11 @@ impl Probes {
         if paths.any(|path| path.standing.is_firm()) {
             return;
         }
-        let last = self.clusters.values().filter_map(|cluster| Some(cluster.witness?.until)).max();
+        let last = self
+            .clusters
+            .values()
+            .filter_map(|cluster| Some(cluster.witnesses.back()?.until))
+            .max();
         let Some(last) = last else { return };
         let after = last.checked_sub(ONE_AFTER_ANOTHER).unwrap_or(last);
         for (name, cluster) in &mut self.clusters {
@@ -110,7 +115,7 @@ impl Probes {
                 Etcd::Answered { at } if *name != self.own => Some(Witness { from: at, until: at }),
                 _ => None,
             };
-            cluster.witness.into_iter().chain(etcd)
+            cluster.witnesses.iter().copied().chain(etcd)
         });
         Some(witnesses.collect())
     }
