@@ -37,7 +37,7 @@ tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-datap
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
     tests "programs in the kernel" -p mesh-dataplane --test kernel --
-    tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=2
+    tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3
 fi
 echo "test: documentation" >&2
 cargo test --locked --quiet --workspace --doc >/dev/null

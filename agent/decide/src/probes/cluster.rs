@@ -256,8 +256,8 @@ impl Witness {
         }
     }
 
-    /// Whether it answered while somebody was silent. One who is heard for the first time after a silence of all is none: the
-    /// others' answers may be on their way.
+    /// Whether it answered while somebody was silent. One who is heard for the first time after a silence of all is none:
+    /// the others' answers may be on their way.
     fn saw(&self, missing: Missing) -> bool {
         self.until >= missing.since && self.from <= missing.last
     }
