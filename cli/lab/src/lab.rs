@@ -340,7 +340,7 @@ fn lock(name: &LabName) -> Result<Lock, LabError> {
     let path = lock_path(name);
     let folder = path.parent().unwrap_or(Path::new("/"));
     loop {
-        fs::create_dir_all(folder).map_err(LabError::io(folder))?;
+        machine::make_folder(folder)?;
         match Lock::wait(&path, LOCK) {
             // The last of other labs has just taken the folder with it.
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}

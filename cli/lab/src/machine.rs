@@ -176,7 +176,12 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), LabError> {
     let mut tries = 0..100;
     loop {
         match fs::create_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
+            // "It exists" is what a folder says that went between the try to make it and the look at it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                ) && tries.next().is_some() => {}
             result => return result.map_err(LabError::io(path)),
         }
     }
