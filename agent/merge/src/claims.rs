@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_model::{ClusterId, Identity, Record, ServiceName};
+use mesh_model::{ClusterId, Identity, Record, ServiceName, SliceEndpoint};
 
-use crate::{nodes::NodeEntry, places::addresses};
+use crate::nodes::NodeEntry;
 
 /// What a peer may claim, as `connect` wrote it down. Judged against nothing that another peer says, so that no liar
 /// displaces the honest.
@@ -84,7 +84,7 @@ impl Judge {
             Record::EndpointSlice(slice) if slice.is_copy() => Ok(()),
             Record::EndpointSlice(slice) | Record::LocalEndpointSlice(slice) => self.check_slice(
                 &ServiceName::new(&slice.namespace, &slice.name),
-                slice.endpoints.iter().flat_map(addresses),
+                slice.endpoints.iter().flat_map(SliceEndpoint::ips),
             ),
             // The wire takes the local kinds from the own cluster only.
             Record::Identity(..)

@@ -74,7 +74,7 @@ impl Told {
         let ports: Vec<(Arc<str>, Port)> = slice
             .ports
             .iter()
-            .filter_map(|port| Some((words.get(port.name.as_deref().unwrap_or("")), number(port)?)))
+            .filter_map(|port| Some((words.get(port.name.as_deref().unwrap_or("")), port.port()?)))
             .filter(|(_, port)| port.protocol != Protocol::Sctp)
             .collect();
         let mut all = Vec::new();
@@ -83,8 +83,8 @@ impl Told {
                 text.as_deref().filter(|text| !text.is_empty()).map(|text| words.get(text))
             };
             let (node, zone) = (word(&endpoint.node), word(&endpoint.zone));
-            let state = BackendState { condition: condition(endpoint), node, zone };
-            for address in addresses(endpoint) {
+            let state = BackendState { condition: endpoint.condition(), node, zone };
+            for address in endpoint.ips() {
                 all.extend(ports.iter().map(|(port_name, port)| {
                     let port_name = Arc::clone(port_name);
                     (Place { port_name, port: *port, address }, state.clone())
@@ -192,30 +192,6 @@ pub(crate) fn by_address<'a>(places: impl Iterator<Item = &'a Place>) -> BTreeMa
         all.entry(*address).or_default().insert(port_name.to_string(), *port);
     }
     all
-}
-
-/// The addresses of an endpoint: whoever read it has seen that they are some.
-pub(crate) fn addresses(endpoint: &SliceEndpoint) -> impl Iterator<Item = IpAddr> {
-    let parsed = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
-    parsed.map(|address| address.to_canonical())
-}
-
-/// A port's number and protocol. One without a number stands for all ports, and leads to none.
-fn number(port: &SlicePort) -> Option<Port> {
-    let number = u16::try_from(port.number?).ok().filter(|number| *number != 0)?;
-    let protocol = port.protocol.as_deref().filter(|word| !word.is_empty());
-    let protocol = protocol.map_or(Ok(Protocol::default()), str::parse).ok()?;
-    Some(Port { protocol, number })
-}
-
-/// Whether an endpoint takes connections (`docs/wire.md`, "Endpoint slices").
-fn condition(endpoint: &SliceEndpoint) -> Condition {
-    let SliceEndpoint { ready, serving, terminating, .. } = endpoint;
-    match (ready.unwrap_or(true), serving.unwrap_or(true), terminating.unwrap_or(false)) {
-        (true, _, _) => Condition::Ready,
-        (false, true, true) => Condition::Terminating,
-        (false, _, _) => Condition::NotReady,
-    }
 }
 
 /// The endpoint that was told of an address.

@@ -97,7 +97,7 @@ impl Dump {
         let mut told = BTreeMap::<ClusterName, Told>::new();
         for (name, config) in &configs {
             let told = told.entry(name.clone()).or_default();
-            told.layout = Some(if config.cached { Layout::Cache } else { Layout::State });
+            told.layout = Some(Layout::of(config));
             told.config = Some(config.clone());
         }
         let mut dump = Self { cluster, entries: Vec::new(), deviations: Vec::new() };

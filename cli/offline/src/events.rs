@@ -133,10 +133,7 @@ pub fn time(duration: Duration) -> String {
 
 /// Reads a file of events, sorted by time; of one time in the file's order.
 pub fn read_events(path: &Path) -> Result<Vec<Event>, EventsError> {
-    let format = match path.extension() {
-        Some(extension) if extension == "yaml" || extension == "yml" => Format::Yaml,
-        _ => Format::Json,
-    };
+    let format = Format::of(path).unwrap_or(Format::Json);
     let text = fs::read_to_string(path).map_err(EventsProblem::from);
     text.and_then(|text| parse_events(format, &text))
         .map_err(|problem| EventsError { path: path.into(), problem })

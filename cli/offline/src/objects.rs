@@ -85,10 +85,7 @@ impl Objects {
             return Err(ObjectsError::File(problem(None, reason)));
         }
         let text = fs::read_to_string(file).map_err(read_error(file))?;
-        let format = match file.extension() {
-            Some(extension) if extension == "json" => Format::Json,
-            _ => Format::Yaml,
-        };
+        let format = Format::of(file).unwrap_or(Format::Yaml);
         let decoded = decode(format, &text)
             .map_err(|error| ObjectsError::File(problem(Some(error.line), error.reason)))?;
         self.problems.extend(
@@ -130,11 +127,9 @@ pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Object
         }
         let path = entry.path();
         let metadata = fs::metadata(&path).map_err(read_error(&path))?;
-        let is_manifest =
-            path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if metadata.is_dir() {
             list(&path, found)?;
-        } else if is_manifest {
+        } else if Format::of(&path).is_some() {
             found.push(path);
         }
     }

@@ -7,10 +7,8 @@ use std::{
 
 use mesh_model::{
     EndpointSlice, GlobalService, LocalService, Port, Protocol, Record, RecordKey, ServiceName,
-    SliceEndpoint,
     lb::Condition,
     object::{Kind, Object, ObjectKey},
-    service::SERVICE_NAME_LABEL,
 };
 use mesh_wire::{Layout, Peer, Role, decode};
 
@@ -64,7 +62,7 @@ impl Offers {
             Object::EndpointSlice(slice) => Some(slice),
             _ => None,
         });
-        for slice in slices.filter(|slice| is_of(slice, service)) {
+        for slice in slices.filter(|slice| slice.service().as_ref() == Some(service)) {
             all.add_slice(slice);
         }
         let v1 = RecordKey::Service(service.clone());
@@ -87,11 +85,7 @@ impl Offers {
     fn of_keys(file: &KeysFile, service: &ServiceName) -> Self {
         let mut all = Self::default();
         let config = crate::viewer::config_of(file);
-        let layout = if config.as_ref().is_some_and(|config| config.cached) {
-            Layout::Cache
-        } else {
-            Layout::State
-        };
+        let layout = config.as_ref().map_or(Layout::State, Layout::of);
         let peer = Peer {
             name: file.cluster.clone(),
             role: Role::Remote,
@@ -108,7 +102,9 @@ impl Offers {
                     }
                     all.add_service(&record);
                 }
-                Ok(Some(Record::EndpointSlice(slice))) if is_of(&slice, service) => {
+                Ok(Some(Record::EndpointSlice(slice)))
+                    if slice.service().as_ref() == Some(service) =>
+                {
                     all.has_service = true;
                     all.add_slice(&slice);
                 }
@@ -119,15 +115,18 @@ impl Offers {
     }
 
     fn add_slice(&mut self, slice: &EndpointSlice) {
-        let ports: BTreeSet<(String, Port)> = slice.ports.iter().filter_map(named_port).collect();
+        let ports: BTreeSet<(String, Port)> = slice
+            .ports
+            .iter()
+            .filter_map(|port| Some((port.name.clone().unwrap_or_default(), port.port()?)))
+            .collect();
         let record = RecordKey::EndpointSlice(ServiceName::new(&slice.namespace, &slice.name));
         for endpoint in &slice.endpoints {
-            let addresses = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
-            for address in addresses.map(|address: IpAddr| address.to_canonical()) {
+            for address in endpoint.ips() {
                 let offer = self.offer(address);
                 offer.ports.extend(ports.iter().cloned());
                 offer.node = offer.node.take().or_else(|| endpoint.node.clone());
-                offer.condition = condition(endpoint);
+                offer.condition = endpoint.condition();
                 offer.records.push(record.clone());
             }
         }
@@ -224,26 +223,5 @@ fn local_service(cluster: &Cluster, service: &ServiceName) -> Option<LocalServic
     match cluster.local(RecordKey::LocalService(service.clone()))? {
         Record::LocalService(local) => Some(*local),
         _ => None,
-    }
-}
-
-fn is_of(slice: &EndpointSlice, service: &ServiceName) -> bool {
-    slice.namespace == service.namespace.as_ref()
-        && slice.labels.get(SERVICE_NAME_LABEL).is_some_and(|name| *name == *service.name)
-}
-
-fn named_port(port: &mesh_model::service::SlicePort) -> Option<(String, Port)> {
-    let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok()?;
-    let number = u16::try_from(port.number?).ok()?;
-    Some((port.name.clone().unwrap_or_default(), Port { protocol, number }))
-}
-
-/// How it stands by its cluster's word.
-fn condition(endpoint: &SliceEndpoint) -> Condition {
-    let terminating = endpoint.terminating == Some(true);
-    match (endpoint.ready.unwrap_or(true), terminating) {
-        (true, false) => Condition::Ready,
-        (_, true) if endpoint.is_listed() => Condition::Terminating,
-        _ => Condition::NotReady,
     }
 }

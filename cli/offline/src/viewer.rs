@@ -128,8 +128,7 @@ impl Viewer {
 
     /// The number under which a cluster is known.
     pub(crate) fn id_of(&self, name: &ClusterName) -> Option<ClusterId> {
-        let mut clusters = self.merge.clusters().filter(|(known, _)| *known == name);
-        clusters.next().map(|(_, id)| id).filter(|id| *id != ClusterId::NONE)
+        self.merge.id_of(name)
     }
 
     fn set_state(&mut self, name: &ClusterName, id: ClusterId, state: ClusterState) {
@@ -170,7 +169,7 @@ impl Viewer {
         };
         peer_config.check(&config).map_err(|refusal| refusal.to_string())?;
         self.merge.set_id(name, config.id).map_err(|in_use| in_use.to_string())?;
-        let layout = if config.cached { Layout::Cache } else { Layout::State };
+        let layout = Layout::of(&config);
         let peer = Peer { name: name.clone(), role, id: config.id, limit: *limit, layout };
         Ok((peer, kinds(role, tells_local, &config.export_mode)))
     }

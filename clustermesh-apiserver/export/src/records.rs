@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use mesh_model::{
     ClusterId, ClusterName, EndpointAddress, EndpointSlice, GlobalService, Identity,
-    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Protocol, Record, ServiceName,
+    LocalNamespace, LocalPod, LocalService, Node, Port, PortMap, Record, ServiceName,
     SliceEndpoint,
     node::FamilyPair,
     object,
@@ -16,9 +16,6 @@ use crate::{annotations::Asked, exporter::drain::Drained};
 
 /// What Cilium's own exporter says of a record made from an object.
 const SOURCE: &str = "custom-resource";
-/// Slices that another cluster's backends were copied into: exported, they would come back as ours.
-const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-const MESH_CONTROLLER: &str = "endpointslice-mesh-controller.cilium.io";
 
 /// Where a Cilium leaves a node's WireGuard key, the newer name first.
 const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key"];
@@ -146,13 +143,12 @@ pub(crate) fn service<'a>(
         include_external: true,
         shared: true,
     };
-    for slice in slices.filter(|slice| !is_mirrored(slice)) {
+    for slice in slices.filter(|slice| !slice.is_copy()) {
         let ports: PortMap = slice.ports.iter().filter_map(named_port).collect();
         let listed = slice.endpoints.iter().filter(|endpoint| endpoint.is_listed());
         for endpoint in listed.filter(|endpoint| !drained.has(endpoint)) {
-            // Names (FQDN slices) are no backends.
-            for ip in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
-                add_backend(&mut record, ip.to_canonical(), endpoint, &ports);
+            for ip in endpoint.ips() {
+                add_backend(&mut record, ip, endpoint, &ports);
             }
         }
     }
@@ -183,11 +179,6 @@ pub(crate) fn local_service(service: &object::Service, asked: Asked) -> LocalSer
         internal_traffic_local: service.internal_traffic_local,
         foreign_proxy,
     }
-}
-
-/// Whether a slice is a copy of another cluster's backends.
-pub(crate) fn is_mirrored(slice: &EndpointSlice) -> bool {
-    slice.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
 }
 
 /// Whether a slice is of addresses, and not of names.
@@ -255,9 +246,7 @@ fn ports(service: &object::Service) -> PortMap {
 
 /// A slice's port by name; one without a number means "all", which no frontend can use.
 fn named_port(port: &SlicePort) -> Option<(String, Port)> {
-    let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok()?;
-    let number = u16::try_from(port.number?).ok()?;
-    Some((port.name.clone().unwrap_or_default(), Port { protocol, number }))
+    Some((port.name.clone().unwrap_or_default(), port.port()?))
 }
 
 /// Where a pod's node can be reached, in the pod's family if it can be.

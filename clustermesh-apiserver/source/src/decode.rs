@@ -1,5 +1,7 @@
 //! From a manifest's text to objects.
 
+use std::path::Path;
+
 use mesh_model::object::{Kind, Object};
 use serde::de::DeserializeOwned;
 
@@ -59,6 +61,19 @@ pub(crate) fn decode_kinds(
         }
     }
     Ok(decoded)
+}
+
+// === impl Format ===
+
+impl Format {
+    /// How a file is written, by its name; `None` for one that is no manifest.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
 }
 
 impl Decoded {

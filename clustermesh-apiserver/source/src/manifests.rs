@@ -289,10 +289,7 @@ impl ManifestFile {
         self.stamp = stamp;
         let problem =
             |line: Option<usize>, reason: String| Problem { file: path.into(), line, reason };
-        let format = match path.extension() {
-            Some(extension) if extension == "json" => Format::Json,
-            _ => Format::Yaml,
-        };
+        let format = Format::of(path).unwrap_or(Format::Yaml);
         let text = match stamp.length {
             0..=MAX_FILE => fs::read_to_string(path),
             _ => Err(io::Error::new(
@@ -344,11 +341,9 @@ fn list(folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let is_manifest =
-            path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if metadata.is_dir() {
             list(&path, found)?;
-        } else if is_manifest {
+        } else if Format::of(&path).is_some() {
             let stamp = Stamp {
                 modified: metadata.modified().ok(),
                 length: metadata.len(),

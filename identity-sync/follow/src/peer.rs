@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, time::Instant};
 
 use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
 use mesh_wire::{
-    Peer, Position, cluster_config, decode, decode_removal,
+    Layout, Peer, Position, cluster_config, decode, decode_removal,
     key::{HEARTBEAT, POSITION},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
 use forms::{Form, Moving};
-use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges, layout};
+use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges};
 use sign::Sign;
 
 /// What a cluster says.
@@ -97,7 +97,7 @@ impl PeerFollower {
     fn peer(&self) -> Option<Peer> {
         let config = self.accepted.as_ref()?;
         let Self { config: PeerConfig { name, role, limit, .. }, .. } = self;
-        let (id, layout) = (config.id, layout(config));
+        let (id, layout) = (config.id, Layout::of(config));
         Some(Peer { name: name.clone(), role: *role, id, limit: *limit, layout })
     }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
-use crate::cluster::{ClusterId, ClusterName};
+use crate::{
+    cluster::{ClusterId, ClusterName},
+    lb::Condition,
+};
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -212,5 +215,33 @@ impl SliceEndpoint {
     /// Whether services v1 list it: ready or serving, where each absent condition counts as met.
     pub fn is_listed(&self) -> bool {
         self.ready.unwrap_or(true) || self.serving.unwrap_or(true)
+    }
+
+    /// Whether it takes connections (`docs/wire.md`, "Endpoint slices").
+    pub fn condition(&self) -> Condition {
+        let Self { ready, serving, terminating, .. } = self;
+        match (ready.unwrap_or(true), serving.unwrap_or(true), terminating.unwrap_or(false)) {
+            (true, _, _) => Condition::Ready,
+            (false, true, true) => Condition::Terminating,
+            (false, _, _) => Condition::NotReady,
+        }
+    }
+
+    /// Its addresses, v4-mapped ones as v4. Names (FQDN slices) are none.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        let parsed = self.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+        parsed.map(|address| address.to_canonical())
+    }
+}
+
+// === impl SlicePort ===
+
+impl SlicePort {
+    /// Its number and protocol. One without a number stands for all ports, and leads to none.
+    pub fn port(&self) -> Option<Port> {
+        let number = u16::try_from(self.number?).ok().filter(|number| *number != 0)?;
+        let protocol = self.protocol.as_deref().filter(|word| !word.is_empty());
+        let protocol = protocol.map_or(Ok(Protocol::default()), str::parse).ok()?;
+        Some(Port { protocol, number })
     }
 }

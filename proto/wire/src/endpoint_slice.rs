@@ -277,19 +277,12 @@ fn endpoint_from_proto(proto: EndpointProto) -> SliceEndpoint {
 #[cfg(test)]
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    use mesh_model::{ClusterLimit, ClusterName};
 
     use super::*;
-    use crate::key::Layout;
+    use crate::Role;
 
     fn alpha() -> Peer {
-        Peer {
-            name: ClusterName::new("alpha").unwrap(),
-            role: crate::Role::Remote,
-            id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
-            limit: ClusterLimit::Max255,
-            layout: Layout::State,
-        }
+        crate::local::tests::alpha(Role::Remote)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use mesh_model::{ClusterName, Identity, RecordKey, RecordKind, ServiceName};
+use mesh_model::{ClusterConfig, ClusterName, Identity, RecordKey, RecordKind, ServiceName};
 
 /// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +101,11 @@ const MAX_NAME: usize = 253;
 impl Layout {
     /// Both.
     pub const ALL: [Self; 2] = [Self::State, Self::Cache];
+
+    /// The tree that a cluster's records are in.
+    pub fn of(config: &ClusterConfig) -> Self {
+        if config.cached { Self::Cache } else { Self::State }
+    }
 
     fn root(self) -> &'static str {
         match self {

@@ -100,7 +100,7 @@ pub(crate) fn known(version: u32) -> Result<(), DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 
     use super::*;
@@ -114,7 +114,7 @@ mod tests {
     const NAMESPACE: &str = "clustermesh/local/v1/namespaces/shop";
     const NAMESPACE_JSON: &str = r#"{"v":1,"name":"shop","labels":{"team":"a"},"global":true}"#;
 
-    fn alpha(role: Role) -> Peer {
+    pub(crate) fn alpha(role: Role) -> Peer {
         Peer {
             name: ClusterName::new("alpha").unwrap(),
             role,

@@ -154,27 +154,17 @@ fn cluster(field: &'static str, name: &str) -> Result<ClusterName, DecodeError> 
 
 #[cfg(test)]
 mod tests {
-    use mesh_model::{ClusterId, ClusterLimit, Port, Protocol};
+    use mesh_model::{Port, Protocol};
 
     use super::*;
     use crate::{
-        key::Layout,
-        record::{self, Peer, Role},
+        local::tests::alpha,
+        record::{self, Role},
     };
 
     const KEY: &str = "clustermesh/local/v1/services/shop/cart";
     const PLAIN: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#;
     const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"foreignProxy":true}"#;
-
-    fn alpha(role: Role) -> Peer {
-        Peer {
-            name: cluster("", "alpha").unwrap(),
-            role,
-            id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
-            limit: ClusterLimit::Max255,
-            layout: Layout::State,
-        }
-    }
 
     #[test]
     fn as_written() {

@@ -127,26 +127,14 @@ fn port(json: PortJson) -> SlicePort {
 
 #[cfg(test)]
 mod tests {
-    use mesh_model::{ClusterId, ClusterLimit, ClusterName};
-
     use super::*;
     use crate::{
-        key::Layout,
+        local::tests::alpha,
         record::{self, Role},
     };
 
     const KEY: &str = "clustermesh/local/v1/endpointslices/shop/cart-x1";
     const JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-x1","service":"cart","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"ready":false,"serving":true,"terminating":true,"hostname":"cart-0","nodeName":"n1","zone":"z1","forZones":["z1","z2"]},{"addresses":["10.7.1.6"]}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"h2c"},{"name":""}]}"#;
-
-    fn alpha(role: Role) -> Peer {
-        Peer {
-            name: ClusterName::new("alpha").unwrap(),
-            role,
-            id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
-            limit: ClusterLimit::Max255,
-            layout: Layout::State,
-        }
-    }
 
     #[test]
     fn as_written() {

@@ -80,6 +80,11 @@ impl Merge {
         self.clusters.iter().map(|(name, cluster)| (name, cluster.id))
     }
 
+    /// A cluster's number, once it has one.
+    pub fn id_of(&self, name: &ClusterName) -> Option<ClusterId> {
+        self.clusters.get(name).map(|cluster| cluster.id).filter(|id| *id != ClusterId::NONE)
+    }
+
     /// The number that a peer's grant keeps for it.
     pub fn granted_id(&self, name: &ClusterName) -> Option<ClusterId> {
         self.grants.get(name)?.id

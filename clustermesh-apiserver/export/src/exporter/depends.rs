@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use mesh_model::{
-    EndpointSlice, ServiceName,
+    ServiceName,
     object::{CiliumEndpoint, Kind, Object, ObjectKey, Service},
-    service::SERVICE_NAME_LABEL,
 };
 
 use super::Exporter;
@@ -43,7 +42,7 @@ impl Exporter {
                     affected.extend(on_it.map(|(key, _)| key.clone()));
                 }
                 Object::EndpointSlice(slice) => {
-                    affected.extend(slice_service(slice).map(|name| service_key(&name)));
+                    affected.extend(slice.service().map(|name| service_key(&name)));
                 }
                 Object::Service(service) => {
                     let [was, is] = [before, now].map(|version| self.told_of(version));
@@ -95,7 +94,7 @@ impl Exporter {
     /// Takes note of a slice that was and is, by its service.
     pub(super) fn index_slice(&mut self, key: &ObjectKey, before: Option<&Object>) {
         let service_of = |object: Option<&Object>| match object {
-            Some(Object::EndpointSlice(slice)) => slice_service(slice),
+            Some(Object::EndpointSlice(slice)) => slice.service(),
             _ => None,
         };
         if let Some(service) = service_of(before)
@@ -123,12 +122,6 @@ fn pod_key(endpoint: &CiliumEndpoint) -> ObjectKey {
         namespace: endpoint.namespace.clone(),
         name: endpoint.name.clone(),
     }
-}
-
-/// The service that a slice is of.
-pub(super) fn slice_service(slice: &EndpointSlice) -> Option<ServiceName> {
-    let name = slice.labels.get(SERVICE_NAME_LABEL)?;
-    Some(ServiceName::new(&slice.namespace, name))
 }
 
 pub(super) fn service_key(name: &ServiceName) -> ObjectKey {

@@ -10,7 +10,7 @@ use mesh_source::Drain;
 
 use super::{
     Allocate, Exporter,
-    depends::{named, service_key, slice_service},
+    depends::{named, service_key},
 };
 use crate::annotations;
 
@@ -128,7 +128,7 @@ impl Exporter {
                 && slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
             {
                 with.insert(key.clone());
-                with.extend(slice_service(slice).map(|service| service_key(&service)));
+                with.extend(slice.service().map(|service| service_key(&service)));
             }
         }
         with

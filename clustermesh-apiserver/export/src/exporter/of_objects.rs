@@ -9,7 +9,7 @@ use mesh_model::{
 
 use super::{
     Allocate, Exporter, Made,
-    depends::{named, service_key, slice_service},
+    depends::{named, service_key},
 };
 use crate::{
     annotations::{self, Asked},
@@ -117,10 +117,10 @@ impl Exporter {
 
     /// Both are told of a service's slices; neither of names in place of addresses (`FQDN`), which no reader takes.
     fn slice_records(&self, slice: &EndpointSlice) -> Made {
-        let service = slice_service(slice);
+        let service = slice.service();
         let service = service.and_then(|name| self.objects.get(&service_key(&name)));
         let told = self.told_of(service);
-        if !told.local || records::is_mirrored(slice) || !records::has_addresses(slice) {
+        if !told.local || slice.is_copy() || !records::has_addresses(slice) {
             return Made::default();
         }
         let (slice, notes) = records::slice(&self.own, slice, &self.drained);

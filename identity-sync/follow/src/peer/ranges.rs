@@ -1,6 +1,6 @@
 //! Which keys of a cluster are followed, and how.
 
-use mesh_model::{ClusterConfig, ClusterName, RecordKind};
+use mesh_model::{ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
     key::{
@@ -47,11 +47,6 @@ pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
         // Two histories may have all else in common, if the same writer filled both.
         RangeConfig { id: NAME, span: Span::key(HISTORY), page: SMALL_PAGE, names_history: true },
     ]
-}
-
-/// The tree that a cluster's records are in.
-pub(super) fn layout(config: &ClusterConfig) -> Layout {
-    if config.cached { Layout::Cache } else { Layout::State }
 }
 
 /// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of

@@ -2,10 +2,11 @@
 
 use super::{
     PeerEvent, PeerFollower, Refusal,
-    ranges::{BEAT, data_ranges, layout},
+    ranges::{BEAT, data_ranges},
 };
 use crate::status::{Failure, Rung};
 use mesh_model::ClusterConfig;
+use mesh_wire::Layout;
 
 impl PeerFollower {
     /// Decides about the announced config, or the lack of one.
@@ -66,8 +67,8 @@ impl PeerFollower {
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
         let (local, forms) = (self.is_local(config), self.forms(config));
-        let (mut ranges, kinds) = data_ranges(&self.config, layout(config), local, &forms);
-        self.completeness.set_kinds(layout(config), config.synced_canaries, kinds);
+        let (mut ranges, kinds) = data_ranges(&self.config, Layout::of(config), local, &forms);
+        self.completeness.set_kinds(Layout::of(config), config.synced_canaries, kinds);
         if self.replica.is_older() {
             ranges.retain(|range| range.id == BEAT);
         }
