@@ -1,13 +1,14 @@
 //! `clustermesh bench`: figures of this machine.
 
+mod print;
+
 use std::cell::OnceCell;
 
 use indicatif::ProgressBar;
 use mesh_bench::{
     ChangeOptions, ChangeRow, CniOptions, CniRow, ConnectOptions, ConnectRow, CutOff, CutOptions,
-    Delivered, Distribution, Filled, Known, Propagation, PropagationOptions, Reconnected, Taken,
-    Takeover, TakeoverOptions, change, client, cni, connect, cut, cut_client, delivered, fill,
-    known, memory, propagation, reconnect, takeover,
+    Propagation, PropagationOptions, Takeover, TakeoverOptions, change, client, cni, connect, cut,
+    cut_client, delivered, fill, known, memory, propagation, reconnect, takeover,
 };
 use serde_json::json;
 
@@ -37,27 +38,27 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             let connected = measure_connect(vec![10, 1_000, 10_000, 100_000], 10_000, 60, 100)?;
             match output {
                 Output::Text => {
-                    print_connect(&connected)?;
+                    print::connect(&connected)?;
                     output::line("")?;
-                    print_propagation(&propagated)?;
+                    print::propagation(&propagated)?;
                     output::line("")?;
-                    print_takeover(&taken_over)?;
+                    print::takeover(&taken_over)?;
                     output::line("")?;
-                    print_cut(&cut_off)?;
+                    print::cut(&cut_off)?;
                     output::line("")?;
-                    print_known(&endpoints)?;
+                    print::known(&endpoints)?;
                     output::line("")?;
-                    print_reconnected(&back)?;
+                    print::reconnected(&back)?;
                     output::line("")?;
-                    print_delivered(&events)?;
+                    print::delivered(&events)?;
                     output::line("")?;
-                    print_cni(&attached)?;
+                    print::cni(&attached)?;
                     output::line("")?;
-                    print_changed(&changed)?;
+                    print::changed(&changed)?;
                     output::line("")?;
-                    print_filled(&filled)?;
+                    print::filled(&filled)?;
                     output::line("")?;
-                    print_taken(&taken)?;
+                    print::taken(&taken)?;
                 }
                 Output::Json => output::json(
                     "Bench",
@@ -73,28 +74,28 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
             services.sort_unstable();
             let connected = measure_connect(services, rules_up_to, rounds, batch)?;
             match output {
-                Output::Text => print_connect(&connected)?,
+                Output::Text => print::connect(&connected)?,
                 Output::Json => output::json("Bench", json!({ "connect": connected }))?,
             }
         }
         BenchCommand::Propagation { samples, services } => {
             let propagated = [measure_propagation(samples, services)?];
             match output {
-                Output::Text => print_propagation(&propagated)?,
+                Output::Text => print::propagation(&propagated)?,
                 Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
             }
         }
         BenchCommand::Takeover { rounds, services } => {
             let taken_over = [measure_takeover(rounds, services)?];
             match output {
-                Output::Text => print_takeover(&taken_over)?,
+                Output::Text => print::takeover(&taken_over)?,
                 Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
             }
         }
         BenchCommand::Cut { rounds } => {
             let row = measure_cut(rounds)?;
             match output {
-                Output::Text => print_cut(&row)?,
+                Output::Text => print::cut(&row)?,
                 Output::Json => output::json("Bench", json!({ "cut": row }))?,
             }
         }
@@ -102,49 +103,49 @@ pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outco
         BenchCommand::Endpoints { endpoints } => {
             let rows = with_progress("endpoints", |progress| Ok(known(&endpoints, progress)?))?;
             match output {
-                Output::Text => print_known(&rows)?,
+                Output::Text => print::known(&rows)?,
                 Output::Json => output::json("Bench", json!({ "endpoints": rows }))?,
             }
         }
         BenchCommand::Reconnect { endpoints } => {
             let row = with_progress("reconnect", |progress| Ok(reconnect(endpoints, progress)?))?;
             match output {
-                Output::Text => print_reconnected(&row)?,
+                Output::Text => print::reconnected(&row)?,
                 Output::Json => output::json("Bench", json!({ "reconnect": row }))?,
             }
         }
         BenchCommand::Events => {
             let row = with_progress("events", |progress| Ok(delivered(progress)?))?;
             match output {
-                Output::Text => print_delivered(&row)?,
+                Output::Text => print::delivered(&row)?,
                 Output::Json => output::json("Bench", json!({ "events": row }))?,
             }
         }
         BenchCommand::Cni { rounds } => {
             let attached = measure_cni(rounds)?;
             match output {
-                Output::Text => print_cni(&attached)?,
+                Output::Text => print::cni(&attached)?,
                 Output::Json => output::json("Bench", json!({ "cni": attached }))?,
             }
         }
         BenchCommand::Change { backends, rounds, batch } => {
             let rows = measure_change(backends, rounds, batch)?;
             match output {
-                Output::Text => print_changed(&rows)?,
+                Output::Text => print::changed(&rows)?,
                 Output::Json => output::json("Bench", json!({ "change": rows }))?,
             }
         }
         BenchCommand::Fill { services } => {
             let row = with_progress("fill", |progress| Ok(fill(services, progress)?))?;
             match output {
-                Output::Text => print_filled(&row)?,
+                Output::Text => print::filled(&row)?,
                 Output::Json => output::json("Bench", json!({ "fill": row }))?,
             }
         }
         BenchCommand::Memory => {
             let rows = with_progress("memory", |progress| Ok(memory(progress)?))?;
             match output {
-                Output::Text => print_taken(&rows)?,
+                Output::Text => print::taken(&rows)?,
                 Output::Json => output::json("Bench", json!({ "memory": rows }))?,
             }
         }
@@ -199,252 +200,4 @@ fn with_progress<T>(
         bar.finish_and_clear();
     }
     measured
-}
-
-fn print_connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
-    output::line("connect(), CPU time of the caller, nanoseconds")?;
-    let header = [
-        "BY",
-        "TRANSPORT",
-        "SERVICES",
-        "CONNECTS",
-        "DIRECT",
-        "THROUGH A SERVICE",
-        "RATIO",
-        "ONE MORE SERVICE, µs",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.way.into(),
-            row.transport.into(),
-            row.services.to_string(),
-            row.connects.to_string(),
-            format!("{:.0}", row.direct_nanos),
-            format!("{:.0}", row.through_nanos),
-            format!("{:.3}", row.ratio),
-            format!("{:.0}", row.one_more_micros),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
-    output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
-    let header = [
-        "TOLD AS",
-        "BACKENDS",
-        "BYTES",
-        "CHANGES",
-        "AGENT",
-        "AGENT, 100 BACKENDS",
-        "RATIO",
-        "WRITES",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.form.into(),
-            row.backends.to_string(),
-            row.bytes.to_string(),
-            row.changes.to_string(),
-            format!("{:.0}", row.micros),
-            format!("{:.0}", row.reference_micros),
-            format!("{:.2}", row.ratio),
-            format!("{:.1}", row.writes),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_filled(row: &Filled) -> anyhow::Result<()> {
-    output::line("tables are filled, CPU time")?;
-    let header = [
-        "SERVICES",
-        "EACH, µs",
-        "A BARE UPDATE, µs",
-        "RATIO",
-        "WRITES EACH",
-        "ALL, ms",
-        "ELAPSED, ms",
-    ];
-    let cells = vec![
-        row.services.to_string(),
-        format!("{:.2}", row.micros),
-        format!("{:.2}", row.bare_micros),
-        format!("{:.2}", row.ratio),
-        format!("{:.1}", row.writes),
-        format!("{:.0}", row.millis),
-        format!("{:.0}", row.elapsed_millis),
-    ];
-    Ok(output::table(&header, [cells])?)
-}
-
-fn print_taken(rows: &[Taken]) -> anyhow::Result<()> {
-    output::line("memory of the kernel's that the tables take, megabytes")?;
-    let header = [
-        "ROOM FOR SERVICES",
-        "FOR BACKENDS",
-        "FOR SLOTS",
-        "SERVICES",
-        "HEADERS",
-        "BACKENDS",
-        "SLOTS",
-        "OTHERS",
-        "ALL, EMPTY",
-        "ALL, HALF FULL",
-    ];
-    let cells = rows.iter().map(|row| {
-        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-        vec![
-            row.services.to_string(),
-            row.backends.to_string(),
-            row.slots.to_string(),
-            megabytes(row.services_bytes),
-            megabytes(row.headers_bytes),
-            megabytes(row.backends_bytes),
-            megabytes(row.slots_bytes),
-            megabytes(row.other_bytes),
-            megabytes(row.empty_bytes),
-            megabytes(row.filled_bytes),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_known(rows: &[Known]) -> anyhow::Result<()> {
-    output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
-    let header = [
-        "ENDPOINTS",
-        "BYTES IN ETCD",
-        "RESIDENT",
-        "EACH",
-        "START, MS",
-        "ETCDCTL GET, MS",
-        "RATIO",
-        "IDLE, MS/S",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.endpoints.to_string(),
-            row.bytes.to_string(),
-            row.resident.to_string(),
-            format!("{:.0}", row.resident_each),
-            row.start_millis.to_string(),
-            row.get_millis.to_string(),
-            format!("{:.2}", row.ratio),
-            format!("{:.1}", row.idle_millis),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_reconnected(row: &Reconnected) -> anyhow::Result<()> {
-    output::line("an agent that comes back after a cut")?;
-    let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
-    let cells = vec![
-        row.endpoints.to_string(),
-        row.exchanged.to_string(),
-        row.received.to_string(),
-        row.all.to_string(),
-        format!("{:.4}", row.ratio),
-        row.table_changes.to_string(),
-    ];
-    Ok(output::table(&header, [cells])?)
-}
-
-fn print_delivered(row: &Delivered) -> anyhow::Result<()> {
-    output::line("CPU time of an etcd for an event, each reader, microseconds")?;
-    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
-    let cells = vec![
-        row.readers.to_string(),
-        row.events.to_string(),
-        format!("{:.2}", row.write_micros),
-        format!("{:.2}", row.agent_micros),
-        format!("{:.2}", row.watch_micros),
-        format!("{:.2}", row.ratio),
-    ];
-    Ok(output::table(&header, [cells])?)
-}
-
-fn print_propagation(rows: &[Propagation]) -> anyhow::Result<()> {
-    output::line("a manifest's change in one cluster, milliseconds until it is seen (p50 / p99)")?;
-    let header =
-        ["OTHER SERVICES", "CHANGES", "BARE WATCH", "KERNEL ENTRY", "AFTER THE WATCH", "RATIO"];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.services.to_string(),
-            row.kernel.count.to_string(),
-            milliseconds(row.watch),
-            milliseconds(row.kernel),
-            milliseconds(row.after_watch),
-            format!("{:.3}", row.ratio),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_takeover(rows: &[Takeover]) -> anyhow::Result<()> {
-    output::line(
-        "a replica is killed as a manifest changes, milliseconds until the change is seen by way of the other (p50 / p99)",
-    )?;
-    let header = [
-        "OTHER SERVICES",
-        "KILLS",
-        "BARE WATCH",
-        "KERNEL ENTRY",
-        "RATIO",
-        "BYTES READ",
-        "WRITES TOO MANY",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.services.to_string(),
-            row.kernel.count.to_string(),
-            milliseconds(row.watch),
-            milliseconds(row.kernel),
-            format!("{:.3}", row.ratio),
-            row.bytes_read.to_string(),
-            row.needless_writes.to_string(),
-        ]
-    });
-    Ok(output::table(&header, cells)?)
-}
-
-fn print_cut(row: &CutOff) -> anyhow::Result<()> {
-    output::line("a cluster is cut off under load, milliseconds (p50 / p90 / p99 / max)")?;
-    let of = |nanos: u64| nanos as f64 / 1e6;
-    let four = |d: Distribution| {
-        let [p50, p90, p99, max] = [d.p50_nanos, d.p90_nanos, d.p99_nanos, d.max_nanos].map(of);
-        format!("{p50:.0} / {p90:.0} / {p99:.0} / {max:.0}")
-    };
-    let header =
-        ["CUTS", "WRITTEN", "LAST CONNECTION LED THERE", "THREE PROBES", "RATIO", "MADE", "LOST"];
-    let cells = vec![
-        row.avoided.count.to_string(),
-        four(row.written),
-        four(row.avoided),
-        format!("{:.0}", of(row.three_probes_nanos)),
-        format!("{:.2}", row.ratio),
-        (row.connections - row.lost).to_string(),
-        row.lost.to_string(),
-    ];
-    Ok(output::table(&header, [cells])?)
-}
-
-fn print_cni(rows: &[CniRow]) -> anyhow::Result<()> {
-    output::line("a pod is attached, milliseconds (p50 / p99)")?;
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.called.into(),
-            row.with.count.to_string(),
-            milliseconds(row.without),
-            milliseconds(row.with),
-            milliseconds(row.ours),
-        ]
-    });
-    Ok(output::table(&["CALLED", "PODS EACH", "WITHOUT OURS", "WITH OURS", "OURS ALONE"], cells)?)
-}
-
-fn milliseconds(distribution: Distribution) -> String {
-    let of = |nanos: u64| nanos as f64 / 1e6;
-    format!("{:.2} / {:.2}", of(distribution.p50_nanos), of(distribution.p99_nanos))
 }

@@ -1,0 +1,256 @@
+//! Figures as tables.
+
+use mesh_bench::{
+    ChangeRow, CniRow, ConnectRow, CutOff, Delivered, Distribution, Filled, Known, Propagation,
+    Reconnected, Taken, Takeover,
+};
+
+use crate::output;
+
+pub(super) fn connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
+    output::line("connect(), CPU time of the caller, nanoseconds")?;
+    let header = [
+        "BY",
+        "TRANSPORT",
+        "SERVICES",
+        "CONNECTS",
+        "DIRECT",
+        "THROUGH A SERVICE",
+        "RATIO",
+        "ONE MORE SERVICE, µs",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.way.into(),
+            row.transport.into(),
+            row.services.to_string(),
+            row.connects.to_string(),
+            format!("{:.0}", row.direct_nanos),
+            format!("{:.0}", row.through_nanos),
+            format!("{:.3}", row.ratio),
+            format!("{:.0}", row.one_more_micros),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
+    output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
+    let header = [
+        "TOLD AS",
+        "BACKENDS",
+        "BYTES",
+        "CHANGES",
+        "AGENT",
+        "AGENT, 100 BACKENDS",
+        "RATIO",
+        "WRITES",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.form.into(),
+            row.backends.to_string(),
+            row.bytes.to_string(),
+            row.changes.to_string(),
+            format!("{:.0}", row.micros),
+            format!("{:.0}", row.reference_micros),
+            format!("{:.2}", row.ratio),
+            format!("{:.1}", row.writes),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn filled(row: &Filled) -> anyhow::Result<()> {
+    output::line("tables are filled, CPU time")?;
+    let header = [
+        "SERVICES",
+        "EACH, µs",
+        "A BARE UPDATE, µs",
+        "RATIO",
+        "WRITES EACH",
+        "ALL, ms",
+        "ELAPSED, ms",
+    ];
+    let cells = vec![
+        row.services.to_string(),
+        format!("{:.2}", row.micros),
+        format!("{:.2}", row.bare_micros),
+        format!("{:.2}", row.ratio),
+        format!("{:.1}", row.writes),
+        format!("{:.0}", row.millis),
+        format!("{:.0}", row.elapsed_millis),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+pub(super) fn taken(rows: &[Taken]) -> anyhow::Result<()> {
+    output::line("memory of the kernel's that the tables take, megabytes")?;
+    let header = [
+        "ROOM FOR SERVICES",
+        "FOR BACKENDS",
+        "FOR SLOTS",
+        "SERVICES",
+        "HEADERS",
+        "BACKENDS",
+        "SLOTS",
+        "OTHERS",
+        "ALL, EMPTY",
+        "ALL, HALF FULL",
+    ];
+    let cells = rows.iter().map(|row| {
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        vec![
+            row.services.to_string(),
+            row.backends.to_string(),
+            row.slots.to_string(),
+            megabytes(row.services_bytes),
+            megabytes(row.headers_bytes),
+            megabytes(row.backends_bytes),
+            megabytes(row.slots_bytes),
+            megabytes(row.other_bytes),
+            megabytes(row.empty_bytes),
+            megabytes(row.filled_bytes),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn known(rows: &[Known]) -> anyhow::Result<()> {
+    output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
+    let header = [
+        "ENDPOINTS",
+        "BYTES IN ETCD",
+        "RESIDENT",
+        "EACH",
+        "START, MS",
+        "ETCDCTL GET, MS",
+        "RATIO",
+        "IDLE, MS/S",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.endpoints.to_string(),
+            row.bytes.to_string(),
+            row.resident.to_string(),
+            format!("{:.0}", row.resident_each),
+            row.start_millis.to_string(),
+            row.get_millis.to_string(),
+            format!("{:.2}", row.ratio),
+            format!("{:.1}", row.idle_millis),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn reconnected(row: &Reconnected) -> anyhow::Result<()> {
+    output::line("an agent that comes back after a cut")?;
+    let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
+    let cells = vec![
+        row.endpoints.to_string(),
+        row.exchanged.to_string(),
+        row.received.to_string(),
+        row.all.to_string(),
+        format!("{:.4}", row.ratio),
+        row.table_changes.to_string(),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+pub(super) fn delivered(row: &Delivered) -> anyhow::Result<()> {
+    output::line("CPU time of an etcd for an event, each reader, microseconds")?;
+    let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
+    let cells = vec![
+        row.readers.to_string(),
+        row.events.to_string(),
+        format!("{:.2}", row.write_micros),
+        format!("{:.2}", row.agent_micros),
+        format!("{:.2}", row.watch_micros),
+        format!("{:.2}", row.ratio),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+pub(super) fn propagation(rows: &[Propagation]) -> anyhow::Result<()> {
+    output::line("a manifest's change in one cluster, milliseconds until it is seen (p50 / p99)")?;
+    let header =
+        ["OTHER SERVICES", "CHANGES", "BARE WATCH", "KERNEL ENTRY", "AFTER THE WATCH", "RATIO"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.services.to_string(),
+            row.kernel.count.to_string(),
+            milliseconds(row.watch),
+            milliseconds(row.kernel),
+            milliseconds(row.after_watch),
+            format!("{:.3}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
+    output::line(
+        "a replica is killed as a manifest changes, milliseconds until the change is seen by way of the other (p50 / p99)",
+    )?;
+    let header = [
+        "OTHER SERVICES",
+        "KILLS",
+        "BARE WATCH",
+        "KERNEL ENTRY",
+        "RATIO",
+        "BYTES READ",
+        "WRITES TOO MANY",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.services.to_string(),
+            row.kernel.count.to_string(),
+            milliseconds(row.watch),
+            milliseconds(row.kernel),
+            format!("{:.3}", row.ratio),
+            row.bytes_read.to_string(),
+            row.needless_writes.to_string(),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn cut(row: &CutOff) -> anyhow::Result<()> {
+    output::line("a cluster is cut off under load, milliseconds (p50 / p90 / p99 / max)")?;
+    let of = |nanos: u64| nanos as f64 / 1e6;
+    let four = |d: Distribution| {
+        let [p50, p90, p99, max] = [d.p50_nanos, d.p90_nanos, d.p99_nanos, d.max_nanos].map(of);
+        format!("{p50:.0} / {p90:.0} / {p99:.0} / {max:.0}")
+    };
+    let header =
+        ["CUTS", "WRITTEN", "LAST CONNECTION LED THERE", "THREE PROBES", "RATIO", "MADE", "LOST"];
+    let cells = vec![
+        row.avoided.count.to_string(),
+        four(row.written),
+        four(row.avoided),
+        format!("{:.0}", of(row.three_probes_nanos)),
+        format!("{:.2}", row.ratio),
+        (row.connections - row.lost).to_string(),
+        row.lost.to_string(),
+    ];
+    Ok(output::table(&header, [cells])?)
+}
+
+pub(super) fn cni(rows: &[CniRow]) -> anyhow::Result<()> {
+    output::line("a pod is attached, milliseconds (p50 / p99)")?;
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.called.into(),
+            row.with.count.to_string(),
+            milliseconds(row.without),
+            milliseconds(row.with),
+            milliseconds(row.ours),
+        ]
+    });
+    Ok(output::table(&["CALLED", "PODS EACH", "WITHOUT OURS", "WITH OURS", "OURS ALONE"], cells)?)
+}
+
+fn milliseconds(distribution: Distribution) -> String {
+    let of = |nanos: u64| nanos as f64 / 1e6;
+    format!("{:.2} / {:.2}", of(distribution.p50_nanos), of(distribution.p99_nanos))
+}
