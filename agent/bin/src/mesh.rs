@@ -90,6 +90,8 @@ pub(crate) struct Mesh {
     pub(crate) clusters_moved: bool,
     /// Somebody said something of nodes: it may say where backends are.
     pub(crate) nodes_moved: bool,
+    /// Other routes are wanted than those that were carried out.
+    pub(crate) routes_moved: bool,
     pub(crate) programs: Programs,
     pub(crate) _pin_lock: PinLock,
     /// Programs of another release are still in place.
@@ -323,7 +325,7 @@ impl Mesh {
                 }
                 Delta::Route(delta) => {
                     self.health.refresh();
-                    self.nodes_moved = true;
+                    (self.nodes_moved, self.routes_moved) = (true, true);
                     self.route(delta);
                 }
                 Delta::Pod(pod) => self.hear_of_pod(&pod),
@@ -345,7 +347,9 @@ impl Mesh {
         }
         self.end_sockets_to_the_gone(now);
         self.exchange_programs(now);
-        self.carry_out_routes().await;
+        if std::mem::take(&mut self.routes_moved) {
+            self.carry_out_routes().await;
+        }
     }
 
     async fn tick(&mut self) {
@@ -355,6 +359,9 @@ impl Mesh {
         self.apply(self.failed.changes(), now);
         self.hold_quarantined();
         self.exchange_programs(now);
+        if self.masquerade_problem.is_some() || self.routes.has_failed() {
+            self.carry_out_routes().await;
+        }
         self.forget_foreign_cuts(now);
         self.look_for_silence(now);
         self.tell_own_state(now).await;

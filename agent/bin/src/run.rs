@@ -191,6 +191,8 @@ async fn open_mesh(
         ),
         clusters_moved: true,
         nodes_moved: false,
+        // What a former life left is looked at in any case.
+        routes_moved: true,
         programs,
         _pin_lock: pin_lock,
         exchange,

@@ -201,6 +201,11 @@ impl Decider {
         changes
     }
 
+    /// Whether [`Decider::nodes_in_use`] are others, or were meanwhile, since this was asked last.
+    pub fn take_in_use_moved(&mut self) -> bool {
+        self.nodes.take_moved()
+    }
+
     /// The nodes that own backends in use, and those that do not answer and own any: the ones that are worth a look.
     pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.nodes.in_use()

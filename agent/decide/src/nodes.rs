@@ -9,7 +9,11 @@ use mesh_model::{ClusterId, ServiceName};
 
 /// All nodes that somebody said something of.
 #[derive(Debug, Default)]
-pub(crate) struct Nodes(BTreeMap<ClusterId, HashMap<Arc<str>, Node>>);
+pub(crate) struct Nodes {
+    all: BTreeMap<ClusterId, HashMap<Arc<str>, Node>>,
+    /// Other nodes are worth a look than at the last [`Nodes::take_moved`].
+    moved: bool,
+}
 
 #[derive(Debug, Default)]
 struct Node {
@@ -33,42 +37,52 @@ impl Nodes {
         if node == Self::UNKNOWN || self.is_alive(cluster, node) == alive {
             return false;
         }
-        self.entry(cluster, node).dead = !alive;
+        self.change(cluster, node, |node| node.dead = !alive);
         self.tidy(cluster, node);
         true
     }
 
     /// A backend of a service has one place more on a node.
     pub(crate) fn add(&mut self, cluster: ClusterId, node: &str, service: &Arc<ServiceName>) {
-        let entry = self.entry(cluster, node);
-        *entry.services.entry(Arc::clone(service)).or_default() += 1;
+        self.change(cluster, node, |node| {
+            *node.services.entry(Arc::clone(service)).or_default() += 1;
+        });
     }
 
     /// A backend of a service has one place less on a node.
     pub(crate) fn remove(&mut self, cluster: ClusterId, node: &str, service: &ServiceName) {
-        let Some(entry) = self.get_mut(cluster, node) else { return };
-        if let Some(places) = entry.services.get_mut(service) {
-            *places = places.saturating_sub(1);
-            if *places == 0 {
-                entry.services.remove(service);
-            }
+        if self.get(cluster, node).is_none() {
+            return;
         }
+        self.change(cluster, node, |node| {
+            if let Some(places) = node.services.get_mut(service) {
+                *places = places.saturating_sub(1);
+                if *places == 0 {
+                    node.services.remove(service);
+                }
+            }
+        });
         self.tidy(cluster, node);
     }
 
     pub(crate) fn used(&mut self, cluster: ClusterId, node: &str) {
-        self.entry(cluster, node).in_use += 1;
+        self.change(cluster, node, |node| node.in_use += 1);
     }
 
     pub(crate) fn unused(&mut self, cluster: ClusterId, node: &str) {
-        if let Some(entry) = self.get_mut(cluster, node) {
-            entry.in_use = entry.in_use.saturating_sub(1);
+        if self.get(cluster, node).is_some() {
+            self.change(cluster, node, |node| node.in_use = node.in_use.saturating_sub(1));
         }
+    }
+
+    /// Whether [`Nodes::in_use`] are others, or were meanwhile, since this was asked last.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// The nodes of a cluster that do not answer.
     pub(crate) fn dead(&self, cluster: ClusterId) -> Vec<Arc<str>> {
-        let nodes = self.0.get(&cluster).into_iter().flatten();
+        let nodes = self.all.get(&cluster).into_iter().flatten();
         nodes.filter(|(_, node)| node.dead).map(|(name, _)| Arc::clone(name)).collect()
     }
 
@@ -80,7 +94,7 @@ impl Nodes {
 
     /// The services that have a backend in a cluster.
     pub(crate) fn services_of(&self, cluster: ClusterId) -> Vec<Arc<ServiceName>> {
-        let nodes = self.0.get(&cluster).into_iter().flat_map(HashMap::values);
+        let nodes = self.all.get(&cluster).into_iter().flat_map(HashMap::values);
         let mut services: Vec<_> = nodes.flat_map(|node| node.services.keys()).cloned().collect();
         services.sort_unstable();
         services.dedup();
@@ -90,43 +104,88 @@ impl Nodes {
     /// The services with backends whose node is not known.
     pub(crate) fn unplaced(&self) -> Vec<(ClusterId, Vec<Arc<ServiceName>>)> {
         let services = |cluster: &ClusterId| self.services(*cluster, Self::UNKNOWN);
-        let all = self.0.keys().map(|cluster| (*cluster, services(cluster)));
+        let all = self.all.keys().map(|cluster| (*cluster, services(cluster)));
         all.filter(|(_, services)| !services.is_empty()).collect()
     }
 
     /// The nodes with backends in use, and those with backends that would be if they answered.
     pub(crate) fn in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
-        self.0.iter().flat_map(|(cluster, nodes)| {
-            let used = nodes.iter().filter(|(name, node)| {
-                name.as_ref() != Self::UNKNOWN
-                    && (node.in_use > 0 || (node.dead && !node.services.is_empty()))
-            });
+        self.all.iter().flat_map(|(cluster, nodes)| {
+            let used = nodes
+                .iter()
+                .filter(|(name, node)| name.as_ref() != Self::UNKNOWN && node.is_worth_a_look());
             used.map(|(name, _)| (*cluster, name))
         })
     }
 
     fn get(&self, cluster: ClusterId, node: &str) -> Option<&Node> {
-        self.0.get(&cluster)?.get(node)
+        self.all.get(&cluster)?.get(node)
     }
 
-    fn get_mut(&mut self, cluster: ClusterId, node: &str) -> Option<&mut Node> {
-        self.0.get_mut(&cluster)?.get_mut(node)
+    /// Makes a change, and takes note of what follows for [`Nodes::in_use`].
+    fn change(&mut self, cluster: ClusterId, node: &str, change: impl FnOnce(&mut Node)) {
+        let entry = self.entry(cluster, node);
+        let before = entry.is_worth_a_look();
+        change(entry);
+        self.moved |= entry.is_worth_a_look() != before;
     }
 
     fn entry(&mut self, cluster: ClusterId, node: &str) -> &mut Node {
-        let nodes = self.0.entry(cluster).or_default();
+        let nodes = self.all.entry(cluster).or_default();
         let name = nodes.get_key_value(node).map(|(name, _)| Arc::clone(name));
         nodes.entry(name.unwrap_or_else(|| node.into())).or_default()
     }
 
     /// Of a node that is as if nothing had been said of it nothing is kept.
     fn tidy(&mut self, cluster: ClusterId, node: &str) {
-        let Some(nodes) = self.0.get_mut(&cluster) else { return };
+        let Some(nodes) = self.all.get_mut(&cluster) else { return };
         if nodes.get(node).is_some_and(|node| !node.dead && node.services.is_empty()) {
-            nodes.remove(node);
+            self.moved |= nodes.remove(node).is_some_and(|node| node.is_worth_a_look());
         }
         if nodes.is_empty() {
-            self.0.remove(&cluster);
+            self.all.remove(&cluster);
+        }
+    }
+}
+
+impl Node {
+    /// It has backends in use, or would have if it answered.
+    fn is_worth_a_look(&self) -> bool {
+        self.in_use > 0 || (self.dead && !self.services.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::ClusterLimit;
+
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_comes_or_goes_is_a_reason_to_look_again() {
+        let b = ClusterId::new(2, ClusterLimit::Max255).unwrap();
+        let service = Arc::new(ServiceName::new("shop", "web"));
+        let mut nodes = Nodes::default();
+        let mut moved = |change: &dyn Fn(&mut Nodes)| {
+            change(&mut nodes);
+            let in_use: Vec<String> = nodes.in_use().map(|(_, name)| name.to_string()).collect();
+            (nodes.take_moved(), in_use.join(" "))
+        };
+        for (change, expected) in [
+            (&(|n: &mut Nodes| n.add(b, "n1", &service)) as &dyn Fn(&mut Nodes), (false, "")),
+            (&|n| n.used(b, "n1"), (true, "n1")),
+            (&|n| n.used(b, "n1"), (false, "n1")),
+            (&|n| n.unused(b, "n1"), (false, "n1")),
+            // Once it is dead nothing of it is used, and it is asked all the same.
+            (&|n| assert!(n.set_alive(b, "n1", false)), (false, "n1")),
+            (&|n| n.unused(b, "n1"), (false, "n1")),
+            (&|n| assert!(n.set_alive(b, "n1", true)), (true, "")),
+            (&|n| n.unused(b, "n2"), (false, "")),
+            (&|n| n.used(b, "n1"), (true, "n1")),
+            (&|n| n.remove(b, "n1", &service), (true, "")),
+        ] {
+            let (was_moved, in_use) = moved(change);
+            assert_eq!((was_moved, in_use.as_str()), expected);
         }
     }
 }

@@ -126,6 +126,11 @@ impl RouteTable {
         }
     }
 
+    /// Whether the kernel did not take a wanted route.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// The wanted routes, each with what the kernel said if it did not take it.
     pub fn routes(&self) -> impl Iterator<Item = (&Route, Option<&str>)> {
         self.wanted.iter().filter_map(|(range, routes)| {

@@ -59,7 +59,7 @@ impl Mesh {
 
     /// A cluster is otherwise than before.
     pub(super) fn cluster_is(&mut self, name: &ClusterName, now: Instant) {
-        if let Some(id) = self.number_of(name) {
+        if let Some(id) = self.merge.id_of(name) {
             let changes = self.decider.set_cluster(id, Some(self.view_of(name)));
             self.apply(changes, now);
         }
@@ -67,7 +67,7 @@ impl Mesh {
 
     /// A node answers, or does so no more.
     pub(super) fn node_is(&mut self, cluster: &ClusterName, node: &str, alive: bool, now: Instant) {
-        if let Some(id) = self.number_of(cluster) {
+        if let Some(id) = self.merge.id_of(cluster) {
             let changes = self.decider.set_node(id, node, alive);
             self.apply(changes, now);
         }
@@ -84,12 +84,6 @@ impl Mesh {
             }
         }
         in_use
-    }
-
-    pub(super) fn number_of(&self, name: &ClusterName) -> Option<ClusterId> {
-        let mut clusters = self.merge.clusters();
-        let id = clusters.find(|(known, _)| *known == name).map(|(_, id)| id);
-        id.filter(|id| *id != ClusterId::NONE)
     }
 
     fn view_of(&self, name: &ClusterName) -> ClusterView {

@@ -171,7 +171,7 @@ impl Mesh {
     }
 
     fn write_cut(&mut self, cluster: &ClusterName, cut: bool) {
-        if let Some(id) = self.number_of(cluster) {
+        if let Some(id) = self.merge.id_of(cluster) {
             self.tables.set_cut(id, cut);
         }
     }
@@ -212,9 +212,7 @@ impl Mesh {
     /// Of numbers that no cluster has nothing is cut, once all clusters are known.
     pub(super) fn forget_foreign_cuts(&mut self, now: Instant) {
         let known = self.known_ids();
-        let all = self.peers.keys().all(|name| {
-            self.merge.clusters().any(|(other, id)| other == name && id != ClusterId::NONE)
-        });
+        let all = self.peers.keys().all(|name| self.merge.id_of(name).is_some());
         if self.peers_known && all && !self.health.inherited.is_empty() {
             self.health.inherited.retain(|id| known.contains(id));
             self.renumber_health(now);

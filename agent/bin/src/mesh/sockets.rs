@@ -108,7 +108,7 @@ impl Mesh {
     /// TCP connections end only where somebody else answers: where nobody does, it may be our own way out that is cut, and
     /// they outlive that.
     pub(super) fn sockets_of_cluster(&mut self, name: &ClusterName, cut: bool, now: Instant) {
-        let Some(id) = self.number_of(name) else { return };
+        let Some(id) = self.merge.id_of(name) else { return };
         if !cut {
             return self.spare_sockets(|backend| backend.cluster == id);
         }
@@ -126,7 +126,7 @@ impl Mesh {
         alive: bool,
         now: Instant,
     ) {
-        let Some(id) = self.number_of(name) else { return };
+        let Some(id) = self.merge.id_of(name) else { return };
         let on_it = |used: &Numbered| self.merge.node_of(id, used.backend.address) == Some(node);
         let backends = self.tables.backends_in(id).filter(on_it);
         let backends: HashSet<Backend> = backends.map(|used| used.backend).collect();

@@ -14,9 +14,11 @@ use crate::own_cgroup::Bypass;
 impl Mesh {
     /// Makes changes, in their order.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
-        for change in changes {
-            // Other nodes may be in use by it.
+        // Other nodes may be in use than before.
+        if self.decider.take_in_use_moved() {
             self.health.refresh();
+        }
+        for change in changes {
             match self.tables.apply(change, now) {
                 Ok(()) => {
                     self.metrics.changes.inc();
@@ -79,6 +81,7 @@ impl Mesh {
             .flat_map(|c| c.pod_cidrs.clone())
             .collect();
         self.routes.prune(|range| all_nodes || told.iter().any(|granted| granted.contains(range)));
+        self.routes_moved = true;
     }
 
     pub(super) fn known_ids(&self) -> BTreeSet<ClusterId> {
