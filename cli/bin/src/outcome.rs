@@ -24,7 +24,7 @@ impl Outcome {
             // Whoever reads has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", in_full(&error));
                 ExitCode::FAILURE
             }
         }
@@ -47,7 +47,37 @@ pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
     outcome
 }
 
+/// An error with its causes, but for those that it has told itself.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        match text.is_empty() {
+            true => text = cause,
+            false if text.contains(&cause) => {}
+            false => text.extend([": ", &cause]),
+        }
+    }
+    text
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let gone = || anyhow::Error::from(io::Error::new(io::ErrorKind::NotFound, "it is gone"));
+        for (error, told) in [
+            (gone(), "it is gone"),
+            (gone().context("a.yaml"), "a.yaml: it is gone"),
+            (gone().context("a.yaml: it is gone").context("b"), "b: a.yaml: it is gone"),
+        ] {
+            assert_eq!(in_full(&error), told);
+        }
+    }
 }

@@ -73,6 +73,9 @@ pub enum StateError {
         /// What is wrong with it.
         problem: ClusterDirectoryProblem,
     },
+    /// What a cluster has that no `cluster.yaml` describes.
+    #[error("the cluster's settings as given: {0}")]
+    Given(ClusterDirectoryProblem),
     /// A `cluster.yaml` is of another cluster.
     #[error("{}: name: {found:?} in the folder of {folder}", path.display())]
     OtherName {
@@ -171,8 +174,8 @@ impl ClusterState {
         if let Some(limit) = announced.and_then(|limit| ClusterLimit::try_from(limit).ok()) {
             given.insert("maxConnectedClusters".into(), limit.get().into());
         }
-        let settings = settings(&file.cluster, file.id.get().into(), given)
-            .map_err(|problem| StateError::Settings { path: SETTINGS.into(), problem })?;
+        let settings =
+            settings(&file.cluster, file.id.get().into(), given).map_err(StateError::Given)?;
         Ok(Self { settings, content: Content::Keys(Box::new(file)) })
     }
 }
@@ -207,8 +210,10 @@ pub fn settings_beside(
     if let Some(limit) = limit {
         given.insert("maxConnectedClusters".into(), limit.get().into());
     }
-    settings(name, fallback.get().into(), given)
-        .map_err(|problem| StateError::Settings { path, problem })
+    settings(name, fallback.get().into(), given).map_err(|problem| match path.exists() {
+        true => StateError::Settings { path, problem },
+        false => StateError::Given(problem),
+    })
 }
 
 fn read_settings(path: &Path) -> Result<Map<String, Value>, StateError> {
