@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
     time::{Duration, Instant},
 };
 
@@ -19,10 +18,10 @@ use mesh_pods::AttachmentKey;
 use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 
-use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle};
+use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, prober::until};
 
 mod audit;
 mod counting;
@@ -385,12 +384,5 @@ impl Mesh {
     /// How full the tables are.
     pub(crate) fn levels(&self) -> [Level; 4] {
         self.forecast.levels(&self.tables.occupancy(), Instant::now())
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => pending().await,
     }
 }

@@ -215,7 +215,8 @@ async fn hear(socket: Option<&ProbeSocket>) -> Vec<Heard> {
     pending().await
 }
 
-async fn until(due: Option<Instant>) {
+/// Waits for a time; for ever where there is none.
+pub(crate) async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => pending().await,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use mesh_layout::FrontendKey;
+use mesh_layout::{FrontendKey, address_bytes};
 use mesh_model::{
     Protocol,
     cluster::ClusterId,
@@ -22,13 +22,6 @@ fn protocol(number: u8) -> Option<Protocol> {
     [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
         .into_iter()
         .find(|p| protocol_number(*p) == number)
-}
-
-fn address_bytes(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
 }
 
 fn address(bytes: [u8; 16]) -> IpAddr {

@@ -1,8 +1,8 @@
 //! Whose sockets are to be ended, and from when on.
 
-use std::{collections::HashMap, net::IpAddr, time::Instant};
+use std::{collections::HashMap, time::Instant};
 
-use mesh_layout::{ListedSocket, mapped};
+use mesh_layout::{ListedSocket, address_bytes};
 use mesh_model::{Protocol, lb::Backend};
 
 use crate::ender::Reason;
@@ -62,11 +62,8 @@ impl Wanted {
     /// Over which protocol a socket is to be ended, and why, as it keeps which backend it got; `None` if it is not.
     pub(crate) fn verdict(&self, socket: &ListedSocket) -> Option<(Protocol, Reason)> {
         let Entry { backend, reason, .. } = self.0.get(&socket.backend())?;
-        let address = match backend.address.to_canonical() {
-            IpAddr::V4(v4) => mapped(v4.octets()),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        let same = address == socket.address() && backend.port.to_be_bytes() == socket.port();
+        let same = address_bytes(backend.address) == socket.address()
+            && backend.port.to_be_bytes() == socket.port();
         same.then_some((backend.protocol, *reason))
     }
 }
@@ -75,7 +72,7 @@ impl Wanted {
 mod tests {
     use std::time::Duration;
 
-    use mesh_layout::{Backend as Entry, FrontendKey, SocketState};
+    use mesh_layout::{Backend as Entry, FrontendKey, SocketState, mapped};
     use mesh_model::{ClusterId, ClusterLimit};
 
     use super::*;

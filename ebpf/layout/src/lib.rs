@@ -4,14 +4,17 @@
 //! padding, no `bool`, no enum and no `Option`; every size is asserted. Whatever bytes the kernel hands back are a value.
 //!
 //! How a connection finds its backend: [`FrontendKey`] → [`ServiceRef`] → [`Header`] → a slot → [`Backend`], with a
-//! [`GroupSet`] of headers in between where backends have different chances. Readers race with the writer, so each step is either one store of at most eight bytes, or carries the key it was looked up by:
-//! a [`ServiceRef`] its frontend's tag, a [`Backend`] its id. Who reads something else than expected looks again.
+//! [`GroupSet`] of headers in between where backends have different chances. Readers race with the writer, so each step is
+//! either one store of at most eight bytes, or carries the key it was looked up by: a [`ServiceRef`] its frontend's tag, a
+//! [`Backend`] its id. Who reads something else than expected looks again.
 #![cfg_attr(not(feature = "user"), no_std)]
 
 mod backend;
 mod maps;
 mod service;
 mod socket;
+
+use core::net::IpAddr;
 
 pub use backend::{Backend, SlotPair};
 pub use maps::{Kept, MAPS, MapLayout, default_sizes, layout_hash, socket_layout_hash};
@@ -74,6 +77,14 @@ pub const SEARCHED_SLOTS: u32 = 16_384;
 #[inline(always)]
 const fn fnv(hash: u32, word: u32) -> u32 {
     (hash ^ word).wrapping_mul(0x0100_0193)
+}
+
+/// An address in the tables' form.
+pub const fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// An IPv4 address in the tables' form.

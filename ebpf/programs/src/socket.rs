@@ -94,7 +94,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     };
     let again = if former == 0 { 0 } else { service::again(asked.header, former) };
     let (slot, id) = slot_and_id(again);
-    let (backend, slot) = match maps::backend(id) {
+    let backend = match maps::backend(id) {
         Some(backend) => {
             if connected.is_none()
                 && let Some(state) = datagrams::of(ctx)
@@ -104,15 +104,14 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
             if asked.settings.session_affinity_seconds() != 0 {
                 affinity::cm_refresh(maps::netns(ctx), asked.index, again);
             }
-            (backend, slot)
+            backend
         }
         None => {
             let Some((backend, slot)) = choose(ctx, &asked) else { return without_backend(&asked) };
             datagrams::remember(ctx, &Pair::new(&key, &backend, slot));
-            (backend, slot)
+            backend
         }
     };
-    let _ = slot;
     address::write(ctx, family, &backend.address(), &backend.port());
     maps::count(Counter::Datagram);
     PASS
