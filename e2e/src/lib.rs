@@ -21,8 +21,8 @@ pub mod mesh;
 pub mod netns;
 pub mod relay;
 pub mod scenario;
-pub mod told;
 pub mod unavailable;
+pub mod watch_recorder;
 
 pub use apiserver::Apiserver;
 pub use etcd::Etcd;

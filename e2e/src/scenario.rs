@@ -1,24 +1,24 @@
 //! What must be true of any mesh.
 
 mod access;
-mod alone;
+mod agent_crashes;
 mod attacks;
 mod cni;
 mod cold_start;
 mod cut;
-mod deaths;
 mod disconnect;
+mod double_faults;
+mod etcd_data_loss;
 mod failover;
 mod full;
 mod health;
 mod identities;
 mod kills;
 mod leases;
-mod pairs;
 mod quarantine;
-mod rebirth;
 mod replicas;
 mod services;
+mod socket_lb_opt_out;
 mod sockets;
 mod spread;
 mod start;
@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use access::only_peers_read_and_nobody_writes;
-pub use alone::a_pod_is_left_alone;
+pub use agent_crashes::traffic_outlives_ten_kills_of_an_agent;
 pub use attacks::{floods_and_strangers_are_stopped, nothing_false_is_believed};
 pub use cni::{
     a_pod_starts_without_the_control_plane, an_agent_that_hangs_keeps_no_pod_from_starting,
@@ -39,8 +39,9 @@ pub use cni::{
 };
 pub use cold_start::a_node_starts_with_what_it_knew;
 pub use cut::a_cut_outlasts_the_history;
-pub use deaths::traffic_outlives_ten_kills_of_an_agent;
 pub use disconnect::disconnect_takes_everything_back;
+pub use double_faults::traffic_outlives_pairs_of_daemons;
+pub use etcd_data_loss::{History, an_etcd_begins_anew};
 pub use failover::the_other_cluster_takes_over_and_gives_back;
 pub use full::an_etcd_is_full;
 pub use health::{
@@ -51,9 +52,7 @@ pub use health::{
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;
 pub use leases::an_expired_lease_is_silence;
-pub use pairs::traffic_outlives_pairs_of_daemons;
 pub use quarantine::a_peer_over_its_budget_costs_nothing_more;
-pub use rebirth::{History, an_etcd_begins_anew};
 pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_is_not_believed, replicas_agree_on_identities,
 };
@@ -61,6 +60,7 @@ pub use services::{
     affinity_fails_over_and_back, clients_come_back_to_their_backend,
     only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,
 };
+pub use socket_lb_opt_out::a_pod_is_left_alone;
 pub use sockets::{sockets_to_a_cluster_that_is_cut_off_end, sockets_to_vanished_backends_end};
 pub use spread::connections_spread_over_both_clusters;
 pub use start::an_agent_starts_without_its_own_etcd;

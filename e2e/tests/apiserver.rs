@@ -181,7 +181,7 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     wait_for(&etcd, NODE);
     apiserver.wait_ready();
     apiserver.wait_problem("begun anew or restored from a backup");
-    assert_eq!(apiserver.trouble("anew"), (false, 1));
+    assert_eq!(apiserver.trouble("data-lost"), (false, 1));
     let second = wait_for(&etcd, HISTORY);
     assert_ne!(first, second);
     assert!(etcd.etcdctl("local", &["put", "x", "y"]).unwrap_err().contains("permission denied"));
@@ -203,7 +203,7 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     etcd.start_again();
     wait_for(&etcd, OTHER_NODE);
     apiserver.wait_ready();
-    assert_eq!(apiserver.trouble("anew"), (false, 2));
+    assert_eq!(apiserver.trouble("data-lost"), (false, 2));
     assert!(![first, second].contains(&wait_for(&etcd, HISTORY)), "a third one");
 }
 

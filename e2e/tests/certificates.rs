@@ -110,12 +110,12 @@ impl Scene {
         agents.into_iter().map(|agent| (agent["problems"].clone(), peer_of(&agent))).collect()
     }
 
-    /// Waits until each agent of a cluster has failed to follow a peer at a rung, for a reason that has all these words.
-    fn fails(&self, cluster: &str, peer: &str, rung: &str, words: &[&str]) {
+    /// Waits until each agent of a cluster has failed to follow a peer at a phase, for a reason that has all these words.
+    fn fails(&self, cluster: &str, peer: &str, phase: &str, words: &[&str]) {
         patiently(&format!("{cluster} says why it does not follow {peer}"), || {
             for (_, seen) in self.seen(cluster, peer) {
                 let ladder = seen["ladder"].as_array().cloned().unwrap_or_default();
-                let step = ladder.iter().find(|step| step["name"] == rung).cloned();
+                let step = ladder.iter().find(|step| step["name"] == phase).cloned();
                 let step = step.unwrap_or_default();
                 let detail = step["detail"].as_str().unwrap_or_default();
                 if step["state"] != "failed" || !words.iter().all(|word| detail.contains(word)) {

@@ -55,7 +55,7 @@ fn a_lab_is_recorded() {
     assert_eq!(recorded.len(), 2, "{found:#}");
     assert_eq!(found["equal"], true);
     for etcd in recorded {
-        assert_eq!((&etcd["breaches"], &etcd["watches"]), (&json!([]), &json!(3)), "{found:#}");
+        assert_eq!((&etcd["violations"], &etcd["watches"]), (&json!([]), &json!(3)), "{found:#}");
     }
     assert!(recorded[0]["events"].as_u64() > Some(10), "{found:#}");
 }

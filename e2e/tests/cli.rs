@@ -350,7 +350,7 @@ fn exit_codes() {
     assert_eq!((&value["kind"], &value["ready"]), (&"Status".into(), &false.into()));
 }
 
-/// The status names the first rung that is broken, in the words of what broke it.
+/// The status names the first phase that is broken, in the words of what broke it.
 #[test]
 fn the_status_names_what_is_broken() {
     let name = "e2eclladder";
@@ -362,8 +362,8 @@ fn the_status_names_what_is_broken() {
         lab.arg(process);
         json::of(lab);
     };
-    let broken = |rung: &str, reason: &str| {
-        eventually(&format!("a's agent is stuck at {rung}"), || {
+    let broken = |phase: &str, reason: &str| {
+        eventually(&format!("a's agent is stuck at {phase}"), || {
             let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
             // An agent that has just been started may not answer yet, or know its peers.
             let peers = status["clusters"][0]["agents"][0]["peers"].as_array().cloned();
@@ -379,7 +379,7 @@ fn the_status_names_what_is_broken() {
                 .skip(broken.unwrap_or(0) + 1)
                 .filter(|step| step["name"] != "data-path");
             let right = code == 3
-                && first["name"] == rung
+                && first["name"] == phase
                 && is(first, "failed")
                 && first["detail"].as_str().is_some_and(|detail| detail.contains(reason))
                 && after.all(|step| is(step, "pending"));
@@ -387,7 +387,7 @@ fn the_status_names_what_is_broken() {
         });
         // People read the same.
         let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a"]));
-        assert!(text.contains(&format!("NOT READY  {rung}: ")), "{text}");
+        assert!(text.contains(&format!("NOT READY  {phase}: ")), "{text}");
     };
 
     lab("stop", "b/etcd");

@@ -14,7 +14,9 @@ use mesh_certs::{Authority, ClusterPki};
 use mesh_e2e::Etcd;
 use mesh_etcd::{Channels, Connection, EtcdError, Op, Target, connect, follow};
 use mesh_etcd_setup::{Desired, set_up};
-use mesh_follow::{Command, Event, Failure, Follower, RangeConfig, RangeId, Rung, Span, Status};
+use mesh_follow::{
+    Command, ConnectionPhase, Event, Failure, Follower, KeyRange, RangeConfig, RangeId, Status,
+};
 use mesh_model::ClusterName;
 use mesh_wire::users_file::UsersFile;
 use tokio::{
@@ -57,11 +59,12 @@ impl Following {
         let (status_sender, status) = watch::channel(Status::default());
         let head = RangeConfig {
             id: HEAD,
-            span: Span::key("cilium/cluster-config/a"),
+            span: KeyRange::key("cilium/cluster-config/a"),
             page: 10,
             names_history: false,
         };
-        let data = RangeConfig { id: DATA, span: Span::prefix(PREFIX), page, names_history: false };
+        let data =
+            RangeConfig { id: DATA, span: KeyRange::prefix(PREFIX), page, names_history: false };
         let mut follower = Follower::new(vec![head], 1, Instant::now());
         follower.follow(vec![data]);
         let channels = Channels {
@@ -141,7 +144,7 @@ async fn a_list_over_many_pages_is_of_one_revision() {
         .await
         .unwrap();
 
-    let (_, listed) = admin.list(&Span::prefix(PREFIX)).await.unwrap();
+    let (_, listed) = admin.list(&KeyRange::prefix(PREFIX)).await.unwrap();
     let found: BTreeMap<String, String> = listed
         .iter()
         .map(|kv| {
@@ -165,7 +168,7 @@ async fn a_list_over_many_pages_is_of_one_revision() {
     });
     let mut seen = Vec::new();
     for _ in 0..15 {
-        let (revision, listed) = admin.list(&Span::prefix(PREFIX)).await.unwrap();
+        let (revision, listed) = admin.list(&KeyRange::prefix(PREFIX)).await.unwrap();
         let [first, last] = [listed.first().unwrap(), listed.last().unwrap()];
         assert!(listed.iter().all(|kv| kv.mod_revision <= revision));
         let begun = first.value.starts_with(b"round");
@@ -245,15 +248,15 @@ async fn compaction_during_a_list_begins_it_again() {
     assert_eq!(told[last + 1..], wanted);
 
     // The error behind it.
-    let page = admin.page(&Span::prefix(PREFIX), 1, Some(revision - 1), false).await;
+    let page = admin.page(&KeyRange::prefix(PREFIX), 1, Some(revision - 1), false).await;
     assert!(matches!(page, Err(EtcdError::Compacted)), "{page:?}");
 }
 
 async fn write_revision(connection: &Connection) -> i64 {
-    connection.page(&Span::prefix(PREFIX), 1, None, true).await.unwrap().0.revision
+    connection.page(&KeyRange::prefix(PREFIX), 1, None, true).await.unwrap().0.revision
 }
 
-/// Everyone but the cluster's own is refused at a rung that says why.
+/// Everyone but the cluster's own is refused at a phase that says why.
 #[tokio::test]
 async fn strangers_are_refused_where_it_shows() {
     let etcd = Etcd::start();
@@ -264,21 +267,21 @@ async fn strangers_are_refused_where_it_shows() {
     etcd.certificate(&authority, "remote-b", "b");
     let peer = etcd.connect("b").await;
     for allowed in [
-        Span::prefix("cilium/state/"),
-        Span::prefix("cilium/synced/a/"),
-        Span::key("cilium/cluster-config/a"),
-        Span::prefix("cilium/.heartbeat"),
+        KeyRange::prefix("cilium/state/"),
+        KeyRange::prefix("cilium/synced/a/"),
+        KeyRange::key("cilium/cluster-config/a"),
+        KeyRange::prefix("cilium/.heartbeat"),
     ] {
         peer.list(&allowed).await.unwrap();
     }
     for refused in [
-        Span::prefix("clustermesh/"),
-        Span::prefix("cilium/cache/"),
-        Span::prefix("cilium/synced/"),
-        Span::key("cilium/cluster-config/b"),
-        Span::prefix("cilium/"),
+        KeyRange::prefix("clustermesh/"),
+        KeyRange::prefix("cilium/cache/"),
+        KeyRange::prefix("cilium/synced/"),
+        KeyRange::key("cilium/cluster-config/b"),
+        KeyRange::prefix("cilium/"),
         // What etcd calls all keys.
-        Span { start: vec![0], end: vec![0] },
+        KeyRange { start: vec![0], end: vec![0] },
     ] {
         denied(peer.list(&refused).await.unwrap_err());
     }
@@ -288,14 +291,14 @@ async fn strangers_are_refused_where_it_shows() {
 
     // Of the right authority, but nobody's user.
     etcd.certificate(&authority, "remote-zz", "nobody");
-    assert_eq!(failure(&etcd.target("nobody")).await.rung, Rung::Authenticated);
+    assert_eq!(failure(&etcd.target("nobody")).await.phase, ConnectionPhase::Authenticated);
 
     // Of another authority, with the name of somebody who may do everything.
     let (foreign, foreign_files) =
         Authority::create("a", std::time::SystemTime::now(), Authority::LIFETIME).unwrap();
     etcd.certificate(&foreign, "root", "foreign");
     let found = failure(&etcd.target("foreign")).await;
-    assert_eq!(found.rung, Rung::Authenticated, "{found:?}");
+    assert_eq!(found.phase, ConnectionPhase::Authenticated, "{found:?}");
     // UnknownCA is what TLS calls it (RFC 8446, 6.2); etcd's Go says bad certificate.
     assert!(
         found.reason.contains("UnknownCA") || found.reason.contains("BadCertificate"),
@@ -308,17 +311,17 @@ async fn strangers_are_refused_where_it_shows() {
     let mut target = etcd.target("b");
     target.credentials = etcd.credentials("b", &pki.certificate("other"));
     let found = failure(&target).await;
-    assert_eq!(found.rung, Rung::Tls, "{found:?}");
+    assert_eq!(found.phase, ConnectionPhase::Tls, "{found:?}");
     assert!(found.reason.contains("invalid peer certificate"), "{found:?}");
 
     // Nobody there, and no such place.
     let mut target = etcd.target("b");
     drop(etcd);
     let found = failure(&target).await;
-    assert_eq!(found.rung, Rung::Tcp, "{found:?}");
+    assert_eq!(found.phase, ConnectionPhase::Tcp, "{found:?}");
     assert!(found.reason.contains("refused"), "{found:?}");
     target.endpoints = vec!["https://nowhere.invalid:2379".into()];
-    assert_eq!(failure(&target).await.rung, Rung::Resolve);
+    assert_eq!(failure(&target).await.phase, ConnectionPhase::Resolve);
 }
 
 /// A value that the etcd does not take is refused as such, and the connection is as good as before.
@@ -331,14 +334,14 @@ async fn a_value_too_large_is_told_from_other_trouble() {
     let ops = [put("small", "1"), put("large", &large)];
     let error = admin.apply(&ops).await.unwrap_err();
     assert!(matches!(error, EtcdError::RequestTooLarge(_)), "{error:?}");
-    let (_, keys) = admin.list(&Span::prefix(PREFIX)).await.unwrap();
+    let (_, keys) = admin.list(&KeyRange::prefix(PREFIX)).await.unwrap();
     assert_eq!(keys, [], "all or none");
     write(&admin, &[put("small", "1")]).await;
     // More operations than a transaction may have are the same trouble.
     let many: Vec<Op> = (0..129).map(|n| put(&n.to_string(), "")).collect();
     let error = admin.apply(&many).await.unwrap_err();
     assert!(matches!(error, EtcdError::RequestTooLarge(_)), "{error:?}");
-    let (_, keys) = admin.list(&Span::prefix(PREFIX)).await.unwrap();
+    let (_, keys) = admin.list(&KeyRange::prefix(PREFIX)).await.unwrap();
     assert_eq!(keys.len(), 1);
 }
 
@@ -417,7 +420,7 @@ async fn set_up_takes_back_what_is_not_desired() {
     );
     // Its certificate is still good, and of no use.
     etcd.certificate(&etcd.authority(), "remote-b", "b");
-    assert_eq!(failure(&etcd.target("b")).await.rung, Rung::Authenticated);
+    assert_eq!(failure(&etcd.target("b")).await.phase, ConnectionPhase::Authenticated);
 
     admin(&["role", "grant-permission", "remote", "readwrite", "--prefix=true", "cilium/"]);
     admin(&["role", "revoke-permission", "local", "--prefix=true", "clustermesh/"]);
@@ -475,7 +478,7 @@ fn auth_changes(etcd: &Etcd) -> Vec<String> {
 async fn failure(target: &Target) -> Failure {
     let tried = async {
         let connection = connect(target, 0).await?;
-        let listed = connection.list(&Span::prefix("cilium/state/")).await;
+        let listed = connection.list(&KeyRange::prefix("cilium/state/")).await;
         listed.map(|_| ()).map_err(|error| error.failure())
     };
     timeout(PATIENCE, tried).await.expect("an answer").expect_err("it is refused")
@@ -483,5 +486,5 @@ async fn failure(target: &Target) -> Failure {
 
 fn denied(error: EtcdError) {
     assert!(matches!(error, EtcdError::Denied(_)), "{error:?}");
-    assert_eq!(error.failure().rung, Rung::Authenticated);
+    assert_eq!(error.failure().phase, ConnectionPhase::Authenticated);
 }

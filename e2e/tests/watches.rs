@@ -20,14 +20,14 @@ use std::{
 
 use mesh_chaos::{
     etcdctl,
-    guarantees::{Response, Stored, Truth, Watch},
+    guarantees::{ReferenceModel, Response, Stored, Watch},
 };
 use mesh_e2e::{
     Etcd,
-    told::{Entry, Recording, read, watches},
+    watch_recorder::{Entry, Recording, read, watches},
 };
 use mesh_etcd::{Channels, Connection, EtcdError, Op, Target, connect, follow};
-use mesh_follow::{Command, Event, Follower, RangeConfig, RangeId, Span, Status};
+use mesh_follow::{Command, Event, Follower, KeyRange, RangeConfig, RangeId, Status};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -120,7 +120,7 @@ impl Gate {
 
 /// A recorded follower that runs until it was told the end.
 struct Following {
-    span: Span,
+    span: KeyRange,
     gate: Gate,
     entries: Arc<Mutex<Vec<Entry>>>,
     commands: mpsc::Sender<Command>,
@@ -129,14 +129,14 @@ struct Following {
 }
 
 impl Following {
-    async fn start(target: Target, span: Span, seed: u64) -> Self {
+    async fn start(target: Target, span: KeyRange, seed: u64) -> Self {
         let gate = Gate::to(&target).await;
         let target = gate.through(target);
         let (commands, receiver) = mpsc::channel(1);
         let (sender, mut events) = mpsc::channel::<Vec<Event>>(1);
         let (published, status) = watch::channel(Status::default());
         let range = |id, span, page| RangeConfig { id, span, page, names_history: false };
-        let head = range(HEAD, Span::key("cilium/cluster-config/a"), 10);
+        let head = range(HEAD, KeyRange::key("cilium/cluster-config/a"), 10);
         let mut follower = Follower::new(vec![head], seed, Instant::now());
         follower.follow(vec![range(DATA, span.clone(), 5)]);
         let (mut recording, entries) = Recording::new(follower);
@@ -177,14 +177,14 @@ impl Following {
 
 /// `etcdctl watch --prev-kv` that runs.
 struct Bare {
-    span: Span,
+    span: KeyRange,
     from: i64,
     child: Child,
     output: PathBuf,
 }
 
 impl Bare {
-    fn start(etcd: &Etcd, span: Span, from: i64, output: PathBuf) -> Self {
+    fn start(etcd: &Etcd, span: KeyRange, from: i64, output: PathBuf) -> Self {
         let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
         let mut args = vec!["watch".to_owned(), text(&span.start)];
         // One key has no end: what would be one cannot be said on a command line.
@@ -200,7 +200,7 @@ impl Bare {
         let text = fs::read_to_string(&self.output).unwrap();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let responses = whole.filter_map(|line| etcdctl::response(line).unwrap()).collect();
-        let Span { start, end } = self.span.clone();
+        let KeyRange { start, end } = self.span.clone();
         let name = format!("etcdctl from revision {}", self.from);
         Watch { name, start, end, from: self.from, previous: true, responses }
     }
@@ -242,11 +242,11 @@ async fn write(target: Target, seed: u64, count: usize) -> Acknowledged {
 }
 
 /// Reads every revision since the last one that is known.
-async fn go_on(truth: &mut Truth, connection: &Connection) {
-    let span = Span::prefix(PREFIX);
+async fn go_on(reference: &mut ReferenceModel, connection: &Connection) {
+    let span = KeyRange::prefix(PREFIX);
     let (header, ..) = connection.page(&span, 1, None, true).await.unwrap();
-    for revision in truth.last() + 1..=header.revision {
-        truth.next(at(connection, revision).await.unwrap());
+    for revision in reference.last() + 1..=header.revision {
+        reference.next(at(connection, revision).await.unwrap());
     }
 }
 
@@ -255,7 +255,7 @@ async fn at(
     revision: i64,
 ) -> Result<BTreeMap<Vec<u8>, Stored>, EtcdError> {
     let (_, keys, more) =
-        connection.page(&Span::prefix(PREFIX), 1_000, Some(revision), false).await?;
+        connection.page(&KeyRange::prefix(PREFIX), 1_000, Some(revision), false).await?;
     assert!(!more);
     // How often it was written is not told.
     let stored = |kv: mesh_follow::KeyValue| {
@@ -277,7 +277,12 @@ async fn expire(connection: &Connection, dice: &mut Dice) {
         .into();
     connection.apply(&ops).await.unwrap();
     let gone = async {
-        while !connection.list(&Span::key(&format!("{PREFIX}a/leased"))).await.unwrap().1.is_empty()
+        while !connection
+            .list(&KeyRange::key(&format!("{PREFIX}a/leased")))
+            .await
+            .unwrap()
+            .1
+            .is_empty()
         {
             sleep(Duration::from_millis(50)).await;
         }
@@ -294,13 +299,13 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     let target = etcd.target("admin");
     let mut admin = connected(&target).await;
     let mut dice = Dice(SEED);
-    let (first, ..) = admin.page(&Span::prefix(PREFIX), 1, None, true).await.unwrap();
-    let mut truth = Truth::new(first.revision, BTreeMap::new());
+    let (first, ..) = admin.page(&KeyRange::prefix(PREFIX), 1, None, true).await.unwrap();
+    let mut reference = ReferenceModel::new(first.revision, BTreeMap::new());
 
     let spans = [
-        Span::prefix(PREFIX),
-        Span::prefix(&format!("{PREFIX}b/")),
-        Span::key(&format!("{PREFIX}c/0")),
+        KeyRange::prefix(PREFIX),
+        KeyRange::prefix(&format!("{PREFIX}b/")),
+        KeyRange::key(&format!("{PREFIX}c/0")),
     ];
     let mut following = Vec::new();
     for (span, seed) in spans.iter().zip(1..) {
@@ -309,7 +314,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     let mut bare = Vec::new();
     let mut acknowledged = Acknowledged::new();
     for round in 0..4 {
-        let from = truth.last() + 1;
+        let from = reference.last() + 1;
         let watch = |etcd: &Etcd, n: usize, from| {
             let output = folder.path().join(format!("{round}-{n}"));
             Bare::start(etcd, spans[n % 3].clone(), from, output)
@@ -339,7 +344,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
             bare.push(watch(&etcd, 3, first.revision + 1));
         }
         expire(&admin, &mut dice).await;
-        go_on(&mut truth, &admin).await;
+        go_on(&mut reference, &admin).await;
 
         // One is away for longer than the history lasts.
         let away = &mut following[usize::try_from(round % 3).unwrap()];
@@ -350,8 +355,8 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
             let ops = vec![Op::Put { key, value, lease: None }];
             acknowledged.push((admin.apply(&ops).await.unwrap(), ops));
         }
-        go_on(&mut truth, &admin).await;
-        etcd.etcdctl("admin", &["compact", &truth.last().to_string()]).unwrap();
+        go_on(&mut reference, &admin).await;
+        etcd.etcdctl("admin", &["compact", &reference.last().to_string()]).unwrap();
         following[usize::try_from(round % 3).unwrap()].gate.open.send(true).unwrap();
     }
     let ops = ["a/0", "b/0", "c/0"].map(|name| Op::Put {
@@ -360,11 +365,11 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
         lease: None,
     });
     let end = admin.apply(&ops).await.unwrap();
-    go_on(&mut truth, &admin).await;
+    go_on(&mut reference, &admin).await;
 
     // What was acknowledged is there.
     for (revision, ops) in &acknowledged {
-        let there = truth.at(*revision);
+        let there = reference.at(*revision);
         for op in ops {
             match op {
                 Op::Put { key, value, .. } => {
@@ -381,9 +386,9 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
         let entries = follower.entries.lock().unwrap().clone();
         let watches = watches(&entries, &follower.span);
         for watch in &watches {
-            assert_eq!(watch.breaches(&truth), [], "seed {SEED}");
+            assert_eq!(watch.violations(&reference), [], "seed {SEED}");
         }
-        assert_eq!(read(&entries, DATA, &follower.span, &truth), Ok(end), "seed {SEED}");
+        assert_eq!(read(&entries, DATA, &follower.span, &reference), Ok(end), "seed {SEED}");
         let came = |is: fn(&Response) -> bool| {
             watches.iter().flat_map(|watch| &watch.responses).filter(|r| is(r)).count()
         };
@@ -407,14 +412,14 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
             }
         };
         let told = timeout(PATIENCE, told).await.expect("etcdctl is told the end");
-        assert_eq!(told.breaches(&truth), [], "seed {SEED}");
+        assert_eq!(told.violations(&reference), [], "seed {SEED}");
         compacted += told.responses.iter().filter(|r| matches!(r, Response::Compacted(_))).count();
         events += told.events().count();
     }
     println!(
         "{} revisions, {} acknowledged; etcdctl told {events} events; of our watches {resumed} went on after another; \
          {progress} notes of progress, {compacted} watches lost to compaction",
-        truth.last() - first.revision,
+        reference.last() - first.revision,
         acknowledged.len(),
     );
     // Or nothing was seen.
@@ -432,7 +437,7 @@ async fn a_large_answer_comes_in_pieces() {
         value: value.into(),
         lease: None,
     };
-    let span = Span::prefix(PREFIX);
+    let span = KeyRange::prefix(PREFIX);
     admin.apply(&[put("first".into(), "1")]).await.unwrap();
     let mut away = Following::start(target, span.clone(), 1).await;
     let connected = timeout(PATIENCE, away.status.wait_for(|status| status.connected)).await;

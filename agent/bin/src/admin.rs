@@ -16,16 +16,16 @@ use mesh_admin::{
     },
     version::version,
 };
+use mesh_balance::ClusterHealth;
 use mesh_dataplane::Level;
-use mesh_decide::ClusterHealth;
-use mesh_follow::{Rung, Status as FollowStatus};
+use mesh_follow::{ConnectionPhase, Status as FollowStatus};
 use mesh_model::{ClusterId, ClusterName, lb::Frontend};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Exchange, Input, Lifted, Mesh, Query, flag_of},
+    mesh::{Input, Lifted, Mesh, ProgramUpgrade, Query, flag_of},
 };
 
 mod explain;
@@ -73,7 +73,7 @@ pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
         (Some(failure), false) => Some(format!("the own cluster's etcd: {failure}")),
         (None, false) => Some("the own cluster's etcd has not told everything yet".into()),
     };
-    own.into_iter().chain(mesh.exchange.iter().map(Exchange::problem)).collect()
+    own.into_iter().chain(mesh.program_upgrade.iter().map(ProgramUpgrade::problem)).collect()
 }
 
 /// What an operator should look at.
@@ -105,9 +105,9 @@ fn problems(mesh: &Mesh) -> Vec<String> {
         .chain(mesh.peer_problems.iter().cloned())
         .chain(mesh.masquerade_problem.iter().cloned())
         .chain(mesh.bypass.problem.iter().cloned())
-        .chain(mesh.former_life.problems())
-        .chain(mesh.silence.problems(Instant::now()))
-        .chain(mesh.own_state.problem(Instant::now()))
+        .chain(mesh.restored.problems())
+        .chain(mesh.staleness.problems(Instant::now()))
+        .chain(mesh.local_readiness.problem(Instant::now()))
         .chain(mesh.pods.problems())
         .chain(mesh.sockets.problem())
         .chain(routes)
@@ -291,7 +291,7 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         rejected: status.rejected + mesh.refused_count(name),
         held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
-        remembered: mesh.former_life.believes(name),
+        remembered: mesh.restored.believes(name),
         quarantined: mesh.quarantined.get(name).cloned().unwrap_or_default(),
     }
 }
@@ -299,24 +299,32 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
 /// Every step from the name to the data path, the first broken one with its reason.
 fn ladder(mesh: &Mesh, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
     let reached = status.reached();
-    let step = |rung: Rung| {
+    let step = |phase: ConnectionPhase| {
         let (state, detail) = match &status.failure {
-            Some(failure) if failure.rung == rung => (StepState::Failed, failure.reason.clone()),
-            _ if Some(rung) <= reached => (StepState::Ok, detail(mesh, name, status, rung)),
+            Some(failure) if failure.phase == phase => (StepState::Failed, failure.reason.clone()),
+            _ if Some(phase) <= reached => (StepState::Ok, detail(mesh, name, status, phase)),
             _ => (StepState::Pending, String::new()),
         };
-        Step { name: rung.as_str().into(), state: state.into(), detail }
+        Step { name: phase.as_str().into(), state: state.into(), detail }
     };
-    let mut steps: Vec<Step> =
-        Rung::ALL.into_iter().filter(|rung| *rung != Rung::DataPath).map(step).collect();
+    let mut steps: Vec<Step> = ConnectionPhase::ALL
+        .into_iter()
+        .filter(|phase| *phase != ConnectionPhase::DataPath)
+        .map(step)
+        .collect();
     steps.push(data_path(mesh, name, reached));
     steps
 }
 
-fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) -> String {
-    match (rung, &status.config) {
-        (Rung::Config, Some(config)) => format!("id {}", config.id),
-        (Rung::Synced, _) => {
+fn detail(
+    mesh: &Mesh,
+    name: &ClusterName,
+    status: &FollowStatus,
+    phase: ConnectionPhase,
+) -> String {
+    match (phase, &status.config) {
+        (ConnectionPhase::Config, Some(config)) => format!("id {}", config.id),
+        (ConnectionPhase::Synced, _) => {
             let counts = mesh.merge.counts(name);
             let told = format!(
                 "{} nodes, {} identities, {} addresses, {} services",
@@ -331,7 +339,7 @@ fn detail(mesh: &Mesh, name: &ClusterName, status: &FollowStatus, rung: Rung) ->
     }
 }
 
-fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
+fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<ConnectionPhase>) -> Step {
     let mut routes = mesh.routes.routes();
     let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
     let report = mesh.health.prober.report();
@@ -343,7 +351,7 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     let (state, detail) = if mesh.health.is_cut(name) {
         let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
         (StepState::Failed, reason.into())
-    } else if unprobed || (all == 0 && reached < Some(Rung::Synced)) {
+    } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
         (StepState::Pending, String::new())
     } else if let Some((route, Some(failure))) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
@@ -369,7 +377,7 @@ fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<Rung>) -> Step {
     } else {
         (StepState::Ok, "it has no other node".into())
     };
-    Step { name: Rung::DataPath.as_str().into(), state: state.into(), detail }
+    Step { name: ConnectionPhase::DataPath.as_str().into(), state: state.into(), detail }
 }
 
 /// Who does not answer, and what that means.

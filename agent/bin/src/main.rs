@@ -5,7 +5,6 @@ mod admin;
 mod args;
 mod attachments;
 mod mesh;
-mod metered;
 mod metrics;
 mod own_cgroup;
 mod peer_files;
@@ -13,6 +12,7 @@ mod peers;
 mod pods;
 mod probe;
 mod prober;
+mod rate_limit;
 mod run;
 mod snapshots;
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use ipnet::IpNet;
+use mesh_balance::Balancer;
 use mesh_dataplane::{Forecast, KernelMaps, Level, PinLock, Programs, Tables};
-use mesh_decide::Decider;
 use mesh_follow::{PeerCommand, PeerEvent, Refusal, Status};
 use mesh_merge::{Delta, Merge};
 use mesh_model::ClusterName;
@@ -24,29 +24,29 @@ use tokio::{
 use crate::{metrics::Metrics, own_cgroup::Bypass, peers::Handle, prober::until};
 
 mod audit;
-mod counting;
 mod decisions;
-mod exchange;
-mod former_life;
 mod health;
-mod own_state;
+mod local_readiness;
+mod metrics_collect;
 mod pods;
+mod program_upgrade;
 mod quarantine;
-mod silence;
+mod restored;
+mod retry_queue;
 mod sockets;
+mod staleness;
 mod tables;
-mod unmade;
 
 pub(crate) use audit::Audit;
-pub(crate) use exchange::Exchange;
-pub(crate) use former_life::FormerLife;
 pub(crate) use health::Health;
-pub(crate) use own_state::OwnState;
+pub(crate) use local_readiness::LocalReadiness;
 pub(crate) use pods::{NodePods, PodAnswer};
+pub(crate) use program_upgrade::ProgramUpgrade;
 pub(crate) use quarantine::Lifted;
-pub(crate) use silence::Silence;
+pub(crate) use restored::RestoredState;
+pub(crate) use retry_queue::{RetryQueue, flag_of};
 pub(crate) use sockets::Sockets;
-pub(crate) use unmade::{Unmade, flag_of};
+pub(crate) use staleness::Staleness;
 
 /// What the mesh's task is told.
 #[derive(Debug)]
@@ -84,8 +84,8 @@ pub(crate) struct Mesh {
     pub(crate) own_routes: bool,
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) merge: Merge,
-    pub(crate) decider: Decider,
-    /// How clusters are may be otherwise than the decider was told.
+    pub(crate) balancer: Balancer,
+    /// How clusters are may be otherwise than the balancer was told.
     pub(crate) clusters_moved: bool,
     /// Somebody said something of nodes: it may say where backends are.
     pub(crate) nodes_moved: bool,
@@ -94,7 +94,7 @@ pub(crate) struct Mesh {
     pub(crate) programs: Programs,
     pub(crate) _pin_lock: PinLock,
     /// Programs of another release are still in place.
-    pub(crate) exchange: Option<Exchange>,
+    pub(crate) program_upgrade: Option<ProgramUpgrade>,
     pub(crate) tables: Tables<KernelMaps>,
     pub(crate) routes: RouteTable,
     pub(crate) kernel_routes: KernelRoutes,
@@ -103,8 +103,8 @@ pub(crate) struct Mesh {
     /// The agent's own sockets, which the programs leave alone.
     pub(crate) bypass: Bypass,
     pub(crate) health: Health,
-    pub(crate) silence: Silence,
-    pub(crate) own_state: OwnState,
+    pub(crate) staleness: Staleness,
+    pub(crate) local_readiness: LocalReadiness,
     pub(crate) peers: BTreeMap<ClusterName, Handle>,
     pub(crate) peer_problems: Vec<String>,
     /// The folder was read once: the peers are all there are.
@@ -116,11 +116,11 @@ pub(crate) struct Mesh {
     /// Peers that were over their budget, and in what.
     pub(crate) quarantined: BTreeMap<ClusterName, String>,
     /// Changes that the tables had no room for.
-    pub(crate) failed: Unmade,
+    pub(crate) failed: RetryQueue,
     /// When there will be no room.
     pub(crate) forecast: Forecast,
     /// What this life found on disk, and leaves there.
-    pub(crate) former_life: FormerLife,
+    pub(crate) restored: RestoredState,
     pub(crate) pods: NodePods,
     pub(crate) sockets: Sockets,
     pub(crate) audit: Audit,
@@ -345,7 +345,7 @@ impl Mesh {
             self.place_backends(now);
         }
         self.end_sockets_to_the_gone(now);
-        self.exchange_programs(now);
+        self.upgrade_programs(now);
         if std::mem::take(&mut self.routes_moved) {
             self.carry_out_routes().await;
         }
@@ -357,7 +357,7 @@ impl Mesh {
         self.place_backends(now);
         self.apply(self.failed.changes(), now);
         self.hold_quarantined();
-        self.exchange_programs(now);
+        self.upgrade_programs(now);
         if self.masquerade_problem.is_some() || self.routes.has_failed() {
             self.carry_out_routes().await;
         }

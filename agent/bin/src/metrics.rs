@@ -52,8 +52,8 @@ pub(crate) struct Metrics {
     pub(crate) table_writes: Count,
     pub(crate) table_size: Family<TableLabel, Count>,
     pub(crate) table_full_in: Family<TableLabel, Count>,
-    pub(crate) held_frontends: Count,
-    pub(crate) held_backends: Count,
+    pub(crate) inherited_frontends: Count,
+    pub(crate) inherited_backends: Count,
     pub(crate) routes: Count,
     pub(crate) failed_routes: Count,
     pub(crate) pods: Family<PodLabel, Count>,
@@ -132,10 +132,14 @@ impl Metrics {
         let help =
             "When a table is full at the rate of the last hour; absent where it is not to be";
         registry.register("table_full_in_seconds", help, self.table_full_in.clone());
-        let help = "Frontends of a former life that nobody has claimed yet";
-        registry.register("held_frontends", help, self.held_frontends.clone());
-        let help = "Backends of a former life that nobody has claimed yet";
-        registry.register("held_backends", help, self.held_backends.clone());
+        let help = "Frontends of the previous run that no synced cluster has claimed yet";
+        registry.register("inherited_frontends", help, self.inherited_frontends.clone());
+        let help = "Backends of the previous run that no synced cluster has claimed yet";
+        registry.register("inherited_backends", help, self.inherited_backends.clone());
+        let help = "The former name of inherited_frontends, for one more minor release";
+        registry.register("held_frontends", help, self.inherited_frontends.clone());
+        let help = "The former name of inherited_backends, for one more minor release";
+        registry.register("held_backends", help, self.inherited_backends.clone());
         registry.register("routes", "Routes to other clusters' pods", self.routes.clone());
         registry.register(
             "routes_failed",

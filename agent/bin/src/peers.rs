@@ -11,10 +11,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use mesh_balance::{Budget, ChangeRate};
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
-use mesh_decide::{Budget, ChangeRate};
 use mesh_etcd::{Channels, LastAddresses, Target, follow};
-use mesh_follow::{Failure, PeerCommand, PeerConfig, PeerFollower, Role, Rung, Status};
+use mesh_follow::{ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerFollower, Role, Status};
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::peer_file::{Grant, PeerFile};
@@ -24,7 +24,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{mesh::Input, metered::Metered, peer_files::PeerFiles};
+use crate::{mesh::Input, peer_files::PeerFiles, rate_limit::RateLimited};
 
 /// The followed clusters.
 pub(crate) struct Peers {
@@ -189,7 +189,9 @@ impl Peers {
                 if !known {
                     tracing::warn!(peer = %name, reason, "the peer's credentials cannot be used");
                 }
-                status.send_modify(|status| status.failure = Some(Failure::new(Rung::Tls, reason)));
+                status.send_modify(|status| {
+                    status.failure = Some(Failure::new(ConnectionPhase::Tls, reason))
+                });
                 let following = Following { file, running: None, status, commands };
                 self.announce(name, &following).await;
                 self.following.insert(name.clone(), following);
@@ -226,7 +228,7 @@ impl Peers {
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = tokio::spawn(async move {
             let follower = PeerFollower::new(config, seed, Instant::now());
-            let mut follower = Metered::new(follower, rate);
+            let mut follower = RateLimited::new(follower, rate);
             let tag = |events| Input::Peer(tagged.clone(), events);
             let ring = async {
                 while troubles.changed().await.is_ok() {

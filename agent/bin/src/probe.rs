@@ -12,7 +12,7 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
-use mesh_decide::Probe;
+use mesh_balance::Probe;
 use nix::{
     errno::Errno,
     libc,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_decide::{HealthChange, Probes, Report, Target};
+use mesh_balance::{HealthChange, Probes, Report, Target};
 use mesh_follow::{PeerCommand, Status};
 use mesh_model::ClusterName;
 use tokio::{

@@ -16,8 +16,8 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_dataplane::{Forecast, Former, Held, PinRoot, Sizes, TakenOver, take_over};
-use mesh_decide::{Decider, Rules};
+use mesh_balance::{Balancer, Rules};
+use mesh_dataplane::{Forecast, Former, Inherited, PinRoot, Sizes, TakenOver, take_over};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Merge, OwnRanges};
@@ -34,8 +34,8 @@ use crate::{
     admin::{AgentAdmin, ask, unready},
     args::Args,
     mesh::{
-        Audit, Exchange, FormerLife, Health as NodeHealth, Input, Mesh, NodePods, OwnState,
-        Silence, Sockets, Unmade,
+        Audit, Health as NodeHealth, Input, LocalReadiness, Mesh, NodePods, ProgramUpgrade,
+        RestoredState, RetryQueue, Sockets, Staleness,
     },
     metrics::Metrics,
     own_cgroup::Bypass,
@@ -74,7 +74,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
     let (prober, probing) = Prober::new(name.clone(), socket);
     let mesh = open_mesh(&args, &name, (id, limit), metrics, prober).await?;
-    let addresses = mesh.former_life.addresses();
+    let addresses = mesh.restored.addresses();
     let (sender, receiver) = Peers::channel();
     let node = Some(args.node_name.clone());
     let own = PeerConfig {
@@ -150,12 +150,12 @@ async fn open_mesh(
         take_over(pins, sizes, Instant::now()).with_context(|| {
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
-    let held = tables.held();
+    let held = tables.inherited();
     let unbalanced = tables.unbalanced()?;
     let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
-    let exchange = match former {
+    let program_upgrade = match former {
         Former::Nothing | Former::Same | Former::Resized(_) => {
             programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
             tracing::info!(cgroup = %cgroup.display(), ?former, ?held, ?bypass, "the programs are in place");
@@ -163,16 +163,16 @@ async fn open_mesh(
         }
         Former::OtherLayout => {
             tracing::info!("programs of another release stay in place until the tables are filled");
-            Some(Exchange::new(cgroup))
+            Some(ProgramUpgrade::new(cgroup))
         }
     };
     let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
     let kernel_routes = KernelRoutes::open()?;
     let routes = RouteTable::restore(kernel_routes.list().await?);
     let budget = Duration::from_secs(args.staleness_budget_seconds);
-    let bare = held == Held::default();
+    let bare = held == Inherited::default();
     let (state, now) = (&args.state_dir, Instant::now());
-    let former_life = FormerLife::open(state, name, limit, bare, budget, now)
+    let restored = RestoredState::open(state, name, limit, bare, budget, now)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let ranges = OwnRanges {
         pod_cidrs: args.pod_cidrs.clone(),
@@ -185,7 +185,7 @@ async fn open_mesh(
         own_routes: args.own_routes,
         pod_cidrs: args.pod_cidrs.clone(),
         merge: Merge::new(name.clone(), ranges),
-        decider: Decider::new(
+        balancer: Balancer::new(
             Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
             name.clone(),
         ),
@@ -195,7 +195,7 @@ async fn open_mesh(
         routes_moved: true,
         programs,
         _pin_lock: pin_lock,
-        exchange,
+        program_upgrade,
         tables,
         routes,
         kernel_routes,
@@ -203,17 +203,17 @@ async fn open_mesh(
         masquerade_problem: None,
         bypass,
         health,
-        silence: Silence::new(budget),
-        own_state: OwnState::new(args.kube_proxy, Instant::now()),
+        staleness: Staleness::new(budget),
+        local_readiness: LocalReadiness::new(args.kube_proxy, Instant::now()),
         peers: BTreeMap::new(),
         peer_problems: Vec::new(),
         peers_known: false,
         refused: BTreeMap::new(),
         waiting: BTreeSet::new(),
         quarantined: BTreeMap::new(),
-        failed: Unmade::default(),
+        failed: RetryQueue::default(),
         forecast: Forecast::default(),
-        former_life,
+        restored,
         pods: NodePods::new(args.pods_dir(), unbalanced),
         sockets,
         audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),

@@ -27,5 +27,5 @@ pub use pinned::Shape;
 pub use pins::{PinError, PinLock, PinRoot};
 pub use programs::{Programs, ProgramsError};
 pub use socket_list::SocketList;
-pub use tables::{Held, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
+pub use tables::{Inherited, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
 pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};

@@ -14,7 +14,7 @@ use mesh_layout::{
     OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair, default_sizes,
 };
 use mesh_model::ClusterId;
-use mesh_sys::MappedArray;
+use mesh_sys::MmapArray;
 
 use crate::{
     kernel::{Kernel, Sizes},
@@ -34,11 +34,11 @@ pub struct KernelMaps {
     /// The same map, for batches.
     services_fd: OwnedFd,
     unbalanced: HashMap<MapData, u64, u32>,
-    headers: MappedArray,
-    groups: MappedArray,
-    slots: MappedArray,
-    backends: MappedArray,
-    peer_state: MappedArray,
+    headers: MmapArray,
+    groups: MmapArray,
+    slots: MmapArray,
+    backends: MmapArray,
+    peer_state: MmapArray,
     sizes: Sizes,
     /// Called after each write: a test's way to die there, and to count.
     written: Option<fn()>,
@@ -127,7 +127,7 @@ impl KernelMaps {
         let peers = u32::try_from(default_sizes::PEERS).unwrap_or(u32::MAX);
         let mut mapped = |map, entries, value| {
             let data = data(map)?;
-            MappedArray::new(data.fd(), entries, value)
+            MmapArray::new(data.fd(), entries, value)
                 .map_err(|source| MapsError::Memory { map, source })
         };
         Ok(Self {

@@ -25,16 +25,16 @@ use crate::{
 
 mod adopt;
 mod audit;
-mod indices;
+mod draining_backends;
+mod id_allocator;
 mod members;
-mod released;
 mod restore;
 mod service;
 
 pub use adopt::Shortage;
 pub use audit::Repairs;
-use indices::Indices;
-pub use released::Numbered;
+pub use draining_backends::Numbered;
+use id_allocator::IdAllocator;
 use service::Service;
 
 /// The tables, and a mirror of what is in them.
@@ -43,9 +43,9 @@ pub struct Tables<K> {
     kernel: K,
     services: HashMap<Frontend, Service>,
     backends: HashMap<Backend, BackendUse>,
-    service_indices: Indices,
-    backend_indices: Indices,
-    set_indices: Indices,
+    service_indices: IdAllocator,
+    backend_indices: IdAllocator,
+    set_indices: IdAllocator,
     slots: SlotRanges,
     /// No longer used, and not asked for yet.
     released: Vec<Numbered>,
@@ -70,7 +70,7 @@ pub struct Occupancy {
 
 /// What a predecessor left in the kernel and nobody has claimed in this life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Inherited {
     /// Frontends.
     pub frontends: usize,
     /// Places of backends in services.
@@ -149,7 +149,9 @@ impl<K: Kernel> Tables<K> {
         let gone: Vec<(Frontend, Backend)> = self
             .services
             .iter()
-            .flat_map(|(frontend, service)| service.held_backends.iter().map(|b| (*frontend, *b)))
+            .flat_map(|(frontend, service)| {
+                service.inherited_backends.iter().map(|b| (*frontend, *b))
+            })
             .filter(|(_, backend)| listed(backend.cluster))
             .collect();
         for (frontend, backend) in gone {
@@ -170,10 +172,10 @@ impl<K: Kernel> Tables<K> {
     }
 
     /// What is still held.
-    pub fn held(&self) -> Held {
-        self.services.values().fold(Held::default(), |held, service| Held {
+    pub fn inherited(&self) -> Inherited {
+        self.services.values().fold(Inherited::default(), |held, service| Inherited {
             frontends: held.frontends + usize::from(service.held),
-            backends: held.backends + service.held_backends.len(),
+            backends: held.backends + service.inherited_backends.len(),
         })
     }
 

@@ -12,7 +12,7 @@ use mesh_model::{
 };
 
 use crate::{
-    claims::Judge,
+    admission::Validator,
     merge::PodName,
     nodes::Nodes,
     services::{ServicePart, SourceId},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
-    pub(crate) judge: Judge,
+    pub(crate) judge: Validator,
     /// It has a number that is another's: nothing that it says is taken.
     pub(crate) held: bool,
     rounds: BTreeMap<RecordKind, u32>,
@@ -110,7 +110,7 @@ const FREE_HOSTS: usize = 1_024;
 pub(crate) const ENTRY_BYTES: u64 = 64;
 
 impl Cluster {
-    pub(crate) fn new(judge: Judge) -> Self {
+    pub(crate) fn new(judge: Validator) -> Self {
         Self {
             id: ClusterId::NONE,
             judge,

@@ -4,16 +4,16 @@
 //! the change costs: the tables are mutable, and what follows from a change is emitted as [`Delta`]s, not found by looking
 //! at everything again.
 //!
-//! Architecture invariant: no IO, no time. Which of the backends are used is `mesh-decide`'s business.
+//! Architecture invariant: no IO, no time. Which of the backends are used is `mesh-balance`'s business.
 
-mod claims;
+mod admission;
+mod backend_set;
 mod cluster;
+mod interner;
 mod merge;
 mod nodes;
-mod places;
 mod services;
-mod words;
 
-pub use claims::{Claims, OwnRanges, Refused};
+pub use admission::{Claims, OwnRanges, Refused};
 pub use cluster::{Counts, Tally};
 pub use merge::{Delta, Expired, IdInUse, Merge, PodName};

@@ -14,22 +14,22 @@ use mesh_model::{
 };
 
 use crate::{
-    claims::{Claims, Judge, OwnRanges, Refused},
+    admission::{Claims, OwnRanges, Refused, Validator},
+    backend_set::BackendSet,
     cluster::{AddressEntry, Cluster, ENTRY_BYTES},
+    interner::StringInterner,
     nodes::NodeEntry,
-    places::Told,
     services::SourceId,
-    words::Words,
 };
 
 mod frontends;
 mod local;
+mod prune;
 mod services;
-mod sweep;
 mod views;
 
 pub use local::PodName;
-pub use sweep::Expired;
+pub use prune::Expired;
 
 /// What all clusters say.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Merge {
     frontends: HashMap<Frontend, Arc<ServiceName>>,
     /// Who else of them would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
-    words: Words,
+    interner: StringInterner,
     deltas: Vec<Delta>,
 }
 
@@ -82,7 +82,7 @@ pub struct IdInUse {
 impl Merge {
     /// Our own cluster, which has said nothing yet.
     pub fn new(own: ClusterName, ranges: OwnRanges) -> Self {
-        let clusters = BTreeMap::from([(own.clone(), Cluster::new(Judge::Own))]);
+        let clusters = BTreeMap::from([(own.clone(), Cluster::new(Validator::Own))]);
         Self {
             own,
             ranges,
@@ -90,7 +90,7 @@ impl Merge {
             grants: BTreeMap::new(),
             frontends: HashMap::new(),
             waiting: BTreeMap::new(),
-            words: Words::default(),
+            interner: StringInterner::default(),
             deltas: Vec::new(),
         }
     }
@@ -102,7 +102,7 @@ impl Merge {
             Some(claims) => self.grants.insert(name.clone(), claims),
             None => self.grants.remove(name),
         };
-        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Judge::Own));
+        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Own));
         let peers: Vec<ClusterName> =
             self.clusters.keys().filter(|name| **name != self.own).cloned().collect();
         for name in peers {
@@ -134,14 +134,14 @@ impl Merge {
     /// Judges a peer by the grants as they are, and what it said already too.
     fn set_judge(&mut self, name: &ClusterName) {
         let judge = match self.grants.get(name) {
-            Some(claims) => Judge::Granted {
+            Some(claims) => Validator::Granted {
                 claims: claims.clone(),
                 ours: self.ranges.all().copied().collect(),
             },
             None => {
                 let granted = self.grants.values();
                 let granted = granted.flat_map(|c| c.pod_cidrs.iter().chain(&c.node_cidrs));
-                Judge::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
+                Validator::Ungranted { taken: self.ranges.all().chain(granted).copied().collect() }
             }
         };
         let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.judge != judge)
@@ -163,7 +163,7 @@ impl Merge {
         let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
         let told = |service: &ServiceName, source| {
             let told = cluster.services.get(service).and_then(|part| part.told(source));
-            told.into_iter().flat_map(Told::addresses)
+            told.into_iter().flat_map(BackendSet::addresses)
         };
         let services = cluster.services.keys().filter(|service| {
             judge.check_service(service, told(service, SourceId::RECORD)).is_err()

@@ -11,9 +11,9 @@ use mesh_model::{
 };
 
 use crate::{
+    backend_set::{BackendId, BackendSet, by_address, rank},
     cluster::ENTRY_BYTES,
-    places::{Place, Told, by_address, rank},
-    words::Words,
+    interner::StringInterner,
 };
 
 /// A cluster's part of a service. Its backends are the union of what its records say; a change of one record costs what
@@ -25,9 +25,9 @@ pub(crate) struct ServicePart {
     /// What the own cluster's nodes are told of it.
     pub(crate) local: Option<LocalEntry>,
     /// What each record says of backends.
-    sources: BTreeMap<SourceId, Told>,
+    sources: BTreeMap<SourceId, BackendSet>,
     /// Which sources have a place, where there are several of them.
-    index: BTreeSet<(Place, SourceId)>,
+    index: BTreeSet<(BackendId, SourceId)>,
 }
 
 /// A record with backends, unique in its cluster: a slice, or a service v1.
@@ -37,7 +37,7 @@ pub(crate) struct SourceId(pub(crate) u64);
 /// A service v1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecordEntry {
-    pub(crate) frontends: BTreeSet<Place>,
+    pub(crate) frontends: BTreeSet<BackendId>,
     pub(crate) round: u32,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct RecordEntry {
 #[derive(Clone, Debug)]
 pub(crate) struct LocalEntry {
     pub(crate) service: LocalService,
-    pub(crate) frontends: BTreeSet<Place>,
+    pub(crate) frontends: BTreeSet<BackendId>,
     pub(crate) traffic: Arc<ServiceTraffic>,
     pub(crate) round: u32,
 }
@@ -54,9 +54,9 @@ pub(crate) struct LocalEntry {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Backends that are new, or are otherwise than before.
-    pub(crate) set: Vec<(Place, BackendState)>,
+    pub(crate) set: Vec<(BackendId, BackendState)>,
     /// Backends that no source has any more.
-    pub(crate) removed: Vec<Place>,
+    pub(crate) removed: Vec<BackendId>,
 }
 
 /// What a service v1 of our own cluster asks for: it is there because it is global.
@@ -74,10 +74,10 @@ impl SourceId {
 // === impl LocalEntry ===
 
 impl LocalEntry {
-    pub(crate) fn new(service: LocalService, round: u32, words: &mut Words) -> Self {
+    pub(crate) fn new(service: LocalService, round: u32, interner: &mut StringInterner) -> Self {
         let served = service.cluster_ips.iter().filter(|_| !service.foreign_proxy);
         let frontends =
-            served.flat_map(|ip| Place::all(*ip, &service.ports, words).collect::<Vec<_>>());
+            served.flat_map(|ip| BackendId::all(*ip, &service.ports, interner).collect::<Vec<_>>());
         let frontends = frontends.collect();
         let traffic = Arc::new(service.traffic.clone());
         Self { service, frontends, traffic, round }
@@ -85,7 +85,7 @@ impl LocalEntry {
 
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        ENTRY_BYTES + bytes(self.frontends.len() * size_of::<Place>() + size_of::<Self>())
+        ENTRY_BYTES + bytes(self.frontends.len() * size_of::<BackendId>() + size_of::<Self>())
     }
 }
 
@@ -98,7 +98,7 @@ impl ServicePart {
     }
 
     /// The service's addresses and ports in this cluster.
-    pub(crate) fn frontends(&self) -> impl Iterator<Item = &Place> {
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = &BackendId> {
         let local = self.local.as_ref().map(|local| &local.frontends);
         local.or(self.record.as_ref().map(|record| &record.frontends)).into_iter().flatten()
     }
@@ -110,14 +110,14 @@ impl ServicePart {
     }
 
     /// What a source says of backends.
-    pub(crate) fn told(&self, source: SourceId) -> Option<&Told> {
+    pub(crate) fn told(&self, source: SourceId) -> Option<&BackendSet> {
         self.sources.get(&source)
     }
 
     /// All backends, each once.
-    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Place, &BackendState)> {
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&BackendId, &BackendState)> {
         let single = self.sources.values().filter(|_| self.sources.len() == 1);
-        let single = single.flat_map(Told::iter).map(|(place, state)| (place, state));
+        let single = single.flat_map(BackendSet::iter).map(|(place, state)| (place, state));
         let mut last = None;
         let several = self.index.iter().filter_map(move |(place, _)| {
             let first = last != Some(place);
@@ -128,14 +128,15 @@ impl ServicePart {
     }
 
     /// Replaces what a source says.
-    pub(crate) fn tell(&mut self, source: SourceId, now: Told) -> Changes {
-        let nothing = Told::default();
+    pub(crate) fn tell(&mut self, source: SourceId, now: BackendSet) -> Changes {
+        let nothing = BackendSet::default();
         let before = self.sources.get(&source).unwrap_or(&nothing);
-        let differs = |(place, state): &&(Place, BackendState)| before.get(place) != Some(state);
+        let differs =
+            |(place, state): &&(BackendId, BackendState)| before.get(place) != Some(state);
         let come = now.iter().filter(differs).map(|(place, _)| place);
         let gone = before.iter().map(|(place, _)| place);
-        let gone: Vec<Place> = gone.filter(|place| now.get(place).is_none()).cloned().collect();
-        let touched: Vec<Place> = come.chain(&gone).cloned().collect();
+        let gone: Vec<BackendId> = gone.filter(|place| now.get(place).is_none()).cloned().collect();
+        let touched: Vec<BackendId> = come.chain(&gone).cloned().collect();
         let was: Vec<Option<BackendState>> =
             touched.iter().map(|place| self.best(place).cloned()).collect();
         self.replace(source, now, &touched, &gone);
@@ -154,7 +155,13 @@ impl ServicePart {
     }
 
     /// Puts what a source says in place, and keeps the index.
-    fn replace(&mut self, source: SourceId, now: Told, touched: &[Place], gone: &[Place]) {
+    fn replace(
+        &mut self,
+        source: SourceId,
+        now: BackendSet,
+        touched: &[BackendId],
+        gone: &[BackendId],
+    ) {
         let were = self.sources.len();
         match now.is_empty() {
             true => drop(self.sources.remove(&source)),
@@ -175,7 +182,7 @@ impl ServicePart {
     }
 
     /// What is known of a place: of what slices say the best, else what the service v1 says.
-    fn best(&self, place: &Place) -> Option<&BackendState> {
+    fn best(&self, place: &BackendId) -> Option<&BackendState> {
         if self.sources.len() < 2 {
             return self.sources.values().find_map(|told| told.get(place));
         }
@@ -198,9 +205,11 @@ impl ServicePart {
     /// What its service v1 takes.
     pub(crate) fn record_bytes(&self) -> u64 {
         let frontends = self.record.as_ref().map_or(0, |record| record.frontends.len());
-        let told = self.told(SourceId::RECORD).map_or(0, Told::len);
+        let told = self.told(SourceId::RECORD).map_or(0, BackendSet::len);
         ENTRY_BYTES
-            + bytes(frontends * size_of::<Place>() + told * size_of::<(Place, BackendState)>())
+            + bytes(
+                frontends * size_of::<BackendId>() + told * size_of::<(BackendId, BackendState)>(),
+            )
     }
 
     /// What was kept of the service v1, as a record. What was withdrawn is a service without backends.
@@ -212,7 +221,7 @@ impl ServicePart {
     ) -> Option<Record> {
         let record = self.record.as_ref()?;
         let told = self.told(SourceId::RECORD);
-        let (backends, zones) = told.map(Told::to_service).unwrap_or_default();
+        let (backends, zones) = told.map(BackendSet::to_service).unwrap_or_default();
         Some(Record::Service(Box::new(GlobalService {
             cluster: cluster.clone(),
             cluster_id: id,
@@ -230,8 +239,8 @@ impl ServicePart {
 }
 
 /// What a slice takes.
-pub(crate) fn slice_bytes(told: &Told) -> u64 {
-    let each = size_of::<(Place, BackendState)>() + size_of::<(Place, SourceId)>();
+pub(crate) fn slice_bytes(told: &BackendSet) -> u64 {
+    let each = size_of::<(BackendId, BackendState)>() + size_of::<(BackendId, SourceId)>();
     ENTRY_BYTES + bytes(told.len() * each)
 }
 

@@ -7,12 +7,12 @@
 //!
 //! Architecture invariant: bytes in, values out, and back. No IO, no time.
 
-mod seal;
+mod header;
 mod snapshot;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-pub use seal::Unsealed;
+pub use header::HeaderError;
 pub use snapshot::{Loaded, Snapshot, SnapshotError};
 
 /// Where hosts were when they were last reached.
@@ -20,7 +20,7 @@ pub type HostAddresses = BTreeMap<String, Vec<IpAddr>>;
 
 /// The addresses as a file.
 pub fn encode_addresses(addresses: &HostAddresses) -> Vec<u8> {
-    seal::seal(&serde_json::to_vec(addresses).unwrap_or_default())
+    header::seal(&serde_json::to_vec(addresses).unwrap_or_default())
 }
 
 /// The addresses of a file.
@@ -28,7 +28,7 @@ pub fn encode_addresses(addresses: &HostAddresses) -> Vec<u8> {
 /// # Errors
 /// When it is not as [`encode_addresses`] makes one.
 pub fn decode_addresses(file: &[u8]) -> Result<HostAddresses, SnapshotError> {
-    Ok(serde_json::from_slice(seal::open(file)?)?)
+    Ok(serde_json::from_slice(header::open(file)?)?)
 }
 
 #[cfg(test)]

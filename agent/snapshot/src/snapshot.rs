@@ -6,7 +6,7 @@ use mesh_wire::{Key, Layout, Peer, Role, decode, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::seal::{self, Unsealed};
+use crate::header::{self, HeaderError};
 
 /// What a cluster said last, as far as tables and routes need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Loaded {
 pub enum SnapshotError {
     /// It is not whole, or none of ours.
     #[error(transparent)]
-    Unsealed(#[from] Unsealed),
+    HeaderError(#[from] HeaderError),
     /// Whole, and not what it should be.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -95,7 +95,7 @@ impl Snapshot {
             content.push(b'\n');
             content.extend(serde_json::to_vec(&Line { key, value }).unwrap_or_default());
         }
-        seal::seal(&content)
+        header::seal(&content)
     }
 
     /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone; of what own nodes are
@@ -109,7 +109,7 @@ impl Snapshot {
         limit: ClusterLimit,
         file: &[u8],
     ) -> Result<Loaded, SnapshotError> {
-        let mut lines = seal::open(file)?.split(|byte| *byte == b'\n');
+        let mut lines = header::open(file)?.split(|byte| *byte == b'\n');
         let head = lines.next().filter(|line| !line.is_empty()).ok_or(SnapshotError::Headless)?;
         let Head { cluster: found, id, uuid } = serde_json::from_slice(head)?;
         if found != cluster.as_str() {

@@ -1,6 +1,6 @@
 //! Ends the sockets whose backend is gone, so that their owners hear of it now and not when a timer of theirs runs out.
 //!
-//! [`Ender`] is a thread that goes through the network namespaces of a node, has the kernel list their connected sockets
+//! [`SocketTerminator`] is a thread that goes through the network namespaces of a node, has the kernel list their connected sockets
 //! (`sock_diag(7)`), and ends those that are asked for, as `ss -K` does. A TCP socket's owner sees `ECONNABORTED`. So does
 //! the owner of a UDP socket who waits for a datagram; one who sends sees `EDESTADDRREQ`, for the socket is not connected
 //! any more, and may connect again.
@@ -12,15 +12,15 @@
 //! Architecture invariant: this crate decides nothing. Which backends are gone is told by whoever knows.
 
 mod diag;
-mod ender;
 mod kernel;
-mod leaving;
 mod namespace;
 mod pace;
-mod pass;
-mod wanted;
+mod queue;
+mod removed_backends;
+mod scan;
+mod terminator;
 
-pub use ender::{Counts, Ended, Ender, Reason};
-pub use leaving::Leaving;
 pub use namespace::Netns;
-pub use wanted::Target;
+pub use queue::Target;
+pub use removed_backends::RemovedBackends;
+pub use terminator::{Counts, Ended, Reason, SocketTerminator};

@@ -29,7 +29,7 @@ use crate::{
     endpoints::{entry, ip, manifest},
     error::{BenchError, file, io},
     mesh::{Mesh, first_node},
-    place::run,
+    sandbox::run,
     stats::median,
     usage::metric,
 };

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{BenchError, file, io},
-    place::run,
+    sandbox::run,
     stats::Distribution,
 };
 

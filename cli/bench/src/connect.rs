@@ -16,11 +16,11 @@ use serde::Serialize;
 
 use crate::{
     client::Transport,
+    datapaths::{Datapath, Rules, SERVERS, serve_here},
     error::{BenchError, io},
-    place::Place,
     rules::cluster_ip,
+    sandbox::Sandbox,
     stats::median,
-    ways::{Rules, SERVERS, Way, serve_here},
 };
 
 /// How much is measured.
@@ -61,7 +61,7 @@ pub struct ConnectRow {
 /// A way, and what its turns took.
 struct Runner {
     name: &'static str,
-    way: Way,
+    way: Datapath,
     rules: Option<Rules>,
     one_more: f64,
 }
@@ -77,14 +77,14 @@ pub fn connect(
     options: &ConnectOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<ConnectRow>, BenchError> {
-    let place = Place::new()?;
+    let place = Sandbox::new()?;
     serve_here()?;
     let (mut programs, maps) = Programs::load(PinRoot::open(&place.pins)?, SIZES)?;
     let mut tables = Tables::restore(maps, Instant::now())?;
     programs.attach(&place.cgroup)?;
-    let mut direct = Way::new(&place, 1, false)?;
+    let mut direct = Datapath::new(&place, 1, false)?;
     let runner = |name, number, rules: Option<Rules>| -> Result<Runner, BenchError> {
-        let way = Way::new(&place, number, rules.is_none())?;
+        let way = Datapath::new(&place, number, rules.is_none())?;
         Ok(Runner { name, way, rules, one_more: 0.0 })
     };
     let mut runners = vec![
@@ -113,7 +113,7 @@ pub fn connect(
 
 /// All ways in turns. Who is first changes: the first of a round finds colder caches.
 fn measure(
-    direct: &mut Way,
+    direct: &mut Datapath,
     runners: &mut [Runner],
     transport: Transport,
     services: u32,

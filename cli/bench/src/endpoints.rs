@@ -191,7 +191,7 @@ pub fn reconnect(
     let after = settle(before + 2 * u64::from(exchanged))?;
     let bytes = received(node)?.saturating_sub(bytes);
     let all = received(node)?;
-    crate::place::run(mesh.etcdctl_as_peer(source, (reader, node))?.args([
+    crate::sandbox::run(mesh.etcdctl_as_peer(source, (reader, node))?.args([
         "get",
         "--prefix",
         "cilium/state/",

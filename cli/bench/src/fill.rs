@@ -14,11 +14,11 @@ use serde::Serialize;
 use crate::{
     client::Transport,
     connect::{add, frontend},
+    datapaths::SERVERS,
     error::{BenchError, io},
-    place::Place,
     rules::cluster_ip,
+    sandbox::Sandbox,
     stats::median,
-    ways::SERVERS,
 };
 
 /// What filling costs.
@@ -84,7 +84,7 @@ const SERVER: SocketAddrV4 = SocketAddrV4::new(SERVERS[0], 8_080);
 
 /// Measures filling. Needs root.
 pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled, BenchError> {
-    let place = Place::new()?;
+    let place = Sandbox::new()?;
     let sizes = sizes((services.max(2) * 2, 262_144, (services * 4).next_power_of_two()));
     let load = |name: &str| Programs::load(PinRoot::open(&place.pins.join(name))?, sizes);
     let (_programs, maps) = load("filled")?;
@@ -124,7 +124,7 @@ pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled,
 
 /// Looks at what tables of several sizes take. Needs root.
 pub fn memory(mut progress: impl FnMut(u64, u64)) -> Result<Vec<Taken>, BenchError> {
-    let place = Place::new()?;
+    let place = Sandbox::new()?;
     let mut rows = Vec::new();
     for (services, backends, slots) in MEASURED {
         progress(rows.len() as u64, MEASURED.len() as u64);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     error::{BenchError, io},
-    place::run,
+    sandbox::run,
 };
 
 /// Clusters that are connected.

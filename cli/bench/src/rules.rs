@@ -9,7 +9,7 @@ use std::{
     ops::Range,
 };
 
-use crate::ways::SERVERS;
+use crate::datapaths::SERVERS;
 
 /// The pods' range: who is in it is not masqueraded.
 const PODS: &str = "10.200.0.0/16";

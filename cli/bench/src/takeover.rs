@@ -21,8 +21,8 @@ use serde::Serialize;
 use crate::{
     error::{BenchError, io},
     mesh::Mesh,
-    place::run,
     propagation::{PATIENCE, SERVICE, nanos, others, service, slice, write},
+    sandbox::run,
     stats::Distribution,
 };
 

@@ -7,7 +7,7 @@ use mesh_lab::NodeState;
 use crate::{
     error::{BenchError, file},
     mesh::in_node,
-    place::run,
+    sandbox::run,
 };
 
 /// The kernel's unit of CPU time in `/proc/<pid>/stat`, a hundredth of a second wherever Linux runs (proc(5)).

@@ -116,7 +116,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             history::check(&which.lab, wait, record.map(seconds), output)
         }
         LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
-            let options = mesh_chaos::campaign::Options { lab, seed, faults, replicas, keep };
+            let options = mesh_chaos::run::Options { lab, seed, faults, replicas, keep };
             chaos::run(&options, output)
         }
         LabCommand::Apply { which, cluster, file, replicas, grace } => {

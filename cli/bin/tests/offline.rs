@@ -144,7 +144,7 @@ fn a_cilium_is_imported_from_what_it_wrote() {
 fn peers_of_services_v1_and_of_slices_are_imported_together() {
     let v1 = r#"{"cluster":{"name":"old","id":9},"entries":[{"key":"cilium/cluster-config/old","value":"{\"id\":9,\"capabilities\":{}}"},
         {"key":"cilium/state/services/v1/old/shop/web","value":"{\"cluster\":\"old\",\"namespace\":\"shop\",\"name\":\"web\",\"frontends\":{\"10.109.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":80}}},\"backends\":{\"10.9.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":8080}},\"10.9.0.2\":{\"other\":{\"Protocol\":\"TCP\",\"Port\":8080}}},\"labels\":{},\"selector\":{},\"includeExternal\":true,\"shared\":true,\"clusterID\":9}"}]}"#;
-    let withheld = v1
+    let not_exported = v1
         .replace("old", "shy")
         .replace(r#"\"shared\":true"#, r#"\"shared\":false"#)
         .replace("10.9.0", "10.8.0")
@@ -153,7 +153,7 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
     let place = Place::new(&[
         ("a/web.yaml", WEB),
         ("old.json", v1),
-        ("shy.json", &withheld),
+        ("shy.json", &not_exported),
         ("b.yaml", &WEB.replace("10.101", "10.102")),
     ]);
     place.write("b-slice.yaml", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.2.0.1]}, {addresses: [10.2.0.2], conditions: {ready: false}}]\nports: [{name: http, port: 8080}]\n");

@@ -1,9 +1,9 @@
 //! What an etcd guarantees of a watch, judged by what was recorded of one.
 //!
 //! The guarantees are those that etcd documents and that its own robustness tests look for. They are checked against a
-//! [`Truth`] that was not learnt from the watch. Pure logic: whoever records says what was asked for and what came.
+//! [`ReferenceModel`] that was not learnt from the watch. Pure logic: whoever records says what was asked for and what came.
 
-mod truth;
+mod reference_model;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,12 +12,12 @@ use std::{
 
 use serde::Serialize;
 
-pub use truth::{Before, Stored, Truth};
+pub use reference_model::{Before, ReferenceModel, Stored};
 
 /// A watch as it was asked for, and everything that it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Which it is, for whoever reads of a breach.
+    /// Which it is, for whoever reads of a violation.
     pub name: String,
     /// The first key that was asked for.
     pub start: Vec<u8>,
@@ -85,7 +85,7 @@ pub enum Guarantee {
 
 /// A promise that was not kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Breach {
+pub struct Violation {
     /// Which.
     pub guarantee: Guarantee,
     /// By whom, and how.
@@ -95,13 +95,13 @@ pub struct Breach {
 // === impl Watch ===
 
 impl Watch {
-    /// Every promise that the watch did not keep. What happened after the truth ends is not judged.
-    pub fn breaches(&self, truth: &Truth) -> Vec<Breach> {
-        let mut judge = Judge { watch: self, truth, breaches: Vec::new() };
+    /// Every promise that the watch did not keep. What happened after the reference ends is not judged.
+    pub fn violations(&self, reference: &ReferenceModel) -> Vec<Violation> {
+        let mut judge = Checker { watch: self, reference, violations: Vec::new() };
         judge.each_event();
         judge.whole_revisions();
         judge.nothing_missing();
-        judge.breaches
+        judge.violations
     }
 
     /// The events of all messages, in order.
@@ -120,8 +120,8 @@ impl Watch {
     }
 
     /// The last revision in which something happened that it asked for.
-    pub fn last_of(&self, truth: &Truth) -> Option<i64> {
-        truth.revisions(self.from, |key| self.asked_for(key)).last()
+    pub fn last_of(&self, reference: &ReferenceModel) -> Option<i64> {
+        reference.revisions(self.from, |key| self.asked_for(key)).last()
     }
 
     fn asked_for(&self, key: &[u8]) -> bool {
@@ -139,17 +139,17 @@ impl Response {
 }
 
 /// Goes through a watch, and notes what is wrong.
-struct Judge<'a> {
+struct Checker<'a> {
     watch: &'a Watch,
-    truth: &'a Truth,
-    breaches: Vec<Breach>,
+    reference: &'a ReferenceModel,
+    violations: Vec<Violation>,
 }
 
-// === impl Judge ===
+// === impl Checker ===
 
-impl Judge<'_> {
-    fn breach(&mut self, guarantee: Guarantee, what: impl fmt::Display) {
-        self.breaches.push(Breach { guarantee, what: format!("{}: {what}", self.watch.name) });
+impl Checker<'_> {
+    fn violation(&mut self, guarantee: Guarantee, what: impl fmt::Display) {
+        self.violations.push(Violation { guarantee, what: format!("{}: {what}", self.watch.name) });
     }
 
     /// What can be said of an event from it and from what came before it.
@@ -162,20 +162,23 @@ impl Judge<'_> {
             }
             for event in response.events() {
                 if event.revision < last {
-                    self.breach(Guarantee::Ordered, format!("{event} after revision {last}"));
+                    self.violation(Guarantee::Ordered, format!("{event} after revision {last}"));
                 }
                 last = last.max(event.revision);
                 if !seen.insert((event.revision, &event.key)) {
-                    self.breach(Guarantee::Unique, format!("{event} twice"));
+                    self.violation(Guarantee::Unique, format!("{event} twice"));
                 }
                 if event.revision <= progress {
-                    self.breach(
+                    self.violation(
                         Guarantee::Bookmarkable,
                         format!("{event} after progress to {progress}"),
                     );
                 }
                 if !self.watch.asked_for(&event.key) {
-                    self.breach(Guarantee::Filterable, format!("{event}, which nobody asked for"));
+                    self.violation(
+                        Guarantee::Filterable,
+                        format!("{event}, which nobody asked for"),
+                    );
                 }
                 self.told_of(event);
             }
@@ -184,25 +187,25 @@ impl Judge<'_> {
 
     /// Whether an event is what happened.
     fn told_of(&mut self, event: &Event) {
-        if !self.truth.covers(event.revision) {
+        if !self.reference.covers(event.revision) {
             return;
         }
-        let Some(change) = self.truth.change(event.revision, &event.key) else {
-            self.breach(Guarantee::True, format!("{event} never happened"));
+        let Some(change) = self.reference.change(event.revision, &event.key) else {
+            self.violation(Guarantee::True, format!("{event} never happened"));
             return;
         };
         let value = change.after.as_ref().map(|stored| &stored.value);
         if value != event.value.as_ref() {
-            self.breach(Guarantee::True, format!("{event} had another value"));
+            self.violation(Guarantee::True, format!("{event} had another value"));
         }
         let created = change.before.is_none() && change.after.is_some();
         if created != event.created {
             let instead = if created { "a creation" } else { "none" };
-            self.breach(Guarantee::IsCreate, format!("{event} is {instead}"));
+            self.violation(Guarantee::IsCreate, format!("{event} is {instead}"));
         }
         let before = change.before.as_ref().map(Stored::before);
         if self.watch.previous && before != event.previous {
-            self.breach(Guarantee::Previous, format!("{event} had something else before it"));
+            self.violation(Guarantee::Previous, format!("{event} had something else before it"));
         }
     }
 
@@ -215,7 +218,7 @@ impl Judge<'_> {
             if let (Some(first), Some(before)) = (events.first(), before)
                 && first.revision == before
             {
-                self.breach(Guarantee::Atomic, format!("revision {before} is in two messages"));
+                self.violation(Guarantee::Atomic, format!("revision {before} is in two messages"));
             }
             before = events.last().map(|event| event.revision).or(before);
             for event in events {
@@ -223,10 +226,10 @@ impl Judge<'_> {
             }
         }
         for (revision, told) in told {
-            let happened = self.truth.keys(revision).filter(|key| self.watch.asked_for(key));
+            let happened = self.reference.keys(revision).filter(|key| self.watch.asked_for(key));
             let missing = happened.filter(|key| !told.contains(key)).count();
             if missing > 0 {
-                self.breach(
+                self.violation(
                     Guarantee::Atomic,
                     format!("revision {revision} lacks {missing} changes"),
                 );
@@ -245,7 +248,7 @@ impl Judge<'_> {
             }
         }
         let asked = |key: &[u8]| self.watch.asked_for(key);
-        let happened: Vec<i64> = self.truth.revisions(self.watch.from, asked).collect();
+        let happened: Vec<i64> = self.reference.revisions(self.watch.from, asked).collect();
         let (first, last) = (told.first().copied(), told.last().copied());
         let mut found = Vec::new();
         for revision in happened.iter().copied().filter(|revision| !told.contains(revision)) {
@@ -265,7 +268,7 @@ impl Judge<'_> {
             }
         }
         for (guarantee, what) in found {
-            self.breach(guarantee, what);
+            self.violation(guarantee, what);
         }
     }
 }

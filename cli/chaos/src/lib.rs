@@ -5,7 +5,6 @@
 //! Architecture invariant: what is expected follows from manifests and a rule written here. No daemon is asked, and no
 //! crate of a stage is used.
 
-pub mod campaign;
 mod error;
 pub mod etcdctl;
 mod expected;
@@ -14,5 +13,6 @@ pub mod guarantees;
 pub mod history;
 mod mesh;
 pub mod record;
+pub mod run;
 
 pub use error::ChaosError;

@@ -1,6 +1,6 @@
 //! Watching every etcd of a lab for a while, and judging what the watches told by what etcds guarantee.
 //!
-//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The truth is what was there at first and
+//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The reference is what was there at first and
 //! what a watch of everything told; that it told everything follows from what is there at last: each key knows how often
 //! it was written. The other watches ask for parts, and one for what is past.
 
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     error::ChaosError,
     etcdctl::{self, Range},
-    guarantees::{Breach, Guarantee, Response, Truth, Watch},
+    guarantees::{Guarantee, ReferenceModel, Response, Violation, Watch},
 };
 
 /// What was recorded of one cluster's etcd.
@@ -34,7 +34,7 @@ pub struct Recorded {
     /// Events that they told.
     pub events: usize,
     /// Guarantees that were not kept.
-    pub breaches: Vec<Breach>,
+    pub violations: Vec<Violation>,
 }
 
 /// A cluster's etcd while it is recorded.
@@ -108,33 +108,33 @@ impl<'a> Recorder<'a> {
             return Err(ChaosError::Unexpected(reason));
         }
         let deadline = Instant::now() + PATIENCE;
-        let (truth, told) = loop {
+        let (reference, told) = loop {
             let told = self.told()?;
-            let truth = self.truth(&told, last.revision);
-            let behind = |watch: &Watch| self.is_behind(watch, &truth, last.revision);
+            let reference = self.reference(&told, last.revision);
+            let behind = |watch: &Watch| self.is_behind(watch, &reference, last.revision);
             if !told.iter().any(behind) || Instant::now() >= deadline {
-                break (truth, told);
+                break (reference, told);
             }
             thread::sleep(LOOK);
         };
-        let mut breaches = Vec::new();
+        let mut violations = Vec::new();
         for watch in &told {
-            breaches.extend(watch.breaches(&truth));
-            if self.is_behind(watch, &truth, last.revision) {
+            violations.extend(watch.violations(&reference));
+            if self.is_behind(watch, &reference, last.revision) {
                 let what = format!("{}: not all up to revision {}", watch.name, last.revision);
-                breaches.push(Breach { guarantee: Guarantee::Reliable, what });
+                violations.push(Violation { guarantee: Guarantee::Reliable, what });
             }
         }
-        if truth.end() != &last.keys {
+        if reference.end() != &last.keys {
             let what = "what a watch of everything told is not what is there".into();
-            breaches.push(Breach { guarantee: Guarantee::Reliable, what });
+            violations.push(Violation { guarantee: Guarantee::Reliable, what });
         }
         Ok(Recorded {
             cluster: self.cluster.name.clone(),
             revisions: last.revision - self.first.revision,
             watches: told.len(),
             events: told.iter().map(|watch| watch.events().count()).sum(),
-            breaches,
+            violations,
         })
     }
 
@@ -144,21 +144,21 @@ impl<'a> Recorder<'a> {
     }
 
     /// What happened up to a revision, by the watch of everything.
-    fn truth(&self, told: &[Watch], last: i64) -> Truth {
-        let mut truth = Truth::new(self.first.revision, self.first.keys.clone());
+    fn reference(&self, told: &[Watch], last: i64) -> ReferenceModel {
+        let mut reference = ReferenceModel::new(self.first.revision, self.first.keys.clone());
         let everything = told.iter().take(1).flat_map(Watch::events);
-        everything.filter(|event| event.revision <= last).for_each(|event| truth.tell(event));
-        truth
+        everything.filter(|event| event.revision <= last).for_each(|event| reference.tell(event));
+        reference
     }
 
-    fn is_behind(&self, watch: &Watch, truth: &Truth, last: i64) -> bool {
+    fn is_behind(&self, watch: &Watch, reference: &ReferenceModel, last: i64) -> bool {
         // One that asked for what is gone is told so, and has told all it will.
         let over =
             watch.responses.iter().any(|response| matches!(response, Response::Compacted(_)));
         let wanted = if watch.start.is_empty() {
             (last > self.first.revision).then_some(last)
         } else {
-            watch.last_of(truth)
+            watch.last_of(reference)
         };
         !over && watch.reached() < wanted
     }

@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::{
     error::LabError,
+    host_setup,
     lab::LabOptions,
-    machine,
     names::{self, ClusterNumber, LabName},
     state::{ClusterState, NodeState, ProcessState},
 };
@@ -73,7 +73,7 @@ pub(crate) fn plan(
             NodeState {
                 number: node.get(),
                 netns: lab.node(&name, &node_name),
-                ips: machine::node_ips(number, node),
+                ips: host_setup::node_ips(number, node),
                 cgroup: lab.cgroup(cgroup2).join(&name).join(&node_name),
                 admin_socket: folder
                     .join("nodes")

@@ -5,7 +5,7 @@
 //! hears late goes through a relay on its node. The rules are made anew, in one step, from the list of all cuts: what is
 //! healed leaves nothing behind.
 
-mod late;
+mod latency_proxy;
 mod rules;
 
 use std::{collections::BTreeSet, fmt, process::Command};
@@ -17,7 +17,7 @@ use crate::{
     error::LabError,
     lab::Lab,
 };
-pub use late::Relay;
+pub use latency_proxy::Relay;
 use rules::{Rules, spots};
 
 /// Two places that do not hear each other well.
@@ -107,7 +107,10 @@ impl Lab {
         let late = before.late.iter().chain(&after.late);
         let late: BTreeSet<&str> = late.map(|late| late.netns.as_str()).collect();
         for netns in late {
-            nft(netns, &late::table(after.late.iter().filter(|late| late.netns == netns)))?;
+            nft(
+                netns,
+                &latency_proxy::table(after.late.iter().filter(|late| late.netns == netns)),
+            )?;
         }
         self.stop_relays(&after.late)?;
         for (link, _) in &before.rates {

@@ -17,7 +17,7 @@ use crate::{
     command::NETNS,
     contexts::{AgentSocket, Context, Contexts},
     error::LabError,
-    machine,
+    host_setup,
     names::{self, ClusterNumber, LabName, NodeNumber},
     process::Liveness,
     state::{ClusterState, LabState, NodeState, ProcessState},
@@ -251,13 +251,13 @@ impl Lab {
         options: &LabOptions,
         progress: &mut impl FnMut(Phase),
     ) -> Result<(), LabError> {
-        let cgroup2 = machine::cgroup2()?;
+        let cgroup2 = host_setup::cgroup2()?;
         let folder = self.name.folder();
         for part in ["logs", "nodes"] {
-            machine::make_folder(&folder.join(part))?;
+            host_setup::make_folder(&folder.join(part))?;
         }
         // Agents make theirs below it.
-        machine::make_folder(&self.name.pins())?;
+        host_setup::make_folder(&self.name.pins())?;
         self.state.name = options.name.clone();
         self.state.bin_dir = options.bin_dir.clone();
         let numbers = names::clusters(options.clusters)?;
@@ -267,10 +267,10 @@ impl Lab {
             self.state.clusters.push(plan?);
         }
         progress(Phase::Machines);
-        machine::make_underlay(&self.name)?;
+        host_setup::make_underlay(&self.name)?;
         for (cluster, number) in self.state.clusters.iter().zip(&numbers) {
             for (node, at) in cluster.nodes.iter().zip(names::nodes(options.nodes)?) {
-                machine::make_node(&self.name, cluster, *number, node, at)?;
+                host_setup::make_node(&self.name, cluster, *number, node, at)?;
                 make_cni(*number, node, at)?;
             }
         }
@@ -340,7 +340,7 @@ fn lock(name: &LabName) -> Result<Lock, LabError> {
     let path = lock_path(name);
     let folder = path.parent().unwrap_or(Path::new("/"));
     loop {
-        machine::make_folder(folder)?;
+        host_setup::make_folder(folder)?;
         match Lock::wait(&path, LOCK) {
             // The last of other labs has just taken the folder with it.
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -352,12 +352,12 @@ fn lock(name: &LabName) -> Result<Lock, LabError> {
 /// Takes away everything that bears the lab's name, known to its state or not: processes first, by the cgroup that all of
 /// them are in, then namespaces, pins, and the daemons' folders.
 fn remove_everything(name: &LabName) -> Result<(), LabError> {
-    machine::remove_cgroup(&name.cgroup(&machine::cgroup2()?))?;
+    host_setup::remove_cgroup(&name.cgroup(&host_setup::cgroup2()?))?;
     let names = fs::read_dir(NETNS).into_iter().flatten().flatten();
     let prefix = name.netns_prefix();
     for netns in names.filter_map(|entry| entry.file_name().into_string().ok()) {
         if netns.starts_with(&prefix) {
-            machine::remove_netns(&netns)?;
+            host_setup::remove_netns(&netns)?;
         }
     }
     for folder in [name.pins(), name.folder()] {
@@ -367,6 +367,6 @@ fn remove_everything(name: &LabName) -> Result<(), LabError> {
     }
     // The parents, where no other lab needs them.
     let _ = name.pins().parent().map(fs::remove_dir);
-    let _ = name.cgroup(&machine::cgroup2()?).parent().map(fs::remove_dir);
+    let _ = name.cgroup(&host_setup::cgroup2()?).parent().map(fs::remove_dir);
     Ok(())
 }

@@ -22,12 +22,12 @@ pub struct Event {
     /// Which cluster it happens to.
     pub cluster: ClusterName,
     /// What.
-    pub what: Happening,
+    pub what: ScenarioEvent,
 }
 
 /// What happens to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum ScenarioEvent {
     /// It and the others do not hear each other any more.
     Disconnect,
     /// They do again.
@@ -164,9 +164,9 @@ fn event(value: Value) -> Result<Event, String> {
         ClusterName::new(&name).map_err(|error| format!("{field}: {error}"))
     };
     let links = [
-        ("disconnect", disconnect, Happening::Disconnect),
-        ("connect", connect, Happening::Connect),
-        ("remove", remove, Happening::Remove),
+        ("disconnect", disconnect, ScenarioEvent::Disconnect),
+        ("connect", connect, ScenarioEvent::Connect),
+        ("remove", remove, ScenarioEvent::Remove),
     ];
     let mut happenings = Vec::new();
     for (field, name, what) in links {
@@ -177,12 +177,14 @@ fn event(value: Value) -> Result<Event, String> {
     let has_cluster = cluster.is_some();
     let mut changes = Vec::new();
     if let Some(object) = apply {
-        changes
-            .push(Happening::Apply(applied(&object).map_err(|error| format!("apply: {error}"))?));
+        changes.push(ScenarioEvent::Apply(
+            applied(&object).map_err(|error| format!("apply: {error}"))?,
+        ));
     }
     if let Some(object) = delete {
-        changes
-            .push(Happening::Delete(deleted(&object).map_err(|error| format!("delete: {error}"))?));
+        changes.push(ScenarioEvent::Delete(
+            deleted(&object).map_err(|error| format!("delete: {error}"))?,
+        ));
     }
     match (cluster, changes.is_empty()) {
         (Some(cluster), false) => {
@@ -194,11 +196,10 @@ fn event(value: Value) -> Result<Event, String> {
     }
     let one = "it should have one of `disconnect`, `connect`, `remove`, `apply` and `delete`";
     match (happenings.pop(), happenings.is_empty()) {
-        (Some((_, Happening::Disconnect | Happening::Connect | Happening::Remove)), true)
-            if has_cluster =>
-        {
-            Err("`cluster` belongs to `apply` and `delete`".into())
-        }
+        (
+            Some((_, ScenarioEvent::Disconnect | ScenarioEvent::Connect | ScenarioEvent::Remove)),
+            true,
+        ) if has_cluster => Err("`cluster` belongs to `apply` and `delete`".into()),
         (Some((cluster, what)), true) => Ok(Event { at, cluster, what }),
         (None, _) => Err(one.into()),
         (Some(_), false) => Err(format!("{one}, and has several")),
@@ -275,9 +276,9 @@ mod tests {
             {"at":"90s","cluster":"a","apply":{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}}},
             {"at":"1h30m","cluster":"a","delete":{"kind":"Pod","metadata":{"name":"p"}}}]"#;
         let told = |events: Vec<Event>| -> Vec<String> {
-            let what = |what: &Happening| match what {
-                Happening::Apply(objects) => format!("apply {}", objects[0].key()),
-                Happening::Delete(key) => format!("delete {key}"),
+            let what = |what: &ScenarioEvent| match what {
+                ScenarioEvent::Apply(objects) => format!("apply {}", objects[0].key()),
+                ScenarioEvent::Delete(key) => format!("delete {key}"),
                 other => format!("{other:?}"),
             };
             events

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use mesh_decide::{Candidate, Explanation, Reason, Share, Usage};
+use mesh_balance::{Candidate, Explanation, Reason, Share, Usage};
 use mesh_model::{ClusterName, ServiceName, lb::Condition};
 
 use crate::{
     events::time,
-    offers::Offers,
+    exports::Offers,
     simulation::{Simulation, Standing},
 };
 
@@ -93,12 +93,12 @@ impl Simulation {
     /// The frontends of the one that looks: all, or those that are wanted.
     pub fn explain(&self, wanted: Option<&Wanted>) -> Vec<Explained> {
         let mut all = Vec::new();
-        for service in self.viewer.decider.services() {
+        for service in self.importer.balancer.services() {
             if wanted.is_some_and(|wanted| wanted.service != *service) {
                 continue;
             }
-            for frontend in self.viewer.decider.frontends(&service) {
-                let explanation = self.viewer.decider.explain(&frontend);
+            for frontend in self.importer.balancer.frontends(&service) {
+                let explanation = self.importer.balancer.explain(&frontend);
                 let explanation =
                     explanation.filter(|e| wanted.is_none_or(|wanted| wanted.matches(e)));
                 all.extend(explanation.map(|explanation| self.explained(explanation)));
@@ -119,9 +119,9 @@ impl Simulation {
         let known: BTreeSet<(String, IpAddr)> =
             entries.iter().map(|entry| (entry.cluster.clone(), entry.address)).collect();
         for name in self.speakers.keys().filter(|name| *name != self.own()) {
-            let withheld = self.withheld(name, &explanation);
+            let not_exported = self.not_exported(name, &explanation);
             entries.extend(
-                withheld
+                not_exported
                     .into_iter()
                     .filter(|entry| !known.contains(&(entry.cluster.clone(), entry.address))),
             );
@@ -151,24 +151,24 @@ impl Simulation {
     }
 
     /// What a cluster has for the service, each with why it is not offered here.
-    fn withheld(&self, name: &ClusterName, explanation: &Explanation) -> Vec<Entry> {
+    fn not_exported(&self, name: &ClusterName, explanation: &Explanation) -> Vec<Entry> {
         let Some(speaker) = self.speakers.get(name) else { return Vec::new() };
         let service = &*explanation.service;
         let offers = Offers::of(speaker, service);
-        let heard = self.viewer.heard(name);
+        let heard = self.importer.heard(name);
         let frontend = &explanation.frontend;
         let alike = |address: &IpAddr| address.is_ipv4() == frontend.address.is_ipv4();
         let mut entries = Vec::new();
         for offer in offers.offers.values().filter(|offer| alike(&offer.address)) {
             let refused = heard.and_then(|heard| offer.refused(heard));
             let whole = heard.and_then(|heard| heard.refusal.as_deref());
-            let (word, reason) = match (self.standing(name), offers.withheld) {
+            let (word, reason) = match (self.standing(name), offers.not_exported) {
                 (Standing::Removed(at), _) => (
                     "removed",
                     format!("cluster {name} was removed at {}: all that it said is gone", time(at)),
                 ),
-                (_, Some(withheld)) => {
-                    (withheld.as_str(), withheld.sentence(name.as_str(), service))
+                (_, Some(not_exported)) => {
+                    (not_exported.as_str(), not_exported.sentence(name.as_str(), service))
                 }
                 (Standing::Stale(since, until), None) => {
                     ("cluster-stale", stale(name.as_str(), since, until))

@@ -9,19 +9,19 @@ mod diff;
 mod dump;
 mod events;
 mod explained;
+mod exports;
+mod importer;
 mod keys_file;
 mod numbers;
 mod objects;
-mod offers;
 mod simulation;
 mod state;
-mod viewer;
 
 pub use cluster::{Cluster, ClusterSetup};
 pub use diff::{Difference, Scope, diff};
 pub use dump::{Deviation, Dump, DumpEntry, Holding};
 pub use events::{
-    Event, EventsError, EventsProblem, Happening, InvalidTime, parse_events, parse_time,
+    Event, EventsError, EventsProblem, InvalidTime, ScenarioEvent, parse_events, parse_time,
     read_events, time,
 };
 pub use explained::{Entry, Explained, InvalidWanted, Wanted};

@@ -10,10 +10,10 @@ use mesh_source::cluster_directory::ClusterSettings;
 
 use crate::{
     cluster::{Cluster, ClusterSetup},
-    events::{Event, Happening, time},
+    events::{Event, ScenarioEvent, time},
+    importer::{Importer, ViewerSetup},
     keys_file::KeysFile,
     state::{ClusterState, Content, State},
-    viewer::{Viewer, ViewerSetup},
 };
 
 /// How the clusters' data is computed.
@@ -32,8 +32,8 @@ pub struct Options {
 pub struct Simulation {
     own: ClusterName,
     options: Options,
-    pub(crate) speakers: BTreeMap<ClusterName, Speaker>,
-    pub(crate) viewer: Viewer,
+    pub(crate) speakers: BTreeMap<ClusterName, Exporter>,
+    pub(crate) importer: Importer,
     /// What each may claim.
     claims: BTreeMap<ClusterName, Option<Claims>>,
     links: BTreeMap<ClusterName, Link>,
@@ -44,7 +44,7 @@ pub struct Simulation {
 
 /// A cluster that says something.
 #[derive(Debug)]
-pub(crate) enum Speaker {
+pub(crate) enum Exporter {
     /// From its objects.
     Objects(Box<Cluster>),
     /// From what its etcd holds.
@@ -131,7 +131,7 @@ impl Simulation {
         let ranges = OwnRanges { pod_cidrs, node_cidrs, service_cidrs };
         let replace_kube_proxy = options.replace_kube_proxy;
         let setup = ViewerSetup { own: from.clone(), id, limit, ranges, replace_kube_proxy };
-        let mut viewer = Viewer::new(setup);
+        let mut importer = Importer::new(setup);
         let mut problems = Vec::new();
         let (mut speakers, mut grants) = (BTreeMap::new(), BTreeMap::new());
         for (name, ClusterState { settings, content }) in state.clusters {
@@ -141,14 +141,14 @@ impl Simulation {
                     problems.extend(objects.problems.iter().map(ToString::to_string));
                     let setup = ClusterSetup::new(&settings, options.filter.clone());
                     let cluster = Cluster::new(setup, objects.objects);
-                    Speaker::Objects(Box::new(cluster.with_drain(objects.drain)))
+                    Exporter::Objects(Box::new(cluster.with_drain(objects.drain)))
                 }
-                Content::Keys(file) => Speaker::Keys(file),
+                Content::Keys(file) => Exporter::Keys(file),
             };
             speakers.insert(name, speaker);
         }
         for (name, claims) in grants.iter().filter(|(name, _)| *name != from) {
-            viewer.add_peer(name, claims.clone());
+            importer.add_peer(name, claims.clone());
         }
         let links = speakers.keys().map(|name| (name.clone(), Link::Up)).collect();
         let now = Duration::ZERO;
@@ -156,7 +156,7 @@ impl Simulation {
             own: from.clone(),
             options,
             speakers,
-            viewer,
+            importer,
             claims: grants,
             links,
             now,
@@ -185,16 +185,16 @@ impl Simulation {
         let stale =
             self.links.keys().filter(|name| matches!(self.standing(name), Standing::Stale(..)));
         for name in stale.cloned().collect::<Vec<_>>() {
-            self.viewer.set_stale(&name);
+            self.importer.set_stale(&name);
         }
         Ok(())
     }
 
     /// What is not as it should be, and changes nothing else.
     pub fn problems(&self) -> Vec<String> {
-        let of = |(name, speaker): (&ClusterName, &Speaker)| -> Vec<String> {
+        let of = |(name, speaker): (&ClusterName, &Exporter)| -> Vec<String> {
             let mut all = Vec::new();
-            if let Speaker::Objects(cluster) = speaker {
+            if let Exporter::Objects(cluster) = speaker {
                 all.extend(cluster.problems().map(|problem| format!("cluster {name}: {problem}")));
             }
             all
@@ -204,12 +204,12 @@ impl Simulation {
 
     /// What is wrong with objects that count all the same, as if that was not there.
     pub fn notes(&self) -> Vec<String> {
-        let of = |(name, speaker): (&ClusterName, &Speaker)| -> Vec<String> {
+        let of = |(name, speaker): (&ClusterName, &Exporter)| -> Vec<String> {
             match speaker {
-                Speaker::Objects(cluster) => {
+                Exporter::Objects(cluster) => {
                     cluster.notes().map(|note| format!("cluster {name}: {note}")).collect()
                 }
-                Speaker::Keys(_) => Vec::new(),
+                Exporter::Keys(_) => Vec::new(),
             }
         };
         self.speakers.iter().flat_map(of).collect()
@@ -219,7 +219,7 @@ impl Simulation {
     pub fn refusals(&self) -> Vec<String> {
         let mut all = Vec::new();
         for name in self.speakers.keys() {
-            let Some(heard) = self.viewer.heard(name) else { continue };
+            let Some(heard) = self.importer.heard(name) else { continue };
             all.extend(heard.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")));
             let refused = heard.refused.values();
             all.extend(refused.map(|why| format!("cluster {name}: refused: {why}")));
@@ -260,16 +260,16 @@ impl Simulation {
         let name = &event.cluster;
         self.now = event.at;
         match &event.what {
-            Happening::Disconnect => {
+            ScenarioEvent::Disconnect => {
                 if self.links.get(name) == Some(&Link::Up) {
                     self.links.insert(name.clone(), Link::Silent(event.at));
                 }
             }
-            Happening::Connect => {
+            ScenarioEvent::Connect => {
                 self.links.insert(name.clone(), Link::Up);
                 self.hear_all();
             }
-            Happening::Remove => {
+            ScenarioEvent::Remove => {
                 if !matches!(self.links.get(name), Some(Link::Removed(_))) {
                     self.links.insert(name.clone(), Link::Removed(event.at));
                 }
@@ -278,15 +278,15 @@ impl Simulation {
                     .keys()
                     .filter(|name| matches!(self.standing(name), Standing::Removed(_)));
                 for name in gone.cloned().collect::<Vec<_>>() {
-                    self.viewer.remove_peer(&name);
+                    self.importer.remove_peer(&name);
                 }
             }
-            Happening::Apply(objects) => {
+            ScenarioEvent::Apply(objects) => {
                 let cluster = self.objects_of(name, &what)?;
                 objects.iter().cloned().for_each(|object| cluster.apply(object));
                 self.hear(name);
             }
-            Happening::Delete(key) => {
+            ScenarioEvent::Delete(key) => {
                 let was_there = self.objects_of(name, &what)?.delete(key);
                 if !was_there {
                     self.problems.push(format!("{}: cluster {name} has no {key}", what()));
@@ -303,7 +303,7 @@ impl Simulation {
         what: impl Fn() -> String,
     ) -> Result<&mut Cluster, SimulationError> {
         match self.speakers.get_mut(name) {
-            Some(Speaker::Objects(cluster)) => Ok(cluster),
+            Some(Exporter::Objects(cluster)) => Ok(cluster),
             _ => Err(SimulationError::NoObjects { what: what(), name: name.clone() }),
         }
     }
@@ -320,12 +320,12 @@ impl Simulation {
             return;
         }
         let Some(speaker) = self.speakers.get(name) else { return };
-        if *name != self.own && self.viewer.heard(name).is_none() {
-            self.viewer.add_peer(name, self.claims.get(name).cloned().flatten());
+        if *name != self.own && self.importer.heard(name).is_none() {
+            self.importer.add_peer(name, self.claims.get(name).cloned().flatten());
         }
         let own = *name == self.own;
-        let tells_local = own && matches!(speaker, Speaker::Objects(_));
-        self.viewer.hear(&speaker.keys(own), tells_local);
+        let tells_local = own && matches!(speaker, Exporter::Objects(_));
+        self.importer.hear(&speaker.keys(own), tells_local);
     }
 }
 
@@ -355,9 +355,9 @@ fn names<'a>(names: impl Iterator<Item = &'a ClusterName>) -> String {
     names.join(", ")
 }
 
-// === impl Speaker ===
+// === impl Exporter ===
 
-impl Speaker {
+impl Exporter {
     /// What its etcd holds; for its own nodes all of it.
     pub(crate) fn keys(&self, own: bool) -> KeysFile {
         match self {

@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     cluster::ClusterSetup,
+    importer::config_of,
     keys_file::{KeysFile, KeysFileError},
     objects::{DRAIN, Objects, ObjectsError, SETTINGS, list, read_drain, read_error},
-    viewer::config_of,
 };
 
 /// The clusters of a mesh.

@@ -9,7 +9,7 @@
 
 use std::{fs, time::Duration};
 
-use mesh_decide::Usage;
+use mesh_balance::Usage;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterName;
 use mesh_offline::{Entry, Options, Simulation, State, Wanted, parse_events, parse_time};

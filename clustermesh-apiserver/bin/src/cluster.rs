@@ -19,8 +19,8 @@ use mesh_wire::Position;
 use tokio::sync::watch;
 
 use crate::{
+    identity_allocation::{Look, Numbering},
     metrics::Metrics,
-    numbering::{Look, Numbering},
 };
 
 /// What the writer takes from, and the folder's watcher puts into.
@@ -43,7 +43,7 @@ struct State {
 
 /// How a cluster's numbers are kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct IdentityRecording {
     /// How long a number that nobody uses stays published.
     pub(crate) wait: Duration,
     /// A journal without numbers takes those of the etcd.
@@ -61,7 +61,7 @@ impl Cluster {
     pub(crate) fn open(
         directory: &ClusterDirectory,
         label_rules: &[String],
-        keeping: Keeping,
+        keeping: IdentityRecording,
         metrics: Metrics,
     ) -> anyhow::Result<Arc<Self>> {
         let settings = directory.settings()?;

@@ -4,8 +4,8 @@ mod admin;
 mod args;
 mod cluster;
 mod drain;
+mod identity_allocation;
 mod metrics;
-mod numbering;
 mod run;
 mod writer;
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::writer::{Deed, Reason};
+use crate::writer::{ForeignWrite, Reason};
 
 /// Why something is as it is, in a word.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -74,8 +74,9 @@ impl Metrics {
         );
         for reason in Reason::ALL {
             // What never happened is there too, as 0.
-            let label = ReasonLabel { reason: reason.as_str() };
-            let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
+            for label in labels(reason) {
+                let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
+            }
         }
         registry.register("heartbeats", "Heartbeats written", self.heartbeats.clone());
         registry.register(
@@ -101,19 +102,30 @@ impl Metrics {
 
     /// The etcd was not as it should be.
     pub(crate) fn count_trouble(&self, reason: Reason) {
-        self.troubles.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+        for label in labels(reason) {
+            self.troubles.get_or_create(&label).inc();
+        }
     }
 
     /// What keeps it from being written to now.
     pub(crate) fn set_trouble(&self, now: &BTreeSet<Reason>) {
         for reason in Reason::ALL {
-            let label = ReasonLabel { reason: reason.as_str() };
-            self.trouble.get_or_create(&label).set(now.contains(&reason).into());
+            for label in labels(reason) {
+                self.trouble.get_or_create(&label).set(now.contains(&reason).into());
+            }
         }
     }
 
     /// Somebody else wrote to a key of ours.
-    pub(crate) fn count_foreign(&self, deed: Deed) {
+    pub(crate) fn count_foreign(&self, deed: ForeignWrite) {
         self.foreign.get_or_create(&ReasonLabel { reason: deed.as_str() }).inc();
     }
+}
+
+/// A reason, under its former name too.
+fn labels(reason: Reason) -> impl Iterator<Item = ReasonLabel> {
+    [Some(reason.as_str()), reason.former_str()]
+        .into_iter()
+        .flatten()
+        .map(|reason| ReasonLabel { reason })
 }

@@ -16,7 +16,7 @@ use mesh_admin::health::Health;
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{LastAddresses, Target};
 use mesh_files::FolderWatch;
-use mesh_follow::{Failure, Rung};
+use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_wire::users_file::UsersFile;
 use prometheus_client::registry::Registry;
@@ -29,9 +29,9 @@ use tokio::{
 use crate::{
     admin::{ApiserverAdmin, unready},
     args::Args,
-    cluster::{Cluster, Keeping},
+    cluster::{Cluster, IdentityRecording},
     metrics::Metrics,
-    writer::{StoreState, Trouble, Writer},
+    writer::{EtcdFailure, StoreState, Writer},
 };
 
 /// How long what is pending may take when it is time to end.
@@ -56,7 +56,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let keeping = Keeping {
+    let keeping = IdentityRecording {
         wait: Duration::from_secs(args.identity_wait_seconds),
         adopt: args.adopt_identities,
     };
@@ -197,9 +197,9 @@ async fn open_credentials(
             Ok(opened) => return opened,
             Err(error) => {
                 tracing::warn!(%error, "there are no credentials for the own etcd");
-                let failure = Failure::new(Rung::Tls, error.to_string());
+                let failure = Failure::new(ConnectionPhase::Tls, error.to_string());
                 state.lock().unwrap_or_else(PoisonError::into_inner).trouble =
-                    Some(Trouble::from(&failure));
+                    Some(EtcdFailure::from(&failure));
             }
         }
         folder.changed().await;

@@ -1,16 +1,16 @@
-//! Keeping one etcd equal to what the cluster exports.
+//! IdentityRecording one etcd equal to what the cluster exports.
 //!
 //! One task. A connection that fails, at any step and for any reason, is made again with growing pauses; each new one
 //! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing; told
 //! to drain it writes what is pending and ends.
 
 mod batches;
-mod marks;
-mod numbers;
-mod others;
+mod etcd_error;
+mod foreign_writes;
+mod id_recovery;
 mod session;
 mod state;
-mod trouble;
+mod sync_markers;
 
 use std::{
     future::Future,
@@ -18,17 +18,17 @@ use std::{
     time::Duration,
 };
 
-use mesh_etcd::{Connection, EtcdError, Succession, Target, connect_again, succession};
+use mesh_etcd::{Connection, CredentialRotation, EtcdError, Target, connect_again, succession};
 use mesh_follow::Failure;
 use mesh_wire::users_file::UsersFile;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{cluster::Cluster, metrics::Metrics};
-pub(crate) use others::Deed;
+use etcd_error::Pauses;
+pub(crate) use etcd_error::{EtcdFailure, Reason};
+pub(crate) use foreign_writes::ForeignWrite;
 use session::{Ended, Session};
 pub(crate) use state::StoreState;
-use trouble::Pauses;
-pub(crate) use trouble::{Reason, Trouble};
 
 /// Writes to one etcd.
 pub(crate) struct Writer {
@@ -49,7 +49,7 @@ enum Use {
     /// Another takes its place.
     Succeeded(Box<Connection>),
     /// It is of no more use.
-    Over(Trouble),
+    Over(EtcdFailure),
     /// Everything is written, and it is time to end.
     Drained,
 }
@@ -78,7 +78,7 @@ impl Writer {
                     before = Some(Arc::clone(connection.credentials()));
                     self.use_up(connection, &mut memory).await
                 }
-                Err(failure) => Use::Over(Trouble::from(&failure)),
+                Err(failure) => Use::Over(EtcdFailure::from(&failure)),
             };
             if self.look(|state| state.synced) {
                 pauses.reset();
@@ -112,12 +112,12 @@ impl Writer {
         tokio::select! {
             biased;
             succession = succession(&self.target, &connection, &self.trouble) => match succession {
-                Succession::Successor(connection) => Use::Succeeded(connection),
-                Succession::Over(failure) => Use::Over(Trouble::from(&failure)),
+                CredentialRotation::Successor(connection) => Use::Succeeded(connection),
+                CredentialRotation::Over(failure) => Use::Over(EtcdFailure::from(&failure)),
             },
             ended = Session::run(self, connection.clone(), memory) => match ended {
                 Ok(Ended::Drained) => Use::Drained,
-                Err(error) => Use::Over(Trouble::from(&error)),
+                Err(error) => Use::Over(EtcdFailure::from(&error)),
             },
         }
     }

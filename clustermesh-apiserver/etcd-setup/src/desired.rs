@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_certs::{admin_user, local_user};
 use mesh_etcd::Permission;
-use mesh_follow::Span;
+use mesh_follow::KeyRange;
 use mesh_model::ClusterName;
 use mesh_wire::{
     key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT},
@@ -45,11 +45,11 @@ impl Desired {
     /// refused what is no peer's.
     pub fn new(cluster: &ClusterName, file: &UsersFile) -> (Self, Vec<RefusedUser>) {
         let prefixes = |prefixes: &[&str]| -> BTreeSet<Permission> {
-            prefixes.iter().map(|prefix| Permission::read(Span::prefix(prefix))).collect()
+            prefixes.iter().map(|prefix| Permission::read(KeyRange::prefix(prefix))).collect()
         };
         let own_canaries = format!("{CANARIES}{cluster}/");
         let mut remote = prefixes(&[HEARTBEAT, STATE, &own_canaries]);
-        remote.insert(Permission::read(Span::key(&format!("{CLUSTER_CONFIGS}{cluster}"))));
+        remote.insert(Permission::read(KeyRange::key(&format!("{CLUSTER_CONFIGS}{cluster}"))));
         let local = prefixes(&[HEARTBEAT, STATE, CACHE, CLUSTER_CONFIGS, CANARIES, OURS]);
 
         let mut users = BTreeMap::from([

@@ -16,7 +16,7 @@ pub(crate) type Annotations = BTreeMap<String, String>;
 
 /// What a service asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct LbAnnotations {
     /// How its connections are spread.
     pub(crate) traffic: ServiceTraffic,
     /// Its backends are for all clusters.
@@ -38,7 +38,7 @@ const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What a service of `own` asks for, in a namespace that takes part in the mesh or does not: there it is a service of its
 /// cluster alone, whatever its annotations say.
-pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> Asked {
+pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> LbAnnotations {
     let Service { annotations, labels, session_affinity, .. } = service;
     let mut problems = Vec::new();
     let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
@@ -56,7 +56,7 @@ pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> A
         ..ServiceTraffic::default()
     };
     balance::read(own, annotations, &mut traffic, &mut problems);
-    Asked { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
+    LbAnnotations { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
 /// Whether a node's clients are to leave it, and what is wrong with its saying so.
@@ -117,7 +117,7 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
 
-    pub(super) fn asked_by(annotations: &[(&str, &str)]) -> Asked {
+    pub(super) fn asked_by(annotations: &[(&str, &str)]) -> LbAnnotations {
         let annotations = annotations.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let service = Service { annotations, ..Service::default() };
         asked(&ClusterName::new("a").unwrap(), &service, true)

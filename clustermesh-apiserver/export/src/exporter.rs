@@ -19,11 +19,11 @@ pub use drain::{DrainState, DrainedNode};
 use identities::Identities;
 
 mod cilium;
-mod depends;
+mod dependents;
 pub(crate) mod drain;
 mod identities;
 mod keys;
-mod of_objects;
+mod translate;
 
 /// Who gives numbers to label sets.
 pub trait Allocate {

@@ -12,7 +12,7 @@ use mesh_model::{
     service::{HEADLESS_LABEL, SlicePort, Zone},
 };
 
-use crate::{annotations::Asked, exporter::drain::Drained};
+use crate::{annotations::LbAnnotations, exporter::drain::Drained};
 
 /// What Cilium's own exporter says of a record made from an object.
 const SOURCE: &str = "custom-resource";
@@ -167,8 +167,8 @@ fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint,
 }
 
 /// What own nodes are told of a service.
-pub(crate) fn local_service(service: &object::Service, asked: Asked) -> LocalService {
-    let Asked { traffic, shared, foreign_proxy, problems: _ } = asked;
+pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> LocalService {
+    let LbAnnotations { traffic, shared, foreign_proxy, problems: _ } = asked;
     LocalService {
         name: ServiceName::new(&service.namespace, &service.name),
         cluster_ips: cluster_ips(service).to_vec(),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The kernel has nothing, the own etcd is away, and so is the whole other cluster's control plane: the node begins with
-/// what it knew, its clients reach both clusters, and when all are back nothing of it is left but the truth.
+/// what it knew, its clients reach both clusters, and when all are back nothing of it is left but the reference.
 pub fn a_node_starts_with_what_it_knew(mesh: &impl Mesh) {
     let (one, other) = two_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();

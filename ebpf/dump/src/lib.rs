@@ -17,7 +17,7 @@ use mesh_layout::{
     Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, OWN_STATE, PEER_CUT, ServiceEntry,
     ServiceRef, Settings,
 };
-use mesh_sys::{Link, MappedArray, lookup_all};
+use mesh_sys::{Link, MmapArray, lookup_all};
 
 /// Where a connection may end up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +61,11 @@ pub type Services = BTreeMap<(SocketAddr, u8), BTreeSet<Destination>>;
 pub struct Dump {
     folder: PathBuf,
     services: MapData,
-    headers: MappedArray,
-    groups: MappedArray,
-    slots: MappedArray,
-    backends: MappedArray,
-    peer_state: MappedArray,
+    headers: MmapArray,
+    groups: MmapArray,
+    slots: MmapArray,
+    backends: MmapArray,
+    peer_state: MmapArray,
 }
 
 /// Why tables cannot be read, or what is wrong with them.
@@ -280,7 +280,7 @@ impl Dump {
     }
 }
 
-fn entries(array: &MappedArray) -> u32 {
+fn entries(array: &MmapArray) -> u32 {
     u32::try_from(array.len()).unwrap_or(u32::MAX)
 }
 
@@ -288,11 +288,11 @@ fn open_map(pin: &Path) -> Result<MapData, DumpError> {
     MapData::from_pin(pin).map_err(|source| DumpError::Map { path: pin.into(), source })
 }
 
-fn open_array(pin: &Path, value_size: usize) -> Result<MappedArray, DumpError> {
+fn open_array(pin: &Path, value_size: usize) -> Result<MmapArray, DumpError> {
     let map = open_map(pin)?;
     let info = MapInfo::from_pin(pin);
     let info = info.map_err(|source| DumpError::Map { path: pin.into(), source })?;
-    MappedArray::new(map.fd(), info.max_entries(), value_size).map_err(io_error(pin))
+    MmapArray::new(map.fd(), info.max_entries(), value_size).map_err(io_error(pin))
 }
 
 /// Bytes of the kernel's memory that each pinned table below a pin root takes, by its name, as the kernel says.

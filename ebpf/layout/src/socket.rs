@@ -1,8 +1,8 @@
 //! What is remembered of sockets and of clients.
 
-mod listed;
+mod list_entry;
 
-pub use listed::ListedSocket;
+pub use list_entry::ListedSocket;
 
 use crate::{Backend, FrontendKey};
 

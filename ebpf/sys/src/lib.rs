@@ -5,7 +5,7 @@
 mod batch;
 mod iterator;
 mod link;
-mod mapped;
+mod mmap_array;
 
 use std::io;
 
@@ -14,7 +14,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 pub use batch::{lookup_all, update_all};
 pub use iterator::iterate;
 pub use link::Link;
-pub use mapped::MappedArray;
+pub use mmap_array::MmapArray;
 
 /// bpf(2).
 ///

@@ -14,12 +14,12 @@ use mesh_files::LockError;
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
 use uuid::Uuid;
 
-use book::{Book, REST, identity};
 use entry::{Entry, State, parse, unix_nano};
+use index::{AllocationTable, REST, identity};
 use shared::{Locked, News, SharedFile};
 
-mod book;
 mod entry;
+mod index;
 mod recognise;
 mod shared;
 
@@ -30,7 +30,7 @@ pub use recognise::{Found, Lost};
 pub struct Journal {
     path: PathBuf,
     file: SharedFile,
-    book: Book,
+    table: AllocationTable,
     cluster: ClusterId,
     limit: ClusterLimit,
     /// It is known to be the one that gave this cluster's numbers: it may give new ones.
@@ -137,12 +137,13 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Self, JournalError> {
         let file = SharedFile::open(path, patience)?;
-        let book = Book::new(cluster, limit);
-        let mut journal = Self { path: path.into(), file, book, cluster, limit, recognised: false };
-        journal.locked(|locked, book| {
-            if book.uuid.is_nil() {
+        let table = AllocationTable::new(cluster, limit);
+        let mut journal =
+            Self { path: path.into(), file, table, cluster, limit, recognised: false };
+        journal.locked(|locked, table| {
+            if table.uuid.is_nil() {
                 let unix_nano = unix_nano(now);
-                write(locked, book, vec![Entry::Cluster { uuid: Uuid::new_v4(), unix_nano }])?;
+                write(locked, table, vec![Entry::Cluster { uuid: Uuid::new_v4(), unix_nano }])?;
             }
             Ok(())
         })?;
@@ -151,7 +152,7 @@ impl Journal {
 
     /// The cluster's unchanging id.
     pub fn uuid(&self) -> Uuid {
-        self.book.uuid
+        self.table.uuid
     }
 
     /// The number of a label set: the one it has, or had last, or one that nobody has, once that is remembered.
@@ -161,31 +162,31 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Identity, AllocationError> {
         let refreshed = self.refresh();
-        if let Some((identity, State::Used)) = self.book.number_of(labels) {
+        if let Some((identity, State::Used)) = self.table.number_of(labels) {
             // What is known is so without the file too: nobody else gets that number today.
             return Ok(identity);
         }
         refreshed?;
         let recognised = self.recognised;
-        self.locked(|locked, book| {
-            let known = match book.number_of(labels) {
+        self.locked(|locked, table| {
+            let known = match table.number_of(labels) {
                 Some((number, State::Used)) => return Ok(Ok(number)),
                 Some((number, _)) => Some(number),
-                None => book.former_number_of(labels),
+                None => table.former_number_of(labels),
             };
             let number = match known {
                 Some(known) => known,
                 None if !recognised => return Ok(Err(AllocationError::NotRecognised)),
-                None => match book.free(labels, now) {
+                None => match table.free(labels, now) {
                     Some(free) => free,
                     None => {
-                        let (used, resting) = book.counts();
+                        let (used, resting) = table.counts();
                         return Ok(Err(AllocationError::Exhausted { used, resting }));
                     }
                 },
             };
             let used = identity(number, labels, State::Used, unix_nano(now));
-            write(locked, book, vec![used])?;
+            write(locked, table, vec![used])?;
             Ok(Ok(number))
         })?
     }
@@ -199,11 +200,11 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Collected, JournalError> {
         self.refresh()?;
-        if self.book.collect(&in_use, wait, now).is_empty() {
+        if self.table.collect(&in_use, wait, now).is_empty() {
             return Ok(Collected::default());
         }
-        self.locked(|locked, book| {
-            let entries = book.collect(&in_use, wait, now);
+        self.locked(|locked, table| {
+            let entries = table.collect(&in_use, wait, now);
             let mut collected = Collected::default();
             for entry in &entries {
                 match entry {
@@ -213,14 +214,14 @@ impl Journal {
                     Entry::Cluster { .. } | Entry::Revision { .. } => {}
                 }
             }
-            write(locked, book, entries)?;
+            write(locked, table, entries)?;
             Ok(collected)
         })
     }
 
     /// Makes the file short again if most of its lines say nothing any more.
     pub fn compact(&mut self, now: SystemTime) -> Result<(), JournalError> {
-        if self.book.lines < COMPACT_FROM.max(2 * self.book.needed()) {
+        if self.table.lines < COMPACT_FROM.max(2 * self.table.needed()) {
             return Ok(());
         }
         self.rewrite(now)
@@ -228,10 +229,10 @@ impl Journal {
 
     /// Puts a file in the journal's place that has only what counts.
     fn rewrite(&mut self, now: SystemTime) -> Result<(), JournalError> {
-        self.locked(|locked, book| {
-            let entries = book.entries(now);
+        self.locked(|locked, table| {
+            let entries = table.entries(now);
             locked.replace(&entries)?;
-            book.lines = entries.len();
+            table.lines = entries.len();
             Ok(())
         })
     }
@@ -239,7 +240,7 @@ impl Journal {
     /// The last revision of the manifests that anybody recorded. A look at them that begins now is not older.
     pub fn revision(&mut self) -> Result<u64, JournalError> {
         self.refresh()?;
-        Ok(self.book.revision)
+        Ok(self.table.revision)
     }
 
     /// Records what the manifests held in a look that began when their revision was `since`, and says which revision that
@@ -251,32 +252,32 @@ impl Journal {
         now: SystemTime,
     ) -> Result<Recorded, JournalError> {
         self.refresh()?;
-        let is_last = |book: &Book| book.manifests.as_deref() == Some(manifests);
-        if is_last(&self.book) {
-            return Ok(Recorded::At(self.book.revision));
+        let is_last = |table: &AllocationTable| table.manifests.as_deref() == Some(manifests);
+        if is_last(&self.table) {
+            return Ok(Recorded::At(self.table.revision));
         }
-        self.locked(|locked, book| {
-            if is_last(book) {
-                return Ok(Recorded::At(book.revision));
+        self.locked(|locked, table| {
+            if is_last(table) {
+                return Ok(Recorded::At(table.revision));
             }
-            if book.revision != since {
+            if table.revision != since {
                 return Ok(Recorded::Superseded);
             }
             let revision = since.saturating_add(1);
             let (manifests, unix_nano) = (Some(manifests.to_owned()), unix_nano(now));
-            write(locked, book, vec![Entry::Revision { revision, manifests, unix_nano }])?;
+            write(locked, table, vec![Entry::Revision { revision, manifests, unix_nano }])?;
             Ok(Recorded::At(revision))
         })
     }
 
     /// The numbers that are to be published, or no more, since the last call. What another replica decided is among them.
     pub fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
-        self.book.take_changes()
+        self.table.take_changes()
     }
 
     /// How many numbers are somebody's.
     pub fn len(&self) -> usize {
-        self.book.counts().0
+        self.table.counts().0
     }
 
     /// Whether none is.
@@ -297,21 +298,21 @@ impl Journal {
     /// Does something while nobody else can, knowing what all others did.
     fn locked<T>(
         &mut self,
-        decide: impl FnOnce(&mut Locked<'_>, &mut Book) -> Result<T, JournalError>,
+        decide: impl FnOnce(&mut Locked<'_>, &mut AllocationTable) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        let Self { path, file, book, cluster, limit, .. } = self;
+        let Self { path, file, table, cluster, limit, .. } = self;
         let mut locked = file.lock()?;
-        let learned = match locked.read(book.lines)? {
-            News::Appended(entries) => take(path, book, entries),
+        let learned = match locked.read(table.lines)? {
+            News::Appended(entries) => take(path, table, entries),
             News::Replaced(entries) => {
-                let mut another = Book::new(*cluster, *limit);
+                let mut another = AllocationTable::new(*cluster, *limit);
                 take(path, &mut another, entries).and_then(|()| {
-                    if another.uuid != book.uuid && book.counts() != (0, 0) {
-                        let (found, expected) = (another.uuid, book.uuid);
+                    if another.uuid != table.uuid && table.counts() != (0, 0) {
+                        let (found, expected) = (another.uuid, table.uuid);
                         return Err(JournalError::Another { path: path.clone(), found, expected });
                     }
-                    another.supersede(book);
-                    *book = another;
+                    another.supersede(table);
+                    *table = another;
                     Ok(())
                 })
             }
@@ -320,16 +321,16 @@ impl Journal {
             locked.unread();
         }
         learned?;
-        decide(&mut locked, book)
+        decide(&mut locked, table)
     }
 }
 
 /// Takes what was read.
-fn take(path: &Path, book: &mut Book, entries: Vec<Entry>) -> Result<(), JournalError> {
+fn take(path: &Path, table: &mut AllocationTable, entries: Vec<Entry>) -> Result<(), JournalError> {
     for entry in entries {
-        book.take(entry).map_err(|reason| JournalError::Damaged {
+        table.take(entry).map_err(|reason| JournalError::Damaged {
             path: path.into(),
-            line: book.lines,
+            line: table.lines,
             reason,
         })?;
     }
@@ -339,13 +340,13 @@ fn take(path: &Path, book: &mut Book, entries: Vec<Entry>) -> Result<(), Journal
 /// Remembers, then knows.
 fn write(
     locked: &mut Locked<'_>,
-    book: &mut Book,
+    table: &mut AllocationTable,
     entries: Vec<Entry>,
 ) -> Result<(), JournalError> {
     locked.append(&entries)?;
     for entry in entries {
-        // Made from what the book has, so that it takes it.
-        if let Err(reason) = book.take(entry) {
+        // Made from what the table has, so that it takes it.
+        if let Err(reason) = table.take(entry) {
             tracing::error!(reason, "the journal has a line that contradicts it");
         }
     }

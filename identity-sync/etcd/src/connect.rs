@@ -9,7 +9,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use mesh_certs::{Clock, Credentials, Receiver};
-use mesh_follow::{Failure, Rung};
+use mesh_follow::{ConnectionPhase, Failure};
 use mesh_wire::peer_file::HostAlias;
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{addresses::LastAddresses, store::Connection, succession::usable};
+use crate::{addresses::LastAddresses, credential_rotation::usable, store::Connection};
 
 /// An etcd to reach.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Target {
 
 /// Connects to the `attempt`th endpoint, counted round.
 pub async fn connect(target: &Target, attempt: usize) -> Result<Connection, Failure> {
-    let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
+    let resolve = |reason: String| Failure::new(ConnectionPhase::Resolve, reason);
     let endpoint =
         target.endpoint(attempt).ok_or_else(|| resolve("no endpoint is configured".into()))?;
     connect_to(target, endpoint, target.credentials.current()).await
@@ -66,22 +66,23 @@ pub(crate) async fn connect_to(
     endpoint: &str,
     credentials: Arc<Credentials>,
 ) -> Result<Connection, Failure> {
-    let resolve = |reason: String| Failure::new(Rung::Resolve, reason);
+    let resolve = |reason: String| Failure::new(ConnectionPhase::Resolve, reason);
     let (host, port) = host_and_port(endpoint).map_err(resolve)?;
     let addresses = resolve_host(target, host, port).await.map_err(resolve)?;
-    let (tcp, address) =
-        connect_tcp(&addresses, port).await.map_err(|reason| Failure::new(Rung::Tcp, reason))?;
+    let (tcp, address) = connect_tcp(&addresses, port)
+        .await
+        .map_err(|reason| Failure::new(ConnectionPhase::Tcp, reason))?;
     usable(&credentials, target.clock.now())?;
     let tls = connect_tls(&credentials, host, tcp)
         .await
-        .map_err(|reason| Failure::new(Rung::Tls, reason))?;
+        .map_err(|reason| Failure::new(ConnectionPhase::Tls, reason))?;
     let tls = wait_for_verdict(tls).await.map_err(|error| {
         let reason = format!("{host}, as {}: {error}", credentials.subject());
-        Failure::new(Rung::Authenticated, reason)
+        Failure::new(ConnectionPhase::Authenticated, reason)
     })?;
     let channel = over(tls)
         .await
-        .map_err(|e| Failure::new(Rung::Authenticated, crate::error::explain(&e)))?;
+        .map_err(|e| Failure::new(ConnectionPhase::Authenticated, crate::error::explain(&e)))?;
     target.last_addresses.reached(host, &[address]);
     let connection = Connection::new(channel, endpoint.to_owned(), credentials).await;
     connection.map_err(|error| error.failure())

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use mesh_follow::{Failure, ListError, Rung};
+use mesh_follow::{ConnectionPhase, Failure, ListError};
 use tonic::Code;
 
 /// Why an etcd did not do what it was asked.
@@ -37,11 +37,11 @@ pub enum EtcdError {
 impl EtcdError {
     /// The failure on the ladder that this is.
     pub fn failure(&self) -> Failure {
-        let rung = match self {
-            Self::Denied(_) => Rung::Authenticated,
-            _ => Rung::Synced,
+        let phase = match self {
+            Self::Denied(_) => ConnectionPhase::Authenticated,
+            _ => ConnectionPhase::Synced,
         };
-        Failure::new(rung, self.to_string())
+        Failure::new(phase, self.to_string())
     }
 
     /// The same, for a list that a state machine asked for.

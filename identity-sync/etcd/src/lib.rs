@@ -5,18 +5,18 @@
 
 mod addresses;
 mod connect;
-mod drive;
+mod credential_rotation;
+mod driver;
 mod error;
 mod store;
-mod succession;
 mod users;
 mod watching;
 
 pub use addresses::LastAddresses;
 pub use connect::{Target, connect};
-pub use drive::{Channels, follow};
+pub use credential_rotation::{CredentialRotation, connect_again, succession};
+pub use driver::{Channels, follow};
 pub use error::EtcdError;
 pub use store::{Connection, Op};
-pub use succession::{Succession, connect_again, succession};
 pub use users::{Permission, Users};
 pub use watching::Watching;

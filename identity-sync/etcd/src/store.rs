@@ -6,7 +6,7 @@ use etcd_client::{
     Client, ConnectOptions, GetOptions, KvClient, LeaseClient, PutOptions, Txn, TxnOp, WatchClient,
 };
 use mesh_certs::Credentials;
-use mesh_follow::{Header, KeyValue, Span};
+use mesh_follow::{Header, KeyRange, KeyValue};
 use tonic::transport::Channel;
 
 use crate::{error::EtcdError, users::Users};
@@ -77,7 +77,7 @@ impl Connection {
     /// One page of the keys in a span, ascending, and whether there are more.
     pub async fn page(
         &self,
-        span: &Span,
+        span: &KeyRange,
         limit: i64,
         revision: Option<i64>,
         keys_only: bool,
@@ -98,7 +98,7 @@ impl Connection {
     }
 
     /// All keys in a span as of one revision, which is returned too.
-    pub async fn list(&self, span: &Span) -> Result<(i64, Vec<KeyValue>), EtcdError> {
+    pub async fn list(&self, span: &KeyRange) -> Result<(i64, Vec<KeyValue>), EtcdError> {
         let mut all = Vec::new();
         let mut rest = span.clone();
         let mut revision = None;

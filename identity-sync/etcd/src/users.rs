@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use etcd_client::{AuthClient, PermissionType, RoleRevokePermissionOptions, UserAddOptions};
-use mesh_follow::Span;
+use mesh_follow::KeyRange;
 
 use crate::error::EtcdError;
 
@@ -33,7 +33,7 @@ pub enum Permission {
 
 impl Permission {
     /// Reading a span.
-    pub fn read(span: Span) -> Self {
+    pub fn read(span: KeyRange) -> Self {
         Self::Read { start: span.start, end: span.end }
     }
 }

@@ -1,9 +1,9 @@
 //! Changes to keys as they happen, for a writer that wants to know what others do. Readers follow by a state machine.
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponseStream};
-use mesh_follow::{Header, Span, WatchEvent};
+use mesh_follow::{Header, KeyRange, WatchEvent};
 
-use crate::{drive::watch_events, error::EtcdError, store::Connection};
+use crate::{driver::watch_events, error::EtcdError, store::Connection};
 
 /// Watches over spans of keys. Dropping it ends them.
 pub struct Watching {
@@ -14,8 +14,8 @@ pub struct Watching {
 
 impl Connection {
     /// Watches spans, from a revision on. Each span's changes come in order.
-    pub async fn watch(&self, spans: &[Span], from: i64) -> Result<Watching, EtcdError> {
-        let options = |span: &Span| {
+    pub async fn watch(&self, spans: &[KeyRange], from: i64) -> Result<Watching, EtcdError> {
+        let options = |span: &KeyRange| {
             let options = WatchOptions::new().with_range(span.end.clone());
             Some(options.with_start_revision(from).with_fragment())
         };

@@ -10,9 +10,10 @@ use std::{
 
 use crate::{
     machine::{
-        Action, Header, Input, KeyValue, ListError, Machine, RequestId, Span, WatchEvent, WatchId,
+        Action, Header, Input, KeyRange, KeyValue, ListError, Machine, RequestId, WatchEvent,
+        WatchId,
     },
-    status::{Failure, Rung},
+    status::{ConnectionPhase, Failure},
 };
 
 /// A change: the revision, the key, and the value unless it was removed.
@@ -29,8 +30,8 @@ pub(crate) struct FakeEtcd {
     pub(crate) fragments: bool,
     pub(crate) lists: usize,
     connected: bool,
-    requests: VecDeque<(RequestId, Span, i64, Option<i64>, bool)>,
-    watches: BTreeMap<i64, (Span, i64, usize)>,
+    requests: VecDeque<(RequestId, KeyRange, i64, Option<i64>, bool)>,
+    watches: BTreeMap<i64, (KeyRange, i64, usize)>,
 }
 
 impl FakeEtcd {
@@ -102,7 +103,7 @@ impl FakeEtcd {
         found
     }
 
-    pub(crate) fn all(&self, span: &Span, revision: i64) -> Vec<KeyValue> {
+    pub(crate) fn all(&self, span: &KeyRange, revision: i64) -> Vec<KeyValue> {
         let mut keys: Vec<&Vec<u8>> =
             self.log.iter().map(|(_, key, _)| key).filter(|k| span.contains(k)).collect();
         keys.sort();
@@ -119,7 +120,7 @@ impl FakeEtcd {
         self.connected = false;
         self.requests.clear();
         self.watches.clear();
-        machine.handle(now, Input::Disconnected(Failure::new(Rung::Tcp, "cut")));
+        machine.handle(now, Input::Disconnected(Failure::new(ConnectionPhase::Tcp, "cut")));
     }
 
     /// Takes what the machine wants done. Nothing is answered yet.
@@ -183,7 +184,7 @@ impl FakeEtcd {
 
     fn list(
         &mut self,
-        (request, span, limit, at, keys_only): (RequestId, Span, i64, Option<i64>, bool),
+        (request, span, limit, at, keys_only): (RequestId, KeyRange, i64, Option<i64>, bool),
     ) -> Input {
         self.lists += 1;
         if at.is_some_and(|at| at < self.compacted) {

@@ -13,7 +13,7 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
 use crate::{
     machine::{Action, Header, Input, KeyValue, Machine, RequestId, WatchId},
-    status::{Failure, Rung, Status},
+    status::{ConnectionPhase, Failure, Status},
 };
 use range::{Listing, Range, RangeState};
 pub use range::{RangeConfig, RangeId};
@@ -235,14 +235,14 @@ impl Follower {
         let known = *self.cluster_id.get_or_insert(header.cluster_id);
         if header.cluster_id == 0 {
             return Err(Failure::new(
-                Rung::Authenticated,
+                ConnectionPhase::Authenticated,
                 "the etcd names no cluster id in its answer",
             ));
         }
         if known != header.cluster_id {
             let reason =
                 format!("the etcd cluster id changed from {known:x} to {:x}", header.cluster_id);
-            return Err(Failure::new(Rung::Authenticated, reason));
+            return Err(Failure::new(ConnectionPhase::Authenticated, reason));
         }
         if !self.status.connected {
             self.status.connected = true;

@@ -16,7 +16,7 @@ mod status;
 
 pub use follower::{Command, Event, Follower, RangeConfig, RangeId};
 pub use machine::{
-    Action, Header, Input, KeyValue, ListError, Machine, RequestId, Span, WatchEvent, WatchId,
+    Action, Header, Input, KeyRange, KeyValue, ListError, Machine, RequestId, WatchEvent, WatchId,
 };
 pub use peer::{PeerCommand, PeerConfig, PeerEvent, PeerFollower, Refusal, Role};
-pub use status::{Failure, Rung, Status};
+pub use status::{ConnectionPhase, Failure, Status};

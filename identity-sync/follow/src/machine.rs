@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::status::{Failure, Rung, Status};
+use crate::status::{ConnectionPhase, Failure, Status};
 
 /// A state machine that follows one etcd.
 ///
@@ -38,7 +38,7 @@ pub struct WatchId(pub i64);
 
 /// Keys from `start` up to, not including, `end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct KeyRange {
     /// The first key.
     pub start: Vec<u8>,
     /// What comes after the last key.
@@ -160,7 +160,7 @@ pub enum Action {
         /// Answer under this id.
         request: RequestId,
         /// These keys.
-        span: Span,
+        span: KeyRange,
         /// At most so many.
         limit: i64,
         /// As they were at this revision; now, if absent.
@@ -173,7 +173,7 @@ pub enum Action {
         /// Deliver under this id.
         watch: WatchId,
         /// These keys.
-        span: Span,
+        span: KeyRange,
         /// From here.
         from: i64,
     },
@@ -183,9 +183,9 @@ pub enum Action {
     Disconnect,
 }
 
-// === impl Span ===
+// === impl KeyRange ===
 
-impl Span {
+impl KeyRange {
     /// All keys that begin with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
         let start = prefix.as_bytes().to_vec();
@@ -227,10 +227,10 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
 
 impl ListError {
     /// Where on the ladder this leaves the connection.
-    pub(crate) fn rung(&self) -> Rung {
+    pub(crate) fn phase(&self) -> ConnectionPhase {
         match self {
-            Self::Denied(_) => Rung::Authenticated,
-            Self::TooLarge | Self::Compacted | Self::Broken(_) => Rung::Synced,
+            Self::Denied(_) => ConnectionPhase::Authenticated,
+            Self::TooLarge | Self::Compacted | Self::Broken(_) => ConnectionPhase::Synced,
         }
     }
 }
@@ -241,13 +241,13 @@ mod tests {
 
     #[test]
     fn spans() {
-        let nodes = Span::prefix("cilium/state/nodes/");
+        let nodes = KeyRange::prefix("cilium/state/nodes/");
         assert_eq!(nodes.end, b"cilium/state/nodes0");
         assert!(nodes.contains(b"cilium/state/nodes/v1/a/n"));
         assert!(!nodes.contains(b"cilium/state/nodes0"));
-        let key = Span::key("a");
+        let key = KeyRange::key("a");
         assert!(key.contains(b"a") && !key.contains(b"aa"));
-        let together = Span::between("cilium/state/identities/", "cilium/state/nodes/");
+        let together = KeyRange::between("cilium/state/identities/", "cilium/state/nodes/");
         assert!(together.contains(b"cilium/state/ip/v1/default/10.0.0.1"));
         assert!(!together.contains(b"cilium/state/services/v1/a/b/c"));
     }

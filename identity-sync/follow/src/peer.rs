@@ -1,11 +1,11 @@
 //! Following a cluster: what its keys mean, what it may be, and when it has told everything.
 
 mod config;
-mod forms;
+mod config_check;
+mod export_mode;
+mod keepalive;
 mod listed;
 mod ranges;
-mod sign;
-mod verdict;
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -21,12 +21,12 @@ use crate::{
     follower::{self, Event, Follower, RangeId},
     machine::{Action, Input, KeyValue, Machine},
     replica::Replica,
-    status::{Failure, Rung, Status},
+    status::{ConnectionPhase, Failure, Status},
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
-use forms::{Form, Moving};
+use export_mode::{Migration, ServiceFormat};
+use keepalive::Keepalive;
 use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges};
-use sign::Sign;
 
 /// What a cluster says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +58,14 @@ pub struct PeerFollower {
     announced_at: i64,
     held: Option<Refusal>,
     /// The form in which its services were told in full last.
-    told_as: Option<Form>,
-    moving: Option<Moving>,
+    told_as: Option<ServiceFormat>,
+    moving: Option<Migration>,
     /// The revision as of which the config was listed.
     config_at: i64,
     completeness: Completeness,
     deletions: Deletions,
     replica: Replica,
-    sign: Sign,
+    sign: Keepalive,
     events: Vec<PeerEvent>,
 }
 
@@ -88,7 +88,7 @@ impl PeerFollower {
             completeness: Completeness::default(),
             deletions: Deletions::default(),
             replica: Replica::default(),
-            sign: Sign::default(),
+            sign: Keepalive::default(),
             events: Vec::new(),
         }
     }
@@ -113,7 +113,7 @@ impl PeerFollower {
                 self.events.push(PeerEvent::Connected);
             }
             Event::Disconnected => {
-                self.sign = Sign::default();
+                self.sign = Keepalive::default();
                 self.replica.disconnected();
                 // The next connection's watch begins after what was removed and not explained: only a list tells.
                 for range in self.deletions.disconnected() {
@@ -238,7 +238,7 @@ impl PeerFollower {
         if self.unheard_at().is_some_and(|at| at <= now) {
             self.replica.leave();
             let reason = "its writer has not been heard of: trying another replica";
-            self.follower.give_up(now, Failure::new(Rung::Synced, reason));
+            self.follower.give_up(now, Failure::new(ConnectionPhase::Synced, reason));
         }
     }
 

@@ -1,12 +1,12 @@
-//! How a connection to an etcd stands: a ladder, of which every rung needs the ones before it.
+//! How a connection to an etcd stands: a ladder, of which every phase needs the ones before it.
 
 use std::fmt;
 
 use mesh_model::{ClusterConfig, ClusterId, RecordKind};
 
-/// A rung of the ladder from a name to data.
+/// A phase of the ladder from a name to data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rung {
+pub enum ConnectionPhase {
     /// The endpoint's name leads to an address.
     #[default]
     Resolve,
@@ -28,7 +28,7 @@ pub enum Rung {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The step.
-    pub rung: Rung,
+    pub phase: ConnectionPhase,
     /// What happened.
     pub reason: String,
 }
@@ -64,9 +64,9 @@ pub struct Status {
     pub answers: u64,
 }
 
-// === impl Rung ===
+// === impl ConnectionPhase ===
 
-impl Rung {
+impl ConnectionPhase {
     /// From the bottom up.
     pub const ALL: [Self; 7] = [
         Self::Resolve,
@@ -78,7 +78,7 @@ impl Rung {
         Self::DataPath,
     ];
 
-    /// The rung in a word.
+    /// The phase in a word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
@@ -92,7 +92,7 @@ impl Rung {
     }
 }
 
-impl fmt::Display for Rung {
+impl fmt::Display for ConnectionPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -101,15 +101,15 @@ impl fmt::Display for Rung {
 // === impl Failure ===
 
 impl Failure {
-    /// A failure at a rung.
-    pub fn new(rung: Rung, reason: impl Into<String>) -> Self {
-        Self { rung, reason: reason.into() }
+    /// A failure at a phase.
+    pub fn new(phase: ConnectionPhase, reason: impl Into<String>) -> Self {
+        Self { phase, reason: reason.into() }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.rung, self.reason)
+        write!(f, "{}: {}", self.phase, self.reason)
     }
 }
 
@@ -126,19 +126,21 @@ impl Status {
         !self.kinds.is_empty() && self.kinds.iter().all(|(_, complete)| *complete)
     }
 
-    /// The highest rung that stands, data path aside; `None` at the foot of the ladder.
-    pub fn reached(&self) -> Option<Rung> {
+    /// The highest phase that stands, data path aside; `None` at the foot of the ladder.
+    pub fn reached(&self) -> Option<ConnectionPhase> {
         if let Some(failure) = &self.failure {
-            let below = |rung: &&Rung| **rung < failure.rung;
-            return Rung::ALL.iter().rfind(below).copied();
+            let below = |phase: &&ConnectionPhase| **phase < failure.phase;
+            return ConnectionPhase::ALL.iter().rfind(below).copied();
         }
         match (self.connected, &self.config) {
             (false, _) => None,
-            (true, None) => {
-                Some(if self.etcd_cluster_id.is_some() { Rung::Authenticated } else { Rung::Tls })
-            }
-            (true, Some(_)) if self.is_complete() => Some(Rung::Synced),
-            (true, Some(_)) => Some(Rung::Config),
+            (true, None) => Some(if self.etcd_cluster_id.is_some() {
+                ConnectionPhase::Authenticated
+            } else {
+                ConnectionPhase::Tls
+            }),
+            (true, Some(_)) if self.is_complete() => Some(ConnectionPhase::Synced),
+            (true, Some(_)) => Some(ConnectionPhase::Config),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mesh_admin::v1;
-use mesh_decide::{Candidate, Explanation};
+use mesh_balance::{Candidate, Explanation};
 use mesh_model::{
     ServiceName, ServiceTraffic,
     lb::{Backend, Content, Frontend, Settings},
@@ -27,15 +27,15 @@ impl Wanted {
 
 pub(super) fn explain(mesh: &Mesh, wanted: &Wanted) -> v1::ExplainResponse {
     let mut response = v1::ExplainResponse::default();
-    for service in mesh.decider.services().into_iter().filter(|service| wanted.is(service)) {
-        let frontends = mesh.decider.frontends(&service);
+    for service in mesh.balancer.services().into_iter().filter(|service| wanted.is(service)) {
+        let frontends = mesh.balancer.frontends(&service);
         if frontends.is_empty() {
             response.without_frontend.push(v1::ServiceReference {
                 namespace: service.namespace.to_string(),
                 name: service.name.to_string(),
             });
         }
-        let explained = frontends.iter().filter_map(|frontend| mesh.decider.explain(frontend));
+        let explained = frontends.iter().filter_map(|frontend| mesh.balancer.explain(frontend));
         response.frontends.extend(explained.map(|explanation| frontend(mesh, explanation)));
     }
     response
@@ -43,7 +43,7 @@ pub(super) fn explain(mesh: &Mesh, wanted: &Wanted) -> v1::ExplainResponse {
 
 fn frontend(mesh: &Mesh, explanation: Explanation) -> v1::FrontendExplanation {
     let frontend = explanation.frontend;
-    let should = mesh.decider.content(&frontend);
+    let should = mesh.balancer.content(&frontend);
     let has = mesh.tables.frontend(&frontend).map(|view| view.content());
     let name = |backend: &Backend| {
         let address = std::net::SocketAddr::from((backend.address, backend.port));
@@ -91,8 +91,8 @@ fn settings(settings: Settings) -> v1::FrontendSettings {
     }
 }
 
-fn tier(tier: &mesh_decide::Tier) -> v1::TrafficTier {
-    let cluster = |cluster: &mesh_decide::TierCluster| v1::TierCluster {
+fn tier(tier: &mesh_balance::Tier) -> v1::TrafficTier {
+    let cluster = |cluster: &mesh_balance::TierCluster| v1::TierCluster {
         cluster: cluster.cluster.to_string(),
         weight: cluster.weight,
         state: cluster.state.as_str().into(),
@@ -110,7 +110,7 @@ fn tier(tier: &mesh_decide::Tier) -> v1::TrafficTier {
     }
 }
 
-fn group(group: &mesh_decide::GroupShare) -> v1::TrafficGroup {
+fn group(group: &mesh_balance::GroupShare) -> v1::TrafficGroup {
     v1::TrafficGroup {
         group: number(group.group.number()),
         tier: number(group.tier),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use mesh_admin::v1;
-use mesh_decide::Candidate;
+use mesh_balance::Candidate;
 use mesh_model::lb;
 
 use super::{cluster_name, explain::Wanted};
@@ -11,13 +11,13 @@ use crate::mesh::Mesh;
 
 /// The services that are taken, with what the kernel has of them and not what it should have.
 pub(super) fn services(mesh: &Mesh, wanted: &Wanted) -> Vec<v1::Service> {
-    let services = mesh.decider.services().into_iter();
-    let services = services.filter(|service| wanted.is(service) && mesh.decider.takes(service));
+    let services = mesh.balancer.services().into_iter();
+    let services = services.filter(|service| wanted.is(service) && mesh.balancer.takes(service));
     let services = services.map(|service| v1::Service {
         namespace: service.namespace.to_string(),
         name: service.name.to_string(),
         frontends: mesh
-            .decider
+            .balancer
             .frontends(&service)
             .iter()
             .filter_map(|found| frontend(mesh, found))
@@ -27,7 +27,7 @@ pub(super) fn services(mesh: &Mesh, wanted: &Wanted) -> Vec<v1::Service> {
 }
 
 fn frontend(mesh: &Mesh, frontend: &lb::Frontend) -> Option<v1::Frontend> {
-    let explanation = mesh.decider.explain(frontend)?;
+    let explanation = mesh.balancer.explain(frontend)?;
     let candidates: HashMap<lb::Backend, &Candidate> =
         explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
     let backends = mesh.tables.backends(frontend).into_iter().flatten();

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_decide::Known;
+use mesh_balance::Known;
 use mesh_model::lb::{Change, Content, Frontend};
 
 use super::Mesh;
@@ -87,7 +87,7 @@ impl Mesh {
                     node: state.node.as_deref(),
                 });
                 let port = (&frontend, port_name);
-                let content = self.decider.content_from(service, traffic, port, backends);
+                let content = self.balancer.content_from(service, traffic, port, backends);
                 wanted.extend(content.map(|content| (frontend, content)));
             }
         }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_decide::{ClusterState, ClusterView};
+use mesh_balance::{ClusterState, ClusterView};
 use mesh_model::{ClusterId, ClusterName, lb::ServiceDelta};
 
 use super::Mesh;
@@ -16,7 +16,7 @@ impl Mesh {
     pub(super) fn service(&mut self, delta: &ServiceDelta, now: Instant) {
         let merge = &self.merge;
         let node_of = |cluster, address| merge.node_of(cluster, address);
-        let changes = self.decider.apply(delta, node_of);
+        let changes = self.balancer.apply(delta, node_of);
         self.apply(changes, now);
     }
 
@@ -30,12 +30,12 @@ impl Mesh {
             .collect();
         for (id, name) in &known {
             let view = self.view_of(name);
-            let changes = self.decider.set_cluster(*id, Some(view));
+            let changes = self.balancer.set_cluster(*id, Some(view));
             self.apply(changes, now);
         }
         let names: BTreeSet<&ClusterName> = known.values().collect();
         let all = self.peers_known && self.peers.keys().all(|name| names.contains(name));
-        let changes = self.decider.set_all_known(all);
+        let changes = self.balancer.set_all_known(all);
         self.apply(changes, now);
     }
 
@@ -43,9 +43,9 @@ impl Mesh {
     pub(super) fn forget_clusters(&mut self, now: Instant) {
         let known = self.known_ids();
         let gone: Vec<ClusterId> =
-            self.decider.clusters().filter(|id| !known.contains(id)).collect();
+            self.balancer.clusters().filter(|id| !known.contains(id)).collect();
         for id in gone {
-            let changes = self.decider.set_cluster(id, None);
+            let changes = self.balancer.set_cluster(id, None);
             self.apply(changes, now);
         }
     }
@@ -53,14 +53,14 @@ impl Mesh {
     /// Backends whose cluster does not name their node are placed as soon as something says where their address is.
     pub(super) fn place_backends(&mut self, now: Instant) {
         let merge = &self.merge;
-        let changes = self.decider.place(|cluster, address| merge.node_of(cluster, address));
+        let changes = self.balancer.place(|cluster, address| merge.node_of(cluster, address));
         self.apply(changes, now);
     }
 
     /// A cluster is otherwise than before.
     pub(super) fn cluster_is(&mut self, name: &ClusterName, now: Instant) {
         if let Some(id) = self.merge.id_of(name) {
-            let changes = self.decider.set_cluster(id, Some(self.view_of(name)));
+            let changes = self.balancer.set_cluster(id, Some(self.view_of(name)));
             self.apply(changes, now);
         }
     }
@@ -68,7 +68,7 @@ impl Mesh {
     /// A node answers, or does so no more.
     pub(super) fn node_is(&mut self, cluster: &ClusterName, node: &str, alive: bool, now: Instant) {
         if let Some(id) = self.merge.id_of(cluster) {
-            let changes = self.decider.set_node(id, node, alive);
+            let changes = self.balancer.set_node(id, node, alive);
             self.apply(changes, now);
         }
     }
@@ -78,7 +78,7 @@ impl Mesh {
         let names: BTreeMap<ClusterId, &ClusterName> =
             self.merge.clusters().map(|(name, id)| (id, name)).collect();
         let mut in_use: BTreeMap<ClusterName, BTreeSet<Arc<str>>> = BTreeMap::new();
-        for (id, node) in self.decider.nodes_in_use() {
+        for (id, node) in self.balancer.nodes_in_use() {
             if let Some(name) = names.get(&id) {
                 in_use.entry((*name).clone()).or_default().insert(Arc::clone(node));
             }
@@ -88,7 +88,7 @@ impl Mesh {
 
     fn view_of(&self, name: &ClusterName) -> ClusterView {
         let sure = self.merge.has_told_services(name) && self.status(name).is_synced();
-        let state = if self.silence.is_stale(name) {
+        let state = if self.staleness.is_stale(name) {
             ClusterState::Stale
         } else if self.health.is_cut(name) {
             ClusterState::Cut

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_decide::{HealthChange, Target, targets};
+use mesh_balance::{HealthChange, Target, targets};
 use mesh_model::{ClusterId, ClusterName};
 
 use super::Mesh;

@@ -1,6 +1,6 @@
 //! Peers that are over their budget: what they said stays, and nothing more of them is taken.
 
-use mesh_follow::{PeerCommand, Refusal, Rung};
+use mesh_follow::{ConnectionPhase, PeerCommand, Refusal};
 use mesh_model::ClusterName;
 
 use super::Mesh;
@@ -44,7 +44,7 @@ impl Mesh {
             let Some(handle) = self.peers.get(name) else { continue };
             let refusal = Refusal::OverBudget(reason.clone());
             let holds = handle.status.borrow().failure.as_ref().is_some_and(|failure| {
-                failure.rung == Rung::Config && failure.reason == refusal.to_string()
+                failure.phase == ConnectionPhase::Config && failure.reason == refusal.to_string()
             });
             if !holds {
                 let _ = handle.commands.try_send(PeerCommand::Hold(refusal));

@@ -13,7 +13,7 @@ use mesh_model::{
     ClusterId, ClusterName, Protocol,
     lb::{Backend, ServiceDelta},
 };
-use mesh_sockets::{Counts, Ender, Leaving, Netns, Reason, Target};
+use mesh_sockets::{Counts, Netns, Reason, RemovedBackends, SocketTerminator, Target};
 
 use super::Mesh;
 use crate::metrics::SocketLabel;
@@ -21,12 +21,12 @@ use crate::metrics::SocketLabel;
 /// The node's sockets, as far as our programs connected them.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    ender: Option<Ender>,
+    terminator: Option<SocketTerminator>,
     /// Why none can be ended.
     problem: Option<String>,
     /// Whether TCP connections to a cluster that is cut are ended too.
     end_tcp: bool,
-    leaving: Leaving,
+    removed_backends: RemovedBackends,
     /// What clusters took back since the last look.
     taken_back: Vec<Backend>,
     /// What a former life left in the tables was let go of since the last look.
@@ -41,16 +41,16 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 impl Sockets {
     /// Has the programs' sockets looked after. Where the kernel cannot say which they are, none is ended.
     pub(crate) fn new(programs: &mut Programs, end_tcp: bool) -> Self {
-        let ender = programs
+        let terminator = programs
             .take_sockets()
             .map_err(io::Error::other)
-            .and_then(|list| Ender::start(move || list.read()));
-        let (ender, problem) = match ender {
-            Ok(ender) => (Some(ender), None),
+            .and_then(|list| SocketTerminator::start(move || list.read()));
+        let (terminator, problem) = match terminator {
+            Ok(terminator) => (Some(terminator), None),
             Err(error) => (None, Some(format!("sockets of vanished backends stay: {error}"))),
         };
-        let (leaving, taken_back) = (Leaving::default(), Vec::new());
-        Self { ender, problem, end_tcp, leaving, taken_back, pruned: false }
+        let (removed_backends, taken_back) = (RemovedBackends::default(), Vec::new());
+        Self { terminator, problem, end_tcp, removed_backends, taken_back, pruned: false }
     }
 
     /// A cluster said something about a service.
@@ -65,7 +65,7 @@ impl Sockets {
 
     /// What was done so far.
     pub(crate) fn counts(&self) -> Counts {
-        self.ender.as_ref().map(Ender::counts).unwrap_or_default()
+        self.terminator.as_ref().map(SocketTerminator::counts).unwrap_or_default()
     }
 
     /// What an operator should look at.
@@ -74,9 +74,9 @@ impl Sockets {
     }
 
     fn end(&self, targets: Vec<Target>, reason: Reason, due: Instant) {
-        if let Some(ender) = self.ender.as_ref().filter(|_| !targets.is_empty()) {
+        if let Some(terminator) = self.terminator.as_ref().filter(|_| !targets.is_empty()) {
             tracing::debug!(backends = targets.len(), ?reason, "their sockets are ended");
-            ender.end(targets, reason, due);
+            terminator.end(targets, reason, due);
         }
     }
 }
@@ -86,19 +86,19 @@ impl Mesh {
     pub(super) fn end_sockets_to_the_gone(&mut self, now: Instant) {
         for released in self.tables.take_released() {
             if released.backend.protocol == Protocol::Udp {
-                self.sockets.leaving.released(target(released));
+                self.sockets.removed_backends.released(target(released));
             }
         }
-        let leaving = &mut self.sockets.leaving;
+        let removed_backends = &mut self.sockets.removed_backends;
         let taken_back = std::mem::take(&mut self.sockets.taken_back);
         let mut gone: Vec<Target> =
-            taken_back.iter().flat_map(|backend| leaving.taken_back(backend)).collect();
+            taken_back.iter().flat_map(|backend| removed_backends.taken_back(backend)).collect();
         // Of what went while no agent looked, nobody was told.
         if std::mem::take(&mut self.sockets.pruned) {
             let services = self.merge.services().map(|(service, ..)| service);
             let known = services.flat_map(|service| self.merge.backends_of(service));
             let known: HashSet<Backend> = known.map(|(backend, ..)| backend).collect();
-            gone.extend(leaving.gone(|backend| !known.contains(backend)));
+            gone.extend(removed_backends.gone(|backend| !known.contains(backend)));
         }
         self.name_namespaces(!gone.is_empty());
         self.sockets.end(gone, Reason::Removed, now + ON_ITS_WAY);
@@ -148,28 +148,29 @@ impl Mesh {
         let used = self.tables.backends_in(cluster).map(target);
         let ends = |used: &Target| tcp || used.backend.protocol == Protocol::Udp;
         let used = used.filter(|used| ends(used) && is_meant(&used.backend));
-        let left = self.sockets.leaving.among(|left| left.cluster == cluster && is_meant(left));
+        let left =
+            self.sockets.removed_backends.among(|left| left.cluster == cluster && is_meant(left));
         let targets: Vec<Target> = used.chain(left).collect();
         self.name_namespaces(!targets.is_empty());
         self.sockets.end(targets, Reason::Unreachable, now);
     }
 
     fn spare_sockets(&self, back: impl Fn(&Backend) -> bool) {
-        if let Some(ender) = &self.sockets.ender {
-            ender.spare(back);
+        if let Some(terminator) = &self.sockets.terminator {
+            terminator.spare(back);
         }
     }
 
     /// Before sockets are ended: the namespaces to look through, if pods came or went since.
     fn name_namespaces(&mut self, soon: bool) {
-        if let Some(ender) = self.sockets.ender.as_ref().filter(|_| soon)
+        if let Some(terminator) = self.sockets.terminator.as_ref().filter(|_| soon)
             && std::mem::take(&mut self.pods.moved)
         {
             let pods = self.pods.table.iter().map(|(attachment, _)| Netns {
                 path: attachment.netns.path.clone(),
                 inode: attachment.netns.inode,
             });
-            ender.set_namespaces(pods.collect());
+            terminator.set_namespaces(pods.collect());
         }
     }
 

@@ -15,7 +15,7 @@ impl Mesh {
     /// Makes changes, in their order.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
         // Other nodes may be in use than before.
-        if self.decider.take_in_use_moved() {
+        if self.balancer.take_in_use_moved() {
             self.health.refresh();
         }
         for change in changes {
@@ -52,7 +52,7 @@ impl Mesh {
     /// Lets go of what a former life left in the kernel, as far as the clusters that it is of have told everything.
     pub(super) fn prune(&mut self, now: Instant) {
         // Who was silent for too long is not waited for; but for the own cluster there is nobody else to ask.
-        let spent = |name: &ClusterName| self.former_life.is_spent() && *name != self.own;
+        let spent = |name: &ClusterName| self.restored.is_spent() && *name != self.own;
         let told_nodes =
             |name: &ClusterName| self.merge.is_confirmed(name, RecordKind::Node) || spent(name);
         let told_services = |name: &ClusterName| self.merge.has_told_services(name) || spent(name);
@@ -69,12 +69,12 @@ impl Mesh {
         // A backend of a number that nobody has is of a peer that is gone, once all peers' numbers are known. And as long as
         // our own services are not, nothing says which of a peer's backends are theirs.
         let gone = |id| services.contains(&id) || (all_services && !known.contains(&id));
-        let held = self.tables.held();
+        let held = self.tables.inherited();
         self.tables.prune_backends(|id| own_told && gone(id), now);
         if own_told && let Err(error) = self.tables.prune_frontends(now) {
             tracing::error!(%error, "frontends of a former life cannot be removed");
         }
-        self.sockets.pruned |= self.tables.held() != held;
+        self.sockets.pruned |= self.tables.inherited() != held;
         let told = self.peers.iter().filter(|(name, _)| told_nodes(name));
         let told: Vec<IpNet> = told
             .filter_map(|(_, handle)| handle.claims.as_ref())

@@ -89,7 +89,8 @@ impl<K: Kernel> Tables<K> {
             let group_of = |backend| service.positions.get(backend).map(|at| at.group);
             let missing = wanted.backends.iter().filter(|(b, group)| group_of(b) != Some(**group));
             changes.extend(missing.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
-            let claimed = service.positions.keys().filter(|b| !service.held_backends.contains(*b));
+            let claimed =
+                service.positions.keys().filter(|b| !service.inherited_backends.contains(*b));
             let surplus = claimed.filter(|backend| !wanted.backends.contains_key(*backend));
             changes.extend(surplus.map(|backend| Change::RemoveBackend(*frontend, *backend)));
             if service.weights != wanted.weights && !service.held_weights {

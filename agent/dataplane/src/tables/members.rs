@@ -41,7 +41,7 @@ impl<K: Kernel> Tables<K> {
         };
         let before = service.positions.get(&backend).copied();
         if before.is_some_and(|before| before.group == group) {
-            service.held_backends.remove(&backend);
+            service.inherited_backends.remove(&backend);
             return Ok(());
         }
         let room = self.room_for(&frontend, group, now)?;
@@ -58,7 +58,7 @@ impl<K: Kernel> Tables<K> {
         let Some(service) = self.services.get_mut(&frontend) else {
             return Err(TablesError::NoFrontend(frontend));
         };
-        service.held_backends.remove(&backend);
+        service.inherited_backends.remove(&backend);
         let position =
             service.enter(&mut self.kernel, &mut self.slots, id, backend, group, room, now);
         service.positions.insert(backend, position);
@@ -72,7 +72,7 @@ impl<K: Kernel> Tables<K> {
     pub(super) fn remove_backend(&mut self, frontend: &Frontend, backend: &Backend, now: Instant) {
         let Some(service) = self.services.get_mut(frontend) else { return };
         let Some(position) = service.positions.remove(backend) else { return };
-        service.held_backends.remove(backend);
+        service.inherited_backends.remove(backend);
         let left = service.leave(&mut self.kernel, &mut self.slots, position, now);
         self.give_back_set(left, now);
         self.release_backend(backend, now);

@@ -12,7 +12,7 @@ use mesh_model::{
 };
 
 use super::{
-    BackendUse, Indices, Tables, TablesError,
+    BackendUse, IdAllocator, Tables, TablesError,
     service::{Others, Position, Service},
 };
 use crate::{
@@ -31,9 +31,9 @@ impl<K: Kernel> Tables<K> {
             kernel,
             services: HashMap::new(),
             backends: HashMap::new(),
-            service_indices: Indices::new("cm_services", services),
-            backend_indices: Indices::new("cm_backends", backends).unlike_before(),
-            set_indices: Indices::new("cm_groups", groups),
+            service_indices: IdAllocator::new("cm_services", services),
+            backend_indices: IdAllocator::new("cm_backends", backends).unlike_before(),
+            set_indices: IdAllocator::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
             released: Vec::new(),
             cut: BTreeSet::new(),
@@ -185,7 +185,7 @@ impl<K: Kernel> Tables<K> {
             let position = Position { group, slot: slots.count() };
             slots.backends.push((id, *backend));
             service.positions.insert(*backend, position);
-            service.held_backends.insert(*backend);
+            service.inherited_backends.insert(*backend);
             if let Some(known) = self.backends.get_mut(backend) {
                 known.services += 1;
             }

@@ -24,7 +24,7 @@ pub(super) struct Service {
     /// Weights found in the kernel, and not claimed in this life.
     pub(super) held_weights: bool,
     /// Backends found in the kernel, and not claimed in this life.
-    pub(super) held_backends: HashSet<Backend>,
+    pub(super) inherited_backends: HashSet<Backend>,
 }
 
 /// The groups but the first.
@@ -64,7 +64,7 @@ impl Service {
             positions: HashMap::new(),
             held: false,
             held_weights: false,
-            held_backends: HashSet::new(),
+            inherited_backends: HashSet::new(),
         }
     }
 

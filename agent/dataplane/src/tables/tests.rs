@@ -289,13 +289,13 @@ fn a_restart_writes_only_what_differs() {
 
     memory.writes.set(0);
     let mut tables = Tables::restore(memory.clone(), now).unwrap();
-    assert_eq!(tables.held(), Held { frontends: 3, backends: 4 });
+    assert_eq!(tables.inherited(), Inherited { frontends: 3, backends: 4 });
     add(&mut tables, 1, &[backend(1, 1), backend(1, 2), backend(2, 1)], now);
     add(&mut tables, 2, &[backend(2, 1)], now);
     add(&mut tables, 3, &[], now);
     tables.prune_frontends(now).unwrap();
     tables.prune_backends(|_| true, now);
-    assert_eq!(tables.held(), Held::default());
+    assert_eq!(tables.inherited(), Inherited::default());
     assert_eq!((memory.writes.get(), memory.all()), (0, before));
 }
 

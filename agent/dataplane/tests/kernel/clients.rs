@@ -240,7 +240,7 @@ pub(crate) fn tcp_server(ip: IpAddr) -> SocketAddr {
     thread::spawn(move || {
         while let Ok((client, _)) = listener.accept() {
             let _ = client.send(&address.port().to_be_bytes());
-            // Held until the client has gone, so that nothing is reset under it.
+            // Inherited until the client has gone, so that nothing is reset under it.
             thread::spawn(
                 move || while client.recv(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0) {},
             );

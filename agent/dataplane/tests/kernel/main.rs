@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_dataplane::{Held, Kernel as _, PinRoot, Programs, Tables};
+use mesh_dataplane::{Inherited, Kernel as _, PinRoot, Programs, Tables};
 use mesh_layout::Counter;
 use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
@@ -239,7 +239,7 @@ fn tables_and_programs_outlive_the_agent() {
     assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
 
     let (programs, mut tables) = place.load();
-    assert_eq!(tables.held(), Held { frontends: 1, backends: 1 });
+    assert_eq!(tables.inherited(), Inherited { frontends: 1, backends: 1 });
     assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
     // The exchanged program counts from zero, and knows a socket that its predecessor translated.
     assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 1);

@@ -184,7 +184,7 @@ fn tables_change_their_sizes_under_load() {
             assert_eq!(tables.occupancy().sizes, sizes);
             assert_eq!(tables.cut().collect::<Vec<_>>(), [cut]);
             // It knows what it has, and goes on from there.
-            assert_eq!(tables.held().frontends, world.services.len());
+            assert_eq!(tables.inherited().frontends, world.services.len());
             apply(&mut tables, &world.changes());
             tables.prune_frontends(Instant::now()).unwrap();
             tables.prune_backends(|_| true, Instant::now());
@@ -203,7 +203,7 @@ fn tables_change_their_sizes_under_load() {
         }
         let (_, tables, former) = start(&place, LARGE);
         assert_eq!(former, Former::Same);
-        assert_eq!(tables.held().frontends, world.services.len());
+        assert_eq!(tables.inherited().frontends, world.services.len());
     });
 }
 
@@ -272,12 +272,12 @@ fn another_layout_is_filled_before_it_is_read() {
             };
             let begin = || take_over(pins(), SIZES, Instant::now()).unwrap();
             let TakenOver { mut tables, former, .. } = begin();
-            assert_eq!((former, tables.held()), (Former::OtherLayout, Held::default()));
+            assert_eq!((former, tables.inherited()), (Former::OtherLayout, Inherited::default()));
             apply(&mut tables, &world.changes()[..4]);
             // It died. The next one begins anew.
             drop(tables);
             let TakenOver { mut programs, mut tables, former } = begin();
-            assert_eq!((former, tables.held()), (Former::OtherLayout, Held::default()));
+            assert_eq!((former, tables.inherited()), (Former::OtherLayout, Inherited::default()));
             assert_eq!((dump(&place), folders(&place)), (whole.clone(), 2));
             apply(&mut tables, &world.changes());
             programs.attach(&place.cgroup).unwrap();
@@ -350,11 +350,11 @@ fn an_exchange_of_tables_may_end_anywhere() {
             assert_eq!(dump(&place), whole, "after write {left}");
             if left.is_multiple_of(2) {
                 let (_, tables, _) = start(&place, LARGE);
-                assert_eq!(tables.held().frontends, world.services.len());
+                assert_eq!(tables.inherited().frontends, world.services.len());
                 assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
             }
             let (_, tables, _) = start(&place, SIZES);
-            assert_eq!(tables.held().frontends, world.services.len());
+            assert_eq!(tables.inherited().frontends, world.services.len());
             assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
         }
     });

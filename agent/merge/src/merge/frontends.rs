@@ -8,11 +8,11 @@ use mesh_model::{
 };
 
 use super::{Delta, Merge};
-use crate::places::Place;
+use crate::backend_set::BackendId;
 
 impl Merge {
     /// A service has a frontend from now on; where another one has it already, when that lets go of it.
-    pub(super) fn add_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
+    pub(super) fn add_frontend(&mut self, service: &Arc<ServiceName>, place: &BackendId) {
         let frontend = frontend(place);
         match self.frontends.get(&frontend) {
             Some(holder) if holder == service => return,
@@ -29,7 +29,7 @@ impl Merge {
 
     /// A service has a frontend no more. The service itself may have it under another name, else the first that waits for
     /// it.
-    pub(super) fn remove_frontend(&mut self, service: &Arc<ServiceName>, place: &Place) {
+    pub(super) fn remove_frontend(&mut self, service: &Arc<ServiceName>, place: &BackendId) {
         let gone = frontend(place);
         let renamed = self.place_of(service, gone);
         let mut waiting = self.waiting.remove(&gone).unwrap_or_default();
@@ -58,12 +58,12 @@ impl Merge {
     }
 
     /// The port of one of our services that a frontend is.
-    fn place_of(&self, service: &ServiceName, wanted: Frontend) -> Option<Place> {
+    fn place_of(&self, service: &ServiceName, wanted: Frontend) -> Option<BackendId> {
         let part = self.own()?.services.get(service)?;
         part.frontends().find(|place| frontend(place) == wanted).cloned()
     }
 }
 
-pub(super) fn frontend(place: &Place) -> Frontend {
+pub(super) fn frontend(place: &BackendId) -> Frontend {
     Frontend { address: place.address, port: place.port.number, protocol: place.port.protocol }
 }

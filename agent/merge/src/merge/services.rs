@@ -10,13 +10,13 @@ use mesh_model::{
 
 use super::{Delta, Merge};
 use crate::{
+    backend_set::{BackendId, BackendSet},
     cluster::{Cluster, SliceEntry},
-    places::{Place, Told},
     services::{Changes, LocalEntry, RecordEntry, ServicePart, SourceId, slice_bytes},
 };
 
 /// A service of ours before it changes, as clients see it.
-type Seen = (Option<Arc<ServiceTraffic>>, BTreeSet<Place>);
+type Seen = (Option<Arc<ServiceTraffic>>, BTreeSet<BackendId>);
 
 impl Merge {
     /// Replaces a cluster's service v1. One without anything is none.
@@ -28,14 +28,14 @@ impl Merge {
     ) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Service);
-        let words = &mut self.words;
+        let interner = &mut self.interner;
         let node_of = |address| cluster.node_of(address).cloned();
-        let told = record.map(|record| Told::of_service(record, words, node_of));
+        let told = record.map(|record| BackendSet::of_service(record, interner, node_of));
         let told = told.unwrap_or_default();
-        let frontends: BTreeSet<Place> = record
+        let frontends: BTreeSet<BackendId> = record
             .into_iter()
             .flat_map(|record| &record.frontends)
-            .flat_map(|(ip, ports)| Place::all(*ip, ports, words).collect::<Vec<_>>())
+            .flat_map(|(ip, ports)| BackendId::all(*ip, ports, interner).collect::<Vec<_>>())
             .collect();
         let there = !frontends.is_empty() || !told.is_empty();
         let entry = there.then_some(RecordEntry { frontends, round });
@@ -60,7 +60,7 @@ impl Merge {
             return;
         }
         let round = self.own().map_or(0, |own| own.round(RecordKind::LocalService));
-        let entry = local.map(|local| LocalEntry::new(local, round, &mut self.words));
+        let entry = local.map(|local| LocalEntry::new(local, round, &mut self.interner));
         self.change(name, service, |cluster, part| {
             let told = |entry: &LocalEntry| (entry.bytes(), entry.round);
             let now = entry.as_ref().map(LocalEntry::bytes);
@@ -84,7 +84,8 @@ impl Merge {
         // A copy of what another cluster says leads nowhere: that cluster says it itself.
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
-        let told = used.map(|slice| Told::of_slice(slice, &mut self.words)).unwrap_or_default();
+        let told =
+            used.map(|slice| BackendSet::of_slice(slice, &mut self.interner)).unwrap_or_default();
         let bytes = slice.map(|_| slice_bytes(&told));
         cluster.tell(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
         let was = before.and_then(|before| before.service);
@@ -102,7 +103,7 @@ impl Merge {
             self.change(name, Arc::clone(service), |_, part| part.tell(source, told));
         }
         if let Some(was) = was.filter(|was| Some(was) != service.as_ref()) {
-            self.change(name, was, |_, part| part.tell(source, Told::default()));
+            self.change(name, was, |_, part| part.tell(source, BackendSet::default()));
         }
     }
 
@@ -114,7 +115,7 @@ impl Merge {
             let told = part.told(SourceId::RECORD)?.placed_anew(node_of)?;
             Some((Arc::clone(service), told))
         });
-        let moved: Vec<(Arc<ServiceName>, Told)> = moved.collect();
+        let moved: Vec<(Arc<ServiceName>, BackendSet)> = moved.collect();
         for (service, told) in moved {
             self.change(name, service, |_, part| part.tell(SourceId::RECORD, told));
         }
@@ -167,7 +168,7 @@ fn seen(part: &ServicePart) -> Seen {
     (part.traffic().cloned(), part.frontends().cloned().collect())
 }
 
-pub(super) fn backend(cluster: ClusterId, place: &Place) -> Backend {
+pub(super) fn backend(cluster: ClusterId, place: &BackendId) -> Backend {
     Backend {
         address: place.address,
         port: place.port.number,

@@ -11,9 +11,9 @@ use mesh_model::{
 
 use super::{Merge, frontends::frontend, services::backend};
 use crate::{
-    claims::overlap,
+    admission::overlap,
+    backend_set::BackendId,
     cluster::{Cluster, Counts, Tally},
-    places::Place,
     services::ServicePart,
 };
 
@@ -56,7 +56,7 @@ impl Merge {
         name: &'a ServiceName,
         part: &'a ServicePart,
     ) -> impl Iterator<Item = (Frontend, &'a str)> {
-        let holds = move |place: &&Place| {
+        let holds = move |place: &&BackendId| {
             self.frontends.get(&frontend(place)).is_some_and(|holder| **holder == *name)
         };
         part.frontends().filter(holds).map(|place| (frontend(place), place.port_name.as_ref()))

@@ -153,7 +153,7 @@ fn nothing_is_half_believed() {
 
 #[test]
 fn what_is_wrong_has_a_name() {
-    let whole = |content: &str| seal::seal(content.as_bytes());
+    let whole = |content: &str| header::seal(content.as_bytes());
     for (file, says) in [
         (b"".to_vec(), "does not begin"),
         (b"endpoints: []\n".to_vec(), "does not begin"),
@@ -174,7 +174,7 @@ fn what_is_wrong_has_a_name() {
 
 #[test]
 fn a_record_is_its_own_trouble() {
-    let file = seal::seal(
+    let file = header::seal(
         br#"{"cluster":"b","id":2}
 {"key":"cilium/state/nodes/v1/c/n1","value":"{}"}
 {"key":"cilium/state/services/v1/b/shop/web","value":"{}"}
@@ -192,9 +192,9 @@ fn a_record_is_its_own_trouble() {
 /// As a fuzz target: files as they are, and whole files with any content.
 fn survive(input: &[u8]) {
     let _ = read(input);
-    let _ = read(&seal::seal(input));
+    let _ = read(&header::seal(input));
     let _ = crate::decode_addresses(input);
-    let _ = crate::decode_addresses(&seal::seal(input));
+    let _ = crate::decode_addresses(&header::seal(input));
 }
 
 #[test]
@@ -205,6 +205,6 @@ fn files_survive() {
         Record::LocalService(Box::new(local())),
     ];
     let file = Snapshot { records: [snapshot().records, records].concat(), ..snapshot() }.encode();
-    let content = seal::open(&file).unwrap().to_vec();
+    let content = header::open(&file).unwrap().to_vec();
     mesh_wire_fuzz::run(vec![file, content, br#"{"a":["10.0.0.1"]}"#.to_vec()], survive);
 }

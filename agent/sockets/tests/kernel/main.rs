@@ -65,11 +65,11 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
 fn a_connected_udp_socket_to_a_vanished_backend_ends_and_connects_elsewhere() {
     let place = Place::new("udp");
     let mut running = place.start();
-    running.ender.set_namespaces(vec![place.pod.clone()]);
+    running.terminator.set_namespaces(vec![place.pod.clone()]);
     for (ip, vip, other_vip) in
         [("127.0.0.1", "10.96.0.1", "10.96.0.2"), ("::1", "fd00:96::1", "fd00:96::2")]
     {
-        let before = running.ender.counts();
+        let before = running.terminator.counts();
         let (vip, other_vip) = (frontend(vip, Protocol::Udp), frontend(other_vip, Protocol::Udp));
         let gone = place.in_pod(|| udp_server(ip));
         let stays = place.in_pod(|| udp_server(ip));
@@ -87,7 +87,7 @@ fn a_connected_udp_socket_to_a_vanished_backend_ends_and_connects_elsewhere() {
         running.apply(&[Change::RemoveBackend(vip, of(gone))]);
         let released = running.released();
         assert_eq!(released.len(), 1);
-        running.ender.end(released, Reason::Removed, Instant::now());
+        running.terminator.end(released, Reason::Removed, Instant::now());
         let (errno_of_waiting, waits) = waiting.join().unwrap();
         assert_eq!(errno_of_waiting, Errno::ECONNABORTED);
         running.wait_for_passes(before.passes + 1);
@@ -95,7 +95,7 @@ fn a_connected_udp_socket_to_a_vanished_backend_ends_and_connects_elsewhere() {
         // Those of another service, and whoever connected to the server by itself, have noticed nothing.
         udp_answers(&other).unwrap();
         udp_answers(&itself).unwrap();
-        assert_eq!(running.ender.counts().removed.udp - before.removed.udp, 2);
+        assert_eq!(running.terminator.counts().removed.udp - before.removed.udp, 2);
 
         running.apply(&[Change::AddBackend(vip, of(stays), Group::FIRST)]);
         place.in_pod(|| waits.connect(socket(vip)).unwrap());
@@ -118,19 +118,19 @@ fn sockets_of_the_node_itself_and_v4_mapped_ones_end_as_well() {
 
     running.apply(&[Change::RemoveBackend(vip, gone)]);
     let released = running.released();
-    running.ender.end(released, Reason::Removed, Instant::now());
+    running.terminator.end(released, Reason::Removed, Instant::now());
     running.wait_for_passes(1);
     for client in clients {
         assert_eq!(errno(client.recv(&mut [0; 4])), Errno::ECONNABORTED);
     }
-    assert_eq!(running.ender.counts().removed.udp, 3);
+    assert_eq!(running.terminator.counts().removed.udp, 3);
 }
 
 #[test]
 fn tcp_connections_end_with_a_cluster_and_no_others_do() {
     let place = Place::new("tcp");
     let mut running = place.start();
-    running.ender.set_namespaces(vec![place.pod.clone()]);
+    running.terminator.set_namespaces(vec![place.pod.clone()]);
     let vips = [2, 3].map(|last| frontend(&format!("10.96.0.{last}"), Protocol::Tcp));
     let servers = [2, 3].map(|_| place.in_pod(|| tcp_server("127.0.0.1")));
     for ((vip, server), cluster) in vips.into_iter().zip(servers).zip([2, 3]) {
@@ -143,13 +143,13 @@ fn tcp_connections_end_with_a_cluster_and_no_others_do() {
     }
     let targets = running.targets_in(2);
     assert_eq!(targets.len(), 1);
-    running.ender.end(targets, Reason::Unreachable, Instant::now());
+    running.terminator.end(targets, Reason::Unreachable, Instant::now());
     // One who waits for bytes that will not come.
     assert_eq!(errno((&cut).read(&mut [0])), Errno::ECONNABORTED);
     running.wait_for_passes(1);
     tcp_answers(&other).unwrap();
     tcp_answers(&itself).unwrap();
-    let counts = running.ender.counts();
+    let counts = running.terminator.counts();
     assert_eq!((counts.unreachable.tcp, counts.removed.tcp, counts.problem), (1, 0, None));
 }
 
@@ -164,16 +164,16 @@ fn a_cluster_that_is_back_in_time_keeps_its_sockets() {
     }
     let [back, gone] = vips.map(|vip| tcp(socket(vip)));
     let later = Instant::now() + Duration::from_secs(3_600);
-    running.ender.end(running.targets_in(2), Reason::Unreachable, later);
-    running.ender.spare(|backend| backend.cluster.get() == 2);
+    running.terminator.end(running.targets_in(2), Reason::Unreachable, later);
+    running.terminator.spare(|backend| backend.cluster.get() == 2);
     let all = running.targets_in(2).into_iter().chain(running.targets_in(3));
-    running.ender.end(all, Reason::Unreachable, later);
-    running.ender.spare(|backend| backend.cluster.get() == 2);
-    running.ender.end(running.targets_in(3), Reason::Unreachable, Instant::now());
+    running.terminator.end(all, Reason::Unreachable, later);
+    running.terminator.spare(|backend| backend.cluster.get() == 2);
+    running.terminator.end(running.targets_in(3), Reason::Unreachable, Instant::now());
     assert_eq!(errno((&gone).read(&mut [0])), Errno::ECONNABORTED);
     running.wait_for_passes(1);
     tcp_answers(&back).unwrap();
-    assert_eq!(running.ender.counts().unreachable.tcp, 1);
+    assert_eq!(running.terminator.counts().unreachable.tcp, 1);
 }
 
 #[test]
@@ -188,27 +188,27 @@ fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
     // Another namespace than the one that was attached: whoever is in there now is none of ours.
     let in_pod = place.in_pod(|| udp(socket(vip)));
     let Netns { path, inode } = place.pod.clone();
-    running.ender.set_namespaces(vec![
+    running.terminator.set_namespaces(vec![
         Netns { path: "/run/netns/clustermesh-sockets-test-none".into(), inode: 1 },
         Netns { path: path.clone(), inode: inode + 1_000_000 },
     ]);
     running.apply(&[Change::RemoveBackend(vip, gone)]);
     let released = running.released();
-    running.ender.end(released.clone(), Reason::Removed, Instant::now());
+    running.terminator.end(released.clone(), Reason::Removed, Instant::now());
     running.wait_for_passes(1);
     assert_eq!(errno(here.send(b"?")), Errno::EDESTADDRREQ);
-    assert_eq!(running.ender.counts().failures, 0);
+    assert_eq!(running.terminator.counts().failures, 0);
     assert!(in_pod.send(b"?").is_ok(), "to whoever is at {there}'s address");
 
     // What is no namespace at all is said.
     let file = std::fs::File::open("/etc/hostname").unwrap();
     let inode_of_file = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
     let strange = Netns { path: "/etc/hostname".into(), inode: inode_of_file };
-    running.ender.set_namespaces(vec![strange, Netns { path, inode }]);
-    running.ender.end(released, Reason::Removed, Instant::now());
+    running.terminator.set_namespaces(vec![strange, Netns { path, inode }]);
+    running.terminator.end(released, Reason::Removed, Instant::now());
     running.wait_for_passes(2);
     assert_eq!(errno(in_pod.send(b"?")), Errno::EDESTADDRREQ);
-    let counts = running.ender.counts();
+    let counts = running.terminator.counts();
     assert_eq!(counts.failures, 1);
     assert!(counts.problem.unwrap().contains("/etc/hostname: "));
 }

@@ -17,7 +17,7 @@ use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
     lb::{Backend, Change, Frontend, Group, Settings},
 };
-use mesh_sockets::{Ender, Netns, Target};
+use mesh_sockets::{Netns, SocketTerminator, Target};
 
 const SIZES: Sizes = Sizes { services: 64, groups: 16, backends: 256, slots: 1_024 };
 /// A process is in one cgroup, so one test at a time.
@@ -37,7 +37,7 @@ pub(crate) struct Place {
 pub(crate) struct Running {
     _programs: Programs,
     pub(crate) tables: Tables<KernelMaps>,
-    pub(crate) ender: Ender,
+    pub(crate) terminator: SocketTerminator,
 }
 
 impl Place {
@@ -75,8 +75,8 @@ impl Place {
         let tables = Tables::restore(maps, Instant::now()).unwrap();
         programs.attach(&self.cgroup).unwrap();
         let sockets = programs.take_sockets().unwrap();
-        let ender = Ender::start(move || sockets.read()).unwrap();
-        Running { _programs: programs, tables, ender }
+        let terminator = SocketTerminator::start(move || sockets.read()).unwrap();
+        Running { _programs: programs, tables, terminator }
     }
 
     /// Does something in the pod's network.
@@ -129,8 +129,8 @@ impl Running {
     /// Waits until so many passes are over.
     pub(crate) fn wait_for_passes(&self, passes: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.ender.counts().passes < passes {
-            assert!(Instant::now() < deadline, "{:?}", self.ender.counts());
+        while self.terminator.counts().passes < passes {
+            assert!(Instant::now() < deadline, "{:?}", self.terminator.counts());
             thread::yield_now();
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::SystemTime};
 use anyhow::{Context as _, bail};
 use mesh_certs::{Clock, CredentialFiles, Store};
 use mesh_etcd::{Connection, EtcdError, LastAddresses, Target, connect};
-use mesh_follow::Span;
+use mesh_follow::KeyRange;
 use mesh_offline::{Holding, KeysFile};
 use mesh_wire::peer_file::{HostAlias, PeerFile};
 
@@ -144,7 +144,7 @@ async fn read_etcd(target: &Target) -> anyhow::Result<Held> {
     let mut notes = Vec::new();
     let mut entries = BTreeMap::new();
     for tree in TREES {
-        match connection.list(&Span::prefix(tree)).await {
+        match connection.list(&KeyRange::prefix(tree)).await {
             Ok((_, found)) => entries.extend(found.into_iter().map(|kv| (kv.key, kv.value))),
             Err(EtcdError::Denied(_)) => {
                 let who = connection.credentials().subject().to_owned();

@@ -2,7 +2,7 @@
 //! or asked of an agent makes no difference here.
 
 use mesh_admin::v1::{Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
-use mesh_decide::{Explanation, Share, Usage};
+use mesh_balance::{Explanation, Share, Usage};
 use mesh_model::{Affinity, lb::Condition};
 use mesh_offline::{Entry, Explained};
 use serde::Serialize;

@@ -4,7 +4,7 @@ use std::env;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
-use mesh_chaos::campaign::{self, Options};
+use mesh_chaos::run::{self, Options};
 use serde_json::json;
 
 use crate::{
@@ -18,7 +18,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     progress.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}")?);
     progress.set_message("making a lab");
     let mut last = 0;
-    let outcome = campaign::run(options, &env::current_exe()?, |number, fault| {
+    let outcome = run::run(options, &env::current_exe()?, |number, fault| {
         last = number;
         progress.set_position(number.saturating_sub(1).try_into().unwrap_or(length));
         progress.set_message(fault.to_string());

@@ -34,7 +34,7 @@ pub(super) fn check(
         }
         None => None,
     };
-    let kept = recorded.iter().flatten().all(|recorded| recorded.breaches.is_empty());
+    let kept = recorded.iter().flatten().all(|recorded| recorded.violations.is_empty());
     let deadline = Instant::now() + wait.unwrap_or_default();
     let found = loop {
         // Opened anew each time: others may change the lab while this waits.
@@ -64,13 +64,13 @@ pub(super) fn check(
 }
 
 fn print_recorded(recorded: &[Recorded]) -> anyhow::Result<()> {
-    for Recorded { cluster, revisions, watches, events, breaches } in recorded {
+    for Recorded { cluster, revisions, watches, events, violations } in recorded {
         output::line(format!(
             "the etcd of {cluster}: {revisions} revisions, {watches} watches told {events} events, {} promises broken",
-            breaches.len()
+            violations.len()
         ))?;
-        for breach in breaches {
-            output::line(format!("  {}: {}", breach.guarantee, breach.what))?;
+        for violation in violations {
+            output::line(format!("  {}: {}", violation.guarantee, violation.what))?;
         }
     }
     Ok(())

@@ -9,24 +9,24 @@ fn keys<const N: usize>(keys: [(&str, Stored); N]) -> BTreeMap<Vec<u8>, Stored> 
 }
 
 /// Revision 2 puts a and b, 3 changes a, 4 is elsewhere, 5 removes b, 6 puts b and changes a, 7 removes both.
-fn truth() -> Truth {
-    let mut truth = Truth::new(1, keys([]));
-    truth.next(keys([("k/a", stored("1", 2, 2, 1)), ("k/b", stored("1", 2, 2, 1))]));
-    truth.next(keys([("k/a", stored("2", 2, 3, 2)), ("k/b", stored("1", 2, 2, 1))]));
+fn reference() -> ReferenceModel {
+    let mut reference = ReferenceModel::new(1, keys([]));
+    reference.next(keys([("k/a", stored("1", 2, 2, 1)), ("k/b", stored("1", 2, 2, 1))]));
+    reference.next(keys([("k/a", stored("2", 2, 3, 2)), ("k/b", stored("1", 2, 2, 1))]));
     let other = stored("x", 4, 4, 1);
-    truth.next(keys([
+    reference.next(keys([
         ("k/a", stored("2", 2, 3, 2)),
         ("k/b", stored("1", 2, 2, 1)),
         ("z", other.clone()),
     ]));
-    truth.next(keys([("k/a", stored("2", 2, 3, 2)), ("z", other.clone())]));
-    truth.next(keys([
+    reference.next(keys([("k/a", stored("2", 2, 3, 2)), ("z", other.clone())]));
+    reference.next(keys([
         ("k/a", stored("3", 2, 6, 3)),
         ("k/b", stored("4", 6, 6, 1)),
         ("z", other.clone()),
     ]));
-    truth.next(keys([("z", other)]));
-    truth
+    reference.next(keys([("z", other)]));
+    reference
 }
 
 fn event(key: &str, value: Option<&str>, revision: i64, previous: Option<(&str, i64)>) -> Event {
@@ -65,8 +65,9 @@ fn sound() -> Watch {
 
 /// What is wrong with it, each kind once.
 fn wrong(watch: &Watch) -> Vec<Guarantee> {
-    let breaches = watch.breaches(&truth()).into_iter().map(|breach| breach.guarantee);
-    breaches.collect::<BTreeSet<_>>().into_iter().collect()
+    let violations =
+        watch.violations(&reference()).into_iter().map(|violation| violation.guarantee);
+    violations.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn events(watch: &mut Watch, index: usize) -> &mut Vec<Event> {
@@ -78,20 +79,20 @@ fn events(watch: &mut Watch, index: usize) -> &mut Vec<Event> {
 
 #[test]
 fn what_an_etcd_says_of_a_history_is_sound() {
-    assert_eq!(sound().breaches(&truth()), []);
+    assert_eq!(sound().violations(&reference()), []);
     assert_eq!(sound().reached(), Some(7));
-    // So is less of it, from a later revision, and with what the truth does not reach to.
+    // So is less of it, from a later revision, and with what the reference does not reach to.
     let mut shorter = sound();
     shorter.responses.truncate(3);
-    assert_eq!(shorter.breaches(&truth()), []);
+    assert_eq!(shorter.violations(&reference()), []);
     let mut later = sound();
     later.from = 5;
     later.responses.drain(..2);
     later.responses.push(Response::Events(vec![event("k/c", Some("new"), 8, None)]));
-    assert_eq!(later.breaches(&truth()), []);
+    assert_eq!(later.violations(&reference()), []);
     let mut ended = later.clone();
     ended.responses = vec![Response::Compacted(9)];
-    assert_eq!(ended.breaches(&truth()), []);
+    assert_eq!(ended.violations(&reference()), []);
 }
 
 #[test]
@@ -206,12 +207,12 @@ fn what_never_happened_is_found() {
 
 #[test]
 fn a_truth_by_a_watch_is_the_truth_by_reading() {
-    let mut told = Truth::new(1, keys([]));
+    let mut told = ReferenceModel::new(1, keys([]));
     sound().events().for_each(|event| told.tell(event));
     let elsewhere = event("z", Some("x"), 4, None);
     told.tell(&elsewhere);
-    assert_eq!(told.end(), truth().end());
+    assert_eq!(told.end(), reference().end());
     for revision in 1..=3 {
-        assert_eq!(told.at(revision), truth().at(revision));
+        assert_eq!(told.at(revision), reference().at(revision));
     }
 }

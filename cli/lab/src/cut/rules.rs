@@ -1,6 +1,6 @@
 //! What the kernel is told of cuts.
 
-use super::{Cut, Passes, TABLE, late::Late};
+use super::{Cut, Passes, TABLE, latency_proxy::Late};
 use crate::{
     cluster::{Component, ETCD_PORT, replicas},
     error::LabError,

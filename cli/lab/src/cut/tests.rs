@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{late::Late, *};
+use super::{latency_proxy::Late, *};
 use crate::state::{ClusterState, LabState, NodeState};
 
 fn lab() -> LabState {
@@ -132,7 +132,7 @@ fn an_etcd_hears_late_through_a_relay() {
     let from: Vec<String> = late.from.iter().map(ToString::to_string).collect();
     assert_eq!((late.netns.as_str(), late.own), ("a-n1", false));
     assert_eq!(from, ["172.31.2.1", "172.31.2.2"]);
-    let text = late::table([late].into_iter());
+    let text = latency_proxy::table([late].into_iter());
     for line in [
         "ip saddr 172.31.2.2 tcp dport 2379 redirect to :23790",
         "ip saddr 172.31.2.1 tcp dport 2379 reject with tcp reset",
@@ -143,11 +143,11 @@ fn an_etcd_hears_late_through_a_relay() {
     // Its own node too, but for the relay.
     let found = rules("a", "a/etcd", None, delay()).unwrap();
     assert!(found.late[0].own);
-    let text = late::table(found.late.iter());
+    let text = latency_proxy::table(found.late.iter());
     assert!(text.contains("oifname lo ip saddr != 127.0.0.2 tcp dport 2379 redirect to"), "{text}");
     // Nothing is left of what is healed.
     let none: [&Late; 0] = [];
-    assert!(!late::table(none.into_iter()).contains("chain"));
+    assert!(!latency_proxy::table(none.into_iter()).contains("chain"));
     let error = rules("a", "b", None, delay()).unwrap_err();
     assert!(error.contains("name one"), "{error}");
 }

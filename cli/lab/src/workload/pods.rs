@@ -18,8 +18,8 @@ use super::apply::{WantedPod, environment};
 use crate::{
     cni::{Attachment, Conflist, PLUGINS},
     error::LabError,
+    host_setup,
     lab::Lab,
-    machine,
     process::Liveness,
     state::{NodeState, PodState, ProcessState},
 };
@@ -114,12 +114,12 @@ impl Lab {
 
     fn start_pod(&mut self, cluster: &str, scheduled: Scheduled) -> Result<(), LabError> {
         let Scheduled { node, mut pod, mut object } = scheduled;
-        machine::make_pod(&pod.netns, &pod.cgroup)?;
+        host_setup::make_pod(&pod.netns, &pod.cgroup)?;
         if let Err(error) = self.attach(&node, &mut pod) {
             let _ = self.detach(&node, &pod);
             let _ = fs::remove_file(&pod.manifest);
-            machine::remove_cgroup(&pod.cgroup)?;
-            machine::remove_netns(&pod.netns)?;
+            host_setup::remove_cgroup(&pod.cgroup)?;
+            host_setup::remove_netns(&pod.netns)?;
             return Err(error);
         }
         if let Some(command) = container_command(&object) {
@@ -226,8 +226,8 @@ impl Lab {
                 process.stop(Signal::SIGTERM);
             }
             self.detach(&self.node(cluster, &pod.node)?, &pod)?;
-            machine::remove_cgroup(&pod.cgroup)?;
-            machine::remove_netns(&pod.netns)?;
+            host_setup::remove_cgroup(&pod.cgroup)?;
+            host_setup::remove_netns(&pod.netns)?;
             self.state.cluster_mut(cluster)?.pods.retain(|other| other.netns != pod.netns);
             self.save()?;
         }

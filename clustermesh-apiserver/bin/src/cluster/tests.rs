@@ -5,7 +5,7 @@ use super::*;
 const WAIT: Duration = Duration::from_secs(900);
 
 fn open(folder: &Path) -> Arc<Cluster> {
-    let keeping = Keeping { wait: WAIT, adopt: false };
+    let keeping = IdentityRecording { wait: WAIT, adopt: false };
     Cluster::open(&ClusterDirectory::new(folder), &[], keeping, Metrics::default()).unwrap()
 }
 
@@ -129,7 +129,7 @@ fn an_identity_outlives_its_last_pod() {
 #[test]
 fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
     let folder = directory(&[("a", 1), ("b", 2)]);
-    let keeping = Keeping { wait: Duration::ZERO, adopt: false };
+    let keeping = IdentityRecording { wait: Duration::ZERO, adopt: false };
     let directory = ClusterDirectory::new(folder.path());
     let cluster = Cluster::open(&directory, &[], keeping, Metrics::default()).unwrap();
     cluster.recognise(&Found::default()).unwrap();

@@ -10,7 +10,7 @@ use mesh_alloc::{Found, Lost};
 use mesh_etcd::{Connection, EtcdError, Watching};
 use mesh_etcd_setup::{Desired, set_up};
 use mesh_export::{Actual, fingerprint, plan};
-use mesh_follow::{Span, WatchEvent};
+use mesh_follow::{KeyRange, WatchEvent};
 use mesh_wire::{
     Position,
     key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT, LOCAL_POSITION, POSITION},
@@ -19,9 +19,10 @@ use mesh_wire::{
 use tokio::time::{self, Interval, MissedTickBehavior};
 
 use super::{
-    Writer, marks, numbers,
-    others::{Deed, Others, Whose, whose},
-    trouble::Reason,
+    Writer,
+    etcd_error::Reason,
+    foreign_writes::{ForeignWrite, ForeignWrites, KeyOwner, whose},
+    id_recovery, sync_markers,
 };
 
 /// What one connection knows.
@@ -36,7 +37,7 @@ pub(super) struct Session<'a> {
     pub(super) lease: Option<i64>,
     /// How far of the source everything is in the etcd. Nothing is said before it is complete.
     pub(super) position: Option<Position>,
-    pub(super) others: Others,
+    pub(super) others: ForeignWrites,
     /// Users and roles as this connection last made them.
     desired: Option<Desired>,
 }
@@ -93,10 +94,10 @@ impl<'a> Session<'a> {
             connection,
             memory,
             actual: Actual::new(),
-            marks: marks::marks(&writer.cluster.settings.name),
+            marks: sync_markers::marks(&writer.cluster.settings.name),
             lease: None,
             position: None,
-            others: Others::default(),
+            others: ForeignWrites::default(),
             desired: None,
         };
         let mut changed = writer.cluster.changed();
@@ -181,7 +182,7 @@ impl<'a> Session<'a> {
 
     /// Asks for something small, to find out whether there is an answer.
     async fn look(&mut self) -> Result<(), EtcdError> {
-        let span = Span::key(HEARTBEAT);
+        let span = KeyRange::key(HEARTBEAT);
         let asked = self.connection.page(&span, 1, None, true);
         let (header, ..) = self.writer.answer("a question", asked).await?;
         self.memory.revision = self.memory.revision.max(header.revision);
@@ -233,18 +234,18 @@ impl<'a> Session<'a> {
                 let text = String::from_utf8_lossy(&kv.key).into_owned();
                 let is_text = text.as_bytes() == kv.key;
                 match whose(&text, own) {
-                    Whose::Ours if self.marks.contains(&text) => {
-                        numbers::note(&mut found, own, &text, &kv.value);
+                    KeyOwner::Ours if self.marks.contains(&text) => {
+                        id_recovery::note(&mut found, own, &text, &kv.value);
                     }
-                    Whose::Ours if is_text => {
-                        numbers::note(&mut found, own, &text, &kv.value);
+                    KeyOwner::Ours if is_text => {
+                        id_recovery::note(&mut found, own, &text, &kv.value);
                         self.actual.insert(text, fingerprint(&kv.value));
                     }
-                    Whose::Ours | Whose::Elsewhere => {
+                    KeyOwner::Ours | KeyOwner::Elsewhere => {
                         tracing::warn!(key = text, "a key of somebody else in our tree");
-                        self.others.note(text, Deed::Elsewhere, Instant::now());
+                        self.others.note(text, ForeignWrite::Elsewhere, Instant::now());
                     }
-                    Whose::Others => {}
+                    KeyOwner::ForeignWrites => {}
                 }
             }
         }
@@ -295,7 +296,7 @@ impl<'a> Session<'a> {
             let (marks, exported): (Vec<_>, Vec<_>) =
                 keys.iter().cloned().partition(|key| self.marks.contains(key));
             for key in &exported {
-                let span = Span::key(key);
+                let span = KeyRange::key(key);
                 let asked = self.connection.page(&span, 1, None, false);
                 let (_, found, _) = self.writer.answer("a key", asked).await?;
                 match found.first() {
@@ -326,9 +327,9 @@ impl<'a> Session<'a> {
 }
 
 /// Where what is ours can be: configs, state and canaries stand one after another, what is cached before them.
-fn spans() -> [Span; 2] {
-    let all = Span { start: CLUSTER_CONFIGS.into(), end: Span::prefix(CANARIES).end };
-    [all, Span::prefix(LOCAL)]
+fn spans() -> [KeyRange; 2] {
+    let all = KeyRange { start: CLUSTER_CONFIGS.into(), end: KeyRange::prefix(CANARIES).end };
+    [all, KeyRange::prefix(LOCAL)]
 }
 
 fn every(period: Duration) -> Interval {

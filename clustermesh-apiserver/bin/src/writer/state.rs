@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::trouble::{Reason, Trouble};
+use super::etcd_error::{EtcdFailure, Reason};
 
 /// How the etcd is.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +14,7 @@ pub(crate) struct StoreState {
     /// Everything known was written, and the canaries say so.
     pub(crate) synced: bool,
     /// Why there is no connection that is of use.
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) trouble: Option<EtcdFailure>,
     /// What an answer is waited for.
     pub(crate) slow: Option<String>,
     /// What is wrong with the credentials' files, while those read before serve.
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(state.unready(), None);
         state.slow = Some("no answer to a write within 2s".into());
         assert_eq!(state.unready().unwrap(), "etcd: slow: no answer to a write within 2s");
-        state.trouble = Some(Trouble::new(Reason::Full, "NOSPACE"));
+        state.trouble = Some(EtcdFailure::new(Reason::Full, "NOSPACE"));
         assert_eq!(state.unready().unwrap(), "etcd: full: NOSPACE");
         assert_eq!(state.reasons(), [Reason::Slow, Reason::Full].into());
     }

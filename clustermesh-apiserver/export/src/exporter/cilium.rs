@@ -8,7 +8,7 @@ use mesh_model::{
     object::{CiliumEndpoint, CiliumIdentity, Kind, Object, ObjectKey},
 };
 
-use super::{Exporter, Made, depends::named};
+use super::{Exporter, Made, dependents::named};
 use crate::records;
 
 /// What a Cilium says of pods and label sets.

@@ -10,7 +10,7 @@ use mesh_source::Drain;
 
 use super::{
     Allocate, Exporter,
-    depends::{named, service_key},
+    dependents::{named, service_key},
 };
 use crate::annotations;
 

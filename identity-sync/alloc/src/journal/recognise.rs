@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::{
     Journal, JournalError,
-    book::Book,
     entry::{Entry, State, unix_nano},
-    identity, write,
+    identity,
+    index::AllocationTable,
+    write,
 };
 
 /// What an etcd says of the cluster's numbers.
@@ -68,11 +69,11 @@ impl Journal {
     pub fn recognise(&mut self, found: &Found, adopt: bool, now: SystemTime) -> Result<(), Lost> {
         self.refresh()?;
         let (journal, identities) = (self.path.display().to_string(), found.identities.len());
-        let blank = self.book.counts() == (0, 0);
+        let blank = self.table.counts() == (0, 0);
         match found.uuid {
-            Some(theirs) if theirs != self.book.uuid => {
+            Some(theirs) if theirs != self.table.uuid => {
                 if !(adopt && blank) {
-                    let ours = self.book.uuid;
+                    let ours = self.table.uuid;
                     return Err(Lost::Another { journal, ours, theirs, identities });
                 }
                 self.adopt(theirs, found, now)?;
@@ -81,7 +82,7 @@ impl Journal {
                 if !adopt {
                     return Err(Lost::Empty { journal, identities });
                 }
-                self.adopt(self.book.uuid, found, now)?;
+                self.adopt(self.table.uuid, found, now)?;
             }
             Some(_) | None => self.take_unknown(found, now)?,
         }
@@ -92,41 +93,42 @@ impl Journal {
     /// Becomes the journal of what is in the etcd.
     fn adopt(&mut self, uuid: Uuid, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's numbers into a new journal");
-        self.locked(|locked, book| {
-            book.uuid = uuid;
-            if found.revision > book.revision {
-                (book.revision, book.manifests) = (found.revision, None);
+        self.locked(|locked, table| {
+            table.uuid = uuid;
+            if found.revision > table.revision {
+                (table.revision, table.manifests) = (found.revision, None);
             }
-            let mut entries = book.entries(now);
+            let mut entries = table.entries(now);
             let used = |(id, labels): &(Identity, Labels)| {
                 identity(*id, labels, State::Used, unix_nano(now))
             };
-            let ours = found.identities.iter().filter(|(id, _)| book.is_ours(*id));
+            let ours = found.identities.iter().filter(|(id, _)| table.is_ours(*id));
             entries.extend(ours.map(used));
             locked.replace(&entries)?;
             let lines = entries.len();
             for entry in entries.into_iter().filter(|e| matches!(e, Entry::Identity { .. })) {
-                if let Err(reason) = book.take(entry) {
+                if let Err(reason) = table.take(entry) {
                     tracing::error!(reason, "an identity of the etcd is not taken");
                 }
             }
-            book.lines = lines;
+            table.lines = lines;
             Ok(())
         })
     }
 
     /// Numbers that only the etcd knows: as if nobody used them any more. One whose label set has another is nobody's.
     fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
-        let unknown = |book: &Book, id: Identity| book.is_ours(id) && !book.is_known(id);
-        let is_behind = |book: &Book| book.revision < found.revision;
-        let nothing = !found.identities.iter().any(|(id, _)| unknown(&self.book, *id));
-        if nothing && !is_behind(&self.book) {
+        let unknown =
+            |table: &AllocationTable, id: Identity| table.is_ours(id) && !table.is_known(id);
+        let is_behind = |table: &AllocationTable| table.revision < found.revision;
+        let nothing = !found.identities.iter().any(|(id, _)| unknown(&self.table, *id));
+        if nothing && !is_behind(&self.table) {
             return Ok(());
         }
-        self.locked(|locked, book| {
-            let missing = found.identities.iter().filter(|(id, _)| unknown(book, *id));
+        self.locked(|locked, table| {
+            let missing = found.identities.iter().filter(|(id, _)| unknown(table, *id));
             let taken = missing.map(|(id, labels)| {
-                let state = match book.number_of(labels) {
+                let state = match table.number_of(labels) {
                     Some(_) => State::Deleted,
                     None => State::Marked,
                 };
@@ -134,12 +136,12 @@ impl Journal {
             });
             let mut taken: Vec<Entry> = taken.collect();
             tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; numbers are kept until nobody has used them for long");
-            if is_behind(book) {
+            if is_behind(table) {
                 // Readers were told of later ones than it can know: whatever is now comes after them.
                 let (revision, unix_nano) = (found.revision, unix_nano(now));
                 taken.push(Entry::Revision { revision, manifests: None, unix_nano });
             }
-            write(locked, book, taken)
+            write(locked, table, taken)
         })
     }
 }

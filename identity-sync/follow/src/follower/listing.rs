@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     machine::{Header, KeyValue, ListError, RequestId, after},
-    status::{Failure, Rung},
+    status::{ConnectionPhase, Failure},
 };
 
 impl Follower {
@@ -28,7 +28,10 @@ impl Follower {
         let Some((index, listing, range)) = found else { return Ok(()) };
         let id = range.config.id;
         let lie = |what: &str| {
-            Failure::new(Rung::Synced, format!("the etcd's answer contradicts itself: {what}"))
+            Failure::new(
+                ConnectionPhase::Synced,
+                format!("the etcd's answer contradicts itself: {what}"),
+            )
         };
         if listing.revision.is_none() {
             self.events.push(Event::Begin(id));
@@ -120,7 +123,7 @@ impl Follower {
                 Ok(())
             }
             ListError::Denied(_) | ListError::Broken(_) => {
-                Err(Failure::new(error.rung(), error.to_string()))
+                Err(Failure::new(error.phase(), error.to_string()))
             }
         }
     }

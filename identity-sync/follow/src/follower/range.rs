@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::machine::{Action, RequestId, Span, WatchId};
+use crate::machine::{Action, KeyRange, RequestId, WatchId};
 
 /// Names a range among those of one follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +14,7 @@ pub struct RangeConfig {
     /// Which it is.
     pub id: RangeId,
     /// Its keys.
-    pub span: Span,
+    pub span: KeyRange,
     /// Keys a page.
     pub page: i64,
     /// In the head: the values too are of one history only.
@@ -69,7 +69,7 @@ impl Range {
     pub(super) fn ask(&mut self, listing: Listing, actions: &mut VecDeque<Action>) {
         actions.push_back(Action::List {
             request: listing.request,
-            span: Span { start: listing.from.clone(), end: self.config.span.end.clone() },
+            span: KeyRange { start: listing.from.clone(), end: self.config.span.end.clone() },
             limit: listing.limit,
             revision: listing.revision,
             keys_only: listing.naming,

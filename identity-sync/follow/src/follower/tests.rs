@@ -1,16 +1,20 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{fake::FakeEtcd, machine::Span};
+use crate::{fake::FakeEtcd, machine::KeyRange};
 
 const DATA: RangeId = RangeId(7);
 
 fn configs() -> (Vec<RangeConfig>, RangeConfig) {
-    let head =
-        RangeConfig { id: RangeId(0), span: Span::prefix("head/"), page: 2, names_history: false };
+    let head = RangeConfig {
+        id: RangeId(0),
+        span: KeyRange::prefix("head/"),
+        page: 2,
+        names_history: false,
+    };
     (
         vec![head],
-        RangeConfig { id: DATA, span: Span::prefix("data/"), page: 3, names_history: false },
+        RangeConfig { id: DATA, span: KeyRange::prefix("data/"), page: 3, names_history: false },
     )
 }
 
@@ -263,7 +267,8 @@ fn waits_grow_and_differ_between_readers() {
         let mut waits = Vec::new();
         for _ in 0..12 {
             assert_eq!(follower.poll(now), Some(Action::Connect));
-            follower.handle(now, Input::Disconnected(Failure::new(Rung::Tcp, "refused")));
+            follower
+                .handle(now, Input::Disconnected(Failure::new(ConnectionPhase::Tcp, "refused")));
             let until = follower.next_timeout().unwrap();
             waits.push(until - now);
             assert_eq!(follower.poll(now), None);

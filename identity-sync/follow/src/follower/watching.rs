@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     machine::{Header, WatchEvent, WatchId},
-    status::{Failure, Rung},
+    status::{ConnectionPhase, Failure},
 };
 
 impl Follower {
@@ -35,7 +35,7 @@ impl Follower {
             let before = range.position.map_or(0, |p| p.revision);
             if !range.config.span.contains(key) || revision < before {
                 let reason = "the etcd's watch contradicts itself: a key that was not asked for, or out of order";
-                return Err(Failure::new(Rung::Synced, reason));
+                return Err(Failure::new(ConnectionPhase::Synced, reason));
             }
             // More events of the same revision may follow in the next message.
             range.position = Some(Position { revision, complete: false });
@@ -81,7 +81,7 @@ impl Follower {
             return Ok(());
         }
         let denied = reason.contains("permission denied");
-        let rung = if denied { Rung::Authenticated } else { Rung::Synced };
-        Err(Failure::new(rung, format!("the etcd ended a watch: {reason}")))
+        let phase = if denied { ConnectionPhase::Authenticated } else { ConnectionPhase::Synced };
+        Err(Failure::new(phase, format!("the etcd ended a watch: {reason}")))
     }
 }

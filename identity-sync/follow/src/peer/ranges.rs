@@ -9,10 +9,10 @@ use mesh_wire::{
     },
 };
 
-use super::{PeerConfig, Role, forms::Form};
+use super::{PeerConfig, Role, export_mode::ServiceFormat};
 use crate::{
     follower::{RangeConfig, RangeId},
-    machine::Span,
+    machine::KeyRange,
 };
 
 pub(super) const CONFIG: RangeId = RangeId(0);
@@ -34,18 +34,23 @@ pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
     vec![
         RangeConfig {
             id: CONFIG,
-            span: Span::key(&Key::ClusterConfig(cluster.clone()).to_string()),
+            span: KeyRange::key(&Key::ClusterConfig(cluster.clone()).to_string()),
             page: SMALL_PAGE,
             names_history: false,
         },
         RangeConfig {
             id: CANARY,
-            span: Span::prefix(&format!("{CANARIES}{cluster}/")),
+            span: KeyRange::prefix(&format!("{CANARIES}{cluster}/")),
             page: SMALL_PAGE,
             names_history: false,
         },
         // Two histories may have all else in common, if the same writer filled both.
-        RangeConfig { id: NAME, span: Span::key(HISTORY), page: SMALL_PAGE, names_history: true },
+        RangeConfig {
+            id: NAME,
+            span: KeyRange::key(HISTORY),
+            page: SMALL_PAGE,
+            names_history: true,
+        },
     ]
 }
 
@@ -56,21 +61,21 @@ pub(super) fn data_ranges(
     config: &PeerConfig,
     layout: Layout,
     local: bool,
-    forms: &[Form],
+    forms: &[ServiceFormat],
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
-    let services = forms.iter().copied().flat_map(Form::kinds).copied();
+    let services = forms.iter().copied().flat_map(ServiceFormat::kinds).copied();
     let for_own = [RecordKind::Namespace, RecordKind::Pod].into_iter().filter(|_| local);
     let kinds = small.into_iter().chain(services).chain(for_own);
     let kinds: Vec<(RecordKind, RangeId)> = kinds.map(|kind| (kind, range(layout, kind))).collect();
     let mut ranges = vec![RangeConfig {
         id: BEAT,
-        span: Span::prefix(HEARTBEAT),
+        span: KeyRange::prefix(HEARTBEAT),
         page: SMALL_PAGE,
         names_history: false,
     }];
     if config.role == Role::Own {
-        let span = Span::key(LOCAL_POSITION);
+        let span = KeyRange::key(LOCAL_POSITION);
         ranges.push(RangeConfig { id: OWN_BEAT, span, page: SMALL_PAGE, names_history: false });
     }
     for (kind, id) in &kinds {
@@ -100,25 +105,25 @@ fn range(layout: Layout, kind: RecordKind) -> RangeId {
 }
 
 /// The keys of a kind's range, and how many of them come in a page.
-fn span(config: &PeerConfig, layout: Layout, kind: RecordKind) -> (Span, i64) {
+fn span(config: &PeerConfig, layout: Layout, kind: RecordKind) -> (KeyRange, i64) {
     let PeerConfig { name: cluster, node, .. } = config;
     let tree = |kind| format!("{}/", Prefix::of(kind).path(layout));
-    let own = |kind| Span::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
+    let own = |kind| KeyRange::prefix(&Prefix::of(kind).of_cluster(layout, cluster));
     match kind {
         RecordKind::Identity | RecordKind::Address | RecordKind::Node => match layout {
             Layout::State => {
-                let all = Span::between(&tree(RecordKind::Identity), &tree(RecordKind::Node));
+                let all = KeyRange::between(&tree(RecordKind::Identity), &tree(RecordKind::Node));
                 (all, SMALL_PAGE)
             }
             Layout::Cache => (own(kind), SMALL_PAGE),
         },
         RecordKind::Service | RecordKind::EndpointSlice => (own(kind), LARGE_PAGE),
-        RecordKind::LocalEndpointSlice => (Span::prefix(LOCAL_ENDPOINT_SLICES), LARGE_PAGE),
-        RecordKind::LocalService => (Span::prefix(LOCAL_SERVICES), SMALL_PAGE),
-        RecordKind::Namespace => (Span::prefix(NAMESPACES), SMALL_PAGE),
+        RecordKind::LocalEndpointSlice => (KeyRange::prefix(LOCAL_ENDPOINT_SLICES), LARGE_PAGE),
+        RecordKind::LocalService => (KeyRange::prefix(LOCAL_SERVICES), SMALL_PAGE),
+        RecordKind::Namespace => (KeyRange::prefix(NAMESPACES), SMALL_PAGE),
         RecordKind::Pod => {
             let pods = node.as_ref().map_or_else(|| PODS.into(), |node| format!("{PODS}{node}/"));
-            (Span::prefix(&pods), SMALL_PAGE)
+            (KeyRange::prefix(&pods), SMALL_PAGE)
         }
     }
 }

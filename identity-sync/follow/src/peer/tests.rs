@@ -1,4 +1,4 @@
-mod forms;
+mod export_mode;
 mod said;
 
 use std::{
@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     fake::FakeEtcd,
-    machine::{ListError, Span},
-    status::{Failure, Rung},
+    machine::{KeyRange, ListError},
+    status::{ConnectionPhase, Failure},
 };
 
 const CONFIG_KEY: &str = "cilium/cluster-config/alpha";
@@ -156,7 +156,7 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
     assert_eq!(local.records.len(), 4);
     assert_eq!(local.confirmed.len(), 4);
     assert!(follower.status().is_synced());
-    assert_eq!(follower.status().reached(), Some(Rung::Synced));
+    assert_eq!(follower.status().reached(), Some(ConnectionPhase::Synced));
     // Config, canaries, the name of the history, heartbeat, identities to nodes, services.
     assert_eq!(etcd.lists, 6);
 }
@@ -197,7 +197,7 @@ fn data_is_taken_before_the_canary_and_believed_complete_after_it() {
     let (mut follower, mut local, mut now) = settled(&mut etcd);
     assert_eq!((local.records.len(), local.confirmed.len()), (4, 0));
     assert!(!follower.status().is_synced());
-    assert_eq!(follower.status().reached(), Some(Rung::Config));
+    assert_eq!(follower.status().reached(), Some(ConnectionPhase::Config));
 
     put_canaries(&mut etcd);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -397,9 +397,9 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
         );
         assert_eq!(
             follower.status().failure,
-            Some(Failure::new(Rung::Config, refusal.to_string()))
+            Some(Failure::new(ConnectionPhase::Config, refusal.to_string()))
         );
-        assert_eq!(follower.status().reached(), Some(Rung::Authenticated));
+        assert_eq!(follower.status().reached(), Some(ConnectionPhase::Authenticated));
 
         etcd.put(CONFIG_KEY, &config(7, ""));
         settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -786,7 +786,7 @@ impl Writer {
     fn fill(&mut self, etcd: &mut FakeEtcd) {
         self.leased = true;
         etcd.put(CONFIG_KEY, &config(7, ""));
-        let stale = etcd.all(&Span::prefix("cilium/state/services/"), etcd.revision);
+        let stale = etcd.all(&KeyRange::prefix("cilium/state/services/"), etcd.revision);
         for kv in stale {
             let key = String::from_utf8(kv.key).unwrap();
             if !self.desired.keys().any(|n| Self::key(*n) == key) {

@@ -179,7 +179,7 @@ proptest! {
                     prop_assert_eq!(memory.writes.get(), writes, "nothing differed");
                     let held = model.values().flat_map(|m| m.backends.keys());
                     let held = held.filter(|b| u32::from(b.cluster.get()) == untold).count();
-                    prop_assert_eq!(tables.held(), Held { frontends: 0, backends: held });
+                    prop_assert_eq!(tables.inherited(), Inherited { frontends: 0, backends: held });
                     check(&memory, &model, &cut)?;
                     tables.prune_backends(|_| true, now);
                     for frontend in model.values_mut() {
@@ -191,9 +191,9 @@ proptest! {
                     let sizes = [(8, 32, 128), (16, 64, 512), (4, 16, 128)][size];
                     let other = Memory::new(sizes.0, sizes.1, sizes.2);
                     prop_assert_eq!(tables.shortages(other.sizes), []);
-                    let held = tables.held();
+                    let held = tables.inherited();
                     tables = Tables::adopt(tables, other.clone(), now).unwrap();
-                    prop_assert_eq!(tables.held(), held);
+                    prop_assert_eq!(tables.inherited(), held);
                     memory = other;
                     check(&memory, &model, &cut)?;
                     // As much as a new writer knows: nothing that only the mirror has.

@@ -7,7 +7,7 @@ use mesh_model::{
 };
 
 use super::*;
-use crate::places::LOOKS;
+use crate::backend_set::LOOKS;
 
 /// An endpoint with its address and its conditions ready, serving, terminating.
 pub(super) fn endpoint(address: &str, conditions: [Option<bool>; 3]) -> SliceEndpoint {
@@ -521,7 +521,11 @@ fn a_change_costs_its_slice_and_not_its_service() {
 /// What a backend costs here, beside its strings, which all have in common. `docs/performance.md` has the whole.
 #[test]
 fn what_a_backend_takes() {
-    use crate::{places::Place, services::SourceId};
-    assert_eq!(size_of::<(Place, mesh_model::lb::BackendState)>(), 80, "in its slice");
-    assert_eq!(size_of::<(Place, SourceId)>(), 48, "in the index of a service of several slices");
+    use crate::{backend_set::BackendId, services::SourceId};
+    assert_eq!(size_of::<(BackendId, mesh_model::lb::BackendState)>(), 80, "in its slice");
+    assert_eq!(
+        size_of::<(BackendId, SourceId)>(),
+        48,
+        "in the index of a service of several slices"
+    );
 }

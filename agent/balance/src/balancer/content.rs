@@ -1,0 +1,79 @@
+//! What frontends should be, as a whole.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_model::{
+    ClusterId, ServiceName, ServiceTraffic,
+    lb::{Backend, Condition, Content, Frontend},
+};
+
+use super::{Balancer, Rules};
+use crate::{
+    backend_health::{BackendHealth, Counts},
+    plan::Plan,
+    pool::PoolKey,
+    traffic_policy::TrafficPolicy,
+};
+
+/// A backend as somebody knows it who does not ask a [`Balancer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// Where it is.
+    pub backend: Backend,
+    /// The name of the port that it serves.
+    pub port_name: &'a str,
+    /// Whether it takes connections, by its cluster's word.
+    pub condition: Condition,
+    /// The node it is on, where its cluster says so. Where it does not, it is on the one that was looked up before.
+    pub node: Option<&'a str>,
+}
+
+impl Balancer {
+    /// What a frontend leads to, as it was made of the changes so far; `None` where it is not taken.
+    pub fn content(&self, frontend: &Frontend) -> Option<Content> {
+        let (owner, key) = self.frontends.get(frontend)?;
+        let service = self.services.get(owner).filter(|service| self.rules.takes(service))?;
+        let pool = service.pools.get(key)?;
+        let (settings, weights) = (pool.settings(), pool.chosen().weights);
+        Some(Content { settings, weights, backends: pool.in_use().collect() })
+    }
+
+    /// What a frontend should lead to by what is known of its service's backends, whatever became of the changes so far;
+    /// `None` where it is not to be taken. How clusters and nodes are is as the balancer was told.
+    pub fn content_from<'a>(
+        &self,
+        service: &ServiceName,
+        traffic: &Arc<ServiceTraffic>,
+        (frontend, port_name): (&Frontend, &str),
+        backends: impl Iterator<Item = Known<'a>>,
+    ) -> Option<Content> {
+        if !self.rules.takes_traffic(traffic) {
+            return None;
+        }
+        let key = PoolKey::of_frontend(&port_name.into(), frontend);
+        let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
+        let mut healths: BTreeMap<Backend, BackendHealth> = BTreeMap::new();
+        for Known { backend, port_name, condition, node } in backends {
+            let fits = backend.protocol == key.protocol
+                && backend.address.is_ipv4() == key.is_ipv4
+                && *port_name == *key.port_name;
+            if fits {
+                let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
+                let node = node.or_else(looked_up);
+                let alive = node.is_none_or(|node| self.nodes.is_alive(backend.cluster, node));
+                healths.insert(backend, BackendHealth::new(condition, alive));
+            }
+        }
+        let mut counts: BTreeMap<ClusterId, Counts> = BTreeMap::new();
+        for (backend, backend_health) in &healths {
+            counts.entry(backend.cluster).or_default().add(*backend_health);
+        }
+        let policy = TrafficPolicy::new(Arc::clone(traffic), self.rules.own, &self.clusters);
+        let chosen = Plan::new(&policy, &self.clusters, &counts).chosen;
+        let settings = Rules::settings(service, &policy, &chosen, self.sure);
+        let backends = healths.into_iter().filter_map(|(backend, backend_health)| {
+            Some((backend, chosen.group(backend.cluster, backend_health)?))
+        });
+        Some(Content { settings, weights: chosen.weights, backends: backends.collect() })
+    }
+}

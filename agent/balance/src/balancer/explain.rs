@@ -1,0 +1,309 @@
+//! Explaining a choice: the plan made again, with every backend beside it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_model::{
+    ClusterId, ServiceName,
+    lb::{Backend, Condition, Frontend, Group},
+};
+
+use super::{Balancer, Service};
+use crate::{
+    backend_health::BackendHealth,
+    cluster::ClusterState,
+    explanation::{
+        Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
+    },
+    nodes::Nodes,
+    plan::{Part, Pass, Plan, TierPlan},
+    pool::{Member, Pool, PoolKey, Spot},
+    traffic_policy::{Placement, TrafficPolicy},
+};
+
+/// What is looked at for each backend of a frontend.
+struct View<'a> {
+    balancer: &'a Balancer,
+    taken: bool,
+    policy: &'a TrafficPolicy,
+    plan: &'a Plan,
+    groups: &'a BTreeMap<Group, GroupShare>,
+}
+
+impl Balancer {
+    /// Why a frontend of ours leads where it leads; `None` where it is none.
+    pub fn explain(&self, frontend: &Frontend) -> Option<Explanation> {
+        let (owner, key) = self.frontends.get(frontend)?;
+        let service = self.services.get(owner)?;
+        let (policy, pool) = (service.policy.as_ref()?, service.pools.get(key)?);
+        let plan = Plan::new(policy, &self.clusters, &pool.counts);
+        let taken = self.rules.takes(service);
+        let groups = group_shares(&plan);
+        let view = View { balancer: self, taken, policy, plan: &plan, groups: &groups };
+        let members = pool.members().map(|(spot, member)| view.candidate(spot, member));
+        let others = view.other_ports(service, pool, key);
+        let mut backends: Vec<Candidate> = members.chain(others).collect();
+        backends.sort_by(|one, other| one.order().cmp(&other.order()));
+        Some(Explanation {
+            service: Arc::clone(owner),
+            port_name: Arc::clone(&key.port_name),
+            frontend: *frontend,
+            traffic: Arc::clone(&policy.traffic),
+            settings: taken.then(|| pool.settings()),
+            basis: basis(plan.pass),
+            tiers: plan.tiers.iter().map(|tier| self.tier(tier, plan.minimum)).collect(),
+            groups: groups.into_values().collect(),
+            backends,
+        })
+    }
+
+    /// The frontends of a service of ours, whether they are taken or not.
+    pub fn frontends(&self, service: &ServiceName) -> Vec<Frontend> {
+        let pools = self.services.get(service).into_iter().flat_map(|s| s.pools.values());
+        let mut frontends: Vec<Frontend> =
+            pools.flat_map(|pool| pool.frontends.iter().copied()).collect();
+        frontends.sort_unstable();
+        frontends
+    }
+
+    /// Our services.
+    pub fn services(&self) -> Vec<Arc<ServiceName>> {
+        let ours = self.services.iter().filter(|(_, service)| service.policy.is_some());
+        let mut names: Vec<Arc<ServiceName>> = ours.map(|(name, _)| Arc::clone(name)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether a service of ours is in the tables, or would be if it had frontends.
+    pub fn takes(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|service| self.rules.takes(service))
+    }
+
+    fn tier(&self, plan: &TierPlan, minimum: Option<u8>) -> Tier {
+        let cluster = |(part, usable): &(Part, u64)| TierCluster {
+            cluster: self.name(part.cluster),
+            weight: part.place.weight,
+            state: self.state(part.cluster),
+            usable: *usable,
+        };
+        Tier {
+            number: plan.tier + 1,
+            clusters: plan.parts.iter().map(cluster).collect(),
+            usable: plan.usable,
+            meant: plan.meant,
+            health: Share::of(plan.usable, plan.meant).min(Share::WHOLE),
+            minimum,
+            capacity: Share(plan.capacity),
+            load: Share(plan.load),
+        }
+    }
+
+    fn name(&self, cluster: ClusterId) -> Arc<str> {
+        match self.clusters.get(&cluster) {
+            Some(view) => view.name.as_str().into(),
+            None => format!("id {cluster}").into(),
+        }
+    }
+
+    fn state(&self, cluster: ClusterId) -> ClusterState {
+        self.clusters.get(&cluster).map(|view| view.state).unwrap_or_default()
+    }
+}
+
+fn basis(pass: Option<Pass>) -> Basis {
+    match pass {
+        None => Basis::Nobody,
+        Some(pass) if !pass.health_counts => Basis::NobodyAnswers,
+        Some(pass) if pass.terminating => Basis::Terminating,
+        Some(pass) if pass.weightless => Basis::WeightZero,
+        Some(_) => Basis::Ready,
+    }
+}
+
+/// The groups in use, each with what the kernel gives it.
+fn group_shares(plan: &Plan) -> BTreeMap<Group, GroupShare> {
+    let mut groups = BTreeMap::<Group, GroupShare>::new();
+    for tier in plan.tiers.iter().filter(|tier| tier.load > 0) {
+        for (part, usable) in tier.parts.iter().filter(|(_, usable)| *usable > 0) {
+            let Placement { group, weight, .. } = part.place;
+            let share = groups.entry(group).or_insert(GroupShare {
+                group,
+                tier: tier.tier + 1,
+                weight,
+                backends: 0,
+                kernel_weight: plan.chosen.weights.0.get(group.number()).copied().unwrap_or(0),
+                share: Share(0),
+            });
+            share.backends += usable;
+        }
+    }
+    let all = groups.values().map(|group| u64::from(group.kernel_weight)).sum();
+    for group in groups.values_mut() {
+        group.share = Share::of(group.kernel_weight.into(), all);
+    }
+    groups
+}
+
+// === impl View ===
+
+impl View<'_> {
+    fn candidate(&self, spot: &Spot, member: &Member) -> Candidate {
+        let place = self.place(spot.cluster);
+        let (usage, reason) = self.judge(spot, member.backend_health, place);
+        Candidate {
+            backend: spot.backend,
+            cluster: self.balancer.name(spot.cluster),
+            node: Some(&spot.node).filter(|node| node.as_ref() != Nodes::UNKNOWN).cloned(),
+            zone: member.zone.clone(),
+            condition: member.backend_health.condition(),
+            node_answers: self.balancer.nodes.is_alive(spot.cluster, &spot.node),
+            cluster_state: self.balancer.state(spot.cluster),
+            tier: place.map(|place| place.tier + 1),
+            usage,
+            reason,
+            because: self.sentence(reason, usage, place, spot),
+        }
+    }
+
+    /// Backends of the service that serve another port only.
+    fn other_ports(&self, service: &Service, pool: &Pool, key: &PoolKey) -> Vec<Candidate> {
+        let addresses: std::collections::HashSet<_> =
+            pool.members().map(|(spot, _)| (spot.cluster, spot.backend.address)).collect();
+        let alike = |(other, _): &(&PoolKey, &Pool)| other.is_ipv4 == key.is_ipv4 && *other != key;
+        let others = service.pools.iter().filter(alike).flat_map(|(_, pool)| pool.members());
+        let strangers =
+            others.filter(|(spot, _)| !addresses.contains(&(spot.cluster, spot.backend.address)));
+        let candidates = strangers.map(|(spot, member)| {
+            let candidate = self.candidate(spot, member);
+            let (usage, reason) = (Usage::LeftOut, Reason::OtherPort);
+            let port = match key.port_name.as_ref() {
+                "" => format!("an unnamed {} port", key.protocol),
+                name => format!("a {} port {name:?}", key.protocol),
+            };
+            let because = format!("its address does not serve {port}");
+            Candidate { usage, reason, because, ..candidate }
+        });
+        candidates.collect()
+    }
+
+    fn place(&self, cluster: ClusterId) -> Option<Placement> {
+        let name = self.balancer.clusters.get(&cluster).map(|view| &view.name);
+        self.policy.place(cluster, name)
+    }
+
+    fn judge(
+        &self,
+        spot: &Spot,
+        backend_health: BackendHealth,
+        place: Option<Placement>,
+    ) -> (Usage, Reason) {
+        let left_out = |reason| (Usage::LeftOut, reason);
+        let Some(place) = place else { return left_out(Reason::NotGlobal) };
+        let state = self.balancer.state(spot.cluster);
+        if !self.taken {
+            return left_out(Reason::NotTaken);
+        } else if state == ClusterState::Stale {
+            return left_out(Reason::ClusterStale);
+        } else if backend_health == BackendHealth::NotReady {
+            return left_out(Reason::NotReady);
+        }
+        if self.plan.chosen.group(spot.cluster, backend_health).is_some() {
+            return (Usage::InUse(self.share(place)), self.why_used(place));
+        }
+        let minds_health = self.plan.pass.is_none_or(|pass| pass.health_counts);
+        let dead =
+            matches!(backend_health, BackendHealth::ReadyDead | BackendHealth::TerminatingDead);
+        let reason = match backend_health.condition() {
+            _ if minds_health && state == ClusterState::Cut => Reason::ClusterCut,
+            _ if minds_health && dead => Reason::NodeDead,
+            Condition::Terminating => Reason::Terminating,
+            _ if place.weight == 0 => Reason::WeightZero,
+            _ => Reason::LaterTier,
+        };
+        (Usage::Fallback, reason)
+    }
+
+    fn why_used(&self, place: Placement) -> Reason {
+        let before = self.plan.tiers.iter().filter(|tier| tier.tier < place.tier);
+        match basis(self.plan.pass) {
+            Basis::NobodyAnswers => Reason::NobodyAnswers,
+            Basis::Terminating => Reason::NobodyReady,
+            Basis::WeightZero => Reason::NobodyWithWeight,
+            _ if before.clone().any(|tier| tier.load > 0) => Reason::SpillOver,
+            _ if place.tier > 0 => Reason::Failover,
+            _ => Reason::Ready,
+        }
+    }
+
+    /// What one backend of a group gets.
+    fn share(&self, place: Placement) -> Share {
+        let group = self.groups.get(&place.group);
+        group.map(|group| Share(group.share.0 / group.backends.max(1))).unwrap_or_default()
+    }
+
+    fn sentence(
+        &self,
+        reason: Reason,
+        usage: Usage,
+        place: Option<Placement>,
+        spot: &Spot,
+    ) -> String {
+        let (cluster, node) = (self.balancer.name(spot.cluster), &spot.node);
+        let gets = || self.gets(usage, place);
+        match reason {
+            Reason::Ready => format!("ready: {}", gets()),
+            Reason::Failover => format!("no tier before its own has a usable backend: {}", gets()),
+            Reason::SpillOver => {
+                format!("the tiers before its own cannot carry everything: {}", gets())
+            }
+            Reason::NobodyWithWeight => {
+                format!("{cluster} has weight 0, and nobody else is ready: {}", gets())
+            }
+            Reason::NobodyReady => format!("it shuts down, and nobody is ready: {}", gets()),
+            Reason::NobodyAnswers => {
+                format!("nobody's node answers, so all count as if they did: {}", gets())
+            }
+            Reason::LaterTier => {
+                let carry = "the tiers before its own carry everything";
+                match place {
+                    Some(place) => format!("it is of tier {}: {carry}", place.tier + 1),
+                    None => carry.into(),
+                }
+            }
+            Reason::WeightZero => format!("{cluster} has weight 0, and others are ready"),
+            Reason::Terminating => "it shuts down, and others are ready".into(),
+            Reason::NodeDead => format!("node {node} does not answer"),
+            Reason::ClusterCut => format!("cluster {cluster} is cut off: none of it answers"),
+            Reason::NotReady => "it is not ready".into(),
+            Reason::ClusterStale => {
+                format!("cluster {cluster} has been silent for too long to be believed")
+            }
+            Reason::NotGlobal => {
+                format!("it is of cluster {cluster}, and the service is not global")
+            }
+            Reason::NotTaken => {
+                "the service is not global, and those are left to kube-proxy".into()
+            }
+            Reason::OtherPort => "its address does not serve the port".into(),
+        }
+    }
+
+    /// How a used backend's share comes about.
+    fn gets(&self, usage: Usage, place: Option<Placement>) -> String {
+        let share = usage.share();
+        let Some(place) = place else { return format!("it gets {share}") };
+        let tier = self.plan.tiers.iter().find(|tier| tier.tier == place.tier);
+        let load = Share(tier.map_or(0, |tier| tier.load));
+        let group = self.groups.get(&place.group);
+        let (of, weight) = group.map_or((0, place.weight), |group| (group.backends, group.weight));
+        let tier = place.tier + 1;
+        format!("tier {tier} carries {load}, and it gets {share} as one of {of} of weight {weight}")
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    fn order(&self) -> (&str, Option<&str>, Backend) {
+        (&self.cluster, self.node.as_deref(), self.backend)
+    }
+}

@@ -1,0 +1,53 @@
+//! What holds for all services.
+
+use mesh_model::{ClusterId, ServiceName, ServiceTraffic, lb::Settings};
+
+use super::Service;
+use crate::{plan::Chosen, traffic_policy::TrafficPolicy};
+
+/// What does not change while an agent lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The own cluster's number.
+    pub own: ClusterId,
+    /// Services that are not global are taken too.
+    pub replace_kube_proxy: bool,
+}
+
+/// Who has said all that there is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SyncStatus {
+    pub(super) own: bool,
+    /// All clusters, and there are no others.
+    pub(super) all: bool,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Whether a service's frontends are in the tables.
+    pub(crate) fn takes(&self, service: &Service) -> bool {
+        service.policy.as_ref().is_some_and(|policy| self.takes_traffic(&policy.traffic))
+    }
+
+    pub(crate) fn takes_traffic(&self, traffic: &ServiceTraffic) -> bool {
+        traffic.global || self.replace_kube_proxy
+    }
+
+    /// What a service's frontends are like. One that leads nowhere lets pass as long as somebody may still have a backend.
+    pub(super) fn settings(
+        name: &ServiceName,
+        policy: &TrafficPolicy,
+        chosen: &Chosen,
+        sure: SyncStatus,
+    ) -> Settings {
+        let traffic = &*policy.traffic;
+        let sure = if traffic.global { sure.all } else { sure.own };
+        let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
+        Settings {
+            session_affinity: traffic.session_affinity.unwrap_or(0),
+            plain: !traffic.global,
+            pass_if_empty: is_api || (chosen.is_empty() && !sure),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What each kind of change does to a service's pools.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use mesh_model::{
+    ServiceName, ServiceTraffic,
+    lb::{Backend, BackendState, Change, Frontend, Group, Settings},
+};
+
+use super::{Balancer, Rules, rules::SyncStatus};
+use crate::{
+    backend_health::BackendHealth,
+    cluster::{ClusterState, ClusterView},
+    nodes::Nodes,
+    plan::Plan,
+    pool::{Choice, Member, Moved, Pool, PoolKey},
+    traffic_policy::TrafficPolicy,
+};
+
+impl Balancer {
+    pub(super) fn set_traffic(
+        &mut self,
+        name: &Arc<ServiceName>,
+        traffic: Option<Arc<ServiceTraffic>>,
+        changes: &mut Vec<Change>,
+    ) {
+        let names = |traffic: &Arc<ServiceTraffic>| {
+            traffic.global && !(traffic.weights.is_empty() && traffic.tiers.is_empty())
+        };
+        match traffic.as_ref().is_some_and(names) {
+            true => self.named.insert(Arc::clone(name)),
+            false => self.named.remove(name),
+        };
+        let policy =
+            traffic.map(|traffic| TrafficPolicy::new(traffic, self.rules.own, &self.clusters));
+        let service = self.services.entry(Arc::clone(name)).or_default();
+        let was_taken = self.rules.takes(service);
+        service.policy = policy;
+        let takes = self.rules.takes(service);
+        if was_taken == takes {
+            self.each_pool(name, changes, |_| Vec::new());
+            self.tidy(name);
+            return;
+        }
+        if was_taken {
+            let frontends = service.pools.values().flat_map(|pool| &pool.frontends);
+            changes.extend(frontends.map(|frontend| Change::RemoveFrontend(*frontend)));
+        }
+        // Whoever served it until now does so until all is there.
+        self.each_pool(name, &mut Vec::new(), |_| Vec::new());
+        let pools = self.services.get(name).into_iter().flat_map(|service| service.pools.values());
+        for pool in pools.filter(|_| takes) {
+            for frontend in &pool.frontends {
+                let settings = Settings { pass_if_empty: true, ..pool.settings() };
+                let first = changes.len();
+                pool.announce(*frontend, changes);
+                if settings != pool.settings() {
+                    changes.push(Change::SetFrontend(*frontend, pool.settings()));
+                    let lenient = Change::SetFrontend(*frontend, settings);
+                    changes.iter_mut().skip(first).take(1).for_each(|change| *change = lenient);
+                }
+            }
+        }
+        self.tidy(name);
+    }
+
+    pub(super) fn add_frontend(
+        &mut self,
+        name: &Arc<ServiceName>,
+        port_name: &Arc<str>,
+        frontend: Frontend,
+        changes: &mut Vec<Change>,
+    ) {
+        let key = PoolKey::of_frontend(port_name, &frontend);
+        let before = self.frontends.insert(frontend, (Arc::clone(name), key.clone()));
+        if before.as_ref() == Some(&(Arc::clone(name), key.clone())) {
+            return;
+        }
+        // One that was there leads elsewhere from now on.
+        let former = before.map(|(owner, key)| {
+            let taken = self.services.get(&owner).filter(|service| self.rules.takes(service));
+            let pool = taken.and_then(|service| service.pools.get(&key));
+            let led_to: Option<HashMap<Backend, Group>> = pool.map(|pool| pool.in_use().collect());
+            self.leave(&owner, &key, &frontend);
+            led_to
+        });
+        let former = former.flatten();
+        let service = self.services.entry(Arc::clone(name)).or_default();
+        service.pools.entry(key.clone()).or_default().frontends.insert(frontend);
+        self.settle(name, &key, &[], &mut Vec::new());
+        let taken = self.services.get(name).filter(|service| self.rules.takes(service));
+        let Some(pool) = taken.and_then(|service| service.pools.get(&key)) else {
+            changes.extend(former.map(|_| Change::RemoveFrontend(frontend)));
+            return;
+        };
+        let mut announced = Vec::new();
+        pool.announce(frontend, &mut announced);
+        let former = former.unwrap_or_default();
+        let is_there = |change: &Change| matches!(change, Change::AddBackend(_, b, group) if former.get(b) == Some(group));
+        changes.extend(announced.into_iter().filter(|change| !is_there(change)));
+        if !former.is_empty() {
+            changes.push(Change::SetWeights(frontend, pool.chosen().weights));
+            let stay: HashSet<Backend> = pool.in_use().map(|(backend, _)| backend).collect();
+            let go = former.into_keys().filter(|backend| !stay.contains(backend));
+            changes.extend(go.map(|backend| Change::RemoveBackend(frontend, backend)));
+        }
+    }
+
+    pub(super) fn remove_frontend(&mut self, frontend: &Frontend, changes: &mut Vec<Change>) {
+        let Some((owner, key)) = self.frontends.remove(frontend) else { return };
+        if self.services.get(&owner).is_some_and(|service| self.rules.takes(service)) {
+            changes.push(Change::RemoveFrontend(*frontend));
+        }
+        self.leave(&owner, &key, frontend);
+    }
+
+    /// A frontend leads to a pool no more.
+    pub(super) fn leave(&mut self, owner: &Arc<ServiceName>, key: &PoolKey, frontend: &Frontend) {
+        let service = self.services.get_mut(owner);
+        if let Some(pool) = service.and_then(|service| service.pools.get_mut(key)) {
+            pool.frontends.remove(frontend);
+        }
+        self.settle(owner, key, &[], &mut Vec::new());
+        self.tidy(owner);
+    }
+
+    pub(super) fn set_backend(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+        backend: Backend,
+        state: BackendState,
+        changes: &mut Vec<Change>,
+    ) {
+        let node = state.node.unwrap_or_else(|| Nodes::UNKNOWN.into());
+        let alive = self.nodes.is_alive(backend.cluster, &node);
+        let member =
+            Member { backend_health: BackendHealth::new(state.condition, alive), zone: state.zone };
+        self.nodes.add(backend.cluster, &node, name);
+        let service = self.services.entry(Arc::clone(name)).or_default();
+        let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
+        let before = moved.before.clone();
+        self.settle(name, key, &[moved], changes);
+        if let Some((node, _)) = before {
+            self.nodes.remove(backend.cluster, &node, name);
+        }
+    }
+
+    pub(super) fn remove_backend(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+        backend: &Backend,
+        changes: &mut Vec<Change>,
+    ) {
+        let pool = self.services.get_mut(name).and_then(|service| service.pools.get_mut(key));
+        let Some(moved) = pool.and_then(|pool| pool.remove(backend)) else { return };
+        let before = moved.before.clone();
+        self.settle(name, key, &[moved], changes);
+        if let Some((node, _)) = before {
+            self.nodes.remove(backend.cluster, &node, name);
+        }
+        self.tidy(name);
+    }
+
+    /// Does something to each of a service's pools, and settles what it makes of it.
+    pub(super) fn each_pool(
+        &mut self,
+        name: &Arc<ServiceName>,
+        changes: &mut Vec<Change>,
+        mut act: impl FnMut(&mut Pool) -> Vec<Moved>,
+    ) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let moved: Vec<(PoolKey, Vec<Moved>)> =
+            service.pools.iter_mut().map(|(key, pool)| (key.clone(), act(pool))).collect();
+        for (key, moved) in moved {
+            self.settle(name, &key, &moved, changes);
+        }
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+        moved: &[Moved],
+        changes: &mut Vec<Change>,
+    ) {
+        let sure = self.sure;
+        let Some(service) = self.services.get_mut(name) else { return };
+        let taken = self.rules.takes(service);
+        let policy = service.policy.as_ref().filter(|_| taken);
+        let Some(pool) = service.pools.get_mut(key) else { return };
+        let choice = match policy.filter(|_| !pool.frontends.is_empty()) {
+            // Who moved went from where others are to where others are.
+            Some(policy) if !moved.is_empty() && pool.is_shaped_as_before() && !policy.counts() => {
+                None
+            }
+            Some(policy) => {
+                let chosen = Plan::new(policy, &self.clusters, &pool.counts).chosen;
+                let settings = Rules::settings(name, policy, &chosen, sure);
+                Some(Choice { chosen, settings })
+            }
+            None => Some(Choice::default()),
+        };
+        let was_empty = pool.chosen().is_empty();
+        pool.settle(choice, moved, &mut self.nodes, changes);
+        let is_empty = pool.chosen().is_empty();
+        if was_empty || is_empty {
+            let leads_nowhere =
+                |pool: &Pool| !pool.frontends.is_empty() && pool.chosen().is_empty();
+            match taken && service.pools.values().any(leads_nowhere) {
+                true => self.empty.insert(Arc::clone(name)),
+                false => self.empty.remove(name),
+            };
+        }
+    }
+
+    /// Works out anew where services put clusters that name them: there are other clusters.
+    pub(super) fn new_policies(&mut self) {
+        for name in &self.named {
+            let service = self.services.get_mut(name);
+            if let Some(policy) = service.and_then(|service| service.policy.as_mut()) {
+                let traffic = Arc::clone(&policy.traffic);
+                *policy = TrafficPolicy::new(traffic, self.rules.own, &self.clusters);
+            }
+        }
+    }
+
+    /// Looks again whether all is said that there is to say. If that is new, services that lead nowhere do otherwise.
+    pub(super) fn look_who_is_sure(&mut self) -> Vec<Arc<ServiceName>> {
+        let own = self.clusters.get(&self.rules.own).is_some_and(|view| view.sure);
+        let heard = |view: &ClusterView| view.sure && view.state != ClusterState::Stale;
+        let sure = SyncStatus { own, all: self.all_known && self.clusters.values().all(heard) };
+        let before = std::mem::replace(&mut self.sure, sure);
+        self.empty.iter().filter(|_| before != sure).cloned().collect()
+    }
+
+    /// Of a service that nobody has anything of nothing is kept.
+    pub(super) fn tidy(&mut self, name: &ServiceName) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.pools.retain(|_, pool| !pool.is_empty());
+            if service.policy.is_none() && service.pools.is_empty() {
+                self.services.remove(name);
+                self.empty.remove(name);
+            }
+        }
+    }
+}

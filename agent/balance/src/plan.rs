@@ -1,0 +1,257 @@
+//! Which of a pool's backends are used, and how much each gets: the arithmetic, from counts alone
+//! (`docs/load-balancing.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_model::{
+    ClusterId,
+    lb::{Group, Weights},
+};
+
+use crate::{
+    backend_health::{BackendHealth, Counts},
+    cluster::{ClusterState, ClusterView},
+    traffic_policy::{Placement, TrafficPolicy},
+};
+
+/// What is chosen, with how it came to that.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The pass that found somebody; `None` where nobody is left.
+    pub(crate) pass: Option<Pass>,
+    /// The tiers that have anybody, in their order.
+    pub(crate) tiers: Vec<TierPlan>,
+    /// From which health on a tier carries everything, in percent, where that counts.
+    pub(crate) minimum: Option<u8>,
+    pub(crate) chosen: Chosen,
+}
+
+/// Who is in use, and in which group: all backends of a cluster that stand alike, or none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    groups: Vec<(ClusterId, BackendHealth, Group)>,
+    pub(crate) weights: Weights,
+}
+
+/// One look for backends. They are made in their order, until one finds somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pass {
+    /// Nodes and clusters that do not answer count. Once nobody is left, they do not: it is our own way that is broken.
+    pub(crate) health_counts: bool,
+    pub(crate) terminating: bool,
+    /// Those of clusters of weight 0.
+    pub(crate) weightless: bool,
+}
+
+/// A tier's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TierPlan {
+    pub(crate) tier: usize,
+    /// Backends that the pass would use.
+    pub(crate) usable: u64,
+    /// Backends that are meant to take connections: its health is measured by them.
+    pub(crate) meant: u64,
+    /// How much of all load it could carry, of [`WHOLE`].
+    pub(crate) capacity: u64,
+    /// How much it does carry.
+    pub(crate) load: u64,
+    /// The clusters in it, each with how many of its backends the pass would use.
+    pub(crate) parts: Vec<(Part, u64)>,
+}
+
+/// A cluster's part of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) cluster: ClusterId,
+    pub(crate) place: Placement,
+    cut: bool,
+    counts: Counts,
+}
+
+/// All load. Shares are whole numbers of it, so that a group of one among a million still has the share that it should.
+pub(crate) const WHOLE: u64 = 1_000_000_000;
+
+// === impl Plan ===
+
+impl Plan {
+    pub(crate) fn new(
+        policy: &TrafficPolicy,
+        clusters: &BTreeMap<ClusterId, ClusterView>,
+        counts: &BTreeMap<ClusterId, Counts>,
+    ) -> Self {
+        let part = |(cluster, counts): (&ClusterId, &Counts)| {
+            let view = clusters.get(cluster);
+            let state = view.map_or(ClusterState::InUse, |view| view.state);
+            let place = policy.place(*cluster, view.map(|view| &view.name))?;
+            let cut = state == ClusterState::Cut;
+            (state != ClusterState::Stale).then_some(Part {
+                cluster: *cluster,
+                place,
+                cut,
+                counts: *counts,
+            })
+        };
+        let mut parts = Vec::with_capacity(counts.len());
+        parts.extend(counts.iter().filter_map(part));
+        let found = |pass: &Pass| parts.iter().any(|part| pass.usable(part) > 0);
+        let pass = Pass::all().find(found);
+        let mut tiers = BTreeMap::<usize, TierPlan>::new();
+        for part in parts {
+            let usable = pass.map_or(0, |pass| pass.usable(&part));
+            let tier = tiers.entry(part.place.tier).or_insert_with(|| TierPlan {
+                tier: part.place.tier,
+                usable: 0,
+                meant: 0,
+                capacity: 0,
+                load: 0,
+                parts: Vec::with_capacity(counts.len()),
+            });
+            tier.usable += usable;
+            if part.place.weight > 0 {
+                tier.meant += u64::from(part.counts.meant());
+            }
+            tier.parts.push((part, usable));
+        }
+        let mut tiers: Vec<TierPlan> = tiers.into_values().collect();
+        // Those that are used for want of others are not measured.
+        let measured = pass.is_some_and(|pass| !pass.terminating && !pass.weightless);
+        let minimum = policy.minimum_healthy().filter(|_| measured);
+        share_load(&mut tiers, minimum);
+        let chosen = pass.map(|pass| choose(&tiers, pass)).unwrap_or_default();
+        Self { pass, tiers, minimum, chosen }
+    }
+}
+
+/// Each tier takes what it can carry of what is left; if all together cannot carry it, each takes more in proportion.
+fn share_load(tiers: &mut [TierPlan], minimum: Option<u8>) {
+    let mut rest = WHOLE;
+    for tier in tiers.iter_mut() {
+        tier.capacity = capacity(tier.usable, tier.meant, minimum);
+        tier.load = tier.capacity.min(rest);
+        rest -= tier.load;
+    }
+    let carried = WHOLE - rest;
+    if rest > 0 && carried > 0 {
+        tiers.iter_mut().for_each(|tier| tier.load = scaled(tier.load, WHOLE, carried));
+    }
+}
+
+fn capacity(usable: u64, meant: u64, minimum: Option<u8>) -> u64 {
+    match minimum {
+        _ if usable == 0 => 0,
+        Some(minimum) => scaled(WHOLE, usable * 100, meant * u64::from(minimum)).min(WHOLE),
+        None => WHOLE,
+    }
+}
+
+/// Within a tier, a backend gets by its cluster's weight.
+fn choose(tiers: &[TierPlan], pass: Pass) -> Chosen {
+    let mut exact = [0_u64; Group::COUNT];
+    let mut groups = Vec::with_capacity(tiers.iter().map(|tier| tier.parts.len()).sum());
+    for tier in tiers.iter().filter(|tier| tier.load > 0) {
+        let mut claims = [0_u64; Group::COUNT];
+        for (part, usable) in tier.parts.iter().filter(|(_, usable)| *usable > 0) {
+            let Placement { group, .. } = part.place;
+            let claim = usable * u64::from(pass.weight(part));
+            claims.iter_mut().skip(group.number()).take(1).for_each(|sum| *sum += claim);
+            groups.extend(
+                pass.healths(part.cut).map(|backend_health| (part.cluster, backend_health, group)),
+            );
+        }
+        let all = claims.iter().sum();
+        for (sum, claim) in exact.iter_mut().zip(claims).filter(|(_, claim)| *claim > 0) {
+            *sum += scaled(tier.load, claim, all).max(1);
+        }
+    }
+    groups.sort_unstable();
+    Chosen { groups, weights: TrafficPolicy::weights_of(&exact) }
+}
+
+/// `of × by / whole`, rounded down.
+fn scaled(of: u64, by: u64, whole: u64) -> u64 {
+    let exact = u128::from(of) * u128::from(by) / u128::from(whole.max(1));
+    u64::try_from(exact).unwrap_or(u64::MAX)
+}
+
+// === impl Chosen ===
+
+impl Chosen {
+    /// The group of a cluster's backends that stand so; `None` where they are not used.
+    pub(crate) fn group(&self, cluster: ClusterId, backend_health: BackendHealth) -> Option<Group> {
+        let key = (cluster, backend_health);
+        let at = self.groups.binary_search_by_key(&key, |(c, s, _)| (*c, *s)).ok()?;
+        self.groups.get(at).map(|(_, _, group)| *group)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The clusters of which other backends are used, or in another group.
+    pub(crate) fn differences(&self, other: &Self) -> BTreeSet<ClusterId> {
+        if self.groups == other.groups {
+            return BTreeSet::new();
+        }
+        // Both are in order: one walk along both.
+        let (mut mine, mut theirs) =
+            (self.groups.iter().peekable(), other.groups.iter().peekable());
+        let mut differ = BTreeSet::new();
+        loop {
+            let only = match (mine.peek(), theirs.peek()) {
+                (Some(one), Some(other)) if one == other => {
+                    mine.next();
+                    theirs.next();
+                    continue;
+                }
+                (Some(one), Some(other)) if one > other => theirs.next(),
+                (Some(_), _) => mine.next(),
+                (None, _) => theirs.next(),
+            };
+            match only {
+                Some((cluster, _, _)) => differ.insert(*cluster),
+                None => return differ,
+            };
+        }
+    }
+}
+
+// === impl Pass ===
+
+impl Pass {
+    /// In their order.
+    fn all() -> impl Iterator<Item = Self> {
+        let each = [true, false].into_iter();
+        each.flat_map(|health_counts| {
+            [false, true].into_iter().flat_map(move |terminating| {
+                [false, true].into_iter().map(move |weightless| Self {
+                    health_counts,
+                    terminating,
+                    weightless,
+                })
+            })
+        })
+    }
+
+    /// How many backends of a cluster it would use.
+    fn usable(self, part: &Part) -> u64 {
+        if self.weightless != (part.place.weight == 0) {
+            return 0;
+        }
+        self.healths(part.cut).map(|backend_health| u64::from(part.counts.of(backend_health))).sum()
+    }
+
+    /// How backends stand that it would use.
+    fn healths(self, cut: bool) -> impl Iterator<Item = BackendHealth> {
+        let (well, dead) = match self.terminating {
+            false => (BackendHealth::Ready, BackendHealth::ReadyDead),
+            true => (BackendHealth::Terminating, BackendHealth::TerminatingDead),
+        };
+        let well = Some(well).filter(|_| !self.health_counts || !cut);
+        well.into_iter().chain(Some(dead).filter(|_| !self.health_counts))
+    }
+
+    /// The weight that counts in it.
+    fn weight(self, part: &Part) -> u32 {
+        if self.weightless { 1 } else { part.place.weight }
+    }
+}

@@ -1,0 +1,277 @@
+//! The backends that serve a port of one name and protocol, in one family: what the frontends of that port lead to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    mem,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use mesh_model::{
+    ClusterId, Protocol,
+    lb::{Backend, Change, Frontend, Group, Settings, Weights},
+};
+
+use crate::{
+    backend_health::{BackendHealth, Counts},
+    nodes::Nodes,
+    plan::Chosen,
+};
+
+/// Which of a service's pools.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PoolKey {
+    pub(crate) port_name: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) is_ipv4: bool,
+}
+
+/// A pool's backends, and which of them are used.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// The frontends that lead here.
+    pub(crate) frontends: BTreeSet<Frontend>,
+    /// In the order of clusters and nodes: what happens to one of these happens to a row of them.
+    members: BTreeMap<Spot, Member>,
+    nodes: HashMap<Backend, Arc<str>>,
+    pub(crate) counts: BTreeMap<ClusterId, Counts>,
+    /// Some cluster has backends that stand otherwise than all of its backends did when the choice was made.
+    reshaped: bool,
+    chosen: Chosen,
+    settings: Settings,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spot {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: Arc<str>,
+    pub(crate) backend: Backend,
+}
+
+/// A backend of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) backend_health: BackendHealth,
+    pub(crate) zone: Option<Arc<str>>,
+}
+
+/// A backend that is not where it was, or stands otherwise; or is new, or gone.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) backend: Backend,
+    pub(crate) before: Option<(Arc<str>, BackendHealth)>,
+    pub(crate) now: Option<(Arc<str>, BackendHealth)>,
+}
+
+/// What the frontends of a pool lead to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) chosen: Chosen,
+    pub(crate) settings: Settings,
+}
+
+// === impl PoolKey ===
+
+impl PoolKey {
+    pub(crate) fn of_frontend(port_name: &Arc<str>, frontend: &Frontend) -> Self {
+        let (protocol, is_ipv4) = (frontend.protocol, frontend.address.is_ipv4());
+        Self { port_name: Arc::clone(port_name), protocol, is_ipv4 }
+    }
+
+    pub(crate) fn of_backend(port_name: &Arc<str>, backend: &Backend) -> Self {
+        let (protocol, is_ipv4) = (backend.protocol, backend.address.is_ipv4());
+        Self { port_name: Arc::clone(port_name), protocol, is_ipv4 }
+    }
+}
+
+// === impl Spot ===
+
+impl Spot {
+    fn new(backend: Backend, node: &Arc<str>) -> Self {
+        Self { cluster: backend.cluster, node: Arc::clone(node), backend }
+    }
+
+    /// Before all of a node.
+    fn first(cluster: ClusterId, node: &str) -> Self {
+        let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let backend =
+            Backend { address, port: 0, protocol: Protocol::Tcp, cluster: ClusterId::NONE };
+        Self { cluster, node: node.into(), backend }
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.frontends.is_empty()
+    }
+
+    /// Puts a backend where it is, in place of what was known of it.
+    pub(crate) fn set(&mut self, backend: Backend, node: Arc<str>, member: Member) -> Moved {
+        let before = self.take(&backend);
+        self.reshaped |= self.counts.entry(backend.cluster).or_default().add(member.backend_health);
+        let now = Some((Arc::clone(&node), member.backend_health));
+        self.members.insert(Spot::new(backend, &node), member);
+        self.nodes.insert(backend, node);
+        Moved { backend, before, now }
+    }
+
+    /// Takes a backend out; `None` where there is no such backend.
+    pub(crate) fn remove(&mut self, backend: &Backend) -> Option<Moved> {
+        let before = Some(self.take(backend)?);
+        Some(Moved { backend: *backend, before, now: None })
+    }
+
+    /// The node and the zone that a backend is in.
+    pub(crate) fn get(&self, backend: &Backend) -> Option<(&Arc<str>, &Member)> {
+        let node = self.nodes.get(backend)?;
+        Some((node, self.members.get(&Spot::new(*backend, node))?))
+    }
+
+    /// All backends of a node answer, or none does.
+    pub(crate) fn set_alive(&mut self, cluster: ClusterId, node: &str, alive: bool) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        let row = self.members.range_mut(Spot::first(cluster, node)..);
+        let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
+        for (spot, member) in row {
+            let before = member.backend_health;
+            member.backend_health = before.on(alive);
+            if before == member.backend_health {
+                continue;
+            }
+            let counts = self.counts.entry(cluster).or_default();
+            self.reshaped |= counts.remove(before);
+            self.reshaped |= counts.add(member.backend_health);
+            moved.push(Moved {
+                backend: spot.backend,
+                before: Some((Arc::clone(&spot.node), before)),
+                now: Some((Arc::clone(&spot.node), member.backend_health)),
+            });
+        }
+        moved
+    }
+
+    /// The backends of a node.
+    pub(crate) fn on_node(&self, cluster: ClusterId, node: &str) -> Vec<Backend> {
+        let row = self.members.range(Spot::first(cluster, node)..);
+        let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
+        row.map(|(spot, _)| spot.backend).collect()
+    }
+
+    /// All backends, in the order of clusters and nodes.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Spot, &Member)> {
+        self.members.iter()
+    }
+
+    /// The backends in use, each with its group.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (Backend, Group)> {
+        self.members.iter().filter_map(|(spot, member)| {
+            Some((spot.backend, self.chosen.group(spot.cluster, member.backend_health)?))
+        })
+    }
+
+    pub(crate) fn chosen(&self) -> &Chosen {
+        &self.chosen
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Whether a choice that does not count backends is still the same, after some moved.
+    pub(crate) fn is_shaped_as_before(&self) -> bool {
+        !self.reshaped
+    }
+
+    /// Makes a new choice, or keeps the one that is made, after backends moved. Says what that means for the frontends: who comes first of all, who goes
+    /// last. Costs what moved, and a look at the clusters whose backends are chosen otherwise than before.
+    pub(crate) fn settle(
+        &mut self,
+        choice: Option<Choice>,
+        moved: &[Moved],
+        nodes: &mut Nodes,
+        changes: &mut Vec<Change>,
+    ) {
+        self.reshaped = false;
+        let (before, was) = match choice {
+            Some(Choice { chosen, settings }) => {
+                (mem::replace(&mut self.chosen, chosen), mem::replace(&mut self.settings, settings))
+            }
+            None => (self.chosen.clone(), self.settings),
+        };
+        let (mut come, mut go) = (Vec::new(), Vec::new());
+        let mut shift = |backend: Backend, before: Option<Group>, now: Option<Group>| match now {
+            Some(group) if before != now => come.push((backend, group)),
+            None if before.is_some() => go.push(backend),
+            _ => {}
+        };
+        for Moved { backend, before: from, now: to } in moved {
+            let group = |chosen: &Chosen, place: &Option<(Arc<str>, BackendHealth)>| {
+                place
+                    .as_ref()
+                    .and_then(|(_, backend_health)| chosen.group(backend.cluster, *backend_health))
+            };
+            let (then, now) = (group(&before, from), group(&self.chosen, to));
+            if let Some((node, _)) = to.as_ref().filter(|_| now.is_some()) {
+                nodes.used(backend.cluster, node);
+            }
+            if let Some((node, _)) = from.as_ref().filter(|_| then.is_some()) {
+                nodes.unused(backend.cluster, node);
+            }
+            shift(*backend, then, now);
+        }
+        let clusters = before.differences(&self.chosen);
+        if !clusters.is_empty() {
+            let moved: HashSet<&Backend> = moved.iter().map(|moved| &moved.backend).collect();
+            for cluster in clusters {
+                let row = self.members.range(Spot::first(cluster, Nodes::UNKNOWN)..);
+                let row = row.take_while(|(at, _)| at.cluster == cluster);
+                for (spot, member) in row.filter(|(at, _)| !moved.contains(&at.backend)) {
+                    let then = before.group(cluster, member.backend_health);
+                    let now = self.chosen.group(cluster, member.backend_health);
+                    match (then, now) {
+                        (None, Some(_)) => nodes.used(cluster, &spot.node),
+                        (Some(_), None) => nodes.unused(cluster, &spot.node),
+                        _ => {}
+                    }
+                    shift(spot.backend, then, now);
+                }
+            }
+        }
+        for frontend in &self.frontends {
+            // Who refuses no more does so before the last one is gone, and who refuses again after the first one is there.
+            let lenient = self.settings.pass_if_empty;
+            let set =
+                (was != self.settings).then_some(Change::SetFrontend(*frontend, self.settings));
+            let weights = (before.weights != self.chosen.weights)
+                .then_some(Change::SetWeights(*frontend, self.chosen.weights));
+            changes.extend(set.filter(|_| lenient));
+            changes.extend(come.iter().map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
+            changes.extend(weights);
+            changes.extend(set.filter(|_| !lenient));
+            changes.extend(go.iter().map(|b| Change::RemoveBackend(*frontend, *b)));
+        }
+    }
+
+    /// Everything that a new frontend leads to.
+    pub(crate) fn announce(&self, frontend: Frontend, changes: &mut Vec<Change>) {
+        changes.push(Change::SetFrontend(frontend, self.settings));
+        changes.extend(self.in_use().map(|(b, group)| Change::AddBackend(frontend, b, group)));
+        if self.chosen.weights != Weights::ONE {
+            changes.push(Change::SetWeights(frontend, self.chosen.weights));
+        }
+    }
+
+    fn take(&mut self, backend: &Backend) -> Option<(Arc<str>, BackendHealth)> {
+        let node = self.nodes.remove(backend)?;
+        let member = self.members.remove(&Spot::new(*backend, &node))?;
+        let counts = self.counts.get_mut(&backend.cluster)?;
+        self.reshaped |= counts.remove(member.backend_health);
+        if counts.is_empty() {
+            self.counts.remove(&backend.cluster);
+        }
+        Some((node, member.backend_health))
+    }
+}

@@ -1,0 +1,344 @@
+//! Whether one address answers, by its own probes alone.
+
+use std::time::{Duration, Instant};
+
+/// How an address stands. It is dead when its owner says so ([`FailureDetector::die`]), which needs more than its own silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FailureDetector {
+    state: State,
+    /// Deaths that followed each other closely, the first one not counted.
+    relapses: u32,
+    /// When it came back from its last death.
+    returned: Option<Instant>,
+    /// Its last sign of life was that no agent is there.
+    refuses: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It has never been heard: a firewall may keep probes away. It cannot die.
+    Unknown {
+        /// Probes that were lost.
+        misses: u32,
+    },
+    Alive {
+        /// Probes in a row that were lost, and when the last ones of them were sent.
+        misses: u32,
+        lost: [Option<Instant>; ROW as usize],
+    },
+    Dead {
+        /// Since when it was silent when it died.
+        silent: Instant,
+        /// Relapses and the return before this death, should it turn out to be none.
+        before: (u32, Option<Instant>),
+        /// Probes in a row that were lost, or answered.
+        misses: u32,
+        answers: u32,
+        /// Since when it has not been silent for three probes in a row.
+        heard: Option<Instant>,
+    },
+}
+
+/// So many probes lost in a row make a death, and so many answered in a row a return.
+pub(super) const ROW: u32 = 3;
+/// A death so soon after a return is a relapse.
+const WINDOW: Duration = Duration::from_secs(120);
+/// After a relapse it must be heard for so long before it is back, doubled with each further one, up to `LONGEST`.
+const HOLD: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(64);
+/// Something that was silent from the beginning for so many probes is asked less often.
+const HOPELESS: u32 = 10;
+
+const ALIVE: State = State::Alive { misses: 0, lost: [None; ROW as usize] };
+
+// === impl FailureDetector ===
+
+impl FailureDetector {
+    /// Nothing is known.
+    pub(super) fn new() -> Self {
+        Self { state: State::Unknown { misses: 0 }, relapses: 0, returned: None, refuses: false }
+    }
+
+    /// A probe that was sent then was lost.
+    pub(super) fn missed(&mut self, sent: Instant) {
+        match &mut self.state {
+            State::Unknown { misses } => *misses = misses.saturating_add(1),
+            State::Alive { misses, lost } => {
+                *misses = misses.saturating_add(1);
+                lost.rotate_left(1);
+                if let Some(last) = lost.last_mut() {
+                    *last = Some(sent);
+                }
+            }
+            State::Dead { misses, answers, heard, .. } => {
+                *answers = 0;
+                *misses = misses.saturating_add(1);
+                if *misses >= ROW {
+                    *heard = None;
+                }
+            }
+        }
+    }
+
+    /// A probe was answered. Returns whether it came back from the dead.
+    pub(super) fn answered(&mut self, now: Instant) -> bool {
+        self.refuses = false;
+        self.heard(now)
+    }
+
+    /// A probe came back: no agent is there, but the node is. For the rest as an answer.
+    pub(super) fn refused(&mut self, now: Instant) -> bool {
+        self.refuses = true;
+        self.heard(now)
+    }
+
+    fn heard(&mut self, now: Instant) -> bool {
+        let hold = self.hold();
+        match &mut self.state {
+            State::Unknown { .. } | State::Alive { .. } => {
+                self.state = ALIVE;
+                false
+            }
+            State::Dead { misses, answers, heard, .. } => {
+                *misses = 0;
+                *answers = answers.saturating_add(1);
+                let heard = *heard.get_or_insert(now);
+                let back = *answers >= ROW && now.saturating_duration_since(heard) >= hold;
+                if back {
+                    self.state = ALIVE;
+                    self.returned = Some(now);
+                }
+                back
+            }
+        }
+    }
+
+    /// It is dead. Returns whether its return is damped.
+    pub(super) fn die(&mut self, now: Instant) -> bool {
+        let silent = self.is_missing().unwrap_or(now);
+        let before = (self.relapses, self.returned);
+        let soon = |returned| now.saturating_duration_since(returned) <= WINDOW;
+        self.relapses = match self.returned.is_some_and(soon) {
+            true => self.relapses.saturating_add(1),
+            false => 0,
+        };
+        self.state = State::Dead { silent, before, misses: ROW, answers: 0, heard: None };
+        self.relapses > 0
+    }
+
+    /// It was no death, if it was silent since then or later: it is missing, and who answered until `until` says nothing of
+    /// that any more.
+    pub(super) fn take_back_death(&mut self, after: Instant, until: Instant) -> bool {
+        match self.state {
+            State::Dead { silent, before, .. } if silent >= after => {
+                let lost = [Some(until + Duration::from_nanos(1)); ROW as usize];
+                self.state = State::Alive { misses: ROW, lost };
+                (self.relapses, self.returned) = before;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How long it must be heard before it is back.
+    pub(super) fn hold(&self) -> Duration {
+        match self.relapses.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => HOLD.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST),
+        }
+    }
+
+    /// Whether it answered at some time.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.state, State::Unknown { .. })
+    }
+
+    /// It was heard last without an agent.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, State::Dead { .. })
+    }
+
+    /// Alive, and the last probe was answered.
+    pub(super) fn is_firm(&self) -> bool {
+        matches!(self.state, State::Alive { misses: 0, .. })
+    }
+
+    /// When the first of the last three probes was sent, if all are lost, and it is not dead only because nobody has said
+    /// so yet.
+    pub(super) fn is_missing(&self) -> Option<Instant> {
+        match self.state {
+            State::Alive { misses, lost: [first, ..] } if misses >= ROW => first,
+            _ => None,
+        }
+    }
+
+    /// Since when it was silent when it died, if it is dead.
+    pub(super) fn died_silent_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Dead { silent, .. } => Some(silent),
+            _ => None,
+        }
+    }
+
+    /// It lost the last probes, and not enough of them.
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.state, State::Alive { misses: 1..ROW, .. })
+    }
+
+    /// Its next probes decide: it is silent and alive, or answers and is dead.
+    pub(super) fn is_undecided(&self) -> bool {
+        match self.state {
+            State::Unknown { .. } => false,
+            State::Alive { misses, .. } => misses > 0,
+            State::Dead { answers, heard, .. } => answers > 0 || heard.is_some(),
+        }
+    }
+
+    /// It answers again, and may be back soon.
+    pub(super) fn is_returning(&self) -> bool {
+        matches!(self.state, State::Dead { answers: 1.., .. })
+    }
+
+    /// It has been asked often enough in vain.
+    pub(super) fn is_hopeless(&self) -> bool {
+        matches!(self.state, State::Unknown { misses: HOPELESS.. })
+    }
+
+    /// Its first answer may still be on its way.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.state, State::Unknown { misses } if misses < ROW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STEP: Duration = Duration::from_millis(200);
+
+    /// Lets a probe every 200 ms be answered or not; counts deaths and returns by when they were.
+    fn changes(answers: impl Iterator<Item = bool>) -> Vec<(Instant, bool)> {
+        let mut detector = FailureDetector::new();
+        let mut now = Instant::now();
+        let mut changes = Vec::new();
+        for answered in answers {
+            if answered {
+                if detector.answered(now) {
+                    changes.push((now, true));
+                }
+            } else {
+                detector.missed(now);
+                if detector.is_missing().is_some() {
+                    detector.die(now);
+                    changes.push((now, false));
+                }
+            }
+            now += STEP;
+        }
+        changes
+    }
+
+    fn most_a_minute(changes: &[(Instant, bool)]) -> usize {
+        let within = |from: Instant| {
+            let minute = Duration::from_secs(60);
+            changes.iter().filter(|(at, _)| *at >= from && *at < from + minute).count()
+        };
+        changes.iter().map(|(from, _)| within(*from)).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn three_lost_in_a_row_are_needed_and_three_answered() {
+        let change = |text: &str| changes(text.chars().map(|c| c == '!')).len();
+        for (text, expected) in [
+            ("...........", 0),
+            ("!..!..!..!..", 0),
+            ("!...", 1),
+            ("!...!!", 1),
+            ("!...!!.!!.", 1),
+            ("!...!!!", 2),
+            ("!......!!!..!..!", 2),
+        ] {
+            assert_eq!(change(text), expected, "{text}");
+        }
+    }
+
+    /// After its second death in a row it must be heard for 2 s, then 4 s, up to 64 s; a lost probe in between costs
+    /// nothing, three in a row begin it anew.
+    #[test]
+    fn each_relapse_doubles_the_time_to_come_back() {
+        let now = Instant::now();
+        let mut detector = FailureDetector::new();
+        detector.answered(now);
+        let holds: Vec<u64> = (0..9)
+            .map(|_| {
+                detector.die(now);
+                let hold = detector.hold();
+                let mut at = now;
+                while !detector.answered(at) {
+                    at += hold.max(STEP) / 4;
+                    detector.missed(at);
+                    detector.answered(at);
+                    detector.answered(at);
+                }
+                assert!(at - now >= hold);
+                hold.as_secs()
+            })
+            .collect();
+        assert_eq!(holds, [0, 2, 4, 8, 16, 32, 64, 64, 64]);
+        detector.die(now + WINDOW + WINDOW + WINDOW);
+        assert_eq!(detector.hold(), Duration::ZERO, "long ago is forgotten");
+    }
+
+    /// The most that 0.6 s to die and 0, 2, 4, … s to come back leave room for: 6 deaths and 5 returns.
+    const MOST_A_MINUTE: usize = 11;
+
+    #[test]
+    fn a_link_that_flaps_at_any_period_is_damped() {
+        let mut worst = 0;
+        for down in 1..60_usize {
+            for up in 1..200_usize {
+                let flaps = (0..3_000).map(|n| n % (down + up) < up);
+                worst = worst.max(most_a_minute(&changes(flaps)));
+            }
+        }
+        assert!(worst <= MOST_A_MINUTE, "{worst}");
+        // As soon as it is back it goes: nothing is worse.
+        let mut detector = FailureDetector::new();
+        let mut now = Instant::now();
+        detector.answered(now);
+        let mut changes = Vec::new();
+        for _ in 0..10_000 {
+            now += STEP;
+            if detector.is_dead() {
+                if detector.answered(now) {
+                    changes.push((now, true));
+                }
+            } else {
+                detector.missed(now);
+                if detector.is_missing().is_some() {
+                    detector.die(now);
+                    changes.push((now, false));
+                }
+            }
+        }
+        assert_eq!(most_a_minute(&changes), MOST_A_MINUTE);
+        let last = changes.split_off(changes.len() - 8);
+        assert!(most_a_minute(&last) <= 2, "in the long run a death and a return in 64 s");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_lost_a_minute_has_so_many_changes_and_no_more(
+            stretches in proptest::collection::vec((any::<bool>(), 1..400_usize), 1..60)
+        ) {
+            let answers = stretches.iter().flat_map(|(answered, n)| std::iter::repeat_n(*answered, *n));
+            prop_assert!(most_a_minute(&changes(answers)) <= MOST_A_MINUTE);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a service's Service puts each cluster: its tier, its weight, and from both the group of its backends.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_model::{
+    Affinity, ClusterId, ClusterName, ServiceTraffic,
+    lb::{Group, Weights},
+};
+
+use crate::cluster::ClusterView;
+
+/// What a service asks for, worked out for the clusters that there are.
+#[derive(Debug)]
+pub(crate) struct TrafficPolicy {
+    pub(crate) traffic: Arc<ServiceTraffic>,
+    own: ClusterId,
+    /// The group of each tier and weight that a cluster has; more than there are groups share the last.
+    groups: BTreeMap<(usize, Reverse<u32>), Group>,
+}
+
+/// Where a cluster's backends are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) tier: usize,
+    pub(crate) weight: u32,
+    pub(crate) group: Group,
+}
+
+/// The weight of a cluster that is not named.
+const DEFAULT_WEIGHT: u32 = 1;
+
+impl TrafficPolicy {
+    /// Groups follow from what is asked for and from which clusters there are, not from how they are: a backend changes its
+    /// group only with one of the two.
+    pub(crate) fn new(
+        traffic: Arc<ServiceTraffic>,
+        own: ClusterId,
+        clusters: &BTreeMap<ClusterId, ClusterView>,
+    ) -> Self {
+        let mut policy = Self { traffic, own, groups: BTreeMap::new() };
+        let mut keys: BTreeSet<(usize, Reverse<u32>)> = match &*policy.traffic {
+            traffic if !traffic.global => BTreeSet::new(),
+            traffic if traffic.weights.is_empty() && traffic.tiers.is_empty() => {
+                let tiers = if traffic.affinity == Affinity::None { 1 } else { 2 };
+                (0..tiers).map(|tier| (tier, Reverse(DEFAULT_WEIGHT))).collect()
+            }
+            _ => clusters.iter().map(|(id, view)| policy.key(*id, Some(&view.name))).collect(),
+        };
+        // One that nobody named yet has a group of its own if there is one.
+        if keys.len() < Group::COUNT {
+            keys.insert(policy.key(ClusterId::NONE, None));
+        }
+        let last = Group::COUNT - 1;
+        let group = |number: usize| Group::new(number.min(last)).unwrap_or_default();
+        policy.groups =
+            keys.into_iter().enumerate().map(|(number, key)| (key, group(number))).collect();
+        policy
+    }
+
+    /// Where a cluster's backends are; `None` where they are not for this service's clients.
+    pub(crate) fn place(
+        &self,
+        cluster: ClusterId,
+        name: Option<&ClusterName>,
+    ) -> Option<Placement> {
+        if !self.traffic.global {
+            let (tier, weight, group) = (0, DEFAULT_WEIGHT, Group::FIRST);
+            return (cluster == self.own).then_some(Placement { tier, weight, group });
+        }
+        let key = self.key(cluster, name);
+        let last = Group::new(self.groups.len().clamp(1, Group::COUNT) - 1);
+        let group = self.groups.get(&key).copied().or(last).unwrap_or_default();
+        let (tier, Reverse(weight)) = key;
+        Some(Placement { tier, weight, group })
+    }
+
+    /// The share of a tier that carries all of its load, in percent.
+    pub(crate) fn minimum_healthy(&self) -> Option<u8> {
+        self.traffic.minimum_healthy.filter(|_| self.traffic.global)
+    }
+
+    /// Whether it makes a difference how many backends there are, where there are any.
+    pub(crate) fn counts(&self) -> bool {
+        self.traffic.global
+            && !(self.traffic.weights.is_empty() && self.traffic.minimum_healthy.is_none())
+    }
+
+    /// What the kernel is told, by what each group should get. One group alone gets everything.
+    pub(crate) fn weights_of(groups: &[u64; Group::COUNT]) -> Weights {
+        let mut weighty = groups.iter().enumerate().filter(|(_, weight)| **weight > 0);
+        let mut weights = [0; Group::COUNT];
+        match (weighty.next(), weighty.next()) {
+            (None, _) => return Weights::ONE,
+            (Some((only, _)), None) => weights.iter_mut().skip(only).take(1).for_each(|w| *w = 1),
+            _ => {
+                for (weight, exact) in weights.iter_mut().zip(groups) {
+                    *weight = u32::try_from(*exact).unwrap_or(u32::MAX);
+                }
+            }
+        }
+        Weights(weights)
+    }
+
+    fn key(&self, cluster: ClusterId, name: Option<&ClusterName>) -> (usize, Reverse<u32>) {
+        let traffic = &*self.traffic;
+        let named = |tier: &BTreeSet<ClusterName>| name.is_some_and(|name| tier.contains(name));
+        let is_own = cluster == self.own;
+        let tier = match traffic.affinity {
+            _ if !traffic.tiers.is_empty() => {
+                traffic.tiers.iter().position(named).unwrap_or(traffic.tiers.len())
+            }
+            Affinity::None => 0,
+            Affinity::Local => usize::from(!is_own),
+            Affinity::Remote => usize::from(is_own),
+        };
+        let weight = name.and_then(|name| traffic.weights.get(name)).copied();
+        (tier, Reverse(weight.unwrap_or(DEFAULT_WEIGHT)))
+    }
+}

@@ -1,0 +1,469 @@
+//! Who gets how much, by hand.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod stage;
+
+use std::sync::Arc;
+
+use mesh_balance::{
+    ClusterState::{Cut, InUse, Stale},
+    ClusterView, GroupShare, Tier,
+};
+use mesh_model::{
+    Affinity, ClusterId, ClusterName,
+    Protocol::{Tcp, Udp},
+    ServiceName, ServiceTraffic,
+    lb::{Backend, BackendState, Change, Condition, Frontend, ServiceDelta, Settings},
+};
+use stage::{Stage, backend, frontend, global, id, name, service};
+
+fn affinity(affinity: Affinity) -> ServiceTraffic {
+    ServiceTraffic { affinity, ..global() }
+}
+
+fn weights(weights: &[(&str, u32)]) -> ServiceTraffic {
+    let weights = weights.iter().map(|(cluster, weight)| (name(cluster), *weight)).collect();
+    ServiceTraffic { weights, ..global() }
+}
+
+/// `a,b;c`
+fn tiers(tiers: &str) -> ServiceTraffic {
+    let tier = |tier: &str| tier.split(',').map(name).collect();
+    ServiceTraffic { tiers: tiers.split(';').map(tier).collect(), ..global() }
+}
+
+#[test]
+fn all_clusters_backends_are_used_alike() {
+    let stage = Stage::with(global(), "a11 a12 b11 c11");
+    assert_eq!(stage.shares(), "a11 25, a12 25, b11 25, c11 25");
+}
+
+#[test]
+fn affinity_prefers_until_nobody_there_is_left() {
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 a12 b11 c11");
+    assert_eq!(stage.shares(), "a11 50, a12 50");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "a12 100");
+    stage.set("a12", Condition::Terminating);
+    assert_eq!(
+        stage.shares(),
+        "b11 50, c11 50",
+        "one that shuts down keeps nobody from failing over"
+    );
+    stage.set("a11", Condition::Ready);
+    assert_eq!(stage.shares(), "a11 100");
+
+    let mut stage = Stage::with(affinity(Affinity::Remote), "a11 b11 c11");
+    assert_eq!(stage.shares(), "b11 50, c11 50");
+    stage.node("b1", false);
+    assert_eq!(stage.shares(), "c11 100");
+    stage.cluster("c", Cut, true);
+    assert_eq!(stage.shares(), "a11 100");
+    stage.node("b1", true);
+    assert_eq!(stage.shares(), "b11 100");
+}
+
+#[test]
+fn a_backend_gets_by_its_clusters_weight() {
+    let mut stage = Stage::with(weights(&[("a", 3), ("b", 1)]), "a11 b11");
+    assert_eq!(stage.shares(), "a11 75, b11 25");
+    stage.set("b12", Condition::Ready);
+    assert_eq!(stage.shares(), "a11 60, b11 20, b12 20");
+    stage.set("c11", Condition::Ready);
+    assert_eq!(stage.shares(), "a11 50, b11 16.7, b12 16.7, c11 16.7", "1 where none is given");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "b11 33.3, b12 33.3, c11 33.3");
+}
+
+#[test]
+fn weight_zero_is_used_when_nobody_else_is_left() {
+    let mut stage = Stage::with(weights(&[("a", 0), ("b", 5)]), "a11 a12 b11 c11");
+    assert_eq!(stage.shares(), "b11 83.3, c11 16.7");
+    stage.node("b1", false);
+    stage.remove("c11");
+    assert_eq!(stage.shares(), "a11 50, a12 50", "rather than a node that does not answer");
+    stage.node("b1", true);
+    assert_eq!(stage.shares(), "b11 100");
+}
+
+#[test]
+fn tiers_come_one_after_another_and_the_unnamed_last() {
+    let mut stage = Stage::with(tiers("b;a,d"), "a11 b11 c11 d11");
+    assert_eq!(stage.shares(), "b11 100");
+    stage.cluster("b", Cut, true);
+    assert_eq!(stage.shares(), "a11 50, d11 50");
+    stage.remove("a11");
+    stage.set("d11", Condition::NotReady);
+    assert_eq!(stage.shares(), "c11 100");
+    let traffic = ServiceTraffic { affinity: Affinity::Local, ..tiers("b;a,d") };
+    stage.cluster("b", InUse, true);
+    stage.traffic(traffic);
+    assert_eq!(stage.shares(), "b11 100", "tiers stand in place of affinity");
+}
+
+#[test]
+fn what_a_tier_cannot_carry_goes_to_the_next() {
+    let minimum = ServiceTraffic { minimum_healthy: Some(50), ..affinity(Affinity::Local) };
+    let mut stage = Stage::with(minimum, "a11 a12 a13 a14 b11 b12");
+    assert_eq!(stage.shares(), "a11 25, a12 25, a13 25, a14 25");
+    stage.set("a14", Condition::NotReady);
+    stage.set("a13", Condition::NotReady);
+    assert_eq!(stage.shares(), "a11 50, a12 50", "half of them is enough");
+    stage.set("a12", Condition::NotReady);
+    assert_eq!(stage.shares(), "a11 50, b11 25, b12 25", "a quarter is half of what is enough");
+    stage.node("a1", false);
+    assert_eq!(stage.shares(), "b11 50, b12 50");
+    stage.node("a1", true);
+    stage.set("b11", Condition::NotReady);
+    stage.set("b12", Condition::NotReady);
+    assert_eq!(stage.shares(), "a11 100", "there is nobody else");
+}
+
+#[test]
+fn those_without_weight_are_no_part_of_a_tiers_health() {
+    let minimum = ServiceTraffic {
+        minimum_healthy: Some(100),
+        weights: [(name("b"), 0)].into(),
+        ..tiers("a,b;c")
+    };
+    let stage = Stage::with(minimum, "a11 b11 b12 c11");
+    assert_eq!(stage.shares(), "a11 100", "a is all of its tier that is meant to carry anything");
+}
+
+#[test]
+fn tiers_that_cannot_carry_all_take_more_in_proportion() {
+    let minimum = ServiceTraffic { minimum_healthy: Some(100), ..tiers("a;b") };
+    let mut stage = Stage::with(minimum, "a11 a12 a13 a14 b11 b12 b13 b14 b15");
+    for word in ["a12", "a13", "a14", "b13", "b14", "b15"] {
+        stage.set(word, Condition::NotReady);
+    }
+    // 1/4 and 2/5 carry 13/20 together.
+    assert_eq!(stage.shares(), "a11 38.5, b11 30.8, b12 30.8");
+}
+
+#[test]
+fn those_that_shut_down_are_used_when_nothing_else_is_left() {
+    let mut stage = Stage::with(global(), "a11 b11 c11");
+    stage.set("a11", Condition::Terminating);
+    assert_eq!(stage.shares(), "b11 50, c11 50");
+    stage.remove("b11");
+    stage.set("c11", Condition::Terminating);
+    assert_eq!(stage.shares(), "a11 50, c11 50");
+    stage.set("c11", Condition::NotReady);
+    assert_eq!(stage.shares(), "a11 100");
+    stage.set("b11", Condition::Ready);
+    stage.node("b1", false);
+    assert_eq!(stage.shares(), "a11 100", "it still serves, and b11 may not");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "b11 100");
+}
+
+#[test]
+fn if_nobody_answers_all_are_kept_as_they_were() {
+    let mut stage = Stage::with(affinity(Affinity::Remote), "b11 b21 c11");
+    stage.set("c12", Condition::Terminating);
+    let before = stage.shares();
+    assert_eq!(before, "b11 33.3, b21 33.3, c11 33.3");
+    stage.node("b1", false);
+    stage.node("b2", false);
+    stage.cluster("b", Cut, true);
+    stage.set("c12", Condition::NotReady);
+    assert_eq!(stage.shares(), "c11 100");
+    stage.node("c1", false);
+    assert_eq!(stage.shares(), before);
+    stage.node("b2", true);
+    assert_eq!(stage.shares(), before, "its cluster is still cut");
+    stage.cluster("b", InUse, true);
+    assert_eq!(stage.shares(), "b21 100");
+}
+
+#[test]
+fn a_stale_cluster_is_left_out_even_if_it_is_the_last() {
+    let mut stage = Stage::with(global(), "a11 b11");
+    stage.cluster("b", Stale, false);
+    assert_eq!(stage.shares(), "a11 100");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "");
+    assert!(stage.tables[&frontend()].settings.pass_if_empty, "b may have something by now");
+    stage.cluster("b", InUse, true);
+    assert_eq!(stage.shares(), "b11 100");
+    stage.remove("b11");
+    assert_eq!(stage.tables[&frontend()].settings, Settings::default(), "nobody has any");
+    stage.cluster("c", InUse, false);
+    assert!(stage.tables[&frontend()].settings.pass_if_empty);
+    stage.cluster("c", InUse, true);
+    assert!(!stage.tables[&frontend()].settings.pass_if_empty);
+    let changes = stage.balancer.set_all_known(false);
+    stage.take(changes);
+    assert!(stage.tables[&frontend()].settings.pass_if_empty, "there is another cluster");
+}
+
+#[test]
+fn a_service_that_is_not_global_has_its_own_clusters_backends_and_only_instead_of_kube_proxy() {
+    let mut stage = Stage::with(ServiceTraffic::default(), "a11 b11");
+    assert_eq!(stage.shares(), "no frontend");
+    stage.traffic(global());
+    assert_eq!(stage.shares(), "a11 50, b11 50");
+    let first =
+        Change::SetFrontend(frontend(), Settings { pass_if_empty: true, ..Settings::default() });
+    assert_eq!(stage.last.first(), Some(&first), "kube-proxy has it until it leads somewhere");
+    stage.traffic(ServiceTraffic::default());
+    assert_eq!(stage.shares(), "no frontend");
+
+    let mut stage = Stage::new(true);
+    stage.traffic(ServiceTraffic { session_affinity: Some(30), ..ServiceTraffic::default() });
+    stage.frontend(frontend(), "http");
+    for word in ["a11", "b11"] {
+        stage.set(word, Condition::Ready);
+    }
+    assert_eq!(stage.shares(), "a11 100");
+    let plain = Settings { session_affinity: 30, plain: true, pass_if_empty: false };
+    assert_eq!(stage.tables[&frontend()].settings, plain);
+    stage.traffic(global());
+    assert_eq!(stage.shares(), "a11 50, b11 50");
+    let change = |word: &str| Change::AddBackend(frontend(), backend(word), Default::default());
+    assert!(stage.last.contains(&change("b11")) && !stage.last.contains(&change("a11")));
+    stage.traffic(ServiceTraffic::default());
+    assert_eq!(stage.shares(), "a11 100");
+}
+
+#[test]
+fn one_change_costs_one_change_and_one_set_of_weights() {
+    let mut stage = Stage::with(weights(&[("a", 3)]), "a11 b11 b12");
+    for _ in 0..3 {
+        stage.set("b13", Condition::Ready);
+        assert!(matches!(stage.last[..], [Change::AddBackend(..), Change::SetWeights(..)]));
+        stage.set("b13", Condition::Ready);
+        assert_eq!(stage.last, []);
+        stage.remove("b13");
+        assert!(matches!(stage.last[..], [Change::SetWeights(..), Change::RemoveBackend(..)]));
+    }
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 a12 b11");
+    stage.set("b12", Condition::Ready);
+    assert_eq!(stage.last, [], "nobody uses it");
+    stage.remove("a12");
+    assert!(matches!(stage.last[..], [Change::RemoveBackend(..)]));
+}
+
+#[test]
+fn nodes_in_use_are_worth_a_look_and_so_are_dead_ones() {
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 a21 b11");
+    let in_use = |stage: &Stage| {
+        let mut nodes: Vec<String> =
+            stage.balancer.nodes_in_use().map(|(id, node)| format!("{id}{node}")).collect();
+        nodes.sort();
+        nodes.join(" ")
+    };
+    assert_eq!(in_use(&stage), "1n1 1n2");
+    stage.node("a2", false);
+    assert_eq!(stage.shares(), "a11 100");
+    assert_eq!(in_use(&stage), "1n1 1n2", "or nobody would see it come back");
+    stage.remove("a11");
+    assert_eq!(in_use(&stage), "1n2 2n1");
+    stage.node("a2", true);
+    assert_eq!(in_use(&stage), "1n2");
+    stage.remove("a21");
+    stage.remove("b11");
+    assert_eq!(in_use(&stage), "");
+}
+
+#[test]
+fn ports_meet_by_name_protocol_and_family() {
+    let mut stage = Stage::with(global(), "");
+    let frontend = |address: &str, port, protocol| Frontend {
+        address: address.parse().unwrap(),
+        port,
+        protocol,
+    };
+    let frontends = [
+        (frontend("10.101.0.9", 80, Tcp), "http", "10.1.1.1:8080/TCP, 10.2.1.1:80/TCP"),
+        (frontend("fd00:101::9", 80, Tcp), "http", "[fd00:10:2::1]:8080/TCP"),
+        (frontend("10.101.0.9", 53, Udp), "dns", "10.1.1.1:5353/UDP"),
+        (frontend("10.101.0.9", 53, Tcp), "dns", "10.1.1.1:53/TCP"),
+        (frontend("10.101.0.9", 9000, Tcp), "", "10.2.1.1:9000/TCP"),
+        (frontend("10.101.0.9", 81, Tcp), "metrics", ""),
+    ];
+    for (frontend, port_name, _) in frontends {
+        stage.frontend(frontend, port_name);
+    }
+    let backends = [
+        ("10.1.1.1", 8080, Tcp, "http", "a"),
+        ("10.2.1.1", 80, Tcp, "http", "b"),
+        ("fd00:10:2::1", 8080, Tcp, "http", "b"),
+        ("10.1.1.1", 5353, Udp, "dns", "a"),
+        ("10.1.1.1", 53, Tcp, "dns", "a"),
+        ("10.2.1.1", 9000, Tcp, "", "b"),
+        ("10.2.1.1", 9000, Tcp, "admin", "b"),
+    ];
+    for (address, port, protocol, port_name, cluster) in backends {
+        let backend =
+            Backend { address: address.parse().unwrap(), port, protocol, cluster: id(cluster) };
+        let (service, port_name) = (service(), port_name.into());
+        let state = BackendState::default();
+        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+    for (frontend, port_name, expected) in frontends {
+        let mut found: Vec<String> = stage.tables[&frontend]
+            .backends
+            .keys()
+            .map(|b| b.to_string().split(' ').next().unwrap().to_owned())
+            .collect();
+        found.sort();
+        assert_eq!(found.join(", "), expected, "{frontend} {port_name}");
+    }
+}
+
+#[test]
+fn each_backend_has_its_reason() {
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 a21 a31 b11 c11");
+    stage.node("a2", false);
+    stage.set("a31", Condition::Terminating);
+    stage.set("b12", Condition::NotReady);
+    stage.cluster("c", Stale, false);
+    assert_eq!(
+        stage.words(),
+        "a11 in-use ready, a21 fallback node-dead, a31 fallback terminating, b11 fallback later-tier, \
+         b12 left-out not-ready, c11 left-out cluster-stale"
+    );
+    stage.remove("a11");
+    stage.cluster("c", Cut, true);
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, a31 fallback terminating, b11 in-use failover, b12 left-out not-ready, \
+         c11 fallback cluster-cut"
+    );
+    stage.remove("b11");
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, a31 in-use nobody-ready, b12 left-out not-ready, c11 fallback cluster-cut"
+    );
+    stage.remove("a31");
+    assert_eq!(
+        stage.words(),
+        "a21 in-use nobody-answers, b12 left-out not-ready, c11 fallback later-tier"
+    );
+    stage.cluster("c", InUse, true);
+    stage.traffic(weights(&[("c", 0)]));
+    assert_eq!(
+        stage.words(),
+        "a21 fallback node-dead, b12 left-out not-ready, c11 in-use nobody-with-weight"
+    );
+    stage.node("a2", true);
+    assert_eq!(stage.words(), "a21 in-use ready, b12 left-out not-ready, c11 fallback weight-zero");
+    stage.traffic(ServiceTraffic::default());
+    assert_eq!(
+        stage.words(),
+        "a21 left-out not-taken, b12 left-out not-global, c11 left-out not-global"
+    );
+}
+
+#[test]
+fn an_explanation_has_the_arithmetic() {
+    let traffic = ServiceTraffic {
+        minimum_healthy: Some(50),
+        weights: [(name("b"), 3)].into(),
+        ..affinity(Affinity::Local)
+    };
+    let mut stage = Stage::with(traffic, "a11 a12 a13 a14 b11 c11");
+    for word in ["a12", "a13", "a14"] {
+        stage.set(word, Condition::NotReady);
+    }
+    let explained = stage.explain();
+    let tiers: Vec<String> = explained
+        .tiers
+        .iter()
+        .map(|tier| {
+            let Tier { number, usable, meant, health, capacity, load, .. } = tier;
+            format!("{number}: {usable} of {meant}, {health}, {capacity}, {load}")
+        })
+        .collect();
+    assert_eq!(tiers, ["1: 1 of 4, 25 %, 50 %, 50 %", "2: 2 of 2, 100 %, 100 %, 50 %"]);
+    let groups: Vec<String> = explained
+        .groups
+        .iter()
+        .map(|group| {
+            let GroupShare { tier, weight, backends, kernel_weight, share, .. } = group;
+            format!("{tier}: {backends} of weight {weight}, {kernel_weight}, {share}")
+        })
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            "1: 1 of weight 1, 500000000, 50 %",
+            "2: 1 of weight 3, 375000000, 37.5 %",
+            "2: 1 of weight 1, 125000000, 12.5 %"
+        ]
+    );
+    let because: Vec<String> =
+        explained.backends.into_iter().map(|candidate| candidate.because).collect();
+    assert_eq!(
+        because,
+        [
+            "ready: tier 1 carries 50 %, and it gets 50 % as one of 1 of weight 1",
+            "it is not ready",
+            "it is not ready",
+            "it is not ready",
+            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 37.5 % as one of 1 of weight 3",
+            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
+        ]
+    );
+}
+
+#[test]
+fn more_kinds_of_clusters_than_groups_share_the_last() {
+    let cluster = |number: u32| ClusterId::from_wire(number).unwrap();
+    let cluster_name = |number: u32| ClusterName::new(&format!("c{number}")).unwrap();
+    let weights = (10..20).map(|number| (cluster_name(number), number)).collect();
+    let mut stage = Stage::with(ServiceTraffic { weights, ..global() }, "");
+    for number in 10..20 {
+        let view = ClusterView { name: cluster_name(number), state: InUse, sure: true };
+        let changes = stage.balancer.set_cluster(cluster(number), Some(view));
+        stage.take(changes);
+        let backend = Backend { cluster: cluster(number), ..backend(&format!("a1{number}")) };
+        let (service, port_name) = (service(), "http".into());
+        let state = BackendState::default();
+        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+    let shares = stage::shares(&stage.tables[&frontend()]);
+    let share = |number: u32| {
+        let found = shares.iter().find(|(backend, _)| backend.cluster == cluster(number));
+        *found.unwrap().1
+    };
+    let close = |number: u32, expected: f64| (share(number) - expected).abs() < 1e-6;
+    // 10 + … + 19 = 145. The heaviest have groups of their own, 12, 11 and 10 one together.
+    assert!((13..20).all(|number| close(number, f64::from(number) / 145.0)), "{shares:?}");
+    assert!((10..13).all(|number| close(number, 11.0 / 145.0)), "{shares:?}");
+    assert_eq!(stage.explain().groups.len(), 8);
+}
+
+#[test]
+fn a_new_cluster_touches_only_services_that_name_clusters() {
+    let mut stage = Stage::with(global(), "a11 b11");
+    let named = Arc::new(ServiceName::new("shop", "named"));
+    let traffic = Arc::new(tiers("a;d"));
+    stage.tell(&ServiceDelta::ServiceSet { service: Arc::clone(&named), traffic });
+    let other = Frontend { port: 81, ..frontend() };
+    let port_name: Arc<str> = "http".into();
+    stage.tell(&ServiceDelta::FrontendAdded {
+        service: Arc::clone(&named),
+        port_name: Arc::clone(&port_name),
+        frontend: other,
+    });
+    let changes = stage.balancer.set_cluster(id("d"), None);
+    stage.take(changes);
+    let state = BackendState::default();
+    let backend = backend("d11");
+    let service = Arc::clone(&named);
+    stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    let group = |stage: &Stage| stage.tables[&other].backends[&backend].number();
+    assert_eq!(group(&stage), 1, "of a cluster that nobody named");
+    stage.cluster("d", InUse, true);
+    assert_eq!(group(&stage), 1, "its own tier, before the others'");
+    assert!(stage.last.iter().all(|change| !format!("{change:?}").contains("port: 80,")));
+}

@@ -1,0 +1,431 @@
+//! Whatever happens in whatever order, a frontend leads where the rules say for what there is now; here the rules are
+//! written once more, from `docs/load-balancing.md`, over plain lists and with fractions.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod stage;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_balance::{ClusterState, Known, Usage};
+use mesh_model::{
+    Affinity, ClusterId, Protocol, ServiceName, ServiceTraffic,
+    lb::{Backend, BackendState, Condition, Frontend, ServiceDelta, Settings},
+};
+use proptest::prelude::*;
+use stage::{CLUSTERS, Stage, id, name, shares, view};
+
+const SERVICES: [(&str, &str); 3] = [("shop", "web"), ("bank", "web"), ("default", "kubernetes")];
+const PORTS: [&str; 2] = ["http", ""];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Service(usize, Option<ServiceTraffic>),
+    /// Of a service, with a port name; or gone.
+    Frontend {
+        service: usize,
+        port: usize,
+        v6: bool,
+        second: bool,
+        there: bool,
+    },
+    Backend {
+        service: usize,
+        port: usize,
+        spot: Spot,
+        state: Option<(Condition, Option<u8>)>,
+    },
+    Node(usize, u8, bool),
+    Cluster(usize, Option<(ClusterState, bool)>),
+    /// Where backends are whose cluster does not say.
+    Placement(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    cluster: usize,
+    number: u8,
+    v6: bool,
+    udp: bool,
+}
+
+/// What there is, as it was told last.
+#[derive(Default)]
+struct World {
+    services: BTreeMap<usize, ServiceTraffic>,
+    frontends: BTreeMap<Frontend, (usize, usize)>,
+    backends: BTreeMap<(usize, usize, Backend), (Condition, Option<String>)>,
+    dead: BTreeSet<(ClusterId, String)>,
+    clusters: BTreeMap<usize, (ClusterState, bool)>,
+}
+
+fn traffic() -> impl Strategy<Value = ServiceTraffic> {
+    let affinity = prop_oneof![Just(Affinity::None), Just(Affinity::Local), Just(Affinity::Remote)];
+    let weights = prop::collection::btree_map(0_usize..4, 0_u32..4, 0..3);
+    let tiers = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => Just((0..4).collect::<Vec<usize>>()).prop_shuffle().prop_flat_map(|order| {
+            (Just(order), 1_usize..4, 1_usize..4)
+        }).prop_map(|(order, first, second)| {
+            let (one, rest) = order.split_at(first);
+            let two = &rest[..second.min(rest.len())];
+            let set = |of: &[usize]| of.iter().map(|at| name(CLUSTERS[*at])).collect::<BTreeSet<_>>();
+            [set(one), set(two)].into_iter().filter(|tier| !tier.is_empty()).collect()
+        }),
+    ];
+    let minimum = prop::option::of(1_u8..=100);
+    let affine = prop::option::of(1_u32..100);
+    (any::<bool>(), affinity, affine, weights, tiers, minimum).prop_map(
+        |(global, affinity, session_affinity, weights, tiers, minimum_healthy)| ServiceTraffic {
+            global,
+            affinity,
+            session_affinity,
+            weights: weights.into_iter().map(|(at, w)| (name(CLUSTERS[at]), w)).collect(),
+            tiers,
+            minimum_healthy,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let service = prop_oneof![4 => Just(0), 1 => 1..SERVICES.len()];
+    let port = prop_oneof![4 => Just(0_usize), 1 => Just(1)];
+    let condition = prop_oneof![
+        4 => Just(Condition::Ready),
+        1 => Just(Condition::Terminating),
+        1 => Just(Condition::NotReady),
+    ];
+    let state = prop_oneof![
+        3 => (condition, prop::option::of(0_u8..3)).prop_map(Some),
+        1 => Just(None),
+    ];
+    let rarely = || prop_oneof![4 => Just(false), 1 => Just(true)];
+    let spot = (0_usize..4, 0_u8..6, rarely(), rarely())
+        .prop_map(|(cluster, number, v6, udp)| Spot { cluster, number, v6, udp });
+    let cluster_state = prop_oneof![
+        2 => Just(ClusterState::InUse),
+        1 => Just(ClusterState::Cut),
+        1 => Just(ClusterState::Stale)
+    ];
+    let cluster = prop_oneof![6 => (cluster_state, any::<bool>()).prop_map(Some), 1 => Just(None)];
+    prop_oneof![
+        2 => (service.clone(), prop_oneof![5 => traffic().prop_map(Some), 1 => Just(None)])
+            .prop_map(|(service, traffic)| Step::Service(service, traffic)),
+        3 => (service.clone(), port.clone(), rarely(), rarely(), prop_oneof![3 => Just(true), 1 => Just(false)])
+            .prop_map(|(service, port, v6, second, there)| Step::Frontend { service, port, v6, second, there }),
+        12 => (service, port, spot, state)
+            .prop_map(|(service, port, spot, state)| Step::Backend { service, port, spot, state }),
+        3 => (0_usize..4, 0_u8..3, any::<bool>()).prop_map(|(c, n, alive)| Step::Node(c, n, alive)),
+        2 => (0_usize..4, cluster).prop_map(|(cluster, state)| Step::Cluster(cluster, state)),
+        1 => (0_u8..3).prop_map(Step::Placement),
+    ]
+}
+
+fn service(at: usize) -> Arc<ServiceName> {
+    Arc::new(ServiceName::new(SERVICES[at].0, SERVICES[at].1))
+}
+
+fn frontend(service: usize, v6: bool, second: bool) -> Frontend {
+    let last = service * 2 + usize::from(second) + 1;
+    let address = if v6 { format!("fd00:101::{last}") } else { format!("10.101.0.{last}") };
+    Frontend { address: address.parse().unwrap(), port: 80, protocol: Protocol::Tcp }
+}
+
+fn backend(spot: Spot) -> Backend {
+    let Spot { cluster, number, v6, udp } = spot;
+    let cluster = id(CLUSTERS[cluster]);
+    let address = match v6 {
+        true => format!("fd00:10:{cluster}::{}", number + 1),
+        false => format!("10.{cluster}.1.{}", number + 1),
+    };
+    let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+    Backend { address: address.parse().unwrap(), port: 8080, protocol, cluster }
+}
+
+/// Takes a step in the world and on the stage.
+fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Option<u8>) {
+    match step.clone() {
+        Step::Service(at, traffic) => match traffic {
+            Some(traffic) => {
+                world.services.insert(at, traffic.clone());
+                let traffic = Arc::new(traffic);
+                stage.tell(&ServiceDelta::ServiceSet { service: service(at), traffic });
+            }
+            None => {
+                let gone: Vec<Frontend> = world
+                    .frontends
+                    .iter()
+                    .filter(|(_, (of, _))| *of == at)
+                    .map(|(frontend, _)| *frontend)
+                    .collect();
+                for frontend in gone {
+                    world.frontends.remove(&frontend);
+                    stage.tell(&ServiceDelta::FrontendRemoved { service: service(at), frontend });
+                }
+                world.services.remove(&at);
+                stage.tell(&ServiceDelta::ServiceRemoved { service: service(at) });
+            }
+        },
+        Step::Frontend { service: at, port, v6, second, there } => {
+            let frontend = frontend(at, v6, second);
+            let service = service(at);
+            if there && world.services.contains_key(&at) {
+                world.frontends.insert(frontend, (at, port));
+                let port_name = PORTS[port].into();
+                stage.tell(&ServiceDelta::FrontendAdded { service, port_name, frontend });
+            } else if !there {
+                world.frontends.remove(&frontend);
+                stage.tell(&ServiceDelta::FrontendRemoved { service, frontend });
+            }
+        }
+        Step::Backend { service: at, port, spot, state } => {
+            let (backend, port_name) = (backend(spot), PORTS[port].into());
+            let (service, key) = (service(at), (at, port, backend));
+            match state {
+                Some((condition, node)) => {
+                    let told = node.map(|node| format!("n{node}"));
+                    let node = told.clone().or(looked_up.map(|node| format!("n{node}")));
+                    world.backends.insert(key, (condition, node));
+                    let node = told.map(|node| node.as_str().into());
+                    let state = BackendState { condition, node, zone: None };
+                    let delta = ServiceDelta::BackendSet { service, port_name, backend, state };
+                    let looked_up = *looked_up;
+                    let changes = stage
+                        .balancer
+                        .apply(&delta, |_, _| looked_up.map(|node| format!("n{node}")));
+                    stage.take(changes);
+                }
+                None => {
+                    world.backends.remove(&key);
+                    stage.tell(&ServiceDelta::BackendRemoved { service, port_name, backend });
+                }
+            }
+        }
+        Step::Node(cluster, node, alive) => {
+            let cluster = id(CLUSTERS[cluster]);
+            match alive {
+                true => world.dead.remove(&(cluster, format!("n{node}"))),
+                false => world.dead.insert((cluster, format!("n{node}"))),
+            };
+            let changes = stage.balancer.set_node(cluster, &format!("n{node}"), alive);
+            stage.take(changes);
+        }
+        Step::Cluster(at, state) => {
+            let cluster = CLUSTERS[at];
+            match state {
+                Some(state) => world.clusters.insert(at, state),
+                // The own cluster is always there.
+                None if at == 0 => None,
+                None => {
+                    world.dead.retain(|(of, _)| *of != id(cluster));
+                    world.clusters.remove(&at)
+                }
+            };
+            let view = state.map(|(state, sure)| view(cluster, state, sure));
+            let changes = stage.balancer.set_cluster(id(cluster), view);
+            stage.take(changes);
+        }
+        Step::Placement(node) => {
+            // The next lookups fail again every other time.
+            *looked_up = if looked_up.is_some() { None } else { Some(node) };
+            for (_, place) in world.backends.values_mut() {
+                place.get_or_insert_with(|| format!("n{node}"));
+            }
+            let changes = stage.balancer.place(|_, _| Some(format!("n{node}")));
+            stage.take(changes);
+        }
+    }
+}
+
+/// One backend, as the rules see it.
+struct Seen {
+    backend: Backend,
+    condition: Condition,
+    dead: bool,
+    tier: usize,
+    weight: f64,
+}
+
+/// What each backend of a frontend gets; `None` where the frontend is left alone.
+fn expected(
+    world: &World,
+    frontend: &Frontend,
+    replace: bool,
+) -> Option<(Settings, BTreeMap<Backend, f64>)> {
+    let (at, port) = world.frontends[frontend];
+    let traffic = &world.services[&at];
+    if !traffic.global && !replace {
+        return None;
+    }
+    let mut seen = Vec::new();
+    for ((of, name_of_port, backend), (condition, node)) in &world.backends {
+        let same_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
+        if (*of, *name_of_port) != (at, port) || !same_family || backend.protocol != Protocol::Tcp {
+            continue;
+        }
+        let cluster = usize::from(backend.cluster.get()) - 1;
+        let (is_own, known) = (cluster == 0, world.clusters.get(&cluster));
+        let state = known.map_or(ClusterState::InUse, |(state, _)| *state);
+        if (!is_own && !traffic.global) || state == ClusterState::Stale {
+            continue;
+        }
+        let silent =
+            node.as_ref().is_some_and(|n| world.dead.contains(&(backend.cluster, n.clone())));
+        let cluster_name = known.map(|_| name(CLUSTERS[cluster]));
+        let named = cluster_name.as_ref().and_then(|name| traffic.weights.get(name)).copied();
+        let tier = if !traffic.global {
+            0
+        } else if traffic.tiers.is_empty() {
+            match (traffic.affinity, is_own) {
+                (Affinity::None, _) | (Affinity::Local, true) | (Affinity::Remote, false) => 0,
+                _ => 1,
+            }
+        } else {
+            let mut tiers = traffic.tiers.iter();
+            let at = tiers.position(|tier| cluster_name.as_ref().is_some_and(|n| tier.contains(n)));
+            at.unwrap_or(99)
+        };
+        seen.push(Seen {
+            backend: *backend,
+            condition: *condition,
+            dead: silent || state == ClusterState::Cut,
+            tier,
+            weight: if traffic.global { f64::from(named.unwrap_or(1)) } else { 1.0 },
+        });
+    }
+    // The first kind that there is any of.
+    let kinds: [fn(&Seen) -> bool; 8] = [
+        |b| !b.dead && b.condition == Condition::Ready && b.weight > 0.0,
+        |b| !b.dead && b.condition == Condition::Ready && b.weight == 0.0,
+        |b| !b.dead && b.condition == Condition::Terminating && b.weight > 0.0,
+        |b| !b.dead && b.condition == Condition::Terminating && b.weight == 0.0,
+        |b| b.condition == Condition::Ready && b.weight > 0.0,
+        |b| b.condition == Condition::Ready && b.weight == 0.0,
+        |b| b.condition == Condition::Terminating && b.weight > 0.0,
+        |b| b.condition == Condition::Terminating && b.weight == 0.0,
+    ];
+    let mut result = BTreeMap::new();
+    if let Some(kind) = kinds.iter().position(|kind| seen.iter().any(kind)) {
+        let usable: Vec<&Seen> = seen.iter().filter(|b| kinds[kind](b)).collect();
+        let mut left = 1.0_f64;
+        let mut loads = BTreeMap::new();
+        let tiers: BTreeSet<usize> = usable.iter().map(|b| b.tier).collect();
+        for tier in tiers {
+            let can = usable.iter().filter(|b| b.tier == tier).count() as f64;
+            let meant = seen.iter().filter(|b| {
+                b.tier == tier && b.weight > 0.0 && b.condition != Condition::Terminating
+            });
+            let capacity = match traffic.minimum_healthy.filter(|_| traffic.global) {
+                Some(minimum) if kind == 0 || kind == 4 => {
+                    (can / meant.count() as f64 / (f64::from(minimum) / 100.0)).min(1.0)
+                }
+                _ => 1.0,
+            };
+            let load = capacity.min(left);
+            left -= load;
+            loads.insert(tier, load);
+        }
+        let carried: f64 = loads.values().sum();
+        for (tier, load) in loads {
+            let mine = || usable.iter().filter(|b| b.tier == tier);
+            let weight = |b: &Seen| if b.weight == 0.0 { 1.0 } else { b.weight };
+            let all: f64 = mine().map(|b| weight(b)).sum();
+            for b in mine() {
+                // What is left of 1 by rounding is nothing.
+                if load > 1e-12 {
+                    result.insert(b.backend, load / carried * weight(b) / all);
+                }
+            }
+        }
+    }
+    let own_unsure = !world.clusters.get(&0).is_some_and(|(_, sure)| *sure);
+    let others = world.clusters.values();
+    let unsure = own_unsure
+        || (traffic.global
+            && others.clone().any(|(state, sure)| !sure || *state == ClusterState::Stale));
+    let settings = Settings {
+        session_affinity: traffic.session_affinity.unwrap_or(0),
+        plain: !traffic.global,
+        pass_if_empty: at == 2 || (result.is_empty() && unsure),
+    };
+    Some((settings, result))
+}
+
+fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseError> {
+    let mut taken = 0;
+    for (frontend, (at, port)) in &world.frontends {
+        let expected = expected(world, frontend, replace);
+        let found = stage.tables.get(frontend);
+        prop_assert_eq!(found.is_some(), expected.is_some(), "{}", frontend);
+        let told = stage.balancer.content(frontend);
+        prop_assert_eq!(found, told.as_ref());
+        // The audit's way.
+        let known = world.backends.iter().filter(|((of, _, _), _)| of == at);
+        let known = known.map(|((_, port, backend), (condition, node))| Known {
+            backend: *backend,
+            port_name: PORTS[*port],
+            condition: *condition,
+            node: node.as_deref(),
+        });
+        let traffic = Arc::new(world.services[at].clone());
+        let anew =
+            stage.balancer.content_from(&service(*at), &traffic, (frontend, PORTS[*port]), known);
+        prop_assert_eq!(found, anew.as_ref());
+        let Some(((settings, expected), found)) = expected.zip(found) else { continue };
+        taken += 1;
+        prop_assert_eq!(found.settings, settings);
+        let shares = shares(found);
+        prop_assert_eq!(
+            shares.keys().collect::<Vec<_>>(),
+            expected.keys().collect::<Vec<_>>(),
+            "{}",
+            frontend
+        );
+        // The explanation has the same, with a reason for each.
+        let explained = stage.balancer.explain(frontend).unwrap();
+        for (backend, share) in &expected {
+            let found = shares[backend];
+            prop_assert!((found - share).abs() < 1e-6, "{backend}: {found} and not {share}");
+            let said = explained.backends.iter().find(|c| c.backend == *backend).unwrap();
+            let Usage::InUse(said) = said.usage else { panic!("{said:?}") };
+            prop_assert!((said.0 as f64 / 1e9 - share).abs() < 1e-6, "{backend}: {said}");
+        }
+        let used = |c: &&mesh_balance::Candidate| matches!(c.usage, Usage::InUse(_));
+        prop_assert_eq!(explained.backends.iter().filter(used).count(), expected.len());
+    }
+    prop_assert_eq!(stage.tables.len(), taken);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        first in traffic(),
+        steps in prop::collection::vec(step(), 1..80),
+        replace in any::<bool>(),
+    ) {
+        let there = Step::Frontend { service: 0, port: 0, v6: false, second: false, there: true };
+        let first = [Step::Service(0, Some(ServiceTraffic { global: true, ..first })), there];
+        let mut world = World::default();
+        let mut stage = Stage::new(replace);
+        for at in 0..CLUSTERS.len() {
+            world.clusters.insert(at, (ClusterState::InUse, true));
+        }
+        let mut looked_up = None;
+        for step in first.iter().chain(&steps) {
+            take(&mut world, &mut stage, step, &mut looked_up);
+            agree(&world, &stage, replace)?;
+        }
+    }
+}

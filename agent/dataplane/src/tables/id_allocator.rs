@@ -1,0 +1,88 @@
+//! Numbers for the places of an array.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher as _, RandomState},
+    time::Instant,
+};
+
+use super::TablesError;
+use crate::slots::REST;
+
+/// Places in an array that are given out, rest after use, and come back.
+#[derive(Debug)]
+pub(super) struct IdAllocator {
+    map: &'static str,
+    size: u32,
+    /// What places are first called by, in multiples of the size.
+    round: u32,
+    next: u32,
+    /// Found in use at start, so `next` must pass over them.
+    claimed: HashSet<u32>,
+    /// When each was freed, and what it was last called.
+    resting: VecDeque<(Instant, u32)>,
+    pub(super) used: u32,
+}
+
+// === impl IdAllocator ===
+
+impl IdAllocator {
+    pub(super) fn new(map: &'static str, size: u32) -> Self {
+        let (claimed, resting) = (HashSet::new(), VecDeque::new());
+        Self { map, size, round: 1, next: 0, claimed, resting, used: 0 }
+    }
+
+    /// The same, with numbers that a former life will not have given out: what still remembers those finds nobody.
+    pub(super) fn unlike_before(self) -> Self {
+        let random = RandomState::new().hash_one(self.map);
+        let rounds = u64::from(u32::MAX / self.size).saturating_sub(1).max(1);
+        Self { round: 1 + u32::try_from(random % rounds).unwrap_or(0), ..self }
+    }
+
+    /// A number whose remainder by the size is a free place. A place is called by another number each time, so that
+    /// what still names the former owner is seen to be stale; 0 names none.
+    pub(super) fn take(&mut self, now: Instant) -> Result<u32, TablesError> {
+        let rested = |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) >= REST;
+        while self.next < self.size && self.claimed.remove(&self.next) {
+            self.next += 1;
+        }
+        let number = if self.next < self.size {
+            self.next += 1;
+            // Not the very first round: that holds 0.
+            self.size * self.round + (self.next - 1)
+        } else if self.resting.front().is_some_and(rested) {
+            let (_, last) = self.resting.pop_front().unwrap_or((now, 0));
+            match last.checked_add(self.size) {
+                Some(next) => next,
+                None => self.size + last % self.size,
+            }
+        } else {
+            return Err(TablesError::Full { map: self.map, size: self.size });
+        };
+        self.used += 1;
+        Ok(number)
+    }
+
+    /// Marks a number found in use; false if its place is taken already.
+    pub(super) fn claim(&mut self, number: u32) -> bool {
+        let fresh = self.claimed.insert(number % self.size);
+        self.used += u32::from(fresh);
+        fresh
+    }
+
+    /// For each number that was in use elsewhere the one that it has here: the same, unless its place is another's.
+    pub(super) fn adopt(
+        &mut self,
+        numbers: Vec<u32>,
+        now: Instant,
+    ) -> Result<Vec<u32>, TablesError> {
+        let stays: Vec<bool> = numbers.iter().map(|number| self.claim(*number)).collect();
+        let adopted = numbers.into_iter().zip(stays);
+        adopted.map(|(number, stays)| if stays { Ok(number) } else { self.take(now) }).collect()
+    }
+
+    pub(super) fn give_back(&mut self, number: u32, now: Instant) {
+        self.used -= 1;
+        self.resting.push_back((now, number));
+    }
+}

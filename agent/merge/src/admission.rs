@@ -1,0 +1,362 @@
+//! What a cluster may say: its own pods and nodes, and nothing of anybody else's.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use mesh_model::{ClusterId, Identity, Record, ServiceName, SliceEndpoint};
+
+use crate::nodes::NodeEntry;
+
+/// What a peer may claim, as `connect` wrote it down. Judged against nothing that another peer says, so that no liar
+/// displaces the honest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Its number, if that is known. Nobody else gets it.
+    pub id: Option<ClusterId>,
+    /// Where its pods may be.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where its nodes may be.
+    pub node_cidrs: Vec<IpNet>,
+    /// Whether its services may lead to addresses that are neither.
+    pub external_backends: bool,
+}
+
+/// What is ours, and nobody else's to claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnRanges {
+    /// Where our pods are.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where our nodes are.
+    pub node_cidrs: Vec<IpNet>,
+    /// Where our services are.
+    pub service_cidrs: Vec<IpNet>,
+}
+
+/// Why a record is not taken. What its cluster said before stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {net} is {reason}")]
+pub struct Refused {
+    /// The record.
+    pub what: String,
+    /// The address or range that it should not have.
+    pub net: IpNet,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// How a cluster's records are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Validator {
+    /// Ours: it may say anything about itself.
+    Own,
+    /// A peer with a grant.
+    Granted {
+        /// What it may claim.
+        claims: Claims,
+        /// What it may not, whatever the grant says.
+        ours: Vec<IpNet>,
+    },
+    /// A peer whose file says nothing of what it may claim, as those that Cilium's tools write: whatever is not ours, not
+    /// granted to another, and an address that a pod or node can have.
+    Ungranted {
+        /// Ours, and other peers' grants.
+        taken: Vec<IpNet>,
+    },
+}
+
+impl OwnRanges {
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &IpNet> {
+        self.pod_cidrs.iter().chain(&self.node_cidrs).chain(&self.service_cidrs)
+    }
+}
+
+impl Validator {
+    /// Checks every address that a record speaks of.
+    pub(crate) fn check(&self, record: &Record) -> Result<(), Refused> {
+        match record {
+            Record::Node(node) => self.check_node(&node.name, &NodeEntry::new(node)),
+            Record::Address(address) => self.check_address(address.net),
+            Record::Service(service) => {
+                self.check_service(&service.name, service.backends.keys().copied())
+            }
+            // Nothing of it is used.
+            Record::EndpointSlice(slice) if slice.is_copy() => Ok(()),
+            Record::EndpointSlice(slice) | Record::LocalEndpointSlice(slice) => self.check_slice(
+                &ServiceName::new(&slice.namespace, &slice.name),
+                slice.endpoints.iter().flat_map(SliceEndpoint::ips),
+            ),
+            // The wire takes the local kinds from the own cluster only.
+            Record::Identity(..)
+            | Record::Namespace(_)
+            | Record::Pod(_)
+            | Record::LocalService(_) => Ok(()),
+        }
+    }
+
+    /// Only where the node can be reached from here: its other addresses mean nothing to us.
+    pub(crate) fn check_node(&self, name: &str, node: &NodeEntry) -> Result<(), Refused> {
+        let what = || format!("node {name}");
+        let mut ips = node.internal_ips.iter();
+        ips.try_for_each(|ip| self.node(what, IpNet::from(*ip)))?;
+        node.pod_cidrs.iter().try_for_each(|net| self.pods(what, *net))
+    }
+
+    /// A pod's address, or a node's.
+    pub(crate) fn check_address(&self, net: IpNet) -> Result<(), Refused> {
+        let what = || format!("address {net}");
+        self.pods(what, net).or_else(|refused| self.node(what, net).map_err(|_| refused))
+    }
+
+    /// What an address may stand for: what is reserved has another meaning there than here. A host is a remote node where
+    /// the grant has nodes, and all else is not known.
+    pub(crate) fn identity(&self, net: IpNet, identity: Identity) -> Identity {
+        match self {
+            Self::Own => identity,
+            _ if !identity.is_reserved() => identity,
+            Self::Granted { claims, .. }
+                if [Identity::HOST, Identity::REMOTE_NODE].contains(&identity)
+                    && claims.node_cidrs.iter().any(|range| range.contains(&net)) =>
+            {
+                Identity::REMOTE_NODE
+            }
+            Self::Granted { .. } | Self::Ungranted { .. } => Identity::UNKNOWN,
+        }
+    }
+
+    pub(crate) fn check_service(
+        &self,
+        service: &ServiceName,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
+        self.check_backends(|| format!("service {service}"), backends)
+    }
+
+    pub(crate) fn check_slice(
+        &self,
+        slice: &ServiceName,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
+        self.check_backends(|| format!("endpoint slice {slice}"), backends)
+    }
+
+    /// Pods, nodes, and where the grant says so what is neither. One that is none of these refuses the whole record.
+    fn check_backends(
+        &self,
+        what: impl Fn() -> String + Copy,
+        backends: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), Refused> {
+        for net in backends.into_iter().map(IpNet::from) {
+            let Err(refused) = self.pods(what, net) else { continue };
+            let external = match self {
+                Self::Granted { claims, ours } => {
+                    claims.external_backends
+                        && !is_special(net)
+                        && !ours.iter().any(|range| overlap(range, &net))
+                }
+                Self::Own | Self::Ungranted { .. } => false,
+            };
+            if !external && self.node(what, net).is_err() {
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    fn pods(&self, what: impl Fn() -> String, net: IpNet) -> Result<(), Refused> {
+        self.within(
+            what,
+            net,
+            |claims| &claims.pod_cidrs,
+            "outside the pod ranges that this cluster may claim",
+        )
+    }
+
+    fn node(&self, what: impl Fn() -> String, net: IpNet) -> Result<(), Refused> {
+        self.within(
+            what,
+            net,
+            |claims| &claims.node_cidrs,
+            "outside the node ranges that this cluster may claim",
+        )
+    }
+
+    fn within(
+        &self,
+        what: impl Fn() -> String,
+        net: IpNet,
+        ranges: impl Fn(&Claims) -> &Vec<IpNet>,
+        outside: &'static str,
+    ) -> Result<(), Refused> {
+        let refused = |reason| Err(Refused { what: what(), net, reason });
+        if is_special(net) {
+            return refused("no address that a pod or node can have");
+        }
+        let taken = |ranges: &[IpNet]| ranges.iter().any(|range| overlap(range, &net));
+        match self {
+            Self::Own => Ok(()),
+            Self::Granted { ours, .. } if taken(ours) => refused("ours"),
+            Self::Granted { claims, .. }
+                if ranges(claims).iter().any(|range| range.contains(&net)) =>
+            {
+                Ok(())
+            }
+            Self::Granted { .. } => refused(outside),
+            Self::Ungranted { taken: others } if taken(others) => {
+                refused("ours, or another cluster's by its grant")
+            }
+            Self::Ungranted { .. } => Ok(()),
+        }
+    }
+}
+
+/// Whether two ranges have an address in common.
+pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+/// What no pod and no node outside this machine has: to route there would take something away from the machine itself.
+fn is_special(net: IpNet) -> bool {
+    if net.prefix_len() == 0 {
+        return true;
+    }
+    match net.addr() {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || ip.octets()[0] == 0
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mesh_model::{
+        AddressKind, ClusterId, ClusterName, EndpointAddress, GlobalService, Node, NodeAddress,
+        node::FamilyPair,
+    };
+
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn granted(external_backends: bool) -> Validator {
+        let pod_cidrs = vec![net("10.2.0.0/16"), net("fd00:10:2::/48")];
+        let claims = Claims {
+            id: None,
+            pod_cidrs,
+            node_cidrs: vec![net("172.31.2.0/24")],
+            external_backends,
+        };
+        Validator::Granted { claims, ours: vec![net("10.1.0.0/16"), net("172.31.1.0/24")] }
+    }
+
+    fn ungranted() -> Validator {
+        Validator::Ungranted { taken: vec![net("10.1.0.0/16"), net("172.31.1.0/24")] }
+    }
+
+    fn address(ip: &str, identity: u32) -> Record {
+        Record::Address(Box::new(EndpointAddress {
+            net: net(ip),
+            host: None,
+            identity: Identity::new(identity),
+            encryption_key: 0,
+            metadata: String::new(),
+            namespace: String::new(),
+            pod: String::new(),
+            service_account: String::new(),
+            named_ports: Vec::new(),
+        }))
+    }
+
+    fn service(backend: &str) -> Record {
+        Record::Service(Box::new(GlobalService {
+            cluster: ClusterName::new("b").unwrap(),
+            cluster_id: ClusterId::NONE,
+            name: ServiceName::new("shop", "web"),
+            frontends: BTreeMap::new(),
+            backends: BTreeMap::from([(backend.parse().unwrap(), BTreeMap::new())]),
+            hostnames: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            selector: BTreeMap::new(),
+            include_external: true,
+            shared: true,
+        }))
+    }
+
+    fn node(ip: &str, pods: &str) -> Record {
+        Record::Node(Box::new(Node {
+            name: "n1".into(),
+            cluster: ClusterName::new("b").unwrap(),
+            cluster_id: ClusterId::NONE,
+            addresses: vec![NodeAddress { kind: AddressKind::Internal, ip: ip.parse().unwrap() }],
+            pod_cidrs: vec![net(pods)],
+            health_ips: FamilyPair::default(),
+            ingress_ips: FamilyPair::default(),
+            source: String::new(),
+            encryption_key: 0,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            wireguard_public_key: String::new(),
+            boot_id: String::new(),
+        }))
+    }
+
+    #[test]
+    fn who_may_say_what() {
+        for (record, with_grant, external, without) in [
+            (address("10.2.1.5/32", 131_072), true, true, true),
+            (address("fd00:10:2:1::5/128", 131_072), true, true, true),
+            (address("10.1.1.5/32", 131_072), false, false, false),
+            (address("10.3.1.5/32", 131_072), false, false, true),
+            (address("172.31.2.1/32", 6), true, true, true),
+            (address("172.31.2.1/32", 131_072), true, true, true),
+            (address("172.31.1.1/32", 6), false, false, false),
+            (address("127.0.0.1/32", 131_072), false, false, false),
+            (address("0.0.0.0/0", 131_072), false, false, false),
+            (address("10.0.0.0/8", 131_072), false, false, false),
+            (service("10.2.1.5"), true, true, true),
+            (service("172.31.2.1"), true, true, true),
+            (service("192.0.2.1"), false, true, true),
+            (service("172.31.1.1"), false, false, false),
+            (service("169.254.169.254"), false, false, false),
+            (node("172.31.2.1", "10.2.1.0/24"), true, true, true),
+            (node("172.31.1.1", "10.2.1.0/24"), false, false, false),
+            (node("172.31.2.1", "10.1.0.0/24"), false, false, false),
+            (node("172.31.2.1", "0.0.0.0/0"), false, false, false),
+            (node("172.31.2.1", "10.2.0.0/15"), false, false, true),
+        ] {
+            assert_eq!(granted(false).check(&record).is_ok(), with_grant, "granted: {record:?}");
+            assert_eq!(granted(true).check(&record).is_ok(), external, "external: {record:?}");
+            assert_eq!(ungranted().check(&record).is_ok(), without, "ungranted: {record:?}");
+        }
+        for (ip, number, expected) in [
+            ("172.31.2.1/32", 1, Identity::REMOTE_NODE),
+            ("172.31.2.1/32", 6, Identity::REMOTE_NODE),
+            ("10.2.1.5/32", 6, Identity::UNKNOWN),
+            ("10.2.1.5/32", 0, Identity::UNKNOWN),
+            ("172.31.2.1/32", 4, Identity::UNKNOWN),
+            ("10.2.1.5/32", 131_072, Identity::new(131_072)),
+        ] {
+            assert_eq!(granted(false).identity(net(ip), Identity::new(number)), expected, "{ip}");
+        }
+        let refused = granted(false).check(&node("172.31.3.1", "10.2.1.0/24")).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "node n1: 172.31.3.1/32 is outside the node ranges that this cluster may claim"
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! What a record says of a service's backends: places that can be compared, and how each is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use mesh_model::{
+    ClusterId, ClusterName, EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName,
+    SliceEndpoint,
+    lb::{BackendState, Condition},
+    service::{SERVICE_NAME_LABEL, SlicePort, Zone},
+};
+
+use crate::interner::StringInterner;
+
+/// One port of one address, under one name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BackendId {
+    pub(crate) port_name: Arc<str>,
+    pub(crate) port: Port,
+    pub(crate) address: IpAddr,
+}
+
+/// The backends of one record: places in their order, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BackendSet(Vec<(BackendId, BackendState)>);
+
+// === impl BackendId ===
+
+impl BackendId {
+    /// The ports of an address. SCTP is carried between clusters and balanced by nobody.
+    pub(crate) fn all(
+        address: IpAddr,
+        ports: &PortMap,
+        interner: &mut StringInterner,
+    ) -> impl Iterator<Item = Self> {
+        let balanced = ports.iter().filter(|(_, port)| port.protocol != Protocol::Sctp);
+        balanced.map(move |(name, port)| Self {
+            port_name: interner.get(name),
+            port: *port,
+            address,
+        })
+    }
+}
+
+// === impl BackendSet ===
+
+impl BackendSet {
+    fn new(mut all: Vec<(BackendId, BackendState)>) -> Self {
+        all.sort_by(|(one, first), (other, second)| {
+            one.cmp(other).then_with(|| rank(first).cmp(&rank(second)))
+        });
+        all.dedup_by(|(next, _), (before, _)| next == before);
+        all.shrink_to_fit();
+        Self(all)
+    }
+
+    /// What a service v1 says. It speaks of no condition: what is there is ready.
+    pub(crate) fn of_service(
+        service: &GlobalService,
+        interner: &mut StringInterner,
+        node_of: impl Fn(IpAddr) -> Option<Arc<str>>,
+    ) -> Self {
+        let mut all = Vec::new();
+        for (address, ports) in service.backends.iter().filter(|_| service.shared) {
+            let zone = service.zones.get(address).map(|zone| zone.zone.as_str());
+            let zone = zone.filter(|zone| !zone.is_empty()).map(|zone| interner.get(zone));
+            let state = BackendState { condition: Condition::Ready, node: node_of(*address), zone };
+            all.extend(
+                BackendId::all(*address, ports, interner).map(|place| (place, state.clone())),
+            );
+        }
+        Self::new(all)
+    }
+
+    /// What an endpoint slice says. All its endpoints have all its ports.
+    pub(crate) fn of_slice(slice: &EndpointSlice, interner: &mut StringInterner) -> Self {
+        let ports: Vec<(Arc<str>, Port)> = slice
+            .ports
+            .iter()
+            .filter_map(|port| {
+                Some((interner.get(port.name.as_deref().unwrap_or("")), port.port()?))
+            })
+            .filter(|(_, port)| port.protocol != Protocol::Sctp)
+            .collect();
+        let mut all = Vec::new();
+        for endpoint in &slice.endpoints {
+            let mut word = |text: &Option<String>| {
+                text.as_deref().filter(|text| !text.is_empty()).map(|text| interner.get(text))
+            };
+            let (node, zone) = (word(&endpoint.node), word(&endpoint.zone));
+            let state = BackendState { condition: endpoint.condition(), node, zone };
+            for address in endpoint.ips() {
+                all.extend(ports.iter().map(|(port_name, port)| {
+                    let port_name = Arc::clone(port_name);
+                    (BackendId { port_name, port: *port, address }, state.clone())
+                }));
+            }
+        }
+        Self::new(all)
+    }
+
+    /// How a place is.
+    pub(crate) fn get(&self, place: &BackendId) -> Option<&BackendState> {
+        #[cfg(test)]
+        LOOKS.with(|looks| looks.set(looks.get() + 1));
+        let at = self.0.binary_search_by(|(known, _)| known.cmp(place)).ok()?;
+        self.0.get(at).map(|(_, state)| state)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(BackendId, BackendState)> {
+        self.0.iter()
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().map(|(place, _)| place.address)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same backends, each on the node that is its now; `None` if all were on them.
+    pub(crate) fn placed_anew(&self, node_of: impl Fn(IpAddr) -> Option<Arc<str>>) -> Option<Self> {
+        if self.0.iter().all(|(place, state)| state.node == node_of(place.address)) {
+            return None;
+        }
+        let anew = self.0.iter().map(|(place, state)| {
+            (place.clone(), BackendState { node: node_of(place.address), ..state.clone() })
+        });
+        Some(Self(anew.collect()))
+    }
+
+    /// The backends and zones of a service v1.
+    pub(crate) fn to_service(&self) -> (BTreeMap<IpAddr, PortMap>, BTreeMap<IpAddr, Zone>) {
+        let zones = self.0.iter().filter_map(|(place, state)| {
+            let zone = Zone { zone: state.zone.as_deref()?.into(), for_zones: Vec::new() };
+            Some((place.address, zone))
+        });
+        (by_address(self.0.iter().map(|(place, _)| place)), zones.collect())
+    }
+
+    /// The slice, as far as it was kept.
+    pub(crate) fn to_slice(
+        &self,
+        name: &ServiceName,
+        service: &ServiceName,
+        cluster: &ClusterName,
+        id: ClusterId,
+    ) -> EndpointSlice {
+        let ports: BTreeSet<SlicePort> = self
+            .0
+            .iter()
+            .map(|(place, _)| SlicePort {
+                name: Some(place.port_name.to_string()),
+                protocol: Some(place.port.protocol.to_string()),
+                number: Some(place.port.number.into()),
+                app_protocol: None,
+            })
+            .collect();
+        // All ports of an address are alike: they were told of one endpoint, or of the best of several.
+        let endpoints: BTreeMap<IpAddr, &BackendState> =
+            self.0.iter().map(|(place, state)| (place.address, state)).collect();
+        let v6 = endpoints.keys().any(IpAddr::is_ipv6);
+        EndpointSlice {
+            cluster: cluster.to_string(),
+            cluster_id: id,
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            labels: BTreeMap::from([(SERVICE_NAME_LABEL.into(), service.name.to_string())]),
+            annotations: BTreeMap::new(),
+            address_type: if v6 { "IPv6".into() } else { "IPv4".into() },
+            endpoints: endpoints.into_iter().map(|(ip, state)| endpoint(ip, state, v6)).collect(),
+            ports: ports.into_iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often a place was looked for: what a change costs.
+    pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Which of two words about a place counts: the lower one. All of it takes part, so that no order of arrival does.
+pub(crate) fn rank(state: &BackendState) -> (Condition, &Option<Arc<str>>, &Option<Arc<str>>) {
+    (state.condition, &state.node, &state.zone)
+}
+
+/// Ports by address.
+pub(crate) fn by_address<'a>(
+    places: impl Iterator<Item = &'a BackendId>,
+) -> BTreeMap<IpAddr, PortMap> {
+    let mut all = BTreeMap::<IpAddr, PortMap>::new();
+    for BackendId { port_name, port, address } in places {
+        all.entry(*address).or_default().insert(port_name.to_string(), *port);
+    }
+    all
+}
+
+/// The endpoint that was told of an address.
+fn endpoint(address: IpAddr, state: &BackendState, v6: bool) -> SliceEndpoint {
+    let address = match address {
+        IpAddr::V4(mapped) if v6 => mapped.to_ipv6_mapped().into(),
+        address => address,
+    };
+    let (ready, serving) = match state.condition {
+        Condition::Ready => (true, true),
+        Condition::Terminating => (false, true),
+        Condition::NotReady => (false, false),
+    };
+    let text = |word: &Option<Arc<str>>| word.as_deref().map(str::to_owned);
+    SliceEndpoint {
+        addresses: vec![address.to_string()],
+        ready: Some(ready),
+        serving: Some(serving),
+        terminating: Some(state.condition == Condition::Terminating),
+        hostname: None,
+        node: text(&state.node),
+        zone: text(&state.zone),
+        for_zones: Vec::new(),
+    }
+}

@@ -1,0 +1,48 @@
+//! Texts that many records have in common: names of ports, nodes and zones.
+
+use std::{collections::HashSet, sync::Arc};
+
+/// Each text once.
+#[derive(Debug, Default)]
+pub(crate) struct StringInterner {
+    all: HashSet<Arc<str>>,
+    /// How many there were when it was last looked for those that nobody has any more.
+    kept: usize,
+}
+
+/// Texts beyond twice those that were in use when it was last looked: worth another look.
+const FREE: usize = 1_024;
+
+impl StringInterner {
+    /// The shared form of a text.
+    pub(crate) fn get(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.all.get(word) {
+            return Arc::clone(known);
+        }
+        // Whoever says ever new words does not fill the memory with them.
+        if self.all.len() > 2 * self.kept + FREE {
+            self.all.retain(|word| Arc::strong_count(word) > 1);
+            self.kept = self.all.len();
+        }
+        let word: Arc<str> = word.into();
+        self.all.insert(Arc::clone(&word));
+        word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_there_once_and_as_long_as_somebody_has_it() {
+        let mut interner = StringInterner::default();
+        let held = interner.get("http");
+        assert!(Arc::ptr_eq(&held, &interner.get("http")));
+        for n in 0..100_000 {
+            interner.get(&n.to_string());
+        }
+        assert!(interner.all.len() < 2 * FREE);
+        assert!(Arc::ptr_eq(&held, &interner.get("http")));
+    }
+}

@@ -1,0 +1,212 @@
+//! What goes because it was not told again, and what stays although it was not understood.
+
+use std::sync::Arc;
+
+use mesh_model::{ClusterId, ClusterName, Record, RecordEvent, RecordKey, RecordKind, ServiceName};
+
+use super::{
+    Delta, IdInUse, Merge, PodName, identity_bytes,
+    local::{namespace_bytes, pod_bytes},
+};
+use crate::{
+    admission::Refused,
+    cluster::{Cluster, ENTRY_BYTES, UNTOLD},
+    services::ServicePart,
+};
+
+/// Whether there was anything to expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// There was.
+    Something,
+    /// There was not.
+    Nothing,
+}
+
+/// The kinds that tables are made of, in the order in which they go: what leads somewhere before the way.
+const KINDS: [RecordKind; 7] = [
+    RecordKind::Service,
+    RecordKind::EndpointSlice,
+    RecordKind::LocalEndpointSlice,
+    RecordKind::LocalService,
+    RecordKind::Identity,
+    RecordKind::Address,
+    RecordKind::Node,
+];
+
+impl Merge {
+    /// A record that is there and whose new content was refused: in the round that goes on, it was told.
+    pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let told = cluster.round(key.kind());
+        let kept = match key {
+            RecordKey::Node(node) => {
+                cluster.nodes.round_mut(node).map(|(entry, round)| (entry.bytes(), round))
+            }
+            RecordKey::Identity(identity) => {
+                let entry = cluster.identities.get_mut(identity);
+                entry.map(|(labels, round)| (identity_bytes(labels), round))
+            }
+            RecordKey::Address(net) => {
+                cluster.addresses.get_mut(net).map(|entry| (ENTRY_BYTES, &mut entry.round))
+            }
+            RecordKey::Service(service) => cluster.services.get_mut(service).and_then(|part| {
+                let bytes = part.record_bytes();
+                part.record.as_mut().map(|record| (bytes, &mut record.round))
+            }),
+            RecordKey::LocalService(service) => {
+                let local = cluster.services.get_mut(service).and_then(|part| part.local.as_mut());
+                local.map(|local| (local.bytes(), &mut local.round))
+            }
+            RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
+                cluster.slices.get_mut(key).map(|slice| (slice.bytes, &mut slice.round))
+            }
+            RecordKey::Namespace(namespace) => {
+                let entry = cluster.namespaces.get_mut(namespace);
+                entry.map(|(namespace, round)| (namespace_bytes(namespace), round))
+            }
+            RecordKey::Pod { namespace, name, .. } => {
+                let entry = cluster.pods.get_mut(&PodName::new(namespace, name));
+                entry.map(|(pod, round)| (pod_bytes(pod), round))
+            }
+        };
+        if let Some((bytes, round)) = kept {
+            let before = std::mem::replace(round, told);
+            cluster.tell(key.kind(), Some((bytes, before)), Some(bytes));
+        }
+    }
+
+    /// A cluster is asked to tell everything again: what it told before counts for nothing until it does.
+    pub fn begin_again(&mut self, name: &ClusterName) {
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.begin_all();
+        }
+    }
+
+    /// What was not told in this round is gone.
+    pub(super) fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let told = cluster.round(kind);
+        let id = cluster.id;
+        self.sweep(name, kind, |round| round != told);
+        if matches!(kind, RecordKind::Node | RecordKind::Address) {
+            self.place_anew(name);
+        }
+        if let Some(cluster) = self.clusters.get_mut(name)
+            && !cluster.confirmed.contains(&kind)
+        {
+            cluster.confirmed.push(kind);
+        }
+        self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
+    }
+
+    /// A cluster tells its services in another form: of this one nothing is left, and nothing will come.
+    pub(super) fn without(&mut self, name: &ClusterName, kind: RecordKind) {
+        self.sweep(name, kind, |_| true);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.confirmed.retain(|confirmed| *confirmed != kind);
+            cluster.forget_tally(kind);
+        }
+    }
+
+    /// Takes what a cluster said in a former life, of which nothing is known yet in this one: as if it was told and not
+    /// confirmed. Returns what its grant does not cover.
+    pub fn remember(
+        &mut self,
+        name: &ClusterName,
+        id: ClusterId,
+        records: Vec<Record>,
+    ) -> Result<Vec<Refused>, IdInUse> {
+        let unheard = |cluster: &Cluster| cluster.is_unheard() && cluster.id == ClusterId::NONE;
+        if !self.clusters.get(name).is_some_and(unheard) {
+            return Ok(Vec::new());
+        }
+        let set = self.set_id(name, id);
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            // It has not spoken itself yet, and may have another number when it does.
+            cluster.held = false;
+        }
+        set?;
+        let records = records.into_iter().map(RecordEvent::Upsert);
+        Ok(records.filter_map(|record| self.apply(name, record).err()).collect())
+    }
+
+    /// What a cluster is only known to have said in a former life is gone: it has not said it again for too long, or it
+    /// is not the cluster that said it. Without anything else it has no number either. Returns whether there was any.
+    pub fn expire(&mut self, name: &ClusterName) -> Expired {
+        let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };
+        let before = cluster.counts();
+        let unheard = cluster.is_unheard();
+        for kind in KINDS {
+            self.sweep(name, kind, |round| round == UNTOLD);
+        }
+        let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
+        if unheard && *name != self.own {
+            cluster.id = ClusterId::NONE;
+        }
+        if cluster.counts() == before { Expired::Nothing } else { Expired::Something }
+    }
+
+    /// Removes the records of a kind whose rounds are `stale`.
+    fn sweep(&mut self, name: &ClusterName, kind: RecordKind, stale: impl Fn(u32) -> bool) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        match kind {
+            RecordKind::Node => {
+                let gone = cluster.nodes.iter().filter(|(_, _, round)| stale(*round));
+                let gone: Vec<String> = gone.map(|(node, ..)| node.to_owned()).collect();
+                gone.iter().for_each(|node| self.set_node(name, node, None));
+            }
+            RecordKind::Identity => cluster.identities.retain(|_, (_, round)| !stale(*round)),
+            RecordKind::Address => cluster.addresses.retain(|_, entry| !stale(entry.round)),
+            RecordKind::Service => {
+                let is_stale = |part: &ServicePart| {
+                    part.record.as_ref().is_some_and(|record| stale(record.round))
+                };
+                let gone = services_where(cluster, is_stale);
+                gone.into_iter().for_each(|service| self.set_service(name, service, None));
+            }
+            RecordKind::LocalService => {
+                let is_stale = |part: &ServicePart| {
+                    part.local.as_ref().is_some_and(|local| stale(local.round))
+                };
+                let gone = services_where(cluster, is_stale);
+                gone.into_iter().for_each(|service| self.set_local_service(name, service, None));
+            }
+            RecordKind::EndpointSlice | RecordKind::LocalEndpointSlice => {
+                let gone = cluster.slices.iter();
+                let gone = gone.filter(|(key, slice)| key.kind() == kind && stale(slice.round));
+                let gone: Vec<RecordKey> = gone.map(|(key, _)| key.clone()).collect();
+                gone.iter().for_each(|slice| self.set_slice(name, slice, None));
+            }
+            RecordKind::Namespace => cluster.namespaces.retain(|_, (_, round)| !stale(*round)),
+            RecordKind::Pod => {
+                let gone = cluster.pods.extract_if(|_, (_, round)| stale(*round));
+                self.deltas.extend(gone.map(|(pod, _)| Delta::Pod(pod)));
+            }
+        }
+    }
+
+    /// Everything that a cluster said is gone.
+    pub(super) fn forget(&mut self, name: &ClusterName) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        cluster.identities.clear();
+        cluster.addresses.clear();
+        cluster.confirmed.clear();
+        cluster.namespaces.clear();
+        self.deltas.extend(cluster.pods.drain().map(|(pod, _)| Delta::Pod(pod)));
+        for kind in KINDS {
+            self.sweep(name, kind, |_| true);
+        }
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.forget_tallies();
+        }
+    }
+}
+
+fn services_where(
+    cluster: &Cluster,
+    wanted: impl Fn(&ServicePart) -> bool,
+) -> Vec<Arc<ServiceName>> {
+    let found = cluster.services.iter().filter(|(_, part)| wanted(part));
+    found.map(|(service, _)| Arc::clone(service)).collect()
+}

@@ -1,0 +1,131 @@
+//! Ways to a service that are compared: each has a network namespace of its own, with a link to the servers'.
+
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    process::{self, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    client::Client,
+    error::{BenchError, io},
+    rules,
+    sandbox::{Sandbox, run},
+};
+
+/// A client's network.
+pub(crate) struct Datapath {
+    netns: String,
+    pub(crate) client: Client,
+}
+
+/// Where the servers are: on every address that clients go to.
+pub(crate) const SERVERS: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(10, 201, 0, 1), Ipv4Addr::new(10, 201, 0, 2)];
+
+/// Another proxy's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// kube-proxy's nftables mode.
+    Nftables,
+    /// kube-proxy's iptables mode, by iptables-nft.
+    Iptables,
+}
+
+/// Gives this thread's network the servers' addresses.
+pub(crate) fn serve_here() -> Result<(), BenchError> {
+    SERVERS.iter().try_for_each(|address| {
+        let address = format!("{address}/32");
+        run(Command::new("ip").args(["address", "add", &address, "dev", "lo"])).map(drop)
+    })
+}
+
+impl Datapath {
+    /// The `number`th of a place, whose client is in the place's cgroup or in nobody's.
+    pub(crate) fn new(place: &Sandbox, number: u8, in_cgroup: bool) -> Result<Self, BenchError> {
+        let netns = format!("cmbench-{}-{number}", process::id());
+        let link = format!("cmbench{number}");
+        let ip = |words: &str| run(Command::new("ip").args(words.split(' '))).map(drop);
+        ip(&format!("netns add {netns}"))?;
+        let made = || -> Result<Client, BenchError> {
+            ip(&format!("link add {link} type veth peer name eth0 netns {netns}"))?;
+            ip(&format!("address add 10.200.{number}.1/24 dev {link}"))?;
+            ip(&format!("link set {link} up"))?;
+            ip(&format!("-n {netns} address add 10.200.{number}.2/24 dev eth0"))?;
+            ip(&format!("-n {netns} link set eth0 up"))?;
+            ip(&format!("-n {netns} link set lo up"))?;
+            ip(&format!("-n {netns} route add default via 10.200.{number}.1"))?;
+            Client::start(Some(&netns), in_cgroup.then_some(place.cgroup.as_path()))
+        };
+        let client = made();
+        match client {
+            Ok(client) => Ok(Self { netns, client }),
+            Err(error) => {
+                let _ = ip(&format!("netns del {netns}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts another proxy's rules for so many services in place of whatever rules there are.
+    pub(crate) fn load(
+        &self,
+        rules: Rules,
+        services: u32,
+        server: SocketAddr,
+    ) -> Result<(), BenchError> {
+        match rules {
+            Rules::Nftables => {
+                self.feed(&["nft", "-f", "-"], &rules::nftables(0..services, server))
+            }
+            Rules::Iptables => {
+                self.feed(&["iptables-nft-restore"], &rules::iptables(0..services, server))
+            }
+        }
+    }
+
+    /// How long it takes to add the `service`th to the rules.
+    pub(crate) fn add(
+        &self,
+        rules: Rules,
+        service: u32,
+        server: SocketAddr,
+    ) -> Result<Duration, BenchError> {
+        let one = service..service + 1;
+        let begin = Instant::now();
+        match rules {
+            Rules::Nftables => {
+                self.feed(&["nft", "-f", "-"], &rules::nftables_more(one, server))?
+            }
+            Rules::Iptables => self
+                .feed(&["iptables-nft-restore", "--noflush"], &rules::iptables_more(one, server))?,
+        }
+        Ok(begin.elapsed())
+    }
+
+    fn feed(&self, command: &[&str], text: &str) -> Result<(), BenchError> {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &self.netns])
+            .args(command)
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(io("rules of another proxy"))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(text.as_bytes()).map_err(io("rules of another proxy"))?;
+        }
+        match child.wait().map_err(io("rules of another proxy"))?.success() {
+            true => Ok(()),
+            false => Err(BenchError::Command {
+                command: command.join(" "),
+                said: "its words are above".into(),
+            }),
+        }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
+    }
+}

@@ -1,0 +1,198 @@
+//! What keeps an etcd from being written to, told apart by what an operator would do about it.
+
+use std::{fmt, time::Duration};
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use mesh_etcd::EtcdError;
+use mesh_follow::{ConnectionPhase, Failure};
+
+use super::session::SessionError;
+
+/// What keeps the etcd from being written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EtcdFailure {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
+}
+
+/// EtcdFailure in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Reason {
+    /// Nobody answers at its address.
+    Away,
+    /// It answers, and takes too long.
+    Slow,
+    /// Its space is spent.
+    Full,
+    /// It forgot what was asked for.
+    Compacted,
+    /// It does not let us.
+    Denied,
+    /// A certificate, its or ours, is not good, or not any more.
+    Certificate,
+    /// It had lost what it held, and was filled anew.
+    DataLost,
+    /// Somebody changed its users and roles.
+    Users,
+    /// It has numbers that the journal did not give.
+    Journal,
+    /// Anything else.
+    Broken,
+}
+
+/// Pauses between connections: longer and longer, until one was of use.
+#[derive(Debug)]
+pub(crate) struct Pauses(ExponentialBackoff);
+
+/// The first pause, and the longest but for jitter, which adds up to as much again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+// === impl Reason ===
+
+impl Reason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Away,
+        Self::Slow,
+        Self::Full,
+        Self::Compacted,
+        Self::Denied,
+        Self::Certificate,
+        Self::DataLost,
+        Self::Users,
+        Self::Journal,
+        Self::Broken,
+    ];
+
+    /// Whether a connection shows that it is over.
+    pub(crate) fn ends_with_connection(self) -> bool {
+        matches!(self, Self::Away | Self::Certificate)
+    }
+
+    /// As metrics have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Slow => "slow",
+            Self::Full => "full",
+            Self::Compacted => "compacted",
+            Self::Denied => "denied",
+            Self::Certificate => "certificate",
+            Self::DataLost => "data-lost",
+            Self::Users => "users",
+            Self::Journal => "journal",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// As metrics had it in the previous minor release, where that was another word.
+    pub(crate) fn former_str(self) -> Option<&'static str> {
+        matches!(self, Self::DataLost).then_some("anew")
+    }
+}
+
+// === impl EtcdFailure ===
+
+impl EtcdFailure {
+    pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+impl From<&Failure> for EtcdFailure {
+    fn from(failure: &Failure) -> Self {
+        let reason = match failure.phase {
+            ConnectionPhase::Resolve | ConnectionPhase::Tcp => Reason::Away,
+            ConnectionPhase::Tls => Reason::Certificate,
+            ConnectionPhase::Authenticated => Reason::Denied,
+            ConnectionPhase::Config | ConnectionPhase::Synced | ConnectionPhase::DataPath => {
+                Reason::Broken
+            }
+        };
+        Self::new(reason, failure.to_string())
+    }
+}
+
+impl From<&SessionError> for EtcdFailure {
+    fn from(error: &SessionError) -> Self {
+        match error {
+            SessionError::Etcd(error) => Self::from(error),
+            SessionError::Lost(lost) => Self::new(Reason::Journal, lost.to_string()),
+        }
+    }
+}
+
+impl From<&EtcdError> for EtcdFailure {
+    fn from(error: &EtcdError) -> Self {
+        let reason = match error {
+            EtcdError::Denied(_) => Reason::Denied,
+            EtcdError::NoSpace => Reason::Full,
+            EtcdError::Compacted => Reason::Compacted,
+            EtcdError::Slow(_) => Reason::Slow,
+            // It was there a moment ago: whether it is gone the next connection tells.
+            EtcdError::TooLarge(_)
+            | EtcdError::RequestTooLarge(_)
+            | EtcdError::LeaseGone
+            | EtcdError::Broken(_) => Reason::Broken,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl fmt::Display for EtcdFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.text)
+    }
+}
+
+// === impl Pauses ===
+
+impl Default for Pauses {
+    fn default() -> Self {
+        let builder =
+            ExponentialBuilder::default().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
+        Self(builder.without_max_times().with_jitter().build())
+    }
+}
+
+impl Pauses {
+    /// The next one.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.0.next().unwrap_or(PAUSES.1)
+    }
+
+    /// A connection was of use: the next pause is the first again.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_begin_again() {
+        let mut pauses = Pauses::default();
+        let taken: Vec<Duration> = (0..20).map(|_| pauses.next()).collect();
+        assert!(taken[0] >= PAUSES.0 && taken[0] <= PAUSES.0 * 2, "{taken:?}");
+        assert!(taken[19] >= PAUSES.1 && taken[19] <= PAUSES.1 * 2, "{taken:?}");
+        pauses.reset();
+        assert!(pauses.next() <= PAUSES.0 * 2);
+    }
+
+    #[test]
+    fn trouble_is_told_apart_by_what_to_do_about_it() {
+        let error = |error: EtcdError| EtcdFailure::from(&error).reason;
+        assert_eq!(error(EtcdError::NoSpace), Reason::Full);
+        assert_eq!(error(EtcdError::Compacted), Reason::Compacted);
+        assert_eq!(error(EtcdError::Slow("x".into())), Reason::Slow);
+        assert_eq!(error(EtcdError::Denied("x".into())), Reason::Denied);
+        let failure = |phase| EtcdFailure::from(&Failure::new(phase, "why")).reason;
+        assert_eq!(failure(ConnectionPhase::Tcp), Reason::Away);
+        assert_eq!(failure(ConnectionPhase::Tls), Reason::Certificate);
+        assert_eq!(EtcdFailure::new(Reason::Full, "why").to_string(), "full: why");
+        let words: std::collections::BTreeSet<_> = Reason::ALL.map(Reason::as_str).into();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,153 @@
+use mesh_follow::KeyValue;
+
+use super::*;
+
+const NODE: &str = "cilium/state/nodes/v1/a/n1";
+
+fn own() -> ClusterName {
+    ClusterName::new("a").unwrap()
+}
+
+fn put(key: &str, value: &str, mod_revision: i64) -> WatchEvent {
+    let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    WatchEvent::Put(KeyValue { key, value, create_revision: 1, mod_revision })
+}
+
+fn delete(key: &str, mod_revision: i64) -> WatchEvent {
+    WatchEvent::Delete { key: key.into(), mod_revision }
+}
+
+/// What there is: the node, as it was exported; and a canary.
+struct Etcd {
+    actual: Actual,
+    marks: BTreeSet<String>,
+    start: Instant,
+}
+
+impl Etcd {
+    fn new() -> Self {
+        Self {
+            actual: [(NODE.to_owned(), fingerprint(b"ours"))].into(),
+            marks: ["cilium/synced/a/cilium/state/nodes/v1".to_owned()].into(),
+            start: Instant::now(),
+        }
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    fn see(
+        &self,
+        others: &mut ForeignWrites,
+        event: &WatchEvent,
+        seconds: u64,
+    ) -> Option<ForeignWrite> {
+        others.see(event, &own(), &self.actual, &self.marks, self.at(seconds))
+    }
+}
+
+#[test]
+fn keys_are_ours_others_or_out_of_place() {
+    for (key, found) in [
+        (NODE, KeyOwner::Ours),
+        ("cilium/state/identities/v1/id/65536", KeyOwner::Ours),
+        ("cilium/state/ip/v1/default/10.1.1.2", KeyOwner::Ours),
+        ("cilium/state/endpointslices/v1/a/shop/web-1", KeyOwner::Ours),
+        ("cilium/cluster-config/a", KeyOwner::Ours),
+        ("cilium/synced/a/cilium/state/nodes/v1", KeyOwner::Ours),
+        ("clustermesh/local/v1/pods/n1/shop/web", KeyOwner::Ours),
+        ("cilium/state/nodes/v1/ab/n1", KeyOwner::Elsewhere),
+        ("cilium/state/ip/v1/other/10.1.1.2", KeyOwner::Elsewhere),
+        ("cilium/state/identities/v1/value/k8s:a=b;/n1", KeyOwner::Elsewhere),
+        // A copier's.
+        ("cilium/cache/nodes/v1/a/n1", KeyOwner::ForeignWrites),
+        ("cilium/cluster-config/ab", KeyOwner::ForeignWrites),
+        ("cilium/synced/ab/cilium/state/nodes/v1", KeyOwner::ForeignWrites),
+        ("cilium/.heartbeat", KeyOwner::ForeignWrites),
+        ("registry/pods", KeyOwner::ForeignWrites),
+    ] {
+        assert_eq!(whose(key, &own()), found, "{key}");
+    }
+}
+
+#[test]
+fn own_writes_are_not_somebody_elses() {
+    let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
+    others.wrote(7);
+    // By their revision, whatever is known of the key by now.
+    assert_eq!(etcd.see(&mut others, &put(NODE, "of before", 7), 0), None);
+    assert_eq!(etcd.see(&mut others, &put("cilium/state/nodes/v1/a/n2", "gone again", 7), 0), None);
+    assert_eq!(etcd.see(&mut others, &delete(NODE, 7), 0), None);
+    // By their value.
+    assert_eq!(etcd.see(&mut others, &put(NODE, "ours", 8), 0), None);
+    // What is gone already needs nobody who removes it.
+    assert_eq!(etcd.see(&mut others, &delete("cilium/state/nodes/v1/a/n2", 9), 0), None);
+    assert_eq!((others.next_due(), others.problems().len()), (None, 0));
+}
+
+#[test]
+fn what_somebody_else_does_is_due_at_once_and_named() {
+    let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
+    let canary = "cilium/synced/a/cilium/state/nodes/v1";
+    assert_eq!(etcd.see(&mut others, &put(NODE, "theirs", 7), 0), Some(ForeignWrite::Changed));
+    let added = "cilium/state/services/v1/a/shop/web";
+    assert_eq!(etcd.see(&mut others, &put(added, "x", 8), 0), Some(ForeignWrite::Added));
+    assert_eq!(etcd.see(&mut others, &delete(canary, 9), 0), Some(ForeignWrite::Removed));
+    let foreign = "cilium/state/nodes/v1/b/n1";
+    assert_eq!(etcd.see(&mut others, &put(foreign, "x", 10), 0), Some(ForeignWrite::Elsewhere));
+    assert_eq!(others.next_due(), Some(etcd.at(0)));
+    assert_eq!(
+        others.take_due(etcd.at(0)),
+        [NODE, added, canary].map(str::to_owned).into(),
+        "not what is not ours"
+    );
+    assert_eq!(others.next_due(), None);
+    let told = others.problems().join("\n");
+    for says in ["n1: somebody else changed it; put right", "removed it; put back", "left alone"] {
+        assert!(told.contains(says), "{told}");
+    }
+    // It is no news for ever; what stays where it is not ours is.
+    others.tidy(etcd.at(601));
+    assert_eq!(others.problems().len(), 1);
+    assert_eq!(etcd.see(&mut others, &delete(foreign, 11), 602), None);
+    assert_eq!(others.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn two_writers_do_not_fight_at_full_speed() {
+    let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
+    let mut repairs = 0;
+    // The other one writes every second, for an hour.
+    for second in 0..3_600_u32 {
+        let event = put(NODE, "theirs", i64::from(second) + 10);
+        etcd.see(&mut others, &event, second.into());
+        if others.next_due().is_some_and(|due| due <= etcd.at(second.into())) {
+            repairs += others.take_due(etcd.at(second.into())).len();
+        }
+    }
+    // A few in the first minute, and then one a minute.
+    assert!((50..=80).contains(&repairs), "{repairs}");
+    let told = others.problems();
+    assert!(told[0].contains("is there another writer?"), "{told:?}");
+    // ForeignWrites' keys are not made to wait by that.
+    others.note("cilium/state/nodes/v1/a/n2".into(), ForeignWrite::Added, etcd.at(4_000));
+    assert!(others.next_due() <= Some(etcd.at(4_000)));
+}
+
+#[test]
+fn any_number_of_keys_costs_so_much_and_no_more() {
+    let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
+    for n in 0..5_000 {
+        let key = format!("cilium/state/services/v1/a/shop/web-{n}");
+        assert_eq!(etcd.see(&mut others, &put(&key, "x", 10 + n), 0), Some(ForeignWrite::Added));
+    }
+    assert_eq!(others.sightings.len(), NAMED);
+    assert_eq!(others.problems().len(), LISTED + 1);
+    assert_eq!(others.take_due(etcd.at(0)).len(), 5_000, "all of them are put right");
+    for n in 0..200_000 {
+        others.wrote(n);
+    }
+    assert_eq!(others.own.len(), REMEMBERED);
+    assert_eq!(etcd.see(&mut others, &put(NODE, "old", 5), 0), None, "older than anybody knows");
+}

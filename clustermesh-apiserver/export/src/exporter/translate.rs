@@ -1,0 +1,163 @@
+//! What follows from each object.
+
+use std::collections::BTreeMap;
+
+use mesh_model::{
+    EndpointSlice, Record,
+    object::{self, Kind, Object, ObjectKey},
+};
+
+use super::{
+    Allocate, Exporter, Made,
+    dependents::{named, service_key},
+};
+use crate::{
+    annotations::{self, LbAnnotations},
+    records,
+};
+
+impl Exporter {
+    /// What follows from an object; nothing from one that is gone or does not take part.
+    pub(super) fn records<A: Allocate>(
+        &self,
+        key: &ObjectKey,
+        allocate: &mut A,
+    ) -> Result<Made, String> {
+        Ok(match self.objects.get(key) {
+            Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
+            // A Cilium knows more of a node than Kubernetes does.
+            Some(Object::Node(node)) => {
+                let record = Record::Node(Box::new(records::node(&self.own, node)));
+                let told = !self.has_cilium_node(&node.name);
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(told.then_some(record).into_iter().collect()) }
+            }
+            Some(Object::CiliumNode(node)) => {
+                let record = Record::Node(Box::new(records::cilium_node(&self.own, node)));
+                let (_, notes) = annotations::is_drained(&node.annotations);
+                Made { notes, ..Made::of(vec![record]) }
+            }
+            Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
+            Some(Object::CiliumEndpoint(endpoint)) => {
+                self.cilium_endpoint_records(std::slice::from_ref(endpoint))
+            }
+            Some(Object::CiliumEndpointSlice(slice)) => {
+                self.cilium_endpoint_records(&slice.endpoints)
+            }
+            Some(Object::Service(service)) => self.service_records(service),
+            Some(Object::Namespace(namespace)) => {
+                let (_, notes) = annotations::is_global(namespace);
+                let local = records::local_namespace(namespace, self.is_global(namespace));
+                Made { notes, ..Made::of(vec![Record::Namespace(Box::new(local))]) }
+            }
+            Some(Object::EndpointSlice(slice)) => self.slice_records(slice),
+            None => Made::default(),
+        })
+    }
+
+    /// Its own node is told of a pod from the moment that it has one, and whether or not its namespace takes part; others
+    /// when it has an address.
+    fn pod_records<A: Allocate>(
+        &self,
+        pod: &object::Pod,
+        allocate: &mut A,
+    ) -> Result<Made, String> {
+        let namespace = self.namespace(&pod.namespace);
+        let global = self.is_global(&namespace);
+        let exported = global && !pod.ips.is_empty();
+        if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
+            return Ok(Made::default());
+        }
+        if let Some(identity) = self.cilium.identity_of(&pod.namespace, &pod.name) {
+            // Its addresses are the Cilium's to tell.
+            return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
+        }
+        let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
+        let identity = match self.cilium.number_of(&labels) {
+            Some(identity) => identity,
+            None => allocate.identity(&labels).map_err(|error| error.to_string())?,
+        };
+        let node = match self.objects.get(&named(Kind::Node, &pod.node)) {
+            Some(Object::Node(node)) => Some(node),
+            _ => None,
+        };
+        let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
+        if global {
+            let addresses = records::addresses(pod, node, identity).into_iter();
+            made.extend(addresses.map(|address| Record::Address(Box::new(address))));
+        }
+        Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
+    }
+
+    /// Own nodes are told of every service, others of those that are shared. An alias (`ExternalName`) is neither: it has
+    /// neither frontends nor backends, and readers reject what Cilium exports of it.
+    fn service_records(&self, service: &object::Service) -> Made {
+        if service.external_name {
+            return Made::default();
+        }
+        let asked = self.asked(service);
+        let mut made = Vec::new();
+        if asked.shared {
+            let keys: Vec<ObjectKey> = self.slice_keys(service).collect();
+            let slices = keys.iter().filter_map(|key| match self.objects.get(key) {
+                Some(Object::EndpointSlice(slice)) => Some(slice),
+                _ => None,
+            });
+            made.push(Record::Service(Box::new(records::service(
+                &self.own,
+                service,
+                slices,
+                &self.drained,
+            ))));
+        }
+        let notes = asked.problems.clone();
+        made.push(Record::LocalService(Box::new(records::local_service(service, asked))));
+        Made { notes, ..Made::of(made) }
+    }
+
+    /// Both are told of a service's slices; neither of names in place of addresses (`FQDN`), which no reader takes.
+    fn slice_records(&self, slice: &EndpointSlice) -> Made {
+        let service = slice.service();
+        let service = service.and_then(|name| self.objects.get(&service_key(&name)));
+        let told = self.told_of(service);
+        if !told.local || slice.is_copy() || !records::has_addresses(slice) {
+            return Made::default();
+        }
+        let (slice, notes) = records::slice(&self.own, slice, &self.drained);
+        let slice = Box::new(slice);
+        let mut made = Vec::new();
+        if told.shared {
+            made.push(Record::EndpointSlice(slice.clone()));
+        }
+        made.push(Record::LocalEndpointSlice(slice));
+        Made { notes, ..Made::of(made) }
+    }
+
+    /// What a service asks for.
+    pub(super) fn asked(&self, service: &object::Service) -> LbAnnotations {
+        let takes_part = self.is_global(&self.namespace(&service.namespace));
+        annotations::asked(&self.own.name, service, takes_part)
+    }
+
+    /// A namespace; one without an object has what an API server would have given it.
+    pub(super) fn namespace(&self, name: &str) -> object::Namespace {
+        match self.objects.get(&named(Kind::Namespace, name)) {
+            Some(Object::Namespace(namespace)) => namespace.clone(),
+            _ => object::Namespace {
+                name: name.into(),
+                labels: BTreeMap::from([(mesh_source::NAMESPACE_NAME_LABEL.into(), name.into())]),
+                annotations: BTreeMap::new(),
+            },
+        }
+    }
+
+    pub(super) fn is_global(&self, namespace: &object::Namespace) -> bool {
+        annotations::is_global(namespace).0.unwrap_or(self.config.default_global_namespace)
+    }
+}
+
+impl Made {
+    pub(super) fn of(records: Vec<Record>) -> Self {
+        Self { records, ..Self::default() }
+    }
+}

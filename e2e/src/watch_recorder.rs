@@ -1,0 +1,346 @@
+//! What a follower asked an etcd, what came, and what it made of that: recorded, and judged as its reader would.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use mesh_chaos::guarantees::{self, ReferenceModel, Response, Watch};
+use mesh_follow::{
+    Action, Command, Event, Follower, Input, KeyRange, Machine, RangeId, Status, WatchEvent,
+    WatchId,
+};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A watch was asked for.
+    Asked(WatchId, KeyRange, i64),
+    /// It answered.
+    Came(WatchId, Response),
+    /// Events for the reader, handed over together.
+    Told(Vec<Event>),
+}
+
+/// A follower all of whose doings are written down.
+#[derive(Debug)]
+pub struct Recording {
+    follower: Follower,
+    entries: Arc<Mutex<Vec<Entry>>>,
+}
+
+/// What a reader of one range has.
+#[derive(Debug, Default)]
+struct Reader {
+    keys: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
+    round: u32,
+    listing: bool,
+    /// The last revision that it was told of.
+    at: i64,
+    /// What it was told over this connection.
+    seen: BTreeSet<(i64, Vec<u8>)>,
+}
+
+// === impl Recording ===
+
+impl Recording {
+    /// Writes down what a follower does from now on.
+    pub fn new(follower: Follower) -> (Self, Arc<Mutex<Vec<Entry>>>) {
+        let entries = Arc::new(Mutex::new(Vec::new()));
+        (Self { follower, entries: Arc::clone(&entries) }, entries)
+    }
+
+    fn note(&self, entry: Entry) {
+        self.entries.lock().unwrap().push(entry);
+    }
+}
+
+impl Machine for Recording {
+    type Event = Event;
+    type Command = Command;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        match &input {
+            Input::Events { watch, events, .. } => {
+                let events = events.iter().map(event).collect();
+                self.note(Entry::Came(*watch, Response::Events(events)));
+            }
+            Input::Progress { watch, header } => {
+                self.note(Entry::Came(*watch, Response::Progress(header.revision)));
+            }
+            Input::Canceled { watch, compacted: true, .. } => {
+                self.note(Entry::Came(*watch, Response::Compacted(0)));
+            }
+            _ => {}
+        }
+        self.follower.handle(now, input);
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        self.follower.command(now, command);
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Action> {
+        let action = self.follower.poll(now);
+        if let Some(Action::Watch { watch, span, from }) = &action {
+            self.note(Entry::Asked(*watch, span.clone(), *from));
+        }
+        action
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.follower.next_timeout()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        let events = self.follower.take_events();
+        if !events.is_empty() {
+            self.note(Entry::Told(events.clone()));
+        }
+        events
+    }
+
+    fn status(&self) -> &Status {
+        self.follower.status()
+    }
+}
+
+fn event(event: &WatchEvent) -> guarantees::Event {
+    match event {
+        WatchEvent::Put(kv) => guarantees::Event {
+            key: kv.key.clone(),
+            value: Some(kv.value.clone()),
+            revision: kv.mod_revision,
+            created: kv.create_revision == kv.mod_revision,
+            previous: None,
+        },
+        WatchEvent::Delete { key, mod_revision } => guarantees::Event {
+            key: key.clone(),
+            value: None,
+            revision: *mod_revision,
+            created: false,
+            previous: None,
+        },
+    }
+}
+
+/// The watches over a span, each with what came of it.
+pub fn watches(entries: &[Entry], span: &KeyRange) -> Vec<Watch> {
+    let mut watches = BTreeMap::new();
+    for entry in entries {
+        match entry {
+            Entry::Asked(id, asked, from) if asked == span => {
+                let watch = Watch {
+                    name: format!("watch {} from revision {from}", id.0),
+                    start: span.start.clone(),
+                    end: span.end.clone(),
+                    from: *from,
+                    previous: false,
+                    responses: Vec::new(),
+                };
+                watches.insert(*id, watch);
+            }
+            Entry::Came(id, response) => {
+                if let Some(watch) = watches.get_mut(id) {
+                    watch.responses.push(response.clone());
+                }
+            }
+            Entry::Asked(..) | Entry::Told(_) => {}
+        }
+    }
+    watches.into_values().collect()
+}
+
+/// Reads what was told of a range as a reader does. Revisions ascend, nothing comes twice over one connection, and what
+/// the reader has is what the etcd held at one revision, after each list and after each batch of changes. Returns the last
+/// of these revisions.
+pub fn read(
+    entries: &[Entry],
+    range: RangeId,
+    span: &KeyRange,
+    reference: &ReferenceModel,
+) -> Result<i64, String> {
+    let mut reader = Reader::default();
+    let batches = entries.iter().filter_map(|entry| match entry {
+        Entry::Told(events) => Some(events),
+        _ => None,
+    });
+    for batch in batches {
+        let mut changed = false;
+        for event in batch {
+            changed |= reader.take(event, range)?;
+        }
+        if changed && !reader.listing {
+            reader.compare(span, reference)?;
+        }
+    }
+    Ok(reader.at)
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Takes one event; whether it changed what there is.
+    fn take(&mut self, event: &Event, mine: RangeId) -> Result<bool, String> {
+        match event {
+            Event::NewHistory => return Err("there is but one history".into()),
+            // What it was told last may be told again: more of that revision may have been on its way.
+            Event::Disconnected => self.seen.clear(),
+            Event::Begin(range) if *range == mine => {
+                (self.round, self.listing) = (self.round + 1, true);
+            }
+            Event::Put(range, kv) if *range == mine => {
+                if !self.listing {
+                    self.told(kv.mod_revision, &kv.key)?;
+                }
+                self.keys.insert(kv.key.clone(), (kv.value.clone(), self.round));
+                return Ok(true);
+            }
+            Event::Delete(range, key, revision) if *range == mine => {
+                self.told(*revision, key)?;
+                self.keys.remove(key);
+                return Ok(true);
+            }
+            Event::Done(range, revision) if *range == mine => {
+                let round = self.round;
+                self.keys.retain(|_, (_, told)| *told == round);
+                (self.listing, self.at) = (false, *revision);
+                return Ok(true);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn told(&mut self, revision: i64, key: &[u8]) -> Result<(), String> {
+        let shown = String::from_utf8_lossy(key);
+        if revision < self.at {
+            return Err(format!("{shown} of revision {revision} after {}", self.at));
+        }
+        if !self.seen.insert((revision, key.to_vec())) {
+            return Err(format!("{shown} of revision {revision} twice"));
+        }
+        self.at = revision;
+        Ok(())
+    }
+
+    fn compare(&self, span: &KeyRange, reference: &ReferenceModel) -> Result<(), String> {
+        let mut there = reference.at(self.at);
+        there.retain(|key, _| span.contains(key));
+        let same = there.len() == self.keys.len()
+            && there
+                .iter()
+                .zip(&self.keys)
+                .all(|((key, stored), (mine, (value, _)))| (key, &stored.value) == (mine, value));
+        if same {
+            return Ok(());
+        }
+        let show = |key: &Vec<u8>, value: &Vec<u8>| {
+            format!("{} = {}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
+        };
+        let has: BTreeSet<String> = self.keys.iter().map(|(k, (v, _))| show(k, v)).collect();
+        let should: BTreeSet<String> = there.iter().map(|(k, s)| show(k, &s.value)).collect();
+        let (more, less) = (has.difference(&should), should.difference(&has));
+        let [more, less] = [more.collect::<Vec<_>>(), less.collect()];
+        Err(format!("at revision {} a reader has {more:?} and lacks {less:?}", self.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_chaos::guarantees::Stored;
+    use mesh_follow::KeyValue;
+
+    use super::*;
+
+    const DATA: RangeId = RangeId(4);
+
+    fn keys<const N: usize>(keys: [(&str, &str, i64, i64); N]) -> BTreeMap<Vec<u8>, Stored> {
+        let stored = |value: &str, created, modified| Stored {
+            value: value.into(),
+            created,
+            modified,
+            version: 0,
+        };
+        keys.into_iter().map(|(key, value, c, m)| (key.into(), stored(value, c, m))).collect()
+    }
+
+    /// Revision 2 puts a, 3 changes a and puts b, 4 removes a.
+    fn reference() -> ReferenceModel {
+        let mut reference = ReferenceModel::new(1, keys([]));
+        reference.next(keys([("a", "1", 2, 2)]));
+        reference.next(keys([("a", "2", 2, 3), ("b", "1", 3, 3)]));
+        reference.next(keys([("b", "1", 3, 3)]));
+        reference
+    }
+
+    fn put(key: &str, value: &str, revision: i64) -> Event {
+        let kv = KeyValue {
+            key: key.into(),
+            value: value.into(),
+            create_revision: revision,
+            mod_revision: revision,
+        };
+        Event::Put(DATA, kv)
+    }
+
+    fn listed() -> Vec<Event> {
+        vec![Event::Connected, Event::Begin(DATA), put("a", "1", 2), Event::Done(DATA, 2)]
+    }
+
+    fn third() -> Vec<Event> {
+        vec![put("a", "2", 3), put("b", "1", 3)]
+    }
+
+    fn fourth() -> Vec<Event> {
+        vec![Event::Delete(DATA, b"a".to_vec(), 4)]
+    }
+
+    fn judge(batches: &[Vec<Event>]) -> Result<i64, String> {
+        let entries: Vec<Entry> = batches.iter().cloned().map(Entry::Told).collect();
+        read(&entries, DATA, &KeyRange::between("a", "b"), &reference())
+    }
+
+    #[test]
+    fn a_reader_that_was_told_everything_is_right() {
+        assert_eq!(judge(&[listed(), third(), fourth()]), Ok(4));
+        // The last revision once more after a break, and a list anew.
+        let broken = vec![Event::Disconnected, Event::Connected, Event::Resumed];
+        assert_eq!(judge(&[listed(), third(), broken.clone(), third(), fourth()]), Ok(4));
+        let again =
+            vec![Event::Begin(DATA), put("a", "2", 3), put("b", "1", 3), Event::Done(DATA, 3)];
+        assert_eq!(judge(&[listed(), broken, again, fourth()]), Ok(4));
+    }
+
+    #[test]
+    fn whatever_a_reader_should_not_see_is_found() {
+        let split: Vec<Vec<Event>> = third().into_iter().map(|event| vec![event]).collect();
+        for (batches, complaint) in [
+            (vec![listed(), split[0].clone(), split[1].clone()], "lacks"),
+            (vec![listed(), fourth()], "lacks"),
+            (vec![listed(), third(), vec![put("a", "1", 2)]], "after 3"),
+            (vec![listed(), third(), third()], "twice"),
+            (vec![listed(), vec![put("a", "3", 3), put("b", "1", 3)]], "a reader has"),
+            (vec![listed(), vec![Event::NewHistory]], "one history"),
+            (vec![vec![Event::Begin(DATA), Event::Done(DATA, 2)]], "lacks"),
+        ] {
+            let found = judge(&batches).unwrap_err();
+            assert!(found.contains(complaint), "{complaint}: {found}");
+        }
+    }
+
+    #[test]
+    fn watches_are_told_apart() {
+        let (mine, other) = (KeyRange::prefix("a"), KeyRange::prefix("b"));
+        let entries = [
+            Entry::Asked(WatchId(1), mine.clone(), 5),
+            Entry::Asked(WatchId(2), other, 5),
+            Entry::Came(WatchId(2), Response::Progress(6)),
+            Entry::Came(WatchId(1), Response::Progress(7)),
+        ];
+        let found = watches(&entries, &mine);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].from, &found[0].responses[..]), (5, &[Response::Progress(7)][..]));
+    }
+}

@@ -1,0 +1,195 @@
+//! The table of allowed imports in `ARCHITECTURE.md` is what the workspace does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod modules;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// What each package imports of the others, tests included.
+fn actual() -> Imports {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let output = metadata.current_dir(root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    let own: BTreeSet<String> = packages.iter().map(name).collect();
+    let imports = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().unwrap();
+        dependencies.iter().map(name).filter(|name| own.contains(name)).collect()
+    };
+    packages.iter().map(|package| (name(package), imports(package))).collect()
+}
+
+/// The rows of the table: `| package | what it may import |`.
+fn allowed(text: &str) -> Imports {
+    let after = text.split("## Allowed imports").nth(1).expect("the section");
+    let section = after.split("\n## ").next().unwrap();
+    let names =
+        |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<String>>();
+    let mut allowed = Imports::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').collect();
+        for package in names(cells[1]) {
+            let twice = allowed.insert(package.clone(), names(cells[2]).into_iter().collect());
+            assert!(twice.is_none(), "{package} has two rows");
+        }
+    }
+    allowed
+}
+
+/// What is imported and not allowed, and rows and entries that nobody needs.
+fn deviations(actual: &Imports, allowed: &Imports) -> Vec<String> {
+    let mut found = Vec::new();
+    for (package, imports) in actual {
+        let Some(row) = allowed.get(package) else {
+            found.push(format!("{package} has no row"));
+            continue;
+        };
+        found.extend(
+            imports.difference(row).map(|other| format!("{package} may not import {other}")),
+        );
+        found.extend(
+            row.difference(imports).map(|other| format!("{package} does not import {other}")),
+        );
+    }
+    found.extend(
+        allowed
+            .keys()
+            .filter(|name| !actual.contains_key(*name))
+            .map(|n| format!("{n} is no package")),
+    );
+    found
+}
+
+#[test]
+fn imports_are_as_the_table_says() {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md");
+    let allowed = allowed(&fs::read_to_string(text).unwrap());
+    let found = deviations(&actual(), &allowed);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Rules that the table must keep whatever is written into it.
+#[test]
+fn some_imports_are_never_allowed() {
+    let actual = actual();
+    let mut reached = Imports::new();
+    for package in actual.keys() {
+        let (mut all, mut next) = (BTreeSet::new(), vec![package.clone()]);
+        while let Some(name) = next.pop() {
+            for import in &actual[&name] {
+                if all.insert(import.clone()) {
+                    next.push(import.clone());
+                }
+            }
+        }
+        reached.insert(package.clone(), all);
+    }
+    let binaries = ["clustermesh", "clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"];
+    for (package, imports) in &reached {
+        for binary in binaries {
+            assert!(
+                !imports.contains(binary),
+                "{package} imports {binary}: nothing imports a binary"
+            );
+        }
+    }
+    // The lab starts daemons and writes files: what it shows is the daemons' doing.
+    for forbidden in ["mesh-dataplane", "mesh-etcd", "mesh-etcd-setup", "mesh-routes", "mesh-sys"] {
+        assert!(!reached["mesh-lab"].contains(forbidden), "the lab imports {forbidden}");
+    }
+    // Stages do not know each other.
+    let stages = [
+        "mesh-follow",
+        "mesh-merge",
+        "mesh-balance",
+        "mesh-dataplane",
+        "mesh-export",
+        "mesh-routes",
+        "mesh-pods",
+    ];
+    for stage in stages {
+        for other in stages.iter().filter(|other| **other != stage) {
+            assert!(!reached[stage].contains(*other), "{stage} imports {other}");
+        }
+    }
+    assert!(reached["mesh-model"].is_empty(), "the vocabulary stands by itself");
+}
+
+#[test]
+fn a_deviation_is_found() {
+    let imports = |all: &[(&str, &[&str])]| -> Imports {
+        all.iter()
+            .map(|(name, of)| (name.to_string(), of.iter().map(|s| s.to_string()).collect()))
+            .collect()
+    };
+    let actual = imports(&[("a", &["b"]), ("b", &[]), ("c", &[])]);
+    let allowed =
+        allowed("## Allowed imports\n| `a` | – |\n| `b` | `c` |\n| `d` | |\n## Next\n| `c` | |");
+    let found = deviations(&actual, &allowed);
+    let expected = ["a may not import b", "b does not import c", "c has no row", "d is no package"];
+    assert_eq!(found, expected);
+}
+
+/// Circles that are still to be opened.
+const CIRCLES_LEFT: usize = 14;
+
+/// Files of a crate that need each other are one file, or lack a third one that both need.
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let mut found = Vec::new();
+    for source in sources(&root) {
+        let files = modules::files(&source);
+        let shown = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
+        for circle in files.circles() {
+            let mut lines = vec![format!("circle of {} files:", circle.len())];
+            for file in &circle {
+                let edges =
+                    files.edges[*file].iter().filter(|(to, _)| circle.contains(to.as_path()));
+                lines.extend(
+                    edges.map(|(to, names)| {
+                        format!("  {} -> {}: {names:?}", shown(file), shown(to))
+                    }),
+                );
+            }
+            found.push(lines.join("\n"));
+        }
+    }
+    assert_eq!(found.len(), CIRCLES_LEFT, "{}", found.join("\n"));
+}
+
+/// The root file of every crate, the kernel programs' included.
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(["ls-files", "*/src/lib.rs", "*/src/main.rs"])
+        .output();
+    let listed = listed.unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let all: Vec<PathBuf> =
+        listed.lines().map(|line| root.join(line)).filter(|path| path.exists()).collect();
+    assert!(all.len() > 30, "{all:?}");
+    all
+}

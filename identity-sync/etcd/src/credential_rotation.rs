@@ -1,0 +1,135 @@
+//! How a connection ends because of its certificate: another takes its place, made with newer credentials, or there are
+//! none and it is over.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mesh_certs::Credentials;
+use mesh_follow::{ConnectionPhase, Failure, KeyRange};
+use mesh_wire::key::HEARTBEAT;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    connect::{Target, connect, connect_to},
+    store::Connection,
+};
+
+/// What becomes of a connection.
+pub enum CredentialRotation {
+    /// This one stands, made with newer credentials; the old one may be closed now.
+    Successor(Box<Connection>),
+    /// Its certificate ends, and there is no newer one that serves.
+    Over(Failure),
+}
+
+/// How often the clock is looked at. It may be stepped, and nothing tells when it is.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long before its certificate's end a connection ends: longer than from one look to the next.
+const AHEAD: Duration = Duration::from_secs(2);
+/// How often credentials are tried again that did not serve: the etcd may not trust their authority yet.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Waits until a connection must end because of its certificate. Meanwhile `trouble` says why newer credentials do not
+/// serve, if there are any. Dropping the future leaves everything as it is.
+pub async fn succession(
+    target: &Target,
+    connection: &Connection,
+    trouble: &watch::Sender<Option<Failure>>,
+) -> CredentialRotation {
+    tokio::select! {
+        biased;
+        failure = over(target, connection.credentials()) => CredentialRotation::Over(failure),
+        successor = successor(target, connection, trouble) => CredentialRotation::Successor(Box::new(successor)),
+    }
+}
+
+/// Connects to the `attempt`th endpoint, counted round; with what served `before` if newer credentials do not.
+pub async fn connect_again(
+    target: &Target,
+    attempt: usize,
+    before: Option<Arc<Credentials>>,
+) -> Result<Connection, Failure> {
+    let current = target.credentials.current();
+    let before = before.filter(|before| !Arc::ptr_eq(before, &current));
+    let (Some(before), Some(endpoint)) = (before, target.endpoint(attempt)) else {
+        return connect(target, attempt).await;
+    };
+    let failure = match serving(target, endpoint).await {
+        Err(failure)
+            if [ConnectionPhase::Tls, ConnectionPhase::Authenticated].contains(&failure.phase) =>
+        {
+            failure
+        }
+        other => return other,
+    };
+    connect_to(target, endpoint, before).await.map_err(|_| failure)
+}
+
+/// Whether a connection may be made with credentials at this time.
+pub(crate) fn usable(credentials: &Credentials, now: SystemTime) -> Result<(), Failure> {
+    let valid = credentials.valid_at(now).and_then(|()| credentials.valid_at(now + AHEAD));
+    valid.map_err(|error| Failure::new(ConnectionPhase::Tls, error.to_string()))
+}
+
+/// A clock that is behind the certificate's beginning ends nothing: it was right when the connection was made.
+async fn over(target: &Target, credentials: &Credentials) -> Failure {
+    loop {
+        let now = target.clock.now();
+        if now + AHEAD > credentials.not_after() {
+            let over = credentials.valid_at(now + AHEAD).err().map(|error| error.to_string());
+            return Failure::new(ConnectionPhase::Tls, over.unwrap_or_default());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn successor(
+    target: &Target,
+    connection: &Connection,
+    trouble: &watch::Sender<Option<Failure>>,
+) -> Connection {
+    let mut credentials = target.credentials.clone();
+    loop {
+        if Arc::ptr_eq(&credentials.current(), connection.credentials()) {
+            tell(trouble, None);
+            credentials.changed().await;
+            continue;
+        }
+        match serving(target, connection.endpoint()).await {
+            Ok(successor) => {
+                tell(trouble, None);
+                return successor;
+            }
+            Err(failure) => tell(trouble, Some(failure)),
+        }
+        // Newer ones are tried at once.
+        let _ = timeout(AGAIN, credentials.changed()).await;
+    }
+}
+
+/// A connection over which something was read: an etcd lets everybody in whose certificate it trusts, and knows whether
+/// there is such a user when he asks. Everybody who may read anything may read the heartbeat.
+async fn serving(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
+    let connection = connect_to(target, endpoint, target.credentials.current()).await?;
+    match connection.page(&KeyRange::prefix(HEARTBEAT), 1, None, true).await {
+        Ok(_) => Ok(connection),
+        Err(error) => {
+            let Failure { phase, reason } = error.failure();
+            let subject = connection.credentials().subject();
+            Err(Failure::new(phase, format!("as {subject}: {reason}")))
+        }
+    }
+}
+
+fn tell(trouble: &watch::Sender<Option<Failure>>, now: Option<Failure>) {
+    trouble.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
+}

@@ -1,0 +1,52 @@
+//! A question that only wants to know whether somebody answers: over the connection that stands, for a key that is small.
+
+use mesh_wire::key::HEARTBEAT;
+
+use crate::machine::{Action, Input, KeyRange, ListError, RequestId};
+
+/// Whether a sign of life is wanted. One question at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Keepalive {
+    #[default]
+    NotWanted,
+    Wanted,
+    Asked,
+}
+
+/// The question's number: a follower counts its own from 1.
+const SIGN: RequestId = RequestId(0);
+
+impl Keepalive {
+    /// Asks as soon as there is time to.
+    pub(super) fn ask(&mut self) {
+        if *self == Self::NotWanted {
+            *self = Self::Wanted;
+        }
+    }
+
+    /// The question, if it has not been put.
+    pub(super) fn poll(&mut self) -> Option<Action> {
+        if *self != Self::Wanted {
+            return None;
+        }
+        *self = Self::Asked;
+        Some(Action::List {
+            request: SIGN,
+            span: KeyRange::key(HEARTBEAT),
+            limit: 1,
+            revision: None,
+            keys_only: true,
+        })
+    }
+
+    /// What came back; `None` where that is about something else. One that does not let us answers too.
+    pub(super) fn answered(&mut self, input: &Input) -> Option<bool> {
+        let answered = match input {
+            Input::Page { request: SIGN, .. } => true,
+            Input::ListFailed { request: SIGN, error } => !matches!(error, ListError::Broken(_)),
+            _ => return None,
+        };
+        *self = Self::NotWanted;
+        Some(answered)
+    }
+}
