@@ -14,17 +14,18 @@ mod sync_markers;
 
 use std::{
     future::Future,
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use mesh_backoff::{Backoff, Policy};
 use mesh_etcd::{Connection, CredentialRotation, EtcdError, Target, connect_again, succession};
 use mesh_follow::Failure;
 use mesh_wire::users_file::UsersFile;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{cluster::Cluster, metrics::Metrics};
-use etcd_error::Pauses;
 pub(crate) use etcd_error::{EtcdFailure, Reason};
 pub(crate) use foreign_writes::ForeignWrite;
 use session::{Ended, Session};
@@ -62,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Writer {
     /// Writes until told to drain, and everything is written, or dropped.
     pub(crate) async fn run(self) {
-        let mut pauses = Pauses::default();
+        let mut pauses = Backoff::new(Policy::CONNECTION, RandomState::new().hash_one(()));
         let mut credentials = self.target.credentials.clone();
         let mut successor = None;
         // The credentials that served last.
@@ -103,7 +104,7 @@ impl Writer {
                 state.trouble = Some(trouble);
             });
             // New credentials may be what was missing.
-            let _ = timeout(pauses.next(), credentials.changed()).await;
+            let _ = timeout(pauses.failed(), credentials.changed()).await;
         }
     }
 

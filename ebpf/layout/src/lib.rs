@@ -11,6 +11,7 @@
 
 mod backend;
 mod maps;
+pub mod probe;
 mod service;
 mod socket;
 

@@ -6,10 +6,10 @@ mod watching;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use mesh_backoff::{Backoff, Policy};
 
 use crate::{
     machine::{Action, Header, Input, KeyValue, Machine, RequestId, WatchId},
@@ -64,8 +64,7 @@ pub struct Follower {
     history: Option<History>,
     /// The create revisions of the head's keys, as of this connection.
     head_keys: BTreeMap<Vec<u8>, KeyName>,
-    backoff: ExponentialBackoff,
-    backoff_seed: u64,
+    backoff: Backoff,
     next_id: u64,
     actions: VecDeque<Action>,
     events: Vec<Event>,
@@ -104,8 +103,6 @@ impl KeyName {
     }
 }
 
-/// The first wait after a connection broke, and the longest. Jitter spreads the readers of a server that comes back.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
 // === impl Follower ===
 
@@ -118,8 +115,7 @@ impl Follower {
             cluster_id: None,
             history: None,
             head_keys: BTreeMap::new(),
-            backoff: backoff(seed),
-            backoff_seed: seed,
+            backoff: Backoff::new(Policy::CONNECTION, seed),
             next_id: 0,
             actions: VecDeque::new(),
             events: Vec::new(),
@@ -225,7 +221,7 @@ impl Follower {
 
     fn wait(&mut self, now: Instant, failure: Failure) {
         // The builder sets no limit on the number of tries, so there always is a next one.
-        let pause = self.backoff.next().unwrap_or(BACKOFF.1);
+        let pause = self.backoff.failed();
         self.connection = Connection::Waiting(now + pause);
         self.status.failure = Some(failure);
     }
@@ -306,7 +302,7 @@ impl Follower {
             self.events.push(Event::Resumed);
         }
         self.connection = Connection::Open;
-        self.backoff = backoff(self.backoff_seed);
+        self.backoff.reset();
         self.begin_all();
     }
 }
@@ -382,17 +378,6 @@ impl Machine for Follower {
     }
 }
 
-fn backoff(seed: u64) -> ExponentialBackoff {
-    let (min, max) = BACKOFF;
-    ExponentialBuilder::default()
-        .with_min_delay(min)
-        .with_max_delay(max)
-        .with_factor(2.0)
-        .without_max_times()
-        .with_jitter()
-        .with_jitter_seed(seed)
-        .build()
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use mesh_etcd::EtcdError;
 use mesh_follow::{ConnectionPhase, Failure};
 
@@ -39,13 +38,6 @@ pub(crate) enum Reason {
     /// Anything else.
     Broken,
 }
-
-/// Pauses between connections: longer and longer, until one was of use.
-#[derive(Debug)]
-pub(crate) struct Pauses(ExponentialBackoff);
-
-/// The first pause, and the longest but for jitter, which adds up to as much again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 // === impl Reason ===
 
@@ -145,41 +137,9 @@ impl fmt::Display for EtcdFailure {
     }
 }
 
-// === impl Pauses ===
-
-impl Default for Pauses {
-    fn default() -> Self {
-        let builder =
-            ExponentialBuilder::default().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
-        Self(builder.without_max_times().with_jitter().build())
-    }
-}
-
-impl Pauses {
-    /// The next one.
-    pub(crate) fn next(&mut self) -> Duration {
-        self.0.next().unwrap_or(PAUSES.1)
-    }
-
-    /// A connection was of use: the next pause is the first again.
-    pub(crate) fn reset(&mut self) {
-        *self = Self::default();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_and_begin_again() {
-        let mut pauses = Pauses::default();
-        let taken: Vec<Duration> = (0..20).map(|_| pauses.next()).collect();
-        assert!(taken[0] >= PAUSES.0 && taken[0] <= PAUSES.0 * 2, "{taken:?}");
-        assert!(taken[19] >= PAUSES.1 && taken[19] <= PAUSES.1 * 2, "{taken:?}");
-        pauses.reset();
-        assert!(pauses.next() <= PAUSES.0 * 2);
-    }
 
     #[test]
     fn trouble_is_told_apart_by_what_to_do_about_it() {
