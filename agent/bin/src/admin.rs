@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
@@ -17,15 +17,17 @@ use mesh_admin::{
     version::version,
 };
 use mesh_balance::ClusterHealth;
+use mesh_core::Lifted;
 use mesh_dataplane::Level;
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
-use mesh_model::{ClusterId, ClusterName, lb::Frontend};
+use mesh_model::{ClusterId, ClusterName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    mesh::{Input, Lifted, Mesh, ProgramUpgrade, Query, flag_of},
+    message::{Message, ask},
+    node::{Node, flag_of, unready},
 };
 
 mod explain;
@@ -41,102 +43,28 @@ use self::{
 /// Answers for the agent.
 pub(crate) struct AgentAdmin {
     pub(crate) args: Args,
-    pub(crate) mesh: mpsc::Sender<Input>,
+    pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) started: SystemTime,
 }
 
 impl AgentAdmin {
-    /// Asks the mesh's task.
+    /// Asks the driver.
     async fn ask<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Mesh) -> T + Send + 'static,
+        look: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        ask(&self.mesh, look).await.ok_or_else(|| Status::unavailable("the agent is stopping"))
+        ask(&self.driver, look).await.ok_or_else(|| Status::unavailable("the agent is stopping"))
     }
-}
-
-/// Asks the mesh's task; `None` when it is gone.
-pub(crate) async fn ask<T: Send + 'static>(
-    mesh: &mpsc::Sender<Input>,
-    look: impl FnOnce(&Mesh) -> T + Send + 'static,
-) -> Option<T> {
-    let (query, answer) = Query::new(look);
-    mesh.send(Input::Query(query)).await.ok()?;
-    answer.await.ok()
-}
-
-/// What keeps the agent from being ready: its own cluster's etcd, and tables that are not in use yet. A peer never does.
-pub(crate) fn unready(mesh: &Mesh) -> Vec<String> {
-    let own = mesh.status(&mesh.own);
-    let own = match (&own.failure, own.is_complete()) {
-        (_, true) => None,
-        (Some(failure), false) => Some(format!("the own cluster's etcd: {failure}")),
-        (None, false) => Some("the own cluster's etcd has not told everything yet".into()),
-    };
-    own.into_iter().chain(mesh.program_upgrade.iter().map(ProgramUpgrade::problem)).collect()
-}
-
-/// What an operator should look at.
-fn problems(mesh: &Mesh) -> Vec<String> {
-    let routes = mesh.routes.routes();
-    let routes = routes.filter_map(|(route, failure)| {
-        Some(format!(
-            "route to {} ({} of cluster {}): {}",
-            route.range, route.node, route.cluster, failure?
-        ))
-    });
-    let contested =
-        mesh.routes.contested().map(|range| format!("several nodes claim the pod range {range}"));
-    let audit = (mesh.audit.repairs > 0).then(|| {
-        let last = mesh.audit.last.as_deref().unwrap_or_default();
-        format!("the audit repaired {} entries of the tables, last {last}", mesh.audit.repairs)
-    });
-    let tables = mesh.levels().into_iter().filter(Level::is_high);
-    let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
-    let no_room = match mesh.failed.len() {
-        0 => Vec::new(),
-        _ => mesh.failed.problems(&names(mesh)),
-    };
-    let refused = mesh.refused.iter().filter(|(_, (count, _))| *count > 0);
-    let refused = refused
-        .map(|(peer, (count, last))| format!("{peer}: {count} records refused, last {last}"));
-    unready(mesh)
-        .into_iter()
-        .chain(mesh.peer_problems.iter().cloned())
-        .chain(mesh.masquerade_problem.iter().cloned())
-        .chain(mesh.bypass.problem.iter().cloned())
-        .chain(mesh.restored.problems())
-        .chain(mesh.staleness.problems(Instant::now()))
-        .chain(mesh.local_readiness.problem(Instant::now()))
-        .chain(mesh.pods.problems())
-        .chain(mesh.sockets.problem())
-        .chain(routes)
-        .chain(contested)
-        .chain(audit)
-        .chain(tables)
-        .chain(no_room)
-        .chain(refused)
-        .collect()
-}
-
-/// Which service each frontend is of.
-fn names(mesh: &Mesh) -> HashMap<Frontend, String> {
-    let services = mesh.merge.services();
-    let names = services.flat_map(|(service, _, frontends)| {
-        let name = format!("{}/{}", service.namespace, service.name);
-        frontends.map(move |(frontend, _)| (frontend, name.clone()))
-    });
-    names.collect()
 }
 
 #[tonic::async_trait]
 impl Admin for AgentAdmin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (args, started) = (self.args.clone(), self.started);
-        let status = move |mesh: &Mesh| {
-            let counters = mesh.programs.counters().unwrap_or_default();
+        let status = move |node: &Node| {
+            let counters = node.writers.programs.counters();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
-            let ended = mesh.sockets.counts();
+            let ended = node.writers.sockets.counts();
             let ended = [
                 ("udp_sockets_ended", ended.removed.udp + ended.unreachable.udp),
                 ("tcp_sockets_ended", ended.removed.tcp + ended.unreachable.tcp),
@@ -152,16 +80,16 @@ impl Admin for AgentAdmin {
             StatusResponse {
                 component: "agent".into(),
                 version: Some(version()),
-                cluster: mesh.own.to_string(),
+                cluster: node.core.local().to_string(),
                 cluster_id: args.cluster_id,
-                node: mesh.node.clone(),
+                node: node.core.node().to_owned(),
                 started_unix_seconds: started
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |since| since.as_secs()),
-                ready: unready(mesh).is_empty(),
-                problems: problems(mesh),
+                ready: unready(node).is_empty(),
+                problems: node.problems(),
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
-                tables: mesh.levels().map(table).into(),
+                tables: node.levels().map(table).collect(),
                 counters: names
                     .into_iter()
                     .zip(counters)
@@ -171,9 +99,9 @@ impl Admin for AgentAdmin {
                 store: None,
                 drained: None,
                 audit: Some(v1::Audit {
-                    passes: mesh.audit.passes,
-                    repairs: mesh.audit.repairs,
-                    last: mesh.audit.last.clone().unwrap_or_default(),
+                    passes: node.audit.passes,
+                    repairs: node.audit.repairs,
+                    last: node.audit.last.clone().unwrap_or_default(),
                 }),
             }
         };
@@ -184,10 +112,10 @@ impl Admin for AgentAdmin {
         &self,
         _: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
-        let peers = |mesh: &Mesh| {
-            let mut names: Vec<&ClusterName> = mesh.peers.keys().collect();
-            names.sort_by_key(|name| (**name != mesh.own, (*name).clone()));
-            names.into_iter().map(|name| peer(mesh, name)).collect()
+        let peers = |node: &Node| {
+            let mut names: Vec<&ClusterName> = node.core.peers().collect();
+            names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
+            names.into_iter().map(|name| peer(node, name)).collect()
         };
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
     }
@@ -198,7 +126,7 @@ impl Admin for AgentAdmin {
     ) -> Result<Response<ListServicesResponse>, Status> {
         let ListServicesRequest { namespace, name } = request.into_inner();
         let wanted = Wanted { namespace, name };
-        let services = move |mesh: &Mesh| services(mesh, &wanted);
+        let services = move |node: &Node| services(node, &wanted);
         Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
     }
 
@@ -208,7 +136,7 @@ impl Admin for AgentAdmin {
     ) -> Result<Response<ExplainResponse>, Status> {
         let ExplainRequest { namespace, name } = request.into_inner();
         let wanted = Wanted { namespace, name };
-        Ok(Response::new(self.ask(move |mesh: &Mesh| explain(mesh, &wanted)).await?))
+        Ok(Response::new(self.ask(move |node: &Node| explain(node, &wanted)).await?))
     }
 
     async fn list_nodes(
@@ -216,7 +144,7 @@ impl Admin for AgentAdmin {
         request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
         let ListNodesRequest { cluster } = request.into_inner();
-        let nodes = self.ask(move |mesh: &Mesh| nodes(mesh, &cluster)).await?;
+        let nodes = self.ask(move |node: &Node| nodes(node, &cluster)).await?;
         Ok(Response::new(ListNodesResponse { nodes }))
     }
 
@@ -225,7 +153,7 @@ impl Admin for AgentAdmin {
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
         let ListIdentitiesRequest { cluster, number } = request.into_inner();
-        let identities = self.ask(move |mesh: &Mesh| identities(mesh, &cluster, number)).await?;
+        let identities = self.ask(move |node: &Node| identities(node, &cluster, number)).await?;
         Ok(Response::new(ListIdentitiesResponse { identities }))
     }
 
@@ -248,15 +176,12 @@ impl Admin for AgentAdmin {
         let (sender, answer) = oneshot::channel();
         let outcome = match ClusterName::new(&request.into_inner().peer) {
             Ok(name) => {
-                let lift = Input::LiftQuarantine(name, sender);
-                self.mesh.send(lift).await.map_err(|_| stopping())?;
+                let lift = Message::LiftQuarantine(name, sender);
+                self.driver.send(lift).await.map_err(|_| stopping())?;
                 match answer.await.map_err(|_| stopping())? {
-                    Lifted::HeardAgain => LiftOutcome::Lifted,
+                    Lifted::Relisted => LiftOutcome::Lifted,
                     Lifted::NotQuarantined => LiftOutcome::NotQuarantined,
-                    Lifted::Unknown => LiftOutcome::UnknownPeer,
-                    Lifted::Busy => {
-                        return Err(Status::resource_exhausted("its follower is busy: try again"));
-                    }
+                    Lifted::UnknownPeer => LiftOutcome::UnknownPeer,
                 }
             }
             Err(_) => LiftOutcome::UnknownPeer,
@@ -265,18 +190,18 @@ impl Admin for AgentAdmin {
     }
 }
 
-fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
-    let status = mesh.status(name);
-    let counts = mesh.merge.counts(name);
+fn peer(node: &Node, name: &ClusterName) -> Peer {
+    let status = node.status(name);
+    let counts = node.core.merge().counts(name);
     let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
-    let ladder = ladder(mesh, name, &status);
+    let ladder = ladder(node, name, &status);
     let stands = |step: &Step| matches!(step.state(), StepState::Ok | StepState::Unknown);
-    let refused = mesh.refused.get(name).map(|(_, last)| last.clone());
+    let refused = Some(node.core.refused(name).last).filter(|last| !last.is_empty());
     Peer {
         name: name.to_string(),
-        own: *name == mesh.own,
+        own: name == node.core.local(),
         cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
-        ready: ladder.iter().all(stands) && !mesh.quarantined.contains_key(name),
+        ready: ladder.iter().all(stands) && node.core.quarantined(name).is_none(),
         ladder,
         etcd_cluster_id: status.etcd_cluster_id.map(|id| format!("{id:x}")).unwrap_or_default(),
         revision: status.revision,
@@ -288,21 +213,21 @@ fn peer(mesh: &Mesh, name: &ClusterName) -> Peer {
         services: count(counts.services),
         namespaces: count(counts.namespaces),
         pods: count(counts.pods),
-        rejected: status.rejected + mesh.refused_count(name),
+        rejected: status.rejected + node.core.refused(name).count,
         held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
-        remembered: mesh.restored.believes(name),
-        quarantined: mesh.quarantined.get(name).cloned().unwrap_or_default(),
+        remembered: node.core.is_restored(name),
+        quarantined: node.core.quarantined(name).unwrap_or_default().to_owned(),
     }
 }
 
 /// Every step from the name to the data path, the first broken one with its reason.
-fn ladder(mesh: &Mesh, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
+fn ladder(node: &Node, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
     let reached = status.reached();
     let step = |phase: ConnectionPhase| {
         let (state, detail) = match &status.failure {
             Some(failure) if failure.phase == phase => (StepState::Failed, failure.reason.clone()),
-            _ if Some(phase) <= reached => (StepState::Ok, detail(mesh, name, status, phase)),
+            _ if Some(phase) <= reached => (StepState::Ok, detail(node, name, status, phase)),
             _ => (StepState::Pending, String::new()),
         };
         Step { name: phase.as_str().into(), state: state.into(), detail }
@@ -312,12 +237,12 @@ fn ladder(mesh: &Mesh, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
         .filter(|phase| *phase != ConnectionPhase::DataPath)
         .map(step)
         .collect();
-    steps.push(data_path(mesh, name, reached));
+    steps.push(data_path(node, name, reached));
     steps
 }
 
 fn detail(
-    mesh: &Mesh,
+    node: &Node,
     name: &ClusterName,
     status: &FollowStatus,
     phase: ConnectionPhase,
@@ -325,12 +250,12 @@ fn detail(
     match (phase, &status.config) {
         (ConnectionPhase::Config, Some(config)) => format!("id {}", config.id),
         (ConnectionPhase::Synced, _) => {
-            let counts = mesh.merge.counts(name);
+            let counts = node.core.merge().counts(name);
             let told = format!(
                 "{} nodes, {} identities, {} addresses, {} services",
                 counts.nodes, counts.identities, counts.addresses, counts.services
             );
-            match *name == mesh.own {
+            match name == node.core.local() {
                 true => format!("{told}, {} pods here", counts.pods),
                 false => told,
             }
@@ -339,21 +264,23 @@ fn detail(
     }
 }
 
-fn data_path(mesh: &Mesh, name: &ClusterName, reached: Option<ConnectionPhase>) -> Step {
-    let mut routes = mesh.routes.routes();
-    let broken = routes.find(|(route, failure)| route.cluster == *name && failure.is_some());
-    let report = mesh.health.prober.report();
+fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) -> Step {
+    let routes = node.writers.routes.report();
+    let broken = routes.routes.iter();
+    let mut broken = broken.filter(|(route, _)| route.cluster == *name);
+    let broken = broken.find_map(|(route, failure)| Some((route, failure.as_ref()?)));
+    let report = node.writers.prober.report();
     let health = report.clusters.get(name).cloned().unwrap_or_default();
     let all = health.all();
     // This node is one of its own cluster's.
-    let others = mesh.merge.counts(name).nodes > usize::from(*name == mesh.own);
+    let others = node.core.merge().counts(name).nodes > usize::from(name == node.core.local());
     let unprobed = all == 0 && others;
-    let (state, detail) = if mesh.health.is_cut(name) {
+    let (state, detail) = if node.core.is_unreachable(name) {
         let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
         (StepState::Failed, reason.into())
     } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
         (StepState::Pending, String::new())
-    } else if let Some((route, Some(failure))) = broken {
+    } else if let Some((route, failure)) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
     } else if !health.dead.is_empty() || health.silent > 0 {
         (StepState::Failed, silent(&health, report.alone))
@@ -400,8 +327,8 @@ fn silent(health: &ClusterHealth, alone: bool) -> String {
 }
 
 /// A cluster's name, or what stands for it.
-fn cluster_name(mesh: &Mesh, id: ClusterId) -> String {
-    let mut clusters = mesh.merge.clusters();
+fn cluster_name(node: &Node, id: ClusterId) -> String {
+    let mut clusters = node.core.merge().clusters();
     let found = clusters.find(|(_, known)| *known == id);
     found.map_or_else(|| format!("id {id}"), |(name, _)| name.to_string())
 }

@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh_core::AttachmentFound;
 use mesh_files::{Access, write_atomic};
 use mesh_model::Identity;
-use mesh_pods::{Attachment, AttachmentKey, NetnsSeen, Remembered, Stale, staleness};
+use mesh_pods::{Attachment, AttachmentKey, NetnsSeen, Remembered, staleness};
 
 /// The folder, and what was read of it.
 #[derive(Debug)]
@@ -31,17 +32,11 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-/// What a look at the folder says about an attachment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// It is there, for the first time or otherwise than before; and who it was in a former life.
-    Attached(Attachment, Option<Identity>),
-    /// It is there as it was.
-    AsBefore(AttachmentKey),
-    /// It is not there any more, or never was.
-    Detached(AttachmentKey),
-    /// Its container is gone, and so is now its file.
-    Removed(Attachment, Stale),
+/// The identity of an attachment, to be kept for the agent's next run.
+#[derive(Debug)]
+pub(crate) struct Remember {
+    pub(crate) attachment: Attachment,
+    pub(crate) identity: Identity,
 }
 
 /// Where the kernel names the boot.
@@ -62,7 +57,7 @@ impl Attachments {
     }
 
     /// Looks at everything. A folder that is not there, or cannot be read, says nothing.
-    pub(crate) fn scan(&mut self) -> Vec<Found> {
+    pub(crate) fn scan(&mut self) -> Vec<AttachmentFound> {
         self.problems.clear();
         let names = match self.names() {
             Ok(names) => names,
@@ -78,7 +73,7 @@ impl Attachments {
     }
 
     /// Looks at one attachment.
-    pub(crate) fn look(&mut self, key: &AttachmentKey) -> Found {
+    pub(crate) fn look(&mut self, key: &AttachmentKey) -> AttachmentFound {
         let name = key.file_name();
         let path = self.folder.join(&name);
         self.problems.remove(&name);
@@ -86,7 +81,7 @@ impl Attachments {
             Ok(file) => Stamp { inode: file.ino(), modified: (file.mtime(), file.mtime_nsec()) },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.forget(key);
-                return Found::Detached(key.clone());
+                return AttachmentFound::Detached(key.clone());
             }
             Err(error) => return self.unread(key, error),
         };
@@ -103,7 +98,7 @@ impl Attachments {
             return match fs::remove_file(&path) {
                 Ok(()) => {
                     self.forget(key);
-                    Found::Removed(attachment, stale)
+                    AttachmentFound::Removed(attachment, stale)
                 }
                 Err(error) => {
                     self.unread(key, format!("{stale}, and it cannot be removed: {error}"))
@@ -111,11 +106,11 @@ impl Attachments {
             };
         }
         match self.seen.insert(key.clone(), stamp) {
-            Some(before) if before == stamp => Found::AsBefore(key.clone()),
+            Some(before) if before == stamp => AttachmentFound::Unchanged(key.clone()),
             _ => {
                 let was = fs::read(self.folder.join(key.remembered_file_name()));
                 let was = was.ok().and_then(|file| Remembered::decode(&attachment, &file));
-                Found::Attached(attachment, was.map(|was| Identity::new(was.identity)))
+                AttachmentFound::Attached(attachment, was.map(|was| Identity::new(was.identity)))
             }
         }
     }
@@ -148,10 +143,10 @@ impl Attachments {
     }
 
     /// What cannot be read leaves what was there.
-    fn unread(&mut self, key: &AttachmentKey, why: impl ToString) -> Found {
+    fn unread(&mut self, key: &AttachmentKey, why: impl ToString) -> AttachmentFound {
         let path = self.folder.join(key.file_name());
         self.problems.insert(key.file_name(), format!("{}: {}", path.display(), why.to_string()));
-        Found::AsBefore(key.clone())
+        AttachmentFound::Unchanged(key.clone())
     }
 }
 
@@ -171,7 +166,7 @@ fn seen(path: &Path) -> NetnsSeen {
 
 #[cfg(test)]
 mod tests {
-    use mesh_pods::PodName;
+    use mesh_pods::{PodName, Stale};
 
     use super::*;
 
@@ -209,21 +204,21 @@ mod tests {
         let mut one = attachment(temporary.path(), "c1");
         write(&folder, &one);
         fs::write(folder.join("note.txt"), "somebody's").unwrap();
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
-        assert_eq!(attachments.scan(), [Found::AsBefore(one.key.clone())]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Unchanged(one.key.clone())]);
         // The next life knows who it was, but not of whom comes in its place.
         attachments.remember(&one, Identity::new(70_000)).unwrap();
         let mut next_life = Attachments::new(folder.clone());
         let was = Some(Identity::new(70_000));
-        assert_eq!(next_life.scan(), [Found::Attached(one.clone(), was)]);
+        assert_eq!(next_life.scan(), [AttachmentFound::Attached(one.clone(), was)]);
         one.uid = "u2".into();
         write(&folder, &one);
-        assert_eq!(attachments.look(&one.key), Found::Attached(one.clone(), None));
+        assert_eq!(attachments.look(&one.key), AttachmentFound::Attached(one.clone(), None));
         fs::remove_file(folder.join(one.key.file_name())).unwrap();
-        assert_eq!(attachments.scan(), [Found::Detached(one.key.clone())]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Detached(one.key.clone())]);
         assert_eq!(attachments.scan(), []);
         assert!(!folder.join(one.key.remembered_file_name()).exists());
-        assert_eq!(attachments.look(&one.key), Found::Detached(one.key.clone()));
+        assert_eq!(attachments.look(&one.key), AttachmentFound::Detached(one.key.clone()));
     }
 
     #[test]
@@ -232,15 +227,15 @@ mod tests {
         let mut attachments = Attachments::new(folder.path().into());
         let one = attachment(folder.path(), "c1");
         write(folder.path(), &one);
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
         fs::remove_file(&one.netns.path).unwrap();
-        assert_eq!(attachments.scan(), [Found::Removed(one.clone(), Stale::Gone)]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Removed(one.clone(), Stale::Gone)]);
         assert_eq!(attachments.scan(), []);
         // One that was left by another boot, before the agent's first look.
         let mut other = attachment(folder.path(), "c2");
         other.boot = "another".into();
         write(folder.path(), &other);
-        assert_eq!(attachments.scan(), [Found::Removed(other, Stale::OtherBoot)]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Removed(other, Stale::OtherBoot)]);
     }
 
     #[test]
@@ -253,11 +248,11 @@ mod tests {
         attachments.scan();
         let path = folder.join(one.key.file_name());
         fs::write(&path, "{").unwrap();
-        assert_eq!(attachments.scan(), [Found::AsBefore(one.key.clone())]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Unchanged(one.key.clone())]);
         let problems: Vec<&String> = attachments.problems().collect();
         assert!(problems[0].starts_with(&format!("{}: JSON: ", path.display())), "{problems:?}");
         write(&folder, &one);
-        assert_eq!(attachments.scan(), [Found::Attached(one.clone(), None)]);
+        assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
         assert_eq!(attachments.problems().count(), 0);
         // Nor does a folder that is not there say that nothing is.
         fs::remove_dir_all(&folder).unwrap();

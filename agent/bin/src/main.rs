@@ -4,17 +4,25 @@
 mod admin;
 mod args;
 mod attachments;
-mod mesh;
+mod driver;
+mod etcd_addresses;
+mod follower;
+mod message;
 mod metrics;
+mod node;
 mod own_cgroup;
 mod peer_files;
 mod peers;
 mod pods;
 mod probe;
 mod prober;
+mod programs;
 mod rate_limit;
+mod retry_queue;
+mod routes;
 mod run;
 mod snapshots;
+mod sockets;
 
 use clap::Parser as _;
 

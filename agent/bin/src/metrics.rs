@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use mesh_model::ClusterName;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -146,6 +147,25 @@ impl Metrics {
             "Routes that the kernel did not take",
             self.failed_routes.clone(),
         );
+    }
+
+    /// A cluster is no longer followed: its values are no one's.
+    pub(crate) fn forget(&self, name: &ClusterName) {
+        let label = PeerLabel { peer: name.to_string() };
+        for gauge in [&self.peer_ready, &self.peer_quarantined, &self.cut] {
+            gauge.remove(&label);
+        }
+        for count in [
+            &self.peer_reconnects,
+            &self.peer_rejected,
+            &self.peer_records,
+            &self.peer_record_bytes,
+            &self.nodes_dead,
+            &self.nodes_without_agent,
+            &self.nodes_damped,
+        ] {
+            count.remove(&label);
+        }
     }
 
     fn register_health(&self, health: &mut Registry) {

@@ -19,12 +19,12 @@ use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::peer_file::{Grant, PeerFile};
 use tokio::{
+    runtime,
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
-use uuid::Uuid;
 
-use crate::{mesh::Input, peer_files::PeerFiles, rate_limit::RateLimited};
+use crate::{follower::Follower, message::Message, peer_files::PeerFiles, rate_limit::RateLimited};
 
 /// The followed clusters.
 pub(crate) struct Peers {
@@ -32,22 +32,12 @@ pub(crate) struct Peers {
     local_config: PathBuf,
     folder: PathBuf,
     last_addresses: LastAddresses,
-    mesh: mpsc::Sender<Input>,
+    driver: mpsc::Sender<Message>,
+    /// Where followers run.
+    runtime: runtime::Handle,
     following: BTreeMap<ClusterName, Following>,
     /// Rings when a task has trouble with new credentials, or no longer has.
     troubled: Arc<Notify>,
-}
-
-/// How the mesh's task sees a followed cluster.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) commands: mpsc::Sender<PeerCommand>,
-    pub(crate) status: watch::Receiver<Status>,
-    pub(crate) claims: Option<Claims>,
-    /// Which cluster it must be, if that is known.
-    pub(crate) uuid: Option<Uuid>,
-    /// How much it may have and say; the own cluster whatever it likes.
-    pub(crate) budget: Option<Budget>,
 }
 
 struct Following {
@@ -66,7 +56,7 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// Batches that may wait for the mesh's task; more, and the etcd waits.
+/// Batches that may wait for the driver; more, and the etcd waits.
 const BATCHES: usize = 64;
 const COMMANDS: usize = 16;
 
@@ -76,14 +66,15 @@ impl Peers {
         local_config: PathBuf,
         folder: PathBuf,
         last_addresses: LastAddresses,
-        mesh: mpsc::Sender<Input>,
+        driver: mpsc::Sender<Message>,
+        runtime: runtime::Handle,
     ) -> Self {
         let (following, troubled) = (BTreeMap::new(), Arc::default());
-        Self { own, local_config, folder, last_addresses, mesh, following, troubled }
+        Self { own, local_config, folder, last_addresses, driver, runtime, following, troubled }
     }
 
-    /// A channel for [`Input`]s.
-    pub(crate) fn channel() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+    /// A channel for [`Message`]s.
+    pub(crate) fn channel() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
         mpsc::channel(BATCHES)
     }
 
@@ -217,7 +208,7 @@ impl Peers {
         let (trouble_sender, trouble) = watch::channel(None);
         let channels = Channels {
             commands: command_receiver,
-            events: self.mesh.clone(),
+            events: self.driver.clone(),
             status: status.clone(),
             trouble: trouble_sender,
             reconnect: PeerCommand::Reconnect,
@@ -226,10 +217,10 @@ impl Peers {
         let tagged = name.clone();
         let rate = (*name != self.own.name).then(|| ChangeRate::new(&budget(&file)));
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
-        let task = tokio::spawn(async move {
+        let task = self.runtime.spawn(async move {
             let follower = PeerFollower::new(config, seed, Instant::now());
             let mut follower = RateLimited::new(follower, rate);
-            let tag = |events| Input::Peer(tagged.clone(), events);
+            let tag = |events| Message::Events(tagged.clone(), events);
             let ring = async {
                 while troubles.changed().await.is_ok() {
                     troubled.notify_one();
@@ -246,19 +237,20 @@ impl Peers {
     async fn remove(&mut self, name: &ClusterName) {
         if let Some(following) = self.following.remove(name) {
             following.stop().await;
-            let _ = self.mesh.send(Input::RemovePeer(name.clone())).await;
+            let _ = self.driver.send(Message::Unfollow(name.clone())).await;
         }
     }
 
     async fn announce(&self, name: &ClusterName, following: &Following) {
-        let handle = Handle {
-            commands: following.commands.clone(),
-            status: following.status.subscribe(),
-            claims: following.file.clustermesh.as_ref().map(claims),
-            budget: (*name != self.own.name).then(|| budget(&following.file)),
-            uuid: following.file.clustermesh.as_ref().and_then(|grant| grant.uuid),
-        };
-        let _ = self.mesh.send(Input::SetPeer(name.clone(), handle)).await;
+        let grant = following.file.clustermesh.as_ref();
+        let follower = Follower::new(
+            following.commands.clone(),
+            following.status.subscribe(),
+            grant.map(claims),
+            grant.and_then(|grant| grant.uuid),
+            (*name != self.own.name).then(|| budget(&following.file)),
+        );
+        let _ = self.driver.send(Message::Follow(name.clone(), follower)).await;
     }
 }
 

@@ -6,6 +6,7 @@ use mesh_admin::v1::{
     self, BindOutcome, BindRequest, BindResponse, ListPodsRequest, ListPodsResponse, PodState,
     UnbindRequest, UnbindResponse, pods_server::Pods,
 };
+use mesh_core::PodAnswer;
 use mesh_files::FolderWatch;
 use mesh_pods::{Attachment, AttachmentKey, State};
 use tokio::{
@@ -15,20 +16,22 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    admin::ask,
-    mesh::{Input, Mesh, PodAnswer},
+    attachments::{Attachments, Remember},
+    message::{Message, ask},
+    node::Node,
 };
 
 /// Answers for the node's pods.
 pub(crate) struct PodsAdmin {
-    pub(crate) mesh: mpsc::Sender<Input>,
+    pub(crate) driver: mpsc::Sender<Message>,
+    pub(crate) looks: mpsc::Sender<Look>,
 }
 
 /// How long a pod may wait until it is known who it is. It starts then, and is bound later.
 const KNOWN: Duration = Duration::from_secs(2);
 
 impl PodsAdmin {
-    /// Has the mesh's task look at an attachment. The answer comes when it is known who it is.
+    /// Has an attachment looked at. The answer comes when its identity is known.
     async fn look(
         &self,
         container: &str,
@@ -37,7 +40,7 @@ impl PodsAdmin {
         let key = AttachmentKey::new(container, interface)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (sender, answer) = oneshot::channel();
-        self.mesh.send(Input::LookAtPod(key, sender)).await.map_err(|_| stopping())?;
+        self.looks.send(Look { key, answer: sender }).await.map_err(|_| stopping())?;
         Ok(answer)
     }
 }
@@ -75,9 +78,9 @@ impl Pods for PodsAdmin {
         request: Request<ListPodsRequest>,
     ) -> Result<Response<ListPodsResponse>, Status> {
         let ListPodsRequest { container_id, namespace } = request.into_inner();
-        let list = move |mesh: &Mesh| {
+        let list = move |node: &Node| {
             let wanted = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
-            let pods = mesh.pods.table.iter().filter(|(attachment, _)| {
+            let pods = node.core.pods().iter().filter(|(attachment, _)| {
                 wanted(attachment.key.container(), &container_id)
                     && wanted(attachment.pod.namespace(), &namespace)
             });
@@ -87,7 +90,7 @@ impl Pods for PodsAdmin {
             });
             pods
         };
-        let pods = ask(&self.mesh, list).await.ok_or_else(stopping)?;
+        let pods = ask(&self.driver, list).await.ok_or_else(stopping)?;
         Ok(Response::new(ListPodsResponse { pods }))
     }
 }
@@ -113,14 +116,62 @@ fn pod((attachment, state): (&Attachment, State)) -> v1::Pod {
     }
 }
 
-/// Tells the mesh's task when the folder of attachments changed: whoever attached a pod while the agent was away, or was
-/// not heard, left a file there.
-pub(crate) async fn watch(folder: PathBuf, mesh: mpsc::Sender<Input>) {
-    let mut folder = FolderWatch::shallow(&folder);
-    loop {
-        folder.changed().await;
-        if mesh.send(Input::PodsChanged).await.is_err() {
-            return;
+/// Looks at the folder of attachments when it changes, when a caller asks for one of them, and keeps identities there for the
+/// next run. A pod that was attached while the agent was away left a file there.
+pub(crate) struct AttachmentsTask {
+    folder: PathBuf,
+    attachments: Attachments,
+    looks: mpsc::Receiver<Look>,
+    remember: mpsc::UnboundedReceiver<Remember>,
+    driver: mpsc::Sender<Message>,
+}
+
+/// A caller asks for the identity of an attachment.
+#[derive(Debug)]
+pub(crate) struct Look {
+    key: AttachmentKey,
+    answer: oneshot::Sender<PodAnswer>,
+}
+
+/// Callers that may wait for the task.
+const LOOKS: usize = 64;
+
+impl AttachmentsTask {
+    /// The task, and how to ask it.
+    pub(crate) fn new(
+        folder: PathBuf,
+        remember: mpsc::UnboundedReceiver<Remember>,
+        driver: mpsc::Sender<Message>,
+    ) -> (Self, mpsc::Sender<Look>) {
+        let (sender, looks) = mpsc::channel(LOOKS);
+        let attachments = Attachments::new(folder.clone());
+        (Self { folder, attachments, looks, remember, driver }, sender)
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut folder = FolderWatch::shallow(&self.folder);
+        // Before it waits: a pod may have been attached since the last run.
+        let (mut found, mut complete, mut waiter) = (self.attachments.scan(), true, None);
+        loop {
+            let problems = self.attachments.problems().cloned().collect();
+            let message = Message::Attachments { found, complete, problems, waiter };
+            if self.driver.send(message).await.is_err() {
+                return;
+            }
+            (found, complete, waiter) = loop {
+                tokio::select! {
+                    () = folder.changed() => break (self.attachments.scan(), true, None),
+                    Some(Look { key, answer }) = self.looks.recv() => {
+                        break (vec![self.attachments.look(&key)], false, Some((key, answer)));
+                    }
+                    Some(Remember { attachment, identity }) = self.remember.recv() => {
+                        if let Err(error) = self.attachments.remember(&attachment, identity) {
+                            let key = &attachment.key;
+                            tracing::warn!(%key, %error, "its identity cannot be kept for the next run");
+                        }
+                    }
+                }
+            };
         }
     }
 }

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_balance::{HealthChange, Probes, Report, Target};
+use mesh_balance::{HealthChange, Probes, Report, Target, targets};
+use mesh_core::{Core, ProbeNodes};
 use mesh_follow::{PeerCommand, Status};
 use mesh_model::ClusterName;
 use tokio::{
@@ -16,7 +17,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use crate::probe::{EchoSocket, Heard, ProbeSocket};
+use crate::{
+    follower::Follower,
+    probe::{EchoSocket, Heard, ProbeSocket},
+};
 
 /// What the prober is told.
 #[derive(Debug)]
@@ -83,6 +87,26 @@ impl Prober {
     pub(crate) fn order(&self, order: Order) {
         // It ends with the process.
         let _ = self.orders.send(order);
+    }
+
+    /// A cluster is followed.
+    pub(crate) fn follow(&self, name: &ClusterName, follower: &Follower) {
+        let (commands, status) = (follower.commands.clone(), follower.status.clone());
+        self.order(Order::Follow(name.clone(), Etcd { commands, status }));
+    }
+
+    /// A cluster is no longer followed.
+    pub(crate) fn forget(&self, name: &ClusterName) {
+        self.order(Order::Forget(name.clone()));
+    }
+
+    /// The nodes of a cluster that may be probed.
+    pub(crate) fn probe(&self, core: &Core, nodes: ProbeNodes) {
+        let me = format!("{}/{}", core.local(), core.node());
+        let ProbeNodes { cluster, nodes, in_use } = nodes;
+        let all = nodes.iter().map(|(name, ips)| (name.as_ref(), ips.as_slice()));
+        let targets = targets(&me, &cluster, all, &in_use);
+        self.order(Order::Probe(cluster, targets));
     }
 
     /// What became of somebody. Cancel-safe.

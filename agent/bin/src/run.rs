@@ -1,58 +1,76 @@
 //! Putting the stages together.
 //!
-//! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that a former life
-//! left, before anything is known; then clusters are followed, and only what they told in full is let go of. Where a former
-//! life's tables are of another layout, they are filled first and the programs exchanged then (`docs/adr/0012`).
+//! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that the previous run
+//! left, before anything is known; then clusters are followed, and only what they do not have once they are synced is
+//! removed. Where the former tables are of another layout, they are filled first and the programs exchanged then
+//! (`docs/adr/0012`).
 //!
-//! Tasks, all owned by [`serve`] and ended with it: the mesh (owner of tables and routes), the prober, the probe echo, one
-//! follower a cluster, the watcher of the peer files, the watcher of attachments, health and metrics, the admin API. None needs to be put away: the kernel keeps everything.
+//! Threads, all ended with the process:
+//!
+//! * `core`: the driver of the core, alone, so that the time from an event to the kernel is its own work.
+//! * `followers`: one task a cluster, from the bytes of its etcd to batches of events.
+//! * the main thread: routes, files, the admin API, metrics.
+//!
+//! None needs to be put away: the kernel keeps everything.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
 use mesh_admin::health::Health;
-use mesh_balance::{Balancer, Rules};
+use mesh_balance::Rules;
+use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{Forecast, Former, Inherited, PinRoot, Sizes, TakenOver, take_over};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
-use mesh_merge::{Merge, OwnRanges};
+use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
-use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
+use mesh_routes::{KernelRoutes, RouteTable, has_kube_proxy};
 use prometheus_client::registry::Registry;
 use tokio::{
+    runtime,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::JoinSet,
+    sync::{mpsc, oneshot, watch},
+    time::{interval, sleep},
 };
 
 use crate::{
-    admin::{AgentAdmin, ask, unready},
-    args::Args,
-    mesh::{
-        Audit, Health as NodeHealth, Input, LocalReadiness, Mesh, NodePods, ProgramUpgrade,
-        RestoredState, RetryQueue, Sockets, Staleness,
-    },
+    admin::AgentAdmin,
+    args::{Args, KubeProxy},
+    driver::{AuditTimes, Cuts, Driver},
+    etcd_addresses::EtcdAddresses,
+    message::{Message, ask},
     metrics::Metrics,
+    node::{Audit, Node, Writers, unready},
     own_cgroup::Bypass,
     peers::Peers,
-    pods::{self, PodsAdmin},
+    pods::{AttachmentsTask, PodsAdmin},
     probe::ProbeSocket,
     prober::{self, Prober},
+    programs::NodePrograms,
+    retry_queue::RetryQueue,
+    routes::{Routes, RoutesTask},
+    snapshots::Snapshots,
+    sockets::Sockets,
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
+/// How often it is looked for a kube-proxy while that matters.
+const KUBE_PROXY: Duration = Duration::from_secs(30);
+/// How often the agent's own cgroup is looked at.
+const BYPASS: Duration = Duration::from_secs(30);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args))
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
@@ -73,38 +91,44 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let socket = ProbeSocket::bind(args.probe_port).await;
     let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
     let (prober, probing) = Prober::new(name.clone(), socket);
-    let mesh = open_mesh(&args, &name, (id, limit), metrics, prober).await?;
-    let addresses = mesh.restored.addresses();
+    let (remember, remembered) = mpsc::unbounded_channel();
+    let (needed, needed_receiver) = watch::channel(false);
+    let parts = Parts { prober, remember, needed, metrics };
+    let (driver, routes_task) = open(&args, &name, (id, limit), parts).await?;
+    let addresses = EtcdAddresses::open(&args.state_dir);
     let (sender, receiver) = Peers::channel();
-    let node = Some(args.node_name.clone());
     let own = PeerConfig {
         name,
         role: Role::Remote,
         own_id: id,
-        node,
+        node: Some(args.node_name.clone()),
         endpoints: 1,
         limit,
         uuid: None,
         id: None,
     };
     let folder = args.config_dir.join("peers");
-    let peers =
-        Peers::new(own, args.local_config.clone(), folder.clone(), addresses, sender.clone());
-    let admin = AgentAdmin { args: args.clone(), mesh: sender.clone(), started };
-    let pods_admin = PodsAdmin { mesh: sender.clone() };
-
-    // Tasks of their own: they are not to wait for what else there is to do.
-    let probing = task(probing.run());
-    let echoing = task(prober::echo(args.probe_port));
+    let followers = followers()?;
+    let last = addresses.addresses();
+    let local = args.local_config.clone();
+    let peers = Peers::new(own, local.clone(), folder.clone(), last, sender.clone(), followers);
+    let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
+    let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started };
+    let pods_admin = PodsAdmin { driver: sender.clone(), looks };
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = core_thread(driver, receiver)?;
     tokio::select! {
-        () = mesh.run(receiver) => {}
-        () = probing => {}
-        () = echoing => {}
-        () = watch_peers(peers, folder, args.local_config.clone(), sender.clone()) => {}
-        () = pods::watch(args.pods_dir(), sender.clone()) => {}
+        _ = ended => anyhow::bail!("the core has ended"),
+        () = probing.run() => {}
+        () = prober::echo(args.probe_port) => {}
+        () = routes_task.run() => {}
+        () = watch_peers(peers, folder, local, sender.clone()) => {}
+        () = attachments.run() => {}
+        () = addresses.run() => {}
+        () = watch_kube_proxy(args.kube_proxy, needed_receiver, sender.clone()) => {}
+        () = watch_bypass(sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
@@ -118,21 +142,45 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs beside everything else, and ends with it.
-async fn task(work: impl Future<Output = ()> + Send + 'static) {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(work);
-    while tasks.join_next().await.is_some() {}
+/// The thread on which clusters are followed: the bytes of an event become a batch without a change of threads.
+fn followers() -> anyhow::Result<runtime::Handle> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("followers".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// The thread of the driver. What is returned ends when it does.
+fn core_thread(
+    driver: Driver,
+    inbox: mpsc::Receiver<Message>,
+) -> anyhow::Result<oneshot::Receiver<()>> {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new().name("core".into()).spawn(move || {
+        runtime.block_on(driver.run(inbox));
+        let _ = sender.send(());
+    })?;
+    Ok(ended)
+}
+
+/// What the driver needs of other tasks.
+struct Parts {
+    prober: Prober,
+    remember: mpsc::UnboundedSender<crate::attachments::Remember>,
+    needed: watch::Sender<bool>,
+    metrics: Metrics,
 }
 
 /// Takes over the kernel's tables and routes.
-async fn open_mesh(
+async fn open(
     args: &Args,
     name: &ClusterName,
     (id, limit): (ClusterId, ClusterLimit),
-    metrics: Metrics,
-    prober: Prober,
-) -> anyhow::Result<Mesh> {
+    parts: Parts,
+) -> anyhow::Result<(Driver, RoutesTask)> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
         None => first_cgroup2()
@@ -144,93 +192,97 @@ async fn open_mesh(
         slots: args.max_slots,
         groups: args.max_weighted_services,
     };
+    let now = Instant::now();
     let pins = PinRoot::open(&args.pin_root)?;
     let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
     let TakenOver { mut programs, tables, former } =
-        take_over(pins, sizes, Instant::now()).with_context(|| {
+        take_over(pins, sizes, now).with_context(|| {
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
-    let held = tables.inherited();
+    let inherited = tables.inherited();
     let unbalanced = tables.unbalanced()?;
-    let health = NodeHealth::new(prober, tables.cut().collect(), Instant::now());
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
-    let program_upgrade = match former {
+    let upgrade = match former {
         Former::Nothing | Former::Same | Former::Resized(_) => {
             programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-            tracing::info!(cgroup = %cgroup.display(), ?former, ?held, ?bypass, "the programs are in place");
+            tracing::info!(cgroup = %cgroup.display(), ?former, ?inherited, ?bypass, "the programs are in place");
             None
         }
         Former::OtherLayout => {
             tracing::info!("programs of another release stay in place until the tables are filled");
-            Some(ProgramUpgrade::new(cgroup))
+            Some(cgroup)
         }
     };
     let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
     let kernel_routes = KernelRoutes::open()?;
-    let routes = RouteTable::restore(kernel_routes.list().await?);
-    let budget = Duration::from_secs(args.staleness_budget_seconds);
-    let bare = held == Inherited::default();
-    let (state, now) = (&args.state_dir, Instant::now());
-    let restored = RestoredState::open(state, name, limit, bare, budget, now)
+    let table = RouteTable::restore(kernel_routes.list().await?);
+    let (routes, routes_task) = Routes::new(table, kernel_routes, args.pod_cidrs.clone());
+    // Snapshots are for a kernel that has nothing: any other knows better.
+    let bare = inherited == Inherited::default();
+    let folder = args.state_dir.join("snapshots");
+    let mut snapshots = Snapshots::open(folder, name, limit, bare, now)
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
-    let ranges = OwnRanges {
-        pod_cidrs: args.pod_cidrs.clone(),
-        node_cidrs: args.node_cidrs.clone(),
-        service_cidrs: args.service_cidrs.clone(),
-    };
-    Ok(Mesh {
-        own: name.clone(),
+    let restored = snapshots.take_all().into_iter().map(|(name, snapshot)| {
+        let mesh_snapshot::Snapshot { cluster: _, id, uuid, records } = snapshot;
+        (name, RestoredCluster { id, uuid, records })
+    });
+    let restored: BTreeMap<ClusterName, RestoredCluster> = restored.collect();
+    let config = Config {
+        local: name.clone(),
         node: args.node_name.clone(),
-        own_routes: args.own_routes,
-        pod_cidrs: args.pod_cidrs.clone(),
-        merge: Merge::new(name.clone(), ranges),
-        balancer: Balancer::new(
-            Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
-            name.clone(),
-        ),
-        clusters_moved: true,
-        nodes_moved: false,
-        // What a former life left is looked at in any case.
-        routes_moved: true,
-        programs,
-        _pin_lock: pin_lock,
-        program_upgrade,
-        tables,
+        rules: Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
+        ranges: OwnRanges {
+            pod_cidrs: args.pod_cidrs.clone(),
+            node_cidrs: args.node_cidrs.clone(),
+            service_cidrs: args.service_cidrs.clone(),
+        },
+        local_routes: args.own_routes,
+        staleness_budget: Duration::from_secs(args.staleness_budget_seconds),
+        snapshots: restored,
+        unbalanced,
+        local_state: None::<LocalState>,
+    };
+    let cuts = Cuts::new(tables.cut().collect());
+    let writers = Writers {
+        prober: parts.prober,
+        programs: NodePrograms::new(programs, bypass, upgrade),
         routes,
-        kernel_routes,
-        masquerade: Masquerade::default(),
-        masquerade_problem: None,
-        bypass,
-        health,
-        staleness: Staleness::new(budget),
-        local_readiness: LocalReadiness::new(args.kube_proxy, Instant::now()),
-        peers: BTreeMap::new(),
-        peer_problems: Vec::new(),
-        peers_known: false,
-        refused: BTreeMap::new(),
-        waiting: BTreeSet::new(),
-        quarantined: BTreeMap::new(),
-        failed: RetryQueue::default(),
-        forecast: Forecast::default(),
-        restored,
-        pods: NodePods::new(args.pods_dir(), unbalanced),
+        snapshots,
         sockets,
-        audit: Audit::new(Duration::from_secs(args.audit_interval_seconds), Instant::now()),
-        metrics,
-    })
+        remember: parts.remember,
+        kube_proxy: parts.needed,
+    };
+    let audits = AuditTimes::new(Duration::from_secs(args.audit_interval_seconds), now);
+    let node = Node {
+        core: Core::new(config, now),
+        followers: BTreeMap::new(),
+        tables,
+        failed: RetryQueue::default(),
+        writers,
+        attachment_problems: Vec::new(),
+        forecast: Forecast::default(),
+        audit: Audit::default(),
+    };
+    let driver = Driver::new(node, cuts, audits, parts.metrics, pin_lock);
+    Ok((driver, routes_task))
 }
 
-async fn watch_peers(mut peers: Peers, folder: PathBuf, local: PathBuf, mesh: mpsc::Sender<Input>) {
+async fn watch_peers(
+    mut peers: Peers,
+    folder: PathBuf,
+    local: PathBuf,
+    driver: mpsc::Sender<Message>,
+) {
     let mut folder = FolderWatch::new(&folder);
     let mut local = FolderWatch::shallow(local.parent().unwrap_or(&local));
     let troubled = peers.troubled();
     loop {
-        let (problems, known) = peers.reconcile().await;
+        let (problems, complete) = peers.reconcile().await;
         for problem in &problems {
             tracing::warn!(problem, "peer files");
         }
-        if mesh.send(Input::PeersRead { problems, known }).await.is_err() {
+        if driver.send(Message::PeersRead { problems, complete }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -241,15 +293,52 @@ async fn watch_peers(mut peers: Peers, folder: PathBuf, local: PathBuf, mesh: mp
     }
 }
 
-async fn watch_readiness(mesh: &mpsc::Sender<Input>, health: &Health) {
+/// Looks for a kube-proxy while it matters whether one runs.
+async fn watch_kube_proxy(
+    said: KubeProxy,
+    mut needed: watch::Receiver<bool>,
+    driver: mpsc::Sender<Message>,
+) {
+    loop {
+        if needed.wait_for(|needed| *needed).await.is_err() {
+            return;
+        }
+        let present = match said {
+            KubeProxy::Present => true,
+            KubeProxy::Absent => false,
+            KubeProxy::Auto => has_kube_proxy().await,
+        };
+        let found = match present {
+            true => mesh_core::KubeProxy::Present,
+            false => mesh_core::KubeProxy::Absent,
+        };
+        if driver.send(Message::KubeProxy(found)).await.is_err() {
+            return;
+        }
+        sleep(KUBE_PROXY).await;
+    }
+}
+
+/// Looks whether the agent still has a cgroup of its own.
+async fn watch_bypass(driver: mpsc::Sender<Message>) {
+    let mut tick = interval(BYPASS);
+    loop {
+        tick.tick().await;
+        if driver.send(Message::Bypass(Bypass::find())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {
     let mut was_ready = false;
-    while let Some(reasons) = ask(mesh, unready).await {
+    while let Some(reasons) = ask(driver, unready).await {
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
             tracing::info!(ready = was_ready, ?reasons, "readiness");
         }
         health.set(reasons);
-        tokio::time::sleep(READINESS).await;
+        sleep(READINESS).await;
     }
 }
 

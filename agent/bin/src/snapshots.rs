@@ -6,12 +6,14 @@
 //! one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
+use mesh_core::Core;
 use mesh_files::{Access, write_atomic};
 use mesh_model::{ClusterLimit, ClusterName};
 use mesh_snapshot::{Snapshot, SnapshotError};
@@ -100,9 +102,9 @@ impl Snapshots {
         Ok(snapshots)
     }
 
-    /// What a cluster said in a former life, once.
-    pub(crate) fn take(&mut self, cluster: &ClusterName) -> Option<Snapshot> {
-        self.waiting.remove(cluster)
+    /// What clusters reported in the previous run, once.
+    pub(crate) fn take_all(&mut self) -> BTreeMap<ClusterName, Snapshot> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// A cluster said something new.
@@ -119,8 +121,17 @@ impl Snapshots {
         }
     }
 
-    /// Begins to write what is due. `records` gives a cluster's snapshot, if there is all of it to be had.
-    pub(crate) fn write(
+    /// Begins to write what is due.
+    pub(crate) fn write(&mut self, now: Instant, core: &Core) {
+        self.finish(now).now_or_never();
+        self.write_records(now, |name, uuid| {
+            let (id, records) = core.records(name)?;
+            Some(Snapshot { cluster: name.clone(), id, uuid, records })
+        });
+    }
+
+    /// `records` gives a cluster's snapshot, if there is all of it to be had.
+    fn write_records(
         &mut self,
         now: Instant,
         mut records: impl FnMut(&ClusterName, Option<Uuid>) -> Option<Snapshot>,
@@ -167,15 +178,13 @@ impl Snapshots {
     }
 
     /// Only these clusters are there; of others nothing is kept.
-    pub(crate) async fn retain(&mut self, is_there: impl Fn(&ClusterName) -> bool) {
+    pub(crate) fn retain(&mut self, names: &BTreeSet<ClusterName>) {
         let gone: Vec<ClusterName> =
-            self.files.keys().filter(|cluster| !is_there(cluster)).cloned().collect();
+            self.files.keys().filter(|cluster| !names.contains(*cluster)).cloned().collect();
         for cluster in gone {
             self.waiting.remove(&cluster);
             self.problems.remove(&cluster);
-            if let Some(writing) = self.files.remove(&cluster).and_then(|file| file.writing) {
-                let _ = writing.await;
-            }
+            self.files.remove(&cluster);
             let path = path(&self.folder, &cluster);
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
@@ -277,30 +286,30 @@ mod tests {
         let open = || Snapshots::open(at.clone(), &own, ClusterLimit::Max255, true, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
-        snapshots.write(now, |_, _| None);
+        snapshots.write_records(now, |_, _| None);
         assert!(!at.join("b.jsonl").exists(), "not all was told yet");
-        snapshots.write(now, |_, _| Some(snapshot(2)));
+        snapshots.write_records(now, |_, _| Some(snapshot(2)));
         settled(&mut snapshots, now).await;
         let first = fs::read(at.join("b.jsonl")).unwrap();
 
-        snapshots.write(now + PAUSE, |_, _| panic!("nothing changed"));
+        snapshots.write_records(now + PAUSE, |_, _| panic!("nothing changed"));
         snapshots.changed(&cluster, now);
-        snapshots.write(now + PAUSE / 2, |_, _| panic!("too soon"));
+        snapshots.write_records(now + PAUSE / 2, |_, _| panic!("too soon"));
         fs::remove_file(at.join("b.jsonl")).unwrap();
         let later = now + PAUSE * 1_000;
-        snapshots.write(later, |_, _| Some(snapshot(2)));
+        snapshots.write_records(later, |_, _| Some(snapshot(2)));
         settled(&mut snapshots, later).await;
         assert!(!at.join("b.jsonl").exists(), "the same is not written again");
         snapshots.changed(&cluster, later);
         let later = later + PAUSE * 1_000;
-        snapshots.write(later, |_, _| Some(snapshot(3)));
+        snapshots.write_records(later, |_, _| Some(snapshot(3)));
         settled(&mut snapshots, later).await;
         assert_ne!(fs::read(at.join("b.jsonl")).unwrap(), first);
 
         let mut next = open();
-        assert_eq!(next.take(&cluster), Some(snapshot(3)));
-        assert_eq!(next.take(&cluster), None);
-        next.retain(|_| false).await;
+        assert_eq!(next.take_all().remove(&cluster), Some(snapshot(3)));
+        assert!(next.take_all().is_empty());
+        next.retain(&BTreeSet::new());
         assert!(!at.join("b.jsonl").exists(), "a peer that is gone takes its file with it");
     }
 

@@ -110,7 +110,7 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     assert_eq!(code, 3, "{listed:#}");
     let node = mesh.node_of(&one, "spare-0");
     let problems = agent_status(mesh, &one, &node)["problems"].to_string();
-    assert!(problems.contains("who they are: 1, first default/spare-0"), "{problems}");
+    assert!(problems.contains("an identity: 1, first default/spare-0"), "{problems}");
     let (code, _, complaint) = json::run(mesh.check_pod(&one, "spare-0"));
     assert_eq!(code, 1);
     assert!(complaint.contains("clustermesh-cni CHECK: code 11"), "{complaint}");

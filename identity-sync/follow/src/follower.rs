@@ -103,7 +103,6 @@ impl KeyName {
     }
 }
 
-
 // === impl Follower ===
 
 impl Follower {
@@ -377,7 +376,6 @@ impl Machine for Follower {
         &self.status
     }
 }
-
 
 #[cfg(test)]
 mod tests;

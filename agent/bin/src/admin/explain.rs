@@ -9,7 +9,7 @@ use mesh_model::{
     lb::{Backend, Content, Frontend, Settings},
 };
 
-use crate::mesh::Mesh;
+use crate::node::Node;
 
 /// What is asked for; an empty text for everything.
 #[derive(Clone, Debug)]
@@ -25,29 +25,31 @@ impl Wanted {
     }
 }
 
-pub(super) fn explain(mesh: &Mesh, wanted: &Wanted) -> v1::ExplainResponse {
+pub(super) fn explain(node: &Node, wanted: &Wanted) -> v1::ExplainResponse {
     let mut response = v1::ExplainResponse::default();
-    for service in mesh.balancer.services().into_iter().filter(|service| wanted.is(service)) {
-        let frontends = mesh.balancer.frontends(&service);
+    for service in node.core.balancer().services().into_iter().filter(|service| wanted.is(service))
+    {
+        let frontends = node.core.balancer().frontends(&service);
         if frontends.is_empty() {
             response.without_frontend.push(v1::ServiceReference {
                 namespace: service.namespace.to_string(),
                 name: service.name.to_string(),
             });
         }
-        let explained = frontends.iter().filter_map(|frontend| mesh.balancer.explain(frontend));
-        response.frontends.extend(explained.map(|explanation| frontend(mesh, explanation)));
+        let explained =
+            frontends.iter().filter_map(|frontend| node.core.balancer().explain(frontend));
+        response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
     }
     response
 }
 
-fn frontend(mesh: &Mesh, explanation: Explanation) -> v1::FrontendExplanation {
+fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
     let frontend = explanation.frontend;
-    let should = mesh.balancer.content(&frontend);
-    let has = mesh.tables.frontend(&frontend).map(|view| view.content());
+    let should = node.core.balancer().content(&frontend);
+    let has = node.tables.frontend(&frontend).map(|view| view.content());
     let name = |backend: &Backend| {
         let address = std::net::SocketAddr::from((backend.address, backend.port));
-        format!("{address} of {}", super::cluster_name(mesh, backend.cluster))
+        format!("{address} of {}", super::cluster_name(node, backend.cluster))
     };
     let differences = differences(should.as_ref(), has.as_ref(), name);
     v1::FrontendExplanation {
@@ -63,7 +65,7 @@ fn frontend(mesh: &Mesh, explanation: Explanation) -> v1::FrontendExplanation {
         tiers: explanation.tiers.iter().map(tier).collect(),
         groups: explanation.groups.iter().map(group).collect(),
         backends: explanation.backends.iter().map(candidate).collect(),
-        kernel: has.map(|has| kernel(mesh, &frontend, &has)),
+        kernel: has.map(|has| kernel(node, &frontend, &has)),
         differences,
     }
 }
@@ -140,12 +142,12 @@ fn candidate(candidate: &Candidate) -> v1::Candidate {
     }
 }
 
-fn kernel(mesh: &Mesh, frontend: &Frontend, has: &Content) -> v1::KernelFrontend {
-    let backends = mesh.tables.backends(frontend).into_iter().flatten();
+fn kernel(node: &Node, frontend: &Frontend, has: &Content) -> v1::KernelFrontend {
+    let backends = node.tables.backends(frontend).into_iter().flatten();
     let backend = |backend: &Backend| v1::KernelBackend {
         address: backend.address.to_string(),
         port: backend.port.into(),
-        cluster: super::cluster_name(mesh, backend.cluster),
+        cluster: super::cluster_name(node, backend.cluster),
         group: has.backends.get(backend).map_or(0, |group| number(group.number())),
     };
     v1::KernelFrontend {

@@ -7,46 +7,48 @@ use mesh_balance::Candidate;
 use mesh_model::lb;
 
 use super::{cluster_name, explain::Wanted};
-use crate::mesh::Mesh;
+use crate::node::Node;
 
 /// The services that are taken, with what the kernel has of them and not what it should have.
-pub(super) fn services(mesh: &Mesh, wanted: &Wanted) -> Vec<v1::Service> {
-    let services = mesh.balancer.services().into_iter();
-    let services = services.filter(|service| wanted.is(service) && mesh.balancer.takes(service));
+pub(super) fn services(state: &Node, wanted: &Wanted) -> Vec<v1::Service> {
+    let services = state.core.balancer().services().into_iter();
+    let services =
+        services.filter(|service| wanted.is(service) && state.core.balancer().takes(service));
     let services = services.map(|service| v1::Service {
         namespace: service.namespace.to_string(),
         name: service.name.to_string(),
-        frontends: mesh
-            .balancer
+        frontends: state
+            .core
+            .balancer()
             .frontends(&service)
             .iter()
-            .filter_map(|found| frontend(mesh, found))
+            .filter_map(|found| frontend(state, found))
             .collect(),
     });
     services.collect()
 }
 
-fn frontend(mesh: &Mesh, frontend: &lb::Frontend) -> Option<v1::Frontend> {
-    let explanation = mesh.balancer.explain(frontend)?;
+fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
+    let explanation = state.core.balancer().explain(frontend)?;
     let candidates: HashMap<lb::Backend, &Candidate> =
         explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
-    let backends = mesh.tables.backends(frontend).into_iter().flatten();
+    let backends = state.tables.backends(frontend).into_iter().flatten();
     Some(v1::Frontend {
         address: frontend.address.to_string(),
         port: frontend.port.into(),
         protocol: frontend.protocol.to_string(),
         port_name: explanation.port_name.to_string(),
-        backends: backends.map(|found| backend(mesh, found, candidates.get(found))).collect(),
+        backends: backends.map(|found| backend(state, found, candidates.get(found))).collect(),
     })
 }
 
-fn backend(mesh: &Mesh, backend: &lb::Backend, known: Option<&&Candidate>) -> v1::Backend {
+fn backend(state: &Node, backend: &lb::Backend, known: Option<&&Candidate>) -> v1::Backend {
     let node = known.and_then(|candidate| candidate.node.as_deref());
-    let node = node.or_else(|| mesh.merge.node_of(backend.cluster, backend.address));
+    let node = node.or_else(|| state.core.merge().node_of(backend.cluster, backend.address));
     v1::Backend {
         address: backend.address.to_string(),
         port: backend.port.into(),
-        cluster: cluster_name(mesh, backend.cluster),
+        cluster: cluster_name(state, backend.cluster),
         node: node.unwrap_or_default().into(),
         state: known.map_or("unknown", |candidate| candidate.state()).into(),
         reason: known.map_or("unknown", |candidate| candidate.reason.as_str()).into(),

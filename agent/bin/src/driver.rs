@@ -1,0 +1,170 @@
+//! The driver of the core: takes messages, hands the core what happened, and has writers do what is wanted.
+//!
+//! It runs on a thread of its own and awaits its inbox and timers alone. What it does itself are element updates and stores
+//! into mapped tables; all else is a message to a task. It may be stopped anywhere: the kernel keeps what was written, and
+//! the next run begins from there.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use mesh_core::{Input, PodAnswer};
+use mesh_dataplane::PinLock;
+use mesh_follow::PeerCommand;
+use mesh_model::ClusterName;
+use mesh_pods::{AttachmentKey, State};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{follower::Follower, message::Message, metrics::Metrics, node::Node, prober::until};
+
+mod audit;
+mod carry_out;
+mod health;
+
+pub(crate) use audit::AuditTimes;
+pub(crate) use health::Cuts;
+
+/// The core and its writers, and what waits for them.
+pub(crate) struct Driver {
+    node: Node,
+    /// Commands that a follower had no room for: the last one of each.
+    undelivered: BTreeMap<ClusterName, PeerCommand>,
+    /// Callers that wait for the identity of an attachment.
+    waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
+    cuts: Cuts,
+    audits: AuditTimes,
+    metrics: Metrics,
+    _pin_lock: PinLock,
+}
+
+/// How often connections are looked at, what failed is tried again, and metrics are set.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Driver {
+    pub(crate) fn new(
+        node: Node,
+        cuts: Cuts,
+        audits: AuditTimes,
+        metrics: Metrics,
+        pin_lock: PinLock,
+    ) -> Self {
+        Self {
+            node,
+            undelivered: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            cuts,
+            audits,
+            metrics,
+            _pin_lock: pin_lock,
+        }
+    }
+
+    /// Takes messages until nobody is left to send any.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.node.core.next_timeout(Instant::now());
+            tokio::select! {
+                biased;
+                change = self.node.writers.prober.change() => self.reachability(change),
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = until(due) => self.input(Input::Timeout),
+                _ = tick.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = Instant::now();
+        self.node.core.handle(input, now);
+        self.carry_out(now);
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Events(name, events) => {
+                let follower = self.node.followers.get(&name);
+                let connection = follower.map(Follower::connection).unwrap_or_default();
+                self.input(Input::Events(name, events, connection));
+            }
+            Message::Follow(name, follower) => {
+                self.node.writers.prober.follow(&name, &follower);
+                let settings = follower.settings.clone();
+                self.undelivered.remove(&name);
+                self.node.followers.insert(name.clone(), follower);
+                self.input(Input::Follow(name, settings));
+            }
+            Message::Unfollow(name) => {
+                self.node.followers.remove(&name);
+                self.undelivered.remove(&name);
+                self.metrics.forget(&name);
+                self.input(Input::Unfollow(name));
+            }
+            Message::PeersRead { problems, complete } => {
+                self.input(Input::PeersRead { problems, complete });
+            }
+            Message::LiftQuarantine(name, answer) => {
+                let _ = answer.send(self.node.core.lift_quarantine(&name));
+                self.carry_out(Instant::now());
+            }
+            Message::Attachments { found, complete, problems, waiter } => {
+                self.node.attachment_problems = problems;
+                self.input(Input::Attachments { found, complete });
+                if let Some((key, answer)) = waiter {
+                    self.wait_for_pod(key, answer);
+                }
+            }
+            Message::KubeProxy(found) => self.input(Input::KubeProxy(found)),
+            Message::Bypass(bypass) => self.node.writers.programs.set_bypass(bypass),
+            Message::Query(query) => (query.0)(&self.node),
+        }
+    }
+
+    fn wait_for_pod(&mut self, key: AttachmentKey, answer: oneshot::Sender<PodAnswer>) {
+        match self.node.core.pods().state(&key) {
+            None => {
+                let _ = answer.send(PodAnswer::NotAttached);
+            }
+            Some(State::Bound(identity)) => {
+                let _ = answer.send(PodAnswer::Bound(identity));
+            }
+            Some(State::Waiting) => self.waiting.entry(key).or_default().push(answer),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let connections = self.node.followers.iter();
+        let connections: Vec<_> =
+            connections.map(|(name, follower)| (name.clone(), follower.connection())).collect();
+        for (name, connection) in connections {
+            // What did not change costs a comparison.
+            self.node.core.handle(Input::Connection(name, connection), now);
+        }
+        self.carry_out(now);
+        self.apply(self.node.failed.changes(), now);
+        self.deliver();
+        self.waiting.retain(|_, answers| {
+            answers.retain(|answer| !answer.is_closed());
+            !answers.is_empty()
+        });
+        self.node.writers.kube_proxy.send_if_modified(|needed| {
+            std::mem::replace(needed, self.node.core.is_writer_away(now)) != *needed
+        });
+        self.exchange_programs(now);
+        self.node.writers.snapshots.write(now, &self.node.core);
+        self.audit_tables(now);
+        if self.node.core.is_synced() {
+            self.node.forecast.observe(&self.node.tables.occupancy(), now);
+        }
+        self.node.set_metrics(&self.metrics);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the driver of the core is sent.
+
+use mesh_core::{AttachmentFound, KubeProxy, Lifted, PodAnswer};
+use mesh_follow::PeerEvent;
+use mesh_model::ClusterName;
+use mesh_pods::AttachmentKey;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{follower::Follower, node::Node, own_cgroup::Bypass};
+
+/// A message for the driver.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A follower's events.
+    Events(ClusterName, Vec<PeerEvent>),
+    /// A cluster is followed by a new follower.
+    Follow(ClusterName, Follower),
+    /// A cluster is no longer followed.
+    Unfollow(ClusterName),
+    /// The peer files were read.
+    PeersRead {
+        /// What is wrong with them.
+        problems: Vec<String>,
+        /// A cluster that is not followed by now is no peer.
+        complete: bool,
+    },
+    /// An operator accepts a quarantined peer again.
+    LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
+    /// Attachments, as the folder has them.
+    Attachments {
+        /// What was found.
+        found: Vec<AttachmentFound>,
+        /// All there are.
+        complete: bool,
+        /// What is wrong with the folder, or with files in it.
+        problems: Vec<String>,
+        /// A caller waits for the identity of one.
+        waiter: Option<(AttachmentKey, oneshot::Sender<PodAnswer>)>,
+    },
+    /// Whether a kube-proxy runs on this node.
+    KubeProxy(KubeProxy),
+    /// The agent's own cgroup.
+    Bypass(Bypass),
+    /// A look at everything.
+    Query(Query),
+}
+
+/// A look at everything, answered between two changes.
+pub(crate) struct Query(pub(crate) Box<dyn FnOnce(&Node) + Send>);
+
+impl Query {
+    /// A look, and where its result will be.
+    pub(crate) fn new<T: Send + 'static>(
+        look: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let query = Self(Box::new(move |node| {
+            let _ = sender.send(look(node));
+        }));
+        (query, receiver)
+    }
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Query")
+    }
+}
+
+/// Asks the driver; `None` when it is gone.
+pub(crate) async fn ask<T: Send + 'static>(
+    driver: &mpsc::Sender<Message>,
+    look: impl FnOnce(&Node) -> T + Send + 'static,
+) -> Option<T> {
+    let (query, answer) = Query::new(look);
+    driver.send(Message::Query(query)).await.ok()?;
+    answer.await.ok()
+}

@@ -1,0 +1,69 @@
+//! This node, as everything that looks at it sees it: what clusters report, what the kernel has of it, and how the writers
+//! stand.
+
+use std::collections::BTreeMap;
+
+use mesh_core::Core;
+use mesh_dataplane::{Forecast, KernelMaps, Level, Tables};
+use mesh_follow::Status;
+use mesh_model::ClusterName;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    attachments::Remember, follower::Follower, prober::Prober, programs::NodePrograms,
+    retry_queue::RetryQueue, routes::Routes, snapshots::Snapshots, sockets::Sockets,
+};
+
+mod metrics_collect;
+mod problems;
+
+pub(crate) use crate::retry_queue::flag_of;
+pub(crate) use problems::unready;
+
+/// The core, its followers and its writers.
+pub(crate) struct Node {
+    pub(crate) core: Core,
+    pub(crate) followers: BTreeMap<ClusterName, Follower>,
+    pub(crate) tables: Tables<KernelMaps>,
+    pub(crate) failed: RetryQueue,
+    pub(crate) writers: Writers,
+    pub(crate) attachment_problems: Vec<String>,
+    pub(crate) forecast: Forecast,
+    pub(crate) audit: Audit,
+}
+
+/// What does what is wanted elsewhere.
+pub(crate) struct Writers {
+    pub(crate) prober: Prober,
+    pub(crate) programs: NodePrograms,
+    pub(crate) routes: Routes,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) sockets: Sockets,
+    pub(crate) remember: mpsc::UnboundedSender<Remember>,
+    /// Whether it matters if a kube-proxy runs.
+    pub(crate) kube_proxy: watch::Sender<bool>,
+}
+
+/// What audits found, which should be nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    pub(crate) passes: u64,
+    pub(crate) repairs: u64,
+    /// The last one that was not in vain, or that failed.
+    pub(crate) last: Option<String>,
+}
+
+impl Node {
+    /// How a cluster's follower stands.
+    pub(crate) fn status(&self, name: &ClusterName) -> Status {
+        self.followers
+            .get(name)
+            .map(|follower| follower.status.borrow().clone())
+            .unwrap_or_default()
+    }
+
+    /// How full the tables are, and when they will be.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = Level> + use<> {
+        self.forecast.levels(&self.tables.occupancy(), std::time::Instant::now()).into_iter()
+    }
+}

@@ -1,0 +1,67 @@
+//! What an operator should look at.
+
+use std::{collections::HashMap, time::Instant};
+
+use mesh_dataplane::Level;
+use mesh_model::lb::Frontend;
+
+use super::{Node, flag_of};
+
+/// What keeps the agent from being ready: its local cluster's etcd, and programs that are not in use yet. A peer never does.
+pub(crate) fn unready(node: &Node) -> Vec<String> {
+    let local = node.status(node.core.local());
+    let local = match (&local.failure, local.is_complete()) {
+        (_, true) => None,
+        (Some(failure), false) => Some(format!("the local cluster's etcd: {failure}")),
+        (None, false) => Some("the local cluster's etcd is not synced yet".into()),
+    };
+    local.into_iter().chain(node.writers.programs.unready()).collect()
+}
+
+impl Node {
+    /// All problems, what keeps the agent from being ready first.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let report = self.writers.routes.report().clone();
+        let routes = report.routes.iter().filter_map(|(route, failure)| {
+            let failure = failure.as_ref()?;
+            let (range, node, cluster) = (route.range, &route.node, &route.cluster);
+            Some(format!("route to {range} ({node} of cluster {cluster}): {failure}"))
+        });
+        let contested = report.contested.iter();
+        let contested = contested.map(|range| format!("several nodes claim the pod range {range}"));
+        let audit = (self.audit.repairs > 0).then(|| {
+            let last = self.audit.last.as_deref().unwrap_or_default();
+            format!("the audit repaired {} entries of the tables, last {last}", self.audit.repairs)
+        });
+        let tables = self.levels().filter(Level::is_high);
+        let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
+        let no_room = match self.failed.len() {
+            0 => Vec::new(),
+            _ => self.failed.problems(&self.names()),
+        };
+        unready(self)
+            .into_iter()
+            .chain(self.core.problems(Instant::now()))
+            .chain(report.masquerade.clone())
+            .chain(self.writers.programs.problem())
+            .chain(self.writers.snapshots.problems().cloned())
+            .chain(self.attachment_problems.iter().cloned())
+            .chain(self.writers.sockets.problem())
+            .chain(routes)
+            .chain(contested)
+            .chain(audit)
+            .chain(tables)
+            .chain(no_room)
+            .collect()
+    }
+
+    /// Which service each frontend is of.
+    fn names(&self) -> HashMap<Frontend, String> {
+        let services = self.core.merge().services();
+        let names = services.flat_map(|(service, _, frontends)| {
+            let name = format!("{}/{}", service.namespace, service.name);
+            frontends.map(move |(frontend, _)| (frontend, name.clone()))
+        });
+        names.collect()
+    }
+}

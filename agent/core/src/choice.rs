@@ -1,0 +1,183 @@
+//! The choice of backends: what goes into it of clusters, nodes and services, and what of it changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_balance::{Balancer, ClusterState, ClusterView, Rules};
+use mesh_merge::Merge;
+use mesh_model::{
+    ClusterId, ClusterName,
+    lb::{Change, ServiceDelta},
+};
+
+/// The balancer, and what it was last given.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    balancer: Balancer,
+    /// Clusters by id, as the balancer has them.
+    known: BTreeMap<ClusterId, ClusterView>,
+    /// Clusters of which something may be other than the balancer has it.
+    moved: BTreeSet<ClusterName>,
+    /// So may which clusters there are.
+    clusters_moved: bool,
+    /// So may where backends are.
+    places_moved: bool,
+    all_known: bool,
+}
+
+impl Choice {
+    /// Nothing is known yet but the local cluster's name.
+    pub(crate) fn new(rules: Rules, local: ClusterName) -> Self {
+        Self {
+            balancer: Balancer::new(rules, local),
+            known: BTreeMap::new(),
+            moved: BTreeSet::new(),
+            clusters_moved: true,
+            places_moved: false,
+            all_known: false,
+        }
+    }
+
+    /// Something about a cluster that matters to the choice may be other than before.
+    pub(crate) fn cluster_moved(&mut self, name: &ClusterName) {
+        if !self.moved.contains(name) {
+            self.moved.insert(name.clone());
+        }
+    }
+
+    /// So may the ids of clusters, or which clusters there are.
+    pub(crate) fn clusters_moved(&mut self) {
+        self.clusters_moved = true;
+    }
+
+    /// So may the nodes that backends are on.
+    pub(crate) fn places_moved(&mut self) {
+        self.places_moved = true;
+    }
+
+    /// Tells the balancer of clusters, before what they report of services: weights and tiers name clusters. A cluster that
+    /// is synced now is so only after that, in [`Choice::clusters`].
+    pub(crate) fn names(
+        &mut self,
+        merge: &Merge,
+        view: impl Fn(&ClusterName) -> ClusterView,
+        changes: &mut Vec<Change>,
+    ) {
+        if !self.clusters_moved {
+            return;
+        }
+        for (name, id) in merge.clusters().filter(|(_, id)| *id != ClusterId::NONE) {
+            if self.known.get(&id).is_none_or(|known| known.name != *name) {
+                self.set(id, ClusterView { sure: false, ..view(name) }, changes);
+                self.moved.insert(name.clone());
+            }
+        }
+    }
+
+    /// Tells the balancer of clusters, after what they reported. `all_known`: there are no others.
+    pub(crate) fn clusters(
+        &mut self,
+        merge: &Merge,
+        view: impl Fn(&ClusterName) -> ClusterView,
+        all_known: bool,
+        changes: &mut Vec<Change>,
+    ) {
+        for name in std::mem::take(&mut self.moved) {
+            if let Some(id) = merge.id_of(&name) {
+                self.set(id, view(&name), changes);
+            }
+        }
+        if std::mem::take(&mut self.clusters_moved) {
+            let ids: BTreeSet<ClusterId> = merge.clusters().map(|(_, id)| id).collect();
+            let gone = self.balancer.clusters().filter(|id| !ids.contains(id));
+            for id in gone.collect::<Vec<_>>() {
+                self.known.remove(&id);
+                changes.extend(self.balancer.set_cluster(id, None));
+            }
+        }
+        if self.all_known != all_known {
+            self.all_known = all_known;
+            changes.extend(self.balancer.set_all_known(all_known));
+        }
+    }
+
+    fn set(&mut self, id: ClusterId, view: ClusterView, changes: &mut Vec<Change>) {
+        if self.known.get(&id) != Some(&view) {
+            self.known.insert(id, view.clone());
+            changes.extend(self.balancer.set_cluster(id, Some(view)));
+        }
+    }
+
+    /// Something is reported about a service.
+    pub(crate) fn service(
+        &mut self,
+        delta: &ServiceDelta,
+        merge: &Merge,
+        changes: &mut Vec<Change>,
+    ) {
+        let node_of = |cluster, address| merge.node_of(cluster, address);
+        changes.extend(self.balancer.apply(delta, node_of));
+    }
+
+    /// A node answers, or no longer does.
+    pub(crate) fn node(
+        &mut self,
+        cluster: ClusterId,
+        node: &str,
+        alive: bool,
+        changes: &mut Vec<Change>,
+    ) {
+        changes.extend(self.balancer.set_node(cluster, node, alive));
+    }
+
+    /// Backends whose cluster does not name their node are placed as soon as a record says where their address is.
+    pub(crate) fn place(&mut self, merge: &Merge, changes: &mut Vec<Change>) {
+        if std::mem::take(&mut self.places_moved) {
+            let node_of = |cluster, address| merge.node_of(cluster, address);
+            changes.extend(self.balancer.place(node_of));
+        }
+    }
+
+    /// Whether other nodes own backends in use than when this was asked last.
+    pub(crate) fn take_in_use_moved(&mut self) -> bool {
+        self.balancer.take_in_use_moved()
+    }
+
+    /// The nodes that own backends in use, or would if they answered.
+    pub(crate) fn nodes_in_use(&self) -> BTreeMap<ClusterName, BTreeSet<Arc<str>>> {
+        let mut in_use: BTreeMap<ClusterName, BTreeSet<Arc<str>>> = BTreeMap::new();
+        let mut last: Option<(ClusterId, &ClusterName)> = None;
+        for (id, node) in self.balancer.nodes_in_use() {
+            let name = match last {
+                Some((known, name)) if known == id => Some(name),
+                _ => self.known.get(&id).map(|view| &view.name),
+            };
+            let Some(name) = name else { continue };
+            last = Some((id, name));
+            match in_use.get_mut(name) {
+                Some(nodes) => {
+                    nodes.insert(Arc::clone(node));
+                }
+                None => {
+                    in_use.insert(name.clone(), BTreeSet::from([Arc::clone(node)]));
+                }
+            }
+        }
+        in_use
+    }
+
+    pub(crate) fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+}
+
+/// How a cluster is seen by the balancer.
+pub(crate) fn state(stale: bool, unreachable: bool) -> ClusterState {
+    match (stale, unreachable) {
+        (true, _) => ClusterState::Stale,
+        (false, true) => ClusterState::Cut,
+        (false, false) => ClusterState::InUse,
+    }
+}

@@ -1,0 +1,489 @@
+//! The order of concerns.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use mesh_balance::{ClusterView, Rules};
+use mesh_follow::{PeerCommand, Refusal};
+use mesh_merge::{Delta, Expired, Merge, OwnRanges};
+use mesh_model::{
+    ClusterId, ClusterName, Protocol, RecordKind,
+    lb::{RouteDelta, ServiceDelta},
+};
+
+use crate::{
+    choice::{self, Choice},
+    input::{
+        Connection, Input, Lifted, LocalState, PeerSettings, ProbeNodes, Prune, ReachabilityChange,
+        RestoredCluster, Wanted,
+    },
+    local_pods::NodePods,
+    local_readiness::LocalReadiness,
+    peers::Peers,
+    probe_targets::ProbeTargets,
+    program_upgrade::{Filled, ProgramUpgrade},
+    quarantine::Quarantine,
+    reachability::Reachability,
+    restored::Restored,
+    staleness::{Staleness, StalenessChange},
+};
+
+mod events;
+mod views;
+
+/// What does not change while an agent runs, and what it found when it started.
+#[derive(Debug)]
+pub struct Config {
+    /// The local cluster.
+    pub local: ClusterName,
+    /// This node.
+    pub node: String,
+    /// The rules of the balancer.
+    pub rules: Rules,
+    /// What no peer may claim.
+    pub ranges: OwnRanges,
+    /// Routes to the local cluster's other nodes are wanted too.
+    pub local_routes: bool,
+    /// For how long what an unreachable peer reported is used.
+    pub staleness_budget: Duration,
+    /// What clusters reported in the previous run, where the kernel has nothing of it.
+    pub snapshots: BTreeMap<ClusterName, RestoredCluster>,
+    /// Pods whose sockets the programs leave alone now.
+    pub unbalanced: BTreeSet<u64>,
+    /// What the programs were told by the previous run.
+    pub local_state: Option<LocalState>,
+}
+
+/// What all clusters report, and what this node wants because of it.
+#[derive(Debug)]
+pub struct Core {
+    local: ClusterName,
+    node: String,
+    local_routes: bool,
+    merge: Merge,
+    peers: Peers,
+    quarantine: Quarantine,
+    staleness: Staleness,
+    restored: Restored,
+    reachability: Reachability,
+    choice: Choice,
+    probes: ProbeTargets,
+    pods: NodePods,
+    readiness: LocalReadiness,
+    upgrade: ProgramUpgrade,
+    /// More of what the previous run left may go than before.
+    prune_moved: bool,
+    wanted: Wanted,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Nothing was reported yet.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let Config {
+            local,
+            node,
+            rules,
+            ranges,
+            local_routes,
+            staleness_budget,
+            snapshots,
+            unbalanced,
+            local_state,
+        } = config;
+        Self {
+            merge: Merge::new(local.clone(), ranges),
+            peers: Peers::new(),
+            quarantine: Quarantine::default(),
+            staleness: Staleness::new(staleness_budget),
+            restored: Restored::new(snapshots, staleness_budget, now),
+            reachability: Reachability::default(),
+            choice: Choice::new(rules, local.clone()),
+            probes: ProbeTargets::new(),
+            pods: NodePods::new(unbalanced),
+            readiness: LocalReadiness::new(local_state, now),
+            upgrade: ProgramUpgrade::default(),
+            prune_moved: false,
+            wanted: Wanted::default(),
+            local,
+            node,
+            local_routes,
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Events(name, events, connection) => {
+                self.set_connection(&name, connection, now);
+                events.into_iter().for_each(|event| self.event(&name, event));
+            }
+            Input::Connection(name, connection) => {
+                if !self.set_connection(&name, connection, now) {
+                    return;
+                }
+            }
+            Input::Follow(name, settings) => self.follow(&name, settings, now),
+            Input::Unfollow(name) => self.unfollow(&name),
+            Input::PeersRead { problems, complete } => {
+                self.peers.files_read(problems, complete);
+                if complete {
+                    self.forget_strangers();
+                }
+                self.prune_moved = true;
+            }
+            Input::Reachability(change) => self.reachability(change),
+            Input::Attachments { found, complete } => {
+                self.pods.found(found, complete, &self.merge, &mut self.wanted);
+                return;
+            }
+            Input::KubeProxy(kube_proxy) => self.readiness.set_kube_proxy(kube_proxy),
+            Input::Timeout => self.timeout(now),
+        }
+        self.settle(now);
+    }
+
+    /// When there is something to do although nothing happens.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let timeouts = [
+            self.staleness.next_timeout(),
+            self.restored.next_timeout(),
+            self.readiness.next_timeout(now),
+            self.probes.next_timeout(now),
+        ];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// What is wanted since the last call.
+    pub fn take_wanted(&mut self) -> Wanted {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// Accepts a quarantined peer's updates again, from a new list on.
+    pub fn lift_quarantine(&mut self, name: &ClusterName) -> Lifted {
+        if !self.peers.is_followed(name) {
+            return Lifted::UnknownPeer;
+        }
+        if !self.quarantine.lift(name) {
+            return Lifted::NotQuarantined;
+        }
+        self.command(name, PeerCommand::Release);
+        // What it reported before counts no longer: one kind's old list would be counted beside another's new one.
+        self.merge.begin_again(name);
+        tracing::info!(peer = %name, "no longer quarantined: listed anew");
+        Lifted::Relisted
+    }
+
+    /// What is waited for before the programs of another release may be exchanged for ours; `None` if nothing.
+    pub fn upgrade_waits_for(&mut self, now: Instant) -> Option<String> {
+        let filled = |name: &ClusterName| {
+            self.merge.has_told_services(name) || self.restored.is_in_use(name)
+        };
+        let missing = self.peers.names().filter(|name| !filled(name)).map(ClusterName::as_str);
+        let filled = Filled {
+            local: filled(&self.local),
+            peers_known: self.peers.are_complete(),
+            missing: missing.collect(),
+        };
+        self.upgrade.waits_for(&filled, now)
+    }
+
+    fn command(&mut self, name: &ClusterName, command: PeerCommand) {
+        self.wanted.commands.push((name.clone(), command));
+    }
+
+    /// A cluster is followed by a new follower.
+    fn follow(&mut self, name: &ClusterName, settings: PeerSettings, now: Instant) {
+        let displaced = match *name == self.local {
+            true => None,
+            false => self.merge.set_peer(name, settings.claims.clone()),
+        };
+        let uuid = settings.uuid;
+        let other_budget = self.peers.follow(name, settings);
+        self.hold_displaced(displaced, name);
+        self.restore(name, uuid);
+        if other_budget {
+            // An operator has thought about it. Its follower is new, and lists in any case.
+            self.quarantine.lift(name);
+        }
+        if let Some(hold) = self.quarantine.followed(name) {
+            self.command(name, hold);
+        }
+        if *name != self.local {
+            self.look_at_staleness(name, now);
+        }
+        self.choice.cluster_moved(name);
+        self.clusters_moved();
+    }
+
+    /// A cluster is no longer followed: what it reported goes with it.
+    fn unfollow(&mut self, name: &ClusterName) {
+        tracing::info!(peer = %name, "removed");
+        self.merge.remove_peer(name);
+        self.peers.unfollow(name);
+        self.quarantine.lift(name);
+        self.staleness.forget(name);
+        self.reachability.forget(name);
+        self.probes.forget(name);
+        self.wanted.unprobed.push(name.clone());
+        self.forget_strangers();
+        self.clusters_moved();
+        self.release_held();
+    }
+
+    /// Of clusters that are no peers nothing is kept.
+    fn forget_strangers(&mut self) {
+        let (local, peers) = (&self.local, &self.peers);
+        let is_there = |name: &ClusterName| name == local || peers.is_followed(name);
+        self.restored.retain(is_there);
+        let names = peers.names().chain([local]);
+        self.wanted.snapshots_of = Some(names.cloned().collect());
+    }
+
+    /// The clusters' ids, or which clusters there are, may be other than before.
+    fn clusters_moved(&mut self) {
+        self.choice.clusters_moved();
+        let known = self.merge.clusters().filter(|(_, id)| *id != ClusterId::NONE);
+        self.wanted.cluster_ids = Some(known.map(|(name, id)| (name.clone(), id)).collect());
+        self.prune_moved = true;
+    }
+
+    /// How a cluster's connection is now. Whether that is new.
+    fn set_connection(&mut self, name: &ClusterName, connection: Connection, now: Instant) -> bool {
+        if !self.peers.set_connection(name, connection) {
+            return false;
+        }
+        self.choice.cluster_moved(name);
+        if *name == self.local {
+            self.readiness.beats(connection.beats, now);
+        } else {
+            self.look_at_staleness(name, now);
+        }
+        true
+    }
+
+    fn look_at_staleness(&mut self, name: &ClusterName, now: Instant) {
+        match self.staleness.look(name, self.peers.connection(name), now) {
+            StalenessChange::None => return,
+            StalenessChange::Stale => {
+                tracing::warn!(peer = %name, "unreachable for too long: its backends are no longer used");
+            }
+            StalenessChange::Fresh => {
+                tracing::info!(peer = %name, "synced again: its backends are used again");
+            }
+        }
+        self.choice.cluster_moved(name);
+    }
+
+    fn reachability(&mut self, change: ReachabilityChange) {
+        let whole = self.reachability.change(&change);
+        self.probes.in_use_changed();
+        match &change {
+            ReachabilityChange::Cluster { cluster, .. } => self.choice.cluster_moved(cluster),
+            ReachabilityChange::Node { cluster, node, alive, .. } if whole => {
+                if let Some(id) = self.merge.id_of(cluster) {
+                    self.choice.node(id, node, *alive, &mut self.wanted.changes);
+                }
+            }
+            ReachabilityChange::Node { .. } => return,
+        }
+        self.wanted.reachability.push(change);
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        for name in self.staleness.due(now) {
+            self.look_at_staleness(&name, now);
+        }
+        let Some(gone) = self.restored.spend(&self.local, now) else { return };
+        for name in gone {
+            tracing::warn!(peer = %name, "unreachable for too long: its state from before is no longer used");
+            if self.merge.expire(&name) == Expired::Something {
+                self.restored.expired(name);
+            }
+        }
+        self.clusters_moved();
+        self.release_held();
+    }
+
+    /// Follows up on what was reported: what is wanted, in the order in which it should happen.
+    fn settle(&mut self, now: Instant) {
+        self.tell_names();
+        for delta in self.merge.take_deltas() {
+            match delta {
+                Delta::Service(delta) => self.service(&delta),
+                Delta::Route(delta) => self.route(delta),
+                Delta::Pod(pod) => self.pods.reported(&pod, &self.merge, &mut self.wanted),
+                Delta::Confirmed { cluster, kind, .. } => self.confirmed(&cluster, kind),
+            }
+        }
+        self.tell_clusters();
+        self.choice.place(&self.merge, &mut self.wanted.changes);
+        if self.choice.take_in_use_moved() {
+            self.probes.in_use_changed();
+        }
+        if std::mem::take(&mut self.prune_moved) {
+            self.wanted.prune = Some(self.prune());
+        }
+        if self.probes.next_timeout(now).is_some_and(|due| due <= now) {
+            self.look_at_probes(now);
+        }
+        let synced = self.merge.has_told_services(&self.local);
+        if let Some(state) = self.readiness.tell(synced, now) {
+            self.wanted.local_state = Some(state);
+        }
+    }
+
+    fn tell_names(&mut self) {
+        let Self { merge, peers, staleness, reachability, choice, wanted, .. } = self;
+        let view = |name: &ClusterName| view(name, merge, peers, staleness, reachability);
+        choice.names(merge, view, &mut wanted.changes);
+    }
+
+    fn tell_clusters(&mut self) {
+        let Self { merge, peers, staleness, reachability, choice, wanted, .. } = self;
+        let view = |name: &ClusterName| view(name, merge, peers, staleness, reachability);
+        let all_known =
+            peers.are_complete() && peers.names().all(|name| merge.id_of(name).is_some());
+        choice.clusters(merge, view, all_known, &mut wanted.changes);
+    }
+
+    fn service(&mut self, delta: &ServiceDelta) {
+        if let ServiceDelta::BackendRemoved { backend, .. } = delta
+            && backend.protocol == Protocol::Udp
+        {
+            self.wanted.removed_backends.push(*backend);
+        }
+        self.choice.service(delta, &self.merge, &mut self.wanted.changes);
+    }
+
+    fn route(&mut self, delta: RouteDelta) {
+        let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
+        self.probes.nodes_changed(&route.cluster);
+        self.choice.places_moved();
+        let local = route.cluster == self.local;
+        if !local || (self.local_routes && route.node != self.node) {
+            self.wanted.routes.push(delta);
+        }
+    }
+
+    /// A cluster has reported all its records of a kind.
+    fn confirmed(&mut self, name: &ClusterName, kind: RecordKind) {
+        tracing::info!(peer = %name, ?kind, "initial sync complete");
+        if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_told_services(name) {
+            self.restored.synced(name);
+        }
+        self.probes.nodes_changed(name);
+        self.choice.cluster_moved(name);
+        self.choice.places_moved();
+        self.prune_moved |= match kind {
+            RecordKind::Node
+            | RecordKind::Service
+            | RecordKind::EndpointSlice
+            | RecordKind::LocalService
+            | RecordKind::LocalEndpointSlice => true,
+            RecordKind::Identity
+            | RecordKind::Address
+            | RecordKind::Namespace
+            | RecordKind::Pod => false,
+        };
+    }
+
+    /// What of the previous run's state may go: what the clusters that it is of do not have, now that they are synced.
+    fn prune(&self) -> Prune {
+        // Clusters that were away for too long are not waited for; but for the local one there is no other source.
+        let spent = |name: &ClusterName| self.restored.is_spent() && *name != self.local;
+        let services = |name: &ClusterName| self.merge.has_told_services(name) || spent(name);
+        let nodes =
+            |name: &ClusterName| self.merge.is_confirmed(name, RecordKind::Node) || spent(name);
+        let complete = self.peers.are_complete();
+        let synced = self.merge.clusters().filter(|(name, _)| services(name));
+        let backends_of = synced.map(|(_, id)| id).collect();
+        // A backend of an id that no cluster has is of a peer that is gone, once all peers' ids are known.
+        let all_services = complete && self.peers.names().all(services);
+        let known = || self.merge.clusters().map(|(_, id)| id).collect();
+        let granted = self.peers.names().filter(|name| nodes(name));
+        let granted = granted.filter_map(|name| self.peers.settings(name)?.claims.as_ref());
+        Prune {
+            // As long as the local services are not synced, nothing says which of a peer's backends are theirs.
+            frontends: self.merge.has_told_services(&self.local),
+            backends_of,
+            strangers: all_services.then(known),
+            routes_in: granted.flat_map(|claims| claims.pod_cidrs.iter().copied()).collect(),
+            all_routes: complete && self.peers.names().all(nodes),
+        }
+    }
+
+    /// Finds the nodes that are worth probing, where these may have changed.
+    fn look_at_probes(&mut self, now: Instant) {
+        let Self { merge, reachability, choice, probes, wanted, local, node, .. } = self;
+        let misses = |name: &ClusterName, node: &str| {
+            reachability.is_unreachable(name) || reachability.is_dead(name, node)
+        };
+        for (cluster, in_use) in probes.look(choice.nodes_in_use(), misses, now) {
+            let nodes = merge.nodes(&cluster);
+            let nodes = nodes.filter(|(name, _)| cluster != *local || name != node);
+            let nodes = nodes.map(|(name, ips)| (name.into(), ips.to_vec())).collect();
+            wanted.probes.push(ProbeNodes { cluster, nodes, in_use });
+        }
+    }
+
+    /// A peer had the id that another is granted: it waits for one of its own.
+    fn hold_displaced(&mut self, displaced: Option<ClusterName>, by: &ClusterName) {
+        let Some((displaced, id)) = displaced.zip(self.merge.granted_id(by)) else { return };
+        tracing::warn!(peer = %displaced, %id, granted = %by, "its id is another's by the grant");
+        let refusal = Refusal::IdInUse { id, other: by.clone() };
+        self.hold(&displaced, refusal);
+    }
+
+    fn hold(&mut self, name: &ClusterName, refusal: Refusal) {
+        if self.peers.is_followed(name) {
+            self.command(name, PeerCommand::Hold(refusal));
+            self.peers.wait_for_id(name);
+        }
+    }
+
+    /// An id may be free again: clusters that waited for it may have it.
+    fn release_held(&mut self) {
+        for name in self.peers.stop_waiting() {
+            // One in quarantine asks for the id when the quarantine is lifted.
+            match self.quarantine.reason(&name) {
+                None => self.command(&name, PeerCommand::Release),
+                Some(_) => self.peers.wait_for_id(&name),
+            }
+        }
+    }
+
+    /// A cluster is followed from now on: until it is synced, its state is what it reported in the previous run.
+    fn restore(&mut self, name: &ClusterName, expected: Option<uuid::Uuid>) {
+        let Some(snapshot) = self.restored.take(name, expected) else { return };
+        let RestoredCluster { id, uuid, records } = snapshot;
+        let count = records.len();
+        match self.merge.remember(name, id, records) {
+            Ok(refused) => {
+                tracing::info!(peer = %name, records = count, refused = refused.len(), "restored from the previous run");
+                if let Some(last) = refused.last() {
+                    let count = u64::try_from(refused.len()).unwrap_or(u64::MAX);
+                    self.peers.refuse(name, count, last.to_string());
+                }
+                self.restored.used(name, uuid);
+            }
+            Err(in_use) => tracing::warn!(peer = %name, %in_use, "a snapshot is not used"),
+        }
+    }
+}
+
+/// How a cluster is seen by the balancer.
+fn view(
+    name: &ClusterName,
+    merge: &Merge,
+    peers: &Peers,
+    staleness: &Staleness,
+    reachability: &Reachability,
+) -> ClusterView {
+    let sure = merge.has_told_services(name) && peers.connection(name).synced;
+    let state = choice::state(staleness.is_stale(name), reachability.is_unreachable(name));
+    ClusterView { name: name.clone(), state, sure }
+}

@@ -1,0 +1,116 @@
+//! What others may look at, between two changes.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
+
+use mesh_balance::Balancer;
+use mesh_merge::Merge;
+use mesh_model::{ClusterId, ClusterName, Record, lb::Backend};
+use mesh_pods::{Counts, Pods};
+
+use super::Core;
+use crate::{input::Connection, peers::Refused};
+
+impl Core {
+    /// The local cluster.
+    pub fn local(&self) -> &ClusterName {
+        &self.local
+    }
+
+    /// This node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What all clusters report.
+    pub fn merge(&self) -> &Merge {
+        &self.merge
+    }
+
+    /// What is chosen of it for clients.
+    pub fn balancer(&self) -> &Balancer {
+        self.choice.balancer()
+    }
+
+    /// The attachments of this node, each with its identity.
+    pub fn pods(&self) -> &Pods {
+        self.pods.table()
+    }
+
+    /// How many there are.
+    pub fn pod_counts(&self) -> Counts {
+        self.pods.counts()
+    }
+
+    /// Pods whose sockets the programs are to leave alone, by the cookies of their network namespaces; `None` before the
+    /// folder of attachments was looked at.
+    pub fn unbalanced(&self) -> Option<&BTreeSet<u64>> {
+        self.pods.unbalanced()
+    }
+
+    /// The followed clusters, the local one included.
+    pub fn peers(&self) -> impl Iterator<Item = &ClusterName> {
+        self.peers.names()
+    }
+
+    /// A followed cluster's connection, as the core was told last.
+    pub fn connection(&self, name: &ClusterName) -> Connection {
+        self.peers.connection(name)
+    }
+
+    /// What was refused of a cluster.
+    pub fn refused(&self, name: &ClusterName) -> Refused {
+        self.peers.refused(name).cloned().unwrap_or_default()
+    }
+
+    /// Why a peer is in quarantine.
+    pub fn quarantined(&self, name: &ClusterName) -> Option<&str> {
+        self.quarantine.reason(name)
+    }
+
+    /// Whether what is known of a cluster is what the previous run knew.
+    pub fn is_restored(&self, name: &ClusterName) -> bool {
+        self.restored.is_in_use(name)
+    }
+
+    /// Whether nothing of a cluster answers.
+    pub fn is_unreachable(&self, name: &ClusterName) -> bool {
+        self.reachability.is_unreachable(name)
+    }
+
+    /// Whether all clusters that there are, are followed and have their services synced.
+    pub fn is_synced(&self) -> bool {
+        self.peers.are_complete()
+            && self.peers.names().all(|name| self.merge.has_told_services(name))
+    }
+
+    /// Whether the local cluster's writer has not reported for too long: then it matters whether a kube-proxy runs.
+    pub fn is_writer_away(&self, now: Instant) -> bool {
+        self.readiness.is_away(now)
+    }
+
+    /// What a cluster's snapshot on disk should hold; `None` before the cluster is synced.
+    pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
+        self.merge.records(name)
+    }
+
+    /// All backends that clusters report for services of the local cluster: a look at everything.
+    pub fn reported_backends(&self) -> HashSet<Backend> {
+        let services = self.merge.services().map(|(service, ..)| service);
+        let backends = services.flat_map(|service| self.merge.backends_of(service));
+        backends.map(|(backend, ..)| backend).collect()
+    }
+
+    /// What an operator should look at.
+    pub fn problems(&self, now: Instant) -> Vec<String> {
+        self.peers
+            .problems()
+            .chain(self.restored.problems())
+            .chain(self.staleness.problems(now))
+            .chain(self.readiness.problem(now))
+            .chain(self.pods.problem())
+            .collect()
+    }
+}

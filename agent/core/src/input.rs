@@ -1,0 +1,235 @@
+//! What goes into the core, and what comes out.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use mesh_balance::Budget;
+use mesh_follow::{PeerCommand, PeerEvent};
+use mesh_merge::Claims;
+use mesh_model::{
+    ClusterId, ClusterName, Identity, Record,
+    lb::{Backend, Change, RouteDelta},
+};
+use mesh_pods::{Attachment, AttachmentKey, Stale};
+use uuid::Uuid;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A follower has events of its cluster, in order, and this is its connection now.
+    Events(ClusterName, Vec<PeerEvent>, Connection),
+    /// How a follower's connection is now.
+    Connection(ClusterName, Connection),
+    /// A cluster is followed: for the first time, or with other settings than before. Its follower is a new one.
+    Follow(ClusterName, PeerSettings),
+    /// A cluster is no longer followed, because its peer file is gone.
+    Unfollow(ClusterName),
+    /// The peer files were read.
+    PeersRead {
+        /// What is wrong with them.
+        problems: Vec<String>,
+        /// A cluster that is not followed by now is no peer.
+        complete: bool,
+    },
+    /// A node or a cluster became reachable or unreachable.
+    Reachability(ReachabilityChange),
+    /// Attachments, as the folder has them; all there are, where `complete`.
+    Attachments {
+        /// What was found.
+        found: Vec<AttachmentFound>,
+        /// The whole folder was looked at.
+        complete: bool,
+    },
+    /// Whether a kube-proxy runs on this node.
+    KubeProxy(KubeProxy),
+    /// Another time.
+    Timeout,
+}
+
+/// What an operator set for a followed cluster.
+#[derive(Clone, Debug, Default)]
+pub struct PeerSettings {
+    /// What it may claim; `None` without a grant, as of the local cluster.
+    pub claims: Option<Claims>,
+    /// Which cluster it must be, if that is known.
+    pub uuid: Option<Uuid>,
+    /// How much it may have and report; `None` for the local cluster.
+    pub budget: Option<Budget>,
+}
+
+/// A follower's connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// It is connected.
+    pub connected: bool,
+    /// It is connected, and all that the cluster has was read over it.
+    pub synced: bool,
+    /// How often the local cluster's writer has reported so far that it lives.
+    pub beats: u64,
+}
+
+/// A node or a cluster became reachable or unreachable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReachabilityChange {
+    /// A node answers at an address, or no longer does.
+    Node {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// Its name.
+        node: Arc<str>,
+        /// Where it was asked.
+        address: IpAddr,
+        /// It answers.
+        alive: bool,
+    },
+    /// Neither a node nor the etcd of a cluster answers, or one does again.
+    Cluster {
+        /// The cluster.
+        cluster: ClusterName,
+        /// It can be reached.
+        reachable: bool,
+    },
+}
+
+/// What a look at the folder of attachments says of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachmentFound {
+    /// It is there, for the first time or other than before, with the identity that the previous run knew.
+    Attached(Attachment, Option<Identity>),
+    /// It is there as it was.
+    Unchanged(AttachmentKey),
+    /// It is not there any more, or never was.
+    Detached(AttachmentKey),
+    /// Its container is gone, and so is now its file.
+    Removed(Attachment, Stale),
+}
+
+/// What is answered to a caller that asks for an attachment's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodAnswer {
+    /// The pod has this identity.
+    Bound(Identity),
+    /// There is no such attachment.
+    NotAttached,
+}
+
+/// Whether a kube-proxy runs on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KubeProxy {
+    /// It does.
+    Present,
+    /// It does not, or nobody has looked yet.
+    #[default]
+    Absent,
+}
+
+/// What came of lifting a quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifted {
+    /// The peer's updates are accepted again, from a new list on.
+    Relisted,
+    /// It was in none.
+    NotQuarantined,
+    /// There is no such peer.
+    UnknownPeer,
+}
+
+/// What a cluster reported in the previous run, as its snapshot has it.
+#[derive(Clone, Debug)]
+pub struct RestoredCluster {
+    /// Its id then.
+    pub id: ClusterId,
+    /// Which cluster it was, if it reported that.
+    pub uuid: Option<Uuid>,
+    /// Its records.
+    pub records: Vec<Record>,
+}
+
+/// What is wanted since the last look, by writer. Within a list the order counts; between lists it does not.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Changes of the load balancer's tables.
+    pub changes: Vec<Change>,
+    /// Routes to other nodes' pods that are wanted, or no longer.
+    pub routes: Vec<RouteDelta>,
+    /// What inherited state may go. Each replaces the one before.
+    pub prune: Option<Prune>,
+    /// Backends that their clusters removed: connected UDP sockets to them are to end.
+    pub removed_backends: Vec<Backend>,
+    /// Reachability of nodes and clusters, after what it changed in the tables.
+    pub reachability: Vec<ReachabilityChange>,
+    /// Commands to followers.
+    pub commands: Vec<(ClusterName, PeerCommand)>,
+    /// The ids of all clusters, where one changed: the prober writes by them.
+    pub cluster_ids: Option<Vec<(ClusterName, ClusterId)>>,
+    /// Nodes to probe, by cluster, where these changed.
+    pub probes: Vec<ProbeNodes>,
+    /// Clusters of which nothing is probed any more.
+    pub unprobed: Vec<ClusterName>,
+    /// Pods whose sockets the programs leave alone, by the cookies of their network namespaces.
+    pub unbalanced: Option<BTreeSet<u64>>,
+    /// Attachments came or went.
+    pub attachments_changed: bool,
+    /// What the programs must know: services of the local cluster may be out of date, and plain ones pass untouched.
+    pub local_state: Option<LocalState>,
+    /// Clusters whose snapshot on disk is out of date.
+    pub snapshots: BTreeSet<ClusterName>,
+    /// Clusters that reported which cluster they are, or that they do not: it goes into their snapshot.
+    pub uuids: Vec<(ClusterName, Option<Uuid>)>,
+    /// Only these clusters keep a snapshot.
+    pub snapshots_of: Option<BTreeSet<ClusterName>>,
+    /// Identities of attachments to be kept for the next run.
+    pub remember: Vec<(Attachment, Identity)>,
+    /// Answers for callers that wait for an attachment's identity.
+    pub answers: Vec<(AttachmentKey, PodAnswer)>,
+}
+
+/// What the programs must know of the local cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalState {
+    /// What is known of its services may be out of date.
+    pub unsure: bool,
+    /// Services that are not global pass to the node's kube-proxy.
+    pub plain_passes: bool,
+}
+
+/// What of the previous run's state in the kernel may go, as far as no cluster has claimed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prune {
+    /// The local cluster's services are synced: frontends that it does not have may go.
+    pub frontends: bool,
+    /// Backends of these clusters may go, where `frontends`.
+    pub backends_of: BTreeSet<ClusterId>,
+    /// Backends of clusters that are none of these may go too, where `frontends`.
+    pub strangers: Option<BTreeSet<ClusterId>>,
+    /// Routes inside these ranges may go.
+    pub routes_in: Vec<IpNet>,
+    /// All routes may go.
+    pub all_routes: bool,
+}
+
+/// The nodes of a cluster that may be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeNodes {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its nodes but this one, each with its addresses.
+    pub nodes: Vec<(Arc<str>, Vec<IpAddr>)>,
+    /// Those that own backends in use, or would if they answered.
+    pub in_use: BTreeSet<Arc<str>>,
+}
+
+// === impl Prune ===
+
+impl Prune {
+    /// Whether backends of a cluster may go.
+    pub fn backends(&self, of: ClusterId) -> bool {
+        let stranger = self.strangers.as_ref().is_some_and(|known| !known.contains(&of));
+        self.frontends && (self.backends_of.contains(&of) || stranger)
+    }
+
+    /// Whether a route may go.
+    pub fn route(&self, range: &IpNet) -> bool {
+        self.all_routes || self.routes_in.iter().any(|granted| granted.contains(range))
+    }
+}

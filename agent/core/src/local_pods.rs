@@ -1,0 +1,157 @@
+//! The pods of this node: attachments as the CNI plugin left them, each with the identity that its cluster gives it.
+
+use std::collections::BTreeSet;
+
+use mesh_merge::Merge;
+use mesh_model::Identity;
+use mesh_pods::{AttachmentKey, Bound, Counts, Detached, LocalPods, PodName, Pods, State, Told};
+
+use crate::input::{AttachmentFound, PodAnswer, Wanted};
+
+/// The node's pods.
+#[derive(Debug)]
+pub(crate) struct NodePods {
+    table: Pods,
+    /// Pods whose sockets the programs leave alone, by the cookies of their network namespaces.
+    unbalanced: BTreeSet<u64>,
+    /// The whole folder has been looked at: what has no file is not attached.
+    scanned: bool,
+}
+
+/// What `mesh-pods` asks about the local cluster.
+struct LocalCluster<'a>(&'a Merge);
+
+impl LocalPods for LocalCluster<'_> {
+    fn pod(&self, name: &PodName) -> Option<Told<'_>> {
+        let pod = self.0.local_pod(name.namespace(), name.name())?;
+        Some(Told { uid: &pod.uid, identity: pod.identity, socket_lb: pod.socket_lb })
+    }
+}
+
+impl NodePods {
+    /// No pod is known yet. `unbalanced` is whose sockets the programs leave alone now.
+    pub(crate) fn new(unbalanced: BTreeSet<u64>) -> Self {
+        Self { table: Pods::default(), unbalanced, scanned: false }
+    }
+
+    /// Attachments as the folder has them; all there are, where `complete`.
+    pub(crate) fn found(
+        &mut self,
+        found: Vec<AttachmentFound>,
+        complete: bool,
+        merge: &Merge,
+        wanted: &mut Wanted,
+    ) {
+        for found in found {
+            wanted.attachments_changed |= !matches!(found, AttachmentFound::Unchanged(_));
+            match found {
+                AttachmentFound::Unchanged(_) => {}
+                AttachmentFound::Attached(attachment, was) => {
+                    let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
+                    let state = self.table.attach(attachment, was, &LocalCluster(merge));
+                    tracing::info!(%pod, %key, ?state, "attached");
+                    if was.map_or(State::Waiting, State::Bound) != state {
+                        self.remember(&key, wanted);
+                    }
+                    self.answer(&key, wanted);
+                }
+                AttachmentFound::Detached(key) => self.detach(&key, wanted),
+                AttachmentFound::Removed(attachment, stale) => {
+                    tracing::warn!(pod = %attachment.pod, key = %attachment.key, %stale, "removed without a DEL");
+                    self.detach(&attachment.key, wanted);
+                }
+            }
+        }
+        self.scanned |= complete;
+        self.leave_alone(wanted);
+    }
+
+    /// The local cluster reported something about a pod of this node.
+    pub(crate) fn reported(
+        &mut self,
+        pod: &mesh_merge::PodName,
+        merge: &Merge,
+        wanted: &mut Wanted,
+    ) {
+        // What Kubernetes would not name so, no runtime attaches.
+        let Ok(pod) = PodName::new(&pod.namespace, &pod.name) else { return };
+        for Bound { key, before, now } in self.table.hear(&pod, &LocalCluster(merge)) {
+            let before = before.map(Identity::get);
+            tracing::info!(%pod, %key, ?before, identity = %now, "bound");
+            self.answer(&key, wanted);
+            self.remember(&key, wanted);
+        }
+        self.leave_alone(wanted);
+    }
+
+    /// All attachments, each with its identity.
+    pub(crate) fn table(&self) -> &Pods {
+        &self.table
+    }
+
+    /// How many there are.
+    pub(crate) fn counts(&self) -> Counts {
+        self.table.counts()
+    }
+
+    /// Whose sockets the programs are to leave alone, by the cookies of their network namespaces; `None` before the folder
+    /// of attachments was looked at.
+    pub(crate) fn unbalanced(&self) -> Option<&BTreeSet<u64>> {
+        self.scanned.then_some(&self.unbalanced)
+    }
+
+    /// What an operator should look at.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let waits = |(attachment, state)| (state == State::Waiting).then_some(attachment);
+        let first: &mesh_pods::Attachment = self.table.iter().find_map(waits)?;
+        Some(format!(
+            "pods that wait for their cluster to give them an identity: {}, first {}",
+            self.counts().waiting,
+            first.pod
+        ))
+    }
+
+    fn detach(&mut self, key: &AttachmentKey, wanted: &mut Wanted) {
+        if self.table.detach(key) == Detached::Now {
+            tracing::info!(%key, "detached");
+        }
+        wanted.answers.push((key.clone(), PodAnswer::NotAttached));
+    }
+
+    /// Keeps an attachment's identity for the next run.
+    fn remember(&self, key: &AttachmentKey, wanted: &mut Wanted) {
+        if let (Some(State::Bound(identity)), Some(attachment)) =
+            (self.table.state(key), self.table.get(key))
+        {
+            wanted.remember.push((attachment.clone(), identity));
+        }
+    }
+
+    fn answer(&self, key: &AttachmentKey, wanted: &mut Wanted) {
+        if let Some(State::Bound(identity)) = self.table.state(key) {
+            wanted.answers.push((key.clone(), PodAnswer::Bound(identity)));
+        }
+    }
+
+    /// Has the programs leave the sockets of those pods alone that their cluster names, and as long as the cluster has
+    /// reported nothing of a pod in this run, of those that the programs leave alone already.
+    fn leave_alone(&mut self, wanted: &mut Wanted) {
+        // Before the folder was looked at, what has no attachment may have one.
+        if !self.scanned {
+            return;
+        }
+        let is_left_alone = |cookie: &u64, socket_lb: Option<bool>| match socket_lb {
+            Some(socket_lb) => !socket_lb,
+            None => self.unbalanced.contains(cookie),
+        };
+        let pods = self.table.socket_lb();
+        let unbalanced: BTreeSet<u64> = pods
+            .filter(|(cookie, socket_lb)| is_left_alone(cookie, *socket_lb))
+            .map(|(cookie, _)| cookie)
+            .collect();
+        if unbalanced != self.unbalanced {
+            self.unbalanced.clone_from(&unbalanced);
+            wanted.unbalanced = Some(unbalanced);
+        }
+    }
+}

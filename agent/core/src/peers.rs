@@ -1,0 +1,134 @@
+//! The clusters that are followed: what an operator set for each, how its connection is, and what was refused of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_balance::Budget;
+use mesh_model::ClusterName;
+
+use crate::input::{Connection, PeerSettings};
+
+/// All of them, the local cluster included.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    followed: BTreeMap<ClusterName, Followed>,
+    /// What is wrong with the peer files.
+    problems: Vec<String>,
+    /// The files were read in full: a cluster that is not followed is no peer.
+    complete: bool,
+    refused: BTreeMap<ClusterName, Refused>,
+    /// Clusters that hold because their id is another's.
+    waiting: BTreeSet<ClusterName>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    settings: PeerSettings,
+    connection: Connection,
+}
+
+/// Records of a cluster that were not accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Those that its grant does not cover.
+    pub count: u64,
+    /// The last reason, of these and of those that could not be read.
+    pub last: String,
+}
+
+impl Peers {
+    /// None is followed yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            followed: BTreeMap::new(),
+            problems: Vec::new(),
+            complete: false,
+            refused: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    /// A cluster is followed by a new follower. Whether its budget is another than before.
+    pub(crate) fn follow(&mut self, name: &ClusterName, settings: PeerSettings) -> bool {
+        // The new follower has not been told to hold.
+        self.waiting.remove(name);
+        let budget = settings.budget;
+        let followed = Followed { settings, connection: Connection::default() };
+        let before = self.followed.insert(name.clone(), followed);
+        before.is_some_and(|before| before.settings.budget != budget)
+    }
+
+    /// A cluster is no longer followed.
+    pub(crate) fn unfollow(&mut self, name: &ClusterName) {
+        self.followed.remove(name);
+        self.refused.remove(name);
+        self.waiting.remove(name);
+    }
+
+    /// How a cluster's connection is. Whether it is followed, and that is new.
+    pub(crate) fn set_connection(&mut self, name: &ClusterName, connection: Connection) -> bool {
+        let Some(followed) = self.followed.get_mut(name) else { return false };
+        let before = std::mem::replace(&mut followed.connection, connection);
+        before != connection
+    }
+
+    /// The peer files were read.
+    pub(crate) fn files_read(&mut self, problems: Vec<String>, complete: bool) {
+        (self.problems, self.complete) = (problems, complete);
+    }
+
+    /// A record could not be read, or was not accepted.
+    pub(crate) fn refuse(&mut self, name: &ClusterName, count: u64, reason: String) {
+        let refused = self.refused.entry(name.clone()).or_default();
+        refused.count += count;
+        refused.last = reason;
+    }
+
+    /// A cluster holds until its id is free.
+    pub(crate) fn wait_for_id(&mut self, name: &ClusterName) {
+        self.waiting.insert(name.clone());
+    }
+
+    /// An id is free: returns the clusters that held.
+    pub(crate) fn stop_waiting(&mut self) -> BTreeSet<ClusterName> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// All followed clusters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ClusterName> {
+        self.followed.keys()
+    }
+
+    pub(crate) fn is_followed(&self, name: &ClusterName) -> bool {
+        self.followed.contains_key(name)
+    }
+
+    /// Whether all clusters that there are, are followed by now.
+    pub(crate) fn are_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(crate) fn connection(&self, name: &ClusterName) -> Connection {
+        self.followed.get(name).map(|followed| followed.connection).unwrap_or_default()
+    }
+
+    pub(crate) fn budget(&self, name: &ClusterName) -> Option<Budget> {
+        self.followed.get(name)?.settings.budget
+    }
+
+    pub(crate) fn settings(&self, name: &ClusterName) -> Option<&PeerSettings> {
+        self.followed.get(name).map(|followed| &followed.settings)
+    }
+
+    pub(crate) fn refused(&self, name: &ClusterName) -> Option<&Refused> {
+        self.refused.get(name)
+    }
+
+    /// What an operator should look at.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+        let refused = self.refused.iter().filter(|(_, refused)| refused.count > 0);
+        let refused = refused.map(|(peer, Refused { count, last })| {
+            format!("{peer}: {count} records refused, last {last}")
+        });
+        self.problems.iter().cloned().chain(refused)
+    }
+}
