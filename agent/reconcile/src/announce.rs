@@ -1,0 +1,85 @@
+//! What a writer's log says: a line when something fails or was repaired, and then one a minute at most.
+
+use std::time::{Duration, Instant};
+
+use crate::status::Status;
+
+/// Compares with what was logged last.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    failing: Line<usize>,
+    repairs: Line<u64>,
+    error: Line<Option<String>>,
+}
+
+/// One kind of line.
+#[derive(Debug, Default)]
+struct Line<V> {
+    said: V,
+    not_before: Option<Instant>,
+}
+
+/// Between two lines of a kind.
+const PAUSE: Duration = Duration::from_secs(60);
+
+// === impl Announcer ===
+
+impl Announcer {
+    pub(crate) fn announce(&mut self, status: &Status, now: Instant) {
+        if self.failing.is_new(&status.failing, now) {
+            match status.reasons.first() {
+                Some(first) if status.failing > 0 => tracing::warn!(
+                    failing = status.failing,
+                    reason = first.failure.reason(),
+                    alike = first.count,
+                    example = first.example,
+                    "some cannot be written; each is tried again"
+                ),
+                _ => tracing::info!("what could not be written is in place"),
+            }
+        }
+        let before = self.repairs.said;
+        if self.repairs.is_new(&status.repairs, now) {
+            let repaired = status.repairs.saturating_sub(before);
+            tracing::warn!(repaired, "another program changed what is ours; it is repaired");
+        }
+        if self.error.is_new(&status.last_error, now) {
+            match &status.last_error {
+                Some(error) => tracing::warn!(error, "what is there cannot be listed"),
+                None => tracing::info!("what is there can be listed again"),
+            }
+        }
+    }
+}
+
+// === impl Line ===
+
+impl<V: PartialEq + Clone> Line<V> {
+    /// Whether it is to be said now.
+    fn is_new(&mut self, value: &V, now: Instant) -> bool {
+        if self.said == *value || self.not_before.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.said = value.clone();
+        self.not_before = Some(now + PAUSE);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_said_once_a_minute_and_the_last_state_is_said() {
+        let mut line = Line::default();
+        let start = Instant::now();
+        let said = |line: &mut Line<usize>, second: u64, value| {
+            line.is_new(&value, start + Duration::from_secs(second))
+        };
+        assert!(!said(&mut line, 0, 0), "nothing to say");
+        assert!(said(&mut line, 1, 5));
+        assert!(!said(&mut line, 2, 6) && !said(&mut line, 30, 7));
+        assert!(said(&mut line, 61, 7) && !said(&mut line, 200, 7));
+    }
+}
