@@ -18,7 +18,7 @@ use mesh_admin::{
 };
 use mesh_balance::ClusterHealth;
 use mesh_core::Lifted;
-use mesh_dataplane::Level;
+use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
 use mesh_model::{ClusterId, ClusterName};
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     args::Args,
     message::{Message, ask},
-    node::{Node, flag_of, unready},
+    node::{Node, unready},
 };
 
 mod explain;

@@ -6,11 +6,12 @@
 
 use std::{
     collections::BTreeMap,
+    future::ready,
     time::{Duration, Instant},
 };
 
 use mesh_core::{Input, PodAnswer};
-use mesh_dataplane::PinLock;
+use mesh_dataplane::{Left, PinLock};
 use mesh_follow::PeerCommand;
 use mesh_model::ClusterName;
 use mesh_pods::{AttachmentKey, State};
@@ -26,6 +27,7 @@ mod carry_out;
 mod health;
 
 pub(crate) use audit::AuditTimes;
+use carry_out::AfterChanges;
 pub(crate) use health::Cuts;
 
 /// The core and its writers, and what waits for them.
@@ -36,11 +38,14 @@ pub(crate) struct Driver {
     /// Callers that wait for the identity of an attachment.
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
     cuts: Cuts,
+    after: AfterChanges,
     audits: AuditTimes,
     metrics: Metrics,
     _pin_lock: PinLock,
 }
 
+/// How long tables are written to before the inbox is looked at again.
+const TURN: Duration = Duration::from_millis(2);
 /// How often connections are looked at, what failed is tried again, and metrics are set.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -57,6 +62,7 @@ impl Driver {
             undelivered: BTreeMap::new(),
             waiting: BTreeMap::new(),
             cuts,
+            after: AfterChanges::default(),
             audits,
             metrics,
             _pin_lock: pin_lock,
@@ -67,17 +73,25 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut left = Left::Nothing;
         loop {
-            let due = self.node.core.next_timeout(Instant::now());
+            let now = Instant::now();
+            let retry = if let Left::Later(at) = left { Some(at) } else { None };
+            let due = self.node.core.next_timeout(now).into_iter().chain(retry).min();
             tokio::select! {
                 biased;
                 change = self.node.writers.prober.change() => self.reachability(change),
+                () = until(due) => self.input(Input::Timeout),
+                _ = tick.tick() => self.tick(),
                 message = inbox.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                () = until(due) => self.input(Input::Timeout),
-                _ = tick.tick() => self.tick(),
+                () = ready(()), if left == Left::Due => {}
+            }
+            left = self.node.lb.turn(TURN, Instant::now);
+            if left != Left::Due {
+                self.after_changes(Instant::now());
             }
         }
     }
@@ -150,7 +164,6 @@ impl Driver {
             self.node.core.handle(Input::Connection(name, connection), now);
         }
         self.carry_out(now);
-        self.apply(self.node.failed.changes(), now);
         self.deliver();
         self.waiting.retain(|_, answers| {
             answers.retain(|answer| !answer.is_closed());
@@ -163,7 +176,7 @@ impl Driver {
         self.node.writers.snapshots.write(now, &self.node.core);
         self.audit_tables(now);
         if self.node.core.is_synced() {
-            self.node.forecast.observe(&self.node.tables.occupancy(), now);
+            self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }
         self.node.set_metrics(&self.metrics);
     }

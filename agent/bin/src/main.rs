@@ -18,7 +18,6 @@ mod probe;
 mod prober;
 mod programs;
 mod rate_limit;
-mod retry_queue;
 mod routes;
 mod run;
 mod snapshots;

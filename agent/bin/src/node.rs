@@ -4,28 +4,26 @@
 use std::collections::BTreeMap;
 
 use mesh_core::Core;
-use mesh_dataplane::{Forecast, KernelMaps, Level, Tables};
+use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
 use mesh_follow::Status;
 use mesh_model::ClusterName;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     attachments::Remember, follower::Follower, prober::Prober, programs::NodePrograms,
-    retry_queue::RetryQueue, routes::Routes, snapshots::Snapshots, sockets::Sockets,
+    routes::Routes, snapshots::Snapshots, sockets::Sockets,
 };
 
 mod metrics_collect;
 mod problems;
 
-pub(crate) use crate::retry_queue::flag_of;
 pub(crate) use problems::unready;
 
 /// The core, its followers and its writers.
 pub(crate) struct Node {
     pub(crate) core: Core,
     pub(crate) followers: BTreeMap<ClusterName, Follower>,
-    pub(crate) tables: Tables<KernelMaps>,
-    pub(crate) failed: RetryQueue,
+    pub(crate) lb: LbWriter<KernelMaps>,
     pub(crate) writers: Writers,
     pub(crate) attachment_problems: Vec<String>,
     pub(crate) forecast: Forecast,
@@ -64,6 +62,6 @@ impl Node {
 
     /// How full the tables are, and when they will be.
     pub(crate) fn levels(&self) -> impl Iterator<Item = Level> + use<> {
-        self.forecast.levels(&self.tables.occupancy(), std::time::Instant::now()).into_iter()
+        self.forecast.levels(&self.lb.tables().occupancy(), std::time::Instant::now()).into_iter()
     }
 }

@@ -16,6 +16,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -25,7 +26,7 @@ use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_balance::Rules;
 use mesh_core::{Config, Core, LocalState, RestoredCluster};
-use mesh_dataplane::{Forecast, Former, Inherited, PinRoot, Sizes, TakenOver, take_over};
+use mesh_dataplane::{Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::OwnRanges;
@@ -53,7 +54,6 @@ use crate::{
     probe::ProbeSocket,
     prober::{self, Prober},
     programs::NodePrograms,
-    retry_queue::RetryQueue,
     routes::{Routes, RoutesTask},
     snapshots::Snapshots,
     sockets::Sockets,
@@ -254,11 +254,11 @@ async fn open(
         kube_proxy: parts.needed,
     };
     let audits = AuditTimes::new(Duration::from_secs(args.audit_interval_seconds), now);
+    let seed = RandomState::new().hash_one(&args.node_name);
     let node = Node {
         core: Core::new(config, now),
         followers: BTreeMap::new(),
-        tables,
-        failed: RetryQueue::default(),
+        lb: LbWriter::new(tables, seed),
         writers,
         attachment_problems: Vec::new(),
         forecast: Forecast::default(),

@@ -23,7 +23,7 @@ use crate::{
     local_readiness::LocalReadiness,
     peers::Peers,
     probe_targets::ProbeTargets,
-    program_upgrade::{Filled, ProgramUpgrade},
+    program_upgrade::{Known, ProgramUpgrade},
     quarantine::Quarantine,
     reachability::Reachability,
     restored::Restored,
@@ -179,16 +179,14 @@ impl Core {
 
     /// What is waited for before the programs of another release may be exchanged for ours; `None` if nothing.
     pub fn upgrade_waits_for(&mut self, now: Instant) -> Option<String> {
-        let filled = |name: &ClusterName| {
-            self.merge.has_told_services(name) || self.restored.is_in_use(name)
+        let Self { merge, restored, peers, local, upgrade, .. } = self;
+        let known = |name: &ClusterName| match merge.has_told_services(name) {
+            true => Known::Listed,
+            false if restored.is_in_use(name) => Known::FromSnapshot,
+            false => Known::Not,
         };
-        let missing = self.peers.names().filter(|name| !filled(name)).map(ClusterName::as_str);
-        let filled = Filled {
-            local: filled(&self.local),
-            peers_known: self.peers.are_complete(),
-            missing: missing.collect(),
-        };
-        self.upgrade.waits_for(&filled, now)
+        let others = peers.names().map(|name| (name.as_str(), known(name)));
+        upgrade.waits_for(known(local), peers.are_complete().then_some(others), now)
     }
 
     fn command(&mut self, name: &ClusterName, command: PeerCommand) {

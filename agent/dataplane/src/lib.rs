@@ -11,6 +11,7 @@
 mod convert;
 mod forecast;
 mod kernel;
+mod lb_writer;
 mod maps;
 mod pinned;
 mod pins;
@@ -22,7 +23,9 @@ mod takeover;
 
 pub use forecast::{Forecast, Level};
 pub use kernel::{Kernel, Sizes};
+pub use lb_writer::{LbKey, LbValue, LbWriter, flag_of};
 pub use maps::{KernelMaps, MapsError};
+pub use mesh_reconcile::Left;
 pub use pinned::Shape;
 pub use pins::{PinError, PinLock, PinRoot};
 pub use programs::{Programs, ProgramsError};

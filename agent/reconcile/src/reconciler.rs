@@ -346,6 +346,16 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         self.store.get(key).is_none_or(|entry| matches!(entry.state, State::Resting { .. }))
     }
 
+    /// Whether a key, and all others of its group, are as they were last written, as far as is known.
+    pub fn is_group_settled(&self, key: &K) -> bool {
+        self.store.group_is_settled(key)
+    }
+
+    /// Whether nothing is pending or failing.
+    pub fn is_idle(&self) -> bool {
+        self.store.is_empty()
+    }
+
     /// Why a key could not be written.
     pub fn failure(&self, key: &K) -> Option<&Failure> {
         self.store.get(key)?.failure.as_ref()

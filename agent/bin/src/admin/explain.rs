@@ -46,7 +46,7 @@ pub(super) fn explain(node: &Node, wanted: &Wanted) -> v1::ExplainResponse {
 fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
     let frontend = explanation.frontend;
     let should = node.core.balancer().content(&frontend);
-    let has = node.tables.frontend(&frontend).map(|view| view.content());
+    let has = node.lb.tables().frontend(&frontend).map(|view| view.content());
     let name = |backend: &Backend| {
         let address = std::net::SocketAddr::from((backend.address, backend.port));
         format!("{address} of {}", super::cluster_name(node, backend.cluster))
@@ -143,7 +143,7 @@ fn candidate(candidate: &Candidate) -> v1::Candidate {
 }
 
 fn kernel(node: &Node, frontend: &Frontend, has: &Content) -> v1::KernelFrontend {
-    let backends = node.tables.backends(frontend).into_iter().flatten();
+    let backends = node.lb.tables().backends(frontend).into_iter().flatten();
     let backend = |backend: &Backend| v1::KernelBackend {
         address: backend.address.to_string(),
         port: backend.port.into(),

@@ -32,7 +32,7 @@ fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
     let explanation = state.core.balancer().explain(frontend)?;
     let candidates: HashMap<lb::Backend, &Candidate> =
         explanation.backends.iter().map(|candidate| (candidate.backend, candidate)).collect();
-    let backends = state.tables.backends(frontend).into_iter().flatten();
+    let backends = state.lb.tables().backends(frontend).into_iter().flatten();
     Some(v1::Frontend {
         address: frontend.address.to_string(),
         port: frontend.port.into(),

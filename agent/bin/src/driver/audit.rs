@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_balance::Known;
-use mesh_model::lb::{Change, Content, Frontend};
+use mesh_model::lb::{Content, Frontend};
 
 use super::Driver;
 
@@ -34,7 +34,7 @@ impl Driver {
             return;
         }
         let deviations = self.repair_deviations(now) + self.audit_unbalanced();
-        let repaired = match self.node.tables.audit() {
+        let repaired = match self.node.lb.tables_mut().audit() {
             Ok(repairs) => {
                 if repairs.total() > 0 {
                     self.node.audit.last = Some(format!("{repairs:?}"));
@@ -59,15 +59,17 @@ impl Driver {
 
     /// What clusters say, against what the tables were told. What there was no room for is known already.
     fn repair_deviations(&mut self, now: Instant) -> u64 {
-        let deviations = self.node.tables.deviations(&self.wanted());
-        let unknown = deviations.into_iter().filter(|change| !self.node.failed.contains(change));
-        let unknown: Vec<Change> = unknown.collect();
-        if let Some(first) = unknown.first() {
-            self.node.audit.last =
-                Some(format!("{} changes not made, first {first:?}", unknown.len()));
+        let deviations = self.node.lb.tables().deviations(&self.wanted());
+        let mut count = 0;
+        for change in deviations {
+            if self.node.lb.repair(change, now) {
+                count += 1;
+                let last = &mut self.node.audit.last;
+                if count == 1 {
+                    *last = Some(format!("a change was not made: {change:?}"));
+                }
+            }
         }
-        let count = u64::try_from(unknown.len()).unwrap_or(u64::MAX);
-        self.apply(unknown, now);
         count
     }
 
@@ -94,7 +96,7 @@ impl Driver {
 
     /// Compares whose sockets the programs leave alone with whose they should. How many were otherwise.
     fn audit_unbalanced(&mut self) -> u64 {
-        let found = match self.node.tables.unbalanced() {
+        let found = match self.node.lb.tables().unbalanced() {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "whose sockets are left alone cannot be read");
@@ -104,7 +106,7 @@ impl Driver {
         let Some(wanted) = self.node.core.unbalanced() else { return 0 };
         let different = found.symmetric_difference(wanted).count();
         if different > 0
-            && let Err(error) = self.node.tables.set_unbalanced(wanted)
+            && let Err(error) = self.node.lb.tables_mut().set_unbalanced(wanted)
         {
             tracing::error!(%error, "pods' sockets cannot be left alone");
         }

@@ -2,13 +2,22 @@
 
 use std::time::Instant;
 
-use mesh_core::{Prune, Wanted};
+use mesh_core::{LocalState, Prune, Wanted};
 use mesh_follow::PeerCommand;
 use mesh_layout::{OWN_PLAIN_PASSES, OWN_UNSURE};
-use mesh_model::{ClusterName, lb::Change};
+use mesh_model::{ClusterName, lb::Backend};
 
-use super::Driver;
-use crate::attachments::Remember;
+use super::{Driver, TURN};
+use crate::{attachments::Remember, node::Node};
+
+/// What is done when the tables have all the changes that were wanted before it.
+#[derive(Debug, Default)]
+pub(super) struct AfterChanges {
+    prune: Option<Prune>,
+    /// The programs may take services of the local cluster for up to date.
+    local_state: Option<LocalState>,
+    removed_backends: Vec<Backend>,
+}
 
 impl Driver {
     /// Has everything done that the core wants since the last time.
@@ -32,12 +41,15 @@ impl Driver {
             remember,
             answers,
         } = self.node.core.take_wanted();
-        self.apply(changes, now);
+        self.node.lb.want(changes, TURN, Instant::now);
         if let Some(state) = local_state {
-            let unsure = if state.unsure { OWN_UNSURE } else { 0 };
-            let plain_passes = if state.plain_passes { OWN_PLAIN_PASSES } else { 0 };
-            self.node.tables.set_own_state(unsure | plain_passes);
+            self.after.local_state = Some(state);
+            if state.unsure {
+                self.write_local_state();
+            }
         }
+        self.after.removed_backends.extend(removed_backends);
+        self.after.prune = prune.or(self.after.prune.take());
         for (name, command) in commands {
             self.command(name, command);
         }
@@ -48,7 +60,6 @@ impl Driver {
         for nodes in probes {
             self.node.writers.prober.probe(&self.node.core, nodes);
         }
-        let pruned = prune.is_some_and(|prune| self.prune(&prune, now));
         self.node.writers.routes.send(routes);
         let sockets = &mut self.node.writers.sockets;
         if attachments_changed {
@@ -58,17 +69,13 @@ impl Driver {
             sockets.reachability(
                 &change,
                 &self.node.core,
-                &self.node.tables,
+                self.node.lb.tables(),
                 &self.node.writers.prober,
                 now,
             );
         }
-        sockets.removed(removed_backends, &mut self.node.tables, now);
-        if pruned {
-            sockets.pruned(&self.node.core, now);
-        }
         if let Some(unbalanced) = unbalanced
-            && let Err(error) = self.node.tables.set_unbalanced(&unbalanced)
+            && let Err(error) = self.node.lb.tables_mut().set_unbalanced(&unbalanced)
         {
             tracing::error!(%error, "pods' sockets cannot be left alone");
         }
@@ -94,34 +101,36 @@ impl Driver {
         }
     }
 
-    /// Makes changes of the tables, in their order.
-    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
-        for change in changes {
-            match self.node.tables.apply(change, now) {
-                Ok(()) => {
-                    self.metrics.changes.inc();
-                    self.node.failed.made(&change);
-                }
-                Err(error) => {
-                    if self.node.failed.refused(change, &error) {
-                        tracing::error!(?change, %error, "the kernel's tables do not take a change; trying again");
-                    }
-                }
-            }
+    /// The tables have all that was wanted so far, as far as there is room.
+    pub(super) fn after_changes(&mut self, now: Instant) {
+        self.write_local_state();
+        let removed = std::mem::take(&mut self.after.removed_backends);
+        let prune = self.after.prune.take();
+        let pruned = prune.is_some_and(|prune| self.prune(&prune, now));
+        let Node { core, lb, writers, .. } = &mut self.node;
+        writers.sockets.removed(removed, lb.tables_mut(), now);
+        if pruned {
+            writers.sockets.pruned(core, now);
         }
+    }
+
+    fn write_local_state(&mut self) {
+        let Some(state) = self.after.local_state.take() else { return };
+        let unsure = if state.unsure { OWN_UNSURE } else { 0 };
+        let plain_passes = if state.plain_passes { OWN_PLAIN_PASSES } else { 0 };
+        self.node.lb.tables_mut().set_own_state(unsure | plain_passes);
     }
 
     /// Removes what the previous run left, as far as it may go. Whether anything did.
     fn prune(&mut self, prune: &Prune, now: Instant) -> bool {
-        let before = self.node.tables.inherited();
-        self.node.tables.prune_backends(|id| prune.backends(id), now);
-        if prune.frontends
-            && let Err(error) = self.node.tables.prune_frontends(now)
-        {
-            tracing::error!(%error, "frontends of the previous run cannot be removed");
-        }
         self.node.writers.routes.prune(prune.clone());
-        self.node.tables.inherited() != before
+        match self.node.lb.prune(|id| prune.backends(id), prune.frontends, now) {
+            Ok(pruned) => pruned,
+            Err(error) => {
+                tracing::error!(%error, "frontends of the previous run cannot be removed");
+                true
+            }
+        }
     }
 
     fn command(&mut self, name: ClusterName, command: PeerCommand) {
@@ -149,7 +158,10 @@ impl Driver {
             return;
         }
         let waits_for = self.node.core.upgrade_waits_for(now);
-        let waits_for = waits_for.or_else(|| self.node.failed.reason().map(str::to_owned));
+        let pending = (self.node.lb.status().pending > 0).then(|| "the tables to be filled".into());
+        let waits_for = waits_for.or(pending);
+        let unmade = || self.node.lb.failures().next().map(|(_, failure)| failure.to_string());
+        let waits_for = waits_for.or_else(unmade);
         self.node.writers.programs.exchange(waits_for);
     }
 }

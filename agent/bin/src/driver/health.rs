@@ -54,7 +54,7 @@ impl Driver {
                     }
                     // First the one write that leads all clients elsewhere.
                     if let Some(id) = self.node.core.merge().id_of(&cluster) {
-                        self.node.tables.set_cut(id, cut);
+                        self.node.lb.tables_mut().set_cut(id, cut);
                     }
                     ReachabilityChange::Cluster { cluster, reachable: !cut }
                 }
@@ -84,12 +84,12 @@ impl Driver {
         }
         let cut = ids.iter().filter(|(name, _)| self.cuts.names.contains(name));
         let cut: BTreeSet<ClusterId> = cut.map(|(_, id)| *id).collect();
-        let written: BTreeSet<ClusterId> = self.node.tables.cut().collect();
+        let written: BTreeSet<ClusterId> = self.node.lb.tables().cut().collect();
         for id in written.difference(&cut).filter(|id| !self.cuts.inherited.contains(*id)) {
-            self.node.tables.set_cut(*id, false);
+            self.node.lb.tables_mut().set_cut(*id, false);
         }
         for id in cut.difference(&written) {
-            self.node.tables.set_cut(*id, true);
+            self.node.lb.tables_mut().set_cut(*id, true);
         }
         found
     }

@@ -1,5 +1,7 @@
 //! What is counted, set when somebody may look.
 
+use std::sync::atomic::Ordering;
+
 use super::Node;
 use crate::metrics::{Metrics, PeerLabel, PodLabel, SocketLabel, TableLabel};
 
@@ -26,7 +28,8 @@ impl Node {
             metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
         self.set_socket_metrics(metrics);
-        metrics.table_writes.set(self.tables.writes());
+        metrics.changes.inner().store(self.lb.changes(), Ordering::Relaxed);
+        metrics.table_writes.set(self.lb.tables().writes());
         for level in self.levels() {
             let label = TableLabel { table: level.map };
             metrics.table_used.get_or_create(&label).set(level.used.into());
@@ -58,10 +61,10 @@ impl Node {
             metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
             metrics.cut.get_or_create(&label).set(self.core.is_unreachable(name).into());
         }
-        let held = self.tables.inherited();
+        let held = self.lb.tables().inherited();
         metrics.inherited_frontends.set(count(held.frontends));
         metrics.inherited_backends.set(count(held.backends));
-        metrics.failed_changes.set(count(self.failed.len()));
+        metrics.failed_changes.set(count(self.lb.status().failing));
         let routes = self.writers.routes.report();
         metrics.routes.set(count(routes.routes.len()));
         let failed = routes.routes.iter().filter(|(_, failure)| failure.is_some());

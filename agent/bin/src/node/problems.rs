@@ -1,11 +1,18 @@
 //! What an operator should look at.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
-use mesh_dataplane::Level;
+use mesh_dataplane::{LbKey, Level, flag_of};
 use mesh_model::lb::Frontend;
+use mesh_reconcile::Failure;
 
-use super::{Node, flag_of};
+use super::Node;
+
+/// How many services are shown by name.
+const SHOWN: usize = 8;
 
 /// What keeps the agent from being ready: its local cluster's etcd, and programs that are not in use yet. A peer never does.
 pub(crate) fn unready(node: &Node) -> Vec<String> {
@@ -35,10 +42,7 @@ impl Node {
         });
         let tables = self.levels().filter(Level::is_high);
         let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
-        let no_room = match self.failed.len() {
-            0 => Vec::new(),
-            _ => self.failed.problems(&self.names()),
-        };
+        let unmade = self.unmade_changes();
         unready(self)
             .into_iter()
             .chain(self.core.problems(Instant::now()))
@@ -51,8 +55,40 @@ impl Node {
             .chain(contested)
             .chain(audit)
             .chain(tables)
-            .chain(no_room)
+            .chain(unmade)
             .collect()
+    }
+
+    /// Services that the tables do not have as they should, a line for each of the first few.
+    fn unmade_changes(&self) -> Vec<String> {
+        let mut by_frontend: BTreeMap<Frontend, (usize, &LbKey, &Failure)> = BTreeMap::new();
+        for (key, failure) in self.lb.failures() {
+            let entry = by_frontend.entry(key.frontend()).or_insert((0, key, failure));
+            entry.0 += 1;
+            // The others need the frontend itself.
+            if matches!(key, LbKey::Frontend(_)) {
+                (entry.1, entry.2) = (key, failure);
+            }
+        }
+        if by_frontend.is_empty() {
+            return Vec::new();
+        }
+        let names = self.names();
+        let line = |(frontend, (count, key, failure)): (&Frontend, &(usize, &LbKey, &Failure))| {
+            let name = names.get(frontend).map(String::as_str).unwrap_or("a service");
+            let what = match key {
+                LbKey::Frontend(_) => "cannot be added".into(),
+                LbKey::Backend(..) => format!("{count} backends cannot be added"),
+                LbKey::Weights(_) => "its weights cannot be set".into(),
+            };
+            format!("{name} ({frontend}): {what}: {failure}")
+        };
+        let mut lines: Vec<String> = by_frontend.iter().take(SHOWN).map(line).collect();
+        let more = by_frontend.len().saturating_sub(SHOWN);
+        if more > 0 {
+            lines.push(format!("{more} more services do not have all that they should"));
+        }
+        lines
     }
 
     /// Which service each frontend is of.

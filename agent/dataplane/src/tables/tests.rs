@@ -744,3 +744,5 @@ fn deviations_from_what_is_wanted() {
 }
 
 mod model;
+
+mod lb_writer;

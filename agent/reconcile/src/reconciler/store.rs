@@ -308,6 +308,19 @@ impl<K: Ord + Clone, V: Clone, O: Order<K>> Store<K, V, O> {
         Ticket { batch, seq }
     }
 
+    pub(super) fn group_is_settled(&self, key: &K) -> bool {
+        let group = self.groups.get(&O::group(key));
+        group.is_none_or(|group| group.keys.iter().all(|key| self.is_resting(key)))
+    }
+
+    fn is_resting(&self, key: &K) -> bool {
+        self.entries.get(key).is_none_or(|entry| matches!(entry.state, State::Resting { .. }))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The keys of a key's group that are not settled.
     pub(super) fn group_keys(&self, key: &K) -> Vec<K> {
         let group = self.groups.get(&O::group(key));
