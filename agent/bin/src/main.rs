@@ -3,14 +3,12 @@
 
 mod admin;
 mod args;
-mod attachments;
 mod driver;
 mod etcd_addresses;
 mod follower;
 mod message;
 mod metrics;
 mod node;
-mod own_cgroup;
 mod peer_files;
 mod peers;
 mod pods;

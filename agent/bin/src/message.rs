@@ -1,12 +1,13 @@
 //! What the driver of the core is sent.
 
-use mesh_core::{AttachmentFound, KubeProxy, Lifted, PodAnswer};
+use mesh_core::{KubeProxy, Lifted, PodAnswer};
+use mesh_dataplane::Bypass;
 use mesh_follow::PeerEvent;
 use mesh_model::ClusterName;
-use mesh_pods::AttachmentKey;
+use mesh_pods::{AttachmentFound, AttachmentKey};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{follower::Follower, node::Node, own_cgroup::Bypass};
+use crate::{follower::Follower, node::Node};
 
 /// A message for the driver.
 #[derive(Debug)]

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use mesh_core::Core;
 use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
 use mesh_follow::Status;
-use mesh_model::ClusterName;
+use mesh_model::{ClusterName, Identity};
+use mesh_pods::Attachment;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    attachments::Remember, follower::Follower, prober::Prober, programs::NodePrograms,
-    routes::Routes, snapshots::Snapshots, sockets::Sockets,
+    follower::Follower, prober::Prober, programs::NodePrograms, routes::Routes,
+    snapshots::Snapshots, sockets::Sockets,
 };
 
 mod metrics_collect;
@@ -37,7 +38,7 @@ pub(crate) struct Writers {
     pub(crate) routes: Routes,
     pub(crate) snapshots: Snapshots,
     pub(crate) sockets: Sockets,
-    pub(crate) remember: mpsc::UnboundedSender<Remember>,
+    pub(crate) remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     /// Whether it matters if a kube-proxy runs.
     pub(crate) kube_proxy: watch::Sender<bool>,
 }

@@ -8,7 +8,8 @@ use mesh_admin::v1::{
 };
 use mesh_core::PodAnswer;
 use mesh_files::FolderWatch;
-use mesh_pods::{Attachment, AttachmentKey, State};
+use mesh_model::Identity;
+use mesh_pods::{Attachment, AttachmentKey, Attachments, State};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -16,7 +17,6 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    attachments::{Attachments, Remember},
     message::{Message, ask},
     node::Node,
 };
@@ -122,7 +122,8 @@ pub(crate) struct AttachmentsTask {
     folder: PathBuf,
     attachments: Attachments,
     looks: mpsc::Receiver<Look>,
-    remember: mpsc::UnboundedReceiver<Remember>,
+    /// Identities to be kept for the next run.
+    remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
     driver: mpsc::Sender<Message>,
 }
 
@@ -140,7 +141,7 @@ impl AttachmentsTask {
     /// The task, and how to ask it.
     pub(crate) fn new(
         folder: PathBuf,
-        remember: mpsc::UnboundedReceiver<Remember>,
+        remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
         driver: mpsc::Sender<Message>,
     ) -> (Self, mpsc::Sender<Look>) {
         let (sender, looks) = mpsc::channel(LOOKS);
@@ -164,7 +165,7 @@ impl AttachmentsTask {
                     Some(Look { key, answer }) = self.looks.recv() => {
                         break (vec![self.attachments.look(&key)], false, Some((key, answer)));
                     }
-                    Some(Remember { attachment, identity }) = self.remember.recv() => {
+                    Some((attachment, identity)) = self.remember.recv() => {
                         if let Err(error) = self.attachments.remember(&attachment, identity) {
                             let key = &attachment.key;
                             tracing::warn!(%key, %error, "its identity cannot be kept for the next run");

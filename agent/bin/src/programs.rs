@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use mesh_dataplane::Programs;
-
-use crate::own_cgroup::Bypass;
+use mesh_dataplane::{Bypass, Programs};
 
 /// The programs, and what the agent's own sockets get of them.
 pub(crate) struct NodePrograms {

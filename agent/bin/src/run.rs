@@ -26,11 +26,14 @@ use anyhow::Context as _;
 use mesh_admin::health::Health;
 use mesh_balance::Rules;
 use mesh_core::{Config, Core, LocalState, RestoredCluster};
-use mesh_dataplane::{Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over};
+use mesh_dataplane::{
+    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
+};
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::OwnRanges;
-use mesh_model::{ClusterId, ClusterLimit, ClusterName};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
+use mesh_pods::Attachment;
 use mesh_routes::{KernelRoutes, RouteTable, has_kube_proxy};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -48,7 +51,6 @@ use crate::{
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
-    own_cgroup::Bypass,
     peers::Peers,
     pods::{AttachmentsTask, PodsAdmin},
     probe::ProbeSocket,
@@ -169,7 +171,7 @@ fn core_thread(
 /// What the driver needs of other tasks.
 struct Parts {
     prober: Prober,
-    remember: mpsc::UnboundedSender<crate::attachments::Remember>,
+    remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     needed: watch::Sender<bool>,
     metrics: Metrics,
 }

@@ -10,7 +10,7 @@ use mesh_model::{
     ClusterId, ClusterName, Identity, Record,
     lb::{Backend, Change, RouteDelta},
 };
-use mesh_pods::{Attachment, AttachmentKey, Stale};
+use mesh_pods::{Attachment, AttachmentFound, AttachmentKey};
 use uuid::Uuid;
 
 /// Something happened.
@@ -89,19 +89,6 @@ pub enum ReachabilityChange {
         /// It can be reached.
         reachable: bool,
     },
-}
-
-/// What a look at the folder of attachments says of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttachmentFound {
-    /// It is there, for the first time or other than before, with the identity that the previous run knew.
-    Attached(Attachment, Option<Identity>),
-    /// It is there as it was.
-    Unchanged(AttachmentKey),
-    /// It is not there any more, or never was.
-    Detached(AttachmentKey),
-    /// Its container is gone, and so is now its file.
-    Removed(Attachment, Stale),
 }
 
 /// What is answered to a caller that asks for an attachment's identity.

@@ -23,7 +23,7 @@ mod staleness;
 
 pub use crate::core::{Config, Core};
 pub use input::{
-    AttachmentFound, Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer,
-    ProbeNodes, Prune, ReachabilityChange, RestoredCluster, Wanted,
+    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, ProbeNodes, Prune,
+    ReachabilityChange, RestoredCluster, Wanted,
 };
 pub use peers::Refused;

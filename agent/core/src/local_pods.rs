@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use mesh_merge::Merge;
 use mesh_model::Identity;
-use mesh_pods::{AttachmentKey, Bound, Counts, Detached, LocalPods, PodName, Pods, State, Told};
+use mesh_pods::{
+    AttachmentFound, AttachmentKey, Bound, Counts, Detached, LocalPods, PodName, Pods, State, Told,
+};
 
-use crate::input::{AttachmentFound, PodAnswer, Wanted};
+use crate::input::{PodAnswer, Wanted};
 
 /// The node's pods.
 #[derive(Debug)]

@@ -4,11 +4,14 @@
 //! ([`LocalPods`]), and either may come first. [`Pods`] joins the two by the pod's name, and [`staleness`] says which of the
 //! plugin's files are of containers that no longer are.
 //!
-//! Architecture invariant: no IO, no time. Who a pod was stays until it is somebody else or is detached.
+//! Architecture invariant: no time, and no IO but in [`Attachments`], which reads the plugin's folder. A pod keeps its identity
+//! until it gets another or is detached.
 
+mod folder;
 mod pods;
 mod staleness;
 
+pub use folder::{AttachmentFound, Attachments};
 pub use mesh_cni::{Attachment, AttachmentKey, PodName, Remembered};
 pub use pods::{Bound, Counts, Detached, LocalPods, Pods, State, Told};
 pub use staleness::{NetnsSeen, Stale, staleness};

@@ -85,7 +85,7 @@ pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
     eventually("the agent says what it waits for", || {
         let status = agent_status(mesh, &one, &node);
         let waits = "the programs and tables of another release are still in place";
-        if says(&status, &[waits, "the own cluster"]) { Ok(()) } else { Err(status.to_string()) }
+        if says(&status, &[waits, "the local cluster"]) { Ok(()) } else { Err(status.to_string()) }
     });
     assert_eq!((services(&pins), strange.exists()), (before.clone(), true));
     mesh.start(&Daemon::Etcd(one.clone()));

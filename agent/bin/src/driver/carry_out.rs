@@ -8,7 +8,7 @@ use mesh_layout::{OWN_PLAIN_PASSES, OWN_UNSURE};
 use mesh_model::{ClusterName, lb::Backend};
 
 use super::{Driver, TURN};
-use crate::{attachments::Remember, node::Node};
+use crate::node::Node;
 
 /// What is done when the tables have all the changes that were wanted before it.
 #[derive(Debug, Default)]
@@ -88,8 +88,8 @@ impl Driver {
         if let Some(names) = snapshots_of {
             self.node.writers.snapshots.retain(&names);
         }
-        for (attachment, identity) in remember {
-            let _ = self.node.writers.remember.send(Remember { attachment, identity });
+        for kept in remember {
+            let _ = self.node.writers.remember.send(kept);
         }
         for (key, answer) in answers {
             for waiting in self.waiting.remove(&key).into_iter().flatten() {

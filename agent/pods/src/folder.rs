@@ -1,4 +1,4 @@
-//! The folder in which the CNI plugin keeps its attachments.
+//! The folder in which the CNI plugin keeps its attachments: what is in it now, and what changed since the last look.
 
 use std::{
     collections::BTreeMap,
@@ -8,14 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_core::AttachmentFound;
+use mesh_cni::{Attachment, AttachmentKey, Remembered};
 use mesh_files::{Access, write_atomic};
 use mesh_model::Identity;
-use mesh_pods::{Attachment, AttachmentKey, NetnsSeen, Remembered, staleness};
+
+use crate::staleness::{NetnsSeen, Stale, staleness};
 
 /// The folder, and what was read of it.
 #[derive(Debug)]
-pub(crate) struct Attachments {
+pub struct Attachments {
     folder: PathBuf,
     /// This boot, as the kernel names it; empty where it cannot be known.
     boot: String,
@@ -32,11 +33,17 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-/// The identity of an attachment, to be kept for the agent's next run.
-#[derive(Debug)]
-pub(crate) struct Remember {
-    pub(crate) attachment: Attachment,
-    pub(crate) identity: Identity,
+/// What a look at the folder of attachments says of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachmentFound {
+    /// It is there, for the first time or other than before, with the identity that the previous run knew.
+    Attached(Attachment, Option<Identity>),
+    /// It is there as it was.
+    Unchanged(AttachmentKey),
+    /// It is not there any more, or never was.
+    Detached(AttachmentKey),
+    /// Its container is gone, and so is now its file.
+    Removed(Attachment, Stale),
 }
 
 /// Where the kernel names the boot.
@@ -48,7 +55,7 @@ const FOLDER: &str = "";
 
 impl Attachments {
     /// A folder, which is made where there is none, so that it can be watched.
-    pub(crate) fn new(folder: PathBuf) -> Self {
+    pub fn new(folder: PathBuf) -> Self {
         let boot = fs::read_to_string(BOOT).unwrap_or_default().trim().to_owned();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         let problem = |e: io::Error| (FOLDER.to_owned(), format!("{}: {e}", folder.display()));
@@ -57,7 +64,7 @@ impl Attachments {
     }
 
     /// Looks at everything. A folder that is not there, or cannot be read, says nothing.
-    pub(crate) fn scan(&mut self) -> Vec<AttachmentFound> {
+    pub fn scan(&mut self) -> Vec<AttachmentFound> {
         self.problems.clear();
         let names = match self.names() {
             Ok(names) => names,
@@ -73,7 +80,7 @@ impl Attachments {
     }
 
     /// Looks at one attachment.
-    pub(crate) fn look(&mut self, key: &AttachmentKey) -> AttachmentFound {
+    pub fn look(&mut self, key: &AttachmentKey) -> AttachmentFound {
         let name = key.file_name();
         let path = self.folder.join(&name);
         self.problems.remove(&name);
@@ -116,7 +123,7 @@ impl Attachments {
     }
 
     /// Keeps who an attachment is for the next life. Without that, the next life waits for its cluster.
-    pub(crate) fn remember(&self, attachment: &Attachment, identity: Identity) -> io::Result<()> {
+    pub fn remember(&self, attachment: &Attachment, identity: Identity) -> io::Result<()> {
         let Attachment { key, pod, uid, .. } = attachment;
         let was = Remembered { pod: pod.clone(), uid: uid.clone(), identity: identity.get() };
         let path = self.folder.join(key.remembered_file_name());
@@ -124,7 +131,7 @@ impl Attachments {
     }
 
     /// What an operator should look at.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
     }
 
@@ -166,7 +173,7 @@ fn seen(path: &Path) -> NetnsSeen {
 
 #[cfg(test)]
 mod tests {
-    use mesh_pods::{PodName, Stale};
+    use mesh_cni::PodName;
 
     use super::*;
 

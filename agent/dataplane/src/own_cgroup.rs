@@ -12,11 +12,11 @@ use std::{
 
 /// What the programs leave alone, and why not if nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bypass {
+pub struct Bypass {
     /// The cgroup's id.
-    pub(crate) cgroup: Option<u64>,
+    pub cgroup: Option<u64>,
     /// For an operator.
-    pub(crate) problem: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// The files to look in: `/proc`, unless somebody made others.
@@ -28,14 +28,14 @@ struct Processes<'a> {
 
 impl Bypass {
     /// Looks at the cgroup that this process is in now.
-    pub(crate) fn find() -> Self {
+    pub fn find() -> Self {
         let processes = Processes { proc: Path::new("/proc"), own: std::process::id() };
         match processes.own_cgroup() {
             Ok(cgroup) => Self { cgroup: Some(cgroup), problem: None },
             Err(reason) => Self {
                 cgroup: None,
                 problem: Some(format!(
-                    "the agent's own connections are load-balanced like everybody's: {reason}"
+                    "the agent's own connections are load-balanced like those of pods: {reason}"
                 )),
             },
         }
