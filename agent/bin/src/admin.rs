@@ -20,7 +20,7 @@ use mesh_balance::ClusterHealth;
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
-use mesh_model::{ClusterId, ClusterName};
+use mesh_model::{ClusterId, ClusterName, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
@@ -37,7 +37,7 @@ mod services;
 use self::{
     explain::{Wanted, explain},
     known::{identities, nodes},
-    services::services,
+    services::service,
 };
 
 /// Answers for the agent.
@@ -47,6 +47,9 @@ pub(crate) struct AgentAdmin {
     pub(crate) started: SystemTime,
 }
 
+/// Services that are looked at between two changes.
+const PAGE: usize = 64;
+
 impl AgentAdmin {
     /// Asks the driver.
     async fn ask<T: Send + 'static>(
@@ -54,6 +57,27 @@ impl AgentAdmin {
         look: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> Result<T, Status> {
         ask(&self.driver, look).await.ok_or_else(|| Status::unavailable("the agent is stopping"))
+    }
+
+    /// Looks at each of some services, a few at a time: a look keeps the core from everything else.
+    async fn each_service<T: Send + 'static>(
+        &self,
+        wanted: Wanted,
+        look: fn(&Node, &ServiceName) -> T,
+    ) -> Result<Vec<T>, Status> {
+        let names = move |node: &Node| {
+            let services = node.core.balancer().services().into_iter();
+            services.filter(|service| wanted.is(service)).collect::<Vec<_>>()
+        };
+        let names = self.ask(names).await?;
+        let mut all = Vec::with_capacity(names.len());
+        for page in names.chunks(PAGE) {
+            let page = page.to_vec();
+            let looks =
+                move |node: &Node| page.iter().map(|name| look(node, name)).collect::<Vec<T>>();
+            all.extend(self.ask(looks).await?);
+        }
+        Ok(all)
     }
 }
 
@@ -125,9 +149,9 @@ impl Admin for AgentAdmin {
         request: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
         let ListServicesRequest { namespace, name } = request.into_inner();
-        let wanted = Wanted { namespace, name };
-        let services = move |node: &Node| services(node, &wanted);
-        Ok(Response::new(ListServicesResponse { services: self.ask(services).await? }))
+        let services = self.each_service(Wanted { namespace, name }, service).await?;
+        let services = services.into_iter().flatten().collect();
+        Ok(Response::new(ListServicesResponse { services }))
     }
 
     async fn explain(
@@ -135,8 +159,13 @@ impl Admin for AgentAdmin {
         request: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
         let ExplainRequest { namespace, name } = request.into_inner();
-        let wanted = Wanted { namespace, name };
-        Ok(Response::new(self.ask(move |node: &Node| explain(node, &wanted)).await?))
+        let explained = self.each_service(Wanted { namespace, name }, explain).await?;
+        let mut all = ExplainResponse::default();
+        for one in explained {
+            all.frontends.extend(one.frontends);
+            all.without_frontend.extend(one.without_frontend);
+        }
+        Ok(Response::new(all))
     }
 
     async fn list_nodes(

@@ -25,21 +25,19 @@ impl Wanted {
     }
 }
 
-pub(super) fn explain(node: &Node, wanted: &Wanted) -> v1::ExplainResponse {
+/// The frontends of a service. It may have none.
+pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse {
     let mut response = v1::ExplainResponse::default();
-    for service in node.core.balancer().services().into_iter().filter(|service| wanted.is(service))
-    {
-        let frontends = node.core.balancer().frontends(&service);
-        if frontends.is_empty() {
-            response.without_frontend.push(v1::ServiceReference {
-                namespace: service.namespace.to_string(),
-                name: service.name.to_string(),
-            });
-        }
-        let explained =
-            frontends.iter().filter_map(|frontend| node.core.balancer().explain(frontend));
-        response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
+    let balancer = node.core.balancer();
+    let frontends = balancer.frontends(service);
+    if frontends.is_empty() {
+        response.without_frontend.push(v1::ServiceReference {
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+        });
     }
+    let explained = frontends.iter().filter_map(|frontend| balancer.explain(frontend));
+    response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
     response
 }
 

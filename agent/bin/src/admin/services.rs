@@ -4,28 +4,23 @@ use std::collections::HashMap;
 
 use mesh_admin::v1;
 use mesh_balance::Candidate;
-use mesh_model::lb;
+use mesh_model::{ServiceName, lb};
 
-use super::{cluster_name, explain::Wanted};
+use super::cluster_name;
 use crate::node::Node;
 
-/// The services that are taken, with what the kernel has of them and not what it should have.
-pub(super) fn services(state: &Node, wanted: &Wanted) -> Vec<v1::Service> {
-    let services = state.core.balancer().services().into_iter();
-    let services =
-        services.filter(|service| wanted.is(service) && state.core.balancer().takes(service));
-    let services = services.map(|service| v1::Service {
+/// A service, if it is taken, with what the kernel has of it and not what it should have.
+pub(super) fn service(state: &Node, service: &ServiceName) -> Option<v1::Service> {
+    let balancer = state.core.balancer();
+    balancer.takes(service).then(|| v1::Service {
         namespace: service.namespace.to_string(),
         name: service.name.to_string(),
-        frontends: state
-            .core
-            .balancer()
-            .frontends(&service)
+        frontends: balancer
+            .frontends(service)
             .iter()
             .filter_map(|found| frontend(state, found))
             .collect(),
-    });
-    services.collect()
+    })
 }
 
 fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {

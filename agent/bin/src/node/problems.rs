@@ -1,9 +1,6 @@
 //! What an operator should look at.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use mesh_dataplane::{LbKey, Level, flag_of};
 use mesh_model::lb::Frontend;
@@ -73,9 +70,10 @@ impl Node {
         if by_frontend.is_empty() {
             return Vec::new();
         }
-        let names = self.names();
         let line = |(frontend, (count, key, failure)): (&Frontend, &(usize, &LbKey, &Failure))| {
-            let name = names.get(frontend).map(String::as_str).unwrap_or("a service");
+            let service = self.core.merge().service_of(frontend);
+            let name =
+                service.map_or("a service".into(), |s| format!("{}/{}", s.namespace, s.name));
             let what = match key {
                 LbKey::Frontend(_) => "cannot be added".into(),
                 LbKey::Backend(..) => format!("{count} backends cannot be added"),
@@ -89,15 +87,5 @@ impl Node {
             lines.push(format!("{more} more services do not have all that they should"));
         }
         lines
-    }
-
-    /// Which service each frontend is of.
-    fn names(&self) -> HashMap<Frontend, String> {
-        let services = self.core.merge().services();
-        let names = services.flat_map(|(service, _, frontends)| {
-            let name = format!("{}/{}", service.namespace, service.name);
-            frontends.map(move |(frontend, _)| (frontend, name.clone()))
-        });
-        names.collect()
     }
 }

@@ -50,6 +50,11 @@ impl Merge {
         part.into_iter().flat_map(|(name, part)| self.frontends_in(name, part))
     }
 
+    /// The service that has a frontend.
+    pub fn service_of(&self, frontend: &Frontend) -> Option<&ServiceName> {
+        self.frontends.get(frontend).map(AsRef::as_ref)
+    }
+
     /// Those that are not another service's.
     fn frontends_in<'a>(
         &'a self,
