@@ -11,6 +11,7 @@ mod double_faults;
 mod etcd_data_loss;
 mod failover;
 mod full;
+mod hanging;
 mod health;
 mod identities;
 mod kills;
@@ -47,7 +48,7 @@ pub use full::an_etcd_is_full;
 pub use health::{
     a_cluster_is_cut_off, a_deployment_is_drained, a_flapping_link_is_damped,
     a_node_and_a_cluster_are_drained, a_node_is_dead, a_silent_peer_is_believed_for_so_long,
-    agents_are_away, our_own_uplink_is_cut, the_own_apiserver_is_silent,
+    agents_are_away, our_own_uplink_is_cut, the_own_apiserver_is_silent, three_blips_end_no_socket,
 };
 pub use identities::{a_journal_is_lost, pods_are_relabelled};
 pub use kills::traffic_outlives_every_daemon;

@@ -23,6 +23,11 @@ fn a_link_that_flaps() {
 }
 
 #[test]
+fn three_blips() {
+    scenario::three_blips_end_no_socket(&Netns::up("healthblips"));
+}
+
+#[test]
 fn our_own_uplink() {
     scenario::our_own_uplink_is_cut(&Netns::up("healthuplink"));
 }

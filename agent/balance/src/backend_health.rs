@@ -1,78 +1,73 @@
-//! How backends stand, and how many of each cluster.
+//! How backends are, and how many of each cluster are so.
 
-use mesh_model::lb::Condition;
+use mesh_model::lb::{Condition, NodeHealth};
 
-/// How a backend stands: by its cluster's word, and by whether its node answers.
+/// How a backend is: by its cluster's word, and by whether its node answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum BackendHealth {
-    Ready,
-    ReadyDead,
-    Terminating,
-    TerminatingDead,
-    NotReady,
+pub(crate) struct BackendHealth {
+    condition: Condition,
+    /// Of one that is not ready it makes no difference, and is `Alive`.
+    node: NodeHealth,
 }
 
-/// How many backends of a cluster stand how.
+/// How many backends of a cluster are how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    ready: u32,
-    ready_dead: u32,
-    terminating: u32,
-    terminating_dead: u32,
+    ready: OnNodes,
+    terminating: OnNodes,
     not_ready: u32,
+}
+
+/// How many are on nodes that are how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct OnNodes {
+    alive: u32,
+    unverified: u32,
+    dead: u32,
 }
 
 // === impl BackendHealth ===
 
 impl BackendHealth {
-    pub(crate) fn new(condition: Condition, alive: bool) -> Self {
-        match (condition, alive) {
-            (Condition::Ready, true) => Self::Ready,
-            (Condition::Ready, false) => Self::ReadyDead,
-            (Condition::Terminating, true) => Self::Terminating,
-            (Condition::Terminating, false) => Self::TerminatingDead,
-            (Condition::NotReady, _) => Self::NotReady,
-        }
+    pub(crate) fn new(condition: Condition, node: NodeHealth) -> Self {
+        let node = if condition == Condition::NotReady { NodeHealth::Alive } else { node };
+        Self { condition, node }
     }
 
     /// The cluster's word alone.
     pub(crate) fn condition(self) -> Condition {
-        match self {
-            Self::Ready | Self::ReadyDead => Condition::Ready,
-            Self::Terminating | Self::TerminatingDead => Condition::Terminating,
-            Self::NotReady => Condition::NotReady,
-        }
+        self.condition
     }
 
-    /// The same on a node that answers, or does not.
-    pub(crate) fn on(self, alive: bool) -> Self {
-        Self::new(self.condition(), alive)
+    /// How its node is.
+    pub(crate) fn node(self) -> NodeHealth {
+        self.node
+    }
+
+    /// The same on a node that is otherwise.
+    pub(crate) fn on(self, node: NodeHealth) -> Self {
+        Self::new(self.condition, node)
     }
 }
 
 // === impl Counts ===
 
 impl Counts {
-    pub(crate) fn of(&self, backend_health: BackendHealth) -> u32 {
-        match backend_health {
-            BackendHealth::Ready => self.ready,
-            BackendHealth::ReadyDead => self.ready_dead,
-            BackendHealth::Terminating => self.terminating,
-            BackendHealth::TerminatingDead => self.terminating_dead,
-            BackendHealth::NotReady => self.not_ready,
-        }
+    pub(crate) fn of(&self, health: BackendHealth) -> u32 {
+        let mut counts = *self;
+        *counts.count(health)
     }
 
     /// One more; returns whether it is the first.
-    pub(crate) fn add(&mut self, backend_health: BackendHealth) -> bool {
-        let count = self.count(backend_health);
+    pub(crate) fn add(&mut self, health: BackendHealth) -> bool {
+        let count = self.count(health);
         *count = count.saturating_add(1);
         *count == 1
     }
 
     /// One less; returns whether it was the last.
-    pub(crate) fn remove(&mut self, backend_health: BackendHealth) -> bool {
-        let count = self.count(backend_health);
+    pub(crate) fn remove(&mut self, health: BackendHealth) -> bool {
+        let count = self.count(health);
         *count = count.saturating_sub(1);
         *count == 0
     }
@@ -83,16 +78,20 @@ impl Counts {
 
     /// Those that are meant to take connections: all but the ones that shut down.
     pub(crate) fn meant(&self) -> u32 {
-        self.ready.saturating_add(self.ready_dead).saturating_add(self.not_ready)
+        let OnNodes { alive, unverified, dead } = self.ready;
+        [alive, unverified, dead, self.not_ready].into_iter().fold(0, u32::saturating_add)
     }
 
-    fn count(&mut self, backend_health: BackendHealth) -> &mut u32 {
-        match backend_health {
-            BackendHealth::Ready => &mut self.ready,
-            BackendHealth::ReadyDead => &mut self.ready_dead,
-            BackendHealth::Terminating => &mut self.terminating,
-            BackendHealth::TerminatingDead => &mut self.terminating_dead,
-            BackendHealth::NotReady => &mut self.not_ready,
+    fn count(&mut self, health: BackendHealth) -> &mut u32 {
+        let on = match health.condition {
+            Condition::Ready => &mut self.ready,
+            Condition::Terminating => &mut self.terminating,
+            Condition::NotReady => return &mut self.not_ready,
+        };
+        match health.node {
+            NodeHealth::Alive => &mut on.alive,
+            NodeHealth::Unverified => &mut on.unverified,
+            NodeHealth::Dead => &mut on.dead,
         }
     }
 }

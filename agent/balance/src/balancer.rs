@@ -8,7 +8,7 @@ use std::{
 
 use mesh_model::{
     ClusterId, ClusterName, ServiceName,
-    lb::{BackendState, Change, Frontend, ServiceDelta},
+    lb::{BackendState, Change, Frontend, NodeHealth, ServiceDelta},
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     nodes::Nodes,
     pool::{Pool, PoolKey},
     traffic_policy::TrafficPolicy,
+    unplaced::Unplaced,
 };
 
 mod content;
@@ -23,7 +24,7 @@ mod explain;
 mod rules;
 mod steps;
 
-pub use self::{content::Known, rules::Rules};
+pub use self::{content::KnownBackend, rules::Rules};
 
 /// Chooses backends. What changes goes in, what that means for the tables comes out; and what it costs follows the
 /// change.
@@ -33,20 +34,22 @@ pub struct Balancer {
     pub(crate) clusters: BTreeMap<ClusterId, ClusterView>,
     /// There are no other clusters than these.
     all_known: bool,
-    sure: rules::SyncStatus,
+    synced: rules::SyncStatus,
     pub(crate) nodes: Nodes,
     pub(crate) services: HashMap<Arc<ServiceName>, Service>,
     pub(crate) frontends: HashMap<Frontend, (Arc<ServiceName>, PoolKey)>,
-    /// Services with a frontend that leads nowhere: what these do depends on who could still say something.
+    /// Backends whose node is not known.
+    unplaced: Unplaced,
+    /// Services with a frontend that leads nowhere: what these do depends on which clusters are synced.
     empty: HashSet<Arc<ServiceName>>,
     /// Services that name clusters, in weights or tiers.
     named: HashSet<Arc<ServiceName>>,
 }
 
-/// A service that somebody has something of.
+/// A service of which a cluster has something.
 #[derive(Debug, Default)]
 pub(crate) struct Service {
-    /// What the own cluster asks for; `None` where it has no such service.
+    /// What the local cluster asks for; `None` where it has no such service.
     pub(crate) policy: Option<TrafficPolicy>,
     pub(crate) pools: BTreeMap<PoolKey, Pool>,
 }
@@ -54,23 +57,24 @@ pub(crate) struct Service {
 // === impl Balancer ===
 
 impl Balancer {
-    /// Nothing is known yet but the own cluster's name.
-    pub fn new(rules: Rules, own: ClusterName) -> Self {
-        let view = ClusterView { name: own, state: ClusterState::InUse, sure: false };
+    /// Nothing is known yet but the local cluster's name.
+    pub fn new(rules: Rules, local: ClusterName) -> Self {
+        let view = ClusterView { name: local, state: ClusterState::InUse, synced: false };
         Self {
-            clusters: BTreeMap::from([(rules.own, view)]),
+            clusters: BTreeMap::from([(rules.local, view)]),
             all_known: false,
-            sure: rules::SyncStatus::default(),
+            synced: rules::SyncStatus::default(),
             rules,
             nodes: Nodes::default(),
             services: HashMap::new(),
             frontends: HashMap::new(),
+            unplaced: Unplaced::default(),
             empty: HashSet::new(),
             named: HashSet::new(),
         }
     }
 
-    /// Takes what the merge says. `node_of` is asked for the node of a backend where its cluster does not name it.
+    /// Takes a change of the merge. `node_of` is asked for the node of a backend where its cluster does not name it.
     pub fn apply<N: AsRef<str>>(
         &mut self,
         delta: &ServiceDelta,
@@ -107,32 +111,31 @@ impl Balancer {
         changes
     }
 
-    /// Whether a node answers. All do until somebody says otherwise.
-    pub fn set_node(&mut self, cluster: ClusterId, node: &str, alive: bool) -> Vec<Change> {
+    /// How a node is. All are alive until this is called.
+    pub fn set_node(&mut self, cluster: ClusterId, node: &str, health: NodeHealth) -> Vec<Change> {
         let mut changes = Vec::new();
-        if !self.nodes.set_alive(cluster, node, alive) {
+        if !self.nodes.set_health(cluster, node, health) {
             return changes;
         }
         for service in self.nodes.services(cluster, node) {
-            self.each_pool(&service, &mut changes, |pool| pool.set_alive(cluster, node, alive));
+            self.each_pool(&service, &mut changes, |pool| pool.set_node(cluster, node, health));
         }
         changes
     }
 
-    /// What is known of a cluster; `None` where there is none of that number, nor anything to know of its nodes. Backends of
-    /// one that nobody spoke of are used as those of a cluster that is well and that no Service names. The own cluster is
-    /// always there.
+    /// What is known of a cluster; `None` where there is none of that ID, nor anything to know of its nodes. Backends of one
+    /// that was never set are used as those of a cluster in use that no Service names. The local cluster is always there.
     pub fn set_cluster(&mut self, cluster: ClusterId, view: Option<ClusterView>) -> Vec<Change> {
         let mut changes = Vec::new();
         let before = match view.clone() {
-            None if cluster == self.rules.own => return changes,
+            None if cluster == self.rules.local => return changes,
             Some(view) => self.clusters.insert(cluster, view),
             None => self.clusters.remove(&cluster),
         };
         if view.is_none() {
-            // What is known of its nodes was of the cluster that had this number.
-            for node in self.nodes.dead(cluster) {
-                changes.extend(self.set_node(cluster, &node, true));
+            // What is known of its nodes was of the cluster that had this ID.
+            for node in self.nodes.unwell(cluster) {
+                changes.extend(self.set_node(cluster, &node, NodeHealth::Alive));
             }
         }
         let name = |view: &Option<ClusterView>| view.as_ref().map(|view| view.name.clone());
@@ -147,7 +150,7 @@ impl Balancer {
         {
             affected.extend(self.nodes.services_of(cluster));
         }
-        affected.extend(self.look_who_is_sure());
+        affected.extend(self.update_sync_status());
         // In their order, so that one agent does as another.
         for service in affected.into_iter().collect::<BTreeSet<_>>() {
             self.each_pool(&service, &mut changes, |_| Vec::new());
@@ -155,50 +158,56 @@ impl Balancer {
         changes
     }
 
-    /// The clusters that were spoken of.
+    /// The clusters that were set.
     pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
         self.clusters.keys().copied()
     }
 
-    /// Whether there are no other clusters in the mesh than those that were spoken of: who could still have a backend that
-    /// nobody knows.
+    /// Whether there are no other clusters in the mesh than those that were set. Another one could have backends that are not
+    /// known.
     pub fn set_all_known(&mut self, all_known: bool) -> Vec<Change> {
         let mut changes = Vec::new();
         self.all_known = all_known;
-        for service in self.look_who_is_sure().into_iter().collect::<BTreeSet<_>>() {
+        for service in self.update_sync_status().into_iter().collect::<BTreeSet<_>>() {
             self.each_pool(&service, &mut changes, |_| Vec::new());
         }
         changes
     }
 
-    /// Asks again for the nodes of backends whose node is not known: clusters name their nodes when they like.
-    pub fn place<N: AsRef<str>>(
+    /// A cluster said something of an address, so backends there whose node is not known are looked up again.
+    pub fn place_at<N: AsRef<str>>(
         &mut self,
-        node_of: impl Fn(ClusterId, IpAddr) -> Option<N>,
+        cluster: ClusterId,
+        address: IpAddr,
+        node_of: impl FnOnce(IpAddr) -> Option<N>,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (cluster, services) in self.nodes.unplaced() {
-            for service in services {
-                let Some(pools) = self.services.get(&service).map(|service| &service.pools) else {
-                    continue;
-                };
-                let unplaced = pools.iter().flat_map(|(key, pool)| {
-                    let backends = pool.on_node(cluster, Nodes::UNKNOWN).into_iter();
-                    backends.filter_map(|backend| {
-                        let (_, member) = pool.get(&backend)?;
-                        let condition = member.backend_health.condition();
-                        let node = node_of(cluster, backend.address)?.as_ref().into();
-                        let zone = member.zone.clone();
-                        let state = BackendState { condition, node: Some(node), zone };
-                        Some((key.clone(), backend, state))
-                    })
-                });
-                for (key, backend, state) in unplaced.collect::<Vec<_>>() {
-                    self.set_backend(&service, &key, backend, state, &mut changes);
-                }
-            }
+        let unplaced = self.unplaced.at(cluster, address);
+        if unplaced.is_empty() {
+            return changes;
+        }
+        let Some(node) = node_of(address) else { return changes };
+        let node: Arc<str> = node.as_ref().into();
+        for (service, key, backend) in unplaced {
+            let pool = self.services.get(&service).and_then(|service| service.pools.get(&key));
+            let Some((_, member)) = pool.and_then(|pool| pool.get(&backend)) else { continue };
+            let condition = member.backend_health.condition();
+            let (node, zone) = (Some(Arc::clone(&node)), member.zone.clone());
+            let state = BackendState { condition, node, zone };
+            self.set_backend(&service, &key, backend, state, &mut changes);
         }
         changes
+    }
+
+    /// A cluster said something of its nodes, so all its backends whose node is not known are looked up again.
+    pub fn place<N: AsRef<str>>(
+        &mut self,
+        cluster: ClusterId,
+        node_of: impl Fn(IpAddr) -> Option<N>,
+    ) -> Vec<Change> {
+        let addresses = self.unplaced.addresses(cluster);
+        let placed = addresses.into_iter().flat_map(|ip| self.place_at(cluster, ip, &node_of));
+        placed.collect()
     }
 
     /// Whether [`Balancer::nodes_in_use`] are others, or were meanwhile, since this was asked last.
@@ -206,7 +215,7 @@ impl Balancer {
         self.nodes.take_moved()
     }
 
-    /// The nodes that own backends in use, and those that do not answer and own any: the ones that are worth a look.
+    /// The nodes that own backends in use, and those that are not well and own any: the ones that are to be probed.
     pub fn nodes_in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.nodes.in_use()
     }

@@ -2,15 +2,15 @@
 
 use mesh_model::ClusterName;
 
-/// A cluster of the mesh, the own one included.
+/// A cluster of the mesh, the local one included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterView {
     /// Its name: weights and tiers name it.
     pub name: ClusterName,
     /// Whether its backends are used.
     pub state: ClusterState,
-    /// It has told all its services in this life, and is heard: a service that it has no backend for has none there.
-    pub sure: bool,
+    /// All its services are known, and it is connected: a service that it has no backend for has none there.
+    pub synced: bool,
 }
 
 /// Whether a cluster's backends are used.
@@ -19,9 +19,9 @@ pub enum ClusterState {
     /// They are.
     #[default]
     InUse,
-    /// None of its nodes answers, nor does its etcd: only if nobody answers at all.
+    /// None of its nodes answers, nor does its etcd: they are used only if nothing answers at all.
     Cut,
-    /// It was silent beyond its staleness budget: what it said is not believed any more.
+    /// It was disconnected for longer than its staleness budget: what is known of it is not valid any more.
     Stale,
 }
 

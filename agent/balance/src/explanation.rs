@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use mesh_model::{
     ServiceName, ServiceTraffic,
-    lb::{Backend, Condition, Frontend, Group, Settings},
+    lb::{Backend, Condition, Frontend, Group, NodeHealth, Settings},
 };
 
 use crate::cluster::ClusterState;
@@ -41,6 +41,8 @@ pub enum Basis {
     WeightZero,
     /// Backends that shut down, on nodes that answer.
     Terminating,
+    /// The same on nodes that have never answered, while others of their cluster did.
+    Unverified,
     /// No backend's node answers: all of them, as if all did.
     NobodyAnswers,
     /// There is none.
@@ -116,8 +118,8 @@ pub struct Candidate {
     pub zone: Option<Arc<str>>,
     /// By its cluster's word.
     pub condition: Condition,
-    /// Its node answers, or was never asked.
-    pub node_answers: bool,
+    /// How its node is.
+    pub node_health: NodeHealth,
     /// Whether its cluster is used.
     pub cluster_state: ClusterState,
     /// The number of its tier; `None` where it is in none.
@@ -154,6 +156,8 @@ pub enum Reason {
     NobodyWithWeight,
     /// Used although it shuts down: nobody is ready.
     NobodyReady,
+    /// Used although its node never answered: no backend on a node that did is left.
+    NoVerifiedNode,
     /// Used although it may be out of reach: nobody answers.
     NobodyAnswers,
     /// A tier before its own carries everything.
@@ -164,6 +168,8 @@ pub enum Reason {
     Terminating,
     /// Its node does not answer.
     NodeDead,
+    /// Its node has never answered, while others of its cluster did.
+    NodeUnverified,
     /// Its cluster is cut off.
     ClusterCut,
     /// It is not ready.
@@ -187,6 +193,7 @@ impl Basis {
             Self::Ready => "ready",
             Self::WeightZero => "weight-zero",
             Self::Terminating => "terminating",
+            Self::Unverified => "unverified",
             Self::NobodyAnswers => "nobody-answers",
             Self::Nobody => "nobody",
         }
@@ -223,7 +230,8 @@ impl Candidate {
             (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
             (_, Condition::NotReady) => Reason::NotReady.as_str(),
             (ClusterState::Cut, _) => Reason::ClusterCut.as_str(),
-            _ if !self.node_answers => Reason::NodeDead.as_str(),
+            _ if self.node_health == NodeHealth::Dead => Reason::NodeDead.as_str(),
+            _ if self.node_health == NodeHealth::Unverified => Reason::NodeUnverified.as_str(),
             (_, Condition::Terminating) => Reason::Terminating.as_str(),
             (_, Condition::Ready) => Reason::Ready.as_str(),
         }
@@ -241,11 +249,13 @@ impl Reason {
             Self::SpillOver => "spill-over",
             Self::NobodyWithWeight => "nobody-with-weight",
             Self::NobodyReady => "nobody-ready",
+            Self::NoVerifiedNode => "no-verified-node",
             Self::NobodyAnswers => "nobody-answers",
             Self::LaterTier => "later-tier",
             Self::WeightZero => "weight-zero",
             Self::Terminating => "terminating",
             Self::NodeDead => "node-dead",
+            Self::NodeUnverified => "node-unverified",
             Self::ClusterCut => "cluster-cut",
             Self::NotReady => "not-ready",
             Self::ClusterStale => "cluster-stale",

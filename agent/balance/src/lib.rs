@@ -1,10 +1,10 @@
-//! Which backends a frontend leads to, and whether the nodes they are on can be reached.
+//! Which backends a frontend leads to.
 //!
-//! [`Balancer`] is the one place that chooses (`docs/load-balancing.md`), for the agent and for whoever wants to know what an
-//! agent would do. It holds each service's backends in pools, with counts of how they stand, so that a change of one costs
-//! what that one costs.
+//! [`Balancer`] is the one place that chooses (`docs/load-balancing.md`), for the agent and for the CLI, which shows what an
+//! agent would do. It holds each service's backends in pools, with counts of their health, so that a change of one costs what
+//! that one costs.
 //!
-//! Architecture invariant: no IO and no clock: time is an argument, and what is known of nodes is asked for.
+//! Architecture invariant: no IO and no clock. Which node a backend is on is asked for; how nodes are is an argument.
 
 mod backend_health;
 mod balancer;
@@ -14,15 +14,12 @@ mod explanation;
 mod nodes;
 mod plan;
 mod pool;
-mod probes;
 mod traffic_policy;
+mod unplaced;
 
-pub use balancer::{Balancer, Known, Rules};
+pub use balancer::{Balancer, KnownBackend, Rules};
 pub use budget::{Budget, ChangeRate, Excess, WINDOW};
 pub use cluster::{ClusterState, ClusterView};
 pub use explanation::{
     Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
-};
-pub use probes::{
-    ClusterHealth, HealthChange, Probe, ProbeCounts, Probes, Report, Target, targets,
 };

@@ -1,13 +1,13 @@
-//! Nodes: whether they answer, and what is on them.
+//! Nodes: how they are, and what is on them.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use mesh_model::{ClusterId, ServiceName};
+use mesh_model::{ClusterId, ServiceName, lb::NodeHealth};
 
-/// All nodes that somebody said something of.
+/// All nodes that own backends, or are not simply alive.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     all: BTreeMap<ClusterId, HashMap<Arc<str>, Node>>,
@@ -17,7 +17,7 @@ pub(crate) struct Nodes {
 
 #[derive(Debug, Default)]
 struct Node {
-    dead: bool,
+    health: NodeHealth,
     /// Places of its backends in pools that are in use.
     in_use: usize,
     /// Whose backends it has, and how many places in pools.
@@ -25,19 +25,24 @@ struct Node {
 }
 
 impl Nodes {
-    /// The name of the node of backends whose node is not known. It is always well.
+    /// The name of the node of backends whose node is not known. It is always alive.
     pub(crate) const UNKNOWN: &str = "";
 
-    pub(crate) fn is_alive(&self, cluster: ClusterId, node: &str) -> bool {
-        !self.get(cluster, node).is_some_and(|node| node.dead)
+    pub(crate) fn health(&self, cluster: ClusterId, node: &str) -> NodeHealth {
+        self.get(cluster, node).map(|node| node.health).unwrap_or_default()
     }
 
-    /// Takes note of whether a node answers; returns whether that is new.
-    pub(crate) fn set_alive(&mut self, cluster: ClusterId, node: &str, alive: bool) -> bool {
-        if node == Self::UNKNOWN || self.is_alive(cluster, node) == alive {
+    /// Takes note of how a node is; returns whether that is new.
+    pub(crate) fn set_health(
+        &mut self,
+        cluster: ClusterId,
+        node: &str,
+        health: NodeHealth,
+    ) -> bool {
+        if node == Self::UNKNOWN || self.health(cluster, node) == health {
             return false;
         }
-        self.change(cluster, node, |node| node.dead = !alive);
+        self.change(cluster, node, |node| node.health = health);
         self.tidy(cluster, node);
         true
     }
@@ -80,10 +85,10 @@ impl Nodes {
         std::mem::take(&mut self.moved)
     }
 
-    /// The nodes of a cluster that do not answer.
-    pub(crate) fn dead(&self, cluster: ClusterId) -> Vec<Arc<str>> {
+    /// The nodes of a cluster that are not simply alive.
+    pub(crate) fn unwell(&self, cluster: ClusterId) -> Vec<Arc<str>> {
         let nodes = self.all.get(&cluster).into_iter().flatten();
-        nodes.filter(|(_, node)| node.dead).map(|(name, _)| Arc::clone(name)).collect()
+        nodes.filter(|(_, node)| !node.is_alive()).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// The services that have a backend on a node.
@@ -101,14 +106,7 @@ impl Nodes {
         services
     }
 
-    /// The services with backends whose node is not known.
-    pub(crate) fn unplaced(&self) -> Vec<(ClusterId, Vec<Arc<ServiceName>>)> {
-        let services = |cluster: &ClusterId| self.services(*cluster, Self::UNKNOWN);
-        let all = self.all.keys().map(|cluster| (*cluster, services(cluster)));
-        all.filter(|(_, services)| !services.is_empty()).collect()
-    }
-
-    /// The nodes with backends in use, and those with backends that would be if they answered.
+    /// The nodes with backends in use, and those with backends that would be if they were well.
     pub(crate) fn in_use(&self) -> impl Iterator<Item = (ClusterId, &Arc<str>)> {
         self.all.iter().flat_map(|(cluster, nodes)| {
             let used = nodes
@@ -136,10 +134,10 @@ impl Nodes {
         nodes.entry(name.unwrap_or_else(|| node.into())).or_default()
     }
 
-    /// Of a node that is as if nothing had been said of it nothing is kept.
+    /// Of a node that is alive and owns nothing nothing is kept.
     fn tidy(&mut self, cluster: ClusterId, node: &str) {
         let Some(nodes) = self.all.get_mut(&cluster) else { return };
-        if nodes.get(node).is_some_and(|node| !node.dead && node.services.is_empty()) {
+        if nodes.get(node).is_some_and(|node| node.is_alive() && node.services.is_empty()) {
             self.moved |= nodes.remove(node).is_some_and(|node| node.is_worth_a_look());
         }
         if nodes.is_empty() {
@@ -149,9 +147,13 @@ impl Nodes {
 }
 
 impl Node {
-    /// It has backends in use, or would have if it answered.
+    fn is_alive(&self) -> bool {
+        self.health == NodeHealth::Alive
+    }
+
+    /// It has backends in use, or would have if it were well.
     fn is_worth_a_look(&self) -> bool {
-        self.in_use > 0 || (self.dead && !self.services.is_empty())
+        self.in_use > 0 || (!self.is_alive() && !self.services.is_empty())
     }
 }
 
@@ -177,9 +179,9 @@ mod tests {
             (&|n| n.used(b, "n1"), (false, "n1")),
             (&|n| n.unused(b, "n1"), (false, "n1")),
             // Once it is dead nothing of it is used, and it is asked all the same.
-            (&|n| assert!(n.set_alive(b, "n1", false)), (false, "n1")),
+            (&|n| assert!(n.set_health(b, "n1", NodeHealth::Dead)), (false, "n1")),
             (&|n| n.unused(b, "n1"), (false, "n1")),
-            (&|n| assert!(n.set_alive(b, "n1", true)), (true, "")),
+            (&|n| assert!(n.set_health(b, "n1", NodeHealth::Alive)), (true, "")),
             (&|n| n.unused(b, "n2"), (false, "")),
             (&|n| n.used(b, "n1"), (true, "n1")),
             (&|n| n.remove(b, "n1", &service), (true, "")),

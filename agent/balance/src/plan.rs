@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{
     ClusterId,
-    lb::{Group, Weights},
+    lb::{Condition, Group, NodeHealth, Weights},
 };
 
 use crate::{
@@ -17,30 +17,41 @@ use crate::{
 /// What is chosen, with how it came to that.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The pass that found somebody; `None` where nobody is left.
+    /// The pass that found a backend; `None` where there is none.
     pub(crate) pass: Option<Pass>,
-    /// The tiers that have anybody, in their order.
+    /// The tiers that have backends, in their order.
     pub(crate) tiers: Vec<TierPlan>,
     /// From which health on a tier carries everything, in percent, where that counts.
     pub(crate) minimum: Option<u8>,
     pub(crate) chosen: Chosen,
 }
 
-/// Who is in use, and in which group: all backends of a cluster that stand alike, or none of them.
+/// Which backends are in use, and in which group: all of a cluster that are alike, or none of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     groups: Vec<(ClusterId, BackendHealth, Group)>,
     pub(crate) weights: Weights,
 }
 
-/// One look for backends. They are made in their order, until one finds somebody.
+/// One look for backends. They are made in their order, until one finds any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
-    /// Nodes and clusters that do not answer count. Once nobody is left, they do not: it is our own way that is broken.
-    pub(crate) health_counts: bool,
+    /// On which nodes it looks.
+    pub(crate) reach: Reach,
     pub(crate) terminating: bool,
     /// Those of clusters of weight 0.
     pub(crate) weightless: bool,
+}
+
+/// On which nodes backends are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// On nodes that answer, and of which nothing is known.
+    Alive,
+    /// Also on those that have never answered while others of their cluster did.
+    Unverified,
+    /// On all, whether they and their clusters answer or not: it is our own way that is broken.
+    All,
 }
 
 /// A tier's numbers.
@@ -176,7 +187,7 @@ fn scaled(of: u64, by: u64, whole: u64) -> u64 {
 // === impl Chosen ===
 
 impl Chosen {
-    /// The group of a cluster's backends that stand so; `None` where they are not used.
+    /// The group of a cluster's backends that are so; `None` where they are not used.
     pub(crate) fn group(&self, cluster: ClusterId, backend_health: BackendHealth) -> Option<Group> {
         let key = (cluster, backend_health);
         let at = self.groups.binary_search_by_key(&key, |(c, s, _)| (*c, *s)).ok()?;
@@ -220,16 +231,30 @@ impl Chosen {
 impl Pass {
     /// In their order.
     fn all() -> impl Iterator<Item = Self> {
-        let each = [true, false].into_iter();
-        each.flat_map(|health_counts| {
+        let each = [Reach::Alive, Reach::Unverified, Reach::All].into_iter();
+        each.flat_map(|reach| {
             [false, true].into_iter().flat_map(move |terminating| {
                 [false, true].into_iter().map(move |weightless| Self {
-                    health_counts,
+                    reach,
                     terminating,
                     weightless,
                 })
             })
         })
+    }
+
+    /// Whether it uses backends on a node that is so.
+    pub(crate) fn reaches(self, node: NodeHealth) -> bool {
+        match self.reach {
+            Reach::Alive => node == NodeHealth::Alive,
+            Reach::Unverified => node != NodeHealth::Dead,
+            Reach::All => true,
+        }
+    }
+
+    /// Whether it uses backends of clusters that are cut.
+    pub(crate) fn reaches_cut(self) -> bool {
+        self.reach == Reach::All
     }
 
     /// How many backends of a cluster it would use.
@@ -240,14 +265,12 @@ impl Pass {
         self.healths(part.cut).map(|backend_health| u64::from(part.counts.of(backend_health))).sum()
     }
 
-    /// How backends stand that it would use.
+    /// How backends are that it would use.
     fn healths(self, cut: bool) -> impl Iterator<Item = BackendHealth> {
-        let (well, dead) = match self.terminating {
-            false => (BackendHealth::Ready, BackendHealth::ReadyDead),
-            true => (BackendHealth::Terminating, BackendHealth::TerminatingDead),
-        };
-        let well = Some(well).filter(|_| !self.health_counts || !cut);
-        well.into_iter().chain(Some(dead).filter(|_| !self.health_counts))
+        let condition = if self.terminating { Condition::Terminating } else { Condition::Ready };
+        let nodes = [NodeHealth::Alive, NodeHealth::Unverified, NodeHealth::Dead].into_iter();
+        let nodes = nodes.filter(move |node| self.reaches(*node) && (!cut || self.reaches_cut()));
+        nodes.map(move |node| BackendHealth::new(condition, node))
     }
 
     /// The weight that counts in it.

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_model::{
     ClusterId, Protocol,
-    lb::{Backend, Change, Frontend, Group, Settings, Weights},
+    lb::{Backend, Change, Frontend, Group, NodeHealth, Settings, Weights},
 };
 
 use crate::{
@@ -130,14 +130,19 @@ impl Pool {
         Some((node, self.members.get(&Spot::new(*backend, node))?))
     }
 
-    /// All backends of a node answer, or none does.
-    pub(crate) fn set_alive(&mut self, cluster: ClusterId, node: &str, alive: bool) -> Vec<Moved> {
+    /// The node of some backends is otherwise than before.
+    pub(crate) fn set_node(
+        &mut self,
+        cluster: ClusterId,
+        node: &str,
+        health: NodeHealth,
+    ) -> Vec<Moved> {
         let mut moved = Vec::new();
         let row = self.members.range_mut(Spot::first(cluster, node)..);
         let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
         for (spot, member) in row {
             let before = member.backend_health;
-            member.backend_health = before.on(alive);
+            member.backend_health = before.on(health);
             if before == member.backend_health {
                 continue;
             }
@@ -151,13 +156,6 @@ impl Pool {
             });
         }
         moved
-    }
-
-    /// The backends of a node.
-    pub(crate) fn on_node(&self, cluster: ClusterId, node: &str) -> Vec<Backend> {
-        let row = self.members.range(Spot::first(cluster, node)..);
-        let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
-        row.map(|(spot, _)| spot.backend).collect()
     }
 
     /// All backends, in the order of clusters and nodes.

@@ -17,7 +17,7 @@ use crate::cluster::ClusterView;
 #[derive(Debug)]
 pub(crate) struct TrafficPolicy {
     pub(crate) traffic: Arc<ServiceTraffic>,
-    own: ClusterId,
+    local: ClusterId,
     /// The group of each tier and weight that a cluster has; more than there are groups share the last.
     groups: BTreeMap<(usize, Reverse<u32>), Group>,
 }
@@ -38,10 +38,10 @@ impl TrafficPolicy {
     /// group only with one of the two.
     pub(crate) fn new(
         traffic: Arc<ServiceTraffic>,
-        own: ClusterId,
+        local: ClusterId,
         clusters: &BTreeMap<ClusterId, ClusterView>,
     ) -> Self {
-        let mut policy = Self { traffic, own, groups: BTreeMap::new() };
+        let mut policy = Self { traffic, local, groups: BTreeMap::new() };
         let mut keys: BTreeSet<(usize, Reverse<u32>)> = match &*policy.traffic {
             traffic if !traffic.global => BTreeSet::new(),
             traffic if traffic.weights.is_empty() && traffic.tiers.is_empty() => {
@@ -50,7 +50,7 @@ impl TrafficPolicy {
             }
             _ => clusters.iter().map(|(id, view)| policy.key(*id, Some(&view.name))).collect(),
         };
-        // One that nobody named yet has a group of its own if there is one.
+        // One whose name is not known yet has a group of its own if there is one.
         if keys.len() < Group::COUNT {
             keys.insert(policy.key(ClusterId::NONE, None));
         }
@@ -69,7 +69,7 @@ impl TrafficPolicy {
     ) -> Option<Placement> {
         if !self.traffic.global {
             let (tier, weight, group) = (0, DEFAULT_WEIGHT, Group::FIRST);
-            return (cluster == self.own).then_some(Placement { tier, weight, group });
+            return (cluster == self.local).then_some(Placement { tier, weight, group });
         }
         let key = self.key(cluster, name);
         let last = Group::new(self.groups.len().clamp(1, Group::COUNT) - 1);
@@ -108,14 +108,14 @@ impl TrafficPolicy {
     fn key(&self, cluster: ClusterId, name: Option<&ClusterName>) -> (usize, Reverse<u32>) {
         let traffic = &*self.traffic;
         let named = |tier: &BTreeSet<ClusterName>| name.is_some_and(|name| tier.contains(name));
-        let is_own = cluster == self.own;
+        let is_local = cluster == self.local;
         let tier = match traffic.affinity {
             _ if !traffic.tiers.is_empty() => {
                 traffic.tiers.iter().position(named).unwrap_or(traffic.tiers.len())
             }
             Affinity::None => 0,
-            Affinity::Local => usize::from(!is_own),
-            Affinity::Remote => usize::from(is_own),
+            Affinity::Local => usize::from(!is_local),
+            Affinity::Remote => usize::from(is_local),
         };
         let weight = name.and_then(|name| traffic.weights.get(name)).copied();
         (tier, Reverse(weight.unwrap_or(DEFAULT_WEIGHT)))

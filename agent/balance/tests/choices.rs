@@ -9,7 +9,7 @@
 
 mod stage;
 
-use std::sync::Arc;
+use std::{cell::Cell, net::IpAddr, sync::Arc};
 
 use mesh_balance::{
     ClusterState::{Cut, InUse, Stale},
@@ -19,7 +19,7 @@ use mesh_model::{
     Affinity, ClusterId, ClusterName,
     Protocol::{Tcp, Udp},
     ServiceName, ServiceTraffic,
-    lb::{Backend, BackendState, Change, Condition, Frontend, ServiceDelta, Settings},
+    lb::{Backend, BackendState, Change, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
 use stage::{Stage, backend, frontend, global, id, name, service};
 
@@ -181,6 +181,87 @@ fn if_nobody_answers_all_are_kept_as_they_were() {
     assert_eq!(stage.shares(), before, "its cluster is still cut");
     stage.cluster("b", InUse, true);
     assert_eq!(stage.shares(), "b21 100");
+}
+
+/// A node that has never answered while others of its cluster do is not as good as these, and better than a dead one.
+#[test]
+fn an_unverified_node_is_used_where_no_other_is_left() {
+    let mut stage = Stage::with(weights(&[("c", 0)]), "a11 b11 b21 b31 c11");
+    stage.set_node("b1", NodeHealth::Unverified);
+    stage.set_node("b2", NodeHealth::Dead);
+    assert_eq!(stage.shares(), "a11 50, b31 50");
+    let in_use = stage.balancer.nodes_in_use();
+    let in_use: Vec<String> = in_use.map(|(id, node)| format!("{id}/{node}")).collect();
+    assert!(in_use.contains(&"2/n1".into()), "it is asked, or it never answers: {in_use:?}");
+    stage.set("a11", Condition::Terminating);
+    stage.remove("b31");
+    assert_eq!(stage.shares(), "c11 100");
+    stage.remove("c11");
+    assert_eq!(stage.shares(), "a11 100", "it still serves");
+    assert_eq!(
+        stage.words(),
+        "a11 in-use nobody-ready, b11 fallback node-unverified, b21 fallback node-dead"
+    );
+    stage.remove("a11");
+    assert_eq!(stage.words(), "b11 in-use no-verified-node, b21 fallback node-dead");
+    stage.cluster("b", Cut, true);
+    assert_eq!(stage.words(), "b11 in-use nobody-answers, b21 in-use nobody-answers");
+    stage.cluster("b", InUse, true);
+    stage.set_node("b1", NodeHealth::Alive);
+    assert_eq!(stage.words(), "b11 in-use ready, b21 fallback node-dead");
+}
+
+/// The reason is the tier where nothing else keeps a backend from being used.
+#[test]
+fn what_is_used_in_another_tier_waits_for_its_tier() {
+    let mut stage = Stage::with(affinity(Affinity::Local), "a11 b11");
+    stage.set("a11", Condition::Terminating);
+    stage.set("b11", Condition::Terminating);
+    assert_eq!(stage.words(), "a11 in-use nobody-ready, b11 fallback later-tier");
+    let traffic = ServiceTraffic {
+        weights: [(name("a"), 0), (name("b"), 0)].into(),
+        ..affinity(Affinity::Remote)
+    };
+    let stage = Stage::with(traffic, "a11 b11");
+    assert_eq!(stage.words(), "a11 fallback later-tier, b11 in-use nobody-with-weight");
+}
+
+/// What a cluster says of an address is a reason to look up what is there, and nothing else.
+#[test]
+fn placing_backends_costs_what_is_at_the_address() {
+    let mut stage = Stage::with(global(), "a11");
+    let (service, port_name) = (service(), Arc::from("http"));
+    for n in 1..=200 {
+        let backend = Backend { address: [10, 2, 9, n].into(), ..backend("b11") };
+        let (service, port_name) = (Arc::clone(&service), Arc::clone(&port_name));
+        let state = BackendState::default();
+        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+    let asked = Cell::new(0);
+    let node_of = |ip: IpAddr| {
+        asked.set(asked.get() + 1);
+        (ip <= IpAddr::from([10, 2, 9, 50])).then_some("n1")
+    };
+    let changes = |stage: &mut Stage, at: Option<[u8; 4]>| {
+        let changes = match at {
+            Some(ip) => stage.balancer.place_at(id("b"), ip.into(), node_of),
+            None => stage.balancer.place(id("b"), node_of),
+        };
+        stage.take(changes);
+        asked.take()
+    };
+    assert_eq!(changes(&mut stage, Some([10, 2, 8, 1])), 0, "nothing is there");
+    assert_eq!(changes(&mut stage, Some([10, 2, 9, 100])), 1);
+    assert_eq!(changes(&mut stage, Some([10, 2, 9, 7])), 1);
+    assert_eq!(changes(&mut stage, Some([10, 2, 9, 7])), 0, "it is known now");
+    assert_eq!(changes(&mut stage, None), 199);
+    assert_eq!(changes(&mut stage, None), 150);
+    assert_eq!(stage.balancer.place(id("c"), node_of), []);
+    stage.node("b1", false);
+    assert_eq!(stage.last.len(), 50, "all that are on it");
+    let backend = Backend { address: [10, 2, 9, 60].into(), ..backend("b11") };
+    stage.tell(&ServiceDelta::BackendRemoved { service, port_name, backend });
+    assert_eq!(changes(&mut stage, Some([10, 2, 9, 60])), 0, "what is gone is not looked up");
 }
 
 #[test]
@@ -422,7 +503,7 @@ fn more_kinds_of_clusters_than_groups_share_the_last() {
     let weights = (10..20).map(|number| (cluster_name(number), number)).collect();
     let mut stage = Stage::with(ServiceTraffic { weights, ..global() }, "");
     for number in 10..20 {
-        let view = ClusterView { name: cluster_name(number), state: InUse, sure: true };
+        let view = ClusterView { name: cluster_name(number), state: InUse, synced: true };
         let changes = stage.balancer.set_cluster(cluster(number), Some(view));
         stage.take(changes);
         let backend = Backend { cluster: cluster(number), ..backend(&format!("a1{number}")) };

@@ -16,10 +16,10 @@ use std::{
     sync::Arc,
 };
 
-use mesh_balance::{ClusterState, Known, Usage};
+use mesh_balance::{ClusterState, KnownBackend, Usage};
 use mesh_model::{
     Affinity, ClusterId, Protocol, ServiceName, ServiceTraffic,
-    lb::{Backend, BackendState, Condition, Frontend, ServiceDelta, Settings},
+    lb::{Backend, BackendState, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
 use proptest::prelude::*;
 use stage::{CLUSTERS, Stage, id, name, shares, view};
@@ -44,7 +44,7 @@ enum Step {
         spot: Spot,
         state: Option<(Condition, Option<u8>)>,
     },
-    Node(usize, u8, bool),
+    Node(usize, u8, NodeHealth),
     Cluster(usize, Option<(ClusterState, bool)>),
     /// Where backends are whose cluster does not say.
     Placement(u8),
@@ -64,7 +64,8 @@ struct World {
     services: BTreeMap<usize, ServiceTraffic>,
     frontends: BTreeMap<Frontend, (usize, usize)>,
     backends: BTreeMap<(usize, usize, Backend), (Condition, Option<String>)>,
-    dead: BTreeSet<(ClusterId, String)>,
+    /// Nodes that are not simply alive.
+    unwell: BTreeMap<(ClusterId, String), NodeHealth>,
     clusters: BTreeMap<usize, (ClusterState, bool)>,
 }
 
@@ -108,6 +109,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (condition, prop::option::of(0_u8..3)).prop_map(Some),
         1 => Just(None),
     ];
+    let health = prop_oneof![
+        2 => Just(NodeHealth::Alive),
+        1 => Just(NodeHealth::Unverified),
+        1 => Just(NodeHealth::Dead),
+    ];
     let rarely = || prop_oneof![4 => Just(false), 1 => Just(true)];
     let spot = (0_usize..4, 0_u8..6, rarely(), rarely())
         .prop_map(|(cluster, number, v6, udp)| Spot { cluster, number, v6, udp });
@@ -124,7 +130,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(service, port, v6, second, there)| Step::Frontend { service, port, v6, second, there }),
         12 => (service, port, spot, state)
             .prop_map(|(service, port, spot, state)| Step::Backend { service, port, spot, state }),
-        3 => (0_usize..4, 0_u8..3, any::<bool>()).prop_map(|(c, n, alive)| Step::Node(c, n, alive)),
+        3 => (0_usize..4, 0_u8..3, health).prop_map(|(c, n, health)| Step::Node(c, n, health)),
         2 => (0_usize..4, cluster).prop_map(|(cluster, state)| Step::Cluster(cluster, state)),
         1 => (0_u8..3).prop_map(Step::Placement),
     ]
@@ -210,13 +216,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                 }
             }
         }
-        Step::Node(cluster, node, alive) => {
+        Step::Node(cluster, node, health) => {
             let cluster = id(CLUSTERS[cluster]);
-            match alive {
-                true => world.dead.remove(&(cluster, format!("n{node}"))),
-                false => world.dead.insert((cluster, format!("n{node}"))),
-            };
-            let changes = stage.balancer.set_node(cluster, &format!("n{node}"), alive);
+            world.unwell.insert((cluster, format!("n{node}")), health);
+            let changes = stage.balancer.set_node(cluster, &format!("n{node}"), health);
             stage.take(changes);
         }
         Step::Cluster(at, state) => {
@@ -226,11 +229,11 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                 // The own cluster is always there.
                 None if at == 0 => None,
                 None => {
-                    world.dead.retain(|(of, _)| *of != id(cluster));
+                    world.unwell.retain(|(of, _), _| *of != id(cluster));
                     world.clusters.remove(&at)
                 }
             };
-            let view = state.map(|(state, sure)| view(cluster, state, sure));
+            let view = state.map(|(state, synced)| view(cluster, state, synced));
             let changes = stage.balancer.set_cluster(id(cluster), view);
             stage.take(changes);
         }
@@ -240,8 +243,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             for (_, place) in world.backends.values_mut() {
                 place.get_or_insert_with(|| format!("n{node}"));
             }
-            let changes = stage.balancer.place(|_, _| Some(format!("n{node}")));
-            stage.take(changes);
+            for cluster in CLUSTERS.map(id) {
+                let changes = stage.balancer.place(cluster, |_| Some(format!("n{node}")));
+                stage.take(changes);
+            }
         }
     }
 }
@@ -251,6 +256,7 @@ struct Seen {
     backend: Backend,
     condition: Condition,
     dead: bool,
+    unverified: bool,
     tier: usize,
     weight: f64,
 }
@@ -278,8 +284,7 @@ fn expected(
         if (!is_own && !traffic.global) || state == ClusterState::Stale {
             continue;
         }
-        let silent =
-            node.as_ref().is_some_and(|n| world.dead.contains(&(backend.cluster, n.clone())));
+        let health = node.as_ref().and_then(|n| world.unwell.get(&(backend.cluster, n.clone())));
         let cluster_name = known.map(|_| name(CLUSTERS[cluster]));
         let named = cluster_name.as_ref().and_then(|name| traffic.weights.get(name)).copied();
         let tier = if !traffic.global {
@@ -297,13 +302,18 @@ fn expected(
         seen.push(Seen {
             backend: *backend,
             condition: *condition,
-            dead: silent || state == ClusterState::Cut,
+            dead: health == Some(&NodeHealth::Dead) || state == ClusterState::Cut,
+            unverified: health == Some(&NodeHealth::Unverified),
             tier,
             weight: if traffic.global { f64::from(named.unwrap_or(1)) } else { 1.0 },
         });
     }
     // The first kind that there is any of.
-    let kinds: [fn(&Seen) -> bool; 8] = [
+    let kinds: [fn(&Seen) -> bool; 12] = [
+        |b| !b.dead && !b.unverified && b.condition == Condition::Ready && b.weight > 0.0,
+        |b| !b.dead && !b.unverified && b.condition == Condition::Ready && b.weight == 0.0,
+        |b| !b.dead && !b.unverified && b.condition == Condition::Terminating && b.weight > 0.0,
+        |b| !b.dead && !b.unverified && b.condition == Condition::Terminating && b.weight == 0.0,
         |b| !b.dead && b.condition == Condition::Ready && b.weight > 0.0,
         |b| !b.dead && b.condition == Condition::Ready && b.weight == 0.0,
         |b| !b.dead && b.condition == Condition::Terminating && b.weight > 0.0,
@@ -325,7 +335,7 @@ fn expected(
                 b.tier == tier && b.weight > 0.0 && b.condition != Condition::Terminating
             });
             let capacity = match traffic.minimum_healthy.filter(|_| traffic.global) {
-                Some(minimum) if kind == 0 || kind == 4 => {
+                Some(minimum) if kind % 4 == 0 => {
                     (can / meant.count() as f64 / (f64::from(minimum) / 100.0)).min(1.0)
                 }
                 _ => 1.0,
@@ -347,15 +357,15 @@ fn expected(
             }
         }
     }
-    let own_unsure = !world.clusters.get(&0).is_some_and(|(_, sure)| *sure);
+    let local_unsynced = !world.clusters.get(&0).is_some_and(|(_, synced)| *synced);
     let others = world.clusters.values();
-    let unsure = own_unsure
+    let unsynced = local_unsynced
         || (traffic.global
-            && others.clone().any(|(state, sure)| !sure || *state == ClusterState::Stale));
+            && others.clone().any(|(state, synced)| !synced || *state == ClusterState::Stale));
     let settings = Settings {
         session_affinity: traffic.session_affinity.unwrap_or(0),
         plain: !traffic.global,
-        pass_if_empty: at == 2 || (result.is_empty() && unsure),
+        pass_if_empty: at == 2 || (result.is_empty() && unsynced),
     };
     Some((settings, result))
 }
@@ -370,7 +380,7 @@ fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseErro
         prop_assert_eq!(found, told.as_ref());
         // The audit's way.
         let known = world.backends.iter().filter(|((of, _, _), _)| of == at);
-        let known = known.map(|((_, port, backend), (condition, node))| Known {
+        let known = known.map(|((_, port, backend), (condition, node))| KnownBackend {
             backend: *backend,
             port_name: PORTS[*port],
             condition: *condition,

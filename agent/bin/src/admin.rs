@@ -16,10 +16,10 @@ use mesh_admin::{
     },
     version::version,
 };
-use mesh_balance::ClusterHealth;
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
+use mesh_health::ClusterHealth;
 use mesh_model::{ClusterId, ClusterName, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
@@ -298,7 +298,7 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     let broken = routes.routes.iter();
     let mut broken = broken.filter(|(route, _)| route.cluster == *name);
     let broken = broken.find_map(|(route, failure)| Some((route, failure.as_ref()?)));
-    let report = node.writers.prober.report();
+    let report = node.writers.health.report();
     let health = report.clusters.get(name).cloned().unwrap_or_default();
     let all = health.all();
     // This node is one of its own cluster's.
@@ -311,8 +311,8 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
         (StepState::Pending, String::new())
     } else if let Some((route, failure)) = broken {
         (StepState::Failed, format!("route to {}: {failure}", route.range))
-    } else if !health.dead.is_empty() || health.silent > 0 {
-        (StepState::Failed, silent(&health, report.alone))
+    } else if !health.dead.is_empty() || health.missing > 0 {
+        (StepState::Failed, missing(&health, report.isolated))
     } else if health.answering > 0 {
         let noticed = report.detection.as_secs_f64();
         let mut detail = format!(
@@ -336,11 +336,11 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     Step { name: ConnectionPhase::DataPath.as_str().into(), state: state.into(), detail }
 }
 
-/// Who does not answer, and what that means.
-fn silent(health: &ClusterHealth, alone: bool) -> String {
-    let silent = health.dead.len() + health.silent;
-    let mut detail = format!("{silent} of {} probed nodes no longer answer", health.all());
-    if alone {
+/// Which nodes do not answer, and what that means.
+fn missing(health: &ClusterHealth, isolated: bool) -> String {
+    let missing = health.dead.len() + health.missing;
+    let mut detail = format!("{missing} of {} probed nodes no longer answer", health.all());
+    if isolated {
         detail += "; nor does anybody else: it may be this node that is cut off, and nobody is taken for dead";
     }
     if !health.dead.is_empty() {
@@ -350,7 +350,7 @@ fn silent(health: &ClusterHealth, alone: bool) -> String {
         detail += &format!("; dead: {}{more}", names.join(", "));
     }
     if health.damped > 0 {
-        detail += &format!("; {} of these come and go, and must be heard longer", health.damped);
+        detail += &format!("; {} of these come and go, and must answer for longer", health.damped);
     }
     detail
 }

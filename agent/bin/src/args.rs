@@ -1,10 +1,11 @@
 //! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
 use mesh_admin::logs::LogArgs;
+use mesh_health::EndingPolicy;
 use mesh_layout::default_sizes;
 
 /// Keeps this node's kernel equal to what all clusters of the mesh say.
@@ -43,8 +44,15 @@ pub(crate) struct Args {
     /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
     #[arg(long, default_value_t = 60, env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) audit_interval_seconds: u64,
-    /// When a cluster is cut, end TCP connections to its pods at once, as connected UDP sockets always are
-    #[arg(long, default_value_t = true, action = ArgAction::Set, env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS")]
+    /// End TCP connections to the pods of a cluster that is cut once nothing of it has answered for so long, as `15s`;
+    /// `never`, and they are left to themselves
+    #[arg(long, default_value = "15s", env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS_AFTER")]
+    pub(crate) end_tcp_of_cut_clusters_after: After,
+    /// The same of connected UDP sockets, and to the pods of a node that is dead
+    #[arg(long, default_value = "3s", env = "CLUSTERMESH_END_UDP_OF_DEAD_AFTER")]
+    pub(crate) end_udp_of_dead_after: After,
+    /// `false` is `--end-tcp-of-cut-clusters-after never`; until the next minor release
+    #[arg(long, default_value_t = true, action = ArgAction::Set, env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS", hide = true)]
     pub(crate) end_tcp_of_cut_clusters: bool,
     /// Where the CNI plugin keeps its attachments, as its `podsDir` says; the folder `pods` beside the admin socket, unless
     /// given. Best in memory: nothing in it outlives a boot
@@ -101,6 +109,15 @@ pub(crate) struct Args {
     pub(crate) log: LogArgs,
 }
 
+/// After how long something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// So long.
+    Time(Duration),
+    /// It is not done.
+    Never,
+}
+
 /// Whether a kube-proxy runs on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KubeProxy {
@@ -113,7 +130,33 @@ pub(crate) enum KubeProxy {
     Absent,
 }
 
+impl FromStr for After {
+    type Err = String;
+
+    /// Reads a time with its unit, as `15s` or `500ms`, or `never`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let time = text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok());
+        time.map(Self::Time).ok_or_else(|| "neither a time, as 15s or 500ms, nor never".into())
+    }
+}
+
 impl Args {
+    /// When sockets are ended to what does not answer.
+    pub(crate) fn endings(&self) -> EndingPolicy {
+        let time = |after| match after {
+            After::Time(time) => Some(time),
+            After::Never => None,
+        };
+        let tcp = time(self.end_tcp_of_cut_clusters_after);
+        EndingPolicy {
+            tcp_of_cut_clusters: tcp.filter(|_| self.end_tcp_of_cut_clusters),
+            udp: time(self.end_udp_of_dead_after),
+        }
+    }
+
     /// Where the CNI plugin keeps its attachments.
     pub(crate) fn pods_dir(&self) -> PathBuf {
         self.pods_dir.clone().unwrap_or_else(|| self.admin_socket.with_file_name("pods"))
@@ -146,5 +189,25 @@ mod tests {
         Args::command().debug_assert();
         assert_eq!(power_of_two("1024"), Ok(1_024));
         assert!(power_of_two("1000").is_err());
+    }
+
+    #[test]
+    fn sockets_end_by_flags_and_by_the_former_one() {
+        let endings = |flags: &[&str]| {
+            let required =
+                ["agent", "--cluster-name", "a", "--cluster-id", "1", "--node-name", "n"];
+            Args::try_parse_from([&required[..], flags].concat()).map(|args| args.endings())
+        };
+        assert_eq!(endings(&[]).unwrap(), EndingPolicy::default());
+        let never =
+            ["--end-tcp-of-cut-clusters-after", "never", "--end-udp-of-dead-after", "500ms"];
+        let policy =
+            EndingPolicy { tcp_of_cut_clusters: None, udp: Some(Duration::from_millis(500)) };
+        assert_eq!(endings(&never).unwrap(), policy);
+        let former = endings(&["--end-tcp-of-cut-clusters", "false"]).unwrap();
+        assert_eq!(former, EndingPolicy { tcp_of_cut_clusters: None, ..EndingPolicy::default() });
+        for bad in ["15", "-1s", "", "soon"] {
+            assert!(endings(&["--end-udp-of-dead-after", bad]).is_err(), "{bad}");
+        }
     }
 }

@@ -6,29 +6,28 @@
 
 use std::{
     collections::BTreeMap,
-    future::ready,
+    future::{pending, ready},
     time::{Duration, Instant},
 };
 
 use mesh_core::{Input, PodAnswer};
 use mesh_dataplane::{Left, PinLock};
 use mesh_follow::PeerCommand;
+use mesh_health::{Order, Verdict, Verdicts};
 use mesh_model::ClusterName;
 use mesh_pods::{AttachmentKey, State};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{follower::Follower, message::Message, metrics::Metrics, node::Node, prober::until};
+use crate::{follower::Follower, message::Message, metrics::Metrics, node::Node};
 
 mod audit;
 mod carry_out;
-mod health;
 
 pub(crate) use audit::AuditTimes;
 use carry_out::AfterChanges;
-pub(crate) use health::Cuts;
 
 /// The core and its writers, and what waits for them.
 pub(crate) struct Driver {
@@ -37,7 +36,7 @@ pub(crate) struct Driver {
     undelivered: BTreeMap<ClusterName, PeerCommand>,
     /// Callers that wait for the identity of an attachment.
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
-    cuts: Cuts,
+    verdicts: Verdicts,
     after: AfterChanges,
     audits: AuditTimes,
     metrics: Metrics,
@@ -52,7 +51,7 @@ const TICK: Duration = Duration::from_secs(1);
 impl Driver {
     pub(crate) fn new(
         node: Node,
-        cuts: Cuts,
+        verdicts: Verdicts,
         audits: AuditTimes,
         metrics: Metrics,
         pin_lock: PinLock,
@@ -61,7 +60,7 @@ impl Driver {
             node,
             undelivered: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            cuts,
+            verdicts,
             after: AfterChanges::default(),
             audits,
             metrics,
@@ -80,7 +79,10 @@ impl Driver {
             let due = self.node.core.next_timeout(now).into_iter().chain(retry).min();
             tokio::select! {
                 biased;
-                change = self.node.writers.prober.change() => self.reachability(change),
+                verdict = self.verdicts.next() => match verdict {
+                    Some(verdict) => self.verdict(verdict),
+                    None => return,
+                },
                 () = until(due) => self.input(Input::Timeout),
                 _ = tick.tick() => self.tick(),
                 message = inbox.recv() => match message {
@@ -102,6 +104,16 @@ impl Driver {
         self.carry_out(now);
     }
 
+    /// Health found something, and more at the same time.
+    fn verdict(&mut self, first: Verdict) {
+        let now = Instant::now();
+        self.node.core.handle(Input::Verdict(first), now);
+        while let Some(verdict) = self.verdicts.try_next() {
+            self.node.core.handle(Input::Verdict(verdict), now);
+        }
+        self.carry_out(now);
+    }
+
     fn take(&mut self, message: Message) {
         match message {
             Message::Events(name, events) => {
@@ -110,7 +122,8 @@ impl Driver {
                 self.input(Input::Events(name, events, connection));
             }
             Message::Follow(name, follower) => {
-                self.node.writers.prober.follow(&name, &follower);
+                let order = Order::Follow(name.clone(), follower.link());
+                self.node.writers.health.order(order);
                 let settings = follower.settings.clone();
                 self.undelivered.remove(&name);
                 self.node.followers.insert(name.clone(), follower);
@@ -179,5 +192,13 @@ impl Driver {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }
         self.node.set_metrics(&self.metrics);
+    }
+}
+
+/// Waits for a time; for ever where there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
     }
 }

@@ -12,8 +12,6 @@ mod node;
 mod peer_files;
 mod peers;
 mod pods;
-mod probe;
-mod prober;
 mod programs;
 mod rate_limit;
 mod routes;

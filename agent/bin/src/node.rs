@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use mesh_core::Core;
 use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
 use mesh_follow::Status;
+use mesh_health::Health;
 use mesh_model::{ClusterName, Identity};
 use mesh_pods::Attachment;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    follower::Follower, prober::Prober, programs::NodePrograms, routes::Routes,
-    snapshots::Snapshots, sockets::Sockets,
+    follower::Follower, programs::NodePrograms, routes::Routes, snapshots::Snapshots,
+    sockets::Sockets,
 };
 
 mod metrics_collect;
@@ -33,7 +34,7 @@ pub(crate) struct Node {
 
 /// What does what is wanted elsewhere.
 pub(crate) struct Writers {
-    pub(crate) prober: Prober,
+    pub(crate) health: Health,
     pub(crate) programs: NodePrograms,
     pub(crate) routes: Routes,
     pub(crate) snapshots: Snapshots,

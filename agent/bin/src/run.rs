@@ -7,6 +7,7 @@
 //!
 //! Threads, all ended with the process:
 //!
+//! * `health`: probes, answers, verdicts, and the word by which programs avoid a cluster.
 //! * `core`: the driver of the core, alone, so that the time from an event to the kernel is its own work.
 //! * `followers`: one task a cluster, from the bytes of its etcd to batches of events.
 //! * the main thread: routes, files, the admin API, metrics.
@@ -31,6 +32,7 @@ use mesh_dataplane::{
 };
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
+use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_pods::Attachment;
@@ -46,15 +48,13 @@ use tokio::{
 use crate::{
     admin::AgentAdmin,
     args::{Args, KubeProxy},
-    driver::{AuditTimes, Cuts, Driver},
+    driver::{AuditTimes, Driver},
     etcd_addresses::EtcdAddresses,
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
     peers::Peers,
     pods::{AttachmentsTask, PodsAdmin},
-    probe::ProbeSocket,
-    prober::{self, Prober},
     programs::NodePrograms,
     routes::{Routes, RoutesTask},
     snapshots::Snapshots,
@@ -90,12 +90,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let socket = ProbeSocket::bind(args.probe_port).await;
-    let socket = socket.map_err(|error| tracing::warn!(%error, "nobody can be probed")).ok();
-    let (prober, probing) = Prober::new(name.clone(), socket);
+    let probing =
+        HealthOptions { local: name.clone(), port: args.probe_port, endings: args.endings() };
+    let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
-    let parts = Parts { prober, remember, needed, metrics };
+    let parts = Parts { probing, remember, needed, metrics };
     let (driver, routes_task) = open(&args, &name, (id, limit), parts).await?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let (sender, receiver) = Peers::channel();
@@ -123,8 +123,6 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let ended = core_thread(driver, receiver)?;
     tokio::select! {
         _ = ended => anyhow::bail!("the core has ended"),
-        () = probing.run() => {}
-        () = prober::echo(args.probe_port) => {}
         () = routes_task.run() => {}
         () = watch_peers(peers, folder, local, sender.clone()) => {}
         () = attachments.run() => {}
@@ -170,7 +168,7 @@ fn core_thread(
 
 /// What the driver needs of other tasks.
 struct Parts {
-    prober: Prober,
+    probing: (mesh_health::Health, Verdicts),
     remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     needed: watch::Sender<bool>,
     metrics: Metrics,
@@ -216,7 +214,7 @@ async fn open(
             Some(cgroup)
         }
     };
-    let sockets = Sockets::new(&mut programs, args.end_tcp_of_cut_clusters);
+    let sockets = Sockets::new(&mut programs);
     let kernel_routes = KernelRoutes::open()?;
     let table = RouteTable::restore(kernel_routes.list().await?);
     let (routes, routes_task) = Routes::new(table, kernel_routes, args.pod_cidrs.clone());
@@ -233,7 +231,7 @@ async fn open(
     let config = Config {
         local: name.clone(),
         node: args.node_name.clone(),
-        rules: Rules { own: id, replace_kube_proxy: args.replace_kube_proxy },
+        rules: Rules { local: id, replace_kube_proxy: args.replace_kube_proxy },
         ranges: OwnRanges {
             pod_cidrs: args.pod_cidrs.clone(),
             node_cidrs: args.node_cidrs.clone(),
@@ -245,9 +243,10 @@ async fn open(
         unbalanced,
         local_state: None::<LocalState>,
     };
-    let cuts = Cuts::new(tables.cut().collect());
+    let (health, verdicts) = parts.probing;
+    health.order(Order::States(tables.peer_states()));
     let writers = Writers {
-        prober: parts.prober,
+        health,
         programs: NodePrograms::new(programs, bypass, upgrade),
         routes,
         snapshots,
@@ -266,7 +265,7 @@ async fn open(
         forecast: Forecast::default(),
         audit: Audit::default(),
     };
-    let driver = Driver::new(node, cuts, audits, parts.metrics, pin_lock);
+    let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
     Ok((driver, routes_task))
 }
 

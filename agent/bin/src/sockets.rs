@@ -2,18 +2,16 @@
 //! here waits.
 
 use std::{
-    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
 
-use mesh_core::{Core, ReachabilityChange};
+use mesh_core::Core;
 use mesh_dataplane::{Kernel, Numbered, Programs, Tables};
-use mesh_model::{ClusterId, Protocol, lb::Backend};
+use mesh_health::{Ending, Scope};
+use mesh_model::{Protocol, lb::Backend};
 use mesh_pods::Pods;
 use mesh_sockets::{Counts, Netns, Reason, RemovedBackends, SocketTerminator, Target};
-
-use crate::prober::Prober;
 
 /// The node's sockets, as far as our programs connected them.
 #[derive(Debug)]
@@ -21,8 +19,6 @@ pub(crate) struct Sockets {
     terminator: Option<SocketTerminator>,
     /// Why none can be ended.
     problem: Option<String>,
-    /// Whether TCP connections to a cluster that is cut are ended too.
-    end_tcp: bool,
     removed_backends: RemovedBackends,
 }
 
@@ -33,7 +29,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 impl Sockets {
     /// Has the programs' sockets looked after. Where the kernel cannot say which they are, none is ended.
-    pub(crate) fn new(programs: &mut Programs, end_tcp: bool) -> Self {
+    pub(crate) fn new(programs: &mut Programs) -> Self {
         let terminator = programs
             .take_sockets()
             .map_err(io::Error::other)
@@ -42,7 +38,7 @@ impl Sockets {
             Ok(terminator) => (Some(terminator), None),
             Err(error) => (None, Some(format!("sockets of vanished backends stay: {error}"))),
         };
-        Self { terminator, problem, end_tcp, removed_backends: RemovedBackends::default() }
+        Self { terminator, problem, removed_backends: RemovedBackends::default() }
     }
 
     /// What was done so far.
@@ -75,7 +71,8 @@ impl Sockets {
         }
     }
 
-    /// Clusters removed backends: connected UDP sockets to those that no frontend leads to any more are ended.
+    /// Clusters removed backends: connected UDP sockets to those that no frontend leads to any more are ended. The peer of a
+    /// TCP connection ends it, or its node's kernel does.
     pub(crate) fn removed<K: Kernel>(
         &mut self,
         removed: Vec<Backend>,
@@ -83,80 +80,57 @@ impl Sockets {
         now: Instant,
     ) {
         for released in tables.take_released() {
-            if released.backend.protocol == Protocol::Udp {
-                self.removed_backends.released(target(released));
-            }
+            self.removed_backends.released(target(released));
         }
-        let gone: Vec<Target> =
-            removed.iter().flat_map(|backend| self.removed_backends.taken_back(backend)).collect();
-        self.end(gone, Reason::Removed, now + ON_ITS_WAY);
+        let gone = removed.iter().flat_map(|backend| self.removed_backends.taken_back(backend));
+        self.end_udp(gone.collect(), now);
     }
 
     /// State of the previous run was removed from the tables: of what went while no agent looked there was no event.
     pub(crate) fn pruned(&mut self, core: &Core, now: Instant) {
         let known = core.reported_backends();
         let gone = self.removed_backends.gone(|backend| !known.contains(backend));
-        self.end(gone.into_iter().collect(), Reason::Removed, now + ON_ITS_WAY);
+        self.end_udp(gone.into_iter().collect(), now);
     }
 
-    /// A cluster or node became unreachable: sockets to its backends are ended. Or it answers again, and those that are not
-    /// ended yet stay. TCP connections to a cluster end only where another one answers: where none does, it may be our own
-    /// way out that is cut, and they outlive that. Those to a node are left: it may be busy, and they outlive that too.
-    pub(crate) fn reachability<K: Kernel>(
-        &mut self,
-        change: &ReachabilityChange,
+    fn end_udp(&self, mut gone: Vec<Target>, now: Instant) {
+        gone.retain(|target| target.backend.protocol == Protocol::Udp);
+        self.end(gone, Reason::Removed, now + ON_ITS_WAY);
+    }
+
+    /// Nothing has answered for long enough: sockets end. Or something answers again, and those stay that have not been ended
+    /// yet.
+    pub(crate) fn ending<K: Kernel>(
+        &self,
+        ending: &Ending,
         core: &Core,
         tables: &Tables<K>,
-        prober: &Prober,
         now: Instant,
     ) {
-        let (ReachabilityChange::Cluster { cluster, .. }
-        | ReachabilityChange::Node { cluster, .. }) = change;
-        let Some(id) = core.merge().id_of(cluster) else { return };
-        match change {
-            ReachabilityChange::Cluster { reachable: true, .. } => {
-                self.spare(|backend| backend.cluster == id);
-            }
-            ReachabilityChange::Cluster { reachable: false, .. } => {
-                let report = prober.report();
-                let mut others = report.clusters.iter().filter(|(other, _)| *other != cluster);
-                let tcp = self.end_tcp && others.any(|(_, of)| of.answering > 0);
-                self.end_unreachable(id, |_| true, tcp, tables, now);
-            }
-            ReachabilityChange::Node { node, alive, .. } => {
-                let on_it =
-                    |used: &Numbered| core.merge().node_of(id, used.backend.address) == Some(node);
-                let backends = tables.backends_in(id).filter(on_it);
-                let backends: HashSet<Backend> = backends.map(|used| used.backend).collect();
-                match alive {
-                    true => self.spare(|backend| backends.contains(backend)),
-                    false => {
-                        self.end_unreachable(id, |b| backends.contains(b), false, tables, now);
+        let (Ending::End { scope, .. } | Ending::Spare { scope }) = ending;
+        let Some(id) = core.merge().id_of(scope.cluster()) else { return };
+        let is_meant = |backend: &Backend| {
+            backend.cluster == id
+                && match scope {
+                    Scope::Cluster(_) => true,
+                    Scope::Node { node, address, .. } => {
+                        backend.address.is_ipv4() == address.is_ipv4()
+                            && core.merge().node_of(id, backend.address) == Some(node)
                     }
                 }
+        };
+        match ending {
+            Ending::Spare { .. } => {
+                if let Some(terminator) = &self.terminator {
+                    terminator.spare(is_meant);
+                }
             }
-        }
-    }
-
-    fn end_unreachable<K: Kernel>(
-        &mut self,
-        cluster: ClusterId,
-        is_meant: impl Fn(&Backend) -> bool,
-        tcp: bool,
-        tables: &Tables<K>,
-        now: Instant,
-    ) {
-        let used = tables.backends_in(cluster).map(target);
-        let ends = |used: &Target| tcp || used.backend.protocol == Protocol::Udp;
-        let used = used.filter(|used| ends(used) && is_meant(&used.backend));
-        let left = self.removed_backends.among(|left| left.cluster == cluster && is_meant(left));
-        let targets: Vec<Target> = used.chain(left).collect();
-        self.end(targets, Reason::Unreachable, now);
-    }
-
-    fn spare(&self, back: impl Fn(&Backend) -> bool) {
-        if let Some(terminator) = &self.terminator {
-            terminator.spare(back);
+            Ending::End { protocol, .. } => {
+                let ends = |b: &Backend| b.protocol == *protocol && is_meant(b);
+                let used = tables.backends_in(id).map(target).filter(|used| ends(&used.backend));
+                let left = self.removed_backends.among(ends);
+                self.end(used.chain(left).collect(), Reason::Unreachable, now);
+            }
         }
     }
 }

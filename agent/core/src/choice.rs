@@ -6,10 +6,10 @@ use std::{
 };
 
 use mesh_balance::{Balancer, ClusterState, ClusterView, Rules};
-use mesh_merge::Merge;
+use mesh_merge::{Located, Merge};
 use mesh_model::{
     ClusterId, ClusterName,
-    lb::{Change, ServiceDelta},
+    lb::{Change, NodeHealth, ServiceDelta},
 };
 
 /// The balancer, and what it was last given.
@@ -22,8 +22,8 @@ pub(crate) struct Choice {
     moved: BTreeSet<ClusterName>,
     /// So may which clusters there are.
     clusters_moved: bool,
-    /// So may where backends are.
-    places_moved: bool,
+    /// So may the nodes that all backends of a cluster are on.
+    located: BTreeSet<ClusterId>,
     all_known: bool,
 }
 
@@ -35,7 +35,7 @@ impl Choice {
             known: BTreeMap::new(),
             moved: BTreeSet::new(),
             clusters_moved: true,
-            places_moved: false,
+            located: BTreeSet::new(),
             all_known: false,
         }
     }
@@ -52,9 +52,21 @@ impl Choice {
         self.clusters_moved = true;
     }
 
-    /// So may the nodes that backends are on.
-    pub(crate) fn places_moved(&mut self) {
-        self.places_moved = true;
+    /// So may the nodes that backends of a cluster are on.
+    pub(crate) fn located(
+        &mut self,
+        cluster: ClusterId,
+        addresses: Located,
+        merge: &Merge,
+        changes: &mut Vec<Change>,
+    ) {
+        match addresses {
+            Located::Any => drop(self.located.insert(cluster)),
+            Located::One(address) => {
+                let node_of = |address| merge.node_of(cluster, address);
+                changes.extend(self.balancer.place_at(cluster, address, node_of));
+            }
+        }
     }
 
     /// Tells the balancer of clusters, before what they report of services: weights and tiers name clusters. A cluster that
@@ -70,7 +82,7 @@ impl Choice {
         }
         for (name, id) in merge.clusters().filter(|(_, id)| *id != ClusterId::NONE) {
             if self.known.get(&id).is_none_or(|known| known.name != *name) {
-                self.set(id, ClusterView { sure: false, ..view(name) }, changes);
+                self.set(id, ClusterView { synced: false, ..view(name) }, changes);
                 self.moved.insert(name.clone());
             }
         }
@@ -121,22 +133,21 @@ impl Choice {
         changes.extend(self.balancer.apply(delta, node_of));
     }
 
-    /// A node answers, or no longer does.
+    /// How a node is.
     pub(crate) fn node(
         &mut self,
         cluster: ClusterId,
         node: &str,
-        alive: bool,
+        health: NodeHealth,
         changes: &mut Vec<Change>,
     ) {
-        changes.extend(self.balancer.set_node(cluster, node, alive));
+        changes.extend(self.balancer.set_node(cluster, node, health));
     }
 
     /// Backends whose cluster does not name their node are placed as soon as a record says where their address is.
     pub(crate) fn place(&mut self, merge: &Merge, changes: &mut Vec<Change>) {
-        if std::mem::take(&mut self.places_moved) {
-            let node_of = |cluster, address| merge.node_of(cluster, address);
-            changes.extend(self.balancer.place(node_of));
+        for cluster in std::mem::take(&mut self.located) {
+            changes.extend(self.balancer.place(cluster, |address| merge.node_of(cluster, address)));
         }
     }
 

@@ -7,25 +7,22 @@ use std::{
 
 use mesh_balance::{ClusterView, Rules};
 use mesh_follow::{PeerCommand, Refusal};
+use mesh_health::{HealthView, Nodes, Order, Verdict, ViewChange};
 use mesh_merge::{Delta, Expired, Merge, OwnRanges};
 use mesh_model::{
-    ClusterId, ClusterName, Protocol, RecordKind,
+    ClusterId, ClusterName, RecordKind,
     lb::{RouteDelta, ServiceDelta},
 };
 
 use crate::{
     choice::{self, Choice},
-    input::{
-        Connection, Input, Lifted, LocalState, PeerSettings, ProbeNodes, Prune, ReachabilityChange,
-        RestoredCluster, Wanted,
-    },
+    input::{Connection, Input, Lifted, LocalState, PeerSettings, Prune, RestoredCluster, Wanted},
     local_pods::NodePods,
     local_readiness::LocalReadiness,
     peers::Peers,
     probe_targets::ProbeTargets,
     program_upgrade::{Known, ProgramUpgrade},
     quarantine::Quarantine,
-    reachability::Reachability,
     restored::Restored,
     staleness::{Staleness, StalenessChange},
 };
@@ -67,7 +64,7 @@ pub struct Core {
     quarantine: Quarantine,
     staleness: Staleness,
     restored: Restored,
-    reachability: Reachability,
+    health: HealthView,
     choice: Choice,
     probes: ProbeTargets,
     pods: NodePods,
@@ -75,6 +72,9 @@ pub struct Core {
     upgrade: ProgramUpgrade,
     /// More of what the previous run left may go than before.
     prune_moved: bool,
+    /// The clusters' ids are others than health was told, and whether these were all.
+    ids_moved: bool,
+    all_known: bool,
     wanted: Wanted,
 }
 
@@ -100,13 +100,15 @@ impl Core {
             quarantine: Quarantine::default(),
             staleness: Staleness::new(staleness_budget),
             restored: Restored::new(snapshots, staleness_budget, now),
-            reachability: Reachability::default(),
+            health: HealthView::new(local.clone(), node.clone()),
             choice: Choice::new(rules, local.clone()),
             probes: ProbeTargets::new(),
             pods: NodePods::new(unbalanced),
             readiness: LocalReadiness::new(local_state, now),
             upgrade: ProgramUpgrade::default(),
             prune_moved: false,
+            ids_moved: true,
+            all_known: false,
             wanted: Wanted::default(),
             local,
             node,
@@ -135,7 +137,7 @@ impl Core {
                 }
                 self.prune_moved = true;
             }
-            Input::Reachability(change) => self.reachability(change),
+            Input::Verdict(verdict) => self.verdict(verdict),
             Input::Attachments { found, complete } => {
                 self.pods.found(found, complete, &self.merge, &mut self.wanted);
                 return;
@@ -224,9 +226,8 @@ impl Core {
         self.peers.unfollow(name);
         self.quarantine.lift(name);
         self.staleness.forget(name);
-        self.reachability.forget(name);
         self.probes.forget(name);
-        self.wanted.unprobed.push(name.clone());
+        self.wanted.orders.push(self.health.forget(name));
         self.forget_strangers();
         self.clusters_moved();
         self.release_held();
@@ -244,8 +245,7 @@ impl Core {
     /// The clusters' ids, or which clusters there are, may be other than before.
     fn clusters_moved(&mut self) {
         self.choice.clusters_moved();
-        let known = self.merge.clusters().filter(|(_, id)| *id != ClusterId::NONE);
-        self.wanted.cluster_ids = Some(known.map(|(name, id)| (name.clone(), id)).collect());
+        self.ids_moved = true;
         self.prune_moved = true;
     }
 
@@ -276,19 +276,23 @@ impl Core {
         self.choice.cluster_moved(name);
     }
 
-    fn reachability(&mut self, change: ReachabilityChange) {
-        let whole = self.reachability.change(&change);
-        self.probes.in_use_changed();
-        match &change {
-            ReachabilityChange::Cluster { cluster, .. } => self.choice.cluster_moved(cluster),
-            ReachabilityChange::Node { cluster, node, alive, .. } if whole => {
-                if let Some(id) = self.merge.id_of(cluster) {
-                    self.choice.node(id, node, *alive, &mut self.wanted.changes);
-                }
+    fn verdict(&mut self, verdict: Verdict) {
+        match self.health.apply(&verdict) {
+            None => {}
+            Some(ViewChange::Cluster { cluster, .. }) => {
+                self.choice.cluster_moved(&cluster);
+                self.probes.nodes_changed(&cluster);
             }
-            ReachabilityChange::Node { .. } => return,
+            Some(ViewChange::Node { cluster, node, health }) => {
+                if let Some(id) = self.merge.id_of(&cluster) {
+                    self.choice.node(id, &node, health, &mut self.wanted.changes);
+                }
+                self.probes.nodes_changed(&cluster);
+            }
         }
-        self.wanted.reachability.push(change);
+        if let Verdict::Sockets(ending) = verdict {
+            self.wanted.endings.push(ending);
+        }
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -314,6 +318,10 @@ impl Core {
                 Delta::Service(delta) => self.service(&delta),
                 Delta::Route(delta) => self.route(delta),
                 Delta::Pod(pod) => self.pods.reported(&pod, &self.merge, &mut self.wanted),
+                Delta::Located { id, addresses } => {
+                    let changes = &mut self.wanted.changes;
+                    self.choice.located(id, addresses, &self.merge, changes);
+                }
                 Delta::Confirmed { cluster, kind, .. } => self.confirmed(&cluster, kind),
             }
         }
@@ -335,23 +343,27 @@ impl Core {
     }
 
     fn tell_names(&mut self) {
-        let Self { merge, peers, staleness, reachability, choice, wanted, .. } = self;
-        let view = |name: &ClusterName| view(name, merge, peers, staleness, reachability);
+        let Self { merge, peers, staleness, health, choice, wanted, .. } = self;
+        let view = |name: &ClusterName| view(name, merge, peers, staleness, health);
         choice.names(merge, view, &mut wanted.changes);
     }
 
     fn tell_clusters(&mut self) {
-        let Self { merge, peers, staleness, reachability, choice, wanted, .. } = self;
-        let view = |name: &ClusterName| view(name, merge, peers, staleness, reachability);
-        let all_known =
-            peers.are_complete() && peers.names().all(|name| merge.id_of(name).is_some());
-        choice.clusters(merge, view, all_known, &mut wanted.changes);
+        let Self { merge, peers, staleness, health, choice, wanted, ids_moved, all_known, .. } =
+            self;
+        let view = |name: &ClusterName| view(name, merge, peers, staleness, health);
+        let all = peers.are_complete() && peers.names().all(|name| merge.id_of(name).is_some());
+        choice.clusters(merge, view, all, &mut wanted.changes);
+        if std::mem::take(ids_moved) || *all_known != all {
+            *all_known = all;
+            let ids = merge.clusters().filter(|(_, id)| *id != ClusterId::NONE);
+            let ids = ids.map(|(name, id)| (name.clone(), id)).collect();
+            wanted.orders.push(Order::Clusters { ids, all });
+        }
     }
 
     fn service(&mut self, delta: &ServiceDelta) {
-        if let ServiceDelta::BackendRemoved { backend, .. } = delta
-            && backend.protocol == Protocol::Udp
-        {
+        if let ServiceDelta::BackendRemoved { backend, .. } = delta {
             self.wanted.removed_backends.push(*backend);
         }
         self.choice.service(delta, &self.merge, &mut self.wanted.changes);
@@ -359,8 +371,6 @@ impl Core {
 
     fn route(&mut self, delta: RouteDelta) {
         let (RouteDelta::Added(route) | RouteDelta::Removed(route)) = &delta;
-        self.probes.nodes_changed(&route.cluster);
-        self.choice.places_moved();
         let local = route.cluster == self.local;
         if !local || (self.local_routes && route.node != self.node) {
             self.wanted.routes.push(delta);
@@ -375,7 +385,6 @@ impl Core {
         }
         self.probes.nodes_changed(name);
         self.choice.cluster_moved(name);
-        self.choice.places_moved();
         self.prune_moved |= match kind {
             RecordKind::Node
             | RecordKind::Service
@@ -416,15 +425,10 @@ impl Core {
 
     /// Finds the nodes that are worth probing, where these may have changed.
     fn look_at_probes(&mut self, now: Instant) {
-        let Self { merge, reachability, choice, probes, wanted, local, node, .. } = self;
-        let misses = |name: &ClusterName, node: &str| {
-            reachability.is_unreachable(name) || reachability.is_dead(name, node)
-        };
-        for (cluster, in_use) in probes.look(choice.nodes_in_use(), misses, now) {
-            let nodes = merge.nodes(&cluster);
-            let nodes = nodes.filter(|(name, _)| cluster != *local || name != node);
-            let nodes = nodes.map(|(name, ips)| (name.into(), ips.to_vec())).collect();
-            wanted.probes.push(ProbeNodes { cluster, nodes, in_use });
+        for (cluster, in_use) in self.probes.look(self.choice.nodes_in_use(), now) {
+            let all = self.merge.is_confirmed(&cluster, RecordKind::Node);
+            let nodes = Nodes { nodes: self.merge.nodes(&cluster), all };
+            self.wanted.orders.extend(self.health.order(&cluster, nodes, &in_use));
         }
     }
 
@@ -479,9 +483,9 @@ fn view(
     merge: &Merge,
     peers: &Peers,
     staleness: &Staleness,
-    reachability: &Reachability,
+    health: &HealthView,
 ) -> ClusterView {
-    let sure = merge.has_told_services(name) && peers.connection(name).synced;
-    let state = choice::state(staleness.is_stale(name), reachability.is_unreachable(name));
-    ClusterView { name: name.clone(), state, sure }
+    let synced = merge.has_told_services(name) && peers.connection(name).synced;
+    let state = choice::state(staleness.is_stale(name), health.is_cut(name));
+    ClusterView { name: name.clone(), state, synced }
 }

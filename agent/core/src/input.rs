@@ -1,10 +1,11 @@
 //! What goes into the core, and what comes out.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use mesh_balance::Budget;
 use mesh_follow::{PeerCommand, PeerEvent};
+use mesh_health::{Ending, Order, Verdict};
 use mesh_merge::Claims;
 use mesh_model::{
     ClusterId, ClusterName, Identity, Record,
@@ -31,8 +32,8 @@ pub enum Input {
         /// A cluster that is not followed by now is no peer.
         complete: bool,
     },
-    /// A node or a cluster became reachable or unreachable.
-    Reachability(ReachabilityChange),
+    /// What health found of a node or a cluster.
+    Verdict(Verdict),
     /// Attachments, as the folder has them; all there are, where `complete`.
     Attachments {
         /// What was found.
@@ -66,29 +67,6 @@ pub struct Connection {
     pub synced: bool,
     /// How often the local cluster's writer has reported so far that it lives.
     pub beats: u64,
-}
-
-/// A node or a cluster became reachable or unreachable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReachabilityChange {
-    /// A node answers at an address, or no longer does.
-    Node {
-        /// Its cluster.
-        cluster: ClusterName,
-        /// Its name.
-        node: Arc<str>,
-        /// Where it was asked.
-        address: IpAddr,
-        /// It answers.
-        alive: bool,
-    },
-    /// Neither a node nor the etcd of a cluster answers, or one does again.
-    Cluster {
-        /// The cluster.
-        cluster: ClusterName,
-        /// It can be reached.
-        reachable: bool,
-    },
 }
 
 /// What is answered to a caller that asks for an attachment's identity.
@@ -141,18 +119,14 @@ pub struct Wanted {
     pub routes: Vec<RouteDelta>,
     /// What inherited state may go. Each replaces the one before.
     pub prune: Option<Prune>,
-    /// Backends that their clusters removed: connected UDP sockets to them are to end.
+    /// Backends that their clusters removed.
     pub removed_backends: Vec<Backend>,
-    /// Reachability of nodes and clusters, after what it changed in the tables.
-    pub reachability: Vec<ReachabilityChange>,
+    /// Sockets to end, or to spare, after what changed in the tables.
+    pub endings: Vec<Ending>,
     /// Commands to followers.
     pub commands: Vec<(ClusterName, PeerCommand)>,
-    /// The ids of all clusters, where one changed: the prober writes by them.
-    pub cluster_ids: Option<Vec<(ClusterName, ClusterId)>>,
-    /// Nodes to probe, by cluster, where these changed.
-    pub probes: Vec<ProbeNodes>,
-    /// Clusters of which nothing is probed any more.
-    pub unprobed: Vec<ClusterName>,
+    /// What health is asked to do, in its order.
+    pub orders: Vec<Order>,
     /// Pods whose sockets the programs leave alone, by the cookies of their network namespaces.
     pub unbalanced: Option<BTreeSet<u64>>,
     /// Attachments came or went.
@@ -193,17 +167,6 @@ pub struct Prune {
     pub routes_in: Vec<IpNet>,
     /// All routes may go.
     pub all_routes: bool,
-}
-
-/// The nodes of a cluster that may be probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeNodes {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// Its nodes but this one, each with its addresses.
-    pub nodes: Vec<(Arc<str>, Vec<IpAddr>)>,
-    /// Those that own backends in use, or would if they answered.
-    pub in_use: BTreeSet<Arc<str>>,
 }
 
 // === impl Prune ===

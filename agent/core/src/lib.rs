@@ -17,13 +17,12 @@ mod peers;
 mod probe_targets;
 mod program_upgrade;
 mod quarantine;
-mod reachability;
 mod restored;
 mod staleness;
 
 pub use crate::core::{Config, Core};
 pub use input::{
-    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, ProbeNodes, Prune,
-    ReachabilityChange, RestoredCluster, Wanted,
+    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, Prune,
+    RestoredCluster, Wanted,
 };
 pub use peers::Refused;

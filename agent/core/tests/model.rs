@@ -17,10 +17,9 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_balance::{Budget, Rules};
-use mesh_core::{
-    Config, Connection, Core, Input, Lifted, LocalState, PeerSettings, ReachabilityChange,
-};
+use mesh_core::{Config, Connection, Core, Input, Lifted, LocalState, PeerSettings};
 use mesh_follow::{PeerCommand, PeerEvent, Refusal};
+use mesh_health::Verdict;
 use mesh_merge::{Claims, OwnRanges};
 use mesh_model::{
     ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointSlice, ExportMode, LocalService,
@@ -315,7 +314,7 @@ impl Stage {
         let config = Config {
             local: name(0),
             node: "n1".into(),
-            rules: Rules { own: id(0), replace_kube_proxy: false },
+            rules: Rules { local: id(0), replace_kube_proxy: false },
             ranges: OwnRanges {
                 pod_cidrs: vec![net("10.1.0.0/16")],
                 node_cidrs: vec![net("172.31.1.0/24")],
@@ -431,8 +430,23 @@ impl Stage {
                 if !self.model.clusters[c].followed {
                     return;
                 }
-                self.model.clusters[c] = Seen::default();
+                let before = std::mem::take(&mut self.model.clusters[c]);
                 self.handle(Input::Unfollow(name(c)));
+                // Health forgets it too, and says so.
+                for node in before.dead {
+                    let (cluster, address) = (name(c), node_address(c, node));
+                    let (node, last_answer) = (Arc::from(NODES[node]), None);
+                    let alive = Verdict::Node { cluster, node, address, alive: true, last_answer };
+                    self.handle(Input::Verdict(alive));
+                }
+                if before.unreachable {
+                    let (cluster, last_answer) = (name(c), None);
+                    self.handle(Input::Verdict(Verdict::Cluster {
+                        cluster,
+                        cut: false,
+                        last_answer,
+                    }));
+                }
             }
             Step::FilesRead(complete) => {
                 self.model.files_complete = complete;
@@ -506,8 +520,9 @@ impl Stage {
                     false => seen.dead.insert(node),
                 };
                 let (address, node) = (node_address(c, node), Arc::from(NODES[node]));
-                let change = ReachabilityChange::Node { cluster: name(c), node, address, alive };
-                self.handle(Input::Reachability(change));
+                let (cluster, last_answer) = (name(c), None);
+                let verdict = Verdict::Node { cluster, node, address, alive, last_answer };
+                self.handle(Input::Verdict(verdict));
             }
             Step::ClusterAnswers(c, reachable) => {
                 let seen = &mut self.model.clusters[c];
@@ -515,8 +530,8 @@ impl Stage {
                     return;
                 }
                 seen.unreachable = !reachable;
-                let change = ReachabilityChange::Cluster { cluster: name(c), reachable };
-                self.handle(Input::Reachability(change));
+                let (cluster, cut) = (name(c), !reachable);
+                self.handle(Input::Verdict(Verdict::Cluster { cluster, cut, last_answer: None }));
             }
             Step::OverBudget(c) => {
                 let seen = &mut self.model.clusters[c];

@@ -16,4 +16,4 @@ mod services;
 
 pub use admission::{Claims, OwnRanges, Refused};
 pub use cluster::{Counts, Tally};
-pub use merge::{Delta, Expired, IdInUse, Merge, PodName};
+pub use merge::{Delta, Expired, IdInUse, Located, Merge, PodName};

@@ -56,6 +56,13 @@ pub enum Delta {
     Route(RouteDelta),
     /// About a pod of the own cluster: it is new, changed or gone.
     Pod(PodName),
+    /// About where addresses are: [`Merge::node_of`] may say more than before.
+    Located {
+        /// The cluster's ID.
+        id: ClusterId,
+        /// Which addresses.
+        addresses: Located,
+    },
     /// A cluster has told all its records of a kind.
     Confirmed {
         /// The cluster.
@@ -65,6 +72,15 @@ pub enum Delta {
         /// The kind.
         kind: RecordKind,
     },
+}
+
+/// Addresses whose node may be another than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// This one: its record names another host.
+    One(IpAddr),
+    /// Any of the cluster: a node has other ranges.
+    Any,
 }
 
 /// Two clusters with one number.
@@ -317,6 +333,11 @@ impl Merge {
         let host = cluster.host(address.host);
         let entry = AddressEntry { identity: address.identity, host, round };
         let before = cluster.addresses.insert(address.net, entry);
+        let is_moved = before.as_ref().map(|entry| entry.host).unwrap_or_default() != host;
+        if is_moved && address.net == IpNet::from(address.net.addr()) {
+            let (id, addresses) = (cluster.id, Located::One(address.net.addr()));
+            self.deltas.push(Delta::Located { id, addresses });
+        }
         let before = before.map(|entry| (ENTRY_BYTES, entry.round));
         cluster.tell(RecordKind::Address, before, Some(ENTRY_BYTES));
     }
@@ -330,6 +351,9 @@ impl Merge {
         };
         let before = routes(cluster.nodes.get(node));
         let now = routes(entry.as_ref());
+        if cluster.nodes.get(node) != entry.as_ref() {
+            self.deltas.push(Delta::Located { id: cluster.id, addresses: Located::Any });
+        }
         let bytes = entry.as_ref().map(NodeEntry::bytes);
         let replaced = cluster.nodes.set(node, entry.map(|entry| (entry, round)));
         let replaced = replaced.map(|(entry, round)| (entry.bytes(), round));

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_balance::{Candidate, Explanation, Reason, Share, Usage};
-use mesh_model::{ClusterName, ServiceName, lb::Condition};
+use mesh_model::{
+    ClusterName, ServiceName,
+    lb::{Condition, NodeHealth},
+};
 
 use crate::{
     events::time,
@@ -233,7 +236,7 @@ impl Entry {
             node: candidate.node.as_deref().map(ToOwned::to_owned),
             zone: candidate.zone.as_deref().map(ToOwned::to_owned),
             condition: candidate.condition,
-            node_answers: candidate.node_answers,
+            node_answers: candidate.node_health == NodeHealth::Alive,
             tier: candidate.tier,
             usage: candidate.usage,
             word: candidate.reason.as_str(),

@@ -71,7 +71,7 @@ const ORDER: [RecordKind; 9] = [
 
 impl Importer {
     pub(crate) fn new(setup: ViewerSetup) -> Self {
-        let rules = Rules { own: setup.id, replace_kube_proxy: setup.replace_kube_proxy };
+        let rules = Rules { local: setup.id, replace_kube_proxy: setup.replace_kube_proxy };
         Self {
             merge: Merge::new(setup.own.clone(), setup.ranges.clone()),
             balancer: Balancer::new(rules, setup.own.clone()),
@@ -132,7 +132,7 @@ impl Importer {
     }
 
     fn set_state(&mut self, name: &ClusterName, id: ClusterId, state: ClusterState) {
-        let view = ClusterView { name: name.clone(), state, sure: state == ClusterState::InUse };
+        let view = ClusterView { name: name.clone(), state, synced: state == ClusterState::InUse };
         self.balancer.set_cluster(id, Some(view));
     }
 
@@ -273,8 +273,10 @@ impl Importer {
                 self.balancer.apply(&delta, node_of);
             }
         }
-        let node_of = |cluster, address| self.merge.node_of(cluster, address);
-        self.balancer.place(node_of);
+        let ids: Vec<ClusterId> = self.merge.clusters().map(|(_, id)| id).collect();
+        for id in ids {
+            self.balancer.place(id, |address| self.merge.node_of(id, address));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clusters, nodes and ways that fail: who is avoided, who is kept, and that all is as before when it is over. What is
 //! asserted is order and counts: times are `clustermesh bench cut`'s business.
 
+mod blips;
 mod drain;
 mod silence;
 
@@ -22,6 +23,7 @@ use crate::{
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, eventually, output, within},
 };
+pub use blips::three_blips_end_no_socket;
 pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
 pub use silence::{a_silent_peer_is_believed_for_so_long, the_own_apiserver_is_silent};
 

@@ -122,6 +122,7 @@ fn some_imports_are_never_allowed() {
         "mesh-follow",
         "mesh-merge",
         "mesh-balance",
+        "mesh-health",
         "mesh-dataplane",
         "mesh-export",
         "mesh-routes",

@@ -91,6 +91,19 @@ pub enum Condition {
     NotReady,
 }
 
+/// Whether connections to a node are likely to arrive, by its answers to probes (`docs/adr/0035`). In the order of
+/// preference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeHealth {
+    /// It answers, or nothing speaks against it.
+    #[default]
+    Alive,
+    /// It has never answered, while most nodes of its cluster did: it may be out of reach, or a firewall keeps probes away.
+    Unverified,
+    /// It answered, and does so no more.
+    Dead,
+}
+
 /// What a cluster says of a backend, beside where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendState {
@@ -232,6 +245,25 @@ impl Condition {
             Self::Terminating => "terminating",
             Self::NotReady => "not-ready",
         }
+    }
+}
+
+// === impl NodeHealth ===
+
+impl NodeHealth {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Unverified => "unverified",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl fmt::Display for NodeHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     ClusterId, ServiceName, ServiceTraffic,
-    lb::{Backend, Condition, Content, Frontend},
+    lb::{Backend, Condition, Content, Frontend, NodeHealth},
 };
 
 use super::{Balancer, Rules};
@@ -15,9 +15,9 @@ use crate::{
     traffic_policy::TrafficPolicy,
 };
 
-/// A backend as somebody knows it who does not ask a [`Balancer`].
+/// A backend by what its cluster says of it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known<'a> {
+pub struct KnownBackend<'a> {
     /// Where it is.
     pub backend: Backend,
     /// The name of the port that it serves.
@@ -39,13 +39,13 @@ impl Balancer {
     }
 
     /// What a frontend should lead to by what is known of its service's backends, whatever became of the changes so far;
-    /// `None` where it is not to be taken. How clusters and nodes are is as the balancer was told.
+    /// `None` where it is not to be taken. Clusters and nodes are as the balancer knows them.
     pub fn content_from<'a>(
         &self,
         service: &ServiceName,
         traffic: &Arc<ServiceTraffic>,
         (frontend, port_name): (&Frontend, &str),
-        backends: impl Iterator<Item = Known<'a>>,
+        backends: impl Iterator<Item = KnownBackend<'a>>,
     ) -> Option<Content> {
         if !self.rules.takes_traffic(traffic) {
             return None;
@@ -53,24 +53,25 @@ impl Balancer {
         let key = PoolKey::of_frontend(&port_name.into(), frontend);
         let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
         let mut healths: BTreeMap<Backend, BackendHealth> = BTreeMap::new();
-        for Known { backend, port_name, condition, node } in backends {
+        for KnownBackend { backend, port_name, condition, node } in backends {
             let fits = backend.protocol == key.protocol
                 && backend.address.is_ipv4() == key.is_ipv4
                 && *port_name == *key.port_name;
             if fits {
                 let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
                 let node = node.or_else(looked_up);
-                let alive = node.is_none_or(|node| self.nodes.is_alive(backend.cluster, node));
-                healths.insert(backend, BackendHealth::new(condition, alive));
+                let health = |node| self.nodes.health(backend.cluster, node);
+                let health = node.map_or(NodeHealth::Alive, health);
+                healths.insert(backend, BackendHealth::new(condition, health));
             }
         }
         let mut counts: BTreeMap<ClusterId, Counts> = BTreeMap::new();
         for (backend, backend_health) in &healths {
             counts.entry(backend.cluster).or_default().add(*backend_health);
         }
-        let policy = TrafficPolicy::new(Arc::clone(traffic), self.rules.own, &self.clusters);
+        let policy = TrafficPolicy::new(Arc::clone(traffic), self.rules.local, &self.clusters);
         let chosen = Plan::new(&policy, &self.clusters, &counts).chosen;
-        let settings = Rules::settings(service, &policy, &chosen, self.sure);
+        let settings = Rules::settings(service, &policy, &chosen, self.synced);
         let backends = healths.into_iter().filter_map(|(backend, backend_health)| {
             Some((backend, chosen.group(backend.cluster, backend_health)?))
         });

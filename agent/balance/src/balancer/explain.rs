@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     ClusterId, ServiceName,
-    lb::{Backend, Condition, Frontend, Group},
+    lb::{Backend, Condition, Frontend, Group, NodeHealth},
 };
 
 use super::{Balancer, Service};
@@ -15,7 +15,7 @@ use crate::{
         Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
     },
     nodes::Nodes,
-    plan::{Part, Pass, Plan, TierPlan},
+    plan::{Part, Pass, Plan, Reach, TierPlan},
     pool::{Member, Pool, PoolKey, Spot},
     traffic_policy::{Placement, TrafficPolicy},
 };
@@ -112,7 +112,8 @@ impl Balancer {
 fn basis(pass: Option<Pass>) -> Basis {
     match pass {
         None => Basis::Nobody,
-        Some(pass) if !pass.health_counts => Basis::NobodyAnswers,
+        Some(pass) if pass.reach == Reach::All => Basis::NobodyAnswers,
+        Some(pass) if pass.reach == Reach::Unverified => Basis::Unverified,
         Some(pass) if pass.terminating => Basis::Terminating,
         Some(pass) if pass.weightless => Basis::WeightZero,
         Some(_) => Basis::Ready,
@@ -155,7 +156,7 @@ impl View<'_> {
             node: Some(&spot.node).filter(|node| node.as_ref() != Nodes::UNKNOWN).cloned(),
             zone: member.zone.clone(),
             condition: member.backend_health.condition(),
-            node_answers: self.balancer.nodes.is_alive(spot.cluster, &spot.node),
+            node_health: self.balancer.nodes.health(spot.cluster, &spot.node),
             cluster_state: self.balancer.state(spot.cluster),
             tier: place.map(|place| place.tier + 1),
             usage,
@@ -203,20 +204,28 @@ impl View<'_> {
             return left_out(Reason::NotTaken);
         } else if state == ClusterState::Stale {
             return left_out(Reason::ClusterStale);
-        } else if backend_health == BackendHealth::NotReady {
+        } else if backend_health.condition() == Condition::NotReady {
             return left_out(Reason::NotReady);
         }
         if self.plan.chosen.group(spot.cluster, backend_health).is_some() {
             return (Usage::InUse(self.share(place)), self.why_used(place));
         }
-        let minds_health = self.plan.pass.is_none_or(|pass| pass.health_counts);
-        let dead =
-            matches!(backend_health, BackendHealth::ReadyDead | BackendHealth::TerminatingDead);
-        let reason = match backend_health.condition() {
-            _ if minds_health && state == ClusterState::Cut => Reason::ClusterCut,
-            _ if minds_health && dead => Reason::NodeDead,
-            Condition::Terminating => Reason::Terminating,
-            _ if place.weight == 0 => Reason::WeightZero,
+        let (condition, node) = (backend_health.condition(), backend_health.node());
+        let terminating = condition == Condition::Terminating;
+        let pass = self.plan.pass;
+        let reason = match pass {
+            _ if state == ClusterState::Cut && !pass.is_some_and(Pass::reaches_cut) => {
+                Reason::ClusterCut
+            }
+            _ if !pass.is_none_or(|pass| pass.reaches(node)) => match node {
+                NodeHealth::Unverified => Reason::NodeUnverified,
+                NodeHealth::Alive | NodeHealth::Dead => Reason::NodeDead,
+            },
+            // What shuts down, or has no weight, is used: only in another tier.
+            _ if terminating && !pass.is_some_and(|pass| pass.terminating) => Reason::Terminating,
+            _ if place.weight == 0 && !pass.is_some_and(|pass| pass.weightless) => {
+                Reason::WeightZero
+            }
             _ => Reason::LaterTier,
         };
         (Usage::Fallback, reason)
@@ -226,6 +235,7 @@ impl View<'_> {
         let before = self.plan.tiers.iter().filter(|tier| tier.tier < place.tier);
         match basis(self.plan.pass) {
             Basis::NobodyAnswers => Reason::NobodyAnswers,
+            Basis::Unverified => Reason::NoVerifiedNode,
             Basis::Terminating => Reason::NobodyReady,
             Basis::WeightZero => Reason::NobodyWithWeight,
             _ if before.clone().any(|tier| tier.load > 0) => Reason::SpillOver,
@@ -269,9 +279,18 @@ impl View<'_> {
                     None => carry.into(),
                 }
             }
-            Reason::WeightZero => format!("{cluster} has weight 0, and others are ready"),
+            Reason::WeightZero => format!("{cluster} has weight 0, and others can be used"),
             Reason::Terminating => "it shuts down, and others are ready".into(),
+            Reason::NoVerifiedNode => {
+                format!(
+                    "node {node} has never answered, and no backend on one that did is left: {}",
+                    gets()
+                )
+            }
             Reason::NodeDead => format!("node {node} does not answer"),
+            Reason::NodeUnverified => {
+                format!("node {node} has never answered, while others of {cluster} do")
+            }
             Reason::ClusterCut => format!("cluster {cluster} is cut off: none of it answers"),
             Reason::NotReady => "it is not ready".into(),
             Reason::ClusterStale => {

@@ -5,19 +5,20 @@ use mesh_model::{ClusterId, ServiceName, ServiceTraffic, lb::Settings};
 use super::Service;
 use crate::{plan::Chosen, traffic_policy::TrafficPolicy};
 
-/// What does not change while an agent lives.
+/// What does not change while an agent runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The own cluster's number.
-    pub own: ClusterId,
+    /// The local cluster's ID.
+    pub local: ClusterId,
     /// Services that are not global are taken too.
     pub replace_kube_proxy: bool,
 }
 
-/// Who has said all that there is to say.
+/// Of which clusters all services are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SyncStatus {
-    pub(super) own: bool,
+    /// The local one.
+    pub(super) local: bool,
     /// All clusters, and there are no others.
     pub(super) all: bool,
 }
@@ -34,20 +35,20 @@ impl Rules {
         traffic.global || self.replace_kube_proxy
     }
 
-    /// What a service's frontends are like. One that leads nowhere lets pass as long as somebody may still have a backend.
+    /// What a service's frontends are like. One that leads nowhere lets pass as long as a cluster may still have a backend.
     pub(super) fn settings(
         name: &ServiceName,
         policy: &TrafficPolicy,
         chosen: &Chosen,
-        sure: SyncStatus,
+        synced: SyncStatus,
     ) -> Settings {
         let traffic = &*policy.traffic;
-        let sure = if traffic.global { sure.all } else { sure.own };
+        let synced = if traffic.global { synced.all } else { synced.local };
         let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
         Settings {
             session_affinity: traffic.session_affinity.unwrap_or(0),
             plain: !traffic.global,
-            pass_if_empty: is_api || (chosen.is_empty() && !sure),
+            pass_if_empty: is_api || (chosen.is_empty() && !synced),
         }
     }
 }

@@ -35,7 +35,7 @@ impl Balancer {
             false => self.named.remove(name),
         };
         let policy =
-            traffic.map(|traffic| TrafficPolicy::new(traffic, self.rules.own, &self.clusters));
+            traffic.map(|traffic| TrafficPolicy::new(traffic, self.rules.local, &self.clusters));
         let service = self.services.entry(Arc::clone(name)).or_default();
         let was_taken = self.rules.takes(service);
         service.policy = policy;
@@ -49,7 +49,7 @@ impl Balancer {
             let frontends = service.pools.values().flat_map(|pool| &pool.frontends);
             changes.extend(frontends.map(|frontend| Change::RemoveFrontend(*frontend)));
         }
-        // Whoever served it until now does so until all is there.
+        // What served it until now does so until all is there.
         self.each_pool(name, &mut Vec::new(), |_| Vec::new());
         let pools = self.services.get(name).into_iter().flat_map(|service| service.pools.values());
         for pool in pools.filter(|_| takes) {
@@ -136,16 +136,34 @@ impl Balancer {
         changes: &mut Vec<Change>,
     ) {
         let node = state.node.unwrap_or_else(|| Nodes::UNKNOWN.into());
-        let alive = self.nodes.is_alive(backend.cluster, &node);
-        let member =
-            Member { backend_health: BackendHealth::new(state.condition, alive), zone: state.zone };
+        let health = self.nodes.health(backend.cluster, &node);
+        let backend_health = BackendHealth::new(state.condition, health);
+        let member = Member { backend_health, zone: state.zone };
         self.nodes.add(backend.cluster, &node, name);
+        let is_placed = *node != *Nodes::UNKNOWN;
         let service = self.services.entry(Arc::clone(name)).or_default();
         let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
         let before = moved.before.clone();
         self.settle(name, key, &[moved], changes);
+        self.forget_place(name, key, &backend, before);
+        if !is_placed {
+            self.unplaced.add(name, key, backend);
+        }
+    }
+
+    /// A backend is not where it was, if it was anywhere.
+    fn forget_place(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+        backend: &Backend,
+        before: Option<(Arc<str>, BackendHealth)>,
+    ) {
         if let Some((node, _)) = before {
             self.nodes.remove(backend.cluster, &node, name);
+            if *node == *Nodes::UNKNOWN {
+                self.unplaced.remove(name, key, *backend);
+            }
         }
     }
 
@@ -160,9 +178,7 @@ impl Balancer {
         let Some(moved) = pool.and_then(|pool| pool.remove(backend)) else { return };
         let before = moved.before.clone();
         self.settle(name, key, &[moved], changes);
-        if let Some((node, _)) = before {
-            self.nodes.remove(backend.cluster, &node, name);
-        }
+        self.forget_place(name, key, backend, before);
         self.tidy(name);
     }
 
@@ -188,19 +204,19 @@ impl Balancer {
         moved: &[Moved],
         changes: &mut Vec<Change>,
     ) {
-        let sure = self.sure;
+        let synced = self.synced;
         let Some(service) = self.services.get_mut(name) else { return };
         let taken = self.rules.takes(service);
         let policy = service.policy.as_ref().filter(|_| taken);
         let Some(pool) = service.pools.get_mut(key) else { return };
         let choice = match policy.filter(|_| !pool.frontends.is_empty()) {
-            // Who moved went from where others are to where others are.
+            // What moved went from where others are to where others are.
             Some(policy) if !moved.is_empty() && pool.is_shaped_as_before() && !policy.counts() => {
                 None
             }
             Some(policy) => {
                 let chosen = Plan::new(policy, &self.clusters, &pool.counts).chosen;
-                let settings = Rules::settings(name, policy, &chosen, sure);
+                let settings = Rules::settings(name, policy, &chosen, synced);
                 Some(Choice { chosen, settings })
             }
             None => Some(Choice::default()),
@@ -224,21 +240,23 @@ impl Balancer {
             let service = self.services.get_mut(name);
             if let Some(policy) = service.and_then(|service| service.policy.as_mut()) {
                 let traffic = Arc::clone(&policy.traffic);
-                *policy = TrafficPolicy::new(traffic, self.rules.own, &self.clusters);
+                *policy = TrafficPolicy::new(traffic, self.rules.local, &self.clusters);
             }
         }
     }
 
-    /// Looks again whether all is said that there is to say. If that is new, services that lead nowhere do otherwise.
-    pub(super) fn look_who_is_sure(&mut self) -> Vec<Arc<ServiceName>> {
-        let own = self.clusters.get(&self.rules.own).is_some_and(|view| view.sure);
-        let heard = |view: &ClusterView| view.sure && view.state != ClusterState::Stale;
-        let sure = SyncStatus { own, all: self.all_known && self.clusters.values().all(heard) };
-        let before = std::mem::replace(&mut self.sure, sure);
-        self.empty.iter().filter(|_| before != sure).cloned().collect()
+    /// Looks again of which clusters all services are known. Returns the services that do otherwise by that: those that lead
+    /// nowhere.
+    pub(super) fn update_sync_status(&mut self) -> Vec<Arc<ServiceName>> {
+        let local = self.clusters.get(&self.rules.local).is_some_and(|view| view.synced);
+        let is_synced = |view: &ClusterView| view.synced && view.state != ClusterState::Stale;
+        let all = self.all_known && self.clusters.values().all(is_synced);
+        let synced = SyncStatus { local, all };
+        let before = std::mem::replace(&mut self.synced, synced);
+        self.empty.iter().filter(|_| before != synced).cloned().collect()
     }
 
-    /// Of a service that nobody has anything of nothing is kept.
+    /// Of a service of which no cluster has anything nothing is kept.
     pub(super) fn tidy(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.pools.retain(|_, pool| !pool.is_empty());

@@ -1,4 +1,4 @@
-//! A balancer with clusters a (the own one), b, c and d, and tables that do what they are told.
+//! A balancer with clusters a (the local one), b, c and d, and tables that do what they are told.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -11,7 +11,8 @@ use mesh_balance::{Balancer, ClusterState, ClusterView, Explanation, Rules};
 use mesh_model::{
     ClusterId, ClusterName, Protocol, ServiceName, ServiceTraffic,
     lb::{
-        Backend, BackendState, Change, Condition, Content, Frontend, Group, ServiceDelta, Weights,
+        Backend, BackendState, Change, Condition, Content, Frontend, Group, NodeHealth,
+        ServiceDelta, Weights,
     },
 };
 
@@ -32,8 +33,8 @@ pub(crate) fn name(cluster: &str) -> ClusterName {
     ClusterName::new(cluster).unwrap()
 }
 
-pub(crate) fn view(cluster: &str, state: ClusterState, sure: bool) -> ClusterView {
-    ClusterView { name: name(cluster), state, sure }
+pub(crate) fn view(cluster: &str, state: ClusterState, synced: bool) -> ClusterView {
+    ClusterView { name: name(cluster), state, synced }
 }
 
 pub(crate) fn service() -> Arc<ServiceName> {
@@ -61,7 +62,7 @@ pub(crate) fn global() -> ServiceTraffic {
 
 impl Stage {
     pub(crate) fn new(replace_kube_proxy: bool) -> Self {
-        let balancer = Balancer::new(Rules { own: id("a"), replace_kube_proxy }, name("a"));
+        let balancer = Balancer::new(Rules { local: id("a"), replace_kube_proxy }, name("a"));
         let mut stage = Self { balancer, tables: HashMap::new(), last: Vec::new() };
         stage.balancer.set_all_known(true);
         for cluster in CLUSTERS {
@@ -114,12 +115,16 @@ impl Stage {
 
     /// `b1` is node n1 of cluster b.
     pub(crate) fn node(&mut self, word: &str, alive: bool) {
-        let changes = self.balancer.set_node(id(&word[..1]), &node(word), alive);
+        self.set_node(word, if alive { NodeHealth::Alive } else { NodeHealth::Dead });
+    }
+
+    pub(crate) fn set_node(&mut self, word: &str, health: NodeHealth) {
+        let changes = self.balancer.set_node(id(&word[..1]), &node(word), health);
         self.take(changes);
     }
 
-    pub(crate) fn cluster(&mut self, cluster: &str, state: ClusterState, sure: bool) {
-        let changes = self.balancer.set_cluster(id(cluster), Some(view(cluster, state, sure)));
+    pub(crate) fn cluster(&mut self, cluster: &str, state: ClusterState, synced: bool) {
+        let changes = self.balancer.set_cluster(id(cluster), Some(view(cluster, state, synced)));
         self.take(changes);
     }
 

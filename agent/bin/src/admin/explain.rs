@@ -6,7 +6,7 @@ use mesh_admin::v1;
 use mesh_balance::{Candidate, Explanation};
 use mesh_model::{
     ServiceName, ServiceTraffic,
-    lb::{Backend, Content, Frontend, Settings},
+    lb::{Backend, Content, Frontend, NodeHealth, Settings},
 };
 
 use crate::node::Node;
@@ -129,7 +129,7 @@ fn candidate(candidate: &Candidate) -> v1::Candidate {
         node: candidate.node.as_deref().unwrap_or_default().into(),
         zone: candidate.zone.as_deref().unwrap_or_default().into(),
         condition: candidate.condition.to_string(),
-        node_answers: candidate.node_answers,
+        node_answers: candidate.node_health == NodeHealth::Alive,
         cluster_state: candidate.cluster_state.as_str().into(),
         tier: candidate.tier.map_or(0, number),
         usage: candidate.usage.as_str().into(),

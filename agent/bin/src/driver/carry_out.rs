@@ -27,11 +27,9 @@ impl Driver {
             routes,
             prune,
             removed_backends,
-            reachability,
+            endings,
             commands,
-            cluster_ids,
-            probes,
-            unprobed,
+            orders,
             unbalanced,
             attachments_changed,
             local_state,
@@ -53,26 +51,16 @@ impl Driver {
         for (name, command) in commands {
             self.command(name, command);
         }
-        for name in unprobed {
-            self.node.writers.prober.forget(&name);
-        }
-        let found_cut = cluster_ids.is_some_and(|ids| self.write_cuts(&ids));
-        for nodes in probes {
-            self.node.writers.prober.probe(&self.node.core, nodes);
+        for order in orders {
+            self.node.writers.health.order(order);
         }
         self.node.writers.routes.send(routes);
         let sockets = &mut self.node.writers.sockets;
         if attachments_changed {
             sockets.set_namespaces(self.node.core.pods());
         }
-        for change in reachability {
-            sockets.reachability(
-                &change,
-                &self.node.core,
-                self.node.lb.tables(),
-                &self.node.writers.prober,
-                now,
-            );
+        for ending in endings {
+            sockets.ending(&ending, &self.node.core, self.node.lb.tables(), now);
         }
         if let Some(unbalanced) = unbalanced
             && let Err(error) = self.node.lb.tables_mut().set_unbalanced(&unbalanced)
@@ -95,9 +83,6 @@ impl Driver {
             for waiting in self.waiting.remove(&key).into_iter().flatten() {
                 let _ = waiting.send(answer);
             }
-        }
-        if found_cut {
-            self.carry_out(now);
         }
     }
 

@@ -43,7 +43,7 @@ impl Node {
                 }
             }
         }
-        let report = self.writers.prober.report();
+        let report = self.writers.health.report();
         let counts = report.counts;
         metrics.probes_sent.set(counts.sent);
         metrics.probes_answered.set(counts.answered);

@@ -48,12 +48,30 @@ impl Node {
             .chain(self.writers.snapshots.problems().cloned())
             .chain(self.attachment_problems.iter().cloned())
             .chain(self.writers.sockets.problem())
+            .chain(self.health_problems())
             .chain(routes)
             .chain(contested)
             .chain(audit)
             .chain(tables)
             .chain(unmade)
             .collect()
+    }
+
+    /// Nodes that are used only where there are no others, and why nodes cannot be asked.
+    fn health_problems(&self) -> Vec<String> {
+        let report = self.writers.health.report();
+        let unverified = report.clusters.iter().filter(|(_, health)| !health.unverified.is_empty());
+        let unverified = unverified.map(|(name, health)| {
+            let nodes: Vec<&str> = health.unverified.iter().take(5).map(AsRef::as_ref).collect();
+            let more = if health.unverified.len() > nodes.len() { ", …" } else { "" };
+            format!(
+                "{} nodes of {name} have no address or have never answered a probe, while others of it do, so their pods \
+                 are used only where there are no others: {}{more}",
+                health.unverified.len(),
+                nodes.join(", ")
+            )
+        });
+        report.problems.iter().cloned().chain(unverified).collect()
     }
 
     /// Services that the tables do not have as they should, a line for each of the first few.

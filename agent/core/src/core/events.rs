@@ -51,12 +51,11 @@ impl Core {
         }
     }
 
-    /// A cluster has another id: its dead nodes are dead under that.
+    /// A cluster has another id: how its nodes are is said of that.
     fn renumber(&mut self, name: &ClusterName) {
         let Some(id) = self.merge.id_of(name) else { return };
-        let dead: Vec<_> = self.reachability.dead(name).cloned().collect();
-        for node in dead {
-            self.choice.node(id, &node, false, &mut self.wanted.changes);
+        for (_, node, health) in self.health.unwell().filter(|(cluster, ..)| *cluster == name) {
+            self.choice.node(id, node, health, &mut self.wanted.changes);
         }
     }
 
@@ -80,18 +79,16 @@ impl Core {
         let kept = match kind {
             RecordKind::Node => {
                 self.probes.nodes_changed(name);
-                self.choice.places_moved();
                 true
             }
             RecordKind::Service
             | RecordKind::EndpointSlice
             | RecordKind::LocalService
             | RecordKind::LocalEndpointSlice => true,
-            RecordKind::Address => {
-                self.choice.places_moved();
-                false
-            }
-            RecordKind::Identity | RecordKind::Namespace | RecordKind::Pod => false,
+            RecordKind::Identity
+            | RecordKind::Address
+            | RecordKind::Namespace
+            | RecordKind::Pod => false,
         };
         if kept && !self.wanted.snapshots.contains(name) {
             self.wanted.snapshots.insert(name.clone());

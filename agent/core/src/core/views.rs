@@ -77,7 +77,7 @@ impl Core {
 
     /// Whether nothing of a cluster answers.
     pub fn is_unreachable(&self, name: &ClusterName) -> bool {
-        self.reachability.is_unreachable(name)
+        self.health.is_cut(name)
     }
 
     /// Whether all clusters that there are, are followed and have their services synced.

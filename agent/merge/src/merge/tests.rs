@@ -88,6 +88,7 @@ fn node(cluster: &str, node: &str, range: &str) -> RecordEvent {
 fn deltas(merge: &mut Merge) -> Vec<String> {
     let deltas = merge.take_deltas().into_iter();
     deltas
+        .filter(|delta| !matches!(delta, Delta::Located { .. }))
         .map(|delta| match delta {
             Delta::Service(ServiceDelta::FrontendAdded { service, frontend, .. }) => {
                 format!("+{} {frontend}", service.name)
@@ -115,8 +116,45 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
             }
             Delta::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
             Delta::Confirmed { cluster, kind, .. } => format!("{cluster} confirmed {kind:?}"),
+            Delta::Located { .. } => unreachable!("left out above"),
         })
         .collect()
+}
+
+/// A change of where an address is is reported once, and not what says nothing new.
+#[test]
+fn a_new_host_or_node_says_where_addresses_are() {
+    let mut merge = merge();
+    let address = |host: &str| {
+        RecordEvent::Upsert(Record::Address(Box::new(EndpointAddress {
+            net: "10.2.1.1/32".parse().unwrap(),
+            identity: Identity::new(131_073),
+            host: host.parse().ok(),
+            encryption_key: 0,
+            metadata: String::new(),
+            namespace: String::new(),
+            pod: String::new(),
+            service_account: String::new(),
+            named_ports: Vec::new(),
+        })))
+    };
+    let one = Located::One("10.2.1.1".parse().unwrap());
+    for (event, expected) in [
+        (address(""), None),
+        (address("172.31.2.1"), Some(one)),
+        (address("172.31.2.1"), None),
+        (address("172.31.2.2"), Some(one)),
+        (node("b", "n1", "10.2.1.0/24"), Some(Located::Any)),
+        (node("b", "n1", "10.2.1.0/24"), None),
+        (node("b", "n1", "10.2.2.0/24"), Some(Located::Any)),
+    ] {
+        merge.apply(&name("b"), event).unwrap();
+        let found = merge.take_deltas().into_iter().find_map(|delta| match delta {
+            Delta::Located { id, addresses } => Some((id, addresses)),
+            _ => None,
+        });
+        assert_eq!(found, expected.map(|addresses| (id(2), addresses)));
+    }
 }
 
 #[test]

@@ -1,19 +1,25 @@
+use mesh_model::ClusterName;
 use proptest::prelude::*;
 
 use super::*;
+use crate::report::ClusterHealth;
 
 /// A network, and who probes it.
 pub(super) struct World {
-    pub(super) probes: Probes,
+    pub(super) prober: Prober,
     pub(super) now: Instant,
     began: Instant,
     nonces: u64,
     /// What answers at a time: cluster, node, IPv4. A node `etcd` is the cluster's etcd.
     answers: Box<Network>,
-    /// Of what answers: whose agent is away, so that its kernel does, as often as it may.
+    /// Of what answers: at whose port nobody listens, so that its kernel says so, as often as it may.
     refuses: Box<Network>,
+    /// Of what answers: whose kernel does, and not an agent.
+    kernel: Box<Network>,
     kernels: BTreeMap<IpAddr, Kernel>,
     nodes: BTreeMap<IpAddr, (String, String)>,
+    /// So many questions from now on are not answered.
+    lost: u64,
     /// How often each etcd has answered.
     etcds: BTreeMap<ClusterName, u64>,
     pub(super) sent: Vec<Duration>,
@@ -61,14 +67,16 @@ impl World {
     pub(super) fn new(answers: impl Fn(&str, &str, bool, Duration) -> bool + 'static) -> Self {
         let now = Instant::now();
         Self {
-            probes: Probes::new(name("a"), now),
+            prober: Prober::new(name("a"), now),
             now,
             began: now,
             nonces: 0,
             answers: Box::new(answers),
             refuses: Box::new(|_, _, _, _| false),
+            kernel: Box::new(|_, _, _, _| false),
             kernels: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            lost: 0,
             etcds: BTreeMap::new(),
             sent: Vec::new(),
             changes: Vec::new(),
@@ -83,13 +91,18 @@ impl World {
         self
     }
 
+    pub(super) fn answered_by_kernels(mut self) -> Self {
+        self.kernel = Box::new(|_, _, _, _| true);
+        self
+    }
+
     pub(super) fn set(&mut self, cluster: &str, targets: &[Target]) {
         for target in targets {
             for address in &target.addresses {
                 self.nodes.insert(*address, (cluster.into(), target.node.to_string()));
             }
         }
-        self.probes.set_targets(&name(cluster), targets, self.now);
+        self.prober.set_targets(&name(cluster), targets, self.now);
     }
 
     /// Clusters of two nodes that are in use each, the own one's other node among them.
@@ -109,46 +122,23 @@ impl World {
         let from = self.changes.len();
         while self.now - self.began < until {
             let at = self.now - self.began;
-            if self.probes.next_timeout().is_some_and(|due| due <= self.now) {
-                for etcd in self.probes.etcds_to_ask(self.now) {
-                    let count = self.etcds.entry(etcd.clone()).or_default();
-                    let before = *count;
-                    *count += u64::from((self.answers)(etcd.as_str(), "etcd", true, at));
-                    self.probes.etcd_asked(&etcd, true, before, self.now);
-                }
-                for etcd in self.probes.etcds_awaited() {
-                    let count = *self.etcds.entry(etcd.clone()).or_default();
-                    self.probes.etcd_says(&etcd, true, count, self.now);
-                }
-                let nonce = || {
-                    self.nonces += 1;
-                    self.nonces
-                };
-                for probe in self.probes.due(self.now, nonce) {
-                    self.sent.push(at);
-                    let (cluster, node) = &self.nodes[&probe.address];
-                    let v4 = probe.address.is_ipv4();
-                    if !(self.answers)(cluster, node, v4, at) {
-                        continue;
-                    }
-                    let kernel = self.kernels.entry(probe.address);
-                    let kernel = kernel.or_insert(Kernel { credit: millis(6_000), last: at });
-                    if !(self.refuses)(cluster, node, v4, at) {
-                        self.probes.answered(probe, self.now);
-                    } else if kernel.may_refuse(at) {
-                        self.probes.refused(probe, self.now);
-                    }
-                }
+            if self.prober.next_timeout().is_some_and(|due| due <= self.now) {
+                self.turn(at);
             }
-            for change in self.probes.take_changes() {
-                let word = match change {
-                    HealthChange::Node { cluster, node, address, alive } => {
+            for verdict in self.prober.take_verdicts() {
+                let word = match verdict {
+                    Verdict::Node { cluster, node, address, alive, .. } => {
                         let family = if address.is_ipv4() { "" } else { "/v6" };
                         format!("{cluster}/{node}{family} {}", if alive { "back" } else { "dead" })
                     }
-                    HealthChange::Cluster { cluster, cut } => {
+                    Verdict::Unverified { cluster, node, unverified } => {
+                        let word = if unverified { "unverified" } else { "as others" };
+                        format!("{cluster}/{node} {word}")
+                    }
+                    Verdict::Cluster { cluster, cut, .. } => {
                         format!("{cluster} {}", if cut { "cut" } else { "healed" })
                     }
+                    Verdict::Sockets(_) => continue,
                 };
                 self.changes.push((at, word));
             }
@@ -157,14 +147,61 @@ impl World {
         self.changes[from..].iter().map(|(_, word)| word.clone()).collect()
     }
 
-    /// When something was said first.
+    fn turn(&mut self, at: Duration) {
+        for etcd in self.prober.etcds_awaited() {
+            let count = *self.etcds.entry(etcd.clone()).or_default();
+            self.prober.observe_etcd(&etcd, true, count, self.now);
+        }
+        for etcd in self.prober.etcds_to_ask(self.now) {
+            let count = self.etcds.entry(etcd.clone()).or_default();
+            let before = *count;
+            *count += u64::from((self.answers)(etcd.as_str(), "etcd", true, at));
+            self.prober.etcd_asked(&etcd, true, before, self.now);
+        }
+        let nonce = || {
+            self.nonces += 1;
+            self.nonces
+        };
+        for Question { probe, .. } in self.prober.due(self.now, nonce) {
+            self.sent.push(at);
+            let (cluster, node) = &self.nodes[&probe.address];
+            let v4 = probe.address.is_ipv4();
+            if self.lost > 0 || !(self.answers)(cluster, node, v4, at) {
+                self.lost = self.lost.saturating_sub(1);
+                continue;
+            }
+            let kernel = self.kernels.entry(probe.address);
+            let kernel = kernel.or_insert(Kernel { credit: millis(6_000), last: at });
+            if (self.refuses)(cluster, node, v4, at) {
+                if kernel.may_refuse(at) {
+                    self.prober.replied(probe, Reply::Refused, self.now);
+                }
+                continue;
+            }
+            let by = match (self.kernel)(cluster, node, v4, at) {
+                true => Answerer::Kernel { rate: 1 },
+                false => Answerer::Agent { rate: 1 },
+            };
+            self.prober.replied(probe, Reply::Answered(by), self.now);
+        }
+    }
+
+    pub(super) fn lose_next(&mut self, questions: u64) {
+        self.lost = questions;
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.began
+    }
+
+    /// When something was reported first.
     pub(super) fn when(&self, word: &str) -> Duration {
         let found = self.changes.iter().find(|(_, said)| said == word);
         found.unwrap_or_else(|| panic!("{word}: {:?}", self.changes)).0
     }
 
     pub(super) fn health(&self, cluster: &str) -> ClusterHealth {
-        self.probes.report().clusters[&name(cluster)].clone()
+        self.prober.report().clusters[&name(cluster)].clone()
     }
 }
 
@@ -176,8 +213,8 @@ fn a_node_that_loses_three_probes_is_dead_within_its_detection_time() {
             .with(&[("a", 1), ("b", 2)]);
     assert_eq!(world.run(millis(2_500)), Vec::<String>::new());
     assert_eq!(world.run(millis(7_000)), ["b/n1 dead"], "its cluster's other node answers");
-    let detection = world.probes.report().detection;
-    assert_eq!(world.probes.report().in_use, 3);
+    let detection = world.prober.report().detection;
+    assert_eq!(world.prober.report().in_use, 3);
     assert_eq!(detection, millis(800), "three probes, 200 ms apart, and their answers");
     let noticed = world.when("b/n1 dead") - millis(2_050);
     assert!((millis(400)..=detection).contains(&noticed), "{noticed:?}");
@@ -193,7 +230,7 @@ fn what_never_answered_is_never_dead() {
     let mut world = World::new(|cluster, _, _, at| cluster == "a" && at < millis(3_000))
         .with(&[("b", 2), ("c", 1)]);
     assert_eq!(world.run(millis(60_000)), Vec::<String>::new());
-    assert_eq!(world.health("b").unknown, 2);
+    assert_eq!(world.health("b").never_answered, 2);
     let late = world.sent.iter().filter(|at| **at > millis(10_000)).count();
     assert!(late <= 3 * 5 + 3, "nor is it asked five times a second: {late}");
 }
@@ -210,7 +247,7 @@ fn a_cluster_that_is_silent_with_its_etcd_is_cut_in_one_word_and_back_in_one() {
     assert!(world.when("b cut") - millis(5_130) <= millis(1_000));
     assert_eq!(world.run(millis(60_000)), ["b healed"]);
     assert!(world.when("b healed") <= millis(21_000));
-    assert_eq!(world.probes.report().counts.cuts, 1);
+    assert_eq!(world.prober.report().counts.cuts, 1);
 }
 
 #[test]
@@ -250,9 +287,9 @@ fn when_everything_is_silent_at_once_it_is_us() {
         let mut world = World::new(move |_, _, _, at| !cut(at)).with(&[("a", 1), ("b", 2)]);
         world.set("c", &[target(3, 1, in_use)]);
         assert_eq!(world.run(millis(59_000)), Vec::<String>::new());
-        assert!(world.probes.report().alone);
+        assert!(world.prober.report().isolated);
         assert_eq!(world.run(millis(120_000)), Vec::<String>::new(), "healed without a trace");
-        assert!(!world.probes.report().alone);
+        assert!(!world.prober.report().isolated);
     }
 }
 
@@ -271,7 +308,7 @@ fn what_falls_silent_one_after_another_until_nobody_is_left_is_us_too() {
         let of_first: Vec<&String> = said.iter().filter(|w| w.starts_with(order[0])).collect();
         assert!(of_first.iter().zip(first).all(|(said, end)| said.ends_with(end)), "{said:?}");
         assert_eq!(of_first.len(), 2, "{:?}", world.changes);
-        assert!(world.probes.report().alone);
+        assert!(world.prober.report().isolated);
         assert!(["a", "b", "c"].iter().all(|name| !world.health(name).cut), "{said:?}");
         assert!(["a", "b", "c"].iter().all(|name| world.health(name).dead.is_empty()), "{said:?}");
         assert_eq!(world.run(millis(120_000)), Vec::<String>::new(), "healed without a trace");
@@ -333,7 +370,7 @@ fn three_hundred_probes_a_second_and_no_more() {
         assert!(sent.count() <= 300 + 60, "{from:?}");
     }
     assert!(world.sent.len() >= 40 * 280, "but as many as may be: {}", world.sent.len());
-    let detection = world.probes.report().detection;
+    let detection = world.prober.report().detection;
     assert!(detection > millis(3_000) && detection < millis(4_000), "{detection:?}");
     assert!(world.when("b/n7 dead") - millis(20_000) <= detection);
 }
@@ -345,49 +382,50 @@ fn an_agent_that_was_away_itself_blames_nobody() {
     // Its probes went out, and it did not look at what came back.
     let nonce = || 0;
     world.now += millis(300);
-    world.probes.due(world.now, nonce);
+    world.prober.due(world.now, nonce);
     for _ in 0..5 {
         world.now += millis(3_000);
-        world.probes.due(world.now, nonce);
+        world.prober.due(world.now, nonce);
     }
-    assert_eq!(world.probes.take_changes(), []);
-    assert!(world.probes.report().clusters.values().all(|cluster| cluster.silent == 0));
+    assert_eq!(world.prober.take_verdicts(), []);
+    assert!(world.prober.report().clusters.values().all(|cluster| cluster.missing == 0));
 }
 
 #[test]
 fn an_answer_must_have_the_number_and_come_from_who_was_asked() {
     let now = Instant::now();
-    let mut probes = Probes::new(name("a"), now);
-    probes.set_targets(&name("b"), &[target(2, 1, true)], now);
+    let mut prober = Prober::new(name("a"), now);
+    prober.set_targets(&name("b"), &[target(2, 1, true)], now);
     let mut next = 0;
     let mut nonce = || {
         next += 1;
         next
     };
-    let [probe] = probes.due(now, &mut nonce).try_into().unwrap();
-    assert!(probes.due(now, &mut nonce).is_empty());
-    let answering = |probes: &Probes| probes.report().clusters[&name("b")].answering;
-    probes.answered(Probe { nonce: 99, ..probe }, now);
-    probes.answered(Probe { address: [172, 31, 2, 2].into(), ..probe }, now);
-    assert_eq!(answering(&probes), 0);
-    probes.answered(probe, now);
-    probes.answered(probe, now);
-    assert_eq!((answering(&probes), probes.report().counts.answered), (1, 1), "counted once");
+    let [Question { probe, .. }] = prober.due(now, &mut nonce).try_into().unwrap();
+    assert!(prober.due(now, &mut nonce).is_empty());
+    let answer = Reply::Answered(Answerer::Agent { rate: 1 });
+    let answering = |prober: &Prober| prober.report().clusters[&name("b")].answering;
+    prober.replied(Probe { nonce: 99, ..probe }, answer, now);
+    prober.replied(Probe { address: [172, 31, 2, 2].into(), ..probe }, answer, now);
+    assert_eq!(answering(&prober), 0);
+    prober.replied(probe, answer, now);
+    prober.replied(probe, answer, now);
+    assert_eq!((answering(&prober), prober.report().counts.answered), (1, 1), "counted once");
 }
 
 /// 600 ms there and back: each answer is late for its own probe, and early for the third after it.
 #[test]
 fn a_long_way_is_no_loss() {
     let now = Instant::now();
-    let mut probes = Probes::new(name("a"), now);
-    probes.set_targets(&name("b"), &[target(2, 1, true)], now);
+    let mut prober = Prober::new(name("a"), now);
+    prober.set_targets(&name("b"), &[target(2, 1, true)], now);
     let (mut next, mut on_their_way) = (0, Vec::new());
     for step in 0..1_000 {
         let now = now + STEP * step;
         on_their_way.retain(|(at, probe)| {
             let arrives = *at + millis(600) <= now;
             if arrives {
-                probes.answered(*probe, now);
+                prober.replied(*probe, Reply::Answered(Answerer::Agent { rate: 1 }), now);
             }
             !arrives
         });
@@ -395,10 +433,11 @@ fn a_long_way_is_no_loss() {
             next += 1;
             next
         };
-        on_their_way.extend(probes.due(now, nonce).into_iter().map(|probe| (now, probe)));
+        on_their_way
+            .extend(prober.due(now, nonce).into_iter().map(|question| (now, question.probe)));
     }
-    assert_eq!(probes.take_changes(), []);
-    assert_eq!(probes.report().clusters[&name("b")].answering, 1);
+    assert_eq!(prober.take_verdicts(), []);
+    assert_eq!(prober.report().clusters[&name("b")].answering, 1);
 }
 
 #[test]
@@ -411,8 +450,8 @@ fn who_is_not_probed_any_more_is_not_dead_any_more() {
     assert_eq!(world.run(millis(5_000)).len(), 2, "b and c are cut");
     world.set("b", &[]);
     assert_eq!(world.run(millis(5_100)), Vec::<String>::new(), "its etcd is silent still");
-    world.probes.remove(&name("b"), world.now);
-    world.probes.remove(&name("c"), world.now);
+    world.prober.remove(&name("b"), world.now);
+    world.prober.remove(&name("c"), world.now);
     assert_eq!(world.run(millis(6_000)), ["b healed", "c healed"]);
 }
 
@@ -426,7 +465,7 @@ fn a_cut_of_a_former_life_lasts_until_somebody_is_heard() {
         _ => true,
     });
     for cluster in ["b", "c"] {
-        world.probes.inherit_cut(&name(cluster));
+        world.prober.inherit_cut(&name(cluster));
     }
     let mut world = world.with(&[("a", 1), ("b", 2), ("c", 2)]);
     assert_eq!(world.run(millis(19_990)), Vec::<String>::new());
@@ -453,7 +492,7 @@ fn a_link_that_flaps_is_damped_whatever_its_period() {
             assert!(world.changes.iter().any(|(_, word)| word == "b cut"), "{period}");
         }
         if (1_000..10_000).contains(&period) {
-            assert!(world.probes.report().counts.damped > 0, "{period}");
+            assert!(world.prober.report().counts.damped > 0, "{period}");
         }
     }
 }

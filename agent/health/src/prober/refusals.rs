@@ -25,16 +25,16 @@ fn an_agent_that_is_away_for_minutes_costs_nothing() {
     assert_eq!(world.run(millis(5_000)), Vec::<String>::new());
     assert_eq!(world.health("b").without_agent, 0);
     assert_eq!(world.run(millis(10_000)), Vec::<String>::new());
-    let report = world.probes.report();
+    let report = world.prober.report();
     let health = world.health("b");
     assert_eq!((health.answering, health.without_agent, health.all()), (2, 1, 2));
     assert_eq!(report.detection_without_agent, millis(4_700), "three probes and an answer");
     assert_eq!(report.detection, millis(800), "of the others, as before");
     assert_eq!(world.run(millis(299_990)), Vec::<String>::new());
     // One each 1.5 s, from the first one on.
-    let refused = world.probes.report().counts.refused;
+    let refused = world.prober.report().counts.refused;
     assert!((195..=198).contains(&refused), "{refused}");
-    let counts = world.probes.report().counts;
+    let counts = world.prober.report().counts;
     assert_eq!(counts.sent - counts.answered - counts.refused, 0, "none is lost");
     assert_eq!(world.run(millis(303_000)), Vec::<String>::new());
     assert_eq!(world.health("b").without_agent, 0, "its first answer brings it back");
@@ -42,7 +42,7 @@ fn an_agent_that_is_away_for_minutes_costs_nothing() {
     assert!(of(302_000) >= 14, "three nodes five times a second: {}", of(302_000));
     assert_eq!(world.run(millis(400_000)), Vec::<String>::new());
     assert_eq!(world.run(millis(401_000)), ["b/n1 dead"]);
-    assert_eq!((world.health("b").damped, world.probes.report().counts.returns), (0, 0));
+    assert_eq!((world.health("b").damped, world.prober.report().counts.returns), (0, 0));
 }
 
 /// From each moment of an interval.
@@ -56,7 +56,7 @@ fn a_node_that_is_cut_while_its_agent_is_away_is_found() {
                 .with(&[("a", 1), ("b", 2)]);
         assert_eq!(world.run(millis(60_000)), ["b/n1 dead"]);
         let noticed = world.when("b/n1 dead") - Duration::from_millis(from.try_into().unwrap());
-        let detection = world.probes.report().detection_without_agent;
+        let detection = world.prober.report().detection_without_agent;
         assert!((millis(3_000)..=detection + STEP).contains(&noticed), "{from}: {noticed:?}");
         assert_eq!(world.run(millis(66_000)), ["b/n1 back"], "three refusals");
         assert_eq!(world.run(millis(120_000)), Vec::<String>::new());
@@ -75,9 +75,9 @@ fn a_cluster_without_any_agent_lives_dies_and_is_cut() {
     })
     .refusing(|cluster, node, _, _| cluster == "b" && node != "etcd")
     .with(&[("a", 1), ("b", 3)]);
-    assert_eq!(world.run(millis(10_000)), Vec::<String>::new());
+    assert_eq!(world.run(millis(10_000)), ["b/n3 unverified"]);
     let health = world.health("b");
-    assert_eq!((health.answering, health.without_agent, health.unknown), (2, 2, 1));
+    assert_eq!((health.answering, health.without_agent, health.never_answered), (2, 2, 1));
     assert_eq!(world.run(millis(29_000)), ["b/n1 dead", "b/n1 back"]);
     let words = world.run(millis(60_000));
     assert!(words.contains(&"b cut".into()), "{words:?}");
@@ -85,7 +85,7 @@ fn a_cluster_without_any_agent_lives_dies_and_is_cut() {
     assert!(world.when("b cut") <= millis(30_000 + 4_700 + 1_500 + 400), "{:?}", world.changes);
     let words = world.run(millis(90_000));
     assert!(words.contains(&"b healed".into()), "{words:?}");
-    assert_eq!((world.health("b").answering, world.health("b").unknown), (2, 1));
+    assert_eq!((world.health("b").answering, world.health("b").never_answered), (2, 1));
 }
 
 /// One whose agent is away is a self_check of others' deaths, and is not asked so often for it that it falls silent itself.
@@ -116,7 +116,7 @@ fn an_agent_that_comes_and_goes_costs_nothing() {
             })
             .with(&[("a", 1), ("b", 2)]);
         assert_eq!(world.run(millis(300_000)), Vec::<String>::new(), "{period}");
-        let counts = world.probes.report().counts;
+        let counts = world.prober.report().counts;
         assert_eq!(counts.sent, counts.answered + counts.refused, "{period}: none is lost");
         assert!(counts.refused > 7 && counts.answered > 3_000, "{period}: {counts:?}");
     }
@@ -137,18 +137,18 @@ fn our_own_way_out_is_cut_while_agents_are_away() {
 #[test]
 fn a_refusal_must_have_the_number_and_come_from_who_was_asked() {
     let now = Instant::now();
-    let mut probes = Probes::new(name("a"), now);
-    probes.set_targets(&name("b"), &[target(2, 1, true)], now);
-    let [probe] = probes.due(now, || 7).try_into().unwrap();
-    let without = |probes: &Probes| probes.report().clusters[&name("b")].without_agent;
-    probes.refused(Probe { nonce: 8, ..probe }, now);
-    probes.refused(Probe { address: [172, 31, 2, 2].into(), ..probe }, now);
-    assert_eq!(without(&probes), 0);
-    probes.refused(probe, now);
-    probes.refused(probe, now);
-    probes.answered(probe, now);
-    assert_eq!((without(&probes), probes.report().counts.refused), (1, 1), "counted once");
-    assert_eq!(probes.report().counts.answered, 0);
+    let mut prober = Prober::new(name("a"), now);
+    prober.set_targets(&name("b"), &[target(2, 1, true)], now);
+    let [Question { probe, .. }] = prober.due(now, || 7).try_into().unwrap();
+    let without = |prober: &Prober| prober.report().clusters[&name("b")].without_agent;
+    prober.replied(Probe { nonce: 8, ..probe }, Reply::Refused, now);
+    prober.replied(Probe { address: [172, 31, 2, 2].into(), ..probe }, Reply::Refused, now);
+    assert_eq!(without(&prober), 0);
+    prober.replied(probe, Reply::Refused, now);
+    prober.replied(probe, Reply::Refused, now);
+    prober.replied(probe, Reply::Answered(Answerer::PreviousAgent), now);
+    assert_eq!((without(&prober), prober.report().counts.refused), (1, 1), "counted once");
+    assert_eq!(prober.report().counts.answered, 0);
 }
 
 /// A Cilium cluster of many nodes leaves room for the others.
@@ -161,7 +161,7 @@ fn so_many_without_an_agent_and_no_more() {
     assert_eq!(world.run(millis(30_000)), Vec::<String>::new());
     let sent = world.sent.iter().filter(|at| **at >= millis(20_000)).count();
     assert!((1_000..=1_200).contains(&sent), "100 a second, and 5 for each of the others: {sent}");
-    let report = world.probes.report();
+    let report = world.prober.report();
     assert_eq!((report.in_use, report.detection), (252, millis(800)));
     assert_eq!(report.detection_without_agent, millis(2_500 + 3_000 + 200));
 }

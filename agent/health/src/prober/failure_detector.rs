@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How an address stands. It is dead when its owner says so ([`FailureDetector::die`]), which needs more than its own silence.
+/// What the probes of one address show. It is dead when the prober decides so ([`FailureDetector::die`]), which needs more
+/// than its own lost probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FailureDetector {
     state: State,
@@ -10,13 +11,13 @@ pub(super) struct FailureDetector {
     relapses: u32,
     /// When it came back from its last death.
     returned: Option<Instant>,
-    /// Its last sign of life was that no agent is there.
+    /// Its last sign of life was that nobody listens there.
     refuses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It has never been heard: a firewall may keep probes away. It cannot die.
+    /// It has never answered: a firewall may keep probes away. It cannot die.
     Unknown {
         /// Probes that were lost.
         misses: u32,
@@ -27,26 +28,26 @@ enum State {
         lost: [Option<Instant>; ROW as usize],
     },
     Dead {
-        /// Since when it was silent when it died.
-        silent: Instant,
+        /// When the first of the probes was sent that it died of.
+        since: Instant,
         /// Relapses and the return before this death, should it turn out to be none.
         before: (u32, Option<Instant>),
         /// Probes in a row that were lost, or answered.
         misses: u32,
         answers: u32,
-        /// Since when it has not been silent for three probes in a row.
-        heard: Option<Instant>,
+        /// Since when it has not lost three probes in a row.
+        answering: Option<Instant>,
     },
 }
 
 /// So many probes lost in a row make a death, and so many answered in a row a return.
-pub(super) const ROW: u32 = 3;
+const ROW: u32 = 3;
 /// A death so soon after a return is a relapse.
 const WINDOW: Duration = Duration::from_secs(120);
-/// After a relapse it must be heard for so long before it is back, doubled with each further one, up to `LONGEST`.
+/// After a relapse it must answer for so long before it is back, doubled with each further one, up to `LONGEST`.
 const HOLD: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(64);
-/// Something that was silent from the beginning for so many probes is asked less often.
+/// What has lost so many probes and never answered is asked less often.
 const HOPELESS: u32 = 10;
 
 const ALIVE: State = State::Alive { misses: 0, lost: [None; ROW as usize] };
@@ -70,11 +71,11 @@ impl FailureDetector {
                     *last = Some(sent);
                 }
             }
-            State::Dead { misses, answers, heard, .. } => {
+            State::Dead { misses, answers, answering, .. } => {
                 *answers = 0;
                 *misses = misses.saturating_add(1);
                 if *misses >= ROW {
-                    *heard = None;
+                    *answering = None;
                 }
             }
         }
@@ -83,27 +84,27 @@ impl FailureDetector {
     /// A probe was answered. Returns whether it came back from the dead.
     pub(super) fn answered(&mut self, now: Instant) -> bool {
         self.refuses = false;
-        self.heard(now)
+        self.sign_of_life(now)
     }
 
-    /// A probe came back: no agent is there, but the node is. For the rest as an answer.
+    /// A probe came back: nobody listens there, but the node is there. For the rest as an answer.
     pub(super) fn refused(&mut self, now: Instant) -> bool {
         self.refuses = true;
-        self.heard(now)
+        self.sign_of_life(now)
     }
 
-    fn heard(&mut self, now: Instant) -> bool {
+    fn sign_of_life(&mut self, now: Instant) -> bool {
         let hold = self.hold();
         match &mut self.state {
             State::Unknown { .. } | State::Alive { .. } => {
                 self.state = ALIVE;
                 false
             }
-            State::Dead { misses, answers, heard, .. } => {
+            State::Dead { misses, answers, answering, .. } => {
                 *misses = 0;
                 *answers = answers.saturating_add(1);
-                let heard = *heard.get_or_insert(now);
-                let back = *answers >= ROW && now.saturating_duration_since(heard) >= hold;
+                let answering = *answering.get_or_insert(now);
+                let back = *answers >= ROW && now.saturating_duration_since(answering) >= hold;
                 if back {
                     self.state = ALIVE;
                     self.returned = Some(now);
@@ -115,22 +116,22 @@ impl FailureDetector {
 
     /// It is dead. Returns whether its return is damped.
     pub(super) fn die(&mut self, now: Instant) -> bool {
-        let silent = self.is_missing().unwrap_or(now);
+        let since = self.missing_since().unwrap_or(now);
         let before = (self.relapses, self.returned);
         let soon = |returned| now.saturating_duration_since(returned) <= WINDOW;
         self.relapses = match self.returned.is_some_and(soon) {
             true => self.relapses.saturating_add(1),
             false => 0,
         };
-        self.state = State::Dead { silent, before, misses: ROW, answers: 0, heard: None };
+        self.state = State::Dead { since, before, misses: ROW, answers: 0, answering: None };
         self.relapses > 0
     }
 
-    /// It was no death, if it was silent since then or later: it is missing, and who answered until `until` says nothing of
-    /// that any more.
+    /// It was no death, if the probes that it died of were sent after `after`: it is missing, and answers of others to
+    /// what was sent until `until` say nothing of that any more.
     pub(super) fn take_back_death(&mut self, after: Instant, until: Instant) -> bool {
         match self.state {
-            State::Dead { silent, before, .. } if silent >= after => {
+            State::Dead { since, before, .. } if since >= after => {
                 let lost = [Some(until + Duration::from_nanos(1)); ROW as usize];
                 self.state = State::Alive { misses: ROW, lost };
                 (self.relapses, self.returned) = before;
@@ -140,7 +141,7 @@ impl FailureDetector {
         }
     }
 
-    /// How long it must be heard before it is back.
+    /// How long it must answer before it is back.
     pub(super) fn hold(&self) -> Duration {
         match self.relapses.checked_sub(1) {
             None => Duration::ZERO,
@@ -153,7 +154,7 @@ impl FailureDetector {
         !matches!(self.state, State::Unknown { .. })
     }
 
-    /// It was heard last without an agent.
+    /// Its last sign of life was that nobody listens there.
     pub(super) fn refuses(&self) -> bool {
         self.refuses
     }
@@ -167,19 +168,23 @@ impl FailureDetector {
         matches!(self.state, State::Alive { misses: 0, .. })
     }
 
-    /// When the first of the last three probes was sent, if all are lost, and it is not dead only because nobody has said
-    /// so yet.
-    pub(super) fn is_missing(&self) -> Option<Instant> {
+    /// When the first and the last of the last three probes were sent, if all are lost and it is not dead yet.
+    pub(super) fn missing(&self) -> Option<(Instant, Instant)> {
         match self.state {
-            State::Alive { misses, lost: [first, ..] } if misses >= ROW => first,
+            State::Alive { misses, lost: [first, .., last] } if misses >= ROW => first.zip(last),
             _ => None,
         }
     }
 
-    /// Since when it was silent when it died, if it is dead.
-    pub(super) fn died_silent_since(&self) -> Option<Instant> {
+    /// When the first of them was.
+    pub(super) fn missing_since(&self) -> Option<Instant> {
+        self.missing().map(|(since, _)| since)
+    }
+
+    /// When the first of the probes was sent that it died of, if it is dead.
+    pub(super) fn dead_since(&self) -> Option<Instant> {
         match self.state {
-            State::Dead { silent, .. } => Some(silent),
+            State::Dead { since, .. } => Some(since),
             _ => None,
         }
     }
@@ -189,12 +194,12 @@ impl FailureDetector {
         matches!(self.state, State::Alive { misses: 1..ROW, .. })
     }
 
-    /// Its next probes decide: it is silent and alive, or answers and is dead.
+    /// Its next probes decide: it is alive and lost some, or is dead and answers.
     pub(super) fn is_undecided(&self) -> bool {
         match self.state {
             State::Unknown { .. } => false,
             State::Alive { misses, .. } => misses > 0,
-            State::Dead { answers, heard, .. } => answers > 0 || heard.is_some(),
+            State::Dead { answers, answering, .. } => answers > 0 || answering.is_some(),
         }
     }
 
@@ -234,7 +239,7 @@ mod tests {
                 }
             } else {
                 detector.missed(now);
-                if detector.is_missing().is_some() {
+                if detector.missing_since().is_some() {
                     detector.die(now);
                     changes.push((now, false));
                 }
@@ -268,7 +273,7 @@ mod tests {
         }
     }
 
-    /// After its second death in a row it must be heard for 2 s, then 4 s, up to 64 s; a lost probe in between costs
+    /// After its second death in a row it must answer for 2 s, then 4 s, up to 64 s; a lost probe in between costs
     /// nothing, three in a row begin it anew.
     #[test]
     fn each_relapse_doubles_the_time_to_come_back() {
@@ -321,7 +326,7 @@ mod tests {
                 }
             } else {
                 detector.missed(now);
-                if detector.is_missing().is_some() {
+                if detector.missing_since().is_some() {
                     detector.die(now);
                     changes.push((now, false));
                 }

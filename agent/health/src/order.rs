@@ -1,0 +1,63 @@
+//! What health is asked to do.
+
+use std::{collections::BTreeMap, fmt};
+
+use mesh_model::{ClusterId, ClusterName};
+
+use crate::{targets::Target, words::PeerStates};
+
+/// An order to [`Health`](crate::Health).
+pub enum Order {
+    /// A cluster is followed: how to ask its etcd for a sign of life.
+    Follow(ClusterName, Etcd),
+    /// A cluster is followed no more.
+    Forget(ClusterName),
+    /// The nodes of a cluster to probe, in place of those before.
+    Probe(ClusterName, Vec<Target>),
+    /// The clusters' IDs, whenever one changes.
+    Clusters {
+        /// Those that are known.
+        ids: BTreeMap<ClusterName, ClusterId>,
+        /// There are no other clusters in the mesh.
+        all: bool,
+    },
+    /// The kernel's words: at the start, and after an exchange of layouts.
+    States(Box<dyn PeerStates>),
+    /// Compare the kernel's words with what they should be, and repair and count what is not.
+    Audit,
+}
+
+/// A cluster's etcd, as far as health needs it.
+pub type Etcd = Box<dyn EtcdLink>;
+
+/// How a cluster's etcd is asked for a sign of life.
+pub trait EtcdLink: fmt::Debug + Send {
+    /// How the connection is now.
+    fn state(&self) -> EtcdState;
+    /// Asks. Returns whether the question was taken; one that was not is asked again soon.
+    fn ask(&self) -> bool;
+}
+
+/// How the connection to an etcd is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EtcdState {
+    /// There is one, as far as is known.
+    pub connected: bool,
+    /// How many questions were answered in all.
+    pub answers: u64,
+}
+
+// === impl Order ===
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Follow(name, _) => write!(f, "Follow({name})"),
+            Self::Forget(name) => write!(f, "Forget({name})"),
+            Self::Probe(name, targets) => write!(f, "Probe({name}, {})", targets.len()),
+            Self::Clusters { ids, all } => write!(f, "Clusters({}, {all})", ids.len()),
+            Self::States(_) => f.write_str("States"),
+            Self::Audit => f.write_str("Audit"),
+        }
+    }
+}

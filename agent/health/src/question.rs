@@ -1,0 +1,89 @@
+//! What is asked of a node, and what comes back.
+
+use std::net::IpAddr;
+
+/// A question to a node, by what its reply is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// The node's address.
+    pub address: IpAddr,
+    /// A number that nobody can guess; the reply has it too.
+    pub nonce: u64,
+}
+
+/// A question to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What its reply is known by.
+    pub probe: Probe,
+    /// How it is written.
+    pub versions: Versions,
+}
+
+/// In which versions a question is sent: one reply to either is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// `CMp2`.
+    Present,
+    /// `CMp1`.
+    Previous,
+    /// Both: whether the node knows `CMp2` is not known.
+    Both,
+}
+
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The question was answered.
+    Answered(Answerer),
+    /// The node's kernel says that nobody listens there.
+    Refused,
+}
+
+/// What answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answerer {
+    /// The node's kernel, whatever its agent does.
+    Kernel {
+        /// Answers that the node gave in the last full second.
+        rate: u32,
+    },
+    /// The node's agent.
+    Agent {
+        /// Answers that the node gave in the last full second.
+        rate: u32,
+    },
+    /// An agent of the previous minor release, which does not say at which rate it answers.
+    PreviousAgent,
+}
+
+// === impl Versions ===
+
+impl Versions {
+    /// Whether `CMp2` is sent.
+    pub fn has_present(self) -> bool {
+        self != Self::Previous
+    }
+
+    /// Whether `CMp1` is sent.
+    pub fn has_previous(self) -> bool {
+        self != Self::Present
+    }
+
+    /// How many datagrams that is.
+    pub fn datagrams(self) -> u32 {
+        if self == Self::Both { 2 } else { 1 }
+    }
+}
+
+// === impl Answerer ===
+
+impl Answerer {
+    /// Answers that the node gave in the last full second, where it says so.
+    pub fn rate(self) -> Option<u32> {
+        match self {
+            Self::Kernel { rate } | Self::Agent { rate } => Some(rate),
+            Self::PreviousAgent => None,
+        }
+    }
+}

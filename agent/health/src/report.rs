@@ -1,0 +1,94 @@
+//! What is known of all clusters, for status and metrics.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_model::ClusterName;
+
+/// How the ways to all clusters are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each cluster's.
+    pub clusters: BTreeMap<ClusterName, ClusterHealth>,
+    /// What was counted.
+    pub counts: Counts,
+    /// No node answers any more, of several clusters: it may be our own way out that is cut, and no node is taken for dead.
+    pub isolated: bool,
+    /// Addresses of nodes in use.
+    pub in_use: u32,
+    /// A node in use that dies is noticed after so long at most.
+    pub detection: Duration,
+    /// And one at whose port nobody listens, after so long.
+    pub detection_without_agent: Duration,
+    /// The clusters' words in the kernel.
+    pub words: Words,
+    /// Why nodes cannot be asked, or cannot be told that this one is there.
+    pub problems: Vec<String>,
+}
+
+/// How the way to a cluster's nodes is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterHealth {
+    /// Nodes that answer.
+    pub answering: usize,
+    /// Those of them whose kernel answers, at all addresses that are asked.
+    pub by_kernel: usize,
+    /// Those of them at one of whose addresses nobody listens.
+    pub without_agent: usize,
+    /// Nodes that answered once and do so no more, at an address at least.
+    pub dead: BTreeSet<Arc<str>>,
+    /// Nodes that lost their last probes and are not known to be dead.
+    pub missing: usize,
+    /// Nodes whose first answer may still be on its way.
+    pub awaited: usize,
+    /// Nodes that never answered: a firewall may keep probes away.
+    pub never_answered: usize,
+    /// Nodes in use that never answered or have no address, while most of the cluster's nodes in use did answer.
+    pub unverified: BTreeSet<Arc<str>>,
+    /// None answers, nor does the cluster's etcd: its backends are out of use.
+    pub cut: bool,
+    /// Nodes that are dead again and again, and so must answer for longer than others before they are back.
+    pub damped: usize,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Probes sent.
+    pub sent: u64,
+    /// Probes answered.
+    pub answered: u64,
+    /// Probes that came back because nobody listens there.
+    pub refused: u64,
+    /// Addresses that died.
+    pub deaths: u64,
+    /// Addresses that came back.
+    pub returns: u64,
+    /// Deaths soon after a return, after which the next return takes longer.
+    pub damped: u64,
+    /// Clusters that were cut.
+    pub cuts: u64,
+    /// Times in which the prober itself stood still: nothing that was on its way then counts as lost.
+    pub stalls: u64,
+}
+
+/// What was done to the clusters' words in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Audits.
+    pub audits: u64,
+    /// Words that an audit found to be others than they should be.
+    pub repairs: u64,
+}
+
+// === impl ClusterHealth ===
+
+impl ClusterHealth {
+    /// All probed nodes.
+    pub fn all(&self) -> usize {
+        self.answering + self.dead.len() + self.missing + self.awaited + self.never_answered
+    }
+}

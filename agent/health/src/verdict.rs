@@ -1,0 +1,117 @@
+//! What is reported of nodes and clusters.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use mesh_model::{ClusterName, Protocol};
+
+/// What became of a node or a cluster, and what follows for sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A node answers, or answers no more, at an address.
+    Node {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// Its name.
+        node: Arc<str>,
+        /// The address, which stands for its family.
+        address: IpAddr,
+        /// Whether it answers.
+        alive: bool,
+        /// When it answered last there; or, if that was later, when the first question left that was not answered.
+        last_answer: Option<Instant>,
+    },
+    /// A node has never answered while most of its cluster did, or that is over.
+    Unverified {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// Its name.
+        node: Arc<str>,
+        /// Whether it is so.
+        unverified: bool,
+    },
+    /// No node of a cluster answers, nor does its etcd; or one does again. The kernel's word for the cluster is written
+    /// before this is reported. Nodes that died with their cluster are not reported to be dead before it is back.
+    Cluster {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Whether it is cut.
+        cut: bool,
+        /// The same of the node that answered last; `None` where none did since this agent runs.
+        last_answer: Option<Instant>,
+    },
+    /// Sockets are to be ended, or no longer.
+    Sockets(Ending),
+}
+
+/// What to do with sockets to what does not answer (`docs/adr/0036`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing has answered for long enough: the sockets are to be ended.
+    End {
+        /// Whose.
+        scope: Scope,
+        /// Those of this protocol.
+        protocol: Protocol,
+    },
+    /// Something answers again: sockets that are to be ended and have not been stay.
+    Spare {
+        /// Whose.
+        scope: Scope,
+    },
+}
+
+/// Backends whose sockets are meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All of a cluster.
+    Cluster(ClusterName),
+    /// Those on a node, in one family.
+    Node {
+        /// The node's cluster.
+        cluster: ClusterName,
+        /// Its name.
+        node: Arc<str>,
+        /// The address at which it is probed. Backends of its family are meant.
+        address: IpAddr,
+    },
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Writes it to the log, where an operator should know of it.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Node { cluster, node, address, alive: true, .. } => {
+                tracing::info!(peer = %cluster, %node, %address, "the node answers again");
+            }
+            Self::Node { cluster, node, address, alive: false, .. } => {
+                tracing::warn!(peer = %cluster, %node, %address, "the node does not answer: its pods are used if there are no others");
+            }
+            Self::Unverified { cluster, node, unverified: true } => {
+                tracing::warn!(peer = %cluster, %node, "the node has never answered, and most of its cluster do: its pods are used if there are no others");
+            }
+            Self::Unverified { cluster, node, unverified: false } => {
+                tracing::info!(peer = %cluster, %node, "the node is used like others of its cluster");
+            }
+            Self::Cluster { cluster, cut: true, .. } => {
+                tracing::warn!(peer = %cluster, "neither a node nor the etcd answers: the cluster is cut");
+            }
+            Self::Cluster { cluster, cut: false, .. } => {
+                tracing::info!(peer = %cluster, "the cluster answers again");
+            }
+            Self::Sockets(ending) => tracing::debug!(?ending, "sockets"),
+        }
+    }
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// The cluster of the backends that are meant.
+    pub fn cluster(&self) -> &ClusterName {
+        match self {
+            Self::Cluster(cluster) | Self::Node { cluster, .. } => cluster,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Clients that wait for what never comes.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use mesh_lab::workload::hang::Event;
+
+use super::{CLIENT, ECHO};
+use crate::mesh::{Mesh, frontends};
+
+/// A connection that waits for what never comes.
+pub(super) struct Hanging {
+    child: Child,
+    events: BufReader<ChildStdout>,
+}
+
+/// One for each frontend of the service: TCP and UDP, in both families.
+pub(super) fn to_every_frontend(mesh: &impl Mesh, cluster: &str) -> Vec<Hanging> {
+    let tcp = frontends(mesh, cluster, ECHO, "TCP");
+    let mut clients: Vec<Hanging> =
+        tcp.iter().map(|to| Hanging::by(mesh, cluster, *to, &[])).collect();
+    let udp = frontends(mesh, cluster, ECHO, "UDP");
+    clients.extend(udp.iter().map(|to| Hanging::start(mesh, cluster, *to)));
+    assert_eq!(clients.len(), 4, "TCP and UDP, v4 and v6");
+    clients
+}
+
+impl Hanging {
+    pub(super) fn start(mesh: &impl Mesh, cluster: &str, to: SocketAddr) -> Self {
+        Self::by(mesh, cluster, to, &["--udp"])
+    }
+
+    fn by(mesh: &impl Mesh, cluster: &str, to: SocketAddr, flags: &[&str]) -> Self {
+        let to = to.to_string();
+        let hang = ["clustermesh", "lab-pod", "hang", &to];
+        let mut command: Command = mesh.in_pod(cluster, CLIENT, &[&hang, flags].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the command runs");
+        let events = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, events }
+    }
+
+    /// Whether it still waits.
+    pub(super) fn waits(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// What happens next.
+    pub(super) fn event(&mut self) -> Event {
+        let mut line = String::new();
+        self.events.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    /// The cluster that answers next.
+    pub(super) fn answering(&mut self) -> String {
+        match self.event() {
+            Event::Answered(answer) => answer.cluster,
+            Event::Ended(errno) => panic!("it ended: {errno}"),
+        }
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
