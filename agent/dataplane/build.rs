@@ -66,15 +66,17 @@ fn build() -> Result<(), String> {
         return Err("the kernel programs do not build; the compiler's words are above".into());
     }
 
-    // Without the debug information that nobody reads at run time; the maps' definitions stay.
-    let object = out.join("mesh-programs.o");
-    let built = target_dir.join(TARGET).join("release/mesh-programs");
-    let status = Command::new(STRIP).arg("-g").arg("-o").args([&object, &built]).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{STRIP}: {status}")),
-        Err(e) => Err(format!("{STRIP}: {e}")),
+    // Without the debug information that nothing reads at run time; the maps' definitions stay.
+    for object in ["mesh-programs", "mesh-probe"] {
+        let stripped = out.join(object).with_extension("o");
+        let built = target_dir.join(TARGET).join("release").join(object);
+        match Command::new(STRIP).arg("-g").arg("-o").args([&stripped, &built]).status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(format!("{STRIP}: {status}")),
+            Err(e) => return Err(format!("{STRIP}: {e}")),
+        }
     }
+    Ok(())
 }
 
 /// Finds what builds the kernel programs, or says how to get it.

@@ -32,8 +32,8 @@ pub fn cut(pins: &Path) -> BTreeSet<u16> {
 }
 
 /// What a node's agent told the programs of the node itself.
-pub fn own_state(pins: &Path) -> u32 {
-    open(pins).own_state()
+pub fn local_state(pins: &Path) -> u32 {
+    open(pins).local_state()
 }
 
 fn open(pins: &Path) -> Dump {

@@ -43,8 +43,17 @@ impl Netns {
 
     /// A lab by the flags of `lab up`.
     pub fn with(name: &str, flags: &[&str]) -> Self {
-        let mesh = Self { name: name.into(), binary: binary() };
-        // Somebody else's or a former run's; the names are the scenarios' own.
+        Self::of(name, binary(), flags)
+    }
+
+    /// Two clusters of two nodes, of the executables beside a CLI.
+    pub fn beside(name: &str, clustermesh: PathBuf) -> Self {
+        Self::of(name, clustermesh, &["--clusters", "2", "--nodes", "2"])
+    }
+
+    fn of(name: &str, binary: PathBuf, flags: &[&str]) -> Self {
+        let mesh = Self { name: name.into(), binary };
+        // Another's or a former run's; the names are the scenarios' own.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
         up.args(flags);

@@ -25,6 +25,7 @@ mod spread;
 mod start;
 mod stop;
 mod tables;
+mod upgrade;
 
 use std::{
     collections::BTreeSet,
@@ -70,6 +71,7 @@ pub use tables::{
     a_full_table_is_named_and_filled_when_there_is_room, tables_get_other_sizes_under_load,
     tables_of_another_release_are_replaced_under_load,
 };
+pub use upgrade::agents_of_the_release_before_groups_take_turns;
 
 use serde_json::Value;
 

@@ -28,6 +28,7 @@ use crate::{
     args::Args,
     message::{Message, ask},
     node::{Node, unready},
+    programs::ProgramsHandle,
 };
 
 mod explain;
@@ -45,6 +46,7 @@ pub(crate) struct AgentAdmin {
     pub(crate) args: Args,
     pub(crate) driver: mpsc::Sender<Message>,
     pub(crate) started: SystemTime,
+    pub(crate) programs: ProgramsHandle,
 }
 
 /// Services that are looked at between two changes.
@@ -85,8 +87,9 @@ impl AgentAdmin {
 impl Admin for AgentAdmin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (args, started) = (self.args.clone(), self.started);
+        let counters = self.programs.counters().await;
         let status = move |node: &Node| {
-            let counters = node.writers.programs.counters();
+            let audit = node.audit();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
             let ended = node.writers.sockets.counts();
             let ended = [
@@ -123,9 +126,9 @@ impl Admin for AgentAdmin {
                 store: None,
                 drained: None,
                 audit: Some(v1::Audit {
-                    passes: node.audit.passes,
-                    repairs: node.audit.repairs,
-                    last: node.audit.last.clone().unwrap_or_default(),
+                    passes: audit.passes,
+                    repairs: audit.repairs,
+                    last: audit.last.unwrap_or_default(),
                 }),
             }
         };

@@ -21,7 +21,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{follower::Follower, message::Message, metrics::Metrics, node::Node};
+use crate::{
+    follower::Follower, message::Message, metrics::Metrics, node::Node, programs::ProgramsHandle,
+};
 
 mod audit;
 mod carry_out;
@@ -66,6 +68,10 @@ impl Driver {
             metrics,
             _pin_lock: pin_lock,
         }
+    }
+
+    pub(crate) fn programs(&self) -> ProgramsHandle {
+        self.node.writers.programs.clone()
     }
 
     /// Takes messages until nobody is left to send any.
@@ -150,7 +156,6 @@ impl Driver {
                 }
             }
             Message::KubeProxy(found) => self.input(Input::KubeProxy(found)),
-            Message::Bypass(bypass) => self.node.writers.programs.set_bypass(bypass),
             Message::Query(query) => (query.0)(&self.node),
         }
     }

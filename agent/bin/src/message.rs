@@ -1,7 +1,6 @@
 //! What the driver of the core is sent.
 
 use mesh_core::{KubeProxy, Lifted, PodAnswer};
-use mesh_dataplane::Bypass;
 use mesh_follow::PeerEvent;
 use mesh_model::ClusterName;
 use mesh_pods::{AttachmentFound, AttachmentKey};
@@ -40,8 +39,6 @@ pub(crate) enum Message {
     },
     /// Whether a kube-proxy runs on this node.
     KubeProxy(KubeProxy),
-    /// The agent's own cgroup.
-    Bypass(Bypass),
     /// A look at everything.
     Query(Query),
 }

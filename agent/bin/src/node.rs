@@ -12,7 +12,7 @@ use mesh_pods::Attachment;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    follower::Follower, programs::NodePrograms, routes::Routes, snapshots::Snapshots,
+    follower::Follower, programs::ProgramsHandle, routes::Routes, snapshots::Snapshots,
     sockets::Sockets,
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct Node {
 /// What does what is wanted elsewhere.
 pub(crate) struct Writers {
     pub(crate) health: Health,
-    pub(crate) programs: NodePrograms,
+    pub(crate) programs: ProgramsHandle,
     pub(crate) routes: Routes,
     pub(crate) snapshots: Snapshots,
     pub(crate) sockets: Sockets,
@@ -60,6 +60,17 @@ impl Node {
             .get(name)
             .map(|follower| follower.status.borrow().clone())
             .unwrap_or_default()
+    }
+
+    /// What all audits found.
+    pub(crate) fn audit(&self) -> Audit {
+        let words = self.writers.health.report().words;
+        let hooks = self.writers.programs.report();
+        Audit {
+            passes: self.audit.passes,
+            repairs: self.audit.repairs + hooks.repairs + words.repairs,
+            last: hooks.last_repair.clone().or_else(|| self.audit.last.clone()),
+        }
     }
 
     /// How full the tables are, and when they will be.

@@ -1,59 +1,183 @@
-//! The programs of this node, and the exchange of those that another release left in place.
+//! The task of the programs: exchanges those of another release for ours when the tables are filled, looks each second
+//! whether they are still at their hooks and who else is, and leaves the agent's own sockets alone.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use mesh_dataplane::{Bypass, Programs};
+use mesh_dataplane::{Bypass, HookAudit, Programs};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
 
-/// The programs, and what the agent's own sockets get of them.
-pub(crate) struct NodePrograms {
-    programs: Programs,
-    /// The agent's own sockets, which the programs leave alone.
-    bypass: Bypass,
-    /// Programs of another release are still in place.
-    upgrade: Option<Upgrade>,
+/// How others see the task.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgramsHandle {
+    orders: mpsc::UnboundedSender<Order>,
+    report: watch::Receiver<Report>,
 }
 
-/// An exchange that waits.
+/// How the programs are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Why programs of another release are still in place.
+    pub(crate) unready: Option<String>,
+    /// What an operator should look at.
+    pub(crate) problems: Vec<String>,
+    /// What was put back at hooks and among pins, since the start.
+    pub(crate) repairs: u64,
+    /// The last of it.
+    pub(crate) last_repair: Option<String>,
+}
+
 #[derive(Debug)]
-struct Upgrade {
-    cgroup: PathBuf,
-    waits_for: String,
+enum Order {
+    /// Ours are to be in place, unless something is waited for.
+    Exchange(Option<String>),
+    Counters(oneshot::Sender<Vec<u64>>),
 }
 
-impl NodePrograms {
-    /// Programs that are in place, or are to be once the tables are filled.
-    pub(crate) fn new(programs: Programs, bypass: Bypass, upgrade: Option<PathBuf>) -> Self {
-        let upgrade =
-            upgrade.map(|cgroup| Upgrade { cgroup, waits_for: "the local cluster".into() });
-        Self { programs, bypass, upgrade }
+/// The task.
+pub(crate) struct ProgramsTask {
+    programs: Programs,
+    bypass: Bypass,
+    bypass_looked: Instant,
+    /// Programs of another release are still in place at this cgroup.
+    upgrade: Option<(PathBuf, String)>,
+    failure: Option<String>,
+    others: Option<String>,
+    repairs: u64,
+    last_repair: Option<String>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    report: watch::Sender<Report>,
+}
+
+/// How often the hooks are looked at.
+const AUDIT: Duration = Duration::from_secs(1);
+/// How often the agent's own cgroup is.
+const BYPASS: Duration = Duration::from_secs(30);
+
+// === impl ProgramsHandle ===
+
+impl ProgramsHandle {
+    /// Programs that are in place, or are to be once the tables are filled; and what must run for them.
+    pub(crate) fn new(
+        programs: Programs,
+        bypass: Bypass,
+        upgrade: Option<PathBuf>,
+    ) -> (Self, ProgramsTask) {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (report, receiver) = watch::channel(Report::default());
+        let task = ProgramsTask {
+            programs,
+            bypass,
+            bypass_looked: Instant::now(),
+            upgrade: upgrade.map(|cgroup| (cgroup, "the local cluster".into())),
+            failure: None,
+            others: None,
+            repairs: 0,
+            last_repair: None,
+            orders,
+            report,
+        };
+        task.publish();
+        (Self { orders: sender, report: receiver }, task)
     }
 
-    /// Whether programs of another release are still in place.
-    pub(crate) fn are_former(&self) -> bool {
-        self.upgrade.is_some()
+    /// Has ours exchanged for those of another release, unless something is waited for.
+    pub(crate) fn exchange(&self, waits_for: Option<String>) {
+        let _ = self.orders.send(Order::Exchange(waits_for));
     }
 
-    /// Puts ours in their place, unless something is waited for.
-    pub(crate) fn exchange(&mut self, waits_for: Option<String>) {
-        let Some(upgrade) = &mut self.upgrade else { return };
+    /// What the programs counted, by `mesh_layout::Counter`.
+    pub(crate) async fn counters(&self) -> Vec<u64> {
+        let (sender, counters) = oneshot::channel();
+        let _ = self.orders.send(Order::Counters(sender));
+        counters.await.unwrap_or_default()
+    }
+
+    pub(crate) fn report(&self) -> watch::Ref<'_, Report> {
+        self.report.borrow()
+    }
+}
+
+// === impl ProgramsTask ===
+
+impl ProgramsTask {
+    /// Looks after the programs until nobody has the handle any more. It may be stopped anywhere: what was attached stays.
+    pub(crate) async fn run(mut self) {
+        let mut audit = interval(AUDIT);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Exchange(waits_for)) => self.exchange(waits_for),
+                    Some(Order::Counters(answer)) => {
+                        let counters = self.programs.counters().map(Vec::from);
+                        let _ = answer.send(counters.unwrap_or_default());
+                    }
+                    None => return,
+                },
+                _ = audit.tick() => {
+                    self.audit();
+                    if self.bypass_looked.elapsed() >= BYPASS {
+                        self.bypass_looked = Instant::now();
+                        self.look_at_own_cgroup();
+                    }
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn exchange(&mut self, waits_for: Option<String>) {
+        let Some((cgroup, reason)) = &mut self.upgrade else { return };
         if let Some(waits_for) = waits_for {
-            upgrade.waits_for = waits_for;
+            *reason = waits_for;
             return;
         }
-        match self.programs.attach(&upgrade.cgroup) {
+        match self.programs.attach(cgroup) {
             Ok(()) => {
-                tracing::info!(cgroup = %upgrade.cgroup.display(), "the programs are in place");
+                tracing::info!(cgroup = %cgroup.display(), "the programs are in place");
                 self.upgrade = None;
             }
             Err(error) => {
                 tracing::error!(%error, "the programs cannot be exchanged; trying again");
-                upgrade.waits_for = error.to_string();
+                *reason = error.to_string();
             }
         }
     }
 
-    /// The agent's own cgroup is another than before: a process that has joined it since is balanced again.
-    pub(crate) fn set_bypass(&mut self, bypass: Bypass) {
+    /// Puts back what was taken from the hooks: nothing tells of it but a look.
+    fn audit(&mut self) {
+        let found = match self.programs.audit() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "the programs at their hooks cannot be compared or put back");
+                self.failure = Some(format!("the programs at their hooks: {error}"));
+                return;
+            }
+        };
+        self.failure = None;
+        if found.repairs() > 0 {
+            let HookAudit { attached, pinned, .. } = &found;
+            let what = format!("attached again {attached:?}, pinned again {pinned:?}");
+            tracing::error!(what, "another process took away what is the mesh's");
+            self.repairs += found.repairs();
+            self.last_repair = Some(what);
+        }
+        let others = others(&found);
+        if others.is_some() && others != self.others {
+            tracing::warn!(others = ?found.others, "other programs at the mesh's hooks");
+        }
+        self.others = others;
+    }
+
+    /// A process that has joined the agent's cgroup since is balanced again.
+    fn look_at_own_cgroup(&mut self) {
+        let bypass = Bypass::find();
         if bypass == self.bypass {
             return;
         }
@@ -64,23 +188,75 @@ impl NodePrograms {
         }
     }
 
-    /// What the programs counted, by `mesh_layout::Counter`.
-    pub(crate) fn counters(&self) -> Vec<u64> {
-        self.programs.counters().map(Vec::from).unwrap_or_default()
+    fn publish(&self) {
+        let unready = self.upgrade.as_ref().map(|(_, waits_for)| {
+            format!(
+                "the programs and tables of another release are still in place, as they were when this agent started: \
+                 waiting for {waits_for}"
+            )
+        });
+        let problems = [&self.bypass.problem, &self.failure, &self.others];
+        let report = Report {
+            unready,
+            problems: problems.into_iter().flatten().cloned().collect(),
+            repairs: self.repairs,
+            last_repair: self.last_repair.clone(),
+        };
+        self.report.send_if_modified(|before| {
+            let modified = *before != report;
+            *before = report;
+            modified
+        });
     }
+}
 
-    /// Why ours are not in place yet.
-    pub(crate) fn unready(&self) -> Option<String> {
-        let upgrade = self.upgrade.as_ref()?;
-        Some(format!(
-            "the programs and tables of another release are still in place, as they were when this agent started: \
-             waiting for {}",
-            upgrade.waits_for
-        ))
+/// Which other programs are there, in words.
+fn others(found: &HookAudit) -> Option<String> {
+    let named = |first: bool| {
+        let of = found.others.iter().filter(|other| other.is_first == first);
+        let mut names: Vec<&str> = of.map(|other| other.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    };
+    let (before, after) = (named(true), named(false));
+    if found.others.is_empty() {
+        return None;
     }
+    let before = match before.as_str() {
+        "" => String::new(),
+        names => {
+            format!("; before the mesh's, whose services they may lead elsewhere first: {names}")
+        }
+    };
+    let after = match after.as_str() {
+        "" => String::new(),
+        names => format!("; after the mesh's: {names}"),
+    };
+    Some(format!(
+        "other programs are attached at the sockets' hooks of the cgroup root{before}{after}"
+    ))
+}
 
-    /// What an operator should look at.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.bypass.problem.clone()
+#[cfg(test)]
+mod tests {
+    use mesh_dataplane::OtherProgram;
+
+    use super::*;
+
+    #[test]
+    fn other_programs_are_named_and_whether_they_come_first() {
+        let other =
+            |beside, name: &str, is_first| OtherProgram { beside, name: name.into(), is_first };
+        let mut found = HookAudit::default();
+        assert_eq!(others(&found), None);
+        found.others = vec![
+            other("cm_connect4", "cil_sock4_conne", true),
+            other("cm_connect6", "cil_sock4_conne", true),
+            other("cm_sendmsg4", "calico_send_v4", false),
+        ];
+        let text = "other programs are attached at the sockets' hooks of the cgroup root; before the mesh's, whose services \
+                    they may lead elsewhere first: cil_sock4_conne; after the mesh's: calico_send_v4";
+        assert_eq!(others(&found).unwrap(), text);
     }
 }

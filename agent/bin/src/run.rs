@@ -33,6 +33,7 @@ use mesh_dataplane::{
 use mesh_files::{FolderWatch, Lock};
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
+use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_pods::Attachment;
@@ -42,7 +43,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    time::{interval, sleep},
+    time::sleep,
 };
 
 use crate::{
@@ -55,7 +56,7 @@ use crate::{
     node::{Audit, Node, Writers, unready},
     peers::Peers,
     pods::{AttachmentsTask, PodsAdmin},
-    programs::NodePrograms,
+    programs::{ProgramsHandle, ProgramsTask},
     routes::{Routes, RoutesTask},
     snapshots::Snapshots,
     sockets::Sockets,
@@ -67,8 +68,6 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 const READINESS: Duration = Duration::from_millis(200);
 /// How often it is looked for a kube-proxy while that matters.
 const KUBE_PROXY: Duration = Duration::from_secs(30);
-/// How often the agent's own cgroup is looked at.
-const BYPASS: Duration = Duration::from_secs(30);
 
 /// Runs until told to stop.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -96,7 +95,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
     let parts = Parts { probing, remember, needed, metrics };
-    let (driver, routes_task) = open(&args, &name, (id, limit), parts).await?;
+    let (driver, routes_task, programs_task) = open(&args, &name, (id, limit), parts).await?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let (sender, receiver) = Peers::channel();
     let own = PeerConfig {
@@ -115,7 +114,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let local = args.local_config.clone();
     let peers = Peers::new(own, local.clone(), folder.clone(), last, sender.clone(), followers);
     let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
-    let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started };
+    let programs = driver.programs();
+    let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started, programs };
     let pods_admin = PodsAdmin { driver: sender.clone(), looks };
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -124,11 +124,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         _ = ended => anyhow::bail!("the core has ended"),
         () = routes_task.run() => {}
+        () = programs_task.run() => {}
         () = watch_peers(peers, folder, local, sender.clone()) => {}
         () = attachments.run() => {}
         () = addresses.run() => {}
         () = watch_kube_proxy(args.kube_proxy, needed_receiver, sender.clone()) => {}
-        () = watch_bypass(sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
@@ -166,6 +166,19 @@ fn core_thread(
     Ok(ended)
 }
 
+/// The words by which programs avoid clusters, as health writes them.
+struct Words(mesh_dataplane::PeerStates);
+
+impl PeerStates for Words {
+    fn cut(&self) -> Vec<ClusterId> {
+        self.0.cut().collect()
+    }
+
+    fn set_cut(&mut self, cluster: ClusterId, cut: bool) {
+        self.0.set_cut(cluster, cut);
+    }
+}
+
 /// What the driver needs of other tasks.
 struct Parts {
     probing: (mesh_health::Health, Verdicts),
@@ -180,7 +193,7 @@ async fn open(
     name: &ClusterName,
     (id, limit): (ClusterId, ClusterLimit),
     parts: Parts,
-) -> anyhow::Result<(Driver, RoutesTask)> {
+) -> anyhow::Result<(Driver, RoutesTask, ProgramsTask)> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
         None => first_cgroup2()
@@ -200,6 +213,7 @@ async fn open(
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
     let inherited = tables.inherited();
+    let found = tables.local_state();
     let unbalanced = tables.unbalanced()?;
     let bypass = Bypass::find();
     programs.set_bypass(bypass.cgroup.as_slice())?;
@@ -241,13 +255,17 @@ async fn open(
         staleness_budget: Duration::from_secs(args.staleness_budget_seconds),
         snapshots: restored,
         unbalanced,
-        local_state: None::<LocalState>,
+        local_state: (!bare).then_some(LocalState {
+            unsure: found & LOCAL_UNSYNCED != 0,
+            plain_passes: found & LOCAL_PLAIN_PASSES != 0,
+        }),
     };
     let (health, verdicts) = parts.probing;
-    health.order(Order::States(tables.peer_states()));
+    health.order(Order::States(Box::new(Words(tables.peer_states()))));
+    let (programs, programs_task) = ProgramsHandle::new(programs, bypass, upgrade);
     let writers = Writers {
         health,
-        programs: NodePrograms::new(programs, bypass, upgrade),
+        programs,
         routes,
         snapshots,
         sockets,
@@ -266,7 +284,7 @@ async fn open(
         audit: Audit::default(),
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
-    Ok((driver, routes_task))
+    Ok((driver, routes_task, programs_task))
 }
 
 async fn watch_peers(
@@ -317,17 +335,6 @@ async fn watch_kube_proxy(
             return;
         }
         sleep(KUBE_PROXY).await;
-    }
-}
-
-/// Looks whether the agent still has a cgroup of its own.
-async fn watch_bypass(driver: mpsc::Sender<Message>) {
-    let mut tick = interval(BYPASS);
-    loop {
-        tick.tick().await;
-        if driver.send(Message::Bypass(Bypass::find())).await.is_err() {
-            return;
-        }
     }
 }
 

@@ -2,11 +2,12 @@
 //! here waits.
 
 use std::{
+    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
 
-use mesh_core::Core;
+use mesh_core::{Core, Reported};
 use mesh_dataplane::{Kernel, Numbered, Programs, Tables};
 use mesh_health::{Ending, Scope};
 use mesh_model::{Protocol, lb::Backend};
@@ -20,6 +21,10 @@ pub(crate) struct Sockets {
     /// Why none can be ended.
     problem: Option<String>,
     removed_backends: RemovedBackends,
+    /// What clusters removed, and not reported again, since the tables last had all changes.
+    taken_back: Vec<Backend>,
+    /// What they reported again meanwhile, while sockets waited for their end.
+    set_again: HashSet<Backend>,
 }
 
 /// How long a request that is on its way to a backend may still be answered, once its cluster took it back.
@@ -33,12 +38,18 @@ impl Sockets {
         let terminator = programs
             .take_sockets()
             .map_err(io::Error::other)
-            .and_then(|list| SocketTerminator::start(move || list.read()));
+            .and_then(|list| SocketTerminator::start(move |protocol| list.read(protocol)));
         let (terminator, problem) = match terminator {
             Ok(terminator) => (Some(terminator), None),
             Err(error) => (None, Some(format!("sockets of vanished backends stay: {error}"))),
         };
-        Self { terminator, problem, removed_backends: RemovedBackends::default() }
+        Self {
+            terminator,
+            problem,
+            removed_backends: RemovedBackends::default(),
+            taken_back: Vec::new(),
+            set_again: HashSet::new(),
+        }
     }
 
     /// What was done so far.
@@ -71,19 +82,40 @@ impl Sockets {
         }
     }
 
-    /// Clusters removed backends: connected UDP sockets to those that no frontend leads to any more are ended. The peer of a
-    /// TCP connection ends it, or its node's kernel does.
-    pub(crate) fn removed<K: Kernel>(
-        &mut self,
-        removed: Vec<Backend>,
-        tables: &mut Tables<K>,
-        now: Instant,
-    ) {
+    /// What clusters did with backends.
+    pub(crate) fn reported(&mut self, backends: Vec<(Backend, Reported)>) {
+        for (backend, reported) in backends {
+            match reported {
+                Reported::Removed => {
+                    self.set_again.remove(&backend);
+                    self.taken_back.push(backend);
+                }
+                // What is there again within the time that answers may take is what sockets are connected to.
+                Reported::Set if self.is_waiting() => {
+                    self.taken_back.retain(|removed| *removed != backend);
+                    self.set_again.insert(backend);
+                }
+                Reported::Set => {}
+            }
+        }
+    }
+
+    /// The tables have what clusters reported: connected UDP sockets to backends that they removed, and that no frontend
+    /// leads to any more, are ended. The peer of a TCP connection ends it, or its node's kernel does.
+    pub(crate) fn end_removed<K: Kernel>(&mut self, tables: &mut Tables<K>, now: Instant) {
         for released in tables.take_released() {
             self.removed_backends.released(target(released));
         }
-        let gone = removed.iter().flat_map(|backend| self.removed_backends.taken_back(backend));
-        self.end_udp(gone.collect(), now);
+        let mut taken_back = std::mem::take(&mut self.taken_back);
+        // Another service has it still: it lives, and so do sockets that got it before.
+        taken_back.retain(|backend| !tables.is_used(backend));
+        let removed = &mut self.removed_backends;
+        let gone = taken_back.iter().flat_map(|backend| removed.taken_back(backend)).collect();
+        self.end_udp(gone, now);
+        let set_again = std::mem::take(&mut self.set_again);
+        if let Some(terminator) = self.terminator.as_ref().filter(|_| !set_again.is_empty()) {
+            terminator.restored(|removed| set_again.contains(removed));
+        }
     }
 
     /// State of the previous run was removed from the tables: of what went while no agent looked there was no event.
@@ -91,6 +123,11 @@ impl Sockets {
         let known = core.reported_backends();
         let gone = self.removed_backends.gone(|backend| !known.contains(backend));
         self.end_udp(gone.into_iter().collect(), now);
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.taken_back.is_empty()
+            || self.terminator.as_ref().is_some_and(SocketTerminator::is_waiting)
     }
 
     fn end_udp(&self, mut gone: Vec<Target>, now: Instant) {

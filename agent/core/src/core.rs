@@ -16,7 +16,10 @@ use mesh_model::{
 
 use crate::{
     choice::{self, Choice},
-    input::{Connection, Input, Lifted, LocalState, PeerSettings, Prune, RestoredCluster, Wanted},
+    input::{
+        Connection, Input, Lifted, LocalState, PeerSettings, Prune, Reported, RestoredCluster,
+        Wanted,
+    },
     local_pods::NodePods,
     local_readiness::LocalReadiness,
     peers::Peers,
@@ -363,8 +366,17 @@ impl Core {
     }
 
     fn service(&mut self, delta: &ServiceDelta) {
-        if let ServiceDelta::BackendRemoved { backend, .. } = delta {
-            self.wanted.removed_backends.push(*backend);
+        match delta {
+            ServiceDelta::BackendSet { backend, .. } => {
+                self.wanted.backends.push((*backend, Reported::Set));
+            }
+            ServiceDelta::BackendRemoved { backend, .. } => {
+                self.wanted.backends.push((*backend, Reported::Removed));
+            }
+            ServiceDelta::ServiceSet { .. }
+            | ServiceDelta::ServiceRemoved { .. }
+            | ServiceDelta::FrontendAdded { .. }
+            | ServiceDelta::FrontendRemoved { .. } => {}
         }
         self.choice.service(delta, &self.merge, &mut self.wanted.changes);
     }

@@ -119,8 +119,8 @@ pub struct Wanted {
     pub routes: Vec<RouteDelta>,
     /// What inherited state may go. Each replaces the one before.
     pub prune: Option<Prune>,
-    /// Backends that their clusters removed.
-    pub removed_backends: Vec<Backend>,
+    /// Backends that their clusters reported, or removed, in order.
+    pub backends: Vec<(Backend, Reported)>,
     /// Sockets to end, or to spare, after what changed in the tables.
     pub endings: Vec<Ending>,
     /// Commands to followers.
@@ -143,6 +143,15 @@ pub struct Wanted {
     pub remember: Vec<(Attachment, Identity)>,
     /// Answers for callers that wait for an attachment's identity.
     pub answers: Vec<(AttachmentKey, PodAnswer)>,
+}
+
+/// What a cluster did with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// It has it, as before or otherwise.
+    Set,
+    /// It has it no more.
+    Removed,
 }
 
 /// What the programs must know of the local cluster.

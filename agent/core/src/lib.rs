@@ -22,7 +22,7 @@ mod staleness;
 
 pub use crate::core::{Config, Core};
 pub use input::{
-    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, Prune,
+    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, Prune, Reported,
     RestoredCluster, Wanted,
 };
 pub use peers::Refused;

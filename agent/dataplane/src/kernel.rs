@@ -5,7 +5,7 @@ use std::io;
 use mesh_layout::{Backend, FrontendKey, GroupSet, Header, ServiceRef, Settings};
 
 /// How many entries each table has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Frontends.
     pub services: u32,
@@ -34,8 +34,6 @@ pub trait Kernel {
     fn slot(&self, slot: u32) -> u32;
     /// The backend at an index, whatever its id.
     fn backend(&self, index: u32) -> Backend;
-    /// The state of the cluster of an id; that of the node itself for 0.
-    fn peer_state(&self, id: u16) -> u32;
 
     /// Adds or replaces a frontend. The one write that can fail.
     fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()>;
@@ -55,6 +53,4 @@ pub trait Kernel {
     fn set_backend(&mut self, backend: Backend);
     /// Frees the place of a backend's id.
     fn clear_backend(&mut self, id: u32);
-    /// Sets the state of the cluster of an id.
-    fn set_peer_state(&mut self, id: u16, state: u32);
 }

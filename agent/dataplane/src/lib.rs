@@ -9,28 +9,35 @@
 //! [`mesh_model::lb::Change`].
 
 mod convert;
+mod error;
 mod forecast;
+mod hooks;
 mod kernel;
 mod lb_writer;
 mod maps;
 mod own_cgroup;
 mod pinned;
 mod pins;
+mod probe_answer;
 mod programs;
+mod shape;
 mod slots;
 mod socket_list;
 mod tables;
 mod takeover;
+mod ungrouped;
 
+pub use error::{MapsError, ProgramsError};
 pub use forecast::{Forecast, Level};
 pub use kernel::{Kernel, Sizes};
 pub use lb_writer::{LbKey, LbValue, LbWriter, flag_of};
-pub use maps::{KernelMaps, MapsError};
+pub use maps::{KernelMaps, PeerStates};
 pub use mesh_reconcile::Left;
 pub use own_cgroup::Bypass;
-pub use pinned::Shape;
 pub use pins::{PinError, PinLock, PinRoot};
-pub use programs::{Programs, ProgramsError};
+pub use probe_answer::{AnswerState, ProbeAnswer, ProbeAnswerError};
+pub use programs::{HookAudit, OtherProgram, Programs};
+pub use shape::Shape;
 pub use socket_list::SocketList;
 pub use tables::{Inherited, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
 pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};

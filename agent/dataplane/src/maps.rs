@@ -1,31 +1,33 @@
 //! The tables in the running kernel.
 
 use std::{
-    collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use mesh_layout::{
-    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, OWN_HAS_UNBALANCED,
-    OWN_STATE, PEER_CUT, ServiceEntry, ServiceRef, Settings, SlotPair, default_sizes,
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, MAPS, ServiceEntry, ServiceRef,
+    Settings, SlotPair, default_sizes,
 };
-use mesh_model::ClusterId;
 use mesh_sys::MmapArray;
 
 use crate::{
+    error::{MapsError, ProgramsError},
     kernel::{Kernel, Sizes},
-    pinned::Shape,
+    pinned::check,
     pins::PinRoot,
-    programs::ProgramsError,
 };
 
 mod own;
+mod state;
 
 pub(crate) use own::{counters, set_bypass};
+pub use state::PeerStates;
 
 /// The tables in the running kernel: two hash maps, and arrays as memory.
 #[derive(Debug)]
@@ -38,57 +40,16 @@ pub struct KernelMaps {
     groups: MmapArray,
     slots: MmapArray,
     backends: MmapArray,
-    peer_state: MmapArray,
+    /// Shared with those who write the states of clusters.
+    peer_state: Arc<MmapArray>,
     sizes: Sizes,
     /// Called after each write: a test's way to die there, and to count.
     written: Option<fn()>,
-    /// How often a table was written to.
-    writes: AtomicU64,
+    /// How often a table was written to, by those who write the states of clusters too.
+    writes: Arc<AtomicU64>,
 }
 
-/// Why a map cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MapsError {
-    /// The programs' object has no such map.
-    #[error("the programs have no map {0}")]
-    Missing(&'static str),
-    /// aya's word.
-    #[error("{map}: {source}")]
-    Map {
-        /// The map.
-        map: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// More is asked of it than it has room for.
-    #[error("{map} has room for {size}, not for {count}")]
-    TooMany {
-        /// The map.
-        map: &'static str,
-        /// How many there are.
-        count: usize,
-        /// Its size.
-        size: usize,
-    },
-    /// It cannot be mapped.
-    #[error("{map}: cannot be mapped as memory: {source}")]
-    Memory {
-        /// The map.
-        map: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The pin is something else than its name says.
-    #[error("{}: pinned there is a map of {found}, expected is one of {expected}; remove the pin", pin.display())]
-    Foreign {
-        /// The pin.
-        pin: PathBuf,
-        /// What is there.
-        found: Shape,
-        /// What should be.
-        expected: Shape,
-    },
-}
+// === impl KernelMaps ===
 
 impl KernelMaps {
     /// Takes the maps out of a loaded object.
@@ -104,8 +65,8 @@ impl KernelMaps {
         let data = |map: &'static str| {
             let layout = MAPS.iter().find(|layout| layout.name == map);
             let layout = layout.ok_or(MapsError::Missing(map))?;
-            let pin = pins.tables(sizes).join(map);
-            Shape::check(&pin, layout, sizes)?;
+            let pin = pins.group(sizes, layout.group).join(map);
+            check(&pin, layout, sizes)?;
             MapData::from_pin(pin).map_err(|source| MapsError::Map { map, source })
         };
         Ok(Self::new(sizes, data)?)
@@ -138,10 +99,10 @@ impl KernelMaps {
             groups: mapped("cm_groups", sizes.groups, size_of::<GroupSet>())?,
             slots: mapped("cm_slots", sizes.slots / 2, size_of::<SlotPair>())?,
             backends: mapped("cm_backends", sizes.backends, size_of::<Backend>())?,
-            peer_state: mapped("cm_peer_state", peers, size_of::<u32>())?,
+            peer_state: Arc::new(mapped("cm_peer_state", peers, size_of::<u32>())?),
             sizes,
             written: None,
-            writes: AtomicU64::new(0),
+            writes: Arc::default(),
         })
     }
 
@@ -160,68 +121,6 @@ impl KernelMaps {
         self.writes.fetch_add(1, Ordering::Relaxed);
         if let Some(hook) = self.written {
             hook();
-        }
-    }
-
-    /// Takes a cluster's backends out of use, or back into it: one store, whatever their number.
-    pub fn set_peer_cut(&mut self, cluster: ClusterId, cut: bool) {
-        if let Some(state) = self.peer_state.u32(cluster.get().into(), 0) {
-            state.store(if cut { PEER_CUT } else { 0 }, Ordering::Release);
-            self.written();
-        }
-    }
-
-    /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout.
-    pub fn set_own_state(&mut self, bits: u32) {
-        if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
-            // This process is the only writer, and the other bit of the word is its own too.
-            let before = state.load(Ordering::Relaxed);
-            let after = before & OWN_HAS_UNBALANCED | bits & !OWN_HAS_UNBALANCED;
-            if after != before {
-                state.store(after, Ordering::Release);
-                self.written();
-            }
-        }
-    }
-
-    /// Lets the sockets of these network namespaces, by their cookies, pass untouched, and of no others.
-    pub fn set_unbalanced(&mut self, cookies: &BTreeSet<u64>) -> Result<(), MapsError> {
-        let error = |source| MapsError::Map { map: "cm_unbalanced", source };
-        let found = self.unbalanced()?;
-        // Programs look into the map only where its bit is set: it is set before the first entry and cleared after the
-        // last one.
-        if !cookies.is_empty() {
-            self.set_has_unbalanced(true);
-        }
-        for cookie in cookies.difference(&found) {
-            self.unbalanced.insert(cookie, 1, 0).map_err(error)?;
-            self.written();
-        }
-        for cookie in found.difference(cookies) {
-            self.unbalanced.remove(cookie).map_err(error)?;
-            self.written();
-        }
-        if cookies.is_empty() {
-            self.set_has_unbalanced(false);
-        }
-        Ok(())
-    }
-
-    /// Whose sockets pass untouched, by the cookies of their network namespaces.
-    pub fn unbalanced(&self) -> Result<BTreeSet<u64>, MapsError> {
-        let error = |source| MapsError::Map { map: "cm_unbalanced", source };
-        self.unbalanced.keys().collect::<Result<_, _>>().map_err(error)
-    }
-
-    fn set_has_unbalanced(&mut self, any: bool) {
-        if let Some(state) = self.peer_state.u32(OWN_STATE, 0) {
-            let before = state.load(Ordering::Relaxed);
-            let after =
-                if any { before | OWN_HAS_UNBALANCED } else { before & !OWN_HAS_UNBALANCED };
-            if after != before {
-                state.store(after, Ordering::Release);
-                self.written();
-            }
         }
     }
 }
@@ -259,11 +158,6 @@ impl Kernel for KernelMaps {
 
     fn slot(&self, slot: u32) -> u32 {
         let word = self.slots.u32(slot / 2, slot_word(slot));
-        word.map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
-    fn peer_state(&self, id: u16) -> u32 {
-        let word = self.peer_state.u32(id.into(), 0);
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
@@ -336,13 +230,6 @@ impl Kernel for KernelMaps {
         // With the id, which makes the rest valid.
         if let Some(word) = self.backends.u64(index, 0) {
             word.store(first, Ordering::Release);
-            self.written();
-        }
-    }
-
-    fn set_peer_state(&mut self, id: u16, state: u32) {
-        if let Some(word) = self.peer_state.u32(id.into(), 0) {
-            word.store(state, Ordering::Release);
             self.written();
         }
     }

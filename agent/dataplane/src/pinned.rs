@@ -1,34 +1,20 @@
 //! What is pinned: which tables there are, of what sizes, and which of them programs read.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use aya::maps::{MapData, MapError, MapInfo};
-use mesh_layout::{Kept, MAPS, MapLayout};
-use mesh_sys::Link;
+use mesh_layout::{MAPS, MapLayout};
+use mesh_sys::{Link, MapInfo, Program};
 
 use crate::{
+    error::{MapsError, ProgramsError},
+    hooks::{FORMER, HOOKS, is_reverse},
     kernel::Sizes,
-    maps::MapsError,
     pins::{PinRoot, entries},
-    programs::ProgramsError,
+    shape::Shape,
 };
-
-/// What a map's entries are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Bytes of a key.
-    pub key: u32,
-    /// Bytes of a value.
-    pub value: u32,
-    /// How many there can be; `None` where that does not matter.
-    pub entries: Option<u32>,
-}
-
-/// How links are named that another release left, and that stay.
-const FORMER: &str = "former-";
 
 /// What attached programs read. Those of a cgroup that is gone are none.
 #[derive(Debug, Default)]
@@ -39,21 +25,29 @@ pub(crate) struct Attached {
     pub(crate) tables: Vec<PathBuf>,
 }
 
-/// How many entries a map has whose size is configured.
-pub(crate) fn entries_of(map: &str, sizes: Sizes) -> Option<u32> {
-    match map {
-        "cm_services" | "cm_headers" => Some(sizes.services),
-        "cm_groups" => Some(sizes.groups),
-        // In pairs.
-        "cm_slots" => Some(sizes.slots / 2),
-        "cm_backends" => Some(sizes.backends),
-        _ => None,
+/// Refuses a pinned map that is not what the layout says: two programs must not read one memory in two ways.
+pub(crate) fn check(pin: &Path, layout: &MapLayout, sizes: Sizes) -> Result<(), MapsError> {
+    compare(pin, layout.name, Shape::of_layout(layout, sizes))
+}
+
+/// The same of a map whose size is not configured.
+pub(crate) fn check_fixed(pin: &Path, layout: &MapLayout) -> Result<(), MapsError> {
+    compare(pin, layout.name, Shape::of_layout(layout, Sizes::default()))
+}
+
+fn compare(pin: &Path, map: &'static str, expected: Shape) -> Result<(), MapsError> {
+    let found = Shape::of_pin(pin).map_err(|source| MapsError::Memory { map, source })?;
+    match found {
+        Some(found) if found != expected => {
+            Err(MapsError::Foreign { pin: pin.into(), found, expected })
+        }
+        _ => Ok(()),
     }
 }
 
 /// The sizes of the tables in a folder.
 pub(crate) fn sizes_of(tables: &Path) -> Result<Sizes, MapsError> {
-    let entries = |map| Ok(info(&tables.join(map), map)?.max_entries());
+    let entries = |map| Ok(info(&tables.join(map), map)?.entries);
     Ok(Sizes {
         services: entries("cm_services")?,
         backends: entries("cm_backends")?,
@@ -62,28 +56,25 @@ pub(crate) fn sizes_of(tables: &Path) -> Result<Sizes, MapsError> {
     })
 }
 
-/// Finds what attached programs read. `hooks` are looked at first, in this order.
-pub(crate) fn find_attached(
-    pins: &PinRoot,
-    hooks: impl Iterator<Item = &'static str>,
-) -> Result<Attached, ProgramsError> {
+/// Finds what attached programs read, those of the hooks in their order first.
+pub(crate) fn find_attached(pins: &PinRoot) -> Result<Attached, ProgramsError> {
     let folder = pins.links()?;
-    let mut links: Vec<PathBuf> = hooks.map(|hook| folder.join(hook)).collect();
+    let mut links: Vec<PathBuf> = HOOKS.iter().map(|hook| folder.join(hook.program)).collect();
     let unknown = entries(&folder)?.into_iter().filter(|link| !links.contains(link));
     links.extend(unknown.collect::<Vec<_>>());
     let mut tables = Vec::new();
     for folder in pins.all_tables()? {
-        tables.push((info(&folder.join("cm_services"), "cm_services")?.id(), folder));
+        tables.push((info(&folder.join("cm_services"), "cm_services")?.id, folder));
     }
     let mut attached = Attached::default();
     for path in links.into_iter().filter(|link| link.exists() && !is_reverse(link)) {
         let io = |source| ProgramsError::Io { path: path.clone(), source };
-        let link = Link::open(&path).map_err(io)?;
-        if link.cgroup_id().map_err(io)? == 0 {
+        let link = Link::open(&path).and_then(|link| link.info()).map_err(io)?;
+        if link.cgroup == 0 {
             continue;
         }
         attached.any = true;
-        let ids = link.map_ids().map_err(io)?;
+        let ids = Program::by_id(link.program).and_then(|program| program.maps()).map_err(io)?;
         for (_, folder) in tables.iter().filter(|(id, _)| ids.contains(id)) {
             if !attached.tables.contains(folder) {
                 attached.tables.push(folder.clone());
@@ -93,14 +84,7 @@ pub(crate) fn find_attached(
     Ok(attached)
 }
 
-/// Whether a hook only shows what was asked for: those read no tables.
-fn is_reverse(link: &Path) -> bool {
-    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = name.strip_prefix(FORMER).unwrap_or(name);
-    name.starts_with("cm_getpeername") || name.starts_with("cm_recvmsg")
-}
-
-/// Whether a hook shows sockets what they asked for, and knows it of sockets that were told by another release.
+/// Whether a hook shows sockets what they asked for, and knows it of sockets that another release connected.
 pub(crate) fn knows_others(
     pins: &PinRoot,
     sizes: Sizes,
@@ -110,12 +94,13 @@ pub(crate) fn knows_others(
     let io = |source| ProgramsError::Io { path: pin.into(), source };
     let sockets = MAPS.iter().find(|layout| layout.name == "cm_sockets");
     let sockets = sockets.ok_or(MapsError::Missing("cm_sockets"))?;
-    let ours = info(&pins.map(sizes, sockets)?, sockets.name)?.id();
-    Ok(is_reverse(pin) && !link.map_ids().map_err(io)?.contains(&ours))
+    let ours = info(&pins.map(sizes, sockets)?, sockets.name)?.id;
+    let program = link.info().and_then(|link| Program::by_id(link.program)).map_err(io)?;
+    Ok(is_reverse(pin) && !program.maps().map_err(io)?.contains(&ours))
 }
 
-/// Lets go of a hook that another program is to take the place of, or nothing. One that shows sockets what they asked for,
-/// and knows it of sockets that were told by another release, stays attached beside ours.
+/// Takes away a hook that another program is to take the place of, or none. One that shows sockets what they asked for, and
+/// knows it of sockets that another release connected, stays attached beside ours.
 pub(crate) fn make_way(
     pins: &PinRoot,
     sizes: Sizes,
@@ -125,7 +110,7 @@ pub(crate) fn make_way(
     let io = |source| ProgramsError::Io { path: link.into(), source };
     let open = Link::open(link).map_err(io)?;
     let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let is_here = open.cgroup_id().map_err(io)? == cgroup_id;
+    let is_here = open.info().map_err(io)?.cgroup == cgroup_id;
     match name.starts_with(FORMER) {
         _ if !is_here || !knows_others(pins, sizes, link, &open)? => {
             fs::remove_file(link).map_err(io)
@@ -139,52 +124,9 @@ pub(crate) fn make_way(
             }
             fs::rename(link, former).map_err(io)
         }
-    }?;
-    Ok(())
-}
-
-/// Pins the maps whose size is never another beside the tables of other sizes: they go on with what they have.
-pub(crate) fn carry_over(pins: &PinRoot, from: &Path, to: Sizes) -> Result<(), ProgramsError> {
-    for layout in MAPS.iter().filter(|layout| layout.kept == Kept::Whole) {
-        let error = |source| MapsError::Map { map: layout.name, source };
-        let map = MapData::from_pin(from.join(layout.name)).map_err(error)?;
-        let pinned = map.pin(pins.map(to, layout)?);
-        pinned.map_err(|source| error(MapError::PinError { name: None, error: source }))?;
     }
-    Ok(())
 }
 
 fn info(pin: &Path, map: &'static str) -> Result<MapInfo, MapsError> {
-    MapInfo::from_pin(pin).map_err(|source| MapsError::Map { map, source })
-}
-
-// === impl Shape ===
-
-impl Shape {
-    /// Refuses a pinned map that is not what the layout says: two programs must not read one memory in two ways.
-    pub(crate) fn check(pin: &Path, layout: &MapLayout, sizes: Sizes) -> Result<(), MapsError> {
-        if !pin.exists() {
-            return Ok(());
-        }
-        let info = info(pin, layout.name)?;
-        let entries = entries_of(layout.name, sizes);
-        let found = Self {
-            key: info.key_size(),
-            value: info.value_size(),
-            entries: entries.map(|_| info.max_entries()),
-        };
-        let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let expected = Self { key: bytes(layout.key), value: bytes(layout.value), entries };
-        match found == expected {
-            true => Ok(()),
-            false => Err(MapsError::Foreign { pin: pin.into(), found, expected }),
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {} and value {} bytes", self.key, self.value)?;
-        self.entries.map_or(Ok(()), |entries| write!(f, " and {entries} entries"))
-    }
+    MapInfo::of_pin(pin).map_err(|source| MapsError::Memory { map, source })
 }

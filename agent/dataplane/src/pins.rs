@@ -1,15 +1,15 @@
 //! Where the tables and links outlive the agent.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use mesh_layout::{Kept, MapLayout, layout_hash, socket_layout_hash};
+use mesh_layout::{MapGroup, MapLayout};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -17,18 +17,19 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use crate::{kernel::Sizes, programs::HOOKS};
+use crate::{hooks::HOOKS, kernel::Sizes};
 
-/// A folder on a BPF file system: `<root>/<layout hash>-<sizes>/<map>` has the tables, `<root>/sockets-<layout hash>/<map>`
-/// what sockets were told, and `<root>/links/<program>` what is attached.
+/// A folder on a BPF file system, of root's alone. Each group of maps has a folder of its own in it, named by the hash of
+/// its layout: `lb-<hash>-<sizes>` has the tables, `<group>-<hash>` the maps of every other group. `links/<program>` and
+/// `probe/<interface>` are what is attached.
 #[derive(Clone, Debug)]
 pub struct PinRoot {
     root: PathBuf,
-    layout: u32,
-    socket_layout: u32,
+    /// Groups whose layout is not the one that this release knows: a test's.
+    others: Vec<(MapGroup, u32)>,
 }
 
-/// Nobody else uses the pins as long as this is there; the kernel drops it with the process.
+/// No other process uses the pins as long as this is there; the kernel drops it with the process.
 #[derive(Debug)]
 pub struct PinLock {
     _folder: Flock<File>,
@@ -53,6 +54,20 @@ pub enum PinError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another user than root may exchange what is in it.
+    #[error(
+        "{} belongs to user {owner} with mode {mode:04o}: another user than root could exchange the tables and programs in it. \
+         If it is not meant to be there, remove it (rm -r {}) and start again; else make it root's (chown 0:0, chmod 0700), \
+         or name another folder (--pin-root)", path.display(), path.display()
+    )]
+    NotRoots {
+        /// The folder, or one above it.
+        path: PathBuf,
+        /// The user that it belongs to.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another process uses it.
     #[error(
         "{} is in use by {}: two agents cannot have the same tables", path.display(),
@@ -68,8 +83,18 @@ pub enum PinError {
 
 /// The folder with the links.
 const LINKS: &str = "links";
+/// The folder with those that answer probes, by the interfaces' indexes.
+const PROBE_LINKS: &str = "probe";
 /// How often a lock that another has is tried.
 const RETRY: Duration = Duration::from_millis(20);
+/// Permissions of the folder: root's alone.
+const MODE: u32 = 0o700;
+/// Permissions that let users change a folder who do not own it.
+const WRITABLE: u32 = 0o022;
+/// Of a folder in which everyone may remove only what is theirs.
+const STICKY: u32 = 0o1000;
+
+// === impl PinRoot ===
 
 impl PinRoot {
     /// Where a BPF file system normally is.
@@ -86,21 +111,23 @@ impl PinRoot {
         if !is_bpf(root)? {
             return Err(PinError::NotBpf { path: root.into() });
         }
-        let (layout, socket_layout) = (layout_hash(), socket_layout_hash());
-        Ok(Self { root: root.into(), layout, socket_layout })
+        for folder in root.ancestors() {
+            if !is_bpf(folder)? {
+                break;
+            }
+            check_owner(folder, folder == root)?;
+        }
+        fs::set_permissions(root, Permissions::from_mode(MODE)).map_err(|e| io_error(root, e))?;
+        Ok(Self { root: root.into(), others: Vec::new() })
     }
 
-    /// The same pins as a release with another layout of the tables knows them: a test's way to be one.
-    pub fn of_layout(self, layout: u32) -> Self {
-        Self { layout, ..self }
+    /// The same pins as a release knows them that has another layout of a group: a test's way to be one.
+    pub fn of_layout(mut self, group: MapGroup, hash: u32) -> Self {
+        self.others.push((group, hash));
+        self
     }
 
-    /// The same with another layout of what sockets were told.
-    pub fn of_socket_layout(self, socket_layout: u32) -> Self {
-        Self { socket_layout, ..self }
-    }
-
-    /// Keeps others out, as soon as whoever is in there lets go; fails after `patience`. Blocks the thread.
+    /// Keeps other processes out, as soon as the one that is in there ends; fails after `patience`. Blocks the thread.
     pub fn lock(&self, patience: Duration) -> Result<PinLock, PinError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -119,16 +146,38 @@ impl PinRoot {
     /// The folder for tables of this layout and these sizes, which may be missing.
     pub(crate) fn tables(&self, sizes: Sizes) -> PathBuf {
         let Sizes { services, backends, slots, groups } = sizes;
-        self.root.join(format!("{:08x}-{services}-{backends}-{slots}-{groups}", self.layout))
+        let folder = self.folder(MapGroup::LoadBalancer);
+        self.root.join(format!("{folder}-{services}-{backends}-{slots}-{groups}"))
+    }
+
+    /// The folder for a group's maps, of tables of these sizes; it may be missing.
+    pub(crate) fn group(&self, sizes: Sizes, group: MapGroup) -> PathBuf {
+        match group {
+            MapGroup::LoadBalancer => self.tables(sizes),
+            _ => self.root.join(self.folder(group)),
+        }
     }
 
     /// Where a map of tables of these sizes is pinned; the folder is made if it is missing.
     pub(crate) fn map(&self, sizes: Sizes, layout: &MapLayout) -> Result<PathBuf, PinError> {
-        let folder = match layout.kept {
-            Kept::Sized | Kept::Whole => self.tables(sizes),
-            Kept::Sockets => self.sockets(),
-        };
-        Ok(make(folder)?.join(layout.name))
+        Ok(make(self.group(sizes, layout.group))?.join(layout.name))
+    }
+
+    /// Where a map is pinned whose group does not depend on the tables' sizes; the folder is made if it is missing.
+    pub(crate) fn fixed_map(&self, layout: &MapLayout) -> Result<PathBuf, PinError> {
+        Ok(make(self.root.join(self.folder(layout.group)))?.join(layout.name))
+    }
+
+    /// Where the link is pinned that answers probes at an interface; the folder is made if it is missing.
+    pub(crate) fn probe_link(&self, interface: u32) -> Result<PathBuf, PinError> {
+        Ok(make(self.root.join(PROBE_LINKS))?.join(interface.to_string()))
+    }
+
+    /// The interfaces at which a link that answers probes is pinned.
+    pub(crate) fn probe_links(&self) -> Result<Vec<u32>, PinError> {
+        let pins = entries(&make(self.root.join(PROBE_LINKS))?)?;
+        let index = |pin: &PathBuf| pin.file_name()?.to_str()?.parse().ok();
+        Ok(pins.iter().filter_map(index).collect())
     }
 
     /// The folder for links, made if it is missing.
@@ -145,7 +194,8 @@ impl PinRoot {
     /// Whether a folder's tables are of this layout.
     pub(crate) fn is_of_this_layout(&self, tables: &Path) -> bool {
         let name = tables.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(&format!("{:08x}-", self.layout)))
+        let folder = format!("{}-", self.folder(MapGroup::LoadBalancer));
+        name.is_some_and(|name| name.starts_with(&folder))
     }
 
     /// Removes a folder with tables. Programs that use them keep them alive.
@@ -158,7 +208,9 @@ impl PinRoot {
 
     /// Removes what other layouts and sizes left.
     pub(crate) fn forget_others(&self, sizes: Sizes) -> Result<(), PinError> {
-        let keep = [self.tables(sizes), self.sockets(), self.root.join(LINKS)];
+        let mut keep: Vec<PathBuf> =
+            MapGroup::ALL.into_iter().map(|group| self.group(sizes, group)).collect();
+        keep.extend([LINKS, PROBE_LINKS].map(|folder| self.root.join(folder)));
         let others = entries(&self.root)?.into_iter().filter(|path| !keep.contains(path));
         others.into_iter().try_for_each(|path| self.forget(&path))
     }
@@ -167,7 +219,7 @@ impl PinRoot {
     pub fn uninstall(self) -> Result<(), PinError> {
         // In the opposite order of attaching: nothing is translated any more when what shows it as asked goes.
         for hook in HOOKS.iter().rev() {
-            let pin = self.root.join("links").join(hook);
+            let pin = self.root.join(LINKS).join(hook.program);
             match fs::remove_file(&pin) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&pin, e)),
                 _ => {}
@@ -176,8 +228,10 @@ impl PinRoot {
         fs::remove_dir_all(&self.root).map_err(|e| io_error(&self.root, e))
     }
 
-    fn sockets(&self) -> PathBuf {
-        self.root.join(format!("sockets-{:08x}", self.socket_layout))
+    /// How folders with a group's maps begin.
+    fn folder(&self, group: MapGroup) -> String {
+        let other = self.others.iter().find(|(of, _)| *of == group).map(|(_, hash)| *hash);
+        format!("{}-{:08x}", group.name(), other.unwrap_or(group.layout_hash()))
     }
 }
 
@@ -191,7 +245,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(paths)
 }
 
-/// Who has the lock of a folder that we did not get: the kernel's list names each lock's file by its number.
+/// The process that has the lock of a folder that we did not get: the kernel's list names each lock's file by its number.
 fn holder(folder: &File) -> Option<u32> {
     let inode = format!(":{}", folder.metadata().ok()?.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -208,6 +262,18 @@ fn make(path: PathBuf) -> Result<PathBuf, PinError> {
     match fs::create_dir_all(&path) {
         Ok(()) => Ok(path),
         Err(e) => Err(io_error(&path, e)),
+    }
+}
+
+/// Refuses a folder that another user made, or may change: they could exchange what is in it. Above the pin root a folder
+/// may be for all to make folders in, where each may remove only its own.
+fn check_owner(folder: &Path, is_root: bool) -> Result<(), PinError> {
+    let found = fs::symlink_metadata(folder).map_err(|e| io_error(folder, e))?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let is_shared = mode & WRITABLE != 0 && (is_root || mode & STICKY == 0);
+    match owner != 0 || is_shared || !found.is_dir() {
+        true => Err(PinError::NotRoots { path: folder.into(), owner, mode }),
+        false => Ok(()),
     }
 }
 

@@ -2,29 +2,31 @@
 
 use std::{
     fs::File,
-    io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
-    pin::PinError as AyaPinError,
-    programs::{
-        CgroupAttachMode, CgroupSockAddr, ProgramError,
-        links::{FdLink, LinkError},
-    },
+    Btf, Ebpf, EbpfLoader,
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
-use mesh_layout::{COUNTERS, MAPS};
+use mesh_layout::{COUNTERS, MAPS, MapGroup, MapLayout};
 use mesh_sys::Link;
 
 use crate::{
+    error::{MapsError, ProgramsError},
+    hooks::{HOOKS, Hook},
     kernel::Sizes,
-    maps::{self, KernelMaps, MapsError},
-    pinned::{Shape, entries_of, knows_others, make_way},
-    pins::{PinError, PinRoot, entries},
+    maps::{self, KernelMaps},
+    pinned::{check, knows_others, make_way},
+    pins::{PinRoot, entries},
+    shape::entries_of,
     socket_list::SocketList,
 };
+
+mod audit;
+
+pub use audit::{HookAudit, OtherProgram};
 
 /// The loaded programs.
 #[derive(Debug)]
@@ -33,57 +35,12 @@ pub struct Programs {
     sockets: Option<Result<SocketList, ProgramsError>>,
     pins: PinRoot,
     sizes: Sizes,
+    /// The pinned maps, in the order of [`layouts`].
+    maps: Vec<OwnedFd>,
+    /// Where they are attached.
+    cgroup: Option<PathBuf>,
     /// Called after each hook's exchange: a test's way to die there.
     exchanged: Option<fn()>,
-}
-
-/// Why the programs are not in place.
-#[derive(Debug, thiserror::Error)]
-pub enum ProgramsError {
-    /// Pins cannot be used.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// Tables cannot be used.
-    #[error(transparent)]
-    Maps(#[from] MapsError),
-    /// The object cannot be loaded.
-    #[error("the programs do not load: {0}")]
-    Load(#[from] EbpfError),
-    /// The object lacks a program, or the kernel refuses it.
-    #[error("{program}: {source}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        source: ProgramError,
-    },
-    /// The object lacks a program.
-    #[error("the object has no program {0}")]
-    Missing(&'static str),
-    /// The link cannot be made or kept.
-    #[error("{program}: link: {source}")]
-    Link {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        source: LinkError,
-    },
-    /// The link cannot be pinned.
-    #[error("{program}: pin: {source}")]
-    Pin {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        source: AyaPinError,
-    },
-    /// The cgroup, or a pinned link, cannot be used.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// The object that `build.rs` made.
@@ -92,17 +49,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/me
 /// What is there where the kernel has MPTCP.
 const MPTCP: &str = "/proc/sys/net/mptcp";
 
-/// The hooks. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
-pub(crate) const HOOKS: [&str; 8] = [
-    "cm_getpeername4",
-    "cm_getpeername6",
-    "cm_recvmsg4",
-    "cm_recvmsg6",
-    "cm_connect4",
-    "cm_connect6",
-    "cm_sendmsg4",
-    "cm_sendmsg6",
-];
+/// The pinned maps of the object.
+fn layouts() -> impl Iterator<Item = &'static MapLayout> {
+    MAPS.iter().filter(|layout| layout.group != MapGroup::Health)
+}
+
+// === impl Programs ===
 
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
@@ -111,13 +63,11 @@ impl Programs {
         let types = Btf::from_sys_fs();
         let mut loader = EbpfLoader::new();
         loader.btf(types.as_ref().ok());
-        for layout in &MAPS {
+        for layout in layouts() {
             let pin = pins.map(sizes, layout)?;
-            Shape::check(&pin, layout, sizes)?;
+            check(&pin, layout, sizes)?;
             loader.map_pin_path(layout.name, pin);
-            if let Some(entries) = entries_of(layout.name, sizes) {
-                loader.map_max_entries(layout.name, entries);
-            }
+            loader.map_max_entries(layout.name, entries_of(layout, sizes));
         }
         let backend_mask = sizes.backends - 1;
         let has_mptcp = u32::from(Path::new(MPTCP).exists());
@@ -125,14 +75,23 @@ impl Programs {
             .override_global("BACKEND_MASK", &backend_mask, true)
             .override_global("HAS_MPTCP", &has_mptcp, true)
             .load(OBJECT)?;
-        for hook in HOOKS {
-            program(&mut ebpf, hook)?
+        let mut maps = Vec::with_capacity(MAPS.len());
+        for layout in layouts() {
+            // What was made just now is as the object has it.
+            let pin = pins.map(sizes, layout)?;
+            check(&pin, layout, sizes)?;
+            let error = |source| MapsError::Memory { map: layout.name, source };
+            maps.push(mesh_sys::open(&pin).map_err(error)?);
+        }
+        for Hook { program, .. } in HOOKS {
+            find(&mut ebpf, program)?
                 .load()
-                .map_err(|source| ProgramsError::Program { program: hook, source })?;
+                .map_err(|source| ProgramsError::Program { program, source })?;
         }
         let sockets = Some(SocketList::load(&mut ebpf, types));
         let tables = KernelMaps::take(&mut ebpf, sizes)?;
-        Ok((Self { ebpf, sockets, pins, sizes, exchanged: None }, tables))
+        let programs = Self { ebpf, sockets, pins, sizes, maps, cgroup: None, exchanged: None };
+        Ok((programs, tables))
     }
 
     /// Attaches the programs to a cgroup, for all processes in it and below. Where a predecessor's are, they are
@@ -143,29 +102,41 @@ impl Programs {
         // A cgroup's id is its directory's inode.
         let cgroup_id = directory.metadata().map_err(io)?.ino();
         let links = self.pins.links()?;
-        for hook in HOOKS {
-            let pin = links.join(hook);
-            let program = program(&mut self.ebpf, hook)?;
-            if !take_over(&self.pins, self.sizes, &pin, program, cgroup_id)? {
-                let id = program
-                    .attach(&directory, CgroupAttachMode::Single)
-                    .map_err(|source| ProgramsError::Program { program: hook, source })?;
-                let link = program
-                    .take_link(id)
-                    .map_err(|source| ProgramsError::Program { program: hook, source })?;
-                let link = FdLink::try_from(link)
-                    .map_err(|source| ProgramsError::Link { program: hook, source })?;
-                link.pin(&pin).map_err(|source| ProgramsError::Pin { program: hook, source })?;
-            }
+        for hook in &HOOKS {
+            self.attach_hook(hook, &directory, cgroup_id)?;
             self.exchanged.into_iter().for_each(|hook| hook());
         }
         // Hooks of another release, which would read its tables for ever.
-        let unknown =
-            entries(&links)?.into_iter().filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h)));
+        let unknown = entries(&links)?
+            .into_iter()
+            .filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h.program)));
         for pin in unknown {
             make_way(&self.pins, self.sizes, &pin, cgroup_id)?;
         }
         self.pins.forget_others(self.sizes)?;
+        self.cgroup = Some(cgroup.into());
+        Ok(())
+    }
+
+    fn attach_hook(
+        &mut self,
+        hook: &Hook,
+        directory: &File,
+        cgroup_id: u64,
+    ) -> Result<(), ProgramsError> {
+        let name = hook.program;
+        let error = |source| ProgramsError::Program { program: name, source };
+        let pin = self.pins.links()?.join(name);
+        let program = find(&mut self.ebpf, name)?;
+        if take_over(&self.pins, self.sizes, &pin, program, cgroup_id)? {
+            return Ok(());
+        }
+        let id = program.attach(directory, CgroupAttachMode::Single).map_err(error)?;
+        let link = program.take_link(id).map_err(error)?;
+        let link = FdLink::try_from(link);
+        let link = link.map_err(|source| ProgramsError::Link { program: name, source })?;
+        let pinned = link.pin(&pin);
+        pinned.map_err(|source| ProgramsError::Pin { program: name, source })?;
         Ok(())
     }
 
@@ -176,7 +147,7 @@ impl Programs {
     }
 
     /// Lets the sockets of these cgroups, by their ids, pass untouched, and of no others. A cgroup below one of them is
-    /// another. The map is this loading's own: a former agent's cgroup is gone with that agent's programs.
+    /// another. The map ends with these programs: a former agent's cgroup is gone with that agent's.
     pub fn set_bypass(&mut self, cgroups: &[u64]) -> Result<(), ProgramsError> {
         Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
     }
@@ -186,10 +157,11 @@ impl Programs {
     /// # Errors
     /// When the kernel has no such list: then everything else works.
     pub fn take_sockets(&mut self) -> Result<SocketList, ProgramsError> {
-        self.sockets.take().unwrap_or(Err(ProgramsError::Missing(SocketList::PROGRAM)))
+        self.sockets.take().unwrap_or(Err(ProgramsError::Missing("cm_list_tcp")))
     }
 
-    /// What the programs counted since they were loaded, by [`mesh_layout::Counter`].
+    /// What programs counted on this node since the counters were made, by [`mesh_layout::Counter`]: those of former agents
+    /// and releases with the same layout of counters included.
     pub fn counters(&self) -> Result<[u64; COUNTERS], ProgramsError> {
         Ok(maps::counters(&self.ebpf)?)
     }
@@ -211,7 +183,7 @@ fn take_over(
     let link = Link::open(pin).map_err(io)?;
     let fd =
         program.fd().map_err(|source| ProgramsError::Program { program: "pinned link", source })?;
-    if link.cgroup_id().map_err(io)? == cgroup_id
+    if link.info().map_err(io)?.cgroup == cgroup_id
         && !knows_others(pins, sizes, pin, &link)?
         && link.update(fd).is_ok()
     {
@@ -221,23 +193,10 @@ fn take_over(
     Ok(false)
 }
 
-fn program<'a>(
+fn find<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut CgroupSockAddr, ProgramsError> {
     let program = ebpf.program_mut(name).ok_or(ProgramsError::Missing(name))?;
     program.try_into().map_err(|source| ProgramsError::Program { program: name, source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_shows_is_attached_before_what_translates() {
-        let translates = |hook: &str| hook.contains("connect") || hook.contains("sendmsg");
-        let (show, translate) = HOOKS.split_at(4);
-        assert!(!show.iter().any(|hook| translates(hook)));
-        assert!(translate.iter().all(|hook| translates(hook)));
-    }
 }

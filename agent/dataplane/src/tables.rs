@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_layout::{Header, PEER_CUT, ServiceRef};
+use mesh_layout::{Header, ServiceRef};
 use mesh_model::{
     ClusterId,
     lb::{Backend, Change, Content, Frontend, Group, Settings, Weights},
@@ -18,8 +18,9 @@ use mesh_model::{
 
 use crate::{
     convert,
+    error::MapsError,
     kernel::{Kernel, Sizes},
-    maps::{KernelMaps, MapsError},
+    maps::{KernelMaps, PeerStates},
     slots::{Range, SlotRanges},
 };
 
@@ -49,8 +50,6 @@ pub struct Tables<K> {
     slots: SlotRanges,
     /// No longer used, and not asked for yet.
     released: Vec<Numbered>,
-    /// Clusters whose backends are out of use.
-    cut: BTreeSet<ClusterId>,
 }
 
 /// How full each table is.
@@ -129,19 +128,6 @@ impl<K: Kernel> Tables<K> {
             }
             Change::SetWeights(frontend, weights) => self.set_weights(frontend, weights),
         }
-    }
-
-    /// Takes a cluster's backends out of use, or back into it: one write, whatever their number.
-    pub fn set_cut(&mut self, cluster: ClusterId, cut: bool) {
-        let changed = if cut { self.cut.insert(cluster) } else { self.cut.remove(&cluster) };
-        if changed {
-            self.kernel.set_peer_state(cluster.get(), if cut { PEER_CUT } else { 0 });
-        }
-    }
-
-    /// The clusters whose backends are out of use, those that a predecessor cut included.
-    pub fn cut(&self) -> impl Iterator<Item = ClusterId> {
-        self.cut.iter().copied()
     }
 
     /// Lets go of held backends of the clusters that `listed` says have told all they have.
@@ -310,9 +296,30 @@ impl Tables<KernelMaps> {
         self.kernel.writes()
     }
 
-    /// What the node itself is like: the bits `OWN_UNSURE` and `OWN_PLAIN_PASSES` of the layout. One write, or none.
-    pub fn set_own_state(&mut self, bits: u32) {
-        self.kernel.set_own_state(bits);
+    /// The states of clusters, to be written by another thread than the one that has the tables.
+    pub fn peer_states(&self) -> PeerStates {
+        self.kernel.peer_states()
+    }
+
+    /// Takes a cluster's backends out of use, or back into it: one write, whatever their number.
+    pub fn set_cut(&mut self, cluster: ClusterId, cut: bool) {
+        self.kernel.peer_states().set_cut(cluster, cut);
+    }
+
+    /// The clusters whose backends are out of use, those that a former agent took out included.
+    pub fn cut(&self) -> impl Iterator<Item = ClusterId> {
+        self.kernel.peer_states().cut().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The bits of the node's own word, as they were set last, by a former agent perhaps.
+    pub fn local_state(&self) -> u32 {
+        self.kernel.local_state()
+    }
+
+    /// Sets the bits of the node's own word: [`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]. One
+    /// write, or none.
+    pub fn set_local_state(&mut self, bits: u32) {
+        self.kernel.set_local_state(bits);
     }
 
     /// Lets the sockets of these network namespaces, by their cookies, pass untouched, and of no others.

@@ -1,17 +1,20 @@
 //! Taking over a node from whatever agent was there before: no connection meets a table that lacks what is known.
 //!
 //! Tables of other sizes are filled from the ones that programs read, before the programs are exchanged. Tables of another
-//! layout cannot be read: there the programs stay until the new tables were filled by other means (`docs/adr/0012`).
+//! layout cannot be read: there the programs stay until the new tables were filled by other means (`docs/adr/0012`). Other
+//! groups of maps go over as they are, or begin anew where their layout is another (`docs/adr/0027`).
 
 use std::{fmt, path::Path, time::Instant};
 
 use crate::{
+    error::ProgramsError,
     kernel::Sizes,
     maps::KernelMaps,
-    pinned::{carry_over, find_attached, sizes_of},
+    pinned::{find_attached, sizes_of},
     pins::PinRoot,
-    programs::{HOOKS, Programs, ProgramsError},
+    programs::Programs,
     tables::{Shortage, Tables, TablesError},
+    ungrouped,
 };
 
 /// A node's tables, and the programs that are to be attached.
@@ -69,8 +72,9 @@ pub fn take_over_and_tell(
     now: Instant,
     written: fn(),
 ) -> Result<TakenOver, TakeOverError> {
+    ungrouped::adopt(&pins)?;
     let target = pins.tables(sizes);
-    let attached = find_attached(&pins, HOOKS.into_iter())?;
+    let attached = find_attached(&pins)?;
     // Of an exchange that did not come to its end both tables are whole.
     if attached.tables.contains(&target) {
         return onto(pins, sizes, now, written, Former::Same);
@@ -114,7 +118,6 @@ fn resize(
     if !shortages.is_empty() {
         return Err(TakeOverError::TooSmall(shortages));
     }
-    carry_over(&pins, former, sizes)?;
     let (programs, maps) = load(pins, sizes, written)?;
     let tables = Tables::adopt(tables, maps, now)?;
     Ok(TakenOver { programs, tables, former: Former::Resized(former_sizes) })

@@ -1,6 +1,12 @@
-//! Going into network namespaces. Only the calling thread goes.
+//! Going into network namespaces.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    thread,
+};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -13,39 +19,45 @@ pub struct Netns {
     pub inode: u64,
 }
 
-/// The namespace of the thread that opened it.
-#[derive(Debug)]
-pub(crate) struct Home(File);
+/// What a visit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit<T> {
+    /// It was done there.
+    Done(T),
+    /// There is no such namespace any more.
+    Gone,
+}
 
-impl Home {
-    /// The calling thread's.
-    pub(crate) fn here() -> io::Result<Self> {
-        File::open("/proc/thread-self/ns/net").map(Self)
-    }
+/// The inode of the calling thread's namespace.
+pub(crate) fn here() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
+}
 
-    pub(crate) fn inode(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.ino())
-    }
+// === impl Netns ===
 
-    /// Does something in another namespace and comes back. `None`: there is no such namespace any more, and nothing was
-    /// done.
-    pub(crate) fn visit<T>(
+impl Netns {
+    /// Does something there, in a thread of its own. It ends there and never has to come back: a thread that could not
+    /// would go on in the wrong place.
+    pub(crate) fn visit<T: Send>(
         &self,
-        netns: &Netns,
-        there: impl FnOnce() -> io::Result<T>,
-    ) -> io::Result<Option<T>> {
-        let file = match File::open(&netns.path) {
+        there: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<Visit<T>> {
+        let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Visit::Gone),
             Err(error) => return Err(error),
         };
-        if file.metadata()?.ino() != netns.inode {
-            return Ok(None);
+        if file.metadata()?.ino() != self.inode {
+            return Ok(Visit::Gone);
         }
-        setns(&file, CloneFlags::CLONE_NEWNET)?;
-        let done = there();
-        // Whoever cannot come back must not go on elsewhere.
-        setns(&self.0, CloneFlags::CLONE_NEWNET)?;
-        done.map(Some)
+        let visit = || {
+            setns(&file, CloneFlags::CLONE_NEWNET)?;
+            there().map(Visit::Done)
+        };
+        thread::scope(|scope| {
+            let visitor = thread::Builder::new().name("sockets-visit".into());
+            let visited = visitor.spawn_scoped(scope, visit)?.join();
+            visited.unwrap_or_else(|_| Err(io::Error::other("the visit panicked")))
+        })
     }
 }

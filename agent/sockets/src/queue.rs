@@ -1,11 +1,12 @@
 //! Whose sockets are to be ended, and from when on.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use mesh_layout::{ListedSocket, address_bytes};
 use mesh_model::{Protocol, lb::Backend};
-
-use crate::terminator::Reason;
 
 /// A backend whose sockets are to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,120 +17,147 @@ pub struct Target {
     pub backend: Backend,
 }
 
+/// Why sockets are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Their backend is gone: its cluster removed it.
+    Removed,
+    /// Nothing reaches their backend, which may come back.
+    Unreachable,
+}
+
 /// All of them, by id.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TerminationQueue(HashMap<u32, Entry>);
 
-/// Why the sockets of one are to be ended, and from when on.
+/// One backend. The two reasons do not know of each other: one that was removed while nothing reached it stays removed
+/// when the rest of its cluster is back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+struct Entry {
     backend: Backend,
-    pub(crate) reason: Reason,
-    due: Instant,
+    /// When its sockets end because it was removed.
+    removed: Option<Instant>,
+    /// When they end because nothing reaches it.
+    unreachable: Option<Instant>,
 }
+
+/// So many ids are kept at most: as many as a table of the default size has backends. Sockets of those beyond are left to
+/// their owners' timers.
+const ROOM: usize = mesh_layout::default_sizes::BACKENDS;
 
 // === impl TerminationQueue ===
 
 impl TerminationQueue {
-    /// One more. Who is wanted already is from the earlier time on.
+    /// One more, or another time for one. What is removed ends at the earliest time that was given. Of what is unreachable
+    /// the last one counts: the caller counts from the backend's last answer, which may be a later one than before.
     pub(crate) fn add(&mut self, target: Target, reason: Reason, due: Instant) {
         let Target { id, backend } = target;
-        let due = self.0.get(&id).map_or(due, |before| before.due.min(due));
-        self.0.insert(id, Entry { backend, reason, due });
+        if self.0.len() >= ROOM && !self.0.contains_key(&id) {
+            return;
+        }
+        let new = Entry { backend, removed: None, unreachable: None };
+        let entry = self.0.entry(id).or_insert(new);
+        if entry.backend != backend {
+            *entry = new;
+        }
+        match reason {
+            Reason::Removed => {
+                entry.removed = Some(entry.removed.map_or(due, |before| before.min(due)));
+            }
+            Reason::Unreachable => entry.unreachable = Some(due),
+        }
     }
 
-    /// Those that could not be reached can be again, as far as `back` says so.
-    pub(crate) fn spare(&mut self, back: impl Fn(&Backend) -> bool) {
-        self.0.retain(|_, entry| entry.reason == Reason::Removed || !back(&entry.backend));
+    /// Those that could not be reached answer again, as far as `answers` says so.
+    pub(crate) fn spare(&mut self, answers: impl Fn(&Backend) -> bool) {
+        self.forget(|entry| {
+            if answers(&entry.backend) {
+                entry.unreachable = None;
+            }
+        });
+    }
+
+    /// Those that were removed are there again, as far as `is_back` says so: what is there now may be the same process.
+    pub(crate) fn restored(&mut self, is_back: impl Fn(&Backend) -> bool) {
+        self.forget(|entry| {
+            if is_back(&entry.backend) {
+                entry.removed = None;
+            }
+        });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// When the first is due; `None` if there is none.
     pub(crate) fn first_due(&self) -> Option<Instant> {
-        self.0.values().map(|entry| entry.due).min()
+        self.0.values().filter_map(Entry::first_due).min()
     }
 
-    /// Those that are due.
+    /// Those that are due by now.
     pub(crate) fn due(&self, now: Instant) -> Self {
-        let due = self.0.iter().filter(|(_, entry)| entry.due <= now);
-        Self(due.map(|(id, entry)| (*id, *entry)).collect())
+        let due = self.0.iter().map(|(id, entry)| (*id, entry.due(now)));
+        Self(due.filter(|(_, entry)| entry.first_due().is_some()).collect())
     }
 
-    /// Those of a pass are done, unless they were asked for anew meanwhile.
-    pub(crate) fn remove(&mut self, done: &Self) {
-        self.0.retain(|id, entry| done.0.get(id) != Some(entry));
+    /// Those of a scan that found all sockets are done, unless they were asked for anew meanwhile.
+    pub(crate) fn done(&mut self, done: &Self) {
+        for (id, done) in &done.0 {
+            let Some(entry) = self.0.get_mut(id).filter(|entry| entry.backend == done.backend)
+            else {
+                continue;
+            };
+            if entry.removed == done.removed {
+                entry.removed = None;
+            }
+            if entry.unreachable == done.unreachable {
+                entry.unreachable = None;
+            }
+        }
+        self.forget(|_| ());
     }
 
-    /// Over which protocol a socket is to be ended, and why, as it keeps which backend it got; `None` if it is not.
-    pub(crate) fn verdict(&self, socket: &ListedSocket) -> Option<(Protocol, Reason)> {
-        let Entry { backend, reason, .. } = self.0.get(&socket.backend())?;
-        let same = address_bytes(backend.address) == socket.address()
-            && backend.port.to_be_bytes() == socket.port();
-        same.then_some((backend.protocol, *reason))
+    /// Why a socket is to be ended by now, as it keeps which backend it got; `None` if it is not.
+    pub(crate) fn reason(&self, socket: &ListedSocket, now: Instant) -> Option<Reason> {
+        let entry = self.0.get(&socket.backend())?;
+        let same = address_bytes(entry.backend.address) == socket.address()
+            && entry.backend.port.to_be_bytes() == socket.port();
+        let due = entry.due(now);
+        match (due.removed, due.unreachable) {
+            (Some(_), _) => Some(Reason::Removed).filter(|_| same),
+            (None, Some(_)) => Some(Reason::Unreachable).filter(|_| same),
+            (None, None) => None,
+        }
+    }
+
+    /// Over which protocols sockets are to be ended.
+    pub(crate) fn protocols(&self) -> HashSet<Protocol> {
+        self.0.values().map(|entry| entry.backend.protocol).collect()
+    }
+
+    fn forget(&mut self, change: impl Fn(&mut Entry)) {
+        self.0.retain(|_, entry| {
+            change(entry);
+            entry.first_due().is_some()
+        });
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn first_due(&self) -> Option<Instant> {
+        self.removed.into_iter().chain(self.unreachable).min()
+    }
+
+    /// As much of it as is due.
+    fn due(&self, now: Instant) -> Self {
+        let due = |at: &Instant| *at <= now;
+        let (removed, unreachable) = (self.removed.filter(due), self.unreachable.filter(due));
+        Self { backend: self.backend, removed, unreachable }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use mesh_layout::{Backend as Entry, FrontendKey, SocketState, mapped};
-    use mesh_model::{ClusterId, ClusterLimit};
-
-    use super::*;
-
-    fn target(id: u32, last: u8, cluster: u32) -> Target {
-        let cluster = ClusterId::new(cluster, ClusterLimit::Max255).unwrap();
-        let address = [10, 2, 0, last].into();
-        Target { id, backend: Backend { address, port: 53, protocol: Protocol::Udp, cluster } }
-    }
-
-    fn socket(id: u32, last: u8, port: u16) -> ListedSocket {
-        let service = FrontendKey::new(mapped([10, 96, 0, 1]), [0, 53], 17);
-        let backend = Entry::new(id, 2, mapped([10, 2, 0, last]), port.to_be_bytes(), 17);
-        ListedSocket::new(1, &SocketState::new(&service, &backend, 0))
-    }
-
-    #[test]
-    fn a_socket_is_wanted_by_the_id_and_the_address_that_it_keeps() {
-        let mut wanted = TerminationQueue::default();
-        wanted.add(target(7, 9, 2), Reason::Removed, Instant::now());
-        let verdict = |id, last, port| wanted.verdict(&socket(id, last, port));
-        assert_eq!(verdict(7, 9, 53), Some((Protocol::Udp, Reason::Removed)));
-        // Of a former or a later one of this address; of another that has got the id after four billion.
-        assert_eq!(verdict(8, 9, 53), None);
-        assert_eq!(verdict(7, 8, 53), None);
-        assert_eq!(verdict(7, 9, 54), None);
-    }
-
-    #[test]
-    fn what_is_back_is_spared_and_what_is_removed_is_not() {
-        let now = Instant::now();
-        let mut wanted = TerminationQueue::default();
-        wanted.add(target(1, 1, 2), Reason::Removed, now);
-        wanted.add(target(2, 2, 2), Reason::Unreachable, now);
-        wanted.add(target(3, 3, 3), Reason::Unreachable, now);
-        wanted.spare(|backend| backend.cluster.get() == 2);
-        let mut left: Vec<u32> = wanted.0.keys().copied().collect();
-        left.sort_unstable();
-        assert_eq!(left, [1, 3]);
-    }
-
-    #[test]
-    fn what_is_due_is_done_unless_it_was_asked_for_anew() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        let mut wanted = TerminationQueue::default();
-        assert_eq!(wanted.first_due(), None);
-        wanted.add(target(1, 1, 2), Reason::Removed, later);
-        wanted.add(target(2, 2, 2), Reason::Unreachable, now);
-        wanted.add(target(3, 3, 2), Reason::Unreachable, now);
-        assert_eq!(wanted.first_due(), Some(now));
-        let pass = wanted.due(now);
-        assert_eq!(pass.0.len(), 2);
-        wanted.add(target(3, 3, 2), Reason::Removed, later);
-        wanted.remove(&pass);
-        let mut left: Vec<u32> = wanted.0.keys().copied().collect();
-        left.sort_unstable();
-        assert_eq!(left, [1, 3]);
-    }
-}
+mod tests;

@@ -1,6 +1,10 @@
-//! One pass through a node's network namespaces.
+//! One scan of a node's network namespaces.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::Duration,
+};
 
 use mesh_layout::ListedSocket;
 use mesh_model::Protocol;
@@ -8,23 +12,30 @@ use mesh_model::Protocol;
 use crate::{
     diag::Connection,
     kernel::{Diag, Fate},
-    namespace::{Home, Netns},
+    namespace::{self, Netns, Visit},
+    pace::Outcome,
 };
 
-/// Sockets that are to be ended, by their cookies, each with its protocol. Those that are found are taken out.
-pub(crate) struct Scan<'a> {
-    pub(crate) home: &'a Home,
-    pub(crate) looked_for: HashMap<u64, (Protocol, ListedSocket)>,
+/// What a scan looks for, and by what means.
+pub(crate) struct Scan<'a, L> {
+    /// Lists the sockets of the calling thread's namespace that our programs connected to backends, over one protocol.
+    pub(crate) list: &'a L,
+    /// Over which protocols sockets are to be ended.
+    pub(crate) protocols: HashSet<Protocol>,
 }
 
-/// What whoever has a pass done is asked, and told.
-pub(crate) trait ScanObserver {
-    /// Waits until one more may be ended. `Stop`: no more of them.
+/// Whom a scan asks about each socket, and tells what it did.
+pub(crate) trait ScanObserver: Send {
+    /// Whether a socket is looked for. Costs no pace.
+    fn is_wanted(&self, socket: &ListedSocket) -> bool;
+    /// Whether it is ended now.
     fn may_end(&mut self, socket: &ListedSocket) -> Verdict;
-    /// One was ended.
-    fn ended(&mut self, socket: &ListedSocket);
+    /// It was ended.
+    fn ended(&mut self, socket: &ListedSocket, protocol: Protocol);
     /// A namespace could not be looked through.
     fn failed(&mut self, place: &str, why: &io::Error);
+    /// A namespace is not there.
+    fn missing(&mut self, netns: &Netns);
 }
 
 /// Whether a socket is ended.
@@ -34,55 +45,88 @@ pub(crate) enum Verdict {
     End,
     /// Its backend is back.
     Spare,
-    /// Nothing is ended any more.
-    Stop,
+    /// Nothing more is ended before so long from now.
+    Wait(Duration),
 }
 
-impl Scan<'_> {
-    /// Goes through the namespaces, the own one first, until all are found. One that fails keeps nobody from the others.
-    pub(crate) fn run(mut self, namespaces: &[Netns], observer: &mut impl ScanObserver) {
-        let home = self.home;
-        let own = home.inode().ok();
-        if let Err(error) = self.look_here(observer) {
-            observer.failed("the node's own network", &error);
+/// How a look into one namespace ended.
+enum Look {
+    /// All of it was looked through.
+    Whole,
+    /// Nothing more may be ended now.
+    Paced(Duration),
+}
+
+impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Scan<'_, L> {
+    /// Looks through the calling thread's namespace, then through those of pods. One that fails keeps no other from being
+    /// looked through. `None`: which pods there are is not known yet.
+    pub(crate) fn run(&self, pods: Option<&[Netns]>, observer: &mut impl ScanObserver) -> Outcome {
+        let mut outcome = if pods.is_some() { Outcome::Complete } else { Outcome::Incomplete };
+        match self.look_here(observer) {
+            Ok(Look::Whole) => {}
+            Ok(Look::Paced(wait)) => return Outcome::Paced(wait),
+            Err(error) => {
+                observer.failed("the node's own network", &error);
+                outcome = Outcome::Incomplete;
+            }
         }
+        let here = namespace::here().ok();
         // Pods of the node's own network have been seen with it.
-        for netns in namespaces.iter().filter(|netns| Some(netns.inode) != own) {
-            if self.looked_for.is_empty() {
-                return;
-            }
-            if let Err(error) = home.visit(netns, || self.look_here(observer)) {
-                observer.failed(&netns.path.display().to_string(), &error);
+        let others = pods.unwrap_or_default().iter().filter(|netns| Some(netns.inode) != here);
+        for netns in others {
+            match netns.visit(|| self.look_here(observer)) {
+                Ok(Visit::Done(Look::Whole)) => {}
+                Ok(Visit::Done(Look::Paced(wait))) => return Outcome::Paced(wait),
+                Ok(Visit::Gone) => observer.missing(netns),
+                Err(error) => {
+                    observer.failed(&netns.path.display().to_string(), &error);
+                    outcome = Outcome::Incomplete;
+                }
             }
         }
+        outcome
     }
 
-    fn look_here(&mut self, observer: &mut impl ScanObserver) -> io::Result<()> {
-        let mut diag = Diag::open()?;
-        for wanted in [Protocol::Udp, Protocol::Tcp] {
-            if !self.looked_for.values().any(|(protocol, _)| *protocol == wanted) {
-                continue;
-            }
-            for connection in diag.connections(wanted)? {
-                let Some((_, socket)) = self.looked_for.remove(&connection.cookie()) else {
-                    continue;
-                };
-                // What it keeps is of before, if it is connected elsewhere by now.
-                if !leads_to(&connection, &socket) {
-                    continue;
-                }
-                match observer.may_end(&socket) {
-                    Verdict::End => {}
-                    Verdict::Spare => continue,
-                    Verdict::Stop => return Ok(()),
-                }
-                if diag.destroy(wanted, &connection)? == Fate::Ended {
-                    observer.ended(&socket);
-                }
+    fn look_here(&self, observer: &mut impl ScanObserver) -> io::Result<Look> {
+        for protocol in &self.protocols {
+            let listed = (self.list)(*protocol)?.into_iter();
+            let wanted = listed.filter(|socket| observer.is_wanted(socket));
+            let wanted: HashMap<u64, ListedSocket> =
+                wanted.map(|socket| (socket.cookie(), socket)).collect();
+            // Mostly no socket hangs on a backend that goes, and the kernel's other list is not asked for.
+            if !wanted.is_empty()
+                && let Look::Paced(wait) = end(*protocol, wanted, observer)?
+            {
+                return Ok(Look::Paced(wait));
             }
         }
-        Ok(())
+        Ok(Look::Whole)
     }
+}
+
+/// Ends those of the wanted sockets, by their cookies, that still lead to the backend that they keep.
+fn end(
+    protocol: Protocol,
+    mut wanted: HashMap<u64, ListedSocket>,
+    observer: &mut impl ScanObserver,
+) -> io::Result<Look> {
+    let mut diag = Diag::open()?;
+    for connection in diag.connections(protocol)? {
+        let Some(socket) = wanted.remove(&connection.cookie()) else { continue };
+        // What it keeps is of before, if it is connected elsewhere by now.
+        if !leads_to(&connection, &socket) {
+            continue;
+        }
+        match observer.may_end(&socket) {
+            Verdict::End => {}
+            Verdict::Spare => continue,
+            Verdict::Wait(wait) => return Ok(Look::Paced(wait)),
+        }
+        if diag.destroy(protocol, &connection)? == Fate::Ended {
+            observer.ended(&socket, protocol);
+        }
+    }
+    Ok(Look::Whole)
 }
 
 /// Whether a socket is connected to the backend that it keeps.

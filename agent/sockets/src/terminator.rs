@@ -1,11 +1,10 @@
 //! The thread that ends sockets.
 //!
 //! It is a thread of its own because it goes into other network namespaces, where no task of a runtime may find itself,
-//! and because the kernel takes milliseconds to list its sockets. Whoever asks it only takes a lock for as long as a table
-//! is changed. It may be stopped anywhere: a socket is ended whole or not at all.
+//! and because the kernel takes milliseconds to list its sockets. A caller only takes a lock for as long as a table is
+//! changed. It may be stopped anywhere: a socket is ended whole or not at all.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,9 +15,9 @@ use mesh_layout::ListedSocket;
 use mesh_model::{Protocol, lb::Backend};
 
 use crate::{
-    namespace::{Home, Netns},
-    pace::{Pace, rest_after},
-    queue::{Target, TerminationQueue},
+    namespace::Netns,
+    pace::{Outcome, Pace, Schedule},
+    queue::{Reason, Target, TerminationQueue},
     scan::{Scan, ScanObserver, Verdict},
 };
 
@@ -28,15 +27,6 @@ pub struct SocketTerminator {
     shared: Arc<Shared>,
 }
 
-/// Why sockets are ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Their backend is gone.
-    Removed,
-    /// Nothing reaches their backend, which may come back.
-    Unreachable,
-}
-
 /// What was done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -44,11 +34,14 @@ pub struct Counts {
     pub removed: Ended,
     /// Sockets ended because nothing reached their backend.
     pub unreachable: Ended,
-    /// Passes through all namespaces.
+    /// Scans of all namespaces.
     pub passes: u64,
     /// Namespaces that could not be looked through.
     pub failures: u64,
-    /// What went wrong in the last pass, if something did.
+    /// Of those that were to be looked through in the last scan, how many are not there. All of them: this process does
+    /// not see the place where the node keeps them.
+    pub missing: usize,
+    /// What went wrong in the last scan, if something did.
     pub problem: Option<String>,
 }
 
@@ -61,17 +54,19 @@ pub struct Ended {
     pub tcp: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     /// Rings when there is more to do, or nothing ever again.
     bell: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     wanted: TerminationQueue,
-    namespaces: Arc<[Netns]>,
+    /// `None`: not known yet.
+    namespaces: Option<Arc<[Netns]>>,
+    schedule: Schedule,
     counts: Counts,
     stopped: bool,
 }
@@ -79,44 +74,76 @@ struct State {
 /// The thread's own.
 struct Worker<L> {
     shared: Arc<Shared>,
-    home: Home,
     list: L,
     pace: Pace,
+}
+
+/// A scan that is to be made.
+struct Round {
+    wanted: TerminationQueue,
+    namespaces: Option<Arc<[Netns]>>,
+    now: Instant,
 }
 
 // === impl SocketTerminator ===
 
 impl SocketTerminator {
-    /// Starts the thread, which is at home in the network namespace of the caller. `list` lists the sockets that our
-    /// programs connected to backends.
+    /// Starts the thread, which is at home in the network namespace of the caller. `list` lists the sockets of the calling
+    /// thread's network namespace that our programs connected to backends over a protocol.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
-        list: impl Fn() -> io::Result<Vec<ListedSocket>> + Send + 'static,
+        list: impl Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let (home, pace) = (Home::here()?, Pace::new(Instant::now()));
-        let worker = Worker { shared: Arc::clone(&shared), home, list, pace };
+        let now = Instant::now();
+        let state = State {
+            wanted: TerminationQueue::default(),
+            namespaces: None,
+            schedule: Schedule::new(now, u64::from(std::process::id())),
+            counts: Counts::default(),
+            stopped: false,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), bell: Condvar::new() });
+        let worker = Worker { shared: Arc::clone(&shared), list, pace: Pace::new(now) };
         thread::Builder::new().name("sockets".into()).spawn(|| worker.run())?;
         Ok(Self { shared })
     }
 
-    /// From now on these are the namespaces that are gone through beside the own one.
+    /// From now on these are the namespaces that are looked through beside the node's own one. Until this is called for the
+    /// first time nothing counts as looked for: what is due is looked for in the node's own, and again as soon as the
+    /// others are known.
     pub fn set_namespaces(&self, namespaces: Vec<Netns>) {
-        self.shared.lock().namespaces = namespaces.into();
+        let mut state = self.shared.lock();
+        if state.namespaces.as_deref() != Some(&namespaces) {
+            state.namespaces = Some(namespaces.into());
+            state.schedule.places_changed();
+            self.shared.bell.notify_all();
+        }
     }
 
-    /// Has the sockets of these backends ended, from a time on.
+    /// Has the sockets of these backends ended, from a time on. For [`Reason::Unreachable`] that is counted from the last
+    /// answer: asked for again, the later call's time counts. For [`Reason::Removed`] it is the earliest that was given.
     pub fn end(&self, targets: impl IntoIterator<Item = Target>, reason: Reason, due: Instant) {
         let mut state = self.shared.lock();
         targets.into_iter().for_each(|target| state.wanted.add(target, reason, due));
         self.shared.bell.notify_all();
     }
 
-    /// Spares those that could not be reached and can be again, as far as `back` says so.
-    pub fn spare(&self, back: impl Fn(&Backend) -> bool) {
-        self.shared.lock().wanted.spare(back);
+    /// Spares those that could not be reached and answer again, as far as `answers` says so. What was removed is not
+    /// spared.
+    pub fn spare(&self, answers: impl Fn(&Backend) -> bool) {
+        self.shared.lock().wanted.spare(answers);
+    }
+
+    /// Spares those that were removed and are there again, as far as `is_back` says so.
+    pub fn restored(&self, is_back: impl Fn(&Backend) -> bool) {
+        self.shared.lock().wanted.restored(is_back);
+    }
+
+    /// Whether sockets are to be ended, now or later.
+    pub fn is_waiting(&self) -> bool {
+        !self.shared.lock().wanted.is_empty()
     }
 
     /// What was done so far.
@@ -135,36 +162,28 @@ impl Drop for SocketTerminator {
 // === impl Shared ===
 
 impl Shared {
-    /// Whoever held the lock changed single entries: what a panic left is sound.
+    /// Single entries are changed under the lock: what a panic left is sound.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something is due; `None` when it is time to stop.
-    fn next(&self) -> Option<(TerminationQueue, Arc<[Netns]>)> {
+    /// Waits until a scan is to be made; `None` when it is time to stop.
+    fn next(&self) -> Option<Round> {
         let mut state = self.lock();
         while !state.stopped {
             let now = Instant::now();
-            match state.wanted.first_due() {
-                Some(due) if due <= now => {
-                    return Some((state.wanted.due(now), Arc::clone(&state.namespaces)));
+            match state.wanted.first_due().map(|due| state.schedule.next(due)) {
+                Some(begin) if begin <= now => {
+                    let (wanted, namespaces) = (state.wanted.due(now), state.namespaces.clone());
+                    return Some(Round { wanted, namespaces, now });
                 }
-                Some(due) => state = self.wait(state, due.saturating_duration_since(now)),
+                Some(begin) => state = self.wait(state, begin.saturating_duration_since(now)),
                 None => {
                     state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
         None
-    }
-
-    /// Waits for so long, or until it is time to stop.
-    fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause;
-        let mut state = self.lock();
-        while !state.stopped && Instant::now() < until {
-            state = self.wait(state, until.saturating_duration_since(Instant::now()));
-        }
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>, at_most: Duration) -> MutexGuard<'a, State> {
@@ -174,74 +193,76 @@ impl Shared {
 
 // === impl Worker ===
 
-impl<L: Fn() -> io::Result<Vec<ListedSocket>>> Worker<L> {
+impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Worker<L> {
     fn run(mut self) {
-        while let Some((wanted, namespaces)) = self.shared.next() {
-            let begin = Instant::now();
+        while let Some(round) = self.shared.next() {
             let failures = self.shared.lock().counts.failures;
-            self.pass(&wanted, &namespaces);
+            let (outcome, missing) = self.scan(&round);
+            let now = Instant::now();
             let mut state = self.shared.lock();
-            state.wanted.remove(&wanted);
+            if outcome == Outcome::Complete {
+                state.wanted.done(&round.wanted);
+            }
+            // Meanwhile others may have become known: those are looked through at once.
+            let is_same = state.namespaces == round.namespaces;
+            state.schedule.scanned(now, now.saturating_duration_since(round.now), outcome);
+            if !is_same {
+                state.schedule.places_changed();
+            }
             state.counts.passes += 1;
+            state.counts.missing = missing;
             if state.counts.failures == failures {
                 state.counts.problem = None;
             }
-            drop(state);
-            self.shared.pause(rest_after(begin.elapsed()));
         }
     }
 
-    fn pass(&mut self, wanted: &TerminationQueue, namespaces: &[Netns]) {
-        let Self { shared, home, list, pace } = self;
-        let mut observer = Counting { shared, pace };
-        let listed = match list() {
-            Ok(listed) => listed,
-            Err(error) => return observer.failed("any network", &error),
-        };
-        let looked_for: HashMap<_, _> = listed
-            .into_iter()
-            .filter_map(|socket| Some((socket.cookie(), (wanted.verdict(&socket)?.0, socket))))
-            .collect();
-        // Mostly nobody hangs on a backend that goes, and nothing else is looked at.
-        if !looked_for.is_empty() {
-            Scan { home, looked_for }.run(namespaces, &mut observer);
-        }
+    fn scan(&mut self, round: &Round) -> (Outcome, usize) {
+        let Self { shared, list, pace } = self;
+        let mut counting = Counting { shared, wanted: &round.wanted, pace, missing: 0 };
+        let scan = Scan { list, protocols: round.wanted.protocols() };
+        let outcome = scan.run(round.namespaces.as_deref(), &mut counting);
+        (outcome, counting.missing)
     }
 }
 
 /// Keeps the pace, asks whether a socket is still to be ended, and counts.
 struct Counting<'a> {
     shared: &'a Shared,
+    /// What the scan was begun for.
+    wanted: &'a TerminationQueue,
     pace: &'a mut Pace,
+    missing: usize,
 }
 
 impl ScanObserver for Counting<'_> {
-    fn may_end(&mut self, socket: &ListedSocket) -> Verdict {
-        while let Err(pause) = self.pace.take(Instant::now()) {
-            self.shared.pause(pause);
-            if self.shared.lock().stopped {
-                return Verdict::Stop;
-            }
-        }
-        let state = self.shared.lock();
-        match (state.stopped, state.wanted.verdict(socket)) {
-            (true, _) => Verdict::Stop,
-            (false, Some(_)) => Verdict::End,
-            (false, None) => Verdict::Spare,
-        }
+    fn is_wanted(&self, socket: &ListedSocket) -> bool {
+        self.wanted.reason(socket, Instant::now()).is_some()
     }
 
-    fn ended(&mut self, socket: &ListedSocket) {
+    fn may_end(&mut self, socket: &ListedSocket) -> Verdict {
+        let now = Instant::now();
+        let state = self.shared.lock();
+        if state.stopped {
+            return Verdict::Wait(Duration::ZERO);
+        }
+        if state.wanted.reason(socket, now).is_none() {
+            return Verdict::Spare;
+        }
+        self.pace.take(now).map_or_else(Verdict::Wait, |()| Verdict::End)
+    }
+
+    fn ended(&mut self, socket: &ListedSocket, protocol: Protocol) {
         let State { wanted, counts, .. } = &mut *self.shared.lock();
-        let ended = match wanted.verdict(socket) {
-            Some((protocol, Reason::Removed)) => (protocol, &mut counts.removed),
-            Some((protocol, Reason::Unreachable)) => (protocol, &mut counts.unreachable),
+        let ended = match wanted.reason(socket, Instant::now()) {
+            Some(Reason::Removed) => &mut counts.removed,
+            Some(Reason::Unreachable) => &mut counts.unreachable,
             // It came back while the kernel was at it.
             None => return,
         };
-        match ended {
-            (Protocol::Udp, ended) => ended.udp += 1,
-            (Protocol::Tcp | Protocol::Sctp, ended) => ended.tcp += 1,
+        match protocol {
+            Protocol::Udp => ended.udp += 1,
+            Protocol::Tcp | Protocol::Sctp => ended.tcp += 1,
         }
     }
 
@@ -250,5 +271,9 @@ impl ScanObserver for Counting<'_> {
         counts.failures += 1;
         counts.problem =
             Some(format!("sockets to backends that are gone are not ended in {place}: {why}"));
+    }
+
+    fn missing(&mut self, _netns: &Netns) {
+        self.missing += 1;
     }
 }

@@ -12,12 +12,12 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use aya::maps::{MapData, MapError, MapInfo};
+use aya::maps::{MapData, MapError};
 use mesh_layout::{
-    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, OWN_STATE, PEER_CUT, ServiceEntry,
-    ServiceRef, Settings,
+    Backend, FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, LOCAL_STATE, PEER_CUT,
+    ServiceEntry, ServiceRef, Settings,
 };
-use mesh_sys::{Link, MmapArray, lookup_all};
+use mesh_sys::{Link, MapInfo, MmapArray, Program, lookup_all};
 
 /// Where a connection may end up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,11 +87,13 @@ pub enum DumpError {
         /// Why.
         source: MapError,
     },
-    /// There is not one folder with tables that programs read.
-    #[error("{} has {count} folders with tables that programs read, not one", path.display())]
+    /// There is not one map of a name that programs read.
+    #[error("{}: {map} is pinned {count} times as a map that programs read, not once", path.display())]
     NotOne {
         /// The pin root.
         path: PathBuf,
+        /// The map.
+        map: &'static str,
         /// How many there are.
         count: usize,
     },
@@ -108,14 +110,17 @@ pub enum DumpError {
 impl Dump {
     /// Opens the tables below a pin root.
     pub fn open(pins: &Path) -> Result<Self, DumpError> {
-        let folder = maps_folder(pins)?;
+        let read = maps_that_programs_read(pins);
+        let find = |map| find(pins, map, &read);
+        let services = find("cm_services")?;
+        let folder = services.parent().unwrap_or(pins).to_owned();
         Ok(Self {
-            services: open_map(&folder.join("cm_services"))?,
-            headers: open_array(&folder.join("cm_headers"), size_of::<ServiceEntry>())?,
-            groups: open_array(&folder.join("cm_groups"), size_of::<GroupSet>())?,
-            slots: open_array(&folder.join("cm_slots"), 8)?,
-            backends: open_array(&folder.join("cm_backends"), size_of::<Backend>())?,
-            peer_state: open_array(&folder.join("cm_peer_state"), 4)?,
+            services: open_map(&services)?,
+            headers: open_array(&find("cm_headers")?, size_of::<ServiceEntry>())?,
+            groups: open_array(&find("cm_groups")?, size_of::<GroupSet>())?,
+            slots: open_array(&find("cm_slots")?, 8)?,
+            backends: open_array(&find("cm_backends")?, size_of::<Backend>())?,
+            peer_state: open_array(&find("cm_peer_state")?, 4)?,
             folder,
         })
     }
@@ -178,8 +183,8 @@ impl Dump {
     }
 
     /// What the node's agent told the programs of the node itself: bits of the layout.
-    pub fn own_state(&self) -> u32 {
-        self.peer_state.u32(OWN_STATE, 0).map_or(0, |state| state.load(Ordering::SeqCst))
+    pub fn local_state(&self) -> u32 {
+        self.peer_state.u32(LOCAL_STATE, 0).map_or(0, |state| state.load(Ordering::SeqCst))
     }
 
     fn entry(&self, service: ServiceRef) -> Result<Entry, DumpError> {
@@ -290,9 +295,8 @@ fn open_map(pin: &Path) -> Result<MapData, DumpError> {
 
 fn open_array(pin: &Path, value_size: usize) -> Result<MmapArray, DumpError> {
     let map = open_map(pin)?;
-    let info = MapInfo::from_pin(pin);
-    let info = info.map_err(|source| DumpError::Map { path: pin.into(), source })?;
-    MmapArray::new(map.fd(), info.max_entries(), value_size).map_err(io_error(pin))
+    let info = MapInfo::of_pin(pin).map_err(io_error(pin))?;
+    MmapArray::new(map.fd(), info.entries, value_size).map_err(io_error(pin))
 }
 
 /// Bytes of the kernel's memory that each pinned table below a pin root takes, by its name, as the kernel says.
@@ -323,23 +327,29 @@ fn bytes_of(pin: &Path) -> Result<u64, DumpError> {
     bytes.ok_or_else(|| io_error(pin)(io::Error::other("the kernel does not say what it takes")))
 }
 
-/// The folder with the tables: the only one, or where there are several the one that the programs read.
-fn maps_folder(pins: &Path) -> Result<PathBuf, DumpError> {
+/// The ids of the maps that attached programs read: those of the hook that leads connections to backends.
+fn maps_that_programs_read(pins: &Path) -> Vec<u32> {
+    let link = Link::open(&pins.join("links").join("cm_connect4")).and_then(|link| link.info());
+    let program = link.and_then(|link| Program::by_id(link.program));
+    program.and_then(|program| program.maps()).unwrap_or_default()
+}
+
+/// Where a map is pinned, in whichever folder: the only pin of its name, or where there are several the one that programs
+/// read. Of two pins of that map one is as good as the other.
+fn find(pins: &Path, map: &'static str, read: &[u32]) -> Result<PathBuf, DumpError> {
     let folders = fs::read_dir(pins).map_err(io_error(pins))?.flatten().map(|entry| entry.path());
-    let mut folders: Vec<PathBuf> =
-        folders.filter(|path| path.join("cm_services").exists()).collect();
-    if folders.len() > 1 {
-        let link = Link::open(&pins.join("links").join("cm_connect4"));
-        let read = link.and_then(|link| link.map_ids()).unwrap_or_default();
-        let is_read = |folder: &PathBuf| {
-            MapInfo::from_pin(folder.join("cm_services")).is_ok_and(|map| read.contains(&map.id()))
-        };
-        folders.retain(is_read);
+    let mut found = BTreeMap::new();
+    for pin in folders.map(|folder| folder.join(map)).filter(|pin| pin.exists()) {
+        found.insert(MapInfo::of_pin(&pin).map_err(io_error(&pin))?.id, pin);
     }
-    match (folders.pop(), folders.len()) {
-        (Some(folder), 0) => Ok(folder),
+    if found.len() > 1 {
+        found.retain(|id, _| read.contains(id));
+    }
+    match (found.pop_first(), found.len()) {
+        (Some((_, pin)), 0) => Ok(pin),
         (first, rest) => {
-            Err(DumpError::NotOne { path: pins.into(), count: usize::from(first.is_some()) + rest })
+            let count = usize::from(first.is_some()) + rest;
+            Err(DumpError::NotOne { path: pins.into(), map, count })
         }
     }
 }

@@ -18,7 +18,7 @@ mod socket;
 use core::net::IpAddr;
 
 pub use backend::{Backend, SlotPair};
-pub use maps::{Kept, MAPS, MapLayout, default_sizes, layout_hash, socket_layout_hash};
+pub use maps::{MAPS, MapGroup, MapKind, MapLayout, MapSize, default_sizes, layout_hash};
 pub use service::{
     FrontendKey, GROUPS_OF_A_SERVICE, GroupSet, Header, ServiceEntry, ServiceRef, Settings,
 };
@@ -52,20 +52,20 @@ pub enum Counter {
     Overflowed = 8,
 }
 
-/// The number of counters.
+/// The number of counters that there are; the map has room for [`default_sizes::COUNTERS`].
 pub const COUNTERS: usize = 9;
+const _: () = assert!(COUNTERS <= default_sizes::COUNTERS);
 
-/// The state of a cluster in `cm_peer_state`, by cluster id: 0 is in use, 1 is cut.
+/// The state of a cluster in `cm_peer_state`, by cluster id: 0 is in use, 1 is unreachable.
 pub const PEER_CUT: u32 = 1;
 /// The entry of `cm_peer_state` that has the state of the node itself, in bits: no cluster has this id.
-pub const OWN_STATE: u32 = 0;
-/// A bit of the own state: what the own cluster has is not known for sure. A service without backends passes and is not
-/// refused.
-pub const OWN_UNSURE: u32 = 1;
-/// A bit of the own state: plain services pass untouched, because somebody else's proxy knows better.
-pub const OWN_PLAIN_PASSES: u32 = 2;
-/// A bit of the own state: `cm_unbalanced` has entries.
-pub const OWN_HAS_UNBALANCED: u32 = 4;
+pub const LOCAL_STATE: u32 = 0;
+/// A bit of the local state: the local cluster's services are not synced. One without backends passes and is not refused.
+pub const LOCAL_UNSYNCED: u32 = 1;
+/// A bit of the local state: plain services pass untouched, because another proxy on the node knows better.
+pub const LOCAL_PLAIN_PASSES: u32 = 2;
+/// A bit of the local state: `cm_unbalanced` has entries.
+pub const LOCAL_HAS_UNBALANCED: u32 = 4;
 
 /// How often a reader picks another slot before it searches.
 pub const TRIES: u32 = 4;

@@ -35,6 +35,38 @@ pub const RATE_AT: usize = 16;
 /// The UDP port of questions, unless it is configured otherwise.
 pub const PORT: u16 = 9984;
 
+/// How many answers the kernel gave in a second: a word of `cm_probe_answers`, at the second modulo [`ANSWER_SECONDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerSecond {
+    /// The second, counted from the machine's start.
+    pub second: u32,
+    /// Answers in it.
+    pub count: u32,
+}
+
+/// For so many seconds the answers are counted apart.
+pub const ANSWER_SECONDS: u32 = 4;
+/// The word of `cm_probe_answers` that has all answers.
+pub const ANSWER_TOTAL: u32 = ANSWER_SECONDS;
+/// The number of words.
+pub const ANSWER_WORDS: usize = 5;
+
+// === impl AnswerSecond ===
+
+impl AnswerSecond {
+    /// The second that a word is.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { second: (word >> 32) as u32, count: word as u32 }
+    }
+
+    /// The word that it is. One more answer is one more.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        (self.second as u64) << 32 | self.count as u64
+    }
+}
+
 /// A question.
 #[must_use]
 pub fn question(nonce: u64) -> [u8; LENGTH] {
@@ -109,6 +141,14 @@ mod tests {
         assert_eq!(parse(&answer(u64::MAX, BY_KERNEL, 10_000)), Some(by_kernel));
         let by_agent = Datagram::Answer { nonce: 1, by_kernel: false, rate: 0 };
         assert_eq!(parse(&answer(1, BY_AGENT, 0)), Some(by_agent));
+    }
+
+    #[test]
+    fn a_second_is_a_word_and_one_more_answer_is_one_more() {
+        let second = AnswerSecond { second: 7, count: 41 };
+        let more = AnswerSecond::from_word(second.to_word() + 1);
+        assert_eq!(more, AnswerSecond { second: 7, count: 42 });
+        assert_eq!(ANSWER_WORDS, usize::try_from(ANSWER_TOTAL).unwrap() + 1);
     }
 
     #[test]

@@ -11,11 +11,11 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use mesh_layout::{
-    Affinity, AffinityKey, Backend, COUNTERS, Counter, DatagramState, FrontendKey, GroupSet,
-    Header, OWN_HAS_UNBALANCED, OWN_STATE, OverflowKey, OverflowPair, PEER_CUT, Pair, ServiceEntry,
+    Affinity, AffinityKey, Backend, Counter, DatagramState, FrontendKey, GroupSet,
+    Header, LOCAL_HAS_UNBALANCED, LOCAL_STATE, OverflowKey, OverflowPair, PEER_CUT, Pair, ServiceEntry,
     ServiceRef, Settings, SlotPair, SocketState,
     default_sizes::{
-        AFFINITIES, BACKENDS, BYPASSED, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW, UNBALANCED,
+        AFFINITIES, BACKENDS, BYPASSED, COUNTERS, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW, UNBALANCED,
     },
 };
 
@@ -224,8 +224,8 @@ pub fn is_cut(cluster: u16) -> bool {
 
 /// What the node itself is like, in bits.
 #[inline(always)]
-pub fn own_state() -> u32 {
-    peer_state(OWN_STATE)
+pub fn local_state() -> u32 {
+    peer_state(LOCAL_STATE)
 }
 
 #[inline(always)]
@@ -246,8 +246,8 @@ pub fn netns(ctx: &SockAddrContext) -> u64 {
 
 /// Whether the hook's socket is of a pod whose sockets pass untouched.
 #[inline(always)]
-pub fn is_unbalanced(ctx: &SockAddrContext, own_state: u32) -> bool {
-    own_state & OWN_HAS_UNBALANCED != 0 && cm_unbalanced.get_ptr(netns(ctx)).is_some()
+pub fn is_unbalanced(ctx: &SockAddrContext, local_state: u32) -> bool {
+    local_state & LOCAL_HAS_UNBALANCED != 0 && cm_unbalanced.get_ptr(netns(ctx)).is_some()
 }
 
 /// What a client had last. It may be another client's, and torn, for the moment in which its entry is recycled: what it

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use mesh_layout::{
-    Backend, Counter, FrontendKey, Header, OWN_PLAIN_PASSES, OWN_UNSURE, Pair, Settings,
+    Backend, Counter, FrontendKey, Header, LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED, Pair, Settings,
     SocketState,
 };
 
@@ -32,7 +32,7 @@ struct Asked {
     index: u32,
     header: Header,
     settings: Settings,
-    own_state: u32,
+    local_state: u32,
 }
 
 /// Sends a connection for a service to one of its backends. TCP, and UDP sockets that connect.
@@ -160,13 +160,13 @@ fn asked(ctx: &SockAddrContext, key: &FrontendKey) -> Option<Asked> {
     if maps::is_bypassed() {
         return None;
     }
-    let own_state = maps::own_state();
-    let is_left_to_others = settings.is_plain() && own_state & OWN_PLAIN_PASSES != 0;
-    if is_left_to_others || maps::is_unbalanced(ctx, own_state) {
+    let local_state = maps::local_state();
+    let is_left_to_others = settings.is_plain() && local_state & LOCAL_PLAIN_PASSES != 0;
+    if is_left_to_others || maps::is_unbalanced(ctx, local_state) {
         maps::count(Counter::Passed);
         return None;
     }
-    Some(Asked { index, header, settings, own_state })
+    Some(Asked { index, header, settings, local_state })
 }
 
 /// A backend of the service, and the slot that named it.
@@ -194,7 +194,7 @@ fn choose(ctx: &SockAddrContext, asked: &Asked) -> Option<(Backend, u32)> {
 /// A service without a backend is refused, as kube-proxy does, if it is known for sure that it has none.
 #[inline(always)]
 fn without_backend(asked: &Asked) -> i32 {
-    if asked.settings.passes_if_empty() || asked.own_state & OWN_UNSURE != 0 {
+    if asked.settings.passes_if_empty() || asked.local_state & LOCAL_UNSYNCED != 0 {
         maps::count(Counter::Passed);
         return PASS;
     }

@@ -1,20 +1,29 @@
-//! What the tables need of the kernel and aya does not offer: arrays as memory, batches, iterators over maps, and exchanging
-//! a link's program.
-#![expect(unsafe_code, reason = "bpf(2) and mmap(2); each use says why it is sound")]
+//! What the tables need of the kernel and aya does not offer: arrays as memory, batches, iterators, links, and what is
+//! loaded and attached.
+#![expect(unsafe_code, reason = "bpf(2), mmap(2), ioctl(2); each use says why it is sound")]
 
 mod batch;
+mod interface;
 mod iterator;
 mod link;
+mod map;
 mod mmap_array;
+mod program;
 
-use std::io;
+use std::{
+    io,
+    os::fd::{FromRawFd as _, OwnedFd, RawFd},
+};
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD};
 
 pub use batch::{lookup_all, update_all};
-pub use iterator::iterate;
-pub use link::Link;
+pub use interface::is_ethernet;
+pub use iterator::Iterator;
+pub use link::{Link, LinkInfo};
+pub use map::{MapInfo, open, pin};
 pub use mmap_array::MmapArray;
+pub use program::{CgroupHook, Program, programs_at, programs_at_ingress};
 
 /// bpf(2).
 ///
@@ -37,4 +46,29 @@ unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
 fn zeroed_attr() -> bpf_attr {
     // SAFETY: a union of plain integers; all zeros is a value of each.
     unsafe { std::mem::zeroed() }
+}
+
+/// What a successful call that makes a descriptor returned.
+fn new_descriptor(result: i64) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made the descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn word(fd: RawFd) -> io::Result<u32> {
+    u32::try_from(fd).map_err(io::Error::other)
+}
+
+/// Has the kernel describe what is behind a descriptor.
+///
+/// # Safety
+/// `T` must be the kernel's struct for that kind of thing, and the pointers in it valid.
+unsafe fn read_info<T>(fd: RawFd, info: &mut T) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = word(fd)?;
+    attr.info.info_len = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    attr.info.info = (&raw mut *info) as u64;
+    // SAFETY: `info` has room for `info_len` bytes and outlives the call; its pointers are the caller's promise.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(())
 }

@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_balance::Known;
+use mesh_balance::KnownBackend;
 use mesh_model::lb::{Content, Frontend};
+
+use mesh_health::Order;
 
 use super::Driver;
 
@@ -52,8 +54,7 @@ impl Driver {
         }
         self.node.audit.passes += 1;
         self.node.audit.repairs += deviations + repaired;
-        self.metrics.audit_passes.inc();
-        self.metrics.audit_repairs.inc_by(deviations + repaired);
+        self.node.writers.health.order(Order::Audit);
         self.audits.due = now + self.audits.interval.max(now.elapsed() * SHARE);
     }
 
@@ -80,7 +81,7 @@ impl Driver {
         for (service, traffic, frontends) in merge.services() {
             for (frontend, port_name) in frontends {
                 let backends = merge.backends_of(service);
-                let backends = backends.map(|(backend, port_name, state)| Known {
+                let backends = backends.map(|(backend, port_name, state)| KnownBackend {
                     backend,
                     port_name,
                     condition: state.condition,

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use mesh_core::{LocalState, Prune, Wanted};
 use mesh_follow::PeerCommand;
-use mesh_layout::{OWN_PLAIN_PASSES, OWN_UNSURE};
-use mesh_model::{ClusterName, lb::Backend};
+use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
+use mesh_model::ClusterName;
 
 use super::{Driver, TURN};
 use crate::node::Node;
@@ -16,7 +16,6 @@ pub(super) struct AfterChanges {
     prune: Option<Prune>,
     /// The programs may take services of the local cluster for up to date.
     local_state: Option<LocalState>,
-    removed_backends: Vec<Backend>,
 }
 
 impl Driver {
@@ -26,7 +25,7 @@ impl Driver {
             changes,
             routes,
             prune,
-            removed_backends,
+            backends,
             endings,
             commands,
             orders,
@@ -46,7 +45,6 @@ impl Driver {
                 self.write_local_state();
             }
         }
-        self.after.removed_backends.extend(removed_backends);
         self.after.prune = prune.or(self.after.prune.take());
         for (name, command) in commands {
             self.command(name, command);
@@ -56,6 +54,7 @@ impl Driver {
         }
         self.node.writers.routes.send(routes);
         let sockets = &mut self.node.writers.sockets;
+        sockets.reported(backends);
         if attachments_changed {
             sockets.set_namespaces(self.node.core.pods());
         }
@@ -89,11 +88,10 @@ impl Driver {
     /// The tables have all that was wanted so far, as far as there is room.
     pub(super) fn after_changes(&mut self, now: Instant) {
         self.write_local_state();
-        let removed = std::mem::take(&mut self.after.removed_backends);
         let prune = self.after.prune.take();
         let pruned = prune.is_some_and(|prune| self.prune(&prune, now));
         let Node { core, lb, writers, .. } = &mut self.node;
-        writers.sockets.removed(removed, lb.tables_mut(), now);
+        writers.sockets.end_removed(lb.tables_mut(), now);
         if pruned {
             writers.sockets.pruned(core, now);
         }
@@ -101,9 +99,9 @@ impl Driver {
 
     fn write_local_state(&mut self) {
         let Some(state) = self.after.local_state.take() else { return };
-        let unsure = if state.unsure { OWN_UNSURE } else { 0 };
-        let plain_passes = if state.plain_passes { OWN_PLAIN_PASSES } else { 0 };
-        self.node.lb.tables_mut().set_own_state(unsure | plain_passes);
+        let unsure = if state.unsure { LOCAL_UNSYNCED } else { 0 };
+        let plain_passes = if state.plain_passes { LOCAL_PLAIN_PASSES } else { 0 };
+        self.node.lb.tables_mut().set_local_state(unsure | plain_passes);
     }
 
     /// Removes what the previous run left, as far as it may go. Whether anything did.
@@ -139,7 +137,7 @@ impl Driver {
 
     /// Exchanges the programs of another release, if the tables have what clusters report.
     pub(super) fn exchange_programs(&mut self, now: Instant) {
-        if !self.node.writers.programs.are_former() {
+        if self.node.writers.programs.report().unready.is_none() {
             return;
         }
         let waits_for = self.node.core.upgrade_waits_for(now);

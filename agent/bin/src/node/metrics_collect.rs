@@ -28,6 +28,9 @@ impl Node {
             metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
         }
         self.set_socket_metrics(metrics);
+        let audit = self.audit();
+        metrics.audit_passes.inner().store(audit.passes, Ordering::Relaxed);
+        metrics.audit_repairs.inner().store(audit.repairs, Ordering::Relaxed);
         metrics.changes.inner().store(self.lb.changes(), Ordering::Relaxed);
         metrics.table_writes.set(self.lb.tables().writes());
         for level in self.levels() {

@@ -19,7 +19,7 @@ pub(crate) fn unready(node: &Node) -> Vec<String> {
         (Some(failure), false) => Some(format!("the local cluster's etcd: {failure}")),
         (None, false) => Some("the local cluster's etcd is not synced yet".into()),
     };
-    local.into_iter().chain(node.writers.programs.unready()).collect()
+    local.into_iter().chain(node.writers.programs.report().unready.clone()).collect()
 }
 
 impl Node {
@@ -33,9 +33,13 @@ impl Node {
         });
         let contested = report.contested.iter();
         let contested = contested.map(|range| format!("several nodes claim the pod range {range}"));
-        let audit = (self.audit.repairs > 0).then(|| {
-            let last = self.audit.last.as_deref().unwrap_or_default();
-            format!("the audit repaired {} entries of the tables, last {last}", self.audit.repairs)
+        let audit = self.audit();
+        let audit = (audit.repairs > 0).then(|| {
+            let last = audit.last.unwrap_or_default();
+            format!(
+                "audits repaired {} entries of the tables and hooks, last {last}",
+                audit.repairs
+            )
         });
         let tables = self.levels().filter(Level::is_high);
         let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
@@ -44,7 +48,7 @@ impl Node {
             .into_iter()
             .chain(self.core.problems(Instant::now()))
             .chain(report.masquerade.clone())
-            .chain(self.writers.programs.problem())
+            .chain(self.writers.programs.report().problems.clone())
             .chain(self.writers.snapshots.problems().cloned())
             .chain(self.attachment_problems.iter().cloned())
             .chain(self.writers.sockets.problem())

@@ -1,9 +1,9 @@
-//! The maps that are one loading's own and end with it.
+//! What the programs count, and whose sockets they leave alone.
 
 use aya::maps::{Array, PerCpuArray};
 use mesh_layout::{COUNTERS, default_sizes::BYPASSED};
 
-use super::MapsError;
+use crate::error::MapsError;
 
 /// The programs' counters, added up over the processors.
 pub(crate) fn counters(ebpf: &aya::Ebpf) -> Result<[u64; COUNTERS], MapsError> {

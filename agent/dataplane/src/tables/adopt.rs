@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, time::Instant};
 
-use mesh_layout::{ServiceRef, default_sizes};
+use mesh_layout::ServiceRef;
 use mesh_model::lb::{Backend, Frontend, Group};
 
 use super::{
@@ -53,8 +53,6 @@ impl<K: Kernel> Tables<K> {
         now: Instant,
     ) -> Result<Self, TablesError> {
         let mut tables = Self::restore(kernel, now)?;
-        tables.adopt_states(&former.kernel);
-        tables.cut = former.cut;
         let ids = tables.adopt_backends(&former.backends, now)?;
         let mut services: Vec<(Frontend, Service)> = former.services.into_iter().collect();
         let Sizes { services: size, groups: sets, .. } = tables.kernel.sizes();
@@ -83,16 +81,6 @@ impl<K: Kernel> Tables<K> {
             tables.services.insert(frontend, service);
         }
         Ok(tables)
-    }
-
-    /// The states of clusters and of the node itself; those may be the same memory.
-    fn adopt_states<F: Kernel>(&mut self, former: &F) {
-        for id in 0..u16::try_from(default_sizes::PEERS).unwrap_or(u16::MAX) {
-            let state = former.peer_state(id);
-            if self.kernel.peer_state(id) != state {
-                self.kernel.set_peer_state(id, state);
-            }
-        }
     }
 
     /// Writes the backends. The id of each.

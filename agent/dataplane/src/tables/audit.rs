@@ -5,11 +5,8 @@
 
 use std::collections::HashMap;
 
-use mesh_layout::{FrontendKey, PEER_CUT, ServiceRef};
-use mesh_model::{
-    ClusterId,
-    lb::{Backend, Change, Content, Frontend, Weights},
-};
+use mesh_layout::{FrontendKey, ServiceRef};
+use mesh_model::lb::{Backend, Change, Content, Frontend, Weights};
 
 use super::{BackendUse, Tables, TablesError, service::Service};
 use crate::{convert, kernel::Kernel};
@@ -29,15 +26,13 @@ pub struct Repairs {
     pub slots: u64,
     /// Backends missing, too many or others.
     pub backends: u64,
-    /// Clusters in use that should be cut, or the other way round.
-    pub cuts: u64,
 }
 
 impl Repairs {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { frontends, headers, settings, groups, slots, backends, cuts } = self;
-        frontends + headers + settings + groups + slots + backends + cuts
+        let Self { frontends, headers, settings, groups, slots, backends } = self;
+        frontends + headers + settings + groups + slots + backends
     }
 }
 
@@ -53,13 +48,6 @@ impl<K: Kernel> Tables<K> {
         let mut repairs = Repairs { backends: stray.repaired, ..Repairs::default() };
         for service in self.services.values() {
             audit_service(&mut self.kernel, service, &mut repairs);
-        }
-        for id in (1..u16::MAX).map_while(|number| ClusterId::from_wire(number.into())) {
-            let wanted = if self.cut.contains(&id) { PEER_CUT } else { 0 };
-            if self.kernel.peer_state(id.get()) != wanted {
-                self.kernel.set_peer_state(id.get(), wanted);
-                repairs.cuts += 1;
-            }
         }
         repairs.frontends = self.audit_frontends(services)?;
         for id in stray.places {

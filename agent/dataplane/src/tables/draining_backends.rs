@@ -21,6 +21,11 @@ impl<K: Kernel> Tables<K> {
         std::mem::take(&mut self.released)
     }
 
+    /// Whether a frontend leads to a backend.
+    pub fn is_used(&self, backend: &Backend) -> bool {
+        self.backends.contains_key(backend)
+    }
+
     /// The backends of a cluster that frontends lead to.
     pub fn backends_in(&self, cluster: ClusterId) -> impl Iterator<Item = Numbered> {
         let of = self.backends.iter().filter(move |(backend, _)| backend.cluster == cluster);

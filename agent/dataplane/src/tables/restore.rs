@@ -1,15 +1,9 @@
 //! Rebuilding the mirror from the kernel, whatever a predecessor left there.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
-use mesh_layout::{GroupSet, Header, PEER_CUT};
-use mesh_model::{
-    ClusterId,
-    lb::{Backend, Frontend, Group, Weights},
-};
+use mesh_layout::{GroupSet, Header};
+use mesh_model::lb::{Backend, Frontend, Group, Weights};
 
 use super::{
     BackendUse, IdAllocator, Tables, TablesError,
@@ -36,9 +30,7 @@ impl<K: Kernel> Tables<K> {
             set_indices: IdAllocator::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
             released: Vec::new(),
-            cut: BTreeSet::new(),
         };
-        tables.restore_cuts();
         tables.restore_backends();
         tables.restore_services(now)?;
         let unused: Vec<u32> =
@@ -67,12 +59,6 @@ impl<K: Kernel> Tables<K> {
                 _ => self.kernel.clear_backend(index),
             }
         }
-    }
-
-    fn restore_cuts(&mut self) {
-        let of_number = |number: u16| ClusterId::from_wire(number.into());
-        let cut = (1..u16::MAX).map_while(of_number);
-        self.cut = cut.filter(|id| self.kernel.peer_state(id.get()) == PEER_CUT).collect();
     }
 
     fn restore_services(&mut self, now: Instant) -> Result<(), TablesError> {

@@ -32,7 +32,6 @@ struct Content {
     groups: Vec<[(u32, Header); Group::COUNT]>,
     slots: Vec<u32>,
     backends: Vec<mesh_layout::Backend>,
-    peers: Vec<u32>,
 }
 
 /// What programs make of a frontend: its settings, and of each backend the share of connections that it gets.
@@ -52,7 +51,6 @@ impl Memory {
                 groups: vec![Default::default(); len(services)],
                 slots: vec![0; len(slots)],
                 backends: vec![mesh_layout::Backend::default(); len(backends)],
-                peers: vec![0; 512],
             })),
             sizes: Sizes { services, backends, slots, groups: services },
             writes: Rc::default(),
@@ -172,14 +170,6 @@ impl Kernel for Memory {
 
     fn backend(&self, index: u32) -> mesh_layout::Backend {
         self.content.borrow().backends[index as usize]
-    }
-
-    fn peer_state(&self, id: u16) -> u32 {
-        self.content.borrow().peers[usize::from(id)]
-    }
-
-    fn set_peer_state(&mut self, id: u16, state: u32) {
-        self.write(|content| content.peers[usize::from(id)] = state);
     }
 
     fn put_service(&mut self, key: &FrontendKey, service: ServiceRef) -> io::Result<()> {
@@ -373,31 +363,6 @@ fn groups_cost_what_changes() {
     assert_eq!((settings, shares.len()), (sticky, 10_000));
     assert_eq!(shares[&backend(1, 0)], share(3, 5 * 5_000));
     assert_eq!(shares[&backend(1, 1)], share(2, 5 * 5_000));
-}
-
-#[test]
-fn one_write_cuts_a_cluster() {
-    let memory = Memory::new(16, 16_384, 32_768);
-    let now = Instant::now();
-    let mut tables = Tables::restore(memory.clone(), now).unwrap();
-    for f in 1..10 {
-        add(&mut tables, f, &(0..1_000).map(|n| backend(2, n)).collect::<Vec<_>>(), now);
-    }
-    let two = backend(2, 0).cluster;
-    memory.writes.set(0);
-    tables.set_cut(two, true);
-    assert_eq!((memory.writes.get(), memory.peer_state(2)), (1, 1));
-    tables.set_cut(two, true);
-    assert_eq!(memory.writes.get(), 1);
-    // It stays cut until somebody says otherwise, whatever becomes of the agent or of the entry.
-    let mut tables = Tables::restore(memory.clone(), now).unwrap();
-    assert_eq!(tables.cut().collect::<Vec<_>>(), [two]);
-    memory.content.borrow_mut().peers[2] = 0;
-    memory.content.borrow_mut().peers[3] = 1;
-    assert_eq!(tables.audit().unwrap(), Repairs { cuts: 2, ..Repairs::default() });
-    assert_eq!((memory.peer_state(2), memory.peer_state(3)), (1, 0));
-    tables.set_cut(two, false);
-    assert_eq!(memory.peer_state(2), 0);
 }
 
 /// Weights of groups whose sum is more than a word holds keep their proportion; where no group that has a backend has a
@@ -692,7 +657,7 @@ fn an_audit_finds_what_nobody_wrote() {
     }
     let repairs = tables.audit().unwrap();
     let expected = Repairs { frontends: 2, headers: 2, settings: 1, groups: 1, ..repairs };
-    assert_eq!(repairs, Repairs { slots: 1, backends: 2, cuts: 0, ..expected });
+    assert_eq!(repairs, Repairs { slots: 1, backends: 2, ..expected });
     assert_eq!(memory.see_all(), whole);
     assert_eq!(memory.backends_in_use(), 2);
     assert_eq!(tables.audit().unwrap(), Repairs::default());

@@ -126,12 +126,12 @@ fn a_backend_that_is_not_chosen_any_more_is_not_come_back_to() {
         sticky.stays(first);
     }
     // Cut, and back: who went to another stays there.
-    let mut raw = place.raw();
-    raw.set_peer_cut(sticky.backend(first).cluster, true);
+    let raw = place.raw();
+    raw.peer_states().set_cut(sticky.backend(first).cluster, true);
     let second = sticky.ask(Way::UdpConnected);
     assert_ne!(second, first);
     sticky.stays(second);
-    raw.set_peer_cut(sticky.backend(first).cluster, false);
+    raw.peer_states().set_cut(sticky.backend(first).cluster, false);
     sticky.stays(second);
     // Removed.
     apply(&mut tables, &[Change::RemoveBackend(sticky.frontend, sticky.backend(second))]);

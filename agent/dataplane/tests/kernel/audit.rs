@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use mesh_dataplane::Repairs;
+use mesh_dataplane::{HookAudit, Repairs};
 use mesh_dump::Dump;
-use mesh_layout::{FrontendKey, Header, ServiceEntry, ServiceRef};
+use mesh_layout::{
+    FrontendKey, Header, LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED, ServiceEntry, ServiceRef,
+};
+use mesh_sys::{Link, Program};
 
 use crate::*;
 
@@ -45,9 +48,7 @@ fn what_a_stranger_wrote_is_put_right() {
         "an audit that finds nothing writes nothing"
     );
 
-    let folder = fs::read_dir(&place.pins).unwrap().flatten().map(|entry| entry.path());
-    let folder = folder.into_iter().find(|path| path.join("cm_services").exists()).unwrap();
-    let open = |name: &str| MapData::from_pin(folder.join(name)).unwrap();
+    let open = |name: &str| MapData::from_pin(pinned(&place, name)).unwrap();
     let services = Map::HashMap(open("cm_services"));
     let mut services: HashMap<_, FrontendKey, ServiceRef> = services.try_into().unwrap();
     let mut headers: Array<_, ServiceEntry> = Map::Array(open("cm_headers")).try_into().unwrap();
@@ -77,11 +78,7 @@ fn what_a_stranger_wrote_is_put_right() {
 #[test]
 fn one_write_cuts_a_cluster() {
     let place = Place::new("cut");
-    let (mut programs, mut maps) =
-        Programs::load(PinRoot::open(&place.pins).unwrap(), SIZES).unwrap();
-    maps.after_each_write(count);
-    let mut tables = Tables::restore(maps, Instant::now()).unwrap();
-    programs.attach(&place.cgroup).unwrap();
+    let (_programs, mut tables) = place.load();
     let services = [1, 2, 3].map(|n| vip(n, Protocol::Udp));
     let near = backend(udp_server("127.0.0.1"), Protocol::Udp, 1);
     let far: Vec<_> = (0..8).map(|_| backend(udp_server("127.0.0.1"), Protocol::Udp, 2)).collect();
@@ -106,12 +103,124 @@ fn one_write_cuts_a_cluster() {
     };
     assert!(found().len() > 1);
     let cluster = ClusterId::new(2, ClusterLimit::Max255).unwrap();
-    let before = WRITES.load(Ordering::Relaxed);
+    let before = tables.writes();
     tables.set_cut(cluster, true);
-    assert_eq!(WRITES.load(Ordering::Relaxed) - before, 1);
+    assert_eq!(tables.writes() - before, 1);
     assert_eq!(found(), BTreeMap::from([(near.port, 300)]));
     assert_eq!(Dump::open(&place.pins).unwrap().cut().into_iter().collect::<Vec<_>>(), [2]);
     tables.set_cut(cluster, false);
-    assert_eq!(WRITES.load(Ordering::Relaxed) - before, 2);
+    assert_eq!(tables.writes() - before, 2);
     assert!(found().len() > 1);
+}
+
+/// Another process detaches programs, exchanges one, and removes pins: the next look puts all of it back and says what it
+/// was, and finds nothing the time after.
+#[test]
+fn what_is_detached_or_exchanged_is_put_back() {
+    let place = Place::new("detached");
+    let (mut programs, mut tables) = place.load();
+    let frontend = vip(1, Protocol::Tcp);
+    let server = tcp_server("127.0.0.1");
+    let changes = [
+        Change::SetFrontend(frontend, Settings::default()),
+        Change::AddBackend(frontend, backend(server, Protocol::Tcp, 1), Group::FIRST),
+    ];
+    apply(&mut tables, &changes);
+    let asks = || ask_tcp(socket(frontend)).map(|(port, _)| port);
+    assert_eq!(asks().unwrap(), server.port());
+    assert_eq!(programs.audit().unwrap(), HookAudit::default());
+
+    let links = place.pins.join("links");
+    let pin = |name: &str| links.join(name).display().to_string();
+    run("bpftool", &["link", "detach", "pinned", &pin("cm_connect4")]);
+    assert!(asks().is_err());
+    let found = programs.audit().unwrap();
+    assert_eq!((found.attached, found.pinned.len()), (vec!["cm_connect4"], 0));
+    assert_eq!(asks().unwrap(), server.port());
+
+    // All at once; a program exchanged for one that knows no backend; and what is pinned.
+    let other = PathBuf::from(format!("{}-other", place.pins.display()));
+    let cgroup = place.cgroup.join("other");
+    fs::create_dir(&cgroup).unwrap();
+    let load_other = |cgroup: &Path| {
+        let (mut programs, _) = Programs::load(PinRoot::open(&other).unwrap(), SIZES).unwrap();
+        programs.attach(cgroup).unwrap();
+        programs
+    };
+    let strangers = load_other(&cgroup);
+    let link = |pins: &Path| Link::open(&pins.join("links/cm_connect4")).unwrap();
+    let stranger = Program::by_id(link(&other).info().unwrap().program).unwrap();
+    link(&place.pins).update(&stranger).unwrap();
+    assert!(asks().is_err());
+    for hook in ["cm_getpeername4", "cm_sendmsg6"] {
+        run("bpftool", &["link", "detach", "pinned", &pin(hook)]);
+    }
+    fs::remove_file(links.join("cm_recvmsg4")).unwrap();
+    let map = pinned(&place, "cm_backends");
+    fs::remove_file(&map).unwrap();
+    let found = programs.audit().unwrap();
+    let expected = ["cm_getpeername4", "cm_recvmsg4", "cm_connect4", "cm_sendmsg6"];
+    assert_eq!((&found.attached[..], &found.pinned[..]), (&expected[..], &["cm_backends"][..]));
+    assert_eq!((found.repairs(), found.others), (5, vec![]));
+    assert_eq!(programs.audit().unwrap(), HookAudit::default());
+    assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
+    assert!(map.exists());
+    drop(strangers);
+    fs::remove_dir_all(&other).unwrap();
+
+    // Somebody else's programs at the same hooks: after ours, and before.
+    let strangers = load_other(&place.cgroup);
+    let found = programs.audit().unwrap();
+    let firsts = |found: &HookAudit| found.others.iter().filter(|other| other.is_first).count();
+    assert_eq!((found.others.len(), firsts(&found), found.repairs()), (8, 0, 0));
+    let named = |found: &HookAudit| {
+        let other = found.others.iter().find(|other| other.beside == "cm_connect6");
+        other.map(|other| (other.name.clone(), other.is_first))
+    };
+    assert_eq!(named(&found), Some(("cm_connect6".into(), false)));
+    run("bpftool", &["link", "detach", "pinned", &pin("cm_connect6")]);
+    programs.audit().unwrap();
+    let found = programs.audit().unwrap();
+    assert_eq!((named(&found), firsts(&found)), (Some(("cm_connect6".into(), true)), 1));
+    drop(strangers);
+    fs::remove_dir_all(&other).unwrap();
+    fs::remove_dir(cgroup).unwrap();
+}
+
+/// The states of clusters are written by another thread than the one that writes the tables, and by several: each word is
+/// its cluster's, the node's own word is nobody's but the tables' writer's, and every write is counted.
+#[test]
+fn clusters_are_cut_beside_the_writer_of_the_tables() {
+    let place = Place::new("states");
+    let (_programs, mut tables) = place.load();
+    let id = |id: u32| ClusterId::new(id, ClusterLimit::Max511).unwrap();
+    let states = tables.peer_states();
+    let before = tables.writes();
+    assert!(states.set_cut(id(2), true) && !states.set_cut(id(2), true));
+    assert_eq!(tables.writes() - before, 1);
+    tables.set_local_state(LOCAL_UNSYNCED);
+    let rounds = 20_000;
+    thread::scope(|scope| {
+        for cluster in [3, 4] {
+            let states = states.clone();
+            scope.spawn(move || {
+                (0..=rounds).for_each(|n| {
+                    states.set_cut(id(cluster), n % 2 == 0);
+                })
+            });
+        }
+        for n in 0..=rounds {
+            tables.set_local_state(if n % 2 == 0 { LOCAL_UNSYNCED } else { LOCAL_PLAIN_PASSES });
+        }
+    });
+    assert_eq!(states.cut().collect::<Vec<_>>(), [id(2), id(3), id(4)]);
+    assert_eq!(tables.local_state(), LOCAL_UNSYNCED);
+    // What is found is put right, and counted.
+    assert_eq!(states.repair(&[id(2), id(511)].into()), 3);
+    assert_eq!(states.repair(&[id(2), id(511)].into()), 0);
+    drop(tables);
+    let (_programs, tables) = place.load();
+    assert_eq!(tables.cut().collect::<Vec<_>>(), [id(2), id(511)], "it outlives the agent");
+    assert_eq!(tables.local_state(), LOCAL_UNSYNCED);
+    assert!(tables.peer_states().is_cut(id(511)) && !tables.peer_states().is_cut(id(3)));
 }

@@ -1,6 +1,6 @@
 //! Services without backends, and services that are somebody else's.
 
-use mesh_layout::{OWN_PLAIN_PASSES, OWN_UNSURE};
+use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 
 use crate::{
     clients::{Bound, Client, Family, Way, tcp_server},
@@ -24,21 +24,21 @@ use Told::{Backend as B, Itself as I, Refused as R};
 const TABLE: [(bool, bool, u32, Told, Told); 12] = [
     (false, false, 0, R, B),
     // The own cluster has not been heard: it is not known that there is nobody.
-    (false, false, OWN_UNSURE, I, B),
+    (false, false, LOCAL_UNSYNCED, I, B),
     // `default/kubernetes` is never refused.
     (false, true, 0, I, B),
-    (false, true, OWN_UNSURE, I, B),
+    (false, true, LOCAL_UNSYNCED, I, B),
     // A plain service is ours as long as our own etcd is heard.
     (true, false, 0, R, B),
-    (true, false, OWN_UNSURE, I, B),
+    (true, false, LOCAL_UNSYNCED, I, B),
     (true, true, 0, I, B),
     // And another proxy's, where there is one, as soon as it is not.
-    (true, false, OWN_PLAIN_PASSES, I, I),
-    (true, true, OWN_PLAIN_PASSES, I, I),
-    (true, false, OWN_PLAIN_PASSES | OWN_UNSURE, I, I),
+    (true, false, LOCAL_PLAIN_PASSES, I, I),
+    (true, true, LOCAL_PLAIN_PASSES, I, I),
+    (true, false, LOCAL_PLAIN_PASSES | LOCAL_UNSYNCED, I, I),
     // Which is nothing to global ones.
-    (false, false, OWN_PLAIN_PASSES, R, B),
-    (false, true, OWN_PLAIN_PASSES, I, B),
+    (false, false, LOCAL_PLAIN_PASSES, R, B),
+    (false, true, LOCAL_PLAIN_PASSES, I, B),
 ];
 
 #[test]
@@ -82,11 +82,11 @@ fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
                 let mut raw = place.raw();
                 let index = raw.index_of(frontend);
                 raw.set_settings(index, mesh_layout::Settings::new(0, plain, pass_if_empty));
-                raw.set_own_state(own);
+                raw.set_local_state(own);
                 assert_eq!(tell(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
                 apply(&mut tables, &[Change::AddBackend(frontend, there, Group::FIRST)]);
                 assert_eq!(tell(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
-                raw.set_own_state(0);
+                raw.set_local_state(0);
                 apply(&mut tables, &[Change::RemoveBackend(frontend, there)]);
             }
         }

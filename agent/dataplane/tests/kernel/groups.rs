@@ -70,7 +70,7 @@ impl Grouped {
 
     fn cut(&mut self, group: u32, cut: bool) {
         let cluster = ClusterId::new(group + 1, ClusterLimit::Max255).unwrap();
-        self.raw.set_peer_cut(cluster, cut);
+        self.raw.peer_states().set_cut(cluster, cut);
     }
 
     /// How many of `n` connections each group got, and each server of it.

@@ -17,6 +17,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -36,6 +37,7 @@ mod death;
 mod empty;
 mod groups;
 mod place;
+mod probe;
 mod race;
 mod sockets;
 mod unconnected;
@@ -202,14 +204,14 @@ fn stale_slots_and_cut_clusters_are_passed_over() {
     };
     assert_eq!(asked(100).len(), 2);
 
-    raw.set_peer_cut(ClusterId::new(2, ClusterLimit::Max255).unwrap(), true);
+    raw.peer_states().set_cut(ClusterId::new(2, ClusterLimit::Max255).unwrap(), true);
     assert_eq!(asked(200).keys().collect::<Vec<_>>(), [&one.port()]);
-    raw.set_peer_cut(ClusterId::new(1, ClusterLimit::Max255).unwrap(), true);
+    raw.peer_states().set_cut(ClusterId::new(1, ClusterLimit::Max255).unwrap(), true);
     // All are cut: any is taken.
     asked(100);
     assert!(programs.counters().unwrap()[Counter::TookCut as usize] >= 100);
     for cluster in [1, 2] {
-        raw.set_peer_cut(ClusterId::new(cluster, ClusterLimit::Max255).unwrap(), false);
+        raw.peer_states().set_cut(ClusterId::new(cluster, ClusterLimit::Max255).unwrap(), false);
     }
 
     let services = raw.services().unwrap();
@@ -241,8 +243,8 @@ fn tables_and_programs_outlive_the_agent() {
     let (programs, mut tables) = place.load();
     assert_eq!(tables.inherited(), Inherited { frontends: 1, backends: 1 });
     assert_eq!(ask_tcp(socket(frontend)).unwrap(), (server.port(), socket(frontend)));
-    // The exchanged program counts from zero, and knows a socket that its predecessor translated.
-    assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 1);
+    // The exchanged program goes on counting, and knows a socket that its predecessor translated.
+    assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 3);
     assert_eq!(open.peer_addr().unwrap(), socket(frontend));
     open.read_exact(&mut [0; 2]).unwrap();
 

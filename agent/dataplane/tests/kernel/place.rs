@@ -94,6 +94,14 @@ impl Drop for Place {
     }
 }
 
+/// Where a map is pinned, in whichever folder.
+pub(crate) fn pinned(place: &Place, map: &str) -> PathBuf {
+    let folders = fs::read_dir(&place.pins).unwrap().flatten().map(|entry| entry.path().join(map));
+    let pins: Vec<PathBuf> = folders.filter(|pin| pin.exists()).collect();
+    let [pin] = <[PathBuf; 1]>::try_from(pins).unwrap();
+    pin
+}
+
 pub(crate) fn enter(cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
 }

@@ -92,11 +92,11 @@ fn a_socket_keeps_its_backend_while_that_is_valid() {
     }
     let cluster = servers.iter().position(|server| server.port() == second).unwrap() + 1;
     let cluster = ClusterId::new(u32::try_from(cluster).unwrap(), ClusterLimit::Max255).unwrap();
-    let mut raw = place.raw();
-    raw.set_peer_cut(cluster, true);
+    let raw = place.raw();
+    raw.peer_states().set_cut(cluster, true);
     let third = port(&client, one);
     assert_ne!(third, second);
-    raw.set_peer_cut(cluster, false);
+    raw.peer_states().set_cut(cluster, false);
     for _ in 0..50 {
         assert_eq!(port(&client, one), third, "it does not go back");
     }

@@ -11,6 +11,7 @@ use mesh_dataplane::{
     Former, KernelMaps, PinError, Sizes, TakeOverError, TakenOver, take_over, take_over_and_tell,
 };
 use mesh_dump::{Dump, Entries};
+use mesh_layout::{LOCAL_UNSYNCED, MapGroup};
 use mesh_model::lb::Weights;
 use nix::sys::signal::{Signal, raise};
 
@@ -267,7 +268,10 @@ fn another_layout_is_filled_before_it_is_read() {
             unconnected.send_to(b"?", socket(world.services[3].0)).unwrap();
             let pins = || {
                 let pins = PinRoot::open(&place.pins).unwrap();
-                let other = || pins.clone().of_layout(OTHER).of_socket_layout(OTHER);
+                let other = || {
+                    let pins = pins.clone().of_layout(MapGroup::LoadBalancer, OTHER);
+                    pins.of_layout(MapGroup::Sockets, OTHER)
+                };
                 if round.is_multiple_of(2) { other() } else { pins }
             };
             let begin = || take_over(pins(), SIZES, Instant::now()).unwrap();
@@ -386,17 +390,238 @@ fn two_agents_cannot_have_the_same_tables() {
 #[test]
 fn a_strangers_map_is_not_taken_for_ours() {
     let place = Place::new("stranger");
-    drop(start(&place, SIZES));
-    let tables = fs::read_dir(&place.pins).unwrap().flatten().map(|entry| entry.path());
-    let tables = tables.into_iter().find(|path| path.join("cm_services").exists()).unwrap();
-    let pin = tables.join("cm_slots");
-    fs::remove_file(&pin).unwrap();
-    aya::maps::MapData::from_pin(tables.join("cm_backends")).unwrap().pin(&pin).unwrap();
-    let error = take_over(PinRoot::open(&place.pins).unwrap(), SIZES, Instant::now()).unwrap_err();
-    let text = format!(
-        "{}: pinned there is a map of key 4 and value 32 bytes and 256 entries, expected is one of key 4 and value 8 \
-         bytes and 512 entries; remove the pin",
-        pin.display()
-    );
-    assert_eq!(error.to_string(), text);
+    let (programs, mut tables, _) = start(&place, SIZES);
+    let world = World::new();
+    apply(&mut tables, &world.changes());
+    let cm_slots = pinned(&place, "cm_slots");
+    let refused = |map: &str| {
+        let ours = place.pins.join("ours");
+        fs::rename(&cm_slots, &ours).unwrap();
+        let stranger = place.pins.join(map);
+        fs::rename(&stranger, &cm_slots).unwrap();
+        let error = take_over(PinRoot::open(&place.pins).unwrap(), SIZES, Instant::now());
+        let raw = KernelMaps::open(&PinRoot::open(&place.pins).unwrap(), SIZES).unwrap_err();
+        fs::remove_file(&cm_slots).unwrap();
+        fs::rename(&ours, &cm_slots).unwrap();
+        let error = error.unwrap_err().to_string();
+        assert_eq!(raw.to_string(), error);
+        let begin = format!("{}: pinned there is ", cm_slots.display());
+        error.strip_prefix(&begin).unwrap_or_else(|| panic!("{error}")).to_owned()
+    };
+    let expected = "; expected is an array with flags 0x400, 512 entries, key 4 and value 8 bytes; remove the pin";
+    // Its entries are others, or it is no array, or no memory of user space's, all else being equal.
+    for (what, is) in [
+        (
+            "array entries 512 value 32 flags 1024",
+            "an array with flags 0x400, 512 entries, key 4 and value 32 bytes",
+        ),
+        (
+            "array entries 256 value 8 flags 1024",
+            "an array with flags 0x400, 256 entries, key 4 and value 8 bytes",
+        ),
+        (
+            "hash entries 512 value 8 flags 0",
+            "a hash with flags 0x0, 512 entries, key 4 and value 8 bytes",
+        ),
+        (
+            "array entries 512 value 8 flags 0",
+            "an array with flags 0x0, 512 entries, key 4 and value 8 bytes",
+        ),
+    ] {
+        let path = place.pins.join("stranger");
+        let mut words = vec!["map", "create", path.to_str().unwrap(), "type"];
+        words.extend(what.split(' '));
+        words.extend(["key", "4", "name", "cm_slots"]);
+        run("bpftool", &words);
+        assert_eq!(refused("stranger"), format!("{is}{expected}"));
+    }
+    drop((programs, tables));
+    let (_, tables, former) = start(&place, SIZES);
+    assert_eq!((former, tables.inherited().frontends), (Former::Same, world.services.len()));
+}
+
+/// Another layout of one group: its maps are made anew, and everything else is as before.
+#[test]
+fn a_new_table_in_one_group_costs_the_others_nothing() {
+    let place = Place::new("group");
+    let world = World::new();
+    let (programs, mut tables, _) = start(&place, SIZES);
+    apply(&mut tables, &world.changes());
+    let cut = ClusterId::new(200, ClusterLimit::Max255).unwrap();
+    tables.set_cut(cut, true);
+    tables.set_local_state(LOCAL_UNSYNCED);
+    let whole = dump(&place);
+    let opened = TcpStream::connect(socket(world.services[0].0)).unwrap();
+    let (mut again, _) = ask_tcp(socket(world.services[4].0)).unwrap();
+    let count = |programs: &Programs| programs.counters().unwrap()[Counter::Translated as usize];
+    let mut before = count(&programs);
+    drop((programs, tables));
+    world.under_load(|| {
+        for group in
+            [MapGroup::State, MapGroup::Affinity, MapGroup::Counters, MapGroup::LoadBalancer]
+        {
+            let ids = |group: MapGroup| {
+                let maps = mesh_layout::MAPS.into_iter().filter(|map| map.group == group);
+                let id = |map: mesh_layout::MapLayout| {
+                    mesh_sys::MapInfo::of_pin(&pinned(&place, map.name)).unwrap().id
+                };
+                maps.map(id).collect::<Vec<u32>>()
+            };
+            let all = || MapGroup::ALL.map(ids);
+            let former_ids = all();
+            let pins = PinRoot::open(&place.pins).unwrap().of_layout(group, OTHER);
+            let TakenOver { mut programs, mut tables, former } =
+                take_over(pins, SIZES, Instant::now()).unwrap();
+            let is_lb = group == MapGroup::LoadBalancer;
+            assert_eq!(former, if is_lb { Former::OtherLayout } else { Former::Same });
+            if is_lb {
+                apply(&mut tables, &world.changes());
+            }
+            // Here the next release comes without having known the last one's layouts.
+            let is_new = group == MapGroup::State;
+            assert_eq!(tables.cut().collect::<Vec<_>>(), if is_new { vec![] } else { vec![cut] });
+            assert_eq!(tables.local_state(), if is_new { 0 } else { LOCAL_UNSYNCED });
+            programs.attach(&place.cgroup).unwrap();
+            assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
+            let others: Vec<MapGroup> = MapGroup::ALL
+                .into_iter()
+                .zip(former_ids)
+                .zip(all())
+                .filter(|((_, was), is)| was != is)
+                .map(|((group, _), _)| group)
+                .collect();
+            assert_eq!(others, [group]);
+            assert_eq!(opened.peer_addr().unwrap(), socket(world.services[0].0));
+            if !matches!(group, MapGroup::Affinity | MapGroup::LoadBalancer) {
+                assert_eq!(ask_tcp(socket(world.services[4].0)).unwrap().0, again);
+            }
+            let now = count(&programs);
+            assert_eq!(now < before, group == MapGroup::Counters, "{now} after {before}");
+            before = now;
+            drop((programs, tables));
+            // And the release before comes back.
+            let TakenOver { mut programs, mut tables, .. } = begin(&place, SIZES);
+            if is_lb {
+                apply(&mut tables, &world.changes());
+            }
+            if matches!(group, MapGroup::State) {
+                tables.set_cut(cut, true);
+                tables.set_local_state(LOCAL_UNSYNCED);
+            }
+            programs.attach(&place.cgroup).unwrap();
+            before = if group == MapGroup::Counters { 0 } else { before };
+            again = ask_tcp(socket(world.services[4].0)).unwrap().0;
+        }
+    });
+}
+
+/// What the release before groups pinned, in one folder, is taken as it is: no table is filled, and clients, cuts and bits
+/// are as before. Whatever is there of a half-made adoption is no hindrance.
+#[test]
+fn pins_of_the_release_before_groups_are_adopted() {
+    let place = Place::new("ungrouped");
+    let world = World::new();
+    let (programs, mut tables, _) = start(&place, SIZES);
+    apply(&mut tables, &world.changes());
+    let cut = ClusterId::new(200, ClusterLimit::Max255).unwrap();
+    tables.set_cut(cut, true);
+    tables.set_local_state(LOCAL_UNSYNCED);
+    let whole = dump(&place);
+    let (again, _) = ask_tcp(socket(world.services[4].0)).unwrap();
+    drop((programs, tables));
+    let adopted = ["cm_services", "cm_headers", "cm_groups", "cm_slots", "cm_backends"];
+    let adopted = adopted.into_iter().chain(["cm_peer_state", "cm_unbalanced", "cm_affinity"]);
+    let ids = || -> Vec<u32> {
+        let id = |map| mesh_sys::MapInfo::of_pin(&pinned(&place, map)).unwrap().id;
+        adopted.clone().map(id).collect()
+    };
+    let before = ids();
+    world.under_load(|| {
+        for half_made in [false, true] {
+            let former = place.pins.join("691c730a-64-256-1024-16");
+            fs::create_dir(&former).unwrap();
+            for map in adopted.clone() {
+                let pin = pinned(&place, map);
+                fs::rename(&pin, former.join(map)).unwrap();
+            }
+            for folder in own_folders(&place, &former) {
+                fs::remove_dir_all(folder).unwrap();
+            }
+            if half_made {
+                // Everything but the last; one of them is nobody's.
+                drop(
+                    take_over(PinRoot::open(&place.pins).unwrap(), SIZES, Instant::now()).unwrap(),
+                );
+                let lb = own_folders(&place, &former);
+                let lb = lb.iter().find(|folder| folder.join("cm_services").exists()).unwrap();
+                fs::remove_file(lb.join("cm_services")).unwrap();
+                fs::remove_file(lb.join("cm_headers")).unwrap();
+                let other = mesh_sys::open(&former.join("cm_backends")).unwrap();
+                mesh_sys::pin(&other, &lb.join("cm_headers")).unwrap();
+            }
+            let (_, tables, found) = start(&place, SIZES);
+            assert_eq!((found, ids()), (Former::Same, before.clone()));
+            assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
+            assert_eq!(tables.cut().collect::<Vec<_>>(), [cut]);
+            assert_eq!(tables.local_state(), LOCAL_UNSYNCED);
+            assert_eq!(ask_tcp(socket(world.services[4].0)).unwrap().0, again);
+            assert!(!former.exists());
+        }
+        // Other sizes at once.
+        let (_, tables, former) = start(&place, LARGE);
+        assert_eq!(
+            (former, tables.inherited().frontends),
+            (Former::Resized(SIZES), world.services.len())
+        );
+        assert_eq!(dump(&place), whole);
+    });
+}
+
+/// The folders that only this release makes.
+fn own_folders(place: &Place, former: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(&place.pins).unwrap().flatten().map(|entry| entry.path());
+    let stays = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        path == former || name == "links" || name.starts_with("sockets-")
+    };
+    folders.filter(|path| !stays(path)).collect()
+}
+
+/// Another user made the folder, or may change it: refused, with what to do. Ours is for root alone.
+#[test]
+fn a_folder_of_another_user_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new("owner");
+    let open = || PinRoot::open(&place.pins.join("in"));
+    open().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&place.pins.join("in")), 0o700);
+    let refused = |path: &Path, mode: u32, owner: u32| {
+        nix::unistd::chown(path, Some(owner.into()), None).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let error = open().unwrap_err();
+        assert!(
+            matches!(&error, PinError::NotRoots { path: found, .. } if found == path),
+            "{error}"
+        );
+        let error = error.to_string();
+        assert!(error.contains(&format!("user {owner} with mode {mode:04o}")), "{error}");
+        assert!(error.contains(&format!("rm -r {}", path.display())), "{error}");
+        nix::unistd::chown(path, Some(0.into()), None).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for (mode, owner) in [(0o700, 65_534), (0o777, 0), (0o770, 0), (0o1777, 0)] {
+        refused(&place.pins.join("in"), mode, owner);
+    }
+    // Above it a folder in which each may remove only its own does no harm.
+    for (mode, owner) in [(0o755, 65_534), (0o777, 0)] {
+        refused(&place.pins, mode, owner);
+    }
+    fs::set_permissions(&place.pins, fs::Permissions::from_mode(0o1777)).unwrap();
+    open().unwrap();
+    fs::remove_dir_all(place.pins.join("in")).unwrap();
+    fs::create_dir(place.pins.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(place.pins.join("elsewhere"), place.pins.join("in")).unwrap();
+    assert!(matches!(open().unwrap_err(), PinError::NotRoots { .. }));
 }

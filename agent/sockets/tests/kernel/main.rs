@@ -164,6 +164,7 @@ fn a_cluster_that_is_back_in_time_keeps_its_sockets() {
     }
     let [back, gone] = vips.map(|vip| tcp(socket(vip)));
     let later = Instant::now() + Duration::from_secs(3_600);
+    // Counted from the last answer, it is not time yet; another answer comes before.
     running.terminator.end(running.targets_in(2), Reason::Unreachable, later);
     running.terminator.spare(|backend| backend.cluster.get() == 2);
     let all = running.targets_in(2).into_iter().chain(running.targets_in(3));
@@ -200,15 +201,77 @@ fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
     assert_eq!(running.terminator.counts().failures, 0);
     assert!(in_pod.send(b"?").is_ok(), "to whoever is at {there}'s address");
 
-    // What is no namespace at all is said.
+    assert_eq!(running.terminator.counts().missing, 2);
+
+    // What is no namespace at all is reported, and what is in the others is found all the same.
     let file = std::fs::File::open("/etc/hostname").unwrap();
     let inode_of_file = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
     let strange = Netns { path: "/etc/hostname".into(), inode: inode_of_file };
-    running.terminator.set_namespaces(vec![strange, Netns { path, inode }]);
+    let pod = Netns { path, inode };
+    running.terminator.set_namespaces(vec![strange, pod.clone()]);
+    let scans = running.terminator.counts().passes;
     running.terminator.end(released, Reason::Removed, Instant::now());
-    running.wait_for_passes(2);
+    running.wait_for_passes(scans + 1);
     assert_eq!(errno(in_pod.send(b"?")), Errno::EDESTADDRREQ);
     let counts = running.terminator.counts();
-    assert_eq!(counts.failures, 1);
+    assert!(counts.failures > 0);
     assert!(counts.problem.unwrap().contains("/etc/hostname: "));
+    // It is tried again until it is not to be looked through any more.
+    running.wait_for_passes(scans + 2);
+    running.terminator.set_namespaces(vec![pod]);
+    running.wait_for_passes(running.terminator.counts().passes + 1);
+    let counts = running.terminator.counts();
+    assert_eq!((counts.problem, counts.missing), (None, 0));
+}
+
+/// An agent starts: what went while it was away is known before the node's pods are. A socket of a pod ends as soon as
+/// they are known, and not only one that is opened later.
+#[test]
+fn what_is_due_before_the_namespaces_are_known_ends_when_they_are() {
+    let place = Place::new("early");
+    let mut running = place.start_without_namespaces();
+    let vip = frontend("10.96.0.1", Protocol::Udp);
+    let gone = backend(place.in_pod(|| udp_server("127.0.0.1")), Protocol::Udp, 2);
+    let here = backend(udp_server("127.0.0.1"), Protocol::Udp, 2);
+    running.serve(vip, &[gone]);
+    let in_pod = place.in_pod(|| udp(socket(vip)));
+    udp_answers(&in_pod).unwrap();
+    running.apply(&[Change::AddBackend(vip, here, Group::FIRST), Change::RemoveBackend(vip, gone)]);
+    let on_node = udp(socket(vip));
+    udp_answers(&on_node).unwrap();
+    running.apply(&[Change::RemoveBackend(vip, here)]);
+    let released = running.released();
+    running.terminator.end(released, Reason::Removed, Instant::now());
+    running.wait_for_passes(2);
+    // The node's own network is looked through at once.
+    assert_eq!(errno(on_node.send(b"?")), Errno::EDESTADDRREQ);
+    udp_answers(&in_pod).unwrap();
+    running.terminator.set_namespaces(vec![place.pod.clone()]);
+    assert_eq!(errno(in_pod.recv(&mut [0; 4])), Errno::ECONNABORTED);
+    running.wait_until(|counts| counts.removed.udp == 2);
+}
+
+/// A backend that was removed and is there again before its sockets were ended: they stay.
+#[test]
+fn sockets_to_what_is_there_again_stay() {
+    let place = Place::new("again");
+    let mut running = place.start();
+    let vips = [1, 2].map(|last| frontend(&format!("10.96.0.{last}"), Protocol::Udp));
+    let servers = [1, 2].map(|_| backend(udp_server("127.0.0.1"), Protocol::Udp, 2));
+    for (vip, server) in vips.into_iter().zip(servers) {
+        running.serve(vip, &[server]);
+    }
+    let [stays, ends] = vips.map(|vip| udp(socket(vip)));
+    for (vip, server) in vips.into_iter().zip(servers) {
+        running.apply(&[Change::RemoveBackend(vip, server)]);
+    }
+    let released = running.released();
+    let due = Instant::now() + Duration::from_millis(300);
+    running.terminator.end(released, Reason::Removed, due);
+    running.apply(&[Change::AddBackend(vips[0], servers[0], Group::FIRST)]);
+    running.terminator.restored(|backend| *backend == servers[0]);
+    assert_eq!(errno(ends.recv(&mut [0; 4])), Errno::ECONNABORTED);
+    running.wait_for_passes(1);
+    udp_answers(&stays).unwrap();
+    assert_eq!(running.terminator.counts().removed.udp, 1);
 }

@@ -17,7 +17,7 @@ use mesh_model::{
     ClusterId, ClusterLimit, Protocol,
     lb::{Backend, Change, Frontend, Group, Settings},
 };
-use mesh_sockets::{Netns, SocketTerminator, Target};
+use mesh_sockets::{Counts, Netns, SocketTerminator, Target};
 
 const SIZES: Sizes = Sizes { services: 64, groups: 16, backends: 256, slots: 1_024 };
 /// A process is in one cgroup, so one test at a time.
@@ -70,12 +70,19 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Running {
+        let running = self.start_without_namespaces();
+        running.terminator.set_namespaces(Vec::new());
+        running
+    }
+
+    /// The same, before it is known which pods there are.
+    pub(crate) fn start_without_namespaces(&self) -> Running {
         let (mut programs, maps) =
             Programs::load(PinRoot::open(&self.pins).unwrap(), SIZES).unwrap();
         let tables = Tables::restore(maps, Instant::now()).unwrap();
         programs.attach(&self.cgroup).unwrap();
         let sockets = programs.take_sockets().unwrap();
-        let terminator = SocketTerminator::start(move || sockets.read()).unwrap();
+        let terminator = SocketTerminator::start(move |protocol| sockets.read(protocol)).unwrap();
         Running { _programs: programs, tables, terminator }
     }
 
@@ -126,10 +133,14 @@ impl Running {
         found.map(|found| Target { id: found.id, backend: found.backend }).collect()
     }
 
-    /// Waits until so many passes are over.
+    /// Waits until so many scans are over.
     pub(crate) fn wait_for_passes(&self, passes: u64) {
+        self.wait_until(|counts| counts.passes >= passes);
+    }
+
+    pub(crate) fn wait_until(&self, is_so: impl Fn(&Counts) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.terminator.counts().passes < passes {
+        while !is_so(&self.terminator.counts()) {
             assert!(Instant::now() < deadline, "{:?}", self.terminator.counts());
             thread::yield_now();
         }

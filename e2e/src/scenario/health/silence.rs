@@ -62,7 +62,7 @@ pub fn the_own_apiserver_is_silent(mesh: &impl Mesh) {
     assert_eq!(made, Ok(String::new()));
     let wait_for = |wanted: [u32; 2]| {
         eventually(&format!("the programs know {wanted:?}"), || {
-            let states = [&first, &second].map(|node| kernel::own_state(&mesh.pins(&one, node)));
+            let states = [&first, &second].map(|node| kernel::local_state(&mesh.pins(&one, node)));
             // Others' bits are theirs.
             let states = states.map(|state| state & (UNSURE | PLAIN_PASSES));
             if states == wanted { Ok(()) } else { Err(format!("{states:?}")) }

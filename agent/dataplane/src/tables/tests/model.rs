@@ -13,7 +13,6 @@ enum Step {
     Add(u8, u32, u16, usize),
     Remove(u8, u32, u16),
     Weights(u8, [u32; 8]),
-    Cut(u32, bool),
     /// The writer dies after so many more writes; a new one takes over and is told everything again.
     Die(usize),
     /// A new writer takes over, and is told nothing of one cluster.
@@ -72,7 +71,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => (backend(), group).prop_map(|((f, c, b), g)| Step::Add(f, c, b, g)),
         6 => backend().prop_map(|(f, c, b)| Step::Remove(f, c, b)),
         3 => (f, prop::array::uniform8(0u32..4)).prop_map(|(f, w)| Step::Weights(f, w)),
-        1 => (1u32..3, any::<bool>()).prop_map(|(c, cut)| Step::Cut(c, cut)),
         2 => (0usize..24).prop_map(Step::Die),
         1 => (1u32..3).prop_map(Step::Restart),
         1 => (0usize..3).prop_map(Step::Resize),
@@ -105,7 +103,7 @@ fn change(step: &Step, all: &mut All) -> Option<Change> {
             all.get_mut(&f)?.weights = weights;
             Some(Change::SetWeights(frontend(f), Weights(weights)))
         }
-        Step::Cut(..) | Step::Die(_) | Step::Restart(_) | Step::Resize(_) => None,
+        Step::Die(_) | Step::Restart(_) | Step::Resize(_) => None,
     }
 }
 
@@ -158,15 +156,10 @@ proptest! {
         let mut now = Instant::now();
         let mut tables = Tables::restore(memory.clone(), now).unwrap();
         let mut model = All::new();
-        let mut cut = BTreeSet::new();
         for step in steps {
             now += REST;
             let before = model.clone();
             match step {
-                Step::Cut(c, is_cut) => {
-                    if is_cut { cut.insert(c) } else { cut.remove(&c) };
-                    tables.set_cut(backend(c, 0).cluster, is_cut);
-                }
                 Step::Die(writes) => {
                     memory.dies_after.set(memory.writes.get() + writes);
                     continue;
@@ -180,7 +173,7 @@ proptest! {
                     let held = model.values().flat_map(|m| m.backends.keys());
                     let held = held.filter(|b| u32::from(b.cluster.get()) == untold).count();
                     prop_assert_eq!(tables.inherited(), Inherited { frontends: 0, backends: held });
-                    check(&memory, &model, &cut)?;
+                    check(&memory, &model)?;
                     tables.prune_backends(|_| true, now);
                     for frontend in model.values_mut() {
                         frontend.backends.retain(|b, _| u32::from(b.cluster.get()) != untold);
@@ -195,7 +188,7 @@ proptest! {
                     tables = Tables::adopt(tables, other.clone(), now).unwrap();
                     prop_assert_eq!(tables.inherited(), held);
                     memory = other;
-                    check(&memory, &model, &cut)?;
+                    check(&memory, &model)?;
                     // As much as a new writer knows: nothing that only the mirror has.
                     let writes = memory.writes.get();
                     tables = Tables::restore(memory.clone(), now).unwrap();
@@ -215,13 +208,10 @@ proptest! {
                 tables = Tables::restore(memory.clone(), now).unwrap();
                 check_half_made(&memory, &before, &model)?;
                 prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
-                for c in 1..3 {
-                    tables.set_cut(backend(c, 0).cluster, cut.contains(&c));
-                }
                 tell(&mut tables, &model, None, now);
                 tables.prune_backends(|_| true, now);
             }
-            check(&memory, &model, &cut)?;
+            check(&memory, &model)?;
             prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
             let wanted: HashMap<_, _> = model.iter().map(|(f, m)| (frontend(*f), wanted(m))).collect();
             prop_assert_eq!(tables.deviations(&wanted), []);
@@ -237,12 +227,9 @@ proptest! {
     }
 }
 
-fn check(memory: &Memory, model: &All, cut: &BTreeSet<u32>) -> Result<(), TestCaseError> {
+fn check(memory: &Memory, model: &All) -> Result<(), TestCaseError> {
     let expected: BTreeMap<_, _> = model.iter().map(|(f, m)| (frontend(*f), m.seen())).collect();
     prop_assert_eq!(memory.see_all(), expected);
-    let found: BTreeSet<u32> =
-        (1..3).filter(|c| memory.peer_state(*c) == 1).map(u32::from).collect();
-    prop_assert_eq!(&found, cut);
     Ok(())
 }
 

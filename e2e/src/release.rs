@@ -1,0 +1,146 @@
+//! An agent of an earlier release, built from its commit: what is said of upgrades is tried with the real one.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The last commit before groups of maps had layouts of their own.
+pub const UNGROUPED: &str = "6120241";
+
+/// A folder with this build's executables, in which the agent can be exchanged for another release's.
+#[derive(Debug)]
+pub struct Releases {
+    folder: PathBuf,
+    /// This build's.
+    current: PathBuf,
+    /// The earlier one's.
+    earlier: PathBuf,
+}
+
+/// The executable that is exchanged.
+const AGENT: &str = "clustermesh-agent";
+/// Flags that a lab gives to agents today and that the earlier release does not know.
+const UNKNOWN_FLAGS: [&str; 0] = [];
+
+// === impl Releases ===
+
+impl Releases {
+    /// Has the agent of a commit built, once and for all test runs of this machine, and puts this build's executables
+    /// beside it into a folder of that name.
+    pub fn new(commit: &str, name: &str) -> Self {
+        let clustermesh = crate::netns::binary();
+        let built = clustermesh.parent().expect("a folder").to_owned();
+        let folder = built.join("releases").join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("the target folder can be written to");
+        // As hard links: each finds the others beside itself.
+        for entry in fs::read_dir(&built).expect("a folder").flatten() {
+            let name = entry.file_name();
+            let is_ours =
+                name.to_str().is_some_and(|n| n.starts_with("clustermesh") && !n.contains('.'));
+            if is_ours && name != AGENT {
+                fs::hard_link(entry.path(), folder.join(name)).expect("a hard link");
+            }
+        }
+        let earlier = folder.join(format!("{AGENT}-{commit}"));
+        wrap(&agent_of(commit), &earlier);
+        let releases = Self { current: built.join(AGENT), earlier, folder };
+        releases.use_current();
+        releases
+    }
+
+    /// The CLI, beside which the agent is the one that is in use.
+    pub fn clustermesh(&self) -> PathBuf {
+        self.folder.join("clustermesh")
+    }
+
+    /// An agent that is started from now on is this build's.
+    pub fn use_current(&self) {
+        self.switch(&self.current);
+    }
+
+    /// An agent that is started from now on is the earlier release's.
+    pub fn use_earlier(&self) {
+        self.switch(&self.earlier);
+    }
+
+    fn switch(&self, to: &Path) {
+        let (link, new) = (self.folder.join(AGENT), self.folder.join("new"));
+        symlink(to, &new).and_then(|()| fs::rename(new, link)).expect("a link");
+    }
+}
+
+impl Drop for Releases {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A script that starts an agent without the flags that it does not know.
+fn wrap(agent: &Path, script: &Path) {
+    let left_out = UNKNOWN_FLAGS.map(|flag| format!("{flag}|{flag}=*) ;;\n")).concat();
+    let text = format!(
+        "#!/bin/bash\nkept=()\nfor flag in \"$@\"; do case $flag in\n{left_out}*) kept+=(\"$flag\") ;;\nesac; done\n\
+         exec {} \"${{kept[@]}}\"\n",
+        agent.display()
+    );
+    fs::write(script, text).expect("a script");
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("a script");
+}
+
+/// The agent of a commit, out of the user's cache: outside of `target`, which is removed more often than a commit changes.
+fn agent_of(commit: &str) -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or_else(home).expect("XDG_CACHE_HOME or HOME is set");
+    let folder = cache.join("clustermesh").join(commit);
+    fs::create_dir_all(&folder).expect("the cache can be written to");
+    // Other test programs may want it too.
+    let lock = File::create(folder.join("lock")).expect("the cache can be written to");
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).expect("a lock");
+    let agent = folder.join(AGENT);
+    if !agent.exists() {
+        let built = build(commit, &folder);
+        fs::copy(built, folder.join("new")).expect("the cache can be written to");
+        fs::rename(folder.join("new"), &agent).expect("the cache can be written to");
+        let _ = fs::remove_dir_all(folder.join("source"));
+        let _ = fs::remove_dir_all(folder.join("target"));
+    }
+    agent
+}
+
+fn build(commit: &str, folder: &Path) -> PathBuf {
+    let (source, target) = (folder.join("source"), folder.join("target"));
+    let _ = fs::remove_dir_all(&source);
+    fs::create_dir_all(&source).expect("the cache can be written to");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut archive = Command::new("git");
+    archive.arg("-C").arg(repository).args(["archive", commit]);
+    let archive = archive.output().expect("git runs");
+    let why = String::from_utf8_lossy(&archive.stderr);
+    assert!(archive.status.success(), "this clone lacks {commit}, see e2e/test.sh: {why}");
+    let mut tar = Command::new("tar");
+    let tar = tar.arg("x").current_dir(&source).stdin(Stdio::piped()).spawn();
+    let mut tar = tar.expect("tar runs");
+    tar.stdin.take().expect("a pipe").write_all(&archive.stdout).expect("tar reads");
+    assert!(tar.wait().expect("tar runs").success());
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked", "--quiet", "--package", AGENT]).current_dir(&source);
+    // What is said of this package is not for that one.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    assert!(cargo.status().expect("cargo runs").success(), "{commit} does not build");
+    target.join("debug").join(AGENT)
+}
