@@ -22,7 +22,7 @@ pub struct Traffic {
 }
 
 /// A second request a millisecond or less after the first: fewer than this is no load.
-const FEWEST_A_SECOND: u64 = 500;
+const FEWEST_A_SECOND: u64 = 50;
 
 impl Traffic {
     /// A load on all addresses of a service: 600 fresh connections a second in turn, and 50 long flows.

@@ -20,9 +20,9 @@ pub struct Explanation {
     pub frontend: Frontend,
     /// What its service asks for.
     pub traffic: Arc<ServiceTraffic>,
-    /// What it is like; `None` where it is left to whoever serves it without us.
+    /// What it is like; `None` where it is left to what serves it without us, as a kube-proxy.
     pub settings: Option<Settings>,
-    /// Who was looked for last, and found.
+    /// Which backends were looked for last, and found.
     pub basis: Basis,
     /// The tiers that have backends, in their order.
     pub tiers: Vec<Tier>,
@@ -32,7 +32,7 @@ pub struct Explanation {
     pub backends: Vec<Candidate>,
 }
 
-/// Who is used: the first of these that has anybody.
+/// Which backends are used: the first of these that there are any of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// Ready backends of clusters with a weight, on nodes that answer.
@@ -43,10 +43,10 @@ pub enum Basis {
     Terminating,
     /// The same on nodes that have never answered, while others of their cluster did.
     Unverified,
-    /// No backend's node answers: all of them, as if all did.
-    NobodyAnswers,
+    /// No backend's node answers: all of them, as if all nodes did.
+    NoAnsweringNode,
     /// There is none.
-    Nobody,
+    Empty,
 }
 
 /// A part of all connections, in billionths.
@@ -67,7 +67,7 @@ pub struct Tier {
     /// Usable beside meant ones.
     pub health: Share,
     /// From which health on it carries everything, in percent; `None` where one usable backend does, or where those are
-    /// used that nobody would use otherwise.
+    /// used that would not be otherwise.
     pub minimum: Option<u8>,
     /// How much it can carry.
     pub capacity: Share,
@@ -78,7 +78,7 @@ pub struct Tier {
 /// A cluster in a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierCluster {
-    /// Its name, or `id N` where nobody gave it one.
+    /// Its name, or `id N` where none is known.
     pub cluster: Arc<str>,
     /// How many connections one of its backends gets beside one of weight 1.
     pub weight: u32,
@@ -110,7 +110,7 @@ pub struct GroupShare {
 pub struct Candidate {
     /// Where it is.
     pub backend: Backend,
-    /// Its cluster's name, or `id N` where nobody gave it one.
+    /// Its cluster's name, or `id N` where none is known.
     pub cluster: Arc<str>,
     /// Its node, where known.
     pub node: Option<Arc<str>>,
@@ -148,19 +148,19 @@ pub enum Usage {
 pub enum Reason {
     /// Used: it is ready, in the first tier.
     Ready,
-    /// Used: no tier before its own has anybody.
+    /// Used: no tier before this one has a usable backend.
     Failover,
-    /// Used: the tiers before its own cannot carry everything.
+    /// Used: the tiers before this one cannot carry everything.
     SpillOver,
-    /// Used although its cluster has weight 0: nobody else is ready.
-    NobodyWithWeight,
-    /// Used although it shuts down: nobody is ready.
-    NobodyReady,
+    /// Used although its cluster has weight 0: no other backend is ready.
+    OnlyWeightZero,
+    /// Used although it shuts down: no backend is ready.
+    OnlyTerminating,
     /// Used although its node never answered: no backend on a node that did is left.
     NoVerifiedNode,
-    /// Used although it may be out of reach: nobody answers.
-    NobodyAnswers,
-    /// A tier before its own carries everything.
+    /// Used although it may be out of reach: no node answers.
+    NoAnsweringNode,
+    /// A tier before this one carries everything.
     LaterTier,
     /// Its cluster has weight 0.
     WeightZero,
@@ -174,11 +174,11 @@ pub enum Reason {
     ClusterCut,
     /// It is not ready.
     NotReady,
-    /// Its cluster has been silent for too long.
+    /// Its cluster has been disconnected for too long.
     ClusterStale,
     /// It is another cluster's, and the service is not global.
     NotGlobal,
-    /// The service is not global, and those are left to whoever serves them without us.
+    /// The service is not global, and those are left to what serves them without us.
     NotTaken,
     /// Its address serves no port of the frontend's name and protocol.
     OtherPort,
@@ -194,8 +194,8 @@ impl Basis {
             Self::WeightZero => "weight-zero",
             Self::Terminating => "terminating",
             Self::Unverified => "unverified",
-            Self::NobodyAnswers => "nobody-answers",
-            Self::Nobody => "nobody",
+            Self::NoAnsweringNode => "nobody-answers",
+            Self::Empty => "nobody",
         }
     }
 }
@@ -224,7 +224,7 @@ impl Usage {
 // === impl Candidate ===
 
 impl Candidate {
-    /// How it stands, in a word: the worst that is known of it.
+    /// How it is, in a word: the worst that is known of it.
     pub fn state(&self) -> &'static str {
         match (self.cluster_state, self.condition) {
             (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
@@ -247,10 +247,10 @@ impl Reason {
             Self::Ready => "ready",
             Self::Failover => "failover",
             Self::SpillOver => "spill-over",
-            Self::NobodyWithWeight => "nobody-with-weight",
-            Self::NobodyReady => "nobody-ready",
+            Self::OnlyWeightZero => "nobody-with-weight",
+            Self::OnlyTerminating => "nobody-ready",
             Self::NoVerifiedNode => "no-verified-node",
-            Self::NobodyAnswers => "nobody-answers",
+            Self::NoAnsweringNode => "nobody-answers",
             Self::LaterTier => "later-tier",
             Self::WeightZero => "weight-zero",
             Self::Terminating => "terminating",

@@ -32,10 +32,10 @@ pub(crate) struct Pool {
     /// The frontends that lead here.
     pub(crate) frontends: BTreeSet<Frontend>,
     /// In the order of clusters and nodes: what happens to one of these happens to a row of them.
-    members: BTreeMap<Spot, Member>,
+    members: BTreeMap<Location, Member>,
     nodes: HashMap<Backend, Arc<str>>,
     pub(crate) counts: BTreeMap<ClusterId, Counts>,
-    /// Some cluster has backends that stand otherwise than all of its backends did when the choice was made.
+    /// Some cluster has backends that are otherwise than all of its backends were when the choice was made.
     reshaped: bool,
     chosen: Chosen,
     settings: Settings,
@@ -43,7 +43,7 @@ pub(crate) struct Pool {
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Spot {
+pub(crate) struct Location {
     pub(crate) cluster: ClusterId,
     pub(crate) node: Arc<str>,
     pub(crate) backend: Backend,
@@ -56,7 +56,7 @@ pub(crate) struct Member {
     pub(crate) zone: Option<Arc<str>>,
 }
 
-/// A backend that is not where it was, or stands otherwise; or is new, or gone.
+/// A backend that is not where it was, or not how it was; or is new, or gone.
 #[derive(Debug)]
 pub(crate) struct Moved {
     pub(crate) backend: Backend,
@@ -85,9 +85,9 @@ impl PoolKey {
     }
 }
 
-// === impl Spot ===
+// === impl Location ===
 
-impl Spot {
+impl Location {
     fn new(backend: Backend, node: &Arc<str>) -> Self {
         Self { cluster: backend.cluster, node: Arc::clone(node), backend }
     }
@@ -113,7 +113,7 @@ impl Pool {
         let before = self.take(&backend);
         self.reshaped |= self.counts.entry(backend.cluster).or_default().add(member.backend_health);
         let now = Some((Arc::clone(&node), member.backend_health));
-        self.members.insert(Spot::new(backend, &node), member);
+        self.members.insert(Location::new(backend, &node), member);
         self.nodes.insert(backend, node);
         Moved { backend, before, now }
     }
@@ -127,7 +127,7 @@ impl Pool {
     /// The node and the zone that a backend is in.
     pub(crate) fn get(&self, backend: &Backend) -> Option<(&Arc<str>, &Member)> {
         let node = self.nodes.get(backend)?;
-        Some((node, self.members.get(&Spot::new(*backend, node))?))
+        Some((node, self.members.get(&Location::new(*backend, node))?))
     }
 
     /// The node of some backends is otherwise than before.
@@ -138,9 +138,9 @@ impl Pool {
         health: NodeHealth,
     ) -> Vec<Moved> {
         let mut moved = Vec::new();
-        let row = self.members.range_mut(Spot::first(cluster, node)..);
+        let row = self.members.range_mut(Location::first(cluster, node)..);
         let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
-        for (spot, member) in row {
+        for (location, member) in row {
             let before = member.backend_health;
             member.backend_health = before.on(health);
             if before == member.backend_health {
@@ -150,23 +150,23 @@ impl Pool {
             self.reshaped |= counts.remove(before);
             self.reshaped |= counts.add(member.backend_health);
             moved.push(Moved {
-                backend: spot.backend,
-                before: Some((Arc::clone(&spot.node), before)),
-                now: Some((Arc::clone(&spot.node), member.backend_health)),
+                backend: location.backend,
+                before: Some((Arc::clone(&location.node), before)),
+                now: Some((Arc::clone(&location.node), member.backend_health)),
             });
         }
         moved
     }
 
     /// All backends, in the order of clusters and nodes.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&Spot, &Member)> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Location, &Member)> {
         self.members.iter()
     }
 
     /// The backends in use, each with its group.
     pub(crate) fn in_use(&self) -> impl Iterator<Item = (Backend, Group)> {
-        self.members.iter().filter_map(|(spot, member)| {
-            Some((spot.backend, self.chosen.group(spot.cluster, member.backend_health)?))
+        self.members.iter().filter_map(|(location, member)| {
+            Some((location.backend, self.chosen.group(location.cluster, member.backend_health)?))
         })
     }
 
@@ -224,17 +224,17 @@ impl Pool {
         if !clusters.is_empty() {
             let moved: HashSet<&Backend> = moved.iter().map(|moved| &moved.backend).collect();
             for cluster in clusters {
-                let row = self.members.range(Spot::first(cluster, Nodes::UNKNOWN)..);
+                let row = self.members.range(Location::first(cluster, Nodes::UNKNOWN)..);
                 let row = row.take_while(|(at, _)| at.cluster == cluster);
-                for (spot, member) in row.filter(|(at, _)| !moved.contains(&at.backend)) {
+                for (location, member) in row.filter(|(at, _)| !moved.contains(&at.backend)) {
                     let then = before.group(cluster, member.backend_health);
                     let now = self.chosen.group(cluster, member.backend_health);
                     match (then, now) {
-                        (None, Some(_)) => nodes.used(cluster, &spot.node),
-                        (Some(_), None) => nodes.unused(cluster, &spot.node),
+                        (None, Some(_)) => nodes.used(cluster, &location.node),
+                        (Some(_), None) => nodes.unused(cluster, &location.node),
                         _ => {}
                     }
-                    shift(spot.backend, then, now);
+                    shift(location.backend, then, now);
                 }
             }
         }
@@ -264,7 +264,7 @@ impl Pool {
 
     fn take(&mut self, backend: &Backend) -> Option<(Arc<str>, BackendHealth)> {
         let node = self.nodes.remove(backend)?;
-        let member = self.members.remove(&Spot::new(*backend, &node))?;
+        let member = self.members.remove(&Location::new(*backend, &node))?;
         let counts = self.counts.get_mut(&backend.cluster)?;
         self.reshaped |= counts.remove(member.backend_health);
         if counts.is_empty() {

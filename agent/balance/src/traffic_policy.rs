@@ -89,7 +89,7 @@ impl TrafficPolicy {
             && !(self.traffic.weights.is_empty() && self.traffic.minimum_healthy.is_none())
     }
 
-    /// What the kernel is told, by what each group should get. One group alone gets everything.
+    /// What the kernel is given, by what each group should get. One group alone gets everything.
     pub(crate) fn weights_of(groups: &[u64; Group::COUNT]) -> Weights {
         let mut weighty = groups.iter().enumerate().filter(|(_, weight)| **weight > 0);
         let mut weights = [0; Group::COUNT];

@@ -490,8 +490,8 @@ fn an_explanation_has_the_arithmetic() {
             "it is not ready",
             "it is not ready",
             "it is not ready",
-            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 37.5 % as one of 1 of weight 3",
-            "the tiers before its own cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
+            "the tiers before this one cannot carry everything: tier 2 carries 50 %, and it gets 37.5 % as one of 1 of weight 3",
+            "the tiers before this one cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
         ]
     );
 }

@@ -2,7 +2,7 @@
 
 use mesh_layout::probe::{self, ANSWER, Datagram, LENGTH_1, MAGIC_1, QUESTION};
 
-/// A datagram that somebody sent.
+/// A datagram that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     /// A question.

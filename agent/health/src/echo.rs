@@ -59,7 +59,7 @@ impl EchoSocket {
             let question = parse(buffer.get(..length).unwrap_or_default());
             let Some(Received::Question { nonce, version }) = question else { continue };
             let rate = self.rate.give(Instant::now());
-            // As long as the question: nobody can use us to send more than they sent.
+            // As long as the question: no sender can use us to send more than it sent.
             let _ = match version {
                 Version::Present => self.socket.send_to(&answer(nonce, BY_AGENT, rate), from).await,
                 Version::Previous => self.socket.send_to(&previous_answer(nonce), from).await,

@@ -2,7 +2,7 @@
 //! clusters' words in the kernel.
 //!
 //! [`Health`] runs all of it in a thread of its own. It is given [`Order`]s, writes through [`PeerStates`], and reports
-//! [`Verdict`]s and a [`Report`]. [`HealthView`] is what whoever chooses backends makes of the verdicts.
+//! [`Verdict`]s and a [`Report`]. [`HealthView`] is what the agent's core makes of the verdicts.
 //!
 //! A death is decided by [`Prober`], what is written by [`ClusterWords`] and which sockets end by [`Endings`]; [`Machine`]
 //! joins them. None of these has IO or a clock, so tests drive them at any pace.

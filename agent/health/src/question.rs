@@ -7,7 +7,7 @@ use std::net::IpAddr;
 pub struct Probe {
     /// The node's address.
     pub address: IpAddr,
-    /// A number that nobody can guess; the reply has it too.
+    /// A number that cannot be guessed; the reply has it too.
     pub nonce: u64,
 }
 

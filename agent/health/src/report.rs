@@ -25,7 +25,7 @@ pub struct Report {
     pub detection_without_agent: Duration,
     /// The clusters' words in the kernel.
     pub words: Words,
-    /// Why nodes cannot be asked, or cannot be told that this one is there.
+    /// Why nodes cannot be asked, or cannot be answered.
     pub problems: Vec<String>,
 }
 

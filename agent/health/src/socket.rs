@@ -1,7 +1,7 @@
 //! The socket from which this agent asks other nodes whether they are there.
 //!
 //! Questions go to a port that everybody knows. They leave from another one than the echo's, so that a flood of others'
-//! questions keeps no answer from us. Nobody who does not know a question's nonce can answer it in another's place.
+//! questions keeps no answer from us. A sender that does not know a question's nonce cannot answer it in another's place.
 //!
 //! Where neither the kernel nor an agent answers, the node's kernel sends the question back as "port unreachable". The
 //! asking socket finds that in its error queue: the question with its nonce, and the address that it was for.
@@ -195,7 +195,7 @@ fn bind_to(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// The address that says that a port is unreachable, if that is what is said.
+/// The address that reports a port to be unreachable, if that is what the message is.
 fn offender(error: &libc::sock_extended_err, from: IpAddr) -> Option<IpAddr> {
     let is = (error.ee_origin, error.ee_type, error.ee_code);
     [PORT_UNREACHABLE, PORT_UNREACHABLE_V6].contains(&is).then(|| from.to_canonical())

@@ -119,7 +119,7 @@ mod tests {
             .flat_map(|me| names(&chosen(&format!("a/n{me}"), &nodes, &[], false)))
             .collect();
         assert!(by_all.len() > 12, "60 choices of 20 nodes are nearly all of them: {by_all:?}");
-        // One that goes changes nobody else's place.
+        // One that goes changes no other's place.
         let others: Vec<_> =
             nodes.into_iter().filter(|(node, _)| *node != *three[0].node).collect();
         let now = names(&chosen("a/n1", &others, &[], false));

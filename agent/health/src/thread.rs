@@ -55,7 +55,7 @@ const REPORT: Duration = Duration::from_secs(1);
 // === impl Worker ===
 
 impl Worker {
-    /// Runs until nobody gives orders any more.
+    /// Runs until the sender of orders is gone.
     pub(crate) fn run(self) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -115,7 +115,7 @@ impl Worker {
     }
 }
 
-/// Answers whoever asks whether this node is there.
+/// Answers agents that ask whether this node is there.
 async fn echo(port: u16, problem: &RefCell<Option<String>>) {
     let mut backoff = Backoff::new(Policy::CONNECTION, u64::from(port));
     loop {
@@ -182,7 +182,7 @@ impl Asking {
     }
 }
 
-/// A number that nobody can guess well enough to answer in another's place.
+/// A number that cannot be guessed well enough to answer in another's place.
 fn nonce() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1
 }

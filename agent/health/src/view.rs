@@ -1,4 +1,4 @@
-//! What whoever chooses backends knows of others' health, and which nodes it has probed.
+//! What the agent's core knows of others' health, and which nodes it has probed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -121,7 +121,7 @@ impl HealthView {
         self.health(&(cluster.clone(), Arc::clone(node)))
     }
 
-    /// The nodes that are not simply alive: what is to be told again where clusters have other IDs.
+    /// The nodes that are not simply alive: what the balancer must be given again where clusters have other IDs.
     pub fn unwell(&self) -> impl Iterator<Item = (&ClusterName, &Arc<str>, NodeHealth)> {
         let keys: BTreeSet<&NodeKey> = self.dead.keys().chain(&self.unverified).collect();
         keys.into_iter().map(|key| (&key.0, &key.1, self.health(key)))
@@ -246,8 +246,8 @@ mod tests {
                 ViewChange::Node { health, .. } => health,
                 ViewChange::Cluster { .. } => panic!("{change:?}"),
             }));
-            let told = view.unwell().next().map(|(_, _, health)| health).unwrap_or_default();
-            assert_eq!(told, view.node(&name("b"), &"n1".into()));
+            let known = view.unwell().next().map(|(_, _, health)| health).unwrap_or_default();
+            assert_eq!(known, view.node(&name("b"), &"n1".into()));
         }
         let (dead, alive) = (Some(NodeHealth::Dead), Some(NodeHealth::Alive));
         assert_eq!(seen, [Some(NodeHealth::Unverified), dead, None, None, None, alive]);

@@ -16,7 +16,7 @@ use crate::{
     },
     nodes::Nodes,
     plan::{Part, Pass, Plan, Reach, TierPlan},
-    pool::{Member, Pool, PoolKey, Spot},
+    pool::{Location, Member, Pool, PoolKey},
     traffic_policy::{Placement, TrafficPolicy},
 };
 
@@ -39,7 +39,7 @@ impl Balancer {
         let taken = self.rules.takes(service);
         let groups = group_shares(&plan);
         let view = View { balancer: self, taken, policy, plan: &plan, groups: &groups };
-        let members = pool.members().map(|(spot, member)| view.candidate(spot, member));
+        let members = pool.members().map(|(location, member)| view.candidate(location, member));
         let others = view.other_ports(service, pool, key);
         let mut backends: Vec<Candidate> = members.chain(others).collect();
         backends.sort_by(|one, other| one.order().cmp(&other.order()));
@@ -111,8 +111,8 @@ impl Balancer {
 
 fn basis(pass: Option<Pass>) -> Basis {
     match pass {
-        None => Basis::Nobody,
-        Some(pass) if pass.reach == Reach::All => Basis::NobodyAnswers,
+        None => Basis::Empty,
+        Some(pass) if pass.reach == Reach::All => Basis::NoAnsweringNode,
         Some(pass) if pass.reach == Reach::Unverified => Basis::Unverified,
         Some(pass) if pass.terminating => Basis::Terminating,
         Some(pass) if pass.weightless => Basis::WeightZero,
@@ -147,34 +147,37 @@ fn group_shares(plan: &Plan) -> BTreeMap<Group, GroupShare> {
 // === impl View ===
 
 impl View<'_> {
-    fn candidate(&self, spot: &Spot, member: &Member) -> Candidate {
-        let place = self.place(spot.cluster);
-        let (usage, reason) = self.judge(spot, member.backend_health, place);
+    fn candidate(&self, location: &Location, member: &Member) -> Candidate {
+        let place = self.place(location.cluster);
+        let (usage, reason) = self.judge(location, member.backend_health, place);
         Candidate {
-            backend: spot.backend,
-            cluster: self.balancer.name(spot.cluster),
-            node: Some(&spot.node).filter(|node| node.as_ref() != Nodes::UNKNOWN).cloned(),
+            backend: location.backend,
+            cluster: self.balancer.name(location.cluster),
+            node: Some(&location.node).filter(|node| node.as_ref() != Nodes::UNKNOWN).cloned(),
             zone: member.zone.clone(),
             condition: member.backend_health.condition(),
-            node_health: self.balancer.nodes.health(spot.cluster, &spot.node),
-            cluster_state: self.balancer.state(spot.cluster),
+            node_health: self.balancer.nodes.health(location.cluster, &location.node),
+            cluster_state: self.balancer.state(location.cluster),
             tier: place.map(|place| place.tier + 1),
             usage,
             reason,
-            because: self.sentence(reason, usage, place, spot),
+            because: self.sentence(reason, usage, place, location),
         }
     }
 
     /// Backends of the service that serve another port only.
     fn other_ports(&self, service: &Service, pool: &Pool, key: &PoolKey) -> Vec<Candidate> {
-        let addresses: std::collections::HashSet<_> =
-            pool.members().map(|(spot, _)| (spot.cluster, spot.backend.address)).collect();
+        let addresses: std::collections::HashSet<_> = pool
+            .members()
+            .map(|(location, _)| (location.cluster, location.backend.address))
+            .collect();
         let alike = |(other, _): &(&PoolKey, &Pool)| other.is_ipv4 == key.is_ipv4 && *other != key;
         let others = service.pools.iter().filter(alike).flat_map(|(_, pool)| pool.members());
-        let strangers =
-            others.filter(|(spot, _)| !addresses.contains(&(spot.cluster, spot.backend.address)));
-        let candidates = strangers.map(|(spot, member)| {
-            let candidate = self.candidate(spot, member);
+        let strangers = others.filter(|(location, _)| {
+            !addresses.contains(&(location.cluster, location.backend.address))
+        });
+        let candidates = strangers.map(|(location, member)| {
+            let candidate = self.candidate(location, member);
             let (usage, reason) = (Usage::LeftOut, Reason::OtherPort);
             let port = match key.port_name.as_ref() {
                 "" => format!("an unnamed {} port", key.protocol),
@@ -193,13 +196,13 @@ impl View<'_> {
 
     fn judge(
         &self,
-        spot: &Spot,
+        location: &Location,
         backend_health: BackendHealth,
         place: Option<Placement>,
     ) -> (Usage, Reason) {
         let left_out = |reason| (Usage::LeftOut, reason);
         let Some(place) = place else { return left_out(Reason::NotGlobal) };
-        let state = self.balancer.state(spot.cluster);
+        let state = self.balancer.state(location.cluster);
         if !self.taken {
             return left_out(Reason::NotTaken);
         } else if state == ClusterState::Stale {
@@ -207,7 +210,7 @@ impl View<'_> {
         } else if backend_health.condition() == Condition::NotReady {
             return left_out(Reason::NotReady);
         }
-        if self.plan.chosen.group(spot.cluster, backend_health).is_some() {
+        if self.plan.chosen.group(location.cluster, backend_health).is_some() {
             return (Usage::InUse(self.share(place)), self.why_used(place));
         }
         let (condition, node) = (backend_health.condition(), backend_health.node());
@@ -234,10 +237,10 @@ impl View<'_> {
     fn why_used(&self, place: Placement) -> Reason {
         let before = self.plan.tiers.iter().filter(|tier| tier.tier < place.tier);
         match basis(self.plan.pass) {
-            Basis::NobodyAnswers => Reason::NobodyAnswers,
+            Basis::NoAnsweringNode => Reason::NoAnsweringNode,
             Basis::Unverified => Reason::NoVerifiedNode,
-            Basis::Terminating => Reason::NobodyReady,
-            Basis::WeightZero => Reason::NobodyWithWeight,
+            Basis::Terminating => Reason::OnlyTerminating,
+            Basis::WeightZero => Reason::OnlyWeightZero,
             _ if before.clone().any(|tier| tier.load > 0) => Reason::SpillOver,
             _ if place.tier > 0 => Reason::Failover,
             _ => Reason::Ready,
@@ -255,25 +258,27 @@ impl View<'_> {
         reason: Reason,
         usage: Usage,
         place: Option<Placement>,
-        spot: &Spot,
+        location: &Location,
     ) -> String {
-        let (cluster, node) = (self.balancer.name(spot.cluster), &spot.node);
+        let (cluster, node) = (self.balancer.name(location.cluster), &location.node);
         let gets = || self.gets(usage, place);
         match reason {
             Reason::Ready => format!("ready: {}", gets()),
-            Reason::Failover => format!("no tier before its own has a usable backend: {}", gets()),
+            Reason::Failover => format!("no tier before this one has a usable backend: {}", gets()),
             Reason::SpillOver => {
-                format!("the tiers before its own cannot carry everything: {}", gets())
+                format!("the tiers before this one cannot carry everything: {}", gets())
             }
-            Reason::NobodyWithWeight => {
-                format!("{cluster} has weight 0, and nobody else is ready: {}", gets())
+            Reason::OnlyWeightZero => {
+                format!("{cluster} has weight 0, and no other backend is ready: {}", gets())
             }
-            Reason::NobodyReady => format!("it shuts down, and nobody is ready: {}", gets()),
-            Reason::NobodyAnswers => {
-                format!("nobody's node answers, so all count as if they did: {}", gets())
+            Reason::OnlyTerminating => {
+                format!("it shuts down, and no backend is ready: {}", gets())
+            }
+            Reason::NoAnsweringNode => {
+                format!("no node answers, so all count as if they did: {}", gets())
             }
             Reason::LaterTier => {
-                let carry = "the tiers before its own carry everything";
+                let carry = "the tiers before this one carry everything";
                 match place {
                     Some(place) => format!("it is of tier {}: {carry}", place.tier + 1),
                     None => carry.into(),
@@ -294,7 +299,9 @@ impl View<'_> {
             Reason::ClusterCut => format!("cluster {cluster} is cut off: none of it answers"),
             Reason::NotReady => "it is not ready".into(),
             Reason::ClusterStale => {
-                format!("cluster {cluster} has been silent for too long to be believed")
+                format!(
+                    "cluster {cluster} has been disconnected for too long: what it reported is not used"
+                )
             }
             Reason::NotGlobal => {
                 format!("it is of cluster {cluster}, and the service is not global")

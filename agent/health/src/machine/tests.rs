@@ -213,12 +213,12 @@ impl World {
         }
     }
 
-    fn said(&self) -> Vec<&str> {
+    fn reported(&self) -> Vec<&str> {
         self.words.iter().map(|(_, word)| word.as_str()).collect()
     }
 
     fn when(&self, word: &str) -> Duration {
-        let found = self.words.iter().find(|(_, said)| said == word);
+        let found = self.words.iter().find(|(_, found)| found == word);
         found.unwrap_or_else(|| panic!("{word}: {:?}", self.words)).0
     }
 
@@ -236,7 +236,7 @@ fn a_cut_is_written_within_half_a_second() {
             let cut = millis(1_500 + round * 17 % 101);
             let mut world = World::new(round, move |cluster, at| cluster != "b" || at < cut);
             world.run(cut + millis(1_500));
-            assert_eq!(world.said(), ["b cut"]);
+            assert_eq!(world.reported(), ["b cut"]);
             assert_eq!(world.written.len(), 1, "one write");
             let (at, id, is_cut) = world.written[0];
             assert_eq!((id, is_cut), (2, true));
@@ -258,7 +258,7 @@ fn three_blips_end_no_socket() {
         move |at: Duration| blips.iter().any(|b| (millis(*b)..millis(b + 2_000)).contains(&at));
     let mut world = World::new(0, move |cluster, at| cluster != "b" || !is_out(at));
     world.run(millis(125_000));
-    assert_eq!(world.said(), ["b cut", "b healed", "b cut", "b healed", "b cut", "b healed"]);
+    assert_eq!(world.reported(), ["b cut", "b healed", "b cut", "b healed", "b cut", "b healed"]);
     assert_eq!(world.machine.report().counts.damped, 6, "three nodes, twice");
     assert_eq!(world.cut(), [0; 0]);
 }
@@ -268,11 +268,14 @@ fn sockets_to_a_cut_cluster_end_when_nothing_has_answered_for_long() {
     let out = millis(5_000)..millis(30_000);
     let mut world = World::new(3, move |cluster, at| cluster != "b" || !out.contains(&at));
     world.run(millis(40_000));
-    let said = world.said();
-    assert_eq!(said, ["b cut", "end udp b", "end tcp b", "spare b", "b healed"]);
+    let words = world.reported();
+    assert_eq!(words, ["b cut", "end udp b", "end tcp b", "spare b", "b healed"]);
     let since = |word: &str| world.when(word) - millis(5_000);
     // The last answer came up to an interval before; then its etcd is asked once more.
-    assert!(since("end udp b") >= millis(2_900) && since("end udp b") <= millis(3_100), "{said:?}");
+    assert!(
+        since("end udp b") >= millis(2_900) && since("end udp b") <= millis(3_100),
+        "{words:?}"
+    );
     assert!(since("end tcp b") >= millis(14_900) && since("end tcp b") <= millis(15_600));
     assert!(world.when("spare b") <= millis(30_200), "at the first answer");
 }
@@ -290,10 +293,10 @@ fn sockets_to_a_dead_node_end_over_udp() {
         let mut etcd = etcd.lock().unwrap();
         etcd.state.answers = etcd.questions;
     }
-    let mut said = world.said();
-    said.sort_unstable();
+    let mut words = world.reported();
+    words.sort_unstable();
     let nodes = ["b/n1 dead", "b/n2 dead", "b/n3 dead"];
-    assert_eq!(said, [&nodes[..], &["end udp b/n1", "end udp b/n2", "end udp b/n3"]].concat());
+    assert_eq!(words, [&nodes[..], &["end udp b/n1", "end udp b/n2", "end udp b/n3"]].concat());
 }
 
 /// A cluster whose etcd answers where its nodes do not is not one whose connections are ended.
@@ -301,14 +304,14 @@ fn sockets_to_a_dead_node_end_over_udp() {
 fn an_etcds_answer_is_an_answer() {
     let mut world = World::new(5, |cluster, at| cluster != "b" || at < millis(3_000));
     world.run(millis(10_000));
-    assert_eq!(world.said(), ["b cut", "end udp b"]);
+    assert_eq!(world.reported(), ["b cut", "end udp b"]);
     let etcd = Arc::clone(&world.etcds[&name("b")]);
     for _ in 0..3_000 {
         world.run_for(millis(10));
         let mut etcd = etcd.lock().unwrap();
         etcd.state.answers = etcd.questions;
     }
-    assert!(!world.said().contains(&"end tcp b"), "{:?}", world.words);
+    assert!(!world.reported().contains(&"end tcp b"), "{:?}", world.words);
 }
 
 /// Where nothing else answers either, it may be our own way out, and TCP connections outlive that.
@@ -319,9 +322,9 @@ fn where_nothing_else_answers_tcp_connections_stay() {
         _ => at < millis(8_000) || at >= millis(30_000),
     });
     world.run(millis(29_000));
-    assert!(!world.said().iter().any(|word| word.starts_with("end tcp")), "{:?}", world.words);
+    assert!(!world.reported().iter().any(|word| word.starts_with("end tcp")), "{:?}", world.words);
     world.run(millis(35_000));
-    assert!(world.said().contains(&"end tcp b"), "{:?}", world.words);
+    assert!(world.reported().contains(&"end tcp b"), "{:?}", world.words);
 }
 
 /// IDs become others' between a cluster's last answer and the write, and after it.
@@ -359,7 +362,7 @@ fn a_previous_runs_cut_lasts_until_the_cluster_answers() {
     let known = |all| Order::Clusters { ids: [(name("b"), id(2))].into(), all };
     machine.order(known(false), now);
     let cut = |cut| Verdict::Cluster { cluster: name("b"), cut, last_answer: None };
-    assert_eq!(machine.take_verdicts(), [cut(true)], "whoever chooses backends must know");
+    assert_eq!(machine.take_verdicts(), [cut(true)], "the core must know");
     machine.order(known(true), now);
     assert_eq!(kernel.lock().unwrap().split_off(2), [(9, false)], "no cluster has that ID");
     machine.order(Order::Forget(name("b")), now);

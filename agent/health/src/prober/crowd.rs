@@ -19,6 +19,8 @@ struct Node {
     /// Its kernel answers; else an agent that is away from time to time.
     kernel: bool,
     away: std::ops::Range<Duration>,
+    /// Nothing of it arrives.
+    cut: std::ops::Range<Duration>,
     /// Answers in this second, and in the last full one.
     second: u64,
     given: u32,
@@ -55,12 +57,24 @@ impl Icmp {
 impl Node {
     fn new(kernel: bool, away: std::ops::Range<Duration>) -> Self {
         let icmp = Icmp { credit: 50.0, at: Duration::ZERO, each: HashMap::new() };
-        Self { kernel, away, second: 0, given: 0, last: 0, asked: Vec::new(), icmp }
+        Self {
+            kernel,
+            away,
+            cut: Duration::ZERO..Duration::ZERO,
+            second: 0,
+            given: 0,
+            last: 0,
+            asked: Vec::new(),
+            icmp,
+        }
     }
 
     fn reply(&mut self, asker: usize, at: Duration) -> Option<Reply> {
         let tenth = usize::try_from(at.as_millis() / 100).unwrap();
         self.asked.resize(self.asked.len().max(tenth + 1), 0);
+        if self.cut.contains(&at) {
+            return None;
+        }
         self.asked[tenth] += 1;
         if !self.kernel && self.away.contains(&at) {
             return self.icmp.may_refuse(asker, at).then_some(Reply::Refused);
@@ -179,5 +193,19 @@ fn detection_takes_longer_where_many_ask() {
         assert!(detection <= millis(longest), "{askers}: {detection:?}");
         let rate = crowd.node.rate(100, 150);
         assert!(rate <= 10_000.0, "{askers}: {rate}");
+    }
+}
+
+/// It reports that it answered none, and is not flooded for that.
+#[test]
+fn a_node_that_was_cut_off_is_not_flooded_when_it_is_back() {
+    let mut crowd = Crowd::new(5_000, Node::new(true, Duration::ZERO..Duration::ZERO));
+    crowd.node.cut = millis(10_000)..millis(20_000);
+    crowd.run(millis(35_000));
+    let rate = |second: usize| crowd.node.rate(second * 10, second * 10 + 10);
+    assert_eq!(rate(15), 0.0);
+    for second in 20..35 {
+        let most = if second < 22 { 25_000.0 } else { 12_500.0 };
+        assert!(rate(second) <= most, "{} in {second}", rate(second));
     }
 }

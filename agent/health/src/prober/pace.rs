@@ -1,6 +1,6 @@
 //! How often a node may be asked that many others ask too.
 //!
-//! Each answer says how many the node gave in the last full second. Whoever asks holds its own interval against that, so that
+//! Each answer says how many the node gave in the last full second. An asker holds its own interval against that, so that
 //! all askers together come to 10,000 a second, and none needs to know of the others.
 
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Pace {
         let next = if rate > ANSWERS_A_SECOND && rested(BEFORE_GROWING) {
             wanted.clamp(least, LONGEST)
         } else if rate < NEAR && self.interval > least && rested(BEFORE_SHRINKING) {
-            // At most by half: after a cut the node reports that it answered nobody.
+            // At most by half: after a cut the node reports that it gave none.
             wanted.max(self.interval / 2).clamp(least, LONGEST)
         } else {
             return false;
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(report(40_000, at(999)), millis(400), "nine more answers in that second");
         assert_eq!(report(12_000, at(1_000)), millis(480));
         assert_eq!(report(9_500, at(9_000)), millis(480), "near enough");
-        // It answered nobody while it was cut off.
+        // It gave none while it was cut off.
         assert_eq!(report(0, at(10_000)), millis(240));
         assert_eq!(report(0, at(12_999)), millis(240));
         assert_eq!(report(19_000, at(13_000)), millis(456));

@@ -88,9 +88,10 @@ fn a_cluster_without_any_agent_lives_dies_and_is_cut() {
     assert_eq!((world.health("b").answering, world.health("b").never_answered), (2, 1));
 }
 
-/// One whose agent is away is a self_check of others' deaths, and is not asked so often for it that it falls silent itself.
+/// The answer of a node whose agent is away is evidence for others' deaths, and it is not asked so often for it that it stops to
+/// answer.
 #[test]
-fn who_refuses_is_a_witness_and_is_spared() {
+fn a_node_that_refuses_is_evidence_and_is_spared() {
     let flaps = |at: Duration| at > millis(10_000) && (at.as_millis() / 700).is_multiple_of(2);
     let mut world = World::new(move |cluster, _, _, at| cluster != "c" || !flaps(at))
         .refusing(|cluster, _, _, _| cluster == "b")
@@ -122,7 +123,7 @@ fn an_agent_that_comes_and_goes_costs_nothing() {
     }
 }
 
-/// Our own way out is cut while some agents are away: nobody died.
+/// Our own way out is cut while some agents are away: no node died.
 #[test]
 fn our_own_way_out_is_cut_while_agents_are_away() {
     for length in (200..12_000).step_by(370) {
@@ -135,7 +136,7 @@ fn our_own_way_out_is_cut_while_agents_are_away() {
 }
 
 #[test]
-fn a_refusal_must_have_the_number_and_come_from_who_was_asked() {
+fn a_refusal_must_have_the_nonce_and_come_from_where_it_was_asked() {
     let now = Instant::now();
     let mut prober = Prober::new(name("a"), now);
     prober.set_targets(&name("b"), &[target(2, 1, true)], now);

@@ -105,7 +105,7 @@ impl World {
         self.prober.set_targets(&name(cluster), targets, self.now);
     }
 
-    /// Clusters of two nodes that are in use each, the own one's other node among them.
+    /// Clusters of two nodes that are in use each, the local one's other node among them.
     pub(super) fn with(mut self, clusters: &[(&str, u8)]) -> Self {
         for (number, (cluster, nodes)) in (1..).zip(clusters) {
             // Each at a moment of its own.
@@ -196,7 +196,7 @@ impl World {
 
     /// When something was reported first.
     pub(super) fn when(&self, word: &str) -> Duration {
-        let found = self.changes.iter().find(|(_, said)| said == word);
+        let found = self.changes.iter().find(|(_, found)| found == word);
         found.unwrap_or_else(|| panic!("{word}: {:?}", self.changes)).0
     }
 
@@ -236,7 +236,7 @@ fn what_never_answered_is_never_dead() {
 }
 
 #[test]
-fn a_cluster_that_is_silent_with_its_etcd_is_cut_in_one_word_and_back_in_one() {
+fn a_cluster_that_does_not_answer_with_its_etcd_is_cut_at_once_and_back_at_once() {
     let cut = |at: Duration| (5_130..20_000).contains(&at.as_millis());
     let mut world = World::new(move |cluster, _, _, at| cluster != "b" || !cut(at)).with(&[
         ("a", 1),
@@ -271,17 +271,17 @@ fn its_etcd_may_go_later() {
 }
 
 #[test]
-fn what_stays_dead_is_said_when_its_cluster_is_back() {
+fn what_stays_dead_is_reported_when_its_cluster_is_back() {
     let mut world = World::new(|cluster, node, _, at| {
         cluster != "b" || at < millis(5_000) || (at >= millis(10_000) && node != "n2")
     })
     .with(&[("a", 1), ("b", 3)]);
     assert_eq!(world.run(millis(10_000)), ["b cut"]);
-    assert_eq!(world.run(millis(20_000)), ["b/n2 dead", "b healed"], "nobody is led to n2");
+    assert_eq!(world.run(millis(20_000)), ["b/n2 dead", "b healed"], "no client is led to n2");
 }
 
 #[test]
-fn when_everything_is_silent_at_once_it_is_us() {
+fn when_nothing_answers_at_all_it_is_us() {
     for in_use in [true, false] {
         let cut = |at: Duration| (5_010..60_000).contains(&at.as_millis());
         let mut world = World::new(move |_, _, _, at| !cut(at)).with(&[("a", 1), ("b", 2)]);
@@ -293,9 +293,9 @@ fn when_everything_is_silent_at_once_it_is_us() {
     }
 }
 
-/// Whoever cuts a way out does it peer by peer. Whose turn came first was said to be dead, and is not.
+/// An operator who cuts a way out does it peer by peer. What came first was reported to be dead, and is not.
 #[test]
-fn what_falls_silent_one_after_another_until_nobody_is_left_is_us_too() {
+fn what_stops_one_after_another_until_nothing_is_left_is_us_too() {
     for order in [["a", "b", "c"], ["c", "b", "a"], ["b", "a", "c"]] {
         let mut world = World::new(move |cluster, _, _, at| {
             let turn = order.iter().position(|name| *name == cluster).unwrap();
@@ -303,20 +303,20 @@ fn what_falls_silent_one_after_another_until_nobody_is_left_is_us_too() {
             !(cut..60_000).contains(&at.as_millis())
         })
         .with(&[("a", 1), ("b", 2), ("c", 1)]);
-        let said = world.run(millis(59_000));
+        let found = world.run(millis(59_000));
         let first = if order[0] == "a" { ["a/n1 dead", "a/n1 back"] } else { ["cut", "healed"] };
-        let of_first: Vec<&String> = said.iter().filter(|w| w.starts_with(order[0])).collect();
-        assert!(of_first.iter().zip(first).all(|(said, end)| said.ends_with(end)), "{said:?}");
+        let of_first: Vec<&String> = found.iter().filter(|w| w.starts_with(order[0])).collect();
+        assert!(of_first.iter().zip(first).all(|(word, end)| word.ends_with(end)), "{found:?}");
         assert_eq!(of_first.len(), 2, "{:?}", world.changes);
         assert!(world.prober.report().isolated);
-        assert!(["a", "b", "c"].iter().all(|name| !world.health(name).cut), "{said:?}");
-        assert!(["a", "b", "c"].iter().all(|name| world.health(name).dead.is_empty()), "{said:?}");
+        assert!(["a", "b", "c"].iter().all(|name| !world.health(name).cut), "{found:?}");
+        assert!(["a", "b", "c"].iter().all(|name| world.health(name).dead.is_empty()), "{found:?}");
         assert_eq!(world.run(millis(120_000)), Vec::<String>::new(), "healed without a trace");
     }
 }
 
 #[test]
-fn whoever_is_still_silent_when_others_are_heard_again_is_dead() {
+fn what_does_not_answer_when_others_do_again_is_dead() {
     let mut world = World::new(|cluster, _, _, at| {
         at < millis(5_000) || (at >= millis(15_000) && cluster != "b")
     })
@@ -325,7 +325,7 @@ fn whoever_is_still_silent_when_others_are_heard_again_is_dead() {
     assert_eq!(world.run(millis(20_000)), ["b cut"]);
 }
 
-/// With one peer and nobody else to ask, it cannot be told who is cut off. What is here is used, and where nothing is, the
+/// With one peer and nothing else to ask, it is not known which of both is cut off. What is here is used, and where nothing is, the
 /// tables keep what they have.
 #[test]
 fn the_only_one_there_is_is_cut() {
@@ -335,7 +335,7 @@ fn the_only_one_there_is_is_cut() {
 }
 
 #[test]
-fn the_own_cluster_is_never_cut() {
+fn the_local_cluster_is_never_cut() {
     let mut world = World::new(|cluster, _, _, at| cluster != "a" || at < millis(5_000))
         .with(&[("a", 2), ("b", 1)]);
     assert_eq!(world.run(millis(20_000)), ["a/n1 dead", "a/n2 dead"]);
@@ -376,7 +376,7 @@ fn three_hundred_probes_a_second_and_no_more() {
 }
 
 #[test]
-fn an_agent_that_was_away_itself_blames_nobody() {
+fn an_agent_that_was_away_itself_misses_nothing() {
     let mut world = World::new(|_, _, _, _| true).with(&[("a", 1), ("b", 2)]);
     world.run(millis(2_000));
     // Its probes went out, and it did not look at what came back.
@@ -392,7 +392,7 @@ fn an_agent_that_was_away_itself_blames_nobody() {
 }
 
 #[test]
-fn an_answer_must_have_the_number_and_come_from_who_was_asked() {
+fn an_answer_must_have_the_nonce_and_come_from_where_it_was_asked() {
     let now = Instant::now();
     let mut prober = Prober::new(name("a"), now);
     prober.set_targets(&name("b"), &[target(2, 1, true)], now);
@@ -441,7 +441,7 @@ fn a_long_way_is_no_loss() {
 }
 
 #[test]
-fn who_is_not_probed_any_more_is_not_dead_any_more() {
+fn what_is_not_probed_any_more_is_not_dead_any_more() {
     let mut world = World::new(|cluster, _, _, at| cluster == "a" || at < millis(2_000)).with(&[
         ("a", 1),
         ("b", 2),
@@ -449,14 +449,14 @@ fn who_is_not_probed_any_more_is_not_dead_any_more() {
     ]);
     assert_eq!(world.run(millis(5_000)).len(), 2, "b and c are cut");
     world.set("b", &[]);
-    assert_eq!(world.run(millis(5_100)), Vec::<String>::new(), "its etcd is silent still");
+    assert_eq!(world.run(millis(5_100)), Vec::<String>::new(), "its etcd does not answer yet");
     world.prober.remove(&name("b"), world.now);
     world.prober.remove(&name("c"), world.now);
     assert_eq!(world.run(millis(6_000)), ["b healed", "c healed"]);
 }
 
 #[test]
-fn a_cut_of_a_former_life_lasts_until_somebody_is_heard() {
+fn a_previous_runs_cut_lasts_until_something_answers() {
     let mut world = World::new(|cluster, node, _, at| match (cluster, node) {
         ("b", "etcd") => false,
         ("b", _) => at >= millis(20_000),
@@ -471,7 +471,7 @@ fn a_cut_of_a_former_life_lasts_until_somebody_is_heard() {
     assert_eq!(world.run(millis(19_990)), Vec::<String>::new());
     assert!(world.health("b").cut);
     assert_eq!(world.run(millis(30_000)), ["b healed"], "a node answers");
-    assert_eq!(world.run(millis(40_000)), ["c healed"], "nobody of it was ever asked in vain");
+    assert_eq!(world.run(millis(40_000)), ["c healed"], "none of its nodes ever answered");
 }
 
 /// Six deaths and five returns a minute are the most for a node (`detector`); of a cluster it is the same.
@@ -502,14 +502,14 @@ proptest! {
 
     /// However long and whenever: not one word, neither meanwhile nor when it is over.
     #[test]
-    fn our_own_way_out_is_cut_without_a_word(from in 5_000..6_000_u64, length in 100..6_000_u64) {
+    fn our_own_way_out_is_cut_without_a_verdict(from in 5_000..6_000_u64, length in 100..6_000_u64) {
         let cut = millis(from)..millis(from + length);
         let mut world = World::new(move |_, _, _, at| !cut.contains(&at))
             .with(&[("a", 2), ("b", 2), ("c", 1)]);
         prop_assert_eq!(world.run(millis(20_000)), Vec::<String>::new());
     }
 
-    /// Whatever goes and comes when: what was said is consistent, and a minute after all is healed all is as before.
+    /// Whatever goes and comes when: what is reported is consistent, and a minute after all is healed all is as before.
     #[test]
     fn after_healing_everything_is_as_before(
         cuts in proptest::collection::vec((0..6_usize, 0..30_000_u64, 100..20_000_u64), 0..12)

@@ -59,19 +59,19 @@ async fn a_node_whose_agent_is_away_is_there() {
     let socket = ProbeSocket::bind(closed_port()).unwrap();
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let probes = [1, 2, 4_711].map(|nonce| Probe { address, nonce });
-        let mut heard = Vec::new();
-        // Each error is told to whoever sends next, too.
+        let mut received = Vec::new();
+        // Each error is given to the next one that sends, too.
         probes.iter().for_each(|probe| socket.ask(question(*probe)));
-        while heard.len() < probes.len() {
-            heard.extend(socket.receive().await.unwrap());
+        while received.len() < probes.len() {
+            received.extend(socket.receive().await.unwrap());
         }
-        assert_eq!(heard, probes.map(|probe| (probe, Reply::Refused)));
+        assert_eq!(received, probes.map(|probe| (probe, Reply::Refused)));
     }
     assert_eq!(socket.received(), []);
 }
 
 #[tokio::test]
-async fn a_socket_without_ipv6_hears_refusals_too() {
+async fn a_socket_without_ipv6_receives_refusals_too() {
     let mut socket = ProbeSocket::bind(closed_port()).unwrap();
     socket.socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     socket.v6 = false;
@@ -81,7 +81,7 @@ async fn a_socket_without_ipv6_hears_refusals_too() {
     assert_eq!(socket.receive().await.unwrap(), [(probe, Reply::Refused)]);
 }
 
-/// Whatever was refused before: the question leaves, and the answer is heard.
+/// Whatever was refused before: the question leaves, and the answer arrives.
 #[tokio::test]
 async fn errors_that_are_pending_lose_no_answer() {
     let mut echo = EchoSocket::bind(0).unwrap();
@@ -107,7 +107,7 @@ async fn errors_that_are_pending_lose_no_answer() {
 
 /// Only the node itself says that its agent is away, of a question that was for it.
 #[tokio::test]
-async fn a_refusal_comes_from_who_was_asked() {
+async fn a_refusal_comes_from_the_address_that_was_asked() {
     let socket = ProbeSocket::bind(9).unwrap();
     let node = IpAddr::from([10, 0, 0, 1]);
     let other = IpAddr::from([10, 0, 0, 2]);
@@ -142,5 +142,41 @@ async fn a_refusal_comes_from_who_was_asked() {
     assert_eq!(offender(&error(3, 1, 4), node), Some(node));
     for (origin, kind, code) in [(2, 3, 1), (2, 11, 0), (2, 1, 4), (3, 1, 3), (1, 3, 3)] {
         assert_eq!(offender(&error(origin, kind, code), node), None);
+    }
+}
+
+/// An agent of the previous release asks and answers in its version alone.
+#[tokio::test]
+async fn both_versions_are_asked_and_answered() {
+    let mut echo = EchoSocket::bind(0).unwrap();
+    let port = echo.port();
+    let socket = ProbeSocket::bind(port).unwrap();
+    let asked = async {
+        let probe = Probe { address: Ipv4Addr::LOCALHOST.into(), nonce: 1 };
+        let previous = (probe, Reply::Answered(Answerer::PreviousAgent));
+        socket.ask(Question { probe, versions: Versions::Previous });
+        assert_eq!(socket.receive().await.unwrap(), [previous]);
+        socket.ask(Question { probe, versions: Versions::Both });
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            received.extend(socket.receive().await.unwrap());
+        }
+        assert_eq!(received, [by_agent(probe), previous], "the present one first");
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        for bad in [&b"CMp1!\0\0\0\0\0\0\0\x07"[..], b"CMp2", &probe::question(7)[..19]] {
+            client.send_to(bad, (Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        }
+        client.send_to(&previous_question(7), (Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let mut answer = [0; ROOM];
+        let (length, _) = client.recv_from(&mut answer).await.unwrap();
+        assert_eq!(
+            answer[..length],
+            *b"CMp1!\0\0\0\0\0\0\0\x07",
+            "to the question and to nothing else"
+        );
+    };
+    tokio::select! {
+        () = asked => {}
+        error = echo.serve() => panic!("{error}"),
     }
 }
