@@ -208,10 +208,11 @@ async fn open(
     let now = Instant::now();
     let pins = PinRoot::open(&args.pin_root)?;
     let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
-    let TakenOver { mut programs, tables, former } =
+    let TakenOver { mut programs, mut tables, former } =
         take_over(pins, sizes, now).with_context(|| {
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
+    tables.set_local_cluster(id);
     let inherited = tables.inherited();
     let found = tables.local_state();
     let unbalanced = tables.unbalanced()?;

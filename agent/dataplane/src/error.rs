@@ -66,6 +66,17 @@ pub enum ProgramsError {
     /// The object cannot be loaded.
     #[error("the programs do not load: {0}")]
     Load(#[from] EbpfError),
+    /// The kernel is too old for them.
+    #[error(
+        "this kernel is Linux {release}: the programs need 5.19 or newer (bpf_set_retval, bpf_loop, bpf_skc_to_mptcp_sock), \
+         or their backports: {source}"
+    )]
+    OldKernel {
+        /// What it calls itself.
+        release: String,
+        /// What it refused.
+        source: Box<ProgramsError>,
+    },
     /// The object lacks a program, or the kernel refuses it.
     #[error("{program}: {source}")]
     Program {
@@ -101,4 +112,43 @@ pub enum ProgramsError {
         /// Why.
         source: io::Error,
     },
+}
+
+// === impl ProgramsError ===
+
+impl ProgramsError {
+    /// The same, with the reason why a kernel of this release would refuse the programs.
+    pub(crate) fn on(self, release: &str) -> Self {
+        /// The first that has all helpers.
+        const OLDEST: (u32, u32) = (5, 19);
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+        let version = numbers.next().zip(numbers.next());
+        match (version, &self) {
+            (Some(version), Self::Load(_) | Self::Program { .. }) if version < OLDEST => {
+                Self::OldKernel { release: release.into(), source: Box::new(self) }
+            }
+            _ => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_named_with_the_reason() {
+        let refused =
+            || ProgramsError::Program { program: "cm_connect4", source: ProgramError::NotAttached };
+        for old in ["5.15.0-91-generic", "4.18.0", "5.18.19"] {
+            let text = refused().on(old).to_string();
+            assert!(text.starts_with(&format!("this kernel is Linux {old}: ")), "{text}");
+            assert!(text.ends_with(&refused().to_string()), "{text}");
+        }
+        for new in ["5.19.0", "6.1.0-50-cloud-amd64", "10.0", "strange"] {
+            assert_eq!(refused().on(new).to_string(), refused().to_string());
+        }
+        let missing = ProgramsError::Missing("x").on("5.15.0").to_string();
+        assert_eq!(missing, ProgramsError::Missing("x").to_string());
+    }
 }

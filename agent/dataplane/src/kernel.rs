@@ -17,6 +17,9 @@ pub struct Sizes {
     pub groups: u32,
 }
 
+/// Some frontends, and the position of the next.
+pub type Listed = (Vec<(FrontendKey, ServiceRef)>, Option<u32>);
+
 /// The tables as memory. Every write is seen by programs at once and whole; indices are below [`Sizes`].
 pub trait Kernel {
     /// The tables' sizes.
@@ -24,6 +27,11 @@ pub trait Kernel {
 
     /// All frontends.
     fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>>;
+    /// Some frontends, about so many, from a position on (`None`: from the first), and the position of the next; `None` after
+    /// the last. What is written meanwhile may be there, missing or doubled.
+    fn services_from(&self, position: Option<u32>, about: usize) -> io::Result<Listed>;
+    /// Where a frontend leads; `None` if it is not there.
+    fn service(&self, key: &FrontendKey) -> io::Result<Option<ServiceRef>>;
     /// A service's header.
     fn header(&self, index: u32) -> Header;
     /// A service's settings.

@@ -5,12 +5,10 @@
 //! into the turn, or whose frontend waits, becomes pending by its key ([`Reconciler`]): of two changes of one key the later is
 //! made. Within a frontend, backends are added before others are removed.
 //!
-//! A frontend without a backend refuses connections where nothing else could serve them, and lets them pass otherwise
-//! ([`Settings::pass_if_empty`]). It becomes one that refuses only when all that is wanted of it was made: backends that found
-//! no room exist all the same, and a kube-proxy may serve them.
+//! When all changes are made, or refused, the tables are told ([`Tables::commit`]): a frontend that refuses connections while
+//! it has no backend does so from then on.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -31,8 +29,6 @@ use crate::{
 pub struct LbWriter<K> {
     tables: Tables<K>,
     reconciler: Reconciler<LbKey, LbValue, ByFrontend>,
-    /// Frontends that are to refuse connections, and do not yet: not all that is wanted of them was made.
-    lenient: BTreeMap<Frontend, Settings>,
     changes: u64,
 }
 
@@ -65,11 +61,11 @@ enum ByFrontend {}
 /// The tables as [`Reconciler::run_for`] writes them.
 struct Target<'a, K> {
     tables: &'a mut Tables<K>,
-    lenient: &'a mut BTreeMap<Frontend, Settings>,
     changes: &'a mut u64,
-    touched: Vec<Frontend>,
 }
 
+/// What peers wait for that have as much of a table as they may.
+const SHARES: &str = "shares";
 /// How many changes are made between two looks at the clock.
 const STEP: usize = 32;
 
@@ -140,7 +136,7 @@ impl<K: Kernel> LbWriter<K> {
     pub fn new(tables: Tables<K>, seed: u64) -> Self {
         let settings = mesh_reconcile::Settings { seed, ..Default::default() };
         let reconciler = Reconciler::new(settings);
-        Self { tables, reconciler, lenient: BTreeMap::new(), changes: 0 }
+        Self { tables, reconciler, changes: 0 }
     }
 
     /// Wants changes, in their order, and makes them until `budget` is spent by the clock. What is left is made by
@@ -154,7 +150,6 @@ impl<K: Kernel> LbWriter<K> {
         let mut now = clock();
         let end = now + budget;
         let before = self.tables.occupancy();
-        let mut touched = Vec::new();
         let mut spent = false;
         for (number, change) in changes.into_iter().enumerate() {
             if number % STEP == STEP - 1 {
@@ -162,15 +157,14 @@ impl<K: Kernel> LbWriter<K> {
                 spent = now >= end;
             }
             let key = LbKey::of(&change);
-            if touched.last() != Some(&key.frontend()) {
-                touched.push(key.frontend());
-            }
             let waits = !self.reconciler.is_idle() && !self.reconciler.is_group_settled(&key);
             if waits || spent || self.make(change, now).is_err() {
                 self.queue(change);
             }
         }
-        self.level(touched, now);
+        if self.reconciler.due_at(now).is_none_or(|at| at > now) {
+            self.tables.commit(now);
+        }
         self.freed(before);
     }
 
@@ -180,33 +174,16 @@ impl<K: Kernel> LbWriter<K> {
             return Left::Nothing;
         }
         let before = self.tables.occupancy();
-        let Self { tables, reconciler, lenient, changes } = self;
-        let mut target = Target { tables, lenient, changes, touched: Vec::new() };
-        let turn = reconciler.run_for(budget, &mut clock, &mut target);
-        let touched = target.touched;
-        self.level(touched, clock());
+        let Self { tables, reconciler, changes } = self;
+        let turn = reconciler.run_for(budget, &mut clock, &mut Target { tables, changes });
+        if turn.left != Left::Due {
+            self.tables.commit(clock());
+        }
         self.freed(before);
         turn.left
     }
 
-    /// Makes a change at once. A frontend that would refuse connections before it has a backend does so when the others of
-    /// these changes were made.
     fn make(&mut self, change: Change, now: Instant) -> Result<(), TablesError> {
-        let change = match change {
-            Change::SetFrontend(frontend, settings) => {
-                self.lenient.remove(&frontend);
-                let refuses = would_refuse(&self.tables, &frontend, settings);
-                if refuses {
-                    self.lenient.insert(frontend, settings);
-                }
-                lenient(frontend, settings, refuses)
-            }
-            Change::RemoveFrontend(frontend) => {
-                self.lenient.remove(&frontend);
-                change
-            }
-            Change::AddBackend(..) | Change::RemoveBackend(..) | Change::SetWeights(..) => change,
-        };
         self.tables.apply(change, now)?;
         self.changes += 1;
         Ok(())
@@ -215,14 +192,10 @@ impl<K: Kernel> LbWriter<K> {
     fn queue(&mut self, change: Change) {
         let key = LbKey::of(&change);
         match change {
-            Change::SetFrontend(frontend, settings) => {
-                self.lenient.remove(&frontend);
+            Change::SetFrontend(_, settings) => {
                 self.reconciler.want(key, Some(LbValue::Settings(settings)));
             }
-            Change::RemoveFrontend(frontend) => {
-                self.lenient.remove(&frontend);
-                self.reconciler.remove_group(key);
-            }
+            Change::RemoveFrontend(_) => self.reconciler.remove_group(key),
             Change::AddBackend(_, _, group) => {
                 self.reconciler.want(key, Some(LbValue::Group(group)));
             }
@@ -233,34 +206,13 @@ impl<K: Kernel> LbWriter<K> {
         }
     }
 
-    /// Has frontends refuse connections that are to, where all that is wanted of them was made, and lets these pass where a
-    /// frontend lost its last backend while another waits.
-    fn level(&mut self, frontends: Vec<Frontend>, now: Instant) {
-        if self.lenient.is_empty() && self.reconciler.is_idle() {
-            return;
-        }
-        for frontend in frontends {
-            let waits = !self.reconciler.is_group_settled(&LbKey::Frontend(frontend));
-            let settings = match waits {
-                true => refusing(&self.tables, &frontend).filter(|settings| {
-                    self.lenient.insert(frontend, *settings);
-                    true
-                }),
-                false => self.lenient.remove(&frontend),
-            };
-            let Some(settings) = settings else { continue };
-            let change = lenient(frontend, settings, waits);
-            if self.tables.apply(change, now).is_err() {
-                self.queue(Change::SetFrontend(frontend, settings));
-            }
-        }
-    }
-
     /// Entries that are free again are for changes that found no room.
     fn freed(&mut self, before: Occupancy) {
-        if self.reconciler.is_idle() {
+        let given_back = usize::try_from(self.tables.take_freed()).unwrap_or(usize::MAX);
+        if self.reconciler.is_idle() || given_back == 0 && before == self.tables.occupancy() {
             return;
         }
+        self.reconciler.freed(SHARES, given_back);
         let now = self.tables.occupancy();
         for (pool, before, now) in [
             ("cm_services", before.services, now.services),
@@ -300,7 +252,7 @@ impl<K: Kernel> LbWriter<K> {
     /// A frontend, or one of its parts, is not as it was written: an audit found that. Whether that was not known already.
     pub fn repair(&mut self, change: Change, now: Instant) -> bool {
         let key = LbKey::of(&change);
-        if !self.reconciler.is_group_settled(&key) || self.lenient.contains_key(&key.frontend()) {
+        if !self.reconciler.is_group_settled(&key) {
             return false;
         }
         if self.tables.apply(change, now).is_err() {
@@ -335,27 +287,6 @@ impl<K: Kernel> LbWriter<K> {
     }
 }
 
-/// A frontend's settings, without refusing anybody where `pass`.
-fn lenient(frontend: Frontend, settings: Settings, pass: bool) -> Change {
-    let pass_if_empty = settings.pass_if_empty || pass;
-    Change::SetFrontend(frontend, Settings { pass_if_empty, ..settings })
-}
-
-/// The settings of a frontend that refuses connections now.
-fn refusing<K: Kernel>(tables: &Tables<K>, frontend: &Frontend) -> Option<Settings> {
-    let view = tables.frontend(frontend)?;
-    let empty = view.counts().iter().all(|count| *count == 0);
-    Some(view.settings()).filter(|settings| empty && !settings.pass_if_empty)
-}
-
-/// Whether a frontend that has no backend would refuse connections with these settings, and does not yet.
-fn would_refuse<K: Kernel>(tables: &Tables<K>, frontend: &Frontend, settings: Settings) -> bool {
-    let passes_now = tables.frontend(frontend).is_none_or(|view| {
-        view.settings().pass_if_empty && view.counts().iter().all(|count| *count == 0)
-    });
-    !settings.pass_if_empty && passes_now
-}
-
 // === impl Target ===
 
 impl<K: Kernel> Apply<LbKey, LbValue> for Target<'_, K> {
@@ -365,21 +296,12 @@ impl<K: Kernel> Apply<LbKey, LbValue> for Target<'_, K> {
         action: Action<&LbValue>,
         now: Instant,
     ) -> Result<(), Failure> {
-        if self.touched.last() != Some(&key.frontend()) {
-            self.touched.push(key.frontend());
-        }
         if let (LbKey::Frontend(frontend), Action::Remove | Action::Recreate(_)) = (key, &action) {
-            self.lenient.remove(frontend);
             self.tables.apply(Change::RemoveFrontend(*frontend), now).map_err(failure)?;
         }
         let change = match (*key, action.value().map(|value| **value)) {
             (LbKey::Frontend(frontend), Some(LbValue::Settings(settings))) => {
-                // The others of its group come after it.
-                let refuses = would_refuse(self.tables, &frontend, settings);
-                if refuses {
-                    self.lenient.insert(frontend, settings);
-                }
-                lenient(frontend, settings, refuses)
+                Change::SetFrontend(frontend, settings)
             }
             (LbKey::Backend(frontend, backend), Some(LbValue::Group(group))) => {
                 Change::AddBackend(frontend, backend, group)
@@ -402,6 +324,9 @@ fn failure(error: TablesError) -> Failure {
     match &error {
         TablesError::Full { map, .. } => {
             Failure::no_room(map, format_args!("{error} ({})", flag_of(map)))
+        }
+        TablesError::Share { map, .. } => {
+            Failure::no_room(SHARES, format_args!("{error} ({})", flag_of(map)))
         }
         TablesError::Kernel { .. } | TablesError::NoFrontend(_) => Failure::failed(&error),
     }

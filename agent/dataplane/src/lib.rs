@@ -29,7 +29,7 @@ mod ungrouped;
 
 pub use error::{MapsError, ProgramsError};
 pub use forecast::{Forecast, Level};
-pub use kernel::{Kernel, Sizes};
+pub use kernel::{Kernel, Listed, Sizes};
 pub use lb_writer::{LbKey, LbValue, LbWriter, flag_of};
 pub use maps::{KernelMaps, PeerStates};
 pub use mesh_reconcile::Left;
@@ -39,5 +39,8 @@ pub use probe_answer::{AnswerState, ProbeAnswer, ProbeAnswerError};
 pub use programs::{HookAudit, OtherProgram, Programs};
 pub use shape::Shape;
 pub use socket_list::SocketList;
-pub use tables::{Inherited, Numbered, Occupancy, Repairs, Shortage, Tables, TablesError, View};
+pub use tables::{
+    AuditCursor, ClusterUse, Inherited, Numbered, Occupancy, Repairs, Shortage, Tables,
+    TablesError, View,
+};
 pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};

@@ -18,7 +18,7 @@ use mesh_sys::MmapArray;
 
 use crate::{
     error::{MapsError, ProgramsError},
-    kernel::{Kernel, Sizes},
+    kernel::{Kernel, Listed, Sizes},
     pinned::check,
     pins::PinRoot,
 };
@@ -132,6 +132,18 @@ impl Kernel for KernelMaps {
 
     fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>> {
         mesh_sys::lookup_all(&self.services_fd)
+    }
+
+    fn services_from(&self, position: Option<u32>, about: usize) -> io::Result<Listed> {
+        mesh_sys::lookup_some(&self.services_fd, position, about)
+    }
+
+    fn service(&self, key: &FrontendKey) -> io::Result<Option<ServiceRef>> {
+        match self.services.get(key, 0) {
+            Ok(found) => Ok(Some(found)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(map_io(error)),
+        }
     }
 
     fn header(&self, index: u32) -> Header {

@@ -266,7 +266,10 @@ impl ProbeAnswer {
 
     fn remove(&mut self, index: u32) -> Result<(), ProgramsError> {
         let pin = self.pins.probe_link(index)?;
-        fs::remove_file(&pin).map_err(|source| ProgramsError::Io { path: pin, source })
+        let io = |source| ProgramsError::Io { path: pin.clone(), source };
+        // At once, and not when the kernel comes to it.
+        Link::open(&pin).and_then(|link| link.detach()).map_err(io)?;
+        fs::remove_file(&pin).map_err(io)
     }
 
     /// Writes the addresses that are not as they should be, new ones first. How many were not.

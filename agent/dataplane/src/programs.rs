@@ -1,7 +1,7 @@
 //! Loading the programs onto their tables, and attaching them so that they outlive the agent.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -46,6 +46,8 @@ pub struct Programs {
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-programs.o"));
 
+/// What the kernel calls itself.
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// What is there where the kernel has MPTCP.
 const MPTCP: &str = "/proc/sys/net/mptcp";
 
@@ -59,6 +61,11 @@ fn layouts() -> impl Iterator<Item = &'static MapLayout> {
 impl Programs {
     /// Loads the programs onto the pinned tables, which are made where they are missing. Nothing is attached yet.
     pub fn load(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
+        let release = || fs::read_to_string(RELEASE).unwrap_or_default();
+        Self::load_onto(pins, sizes).map_err(|error| error.on(release().trim()))
+    }
+
+    fn load_onto(pins: PinRoot, sizes: Sizes) -> Result<(Self, KernelMaps), ProgramsError> {
         // Reading the kernel's types takes longer than everything else here: once for all.
         let types = Btf::from_sys_fs();
         let mut loader = EbpfLoader::new();

@@ -5,7 +5,7 @@
 //! before a group set or a frontend leads to it; and they go in the opposite order.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     time::Instant,
 };
@@ -26,28 +26,36 @@ use crate::{
 
 mod adopt;
 mod audit;
+mod backends;
 mod draining_backends;
 mod id_allocator;
 mod members;
 mod restore;
 mod service;
+mod shares;
 
 pub use adopt::Shortage;
-pub use audit::Repairs;
+pub use audit::{AuditCursor, Repairs};
+use backends::Backends;
 pub use draining_backends::Numbered;
 use id_allocator::IdAllocator;
 use service::Service;
+use shares::Shares;
 
 /// The tables, and a mirror of what is in them.
 #[derive(Debug)]
 pub struct Tables<K> {
     kernel: K,
-    services: HashMap<Frontend, Service>,
-    backends: HashMap<Backend, BackendUse>,
+    services: BTreeMap<Frontend, Service>,
+    backends: Backends,
     service_indices: IdAllocator,
-    backend_indices: IdAllocator,
     set_indices: IdAllocator,
     slots: SlotRanges,
+    shares: Shares,
+    /// Backends and slots that were given back, and not asked for yet.
+    freed: u64,
+    /// Frontends whose backends may still come in this batch of changes.
+    settling: Vec<Frontend>,
     /// No longer used, and not asked for yet.
     released: Vec<Numbered>,
 }
@@ -67,7 +75,16 @@ pub struct Occupancy {
     pub groups: u32,
 }
 
-/// What a predecessor left in the kernel and nobody has claimed in this life.
+/// How much a cluster has of the tables in which peers have a part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterUse {
+    /// Backends.
+    pub backends: u32,
+    /// Slots: those of its backends, and those in reserve that one of its backends needed.
+    pub slots: u32,
+}
+
+/// What a previous run left in the kernel and no cluster has claimed in this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
     /// Frontends.
@@ -87,6 +104,20 @@ pub enum TablesError {
         /// Its size.
         size: u32,
     },
+    /// A peer has as much of a table as it may have.
+    #[error(
+        "{map}: cluster {cluster} has {has} of {size} entries, and may have no more: as much must be free for others"
+    )]
+    Share {
+        /// The table.
+        map: &'static str,
+        /// Its size.
+        size: u32,
+        /// The peer.
+        cluster: ClusterId,
+        /// What it has.
+        has: u32,
+    },
     /// The kernel refused.
     #[error("{map}: {source}")]
     Kernel {
@@ -102,20 +133,18 @@ pub enum TablesError {
 
 /// A look at a frontend in the tables.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a Service);
-
-/// A backend, shared by the frontends that lead to it.
-#[derive(Debug)]
-struct BackendUse {
-    id: u32,
-    services: u32,
+pub struct View<'a> {
+    service: &'a Service,
+    backends: &'a Backends,
 }
 
 // === impl Tables ===
 
 impl<K: Kernel> Tables<K> {
-    /// Makes a change. What is already so costs no write.
+    /// Makes a change. What is already so costs no write. After a batch of changes [`Tables::commit`] is called: a frontend
+    /// that was made in it, or became strict while it had no backend, refuses no connection before.
     pub fn apply(&mut self, change: Change, now: Instant) -> Result<(), TablesError> {
+        self.clear_rested(now);
         match change {
             Change::SetFrontend(frontend, settings) => self.set_frontend(frontend, settings, now),
             Change::RemoveFrontend(frontend) => self.remove_frontend(&frontend, now),
@@ -130,22 +159,49 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
-    /// Lets go of held backends of the clusters that `listed` says have told all they have.
+    /// All changes of a batch were asked for: frontends that were made in it are from now on as they were asked for. One of
+    /// whose backends some were refused goes on letting connections pass while it has none.
+    pub fn commit(&mut self, now: Instant) {
+        self.clear_rested(now);
+        for frontend in std::mem::take(&mut self.settling) {
+            if let Some(service) = self.services.get_mut(&frontend) {
+                service.change_settings(&mut self.kernel, |service| service.is_settling = false);
+            }
+        }
+    }
+
+    /// From now on every other cluster may have a part of the tables only ([`TablesError::Share`]).
+    pub fn set_local_cluster(&mut self, cluster: ClusterId) {
+        self.shares.local = Some(cluster);
+    }
+
+    /// How much a cluster has of the tables.
+    pub fn used_by(&self, cluster: ClusterId) -> ClusterUse {
+        let Shares { backends, slots, .. } = &self.shares;
+        ClusterUse { backends: backends.has(cluster), slots: slots.has(cluster) }
+    }
+
+    /// How many backends and slots were given back since this was asked last: as many changes that were refused may be tried
+    /// again.
+    pub fn take_freed(&mut self) -> u64 {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Removes inherited backends of the clusters that `listed` says were listed in full.
     pub fn prune_backends(&mut self, listed: impl Fn(ClusterId) -> bool, now: Instant) {
-        let gone: Vec<(Frontend, Backend)> = self
-            .services
-            .iter()
-            .flat_map(|(frontend, service)| {
-                service.inherited_backends.iter().map(|b| (*frontend, *b))
-            })
-            .filter(|(_, backend)| listed(backend.cluster))
-            .collect();
+        let backends = &self.backends;
+        let inherited = self.services.iter().flat_map(|(frontend, service)| {
+            let ids = service.inherited_backends.iter();
+            ids.filter_map(|id| Some((*frontend, *backends.get(*id)?)))
+        });
+        let gone: Vec<(Frontend, Backend)> =
+            inherited.filter(|(_, backend)| listed(backend.cluster)).collect();
         for (frontend, backend) in gone {
             self.remove_backend(&frontend, &backend, now);
         }
     }
 
-    /// Lets go of held frontends, and of held weights of those that are not: the own cluster has told all it has.
+    /// Removes inherited frontends, and inherited weights of those that are not: the local cluster was listed in full.
     pub fn prune_frontends(&mut self, now: Instant) -> Result<(), TablesError> {
         let weighed = |(frontend, service): (&Frontend, &Service)| {
             (!service.held && service.held_weights).then_some(*frontend)
@@ -157,7 +213,7 @@ impl<K: Kernel> Tables<K> {
         gone.iter().try_for_each(|frontend| self.remove_frontend(frontend, now))
     }
 
-    /// What is still held.
+    /// What is still inherited.
     pub fn inherited(&self) -> Inherited {
         self.services.values().fold(Inherited::default(), |held, service| Inherited {
             frontends: held.frontends + usize::from(service.held),
@@ -168,12 +224,13 @@ impl<K: Kernel> Tables<K> {
     /// A frontend's backends, in the order of its slots; `None` where there is no such frontend.
     pub fn backends(&self, frontend: &Frontend) -> Option<impl Iterator<Item = &Backend>> {
         let groups = self.services.get(frontend)?.groups();
-        Some(groups.flat_map(|(_, slots)| slots.backends.iter().map(|(_, backend)| backend)))
+        Some(groups.flat_map(|(_, slots)| slots.ids.iter().filter_map(|id| self.backends.get(*id))))
     }
 
     /// What a frontend is like, and its backends by group; `None` where there is no such frontend.
     pub fn frontend(&self, frontend: &Frontend) -> Option<View<'_>> {
-        self.services.get(frontend).map(View)
+        let service = self.services.get(frontend)?;
+        Some(View { service, backends: &self.backends })
     }
 
     /// All frontends.
@@ -186,7 +243,7 @@ impl<K: Kernel> Tables<K> {
         Occupancy {
             sizes: self.kernel.sizes(),
             services: self.service_indices.used,
-            backends: self.backend_indices.used,
+            backends: self.backends.len(),
             slots: self.slots.used(),
             groups: self.set_indices.used,
         }
@@ -200,50 +257,61 @@ impl<K: Kernel> Tables<K> {
     ) -> Result<(), TablesError> {
         if let Some(service) = self.services.get_mut(&frontend) {
             service.held = false;
-            if service.settings != settings {
-                service.settings = settings;
-                self.kernel.set_settings(service.index, convert::settings(settings));
+            let becomes_strict = service.settings.pass_if_empty && !settings.pass_if_empty;
+            if becomes_strict && service.positions.is_empty() && !service.is_settling {
+                self.settling.push(frontend);
+                service.is_settling = true;
             }
+            service.change_settings(&mut self.kernel, |service| service.settings = settings);
             return Ok(());
         }
-        let number = self.service_indices.take(now)?;
-        let index = number % self.kernel.sizes().services;
+        let id = self.service_indices.take(now)?;
+        let index = id % self.kernel.sizes().services;
+        let mut service = Service::new(index, settings);
+        service.is_settling = !settings.pass_if_empty;
         // A place of one that is gone may lack a backend, but not have another's settings.
-        if self.kernel.settings(index) != convert::settings(settings) {
-            self.kernel.set_settings(index, convert::settings(settings));
+        if self.kernel.settings(index) != service.shown_settings() {
+            self.kernel.set_settings(index, service.shown_settings());
         }
         if self.kernel.header(index) != Header::default() {
             self.kernel.set_header(index, Header::default());
         }
         let key = convert::frontend_key(&frontend);
         if let Err(source) = self.kernel.put_service(&key, ServiceRef::new(index, key.tag())) {
-            self.service_indices.give_back(number, now);
+            self.service_indices.give_back(id, now);
             return Err(TablesError::Kernel { map: "cm_services", source });
         }
-        self.services.insert(frontend, Service::new(index, settings));
+        if service.is_settling {
+            self.settling.push(frontend);
+        }
+        self.services.insert(frontend, service);
         Ok(())
     }
 
+    /// Nothing but the frontend is written: a program that found it before finds all that it leads to, until that has rested.
     fn remove_frontend(&mut self, frontend: &Frontend, now: Instant) -> Result<(), TablesError> {
-        let Some(service) = self.services.get(frontend) else {
+        if !self.services.contains_key(frontend) {
             return Ok(());
-        };
+        }
         self.kernel
             .delete_service(&convert::frontend_key(frontend))
             .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-        if service.header() != Header::default() {
-            self.kernel.set_header(service.index, Header::default());
-        }
-        if let Some(service) = self.services.remove(frontend) {
-            for (_, slots) in service.groups() {
-                slots.range.into_iter().for_each(|range| self.slots.give_back(range, now));
+        let Some(service) = self.services.remove(frontend) else { return Ok(()) };
+        for (_, slots) in service.groups() {
+            if let Some((payer, reserve)) = slots.reserve() {
+                self.shares.slots.remove(payer, reserve);
             }
-            for backend in service.positions.keys() {
-                self.release_backend(backend, now);
+            for id in &slots.ids {
+                if let Some(backend) = self.backends.get(*id) {
+                    self.shares.slots.remove(backend.cluster, 1);
+                }
+                self.freed += 1;
+                self.release_backend(*id, now);
             }
-            self.give_back_set(service.others.map(|others| others.set), now);
-            self.service_indices.give_back(service.index, now);
+            slots.range.into_iter().for_each(|range| self.slots.give_back(range, now));
         }
+        self.give_back_set(service.others.map(|others| others.set), now);
+        self.service_indices.give_back(service.index, now);
         Ok(())
     }
 
@@ -255,33 +323,6 @@ impl<K: Kernel> Tables<K> {
         service.weights = weights;
         service.publish_cumulative(&mut self.kernel);
         Ok(())
-    }
-
-    /// The id of a backend, which is written if it is new, for one more service.
-    fn use_backend(&mut self, backend: Backend, now: Instant) -> Result<u32, TablesError> {
-        if let Some(known) = self.backends.get_mut(&backend) {
-            known.services += 1;
-            return Ok(known.id);
-        }
-        let id = self.backend_indices.take(now)?;
-        self.kernel.set_backend(convert::backend_entry(id, &backend));
-        self.backends.insert(backend, BackendUse { id, services: 1 });
-        Ok(id)
-    }
-
-    /// One service less uses a backend; after the last one its place is free.
-    fn release_backend(&mut self, backend: &Backend, now: Instant) {
-        let Some(known) = self.backends.get_mut(backend) else {
-            return;
-        };
-        known.services -= 1;
-        if known.services == 0 {
-            let id = known.id;
-            self.backends.remove(backend);
-            self.kernel.clear_backend(id);
-            self.backend_indices.give_back(id, now);
-            self.remember_released(id, *backend);
-        }
     }
 
     fn take_range(&mut self, order: u32, now: Instant) -> Result<Range, TablesError> {
@@ -336,31 +377,35 @@ impl Tables<KernelMaps> {
 // === impl View ===
 
 impl View<'_> {
-    /// What it is like.
+    /// What it should be like. While some of its backends may be missing, programs let connections pass instead of refusing
+    /// them.
     pub fn settings(self) -> Settings {
-        self.0.settings
+        self.service.settings
     }
 
-    /// How connections are spread over its groups, as it was told.
+    /// How connections are spread over its groups.
     pub fn weights(self) -> Weights {
-        self.0.weights
+        self.service.weights
     }
 
     /// Where a backend is; `None` if it is not there.
     pub fn group_of(self, backend: &Backend) -> Option<Group> {
-        Some(self.0.positions.get(backend)?.group)
+        let id = self.backends.id_of(backend)?;
+        Some(self.service.positions.get(&id)?.group)
     }
 
     /// All of it.
     pub fn content(self) -> Content {
-        let backends = self.0.positions.iter().map(|(backend, at)| (*backend, at.group)).collect();
-        Content { settings: self.0.settings, weights: self.0.weights, backends }
+        let positions = self.service.positions.iter();
+        let backends = positions.filter_map(|(id, at)| Some((*self.backends.get(*id)?, at.group)));
+        let backends = backends.collect();
+        Content { settings: self.service.settings, weights: self.service.weights, backends }
     }
 
     /// How many backends each group has.
     pub fn counts(self) -> [u32; Group::COUNT] {
         let mut counts = [0; Group::COUNT];
-        for (count, (_, slots)) in counts.iter_mut().zip(self.0.groups()) {
+        for (count, (_, slots)) in counts.iter_mut().zip(self.service.groups()) {
             *count = slots.count();
         }
         counts

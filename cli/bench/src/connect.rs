@@ -228,6 +228,7 @@ pub(crate) fn add(
         let backend = Backend { address: address.into(), port: server.port(), protocol, cluster };
         tables.apply(Change::AddBackend(frontend, backend, Group::FIRST), Instant::now())?;
     }
+    tables.commit(Instant::now());
     Ok(())
 }
 

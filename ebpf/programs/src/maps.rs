@@ -206,7 +206,9 @@ pub fn cluster_of(id: u32) -> Option<u16> {
 pub fn backend(id: u32) -> Option<Backend> {
     let entry = backend_entry(id)?;
     // SAFETY: array memory is never freed under a program, and any bytes are a backend. The writer clears the id
-    // before it writes the rest and sets it afterwards, so equal ids around the copy mean that the copy is whole.
+    // before it writes the rest and sets it afterwards, so equal ids around the copy mean that the copy is whole. Where the
+    // processor may reorder loads (arm64), that is not enough by itself, and BPF has no barrier for loads: there it is the
+    // writer that makes it so, which leaves a place alone for a second between two ids.
     let (copy, after): (Backend, u32) = unsafe {
         (
             core::mem::transmute::<[u64; 4], Backend>(core::ptr::read_volatile(entry.cast())),

@@ -24,6 +24,9 @@ const PASS: i32 = 1;
 /// The hook's answer that ends the call, with the error set before.
 const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
+/// Where the kernel's `struct sock_common`, with which every socket begins, has the socket's state.
+const STATE_AT: usize = 18;
+const ESTABLISHED: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
@@ -59,7 +62,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     // SAFETY: the context is valid, and the storage's memory lives as long as the socket. A socket that connects again
     // has storage already, which then takes the new state. Without memory for it only `getpeername` is the poorer.
     unsafe {
-        let stored = storage(ctx, protocol, Some(&mut state));
+        let stored = storage(ctx, protocol, Some(&mut state)).state;
         if !stored.is_null() {
             *stored = state;
         }
@@ -80,30 +83,33 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
         return PASS;
     }
     let key = FrontendKey::new(to.ip, to.port, IPPROTO_UDP);
+    // It names the service that it is connected to, and stays with its peer, whatever the service would choose now: from
+    // another it would never hear.
+    if let Some(pair) = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port)) {
+        if let Some(asked) = asked(ctx, &key) {
+            refresh(ctx, &asked, service::again(asked.header, found(pair.slot(), pair.backend())));
+        }
+        let (ip, port) = pair.backend_address();
+        address::write(ctx, family, ip, port);
+        maps::count(Counter::Datagram);
+        return PASS;
+    }
     let Some(asked) = asked(ctx, &key) else {
         datagrams::asked_for(ctx, &to);
         return PASS;
     };
-    let connected = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port));
-    let state = datagrams::of(ctx);
-    let former = match (&connected, state) {
-        // It names the service that it is connected to, and stays with its peer.
-        (Some(pair), _) => found(pair.slot(), pair.backend()),
-        (None, Some(state)) => datagrams::former(ctx, state, &to),
-        (None, None) => 0,
+    let former = match datagrams::of(ctx) {
+        Some(state) => datagrams::former(ctx, state, &to),
+        None => 0,
     };
     let again = if former == 0 { 0 } else { service::again(asked.header, former) };
     let (slot, id) = slot_and_id(again);
     let backend = match maps::backend(id) {
         Some(backend) => {
-            if connected.is_none()
-                && let Some(state) = datagrams::of(ctx)
-            {
+            if let Some(state) = datagrams::of(ctx) {
                 datagrams::used(ctx, state, &Pair::new(&key, &backend, slot));
             }
-            if asked.settings.session_affinity_seconds() != 0 {
-                affinity::cm_refresh(maps::netns(ctx), asked.index, again);
-            }
+            refresh(ctx, &asked, again);
             backend
         }
         None => {
@@ -191,6 +197,14 @@ fn choose(ctx: &SockAddrContext, asked: &Asked) -> Option<(Backend, u32)> {
     None
 }
 
+/// The client has used a backend once more, which the service would choose now (0: it would not).
+#[inline(always)]
+fn refresh(ctx: &SockAddrContext, asked: &Asked, again: u64) {
+    if again != 0 && asked.settings.session_affinity_seconds() != 0 {
+        affinity::cm_refresh(maps::netns(ctx), asked.index, again);
+    }
+}
+
 /// A service without a backend is refused, as kube-proxy does, if it is known for sure that it has none.
 #[inline(always)]
 fn without_backend(asked: &Asked) -> i32 {
@@ -232,11 +246,21 @@ fn forget(ctx: &SockAddrContext, protocol: u8, to: &Address) {
         keep_former(ctx);
         datagrams::asked_for(ctx, to);
     }
-    let stored = storage(ctx, protocol, None);
-    if !stored.is_null() {
+    let Storage { state, is_joining } = storage(ctx, protocol, None);
+    // A further subflow of MPTCP asks for the backend itself, or another address of its: the socket above it is connected to
+    // the service still.
+    if !state.is_null() && !is_joining {
         // SAFETY: not null, and the storage's memory lives as long as the socket.
-        unsafe { *stored = SocketState::default() };
+        unsafe { *state = SocketState::default() };
     }
+}
+
+/// Where a socket's state is.
+struct Storage {
+    /// Null where there is none.
+    state: *mut SocketState,
+    /// The socket is a further subflow of MPTCP: the socket above it, whose state this is, is connected already.
+    is_joining: bool,
 }
 
 /// The storage of the socket that the caller has; with a state made where it is missing. A subflow of MPTCP, whose connect
@@ -246,7 +270,7 @@ fn storage(
     ctx: &SockAddrContext,
     protocol: u8,
     state: Option<&mut SocketState>,
-) -> *mut SocketState {
+) -> Storage {
     let (value, flags) = match state {
         Some(state) => (core::ptr::from_mut(state), BPF_SK_STORAGE_GET_F_CREATE),
         None => (core::ptr::null_mut(), 0),
@@ -258,10 +282,13 @@ fn storage(
         if protocol == IPPROTO_TCP && maps::has_mptcp() {
             let above = bpf_skc_to_mptcp_sock(sock.cast());
             if !above.is_null() {
-                return bpf_sk_storage_get(map, above.cast(), value.cast(), flags.into()).cast();
+                let state = bpf_sk_storage_get(map, above.cast(), value.cast(), flags.into());
+                let above = core::ptr::read_volatile(above.cast::<u8>().add(STATE_AT));
+                return Storage { state: state.cast(), is_joining: above == ESTABLISHED };
             }
         }
-        bpf_sk_storage_get(map, sock.cast(), value.cast(), flags.into()).cast()
+        let state = bpf_sk_storage_get(map, sock.cast(), value.cast(), flags.into());
+        Storage { state: state.cast(), is_joining: false }
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD};
 
-pub use batch::{lookup_all, update_all};
+pub use batch::{Batch, lookup_all, lookup_some};
 pub use interface::is_ethernet;
 pub use iterator::Iterator;
 pub use link::{Link, LinkInfo};

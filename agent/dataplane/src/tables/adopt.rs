@@ -6,10 +6,10 @@
 use std::{collections::HashMap, fmt, time::Instant};
 
 use mesh_layout::ServiceRef;
-use mesh_model::lb::{Backend, Frontend, Group};
+use mesh_model::lb::{Frontend, Group};
 
 use super::{
-    BackendUse, Tables, TablesError,
+    Tables, TablesError,
     service::{Others, Service, Slots},
 };
 use crate::{
@@ -38,7 +38,7 @@ impl<K: Kernel> Tables<K> {
         let sets = self.services.values().filter(|service| service.others.is_some()).count();
         let of = [
             ("cm_services", sizes.services, count(self.services.len())),
-            ("cm_backends", sizes.backends, count(self.backends.len()).next_power_of_two()),
+            ("cm_backends", sizes.backends, self.backends.len().next_power_of_two()),
             ("cm_slots", sizes.slots, slots),
             ("cm_groups", sizes.groups, count(sets)),
         ];
@@ -53,7 +53,12 @@ impl<K: Kernel> Tables<K> {
         now: Instant,
     ) -> Result<Self, TablesError> {
         let mut tables = Self::restore(kernel, now)?;
-        let ids = tables.adopt_backends(&former.backends, now)?;
+        tables.shares.local = former.shares.local;
+        let ids = tables.backends.adopt(former.backends, now)?;
+        for (id, backend) in tables.backends.iter() {
+            tables.kernel.set_backend(convert::backend_entry(id, backend));
+            tables.shares.backends.add(backend.cluster, 1);
+        }
         let mut services: Vec<(Frontend, Service)> = former.services.into_iter().collect();
         let Sizes { services: size, groups: sets, .. } = tables.kernel.sizes();
         let indices = services.iter().map(|(_, service)| service.index).collect();
@@ -69,8 +74,11 @@ impl<K: Kernel> Tables<K> {
             others.set = number % sets;
         }
         tables.adopt_slots(&mut services, &ids, now)?;
+        for (_, service) in &mut services {
+            service.renumber(&ids);
+        }
         for (frontend, service) in services {
-            tables.kernel.set_settings(service.index, convert::settings(service.settings));
+            tables.kernel.set_settings(service.index, service.shown_settings());
             match &service.others {
                 Some(_) => service.publish_groups(&mut tables.kernel),
                 None => tables.kernel.set_header(service.index, service.header()),
@@ -83,28 +91,11 @@ impl<K: Kernel> Tables<K> {
         Ok(tables)
     }
 
-    /// Writes the backends. The id of each.
-    fn adopt_backends(
-        &mut self,
-        former: &HashMap<Backend, BackendUse>,
-        now: Instant,
-    ) -> Result<HashMap<Backend, u32>, TablesError> {
-        let numbers = former.values().map(|used| used.id).collect();
-        let numbers = self.backend_indices.adopt(numbers, now)?;
-        let mut ids = HashMap::with_capacity(former.len());
-        for ((backend, used), id) in former.iter().zip(numbers) {
-            self.kernel.set_backend(convert::backend_entry(id, backend));
-            self.backends.insert(*backend, BackendUse { id, services: used.services });
-            ids.insert(*backend, id);
-        }
-        Ok(ids)
-    }
-
     /// Writes the slots, the longest first: so they fit wherever they can.
     fn adopt_slots(
         &mut self,
         services: &mut [(Frontend, Service)],
-        ids: &HashMap<Backend, u32>,
+        ids: &HashMap<u32, u32>,
         now: Instant,
     ) -> Result<(), TablesError> {
         let slots = services.iter_mut().flat_map(|(_, service)| service.groups_mut());
@@ -112,8 +103,14 @@ impl<K: Kernel> Tables<K> {
         slots.sort_by_key(|slots| std::cmp::Reverse(slots.count()));
         for slots in slots {
             slots.range = Some(self.take_range(Range::order_for(slots.count()), now)?);
-            for (id, backend) in &mut slots.backends {
-                *id = ids.get(backend).copied().unwrap_or(0);
+            for id in &mut slots.ids {
+                *id = ids.get(id).copied().unwrap_or(0);
+                if let Some(backend) = self.backends.get(*id) {
+                    self.shares.slots.add(backend.cluster, 1);
+                }
+            }
+            if let Some((payer, reserve)) = slots.reserve() {
+                self.shares.slots.add(payer, reserve);
             }
             for (slot, id) in slots.ids() {
                 self.kernel.set_slot(slot, id);

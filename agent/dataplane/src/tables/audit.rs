@@ -1,14 +1,17 @@
 //! Comparing the kernel with what should be in it.
 //!
-//! Nothing but the writer writes the tables, and it writes what it was told: both comparisons find nothing. If they do find
-//! something, there is a bug here or a stranger at the maps; it is repaired, and counted so that somebody asks which.
+//! Nothing but the writer writes the tables, and it writes what it was asked for: both comparisons find nothing. If they do
+//! find something, there is a bug here or a stranger at the maps; it is repaired, and counted so that somebody asks which.
+//!
+//! An audit goes in slices, between which the tables may change: what comes or goes meanwhile is looked at or is not, and is
+//! never taken for what it is not.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io, ops::Bound};
 
-use mesh_layout::{FrontendKey, ServiceRef};
-use mesh_model::lb::{Backend, Change, Content, Frontend, Weights};
+use mesh_layout::ServiceRef;
+use mesh_model::lb::{Change, Content, Frontend, Weights};
 
-use super::{BackendUse, Tables, TablesError, service::Service};
+use super::{Tables, TablesError, backends::Place, service::Service};
 use crate::{convert, kernel::Kernel};
 
 /// How many entries of each table were not what was written.
@@ -28,6 +31,44 @@ pub struct Repairs {
     pub backends: u64,
 }
 
+/// How far an audit has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditCursor(Stage);
+
+/// What an audit looks at, one after the other: first what others lead to, and what should not be there last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was looked at yet.
+    #[default]
+    Begin,
+    /// The backends in their places, from one on.
+    Backends(u32),
+    /// The services, from one on.
+    Services(Position),
+    /// The kernel's frontends, from a position of its own.
+    Found(Option<u32>),
+    /// The frontends after one: whether the kernel has them.
+    Missing(Option<Frontend>),
+    /// The places of backends that should be free, from one on.
+    Free(u32),
+    Done,
+}
+
+/// A place among services: a frontend, or the first one, and how many of its slots were looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Position {
+    frontend: Option<Frontend>,
+    slots: usize,
+}
+
+/// Of each unit of a slice's budget one place of a backend, or a slot, is looked at. These are dearer by so much: a frontend
+/// in the kernel's list, one that is looked up, and a service.
+const LISTED: usize = 8;
+const LOOKED_UP: usize = 32;
+const SERVICE: usize = 4;
+
+// === impl Repairs ===
+
 impl Repairs {
     /// All of them.
     pub fn total(&self) -> u64 {
@@ -36,29 +77,191 @@ impl Repairs {
     }
 }
 
+impl std::ops::AddAssign for Repairs {
+    fn add_assign(&mut self, other: Self) {
+        self.frontends += other.frontends;
+        self.headers += other.headers;
+        self.settings += other.settings;
+        self.groups += other.groups;
+        self.slots += other.slots;
+        self.backends += other.backends;
+    }
+}
+
+// === impl AuditCursor ===
+
+impl AuditCursor {
+    /// Whether everything was looked at.
+    pub fn is_done(&self) -> bool {
+        self.0 == Stage::Done
+    }
+}
+
+// === impl Tables ===
+
 impl<K: Kernel> Tables<K> {
     /// Compares what is in the kernel with what was written there, and writes what differs: first what others lead to.
     /// Costs a look at every place for a backend, and at what is in use of the rest.
     pub fn audit(&mut self) -> Result<Repairs, TablesError> {
-        let services = self
-            .kernel
-            .services()
-            .map_err(|source| TablesError::Kernel { map: "cm_services", source })?;
-        let stray = self.missing_backends();
-        let mut repairs = Repairs { backends: stray.repaired, ..Repairs::default() };
-        for service in self.services.values() {
-            audit_service(&mut self.kernel, service, &mut repairs);
-        }
-        repairs.frontends = self.audit_frontends(services)?;
-        for id in stray.places {
-            self.kernel.clear_backend(id);
-            repairs.backends += 1;
+        let (mut cursor, mut repairs) = (AuditCursor::default(), Repairs::default());
+        while !cursor.is_done() {
+            repairs += self.audit_slice(&mut cursor, usize::MAX)?;
         }
         Ok(repairs)
     }
 
-    /// What would have to change for the tables to be as wanted. What a predecessor left and nobody has claimed is neither
-    /// wanted nor too much.
+    /// Goes on with an audit, until it is done or so much was looked at: in units of one slot, some 50 ns of a processor.
+    /// 50,000 are well below 5 ms. The same cursor is given again until it [is done](AuditCursor::is_done).
+    pub fn audit_slice(
+        &mut self,
+        cursor: &mut AuditCursor,
+        budget: usize,
+    ) -> Result<Repairs, TablesError> {
+        let mut slice = Slice { left: budget.max(1), repairs: Repairs::default() };
+        while slice.left > 0 && !cursor.is_done() {
+            cursor.0 = self.audit_stage(std::mem::take(&mut cursor.0), &mut slice)?;
+        }
+        Ok(slice.repairs)
+    }
+
+    /// Looks on, until the stage is over or the slice is. What is next.
+    fn audit_stage(&mut self, stage: Stage, slice: &mut Slice) -> Result<Stage, TablesError> {
+        Ok(match stage {
+            Stage::Begin => Stage::Backends(0),
+            Stage::Backends(from) => match self.audit_backends(from, slice) {
+                Some(next) => Stage::Backends(next),
+                None => Stage::Services(Position::default()),
+            },
+            Stage::Services(from) => match self.audit_services(from, slice) {
+                Some(next) => Stage::Services(next),
+                None => Stage::Found(None),
+            },
+            Stage::Found(position) => match self.audit_found(position, slice)? {
+                Some(next) => Stage::Found(Some(next)),
+                None => Stage::Missing(None),
+            },
+            Stage::Missing(after) => match self.audit_missing(after, slice)? {
+                Some(next) => Stage::Missing(Some(next)),
+                None => Stage::Free(0),
+            },
+            Stage::Free(from) => match self.audit_free(from, slice) {
+                Some(next) => Stage::Free(next),
+                None => Stage::Done,
+            },
+            Stage::Done => Stage::Done,
+        })
+    }
+
+    /// Writes the backends that are not as they were written.
+    fn audit_backends(&mut self, from: u32, slice: &mut Slice) -> Option<u32> {
+        for place in from..self.kernel.sizes().backends {
+            if !slice.takes(1) {
+                return Some(place);
+            }
+            let Place::Used(id, backend) = self.backends.in_place(place) else { continue };
+            let wanted = convert::backend_entry(id, backend);
+            if self.kernel.backend(place) != wanted {
+                // No program takes one for the other while it is written.
+                self.kernel.clear_backend(id);
+                self.kernel.set_backend(wanted);
+                slice.repairs.backends += 1;
+            }
+        }
+        None
+    }
+
+    /// Clears the places of backends that should be free.
+    fn audit_free(&mut self, from: u32, slice: &mut Slice) -> Option<u32> {
+        for place in from..self.kernel.sizes().backends {
+            if !slice.takes(1) {
+                return Some(place);
+            }
+            let found = self.kernel.backend(place).id();
+            let is_stray = match self.backends.in_place(place) {
+                Place::Used(..) => false,
+                // Cleared already, or still to be.
+                Place::Resting(id) => found != 0 && found != id,
+                Place::Free => found != 0,
+            };
+            if is_stray {
+                self.kernel.clear_backend(place);
+                slice.repairs.backends += 1;
+            }
+        }
+        None
+    }
+
+    /// Looks at services from one on, each from its slots to what leads to them; of the first one so many slots were looked at
+    /// before.
+    fn audit_services(&mut self, from: Position, slice: &mut Slice) -> Option<Position> {
+        let range = match from.frontend {
+            Some(frontend) => self.services.range(frontend..),
+            None => self.services.range(..),
+        };
+        for (frontend, service) in range {
+            let begin = if from.frontend == Some(*frontend) { from.slots } else { 0 };
+            let end = audit_slots(&mut self.kernel, service, begin, slice);
+            if !slice.takes(SERVICE) {
+                return Some(Position { frontend: Some(*frontend), slots: end });
+            }
+            audit_service(&mut self.kernel, service, &mut slice.repairs);
+        }
+        None
+    }
+
+    /// Looks at the kernel's frontends from a position on: what is no frontend, or leads elsewhere, is put right.
+    fn audit_found(
+        &mut self,
+        position: Option<u32>,
+        slice: &mut Slice,
+    ) -> Result<Option<u32>, TablesError> {
+        let (found, next) =
+            self.kernel.services_from(position, slice.left / LISTED).map_err(refused)?;
+        slice.takes(LISTED.saturating_mul(found.len().max(1)));
+        for (key, found) in found {
+            let service = convert::frontend(&key).and_then(|frontend| self.services.get(&frontend));
+            let wanted = service.map(|service| ServiceRef::new(service.index, key.tag()));
+            if wanted != Some(found) {
+                match wanted {
+                    Some(wanted) => self.kernel.put_service(&key, wanted),
+                    None => self.kernel.delete_service(&key),
+                }
+                .map_err(refused)?;
+                slice.repairs.frontends += 1;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Writes the frontends after one that the kernel does not have.
+    fn audit_missing(
+        &mut self,
+        after: Option<Frontend>,
+        slice: &mut Slice,
+    ) -> Result<Option<Frontend>, TablesError> {
+        let mut last = after;
+        let range = match after {
+            Some(frontend) => self.services.range((Bound::Excluded(frontend), Bound::Unbounded)),
+            None => self.services.range(..),
+        };
+        for (frontend, service) in range {
+            // One in a slice at least, or it would never end.
+            if !slice.takes(LOOKED_UP) && last != after {
+                return Ok(last);
+            }
+            let key = convert::frontend_key(frontend);
+            if self.kernel.service(&key).map_err(refused)?.is_none() {
+                let wanted = ServiceRef::new(service.index, key.tag());
+                self.kernel.put_service(&key, wanted).map_err(refused)?;
+                slice.repairs.frontends += 1;
+            }
+            last = Some(*frontend);
+        }
+        Ok(None)
+    }
+
+    /// What would have to change for the tables to be as wanted. What a previous run left and no cluster has claimed is
+    /// neither wanted nor too much.
     pub fn deviations(&self, wanted: &HashMap<Frontend, Content>) -> Vec<Change> {
         let mut changes = Vec::new();
         for (frontend, wanted) in wanted {
@@ -74,11 +277,15 @@ impl<K: Kernel> Tables<K> {
             if service.settings != wanted.settings {
                 changes.push(Change::SetFrontend(*frontend, wanted.settings));
             }
-            let group_of = |backend| service.positions.get(backend).map(|at| at.group);
+            let group_of = |backend| {
+                let position = self.backends.id_of(backend);
+                position.and_then(|id| service.positions.get(&id)).map(|at| at.group)
+            };
             let missing = wanted.backends.iter().filter(|(b, group)| group_of(b) != Some(**group));
             changes.extend(missing.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
             let claimed =
-                service.positions.keys().filter(|b| !service.inherited_backends.contains(*b));
+                service.positions.keys().filter(|id| !service.inherited_backends.contains(*id));
+            let claimed = claimed.filter_map(|id| self.backends.get(*id));
             let surplus = claimed.filter(|backend| !wanted.backends.contains_key(*backend));
             changes.extend(surplus.map(|backend| Change::RemoveBackend(*frontend, *backend)));
             if service.weights != wanted.weights && !service.held_weights {
@@ -90,66 +297,46 @@ impl<K: Kernel> Tables<K> {
         changes.extend(surplus.map(|(frontend, _)| Change::RemoveFrontend(*frontend)));
         changes
     }
+}
 
-    fn audit_frontends(
-        &mut self,
-        found: Vec<(FrontendKey, ServiceRef)>,
-    ) -> Result<u64, TablesError> {
-        let error = |source| TablesError::Kernel { map: "cm_services", source };
-        let mut found: HashMap<FrontendKey, ServiceRef> = found.into_iter().collect();
-        let mut repaired = 0;
-        for (frontend, service) in &self.services {
-            let key = convert::frontend_key(frontend);
-            let wanted = ServiceRef::new(service.index, key.tag());
-            if found.remove(&key) != Some(wanted) {
-                self.kernel.put_service(&key, wanted).map_err(error)?;
-                repaired += 1;
-            }
-        }
-        for key in found.keys() {
-            self.kernel.delete_service(key).map_err(error)?;
-            repaired += 1;
-        }
-        Ok(repaired)
-    }
+/// What is left of a slice, and what it found.
+struct Slice {
+    left: usize,
+    repairs: Repairs,
+}
 
-    /// Writes the backends that are not as they were written; finds those that nobody wrote.
-    fn missing_backends(&mut self) -> Stray {
-        let size = self.kernel.sizes().backends;
-        let entry = |(backend, used): (&Backend, &BackendUse)| {
-            (used.id % size, convert::backend_entry(used.id, backend))
-        };
-        let mut wanted: Vec<(u32, mesh_layout::Backend)> =
-            self.backends.iter().map(entry).collect();
-        wanted.sort_unstable_by_key(|(place, _)| *place);
-        let mut wanted = wanted.into_iter().peekable();
-        let mut stray = Stray::default();
-        for place in 0..size {
-            let found = self.kernel.backend(place);
-            match wanted.next_if(|(at, _)| *at == place) {
-                Some((_, wanted)) if found == wanted => {}
-                Some((_, wanted)) => {
-                    // Nobody takes one for the other while it is written.
-                    self.kernel.clear_backend(wanted.id());
-                    self.kernel.set_backend(wanted);
-                    stray.repaired += 1;
-                }
-                None if found.id() != 0 => stray.places.push(place),
-                None => {}
-            }
-        }
-        stray
+impl Slice {
+    /// Takes so much of it; false if it is over.
+    fn takes(&mut self, units: usize) -> bool {
+        let is_over = self.left == 0;
+        self.left = self.left.saturating_sub(units);
+        !is_over
     }
 }
 
-/// Looks at one service, from its slots to what leads to them.
-fn audit_service<K: Kernel>(kernel: &mut K, service: &Service, repairs: &mut Repairs) {
-    for (slot, id) in service.groups().flat_map(|(_, slots)| slots.ids()) {
+/// Looks at a service's slots from one on. How many were looked at then.
+fn audit_slots<K: Kernel>(
+    kernel: &mut K,
+    service: &Service,
+    from: usize,
+    slice: &mut Slice,
+) -> usize {
+    let mut looked_at = from;
+    for (slot, id) in service.groups().flat_map(|(_, slots)| slots.ids()).skip(from) {
+        if !slice.takes(1) {
+            break;
+        }
         if kernel.slot(slot) != id {
             kernel.set_slot(slot, id);
-            repairs.slots += 1;
+            slice.repairs.slots += 1;
         }
+        looked_at += 1;
     }
+    looked_at
+}
+
+/// Looks at what leads to a service's slots.
+fn audit_service<K: Kernel>(kernel: &mut K, service: &Service, repairs: &mut Repairs) {
     if let Some(others) = &service.others {
         let found = kernel.group_set(others.set);
         if found != service.group_set() {
@@ -160,9 +347,8 @@ fn audit_service<K: Kernel>(kernel: &mut K, service: &Service, repairs: &mut Rep
             repairs.groups += 1;
         }
     }
-    let settings = convert::settings(service.settings);
-    if kernel.settings(service.index) != settings {
-        kernel.set_settings(service.index, settings);
+    if kernel.settings(service.index) != service.shown_settings() {
+        kernel.set_settings(service.index, service.shown_settings());
         repairs.settings += 1;
     }
     if kernel.header(service.index) != service.header() {
@@ -171,10 +357,6 @@ fn audit_service<K: Kernel>(kernel: &mut K, service: &Service, repairs: &mut Rep
     }
 }
 
-/// What was found among the backends.
-#[derive(Debug, Default)]
-struct Stray {
-    repaired: u64,
-    /// Places that should be free.
-    places: Vec<u32>,
+fn refused(source: io::Error) -> TablesError {
+    TablesError::Kernel { map: "cm_services", source }
 }

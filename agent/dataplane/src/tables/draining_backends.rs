@@ -23,13 +23,13 @@ impl<K: Kernel> Tables<K> {
 
     /// Whether a frontend leads to a backend.
     pub fn is_used(&self, backend: &Backend) -> bool {
-        self.backends.contains_key(backend)
+        self.backends.id_of(backend).is_some()
     }
 
     /// The backends of a cluster that frontends lead to.
     pub fn backends_in(&self, cluster: ClusterId) -> impl Iterator<Item = Numbered> {
-        let of = self.backends.iter().filter(move |(backend, _)| backend.cluster == cluster);
-        of.map(|(backend, used)| Numbered { id: used.id, backend: *backend })
+        let of = self.backends.iter().filter(move |(_, backend)| backend.cluster == cluster);
+        of.map(|(id, backend)| Numbered { id, backend: *backend })
     }
 
     pub(super) fn remember_released(&mut self, id: u32, backend: Backend) {

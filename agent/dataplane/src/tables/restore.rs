@@ -1,12 +1,12 @@
 //! Rebuilding the mirror from the kernel, whatever a predecessor left there.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use mesh_layout::{GroupSet, Header};
-use mesh_model::lb::{Backend, Frontend, Group, Weights};
+use mesh_model::lb::{Frontend, Group, Weights};
 
 use super::{
-    BackendUse, IdAllocator, Tables, TablesError,
+    Backends, IdAllocator, Shares, Tables, TablesError,
     service::{Others, Position, Service},
 };
 use crate::{
@@ -16,53 +16,52 @@ use crate::{
 };
 
 impl<K: Kernel> Tables<K> {
-    /// Takes over what is in the kernel. Whatever is in there is held ([`Tables::held`]) until a change claims it or
-    /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] let it go. What contradicts itself (a predecessor
-    /// died between two writes) is repaired.
+    /// Takes over what is in the kernel. All of it is inherited ([`Tables::inherited`]) until a change claims it or
+    /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] remove it. What contradicts itself (the former writer died
+    /// between two writes) is repaired.
     pub fn restore(kernel: K, now: Instant) -> Result<Self, TablesError> {
         let Sizes { services, backends, slots, groups } = kernel.sizes();
         let mut tables = Self {
             kernel,
-            services: HashMap::new(),
-            backends: HashMap::new(),
+            services: BTreeMap::new(),
+            backends: Backends::new(backends),
             service_indices: IdAllocator::new("cm_services", services),
-            backend_indices: IdAllocator::new("cm_backends", backends).unlike_before(),
             set_indices: IdAllocator::new("cm_groups", groups),
             slots: SlotRanges::new(slots),
+            shares: Shares::new(backends, slots),
+            freed: 0,
+            settling: Vec::new(),
             released: Vec::new(),
         };
         tables.restore_backends();
         tables.restore_services(now)?;
-        let unused: Vec<u32> =
-            tables.backends.values().filter(|b| b.services == 0).map(|b| b.id).collect();
-        tables.backends.retain(|_, backend| backend.services != 0);
-        for id in unused {
+        for id in tables.backends.unused() {
             tables.kernel.clear_backend(id);
-            tables.backend_indices.give_back(id, now);
+            tables.backends.leave(id, now);
+        }
+        for (_, backend) in tables.backends.iter() {
+            tables.shares.backends.add(backend.cluster, 1);
         }
         Ok(tables)
     }
 
-    /// Reads every backend; none is used yet.
+    /// Reads every backend; no service uses it yet.
     fn restore_backends(&mut self) {
-        for index in 0..self.kernel.sizes().backends {
-            let entry = self.kernel.backend(index);
-            let in_place = entry.id() % self.kernel.sizes().backends == index;
-            if entry.id() == 0 {
+        let size = self.kernel.sizes().backends;
+        for place in 0..size {
+            let entry = self.kernel.backend(place);
+            let id = entry.id();
+            if id == 0 {
                 continue;
             }
-            match convert::backend(&entry) {
-                Some(backend) if in_place && !self.backends.contains_key(&backend) => {
-                    self.backend_indices.claim(entry.id());
-                    self.backends.insert(backend, BackendUse { id: entry.id(), services: 0 });
-                }
-                _ => self.kernel.clear_backend(index),
+            let sound = convert::backend(&entry).filter(|_| id % size == place);
+            if !sound.is_some_and(|backend| self.backends.claim(id, backend)) {
+                self.kernel.clear_backend(place);
             }
         }
     }
 
     fn restore_services(&mut self, now: Instant) -> Result<(), TablesError> {
-        let by_id: HashMap<u32, Backend> = self.backends.iter().map(|(b, u)| (u.id, *b)).collect();
         let services = self
             .kernel
             .services()
@@ -82,7 +81,7 @@ impl<K: Kernel> Tables<K> {
         }
         // Only now: a range that is taken for one that has to be written anew must be nobody else's.
         for (frontend, found) in claimed {
-            let restored = self.restore_service(found, &by_id, now)?;
+            let restored = self.restore_service(found, now)?;
             self.services.insert(frontend, restored);
         }
         Ok(())
@@ -115,7 +114,6 @@ impl<K: Kernel> Tables<K> {
     fn restore_service(
         &mut self,
         Found { index, set, headers }: Found,
-        by_id: &HashMap<u32, Backend>,
         now: Instant,
     ) -> Result<Service, TablesError> {
         let settings = convert::settings_of(self.kernel.settings(index));
@@ -126,7 +124,7 @@ impl<K: Kernel> Tables<K> {
             service.others = Some(Box::new(Others { set, groups: Default::default() }));
         }
         for (group, (header, is_sound)) in (0..).map_while(Group::new).zip(headers) {
-            self.read_slots(&mut service, group, header, by_id);
+            self.read_slots(&mut service, group, header);
             let found = range_of(header);
             let Some(slots) = service.slots_mut(group) else { continue };
             if is_sound && slots.count() == header.count() {
@@ -136,7 +134,7 @@ impl<K: Kernel> Tables<K> {
             if is_sound {
                 found.into_iter().for_each(|range| self.slots.give_back(range, now));
             }
-            if slots.backends.is_empty() {
+            if slots.ids.is_empty() {
                 continue;
             }
             let order = Range::order_for(slots.count());
@@ -152,34 +150,32 @@ impl<K: Kernel> Tables<K> {
     }
 
     /// Takes the backends of a group's slots that there are, each once.
-    fn read_slots(
-        &mut self,
-        service: &mut Service,
-        group: Group,
-        header: Header,
-        by_id: &HashMap<u32, Backend>,
-    ) {
+    fn read_slots(&mut self, service: &mut Service, group: Group, header: Header) {
         let size = self.kernel.sizes().slots;
         let end = header.base().saturating_add(header.count()).min(size);
         for slot in header.base()..end {
             let id = self.kernel.slot(slot);
-            let backend = by_id.get(&id);
-            let Some(backend) = backend.filter(|b| !service.positions.contains_key(*b)) else {
+            if service.positions.contains_key(&id) {
                 continue;
-            };
+            }
+            let Some(backend) = self.backends.claim_use(id) else { continue };
+            let cluster = backend.cluster;
             let Some(slots) = service.slots_mut(group) else { return };
             let position = Position { group, slot: slots.count() };
-            slots.backends.push((id, *backend));
-            service.positions.insert(*backend, position);
-            service.inherited_backends.insert(*backend);
-            if let Some(known) = self.backends.get_mut(backend) {
-                known.services += 1;
-            }
+            slots.ids.push(id);
+            // Who needed the range is not known: the last one that came.
+            slots.payer = Some(cluster);
+            service.positions.insert(id, position);
+            service.inherited_backends.insert(id);
+            self.shares.slots.add(cluster, 1);
         }
     }
 
     /// Has readers see what was restored.
     fn finish(&mut self, service: &mut Service, now: Instant) {
+        for (payer, reserve) in service.groups().filter_map(|(_, slots)| slots.reserve()) {
+            self.shares.slots.add(payer, reserve);
+        }
         if service.is_plain()
             && let Some(others) = service.others.take()
         {

@@ -3,14 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use mesh_layout::{GroupSet, Header};
-use mesh_model::lb::{Backend, Group, Settings, Weights};
+use mesh_model::{
+    ClusterId,
+    lb::{Backend, Group, Settings, Weights},
+};
 
-use crate::{kernel::Kernel, slots::Range};
+use crate::{convert, kernel::Kernel, slots::Range};
 
-/// One frontend's service.
+/// One frontend's service. Backends are known by their ids.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) index: u32,
+    /// What it should be like.
     pub(super) settings: Settings,
     pub(super) weights: Weights,
     /// The first group: of most services the only one.
@@ -18,14 +22,21 @@ pub(super) struct Service {
     /// What a service has of whose backends some are in another group.
     pub(super) others: Option<Box<Others>>,
     /// Where each backend is.
-    pub(super) positions: HashMap<Backend, Position>,
-    /// Found in the kernel, and not claimed in this life.
+    pub(super) positions: HashMap<u32, Position>,
+    /// Found in the kernel, and not claimed in this run.
     pub(super) held: bool,
-    /// Weights found in the kernel, and not claimed in this life.
+    /// Weights found in the kernel, and not claimed in this run.
     pub(super) held_weights: bool,
-    /// Backends found in the kernel, and not claimed in this life.
-    pub(super) inherited_backends: HashSet<Backend>,
+    /// Backends found in the kernel, and not claimed in this run.
+    pub(super) inherited_backends: HashSet<u32>,
+    /// Its backends may not all be there yet: it was made strict in this batch of changes.
+    pub(super) is_settling: bool,
+    /// Backends that the tables did not take, at most [`REFUSED`].
+    pub(super) refused: HashSet<Backend>,
 }
+
+/// So many of the backends that a service lacks are known. Of more the rest are tried again, and then known.
+const REFUSED: usize = 64;
 
 /// The groups but the first.
 #[derive(Debug)]
@@ -40,8 +51,10 @@ pub(super) struct Others {
 pub(super) struct Slots {
     /// `None` where it has no backend.
     pub(super) range: Option<Range>,
-    /// What the slots hold, in order.
-    pub(super) backends: Vec<(u32, Backend)>,
+    /// The cluster whose backend made the range as long as it is: slots that are not in use are charged to it.
+    pub(super) payer: Option<ClusterId>,
+    /// What the slots hold, in order: ids of backends.
+    pub(super) ids: Vec<u32>,
 }
 
 /// Where a backend is.
@@ -65,7 +78,48 @@ impl Service {
             held: false,
             held_weights: false,
             inherited_backends: HashSet::new(),
+            is_settling: false,
+            refused: HashSet::new(),
         }
+    }
+
+    /// Its settings as programs are to see them: without a backend connections are refused only where it is sure that there
+    /// is none, and not where one could not be added, or may still be.
+    pub(super) fn shown_settings(&self) -> mesh_layout::Settings {
+        let may_lack = self.is_settling || !self.refused.is_empty();
+        let pass_if_empty = self.settings.pass_if_empty || may_lack;
+        convert::settings(Settings { pass_if_empty, ..self.settings })
+    }
+
+    /// Changes what its settings depend on, and writes them if programs are to see others than before.
+    pub(super) fn change_settings<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        change: impl FnOnce(&mut Self),
+    ) {
+        let before = self.shown_settings();
+        change(self);
+        if self.shown_settings() != before {
+            kernel.set_settings(self.index, self.shown_settings());
+        }
+    }
+
+    /// A backend was not added, or now was, or is to be there no more.
+    pub(super) fn set_refused(&mut self, backend: Backend, is_refused: bool) {
+        if !is_refused {
+            self.refused.remove(&backend);
+        } else if self.refused.len() < REFUSED {
+            self.refused.insert(backend);
+        }
+    }
+
+    /// Backends have other ids, in its slots already.
+    pub(super) fn renumber(&mut self, ids: &HashMap<u32, u32>) {
+        let of = |id: u32| ids.get(&id).copied().unwrap_or(0);
+        let positions = std::mem::take(&mut self.positions);
+        self.positions = positions.into_iter().map(|(id, at)| (of(id), at)).collect();
+        let inherited = std::mem::take(&mut self.inherited_backends);
+        self.inherited_backends = inherited.into_iter().map(of).collect();
     }
 
     /// A group's slots; `None` of another than the first where there is only that.
@@ -96,7 +150,7 @@ impl Service {
 
     /// Whether all backends are in the first group.
     pub(super) fn is_plain(&self) -> bool {
-        self.groups().skip(1).all(|(_, slots)| slots.backends.is_empty())
+        self.groups().skip(1).all(|(_, slots)| slots.ids.is_empty())
     }
 
     /// The header of the service: of its slots, or where its groups are.
@@ -122,11 +176,11 @@ impl Service {
         let mut weights = [0u64; Group::COUNT];
         let counted = self.groups().zip(self.weights.0).zip(&mut weights);
         for (((_, slots), weight), counted) in counted {
-            *counted = if slots.backends.is_empty() { 0 } else { weight.into() };
+            *counted = if slots.ids.is_empty() { 0 } else { weight.into() };
         }
         if weights.iter().all(|weight| *weight == 0) {
             let mut filled = self.groups().zip(&mut weights);
-            let first = filled.find(|((_, slots), _)| !slots.backends.is_empty());
+            let first = filled.find(|((_, slots), _)| !slots.ids.is_empty());
             first.into_iter().for_each(|(_, weight)| *weight = 1);
         }
         // The sum must fit; eight weights are longer by three bits at most.
@@ -184,7 +238,7 @@ impl Service {
 
 impl Slots {
     pub(super) fn count(&self) -> u32 {
-        u32::try_from(self.backends.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn header(&self) -> Header {
@@ -194,6 +248,12 @@ impl Slots {
     /// The slots in use, each with its id.
     pub(super) fn ids(&self) -> impl Iterator<Item = (u32, u32)> {
         let base = self.range.map_or(0, |range| range.base);
-        (base..).zip(self.backends.iter().map(|(id, _)| *id))
+        (base..).zip(self.ids.iter().copied())
+    }
+
+    /// How many slots of the range are not in use, and whose backend needed it.
+    pub(super) fn reserve(&self) -> Option<(ClusterId, u32)> {
+        let length = self.range.map_or(0, Range::len);
+        Some((self.payer?, length.saturating_sub(self.count())))
     }
 }

@@ -151,6 +151,19 @@ impl Kernel for Memory {
         Ok(self.content.borrow().services.iter().map(|(k, v)| (*k, *v)).collect())
     }
 
+    fn services_from(&self, position: Option<u32>, about: usize) -> io::Result<crate::Listed> {
+        let content = self.content.borrow();
+        let from = usize::try_from(position.unwrap_or(0)).unwrap();
+        let some: Vec<_> = content.services.iter().skip(from).take(about.max(1)).collect();
+        let end = from + some.len();
+        let next = (end < content.services.len()).then(|| u32::try_from(end).unwrap());
+        Ok((some.into_iter().map(|(key, value)| (*key, *value)).collect(), next))
+    }
+
+    fn service(&self, key: &FrontendKey) -> io::Result<Option<ServiceRef>> {
+        Ok(self.content.borrow().services.get(key).copied())
+    }
+
     fn header(&self, index: u32) -> Header {
         self.content.borrow().headers[index as usize]
     }
@@ -238,6 +251,7 @@ fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
     for backend in backends {
         tables.apply(Change::AddBackend(frontend(f), *backend, Group::FIRST), now).unwrap();
     }
+    tables.commit(now);
 }
 
 /// Sockets hang on a backend by its id. It is released with its last frontend, and by another id when it comes back.
@@ -287,6 +301,25 @@ fn a_restart_writes_only_what_differs() {
     tables.prune_backends(|_| true, now);
     assert_eq!(tables.inherited(), Inherited::default());
     assert_eq!((memory.writes.get(), memory.all()), (0, before));
+}
+
+/// A backend that was removed and came back has two places until the first one has rested. The writer ends, and the next
+/// one knows which of them is used.
+#[test]
+fn a_restart_knows_what_rests_from_what_is_used() {
+    let memory = Memory::new(16, 64, 64);
+    let now = Instant::now();
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2)], now);
+    tables.apply(Change::RemoveBackend(frontend(1), backend(1, 1)), now).unwrap();
+    add(&mut tables, 1, &[backend(1, 1)], now);
+    let before = memory.see_all();
+    assert_eq!(memory.backends_in_use(), 3);
+    let mut tables = Tables::restore(memory.clone(), now).unwrap();
+    assert_eq!((memory.see_all(), memory.backends_in_use()), (before.clone(), 2));
+    assert_eq!(tables.audit().unwrap(), Repairs::default());
+    add(&mut tables, 1, &[backend(1, 1), backend(1, 2)], now);
+    assert_eq!((memory.see_all(), tables.backends.len()), (before, 2));
 }
 
 #[test]
@@ -347,7 +380,8 @@ fn groups_cost_what_changes() {
         tables.apply(change, now).unwrap();
         memory.writes.get()
     };
-    assert_eq!(cost(&mut tables, Change::RemoveBackend(frontend(1), backend(1, 17))), 3);
+    // The place of one that goes is cleared when it has rested: the third write.
+    assert_eq!(cost(&mut tables, Change::RemoveBackend(frontend(1), backend(1, 17))), 2);
     assert_eq!(cost(&mut tables, into(17, 1)), 4);
     assert_eq!(cost(&mut tables, into(18, 1)), 4, "a slot and a header in each group");
     assert_eq!(cost(&mut tables, into(18, 1)), 0);
@@ -356,6 +390,9 @@ fn groups_cost_what_changes() {
     assert_eq!(cost(&mut tables, weights([3, 1, 0, 0, 0, 0, 0, 0])), 0);
     assert_eq!(cost(&mut tables, weights([3, 2, 0, 0, 0, 0, 0, 0])), 7);
     assert_eq!(cost(&mut tables, weights([3, 2, 9, 0, 0, 0, 0, 0])), 0, "nobody is in that group");
+    memory.writes.set(0);
+    tables.commit(now + REST);
+    assert_eq!(memory.writes.get(), 1);
     let sticky = Settings { session_affinity: 10_800, plain: true, ..Settings::default() };
     assert_eq!(cost(&mut tables, Change::SetFrontend(frontend(1), sticky)), 1);
     assert_eq!(cost(&mut tables, Change::SetFrontend(frontend(1), sticky)), 0);
@@ -450,11 +487,11 @@ fn a_full_table_of_groups_says_so() {
     let second = Group::new(1).unwrap();
     let moved = |f| Change::AddBackend(frontend(f), backend(1, 1), second);
     tables.apply(moved(1), now).unwrap();
-    let before = (tables.occupancy(), memory.see_all());
+    let before = (tables.occupancy(), memory.all());
     for change in [moved(2), Change::AddBackend(frontend(2), backend(1, 3), second)] {
         let error = tables.apply(change, now).unwrap_err();
         assert_eq!(error.to_string(), "cm_groups is full: all of 1 entries are in use");
-        assert_eq!((tables.occupancy(), memory.see_all()), before);
+        assert_eq!((tables.occupancy(), memory.all()), before);
     }
     // There is room again when the other is in one group once more, and has rested.
     add(&mut tables, 1, &two, now);
@@ -659,6 +696,7 @@ fn an_audit_finds_what_nobody_wrote() {
     let expected = Repairs { frontends: 2, headers: 2, settings: 1, groups: 1, ..repairs };
     assert_eq!(repairs, Repairs { slots: 1, backends: 2, ..expected });
     assert_eq!(memory.see_all(), whole);
+    tables.commit(now + REST);
     assert_eq!(memory.backends_in_use(), 2);
     assert_eq!(tables.audit().unwrap(), Repairs::default());
 }
@@ -711,3 +749,6 @@ fn deviations_from_what_is_wanted() {
 mod model;
 
 mod lb_writer;
+mod shares;
+mod slices;
+mod strict;

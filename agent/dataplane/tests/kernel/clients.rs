@@ -307,6 +307,11 @@ fn tcp_info(socket: &Socket) -> libc::tcp_info {
 
 /// Whether an MPTCP socket speaks MPTCP with its peer, and did not fall back to TCP.
 pub(crate) fn is_mptcp(socket: &Socket) -> bool {
+    further_subflows(socket).is_some()
+}
+
+/// How many further subflows an MPTCP socket has; `None` where it fell back to TCP.
+pub(crate) fn further_subflows(socket: &Socket) -> Option<u8> {
     const SOL_MPTCP: libc::c_int = 284;
     const MPTCP_INFO: libc::c_int = 1;
     let mut info = [0u8; 256];
@@ -322,7 +327,8 @@ pub(crate) fn is_mptcp(socket: &Socket) -> bool {
             &raw mut length,
         )
     };
-    result == 0
+    // `mptcpi_subflows` is the first field.
+    (result == 0).then_some(info[0])
 }
 
 pub(crate) fn set_option(

@@ -181,6 +181,7 @@ fn die(order: &str) {
     LEFT.store(writes.parse().unwrap(), Ordering::SeqCst);
     let mut tables = restore(Path::new(pins), die_after_the_last);
     apply(&mut tables, &World::from_text(ports).script());
+    tables.commit(rested());
 }
 
 /// For every write of the script: a process is killed right after it; what it leaves is sound; another takes over, finishes
@@ -199,6 +200,7 @@ fn the_writer_may_die_after_any_write() {
     apply(&mut tables, &world.base());
     MADE.store(0, Ordering::SeqCst);
     apply(&mut tables, &world.script());
+    tables.commit(rested());
     let writes = MADE.load(Ordering::SeqCst);
     assert_eq!(Dump::open(&place.pins).unwrap().entries().unwrap(), world.end());
     world.back_to_base(&mut tables);
@@ -242,6 +244,7 @@ fn the_writer_may_die_after_any_write() {
             let now = Instant::now();
             tables.prune_frontends(now).unwrap();
             tables.prune_backends(|_| true, now);
+            tables.commit(rested());
             let found = Dump::open(&place.pins).unwrap();
             assert_eq!(found.entries().unwrap(), world.end(), "after write {write}");
             assert_eq!(found.backend_entries(), 7, "after write {write}");
@@ -256,6 +259,11 @@ fn the_writer_may_die_after_any_write() {
         println!("asked {asked} times");
         assert!(asked > 100, "{asked}");
     });
+}
+
+/// When all that was given back has rested.
+fn rested() -> Instant {
+    Instant::now() + Duration::from_secs(1)
 }
 
 struct Done<'a>(&'a AtomicBool);

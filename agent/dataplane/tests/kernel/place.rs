@@ -171,4 +171,5 @@ pub(crate) fn ask_udp(to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
 
 pub(crate) fn apply(tables: &mut Tables<KernelMaps>, changes: &[Change]) {
     changes.iter().for_each(|change| tables.apply(*change, Instant::now()).unwrap());
+    tables.commit(Instant::now());
 }

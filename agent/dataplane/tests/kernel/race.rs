@@ -183,6 +183,7 @@ impl Writer {
             }
             Err(error) => panic!("{error}"),
         }
+        self.tables.commit(Instant::now());
     }
 
     /// Any change that leaves each steady service its steady backend.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     clients::{
-        Bound, Client, Family, Way, is_mptcp, netns_cookie, sent_with_syn, tcp_server, within,
+        Bound, Client, Family, Way, further_subflows, is_mptcp, netns_cookie, sent_with_syn,
+        tcp_server, within,
     },
     *,
 };
@@ -172,6 +173,35 @@ fn fast_open_and_mptcp_keep_what_they_are_for() {
         assert_eq!(servers.ask(&client, Way::Mptcp, family), B);
         assert!(is_mptcp(&client.socket), "{family:?}");
     }
+}
+
+/// A further subflow of MPTCP connects to the backend itself; the socket above it is connected to the service still.
+#[test]
+fn a_further_subflow_changes_nothing() {
+    let place = Place::new("subflow");
+    for address in ["10.66.9.1/32", "10.66.9.2/32"] {
+        run("ip", &["address", "add", address, "dev", "lo"]);
+    }
+    run("ip", &["mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"]);
+    run("ip", &["mptcp", "endpoint", "add", "10.66.9.2", "dev", "lo", "subflow"]);
+    let (_programs, mut tables) = place.load();
+    let server = tcp_server("10.66.9.1".parse().unwrap());
+    let frontend = vip(1, Protocol::Tcp);
+    let changes = [
+        Change::SetFrontend(frontend, Settings::default()),
+        Change::AddBackend(frontend, backend(server, Protocol::Tcp, 1), Group::FIRST),
+    ];
+    apply(&mut tables, &changes);
+    let client = Client::open(Way::Mptcp, Family::V4, Bound::Nothing);
+    let service = socket(frontend);
+    assert_eq!(client.ask(service).unwrap(), (server.port(), service));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while further_subflows(&client.socket).unwrap() == 0 {
+        // Which it makes once it has exchanged something.
+        client.socket.send(b"?").unwrap();
+        assert!(Instant::now() < deadline, "there is no further subflow");
+    }
+    assert_eq!(client.socket.peer_addr().unwrap().as_socket().unwrap(), service);
 }
 
 /// A socket that is connected when the programs come stays where it is, and so does one whose programs are exchanged.

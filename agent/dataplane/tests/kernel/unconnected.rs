@@ -216,6 +216,26 @@ fn nothing_stale_is_shown_after_a_socket_connects_elsewhere() {
         send(&client.socket, one);
         assert_eq!(client.answer().unwrap(), (one_server.port(), one));
     }
+    // Nor does it matter that its peer is not chosen any more: another's group has all weight, or it is the service's no
+    // longer, or all of that service is left to another proxy.
+    let frontend = vip(1, Protocol::Udp);
+    let moved = backend(more[0], Protocol::Udp, 1);
+    let second = Group::new(1).unwrap();
+    let by_weight = [
+        Change::AddBackend(frontend, moved, second),
+        Change::SetWeights(frontend, mesh_model::lb::Weights([0, 1, 0, 0, 0, 0, 0, 0])),
+    ];
+    let removed = [Change::RemoveBackend(frontend, backend(one_server, Protocol::Udp, 1))];
+    let gone = [Change::RemoveFrontend(frontend)];
+    for changes in [&by_weight[..], &removed, &gone] {
+        apply(&mut tables, changes);
+        for _ in 0..20 {
+            send(&client.socket, one);
+            assert_eq!(client.answer().unwrap(), (one_server.port(), one), "{changes:?}");
+            client.socket.send(b"?").unwrap();
+            assert_eq!(client.answer().unwrap(), (one_server.port(), one), "{changes:?}");
+        }
+    }
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl Running {
 
     pub(crate) fn apply(&mut self, changes: &[Change]) {
         changes.iter().for_each(|change| self.tables.apply(*change, Instant::now()).unwrap());
+        self.tables.commit(Instant::now());
     }
 
     /// What no frontend leads to any more.

@@ -1,5 +1,7 @@
 //! The tables against a model that knows nothing of them.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -124,6 +126,7 @@ fn tell(tables: &mut Tables<Memory>, all: &All, untold: Option<u32>, now: Instan
         }
     }
     tables.prune_frontends(now).unwrap();
+    tables.commit(now);
 }
 
 /// What programs find while a change is half made: nothing that is neither of before nor of after, everything that is of
@@ -151,11 +154,12 @@ proptest! {
     /// Whatever happens, programs find exactly what the model has, each backend with its share; a writer may die between any
     /// two writes, and whoever takes over writes nothing that is there.
     #[test]
-    fn tables_equal_the_model(steps in steps()) {
+    fn tables_equal_the_model(steps in steps(), budget in 1..40usize) {
         let mut memory = Memory::new(8, 32, 128);
         let mut now = Instant::now();
         let mut tables = Tables::restore(memory.clone(), now).unwrap();
         let mut model = All::new();
+        let mut cursor = AuditCursor::default();
         for step in steps {
             now += REST;
             let before = model.clone();
@@ -165,7 +169,9 @@ proptest! {
                     continue;
                 }
                 Step::Restart(untold) if memory.dies_after.get() == usize::MAX => {
-                    let writes = memory.writes.get();
+                    // What rests, and is used no more, is cleared.
+                    let used: BTreeSet<_> = model.values().flat_map(|m| m.backends.keys()).collect();
+                    let writes = memory.writes.get() + memory.backends_in_use() - used.len();
                     tables = Tables::restore(memory.clone(), now).unwrap();
                     tell(&mut tables, &model, Some(untold), now);
                     tables.prune_backends(|cluster| u32::from(cluster.get()) != untold, now);
@@ -197,7 +203,10 @@ proptest! {
                 }
                 Step::Restart(_) | Step::Resize(_) => continue,
                 _ => match change(&step, &mut model) {
-                    Some(change) => tables.apply(change, now).unwrap(),
+                    Some(change) => {
+                        tables.apply(change, now).unwrap();
+                        tables.commit(now);
+                    }
                     None => continue,
                 }
             }
@@ -213,12 +222,20 @@ proptest! {
             }
             check(&memory, &model)?;
             prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
+            // As far as it comes, it finds nothing of what changes meanwhile.
+            prop_assert_eq!(tables.audit_slice(&mut cursor, budget).unwrap(), Repairs::default());
+            if cursor.is_done() {
+                cursor = AuditCursor::default();
+            }
+            shares::check(&tables);
             let wanted: HashMap<_, _> = model.iter().map(|(f, m)| (frontend(*f), wanted(m))).collect();
             prop_assert_eq!(tables.deviations(&wanted), []);
             for (frontend, whole) in wanted {
                 prop_assert_eq!(tables.frontend(&frontend).unwrap().content(), whole);
             }
         }
+        memory.dies_after.set(usize::MAX);
+        tables.commit(now + REST);
         let distinct: BTreeSet<_> = model.values().flat_map(|m| m.backends.keys()).collect();
         prop_assert_eq!(memory.backends_in_use(), distinct.len());
         let grouped = |m: &&Model| m.backends.values().any(|group| *group > 0);
