@@ -13,6 +13,7 @@ mod credentials;
 mod details;
 mod issue;
 mod pki;
+mod private_server;
 mod probe;
 mod request;
 

@@ -29,6 +29,8 @@ pub struct Apiserver {
     folder: PathBuf,
     endpoint: String,
     port: u16,
+    /// What it is started by.
+    wrapper: Vec<String>,
     child: Child,
 }
 
@@ -43,14 +45,18 @@ impl Apiserver {
 
     /// The same, whose way to the etcd leads over another port.
     pub fn at(etcd: &Etcd, etcd_port: u16) -> Self {
+        Self::wrapped(etcd, etcd_port, &[])
+    }
+
+    /// The same, as the last words of a command: `env NAME=VALUE`.
+    pub fn wrapped(etcd: &Etcd, etcd_port: u16, wrapper: &[&str]) -> Self {
         let folder = etcd.folder().to_owned();
-        let settings = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\n";
-        fs::write(folder.join("cluster.yaml"), settings).expect("a file");
         fs::create_dir_all(folder.join("manifests")).expect("a folder");
         let endpoint = format!("https://127.0.0.1:{etcd_port}");
         let [port, _] = free_ports();
-        let child = spawn(&folder, &endpoint, port);
-        let apiserver = Self { folder, endpoint, port, child };
+        let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let child = spawn(&wrapper, &folder, &endpoint, port);
+        let apiserver = Self { folder, endpoint, port, wrapper, child };
         apiserver.apply("node", &node("n1"));
         let contexts = Contexts {
             contexts: vec![Context {
@@ -68,7 +74,12 @@ impl Apiserver {
 
     /// Starts it after it ended.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.folder, &self.endpoint, self.port);
+        self.child = spawn(&self.wrapper, &self.folder, &self.endpoint, self.port);
+    }
+
+    /// The path of a manifest.
+    pub fn manifest(&self, name: &str) -> PathBuf {
+        self.folder.join("manifests").join(format!("{name}.yaml"))
     }
 
     /// Makes a manifest be this.
@@ -76,7 +87,7 @@ impl Apiserver {
         let folder = self.folder.join("manifests");
         let hidden = folder.join(format!(".{name}"));
         fs::write(&hidden, manifest).expect("a file");
-        fs::rename(&hidden, folder.join(format!("{name}.yaml"))).expect("a file");
+        fs::rename(&hidden, self.manifest(name)).expect("a file");
     }
 
     /// Its process.
@@ -197,9 +208,17 @@ pub fn service(name: &str, ip: &str, length: usize) -> String {
     )
 }
 
-fn spawn(folder: &Path, endpoint: &str, port: u16) -> Child {
+fn spawn(wrapper: &[String], folder: &Path, endpoint: &str, port: u16) -> Child {
     let log = File::options().create(true).append(true).open(log(folder)).expect("a log");
-    let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
+    let program = binary().with_file_name("clustermesh-apiserver");
+    let mut command = match wrapper {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.arg("--config-dir").arg(folder).args(["--etcd-endpoint", endpoint]);
     command.arg("--admin-socket").arg(folder.join("apiserver.sock"));
     command.args(["--metrics-address", &format!("127.0.0.1:{port}"), "--log-format", "text"]);

@@ -15,7 +15,7 @@ use mesh_etcd::{Connection, LastAddresses, Target};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::mesh::eventually;
+use crate::{mesh::eventually, netns::binary};
 
 /// An etcd with its authority, in a temporary folder. It ends with its test.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Etcd {
     peer_port: u16,
     child: Option<Child>,
     flags: Vec<String>,
+    /// It is started by `clustermesh-apiserver etcd-init`.
+    protected: bool,
 }
 
 impl Etcd {
@@ -36,39 +38,79 @@ impl Etcd {
 
     /// The same, with more flags.
     pub fn with(flags: &[&str]) -> Self {
+        let mut etcd = Self::new(flags);
+        etcd.start_again();
+        etcd
+    }
+
+    /// One whose users are set up before anything else can reach it, at each start.
+    pub fn protected(flags: &[&str]) -> Self {
+        let mut etcd = Self::new(flags);
+        etcd.protected = true;
+        etcd.start_again();
+        etcd
+    }
+
+    /// One that was not started yet.
+    pub fn new(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         ClusterPki::new(&folder.path().join("pki"))
             .create("a", "clustermesh", &[], Authority::ISSUED_LIFETIME)
             .expect("certificates");
         let [port, peer_port] = free_ports();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut etcd = Self { folder, port, peer_port, child: None, flags };
-        etcd.start_again();
-        etcd
+        let settings = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\n";
+        fs::write(folder.path().join("cluster.yaml"), settings).expect("a file");
+        Self { folder, port, peer_port, child: None, flags, protected: false }
     }
 
     /// Starts it after a [`Etcd::kill`], with what it had.
     pub fn start_again(&mut self) {
-        let url = format!("https://127.0.0.1:{}", self.port);
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let pki = ClusterPki::new(&self.pki());
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(self.data());
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.arg(format!("--initial-cluster=default={peer}"));
-        command.args(["--client-cert-auth", "--logger", "zap"]);
-        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
-        command.arg("--trusted-ca-file").arg(pki.certificate("ca"));
-        command.arg("--cert-file").arg(pki.certificate("server"));
-        command.arg("--key-file").arg(pki.key("server")).args(&self.flags);
+        let mut command = match self.protected {
+            true => self.etcd_init(&["--exec"]),
+            false => Command::new("etcd"),
+        };
+        command.args(self.words());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("etcd is installed: run `make setup` once"));
         let address = (Ipv4Addr::LOCALHOST, self.port);
         eventually("the etcd listens", || {
             TcpStream::connect(address).map(drop).map_err(|e| format!("{e}: {}", self.said()))
         });
+    }
+
+    /// `clustermesh-apiserver etcd-init` with these flags, for an etcd whose [`Etcd::words`] follow.
+    pub fn etcd_init(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
+        command.arg("etcd-init").arg("--config-dir").arg(self.folder()).args(flags);
+        command.args(["--log-format", "text", "--", "etcd"]);
+        command
+    }
+
+    /// The etcd's flags.
+    pub fn words(&self) -> Vec<String> {
+        let url = format!("https://127.0.0.1:{}", self.port);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let pki = ClusterPki::new(&self.pki());
+        let flag = |name: &str, value: &str| format!("--{name}={value}");
+        let file = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
+        let words = vec![
+            file("data-dir", self.data()),
+            flag("listen-client-urls", &url),
+            flag("advertise-client-urls", &url),
+            flag("listen-peer-urls", &peer),
+            flag("initial-advertise-peer-urls", &peer),
+            flag("initial-cluster", &format!("default={peer}")),
+            flag("client-cert-auth", "true"),
+            flag("logger", "zap"),
+            flag("heartbeat-interval", "20"),
+            flag("election-timeout", "200"),
+            file("trusted-ca-file", pki.certificate("ca")),
+            file("cert-file", pki.certificate("server")),
+            file("key-file", pki.key("server")),
+        ];
+        words.into_iter().chain(self.flags.iter().cloned()).collect()
     }
 
     /// Kills it without a warning.

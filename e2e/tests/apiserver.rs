@@ -10,7 +10,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -22,7 +23,11 @@ use mesh_e2e::{
     etcd::base64,
     mesh::within,
 };
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag, open},
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use serde_json::Value;
 
 /// Longer than the longest pause between two tries.
@@ -30,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NODE: &str = "cilium/state/nodes/v1/a/n1";
 const OTHER_NODE: &str = "cilium/state/nodes/v1/a/n2";
 const HISTORY: &str = "cilium/.heartbeat.history";
+const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
+const CANARY: &str = "cilium/synced/a/cilium/state/nodes/v1";
 
 fn admin(etcd: &Etcd, args: &[&str]) -> String {
     etcd.etcdctl("admin", args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
@@ -51,6 +58,29 @@ fn revisions(etcd: &Etcd, prefix: &str) -> BTreeMap<String, i64> {
         (key, kv["mod_revision"].as_i64().unwrap())
     };
     keys.iter().map(key).collect()
+}
+
+/// How often a key was put since it was made.
+fn version(etcd: &Etcd, key: &str) -> u64 {
+    let found = admin(etcd, &["get", "--write-out=json", key]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    found["kvs"][0]["version"].as_u64().unwrap_or_default()
+}
+
+/// Waits until the writer has shown so often that it lives, by its heartbeat and its position.
+fn wait_for_signs(etcd: &Etcd, times: u64) {
+    let before = [LOCAL_POSITION, "cilium/.heartbeat"].map(|key| (key, version(etcd, key)));
+    for (key, before) in before {
+        within(PATIENCE, &format!("{key} is put"), || match version(etcd, key) {
+            now if now >= before + times => Ok(()),
+            now => Err(format!("{before}, then {now}")),
+        });
+    }
+}
+
+/// An apiserver whose heart beats every second.
+fn lively(etcd: &Etcd, port: u16) -> Apiserver {
+    Apiserver::wrapped(etcd, port, &["env", "CLUSTERMESH_HEARTBEAT_SECONDS=1"])
 }
 
 /// How far the etcd is.
@@ -79,7 +109,7 @@ fn ready(etcd: &Etcd) -> Apiserver {
 
 #[test]
 fn an_etcd_that_is_away_is_waited_for() {
-    let mut etcd = Etcd::start();
+    let mut etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     assert_eq!(apiserver.trouble("away"), (false, 0));
     etcd.kill();
@@ -96,7 +126,7 @@ fn an_etcd_that_is_away_is_waited_for() {
 
 #[test]
 fn an_etcd_that_is_slow_is_said_to_be_and_waited_for() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let relay = Relay::to(etcd.port());
     let apiserver = Apiserver::at(&etcd, relay.port());
     apiserver.wait_ready();
@@ -113,7 +143,7 @@ fn an_etcd_that_is_slow_is_said_to_be_and_waited_for() {
 
 #[test]
 fn an_etcd_that_is_full_is_said_to_be_and_filled_when_there_is_room() {
-    let etcd = Etcd::with(&["--quota-backend-bytes", "4194304"]);
+    let etcd = Etcd::protected(&["--quota-backend-bytes", "4194304"]);
     let apiserver = ready(&etcd);
     let chunk = "x".repeat(100_000);
     within(PATIENCE, "the etcd is full", || {
@@ -148,7 +178,7 @@ fn leave_stale_keys(etcd: &Etcd, count: usize) {
 
 #[test]
 fn compaction_in_the_middle_of_the_comparison_begins_it_again() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     leave_stale_keys(&etcd, 3_000);
     let relay = Relay::to(etcd.port());
     // Enough for the users and roles, and for the first of the pages; not for the second.
@@ -169,7 +199,7 @@ fn compaction_in_the_middle_of_the_comparison_begins_it_again() {
 
 #[test]
 fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
-    let mut etcd = Etcd::start();
+    let mut etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let first = wait_for(&etcd, HISTORY);
     etcd.kill();
@@ -187,6 +217,11 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     assert!(etcd.etcdctl("local", &["put", "x", "y"]).unwrap_err().contains("permission denied"));
 
     // From a backup, which brings its history's name along and is behind.
+    let created = |etcd: &Etcd| {
+        let found = admin(etcd, &["get", "--write-out=json", CANARY]);
+        let found: Value = serde_json::from_str(&found).unwrap();
+        found["kvs"][0]["create_revision"].as_u64().unwrap()
+    };
     for n in 0..50 {
         admin(&etcd, &["put", "age", &n.to_string()]);
     }
@@ -200,11 +235,16 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
     etcd.kill();
     fs::remove_dir_all(etcd.data()).unwrap();
     fs::rename(&backup, etcd.data()).unwrap();
+    apiserver.signal(Signal::SIGSTOP);
     etcd.start_again();
+    let restored = created(&etcd);
+    apiserver.signal(Signal::SIGCONT);
     wait_for(&etcd, OTHER_NODE);
     apiserver.wait_ready();
     assert_eq!(apiserver.trouble("data-lost"), (false, 2));
     assert!(![first, second].contains(&wait_for(&etcd, HISTORY)), "a third one");
+    // Readers that go by what Cilium has know it too.
+    assert_ne!(created(&etcd), restored);
 }
 
 fn copy(etcd: &Etcd, from: &std::path::Path, to: &std::path::Path) {
@@ -214,7 +254,7 @@ fn copy(etcd: &Etcd, from: &std::path::Path, to: &std::path::Path) {
 
 #[test]
 fn users_and_roles_that_somebody_changed_are_put_right() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     fs::write(etcd.folder().join("users.yaml"), "users:\n- {name: remote-b, role: remote}\n")
         .unwrap();
     let apiserver = ready(&etcd);
@@ -233,7 +273,15 @@ fn users_and_roles_that_somebody_changed_are_put_right() {
     assert!(etcd.etcdctl("local", &["put", "x", "y"]).unwrap_err().contains("permission denied"));
     apiserver.wait_ready();
 
-    // It cannot give itself back what it lost. Who can is heard of without a restart.
+    // Its users are all there are that may do something.
+    root(&["user", "add", "ghost:pw"]);
+    root(&["user", "grant-role", "ghost", "root"]);
+    apiserver.wait_unready("etcd: users: unknown user ghost with role root");
+    apiserver.wait_problem("restart the etcd by `clustermesh-apiserver etcd-init`");
+    assert!(!root(&["user", "list"]).contains("ghost"));
+    apiserver.wait_ready();
+
+    // It cannot give itself back what it lost. Who can is noticed without a restart.
     root(&["user", "revoke-role", "admin-a", "root"]);
     apiserver.apply("other", &node("n2"));
     apiserver.wait_unready("etcd: denied: ");
@@ -253,7 +301,7 @@ fn users_and_roles_that_somebody_changed_are_put_right() {
 
 #[test]
 fn a_certificate_that_ends_is_said_to_and_a_new_one_taken() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let issue = |lifetime| {
         let profile = Profile::Client { user: "admin-a".into() };
         let issued = etcd.authority().issue(&profile, SystemTime::now(), lifetime).unwrap();
@@ -273,7 +321,7 @@ fn a_certificate_that_ends_is_said_to_and_a_new_one_taken() {
 
 #[test]
 fn an_object_too_large_is_named_and_blocks_nobody() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let key = |name: &str| format!("cilium/state/services/v1/a/shop/{name}");
     let all = |large: usize| {
@@ -312,7 +360,7 @@ fn an_object_too_large_is_named_and_blocks_nobody() {
 
 #[test]
 fn what_is_pending_is_written_before_it_ends() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let mut apiserver = ready(&etcd);
     // Again and again: the folder's watcher must not be what makes it so.
     for n in 2..6 {
@@ -343,7 +391,7 @@ fn what_is_pending_is_written_before_it_ends() {
 
 #[test]
 fn what_a_crashed_predecessor_left_is_removed() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     leave_stale_keys(&etcd, 300);
     let kept = "cilium/cache/nodes/v1/b/n1";
     let copied = "cilium/synced/b/cilium/cache/nodes/v1";
@@ -382,7 +430,7 @@ fn what_a_crashed_predecessor_left_is_removed() {
 
 #[test]
 fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let foreign = |reason: &str| {
         let name = "clustermesh_apiserver_etcd_foreign_writes_total";
@@ -447,7 +495,7 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
 
 #[test]
 fn two_writers_do_not_fight_at_full_speed() {
-    let etcd = Etcd::start();
+    let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let mut writes = 0;
     // Whatever is put right is changed again at once.
@@ -466,4 +514,202 @@ fn two_writers_do_not_fight_at_full_speed() {
     // Everything else goes on.
     apiserver.apply("other", &node("n2"));
     wait_for(&etcd, OTHER_NODE);
+}
+
+/// So many services, in one list.
+fn services(count: usize) -> String {
+    let item = |n| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"s{n:05}","namespace":"shop"}},"spec":{{"clusterIP":"None"}}}}"#
+        )
+    };
+    let items: Vec<String> = (0..count).map(item).collect();
+    format!(r#"{{"apiVersion":"v1","kind":"List","items":[{}]}}"#, items.join(","))
+}
+
+#[test]
+fn fifty_thousand_keys_that_are_deleted_come_back_and_nothing_waits_for_them() {
+    const KEYS: usize = 50_000;
+    const SERVICES: &str = "clustermesh/local/v1/services/";
+    let etcd = Etcd::protected(&[]);
+    let relay = Relay::to(etcd.port());
+    let apiserver = lively(&etcd, relay.port());
+    apiserver.apply("services", &services(KEYS));
+    apiserver.wait_ready();
+    let count = || {
+        let found =
+            admin(&etcd, &["get", "--prefix", "--count-only", "--write-out=json", SERVICES]);
+        let found: Value = serde_json::from_str(&found).unwrap();
+        found["count"].as_u64().unwrap_or_default()
+    };
+    within(PATIENCE, "all are there", || match count() {
+        50_000 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let canaries = version(&etcd, CANARY);
+    // Of each round trip a part is the network's: all of them together take longer than anything may wait.
+    relay.delay(Duration::from_millis(10));
+    let deleted = admin(&etcd, &["del", "--prefix", SERVICES]);
+    assert_eq!(deleted.trim(), KEYS.to_string());
+    let signs_while_repairing = || {
+        wait_for_signs(&etcd, 3);
+        assert!(count() < KEYS as u64, "it is not done yet");
+        apiserver.wait_ready();
+    };
+    signs_while_repairing();
+    // What changes does not wait either.
+    apiserver.apply("other", &node("n2"));
+    wait_for(&etcd, OTHER_NODE);
+    assert!(count() < KEYS as u64, "it is not done yet");
+    assert_eq!(apiserver.status()["ready"], true);
+    relay.delay(Duration::ZERO);
+    within(PATIENCE, "all are back", || match count() {
+        50_000 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    apiserver.wait_problem("s00000: somebody else removed it; put back");
+    assert_eq!(version(&etcd, CANARY), canaries, "canaries are anew after a comparison alone");
+    let repairs = apiserver.metric("clustermesh_apiserver_etcd_foreign_repairs_total");
+    assert_eq!(repairs, KEYS as u64);
+}
+
+#[test]
+fn a_lock_that_another_has_and_a_file_that_takes_long_keep_nothing_waiting() {
+    let etcd = Etcd::protected(&[]);
+    let apiserver = lively(&etcd, etcd.port());
+    apiserver.wait_ready();
+    wait_for(&etcd, NODE);
+    let goes_on = || {
+        wait_for_signs(&etcd, 3);
+        assert_eq!(apiserver.unready(), "");
+        assert_eq!(apiserver.status()["ready"], true);
+    };
+    // Another replica holds the journal.
+    let lock = File::open(etcd.folder().join("state/identities.lock")).unwrap();
+    let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    apiserver.apply("pod", &pod("web", 7));
+    goes_on();
+    assert_eq!(get(&etcd, "cilium/state/ip/v1/default/10.1.1.7"), None, "it has no ID yet");
+    drop(held);
+    wait_for(&etcd, "cilium/state/ip/v1/default/10.1.1.7");
+
+    // A file whose reading takes as long as its writer: a pipe.
+    let slow = apiserver.manifest("slow");
+    mkfifo(&slow, Mode::S_IRWXU).unwrap();
+    // The reader is in it as soon as it can be opened for writing without waiting.
+    let writer = within(PATIENCE, "it is read", || {
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+        open(&slow, flags, Mode::empty()).map_err(|error| error.to_string())
+    });
+    apiserver.apply("other", &node("n2"));
+    goes_on();
+    assert_eq!(get(&etcd, OTHER_NODE), None, "the thread that reads is in the pipe");
+    apiserver.apply("slow", &node("n3"));
+    drop(writer);
+    wait_for(&etcd, OTHER_NODE);
+    wait_for(&etcd, "cilium/state/nodes/v1/a/n3");
+}
+
+/// A pod of the namespace `shop`.
+fn pod(name: &str, last: u8) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\nspec: {{nodeName: n1}}\nstatus: {{podIP: 10.1.1.{last}}}\n"
+    )
+}
+
+/// Waits until the apiserver has looked at its manifests as they are: a second's worth of signs of life.
+fn looked_at(etcd: &Etcd) {
+    wait_for_signs(etcd, 2);
+}
+
+#[test]
+fn a_manifest_that_is_written_in_its_place_withdraws_nothing() {
+    let etcd = Etcd::protected(&[]);
+    let apiserver = lively(&etcd, etcd.port());
+    let all = [node("n2"), node("n3"), node("n4")];
+    apiserver.apply("all", &all.join("---\n"));
+    apiserver.wait_ready();
+    wait_for(&etcd, "cilium/state/nodes/v1/a/n4");
+    let mut watch = etcd.watch("admin", "cilium/state/");
+    let path = apiserver.manifest("all");
+
+    // `(sleep 2; kubectl get … -o yaml) > all.yaml`
+    let mut file = File::create(&path).unwrap();
+    looked_at(&etcd);
+    file.write_all(all[0].as_bytes()).unwrap();
+    file.write_all(b"---\n").unwrap();
+    file.write_all(all[1].as_bytes()).unwrap();
+    looked_at(&etcd);
+    file.write_all(format!("---\n{}---\n{}", all[2], node("n5")).as_bytes()).unwrap();
+    drop(file);
+    wait_for(&etcd, "cilium/state/nodes/v1/a/n5");
+    // `git checkout` of a version without n5: another file in its place.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, all.join("---\n")).unwrap();
+    wait_gone(&etcd, "cilium/state/nodes/v1/a/n5");
+    let deleted: Vec<String> = within(PATIENCE, "its deletion is seen", || {
+        let keys = watch.revisions().into_values().flatten();
+        let deleted: Vec<String> = keys.filter(|key| key.starts_with('-')).collect();
+        if deleted.is_empty() { Err("none".into()) } else { Ok(deleted) }
+    });
+    assert_eq!(deleted, ["-cilium/state/nodes/v1/a/n5"], "and nothing else ever");
+}
+
+#[test]
+fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_nothing() {
+    let etcd = Etcd::protected(&[]);
+    let mut apiserver = ready(&etcd);
+    let opted_out = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {clustermesh.cilium.io/global: 'false'}}\n";
+    apiserver.apply("ns", opted_out);
+    wait_for(&etcd, "clustermesh/local/v1/namespaces/shop");
+    apiserver.apply("pod", &pod("web", 7));
+    apiserver.apply("web", &service("web", "10.101.0.1", 1));
+    wait_for(&etcd, "clustermesh/local/v1/services/shop/web");
+    let shared = |etcd: &Etcd| revisions(etcd, "cilium/state/").into_keys().collect::<Vec<_>>();
+    assert_eq!(shared(&etcd), [NODE]);
+
+    apiserver.kill();
+    apiserver.apply("ns", &format!("{opted_out}metadata: ["));
+    apiserver.apply("new", &node("n2"));
+    apiserver.start_again();
+    apiserver.wait_unready("the manifests were never read in full");
+    apiserver.wait_problem("objects are held back until all Namespaces are known");
+    apiserver.wait_problem("mend or remove it: until then nothing new is exported");
+    // It is connected and has compared.
+    within(PATIENCE, "it is connected", || {
+        let status = apiserver.status();
+        if status["store"]["connected"] == true { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(shared(&etcd), [NODE], "nothing new, and what is there stays");
+    assert!(get(&etcd, "clustermesh/local/v1/services/shop/web").is_some());
+    apiserver.apply("ns", opted_out);
+    wait_for(&etcd, OTHER_NODE);
+    apiserver.wait_ready();
+    assert_eq!(shared(&etcd), [NODE, OTHER_NODE]);
+
+    // One without a Namespace, beside others that have one.
+    apiserver.apply("store", &service("web", "10.101.0.2", 1).replace("shop", "store"));
+    apiserver.wait_problem("namespace store: 1 objects are not exported to other clusters");
+    assert_eq!(shared(&etcd), [NODE, OTHER_NODE]);
+}
+
+#[test]
+fn without_inotify_files_are_looked_at_every_second_and_that_is_said() {
+    let etcd = Etcd::protected(&[]);
+    // A user namespace whose limit is used up.
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
+    let apiserver = Apiserver::wrapped(&etcd, etcd.port(), &unshare);
+    apiserver.wait_ready();
+    apiserver.wait_problem("sysctl -w fs.inotify.max_user_instances");
+    assert_eq!(apiserver.metric("clustermesh_apiserver_file_watch_fallback"), 1);
+    assert!(apiserver.said().contains("no file watch"));
+    // Ten seconds would be ten positions.
+    let before = version(&etcd, LOCAL_POSITION);
+    apiserver.apply("other", &node("n2"));
+    wait_for(&etcd, OTHER_NODE);
+    let positions = version(&etcd, LOCAL_POSITION) - before;
+    assert!(positions < 8, "{positions} positions later");
+    let watched = ready(&Etcd::protected(&[]));
+    assert_eq!(watched.metric("clustermesh_apiserver_file_watch_fallback"), 0);
 }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Instant};
 use mesh_certs::{Authority, ClusterPki};
 use mesh_e2e::Etcd;
 use mesh_etcd::{Channels, Connection, EtcdError, Op, Target, connect, follow};
-use mesh_etcd_setup::{Desired, set_up};
+use mesh_etcd_setup::{Desired, Kept, keep};
 use mesh_follow::{
     Command, ConnectionPhase, Event, Failure, Follower, KeyRange, RangeConfig, RangeId, Status,
 };
@@ -404,7 +404,8 @@ async fn no_peer_reads_what_is_for_own_nodes() {
     assert!(refused.contains("permission denied"), "{refused}");
 }
 
-/// A peer that is gone has no user any more; what somebody changed by hand is put right; others' users stay.
+/// A peer that is gone has no user any more; what somebody changed by hand is put right; users that an administrator allows
+/// stay, and unknown ones go.
 #[tokio::test]
 async fn set_up_takes_back_what_is_not_desired() {
     let etcd = Etcd::start();
@@ -434,8 +435,15 @@ async fn set_up_takes_back_what_is_not_desired() {
     admin(&["role", "add", "theirs"]);
     admin(&["user", "add", "--no-password", "backup"]);
     admin(&["user", "grant-role", "backup", "theirs"]);
+    admin(&["user", "add", "ghost:pw"]);
     set_up_as(&etcd, &["remote-c"]).await;
-    assert!(admin(&["user", "get", "backup"]).contains("theirs"), "it is not ours to remove");
+    assert!(admin(&["user", "get", "backup"]).contains("theirs"), "it is allowed");
+    assert!(admin(&["user", "list"]).contains("ghost"), "it may do nothing");
+    admin(&["user", "grant-role", "ghost", "root"]);
+    let kept = set_up_as(&etcd, &["remote-c"]).await;
+    let unknown: Vec<String> = kept.unknown.iter().map(ToString::to_string).collect();
+    assert_eq!(unknown, ["ghost with role root"]);
+    assert!(!admin(&["user", "list"]).contains("ghost"));
 
     // A users file cannot make somebody who writes.
     let file = "users:\n- {name: remote-e, role: root}\n- {name: admin-b, role: root}\n";
@@ -445,14 +453,15 @@ async fn set_up_takes_back_what_is_not_desired() {
 }
 
 /// Sets the etcd up for peers, as its cluster's apiserver does.
-async fn set_up_as(etcd: &Etcd, peers: &[&str]) {
+async fn set_up_as(etcd: &Etcd, peers: &[&str]) -> Kept {
     let users: String =
         peers.iter().map(|peer| format!("- {{name: {peer}, role: remote}}\n")).collect();
     let file = UsersFile::parse(&format!("users:\n{users}")).unwrap();
-    let (desired, refused) = Desired::new(&ClusterName::new("a").unwrap(), &file);
+    let (mut desired, refused) = Desired::new(&ClusterName::new("a").unwrap(), &file);
+    desired.extra.insert("backup".into());
     assert_eq!(refused, []);
     let connection = etcd.connect("admin").await;
-    set_up(&mut connection.users(), &desired).await.unwrap();
+    keep(&mut connection.users(), &desired).await.unwrap()
 }
 
 /// Every user with its roles and every role with its permissions, as `etcdctl` shows them.

@@ -74,6 +74,11 @@ impl Driver {
         self.node.writers.programs.clone()
     }
 
+    /// The clusters that the previous run left something of.
+    pub(crate) fn previous_peers(&self) -> Vec<ClusterName> {
+        self.node.writers.snapshots.clusters().cloned().collect()
+    }
+
     /// Takes messages until nobody is left to send any.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut tick = interval(TICK);

@@ -9,7 +9,6 @@ mod follower;
 mod message;
 mod metrics;
 mod node;
-mod peer_files;
 mod peers;
 mod pods;
 mod programs;

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub(crate) peer_records: Family<PeerLabel, Count>,
     pub(crate) peer_record_bytes: Family<PeerLabel, Count>,
     pub(crate) peer_quarantined: Family<PeerLabel, Gauge>,
+    pub(crate) file_watch_fallback: Gauge,
     pub(crate) audit_passes: Counter,
     pub(crate) audit_repairs: Counter,
     pub(crate) changes: Counter,
@@ -118,6 +119,8 @@ impl Metrics {
         registry.register("peer_record_bytes", help, self.peer_record_bytes.clone());
         let help = "1 while the cluster is over its budget and nothing more is taken of it";
         registry.register("peer_quarantined", help, self.peer_quarantined.clone());
+        let help = "1 while folders cannot be watched and are looked at every second";
+        registry.register("file_watch_fallback", help, self.file_watch_fallback.clone());
         registry.register(
             "table_changes",
             "Changes made to the kernel's tables",

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
@@ -14,23 +14,29 @@ use std::{
 use mesh_balance::{Budget, ChangeRate};
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{Channels, LastAddresses, Target, follow};
+use mesh_files::{Moment, TextFile, TextFolder, Written};
 use mesh_follow::{ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerFollower, Role, Status};
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
-use mesh_wire::peer_file::{Grant, PeerFile};
+use mesh_wire::{
+    peer_file::{Grant, PeerFile},
+    peer_folder::{FoundFile, FoundFolder, PeerFolder, RemovedPeer},
+};
 use tokio::{
     runtime,
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
-use crate::{follower::Follower, message::Message, peer_files::PeerFiles, rate_limit::RateLimited};
+use crate::{follower::Follower, message::Message, rate_limit::RateLimited};
 
 /// The followed clusters.
 pub(crate) struct Peers {
     own: PeerConfig,
     local_config: PathBuf,
     folder: PathBuf,
+    files: TextFolder,
+    peers: PeerFolder,
     last_addresses: LastAddresses,
     driver: mpsc::Sender<Message>,
     /// Where followers run.
@@ -56,21 +62,43 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// What came of reading the files.
+#[derive(Debug)]
+pub(crate) struct PeersRead {
+    /// What is wrong.
+    pub(crate) problems: Vec<String>,
+    /// All peers there are are known: what the kernel has of other clusters is no peer's.
+    pub(crate) complete: bool,
+    /// When another look says more, although no file changes.
+    pub(crate) next_look: Option<Instant>,
+}
+
 /// Batches that may wait for the driver; more, and the etcd waits.
 const BATCHES: usize = 64;
 const COMMANDS: usize = 16;
 
 impl Peers {
+    /// The local cluster of a file and the peers of a folder, of which nothing is read yet. `previous` are those that the previous run knew.
     pub(crate) fn new(
         own: PeerConfig,
-        local_config: PathBuf,
-        folder: PathBuf,
+        (local_config, folder): (PathBuf, PathBuf),
+        previous: Vec<ClusterName>,
         last_addresses: LastAddresses,
         driver: mpsc::Sender<Message>,
         runtime: runtime::Handle,
     ) -> Self {
-        let (following, troubled) = (BTreeMap::new(), Arc::default());
-        Self { own, local_config, folder, last_addresses, driver, runtime, following, troubled }
+        Self {
+            files: TextFolder::new(&folder),
+            peers: PeerFolder::new(folder.display().to_string(), own.name.clone(), previous),
+            own,
+            local_config,
+            folder,
+            last_addresses,
+            driver,
+            runtime,
+            following: BTreeMap::new(),
+            troubled: Arc::default(),
+        }
     }
 
     /// A channel for [`Message`]s.
@@ -83,12 +111,15 @@ impl Peers {
         Arc::clone(&self.troubled)
     }
 
-    /// Reads the files and makes the tasks what they say. A file that is broken leaves what was in force; one that is gone
-    /// removes its peer. Returns what is wrong, and whether all peers there are are known now: a file that cannot be
-    /// understood may be of a peer that the kernel still has something of.
-    pub(crate) async fn reconcile(&mut self) -> (Vec<String>, bool) {
+    /// The peers that were removed within the last hour, with the reason, the last one first.
+    pub(crate) fn removed_peers(&self, now: Instant) -> impl Iterator<Item = &RemovedPeer> {
+        self.peers.removed(now)
+    }
+
+    /// Reads the files and makes the tasks what they say ([`PeerFolder`] has the rules). `written`: what a watch of the
+    /// folder noticed.
+    pub(crate) async fn reconcile(&mut self, written: BTreeMap<PathBuf, Written>) -> PeersRead {
         let mut problems = Vec::new();
-        let mut known = true;
         match fs::read_to_string(&self.local_config) {
             Ok(text) => match PeerFile::parse(&text) {
                 Ok(file) => problems.extend(self.follow(&self.own.name.clone(), file).await),
@@ -96,37 +127,29 @@ impl Peers {
             },
             Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
         }
-        match PeerFiles::read(&self.folder, &self.own.name) {
-            Ok(files) => {
-                problems.extend(files.problems);
-                let gone = |name: &&ClusterName| {
-                    **name != self.own.name && !files.peers.contains_key(*name)
-                };
-                let gone: Vec<ClusterName> = self.following.keys().filter(gone).cloned().collect();
-                for name in gone {
-                    self.remove(&name).await;
-                }
-                for (name, file) in files.peers {
-                    match file {
-                        Ok(file) => problems.extend(self.follow(&name, file).await),
-                        Err(problem) => {
-                            known &= self.following.contains_key(&name);
-                            problems.push(problem);
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                known = false;
-                problems.push(format!("{}: {error}", self.folder.display()));
-            }
+        let at = Moment::now();
+        let reading = self.peers.look(found(self.files.read(written, at)), at.now, at.wall);
+        problems.extend(reading.problems);
+        let gone =
+            |name: &&ClusterName| **name != self.own.name && !reading.peers.contains_key(*name);
+        let gone: Vec<ClusterName> = self.following.keys().filter(gone).cloned().collect();
+        for name in gone {
+            let removed = self.removed_peers(at.now).find(|removed| removed.name == name);
+            let reason = removed.map(|removed| removed.reason.to_string());
+            tracing::info!(peer = %name, reason, "a peer is removed");
+            self.remove(&name).await;
+        }
+        for (name, file) in reading.peers {
+            problems.extend(self.follow(&name, file).await);
         }
         for (name, following) in &self.following {
             let trouble = following.running.as_ref().map(|running| running.trouble.borrow());
             let trouble = trouble.as_ref().and_then(|trouble| trouble.as_ref());
             problems.extend(trouble.map(|failure| not_used(name, failure)));
         }
-        (problems, known)
+        problems.extend(mesh_files::watch_fallback());
+        let next_look = reading.next_look.into_iter().chain(self.files.next_look()).min();
+        PeersRead { problems, complete: reading.complete, next_look }
     }
 
     /// Follows a cluster as its file says, or as it was where its credentials cannot be used; returns why they cannot.
@@ -261,6 +284,28 @@ impl Following {
             task.abort();
             let _ = task.await;
         }
+    }
+}
+
+/// What the folder holds, in the words of the wire.
+fn found(read: io::Result<BTreeMap<String, TextFile>>) -> FoundFolder {
+    match read {
+        Ok(files) => {
+            let file = |(name, file)| {
+                let file = match file {
+                    TextFile::Whole(text) => FoundFile::Text(text),
+                    TextFile::BeingWritten => FoundFile::BeingWritten,
+                    TextFile::Unreadable(error) => match error.kind() {
+                        io::ErrorKind::InvalidData => FoundFile::Binary,
+                        _ => FoundFile::Unreadable(error.to_string()),
+                    },
+                };
+                (name, file)
+            };
+            FoundFolder::Files(files.into_iter().map(file).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FoundFolder::Missing,
+        Err(error) => FoundFolder::Unreadable(error.to_string()),
     }
 }
 

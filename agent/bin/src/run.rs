@@ -54,7 +54,7 @@ use crate::{
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
-    peers::Peers,
+    peers::{Peers, PeersRead},
     pods::{AttachmentsTask, PodsAdmin},
     programs::{ProgramsHandle, ProgramsTask},
     routes::{Routes, RoutesTask},
@@ -94,9 +94,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
-    let parts = Parts { probing, remember, needed, metrics };
+    let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
     let (driver, routes_task, programs_task) = open(&args, &name, (id, limit), parts).await?;
     let addresses = EtcdAddresses::open(&args.state_dir);
+    let previous = driver.previous_peers();
     let (sender, receiver) = Peers::channel();
     let own = PeerConfig {
         name,
@@ -112,7 +113,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let followers = followers()?;
     let last = addresses.addresses();
     let local = args.local_config.clone();
-    let peers = Peers::new(own, local.clone(), folder.clone(), last, sender.clone(), followers);
+    let files = (local.clone(), folder.clone());
+    let peers = Peers::new(own, files, previous, last, sender.clone(), followers);
     let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
     let programs = driver.programs();
     let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started, programs };
@@ -125,7 +127,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         _ = ended => anyhow::bail!("the core has ended"),
         () = routes_task.run() => {}
         () = programs_task.run() => {}
-        () = watch_peers(peers, folder, local, sender.clone()) => {}
+        () = watch_peers(peers, folder, local, sender.clone(), metrics) => {}
         () = attachments.run() => {}
         () = addresses.run() => {}
         () = watch_kube_proxy(args.kube_proxy, needed_receiver, sender.clone()) => {}
@@ -293,22 +295,32 @@ async fn watch_peers(
     folder: PathBuf,
     local: PathBuf,
     driver: mpsc::Sender<Message>,
+    metrics: Metrics,
 ) {
     let mut folder = FolderWatch::new(&folder);
+    let log = folder.write_log();
     let mut local = FolderWatch::shallow(local.parent().unwrap_or(&local));
     let troubled = peers.troubled();
     loop {
-        let (problems, complete) = peers.reconcile().await;
+        let PeersRead { problems, complete, next_look } = peers.reconcile(log.take()).await;
         for problem in &problems {
-            tracing::warn!(problem, "peer files");
+            tracing::warn!(kind = problem, "peer files");
         }
+        metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
         if driver.send(Message::PeersRead { problems, complete }).await.is_err() {
             return;
         }
+        let next_look = async {
+            match next_look {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = folder.changed() => {}
             () = local.changed() => {}
             () = troubled.notified() => {}
+            () = next_look => {}
         }
     }
 }

@@ -64,6 +64,11 @@ const ENDING: &str = "jsonl";
 // === impl Snapshots ===
 
 impl Snapshots {
+    /// The clusters that have a file.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &ClusterName> {
+        self.files.keys()
+    }
+
     /// Opens the folder; with `read`, reads what is there. Of the own cluster that is more than of others.
     pub(crate) fn open(
         folder: PathBuf,

@@ -73,16 +73,19 @@ impl Manifests {
         is_global(service) && self.is_global(&service.namespace)
     }
 
-    /// A namespace that does not say otherwise takes part.
+    /// A namespace takes part that does not say otherwise. One without an object does where no namespace has one.
     fn is_global(&self, namespace: &str) -> bool {
-        let says_no = |object: &Object| match object {
-            Object::Namespace(found) if found.name == namespace => {
-                let word = found.annotations.get("clustermesh.cilium.io/global");
-                word.is_some_and(|word| word.eq_ignore_ascii_case("false"))
-            }
-            _ => false,
-        };
-        !self.objects.values().any(says_no)
+        let objects = self.objects.values().filter_map(|object| match object {
+            Object::Namespace(found) => Some(found),
+            _ => None,
+        });
+        let mut objects = objects.peekable();
+        let none = objects.peek().is_none();
+        let found = objects.find(|found| found.name == namespace);
+        found.map_or(none, |found| {
+            let word = found.annotations.get("clustermesh.cilium.io/global");
+            !word.is_some_and(|word| word.eq_ignore_ascii_case("false"))
+        })
     }
 
     /// What the cluster offers under a service's name.

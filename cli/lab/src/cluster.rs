@@ -153,7 +153,7 @@ pub(crate) fn processes(
     let bin_dir = &options.bin_dir;
     let mut all = Vec::new();
     for (replica, node) in replicas(cluster) {
-        all.push(etcd(lab, cluster, replica, node, options.etcd_quota));
+        all.push(etcd(lab, cluster, replica, node, options));
         all.push(apiserver(lab, cluster, replica, node, bin_dir));
     }
     for node in &cluster.nodes {
@@ -167,7 +167,7 @@ fn etcd(
     cluster: &ClusterState,
     replica: u8,
     node: &NodeState,
-    quota: Option<u64>,
+    options: &LabOptions,
 ) -> ProcessState {
     let component = Component::Etcd(replica);
     let pki = ClusterPki::new(&ClusterDirectory::new(&cluster.directory).pki());
@@ -178,7 +178,15 @@ fn etcd(
     // The token is part of the etcd cluster's id: an etcd that begins anew must have another, as has each replica's.
     let token = format!("{}-{component}-{}", cluster.name, start_token());
     let flag = |name: &str, value: String| format!("--{name}={value}");
-    let mut command = vec!["etcd".to_owned()];
+    // Users are set up before anything else can reach it, at each start.
+    let mut command = vec![options.bin_dir.join("clustermesh-apiserver").display().to_string()];
+    command.extend([
+        "etcd-init".to_owned(),
+        format!("--config-dir={}", cluster.directory.display()),
+        "--exec".into(),
+        "--".into(),
+        "etcd".into(),
+    ]);
     command.extend([
         flag("name", "clustermesh".into()),
         flag("data-dir", state_of(cluster, &component).display().to_string()),
@@ -192,14 +200,15 @@ fn etcd(
         flag("trusted-ca-file", pki.certificate("ca").display().to_string()),
         flag("cert-file", pki.certificate("server").display().to_string()),
         flag("key-file", pki.key("server").display().to_string()),
-        flag("auto-compaction-retention", "1".into()),
+        flag("auto-compaction-mode", "periodic".into()),
+        flag("auto-compaction-retention", "1h".into()),
         flag("enable-grpc-gateway", "false".into()),
         flag("logger", "zap".into()),
         // Alone, it has nobody to wait for.
         flag("heartbeat-interval", "20".into()),
         flag("election-timeout", "200".into()),
     ]);
-    command.extend(quota.map(|bytes| flag("quota-backend-bytes", bytes.to_string())));
+    command.extend(options.etcd_quota.map(|bytes| flag("quota-backend-bytes", bytes.to_string())));
     process(lab, component.process(&cluster.name), node, "system", command)
 }
 

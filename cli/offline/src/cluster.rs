@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mesh_export::{Exporter, ExporterConfig, announced};
+use mesh_export::{Exporter, ExporterConfig, Value, announced};
 use mesh_labels::LabelFilter;
 use mesh_model::{
     ClusterId, ClusterLimit, ClusterName, Record, RecordKey,
-    object::{Object, ObjectKey},
+    object::{Kind, Object, ObjectKey},
 };
 use mesh_source::{Drain, ResourceVersion, SourceEvent, derived_slices};
 use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
@@ -89,18 +89,18 @@ impl Cluster {
     }
 
     /// All keys and values that its etcd has of it, those for its own nodes included.
-    pub fn keys(&self) -> &BTreeMap<String, Vec<u8>> {
+    pub fn keys(&self) -> &BTreeMap<String, Value> {
         self.exporter.desired()
     }
 
     /// What other clusters may read.
-    pub fn exported(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    pub fn exported(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.keys().iter().filter(|(key, _)| !key.starts_with(LOCAL))
     }
 
     /// The same as a keys file.
     pub fn keys_file(&self) -> KeysFile {
-        let entries = self.exported().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let entries = self.exported().map(|(key, value)| (key.clone(), value.to_vec())).collect();
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
@@ -112,7 +112,9 @@ impl Cluster {
     /// What is wrong with objects that are exported all the same, as if that was not there.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let notes = self.exporter.notes().iter();
-        notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")))
+        let notes =
+            notes.flat_map(|(key, notes)| notes.iter().map(move |note| format!("{key}: {note}")));
+        notes.chain(self.exporter.held_back())
     }
 
     /// What the cluster's own nodes are told by a key.
@@ -132,10 +134,7 @@ impl Cluster {
 
     /// Whether a namespace takes part in the mesh.
     pub(crate) fn takes_part(&self, namespace: &str) -> bool {
-        match self.local(RecordKey::Namespace(namespace.into())) {
-            Some(Record::Namespace(namespace)) => namespace.global,
-            _ => self.setup.default_global_namespace,
-        }
+        self.exporter.takes_part(namespace)
     }
 
     /// Tells the exporter what differs, in the order in which an apiserver's source does.
@@ -160,6 +159,13 @@ impl Cluster {
             self.exporter.handle(event, &mut self.numbers);
         }
         self.told = now;
+        if !self.exporter.is_complete() {
+            // There is nothing but what was given.
+            for kind in Kind::ALL {
+                self.exporter
+                    .handle(SourceEvent::Listed { kind, resource_version }, &mut self.numbers);
+            }
+        }
         for (labels, identity) in self.numbers.given() {
             let labels = self.exporter.uses(identity).then(|| labels.clone());
             self.exporter.set_identity(identity, labels);

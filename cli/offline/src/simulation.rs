@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
+use mesh_export::Value;
 use mesh_labels::LabelFilter;
 use mesh_merge::{Claims, OwnRanges};
 use mesh_model::{AddressKind, ClusterName, object::Object};
@@ -364,7 +365,13 @@ impl Exporter {
             Self::Keys(file) => (**file).clone(),
             Self::Objects(cluster) => {
                 let file = cluster.keys_file();
-                if own { KeysFile { entries: cluster.keys().clone(), ..file } } else { file }
+                let entry = |(key, value): (&String, &Value)| (key.clone(), value.to_vec());
+                match own {
+                    true => {
+                        KeysFile { entries: cluster.keys().iter().map(entry).collect(), ..file }
+                    }
+                    false => file,
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
-    cluster::Cluster,
+    cluster::{Cluster, View},
     drain::{Asked, Change, Changed, NotChanged},
     writer::StoreState,
 };
@@ -39,13 +39,13 @@ pub(crate) struct ApiserverAdmin {
 }
 
 /// What keeps the apiserver from being ready.
-pub(crate) fn unready(cluster: &Cluster, store: &StoreState) -> Vec<String> {
-    let (_, listed) = cluster.source_state();
-    let source = (!listed).then(|| "the manifests were never read in full".to_owned());
-    source.into_iter().chain(store.unready()).collect()
+pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<String> {
+    let source = (!view.complete).then(|| "the manifests were never read in full".to_owned());
+    let away = view.away(now).map(|why| format!("the source is away: {why}"));
+    source.into_iter().chain(away).chain(store.unready()).collect()
 }
 
-/// What is drained, as it is told.
+/// What is drained, as the API has it.
 fn drained(state: DrainState) -> Drained {
     let node = |node: mesh_export::DrainedNode| DrainedNode {
         name: node.name,
@@ -60,11 +60,9 @@ fn drained(state: DrainState) -> Drained {
 }
 
 impl ApiserverAdmin {
-    /// Changes what is drained. Waits for files and their lock, so not on a thread that others need.
+    /// Changes what is drained. The cluster's thread waits for files and their lock.
     async fn change_drain(&self, change: Change, asked: Asked) -> Result<(i32, Drained), Status> {
-        let cluster = Arc::clone(&self.cluster);
-        let changed = tokio::task::spawn_blocking(move || cluster.change_drain(change, &asked));
-        let changed = changed.await.map_err(|error| Status::internal(error.to_string()))?;
+        let changed = self.cluster.change_drain(change, asked).await;
         let (changed, state) = changed.map_err(|error| match error {
             NotChanged::OtherCluster { .. } => Status::invalid_argument(error.to_string()),
             NotChanged::NoNode { .. } => Status::not_found(error.to_string()),
@@ -86,16 +84,16 @@ impl ApiserverAdmin {
 impl Admin for ApiserverAdmin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let unready = unready(&self.cluster, &store);
-        let (manifests, _) = self.cluster.source_state();
+        let (view, now) = (self.cluster.view(), Instant::now());
+        let unready = unready(&view, &store, now);
         let settings = &self.cluster.settings;
         let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
-        let (desired, objects) = self.cluster.with_exporter(|e| (e.desired().len(), e.objects()));
         let ready = unready.is_empty();
         let kept = self.trouble.borrow().as_ref().map(ToString::to_string);
         let kept = store.files.iter().cloned().chain(kept);
         let kept = kept.map(|why| format!("new credentials for the etcd are not used: {why}"));
-        let others = store.problems(Instant::now());
+        let problems = unready.into_iter().chain(kept).chain(view.problems.iter().cloned());
+        let problems = problems.chain(store.problems(now)).chain(mesh_files::watch_fallback());
         let failure = store.trouble.as_ref().map(ToString::to_string);
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
@@ -107,18 +105,18 @@ impl Admin for ApiserverAdmin {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             ready,
-            problems: unready.into_iter().chain(kept).chain(manifests).chain(others).collect(),
+            problems: problems.collect(),
             configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
             store: Some(Store {
                 connected: store.connected,
                 endpoint: self.args.etcd_endpoint.clone(),
                 failure: failure.unwrap_or_default(),
-                desired_keys: count(desired),
+                desired_keys: count(view.desired_keys),
                 written_keys: count(store.written),
-                objects: count(objects),
-                identities: count(self.cluster.identities()),
+                objects: count(view.objects),
+                identities: count(view.identities),
             }),
-            drained: Some(drained(self.cluster.with_exporter(|exporter| exporter.drain_state()))),
+            drained: Some(drained(view.drained.clone())),
             ..StatusResponse::default()
         }))
     }

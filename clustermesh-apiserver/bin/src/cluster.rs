@@ -1,234 +1,232 @@
-//! The cluster as read from its directory: manifests in, keys and values out.
+//! The cluster as read from its source: objects in, keys and values out.
+//!
+//! One thread, named `cluster`, owns the source and the exporter. It may block: on files, on locks that other replicas hold, on
+//! a text of megabytes. Nothing waits for it but who asks it for something, by a message. What it found is published:
+//! [`View`] for readiness and status, [`Exports`] for the writer. It ends with the process, or with the last [`Cluster`].
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
-use mesh_alloc::{AllocationError, Found, Journal, Lost};
-use mesh_export::{Exporter, ExporterConfig, announced};
+use mesh_alloc::{Found, Journal, Lost};
+use mesh_export::{DrainState, Exporter, ExporterConfig, announced};
+use mesh_files::{Moment, WriteLog};
 use mesh_labels::LabelFilter;
-use mesh_model::object::Kind;
-use mesh_source::{
-    ManifestsSource, ResourceVersion,
-    cluster_directory::{ClusterDirectory, ClusterSettings},
-};
-use mesh_wire::Position;
-use tokio::sync::watch;
+use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
+use tokio::sync::{oneshot, watch};
 
 use crate::{
-    identity_allocation::{Look, Numbering},
+    drain::{Asked, Change, Changed, NotChanged},
+    identity_allocation::{IdentityRecording, Numbering},
     metrics::Metrics,
+    source::{Manifests, Source},
 };
+pub(crate) use exports::{ExportChanges, Exports};
+use state::State;
+pub(crate) use view::View;
 
-/// What the writer takes from, and the folder's watcher puts into.
+mod exports;
+mod state;
+mod view;
+
+/// The cluster, for everything that is not its thread.
 pub(crate) struct Cluster {
     pub(crate) settings: ClusterSettings,
-    pub(crate) directory: ClusterDirectory,
-    state: Mutex<State>,
-    /// Goes up whenever there is something to write.
-    changed: watch::Sender<u64>,
-    metrics: Metrics,
+    inbox: Sender<Message>,
+    view: watch::Receiver<Arc<View>>,
+    exports: Arc<Exports>,
+    synced: Arc<AtomicBool>,
 }
 
-struct State {
-    source: ManifestsSource,
-    exporter: Exporter,
-    numbering: Numbering,
-    /// Problems that the log has.
-    told: BTreeSet<String>,
+/// What the thread is asked for.
+enum Message {
+    /// Something may have changed.
+    Look,
+    /// The same; the answer comes when it was looked at.
+    Flush(oneshot::Sender<()>),
+    /// An etcd has these identities.
+    Recognise(Found, oneshot::Sender<Result<(), Lost>>),
+    /// An operator changes what is drained.
+    Drain(Change, Asked, oneshot::Sender<Result<(Changed, DrainState), NotChanged>>),
+    /// Which object a key follows from.
+    Owner(String, oneshot::Sender<Option<String>>),
 }
 
-/// How a cluster's numbers are kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IdentityRecording {
-    /// How long a number that nobody uses stays published.
-    pub(crate) wait: Duration,
-    /// A journal without numbers takes those of the etcd.
-    pub(crate) adopt: bool,
-}
-
-/// How often the manifests are read to find one revision of them, while other replicas find others.
-const LOOKS: usize = 5;
+/// How often it is looked for what other replicas decided: as long as their IDs are published by one alone.
+const TICK: Duration = Duration::from_millis(250);
 /// How long another replica, or a predecessor, may have the journal: a killed process holds its locks until its last
 /// thread is dead.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+// === impl Cluster ===
+
 impl Cluster {
-    /// Opens the directory. Its manifests are not read yet.
+    /// Opens a directory and starts the thread. `logs`: what watches of the directory notice.
     pub(crate) fn open(
         directory: &ClusterDirectory,
         label_rules: &[String],
-        keeping: IdentityRecording,
+        recording: IdentityRecording,
+        logs: Vec<WriteLog>,
         metrics: Metrics,
     ) -> anyhow::Result<Arc<Self>> {
         let settings = directory.settings()?;
         let filter =
             LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
-        let (path, id, limit) = (directory.journal(), settings.id, settings.limit);
-        let journal = Journal::open(&path, id, limit, PATIENCE, SystemTime::now())?;
-        let exporter = Exporter::new(ExporterConfig {
-            name: settings.name.clone(),
-            id: settings.id,
-            announced: announced(id, limit, Some(journal.uuid())),
-            default_global_namespace: settings.default_global_namespace,
-            filter,
-        });
-        let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
-        // Identities have the journal's numbers, and no others.
-        let source = source.of_kinds(&Kind::KUBERNETES).with_drain(&directory.drain_file());
-        let numbering = Numbering::new(journal, keeping);
-        let state = Mutex::new(State { source, exporter, numbering, told: BTreeSet::new() });
-        let (changed, _) = watch::channel(0);
-        let directory = directory.clone();
-        Ok(Arc::new(Self { settings, directory, state, changed, metrics }))
+        let (exporter, numbering) =
+            open_journal(&directory.journal(), &settings, filter, recording)?;
+        let source = Box::new(Manifests::new(directory, numbering, logs));
+        Self::start(settings, source, exporter, metrics)
     }
 
-    /// Reads what changed in the manifests.
-    pub(crate) fn scan(&self) {
-        let mut state = self.lock();
-        state.read();
-        self.settle(state);
+    /// Starts the thread of a source.
+    pub(crate) fn start(
+        settings: ClusterSettings,
+        source: Box<dyn Source>,
+        exporter: Exporter,
+        metrics: Metrics,
+    ) -> anyhow::Result<Arc<Self>> {
+        let exports = Arc::new(Exports::default());
+        let (published, view) = watch::channel(Arc::default());
+        let name = settings.name.clone();
+        let state = State::new(name, source, exporter, Arc::clone(&exports), published, metrics);
+        let synced = Arc::new(AtomicBool::new(false));
+        let (inbox, messages) = channel();
+        let thread = thread::Builder::new().name("cluster".into());
+        let reported = Arc::clone(&synced);
+        thread.spawn(move || run(state, &messages, &reported)).context("the cluster's thread")?;
+        Ok(Arc::new(Self { settings, inbox, view, exports, synced }))
     }
 
-    /// Looks at what other replicas decided, and collects numbers that nobody uses. `synced`: the etcd has everything, so
-    /// that no address there still has one of them.
-    pub(crate) fn tick(&self, synced: bool, now: Instant) {
-        let mut state = self.lock();
-        let State { source, exporter, numbering, .. } = &mut *state;
-        let before = numbering.seen();
-        numbering.refresh();
-        let retries = numbering.wants_retry(now);
-        if numbering.is_behind() || (retries && numbering.is_nowhere()) {
-            state.read();
-            return self.settle(state);
+    /// Something may have changed in the source.
+    pub(crate) fn look(&self) {
+        // If the thread is gone the process ends: see `ended`.
+        let _ = self.inbox.send(Message::Look);
+    }
+
+    /// Waits until everything was looked at that changed before.
+    pub(crate) async fn flush(&self) {
+        self.ask(Message::Flush).await;
+    }
+
+    /// Compares the identity IDs with those in an etcd, before anything is written there.
+    pub(crate) async fn recognise(&self, found: Found) -> Result<(), Lost> {
+        self.ask(|answer| Message::Recognise(found, answer)).await
+    }
+
+    /// Changes what is drained, and waits until that is in force.
+    pub(crate) async fn change_drain(
+        &self,
+        change: Change,
+        asked: Asked,
+    ) -> Result<(Changed, DrainState), NotChanged> {
+        self.ask(|answer| Message::Drain(change, asked, answer)).await
+    }
+
+    /// The object that a key follows from.
+    pub(crate) async fn owner(&self, key: String) -> Option<String> {
+        self.ask(|answer| Message::Owner(key, answer)).await
+    }
+
+    /// How the cluster is. Never waits.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// What is to be written. Never waits for the thread.
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    /// Whether the etcd has everything now.
+    pub(crate) fn set_synced(&self, synced: bool) {
+        self.synced.store(synced, Ordering::Relaxed);
+    }
+
+    /// Returns when the thread is gone, which it is only if it failed.
+    pub(crate) async fn ended(&self) {
+        let mut view = self.view.clone();
+        while view.changed().await.is_ok() {}
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> T {
+        let (sender, answer) = oneshot::channel();
+        let _ = self.inbox.send(message(sender));
+        match answer.await {
+            Ok(answer) => answer,
+            // The thread is gone, and the process about to end.
+            Err(_) => std::future::pending().await,
         }
-        let collects = source.is_listed() && exporter.is_complete();
-        numbering.collect(exporter, collects, synced, now);
-        if retries {
-            exporter.retry(numbering);
-        }
-        numbering.publish(exporter);
-        if numbering.seen() != before {
-            self.settle(state);
-        }
-    }
-
-    /// Compares the numbers with those in an etcd, before anything is written there.
-    pub(crate) fn recognise(&self, found: &Found) -> Result<(), Lost> {
-        let mut state = self.lock();
-        let State { exporter, numbering, .. } = &mut *state;
-        let before = numbering.seen();
-        let first = numbering.recognise(found)?;
-        if first {
-            exporter.set_uuid(numbering.uuid());
-            exporter.retry(numbering);
-        }
-        numbering.publish(exporter);
-        if first || numbering.seen() != before {
-            self.settle(state);
-        }
-        Ok(())
-    }
-
-    /// Tells what followed.
-    fn settle(&self, mut state: MutexGuard<'_, State>) {
-        let problems: BTreeSet<String> = state.problems().into_iter().collect();
-        let State { source, exporter, numbering, told } = &mut *state;
-        // Each once, not with every look at the folder.
-        for problem in problems.difference(told) {
-            tracing::warn!(problem, "not exported, or as it was before");
-        }
-        for problem in told.difference(&problems) {
-            tracing::info!(problem, "no longer so");
-        }
-        let notes = exporter.notes().values().map(Vec::len).sum::<usize>();
-        let count = source.problems().len() + exporter.problems().len() + notes;
-        *told = problems;
-        self.metrics.manifest_problems.set(count.try_into().unwrap_or(u64::MAX));
-        self.metrics.desired_keys.set(exporter.desired().len().try_into().unwrap_or(u64::MAX));
-        self.metrics.objects.set(exporter.objects().try_into().unwrap_or(u64::MAX));
-        self.metrics.identities.set(numbering.len().try_into().unwrap_or(u64::MAX));
-        drop(state);
-        self.changed.send_modify(|generation| *generation += 1);
-    }
-
-    /// Wakes whenever there is something to write.
-    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// How far the exporter is with the source, if that is known.
-    pub(crate) fn position(&self) -> Option<Position> {
-        let version = self.lock().numbering.revision()?.to_string();
-        let source = Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone()));
-        Some(Position::new(source.into_iter().collect(), SystemTime::now()))
-    }
-
-    /// Looks at, or takes from, the exporter.
-    pub(crate) fn with_exporter<T>(&self, look: impl FnOnce(&mut Exporter) -> T) -> T {
-        look(&mut self.lock().exporter)
-    }
-
-    /// What is wrong with the manifests or their numbers, and whether they were all read once.
-    pub(crate) fn source_state(&self) -> (Vec<String>, bool) {
-        let state = self.lock();
-        (state.problems(), state.source.is_listed())
-    }
-
-    /// How many identity numbers are given out.
-    pub(crate) fn identities(&self) -> usize {
-        self.lock().numbering.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here is left half-done by a panic that another thread could see.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Reads the manifests until it is known which revision of them that was.
-    fn read(&mut self) {
-        let Self { source, exporter, numbering, .. } = self;
-        for _ in 0..LOOKS {
-            let since = numbering.begin_look();
-            match source.scan() {
-                Ok(events) => {
-                    // First, so that what comes to a drained node is never taken for one that stays.
-                    if let Some(drain) = source.drain() {
-                        exporter.set_drain(drain.clone(), numbering);
-                    }
-                    exporter.retry(numbering);
-                    events.into_iter().for_each(|event| exporter.handle(event, numbering));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "keeping the objects as they are");
-                    break;
-                }
-            }
-            if numbering.end_look(source, since) == Look::Done {
-                break;
-            }
-        }
-        numbering.publish(exporter);
-    }
+fn open_journal(
+    path: &Path,
+    settings: &ClusterSettings,
+    filter: LabelFilter,
+    recording: IdentityRecording,
+) -> anyhow::Result<(Exporter, Numbering)> {
+    let (id, limit) = (settings.id, settings.limit);
+    let journal = Journal::open(path, id, limit, PATIENCE, SystemTime::now())?;
+    let exporter = Exporter::new(ExporterConfig {
+        name: settings.name.clone(),
+        id,
+        announced: announced(id, limit, Some(journal.uuid())),
+        default_global_namespace: settings.default_global_namespace,
+        filter,
+    });
+    Ok((exporter, Numbering::new(journal, recording)))
+}
 
-    /// What is wrong with the manifests, objects in them, and their numbers.
-    fn problems(&self) -> Vec<String> {
-        let waiting = AllocationError::NotRecognised.to_string();
-        let manifests = self.source.problems().iter().map(ToString::to_string);
-        let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
-        let notes = self.exporter.notes().iter();
-        let notes = notes.flat_map(|(object, notes)| notes.iter().map(move |why| (object, why)));
-        let objects = objects.chain(notes).map(|(object, why)| format!("{object}: {why}"));
-        let drain = self.exporter.drain_state().nodes.into_iter();
-        let drain = drain.filter(|node| !node.known && self.source.is_listed());
-        let drain = drain.map(|node| format!("drain.yaml: there is no node {}", node.name));
-        let numbers = self.numbering.problem().map(ToOwned::to_owned);
-        manifests.chain(objects).chain(drain).chain(numbers).collect()
+/// The thread.
+fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
+    let mut tick = Instant::now();
+    loop {
+        let next = state.next_look().map_or(tick, |look| look.min(tick));
+        match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(message) => take(&mut state, message, messages),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let at = Moment::now();
+        if state.next_look().is_some_and(|look| look <= at.now) {
+            state.look(at);
+        }
+        if tick <= at.now {
+            state.tick(synced.load(Ordering::Relaxed), at);
+            tick = Instant::now() + TICK;
+        }
+    }
+}
+
+/// Takes a message, and with it those that came since: one look answers all that ask for one.
+fn take(state: &mut State, first: Message, messages: &Receiver<Message>) {
+    let (mut look, mut flushes) = (false, Vec::new());
+    for message in std::iter::once(first).chain(messages.try_iter()) {
+        // Who asked may have gone.
+        match message {
+            Message::Look => look = true,
+            Message::Flush(answer) => flushes.push(answer),
+            Message::Recognise(found, answer) => drop(answer.send(state.recognise(&found))),
+            Message::Drain(change, asked, answer) => {
+                let changed = state.change_drain(change, &asked, Moment::now());
+                drop(answer.send(changed));
+            }
+            Message::Owner(key, answer) => drop(answer.send(state.owner(&key))),
+        }
+    }
+    if look || !flushes.is_empty() {
+        state.look(Moment::now());
+    }
+    for answer in flushes {
+        let _ = answer.send(());
     }
 }
 

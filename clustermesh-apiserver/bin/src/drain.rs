@@ -1,12 +1,10 @@
-//! Draining the cluster or a node, on an operator's word: in `drain.yaml`, which all replicas read and any restart finds.
+//! Draining the cluster or a node, because an operator asks for it.
 
 use std::{io, path::PathBuf, time::Duration};
 
-use mesh_export::DrainState;
-use mesh_files::{Access, Lock, LockError, write_atomic};
-use mesh_source::{Drain, DrainError};
-
-use crate::cluster::Cluster;
+use mesh_export::Exporter;
+use mesh_files::LockError;
+use mesh_source::Drain;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,61 +56,53 @@ pub(crate) enum NotChanged {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// How long somebody else may be changing it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long another process may be changing what is drained.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
-impl Cluster {
-    /// Changes `drain.yaml`, and reads it. Blocks the thread.
-    pub(crate) fn change_drain(
-        &self,
-        change: Change,
+impl Change {
+    /// Makes the change in what is drained by request, in `cluster`. `exporter` knows its nodes once all was read.
+    pub(crate) fn apply(
+        self,
         asked: &Asked,
-    ) -> Result<(Changed, DrainState), NotChanged> {
-        let own = self.settings.name.to_string();
-        let Asked { cluster, node } = asked;
-        if !cluster.is_empty() && *cluster != own {
-            return Err(NotChanged::OtherCluster { own, asked: cluster.clone() });
-        }
-        let path = self.directory.drain_file();
-        // Other replicas write it too.
-        let _lock = Lock::wait(&self.directory.drain_lock(), PATIENCE)?;
-        let mut drain = Drain::read(&path)
-            .map_err(|reason| NotChanged::Broken { path: path.clone(), reason })?;
-        let before = drain.clone();
-        match (change, node.as_str()) {
-            (Change::Drain, "") => drain.cluster = true,
-            (Change::Undrain, "") => drain.cluster = false,
-            (Change::Drain, node) => {
-                self.check_node(node)?;
+        cluster: &str,
+        exporter: &Exporter,
+        complete: bool,
+        drain: &mut Drain,
+    ) -> Result<(), NotChanged> {
+        let known = Known { cluster, exporter, complete };
+        match (self, asked.node.as_str()) {
+            (Self::Drain, "") => drain.cluster = true,
+            (Self::Undrain, "") => drain.cluster = false,
+            (Self::Drain, node) => {
+                known.check_node(node)?;
                 drain.nodes.insert(node.to_owned());
             }
-            (Change::Undrain, node) => {
-                self.check_drained_by_file(node, &drain)?;
+            (Self::Undrain, node) => {
+                known.check_drained_by_request(node, drain)?;
                 if !drain.nodes.remove(node) {
-                    self.check_node(node)?;
+                    known.check_node(node)?;
                 }
             }
         }
-        if drain != before {
-            let write = |source| NotChanged::Write { path: path.clone(), source };
-            let invalid = |error: DrainError| io::Error::other(error);
-            let text = drain.to_yaml().map_err(invalid).map_err(write)?;
-            write_atomic(&path, text.as_bytes(), Access::All).map_err(write)?;
-        }
-        // The watch would, a moment later: whoever asked is told what is so now.
-        self.scan();
-        let state = self.with_exporter(|exporter| exporter.drain_state());
-        let changed = if drain == before { Changed::Before } else { Changed::Now };
-        Ok((changed, state))
+        Ok(())
     }
+}
 
-    /// What something else drains, the file cannot undrain.
-    fn check_drained_by_file(&self, node: &str, drain: &Drain) -> Result<(), NotChanged> {
+/// What is known of the cluster.
+struct Known<'a> {
+    cluster: &'a str,
+    exporter: &'a Exporter,
+    complete: bool,
+}
+
+impl Known<'_> {
+    /// What something else drains, a request cannot undrain.
+    fn check_drained_by_request(&self, node: &str, drain: &Drain) -> Result<(), NotChanged> {
         let node = node.to_owned();
         if drain.cluster {
-            return Err(NotChanged::ByCluster { cluster: self.settings.name.to_string(), node });
+            return Err(NotChanged::ByCluster { cluster: self.cluster.to_owned(), node });
         }
-        let state = self.with_exporter(|exporter| exporter.drain_state());
+        let state = self.exporter.drain_state();
         match state.nodes.iter().any(|drained| drained.name == node && drained.by_annotation) {
             true => Err(NotChanged::ByAnnotation { node }),
             false => Ok(()),
@@ -120,13 +110,14 @@ impl Cluster {
     }
 
     fn check_node(&self, node: &str) -> Result<(), NotChanged> {
-        if !self.source_state().1 {
+        if !self.complete {
             return Err(NotChanged::NotRead);
         }
-        if self.with_exporter(|exporter| exporter.has_node(node)) {
-            return Ok(());
+        match self.exporter.has_node(node) {
+            true => Ok(()),
+            false => {
+                Err(NotChanged::NoNode { cluster: self.cluster.to_owned(), node: node.into() })
+            }
         }
-        let cluster = self.settings.name.to_string();
-        Err(NotChanged::NoNode { cluster, node: node.into() })
     }
 }

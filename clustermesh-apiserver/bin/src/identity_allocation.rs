@@ -1,14 +1,20 @@
-//! Numbers for the exporter, from the journal that all replicas share.
+//! Identity IDs for the exporter, from the journal that all replicas share.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use mesh_alloc::{AllocationError, Collected, Found, Journal, JournalError, Lost, Recorded};
 use mesh_export::{Allocate, Exporter};
 use mesh_model::{Identity, Labels};
-use mesh_source::ManifestsSource;
 use uuid::Uuid;
 
-use crate::cluster::IdentityRecording;
+/// How a cluster's identity IDs are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdentityRecording {
+    /// How long an ID that is not in use stays published.
+    pub(crate) wait: Duration,
+    /// A journal without IDs takes those of the etcd.
+    pub(crate) adopt: bool,
+}
 
 /// The journal, and what this replica has of it.
 pub(crate) struct Numbering {
@@ -26,6 +32,17 @@ pub(crate) struct Numbering {
     changes: u64,
     next_pass: Option<Instant>,
     next_retry: Option<Instant>,
+}
+
+/// What a look found.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The content, in short: the same for all replicas that saw the same.
+    pub(crate) content: String,
+    /// All there is was read at least once.
+    pub(crate) complete: bool,
+    /// Some of what is there now was not understood, or may not be all of it.
+    pub(crate) partly: bool,
 }
 
 /// What a look at the manifests came to.
@@ -109,11 +126,11 @@ impl Numbering {
     }
 
     /// A look at the manifests that began at a revision is over.
-    pub(crate) fn end_look(&mut self, source: &ManifestsSource, since: Option<u64>) -> Look {
-        if !source.is_listed() {
+    pub(crate) fn end_look(&mut self, found: Seen, since: Option<u64>) -> Look {
+        let Seen { content, complete, partly } = found;
+        if !complete {
             return Look::Done;
         }
-        let content = source.fingerprint();
         self.looked = since;
         let Some(since) = since else {
             // Without the journal nobody can be told what this is.
@@ -121,8 +138,8 @@ impl Numbering {
             return Look::Done;
         };
         let seen = self.content.as_ref() == Some(&content);
-        if seen && source.keeps_something() && self.revision.is_some_and(|mine| mine != since) {
-            // A file cannot be understood, and this replica may have missed what it held in between: it is behind.
+        if seen && partly && self.revision.is_some_and(|mine| mine != since) {
+            // This replica may have missed what a file held in between: it is behind.
             return Look::Done;
         }
         let recorded = self.journal.record(&content, since, SystemTime::now());

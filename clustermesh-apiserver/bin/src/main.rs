@@ -4,16 +4,27 @@ mod admin;
 mod args;
 mod cluster;
 mod drain;
+mod etcd_init;
 mod identity_allocation;
 mod metrics;
 mod run;
+mod source;
+mod users_file;
 mod writer;
 
 use clap::Parser as _;
 
 fn main() -> anyhow::Result<()> {
-    let args = args::Args::parse();
-    mesh_admin::logs::init(&args.log)?;
+    let args::Cli { command, serve } = args::Cli::parse();
     mesh_certs::install_crypto();
-    run::run(args)
+    match command {
+        None => {
+            mesh_admin::logs::init(&serve.log)?;
+            run::run(serve)
+        }
+        Some(args::Command::EtcdInit(init)) => {
+            mesh_admin::logs::init(&init.log)?;
+            etcd_init::run(init)
+        }
+    }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     pub(crate) objects: Gauge<u64, AtomicU64>,
     pub(crate) identities: Gauge<u64, AtomicU64>,
     pub(crate) manifest_problems: Gauge<u64, AtomicU64>,
+    pub(crate) file_watch_fallback: Gauge,
 }
 
 impl Metrics {
@@ -98,6 +99,8 @@ impl Metrics {
         registry.register("identities", "Identity numbers given out", self.identities.clone());
         let help = "Manifests, or objects in them, that cannot be used";
         registry.register("manifest_problems", help, self.manifest_problems.clone());
+        let help = "1 while folders cannot be watched and are looked at every second";
+        registry.register("file_watch_fallback", help, self.file_watch_fallback.clone());
     }
 
     /// The etcd was not as it should be.
@@ -116,9 +119,9 @@ impl Metrics {
         }
     }
 
-    /// Somebody else wrote to a key of ours.
-    pub(crate) fn count_foreign(&self, deed: ForeignWrite) {
-        self.foreign.get_or_create(&ReasonLabel { reason: deed.as_str() }).inc();
+    /// Another writer touched a key of ours.
+    pub(crate) fn count_foreign(&self, write: ForeignWrite) {
+        self.foreign.get_or_create(&ReasonLabel { reason: write.as_str() }).inc();
     }
 }
 

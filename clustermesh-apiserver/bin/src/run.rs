@@ -1,17 +1,16 @@
 //! Putting the stages together.
 //!
-//! Tasks, all owned by [`run`] and ended with it: the folder's watcher, the journal's watcher, the users file's watcher, the credentials'
-//! watcher, the writer, health and metrics, the admin API. None holds anything that must be put away: a process that is
-//! killed leaves an etcd whose next writer compares and goes on.
+//! Tasks, all owned by [`serve`] and ended with it: the watcher of manifests, that of the users file, that of credentials, the
+//! writer, health and metrics, the admin API. The cluster itself has a thread ([`crate::cluster`]). None holds anything that must be put
+//! away: a process that is killed leaves an etcd whose next writer compares and goes on.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use mesh_admin::health::Health;
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{LastAddresses, Target};
@@ -23,14 +22,17 @@ use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinSet,
     time,
 };
 
 use crate::{
     admin::{ApiserverAdmin, unready},
     args::Args,
-    cluster::{Cluster, IdentityRecording},
+    cluster::Cluster,
+    identity_allocation::IdentityRecording,
     metrics::Metrics,
+    users_file,
     writer::{EtcdFailure, StoreState, Writer},
 };
 
@@ -40,10 +42,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 const AWAY: Duration = Duration::from_secs(1);
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
-/// How often it is looked for what other replicas decided: as long as their numbers are published by one alone.
-const JOURNAL: Duration = Duration::from_millis(250);
 
-/// Runs until told to stop.
+/// What all tasks share.
+#[derive(Clone)]
+struct Shared {
+    cluster: Arc<Cluster>,
+    store: Arc<Mutex<StoreState>>,
+    metrics: Metrics,
+}
+
+/// Runs until asked to stop.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
 }
@@ -56,44 +64,23 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::new(registry);
-    let keeping = IdentityRecording {
+    let recording = IdentityRecording {
         wait: Duration::from_secs(args.identity_wait_seconds),
         adopt: args.adopt_identities,
     };
-    let cluster = Cluster::open(&directory, &args.identity_labels, keeping, metrics.clone())?;
-    let pki = directory.pki();
-    let files = CredentialFiles {
-        authority: pki.join("ca.crt"),
-        certificate: pki.join("admin.crt"),
-        key: pki.join("admin.key"),
-    };
+    // What is drained is beside the manifests.
+    let watches =
+        [FolderWatch::new(&directory.manifests()), FolderWatch::shallow(directory.path())];
+    let logs = watches.each_ref().map(FolderWatch::write_log).into();
+    let cluster =
+        Cluster::open(&directory, &args.identity_labels, recording, logs, metrics.clone())?;
+    let store = Arc::new(Mutex::new(StoreState::default()));
+    let shared = Shared { cluster: Arc::clone(&cluster), store: Arc::clone(&store), metrics };
     let (users_sender, users) = watch::channel(None);
     let (drain_sender, drain) = watch::channel(false);
-    let store = Arc::new(Mutex::new(StoreState::default()));
     let (trouble_sender, trouble) = watch::channel(None);
-    let write = async {
-        let (credentials, receiver) = open_credentials(files, &pki, &store).await;
-        let writer = Writer {
-            cluster: Arc::clone(&cluster),
-            target: Target {
-                endpoints: vec![args.etcd_endpoint.clone()],
-                host_aliases: Vec::new(),
-                credentials: receiver,
-                clock: Clock::system(),
-                last_addresses: LastAddresses::default(),
-            },
-            users,
-            heartbeat: Duration::from_secs(args.heartbeat_seconds),
-            drain,
-            trouble: trouble_sender,
-            state: Arc::clone(&store),
-            metrics,
-        };
-        tokio::select! {
-            () = watch_credentials(credentials, &pki, &store) => {}
-            () = writer.run() => {}
-        }
-    };
+    let writing =
+        write(args.clone(), directory.clone(), shared.clone(), users, drain, trouble_sender);
     let admin = ApiserverAdmin {
         args: args.clone(),
         cluster: Arc::clone(&cluster),
@@ -103,14 +90,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let told_to_stop = async {
+    let asked_to_stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("told to stop: writing what is pending");
+        tracing::info!("asked to stop: writing what is pending");
         // What changed a moment ago may not have been noticed yet.
-        cluster.scan();
+        let _ = time::timeout(DRAIN, cluster.flush()).await;
         let _ = drain_sender.send(true);
         let connected = || store.lock().unwrap_or_else(PoisonError::into_inner).connected;
         let began = Instant::now();
@@ -118,17 +105,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             time::sleep(READINESS).await;
         }
         tracing::warn!(
-            "not everything could be written in time; whoever comes next compares and goes on"
+            "not everything could be written in time; the next apiserver compares and goes on"
         );
     };
+    let users_path = directory.users_file();
     tokio::select! {
-        () = watch_manifests(&cluster, &directory) => {}
-        () = watch_journal(&cluster, &store) => {}
-        () = watch_users(directory.users_file(), users_sender) => {}
-        () = watch_readiness(&cluster, &store, &health) => {}
-        () = write => tracing::info!("everything is written"),
-        () = told_to_stop => {}
-        served = health.clone().serve(args.metrics_address) => {
+        () = cluster.ended() => bail!("the cluster's thread failed: the log has why"),
+        () = watch_manifests(&cluster, watches) => {}
+        () = users_file::follow(&users_path, users_sender, &store) => {}
+        // Of its own: what it computes over all keys keeps nothing else waiting.
+        () = task(writing) => tracing::info!("everything is written"),
+        () = asked_to_stop => {}
+        () = task(watch_readiness(shared, health.clone())) => {}
+        served = health.serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
         served = mesh_admin::serve(&args.admin_socket, admin) => served.context("--admin-socket")?,
@@ -136,52 +125,60 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watch_manifests(cluster: &Cluster, directory: &ClusterDirectory) {
-    let mut folder = FolderWatch::new(&directory.manifests());
-    // What is drained is beside them.
-    let mut beside = FolderWatch::shallow(directory.path());
+/// Runs beside everything else, and ends with it.
+async fn task(work: impl Future<Output = ()> + Send + 'static) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Writes until asked to end.
+async fn write(
+    args: Args,
+    directory: ClusterDirectory,
+    shared: Shared,
+    users: watch::Receiver<Option<UsersFile>>,
+    drain: watch::Receiver<bool>,
+    trouble: watch::Sender<Option<Failure>>,
+) {
+    let pki = directory.pki();
+    let files = CredentialFiles {
+        authority: pki.join("ca.crt"),
+        certificate: pki.join("admin.crt"),
+        key: pki.join("admin.key"),
+    };
+    let (credentials, receiver) = open_credentials(files, &pki, &shared.store).await;
+    let writer = Writer {
+        cluster: shared.cluster,
+        target: Target {
+            endpoints: vec![args.etcd_endpoint],
+            host_aliases: Vec::new(),
+            credentials: receiver,
+            clock: Clock::system(),
+            last_addresses: LastAddresses::default(),
+        },
+        users,
+        extra_users: args.etcd_extra_users,
+        heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        drain,
+        trouble,
+        state: Arc::clone(&shared.store),
+        metrics: shared.metrics,
+    };
+    tokio::select! {
+        () = watch_credentials(credentials, &pki, &shared.store) => {}
+        () = writer.run() => {}
+    }
+}
+
+async fn watch_manifests(cluster: &Cluster, watches: [FolderWatch; 2]) {
+    let [mut folder, mut beside] = watches;
     loop {
-        cluster.scan();
+        cluster.look();
         tokio::select! {
             () = folder.changed() => {}
             () = beside.changed() => {}
         }
-    }
-}
-
-/// Other replicas decide things too, and time does.
-async fn watch_journal(cluster: &Cluster, store: &Mutex<StoreState>) {
-    loop {
-        let synced = store.lock().unwrap_or_else(PoisonError::into_inner).synced;
-        cluster.tick(synced, Instant::now());
-        time::sleep(JOURNAL).await;
-    }
-}
-
-/// A file that is missing or broken says nothing: not that there is nobody.
-async fn watch_users(path: PathBuf, users: watch::Sender<Option<UsersFile>>) {
-    // The file's folder: the file itself is replaced by renaming.
-    let mut folder = FolderWatch::shallow(path.parent().unwrap_or(&path));
-    loop {
-        match fs::read_to_string(&path) {
-            Ok(text) => match UsersFile::parse(&text) {
-                Ok(file) => {
-                    users.send_if_modified(|current| {
-                        let changed = current.as_ref() != Some(&file);
-                        *current = Some(file);
-                        changed
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "keeping the users as they are")
-                }
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "keeping the users as they are")
-            }
-        }
-        folder.changed().await;
     }
 }
 
@@ -196,7 +193,7 @@ async fn open_credentials(
         match Store::open(files.clone(), SystemTime::now()) {
             Ok(opened) => return opened,
             Err(error) => {
-                tracing::warn!(%error, "there are no credentials for the own etcd");
+                tracing::warn!(%error, "there are no credentials for the cluster's etcd");
                 let failure = Failure::new(ConnectionPhase::Tls, error.to_string());
                 state.lock().unwrap_or_else(PoisonError::into_inner).trouble =
                     Some(EtcdFailure::from(&failure));
@@ -221,16 +218,17 @@ async fn watch_credentials(store: Store, pki: &Path, state: &Mutex<StoreState>) 
     }
 }
 
-async fn watch_readiness(cluster: &Cluster, store: &Mutex<StoreState>, health: &Health) {
+async fn watch_readiness(shared: Shared, health: Health) {
     let mut was_ready = false;
     loop {
-        let state = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let reasons = unready(cluster, &state);
+        let state = shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reasons = unready(&shared.cluster.view(), &state, Instant::now());
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
             tracing::info!(ready = was_ready, ?reasons, "readiness");
         }
         health.set(reasons);
+        shared.metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
         time::sleep(READINESS).await;
     }
 }

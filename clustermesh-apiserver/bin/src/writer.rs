@@ -1,16 +1,14 @@
-//! IdentityRecording one etcd equal to what the cluster exports.
+//! Keeping one etcd equal to what the cluster exports.
 //!
 //! One task. A connection that fails, at any step and for any reason, is made again with growing pauses; each new one
-//! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing; told
-//! to drain it writes what is pending and ends.
+//! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing; asked
+//! to end it writes what is pending and ends.
 
-mod batches;
 mod etcd_error;
 mod foreign_writes;
-mod id_recovery;
 mod session;
+mod session_error;
 mod state;
-mod sync_markers;
 
 use std::{
     future::Future,
@@ -28,7 +26,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::{cluster::Cluster, metrics::Metrics};
 pub(crate) use etcd_error::{EtcdFailure, Reason};
 pub(crate) use foreign_writes::ForeignWrite;
-use session::{Ended, Session};
+use session::{Ended, Memory, Session};
 pub(crate) use state::StoreState;
 
 /// Writes to one etcd.
@@ -36,6 +34,8 @@ pub(crate) struct Writer {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) target: Target,
     pub(crate) users: watch::Receiver<Option<UsersFile>>,
+    /// Users that an administrator made, and that are left alone.
+    pub(crate) extra_users: Vec<String>,
     pub(crate) heartbeat: Duration,
     /// Becomes true when it is time to end.
     pub(crate) drain: watch::Receiver<bool>,
@@ -55,20 +55,22 @@ enum Use {
     Drained,
 }
 
-/// An answer that takes longer is told of.
+/// An answer that takes longer is a problem in the status.
 const SLOW: Duration = Duration::from_secs(2);
 /// One that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+// === impl Writer ===
+
 impl Writer {
-    /// Writes until told to drain, and everything is written, or dropped.
+    /// Writes until asked to end, and everything is written, or dropped.
     pub(crate) async fn run(self) {
         let mut pauses = Backoff::new(Policy::CONNECTION, RandomState::new().hash_one(()));
         let mut credentials = self.target.credentials.clone();
         let mut successor = None;
         // The credentials that served last.
         let mut before = None;
-        let mut memory = session::Memory::default();
+        let mut memory = Memory::default();
         for attempt in 0.. {
             let connected = match successor.take() {
                 Some(connection) => Ok(connection),
@@ -109,7 +111,7 @@ impl Writer {
     }
 
     /// Uses a connection until it fails, its certificate ends, another takes its place, or all is done.
-    async fn use_up(&self, connection: Connection, memory: &mut session::Memory) -> Use {
+    async fn use_up(&self, connection: Connection, memory: &mut Memory) -> Use {
         tokio::select! {
             biased;
             succession = succession(&self.target, &connection, &self.trouble) => match succession {
@@ -123,7 +125,7 @@ impl Writer {
         }
     }
 
-    /// Waits for an answer to something. One that takes long is told of, and one that takes too long given up.
+    /// Waits for an answer to something. One that takes long is shown in the status, and one that takes too long given up.
     async fn answer<T>(
         &self,
         to: &str,
@@ -150,6 +152,7 @@ impl Writer {
     fn set<T>(&self, change: impl FnOnce(&mut StoreState) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut state);
+        self.cluster.set_synced(state.synced);
         self.metrics.connected.set(state.connected.into());
         self.metrics.written_keys.set(state.written.try_into().unwrap_or(u64::MAX));
         self.metrics.refused_keys.set(state.refused.len().try_into().unwrap_or(u64::MAX));

@@ -20,12 +20,14 @@ pub struct Desired {
     pub users: BTreeMap<String, String>,
     /// These are all peers there are. If not, no peer's user is removed.
     pub peers_known: bool,
+    /// Users that an administrator made and that are left alone.
+    pub extra: BTreeSet<String>,
 }
 
 /// A user in the users file that is not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "user {name:?} with role {role:?} is not made: a peer's user is remote-<peer> (or remote, with a shared authority) and has the role remote"
+    "user {name:?} with role {role:?} is not made: a peer's user is remote-<peer> (or remote, with a shared CA) and has the role remote"
 )]
 pub struct RefusedUser {
     /// Its name.
@@ -67,7 +69,8 @@ impl Desired {
         }
         let roles =
             BTreeMap::from([(REMOTE_ROLE.to_owned(), remote), (LOCAL_ROLE.to_owned(), local)]);
-        (Self { roles, users, peers_known: true }, refused)
+        let extra = BTreeSet::new();
+        (Self { roles, users, peers_known: true, extra }, refused)
     }
 }
 

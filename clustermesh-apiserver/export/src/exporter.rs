@@ -1,6 +1,9 @@
 //! The exporter: objects in, changed keys out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use mesh_labels::LabelFilter;
 use mesh_model::{
@@ -17,13 +20,18 @@ use cilium::Cilium;
 use drain::Drained;
 pub use drain::{DrainState, DrainedNode};
 use identities::Identities;
+use namespaces::Namespaces;
 
 mod cilium;
 mod dependents;
 pub(crate) mod drain;
 mod identities;
 mod keys;
+mod namespaces;
 mod translate;
+
+/// A key's value. Cheap to clone: what is kept of it in several places is one.
+pub type Value = Arc<[u8]>;
 
 /// Who gives numbers to label sets.
 pub trait Allocate {
@@ -81,17 +89,18 @@ pub struct Exporter {
     /// The objects told since the kind's listing began, while it goes on.
     listing: HashMap<Kind, BTreeSet<ObjectKey>>,
     listed: BTreeSet<Kind>,
+    namespaces: Namespaces,
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
     /// What a Cilium says of pods and label sets.
     cilium: Cilium,
     /// What follows from each object.
-    made: HashMap<ObjectKey, Vec<(String, Vec<u8>)>>,
+    made: HashMap<ObjectKey, Vec<(String, Value)>>,
     /// Who has each key, first come first; the first one's value is the key's.
     owners: HashMap<String, VecDeque<ObjectKey>>,
     /// Keys and values, as they should be in etcd.
-    desired: BTreeMap<String, Vec<u8>>,
+    desired: BTreeMap<String, Value>,
     changed: BTreeSet<String>,
     problems: BTreeMap<ObjectKey, String>,
     notes: BTreeMap<ObjectKey, Vec<String>>,
@@ -104,13 +113,15 @@ impl Exporter {
     /// An exporter that knows no object yet: the cluster's config is all it exports.
     pub fn new(config: ExporterConfig) -> Self {
         let key = Key::ClusterConfig(config.name.clone()).to_string();
-        let desired = BTreeMap::from([(key.clone(), cluster_config::encode(&config.announced))]);
+        let value = Value::from(cluster_config::encode(&config.announced));
+        let desired = BTreeMap::from([(key.clone(), value)]);
         Self {
             own: Own { name: config.name.clone(), id: config.id },
             config,
             objects: BTreeMap::new(),
             listing: HashMap::new(),
             listed: BTreeSet::new(),
+            namespaces: Namespaces::default(),
             slices: BTreeMap::new(),
             drained: Drained::default(),
             cilium: Cilium::default(),
@@ -144,7 +155,9 @@ impl Exporter {
                     let gone: Vec<_> = of_kind.filter(|key| !told.contains(key)).cloned().collect();
                     gone.into_iter().for_each(|key| self.change(key, None, allocate));
                 }
-                self.listed.insert(kind);
+                if self.listed.insert(kind) && kind == Kind::Namespace {
+                    self.open(allocate);
+                }
             }
             SourceEvent::Bookmark { .. } => {}
         }
@@ -154,7 +167,7 @@ impl Exporter {
     pub fn set_uuid(&mut self, uuid: Uuid) {
         self.config.announced.uuid = Some(uuid);
         let key = Key::ClusterConfig(self.config.name.clone()).to_string();
-        let value = cluster_config::encode(&self.config.announced);
+        let value = Value::from(cluster_config::encode(&self.config.announced));
         if self.desired.get(&key) != Some(&value) {
             self.desired.insert(key.clone(), value);
             self.changed.insert(key);
@@ -177,7 +190,7 @@ impl Exporter {
     }
 
     /// All keys and values, as they should be in etcd.
-    pub fn desired(&self) -> &BTreeMap<String, Vec<u8>> {
+    pub fn desired(&self) -> &BTreeMap<String, Value> {
         &self.desired
     }
 

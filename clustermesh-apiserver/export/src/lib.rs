@@ -11,5 +11,5 @@ mod exporter;
 mod plan;
 mod records;
 
-pub use exporter::{Allocate, DrainState, DrainedNode, Exporter, ExporterConfig, announced};
+pub use exporter::{Allocate, DrainState, DrainedNode, Exporter, ExporterConfig, Value, announced};
 pub use plan::{Actual, Write, fingerprint, plan};

@@ -8,6 +8,8 @@ use std::{
 use mesh_model::RecordKind;
 use mesh_wire::Key;
 
+use crate::exporter::Value;
+
 /// What an etcd holds, as far as it is ours: each key with the fingerprint of its value.
 pub type Actual = HashMap<String, u64>;
 
@@ -19,7 +21,7 @@ pub enum Write {
         /// The key.
         key: String,
         /// Its value.
-        value: Vec<u8>,
+        value: Value,
     },
     /// Remove a key.
     Delete {
@@ -40,7 +42,7 @@ pub fn fingerprint(value: &[u8]) -> u64 {
 ///
 /// First what others refer to, then what refers to it; and the removals the other way round.
 pub fn plan(
-    desired: &BTreeMap<String, Vec<u8>>,
+    desired: &BTreeMap<String, Value>,
     actual: &Actual,
     keys: &BTreeSet<String>,
     complete: bool,
@@ -115,7 +117,7 @@ mod tests {
         ]
         .map(key);
         let desired: BTreeMap<_, _> =
-            [&address, &identity, &service, &same].map(|k| (k.clone(), b"v".to_vec())).into();
+            [&address, &identity, &service, &same].map(|k| (k.clone(), Value::from(*b"v"))).into();
         let actual: Actual = [
             (same.clone(), fingerprint(b"v")),
             (service.clone(), fingerprint(b"old")),

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh_files::{Moment, Progress, QUIET, Settling, Stamp};
 use serde::{Deserialize, Serialize};
 
-use crate::manifests::Problem;
+use crate::problem::Problem;
 
 /// What is drained.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,12 +31,14 @@ pub enum DrainError {
     Node(String),
 }
 
-/// The file, and what it said last.
+/// The file, and what is in force of it.
 #[derive(Debug)]
 pub(crate) struct DrainFile {
     path: PathBuf,
     /// `None` until it was understood once; one that is not there says that nothing is drained.
     drain: Option<Drain>,
+    /// What it holds now is in force.
+    settled: bool,
     problem: Option<Problem>,
 }
 
@@ -100,26 +103,48 @@ impl Drain {
 
 impl DrainFile {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.into(), drain: None, problem: None }
+        Self { path: path.into(), drain: None, settled: false, problem: None }
     }
 
-    /// Reads it again. One that cannot be understood leaves what was in force; an error if nobody knows what that was.
-    pub(crate) fn scan(&mut self) -> Result<(), Problem> {
-        match Drain::read(&self.path) {
-            Ok(drain) => {
-                self.drain = Some(drain);
-                self.problem = None;
-                Ok(())
-            }
+    /// Takes a look at it. One that cannot be understood, is in the middle of being written, or is gone for less than a second
+    /// leaves what was in force.
+    pub(crate) fn look(&mut self, settling: &mut Settling, at: Moment) {
+        let stamp = || fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)).ok();
+        let before = stamp();
+        let read = Drain::read(&self.path);
+        let progress = settling.look(&self.path, before, at);
+        // A drain that lacks a line would send clients back to a node that is about to go.
+        let nothing = read.as_ref().is_ok_and(Drain::is_empty);
+        let needed = if nothing { Progress::Settled } else { Progress::Closed };
+        // There is no reason to wait for a file that nobody has touched the folder for.
+        let never = before.is_none() && self.drain.is_none() && is_old(self.path.parent(), at);
+        self.settled = (progress >= needed || never) && stamp() == before;
+        if !self.settled {
+            return;
+        }
+        self.problem = None;
+        match read {
+            Ok(drain) => self.drain = Some(drain),
             Err(reason) => {
-                let problem = |reason| Problem { file: self.path.clone(), line: None, reason };
-                if self.drain.is_none() {
-                    return Err(problem(format!("{reason}; nobody knows what was in force")));
-                }
-                self.problem = Some(problem(format!("{reason}; what was in force stays")));
-                Ok(())
+                let stays = match self.drain {
+                    Some(_) => "what was in force stays",
+                    None => {
+                        "what was in force is not known: until it is mended or removed nothing new is exported"
+                    }
+                };
+                let reason = format!("{reason}; {stays}");
+                self.problem = Some(Problem { file: self.path.clone(), line: None, reason });
+                self.settled = false;
             }
         }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
     }
 
     pub(crate) fn problem(&self) -> Option<&Problem> {
@@ -129,6 +154,12 @@ impl DrainFile {
     pub(crate) fn drain(&self) -> Option<&Drain> {
         self.drain.as_ref()
     }
+}
+
+/// Whether nothing came to a folder, or went from it, within the last second.
+fn is_old(folder: Option<&Path>, at: Moment) -> bool {
+    let modified = folder.and_then(|folder| fs::metadata(folder).ok()?.modified().ok());
+    modified.is_some_and(|modified| at.wall.duration_since(modified).is_ok_and(|age| age >= QUIET))
 }
 
 #[cfg(test)]
@@ -175,21 +206,30 @@ mod tests {
     fn a_broken_file_keeps_what_was_in_force_and_one_that_is_gone_ends_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("drain.yaml");
-        let mut file = DrainFile::new(&path);
+        let (mut file, mut settling, start) =
+            (DrainFile::new(&path), Settling::default(), Moment::now());
+        // Files are written now, and looked at so many milliseconds later.
+        let mut look = |file: &mut DrainFile, ms| {
+            let after = std::time::Duration::from_millis(ms);
+            file.look(&mut settling, Moment { now: start.now + after, wall: start.wall + after });
+        };
         fs::write(&path, "nodes: [").unwrap();
-        let problem = file.scan().unwrap_err().to_string();
-        assert!(problem.contains("drain.yaml: ") && problem.ends_with("what was in force"));
-        assert_eq!(file.drain(), None, "nobody knows");
+        look(&mut file, 1_500);
+        let problem = file.problem().unwrap().to_string();
+        assert!(problem.contains("drain.yaml: ") && problem.contains("is not known"), "{problem}");
+        assert_eq!(file.drain(), None);
 
         fs::write(&path, "nodes: [n1]").unwrap();
-        file.scan().unwrap();
+        look(&mut file, 3_000);
         fs::write(&path, "nodes: [").unwrap();
-        file.scan().unwrap();
+        look(&mut file, 4_500);
         assert!(file.drain().unwrap().nodes.contains("n1"));
         let problem = file.problem().unwrap().to_string();
         assert!(problem.ends_with("; what was in force stays"), "{problem}");
         fs::remove_file(&path).unwrap();
-        file.scan().unwrap();
+        look(&mut file, 6_000);
+        assert!(file.drain().unwrap().nodes.contains("n1"), "it is looked for twice");
+        look(&mut file, 7_000);
         assert_eq!((file.drain(), file.problem()), (Some(&Drain::default()), None));
     }
 }

@@ -6,14 +6,18 @@
 
 pub mod cluster_directory;
 mod decode;
+mod derived;
 mod drain;
 mod endpoints;
 mod event;
 mod kubernetes;
 mod manifests;
+mod problem;
 
 pub use decode::{DecodeProblem, Decoded, Format, decode};
+pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
-pub use manifests::{MAX_FILE, ManifestsSource, Problem, ScanError, derived_slices};
+pub use manifests::{MAX_FILE, ManifestsSource, ScanError};
+pub use problem::Problem;

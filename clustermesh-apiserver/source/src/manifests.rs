@@ -1,28 +1,32 @@
 //! Objects from a folder of manifests.
 //!
-//! Nothing is removed by ignorance: a file that cannot be read or understood keeps the objects it had, and a folder that
-//! is empty or cannot be read changes nothing.
+//! Nothing is removed by ignorance: a file that cannot be read or understood keeps the objects it had, a folder that is
+//! empty or cannot be read changes nothing, and what is missing is looked for twice, a second apart: in a file that is
+//! written in its place, in one that is empty, and where a file was.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::Instant,
 };
 
-use mesh_model::{
-    EndpointSlice, ServiceName,
-    object::{Kind, Node, Object, ObjectKey, Pod, Service},
-    service::SERVICE_NAME_LABEL,
-};
+use mesh_files::{Moment, Progress, Settling, Written};
+use mesh_model::object::{Kind, Object, ObjectKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decode::{Format, decode_kinds},
+    derived::derived_slices,
     drain::{Drain, DrainFile},
-    endpoints,
     event::{ResourceVersion, SourceEvent},
+    problem::Problem,
 };
+pub use file::MAX_FILE;
+use file::ManifestFile;
+use listing::Listing;
+
+mod file;
+mod listing;
 
 /// A folder of manifests, and what was last read from it.
 #[derive(Debug)]
@@ -31,27 +35,19 @@ pub struct ManifestsSource {
     /// Objects of other kinds are passed over.
     kinds: &'static [Kind],
     files: BTreeMap<PathBuf, ManifestFile>,
+    /// How far files and folders are.
+    settling: Settling,
+    /// Folders that may be in the middle of being filled.
+    is_filling: bool,
     /// Beside the folder.
     drain: Option<DrainFile>,
-    /// What was told, made endpoint slices included.
-    told: BTreeMap<ObjectKey, Object>,
+    /// What was reported, made endpoint slices included.
+    reported: BTreeMap<ObjectKey, Object>,
     resource_version: ResourceVersion,
     /// Each kind's listing was begun.
     begun: bool,
     listed: bool,
     problems: Vec<Problem>,
-}
-
-/// Something in the folder that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {reason}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
-pub struct Problem {
-    /// The file, or the folder.
-    pub file: PathBuf,
-    /// The line, counted from 1, where one is to blame.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub reason: String,
 }
 
 /// Why the folder says nothing.
@@ -65,10 +61,6 @@ pub enum ScanError {
         /// Why.
         source: io::Error,
     },
-    /// Its `drain.yaml` cannot be understood, and what it said before is not known: what is drained is not to be taken for
-    /// what is not.
-    #[error(transparent)]
-    Drain(Problem),
     /// There is no manifest in it.
     #[error("{}: no manifest in it (*.yaml, *.yml, *.json). To remove the last object leave an empty file", path.display())]
     Empty {
@@ -77,33 +69,7 @@ pub enum ScanError {
     },
 }
 
-#[derive(Debug)]
-struct ManifestFile {
-    /// What the file looked like when it was read, to see whether it changed since.
-    stamp: Stamp,
-    /// Of the text that it last held in full.
-    digest: [u8; 32],
-    /// What it last held in full, with lines.
-    objects: Vec<(usize, Object)>,
-    /// What is wrong with what it holds now.
-    problems: Vec<Problem>,
-    /// It was read in full at least once.
-    known: bool,
-    /// It holds something now that was not understood: what it held before stands.
-    kept: bool,
-}
-
-/// Tells two contents of a file apart without reading it. Files that are written within a clock's tick and keep their
-/// length are told apart by their inode, which an atomic write changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
-/// No honest manifest is larger, in bytes; a file that is, is not read into memory.
-pub const MAX_FILE: u64 = 64 * 1024 * 1024;
+// === impl ManifestsSource ===
 
 impl ManifestsSource {
     /// The folder, which is not read yet. Positions begin after `since`.
@@ -112,8 +78,10 @@ impl ManifestsSource {
             folder: folder.into(),
             kinds: &Kind::ALL,
             files: BTreeMap::new(),
+            settling: Settling::default(),
+            is_filling: true,
             drain: None,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             resource_version: since,
             begun: false,
             listed: false,
@@ -136,18 +104,35 @@ impl ManifestsSource {
         self.drain.as_ref()?.drain()
     }
 
+    /// Takes note of what watches of the folder and of `drain.yaml` noticed, for the next scan.
+    pub fn note_written(&mut self, written: impl IntoIterator<Item = (PathBuf, Written)>) {
+        self.settling.note(written);
+    }
+
     /// Reads what changed in the folder and says what follows from it. On an error nothing changed.
-    pub fn scan(&mut self) -> Result<Vec<SourceEvent>, ScanError> {
-        let result = self.try_scan();
-        match &result {
-            Ok(_) => {}
-            Err(ScanError::Drain(problem)) => self.problems = vec![problem.clone()],
-            Err(error) => {
-                let reason = error.to_string();
-                self.problems = vec![Problem { file: self.folder.clone(), line: None, reason }];
-            }
+    ///
+    /// # Errors
+    /// When the folder is empty or cannot be read.
+    pub fn scan(&mut self, at: Moment) -> Result<Vec<SourceEvent>, ScanError> {
+        if let Some(drain) = &mut self.drain {
+            drain.look(&mut self.settling, at);
         }
-        result
+        let listing = self.list();
+        if let Err(error) = &listing {
+            let reason = error.to_string();
+            self.problems = vec![Problem { file: self.folder.clone(), line: None, reason }];
+            self.problems.extend(self.drain.as_ref().and_then(DrainFile::problem).cloned());
+        }
+        let listing = listing?;
+        self.look(&listing, at);
+        let now = self.gather();
+        Ok(self.report(now))
+    }
+
+    /// When another scan says more, although nothing changes.
+    pub fn next_look(&self) -> Option<Instant> {
+        let files = self.files.values().filter_map(ManifestFile::next_look);
+        self.settling.next_look().into_iter().chain(files).min()
     }
 
     /// What is wrong in the folder now.
@@ -155,8 +140,8 @@ impl ManifestsSource {
         &self.problems
     }
 
-    /// Whether everything was told once. Not while a file is broken whose former content nobody knows: what it held must
-    /// not be taken for removed.
+    /// Whether everything was reported once. Not while a file is broken whose former content nobody knows, or may be in the
+    /// middle of being written: what it held must not be taken for removed.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
@@ -164,13 +149,14 @@ impl ManifestsSource {
     /// The content that the objects are from, in short: the same for everybody who read the same files.
     pub fn fingerprint(&self) -> String {
         let mut all = Sha256::new();
-        for (path, file) in self.files.iter().filter(|(_, file)| file.known) {
+        for (path, file) in &self.files {
+            let Some(digest) = file.digest() else { continue };
             let path = path.strip_prefix(&self.folder).unwrap_or(path).as_os_str();
             all.update(path.as_encoded_bytes());
             all.update([0]);
-            all.update(file.digest);
+            all.update(digest);
         }
-        // Whoever drains nothing has the fingerprint of the files alone.
+        // A cluster that drains nothing has the fingerprint of the files alone.
         if let Some(drain) = self.drain().filter(|drain| !drain.is_empty()) {
             all.update("drain");
             all.update([u8::from(drain.cluster)]);
@@ -182,43 +168,46 @@ impl ManifestsSource {
         all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether what some file held before stands, because what it holds now was not understood.
+    /// Whether what some file held before stays, because what it holds now was not understood, or may not be all of it.
     pub fn keeps_something(&self) -> bool {
-        let drain = self.drain.as_ref().and_then(DrainFile::problem);
-        drain.is_some() || self.files.values().any(|file| file.kept)
+        let drain = self.drain.as_ref().is_some_and(|drain| !drain.is_settled());
+        drain || self.files.values().any(|file| !file.is_settled())
     }
 
-    fn try_scan(&mut self) -> Result<Vec<SourceEvent>, ScanError> {
-        if let Some(drain) = &mut self.drain {
-            drain.scan().map_err(ScanError::Drain)?;
-        }
-        let mut found = BTreeMap::new();
-        list(&self.folder, &mut found)
+    fn list(&self) -> Result<Listing, ScanError> {
+        let listing = Listing::of(&self.folder)
             .map_err(|source| ScanError::Unreadable { path: self.folder.clone(), source })?;
-        if found.is_empty() {
-            return Err(ScanError::Empty { path: self.folder.clone() });
+        match listing.files.is_empty() {
+            true => Err(ScanError::Empty { path: self.folder.clone() }),
+            false => Ok(listing),
         }
-        self.files.retain(|path, _| found.contains_key(path));
-        for (path, stamp) in found {
-            match self.files.get_mut(&path) {
-                Some(file) if file.stamp == stamp => {}
-                Some(file) => file.read(self.kinds, &path, stamp),
-                None => {
-                    let mut file = ManifestFile {
-                        stamp,
-                        digest: [0; 32],
-                        objects: Vec::new(),
-                        problems: Vec::new(),
-                        known: false,
-                        kept: false,
-                    };
-                    file.read(self.kinds, &path, stamp);
-                    self.files.insert(path, file);
-                }
+    }
+
+    fn look(&mut self, listing: &Listing, at: Moment) {
+        let Self { files, settling, .. } = self;
+        for (path, stamp) in &listing.files {
+            let progress = settling.look(path, Some(*stamp), at);
+            let file = files.entry(path.clone()).or_insert_with(|| ManifestFile::new(path.clone()));
+            file.look(self.kinds, *stamp, progress, at.now);
+        }
+        files.retain(|path, file| {
+            if listing.files.contains_key(path) {
+                return true;
             }
+            file.is_gone();
+            settling.look(path, None, at) < Progress::Settled
+        });
+        let mut is_filling = false;
+        for (path, stamp) in &listing.folders {
+            is_filling |= settling.look(path, Some(*stamp), at) < Progress::Settled;
         }
-        let now = self.gather();
-        Ok(self.tell(now))
+        self.is_filling = is_filling;
+        let drain = self.drain.as_ref().map(DrainFile::path);
+        settling.retain(|path| {
+            files.contains_key(path)
+                || listing.folders.contains_key(path)
+                || drain.is_some_and(|drain| drain == path)
+        });
     }
 
     /// All objects, each from the first file that has it, and the endpoint slices that follow from them.
@@ -228,8 +217,8 @@ impl ManifestsSource {
         self.problems.clear();
         self.problems.extend(self.drain.as_ref().and_then(DrainFile::problem).cloned());
         for (path, file) in &self.files {
-            self.problems.extend(file.problems.iter().cloned());
-            for (line, object) in &file.objects {
+            self.problems.extend(file.problems().iter().cloned());
+            for (line, object) in file.held() {
                 let key = object.key();
                 if let Some(owner) = owners.get(&key) {
                     let reason = format!("{key} is in {} already; that one stays", owner.display());
@@ -240,6 +229,10 @@ impl ManifestsSource {
                 objects.insert(key, object.clone());
             }
         }
+        // What moved from one file to another is in the other one.
+        for object in self.files.values().flat_map(ManifestFile::kept) {
+            objects.entry(object.key()).or_insert_with(|| object.clone());
+        }
         for slice in derived_slices(&objects) {
             let object = Object::EndpointSlice(slice);
             objects.entry(object.key()).or_insert(object);
@@ -247,15 +240,15 @@ impl ManifestsSource {
         objects
     }
 
-    fn tell(&mut self, now: BTreeMap<ObjectKey, Object>) -> Vec<SourceEvent> {
+    fn report(&mut self, now: BTreeMap<ObjectKey, Object>) -> Vec<SourceEvent> {
         let mut events = Vec::new();
         if !std::mem::replace(&mut self.begun, true) {
             events.extend(Kind::ALL.map(|kind| SourceEvent::Listing { kind }));
         }
-        let gone = self.told.keys().filter(|key| !now.contains_key(key)).cloned();
-        let changed = now.iter().filter(|(key, object)| self.told.get(key) != Some(object));
-        let gone: Vec<ObjectKey> = gone.collect();
+        let changed = now.iter().filter(|(key, object)| self.reported.get(key) != Some(object));
         let changed: Vec<Object> = changed.map(|(_, object)| object.clone()).collect();
+        let gone = self.reported.keys().filter(|key| !now.contains_key(key));
+        let gone: BTreeSet<ObjectKey> = gone.cloned().collect();
         for object in changed {
             let resource_version = self.next_version();
             events.push(SourceEvent::Applied { resource_version, object });
@@ -264,13 +257,19 @@ impl ManifestsSource {
             let resource_version = self.next_version();
             events.push(SourceEvent::Deleted { resource_version, key });
         }
-        if !self.listed && self.files.values().all(|file| file.known) {
+        if !self.listed && self.is_whole() {
             self.listed = true;
             let resource_version = self.resource_version;
             events.extend(Kind::ALL.map(|kind| SourceEvent::Listed { kind, resource_version }));
         }
-        self.told = now;
+        self.reported = now;
         events
+    }
+
+    /// Whether all there is was read, and nobody is in the middle of adding more.
+    fn is_whole(&self) -> bool {
+        let drain = self.drain.as_ref().is_none_or(|drain| drain.drain().is_some());
+        drain && !self.is_filling && self.files.values().all(ManifestFile::is_settled)
     }
 
     /// How far it has read.
@@ -284,324 +283,5 @@ impl ManifestsSource {
     }
 }
 
-impl ManifestFile {
-    fn read(&mut self, kinds: &[Kind], path: &Path, stamp: Stamp) {
-        self.stamp = stamp;
-        let problem =
-            |line: Option<usize>, reason: String| Problem { file: path.into(), line, reason };
-        let format = Format::of(path).unwrap_or(Format::Yaml);
-        let text = match stamp.length {
-            0..=MAX_FILE => fs::read_to_string(path),
-            _ => Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("larger than {MAX_FILE} bytes"),
-            )),
-        };
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => {
-                self.problems = vec![problem(None, error.to_string())];
-                self.kept = true;
-                return;
-            }
-        };
-        match decode_kinds(kinds, format, &text) {
-            Ok(decoded) => {
-                self.problems = decoded
-                    .rejected
-                    .iter()
-                    .map(|p| problem(Some(p.line), p.reason.clone()))
-                    .collect();
-                self.objects = decoded.objects;
-                self.digest = Sha256::digest(&text).into();
-                (self.known, self.kept) = (true, false);
-            }
-            Err(error) => {
-                self.kept = true;
-                let kept = if self.known { "; what it held before stays" } else { "" };
-                self.problems = vec![problem(Some(error.line), format!("{}{kept}", error.reason))];
-            }
-        }
-    }
-}
-
-/// All manifests below a folder. What begins with a dot is somebody's tool's, not the user's.
-fn list(folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        // Follows links: that is how Kubernetes mounts files.
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            // Removed since it was listed, or a link to nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if metadata.is_dir() {
-            list(&path, found)?;
-        } else if Format::of(&path).is_some() {
-            let stamp = Stamp {
-                modified: metadata.modified().ok(),
-                length: metadata.len(),
-                inode: metadata.ino(),
-            };
-            found.insert(path, stamp);
-        }
-    }
-    Ok(())
-}
-
-/// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them.
-pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
-    let mut given = BTreeSet::new();
-    let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
-    let mut services: Vec<&Service> = Vec::new();
-    let mut nodes = BTreeMap::<&str, &Node>::new();
-    for object in objects.values() {
-        match object {
-            Object::EndpointSlice(slice) => {
-                let service = slice.labels.get(SERVICE_NAME_LABEL);
-                given.extend(service.map(|name| ServiceName::new(&slice.namespace, name)));
-            }
-            Object::Pod(pod) => pods.entry(pod.namespace.as_str()).or_default().push(pod),
-            Object::Service(service) => services.push(service),
-            Object::Node(node) => {
-                nodes.insert(node.name.as_str(), node);
-            }
-            Object::Namespace(_)
-            | Object::CiliumNode(_)
-            | Object::CiliumIdentity(_)
-            | Object::CiliumEndpoint(_)
-            | Object::CiliumEndpointSlice(_) => {}
-        }
-    }
-    services
-        .retain(|service| !given.contains(&ServiceName::new(&service.namespace, &service.name)));
-    services
-        .into_iter()
-        .flat_map(|service| {
-            let pods = pods.get(service.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
-            endpoints::slices(service, pods.iter().copied(), &nodes)
-        })
-        .collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_drained_is_part_of_what_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let [manifests, drain] = ["manifests", "drain.yaml"].map(|name| folder.path().join(name));
-        fs::create_dir(&manifests).unwrap();
-        fs::write(manifests.join("a.yaml"), namespace("one")).unwrap();
-        let new =
-            || ManifestsSource::new(&manifests, ResourceVersion::default()).with_drain(&drain);
-        fs::write(&drain, "cluster: x").unwrap();
-        let mut source = new();
-        assert!(matches!(source.scan(), Err(ScanError::Drain(_))), "nobody knows what was drained");
-        assert!(source.problems()[0].to_string().contains("drain.yaml: "));
-        assert!(source.drain().is_none() && !source.is_listed());
-
-        fs::remove_file(&drain).unwrap();
-        assert!(!source.scan().unwrap().is_empty());
-        let nothing = source.fingerprint();
-        fs::write(&drain, "nodes: [n1]").unwrap();
-        source.scan().unwrap();
-        assert!(source.drain().unwrap().nodes.contains("n1"));
-        assert_ne!(source.fingerprint(), nothing, "another revision");
-        fs::write(&drain, "nodes: [").unwrap();
-        source.scan().unwrap();
-        assert!(source.drain().unwrap().nodes.contains("n1") && source.keeps_something());
-        assert!(source.problems()[0].to_string().ends_with("what was in force stays"));
-        fs::write(&drain, "").unwrap();
-        source.scan().unwrap();
-        assert_eq!((source.fingerprint(), source.problems().len()), (nothing, 0));
-    }
-
-    struct Folder {
-        folder: tempfile::TempDir,
-        source: ManifestsSource,
-    }
-
-    impl Folder {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let source = ManifestsSource::new(folder.path(), ResourceVersion::default());
-            Self { folder, source }
-        }
-
-        /// Replaces a file as a careful writer does.
-        fn write(&self, name: &str, text: &str) {
-            let path = self.folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(self.folder.path().join(".tmp"), text).unwrap();
-            fs::rename(self.folder.path().join(".tmp"), path).unwrap();
-        }
-
-        /// What the next scan says, in short: `+key`, `-key`, `listed`.
-        fn scan(&mut self) -> Vec<String> {
-            let events = self.source.scan().unwrap().into_iter();
-            events
-                .filter_map(|event| match event {
-                    SourceEvent::Applied { object, .. } => Some(format!("+{}", object.key())),
-                    SourceEvent::Deleted { key, .. } => Some(format!("-{key}")),
-                    SourceEvent::Listed { kind: Kind::Node, .. } => Some("listed".into()),
-                    _ => None,
-                })
-                .collect()
-        }
-
-        fn problems(&self) -> Vec<String> {
-            let folder = format!("{}/", self.folder.path().display());
-            self.source.problems().iter().map(|p| p.to_string().replace(&folder, "")).collect()
-        }
-    }
-
-    fn namespace(name: &str) -> String {
-        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
-    }
-
-    const SERVICE: &str = "apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.101.0.10, selector: {app: web}, ports: [{port: 80}]}
-";
-
-    fn pod(ready: &str) -> String {
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, labels: {{app: web}}}}\nstatus: {{podIP: 10.1.1.1, conditions: [{{type: Ready, status: '{ready}'}}]}}\n"
-        )
-    }
-
-    #[test]
-    fn files_come_change_and_go() {
-        let mut folder = Folder::new();
-        folder.write("a.yaml", &namespace("one"));
-        folder.write("sub/b.yml", &namespace("two"));
-        folder.write(".hidden.yaml", "[");
-        folder.write("notes.txt", "[");
-        assert_eq!(folder.scan(), ["+Namespace one", "+Namespace two", "listed"]);
-        assert!(folder.scan().is_empty());
-
-        folder.write("sub/b.yml", &namespace("three"));
-        assert_eq!(folder.scan(), ["+Namespace three", "-Namespace two"]);
-        fs::remove_file(folder.folder.path().join("a.yaml")).unwrap();
-        assert_eq!(folder.scan(), ["-Namespace one"]);
-        folder.write("sub/b.yml", "");
-        assert_eq!(folder.scan(), ["-Namespace three"]);
-    }
-
-    #[test]
-    fn a_broken_file_keeps_what_it_held_and_is_named() {
-        let mut folder = Folder::new();
-        folder.write("a.yaml", &namespace("one"));
-        folder.write("b.yaml", &namespace("two"));
-        folder.scan();
-        folder.write("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: [\n");
-        assert!(folder.scan().is_empty());
-        let problems = folder.problems();
-        assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].starts_with("a.yaml:") && problems[0].contains("what it held before stays"),
-            "{problems:?}"
-        );
-        folder.write("a.yaml", &namespace("one"));
-        assert!(folder.scan().is_empty());
-        assert!(folder.problems().is_empty());
-    }
-
-    #[test]
-    fn nothing_is_complete_while_a_file_was_never_understood() {
-        let mut folder = Folder::new();
-        folder.write("a.yaml", "a: [");
-        folder.write("b.yaml", &namespace("two"));
-        assert_eq!(folder.scan(), ["+Namespace two"]);
-        assert!(!folder.source.is_listed());
-        folder.write("a.yaml", &namespace("one"));
-        assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
-    }
-
-    #[test]
-    fn who_read_the_same_files_has_the_same_fingerprint() {
-        let mut folder = Folder::new();
-        folder.write("a.yaml", &namespace("one"));
-        folder.scan();
-        let one = folder.source.fingerprint();
-        let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion(9));
-        other.scan().unwrap();
-        assert_eq!(other.fingerprint(), one);
-        // Written again it is the same; what is not understood leaves what was there.
-        folder.write("a.yaml", &namespace("one"));
-        folder.scan();
-        folder.write("a.yaml", "a: [");
-        folder.scan();
-        assert_eq!(
-            (folder.source.fingerprint(), folder.source.keeps_something()),
-            (one.clone(), true)
-        );
-        folder.write("a.yaml", &namespace("two"));
-        folder.scan();
-        assert!(folder.source.fingerprint() != one && !folder.source.keeps_something());
-        folder.write("a.yaml", &namespace("one"));
-        folder.scan();
-        assert_eq!(folder.source.fingerprint(), one);
-        folder.write("b.yaml", "");
-        folder.scan();
-        assert_ne!(folder.source.fingerprint(), one, "a file more");
-    }
-
-    #[test]
-    fn an_empty_or_unreadable_folder_changes_nothing() {
-        let mut folder = Folder::new();
-        assert!(matches!(folder.source.scan(), Err(ScanError::Empty { .. })));
-        folder.write("a.yaml", &namespace("one"));
-        assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
-        fs::remove_file(folder.folder.path().join("a.yaml")).unwrap();
-        let error = folder.source.scan().unwrap_err().to_string();
-        assert!(error.contains("To remove the last object leave an empty file"), "{error}");
-        fs::remove_dir(folder.folder.path()).unwrap();
-        assert!(matches!(folder.source.scan(), Err(ScanError::Unreadable { .. })));
-        fs::create_dir(folder.folder.path()).unwrap();
-        folder.write("b.yaml", "");
-        assert_eq!(folder.scan(), ["-Namespace one"]);
-    }
-
-    #[test]
-    fn the_first_file_keeps_an_object_that_two_have() {
-        let mut folder = Folder::new();
-        folder.write("b.yaml", &namespace("one"));
-        folder.scan();
-        folder.write("a.yaml", &namespace("one"));
-        assert!(folder.scan().is_empty());
-        let problems = folder.problems();
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with("b.yaml:1: Namespace one is in"), "{problems:?}");
-        assert!(problems[0].ends_with("a.yaml already; that one stays"), "{problems:?}");
-    }
-
-    #[test]
-    fn endpoints_follow_from_pods_unless_they_are_given() {
-        let mut folder = Folder::new();
-        folder.write("service.yaml", SERVICE);
-        folder.write("pod.yaml", &pod("True"));
-        let first = folder.scan();
-        let made = first
-            .iter()
-            .find(|event| event.starts_with("+EndpointSlice shop/web-"))
-            .unwrap()
-            .clone();
-        folder.write("pod.yaml", &pod("False"));
-        assert_eq!(folder.scan(), ["+Pod shop/p".to_owned(), made.clone()]);
-
-        folder.write("slice.yaml", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.1.1.9]}]\n");
-        assert_eq!(folder.scan(), ["+EndpointSlice shop/s".to_owned(), made.replace('+', "-")]);
-        fs::remove_file(folder.folder.path().join("slice.yaml")).unwrap();
-        assert_eq!(folder.scan(), [made, "-EndpointSlice shop/s".to_owned()]);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Cursor},
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use mesh_wire::peer_file::HostAlias;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -73,7 +74,32 @@ pub(crate) async fn connect_to(
         .await
         .map_err(|reason| Failure::new(ConnectionPhase::Tcp, reason))?;
     usable(&credentials, target.clock.now())?;
-    let tls = connect_tls(&credentials, host, tcp)
+    let tls = TlsConnector::from(credentials.tls());
+    let connection = connect_stream(credentials, tls, host, endpoint, tcp).await?;
+    target.last_addresses.reached(host, &[address]);
+    Ok(connection)
+}
+
+/// Connects to an etcd that the caller started, with TLS at a Unix socket in a folder that nobody else may enter.
+pub async fn connect_privately(
+    socket: &Path,
+    credentials: Arc<Credentials>,
+) -> Result<Connection, Failure> {
+    let tcp = |error| Failure::new(ConnectionPhase::Tcp, format!("{}: {error}", socket.display()));
+    let stream = UnixStream::connect(socket).await.map_err(tcp)?;
+    let tls = TlsConnector::from(credentials.tls_to_private_server());
+    connect_stream(credentials, tls, "localhost", &socket.display().to_string(), stream).await
+}
+
+/// What follows when there is a stream: TLS, and HTTP/2 over it.
+async fn connect_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    credentials: Arc<Credentials>,
+    tls: TlsConnector,
+    host: &str,
+    endpoint: &str,
+    stream: S,
+) -> Result<Connection, Failure> {
+    let tls = connect_tls(&credentials, tls, host, stream)
         .await
         .map_err(|reason| Failure::new(ConnectionPhase::Tls, reason))?;
     let tls = wait_for_verdict(tls).await.map_err(|error| {
@@ -83,7 +109,6 @@ pub(crate) async fn connect_to(
     let channel = over(tls)
         .await
         .map_err(|e| Failure::new(ConnectionPhase::Authenticated, crate::error::explain(&e)))?;
-    target.last_addresses.reached(host, &[address]);
     let connection = Connection::new(channel, endpoint.to_owned(), credentials).await;
     connection.map_err(|error| error.failure())
 }
@@ -138,14 +163,14 @@ async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, IpAd
     Err(failures.join("; "))
 }
 
-async fn connect_tls(
+async fn connect_tls<S: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
+    tls: TlsConnector,
     host: &str,
-    tcp: TcpStream,
-) -> Result<TlsStream<TcpStream>, String> {
+    stream: S,
+) -> Result<TlsStream<S>, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|e| format!("{host}: {e}"))?;
-    let connecting = TlsConnector::from(credentials.tls()).connect(name, tcp);
-    match timeout(STEP, connecting).await {
+    match timeout(STEP, tls.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(format!("{host}, as {}: {error}", credentials.subject())),
         Err(_) => Err(format!("{host}: no TLS answer within {STEP:?}")),
@@ -154,8 +179,8 @@ async fn connect_tls(
 
 /// Waits for the server's first word. In TLS 1.3 it looks at our certificate after our side of the handshake is over; what
 /// is written meanwhile to one that refuses resets the connection, and its reason with it.
-async fn wait_for_verdict(
-    mut tls: TlsStream<TcpStream>,
+async fn wait_for_verdict<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut tls: TlsStream<S>,
 ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     // HTTP/2's first frame is far smaller; the rest stays where it is.
     let mut first = vec![0; 256];

@@ -13,7 +13,7 @@ mod users;
 mod watching;
 
 pub use addresses::LastAddresses;
-pub use connect::{Target, connect};
+pub use connect::{Target, connect, connect_privately};
 pub use credential_rotation::{CredentialRotation, connect_again, succession};
 pub use driver::{Channels, follow};
 pub use error::EtcdError;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use etcd_client::{
     Client, ConnectOptions, GetOptions, KvClient, LeaseClient, PutOptions, Txn, TxnOp, WatchClient,
+    proto::PbTxnOpResponse,
 };
 use mesh_certs::Credentials;
 use mesh_follow::{Header, KeyRange, KeyValue};
@@ -114,6 +115,21 @@ impl Connection {
                 }
                 _ => return Ok((revision.unwrap_or(header.revision), all)),
             }
+        }
+    }
+
+    /// What there is of some keys, at most 128, in their order and as of one revision.
+    pub async fn look_up(&self, keys: &[String]) -> Result<Vec<Option<KeyValue>>, EtcdError> {
+        let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
+        let answer = self.kv.clone().txn(Txn::new().and_then(gets)).await?.0;
+        let found = answer.responses.into_iter().map(|response| match response.response {
+            Some(PbTxnOpResponse::ResponseRange(range)) => range.kvs.into_iter().next(),
+            _ => None,
+        });
+        let found: Vec<Option<KeyValue>> = found.map(|kv| kv.map(key_value)).collect();
+        match found.len() == keys.len() {
+            true => Ok(found),
+            false => Err(EtcdError::Broken("the etcd's answer lacks keys".into())),
         }
     }
 

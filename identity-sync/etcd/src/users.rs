@@ -137,6 +137,12 @@ impl Users {
         }
     }
 
+    /// From now on anybody may do everything.
+    pub async fn disable(&mut self) -> Result<(), EtcdError> {
+        self.client.auth_disable().await?;
+        Ok(())
+    }
+
     /// From now on every request needs a user that may make it. Nothing happens where that is so already.
     pub async fn enable(&mut self) -> Result<(), EtcdError> {
         self.client.auth_enable().await?;

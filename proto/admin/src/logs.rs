@@ -1,21 +1,20 @@
-//! Logs: what a daemon says while it runs, on standard error.
+//! Logs: what a daemon writes to standard error while it runs.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash as _, Hasher},
-    io::IsTerminal as _,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{io, io::IsTerminal as _};
 
 use clap::{Args, ValueEnum};
-use tracing::{Event, Level, Subscriber, field::Visit};
+use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::ParseError,
-    layer::{Context, SubscriberExt as _},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
+
+use limit::{Limited, OncePerMinute};
+
+mod limit;
 
 /// The flags about logs.
 #[derive(Clone, Debug, Args)]
@@ -46,103 +45,99 @@ pub enum LogError {
     /// It began already.
     #[error(transparent)]
     Again(#[from] TryInitError),
+    /// There is no thread for the counts of repeated warnings.
+    #[error("the thread that reports repeated warnings: {0}")]
+    Thread(io::Error),
 }
 
-/// How often the same warning is written.
-const REPEAT: Duration = Duration::from_secs(60);
-/// How many different warnings are remembered.
-const REMEMBERED: usize = 1_024;
-
-/// Begins to log. Called once, first.
+/// Begins to log to standard error. Called once, first.
+///
+/// A warning is written once a minute for each peer and kind: for the place in the code that it comes from and its fields
+/// `peer`, `cluster` and `kind`. After that minute one more line reports how many were held back, with one of them as the
+/// example. A peer that can be wrong in a million ways fills no disk, and costs no more than counting.
+///
+/// # Errors
+/// When the level cannot be parsed, or logging began already.
 pub fn init(args: &LogArgs) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&args.log_level)?;
-    let terminal = std::io::stderr().is_terminal();
-    let text = if terminal { LogFormat::Text } else { LogFormat::Json };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match args.log_format.unwrap_or(text) {
+    let terminal = io::stderr().is_terminal();
+    let format =
+        args.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let limit = OncePerMinute::default();
+    subscriber(&args.log_level, format, terminal, limit.clone(), io::stderr)?.try_init()?;
+    limit.report_in_a_thread().map_err(LogError::Thread)
+}
+
+fn subscriber<W>(
+    level: &str,
+    format: LogFormat,
+    colours: bool,
+    limit: OncePerMinute,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync, ParseError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).boxed(),
     };
-    let layer = layer.with_filter(filter);
-    Ok(tracing_subscriber::registry().with(layer).with(OncePerMinute::default()).try_init()?)
-}
-
-/// Lets the same warning pass once a minute, and says how often it was held back.
-#[derive(Default)]
-struct OncePerMinute {
-    repeats: Mutex<Repeats>,
-}
-
-/// The warnings of the last minute, by their content.
-#[derive(Default)]
-struct Repeats {
-    seen: HashMap<u64, (Instant, u64)>,
-}
-
-impl<S: Subscriber> Layer<S> for OncePerMinute {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        if *event.metadata().level() != Level::WARN {
-            return true;
-        }
-        let mut content = Content(DefaultHasher::new());
-        event.metadata().callsite().hash(&mut content.0);
-        event.record(&mut content);
-        let hash = content.0.finish();
-        let admitted =
-            self.repeats.lock().unwrap_or_else(PoisonError::into_inner).admit(hash, Instant::now());
-        if let Some(held_back) = admitted.filter(|held_back| *held_back > 0) {
-            tracing::info!(
-                held_back,
-                "the next warning was held back so many times since it was written last"
-            );
-        }
-        admitted.is_some()
-    }
-}
-
-impl Repeats {
-    /// `None` while the same was let pass less than a minute ago; otherwise how often it was held back since.
-    fn admit(&mut self, content: u64, now: Instant) -> Option<u64> {
-        if self.seen.len() >= REMEMBERED {
-            self.seen.retain(|_, (since, _)| now.saturating_duration_since(*since) < REPEAT);
-        }
-        match self.seen.get_mut(&content) {
-            Some((since, held_back)) if now.saturating_duration_since(*since) < REPEAT => {
-                *held_back += 1;
-                None
-            }
-            Some(known) => Some(std::mem::replace(known, (now, 0)).1),
-            None => {
-                self.seen.insert(content, (now, 0));
-                Some(0)
-            }
-        }
-    }
-}
-
-/// Hashes an event's fields.
-struct Content(DefaultHasher);
-
-impl Visit for Content {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        field.name().hash(&mut self.0);
-        format!("{value:?}").hash(&mut self.0);
-    }
+    let layer = Limited::new(layer, limit).with_filter(EnvFilter::try_new(level)?);
+    Ok(tracing_subscriber::registry().with(layer))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::level_filters::LevelFilter;
+
     use super::*;
 
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn the_same_warning_once_a_minute() {
-        let mut repeats = Repeats::default();
-        let start = Instant::now();
-        assert_eq!(repeats.admit(1, start), Some(0));
-        assert_eq!(repeats.admit(2, start), Some(0));
-        assert_eq!(repeats.admit(1, start + REPEAT / 2), None);
-        assert_eq!(repeats.admit(1, start + REPEAT / 2), None);
-        assert_eq!(repeats.admit(1, start + REPEAT), Some(2));
-        assert_eq!(repeats.admit(1, start + REPEAT), None);
+    fn what_is_not_written_costs_nothing() {
+        let limit = OncePerMinute::default();
+        let subscriber = subscriber("info", LogFormat::Text, false, limit, io::sink).unwrap();
+        // The call sites of other levels are switched off, libraries' on the path of each change among them.
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+    }
+
+    #[test]
+    fn a_flood_is_one_line_and_its_count() {
+        let (log, limit) = (Log::default(), OncePerMinute::default());
+        let writer = {
+            let log = log.clone();
+            move || log.clone()
+        };
+        let subscriber = subscriber("info", LogFormat::Text, false, limit.clone(), writer).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..100_000 {
+                let peer = if n % 10 == 0 { "c" } else { "b" };
+                tracing::warn!(peer, error = format!("10.1.{n} is ours"), "a record is rejected");
+            }
+            tracing::info!("something else");
+            limit.report(std::time::Instant::now() + limit::REPEAT);
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert!(lines[0].contains("peer=\"c\"") && lines[1].contains("peer=\"b\""), "{text}");
+        assert!(lines[2].contains("something else"), "{text}");
+        assert!(lines[3].contains("held_back=9999") && lines[3].contains("10.1.10 is"), "{text}");
+        assert!(lines[4].contains("held_back=89999") && lines[4].contains("10.1.2 is"), "{text}");
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! An ADR says why this is a crate: `docs/adr/0002-one-crate-for-shared-files.md`.
 
+mod folder;
 mod lock;
+mod settling;
 mod watch;
 mod write;
 
+pub use folder::{TextFile, TextFolder};
 pub use lock::{Lock, LockError};
-pub use watch::FolderWatch;
+pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
+pub use watch::{FolderWatch, WriteLog, Written, watch_fallback};
 pub use write::{Access, write_atomic, write_together};

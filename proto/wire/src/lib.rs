@@ -18,6 +18,7 @@ mod local_service;
 mod local_slice;
 mod node;
 pub mod peer_file;
+pub mod peer_folder;
 mod position;
 mod record;
 mod service;

@@ -1,20 +1,109 @@
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, task::Poll};
 
 use super::*;
+use crate::source::{SourceState, Ticked};
 
 const WAIT: Duration = Duration::from_secs(900);
 
-fn open(folder: &Path) -> Arc<Cluster> {
-    let keeping = IdentityRecording { wait: WAIT, adopt: false };
-    Cluster::open(&ClusterDirectory::new(folder), &[], keeping, Metrics::default()).unwrap()
+/// What a cluster's thread owns, with a clock that the test moves.
+struct Replica {
+    state: State,
+    exports: Arc<Exports>,
+    view: watch::Receiver<Arc<View>>,
+    at: Moment,
+    desired: BTreeMap<String, String>,
+    versions: Option<BTreeMap<String, String>>,
 }
 
-/// A replica that has compared its numbers with an empty etcd.
-fn replica(folder: &Path) -> Arc<Cluster> {
-    let cluster = open(folder);
-    cluster.recognise(&Found::default()).unwrap();
-    cluster.scan();
-    cluster
+impl Replica {
+    fn open(folder: &Path, wait: Duration) -> Self {
+        let directory = ClusterDirectory::new(folder);
+        let settings = directory.settings().unwrap();
+        let filter = LabelFilter::new([]).unwrap();
+        let recording = IdentityRecording { wait, adopt: false };
+        let (exporter, numbering) =
+            open_journal(&directory.journal(), &settings, filter, recording).unwrap();
+        let source = Box::new(Manifests::new(&directory, numbering, Vec::new()));
+        let exports = Arc::new(Exports::default());
+        let (published, view) = watch::channel(Arc::default());
+        let (name, metrics) = (settings.name, Metrics::default());
+        let state = State::new(name, source, exporter, Arc::clone(&exports), published, metrics);
+        // Files that the test writes are as old as what is meant to be so.
+        let now = Moment::now();
+        let at = Moment { wall: now.wall + Duration::from_secs(10), ..now };
+        Self { state, exports, view, at, desired: BTreeMap::new(), versions: None }
+    }
+
+    /// Looks twice, as a thread does where something may be missing.
+    fn look(&mut self) {
+        self.state.look(self.at);
+        self.wait(Duration::from_secs(1));
+        self.state.look(self.at);
+        self.take();
+    }
+
+    fn tick(&mut self, synced: bool) {
+        self.state.tick(synced, self.at);
+        self.take();
+    }
+
+    fn recognise(&mut self, found: &Found) -> Result<(), Lost> {
+        let recognised = self.state.recognise(found);
+        self.take();
+        recognised
+    }
+
+    fn change_drain(
+        &mut self,
+        change: Change,
+        asked: &Asked,
+    ) -> Result<(Changed, DrainState), NotChanged> {
+        let changed = self.state.change_drain(change, asked, self.at);
+        self.take();
+        changed
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.at = Moment { now: self.at.now + time, wall: self.at.wall + time };
+    }
+
+    fn take(&mut self) {
+        let ExportChanges { values, versions, .. } = self.exports.take();
+        for (key, value) in values {
+            match value {
+                Some(value) => {
+                    let text = String::from_utf8_lossy(&value).into_owned();
+                    self.desired.insert(key, text)
+                }
+                None => self.desired.remove(&key),
+            };
+        }
+        self.versions = versions;
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.view.borrow().problems.clone()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.view.borrow().complete
+    }
+
+    fn revision(&self) -> u64 {
+        self.versions.as_ref().unwrap()["Pod"].parse().unwrap()
+    }
+}
+
+fn open(folder: &Path) -> Replica {
+    Replica::open(folder, WAIT)
+}
+
+/// A replica that has compared its IDs with an empty etcd.
+fn replica(folder: &Path) -> Replica {
+    let mut replica = open(folder);
+    replica.recognise(&Found::default()).unwrap();
+    replica.look();
+    replica
 }
 
 /// A cluster's directory with a pod of each app in a file of its own.
@@ -41,16 +130,9 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::rename(manifests.join(".new"), manifests.join(format!("{name}.yaml"))).unwrap();
 }
 
-fn state(cluster: &Cluster) -> BTreeMap<String, String> {
-    cluster.with_exporter(|exporter| {
-        let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
-        exporter.desired().iter().map(|(key, value)| (key.clone(), text(value))).collect()
-    })
-}
-
-fn identities_of(cluster: &Cluster) -> Vec<String> {
-    let state = state(cluster);
-    let apps = state.iter().filter(|(key, _)| key.starts_with("cilium/state/identities/"));
+fn identities_of(replica: &Replica) -> Vec<String> {
+    let state = replica.desired.iter();
+    let apps = state.filter(|(key, _)| key.starts_with("cilium/state/identities/"));
     let apps = apps.map(|(_, value)| {
         value.split(';').next().unwrap_or_default().trim_start_matches("k8s:app=").to_owned()
     });
@@ -59,99 +141,93 @@ fn identities_of(cluster: &Cluster) -> Vec<String> {
     apps
 }
 
-fn revision(cluster: &Cluster) -> u64 {
-    cluster.position().unwrap().source["Pod"].parse().unwrap()
-}
-
 #[test]
 fn two_replicas_export_the_same_and_say_how_far_they_are() {
     let folder = directory(&[("a", 1), ("b", 2)]);
-    let (one, other) = (replica(folder.path()), replica(folder.path()));
-    assert_eq!(state(&one), state(&other));
-    assert_eq!(revision(&one), revision(&other));
+    let (mut one, mut other) = (replica(folder.path()), replica(folder.path()));
+    assert_eq!(one.desired, other.desired);
+    assert_eq!(one.revision(), other.revision());
 
-    let before = revision(&one);
+    let before = one.revision();
     write(folder.path(), "c", &pod("c", 3));
-    one.scan();
-    assert_eq!((revision(&one), revision(&other)), (before + 1, before));
+    one.look();
+    assert_eq!((one.revision(), other.revision()), (before + 1, before));
     // The other finds out that there is something to see, without being told by the folder.
-    other.tick(true, Instant::now());
-    assert_eq!(revision(&other), before + 1);
-    assert_eq!(state(&one), state(&other));
+    other.tick(true);
+    assert_eq!(other.revision(), before + 1);
+    assert_eq!(one.desired, other.desired);
 
     // A later life goes on from there.
     drop(one);
-    assert_eq!(revision(&replica(folder.path())), before + 1);
+    assert_eq!(replica(folder.path()).revision(), before + 1);
     // The old content again is a later revision.
     write(folder.path(), "c", "");
-    other.scan();
-    assert_eq!(revision(&other), before + 2);
+    other.look();
+    assert_eq!(other.revision(), before + 2);
 }
 
 #[test]
 fn a_replica_that_missed_something_is_not_taken_for_one_that_did_not() {
     let folder = directory(&[("a", 1)]);
-    let (one, other) = (replica(folder.path()), replica(folder.path()));
-    let before = revision(&other);
+    let (mut one, mut other) = (replica(folder.path()), replica(folder.path()));
+    let before = other.revision();
     write(folder.path(), "a", &pod("a", 9));
-    one.scan();
+    one.look();
     write(folder.path(), "a", "a: [");
-    one.scan();
-    assert_eq!(revision(&one), before + 1, "what cannot be understood is no content");
+    one.look();
+    assert_eq!(one.revision(), before + 1, "what cannot be understood is no content");
     for _ in 0..3 {
-        other.tick(true, Instant::now());
-        one.tick(true, Instant::now());
+        other.tick(true);
+        one.tick(true);
     }
-    assert_ne!(state(&one), state(&other), "nobody can know what the file held");
-    assert_eq!((revision(&one), revision(&other)), (before + 1, before));
+    assert_ne!(one.desired, other.desired, "nobody can know what the file held");
+    assert_eq!((one.revision(), other.revision()), (before + 1, before));
     write(folder.path(), "a", &pod("a", 10));
-    other.scan();
-    one.scan();
-    assert_eq!(state(&one), state(&other));
-    assert_eq!((revision(&one), revision(&other)), (before + 2, before + 2));
+    other.look();
+    one.look();
+    assert_eq!(one.desired, other.desired);
+    assert_eq!((one.revision(), other.revision()), (before + 2, before + 2));
 }
 
 #[test]
 fn an_identity_outlives_its_last_pod() {
     let folder = directory(&[("a", 1), ("b", 2)]);
-    let cluster = replica(folder.path());
+    let mut cluster = replica(folder.path());
     write(folder.path(), "a", &pod("new", 1));
-    cluster.scan();
-    cluster.tick(true, Instant::now());
+    cluster.look();
+    cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
     // And its mark, in another life.
     drop(cluster);
-    let cluster = replica(folder.path());
-    cluster.tick(true, Instant::now());
+    let mut cluster = replica(folder.path());
+    cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
 }
 
 #[test]
 fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
     let folder = directory(&[("a", 1), ("b", 2)]);
-    let keeping = IdentityRecording { wait: Duration::ZERO, adopt: false };
-    let directory = ClusterDirectory::new(folder.path());
-    let cluster = Cluster::open(&directory, &[], keeping, Metrics::default()).unwrap();
+    let mut cluster = Replica::open(folder.path(), Duration::ZERO);
     cluster.recognise(&Found::default()).unwrap();
-    let tick = |synced| cluster.tick(synced, Instant::now());
-    tick(true);
-    cluster.scan();
+    cluster.tick(true);
+    cluster.look();
     write(folder.path(), "a", "");
-    cluster.scan();
-    tick(false);
-    tick(false);
+    cluster.look();
+    cluster.tick(false);
+    cluster.tick(false);
     assert_eq!(identities_of(&cluster), ["a", "b"], "the etcd may have an address with it");
-    tick(true);
+    cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["b"]);
 }
 
 #[test]
 fn nothing_is_numbered_before_the_journal_was_compared() {
     let folder = directory(&[("a", 1)]);
-    let cluster = open(folder.path());
-    cluster.scan();
+    let mut cluster = open(folder.path());
+    cluster.look();
     assert!(identities_of(&cluster).is_empty());
-    assert_eq!(cluster.source_state(), (Vec::new(), true), "that is no problem of a pod's");
+    assert_eq!(cluster.problems(), Vec::<String>::new(), "that is no problem of a pod's");
+    assert!(cluster.is_complete());
     let foreign = Found { uuid: Some(uuid::Uuid::from_u128(7)), ..Found::default() };
     assert!(cluster.recognise(&foreign).is_err());
     assert!(identities_of(&cluster).is_empty());
@@ -162,7 +238,7 @@ fn nothing_is_numbered_before_the_journal_was_compared() {
 #[test]
 fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
     let folder = directory(&[("a", 1)]);
-    let cluster = replica(folder.path());
+    let mut cluster = replica(folder.path());
     let labels =
         "k8s:app=old;k8s:io.cilium.k8s.policy.cluster=a;k8s:io.kubernetes.pod.namespace=shop;";
     let labels = mesh_model::Labels::parse(labels);
@@ -170,47 +246,48 @@ fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
     let found = Found { identities, revision: 40, ..Found::default() };
     cluster.recognise(&found).unwrap();
     assert_eq!(identities_of(&cluster), ["a", "old"], "so that nobody removes it from the etcd");
-    cluster.tick(true, Instant::now());
+    cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "old"]);
-    assert_eq!(revision(&cluster), 41, "what is now is later than what readers know");
+    assert_eq!(cluster.revision(), 41, "what is now is later than what readers know");
 }
 
 #[test]
 fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
     let folder = directory(&[("a", 1)]);
-    let cluster = replica(folder.path());
+    let mut cluster = replica(folder.path());
     let path = ClusterDirectory::new(folder.path()).journal();
     let journal = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
     write(folder.path(), "a", &pod("a", 7));
     write(folder.path(), "b", &pod("b", 2));
-    cluster.scan();
-    let (problems, _) = cluster.source_state();
+    cluster.look();
+    let problems = cluster.problems();
     assert!(problems.iter().any(|p| p.starts_with("Pod shop/p2: ")), "{problems:?}");
     assert!(problems.iter().all(|p| p.contains("is gone: restore it")), "{problems:?}");
-    assert!(state(&cluster).contains_key("cilium/state/ip/v1/default/10.1.1.7"));
-    assert_eq!(cluster.position(), None, "nobody could compare it");
+    assert!(cluster.desired.contains_key("cilium/state/ip/v1/default/10.1.1.7"));
+    assert_eq!(cluster.versions, None, "no reader could compare it");
 
     fs::write(&path, journal).unwrap();
-    cluster.tick(true, Instant::now());
-    cluster.tick(true, Instant::now() + Duration::from_secs(60));
-    assert_eq!(cluster.source_state().0, Vec::<String>::new());
+    cluster.tick(true);
+    cluster.wait(Duration::from_secs(60));
+    cluster.tick(true);
+    assert_eq!(cluster.problems(), Vec::<String>::new());
     assert_eq!(identities_of(&cluster), ["a", "b"]);
-    assert!(cluster.position().is_some());
+    assert!(cluster.versions.is_some());
 }
 
 #[test]
 fn a_typo_in_an_annotation_is_said_and_stops_nothing() {
     let folder = directory(&[("a", 1)]);
-    let cluster = replica(folder.path());
+    let mut cluster = replica(folder.path());
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true', clustermesh.dev/minimum-healthy: 'half'}}\nspec: {clusterIP: 10.101.0.10, ports: [{port: 80}]}\n";
     write(folder.path(), "service", service);
-    cluster.scan();
-    let (problems, _) = cluster.source_state();
+    cluster.look();
+    let problems = cluster.problems();
     let says =
         "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is no share: it is 1% to 100%";
     assert_eq!(problems, [says]);
-    let keys = state(&cluster);
+    let keys = &cluster.desired;
     assert!(keys.contains_key("cilium/state/services/v1/a/shop/web"));
     assert!(keys["clustermesh/local/v1/services/shop/web"].ends_with(r#""shared":true}"#));
     assert!(keys["cilium/cluster-config/a"].contains("services-and-endpointslices"));
@@ -229,8 +306,8 @@ fn on_two_nodes() -> tempfile::TempDir {
     folder
 }
 
-fn backends(cluster: &Cluster) -> Vec<&'static str> {
-    let service = state(cluster)["cilium/state/services/v1/a/shop/web"].clone();
+fn backends(cluster: &Replica) -> Vec<&'static str> {
+    let service = cluster.desired["cilium/state/services/v1/a/shop/web"].clone();
     ["10.1.1.1", "10.1.2.1", "10.1.3.1"].into_iter().filter(|ip| service.contains(ip)).collect()
 }
 
@@ -238,11 +315,11 @@ fn backends(cluster: &Cluster) -> Vec<&'static str> {
 fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
     use crate::drain::{Asked, Change, Changed};
     let folder = on_two_nodes();
-    let cluster = replica(folder.path());
-    let other = replica(folder.path());
+    let mut cluster = replica(folder.path());
+    let mut other = replica(folder.path());
     assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"], "the annotation says so");
     let node = |node: &str| Asked { cluster: "a".into(), node: node.into() };
-    let before = revision(&cluster);
+    let before = cluster.revision();
 
     let (changed, drained) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
     assert_eq!((changed, drained.cluster, drained.endpoints), (Changed::Now, false, 2));
@@ -250,12 +327,12 @@ fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
     let (changed, _) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
     assert_eq!(changed, Changed::Before);
     // Of another replica it is the same file, and a later revision for readers.
-    assert_eq!(revision(&cluster), before + 1);
-    other.scan();
-    assert_eq!((backends(&other), revision(&other)), (vec!["10.1.3.1"], before + 1));
+    assert_eq!(cluster.revision(), before + 1);
+    other.look();
+    assert_eq!((backends(&other), other.revision()), (vec!["10.1.3.1"], before + 1));
     drop((cluster, other));
 
-    let cluster = replica(folder.path());
+    let mut cluster = replica(folder.path());
     assert_eq!(backends(&cluster), ["10.1.3.1"]);
     let all = Asked { cluster: String::new(), node: String::new() };
     cluster.change_drain(Change::Drain, &all).unwrap();
@@ -274,20 +351,21 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
     use crate::drain::{Asked, Change};
     let folder = on_two_nodes();
     let path = ClusterDirectory::new(folder.path()).drain_file();
-    let unread = open(folder.path());
-    let cluster = replica(folder.path());
-    let refused = |cluster: &Cluster, change, name: &str, node: &str| {
+    let mut unread = open(folder.path());
+    let mut cluster = replica(folder.path());
+    let refused = |cluster: &mut Replica, change, name: &str, node: &str| {
         let asked = Asked { cluster: name.into(), node: node.into() };
         let error = cluster.change_drain(change, &asked).unwrap_err().to_string();
         (error, fs::read_to_string(&path).unwrap_or_default())
     };
-    for (of, change, name, node, says) in [
-        (&cluster, Change::Drain, "b", "n1", "this is cluster a, and not b"),
-        (&cluster, Change::Drain, "", "n9", "cluster a has no node n9"),
-        (&cluster, Change::Undrain, "", "n9", "cluster a has no node n9"),
-        (&cluster, Change::Undrain, "a", "n2", "node n2 is drained by its annotation"),
-        (&unread, Change::Drain, "a", "n1", "which nodes there are is not known"),
+    for (is_read, change, name, node, says) in [
+        (true, Change::Drain, "b", "n1", "this is cluster a, and not b"),
+        (true, Change::Drain, "", "n9", "cluster a has no node n9"),
+        (true, Change::Undrain, "", "n9", "cluster a has no node n9"),
+        (true, Change::Undrain, "a", "n2", "node n2 is drained by its annotation"),
+        (false, Change::Drain, "a", "n1", "which nodes there are is not known"),
     ] {
+        let of = if is_read { &mut cluster } else { &mut unread };
         let (error, file) = refused(of, change, name, node);
         assert!(error.contains(says), "{error}");
         assert_eq!(file, "", "{says}");
@@ -296,26 +374,136 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
     let asked = |node: &str| Asked { cluster: String::new(), node: node.into() };
     cluster.change_drain(Change::Drain, &asked("n3")).unwrap();
     cluster.change_drain(Change::Drain, &asked("")).unwrap();
-    let (error, _) = refused(&cluster, Change::Undrain, "", "n3");
+    let (error, _) = refused(&mut cluster, Change::Undrain, "", "n3");
     assert!(error.contains("all of cluster a is drained, node n3 with it"), "{error}");
 
     // A broken file keeps what was in force, is named, and is nobody's to overwrite.
     fs::write(&path, "nodes: [").unwrap();
-    cluster.scan();
+    cluster.look();
     assert!(backends(&cluster).is_empty());
-    let (problems, _) = cluster.source_state();
+    let problems = cluster.problems();
     assert!(problems.iter().any(|p| p.contains("drain.yaml: ")), "{problems:?}");
-    let (error, file) = refused(&cluster, Change::Undrain, "", "");
+    let (error, file) = refused(&mut cluster, Change::Undrain, "", "");
     assert!(error.ends_with("mend or remove it first"), "{error}");
     assert_eq!(file, "nodes: [");
     // Nor is it known after a restart what it was: nothing is exported that could contradict it.
     let restarted = replica(folder.path());
-    let keys = state(&restarted);
+    let keys = &restarted.desired;
     assert!(!keys.keys().any(|key| key.contains("/shop/") || key.contains("/ip/")), "{keys:?}");
-    assert!(!restarted.source_state().1);
+    assert!(!restarted.is_complete());
 
     fs::write(&path, "nodes: [n9]").unwrap();
-    cluster.scan();
-    assert_eq!(cluster.source_state().0, ["drain.yaml: there is no node n9"]);
+    cluster.look();
+    assert_eq!(cluster.problems(), ["drain.yaml: there is no node n9"]);
     assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"]);
+}
+
+#[test]
+fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
+    let folder = directory(&[("a", 1)]);
+    let opted_out = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {clustermesh.cilium.io/global: 'false'}}\n";
+    write(folder.path(), "ns", opted_out);
+    let is_shared = |replica: &Replica| {
+        let mut keys = replica.desired.keys();
+        keys.any(|key| key.contains("/ip/") || key.contains("/identities/"))
+    };
+    let before = replica(folder.path());
+    assert!(!is_shared(&before) && before.problems().is_empty());
+    drop(before);
+
+    write(folder.path(), "ns", &format!("{opted_out}metadata: ["));
+    let mut restarted = replica(folder.path());
+    assert_eq!(restarted.desired.len(), 1, "the config: {:?}", restarted.desired);
+    let problems = restarted.problems();
+    assert!(problems[0].contains("ns.yaml:"), "{problems:?}");
+    assert!(problems[0].contains("until then nothing new is exported"), "{problems:?}");
+    assert!(
+        problems[1].starts_with("1 objects are held back until all Namespaces"),
+        "{problems:?}"
+    );
+    // It is mended, and broken again: what it said stays.
+    write(folder.path(), "ns", opted_out);
+    restarted.look();
+    assert!(restarted.is_complete() && !is_shared(&restarted));
+    write(folder.path(), "ns", "kind: [");
+    write(folder.path(), "b", &pod("b", 2));
+    restarted.look();
+    assert!(!is_shared(&restarted));
+    assert_eq!(restarted.problems().len(), 1);
+}
+
+/// A source that takes as long as the test wants.
+struct Slow {
+    begun: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Source for Slow {
+    fn look(&mut self, _: &mut Exporter, _: Moment) {
+        self.begun.send(()).unwrap();
+        // The test's end ends it too.
+        let _ = self.go_on.recv();
+    }
+
+    fn tick(&mut self, _: &mut Exporter, _: bool, _: Moment) -> Ticked {
+        Ticked::Nothing
+    }
+
+    fn recognise(&mut self, _: &Found, _: &mut Exporter) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn change_drain(
+        &mut self,
+        _: &mut dyn FnMut(&mut mesh_source::Drain) -> Result<(), NotChanged>,
+    ) -> Result<Changed, NotChanged> {
+        Ok(Changed::Before)
+    }
+
+    fn state(&self) -> SourceState {
+        SourceState { complete: true, away: Some("it is slow".into()), ..SourceState::default() }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
+    let folder = directory(&[]);
+    let directory = ClusterDirectory::new(folder.path());
+    let settings = directory.settings().unwrap();
+    let recording = IdentityRecording { wait: WAIT, adopt: false };
+    let filter = LabelFilter::new([]).unwrap();
+    let (exporter, _) = open_journal(&directory.journal(), &settings, filter, recording).unwrap();
+    let ((begun, has_begun), (go_on, gate)) = (channel(), channel());
+    let slow = Box::new(Slow { begun, go_on: gate });
+    let cluster = Cluster::start(settings, slow, exporter, Metrics::default()).unwrap();
+    cluster.look();
+    has_begun.recv().unwrap();
+
+    // The thread is in it, and everything that readiness, status and the writer look at is there.
+    assert!(!cluster.view().complete);
+    assert!(cluster.exports().take().values.is_empty());
+    let asked = Asked::default();
+    let mut draining = Box::pin(cluster.change_drain(Change::Drain, asked));
+    let mut recognising = Box::pin(cluster.recognise(Found::default()));
+    let waiting = std::future::poll_fn(|context| {
+        let waiting = draining.as_mut().poll(context).is_pending();
+        Poll::Ready(waiting && recognising.as_mut().poll(context).is_pending())
+    });
+    assert!(waiting.await, "their answers are messages");
+    // It goes on, and looks once more for what was asked meanwhile.
+    go_on.send(()).unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(draining.await.unwrap().0, Changed::Before);
+    recognising.await.unwrap();
+    let view = cluster.view();
+    assert!(view.complete);
+    let since = view.away.as_ref().unwrap().0;
+    assert_eq!(view.away(since + Duration::from_secs(9)), None);
+    assert_eq!(view.away(since + Duration::from_secs(10)), Some("it is slow"));
+    let values = cluster.exports().take().values;
+    assert_eq!(values.keys().collect::<Vec<_>>(), ["cilium/cluster-config/a"]);
 }

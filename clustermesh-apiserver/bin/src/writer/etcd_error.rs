@@ -1,11 +1,11 @@
 //! What keeps an etcd from being written to, told apart by what an operator would do about it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use mesh_etcd::EtcdError;
 use mesh_follow::{ConnectionPhase, Failure};
 
-use super::session::SessionError;
+use super::session_error::SessionError;
 
 /// What keeps the etcd from being written to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! What others did to keys that are this writer's own.
+//! What others did to keys that are this writer's.
 //!
-//! No IO: events of a watch and the time go in; which keys to look at again, and when, comes out. A key that somebody
-//! else keeps changing is put right less and less often: two writers that fight must not do so at full speed.
+//! No IO: events of a watch and the time go in; which keys to look at again, and when, comes out. A key that another writer
+//! keeps changing is put right less and less often: two writers that fight must not do so at full speed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,56 +19,56 @@ use mesh_wire::{
 /// What is known of others.
 #[derive(Debug, Default)]
 pub(crate) struct ForeignWrites {
-    /// Revisions of own writes.
+    /// Revisions of our writes.
     own: BTreeSet<i64>,
     sightings: BTreeMap<String, Sighting>,
-    /// Keys to be put right that there is no room to tell of, and when.
-    unnamed: BTreeMap<String, Instant>,
-    /// When keys were put right last.
-    repaired: Option<Instant>,
+    /// Keys to be put right at once that there is no room to name.
+    unnamed: BTreeSet<String>,
+    /// When the next round of putting right may begin.
+    next_round: Option<Instant>,
 }
 
-/// A key that somebody else touched.
+/// A key that another writer touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sighting {
-    deed: ForeignWrite,
+    write: ForeignWrite,
     times: u32,
     last: Instant,
     /// When to look at it again; never, if it is put right or not ours to put right.
     due: Option<Instant>,
 }
 
-/// What somebody else did.
+/// What another writer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForeignWrite {
-    /// Wrote a key that nobody exports.
+    /// Wrote a key that is not exported.
     Added,
     /// Wrote another value.
     Changed,
     /// Removed a key.
     Removed,
     /// Wrote where data of this cluster's is, but not as this cluster.
-    Elsewhere,
+    Misplaced,
 }
 
-/// KeyOwner a key is.
+/// Whose a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyOwner {
-    /// This writer's: it should be what is exported, or not be there.
-    Ours,
-    /// It stands where only this cluster's data should be, in somebody else's name.
-    Elsewhere,
+    /// This cluster's: it should be what is exported, or not be there.
+    Local,
+    /// It stands where only this cluster's data should be, in another's name.
+    Misplaced,
     /// Not looked at.
-    ForeignWrites,
+    Other,
 }
 
 /// Own revisions that are remembered. An event that is older than all of them was waited for too long.
 const REMEMBERED: usize = 65_536;
-/// Keys that are told of by name.
+/// Keys that are named.
 const NAMED: usize = 1_000;
 /// Keys that a status lists.
 const LISTED: usize = 10;
-/// What nobody touched for so long is no news.
+/// What has not been touched for so long is no news.
 const NEWS: Duration = Duration::from_secs(600);
 /// Between two rounds of putting right, so that what comes in a burst goes in one.
 const ROUND: Duration = Duration::from_millis(100);
@@ -80,20 +80,22 @@ const FIGHT: u32 = 3;
 const STATE: &str = "cilium/state/";
 const LOCAL: &str = "clustermesh/local/";
 
-/// KeyOwner a key is, in the etcd of `own`.
-pub(crate) fn whose(key: &str, own: &ClusterName) -> KeyOwner {
-    let tree = |prefix: Prefix| prefix.of_cluster(Layout::State, own);
+/// Whose a key is, in the etcd of `cluster`.
+pub(crate) fn owner_of(key: &str, cluster: &ClusterName) -> KeyOwner {
+    let tree = |prefix: Prefix| prefix.of_cluster(Layout::State, cluster);
     let below = |parent: &str| key.strip_prefix(parent);
-    let is_own = |name: &str| name == own.as_str();
+    let is_local = |name: &str| name == cluster.as_str();
     if below(LOCAL).is_some()
         || Prefix::ALL.into_iter().any(|prefix| below(&tree(prefix)).is_some())
-        || below(CLUSTER_CONFIGS).is_some_and(is_own)
-        || below(CANARIES).and_then(|rest| rest.split_once('/')).is_some_and(|(c, _)| is_own(c))
+        || below(CLUSTER_CONFIGS).is_some_and(is_local)
+        || below(CANARIES).and_then(|rest| rest.split_once('/')).is_some_and(|(c, _)| is_local(c))
     {
-        return KeyOwner::Ours;
+        return KeyOwner::Local;
     }
-    if below(STATE).is_some() { KeyOwner::Elsewhere } else { KeyOwner::ForeignWrites }
+    if below(STATE).is_some() { KeyOwner::Misplaced } else { KeyOwner::Other }
 }
+
+// === impl ForeignWrites ===
 
 impl ForeignWrites {
     /// A write of ours was made in a revision.
@@ -104,14 +106,14 @@ impl ForeignWrites {
         }
     }
 
-    /// Takes an event. `actual` is what is known to be there; `marks` are keys of ours that are not exported. Returns what
-    /// somebody else did, if it was somebody else.
+    /// Takes an event. `actual` is what is known to be there; `markers` are keys of ours that are not exported. Returns what
+    /// another writer did, if it was one.
     pub(crate) fn see(
         &mut self,
         event: &WatchEvent,
-        own: &ClusterName,
+        cluster: &ClusterName,
         actual: &Actual,
-        marks: &BTreeSet<String>,
+        markers: &BTreeSet<String>,
         now: Instant,
     ) -> Option<ForeignWrite> {
         let (key, revision) = match event {
@@ -122,102 +124,114 @@ impl ForeignWrites {
         if late || self.own.contains(&revision) {
             return None;
         }
-        // What is no text is nobody's key: it can be told of, and that is all.
+        // What is no text is no cluster's key: it can be named, and that is all.
         let text = String::from_utf8_lossy(key).into_owned();
-        let whose = match std::str::from_utf8(key) {
-            Ok(key) => whose(key, own),
-            Err(_) if whose(&text, own) == KeyOwner::ForeignWrites => KeyOwner::ForeignWrites,
-            Err(_) => KeyOwner::Elsewhere,
+        let owner = match std::str::from_utf8(key) {
+            Ok(key) => owner_of(key, cluster),
+            Err(_) if owner_of(&text, cluster) == KeyOwner::Other => KeyOwner::Other,
+            Err(_) => KeyOwner::Misplaced,
         };
-        let deed = match (whose, event) {
-            (KeyOwner::ForeignWrites, _) => return None,
-            (KeyOwner::Elsewhere, WatchEvent::Put(_)) => ForeignWrite::Elsewhere,
-            (KeyOwner::Elsewhere, WatchEvent::Delete { .. }) => {
+        let write = match (owner, event) {
+            (KeyOwner::Other, _) => return None,
+            (KeyOwner::Misplaced, WatchEvent::Put(_)) => ForeignWrite::Misplaced,
+            (KeyOwner::Misplaced, WatchEvent::Delete { .. }) => {
                 self.sightings.remove(&text);
                 return None;
             }
-            (KeyOwner::Ours, WatchEvent::Put(kv)) => match actual.get(&text) {
+            (KeyOwner::Local, WatchEvent::Put(kv)) => match actual.get(&text) {
                 Some(known) if *known == fingerprint(&kv.value) => return None,
                 Some(_) => ForeignWrite::Changed,
-                None if marks.contains(&text) => ForeignWrite::Changed,
+                None if markers.contains(&text) => ForeignWrite::Changed,
                 None => ForeignWrite::Added,
             },
             // What we removed meanwhile, too, is as it should be.
-            (KeyOwner::Ours, WatchEvent::Delete { .. }) => {
-                if !actual.contains_key(&text) && !marks.contains(&text) {
+            (KeyOwner::Local, WatchEvent::Delete { .. }) => {
+                if !actual.contains_key(&text) && !markers.contains(&text) {
                     return None;
                 }
                 ForeignWrite::Removed
             }
         };
-        self.note(text, deed, now);
-        Some(deed)
+        self.note(text, write, now);
+        Some(write)
     }
 
-    /// Somebody else touched a key.
-    pub(crate) fn note(&mut self, key: String, deed: ForeignWrite, now: Instant) {
-        self.tidy(now);
+    /// Another writer touched a key.
+    pub(crate) fn note(&mut self, key: String, write: ForeignWrite, now: Instant) {
         let before = self.sightings.get(&key);
+        if before.is_none() && self.sightings.len() >= NAMED {
+            if write != ForeignWrite::Misplaced {
+                self.unnamed.insert(key);
+            }
+            return;
+        }
         let times = before.map_or(0, |sighting| sighting.times).saturating_add(1);
         // Once more before it was put right is no reason to wait longer.
         let due = before.and_then(|sighting| sighting.due).unwrap_or(now + pause(times));
-        let due = (deed != ForeignWrite::Elsewhere).then_some(due);
-        if before.is_none() && self.sightings.len() >= NAMED && !self.make_room() {
-            self.unnamed.extend(due.map(|due| (key, due)));
-            return;
-        }
-        self.sightings.insert(key, Sighting { deed, times, last: now, due });
+        let due = (write != ForeignWrite::Misplaced).then_some(due);
+        self.sightings.insert(key, Sighting { write, times, last: now, due });
     }
 
     /// When there is something to be put right.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let named = self.sightings.values().filter_map(|sighting| sighting.due);
-        let due = named.chain(self.unnamed.values().copied()).min()?;
-        Some(self.repaired.map_or(due, |repaired| due.max(repaired + ROUND)))
+        let named = self.sightings.values().filter_map(|sighting| sighting.due).min();
+        let at_once = (!self.unnamed.is_empty()).then_some(self.next_round).flatten();
+        let due = match (named, self.unnamed.is_empty()) {
+            (due, true) => due?,
+            (due, false) => at_once.or(due).unwrap_or_else(Instant::now),
+        };
+        Some(self.next_round.map_or(due, |round| due.max(round)))
     }
 
-    /// Takes the keys that are to be put right now.
-    pub(crate) fn take_due(&mut self, now: Instant) -> BTreeSet<String> {
-        let mut keys: BTreeSet<String> = std::mem::take(&mut self.unnamed).into_keys().collect();
+    /// Takes the keys that are to be put right now, at most so many. What is left is due at once.
+    pub(crate) fn take_due(&mut self, now: Instant, most: usize) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
         for (key, sighting) in &mut self.sightings {
-            if sighting.due.is_some_and(|due| due <= now) {
+            if keys.len() < most && sighting.due.is_some_and(|due| due <= now) {
                 sighting.due = None;
                 keys.insert(key.clone());
             }
         }
-        self.repaired = Some(now);
+        while keys.len() < most
+            && let Some(key) = self.unnamed.pop_first()
+        {
+            keys.insert(key);
+        }
+        self.next_round = Some(if keys.len() < most { now + ROUND } else { now });
         keys
     }
 
-    /// What there is to tell, in words.
+    /// What there is to report, in words.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut newest: Vec<_> = self.sightings.iter().collect();
         newest.sort_by_key(|(_, sighting)| std::cmp::Reverse((sighting.times, sighting.last)));
-        let mut told: Vec<String> =
-            newest.iter().take(LISTED).map(|(key, sighting)| sighting.tell(key)).collect();
+        let mut problems: Vec<String> =
+            newest.iter().take(LISTED).map(|(key, sighting)| sighting.describe(key)).collect();
         let more = (newest.len() + self.unnamed.len()).saturating_sub(LISTED);
         if more > 0 {
-            told.push(format!("somebody else wrote to {more} more keys in this cluster's etcd"));
+            problems
+                .push(format!("somebody else wrote to {more} more keys in this cluster's etcd"));
         }
-        told
+        problems
     }
 
-    /// Forgets what is no news. What is not this cluster's stays as long as it is there.
+    /// Forgets what is no news. What is not this cluster's stays as long as it is there. Where that leaves no room, what needs
+    /// nothing done goes too.
     pub(crate) fn tidy(&mut self, now: Instant) {
         self.sightings.retain(|_, sighting| {
-            sighting.deed == ForeignWrite::Elsewhere
+            sighting.write == ForeignWrite::Misplaced
                 || sighting.due.is_some()
                 || now.saturating_duration_since(sighting.last) < NEWS
         });
-    }
-
-    /// Lets the oldest go that needs nothing done.
-    fn make_room(&mut self) -> bool {
-        let idle = self.sightings.iter().filter(|(_, sighting)| sighting.due.is_none());
-        let oldest = idle.min_by_key(|(_, sighting)| sighting.last).map(|(key, _)| key.clone());
-        oldest.is_some_and(|key| self.sightings.remove(&key).is_some())
+        if self.sightings.len() >= NAMED {
+            self.sightings.retain(|_, sighting| {
+                sighting.due.is_some() || sighting.write == ForeignWrite::Misplaced
+            });
+        }
     }
 }
+
+// === impl ForeignWrite ===
 
 impl ForeignWrite {
     /// As metrics have it.
@@ -226,15 +240,17 @@ impl ForeignWrite {
             Self::Added => "added",
             Self::Changed => "changed",
             Self::Removed => "removed",
-            Self::Elsewhere => "elsewhere",
+            Self::Misplaced => "elsewhere",
         }
     }
 }
 
+// === impl Sighting ===
+
 impl Sighting {
-    fn tell(&self, key: &str) -> String {
-        let did = match (self.deed, self.due) {
-            (ForeignWrite::Elsewhere, _) => {
+    fn describe(&self, key: &str) -> String {
+        let did = match (self.write, self.due) {
+            (ForeignWrite::Misplaced, _) => {
                 return format!(
                     "{key}: somebody else wrote it, in a name that is not this cluster's; it is left alone"
                 );

@@ -17,8 +17,12 @@ pub(crate) struct StoreState {
     pub(crate) trouble: Option<EtcdFailure>,
     /// What an answer is waited for.
     pub(crate) slow: Option<String>,
+    /// A user that nobody asked for was there at the last look.
+    pub(crate) unknown_user: Option<String>,
     /// What is wrong with the credentials' files, while those read before serve.
     pub(crate) files: Option<String>,
+    /// What is wrong with `users.yaml`, while what was read before is in force.
+    pub(crate) users_file: Option<String>,
     pub(crate) written: usize,
     /// Keys that the etcd does not take.
     pub(crate) refused: BTreeMap<String, Refused>,
@@ -47,12 +51,16 @@ const LISTED: usize = 10;
 impl StoreState {
     /// What keeps it from being ready.
     pub(crate) fn unready(&self) -> Option<String> {
-        match (&self.trouble, &self.slow, self.synced) {
-            (Some(trouble), ..) => Some(format!("etcd: {trouble}")),
-            (None, Some(slow), _) => Some(format!("etcd: {}: {slow}", Reason::Slow.as_str())),
-            (None, None, false) => Some("etcd: not everything is written yet".into()),
-            (None, None, true) => None,
+        if let Some(trouble) = &self.trouble {
+            return Some(format!("etcd: {trouble}"));
         }
+        if let Some(slow) = &self.slow {
+            return Some(format!("etcd: {}: {slow}", Reason::Slow.as_str()));
+        }
+        if let Some(user) = &self.unknown_user {
+            return Some(format!("etcd: {}: unknown user {user}", Reason::Users.as_str()));
+        }
+        (!self.synced).then(|| "etcd: not everything is written yet".into())
     }
 
     /// What needs attention although it is ready.
@@ -67,7 +75,8 @@ impl StoreState {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < NEWS;
         let notices = self.notices.iter().filter(|(_, at)| recent(at));
         let notices = notices.map(|((_, text), _)| format!("etcd: {text}"));
-        refused.chain(more).chain(notices).chain(self.others.iter().cloned()).collect()
+        let users = self.users_file.iter().cloned();
+        users.chain(refused).chain(more).chain(notices).chain(self.others.iter().cloned()).collect()
     }
 
     /// Something was not as it should be, and is now.
@@ -94,6 +103,8 @@ mod tests {
     fn what_is_wrong_is_said_in_order() {
         let mut state = StoreState { synced: true, ..StoreState::default() };
         assert_eq!(state.unready(), None);
+        state.unknown_user = Some("ghost with role root".into());
+        assert_eq!(state.unready().unwrap(), "etcd: users: unknown user ghost with role root");
         state.slow = Some("no answer to a write within 2s".into());
         assert_eq!(state.unready().unwrap(), "etcd: slow: no answer to a write within 2s");
         state.trouble = Some(EtcdFailure::new(Reason::Full, "NOSPACE"));

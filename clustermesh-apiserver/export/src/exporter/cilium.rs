@@ -8,7 +8,7 @@ use mesh_model::{
     object::{CiliumEndpoint, CiliumIdentity, Kind, Object, ObjectKey},
 };
 
-use super::{Exporter, Made, dependents::named};
+use super::{Exporter, Made, dependents::named, namespaces::namespace_of};
 use crate::records;
 
 /// What a Cilium says of pods and label sets.
@@ -87,9 +87,9 @@ impl Exporter {
     pub(super) fn of_cilium_in(&self, namespace: &str) -> Vec<ObjectKey> {
         let inside = |(key, object): (&ObjectKey, &Object)| {
             let of = match object {
-                Object::CiliumIdentity(identity) => identity.labels.namespace(),
-                Object::CiliumEndpoint(endpoint) => Some(endpoint.namespace.as_str()),
-                Object::CiliumEndpointSlice(slice) => Some(slice.namespace.as_str()),
+                Object::CiliumIdentity(_)
+                | Object::CiliumEndpoint(_)
+                | Object::CiliumEndpointSlice(_) => namespace_of(object),
                 _ => None,
             };
             (of == Some(namespace)).then(|| key.clone())
@@ -103,8 +103,7 @@ impl Exporter {
         if *labels == Labels::default() {
             return Made { notes: vec!["it has no security-labels".into()], ..Made::default() };
         }
-        let takes_part =
-            labels.namespace().is_none_or(|namespace| self.is_global(&self.namespace(namespace)));
+        let takes_part = labels.namespace().is_none_or(|namespace| self.takes_part(namespace));
         let record = takes_part.then(|| Record::Identity(*identity, labels.clone()));
         Made::of(record.into_iter().collect())
     }
@@ -116,7 +115,7 @@ impl Exporter {
             let bad = endpoint.bad_ips.iter();
             let bad = bad.map(|text| format!("{}: {text:?} is no IP address", endpoint.name));
             made.notes.extend(bad);
-            if self.is_global(&self.namespace(&endpoint.namespace)) {
+            if self.takes_part(&endpoint.namespace) {
                 let addresses = records::cilium_addresses(endpoint).into_iter();
                 made.records.extend(addresses.map(|address| Record::Address(Box::new(address))));
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use mesh_model::{Identity, Labels, Record, RecordKey, object::ObjectKey};
 use mesh_wire::{Key, Layout, encode};
 
-use super::Exporter;
+use super::{Exporter, Value};
 
 /// Numbers, and who has them.
 #[derive(Debug, Default)]
@@ -88,15 +88,21 @@ impl Exporter {
         inside.into_iter().for_each(|identity| self.settle_identity(identity));
     }
 
-    /// Publishes an identity, if it is somebody's in a namespace that takes part.
+    pub(super) fn settle_all_identities(&mut self) {
+        let all: Vec<Identity> = self.identities.labels.keys().copied().collect();
+        all.into_iter().for_each(|identity| self.settle_identity(identity));
+    }
+
+    /// Publishes an identity, if it is in use in a namespace that takes part.
     fn settle_identity(&mut self, identity: Identity) {
         let takes_part = |labels: &&Labels| {
-            let namespace = labels.namespace().map(|name| self.namespace(name));
-            labels.cluster() == Some(self.own.name.as_str())
-                && namespace.is_some_and(|namespace| self.is_global(&namespace))
+            self.is_open()
+                && labels.cluster() == Some(self.own.name.as_str())
+                && labels.namespace().is_some_and(|namespace| self.takes_part(namespace))
         };
         let labels = self.identities.labels.get(&identity).filter(takes_part);
-        let value = labels.map(|labels| encode(&Record::Identity(identity, labels.clone())));
+        let value =
+            labels.map(|labels| Value::from(encode(&Record::Identity(identity, labels.clone()))));
         let key = RecordKey::Identity(identity);
         let key = Key::of_record(Layout::State, &self.own.name, key).to_string();
         if self.owners.contains_key(&key) {

@@ -8,7 +8,10 @@ use mesh_model::{
 };
 use mesh_wire::{Key, Layout, encode};
 
-use super::{Allocate, Exporter, Made};
+use super::{
+    Allocate, Exporter, Made, Value,
+    namespaces::{Changed, namespace_of},
+};
 use crate::records;
 
 impl Exporter {
@@ -28,6 +31,11 @@ impl Exporter {
             return;
         }
         affected.extend(self.affected_by(before.as_ref(), self.objects.get(&key)));
+        let decides = self.namespaces.index(before.as_ref(), self.objects.get(&key));
+        if decides == Changed::All {
+            let inside = self.objects.iter().filter(|(_, object)| namespace_of(object).is_some());
+            affected.extend(inside.map(|(key, _)| key.clone()));
+        }
         self.index_slice(&key, before.as_ref());
         self.cilium.index(before.as_ref(), self.objects.get(&key));
         if matches!(key.kind, Kind::Node | Kind::CiliumNode) && self.settle_drained(&key.name) {
@@ -36,8 +44,10 @@ impl Exporter {
         for affected in affected {
             self.make(affected, allocate);
         }
-        if key.kind == Kind::Namespace {
-            self.settle_identities_of(&key.name);
+        match decides {
+            Changed::All => self.settle_all_identities(),
+            Changed::One if key.kind == Kind::Namespace => self.settle_identities_of(&key.name),
+            Changed::One => {}
         }
     }
 
@@ -67,9 +77,9 @@ impl Exporter {
         };
         let of = |record: &Record| {
             let of_record = Key::of_record(Layout::State, &self.own.name, record.key());
-            (of_record.to_string(), encode(record))
+            (of_record.to_string(), Value::from(encode(record)))
         };
-        let now: Vec<(String, Vec<u8>)> = records.iter().map(of).collect();
+        let now: Vec<(String, Value)> = records.iter().map(of).collect();
         let before = match now.is_empty() {
             true => self.made.remove(&key),
             false => self.made.insert(key.clone(), now.clone()),

@@ -6,6 +6,7 @@ use super::*;
 
 mod cilium;
 mod drain;
+mod namespaces;
 mod services;
 
 /// Numbers label sets as they come.
@@ -45,7 +46,15 @@ impl Cluster {
             default_global_namespace: true,
             filter: LabelFilter::new([]).unwrap(),
         });
-        Self { exporter, counter: Counter::default() }
+        let mut cluster = Self { exporter, counter: Counter::default() };
+        cluster.listed(Kind::Namespace);
+        cluster
+    }
+
+    /// All of a kind was reported.
+    fn listed(&mut self, kind: Kind) {
+        let event = SourceEvent::Listed { kind, resource_version: ResourceVersion(2) };
+        self.exporter.handle(event, &mut self.counter);
     }
 
     fn apply(&mut self, yaml: &str) -> Vec<String> {
@@ -82,7 +91,7 @@ impl Cluster {
     fn local(&self, of: &str) -> Vec<String> {
         let prefix = format!("clustermesh/local/v1/{of}/");
         let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
-        let text = |(key, value): (&String, &Vec<u8>)| {
+        let text = |(key, value): (&String, &Value)| {
             format!("{} {}", &key[prefix.len()..], String::from_utf8_lossy(value))
         };
         desired.map(text).collect()
@@ -90,7 +99,7 @@ impl Cluster {
 
     fn value(&self, key: &str) -> Option<String> {
         let value = self.exporter.desired().get(&format!("cilium/state/{key}"))?;
-        Some(String::from_utf8(value.clone()).unwrap())
+        Some(String::from_utf8(value.to_vec()).unwrap())
     }
 }
 
@@ -278,15 +287,11 @@ fn what_a_listing_does_not_tell_is_gone() {
     let relist = |cluster: &mut Cluster, kind| {
         cluster.exporter.handle(SourceEvent::Listing { kind }, &mut cluster.counter);
     };
-    let listed = |cluster: &mut Cluster, kind| {
-        let event = SourceEvent::Listed { kind, resource_version: ResourceVersion(2) };
-        cluster.exporter.handle(event, &mut cluster.counter);
-    };
     relist(&mut cluster, Kind::Pod);
     assert!(cluster.apply(&pod("two", "10.7.1.6", "x")).is_empty());
-    listed(&mut cluster, Kind::Pod);
+    cluster.listed(Kind::Pod);
     assert_eq!(cluster.changed(), ["ip/v1/default/10.7.1.5"]);
-    Kind::ALL.into_iter().for_each(|kind| listed(&mut cluster, kind));
+    Kind::ALL.into_iter().for_each(|kind| cluster.listed(kind));
     assert!(cluster.exporter.is_complete());
 }
 

@@ -1,7 +1,5 @@
 //! What follows from each object.
 
-use std::collections::BTreeMap;
-
 use mesh_model::{
     EndpointSlice, Record,
     object::{self, Kind, Object, ObjectKey},
@@ -17,12 +15,16 @@ use crate::{
 };
 
 impl Exporter {
-    /// What follows from an object; nothing from one that is gone or does not take part.
+    /// What follows from an object; nothing from one that is gone or does not take part, and nothing at all before all
+    /// Namespaces are known.
     pub(super) fn records<A: Allocate>(
         &self,
         key: &ObjectKey,
         allocate: &mut A,
     ) -> Result<Made, String> {
+        if !self.is_open() {
+            return Ok(Made::default());
+        }
         Ok(match self.objects.get(key) {
             Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
             // A Cilium knows more of a node than Kubernetes does.
@@ -63,7 +65,7 @@ impl Exporter {
         allocate: &mut A,
     ) -> Result<Made, String> {
         let namespace = self.namespace(&pod.namespace);
-        let global = self.is_global(&namespace);
+        let global = self.takes_part(&pod.namespace);
         let exported = global && !pod.ips.is_empty();
         if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
             return Ok(Made::default());
@@ -135,24 +137,7 @@ impl Exporter {
 
     /// What a service asks for.
     pub(super) fn asked(&self, service: &object::Service) -> LbAnnotations {
-        let takes_part = self.is_global(&self.namespace(&service.namespace));
-        annotations::asked(&self.own.name, service, takes_part)
-    }
-
-    /// A namespace; one without an object has what an API server would have given it.
-    pub(super) fn namespace(&self, name: &str) -> object::Namespace {
-        match self.objects.get(&named(Kind::Namespace, name)) {
-            Some(Object::Namespace(namespace)) => namespace.clone(),
-            _ => object::Namespace {
-                name: name.into(),
-                labels: BTreeMap::from([(mesh_source::NAMESPACE_NAME_LABEL.into(), name.into())]),
-                annotations: BTreeMap::new(),
-            },
-        }
-    }
-
-    pub(super) fn is_global(&self, namespace: &object::Namespace) -> bool {
-        annotations::is_global(namespace).0.unwrap_or(self.config.default_global_namespace)
+        annotations::asked(&self.own.name, service, self.takes_part(&service.namespace))
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fs};
 
+use mesh_files::{Moment, QUIET};
 use mesh_model::object::{Object, ObjectKey};
 use mesh_source::{
     Decoded, Drain, Format, ManifestsSource, ResourceVersion, SourceEvent,
@@ -59,8 +60,14 @@ pub fn folder(data: &[u8]) {
     }
     let since = ResourceVersion(7);
     let mut source = ManifestsSource::new(folder.path(), since);
-    let events = must(source.scan());
-    assert_eq!(must(source.scan()), []);
+    // Whole, and as old as what is meant to be so.
+    let begin = Moment::now();
+    let after = |looks| {
+        let time = looks * QUIET;
+        Moment { now: begin.now + time, wall: begin.wall + time }
+    };
+    let events = must(source.scan(after(2)));
+    assert_eq!(must(source.scan(after(3))), []);
     for problem in source.problems() {
         assert!(files.contains(&problem.file), "{problem}");
         assert!(problem.to_string().starts_with(&problem.file.display().to_string()));
@@ -72,7 +79,8 @@ pub fn folder(data: &[u8]) {
         must(fs::remove_file(file));
         must(fs::write(file, ""));
     }
-    follower.follow(must(source.scan()));
+    follower.follow(must(source.scan(after(4))));
+    follower.follow(must(source.scan(after(5))));
     assert_eq!(follower.told, BTreeMap::new());
     assert!(source.is_listed());
 }

@@ -50,24 +50,24 @@ impl Etcd {
 #[test]
 fn keys_are_ours_others_or_out_of_place() {
     for (key, found) in [
-        (NODE, KeyOwner::Ours),
-        ("cilium/state/identities/v1/id/65536", KeyOwner::Ours),
-        ("cilium/state/ip/v1/default/10.1.1.2", KeyOwner::Ours),
-        ("cilium/state/endpointslices/v1/a/shop/web-1", KeyOwner::Ours),
-        ("cilium/cluster-config/a", KeyOwner::Ours),
-        ("cilium/synced/a/cilium/state/nodes/v1", KeyOwner::Ours),
-        ("clustermesh/local/v1/pods/n1/shop/web", KeyOwner::Ours),
-        ("cilium/state/nodes/v1/ab/n1", KeyOwner::Elsewhere),
-        ("cilium/state/ip/v1/other/10.1.1.2", KeyOwner::Elsewhere),
-        ("cilium/state/identities/v1/value/k8s:a=b;/n1", KeyOwner::Elsewhere),
+        (NODE, KeyOwner::Local),
+        ("cilium/state/identities/v1/id/65536", KeyOwner::Local),
+        ("cilium/state/ip/v1/default/10.1.1.2", KeyOwner::Local),
+        ("cilium/state/endpointslices/v1/a/shop/web-1", KeyOwner::Local),
+        ("cilium/cluster-config/a", KeyOwner::Local),
+        ("cilium/synced/a/cilium/state/nodes/v1", KeyOwner::Local),
+        ("clustermesh/local/v1/pods/n1/shop/web", KeyOwner::Local),
+        ("cilium/state/nodes/v1/ab/n1", KeyOwner::Misplaced),
+        ("cilium/state/ip/v1/other/10.1.1.2", KeyOwner::Misplaced),
+        ("cilium/state/identities/v1/value/k8s:a=b;/n1", KeyOwner::Misplaced),
         // A copier's.
-        ("cilium/cache/nodes/v1/a/n1", KeyOwner::ForeignWrites),
-        ("cilium/cluster-config/ab", KeyOwner::ForeignWrites),
-        ("cilium/synced/ab/cilium/state/nodes/v1", KeyOwner::ForeignWrites),
-        ("cilium/.heartbeat", KeyOwner::ForeignWrites),
-        ("registry/pods", KeyOwner::ForeignWrites),
+        ("cilium/cache/nodes/v1/a/n1", KeyOwner::Other),
+        ("cilium/cluster-config/ab", KeyOwner::Other),
+        ("cilium/synced/ab/cilium/state/nodes/v1", KeyOwner::Other),
+        ("cilium/.heartbeat", KeyOwner::Other),
+        ("registry/pods", KeyOwner::Other),
     ] {
-        assert_eq!(whose(key, &own()), found, "{key}");
+        assert_eq!(owner_of(key, &own()), found, "{key}");
     }
 }
 
@@ -95,10 +95,10 @@ fn what_somebody_else_does_is_due_at_once_and_named() {
     assert_eq!(etcd.see(&mut others, &put(added, "x", 8), 0), Some(ForeignWrite::Added));
     assert_eq!(etcd.see(&mut others, &delete(canary, 9), 0), Some(ForeignWrite::Removed));
     let foreign = "cilium/state/nodes/v1/b/n1";
-    assert_eq!(etcd.see(&mut others, &put(foreign, "x", 10), 0), Some(ForeignWrite::Elsewhere));
+    assert_eq!(etcd.see(&mut others, &put(foreign, "x", 10), 0), Some(ForeignWrite::Misplaced));
     assert_eq!(others.next_due(), Some(etcd.at(0)));
     assert_eq!(
-        others.take_due(etcd.at(0)),
+        others.take_due(etcd.at(0), 128),
         [NODE, added, canary].map(str::to_owned).into(),
         "not what is not ours"
     );
@@ -123,14 +123,14 @@ fn two_writers_do_not_fight_at_full_speed() {
         let event = put(NODE, "theirs", i64::from(second) + 10);
         etcd.see(&mut others, &event, second.into());
         if others.next_due().is_some_and(|due| due <= etcd.at(second.into())) {
-            repairs += others.take_due(etcd.at(second.into())).len();
+            repairs += others.take_due(etcd.at(second.into()), 128).len();
         }
     }
     // A few in the first minute, and then one a minute.
     assert!((50..=80).contains(&repairs), "{repairs}");
     let told = others.problems();
     assert!(told[0].contains("is there another writer?"), "{told:?}");
-    // ForeignWrites' keys are not made to wait by that.
+    // Other keys are not made to wait by that.
     others.note("cilium/state/nodes/v1/a/n2".into(), ForeignWrite::Added, etcd.at(4_000));
     assert!(others.next_due() <= Some(etcd.at(4_000)));
 }
@@ -138,16 +138,31 @@ fn two_writers_do_not_fight_at_full_speed() {
 #[test]
 fn any_number_of_keys_costs_so_much_and_no_more() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
-    for n in 0..5_000 {
+    for n in 0..50_000 {
         let key = format!("cilium/state/services/v1/a/shop/web-{n}");
         assert_eq!(etcd.see(&mut others, &put(&key, "x", 10 + n), 0), Some(ForeignWrite::Added));
     }
+    others.tidy(etcd.at(0));
     assert_eq!(others.sightings.len(), NAMED);
     assert_eq!(others.problems().len(), LISTED + 1);
-    assert_eq!(others.take_due(etcd.at(0)).len(), 5_000, "all of them are put right");
+    // Each round takes as many as go into a transaction, and the next one follows at once.
+    let (mut rounds, mut keys) = (0, BTreeSet::new());
+    while others.next_due().is_some_and(|due| due <= etcd.at(0)) {
+        let round = others.take_due(etcd.at(0), 128);
+        assert!(!round.is_empty() && round.len() <= 128);
+        keys.extend(round);
+        rounds += 1;
+    }
+    assert_eq!((rounds, keys.len()), (391, 50_000), "all of them are put right");
+    others.tidy(etcd.at(0));
+    assert_eq!(others.sightings.len(), 0, "which leaves room for names");
     for n in 0..200_000 {
         others.wrote(n);
     }
     assert_eq!(others.own.len(), REMEMBERED);
-    assert_eq!(etcd.see(&mut others, &put(NODE, "old", 5), 0), None, "older than anybody knows");
+    assert_eq!(
+        etcd.see(&mut others, &put(NODE, "old", 5), 0),
+        None,
+        "older than all that is known"
+    );
 }

@@ -14,7 +14,7 @@ fn nodes_identities_and_addresses_of_the_recording() {
         recorded.retain(|key, _| !key.starts_with("cilium/synced/") && key != "cilium/.heartbeat");
         let exported = cluster.exporter.desired().iter();
         let exported = exported.filter(|(key, _)| key.starts_with("cilium/"));
-        let text = |value: &Vec<u8>| String::from_utf8(value.clone()).unwrap();
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
         let mut exported: BTreeMap<_, _> = exported.map(|(k, v)| (k.clone(), text(v))).collect();
         if scenario == "endpoints" {
             // The recording is a part of a run, and the IPv6 address of one of its objects is not in it.

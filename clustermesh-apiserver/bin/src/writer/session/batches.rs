@@ -1,9 +1,12 @@
 //! Writes in transactions, as many at a time as the etcd takes, and what it does not take alone.
 
+use std::sync::Arc;
+
 use mesh_etcd::{EtcdError, Op};
 use mesh_export::{Write, fingerprint};
 
-use super::{session::Session, state::Refused};
+use super::Session;
+use crate::writer::state::Refused;
 
 /// etcd's limit of 128 operations in a transaction, but for the heartbeat that may come with them.
 const BATCH: usize = 127;
@@ -13,23 +16,31 @@ const BATCH_BYTES: usize = 768 * 1024;
 impl Session<'_> {
     /// Makes writes in their order, as many at a time as the etcd takes.
     pub(super) async fn write(&mut self, writes: Vec<Write>) -> Result<(), EtcdError> {
-        let deletes = count_deletes(&writes);
         for batch in batches(writes) {
             self.write_batch(batch).await?;
-        }
-        if deletes > 1 && self.is_synced() {
-            // For readers who missed the heartbeat among them: what is there now is all there is.
-            self.put_canaries().await?;
         }
         Ok(())
     }
 
     /// One transaction: all or none.
-    pub(super) async fn apply(&mut self, ops: &[Op]) -> Result<(), EtcdError> {
-        let made = self.writer.answer("a write", self.connection.apply(ops)).await?;
-        self.others.wrote(made);
-        self.memory.revision = self.memory.revision.max(made);
+    pub(super) async fn apply(&mut self, ops: Vec<Op>) -> Result<(), EtcdError> {
+        let connection = self.connection.clone();
+        let write = async move { connection.apply(&ops).await };
+        let made = self.alongside(self.writer.answer("a write", write)).await??;
+        self.wrote(made);
         Ok(())
+    }
+
+    /// The same, for a sign of life: no other is given meanwhile.
+    pub(super) async fn apply_alone(&mut self, ops: &[Op]) -> Result<(), EtcdError> {
+        let made = self.writer.answer("a write", self.connection.apply(ops)).await?;
+        self.wrote(made);
+        Ok(())
+    }
+
+    fn wrote(&mut self, revision: i64) {
+        self.foreign.wrote(revision);
+        self.memory.revision = self.memory.revision.max(revision);
     }
 
     async fn write_batch(&mut self, batch: Vec<Write>) -> Result<(), EtcdError> {
@@ -38,7 +49,7 @@ impl Session<'_> {
             // An expired lease deletes many keys at once too. This says that a living writer meant it.
             ops.push(self.heartbeat().await?);
         }
-        match self.apply(&ops).await {
+        match self.apply(ops).await {
             Ok(()) => {
                 self.writer.set(|state| {
                     state.refused.retain(|key, _| !batch.iter().any(|write| write.key() == key));
@@ -52,7 +63,9 @@ impl Session<'_> {
                 }
             }
             Err(EtcdError::RequestTooLarge(reason)) => {
-                batch.into_iter().for_each(|write| self.refused(&write, &reason));
+                for write in batch {
+                    self.refused(&write, &reason).await?;
+                }
             }
             Err(error) => return Err(error),
         }
@@ -75,25 +88,23 @@ impl Session<'_> {
     }
 
     /// The etcd does not take a value. What it held before stays, and everything else goes on.
-    fn refused(&self, write: &Write, reason: &str) {
-        let key = write.key();
-        let owner = |object: &mesh_model::object::ObjectKey| object.to_string();
-        let object = self.writer.cluster.with_exporter(|exporter| exporter.owner(key).map(owner));
+    async fn refused(&mut self, write: &Write, reason: &str) -> Result<(), EtcdError> {
+        let (cluster, key) = (Arc::clone(&self.writer.cluster), write.key().to_owned());
+        let asked = key.clone();
+        let object = self.alongside(async move { cluster.owner(asked).await }).await?;
         let refused = Refused { object, bytes: size(write), reason: reason.into() };
         tracing::error!(key, ?refused, "the etcd does not take the value");
-        self.writer.set(|state| state.refused.insert(key.to_owned(), refused));
+        self.writer.set(|state| state.refused.insert(key, refused));
+        Ok(())
     }
 
     /// What is not to be written any more is not refused any more.
     pub(super) fn forget_refused(&self) {
-        let refused = self.writer.look(|state| state.refused.keys().cloned().collect::<Vec<_>>());
-        if !refused.is_empty() {
-            let gone = self.writer.cluster.with_exporter(|exporter| {
-                let wanted = |key: &String| exporter.desired().contains_key(key);
-                refused.into_iter().filter(|key| !wanted(key)).collect::<Vec<_>>()
-            });
-            self.writer.set(|state| gone.iter().for_each(|key| drop(state.refused.remove(key))));
+        let desired = &self.memory.exported.desired;
+        if self.writer.look(|state| state.refused.is_empty()) {
+            return;
         }
+        self.writer.set(|state| state.refused.retain(|key, _| desired.contains_key(key)));
     }
 }
 
@@ -131,7 +142,7 @@ fn count_deletes(writes: &[Write]) -> usize {
 fn op(write: &Write) -> Op {
     match write {
         Write::Put { key, value } => {
-            Op::Put { key: key.clone(), value: value.clone(), lease: None }
+            Op::Put { key: key.clone(), value: value.to_vec(), lease: None }
         }
         Write::Delete { key } => Op::Delete { key: key.clone() },
     }
@@ -145,7 +156,7 @@ mod tests {
     fn batches_keep_the_order_and_the_limits() {
         let write = |n: usize, bytes: usize| Write::Put {
             key: format!("{n:04}"),
-            value: vec![b'x'; bytes - 4],
+            value: vec![b'x'; bytes - 4].into(),
         };
         // Many small ones: 127 at a time.
         let small = batches((0..300).map(|n| write(n, 100)).collect());
@@ -159,7 +170,7 @@ mod tests {
         assert_eq!(long.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 2]);
         assert!(batches(Vec::new()).is_empty());
         // Identities before what has them.
-        let put = |key: &str| Write::Put { key: key.into(), value: vec![] };
+        let put = |key: &str| Write::Put { key: key.into(), value: vec![].into() };
         let keys = ["cilium/state/identities/v1/id/65536", "cilium/state/ip/v1/default/10.1.1.2"];
         assert_eq!(batches(keys.map(put).into()).len(), 2);
     }

@@ -1,0 +1,171 @@
+//! What the cluster's thread owns.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use mesh_alloc::{AllocationError, Found, Lost};
+use mesh_export::{DrainState, Exporter};
+use mesh_files::Moment;
+use mesh_model::ClusterName;
+use tokio::sync::watch;
+
+use super::{ExportChanges, Exports, View};
+use crate::{
+    drain::{Asked, Change, Changed, NotChanged},
+    metrics::Metrics,
+    source::{Source, SourceState, Ticked},
+};
+
+/// Source and exporter, and where what they come to is published.
+pub(crate) struct State {
+    name: ClusterName,
+    source: Box<dyn Source>,
+    exporter: Exporter,
+    exports: Arc<Exports>,
+    view: watch::Sender<Arc<View>>,
+    metrics: Metrics,
+    /// Problems that the log has.
+    logged: BTreeSet<String>,
+    /// The log has that namespaces are exported by default.
+    default_logged: bool,
+    away: Option<(Instant, String)>,
+}
+
+/// New problems that are logged one by one; the status has all of them.
+const LOGGED: usize = 20;
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(
+        name: ClusterName,
+        source: Box<dyn Source>,
+        exporter: Exporter,
+        exports: Arc<Exports>,
+        view: watch::Sender<Arc<View>>,
+        metrics: Metrics,
+    ) -> Self {
+        let (logged, default_logged, away) = (BTreeSet::new(), false, None);
+        Self { name, source, exporter, exports, view, metrics, logged, default_logged, away }
+    }
+
+    /// Reads what changed in the source.
+    pub(super) fn look(&mut self, at: Moment) {
+        self.source.look(&mut self.exporter, at);
+        self.publish(at.now);
+    }
+
+    /// Does what is due with time.
+    pub(super) fn tick(&mut self, synced: bool, at: Moment) {
+        if self.source.tick(&mut self.exporter, synced, at) == Ticked::Changed {
+            self.publish(at.now);
+        }
+    }
+
+    /// When a look says more, although nothing is noticed until then.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.source.next_look()
+    }
+
+    /// Compares the identity IDs with those in an etcd.
+    pub(super) fn recognise(&mut self, found: &Found) -> Result<(), Lost> {
+        let recognised = self.source.recognise(found, &mut self.exporter);
+        self.publish(Instant::now());
+        recognised
+    }
+
+    /// Changes what is drained.
+    pub(super) fn change_drain(
+        &mut self,
+        change: Change,
+        asked: &Asked,
+        at: Moment,
+    ) -> Result<(Changed, DrainState), NotChanged> {
+        let own = self.name.to_string();
+        if !asked.cluster.is_empty() && asked.cluster != own {
+            return Err(NotChanged::OtherCluster { own, asked: asked.cluster.clone() });
+        }
+        let complete = self.source.state().complete;
+        let exporter = &self.exporter;
+        let changed = self
+            .source
+            .change_drain(&mut |drain| change.apply(asked, &own, exporter, complete, drain))?;
+        self.look(at);
+        Ok((changed, self.exporter.drain_state()))
+    }
+
+    /// The object that a key follows from.
+    pub(super) fn owner(&self, key: &str) -> Option<String> {
+        self.exporter.owner(key).map(ToString::to_string)
+    }
+
+    /// Publishes what followed.
+    fn publish(&mut self, now: Instant) {
+        let source = self.source.state();
+        let drained = self.exporter.drain_state();
+        let problems = self.problems(&source, &drained);
+        self.log(&problems);
+        self.away = source.away.map(|why| match self.away.take() {
+            Some((since, _)) => (since, why),
+            None => (now, why),
+        });
+        let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
+        let view = View {
+            complete: source.complete,
+            away: self.away.clone(),
+            objects: self.exporter.objects(),
+            identities: source.identities,
+            desired_keys: self.exporter.desired().len(),
+            problems,
+            drained,
+        };
+        self.metrics.manifest_problems.set(count(view.problems.len()));
+        self.metrics.desired_keys.set(count(view.desired_keys));
+        self.metrics.objects.set(count(view.objects));
+        self.metrics.identities.set(count(view.identities));
+        self.view.send_replace(Arc::new(view));
+        let changed = self.exporter.take_changed().into_iter();
+        let desired = self.exporter.desired();
+        let values = changed.map(|key| (desired.get(&key).cloned(), key));
+        self.exports.publish(ExportChanges {
+            values: values.map(|(value, key)| (key, value)).collect(),
+            versions: source.versions,
+            complete: self.exporter.is_complete(),
+        });
+    }
+
+    /// What is wrong with the source and objects in it.
+    fn problems(&self, source: &SourceState, drained: &DrainState) -> Vec<String> {
+        let waiting = AllocationError::NotRecognised.to_string();
+        let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
+        let notes = self.exporter.notes().iter();
+        let notes = notes.flat_map(|(object, notes)| notes.iter().map(move |why| (object, why)));
+        let objects = objects.chain(notes).map(|(object, why)| format!("{object}: {why}"));
+        let nodes = drained.nodes.iter().filter(|node| !node.known && source.complete);
+        let nodes = nodes.map(|node| format!("drain.yaml: there is no node {}", node.name));
+        let all = source.problems.iter().cloned().chain(self.exporter.held_back());
+        all.chain(objects).chain(nodes).collect()
+    }
+
+    /// Logs each problem once, not with every look.
+    fn log(&mut self, problems: &[String]) {
+        let now: BTreeSet<String> = problems.iter().cloned().collect();
+        let new: Vec<&String> = now.difference(&self.logged).collect();
+        for problem in new.iter().take(LOGGED) {
+            tracing::warn!(kind = problem, "not exported, or as it was before");
+        }
+        if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+            tracing::warn!(more, "more problems than these: see `clustermesh status`");
+        }
+        for problem in self.logged.difference(&now).take(LOGGED) {
+            tracing::info!(problem, "no longer so");
+        }
+        self.logged = now;
+        let by_default = self.exporter.exports_by_default();
+        if by_default && !self.default_logged {
+            tracing::warn!(
+                "there is no Namespace object: all namespaces are exported, as defaultGlobalNamespace in cluster.yaml says"
+            );
+        }
+        self.default_logged = by_default;
+    }
+}

@@ -1,0 +1,159 @@
+//! A folder of manifests, with a journal beside it that all replicas share: of identity IDs, and of the manifests' revisions.
+
+use std::{collections::BTreeMap, io, path::PathBuf, time::Instant};
+
+use mesh_alloc::{Found, Lost};
+use mesh_export::Exporter;
+use mesh_files::{Access, Lock, Moment, WriteLog, Written, write_atomic};
+use mesh_model::object::Kind;
+use mesh_source::{
+    Drain, DrainError, ManifestsSource, ResourceVersion, ScanError,
+    cluster_directory::ClusterDirectory,
+};
+
+use super::{Source, SourceState, Ticked};
+use crate::{
+    drain::{Changed, LOCK_PATIENCE, NotChanged},
+    identity_allocation::{Look, Numbering, Seen},
+};
+
+/// The source of a cluster directory.
+pub(crate) struct Manifests {
+    source: ManifestsSource,
+    numbering: Numbering,
+    drain: PathBuf,
+    drain_lock: PathBuf,
+    /// What watches of the folder and of `drain.yaml` noticed.
+    logs: Vec<WriteLog>,
+    /// Why the folder cannot be read.
+    away: Option<String>,
+}
+
+/// How often the manifests are read to find one revision of them, while other replicas find others.
+const LOOKS: usize = 5;
+
+// === impl Manifests ===
+
+impl Manifests {
+    /// The manifests of a directory, which are not read yet.
+    pub(crate) fn new(
+        directory: &ClusterDirectory,
+        numbering: Numbering,
+        logs: Vec<WriteLog>,
+    ) -> Self {
+        let drain = directory.drain_file();
+        let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
+        // Identities have the journal's IDs, and no others.
+        let source = source.of_kinds(&Kind::KUBERNETES).with_drain(&drain);
+        let drain_lock = directory.drain_lock();
+        Self { source, numbering, drain, drain_lock, logs, away: None }
+    }
+}
+
+impl Source for Manifests {
+    /// Reads until it is known which revision of the manifests that was.
+    fn look(&mut self, exporter: &mut Exporter, at: Moment) {
+        let Self { source, numbering, logs, away, .. } = self;
+        for _ in 0..LOOKS {
+            let since = numbering.begin_look();
+            logs.iter().for_each(|log| source.note_written(log.take()));
+            match source.scan(at) {
+                Ok(events) => {
+                    *away = None;
+                    // First, so that what comes to a drained node is never taken for one that stays.
+                    if let Some(drain) = source.drain() {
+                        exporter.set_drain(drain.clone(), numbering);
+                    }
+                    exporter.retry(numbering);
+                    events.into_iter().for_each(|event| exporter.handle(event, numbering));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the manifests cannot be read: the objects stay as they are");
+                    *away =
+                        matches!(error, ScanError::Unreadable { .. }).then(|| error.to_string());
+                    break;
+                }
+            }
+            let seen = Seen {
+                content: source.fingerprint(),
+                complete: source.is_listed(),
+                partly: source.keeps_something(),
+            };
+            if numbering.end_look(seen, since) == Look::Done {
+                break;
+            }
+        }
+        numbering.publish(exporter);
+    }
+
+    fn tick(&mut self, exporter: &mut Exporter, synced: bool, at: Moment) -> Ticked {
+        let numbering = &mut self.numbering;
+        let before = numbering.seen();
+        numbering.refresh();
+        let retries = numbering.wants_retry(at.now);
+        if numbering.is_behind() || (retries && numbering.is_nowhere()) {
+            self.look(exporter, at);
+            return Ticked::Changed;
+        }
+        let collects = self.source.is_listed() && exporter.is_complete();
+        numbering.collect(exporter, collects, synced, at.now);
+        if retries {
+            exporter.retry(numbering);
+        }
+        numbering.publish(exporter);
+        if numbering.seen() == before { Ticked::Nothing } else { Ticked::Changed }
+    }
+
+    fn recognise(&mut self, found: &Found, exporter: &mut Exporter) -> Result<(), Lost> {
+        let first = self.numbering.recognise(found)?;
+        if first {
+            exporter.set_uuid(self.numbering.uuid());
+            exporter.retry(&mut self.numbering);
+        }
+        self.numbering.publish(exporter);
+        Ok(())
+    }
+
+    fn change_drain(
+        &mut self,
+        change: &mut dyn FnMut(&mut Drain) -> Result<(), NotChanged>,
+    ) -> Result<Changed, NotChanged> {
+        let path = &self.drain;
+        // Other replicas write it too.
+        let _lock = Lock::wait(&self.drain_lock, LOCK_PATIENCE)?;
+        let mut drain = Drain::read(path)
+            .map_err(|reason| NotChanged::Broken { path: path.clone(), reason })?;
+        let before = drain.clone();
+        change(&mut drain)?;
+        if drain == before {
+            return Ok(Changed::Before);
+        }
+        let write = |source| NotChanged::Write { path: path.clone(), source };
+        let invalid = |error: DrainError| io::Error::other(error);
+        let text = drain.to_yaml().map_err(invalid).map_err(write)?;
+        write_atomic(path, text.as_bytes(), Access::All).map_err(write)?;
+        // A watch would notice it a moment later; who asked for it is to find it in force.
+        self.source.note_written([(path.clone(), Written::Renamed)]);
+        Ok(Changed::Now)
+    }
+
+    fn state(&self) -> SourceState {
+        let version = self.numbering.revision().map(|revision| revision.to_string());
+        let kinds = |version: String| -> BTreeMap<String, String> {
+            Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone())).into()
+        };
+        let manifests = self.source.problems().iter().map(ToString::to_string);
+        let numbers = self.numbering.problem().map(ToOwned::to_owned);
+        SourceState {
+            complete: self.source.is_listed(),
+            versions: version.map(kinds),
+            away: self.away.clone(),
+            problems: manifests.chain(numbers).collect(),
+            identities: self.numbering.len(),
+        }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.source.next_look()
+    }
+}

@@ -1,0 +1,86 @@
+//! `users.yaml`: the users of peers.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use mesh_files::{FolderWatch, Moment, TextFile, TextFolder};
+use mesh_wire::users_file::UsersFile;
+use tokio::sync::watch;
+
+use crate::writer::StoreState;
+
+/// Publishes what the file says, whenever it changes. One that is missing, empty or broken says nothing: not that there is no
+/// peer. What was read before is in force, and the status has the reason.
+pub(crate) async fn follow(
+    path: &Path,
+    users: watch::Sender<Option<UsersFile>>,
+    state: &Mutex<StoreState>,
+) {
+    // The file's folder: the file itself is replaced by renaming.
+    let folder = path.parent().unwrap_or(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut watch = FolderWatch::shallow(folder);
+    let log = watch.write_log();
+    let mut files = TextFolder::new(folder);
+    loop {
+        let problem = match files.read(log.take(), Moment::now()) {
+            Ok(mut read) => match read.remove(&name) {
+                Some(TextFile::Whole(text)) => publish(&text, &users).err(),
+                Some(TextFile::Unreadable(error)) => Some(error.to_string()),
+                Some(TextFile::BeingWritten) | None => None,
+            },
+            Err(error) => Some(error.to_string()),
+        };
+        let problem = problem
+            .map(|why| format!("{}: {why}; the peers' users stay as they are", path.display()));
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "users.yaml cannot be used");
+        }
+        state.lock().unwrap_or_else(PoisonError::into_inner).users_file = problem;
+        let next_look = files.next_look();
+        tokio::select! {
+            () = watch.changed() => {}
+            () = async {
+                match next_look {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
+    }
+}
+
+fn publish(text: &str, users: &watch::Sender<Option<UsersFile>>) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; to have no user write `users: []`".into());
+    }
+    let file = UsersFile::parse(text).map_err(|error| error.to_string())?;
+    users.send_if_modified(|current| {
+        let changed = current.as_ref() != Some(&file);
+        *current = Some(file);
+        changed
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_broken_file_removes_nobody() {
+        let (sender, receiver) = watch::channel(None);
+        let now = || receiver.borrow().clone();
+        for text in ["", " \n", "users: [", "users: 3"] {
+            assert!(publish(text, &sender).is_err(), "{text:?}");
+            assert_eq!(now(), None);
+        }
+        publish("users:\n- {name: remote-b, role: remote}\n", &sender).unwrap();
+        assert!(publish("", &sender).is_err());
+        assert_eq!(now().unwrap().users.len(), 1);
+        publish("users: []", &sender).unwrap();
+        assert_eq!(now(), Some(UsersFile::default()));
+    }
+}

@@ -1,0 +1,159 @@
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+
+/// A pod, a global service and its slice, in a namespace.
+fn objects_in(namespace: &str, n: u8) -> String {
+    let pod = pod("p", &format!("10.7.1.{n}"), namespace);
+    format!("{pod}{SERVICE}").replace("namespace: shop", &format!("namespace: {namespace}"))
+}
+
+fn namespace_object(name: &str, global: &str) -> String {
+    namespace(global).replace("name: shop", &format!("name: {name}"))
+}
+
+/// Keys of a namespace that other clusters read. An address and an identity bear it in their values.
+fn shared(cluster: &Cluster, namespace: &str) -> Vec<String> {
+    let within = format!("/{namespace}/");
+    let says = [format!("namespace={namespace};"), format!("\"K8sNamespace\":\"{namespace}\"")];
+    let desired = cluster.exporter.desired().iter();
+    let of = desired.filter(|(key, value)| {
+        let value = String::from_utf8_lossy(value);
+        key.starts_with("cilium/state/")
+            && (key.contains(&within) || says.iter().any(|says| value.contains(says)))
+    });
+    of.map(|(key, _)| key.clone()).collect()
+}
+
+fn all(cluster: &Cluster) -> usize {
+    cluster.exporter.desired().len()
+}
+
+#[test]
+fn nothing_is_exported_before_all_namespaces_are_known() {
+    let mut cluster = Cluster::new();
+    cluster.exporter.listed.clear();
+    cluster.apply(&(node("172.31.7.1") + &objects_in("shop", 5)));
+    assert_eq!(all(&cluster), 1, "the cluster's config");
+    let held_back = cluster.exporter.held_back();
+    assert!(held_back[0].starts_with("4 objects are held back until all"), "{held_back:?}");
+    // Other kinds make no difference.
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace).for_each(|kind| {
+        cluster.listed(kind);
+    });
+    assert_eq!(all(&cluster), 1);
+    assert!(cluster.counter.known.is_empty(), "and nothing is numbered");
+
+    cluster.apply(&namespace("false"));
+    cluster.listed(Kind::Namespace);
+    assert!(shared(&cluster, "shop").is_empty());
+    assert_eq!(cluster.local("services").len(), 1, "its own nodes balance it");
+    assert!(cluster.exporter.held_back().is_empty());
+    cluster.apply(&namespace("true"));
+    cluster.publish();
+    assert_eq!(shared(&cluster, "shop").len(), 4, "identity, address, service, slice");
+}
+
+#[test]
+fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&(objects_in("shop", 5) + &objects_in("store", 6)));
+    assert!(cluster.exporter.exports_by_default());
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 4]);
+
+    cluster.apply(&namespace_object("shop", "true"));
+    cluster.publish();
+    assert!(!cluster.exporter.exports_by_default());
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
+    assert_eq!(cluster.local("services").len(), 2, "own nodes know both");
+    assert_eq!(
+        cluster.exporter.held_back(),
+        [
+            "namespace store: 3 objects are not exported to other clusters: there is no Namespace store, and others have one. Add it"
+        ]
+    );
+    for n in 0..12 {
+        cluster.apply(&objects_in(&format!("more-{n}"), 100 + n));
+    }
+    let held_back = cluster.exporter.held_back();
+    assert_eq!(held_back.len(), NAMED + 1);
+    assert_eq!(held_back[NAMED], "3 more namespaces have no Namespace either");
+
+    // The last Namespace goes: nobody decides any more.
+    cluster.delete(Kind::Namespace, "", "shop");
+    cluster.publish();
+    assert!(cluster.exporter.held_back().is_empty());
+    assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 4]);
+    cluster.exporter.config.default_global_namespace = false;
+    assert!(!cluster.exporter.exports_by_default());
+}
+
+/// Namespaces that are named one by one.
+const NAMED: usize = 10;
+
+/// What a source reports, in one of the orders in which it may.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(String),
+    Listed(Kind),
+}
+
+/// Three namespaces: one that opts out, one that does not, one without a Namespace.
+fn steps(with_namespaces: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (n, name) in (5..).zip(["secret", "shop", "nowhere"]) {
+        let text = objects_in(name, n);
+        let objects = text.split("---\n").filter(|object| !object.is_empty());
+        steps.extend(objects.map(|object| Step::Apply(object.to_owned())));
+    }
+    if with_namespaces {
+        steps.push(Step::Apply(namespace_object("secret", "false")));
+        steps.push(Step::Apply(namespace_object("shop", "true")));
+    }
+    steps.extend(Kind::ALL.map(Step::Listed));
+    steps
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// In whatever order kinds are reported, as long as a kind is listed after its objects: what opts out is never exported, and
+    /// in the end there is what there would be in any other order.
+    #[test]
+    fn no_order_of_arrival_exports_what_opts_out(
+        picks in prop::collection::vec(any::<Index>(), 40),
+        with_namespaces: bool,
+    ) {
+        let mut left = steps(with_namespaces);
+        let mut cluster = Cluster::new();
+        cluster.exporter.listed.clear();
+        for pick in picks.iter().cycle() {
+            // A kind is listed when all of its objects were reported.
+            let is_of = |step: &Step, kind: Kind| {
+                matches!(step, Step::Apply(text) if text.contains(&format!("kind: {kind}\n")))
+            };
+            let possible: Vec<usize> = (0..left.len()).filter(|at| match &left[*at] {
+                Step::Listed(kind) => !left.iter().any(|step| is_of(step, *kind)),
+                Step::Apply(_) => true,
+            }).collect();
+            let Some(at) = (!possible.is_empty()).then(|| possible[pick.index(possible.len())]) else {
+                break;
+            };
+            match left.remove(at) {
+                Step::Apply(text) => drop(cluster.apply(&text)),
+                Step::Listed(kind) => cluster.listed(kind),
+            }
+            cluster.publish();
+            if with_namespaces {
+                prop_assert_eq!(shared(&cluster, "secret"), Vec::<String>::new());
+                prop_assert_eq!(shared(&cluster, "nowhere"), Vec::<String>::new());
+            }
+            if left.iter().any(|step| matches!(step, Step::Listed(Kind::Namespace))) {
+                prop_assert_eq!(all(&cluster), 1, "not before all Namespaces are known");
+            }
+        }
+        prop_assert!(cluster.exporter.is_complete());
+        let exported = ["secret", "shop", "nowhere"].map(|name| shared(&cluster, name).len());
+        prop_assert_eq!(exported, if with_namespaces { [0, 4, 0] } else { [4, 4, 4] });
+    }
+}

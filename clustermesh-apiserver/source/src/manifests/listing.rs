@@ -1,0 +1,51 @@
+//! What is in a folder of manifests.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use mesh_files::Stamp;
+
+use crate::decode::Format;
+
+/// The manifests below a folder, and the folders that they are in, each as it looks now.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) files: BTreeMap<PathBuf, Stamp>,
+    pub(super) folders: BTreeMap<PathBuf, Stamp>,
+}
+
+impl Listing {
+    /// Lists a folder. What begins with a dot is a tool's, not the user's.
+    pub(super) fn of(folder: &Path) -> io::Result<Self> {
+        let mut listing = Self::default();
+        listing.add(folder)?;
+        Ok(listing)
+    }
+
+    fn add(&mut self, folder: &Path) -> io::Result<()> {
+        self.folders.insert(folder.into(), Stamp::of(&fs::metadata(folder)?));
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
+            // Follows links: that is how Kubernetes mounts files.
+            let metadata = match fs::metadata(&path) {
+                Ok(metadata) => metadata,
+                // Removed since it was listed, or a link to nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if metadata.is_dir() {
+                self.add(&path)?;
+            } else if Format::of(&path).is_some() {
+                self.files.insert(path, Stamp::of(&metadata));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    time::Duration,
+};
+
+use mesh_files::QUIET;
+
+use super::*;
+
+/// A folder whose clock is the test's.
+struct Folder {
+    folder: tempfile::TempDir,
+    source: ManifestsSource,
+    start: Moment,
+    /// Milliseconds since the start.
+    ms: u64,
+}
+
+impl Folder {
+    /// An old folder: nobody is in the middle of filling it.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = ManifestsSource::new(folder.path(), ResourceVersion::default());
+        let start = Moment::now();
+        Self { folder, source, start, ms: 10_000 }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn now(&self) -> Moment {
+        let after = Duration::from_millis(self.ms);
+        Moment { now: self.start.now + after, wall: self.start.wall + after }
+    }
+
+    /// Files and folders bear the test's time.
+    fn stamp(&self, path: &Path) {
+        File::open(path).unwrap().set_modified(self.now().wall).unwrap();
+    }
+
+    /// Replaces a file as a careful writer does.
+    fn write(&mut self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(self.path(".tmp"), text).unwrap();
+        self.stamp(&self.path(".tmp"));
+        fs::rename(self.path(".tmp"), &path).unwrap();
+        self.source.note_written([(path, Written::Renamed)]);
+    }
+
+    /// Writes a part of a file in its place, as a shell's `>` does for its command.
+    fn write_partly(&mut self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        self.stamp(&self.path(name));
+        self.source.note_written([(self.path(name), Written::Partly)]);
+    }
+
+    fn close(&mut self, name: &str) {
+        self.source.note_written([(self.path(name), Written::Closed)]);
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    /// What a scan says after so many milliseconds, in short: `+key`, `-key`, `listed`.
+    fn after(&mut self, ms: u64) -> Vec<String> {
+        self.ms += ms;
+        let events = self.source.scan(self.now()).unwrap().into_iter();
+        events
+            .filter_map(|event| match event {
+                SourceEvent::Applied { object, .. } => Some(format!("+{}", object.key())),
+                SourceEvent::Deleted { key, .. } => Some(format!("-{key}")),
+                SourceEvent::Listed { kind: Kind::Node, .. } => Some("listed".into()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn scan(&mut self) -> Vec<String> {
+        self.after(20)
+    }
+
+    fn fails(&mut self) -> ScanError {
+        let now = self.now();
+        self.source.scan(now).unwrap_err()
+    }
+
+    /// In how many milliseconds another look says more.
+    fn next(&self) -> Option<u128> {
+        Some(self.source.next_look()?.duration_since(self.now().now).as_millis())
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let folder = format!("{}/", self.folder.path().display());
+        self.source.problems().iter().map(|p| p.to_string().replace(&folder, "")).collect()
+    }
+}
+
+fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
+}
+
+fn namespaces(names: &[&str]) -> String {
+    names.iter().map(|name| namespace(name)).collect::<Vec<_>>().join("---\n")
+}
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.101.0.10, selector: {app: web}, ports: [{port: 80}]}
+";
+
+fn pod(ready: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, labels: {{app: web}}}}\nstatus: {{podIP: 10.1.1.1, conditions: [{{type: Ready, status: '{ready}'}}]}}\n"
+    )
+}
+
+#[test]
+fn files_come_change_and_go() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespace("one"));
+    folder.write("sub/b.yml", &namespace("two"));
+    folder.write(".hidden.yaml", "[");
+    folder.write("notes.txt", "[");
+    assert_eq!(folder.scan(), ["+Namespace one", "+Namespace two", "listed"]);
+    assert!(folder.scan().is_empty());
+    assert_eq!(folder.next(), None);
+
+    folder.write("sub/b.yml", &namespace("three"));
+    assert_eq!(folder.scan(), ["+Namespace three", "-Namespace two"]);
+    folder.remove("a.yaml");
+    assert!(folder.scan().is_empty(), "a file that is gone is looked for twice");
+    assert_eq!(folder.next(), Some(1_000));
+    assert_eq!(folder.after(1_000), ["-Namespace one"]);
+    folder.write("sub/b.yml", "");
+    assert!(folder.scan().is_empty(), "and so is what is in an empty one");
+    assert_eq!(folder.next(), Some(1_000));
+    assert_eq!(folder.after(1_000), ["-Namespace three"]);
+    assert_eq!(folder.next(), None);
+}
+
+#[test]
+fn a_file_that_is_written_in_its_place_withdraws_nothing() {
+    let mut folder = Folder::new();
+    folder.write("all.yaml", &namespaces(&["one", "two", "three"]));
+    assert_eq!(folder.scan().len(), 4);
+    // `(sleep 1; kubectl get … -o yaml) > all.yaml`
+    folder.write_partly("all.yaml", "");
+    assert!(folder.scan().is_empty());
+    assert!(folder.after(900).is_empty());
+    // It begins, with objects in another order; the last one may be cut off.
+    folder.write_partly("all.yaml", &namespaces(&["four", "two", "five"]));
+    assert_eq!(folder.scan(), ["+Namespace four"], "what is added counts at once");
+    folder.close("all.yaml");
+    assert_eq!(folder.scan(), ["+Namespace five"], "the last one when its writer closed it");
+    assert_eq!(folder.next(), Some(980));
+    assert!(folder.problems().is_empty());
+    assert_eq!(folder.after(980), ["-Namespace one", "-Namespace three"], "it was quiet");
+    // The same again, with a writer that nobody sees close it.
+    folder.write_partly("all.yaml", &namespace("six"));
+    assert!(folder.scan().is_empty());
+    assert_eq!(folder.after(1_000).len(), 4, "+six, and what it lacks");
+}
+
+#[test]
+fn a_checkout_of_another_version_withdraws_only_what_it_lacks() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespaces(&["one", "two"]));
+    folder.write("b.yaml", &namespace("three"));
+    folder.scan();
+    // `git checkout` removes a file and writes another in its place; here an object moves from one to the other.
+    folder.remove("a.yaml");
+    assert!(folder.scan().is_empty());
+    folder.write_partly("a.yaml", &namespace("one"));
+    folder.close("a.yaml");
+    folder.remove("b.yaml");
+    assert!(folder.scan().is_empty());
+    folder.write_partly("b.yaml", &namespaces(&["two", "three"]));
+    folder.close("b.yaml");
+    assert!(folder.scan().is_empty());
+    assert!(folder.problems().is_empty(), "what moved is nowhere twice: {:?}", folder.problems());
+    assert!(folder.after(1_000).is_empty(), "nothing was withdrawn at any time");
+    folder.remove("b.yaml");
+    folder.scan();
+    assert_eq!(folder.after(1_000), ["-Namespace three", "-Namespace two"]);
+}
+
+#[test]
+fn an_object_that_is_cut_off_is_not_trusted() {
+    let mut folder = Folder::new();
+    let opted_out = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: secret\n  annotations:\n    clustermesh.cilium.io/global: 'false'\n";
+    let cut = &opted_out[..opted_out.find("  annotations").unwrap()];
+    // Of a new file, and of one that is there.
+    for text in [cut.to_owned(), format!("{}---\n{cut}", namespace("first"))] {
+        folder.write_partly("ns.yaml", &text);
+        assert!(folder.after(20).iter().all(|event| !event.contains("secret")), "{text}");
+        folder.write_partly("ns.yaml", &text.replace(cut, opted_out));
+        folder.close("ns.yaml");
+        folder.scan();
+        folder.after(1_000);
+        folder.write_partly("ns.yaml", &text);
+        assert_eq!(folder.scan(), Vec::<String>::new(), "it stays as it was");
+        folder.write_partly("ns.yaml", &text.replace(cut, opted_out));
+        folder.close("ns.yaml");
+        folder.after(2_000);
+    }
+}
+
+#[test]
+fn nothing_is_complete_while_somebody_may_be_writing() {
+    // A file in the middle of being written.
+    let mut folder = Folder::new();
+    folder.write_partly("a.yaml", &namespaces(&["one", "two"]));
+    assert_eq!(folder.scan(), ["+Namespace one"]);
+    assert_eq!(folder.after(1_000), ["+Namespace two", "listed"]);
+    // A folder in the middle of being filled: its entries changed a moment ago.
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespace("one"));
+    folder.stamp(folder.folder.path());
+    assert_eq!(folder.scan(), ["+Namespace one"]);
+    folder.ms += 500;
+    folder.write("b.yaml", &namespace("two"));
+    folder.stamp(folder.folder.path());
+    assert_eq!(folder.scan(), ["+Namespace two"]);
+    assert_eq!(folder.after(999), Vec::<String>::new());
+    assert_eq!(folder.after(1), ["listed"]);
+}
+
+#[test]
+fn a_file_that_never_rests_is_named() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespaces(&["one", "two"]));
+    folder.scan();
+    for n in 0..30 {
+        folder.write_partly("a.yaml", &format!("# {n}\n{}", namespace("one")));
+        folder.close("a.yaml");
+        assert!(folder.after(500).is_empty());
+    }
+    let problems = folder.problems();
+    assert!(problems[0].starts_with("a.yaml: it changes without a pause"), "{problems:?}");
+    assert!(problems[0].contains("1 objects that it lacks stay"), "{problems:?}");
+    assert_eq!(folder.after(1_000), ["-Namespace two"]);
+    assert!(folder.problems().is_empty());
+}
+
+#[test]
+fn a_broken_file_keeps_what_it_held_and_is_named() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespace("one"));
+    folder.write("b.yaml", &namespace("two"));
+    folder.scan();
+    folder.write("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: [\n");
+    assert!(folder.scan().is_empty());
+    let problems = folder.problems();
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].starts_with("a.yaml:") && problems[0].contains("what it held before stays"),
+        "{problems:?}"
+    );
+    folder.write("a.yaml", &namespace("one"));
+    assert!(folder.scan().is_empty());
+    assert!(folder.problems().is_empty());
+    // Broken where it is cut off is not broken.
+    folder.write_partly("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {na");
+    assert!(folder.scan().is_empty() && folder.problems().is_empty());
+    assert!(folder.after(1_000).is_empty());
+    assert_eq!(folder.problems().len(), 1, "it stayed like this");
+}
+
+#[test]
+fn nothing_is_complete_while_a_file_was_never_understood() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", "a: [");
+    folder.write("b.yaml", &namespace("two"));
+    assert_eq!(folder.scan(), ["+Namespace two"]);
+    assert!(!folder.source.is_listed());
+    assert!(folder.problems()[0].contains("until then nothing new is exported"));
+    folder.write("a.yaml", &namespace("one"));
+    assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
+}
+
+#[test]
+fn who_read_the_same_files_has_the_same_fingerprint() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespace("one"));
+    folder.scan();
+    let one = folder.source.fingerprint();
+    let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion(9));
+    other.scan(Moment { wall: folder.now().wall + QUIET, ..folder.now() }).unwrap();
+    assert_eq!(other.fingerprint(), one);
+    // Written again it is the same; what is not understood leaves what was there.
+    folder.write("a.yaml", &namespace("one"));
+    folder.scan();
+    folder.write("a.yaml", "a: [");
+    folder.scan();
+    let is = |folder: &Folder| (folder.source.fingerprint(), folder.source.keeps_something());
+    assert_eq!(is(&folder), (one.clone(), true));
+    folder.write("a.yaml", &namespace("two"));
+    folder.scan();
+    assert!(folder.source.fingerprint() != one && !folder.source.keeps_something());
+    folder.write("a.yaml", &namespace("one"));
+    folder.scan();
+    assert_eq!(is(&folder), (one.clone(), false));
+    // Of a file that is being written it is the former one, too.
+    folder.write_partly("a.yaml", &namespaces(&["one", "two"]));
+    folder.scan();
+    assert_eq!(is(&folder), (one.clone(), true));
+    folder.after(1_000);
+    folder.write("a.yaml", &namespace("one"));
+    folder.scan();
+    folder.write("b.yaml", "");
+    folder.scan();
+    assert_ne!(folder.source.fingerprint(), one, "a file more");
+}
+
+#[test]
+fn an_empty_or_unreadable_folder_changes_nothing() {
+    let mut folder = Folder::new();
+    assert!(matches!(folder.fails(), ScanError::Empty { .. }));
+    folder.write("a.yaml", &namespace("one"));
+    assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
+    folder.remove("a.yaml");
+    folder.ms += 3_600_000;
+    let error = folder.fails().to_string();
+    assert!(error.contains("To remove the last object leave an empty file"), "{error}");
+    fs::remove_dir(folder.folder.path()).unwrap();
+    assert!(matches!(folder.fails(), ScanError::Unreadable { .. }));
+    fs::create_dir(folder.folder.path()).unwrap();
+    folder.write("b.yaml", "");
+    assert!(folder.scan().is_empty(), "what was there is looked for twice");
+    assert_eq!(folder.after(1_000), ["-Namespace one"]);
+}
+
+#[test]
+fn the_first_file_keeps_an_object_that_two_have() {
+    let mut folder = Folder::new();
+    folder.write("b.yaml", &namespace("one"));
+    folder.scan();
+    folder.write("a.yaml", &namespace("one"));
+    assert!(folder.scan().is_empty());
+    let problems = folder.problems();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("b.yaml:1: Namespace one is in"), "{problems:?}");
+    assert!(problems[0].ends_with("a.yaml already; that one stays"), "{problems:?}");
+}
+
+#[test]
+fn endpoints_follow_from_pods_unless_they_are_given() {
+    let mut folder = Folder::new();
+    folder.write("service.yaml", SERVICE);
+    folder.write("pod.yaml", &pod("True"));
+    let first = folder.scan();
+    let made =
+        first.iter().find(|event| event.starts_with("+EndpointSlice shop/web-")).unwrap().clone();
+    folder.write("pod.yaml", &pod("False"));
+    assert_eq!(folder.scan(), ["+Pod shop/p".to_owned(), made.clone()]);
+
+    folder.write("slice.yaml", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.1.1.9]}]\n");
+    assert_eq!(folder.scan(), ["+EndpointSlice shop/s".to_owned(), made.replace('+', "-")]);
+    folder.remove("slice.yaml");
+    folder.scan();
+    assert_eq!(folder.after(1_000), [made, "-EndpointSlice shop/s".to_owned()]);
+}
+
+#[test]
+fn what_is_drained_is_part_of_what_is_reported() {
+    let mut folder = Folder::new();
+    let beside = tempfile::tempdir().unwrap();
+    let drain = beside.path().join("drain.yaml");
+    folder.source =
+        ManifestsSource::new(folder.folder.path(), ResourceVersion::default()).with_drain(&drain);
+    folder.write("a.yaml", &namespace("one"));
+    let set = |folder: &mut Folder, text: &str| {
+        let mut file = File::create(&drain).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.set_modified(folder.now().wall).unwrap();
+        folder.source.note_written([(drain.clone(), Written::Closed)]);
+    };
+    set(&mut folder, "cluster: x");
+    assert_eq!(folder.scan(), ["+Namespace one"], "what was drained is not known");
+    assert!(folder.problems()[0].contains("drain.yaml: "));
+    assert!(folder.source.drain().is_none() && !folder.source.is_listed());
+    fs::remove_file(&drain).unwrap();
+    folder.stamp(beside.path());
+    assert!(folder.scan().is_empty());
+    assert_eq!(folder.after(1_000), ["listed"]);
+
+    let nothing = folder.source.fingerprint();
+    let is_drained = |folder: &Folder| folder.source.drain().unwrap().nodes.contains("n1");
+    set(&mut folder, "nodes: [n1]");
+    folder.scan();
+    assert!(is_drained(&folder));
+    assert_ne!(folder.source.fingerprint(), nothing, "another revision");
+    set(&mut folder, "nodes: [");
+    folder.scan();
+    assert!(is_drained(&folder) && folder.source.keeps_something());
+    assert!(folder.problems()[0].ends_with("what was in force stays"));
+    // One that drains nothing may be about to be filled.
+    set(&mut folder, "");
+    folder.scan();
+    assert!(is_drained(&folder));
+    folder.after(1_000);
+    assert_eq!((folder.source.fingerprint(), folder.problems().len()), (nothing, 0));
+}

@@ -1,0 +1,143 @@
+//! Reading the small text files of a folder.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    settling::{Moment, Progress, Settling, Stamp},
+    watch::Written,
+};
+
+/// A folder of text files, and how far each of them is.
+#[derive(Debug)]
+pub struct TextFolder {
+    path: PathBuf,
+    settling: Settling,
+}
+
+/// A file of the folder.
+#[derive(Debug)]
+pub enum TextFile {
+    /// Its text. Its writer closed it, or has not touched it for a second.
+    Whole(String),
+    /// Its writer may be in the middle of it.
+    BeingWritten,
+    /// It cannot be read, or is no text ([`io::ErrorKind::InvalidData`]).
+    Unreadable(io::Error),
+}
+
+/// A longer file is not read, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+// === impl TextFolder ===
+
+impl TextFolder {
+    /// The folder at a path, which is not looked at yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.into(), settling: Settling::default() }
+    }
+
+    /// Reads the files right in the folder, by name, but hidden ones. `written`: what a watch of it noticed.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or is not there.
+    pub fn read(
+        &mut self,
+        written: BTreeMap<PathBuf, Written>,
+        at: Moment,
+    ) -> io::Result<BTreeMap<String, TextFile>> {
+        let mut files = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            // Follows links: that is how Kubernetes mounts files.
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() && !name.starts_with('.') => {
+                    found.insert(name.to_owned(), Stamp::of(&metadata));
+                }
+                // Removed since it was listed, a link to nothing, a folder.
+                _ => {}
+            }
+        }
+        self.settling.note(written);
+        for (name, stamp) in found {
+            let path = self.path.join(&name);
+            let text = read(&path, stamp);
+            let unchanged = fs::metadata(&path).is_ok_and(|metadata| Stamp::of(&metadata) == stamp);
+            let file = match self.settling.look(&path, Some(stamp), at) {
+                Progress::Closed | Progress::Settled if unchanged => {
+                    text.map_or_else(TextFile::Unreadable, TextFile::Whole)
+                }
+                _ => TextFile::BeingWritten,
+            };
+            files.insert(name, file);
+        }
+        self.settling.retain(|path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|n| files.contains_key(n))
+        });
+        Ok(files)
+    }
+
+    /// When another look says more, although nothing changes.
+    pub fn next_look(&self) -> Option<std::time::Instant> {
+        self.settling.next_look()
+    }
+}
+
+fn read(path: &Path, stamp: Stamp) -> io::Result<String> {
+    if stamp.length() > MAX_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {MAX_BYTES} bytes"),
+        ));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn files_by_name_when_they_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
+        write("a", b"one");
+        write(".hidden", b"two");
+        write("binary", b"\xff\xfe");
+        write("large", &vec![b'x'; 1024 * 1024 + 1]);
+        fs::create_dir(folder.path().join("below")).unwrap();
+        let mut files = TextFolder::new(folder.path());
+        let start = Moment::now();
+        let later = |ms| {
+            let after = Duration::from_millis(ms);
+            Moment { now: start.now + after, wall: start.wall + after }
+        };
+        let mut read = |written: &[(&str, Written)], ms| {
+            let written = written.iter().map(|(name, seen)| (folder.path().join(name), *seen));
+            let read = files.read(written.collect(), later(ms)).unwrap().into_iter();
+            let text = |(name, file)| match file {
+                TextFile::Whole(text) => format!("{name}: {text}"),
+                TextFile::BeingWritten => format!("{name} is being written"),
+                TextFile::Unreadable(error) => format!("{name}: {:?}", error.kind()),
+            };
+            read.map(text).collect::<Vec<_>>()
+        };
+        // Just written, and nobody saw by whom.
+        let writing = ["a", "binary", "large"].map(|name| format!("{name} is being written"));
+        assert_eq!(read(&[], 0), writing);
+        let seen = [("a", Written::Closed), ("binary", Written::Renamed)];
+        assert_eq!(read(&seen, 1), ["a: one", "binary: InvalidData", "large is being written"]);
+        assert_eq!(read(&[], 1_000), ["a: one", "binary: InvalidData", "large: FileTooLarge"]);
+
+        fs::remove_dir_all(folder.path()).unwrap();
+        let gone = files.read(BTreeMap::new(), later(2_000)).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+}
