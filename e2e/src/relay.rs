@@ -1,4 +1,4 @@
-//! A way to a port that can be held up: what is on it waits, and nothing is lost.
+//! A way to a port that can be held up, or is long: what is on it waits, and nothing is lost.
 
 use std::{
     io::{Read, Write},
@@ -6,47 +6,54 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Passes on what goes to a port of its own, both ways. Ends with the test's process.
 #[derive(Clone, Debug)]
 pub struct Relay {
     port: u16,
-    back: Arc<Back>,
+    back: Arc<Direction>,
 }
 
-/// What happens to what comes back.
+/// One of the two directions.
 #[derive(Debug)]
-struct Back {
-    /// How many bytes may still come.
+struct Direction {
+    /// How many bytes may still pass.
     left: AtomicI64,
-    /// How long each part waits, in milliseconds.
+    /// How long each of them takes, in milliseconds.
     delay: AtomicU64,
 }
 
 /// More than anybody sends here.
 const ALL: i64 = i64::MAX / 2;
 
+// === impl Relay ===
+
 impl Relay {
     /// A way to a port on loopback.
     pub fn to(port: u16) -> Self {
+        Self::far(port, Duration::ZERO)
+    }
+
+    /// The same, where everything takes so long in each direction.
+    pub fn far(port: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let own = listener.local_addr().expect("an address").port();
-        let back = || Arc::new(Back { left: AtomicI64::new(ALL), delay: AtomicU64::new(0) });
-        let relay = Self { port: own, back: back() };
-        let shared = Arc::clone(&relay.back);
+        let relay = Self { port: own, back: Direction::new(delay) };
+        let back = Arc::clone(&relay.back);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // Nobody there is a connection that is closed at once.
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
                 let twin = |stream: &TcpStream| stream.try_clone().expect("a socket");
                 let (from_client, to_server) = (twin(&client), twin(&server));
-                let (there, back) = (back(), Arc::clone(&shared));
-                thread::spawn(move || pass(from_client, to_server, &there));
-                thread::spawn(move || pass(server, client, &back));
+                thread::spawn(move || pass(from_client, to_server, Direction::new(delay)));
+                let back = Arc::clone(&back);
+                thread::spawn(move || pass(server, client, back));
             }
         });
         relay
@@ -67,9 +74,9 @@ impl Relay {
         self.back.left.load(Ordering::SeqCst) <= 0
     }
 
-    /// Makes each part that comes back wait: a round trip takes so much longer.
+    /// From now on what comes back takes so long.
     pub fn delay(&self, time: Duration) {
-        self.back.delay.store(time.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.back.delay.store(milliseconds(time), Ordering::SeqCst);
     }
 
     /// Lets everything pass.
@@ -78,17 +85,45 @@ impl Relay {
     }
 }
 
-fn pass(mut from: impl Read, mut to: TcpStream, Back { left, delay }: &Back) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        thread::sleep(Duration::from_millis(delay.load(Ordering::SeqCst)));
-        while left.load(Ordering::SeqCst) <= 0 {
-            thread::sleep(Duration::from_millis(5));
+// === impl Direction ===
+
+impl Direction {
+    fn new(delay: Duration) -> Arc<Self> {
+        let delay = AtomicU64::new(milliseconds(delay));
+        Arc::new(Self { left: AtomicI64::new(ALL), delay })
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay.load(Ordering::SeqCst))
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn pass(mut from: impl Read, mut to: TcpStream, direction: Arc<Direction>) {
+    let (sender, under_way) = mpsc::channel::<(Instant, Vec<u8>)>();
+    let at_the_end = Arc::clone(&direction);
+    let writer = thread::spawn(move || {
+        for (arrives, bytes) in under_way {
+            thread::sleep(arrives.saturating_duration_since(Instant::now()));
+            while at_the_end.left.load(Ordering::SeqCst) <= 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            at_the_end.left.fetch_sub(bytes.len().try_into().unwrap_or(ALL), Ordering::SeqCst);
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
         }
-        left.fetch_sub(length.try_into().unwrap_or(ALL), Ordering::SeqCst);
-        if to.write_all(&buffer[..length]).is_err() {
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if sender.send((Instant::now() + direction.delay(), buffer[..length].to_vec())).is_err() {
             break;
         }
     }
-    let _ = to.shutdown(Shutdown::Both);
+    drop(sender);
+    let _ = writer.join();
 }

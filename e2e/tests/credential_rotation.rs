@@ -178,7 +178,9 @@ async fn a_follower_changes_connections_without_a_new_list() {
         reconnect: Command::Reconnect,
     };
     let target = scene.target.clone();
-    tokio::spawn(async move { follow(&mut follower, &target, channels, |events| events).await });
+    tokio::spawn(async move {
+        follow(&mut follower, &target, channels, |batch| batch.into_events()).await
+    });
 
     until(&mut status, |status| status.connected).await;
     for round in 1..=3 {

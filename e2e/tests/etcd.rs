@@ -74,9 +74,9 @@ impl Following {
             trouble: watch::channel(None).0,
             reconnect: Command::Reconnect,
         };
-        tokio::spawn(
-            async move { follow(&mut follower, &target, channels, |events| events).await },
-        );
+        tokio::spawn(async move {
+            follow(&mut follower, &target, channels, |batch| batch.into_events()).await
+        });
         Self { commands, events, status }
     }
 

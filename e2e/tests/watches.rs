@@ -147,7 +147,9 @@ impl Following {
             trouble: watch::channel(None).0,
             reconnect: Command::Reconnect,
         };
-        tokio::spawn(async move { follow(&mut recording, &target, channels, |e| e).await });
+        tokio::spawn(async move {
+            follow(&mut recording, &target, channels, |batch| batch.into_events()).await
+        });
         let done = tokio::spawn(async move {
             // The last value may come in a list, which has an end of its own.
             let (mut listing, mut told) = (false, false);

@@ -8,7 +8,6 @@
 
 mod backend_health;
 mod balancer;
-mod budget;
 mod cluster;
 mod explanation;
 mod nodes;
@@ -18,7 +17,6 @@ mod traffic_policy;
 mod unplaced;
 
 pub use balancer::{Balancer, KnownBackend, Rules};
-pub use budget::{Budget, ChangeRate, Excess, WINDOW};
 pub use cluster::{ClusterState, ClusterView};
 pub use explanation::{
     Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,

@@ -130,7 +130,7 @@ impl Driver {
             Message::Events(name, events) => {
                 let follower = self.node.followers.get(&name);
                 let connection = follower.map(Follower::connection).unwrap_or_default();
-                self.input(Input::Events(name, events, connection));
+                self.input(Input::Events(name, events.into_events(), connection));
             }
             Message::Follow(name, follower) => {
                 let order = Order::Follow(name.clone(), follower.link());

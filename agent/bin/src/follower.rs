@@ -1,7 +1,7 @@
 //! A follower of a cluster, as the driver sees it.
 
-use mesh_balance::Budget;
 use mesh_core::{Connection, PeerSettings};
+use mesh_follow::Budget;
 use mesh_follow::{PeerCommand, Status};
 use mesh_health::{Etcd, EtcdLink, EtcdState};
 use mesh_merge::Claims;

@@ -12,7 +12,6 @@ mod node;
 mod peers;
 mod pods;
 mod programs;
-mod rate_limit;
 mod routes;
 mod run;
 mod snapshots;

@@ -1,6 +1,7 @@
 //! What the driver of the core is sent.
 
 use mesh_core::{KubeProxy, Lifted, PodAnswer};
+use mesh_etcd::Batch;
 use mesh_follow::PeerEvent;
 use mesh_model::ClusterName;
 use mesh_pods::{AttachmentFound, AttachmentKey};
@@ -12,7 +13,7 @@ use crate::{follower::Follower, node::Node};
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A follower's events.
-    Events(ClusterName, Vec<PeerEvent>),
+    Events(ClusterName, Batch<PeerEvent>),
     /// A cluster is followed by a new follower.
     Follow(ClusterName, Follower),
     /// A cluster is no longer followed.

@@ -11,11 +11,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use mesh_balance::{Budget, ChangeRate};
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{Channels, LastAddresses, Target, follow};
 use mesh_files::{Moment, TextFile, TextFolder, Written};
-use mesh_follow::{ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerFollower, Role, Status};
+use mesh_follow::{
+    Budget, ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerFollower, RateLimited, Role,
+    Status,
+};
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::{
@@ -28,7 +30,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{follower::Follower, message::Message, rate_limit::RateLimited};
+use crate::{follower::Follower, message::Message};
 
 /// The followed clusters.
 pub(crate) struct Peers {
@@ -238,11 +240,12 @@ impl Peers {
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
-        let rate = (*name != self.own.name).then(|| ChangeRate::new(&budget(&file)));
+        let limits = (*name != self.own.name).then(|| budget(&file));
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = self.runtime.spawn(async move {
-            let follower = PeerFollower::new(config, seed, Instant::now());
-            let mut follower = RateLimited::new(follower, rate);
+            let now = Instant::now();
+            let follower = PeerFollower::new(config, seed, now);
+            let mut follower = RateLimited::new(follower, limits, now);
             let tag = |events| Message::Events(tagged.clone(), events);
             let ring = async {
                 while troubles.changed().await.is_ok() {

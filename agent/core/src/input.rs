@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use mesh_balance::Budget;
+use mesh_follow::Budget;
 use mesh_follow::{PeerCommand, PeerEvent};
 use mesh_health::{Ending, Order, Verdict};
 use mesh_merge::Claims;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_balance::Budget;
+use mesh_follow::Budget;
 use mesh_model::ClusterName;
 
 use crate::input::{Connection, PeerSettings};

@@ -16,9 +16,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_balance::{Budget, Rules};
+use mesh_balance::Rules;
 use mesh_core::{Config, Connection, Core, Input, Lifted, LocalState, PeerSettings};
-use mesh_follow::{PeerCommand, PeerEvent, Refusal};
+use mesh_follow::{Budget, PeerCommand, PeerEvent, Refusal};
 use mesh_health::Verdict;
 use mesh_merge::{Claims, OwnRanges};
 use mesh_model::{

@@ -1,9 +1,9 @@
 //! What a cluster may say: its own pods and nodes, and nothing of anybody else's.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use mesh_model::{ClusterId, Identity, Record, ServiceName, SliceEndpoint};
+use mesh_model::{ClusterId, ClusterName, Identity, Record, ServiceName, SliceEndpoint};
 
 use crate::nodes::NodeEntry;
 
@@ -44,6 +44,22 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+/// A peer whose file does not say where its pods may be: it may say so itself of any address, so no route follows from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingGrant {
+    /// The peer.
+    pub cluster: ClusterName,
+    /// The pod ranges that its nodes name, joined; the first of them.
+    pub pods: Vec<IpNet>,
+    /// The addresses that its nodes name, likewise.
+    pub nodes: Vec<IpNet>,
+    /// How many there are besides.
+    pub more: usize,
+}
+
+/// Ranges that a message shows.
+const SHOWN: usize = 8;
+
 /// How a cluster's records are judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Validator {
@@ -71,7 +87,61 @@ impl OwnRanges {
     }
 }
 
+// === impl MissingGrant ===
+
+impl MissingGrant {
+    fn new(cluster: &ClusterName, pods: &[IpNet], nodes: &[IpNet]) -> Self {
+        let (mut pods, mut nodes) = (aggregate(pods), aggregate(nodes));
+        let more = pods.len().saturating_sub(SHOWN) + nodes.len().saturating_sub(SHOWN);
+        pods.truncate(SHOWN);
+        nodes.truncate(SHOWN);
+        Self { cluster: cluster.clone(), pods, nodes, more }
+    }
+}
+
+impl fmt::Display for MissingGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, pods, nodes, more } = self;
+        let list = |ranges: &[IpNet]| {
+            let texts: Vec<String> = ranges.iter().map(|range| format!("\"{range}\"")).collect();
+            texts.join(", ")
+        };
+        write!(
+            f,
+            "{cluster}: no routes to its pods: its peer file lacks `podCIDRs`, which says where they may be."
+        )?;
+        if pods.is_empty() {
+            return write!(f, " Add `clustermesh: {{podCIDRs: […], nodeCIDRs: […]}}`");
+        }
+        let (pods, nodes) = (list(pods), list(nodes));
+        let line = format!("clustermesh: {{podCIDRs: [{pods}], nodeCIDRs: [{nodes}]}}");
+        let besides = if *more > 0 { format!(", and {more} more") } else { String::new() };
+        write!(f, " Its nodes have these{besides}: if that is right, add `{line}`")
+    }
+}
+
+// === impl Validator ===
+
 impl Validator {
+    /// Whether routes follow from its nodes: only where its peer file says where its pods may be.
+    pub(crate) fn has_routes(&self) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Granted { claims, .. } => !claims.pod_cidrs.is_empty(),
+            Self::Ungranted { .. } => false,
+        }
+    }
+
+    /// What its peer file lacks, if it does: with the pod ranges and addresses that its nodes name.
+    pub(crate) fn missing_grant(
+        &self,
+        cluster: &ClusterName,
+        pods: &[IpNet],
+        nodes: &[IpNet],
+    ) -> Option<MissingGrant> {
+        (!self.has_routes()).then(|| MissingGrant::new(cluster, pods, nodes))
+    }
+
     /// Checks every address that a record speaks of.
     pub(crate) fn check(&self, record: &Record) -> Result<(), Refused> {
         match record {
@@ -208,6 +278,11 @@ impl Validator {
             Self::Ungranted { .. } => Ok(()),
         }
     }
+}
+
+/// The same addresses in as few ranges as there can be.
+fn aggregate(ranges: &[IpNet]) -> Vec<IpNet> {
+    IpNet::aggregate(&ranges.to_vec())
 }
 
 /// Whether two ranges have an address in common.

@@ -1,4 +1,4 @@
-//! What one cluster says.
+//! What is known of one cluster.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,22 +12,24 @@ use mesh_model::{
 };
 
 use crate::{
+    accounting::{Account, Entry, Tally, list, slot},
     admission::Validator,
+    interner::StringInterner,
     merge::PodName,
     nodes::Nodes,
-    services::{ServicePart, SourceId},
+    services::{ServicePart, SliceEntry, SourceId},
 };
 
-/// A cluster's records, each with the round it was told in.
+/// A cluster's records, each with the round it was reported in.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) judge: Validator,
-    /// It has a number that is another's: nothing that it says is taken.
+    /// It has an id that is another's: nothing more of it is taken.
     pub(crate) held: bool,
     rounds: BTreeMap<RecordKind, u32>,
-    /// What was told of each kind in its round.
-    tallies: BTreeMap<RecordKind, Tally>,
+    pub(crate) account: Account,
+    pub(crate) interner: StringInterner,
     pub(crate) nodes: Nodes,
     pub(crate) identities: HashMap<Identity, (Box<str>, u32)>,
     pub(crate) addresses: HashMap<IpNet, AddressEntry>,
@@ -44,16 +46,6 @@ pub(crate) struct Cluster {
     pub(crate) confirmed: Vec<RecordKind>,
 }
 
-/// Where a slice's endpoints are kept.
-#[derive(Clone, Debug)]
-pub(crate) struct SliceEntry {
-    /// The service, if it has one and endpoints.
-    pub(crate) service: Option<Arc<ServiceName>>,
-    pub(crate) source: SourceId,
-    pub(crate) bytes: u64,
-    pub(crate) round: u32,
-}
-
 /// What is kept of an address. There may be a million of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressEntry {
@@ -62,6 +54,9 @@ pub(crate) struct AddressEntry {
     pub(crate) host: HostIndex,
     pub(crate) round: u32,
 }
+
+/// What an address takes.
+pub(crate) const ADDRESS_BYTES: u64 = slot::<IpNet, AddressEntry>();
 
 /// A host in [`Hosts`]; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,23 +86,13 @@ pub struct Counts {
     pub pods: usize,
 }
 
-/// How much a cluster has told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Records.
-    pub keys: u64,
-    /// What they take here, about.
-    pub bytes: u64,
-}
-
-/// The round of what was not told in this life.
+/// The round of what was not reported in this run.
 pub(crate) const UNTOLD: u32 = 0;
 
 /// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.
 const FREE_HOSTS: usize = 1_024;
 
-/// What an entry takes in a table besides what it points to: its key, its value and the table's slack.
-pub(crate) const ENTRY_BYTES: u64 = 64;
+// === impl Cluster ===
 
 impl Cluster {
     pub(crate) fn new(judge: Validator) -> Self {
@@ -116,7 +101,8 @@ impl Cluster {
             judge,
             held: false,
             rounds: BTreeMap::new(),
-            tallies: BTreeMap::new(),
+            account: Account::default(),
+            interner: StringInterner::default(),
             nodes: Nodes::default(),
             identities: HashMap::new(),
             addresses: HashMap::new(),
@@ -130,51 +116,36 @@ impl Cluster {
         }
     }
 
-    /// All records of a kind are told from now on.
+    /// All records of a kind follow.
     pub(crate) fn begin(&mut self, kind: RecordKind) {
         *self.rounds.entry(kind).or_default() += 1;
-        self.tallies.remove(&kind);
     }
 
-    /// All records of all kinds that were ever told are told from now on, in whatever order.
+    /// All records of all kinds that ever came follow, in whatever order: what is there counts for nothing until it comes
+    /// again.
     pub(crate) fn begin_all(&mut self) {
+        let rounds = RecordKind::ALL.map(|kind| (kind, self.round(kind)));
+        self.account.spare(rounds.into());
         self.rounds.values_mut().for_each(|round| *round += 1);
-        self.tallies.clear();
     }
 
     /// Takes note of a record: what it was, with its round, and what it is now.
-    pub(crate) fn tell(&mut self, kind: RecordKind, before: Option<(u64, u32)>, now: Option<u64>) {
-        let round = self.round(kind);
-        let tally = self.tallies.entry(kind).or_default();
-        if let Some((bytes, _)) = before.filter(|(_, told)| *told == round) {
-            tally.keys = tally.keys.saturating_sub(1);
-            tally.bytes = tally.bytes.saturating_sub(bytes);
-        }
-        if let Some(bytes) = now {
-            tally.keys += 1;
-            tally.bytes += bytes;
-        }
+    pub(crate) fn note(&mut self, kind: RecordKind, was: Option<Entry>, now: Option<u64>) {
+        self.account.change(kind, was, now);
     }
 
-    /// All kinds' tallies together.
-    pub(crate) fn told(&self) -> Tally {
-        self.tallies.values().fold(Tally::default(), |all, one| Tally {
-            keys: all.keys + one.keys,
-            bytes: all.bytes + one.bytes,
-        })
+    /// What it has here.
+    pub(crate) fn kept(&self) -> Tally {
+        let Tally { keys, bytes } = self.account.kept();
+        Tally { keys, bytes: bytes + self.interner.bytes() + self.hosts.bytes() }
     }
 
-    /// Nothing was told.
-    pub(crate) fn forget_tallies(&mut self) {
-        self.tallies.clear();
+    /// Nothing of it is kept.
+    pub(crate) fn forget_account(&mut self) {
+        (self.account, self.interner) = (Account::default(), StringInterner::default());
     }
 
-    /// Nothing of a kind was told.
-    pub(crate) fn forget_tally(&mut self, kind: RecordKind) {
-        self.tallies.remove(&kind);
-    }
-
-    /// Whether it has not begun to tell anything in this life.
+    /// Whether no list of it has begun in this run.
     pub(crate) fn is_unheard(&self) -> bool {
         self.rounds.is_empty()
     }
@@ -184,7 +155,7 @@ impl Cluster {
     }
 
     pub(crate) fn host(&mut self, ip: Option<IpAddr>) -> HostIndex {
-        // Hosts go with nobody's address. Whoever names ever new ones does not fill the memory with them.
+        // Hosts do not go with addresses. A peer that names ever new ones does not fill the memory with them.
         if self.hosts.ips.len() > self.addresses.len() + FREE_HOSTS {
             self.forget_hosts();
         }
@@ -242,7 +213,15 @@ impl Cluster {
     }
 }
 
+// === impl Hosts ===
+
 impl Hosts {
+    /// What they take.
+    fn bytes(&self) -> u64 {
+        let each = slot::<IpAddr, HostIndex>() + 2 * list::<IpAddr>(1);
+        each * u64::try_from(self.ips.len()).unwrap_or(u64::MAX)
+    }
+
     fn index(&mut self, ip: IpAddr) -> HostIndex {
         let Self { by_ip, ips } = self;
         *by_ip.entry(ip).or_insert_with(|| {

@@ -1,16 +1,20 @@
-//! Texts that many records have in common: names of ports, nodes and zones.
+//! Texts that many records of a cluster have in common: names of ports, nodes and zones.
 
 use std::{collections::HashSet, sync::Arc};
+
+use crate::accounting::{slot, text};
 
 /// Each text once.
 #[derive(Debug, Default)]
 pub(crate) struct StringInterner {
     all: HashSet<Arc<str>>,
-    /// How many there were when it was last looked for those that nobody has any more.
+    /// How many were in use when that was looked at last.
     kept: usize,
+    /// What they take.
+    bytes: u64,
 }
 
-/// Texts beyond twice those that were in use when it was last looked: worth another look.
+/// Texts beyond twice those that were in use when that was looked at last: worth another look.
 const FREE: usize = 1_024;
 
 impl StringInterner {
@@ -19,15 +23,26 @@ impl StringInterner {
         if let Some(known) = self.all.get(word) {
             return Arc::clone(known);
         }
-        // Whoever says ever new words does not fill the memory with them.
+        // A peer that has ever new words does not fill the memory with them.
         if self.all.len() > 2 * self.kept + FREE {
             self.all.retain(|word| Arc::strong_count(word) > 1);
             self.kept = self.all.len();
+            self.bytes = self.all.iter().map(|word| cost(word)).sum();
         }
         let word: Arc<str> = word.into();
         self.all.insert(Arc::clone(&word));
+        self.bytes += cost(&word);
         word
     }
+
+    /// What the texts take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+fn cost(word: &str) -> u64 {
+    text(word) + slot::<Arc<str>, ()>()
 }
 
 #[cfg(test)]
@@ -35,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_there_once_and_as_long_as_somebody_has_it() {
+    fn a_text_is_there_once_and_as_long_as_a_record_has_it() {
         let mut interner = StringInterner::default();
         let held = interner.get("http");
         assert!(Arc::ptr_eq(&held, &interner.get("http")));
@@ -44,5 +59,6 @@ mod tests {
         }
         assert!(interner.all.len() < 2 * FREE);
         assert!(Arc::ptr_eq(&held, &interner.get("http")));
+        assert_eq!(interner.bytes(), interner.all.iter().map(|word| cost(word)).sum());
     }
 }

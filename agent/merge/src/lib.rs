@@ -6,6 +6,7 @@
 //!
 //! Architecture invariant: no IO, no time. Which of the backends are used is `mesh-balance`'s business.
 
+mod accounting;
 mod admission;
 mod backend_set;
 mod cluster;
@@ -14,6 +15,7 @@ mod merge;
 mod nodes;
 mod services;
 
-pub use admission::{Claims, OwnRanges, Refused};
-pub use cluster::{Counts, Tally};
+pub use accounting::Tally;
+pub use admission::{Claims, MissingGrant, OwnRanges, Refused};
+pub use cluster::Counts;
 pub use merge::{Delta, Expired, IdInUse, Located, Merge, PodName};

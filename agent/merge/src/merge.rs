@@ -14,10 +14,10 @@ use mesh_model::{
 };
 
 use crate::{
+    accounting::{slot, text},
     admission::{Claims, OwnRanges, Refused, Validator},
     backend_set::BackendSet,
-    cluster::{AddressEntry, Cluster, ENTRY_BYTES},
-    interner::StringInterner,
+    cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
     nodes::NodeEntry,
     services::SourceId,
 };
@@ -43,7 +43,6 @@ pub struct Merge {
     frontends: HashMap<Frontend, Arc<ServiceName>>,
     /// Who else of them would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
-    interner: StringInterner,
     deltas: Vec<Delta>,
 }
 
@@ -106,7 +105,6 @@ impl Merge {
             grants: BTreeMap::new(),
             frontends: HashMap::new(),
             waiting: BTreeMap::new(),
-            interner: StringInterner::default(),
             deltas: Vec::new(),
         }
     }
@@ -164,8 +162,22 @@ impl Merge {
         else {
             return;
         };
+        let routed = cluster.judge.has_routes();
         cluster.judge = judge;
         let judge = &cluster.judge;
+        if judge.has_routes() != routed {
+            let change: fn(Route) -> RouteDelta =
+                if routed { RouteDelta::Removed } else { RouteDelta::Added };
+            for (node, entry, _) in cluster.nodes.iter() {
+                let routes = entry.routes().map(|(range, via)| Route {
+                    cluster: name.clone(),
+                    node: node.into(),
+                    range,
+                    via,
+                });
+                self.deltas.extend(routes.map(|route| Delta::Route(change(route))));
+            }
+        }
         let mut gone = Vec::new();
         cluster.addresses.retain(|net, entry| {
             let stays = judge.check_address(*net).is_ok();
@@ -191,7 +203,7 @@ impl Merge {
         });
         let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
         for round in gone {
-            cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, round)), None);
+            cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, round)), None);
         }
         services.into_iter().for_each(|service| self.set_service(name, service, None));
         slices.iter().for_each(|slice| self.set_slice(name, slice, None));
@@ -290,7 +302,7 @@ impl Merge {
                 if let Some(cluster) = self.clusters.get_mut(name)
                     && let Some((labels, round)) = cluster.identities.remove(identity)
                 {
-                    cluster.tell(
+                    cluster.note(
                         RecordKind::Identity,
                         Some((identity_bytes(&labels), round)),
                         None,
@@ -301,7 +313,7 @@ impl Merge {
                 if let Some(cluster) = self.clusters.get_mut(name)
                     && let Some(entry) = cluster.addresses.remove(net)
                 {
-                    cluster.tell(RecordKind::Address, Some((ENTRY_BYTES, entry.round)), None);
+                    cluster.note(RecordKind::Address, Some((ADDRESS_BYTES, entry.round)), None);
                 }
             }
             RecordKey::EndpointSlice(_) | RecordKey::LocalEndpointSlice(_) => {
@@ -324,7 +336,7 @@ impl Merge {
         let bytes = identity_bytes(&labels);
         let before = cluster.identities.insert(identity, (labels, round));
         let before = before.map(|(labels, round)| (identity_bytes(&labels), round));
-        cluster.tell(RecordKind::Identity, before, Some(bytes));
+        cluster.note(RecordKind::Identity, before, Some(bytes));
     }
 
     fn set_address(&mut self, name: &ClusterName, address: &EndpointAddress) {
@@ -338,15 +350,17 @@ impl Merge {
             let (id, addresses) = (cluster.id, Located::One(address.net.addr()));
             self.deltas.push(Delta::Located { id, addresses });
         }
-        let before = before.map(|entry| (ENTRY_BYTES, entry.round));
-        cluster.tell(RecordKind::Address, before, Some(ENTRY_BYTES));
+        let before = before.map(|entry| (ADDRESS_BYTES, entry.round));
+        cluster.note(RecordKind::Address, before, Some(ADDRESS_BYTES));
     }
 
     fn set_node(&mut self, name: &ClusterName, node: &str, record: Option<&Node>) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Node);
         let entry = record.map(NodeEntry::new);
+        let routed = cluster.judge.has_routes();
         let routes = |entry: Option<&NodeEntry>| -> BTreeSet<(IpNet, IpAddr)> {
+            let entry = entry.filter(|_| routed);
             entry.map(|entry| entry.routes().collect()).unwrap_or_default()
         };
         let before = routes(cluster.nodes.get(node));
@@ -354,10 +368,10 @@ impl Merge {
         if cluster.nodes.get(node) != entry.as_ref() {
             self.deltas.push(Delta::Located { id: cluster.id, addresses: Located::Any });
         }
-        let bytes = entry.as_ref().map(NodeEntry::bytes);
+        let bytes = entry.as_ref().map(|entry| entry.bytes(node));
         let replaced = cluster.nodes.set(node, entry.map(|entry| (entry, round)));
-        let replaced = replaced.map(|(entry, round)| (entry.bytes(), round));
-        cluster.tell(RecordKind::Node, replaced, bytes);
+        let replaced = replaced.map(|(entry, round)| (entry.bytes(node), round));
+        cluster.note(RecordKind::Node, replaced, bytes);
         let route = |(range, via): (IpNet, IpAddr)| Route {
             cluster: name.clone(),
             node: node.into(),
@@ -371,7 +385,7 @@ impl Merge {
 }
 
 fn identity_bytes(labels: &str) -> u64 {
-    ENTRY_BYTES + u64::try_from(labels.len()).unwrap_or(u64::MAX)
+    slot::<Identity, (Box<str>, u32)>() + text(labels)
 }
 
 #[cfg(test)]

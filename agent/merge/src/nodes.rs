@@ -11,7 +11,7 @@ use mesh_model::{
     AddressKind, ClusterId, ClusterName, Node, NodeAddress, Record, node::FamilyPair,
 };
 
-use crate::cluster::ENTRY_BYTES;
+use crate::accounting::{leaf, list, text};
 
 /// The nodes by name, each with the round it was told in.
 #[derive(Debug, Default)]
@@ -104,11 +104,14 @@ impl NodeEntry {
         Self { internal_ips: internal.map(|a| a.ip).collect(), pod_cidrs: node.pod_cidrs.clone() }
     }
 
-    /// What it takes.
-    pub(crate) fn bytes(&self) -> u64 {
-        let bytes =
-            size_of_val(self.internal_ips.as_slice()) + size_of_val(self.pod_cidrs.as_slice());
-        ENTRY_BYTES + u64::try_from(bytes).unwrap_or(u64::MAX)
+    /// What it takes under its name, in all tables.
+    pub(crate) fn bytes(&self, name: &str) -> u64 {
+        let ranges = self.internal_ips.len() + self.pod_cidrs.len();
+        let table = leaf::<(Arc<str>, (Self, u32))>() + text(name);
+        table
+            + list::<IpAddr>(self.internal_ips.len())
+            + list::<IpNet>(self.pod_cidrs.len())
+            + leaf::<(IpNet, Arc<str>)>() * u64::try_from(ranges).unwrap_or(u64::MAX)
     }
 
     /// What was kept of it, as a record.

@@ -6,13 +6,13 @@ use std::{
 };
 
 use mesh_model::{
-    ClusterId, ClusterName, GlobalService, LocalService, Record, ServiceName, ServiceTraffic,
-    lb::BackendState,
+    ClusterId, ClusterName, GlobalService, LocalService, Record, RecordKey, ServiceName,
+    ServiceTraffic, lb::BackendState,
 };
 
 use crate::{
+    accounting::{leaf, list, slot, small_tree, text},
     backend_set::{BackendId, BackendSet, by_address, rank},
-    cluster::ENTRY_BYTES,
     interner::StringInterner,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct ServicePart {
     /// Its service v1. The backends are among `sources`.
     pub(crate) record: Option<RecordEntry>,
     /// What the own cluster's nodes are told of it.
-    pub(crate) local: Option<LocalEntry>,
+    pub(crate) local: Option<Box<LocalEntry>>,
     /// What each record says of backends.
     sources: BTreeMap<SourceId, BackendSet>,
     /// Which sources have a place, where there are several of them.
@@ -47,6 +47,16 @@ pub(crate) struct LocalEntry {
     pub(crate) service: LocalService,
     pub(crate) frontends: BTreeSet<BackendId>,
     pub(crate) traffic: Arc<ServiceTraffic>,
+    pub(crate) round: u32,
+}
+
+/// Where a slice's endpoints are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct SliceEntry {
+    /// The service, if it has one and endpoints.
+    pub(crate) service: Option<Arc<ServiceName>>,
+    pub(crate) source: SourceId,
+    pub(crate) bytes: u64,
     pub(crate) round: u32,
 }
 
@@ -85,7 +95,11 @@ impl LocalEntry {
 
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        ENTRY_BYTES + bytes(self.frontends.len() * size_of::<BackendId>() + size_of::<Self>())
+        let ports = self.service.ports.keys().map(|name| text(name) + leaf::<BackendId>());
+        part_bytes(&self.service.name)
+            + list::<Self>(1)
+            + ports.sum::<u64>()
+            + frontends_bytes(&self.frontends)
     }
 }
 
@@ -202,14 +216,11 @@ impl ServicePart {
         told.collect::<BTreeSet<_>>() == indexed.collect()
     }
 
-    /// What its service v1 takes.
-    pub(crate) fn record_bytes(&self) -> u64 {
-        let frontends = self.record.as_ref().map_or(0, |record| record.frontends.len());
+    /// What its service v1 takes, under the service's name.
+    pub(crate) fn record_bytes(&self, name: &ServiceName) -> u64 {
         let told = self.told(SourceId::RECORD).map_or(0, BackendSet::len);
-        ENTRY_BYTES
-            + bytes(
-                frontends * size_of::<BackendId>() + told * size_of::<(BackendId, BackendState)>(),
-            )
+        let frontends = self.record.as_ref().map(|record| frontends_bytes(&record.frontends));
+        part_bytes(name) + frontends.unwrap_or_default() + backends_bytes(told)
     }
 
     /// What was kept of the service v1, as a record. What was withdrawn is a service without backends.
@@ -238,12 +249,29 @@ impl ServicePart {
     }
 }
 
-/// What a slice takes.
-pub(crate) fn slice_bytes(told: &BackendSet) -> u64 {
-    let each = size_of::<(BackendId, BackendState)>() + size_of::<(BackendId, SourceId)>();
-    ENTRY_BYTES + bytes(told.len() * each)
+/// What a slice takes, under its name; its service is it alone that has it, at worst.
+pub(crate) fn slice_bytes(
+    name: &ServiceName,
+    service: Option<&ServiceName>,
+    told: &BackendSet,
+) -> u64 {
+    let entry = slot::<RecordKey, SliceEntry>() + text(&name.namespace) + text(&name.name);
+    entry + service.map_or(0, part_bytes) + backends_bytes(told.len())
 }
 
-fn bytes(size: usize) -> u64 {
-    u64::try_from(size).unwrap_or(u64::MAX)
+/// A part of a service without anything in it.
+fn part_bytes(name: &ServiceName) -> u64 {
+    let name = list::<ServiceName>(1) + text(&name.namespace) + text(&name.name);
+    slot::<Arc<ServiceName>, ServicePart>() + name + small_tree::<(SourceId, BackendSet)>()
+}
+
+/// Backends of one source, and in the index.
+fn backends_bytes(count: usize) -> u64 {
+    let index = leaf::<(BackendId, SourceId)>() * u64::try_from(count).unwrap_or(u64::MAX);
+    list::<(BackendId, BackendState)>(count) + index
+}
+
+fn frontends_bytes(frontends: &BTreeSet<BackendId>) -> u64 {
+    let each = leaf::<BackendId>() * u64::try_from(frontends.len()).unwrap_or(u64::MAX);
+    if frontends.is_empty() { 0 } else { small_tree::<BackendId>() + each }
 }

@@ -1,4 +1,4 @@
-//! Where etcds were when they were last reached: for a node that starts where nobody answers for their names.
+//! Where etcds were when they were last reached: for a node that starts where no name server answers.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ pub struct LastAddresses {
 }
 
 impl LastAddresses {
-    /// Those of a former life.
+    /// Those of a previous run.
     pub fn new(by_host: BTreeMap<String, Vec<IpAddr>>) -> Self {
         Self { by_host: Arc::new(Mutex::new(by_host)) }
     }
@@ -29,7 +29,7 @@ impl LastAddresses {
         by_host.get(host).cloned().unwrap_or_default()
     }
 
-    /// A host was reached: it is at one of these. What is no name needs nobody to answer for it.
+    /// A host was reached: it is at one of these. An address is no name, and needs no name server.
     pub(crate) fn reached(&self, host: &str, addresses: &[IpAddr]) {
         if host.parse::<IpAddr>().is_err() {
             let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);

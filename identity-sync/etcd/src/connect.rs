@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{addresses::LastAddresses, credential_rotation::usable, store::Connection};
+use crate::{addresses::LastAddresses, store::Connection, validity::usable};
 
 /// An etcd to reach.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct Target {
 
 /// How long a name's look-up, a TCP handshake or a TLS handshake may take.
 const STEP: Duration = Duration::from_secs(5);
-/// How long a server may be silent after the handshake; etcd's HTTP/2 speaks first.
+/// How long a server's first bytes may take after the handshake; etcd's HTTP/2 speaks first.
 const VERDICT: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, and how long it may take to answer. etcd refuses more than one in five seconds.
 const PING: Duration = Duration::from_secs(10);
@@ -195,7 +195,7 @@ async fn wait_for_verdict<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(tokio::io::join(Cursor::new(first).chain(reader), writer))
 }
 
-/// HTTP/2 over a connection that stands. When it breaks it is gone: whoever follows wants to know, and decides anew.
+/// HTTP/2 over a connection. When it breaks it is gone: the machine that follows is to know, and decides anew.
 async fn over(
     tls: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Channel, tonic::transport::Error> {

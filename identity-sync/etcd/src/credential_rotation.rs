@@ -1,10 +1,7 @@
 //! How a connection ends because of its certificate: another takes its place, made with newer credentials, or there are
 //! none and it is over.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use mesh_certs::Credentials;
 use mesh_follow::{ConnectionPhase, Failure, KeyRange};
@@ -17,24 +14,23 @@ use tokio::{
 use crate::{
     connect::{Target, connect, connect_to},
     store::Connection,
+    validity::AHEAD,
 };
 
 /// What becomes of a connection.
 pub enum CredentialRotation {
-    /// This one stands, made with newer credentials; the old one may be closed now.
+    /// There is this one, made with newer credentials; the old one may be closed now.
     Successor(Box<Connection>),
     /// Its certificate ends, and there is no newer one that serves.
     Over(Failure),
 }
 
-/// How often the clock is looked at. It may be stepped, and nothing tells when it is.
+/// How often the clock is looked at. It may be stepped, and nothing shows when it is.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long before its certificate's end a connection ends: longer than from one look to the next.
-const AHEAD: Duration = Duration::from_secs(2);
-/// How often credentials are tried again that did not serve: the etcd may not trust their authority yet.
+/// How often credentials are tried again that did not serve: the etcd may not trust their CA yet.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Waits until a connection must end because of its certificate. Meanwhile `trouble` says why newer credentials do not
+/// Waits until a connection must end because of its certificate. Meanwhile `trouble` has why newer credentials do not
 /// serve, if there are any. Dropping the future leaves everything as it is.
 pub async fn succession(
     target: &Target,
@@ -70,12 +66,6 @@ pub async fn connect_again(
     connect_to(target, endpoint, before).await.map_err(|_| failure)
 }
 
-/// Whether a connection may be made with credentials at this time.
-pub(crate) fn usable(credentials: &Credentials, now: SystemTime) -> Result<(), Failure> {
-    let valid = credentials.valid_at(now).and_then(|()| credentials.valid_at(now + AHEAD));
-    valid.map_err(|error| Failure::new(ConnectionPhase::Tls, error.to_string()))
-}
-
 /// A clock that is behind the certificate's beginning ends nothing: it was right when the connection was made.
 async fn over(target: &Target, credentials: &Credentials) -> Failure {
     loop {
@@ -96,16 +86,16 @@ async fn successor(
     let mut credentials = target.credentials.clone();
     loop {
         if Arc::ptr_eq(&credentials.current(), connection.credentials()) {
-            tell(trouble, None);
+            report(trouble, None);
             credentials.changed().await;
             continue;
         }
         match serving(target, connection.endpoint()).await {
             Ok(successor) => {
-                tell(trouble, None);
+                report(trouble, None);
                 return successor;
             }
-            Err(failure) => tell(trouble, Some(failure)),
+            Err(failure) => report(trouble, Some(failure)),
         }
         // Newer ones are tried at once.
         let _ = timeout(AGAIN, credentials.changed()).await;
@@ -126,7 +116,7 @@ async fn serving(target: &Target, endpoint: &str) -> Result<Connection, Failure>
     }
 }
 
-fn tell(trouble: &watch::Sender<Option<Failure>>, now: Option<Failure>) {
+fn report(trouble: &watch::Sender<Option<Failure>>, now: Option<Failure>) {
     trouble.send_if_modified(|before| {
         let changed = *before != now;
         *before = now;

@@ -1,7 +1,7 @@
 //! Running a state machine over real connections.
 //!
 //! One task a machine. It owns the connection, its requests and its watch stream; dropping the future closes all of them,
-//! at any point: the machine's positions say what was delivered, and the next connection goes on from there.
+//! at any point: the machine's positions show what was delivered, and the next connection goes on from there.
 
 use std::{
     future::{pending, ready},
@@ -11,16 +11,17 @@ use std::{
 };
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use mesh_follow::{
     Action, ConnectionPhase, Failure, Input, KeyRange, Machine, Status, WatchEvent, WatchId,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{sleep_until, timeout},
 };
 
 use crate::{
+    batch::Batch,
     connect::Target,
     credential_rotation::{CredentialRotation, connect_again, succession},
     error::EtcdError,
@@ -29,6 +30,10 @@ use crate::{
 
 /// How long an answer to a list may take; a page of values over a slow link.
 const LIST: Duration = Duration::from_secs(60);
+/// Bytes of decoded values that may be on their way to the owner. A batch that is larger goes alone.
+const ROOM: u32 = 4 * 1024 * 1024;
+/// Inputs that are taken together, if they are there: what one batch carries costs the owner one look.
+const TOGETHER: usize = 64;
 
 /// What goes on over one connection.
 #[derive(Default)]
@@ -45,11 +50,11 @@ struct Session {
 /// Where a machine's events and status go, and its commands come from.
 #[derive(Debug)]
 pub struct Channels<C, E> {
-    /// What the owner says.
+    /// What the owner asks for.
     pub commands: mpsc::Receiver<C>,
-    /// What the machine tells.
+    /// What the machine reports.
     pub events: mpsc::Sender<E>,
-    /// How it stands.
+    /// How the connection is.
     pub status: watch::Sender<Status>,
     /// Why newer credentials do not take over from those that the connection was made with.
     pub trouble: watch::Sender<Option<Failure>>,
@@ -61,20 +66,20 @@ pub struct Channels<C, E> {
 enum Happened {
     /// The machine should know.
     Inputs(Vec<Input>),
-    /// A connection stands that takes this one's place.
+    /// There is a connection that takes this one's place.
     Successor(Box<Connection>),
 }
 
 /// Runs a machine until its owner drops an end of `channels`; `tag` makes of its events what the owner wants to receive.
-/// Waits where the receiver is slow, and the etcd with it.
+/// Waits where the receiver is slow, and the etcd with it: so much is on its way and no more, in bytes too.
 ///
 /// A connection does not outlive the certificate that it was made with. When there are newer credentials, one is made
-/// with them first, and the old one is closed when that stands; the machine goes on where it was.
+/// with them first, and the old one is closed after that; the machine goes on where it was.
 pub async fn follow<M: Machine<Command: Clone>, E>(
     machine: &mut M,
     target: &Target,
     channels: Channels<M::Command, E>,
-    tag: impl Fn(Vec<M::Event>) -> E,
+    tag: impl Fn(Batch<M::Event>) -> E,
 ) {
     let Channels { mut commands, events, status, trouble, reconnect } = channels;
     let mut session = Session::default();
@@ -82,6 +87,7 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
     // What served last.
     let mut before = None;
     let mut attempt = 0;
+    let room = Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(Semaphore::MAX_PERMITS)));
     loop {
         while let Some(action) = machine.poll(Instant::now()) {
             if action == Action::Connect {
@@ -100,7 +106,6 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
                 machine.handle(Instant::now(), Input::Disconnected(failure));
             }
         }
-        let batch = machine.take_events();
         status.send_if_modified(|published| {
             let changed = published != machine.status();
             if changed {
@@ -108,36 +113,61 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
             }
             changed
         });
-        if !batch.is_empty() && events.send(tag(batch)).await.is_err() {
-            return;
+        let bytes = u32::try_from(machine.batch_bytes()).unwrap_or(ROOM).min(ROOM);
+        let batch = machine.take_events();
+        let took = !batch.is_empty();
+        if took {
+            let room = Arc::clone(&room).acquire_many_owned(bytes).await;
+            // Nobody closes it.
+            let Ok(room) = room else { return };
+            if events.send(tag(Batch::new(batch, room))).await.is_err() {
+                return;
+            }
+        }
+        // Taking them may have made something to do.
+        if took || machine.has_more() {
+            continue;
         }
         let due = machine.next_timeout();
-        tokio::select! {
+        let happened = tokio::select! {
             command = commands.recv() => match command {
-                Some(command) => machine.command(Instant::now(), command),
+                Some(command) => {
+                    machine.command(Instant::now(), command);
+                    continue;
+                }
                 None => return,
             },
-            happened = session.next() => match happened {
-                Happened::Inputs(inputs) => {
-                    for input in inputs {
-                        match &input {
-                            Input::Connected => {
-                                let connection = session.connection.as_ref();
-                                before = connection.map(|c| Arc::clone(c.credentials()));
-                                session.watch_certificate(target, &trouble);
-                            }
-                            Input::Disconnected(_) => session = Session::default(),
-                            _ => {}
-                        }
-                        machine.handle(Instant::now(), input);
-                    }
-                }
+            happened = session.next(), if machine.wants_input() => happened,
+            () = until(due) => continue,
+        };
+        let mut next = Some(happened);
+        let mut together = 0;
+        while let Some(happened) = next.take() {
+            let inputs = match happened {
+                Happened::Inputs(inputs) => inputs,
                 Happened::Successor(connection) => {
                     successor = Some(*connection);
                     machine.command(Instant::now(), reconnect.clone());
+                    break;
                 }
-            },
-            () = until(due) => {}
+            };
+            for input in inputs {
+                match &input {
+                    Input::Connected => {
+                        let connection = session.connection.as_ref();
+                        before = connection.map(|c| Arc::clone(c.credentials()));
+                        session.watch_certificate(target, &trouble);
+                    }
+                    Input::Disconnected(_) => session = Session::default(),
+                    _ => {}
+                }
+                machine.handle(Instant::now(), input);
+            }
+            together += 1;
+            // What has come meanwhile goes with it.
+            if together < TOGETHER && machine.wants_input() {
+                next = session.next().now_or_never();
+            }
         }
     }
 }
@@ -264,7 +294,7 @@ impl Session {
 }
 
 impl EtcdError {
-    /// A stream that broke is a connection that broke, unless the etcd says otherwise.
+    /// A stream that broke is a connection that broke, unless the etcd gives another reason.
     fn failure_of_stream(&self) -> Failure {
         match self {
             Self::Broken(reason) => Failure::new(ConnectionPhase::Tcp, reason.clone()),
@@ -277,7 +307,7 @@ fn broken(error: etcd_client::Error) -> Failure {
     EtcdError::from(error).failure_of_stream()
 }
 
-/// What a watch response says. Of its fields none is trusted to be there.
+/// What a watch response holds. Of its fields none is trusted to be there.
 fn inputs(response: WatchResponse) -> Result<Vec<Input>, Failure> {
     let response = response.0;
     let watch = WatchId(response.watch_id);
@@ -286,7 +316,7 @@ fn inputs(response: WatchResponse) -> Result<Vec<Input>, Failure> {
         return Ok(vec![Input::Canceled { watch, compacted, reason: response.cancel_reason }]);
     }
     if response.created {
-        return Ok(Vec::new());
+        return Ok(vec![Input::Watching(watch)]);
     }
     let header = header(response.header).map_err(|error| error.failure())?;
     if response.events.is_empty() {

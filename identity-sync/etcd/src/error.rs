@@ -1,4 +1,4 @@
-//! What went wrong, told apart by what to do about it.
+//! What went wrong, by what to do about it.
 
 use std::{error::Error, io};
 
@@ -35,7 +35,7 @@ pub enum EtcdError {
 }
 
 impl EtcdError {
-    /// The failure on the ladder that this is.
+    /// The failure, with its connection phase.
     pub fn failure(&self) -> Failure {
         let phase = match self {
             Self::Denied(_) => ConnectionPhase::Authenticated,
@@ -91,7 +91,7 @@ impl From<tonic::Status> for EtcdError {
             Code::ResourceExhausted | Code::OutOfRange if !message.contains("future revision") => {
                 Self::TooLarge(message.into())
             }
-            // What etcd says of a certificate whose user does not exist, or has no role.
+            // What etcd answers to a certificate whose user does not exist, or has no role.
             Code::InvalidArgument | Code::FailedPrecondition if message.contains("user name") => {
                 Self::Denied(message.into())
             }
@@ -101,14 +101,14 @@ impl From<tonic::Status> for EtcdError {
     }
 }
 
-/// Whether the other side ended TLS: in TLS 1.3 a server that does not like our certificate says so only after the
+/// Whether the other side ended TLS: in TLS 1.3 a server that does not like our certificate answers only after the
 /// handshake.
 fn refused_by_tls(error: &dyn Error) -> bool {
     std::iter::successors(Some(error), |error| (**error).source())
         .any(|error| error.to_string().contains("received fatal alert"))
 }
 
-/// A status without its code, which says nothing where it is not etcd's.
+/// A status without its code, which means nothing where it is not etcd's.
 fn explain_status(status: &tonic::Status) -> String {
     let closed = causes(status).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| {
         matches!(

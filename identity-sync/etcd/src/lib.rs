@@ -4,15 +4,18 @@
 //! values.
 
 mod addresses;
+mod batch;
 mod connect;
 mod credential_rotation;
 mod driver;
 mod error;
 mod store;
 mod users;
+mod validity;
 mod watching;
 
 pub use addresses::LastAddresses;
+pub use batch::Batch;
 pub use connect::{Target, connect, connect_privately};
 pub use credential_rotation::{CredentialRotation, connect_again, succession};
 pub use driver::{Channels, follow};

@@ -180,7 +180,7 @@ fn txn_op(op: &Op) -> TxnOp {
     }
 }
 
-/// The header of an answer. One without it says nothing about where it comes from.
+/// The header of an answer. One without it does not show where it comes from.
 pub(crate) fn header(
     header: Option<etcd_client::proto::PbResponseHeader>,
 ) -> Result<Header, EtcdError> {

@@ -1,15 +1,21 @@
 //! When what was listed is all there is.
 //!
-//! A writer puts a canary beside each prefix when everything of it is there (`docs/wire.md`, "Canaries"). So a list is
-//! complete if it is not older than the prefix's canary, and if the canary is still there as of the list: the lease that
-//! took away what is missing would have taken the canary too.
+//! A writer puts a canary beside each prefix when everything of it is there (`docs/wire.md`, "Canaries"). A list at a
+//! revision is complete if the prefix's canary was there at that revision: looked up at or after it, it was created at or
+//! before it. That it was put again later does not matter, so a list under a busy writer is complete too.
+//!
+//! Where many keys went in one revision and nothing explains it, a lease may have run out. What it took away counts as
+//! there until the writer shows that it means it ([`Silence`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::RecordKind;
 use mesh_wire::{Layout, Prefix};
 
-use crate::follower::RangeId;
+use crate::{
+    follower::RangeId,
+    silence::{Ends, Silence},
+};
 
 /// What is known of a cluster's prefixes.
 #[derive(Debug)]
@@ -18,10 +24,18 @@ pub(crate) struct Completeness {
     /// The cluster writes canaries. Without them a list is complete.
     canaried: bool,
     kinds: Vec<KindState>,
-    /// The revision that put each canary last.
-    canaries: BTreeMap<(Layout, Prefix), i64>,
+    canaries: BTreeMap<(Layout, Prefix), Canary>,
     /// The revision as of which they are known, on this connection.
     known_at: i64,
+}
+
+/// A canary that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Canary {
+    /// The revision that created it.
+    pub(crate) created: i64,
+    /// The revision that put it last.
+    pub(crate) put: i64,
 }
 
 /// A kind of record that counts, and so the prefix that it is in.
@@ -31,9 +45,7 @@ struct KindState {
     range: RangeId,
     /// The list since the last beginning was complete.
     confirmed: bool,
-    /// A lease ran out in this revision, or the kind began to be told: only a canary that was put after it vouches for a
-    /// list.
-    expired: Option<i64>,
+    silence: Option<Silence>,
 }
 
 /// What a list amounts to.
@@ -41,7 +53,7 @@ struct KindState {
 pub(crate) enum Listed {
     /// The canaries are known as of an earlier revision only.
     LookAtCanaries,
-    /// It is older than a canary.
+    /// It is older than what vouches for it: a canary's creation, or the first put of one after a silence.
     Again,
     /// These kinds are complete; the others of the range wait for their canaries.
     Complete(Vec<RecordKind>),
@@ -73,12 +85,12 @@ impl Completeness {
         let before = std::mem::take(&mut self.kinds);
         let of = |(kind, range): (RecordKind, RangeId)| {
             let same = before.iter().find(|state| (state.kind, state.range) == (kind, range));
-            same.copied().unwrap_or(KindState { kind, range, confirmed: false, expired: None })
+            same.copied().unwrap_or(KindState { kind, range, confirmed: false, silence: None })
         };
         self.kinds = kinds.into_iter().map(of).collect();
     }
 
-    /// Another connection stands.
+    /// There is another connection.
     pub(crate) fn connected(&mut self) {
         self.known_at = 0;
     }
@@ -86,13 +98,33 @@ impl Completeness {
     /// It is of another history: nothing of it is complete, and nothing expired in it.
     pub(crate) fn new_history(&mut self) {
         for state in &mut self.kinds {
-            (state.confirmed, state.expired) = (false, None);
+            (state.confirmed, state.silence) = (false, None);
         }
     }
 
     /// The canaries are listed from here on.
     pub(crate) fn begin_canaries(&mut self) {
-        self.canaries.clear();
+        (self.canaries, self.known_at) = (BTreeMap::new(), 0);
+    }
+
+    /// The canaries were listed as of a revision.
+    pub(crate) fn canaries_listed(&mut self, revision: i64) {
+        self.known_at = revision;
+    }
+
+    /// The canaries were looked up as of a revision: these, and no others, are there.
+    pub(crate) fn canaries_seen(
+        &mut self,
+        canaries: BTreeMap<(Layout, Prefix), Canary>,
+        revision: i64,
+    ) {
+        if revision < self.known_at {
+            return;
+        }
+        for ((layout, prefix), canary) in &canaries {
+            self.vouch(*layout, *prefix, canary.put);
+        }
+        (self.canaries, self.known_at) = (canaries, revision);
     }
 
     /// A canary was put. Returns the ranges for which it vouches.
@@ -100,22 +132,43 @@ impl Completeness {
         &mut self,
         layout: Layout,
         prefix: Prefix,
-        revision: i64,
+        canary: Canary,
     ) -> BTreeSet<RangeId> {
-        self.canaries.insert((layout, prefix), revision);
-        self.known_at = self.known_at.max(revision);
+        // What a look has seen before is not known better by an event that comes late.
+        if canary.put > self.known_at {
+            self.canaries.insert((layout, prefix), canary);
+        }
+        self.vouch(layout, prefix, canary.put);
         let states = self.kinds.iter().filter(|state| Prefix::of(state.kind) == prefix);
         states.map(|state| state.range).collect()
     }
 
-    /// Whether the cluster tells its own nodes what only they may know.
-    pub(crate) fn is_local_told(&self) -> bool {
-        self.canaries.contains_key(&(Layout::State, Prefix::Local))
+    /// A canary was removed.
+    pub(crate) fn canary_gone(&mut self, layout: Layout, prefix: Prefix, revision: i64) {
+        let known = self.canaries.get(&(layout, prefix));
+        if known.is_some_and(|canary| canary.put < revision) {
+            self.canaries.remove(&(layout, prefix));
+        }
     }
 
-    /// The canaries were listed as of a revision.
-    pub(crate) fn canaries_listed(&mut self, revision: i64) {
-        self.known_at = revision;
+    fn vouch(&mut self, layout: Layout, prefix: Prefix, put: i64) {
+        for state in &mut self.kinds {
+            if canary_key(self.layout, state.kind) == (layout, prefix)
+                && let Some(silence) = &mut state.silence
+            {
+                silence.canary(put);
+            }
+        }
+    }
+
+    /// The revision as of which the canaries are known; any, where there are none.
+    pub(crate) fn known_at(&self) -> i64 {
+        if self.canaried { self.known_at } else { i64::MAX }
+    }
+
+    /// Whether the cluster exports to its nodes what only they may know.
+    pub(crate) fn has_local(&self) -> bool {
+        self.canaries.contains_key(&(Layout::State, Prefix::Local))
     }
 
     /// A range is listed from here on. Returns the kinds in it.
@@ -128,45 +181,52 @@ impl Completeness {
         begun.collect()
     }
 
-    /// A range was listed as of a revision. `believed`: what the etcd does not have is not only not there yet.
-    pub(crate) fn listed(&mut self, range: RangeId, revision: i64, believed: bool) -> Listed {
+    /// A range was listed as of a revision. `caught_up`: what the etcd does not have is not only not there yet.
+    pub(crate) fn listed(&mut self, range: RangeId, revision: i64, caught_up: bool) -> Listed {
         let waiting = || self.kinds.iter().filter(|state| state.range == range && !state.confirmed);
-        if self.canaried && waiting().next().is_some() {
-            if self.known_at < revision {
+        if waiting().next().is_some() {
+            if self.known_at() < revision {
                 return Listed::LookAtCanaries;
             }
-            if waiting().any(|state| self.canary_of(state.kind) > Some(revision)) {
+            let older = |state: &KindState| {
+                self.canary_of(state.kind).is_some_and(|canary| canary.created > revision)
+                    || state.silence.is_some_and(|silence| silence.vouched > Some(revision))
+            };
+            if self.canaried && waiting().any(older) {
                 return Listed::Again;
             }
         }
-        let vouched = |state: &&KindState| match self.canaried {
-            true => self.canary_of(state.kind).is_some_and(|at| Some(at) > state.expired),
-            false => state.expired.is_none(),
+        let vouched = |state: &&KindState| match (state.silence, self.canaried) {
+            (silence, true) => {
+                self.canary_of(state.kind).is_some()
+                    && silence.is_none_or(|silence| silence.vouched.is_some())
+            }
+            (silence, false) => silence.is_none(),
         };
         let complete: Vec<RecordKind> =
-            waiting().filter(vouched).map(|state| state.kind).filter(|_| believed).collect();
+            waiting().filter(vouched).map(|state| state.kind).filter(|_| caught_up).collect();
         for state in self.kinds.iter_mut().filter(|state| complete.contains(&state.kind)) {
-            (state.confirmed, state.expired) = (true, None);
+            (state.confirmed, state.silence) = (true, None);
         }
         Listed::Complete(complete)
     }
 
     /// The heartbeat was put. Returns the ranges to be listed for it.
-    pub(crate) fn beat(&mut self, revision: i64) -> Vec<RangeId> {
-        let canaried = self.canaried;
-        let explained = |state: &&mut KindState| match state.expired {
-            // That revision was meant, as is known only now.
-            Some(expired) if expired == revision => true,
-            // A writer without canaries is back when its heart beats.
-            Some(expired) => !canaried && expired < revision,
-            None => false,
+    pub(crate) fn beat(&mut self, revision: i64) -> BTreeSet<RangeId> {
+        let ended = |state: &mut KindState| {
+            let ended = state.silence.as_mut().is_some_and(|silence| silence.beat(revision));
+            ended.then(|| {
+                state.silence = None;
+                state.range
+            })
         };
-        let states = self.kinds.iter_mut().filter(explained);
-        let ranges = states.map(|state| {
-            state.expired = None;
-            state.range
-        });
-        ranges.collect()
+        self.kinds.iter_mut().filter_map(ended).collect()
+    }
+
+    /// Something that had gone with a lease came back: its writer is at it.
+    pub(crate) fn put_anew(&mut self, kind: RecordKind, revision: i64) {
+        let states = self.kinds.iter_mut().filter(|state| state.kind == kind);
+        states.filter_map(|state| state.silence.as_mut()).for_each(|s| s.put_anew(revision));
     }
 
     /// The kinds in ranges.
@@ -175,19 +235,26 @@ impl Completeness {
         of.map(|state| state.kind)
     }
 
-    /// A lease ran out in a revision, and records of these kinds with it. Returns the ranges to be listed at once: their
-    /// writer is back already.
-    pub(crate) fn expired(&mut self, kinds: &BTreeSet<RecordKind>, revision: i64) -> Vec<RangeId> {
-        let mut back = Vec::new();
-        for state in self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind)) {
+    /// A lease may have run out in a revision, and records of these kinds with it. Returns the ranges to be listed at
+    /// once: their writer is back already.
+    pub(crate) fn expired(
+        &mut self,
+        kinds: &BTreeSet<RecordKind>,
+        revision: i64,
+    ) -> BTreeSet<RangeId> {
+        self.begin_silence(kinds, revision, Silence::beats_from(revision, true));
+        let states = self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind));
+        let back = states.filter_map(|state| {
             state.confirmed = false;
-            state.expired = state.expired.max(Some(revision));
-            let canary = self.canaries.get(&canary_key(self.layout, state.kind));
-            if canary.copied() > state.expired {
-                back.push(state.range);
-            }
-        }
-        back
+            state.silence?.vouched.map(|_| state.range)
+        });
+        back.collect()
+    }
+
+    /// Changes of these ranges up to a revision went by unseen.
+    pub(crate) fn unseen(&mut self, ranges: &BTreeSet<RangeId>, revision: i64) {
+        let kinds = self.kinds_in(ranges).collect();
+        self.begin_silence(&kinds, revision, Silence::beats_from(revision, false));
     }
 
     /// The ranges of kinds.
@@ -198,19 +265,32 @@ impl Completeness {
 
     /// Only a canary that is put after a revision vouches for these kinds.
     pub(crate) fn wait_for_canary(&mut self, kinds: &[RecordKind], revision: i64) {
-        for state in self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind)) {
-            state.expired = state.expired.max(Some(revision));
+        self.begin_silence(&kinds.iter().copied().collect(), revision, Ends::CanaryOnly);
+    }
+
+    fn begin_silence(&mut self, kinds: &BTreeSet<RecordKind>, revision: i64, ends: Ends) {
+        for index in 0..self.kinds.len() {
+            let Some(state) = self.kinds.get(index).filter(|s| kinds.contains(&s.kind)) else {
+                continue;
+            };
+            if state.silence.is_some_and(|silence| silence.since >= revision) {
+                continue;
+            }
+            let waits = state.silence.is_some_and(|before| before.ends == Ends::CanaryOnly);
+            let mut silence = Silence::new(revision, if waits { Ends::CanaryOnly } else { ends });
+            let known = state.silence.and_then(|before| before.vouched);
+            let put = self.canary_of(state.kind).map(|canary| canary.put);
+            known.into_iter().chain(put).for_each(|put| silence.canary(put));
+            if let Some(state) = self.kinds.get_mut(index) {
+                state.silence = Some(silence);
+            }
         }
     }
 
-    /// Whether a kind's canary is there, and was at a revision: one that was put later may have gone with it.
+    /// Whether a kind's canary is there, and was at a revision: one that was created later may have gone with it. The
+    /// canaries must be known as of that revision.
     pub(crate) fn is_vouched(&self, kind: RecordKind, revision: i64) -> bool {
-        !self.canaried || self.canary_of(kind).is_some_and(|canary| canary < revision)
-    }
-
-    /// Whether the cluster writes canaries.
-    pub(crate) fn is_canaried(&self) -> bool {
-        self.canaried
+        !self.canaried || self.canary_of(kind).is_some_and(|canary| canary.created < revision)
     }
 
     /// Whether a kind counts.
@@ -233,7 +313,7 @@ impl Completeness {
         self.kinds.iter().map(|state| (state.kind, state.confirmed))
     }
 
-    fn canary_of(&self, kind: RecordKind) -> Option<i64> {
+    fn canary_of(&self, kind: RecordKind) -> Option<Canary> {
         self.canaries.get(&canary_key(self.layout, kind)).copied()
     }
 }
@@ -251,6 +331,7 @@ mod tests {
     use super::*;
 
     const RANGE: RangeId = RangeId(4);
+    const KEY: (Layout, Prefix) = (Layout::State, Prefix::Services);
 
     fn services(canaried: bool) -> Completeness {
         let mut completeness = Completeness::default();
@@ -262,47 +343,119 @@ mod tests {
         Listed::Complete(vec![RecordKind::Service])
     }
 
+    fn put(completeness: &mut Completeness, created: i64, put: i64) {
+        let ranges = completeness.canary(KEY.0, KEY.1, Canary { created, put });
+        assert_eq!(ranges, BTreeSet::from([RANGE]));
+    }
+
+    fn expire(completeness: &mut Completeness, revision: i64) -> BTreeSet<RangeId> {
+        completeness.expired(&BTreeSet::from([RecordKind::Service]), revision)
+    }
+
     #[test]
-    fn a_list_needs_a_canary_that_is_neither_younger_nor_gone() {
+    fn a_list_needs_a_canary_that_was_there_then() {
         let mut completeness = services(true);
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::LookAtCanaries);
         completeness.canaries_listed(5);
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::Complete(vec![]));
-        let vouched = completeness.canary(Layout::State, Prefix::Services, 6);
-        assert_eq!(vouched, BTreeSet::from([RANGE]));
+        put(&mut completeness, 6, 6);
         assert_eq!(completeness.listed(RANGE, 5, true), Listed::Again);
         assert_eq!(completeness.begin(RANGE), [RecordKind::Service]);
-        assert_eq!(completeness.listed(RANGE, 6, false), Listed::Complete(vec![]), "not yet");
-        assert_eq!(completeness.listed(RANGE, 6, true), complete());
-        assert_eq!(completeness.listed(RANGE, 6, true), Listed::Complete(vec![]), "once");
+        assert_eq!(completeness.listed(RANGE, 7, true), Listed::LookAtCanaries);
+        completeness.canaries_seen([(KEY, Canary { created: 6, put: 6 })].into(), 7);
+        assert_eq!(completeness.listed(RANGE, 7, false), Listed::Complete(vec![]), "not yet");
+        assert_eq!(completeness.listed(RANGE, 7, true), complete());
+        assert_eq!(completeness.listed(RANGE, 7, true), Listed::Complete(vec![]), "once");
         assert!(completeness.is_vouched(RecordKind::Service, 7));
         assert!(!completeness.is_vouched(RecordKind::Service, 6));
     }
 
     #[test]
-    fn after_a_lease_ran_out_a_younger_canary() {
+    fn canaries_that_are_listed_again_are_known_again() {
         let mut completeness = services(true);
-        completeness.canary(Layout::State, Prefix::Services, 3);
-        let kinds = BTreeSet::from([RecordKind::Service]);
-        assert_eq!(completeness.expired(&kinds, 5), []);
-        completeness.canaries_listed(8);
-        assert_eq!(completeness.listed(RANGE, 8, true), Listed::Complete(vec![]));
-        completeness.canary(Layout::State, Prefix::Services, 9);
-        assert_eq!(completeness.listed(RANGE, 9, true), complete());
-        // Its writer may be faster than the news.
-        assert_eq!(completeness.expired(&kinds, 8), [RANGE]);
-        // Or it meant it after all.
-        assert_eq!((completeness.beat(7), completeness.beat(8)), (vec![], vec![RANGE]));
+        for revision in [9, 10] {
+            completeness.begin_canaries();
+            put(&mut completeness, 3, 8);
+            completeness.canaries_listed(revision);
+            assert!(completeness.is_vouched(RecordKind::Service, 9), "{revision}");
+        }
     }
 
     #[test]
-    fn without_canaries_a_heartbeat() {
-        let mut completeness = services(false);
-        assert_eq!(completeness.listed(RANGE, 5, true), complete());
-        completeness.expired(&BTreeSet::from([RecordKind::Service]), 6);
-        assert_eq!(completeness.listed(RANGE, 7, true), Listed::Complete(vec![]));
-        assert_eq!(completeness.beat(8), [RANGE]);
+    fn a_canary_that_is_put_again_and_again_spoils_no_list() {
+        let mut completeness = services(true);
+        completeness.canaries_seen([(KEY, Canary { created: 3, put: 99 })].into(), 100);
+        assert_eq!(completeness.listed(RANGE, 50, true), complete());
+        // What a look has seen is not undone by events from before it.
+        completeness.canaries_seen(BTreeMap::new(), 110);
+        put(&mut completeness, 3, 105);
         completeness.begin(RANGE);
-        assert_eq!(completeness.listed(RANGE, 8, true), complete());
+        assert_eq!(completeness.listed(RANGE, 108, true), Listed::Complete(vec![]));
+        put(&mut completeness, 112, 112);
+        completeness.canary_gone(KEY.0, KEY.1, 111);
+        assert!(completeness.is_vouched(RecordKind::Service, 120));
+        completeness.canary_gone(KEY.0, KEY.1, 113);
+        assert!(!completeness.is_vouched(RecordKind::Service, 120));
+    }
+
+    #[test]
+    fn after_a_silence_a_canary_that_was_put_after_it() {
+        let mut completeness = services(true);
+        put(&mut completeness, 3, 3);
+        assert_eq!(expire(&mut completeness, 5), BTreeSet::new());
+        completeness.canaries_listed(8);
+        assert_eq!(completeness.listed(RANGE, 8, true), Listed::Complete(vec![]));
+        put(&mut completeness, 3, 9);
+        assert_eq!(
+            completeness.listed(RANGE, 8, true),
+            Listed::Again,
+            "that one may lack something"
+        );
+        // It is put faster than anybody lists: the first put counts.
+        for revision in 10..20 {
+            put(&mut completeness, 3, revision);
+        }
+        completeness.canaries_seen([(KEY, Canary { created: 3, put: 30 })].into(), 30);
+        assert_eq!(completeness.listed(RANGE, 9, true), complete());
+        // The writer may be faster than the news.
+        assert_eq!(expire(&mut completeness, 28), BTreeSet::from([RANGE]));
+        assert_eq!(completeness.listed(RANGE, 29, true), Listed::Again);
+        assert_eq!(completeness.listed(RANGE, 30, true), complete());
+        // Or it meant it after all.
+        assert_eq!(expire(&mut completeness, 40), BTreeSet::new());
+        assert_eq!(completeness.beat(39), BTreeSet::new());
+        assert_eq!(completeness.beat(40), BTreeSet::from([RANGE]));
+    }
+
+    #[test]
+    fn or_six_heartbeats_without_anything_put_anew() {
+        for canaried in [true, false] {
+            let mut completeness = services(canaried);
+            put(&mut completeness, 3, 3);
+            completeness.canaries_listed(100);
+            assert_eq!(completeness.listed(RANGE, 5, true), complete());
+            expire(&mut completeness, 6);
+            assert_eq!(completeness.listed(RANGE, 7, true), Listed::Complete(vec![]));
+            for revision in [8, 9, 10, 11, 11, 11, 12] {
+                assert_eq!(completeness.beat(revision), BTreeSet::new(), "{revision}");
+            }
+            completeness.put_anew(RecordKind::Service, 13);
+            for revision in [13, 14, 15, 16, 17, 18] {
+                assert_eq!(completeness.beat(revision), BTreeSet::new(), "{revision}");
+            }
+            assert_eq!(completeness.beat(19), BTreeSet::from([RANGE]));
+            completeness.begin(RANGE);
+            assert_eq!(completeness.listed(RANGE, 19, true), complete());
+        }
+    }
+
+    #[test]
+    fn a_form_that_begins_waits_for_its_canary_alone() {
+        let mut completeness = services(true);
+        put(&mut completeness, 3, 3);
+        completeness.wait_for_canary(&[RecordKind::Service], 5);
+        (6..60).for_each(|revision| assert_eq!(completeness.beat(revision), BTreeSet::new()));
+        completeness.canaries_listed(60);
+        assert_eq!(completeness.listed(RANGE, 60, true), Listed::Complete(vec![]));
     }
 }

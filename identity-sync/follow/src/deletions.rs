@@ -1,9 +1,10 @@
-//! Telling a deletion that somebody meant from a lease that ran out.
+//! Telling a deletion that a writer meant from a lease that ran out.
 //!
 //! A living writer removes one key a revision, or puts its heartbeat into the revision in which it removes many. A lease
-//! that runs out removes all its keys in one revision, and says nothing but that its writer was silent for a while
-//! (`docs/wire.md`, "Removal"). Which of the two a deletion is, its revision's other changes tell, and these come on
-//! other watches: so each deletion waits a moment for them, and for a look at the canaries, which go with the lease.
+//! that runs out removes all its keys in one revision, and means no more than that its writer was away for a while
+//! (`docs/wire.md`, "Removal"). Which of the two a deletion is, its revision's other changes show, and these come on
+//! other watches: so each deletion waits a moment for them, and a single one until the canaries, which go with the lease,
+//! are known as of its revision.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +20,8 @@ pub(crate) struct Deletions {
     waiting: BTreeMap<i64, Waiting>,
     /// Revisions with a put of the heartbeat, the last ones: its watch may be ahead of the others.
     beats: BTreeSet<i64>,
-    /// The revision as of which the canaries are known.
-    looked: i64,
-    /// A look at them is under way.
-    looking: bool,
+    /// The first one waits for nothing but the canaries.
+    waits_for_canaries: bool,
     /// How many keys wait.
     total: usize,
 }
@@ -36,7 +35,7 @@ struct Waiting {
     count: usize,
     /// Those that carry one.
     keys: Vec<(RangeId, Vec<u8>)>,
-    /// Ranges with more of them than are remembered: only a list tells which.
+    /// Ranges with more of them than are remembered: only a list shows which.
     more: BTreeSet<RangeId>,
 }
 
@@ -45,9 +44,9 @@ struct Waiting {
 pub(crate) enum Verdict {
     /// A writer meant them, and more in these ranges.
     Meant(Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
-    /// One key of a revision: meant, if the canaries are still there.
+    /// One key of a revision: meant, if the canaries were there then and are.
     Single(i64, Vec<(RangeId, Vec<u8>)>),
-    /// A lease ran out in this revision: what these keys said, and more in these ranges, stays until a list says otherwise.
+    /// A lease may have run out in this revision: what these keys, and more in these ranges, held stays.
     Expired(i64, Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
 }
 
@@ -109,34 +108,18 @@ impl Deletions {
         }
     }
 
-    /// Whether somebody has to look at the canaries. True once, until they were looked at.
-    pub(crate) fn wants_look(&mut self, now: Instant) -> bool {
-        let looked = self.looked;
-        let wanting = |(revision, waiting): (&i64, &Waiting)| {
-            *revision > looked
-                && waiting.due <= now
-                && waiting.count == 1
-                && !waiting.keys.is_empty()
-        };
-        let wants = !self.looking && self.waiting.iter().any(wanting);
-        self.looking |= wants;
-        wants
-    }
-
-    /// The canaries are known as of a revision.
-    pub(crate) fn looked(&mut self, revision: i64) {
-        self.looked = revision;
-        self.looking = false;
-    }
-
-    /// What is known by now, in the order in which it happened.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Verdict> {
+    /// What is known by now, in the order in which it happened. `known_at`: the revision as of which the canaries are.
+    pub(crate) fn due(&mut self, now: Instant, known_at: i64) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
+        self.waits_for_canaries = false;
         while let Some(first) = self.waiting.first_entry() {
             let meant = first.get().count == 0 || self.beats.contains(first.key());
             let single = first.get().count == 1 && !first.get().keys.is_empty();
-            let known = first.get().due <= now && (!single || *first.key() <= self.looked);
-            if !known && !meant {
+            if !meant && first.get().due > now {
+                break;
+            }
+            if !meant && single && *first.key() > known_at {
+                self.waits_for_canaries = true;
                 break;
             }
             let (revision, Waiting { count, keys, more, .. }) = first.remove_entry();
@@ -151,25 +134,29 @@ impl Deletions {
         verdicts
     }
 
-    /// When there is more to know. What waits for a look at the canaries waits for no time.
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let (_, first) = self.waiting.first_key_value()?;
-        (!self.looking).then_some(first.due)
+    /// Whether the canaries must be looked up before there is more to know.
+    pub(crate) fn waits_for_canaries(&self) -> bool {
+        self.waits_for_canaries
     }
 
-    /// The connection is gone: what a revision removed besides is not learnt any more. What was removed by itself may have
-    /// been one of many, and the next connection's watch begins after it.
-    pub(crate) fn disconnected(&mut self) -> BTreeSet<RangeId> {
-        // Another connection's revisions may be of another history.
-        (self.looked, self.looking) = (0, false);
-        self.beats.clear();
+    /// When there is more to know, if time alone brings it.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let (_, first) = self.waiting.first_key_value()?;
+        (!self.waits_for_canaries).then_some(first.due)
+    }
+
+    /// The connection is gone. Returns the ranges in which something was removed and is not explained, and the first
+    /// revision of each: from there on all must come once more, or what was one of many would seem to be one.
+    pub(crate) fn disconnected(&mut self) -> BTreeMap<RangeId, i64> {
+        self.waits_for_canaries = false;
         self.total = 0;
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        let ranges = |waiting: Waiting| {
-            let keys = waiting.keys.into_iter().map(|(range, _)| range);
-            keys.chain(waiting.more).collect::<Vec<_>>()
-        };
-        waiting.flat_map(ranges).collect()
+        let mut first = BTreeMap::new();
+        for (revision, Waiting { keys, more, .. }) in std::mem::take(&mut self.waiting) {
+            for range in keys.into_iter().map(|(range, _)| range).chain(more) {
+                first.entry(range).or_insert(revision);
+            }
+        }
+        first
     }
 }
 
@@ -197,7 +184,7 @@ mod tests {
         for n in 0..2 * REMEMBERED {
             delete(&mut deletions, now, &n.to_string(), 5);
         }
-        let found = deletions.due(now + REST);
+        let found = deletions.due(now + REST, 0);
         let [Verdict::Expired(5, keys, more)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((keys.len(), more), (REMEMBERED, &[RANGE].into()));
         // The same with a heartbeat: none of it is forgotten.
@@ -205,17 +192,17 @@ mod tests {
             delete(&mut deletions, now, &n.to_string(), 6);
         }
         deletions.beat(6);
-        let found = deletions.due(now);
+        let found = deletions.due(now, 0);
         let [Verdict::Meant(keys, more)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((keys.len(), more), (REMEMBERED, &[RANGE].into()));
-        // One by one while nobody looks at the canaries.
+        // One by one while the canaries are not known.
         for revision in 10..10 + 3 * i64::try_from(REMEMBERED).unwrap() {
             delete(&mut deletions, now, "a", revision);
         }
         assert_eq!((deletions.waiting.len(), deletions.total), (REMEMBERED, REMEMBERED));
-        assert!(deletions.wants_look(now + REST));
-        deletions.looked(i64::MAX);
-        let last = deletions.due(now + REST).pop();
+        assert_eq!(deletions.due(now + REST, 9), []);
+        assert!(deletions.waits_for_canaries());
+        let last = deletions.due(now + REST, i64::MAX).pop();
         assert!(matches!(last, Some(Verdict::Expired(..))), "the last ones are held: {last:?}");
         assert_eq!((deletions.waiting.len(), deletions.total), (0, 0));
     }
@@ -225,17 +212,15 @@ mod tests {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
         delete(&mut deletions, now, "b", 6);
-        assert_eq!(deletions.due(now), []);
+        assert_eq!(deletions.due(now, 9), []);
         assert_eq!(deletions.next_timeout(), Some(now + REST));
-        assert!(!deletions.wants_look(now));
-        assert!(deletions.wants_look(now + REST) && !deletions.wants_look(now + REST));
-        assert_eq!((deletions.due(now + REST), deletions.next_timeout()), (vec![], None));
-        deletions.looked(5);
-        assert_eq!(deletions.due(now + REST), [Verdict::Single(5, keys(&["a"]))]);
-        assert!(deletions.wants_look(now + REST));
-        deletions.looked(9);
-        assert_eq!(deletions.due(now + REST), [Verdict::Single(6, keys(&["b"]))]);
-        assert_eq!((deletions.next_timeout(), deletions.due(now + REST)), (None, vec![]));
+        assert!(!deletions.waits_for_canaries());
+        assert_eq!(deletions.due(now + REST, 4), []);
+        assert_eq!((deletions.waits_for_canaries(), deletions.next_timeout()), (true, None));
+        assert_eq!(deletions.due(now + REST, 5), [Verdict::Single(5, keys(&["a"]))]);
+        assert!(deletions.waits_for_canaries());
+        assert_eq!(deletions.due(now + REST, 9), [Verdict::Single(6, keys(&["b"]))]);
+        assert_eq!((deletions.next_timeout(), deletions.due(now + REST, 9)), (None, vec![]));
     }
 
     #[test]
@@ -243,11 +228,11 @@ mod tests {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
         delete(&mut deletions, now, "b", 5);
-        assert_eq!(deletions.due(now + REST), [Verdict::Expired(5, keys(&["a", "b"]), none())]);
-        // A canary or a config that goes with it tells as much.
+        assert_eq!(deletions.due(now + REST, 0), [Verdict::Expired(5, keys(&["a", "b"]), none())]);
+        // A canary or a config that goes with it shows as much.
         delete(&mut deletions, now, "a", 7);
         deletions.deleted(now, RangeId(1), "canary".into(), 7, false);
-        assert_eq!(deletions.due(now + REST), [Verdict::Expired(7, keys(&["a"]), none())]);
+        assert_eq!(deletions.due(now + REST, 0), [Verdict::Expired(7, keys(&["a"]), none())]);
     }
 
     #[test]
@@ -256,12 +241,12 @@ mod tests {
         delete(&mut deletions, now, "a", 5);
         delete(&mut deletions, now, "b", 5);
         deletions.beat(5);
-        assert_eq!(deletions.due(now), [Verdict::Meant(keys(&["a", "b"]), none())], "at once");
+        assert_eq!(deletions.due(now, 0), [Verdict::Meant(keys(&["a", "b"]), none())], "at once");
         deletions.beat(8);
         delete(&mut deletions, now, "a", 8);
         delete(&mut deletions, now, "b", 8);
         assert_eq!(
-            deletions.due(now),
+            deletions.due(now, 0),
             [Verdict::Meant(keys(&["a", "b"]), none())],
             "in either order"
         );
@@ -272,15 +257,23 @@ mod tests {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
         deletions.put(b"a");
-        assert!(!deletions.wants_look(now + REST));
-        assert_eq!(deletions.due(now + REST), []);
+        assert_eq!(deletions.due(now + REST, 0), []);
+        assert!(!deletions.waits_for_canaries());
     }
 
     #[test]
-    fn what_was_not_known_when_the_connection_broke_is_nobodys_word() {
+    fn what_was_not_known_when_the_connection_broke_comes_once_more() {
         let (mut deletions, now) = (Deletions::default(), Instant::now());
         delete(&mut deletions, now, "a", 5);
-        assert_eq!(deletions.disconnected(), [RANGE].into());
-        assert_eq!(deletions.next_timeout(), None);
+        delete(&mut deletions, now, "b", 6);
+        deletions.deleted(now, RangeId(1), "canary".into(), 4, false);
+        assert_eq!(deletions.disconnected(), [(RANGE, 5)].into());
+        assert_eq!((deletions.next_timeout(), deletions.due(now + REST, 9)), (None, vec![]));
+        // The heartbeat that explains it may not.
+        deletions.beat(7);
+        assert_eq!(deletions.disconnected(), [].into());
+        delete(&mut deletions, now, "a", 7);
+        delete(&mut deletions, now, "b", 7);
+        assert_eq!(deletions.due(now, 0), [Verdict::Meant(keys(&["a", "b"]), none())]);
     }
 }

@@ -1,7 +1,10 @@
 //! List and watch over ranges of keys, with all the ways in which that breaks.
 
+mod head;
 mod listing;
+mod pace;
 mod range;
+mod schedule;
 mod watching;
 
 use std::{
@@ -12,21 +15,22 @@ use std::{
 use mesh_backoff::{Backoff, Policy};
 
 use crate::{
-    machine::{Action, Header, Input, KeyValue, Machine, RequestId, WatchId},
+    machine::{Action, Header, Input, KeyValue, Machine, RequestId},
     status::{ConnectionPhase, Failure, Status},
 };
-use range::{Listing, Range, RangeState};
+use head::Head;
+use range::{Range, RangeState, Watching};
 pub use range::{RangeConfig, RangeId};
 
-/// What a follower tells. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
+/// What a follower reports. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
 /// before `Begin` and was not put again when `Done` comes is gone. `Begin` may come again before `Done`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection stands and was answered.
+    /// There is a connection, and the etcd answered.
     Connected,
-    /// The connection is gone; what was told stays true as far as anybody knows.
+    /// The connection is gone; what was reported stays true as far as is known.
     Disconnected,
-    /// What was told before is of another history than what is told from here on: everything is listed anew.
+    /// What was reported before is of another history than what follows: everything is listed anew.
     NewHistory,
     /// It is the history that it was before the connection broke: what was listed goes on from there.
     Resumed,
@@ -38,22 +42,29 @@ pub enum Event {
     Delete(RangeId, Vec<u8>, i64),
     /// A key is there, but its value is larger than what is accepted.
     TooLarge(RangeId, Vec<u8>),
+    /// Changes of the range may have gone by unseen before the list of which [`Event::Done`] follows.
+    Gap(RangeId),
     /// That were all keys, as of the revision.
     Done(RangeId, i64),
+    /// The answer to [`Follower::look`]: the keys that the range has as of the revision, without their values.
+    Seen(RangeId, Vec<KeyValue>, i64),
 }
 
-/// What its owner may tell a follower.
+/// What its owner may ask of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Break the connection, if one stands, and make another at once: there are new credentials, say.
+    /// Break the connection, if there is one, and make another at once: there are new credentials, say.
     Reconnect,
 }
 
 /// Follows ranges of one etcd.
 ///
 /// The *head* ranges are listed on each connection. What they hold names the history: the etcd cluster's id, the
-/// revisions in which the head's keys were created, and the values of those that are there for that. In the same history the other ranges go on watching where they were;
-/// in another one everything is listed anew, because revisions of two histories cannot be compared.
+/// revisions in which the head's keys were created, and the values of those that are there for that. In the same history
+/// the other ranges go on watching where they were; in another one everything is listed anew, because revisions of two
+/// histories cannot be compared.
+///
+/// Of the other ranges one is listed at a time: so no more than one page of them is in memory.
 #[derive(Debug)]
 pub struct Follower {
     connection: Connection,
@@ -62,8 +73,10 @@ pub struct Follower {
     cluster_id: Option<u64>,
     /// What the ranges' positions belong to.
     history: Option<History>,
-    /// The create revisions of the head's keys, as of this connection.
-    head_keys: BTreeMap<Vec<u8>, KeyName>,
+    /// The head, as of this connection.
+    head: Head,
+    /// Looks at ranges that are not answered yet.
+    looks: BTreeMap<RequestId, RangeId>,
     backoff: Backoff,
     next_id: u64,
     actions: VecDeque<Action>,
@@ -77,30 +90,16 @@ enum Connection {
     Waiting(Instant),
     /// One is being made.
     Connecting,
-    /// One stands; the head is being listed.
+    /// There is one; the head is being listed.
     Checking,
-    /// One stands and the history is known.
+    /// There is one and the history is known.
     Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct History {
     cluster_id: u64,
-    head_keys: BTreeMap<Vec<u8>, KeyName>,
-}
-
-/// What a key of the head contributes to its history's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct KeyName {
-    created: i64,
-    value: Option<Vec<u8>>,
-}
-
-impl KeyName {
-    fn new(range: &RangeConfig, kv: &KeyValue) -> Self {
-        let value = range.names_history.then(|| kv.value.clone());
-        Self { created: kv.create_revision, value }
-    }
+    head: Head,
 }
 
 // === impl Follower ===
@@ -113,7 +112,8 @@ impl Follower {
             ranges: head.into_iter().map(|config| Range::new(config, true)).collect(),
             cluster_id: None,
             history: None,
-            head_keys: BTreeMap::new(),
+            head: Head::default(),
+            looks: BTreeMap::new(),
             backoff: Backoff::new(Policy::CONNECTION, seed),
             next_id: 0,
             actions: VecDeque::new(),
@@ -128,7 +128,7 @@ impl Follower {
         for range in std::mem::take(&mut self.ranges) {
             if range.head || configs.contains(&range.config) {
                 kept.push(range);
-            } else if let RangeState::Watching(watch) = range.state {
+            } else if let RangeState::Watching(Watching { watch, .. }) = range.state {
                 self.actions.push_back(Action::CancelWatch(watch));
             }
         }
@@ -138,26 +138,40 @@ impl Follower {
             }
         }
         self.ranges = kept;
-        if self.connection == Connection::Open {
-            self.begin_all();
+    }
+
+    /// Lists a range anew, as soon as that may be. It is watched until then.
+    pub fn relist(&mut self, id: RangeId) {
+        let Some(range) = self.ranges.iter_mut().find(|range| range.config.id == id) else {
+            return;
+        };
+        match &range.state {
+            RangeState::Listing(_) | RangeState::Watching(_) => range.again = true,
+            RangeState::Idle => range.lose_position(),
         }
     }
 
-    /// Lists a range anew, although nothing says that it is needed.
-    pub fn relist(&mut self, id: RangeId) {
-        let Some(index) = self.ranges.iter().position(|range| range.config.id == id) else {
+    /// What came of a range from a revision on is to come once more, over the next connection.
+    pub(crate) fn rewind(&mut self, id: RangeId, revision: i64) {
+        let ranges = self.ranges.iter_mut().filter(|range| range.config.id == id);
+        ranges.for_each(|range| range.rewind(revision));
+    }
+
+    /// Looks at which keys a range of the head has. The answer is [`Event::Seen`]; none comes if the connection breaks.
+    pub fn look(&mut self, id: RangeId) {
+        if !matches!(self.connection, Connection::Checking | Connection::Open) {
             return;
-        };
-        let Some(range) = self.ranges.get_mut(index) else { return };
-        match &range.state {
-            RangeState::Listing(_) => range.again = true,
-            RangeState::Watching(watch) => {
-                self.actions.push_back(Action::CancelWatch(*watch));
-                range.state = RangeState::Idle;
-                self.list(index);
-            }
-            RangeState::Idle => range.position = None,
         }
+        let request = RequestId(self.id());
+        let Some(range) = self.ranges.iter().find(|range| range.config.id == id) else { return };
+        self.looks.insert(request, id);
+        self.actions.push_back(Action::List {
+            request,
+            span: range.config.span.clone(),
+            limit: i64::try_from(head::MAX_KEYS).unwrap_or(i64::MAX),
+            revision: None,
+            keys_only: true,
+        });
     }
 
     /// [`Command::Reconnect`].
@@ -168,10 +182,11 @@ impl Follower {
         }
     }
 
-    /// The revision of a range's last list, once it is complete and being watched.
+    /// The revision of a range's last list, if it is complete, being watched, and not to be listed again.
     pub(crate) fn listed_at(&self, id: RangeId) -> Option<i64> {
         let range = self.ranges.iter().find(|range| range.config.id == id)?;
-        matches!(range.state, RangeState::Watching(_)).then_some(range.listed).flatten()
+        let watched = matches!(range.state, RangeState::Watching(_)) && !range.again;
+        watched.then_some(range.listed).flatten()
     }
 
     pub(crate) fn status_mut(&mut self) -> &mut Status {
@@ -199,18 +214,15 @@ impl Follower {
 
     /// Forgets what belonged to the connection. Positions stay.
     fn disconnected(&mut self) {
-        for range in &mut self.ranges {
-            range.state = RangeState::Idle;
-            range.again = false;
-        }
+        self.ranges.iter_mut().for_each(Range::disconnected);
+        self.looks.clear();
+        let head = std::mem::take(&mut self.head);
         if self.connection == Connection::Open
             && let Some(cluster_id) = self.cluster_id
         {
-            self.history =
-                Some(History { cluster_id, head_keys: std::mem::take(&mut self.head_keys) });
+            self.history = Some(History { cluster_id, head });
         }
         self.cluster_id = None;
-        self.head_keys.clear();
         if self.status.connected {
             self.status.connected = false;
             self.status.reconnects += 1;
@@ -219,7 +231,6 @@ impl Follower {
     }
 
     fn wait(&mut self, now: Instant, failure: Failure) {
-        // The builder sets no limit on the number of tries, so there always is a next one.
         let pause = self.backoff.failed();
         self.connection = Connection::Waiting(now + pause);
         self.status.failure = Some(failure);
@@ -250,44 +261,10 @@ impl Follower {
         Ok(())
     }
 
-    fn list(&mut self, index: usize) {
-        let request = RequestId(self.id());
-        let Some(range) = self.ranges.get_mut(index) else { return };
-        let listing = Listing {
-            request,
-            from: range.config.span.start.clone(),
-            limit: range.config.page,
-            revision: None,
-            naming: false,
-        };
-        range.again = false;
-        range.ask(listing, &mut self.actions);
-    }
-
-    fn watch(&mut self, index: usize) {
-        let watch = WatchId(i64::try_from(self.id()).unwrap_or(i64::MAX));
-        let Some(range) = self.ranges.get_mut(index) else { return };
-        let Some(position) = range.position else { return };
-        let from = position.revision + i64::from(position.complete);
-        range.state = RangeState::Watching(watch);
-        self.actions.push_back(Action::Watch { watch, span: range.config.span.clone(), from });
-    }
-
-    /// Begins what is not going on yet: in the known history with a watch, otherwise with a list.
-    fn begin_all(&mut self) {
-        for index in 0..self.ranges.len() {
-            match self.ranges.get(index) {
-                Some(range) if range.state != RangeState::Idle => {}
-                Some(range) if range.position.is_some() && !range.head => self.watch(index),
-                _ => self.list(index),
-            }
-        }
-    }
-
     /// The head is listed: decides whether the positions still mean anything.
     fn check_history(&mut self, revision: i64) {
         let same = self.history.as_ref().is_some_and(|history| {
-            Some(history.cluster_id) == self.cluster_id && history.head_keys == self.head_keys
+            Some(history.cluster_id) == self.cluster_id && history.head == self.head
         });
         let data = || self.ranges.iter().filter(|range| !range.head);
         // A position ahead of the store is of a history that was cut off and begun again.
@@ -296,13 +273,18 @@ impl Follower {
             if self.history.is_some() {
                 self.events.push(Event::NewHistory);
             }
-            self.ranges.iter_mut().filter(|range| !range.head).for_each(|r| r.position = None);
+            self.ranges.iter_mut().for_each(Range::new_history);
         } else {
             self.events.push(Event::Resumed);
         }
         self.connection = Connection::Open;
-        self.backoff.reset();
-        self.begin_all();
+    }
+
+    /// A connection that was of use is tried again soon when it breaks: one on which all ranges are watched.
+    fn count_as_of_use(&mut self) {
+        if self.connection == Connection::Open && self.ranges.iter().all(Range::is_watched) {
+            self.backoff.reset();
+        }
     }
 }
 
@@ -321,11 +303,6 @@ impl Machine for Follower {
             Input::Connected => {
                 if self.connection == Connection::Connecting {
                     self.connection = Connection::Checking;
-                    for index in 0..self.ranges.len() {
-                        if self.ranges.get(index).is_some_and(|range| range.head) {
-                            self.list(index);
-                        }
-                    }
                 }
                 Ok(())
             }
@@ -339,16 +316,27 @@ impl Machine for Follower {
             }
             Input::Page { request, header, keys, more } => self.page(request, header, keys, more),
             Input::ListFailed { request, error } => self.list_failed(request, error),
+            Input::Watching(watch) => {
+                self.watch_begun(watch);
+                Ok(())
+            }
             Input::Events { watch, header, events } => self.watch_events(watch, header, events),
             Input::Progress { watch, header } => self.progress(watch, header),
             Input::Canceled { watch, compacted, reason } => self.canceled(watch, compacted, reason),
         };
-        if let Err(failure) = result {
-            self.give_up(now, failure);
+        match result {
+            Ok(()) => {
+                self.advance(now);
+                self.count_as_of_use();
+            }
+            Err(failure) => self.give_up(now, failure),
         }
     }
 
     fn poll(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.advance(now);
+        }
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
@@ -364,7 +352,7 @@ impl Machine for Follower {
     fn next_timeout(&self) -> Option<Instant> {
         match self.connection {
             Connection::Waiting(until) => Some(until),
-            Connection::Connecting | Connection::Checking | Connection::Open => None,
+            Connection::Connecting | Connection::Checking | Connection::Open => self.next_list(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The language between a state machine and whoever does its IO.
+//! The language between a state machine and the driver that does its IO.
 
 use std::time::Instant;
 
@@ -6,25 +6,39 @@ use crate::status::{ConnectionPhase, Failure, Status};
 
 /// A state machine that follows one etcd.
 ///
-/// Whoever drives it calls [`Machine::poll`] until it returns `None`, does what it says, sleeps until
-/// [`Machine::next_timeout`] or the next input, hands that to [`Machine::handle`], and takes the events.
+/// Its driver calls [`Machine::poll`] until it returns `None`, does what it says, takes the events, and goes on with that
+/// as long as [there are more](Machine::has_more). Then it sleeps until [`Machine::next_timeout`] or the next input, and
+/// hands that to [`Machine::handle`].
 pub trait Machine {
-    /// What it tells its owner.
+    /// What it reports.
     type Event;
-    /// What its owner may tell it.
+    /// What its owner may ask of it.
     type Command;
 
     /// Takes what happened.
     fn handle(&mut self, now: Instant, input: Input);
-    /// Takes what its owner says.
+    /// Takes what its owner asks for.
     fn command(&mut self, now: Instant, command: Self::Command);
     /// The next thing to do.
     fn poll(&mut self, now: Instant) -> Option<Action>;
     /// When to poll although nothing happened.
     fn next_timeout(&self) -> Option<Instant>;
-    /// What it has to tell, in order.
+    /// What it has to report, in order; a part of it, if it is much.
     fn take_events(&mut self) -> Vec<Self::Event>;
-    /// How it stands.
+    /// What the events that [`Machine::take_events`] returns next take, about, in bytes.
+    fn batch_bytes(&self) -> usize {
+        0
+    }
+    /// Whether [`Machine::take_events`] returns more without another input.
+    fn has_more(&self) -> bool {
+        false
+    }
+    /// Whether it takes an input now. Else there is something of an earlier one that it has not looked at: it is polled
+    /// until that is done, and what has not come in yet stays where it is.
+    fn wants_input(&self) -> bool {
+        true
+    }
+    /// How the connection is.
     fn status(&self) -> &Status;
 }
 
@@ -84,7 +98,7 @@ pub enum WatchEvent {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A connection stands: TLS is done, nothing was asked yet.
+    /// There is a connection: TLS is done, nothing was asked yet.
     Connected,
     /// There is no connection: it could not be made, or it broke. The machine forgets its requests and watches.
     Disconnected(Failure),
@@ -106,6 +120,8 @@ pub enum Input {
         /// Why.
         error: ListError,
     },
+    /// The etcd confirmed a watch: it has begun.
+    Watching(WatchId),
     /// Changes, in order.
     Events {
         /// Of this watch.
@@ -142,7 +158,7 @@ pub enum ListError {
     /// The revision asked for is compacted away.
     #[error("the revision is compacted")]
     Compacted,
-    /// The server does not let us.
+    /// The server refuses it.
     #[error("{0}")]
     Denied(String),
     /// Anything else; the connection is of no more use.
@@ -226,7 +242,7 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
 // === impl ListError ===
 
 impl ListError {
-    /// Where on the ladder this leaves the connection.
+    /// The connection phase in which this leaves the connection.
     pub(crate) fn phase(&self) -> ConnectionPhase {
         match self {
             Self::Denied(_) => ConnectionPhase::Authenticated,

@@ -1,49 +1,64 @@
-//! Following a cluster: what its keys mean, what it may be, and when it has told everything.
+//! Following a cluster: what its keys mean, what it may be, and when all of it is known.
 
 mod config;
 mod config_check;
 mod export_mode;
 mod keepalive;
 mod listed;
+mod looks;
 mod ranges;
+mod removal;
+mod service_format;
+mod translate;
 
-use std::{collections::BTreeSet, time::Instant};
-
-use mesh_model::{ClusterConfig, RecordEvent, RecordKey, RecordKind};
-use mesh_wire::{
-    Layout, Peer, Position, cluster_config, decode, decode_removal,
-    key::{HEARTBEAT, POSITION},
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Instant,
 };
+
+use mesh_model::{ClusterConfig, RecordEvent, RecordKind};
+use mesh_wire::{Layout, Peer};
 
 use crate::{
     completeness::Completeness,
-    deletions::{Deletions, Verdict},
+    deletions::Deletions,
     follower::{self, Event, Follower, RangeId},
-    machine::{Action, Input, KeyValue, Machine},
+    held::Held,
+    machine::{Action, Input, Machine},
     replica::Replica,
-    status::{ConnectionPhase, Failure, Status},
+    status::Status,
+    work::Work,
 };
 pub use config::{PeerCommand, PeerConfig, Refusal, Role};
-use export_mode::{Migration, ServiceFormat};
+use export_mode::Migration;
 use keepalive::Keepalive;
-use ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT, head_ranges};
+use looks::Looks;
+use ranges::head_ranges;
+use service_format::ServiceFormat;
 
-/// What a cluster says.
+/// What happens to a cluster and its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// A connection stands.
+    /// It is connected.
     Connected,
-    /// The connection is gone. What the cluster said stays.
+    /// The connection is gone. What is known of the cluster stays.
     Disconnected,
-    /// The cluster's config, which suits ours. If its number is another than before, all it said is of that number.
+    /// The cluster's config, which suits ours. If its id is another than before, all it had is of that id.
     Config(ClusterConfig),
-    /// The cluster's config does not suit ours; nothing of it is taken. What it said before stays.
+    /// The cluster's config does not suit ours; nothing of it is taken. What is known of it stays.
     Refused(Refusal),
     /// About its records.
     Record(RecordEvent),
     /// A record was rejected; in words.
     Rejected(String),
 }
+
+/// When a batch of events is full, in bytes of decoded values. One value more may be in it.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+/// What an event takes besides its value, about.
+const EVENT_BYTES: usize = 64;
+/// What a backend takes besides, about.
+const BACKEND_BYTES: usize = 64;
 
 /// Follows a cluster.
 #[derive(Debug)]
@@ -56,17 +71,36 @@ pub struct PeerFollower {
     announced: Option<Result<ClusterConfig, String>>,
     /// Since this revision.
     announced_at: i64,
-    held: Option<Refusal>,
-    /// The form in which its services were told in full last.
-    told_as: Option<ServiceFormat>,
+    /// Why the owner wants nothing taken of it.
+    hold: Option<Refusal>,
+    /// The form in which its services were complete last.
+    services_in: Option<ServiceFormat>,
     moving: Option<Migration>,
     /// The revision as of which the config was listed.
     config_at: i64,
     completeness: Completeness,
     deletions: Deletions,
+    held: Held,
+    looks: Looks,
     replica: Replica,
-    sign: Keepalive,
+    keepalive: Keepalive,
+    /// Its writer has given its history a name: it is ours.
+    named: bool,
+    /// Ranges of which changes went by unseen before the list that is about to be done.
+    gaps: BTreeSet<RangeId>,
+    /// Ranges whose list is not complete: a value of theirs may be old.
+    listing: BTreeSet<RangeId>,
+    /// What came in and is not looked at yet.
+    backlog: VecDeque<Event>,
     events: Vec<PeerEvent>,
+    /// Nothing of it is looked at before then.
+    pause: Option<Instant>,
+    /// What it took to look at the rest.
+    work: Work,
+    /// What the events take.
+    bytes: usize,
+    /// When something happened last.
+    now: Instant,
 }
 
 // === impl PeerFollower ===
@@ -81,15 +115,25 @@ impl PeerFollower {
             accepted: None,
             announced: None,
             announced_at: 0,
-            held: None,
-            told_as: None,
+            hold: None,
+            services_in: None,
             moving: None,
             config_at: 0,
             completeness: Completeness::default(),
             deletions: Deletions::default(),
+            held: Held::default(),
+            looks: Looks::default(),
             replica: Replica::default(),
-            sign: Keepalive::default(),
+            keepalive: Keepalive::default(),
+            named: false,
+            gaps: BTreeSet::new(),
+            listing: BTreeSet::new(),
+            backlog: VecDeque::new(),
             events: Vec::new(),
+            pause: None,
+            work: Work::default(),
+            bytes: 0,
+            now,
         }
     }
 
@@ -101,227 +145,48 @@ impl PeerFollower {
         Some(Peer { name: name.clone(), role: *role, id, limit: *limit, layout })
     }
 
-    fn translate(&mut self, now: Instant, event: Event) {
-        if let Event::Put(_, kv) = &event {
-            self.deletions.put(&kv.key);
-        }
-        match event {
-            Event::Connected => {
-                self.announced = None;
-                self.completeness.connected();
-                self.replica.connected(now);
-                self.events.push(PeerEvent::Connected);
-            }
-            Event::Disconnected => {
-                self.sign = Keepalive::default();
-                self.replica.disconnected();
-                // The next connection's watch begins after what was removed and not explained: only a list tells.
-                for range in self.deletions.disconnected() {
-                    self.follower.relist(range);
-                }
-                self.events.push(PeerEvent::Disconnected);
-            }
-            Event::NewHistory => {
-                self.moves_in_new_history();
-                self.completeness.new_history();
-                self.replica.changed(now);
-                self.follow();
-            }
-            // The canaries were listed meanwhile.
-            Event::Resumed => {
-                self.list_again();
-                self.listed_all();
-            }
-            Event::Begin(CONFIG) => self.announced = None,
-            Event::Put(CONFIG, kv) => {
-                self.announced = Some(cluster_config::decode(&kv.value).map_err(|e| e.to_string()));
-                self.announced_at = kv.mod_revision;
-                self.judge();
-            }
-            Event::Done(CONFIG, revision) => {
-                self.config_at = revision;
-                self.judge();
-                self.move_on();
-            }
-            Event::TooLarge(CONFIG, _) => {
-                self.announced = Some(Err("larger than any config".into()));
-                self.judge();
-            }
-            // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | OWN_BEAT), key, revision) => {
-                self.deletions.deleted(now, range, key, revision, false);
-            }
-            Event::Begin(CANARY) => self.completeness.begin_canaries(),
-            Event::Put(CANARY, kv) => self.canary(&kv),
-            Event::Done(CANARY, revision) => {
-                self.completeness.canaries_listed(revision);
-                self.follow();
-                self.deletions.looked(revision);
-                self.listed_all();
-            }
-            Event::TooLarge(CANARY, _) => {}
-            Event::Put(BEAT, kv) => {
-                if kv.key == HEARTBEAT.as_bytes() {
-                    self.follower.status_mut().heartbeats += 1;
-                    self.deletions.beat(kv.mod_revision);
-                    self.beat(&kv);
-                } else if kv.key == POSITION.as_bytes() {
-                    self.position(now, &kv);
-                }
-            }
-            Event::Put(OWN_BEAT, _) => self.follower.status_mut().own_beats += 1,
-            Event::Begin(BEAT | NAME | OWN_BEAT) | Event::Done(BEAT | NAME | OWN_BEAT, _) => {}
-            Event::TooLarge(BEAT | NAME | OWN_BEAT, _) | Event::Put(NAME, _) => {}
-            Event::Begin(range) => {
-                let begun = self.completeness.begin(range).into_iter();
-                self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));
-            }
-            Event::Put(_, kv) => self.record(&kv),
-            Event::Delete(range, key, revision) => {
-                // A key that could not have been a record cannot take one away.
-                let carries = self.removed(&key).is_some();
-                self.deletions.deleted(now, range, key, revision, carries);
-            }
-            Event::TooLarge(_, key) => {
-                let name = String::from_utf8_lossy(&key).into_owned();
-                self.reject(&key, format!("{name}: the value is larger than what is accepted"));
-            }
-            Event::Done(range, revision) => self.listed(range, revision),
-        }
+    /// Looks at nothing that comes in before then.
+    pub(crate) fn pause(&mut self, until: Option<Instant>) {
+        self.pause = until;
     }
 
-    fn beat(&mut self, kv: &KeyValue) {
-        self.replica.beat();
-        let ranges = self.completeness.beat(kv.mod_revision);
-        ranges.into_iter().for_each(|range| self.follower.relist(range));
-    }
-
-    fn position(&mut self, now: Instant, kv: &KeyValue) {
-        match Position::decode(&kv.value) {
-            Ok(position) => {
-                let was_older = self.replica.is_older();
-                self.replica.position(position, now);
-                self.caught_up(was_older);
-            }
-            Err(error) => {
-                let reason = format!("{POSITION}: {error}");
-                let status = self.follower.status_mut();
-                status.rejected += 1;
-                status.last_rejected = Some(reason.clone());
-                self.events.push(PeerEvent::Rejected(reason));
-            }
-        }
-    }
-
-    /// Takes what became of deletions.
-    fn decide(&mut self, now: Instant) {
-        if self.deletions.wants_look(now) {
-            match self.completeness.is_canaried() {
-                true => self.follower.relist(CANARY),
-                false => self.deletions.looked(i64::MAX),
-            }
-        }
-        for verdict in self.deletions.due(now) {
-            match verdict {
-                Verdict::Meant(keys, more) => {
-                    self.remove(&keys);
-                    more.into_iter().for_each(|range| self.follower.relist(range));
-                }
-                Verdict::Single(at, keys) if self.is_vouched(at, &keys) => self.remove(&keys),
-                Verdict::Single(revision, keys) => self.expire(revision, &keys, &BTreeSet::new()),
-                Verdict::Expired(revision, keys, more) => self.expire(revision, &keys, &more),
-            }
-        }
-        if self.replica.wait_is_over(now) {
-            self.caught_up(true);
-        }
-        if self.unheard_at().is_some_and(|at| at <= now) {
-            self.replica.leave();
-            let reason = "its writer has not been heard of: trying another replica";
-            self.follower.give_up(now, Failure::new(ConnectionPhase::Synced, reason));
-        }
-    }
-
-    /// When to try another replica, where there is one.
-    fn unheard_at(&self) -> Option<Instant> {
-        self.replica.unheard_at().filter(|_| self.config.endpoints > 1)
-    }
-
-    /// Whether the canaries of the prefixes that keys are in are there, and were at a revision.
-    fn is_vouched(&self, revision: i64, keys: &[(RangeId, Vec<u8>)]) -> bool {
-        let kind = |(_, key): &(RangeId, Vec<u8>)| self.removed(key).map(|record| record.kind());
-        keys.iter().filter_map(kind).all(|kind| self.completeness.is_vouched(kind, revision))
-    }
-
-    fn remove(&mut self, keys: &[(RangeId, Vec<u8>)]) {
-        let records: Vec<RecordKey> =
-            keys.iter().filter_map(|(_, key)| self.removed(key)).collect();
-        let removed = |record| PeerEvent::Record(RecordEvent::Remove(record));
-        self.events.extend(records.into_iter().map(removed));
-    }
-
-    /// A lease ran out: what its keys said stays until a writer vouches for a list again.
-    fn expire(&mut self, revision: i64, keys: &[(RangeId, Vec<u8>)], more: &BTreeSet<RangeId>) {
-        let records = keys.iter().filter_map(|(_, key)| self.removed(key));
-        let kinds = records.map(|record| record.kind()).chain(self.completeness.kinds_in(more));
-        let kinds: BTreeSet<RecordKind> = kinds.collect();
-        for range in self.completeness.expired(&kinds, revision) {
-            self.follower.relist(range);
-        }
-        self.follower.status_mut().held += keys.len();
-    }
-
-    fn record(&mut self, kv: &KeyValue) {
-        let Some(peer) = self.peer() else { return };
-        match decode(&peer, &kv.key, &kv.value) {
-            Ok(Some(record)) if self.completeness.counts(record.key().kind()) => {
-                self.events.push(PeerEvent::Record(RecordEvent::Upsert(record)));
-            }
-            Ok(_) => {}
-            Err(rejected) => self.reject(&kv.key, rejected.to_string()),
-        }
-    }
-
-    /// The record that a key carries, if its kind is followed: what the cluster let go of together with a former form of its
-    /// services says nothing of these.
-    fn removed(&self, key: &[u8]) -> Option<RecordKey> {
-        let record = self.peer().and_then(|peer| decode_removal(&peer, key).ok().flatten());
-        record.filter(|record| self.completeness.counts(record.kind()))
-    }
-
-    fn reject(&mut self, key: &[u8], reason: String) {
-        if let Some(record) = self.removed(key) {
-            self.events.push(PeerEvent::Record(RecordEvent::Keep(record)));
-        }
-        let status = self.follower.status_mut();
-        status.rejected += 1;
-        status.last_rejected = Some(reason.clone());
-        self.events.push(PeerEvent::Rejected(reason));
+    /// What it took to look at what came in, since this was asked last.
+    pub(crate) fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.work)
     }
 
     /// When there is something to decide although nothing happened.
     fn due(&self) -> Option<Instant> {
-        let replica = self.replica.deadline().into_iter().chain(self.unheard_at());
-        self.deletions.next_timeout().into_iter().chain(replica).min()
+        let replica = self.replica.deadline().into_iter().chain(self.unseen_at());
+        let deletions = self.deletions.next_timeout().into_iter();
+        let deletions = deletions.chain(self.pause.filter(|_| !self.backlog.is_empty()));
+        deletions.chain(self.looks.next_timeout()).chain(replica).min()
     }
 
-    /// Takes what the follower has to tell, until it has nothing more.
+    /// Whether nothing that came in is looked at.
+    fn is_paused(&self) -> bool {
+        self.pause.is_some_and(|until| self.now < until)
+    }
+
+    /// Takes what the follower reports, as far as it fits into a batch; decides once all of it is taken.
     fn settle(&mut self, now: Instant) {
+        self.now = now;
+        let paused = self.is_paused();
         loop {
-            let events = self.follower.take_events();
-            if events.is_empty() {
+            self.backlog.extend(self.follower.take_events());
+            if paused || self.bytes >= BATCH_BYTES {
                 break;
             }
-            events.into_iter().for_each(|event| self.translate(now, event));
+            let Some(event) = self.backlog.pop_front() else { break };
+            self.translate(now, event);
         }
-        self.decide(now);
+        if self.backlog.is_empty() {
+            self.decide(now);
+        }
         let kinds: Vec<(RecordKind, bool)> = self.completeness.kinds().collect();
-        let all_confirmed = kinds.iter().all(|(_, confirmed)| *confirmed);
         let status = self.follower.status_mut();
         status.kinds = kinds;
-        if all_confirmed {
-            status.held = 0;
-        }
+        status.held = self.held.len();
     }
 }
 
@@ -330,7 +195,7 @@ impl Machine for PeerFollower {
     type Command = PeerCommand;
 
     fn handle(&mut self, now: Instant, input: Input) {
-        if let Some(answered) = self.sign.answered(&input) {
+        if let Some(answered) = self.keepalive.answered(&input) {
             self.follower.status_mut().answers += u64::from(answered);
             return;
         }
@@ -342,14 +207,14 @@ impl Machine for PeerFollower {
         match command {
             PeerCommand::Reconnect => self.follower.command(now, follower::Command::Reconnect),
             PeerCommand::Hold(refusal) => {
-                self.held = Some(refusal);
+                self.hold = Some(refusal);
                 self.judge();
             }
             PeerCommand::Release => {
-                self.held = None;
+                self.hold = None;
                 self.judge();
             }
-            PeerCommand::Ask if self.follower.status().connected => self.sign.ask(),
+            PeerCommand::Ask if self.follower.status().connected => self.keepalive.ask(),
             PeerCommand::Ask => {}
         }
         self.settle(now);
@@ -359,7 +224,7 @@ impl Machine for PeerFollower {
         if self.due().is_some_and(|due| due <= now) {
             self.settle(now);
         }
-        self.sign.poll().or_else(|| self.follower.poll(now))
+        self.keepalive.poll().or_else(|| self.follower.poll(now))
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -367,7 +232,24 @@ impl Machine for PeerFollower {
     }
 
     fn take_events(&mut self) -> Vec<PeerEvent> {
-        std::mem::take(&mut self.events)
+        self.bytes = 0;
+        let events = std::mem::take(&mut self.events);
+        if !self.backlog.is_empty() {
+            self.settle(self.now);
+        }
+        events
+    }
+
+    fn batch_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn has_more(&self) -> bool {
+        !self.events.is_empty() || !self.backlog.is_empty() && !self.is_paused()
+    }
+
+    fn wants_input(&self) -> bool {
+        self.backlog.is_empty()
     }
 
     fn status(&self) -> &Status {

@@ -1,23 +1,23 @@
 //! Whether a history that was not followed before is as far as the one before it.
 //!
 //! Each replica of a cluster's apiserver fills an etcd of its own. A reader that comes to another one, or to one that was
-//! filled anew, must not go back in time: what the other had told may not be there yet (`docs/wire.md`, "Position").
+//! filled anew, must not go back in time: what the other one had may not be there yet (`docs/wire.md`, "Position").
 
 use std::time::{Duration, Instant};
 
 use mesh_wire::Position;
 
-/// How far the cluster's source was told, and how far the etcd at hand is with it.
+/// How far the cluster's source was seen, and how far the etcd at hand is with it.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
-    /// The furthest that any etcd of the cluster told.
+    /// The furthest position that any etcd of the cluster had.
     seen: Option<Position>,
-    /// What this one tells.
+    /// That of this one.
     current: Option<Position>,
     /// Since this one is followed, if another was before and it is not known to be as far.
     behind: Option<Behind>,
-    /// Since when nothing new was heard of this one's writer, on this connection.
-    silent: Option<Instant>,
+    /// When this one's writer was last seen, on this connection.
+    last_seen: Option<Instant>,
     /// How often one was left in a row because of that.
     left: u32,
 }
@@ -29,14 +29,14 @@ struct Behind {
     alive: bool,
 }
 
-/// How long a living writer has to catch up before it is believed as it is.
+/// How long a living writer has to catch up before its etcd is taken as it is.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long one that says nothing of itself is waited for. The first heartbeat of a Cilium comes after 60 s.
+/// How long one that shows no sign of life is waited for. The first heartbeat of a Cilium comes after 60 s.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// How long a writer that puts its position every 5 s may be silent before another replica is tried, and the longest:
-/// where all are silent, going round costs a list each time.
-const UNHEARD: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
+/// How long the position of a writer that puts it every 5 s may be missing before another replica is tried, and the
+/// longest: where all are away, going round costs a list each time.
+const UNSEEN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
 
 // === impl Replica ===
 
@@ -47,34 +47,34 @@ impl Replica {
         self.behind = Some(Behind { since: now, alive: false });
     }
 
-    /// A connection stands.
+    /// There is a connection.
     pub(crate) fn connected(&mut self, now: Instant) {
         self.current = None;
-        self.silent = Some(now);
+        self.last_seen = Some(now);
     }
 
     /// The connection is gone.
     pub(crate) fn disconnected(&mut self) {
-        self.silent = None;
+        self.last_seen = None;
     }
 
-    /// When its writer was silent for so long that another replica is to be tried. Only whoever told how far he is can be
-    /// missed.
-    pub(crate) fn unheard_at(&self) -> Option<Instant> {
-        let patience = UNHEARD.0.saturating_mul(1 << self.left.min(16)).min(UNHEARD.1);
-        self.seen.as_ref().and(self.silent).map(|since| since + patience)
+    /// When its writer was last seen so long ago that another replica is to be tried. Only a writer that puts positions can
+    /// be missed.
+    pub(crate) fn unseen_at(&self) -> Option<Instant> {
+        let patience = UNSEEN.0.saturating_mul(1 << self.left.min(16)).min(UNSEEN.1);
+        self.seen.as_ref().and(self.last_seen).map(|since| since + patience)
     }
 
-    /// Another one is tried, because this one is silent.
+    /// Another one is tried, because this one's writer is away.
     pub(crate) fn leave(&mut self) {
-        self.silent = None;
+        self.last_seen = None;
         self.left = self.left.saturating_add(1);
     }
 
     /// The etcd's writer put its position, or did before the connection stood.
     pub(crate) fn position(&mut self, position: Position, now: Instant) {
         if self.current.as_ref().is_some_and(|before| *before != position) {
-            self.silent = Some(now);
+            self.last_seen = Some(now);
             self.left = 0;
         }
         if self.seen.as_ref().is_some_and(|seen| position.has_reached(seen)) {
@@ -98,7 +98,7 @@ impl Replica {
         self.behind.is_none()
     }
 
-    /// Whether its content may be older than what is known: both have told how far they are.
+    /// Whether its content may be older than what is known: both have a position.
     pub(crate) fn is_older(&self) -> bool {
         self.behind.is_some() && self.seen.is_some()
     }
@@ -108,7 +108,7 @@ impl Replica {
         let over = self.deadline().is_some_and(|deadline| deadline <= now);
         if over {
             self.behind = None;
-            // It is what the cluster says now, however far that is.
+            // It is what the cluster has now, however far that is.
             self.seen = self.current.clone();
         }
         over
@@ -149,7 +149,7 @@ mod tests {
         assert!(!replica.is_caught_up());
         replica.position(at(7), now);
         assert!(replica.is_caught_up() && !replica.is_older());
-        // What it told while it was behind counts for nothing, what it tells now does.
+        // Its position while it was behind counts for nothing, the one it has now does.
         replica.changed(now);
         replica.position(at(6), now);
         assert!(!replica.is_caught_up());
@@ -161,7 +161,7 @@ mod tests {
         replica.position(at(7), now);
         replica.changed(now);
         replica.position(at(6), now);
-        assert!(!replica.wait_is_over(now + PATIENCE), "nobody says that it lives");
+        assert!(!replica.wait_is_over(now + PATIENCE), "nothing shows that it lives");
         replica.beat();
         assert!(!replica.wait_is_over(now + PATIENCE - Duration::from_millis(1)));
         assert!(replica.wait_is_over(now + PATIENCE));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_tells_nothing_is_believed_after_a_while() {
+    fn one_without_signs_of_life_is_taken_as_it_is_after_a_while() {
         let (mut replica, now) = (Replica::default(), Instant::now());
         replica.changed(now);
         assert!(!replica.is_older() && !replica.is_caught_up());
@@ -181,25 +181,25 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_one_is_left_later_and_later() {
+    fn one_whose_writer_is_away_is_left_later_and_later() {
         let (mut replica, now) = (Replica::default(), Instant::now());
         let second = Duration::from_secs(1);
         replica.connected(now);
-        assert_eq!(replica.unheard_at(), None, "it may be one that tells nothing");
+        assert_eq!(replica.unseen_at(), None, "it may be one without positions");
         replica.position(at(7), now);
-        assert_eq!(replica.unheard_at(), Some(now + UNHEARD.0), "that was there before");
+        assert_eq!(replica.unseen_at(), Some(now + UNSEEN.0), "that was there before");
         replica.position(at(8), now + second);
-        assert_eq!(replica.unheard_at(), Some(now + second + UNHEARD.0));
-        // All are silent.
+        assert_eq!(replica.unseen_at(), Some(now + second + UNSEEN.0));
+        // All are away.
         for waits in [30, 60, 120, 240, 480, 600, 600] {
             replica.leave();
-            assert_eq!(replica.unheard_at(), None, "it is left once");
+            assert_eq!(replica.unseen_at(), None, "it is left once");
             replica.disconnected();
             replica.connected(now);
             replica.position(at(8), now);
-            assert_eq!(replica.unheard_at(), Some(now + second * waits));
+            assert_eq!(replica.unseen_at(), Some(now + second * waits));
         }
         replica.position(at(9), now);
-        assert_eq!(replica.unheard_at(), Some(now + UNHEARD.0), "one is there again");
+        assert_eq!(replica.unseen_at(), Some(now + UNSEEN.0), "one is there again");
     }
 }

@@ -1,10 +1,10 @@
-//! How a connection to an etcd stands: a ladder, of which every phase needs the ones before it.
+//! How a connection to an etcd is: in a phase, each of which needs the ones before it.
 
 use std::fmt;
 
 use mesh_model::{ClusterConfig, ClusterId, RecordKind};
 
-/// A phase of the ladder from a name to data.
+/// A phase on the way from a name to data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConnectionPhase {
     /// The endpoint's name leads to an address.
@@ -18,7 +18,7 @@ pub enum ConnectionPhase {
     Authenticated,
     /// The cluster's config is there and suits ours.
     Config,
-    /// Everything the cluster has was listed, and its writer says that it was complete.
+    /// Everything the cluster has was listed, and its writer vouches for it.
     Synced,
     /// Its nodes can be reached.
     DataPath,
@@ -33,12 +33,12 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// How following an etcd stands.
+/// How following an etcd goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The step that fails now; `None` while all that were tried went well.
     pub failure: Option<Failure>,
-    /// Whether a connection stands.
+    /// Whether there is a connection.
     pub connected: bool,
     /// The etcd's own cluster id, once it answered.
     pub etcd_cluster_id: Option<u64>,
@@ -50,17 +50,17 @@ pub struct Status {
     pub config: Option<ClusterConfig>,
     /// The kinds of record that count, and whether each is complete.
     pub kinds: Vec<(RecordKind, bool)>,
-    /// Records refused in this life.
+    /// Records refused in this run.
     pub rejected: u64,
     /// The last one.
     pub last_rejected: Option<String>,
-    /// Keys of leases that ran out: what they said stays until their writer is back.
+    /// Keys that went with others while nothing explains it: what they held stays until their writer is back.
     pub held: usize,
-    /// Heartbeats seen in this life.
+    /// Heartbeats seen in this run.
     pub heartbeats: u64,
-    /// How often the own cluster's writer said in this life that it lives, once a second.
+    /// How often the own cluster's writer showed in this run that it lives, once a second.
     pub own_beats: u64,
-    /// Signs of life that were asked for and given, in this life.
+    /// Signs of life that were asked for and given, in this run.
     pub answers: u64,
 }
 
@@ -116,17 +116,17 @@ impl fmt::Display for Failure {
 // === impl Status ===
 
 impl Status {
-    /// Whether everything the cluster has is known, and the connection stands.
+    /// Whether everything the cluster has is known, and there is a connection.
     pub fn is_synced(&self) -> bool {
         self.connected && self.failure.is_none() && self.is_complete()
     }
 
-    /// Whether everything the cluster had was known at some time in this life.
+    /// Whether everything the cluster had was known at some time in this run.
     pub fn is_complete(&self) -> bool {
         !self.kinds.is_empty() && self.kinds.iter().all(|(_, complete)| *complete)
     }
 
-    /// The highest phase that stands, data path aside; `None` at the foot of the ladder.
+    /// The highest phase that was reached, data path aside; `None` before the first.
     pub fn reached(&self) -> Option<ConnectionPhase> {
         if let Some(failure) = &self.failure {
             let below = |phase: &&ConnectionPhase| **phase < failure.phase;
@@ -144,7 +144,7 @@ impl Status {
         }
     }
 
-    /// The cluster's number, once known.
+    /// The cluster's id, once known.
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.config.as_ref().map(|config| config.id)
     }

@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
+pub use crate::condition::Condition;
 use crate::{
     cluster::{ClusterId, ClusterName},
     service::{Protocol, ServiceName},
@@ -77,18 +78,6 @@ pub struct Content {
     pub weights: Weights,
     /// Its backends, each with its group.
     pub backends: HashMap<Backend, Group>,
-}
-
-/// Whether a backend takes connections, by its cluster's word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
-    /// It does.
-    #[default]
-    Ready,
-    /// It is shutting down, and still serves.
-    Terminating,
-    /// It does not.
-    NotReady,
 }
 
 /// Whether connections to a node are likely to arrive, by its answers to probes (`docs/adr/0035`). In the order of
@@ -235,19 +224,6 @@ impl Default for Weights {
     }
 }
 
-// === impl Condition ===
-
-impl Condition {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Terminating => "terminating",
-            Self::NotReady => "not-ready",
-        }
-    }
-}
-
 // === impl NodeHealth ===
 
 impl NodeHealth {
@@ -262,12 +238,6 @@ impl NodeHealth {
 }
 
 impl fmt::Display for NodeHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

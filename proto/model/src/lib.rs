@@ -7,6 +7,7 @@
 //! `mesh-source` (objects), and nowhere else.
 
 pub mod cluster;
+mod condition;
 pub mod endpoint;
 pub mod identity;
 pub mod lb;
@@ -18,6 +19,7 @@ pub mod service;
 pub mod traffic;
 
 pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
+pub use condition::Condition;
 pub use endpoint::{EndpointAddress, NamedPort};
 pub use identity::{Identity, Label, Labels};
 pub use local::{LocalNamespace, LocalPod, LocalService};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use crate::{
     cluster::{ClusterId, ClusterName},
-    lb::Condition,
+    condition::Condition,
 };
 
 /// A transport protocol.

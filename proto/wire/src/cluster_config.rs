@@ -4,8 +4,10 @@ use mesh_model::{ClusterConfig, ClusterId, ExportMode};
 use uuid::Uuid;
 
 use crate::{
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
-    record::DecodeError,
+    limits,
 };
 
 go_struct! {
@@ -66,7 +68,9 @@ pub fn encode(config: &ClusterConfig) -> Vec<u8> {
 
 /// Reads a cluster config. Whether it suits the reader is the reader's business; an id above 511 suits nobody.
 pub fn decode(value: &[u8]) -> Result<ClusterConfig, DecodeError> {
+    limits::SMALL_VALUE.check(value.len())?;
     let ConfigJson { id, capabilities, extension } = serde_json::from_slice(value)?;
+    limits::WORD.text(&capabilities.export_mode)?;
     let uuid = extension.map(|e| e.uuid).filter(|uuid| !uuid.is_empty());
     Ok(ClusterConfig {
         id: ClusterId::from_wire(id).ok_or(DecodeError::ClusterId { id })?,
@@ -76,7 +80,10 @@ pub fn decode(value: &[u8]) -> Result<ClusterConfig, DecodeError> {
         service_exports_enabled: capabilities.service_exports_enabled,
         export_mode: ExportMode::from_word(&capabilities.export_mode),
         uuid: uuid
-            .map(|uuid| Uuid::parse_str(&uuid).map_err(|source| DecodeError::Uuid { uuid, source }))
+            .map(|uuid| {
+                let invalid = |source| DecodeError::Uuid { uuid: shown(&uuid), source };
+                Uuid::parse_str(&uuid).map_err(invalid)
+            })
             .transpose()?,
     })
 }

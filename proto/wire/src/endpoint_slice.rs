@@ -14,14 +14,15 @@ use ruzstd::{
     encoding::{CompressionLevel, compress_to_vec},
 };
 
-use crate::record::{DecodeError, Peer, expect, expect_cluster, shown};
+use crate::{
+    check::{expect, expect_cluster},
+    error::DecodeError,
+    excerpt::shown,
+    limits,
+    peer::Peer,
+    zstd_frame,
+};
 
-/// The largest decoded message. Kubernetes' own limits (1,000 endpoints, 256 KiB of annotations) keep valid ones below;
-/// Cilium reads up to 16 MiB.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// The largest number of endpoints and of each other repeated field: Kubernetes' limit on a slice. Two bytes of
-/// protobuf make a hundred of ours, so it is checked before decoding.
-pub(crate) const MAX_REPEATED: usize = 1_000;
 /// The largest window a frame may ask memory for.
 const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 
@@ -111,8 +112,14 @@ pub(crate) fn encode(slice: &EndpointSlice) -> Vec<u8> {
     compress_to_vec(message.as_slice(), CompressionLevel::Fastest)
 }
 
-pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Record, DecodeError> {
-    let slice = read(value)?;
+/// Reads a value. `bytes` becomes what it unpacks to.
+pub(crate) fn decode(
+    peer: &Peer,
+    key: &ServiceName,
+    value: &[u8],
+    bytes: &mut usize,
+) -> Result<Record, DecodeError> {
+    let slice = read_counting(value, bytes)?;
     expect_cluster(peer, &slice.cluster, slice.cluster_id.get().into())?;
     expect("namespace", slice.namespace.as_str(), &key.namespace)?;
     expect("name", slice.name.as_str(), &key.name)?;
@@ -120,24 +127,31 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
     Ok(Record::EndpointSlice(Box::new(slice)))
 }
 
-/// What a value says, to be shown. Whether it is its key's, and its addresses are some, is not looked at.
+/// What a value holds, to be shown. Whether it is its key's, and its addresses are some, is not looked at.
 pub fn read(value: &[u8]) -> Result<EndpointSlice, DecodeError> {
+    read_counting(value, &mut 0)
+}
+
+fn read_counting(value: &[u8], bytes: &mut usize) -> Result<EndpointSlice, DecodeError> {
     let message = decompress(value)?;
+    *bytes = (*bytes).max(message.len());
     check_repeated(&message)?;
-    from_proto(SliceProto::decode(message.as_slice())?)
+    let slice = from_proto(SliceProto::decode(message.as_slice())?)?;
+    limits::slice(&slice)?;
+    Ok(slice)
 }
 
 fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let zstd = |e: &dyn std::fmt::Display| DecodeError::Zstd(e.to_string());
+    // Refused before anything is unpacked.
+    limits::SERVICE_VALUE.check(zstd_frame::most_unpacked(value).map_err(|e| zstd(&e))?)?;
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(MAX_WINDOW);
     let stream = StreamingDecoder::new_with_decoder(value, decoder).map_err(|e| zstd(&e))?;
     let mut message = Vec::new();
-    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
+    let limit = u64::try_from(limits::SERVICE_VALUE.most()).unwrap_or(u64::MAX) + 1;
     stream.take(limit).read_to_end(&mut message).map_err(|e| zstd(&e))?;
-    if message.len() > MAX_BYTES {
-        return Err(DecodeError::TooLarge { what: "bytes in a slice", limit: MAX_BYTES });
-    }
+    limits::SERVICE_VALUE.check(message.len())?;
     Ok(message)
 }
 
@@ -149,9 +163,7 @@ fn check_repeated(mut message: &[u8]) -> Result<(), DecodeError> {
         skip_field(wire_type, field, &mut message, DecodeContext::default())?;
         let count = fields.entry(field).or_default();
         *count += 1;
-        if *count > MAX_REPEATED || fields.len() > MAX_REPEATED {
-            return Err(DecodeError::TooLarge { what: "repeated fields", limit: MAX_REPEATED });
-        }
+        limits::REPEATED.check((*count).max(fields.len()))?;
     }
     Ok(())
 }
@@ -299,14 +311,16 @@ mod tests {
 
     #[test]
     fn bombs() {
-        let zeros = compress_to_vec(vec![0; MAX_BYTES + 1].as_slice(), CompressionLevel::Fastest);
+        let zeros = vec![0; limits::SERVICE_VALUE.most() + 1];
+        let zeros = compress_to_vec(zeros.as_slice(), CompressionLevel::Fastest);
         assert!(zeros.len() < 10_000);
         assert!(matches!(decompress(&zeros), Err(DecodeError::TooLarge { .. })));
 
         // An endpoint of no bytes: two on the wire, hundreds decoded.
         let endpoints =
             compress_to_vec([0x42, 0x00].repeat(2_000).as_slice(), CompressionLevel::Fastest);
-        let error = decode(&alpha(), &ServiceName::new("shop", "web"), &endpoints).unwrap_err();
+        let error =
+            decode(&alpha(), &ServiceName::new("shop", "web"), &endpoints, &mut 0).unwrap_err();
         assert!(matches!(error, DecodeError::TooLarge { what: "repeated fields", .. }), "{error}");
     }
 }

@@ -2,20 +2,20 @@
 
 use mesh_model::{Identity, Labels, Record};
 
-use crate::record::{DecodeError, Mismatch, Peer, expect};
-
-/// More than a pod's labels, its namespace's and Kubernetes' own limits on both can add up to in earnest.
-const MAX_BYTES: usize = 64 * 1024;
+use crate::{
+    check::expect,
+    error::{DecodeError, Mismatch},
+    limits,
+    peer::Peer,
+};
 
 pub(crate) fn encode(labels: &Labels) -> Vec<u8> {
     labels.to_string().into_bytes()
 }
 
 pub(crate) fn decode(peer: &Peer, number: Identity, value: &[u8]) -> Result<Record, DecodeError> {
-    if value.len() > MAX_BYTES {
-        return Err(DecodeError::TooLarge { what: "bytes of labels", limit: MAX_BYTES });
-    }
     let labels = Labels::parse(std::str::from_utf8(value)?);
+    limits::identity_labels(&labels)?;
     match labels.cluster() {
         Some(cluster) => expect("the cluster label", cluster, peer.name.as_str())?,
         None => {

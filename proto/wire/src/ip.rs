@@ -4,10 +4,14 @@ use ipnet::IpNet;
 use mesh_model::{EndpointAddress, Identity, NamedPort, Port, Record};
 
 use crate::{
+    check::{address, expect, identity_of, optional_address},
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
     key::net,
+    limits,
     node::{mask_bytes, mask_length},
-    record::{DecodeError, Peer, address, expect, identity_of, optional_address, shown},
+    peer::Peer,
 };
 
 go_struct! {
@@ -71,6 +75,10 @@ pub(crate) fn encode(record: &EndpointAddress) -> Vec<u8> {
 
 pub(crate) fn decode(peer: &Peer, key: IpNet, value: &[u8]) -> Result<Record, DecodeError> {
     let json: AddressJson = serde_json::from_slice(value)?;
+    let AddressJson { metadata, namespace, pod, service_account, .. } = &json;
+    limits::NAME.texts([metadata, namespace, pod, service_account])?;
+    limits::NAMED_PORTS.check(json.named_ports.len())?;
+    limits::PORT_NAME.texts(json.named_ports.iter().map(|port| &port.name))?;
     let ip = address("IP", &json.ip)?;
     let found = match &json.mask {
         None => IpNet::from(ip),

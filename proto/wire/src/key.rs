@@ -5,6 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 use mesh_model::{ClusterConfig, ClusterName, Identity, RecordKey, RecordKind, ServiceName};
 
+use crate::excerpt::shown;
+
 /// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
@@ -63,7 +65,7 @@ pub enum Key {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("key {key:?}: {reason}")]
 pub struct InvalidKey {
-    /// The key, with what is not UTF-8 replaced.
+    /// The key, with what is not UTF-8 replaced, shortened where it is long.
     pub key: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -187,12 +189,10 @@ impl Key {
     /// Reads a key. Keys of no tree of ours are [`Key::Other`]; keys in one that mean nothing are errors.
     pub fn parse(key: &[u8]) -> Result<Self, InvalidKey> {
         let Ok(text) = std::str::from_utf8(key) else {
-            return Err(InvalidKey {
-                key: String::from_utf8_lossy(key).into_owned(),
-                reason: "not UTF-8",
-            });
+            let key = shown(&String::from_utf8_lossy(key));
+            return Err(InvalidKey { key, reason: "not UTF-8" });
         };
-        parse(text).map_err(|reason| InvalidKey { key: text.into(), reason })
+        parse(text).map_err(|reason| InvalidKey { key: shown(text), reason })
     }
 
     /// The key of a record of `cluster`.

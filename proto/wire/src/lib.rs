@@ -7,25 +7,33 @@
 //! Architecture invariant: bytes in, `mesh-model` types out, and back. No IO.
 
 pub mod canary;
+mod check;
 pub mod cluster_config;
 mod endpoint_slice;
+mod error;
+mod excerpt;
 mod go_json;
 mod identity;
 mod ip;
 pub mod key;
+mod limits;
 mod local;
 mod local_service;
 mod local_slice;
 mod node;
+mod peer;
 pub mod peer_file;
 pub mod peer_folder;
 mod position;
 mod record;
 mod service;
 pub mod users_file;
+mod zstd_frame;
 
 pub use canary::{timestamp, timestamp_value};
 pub use endpoint_slice::read as read_endpoint_slice;
+pub use error::{DecodeError, Mismatch, Rejected};
 pub use key::{InvalidKey, Key, Layout, Prefix};
+pub use peer::{Peer, Role};
 pub use position::{Position, PositionError};
-pub use record::{DecodeError, Mismatch, Peer, Rejected, Role, decode, decode_removal, encode};
+pub use record::{Decoded, decode, decode_counting, decode_removal, encode};

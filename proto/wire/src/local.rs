@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use mesh_model::{Identity, LocalNamespace, LocalPod, Record};
 
 use crate::{
+    check::{address, expect, identity_of},
+    error::DecodeError,
     go_json::{self, go_struct},
-    record::{DecodeError, Peer, address, expect, identity_of},
+    limits,
+    peer::Peer,
 };
 
 go_struct! {
@@ -61,6 +64,8 @@ pub(crate) fn decode_pod(
     expect("node", json.node.as_str(), node)?;
     expect("namespace", json.namespace.as_str(), namespace)?;
     expect("name", json.name.as_str(), name)?;
+    limits::NAME.text(&json.uid)?;
+    limits::PER_ENDPOINT.check(json.ips.len())?;
     let identity = Some(Identity::new(json.identity)).filter(|id| *id != Identity::UNKNOWN);
     identity.map_or(Ok(()), |identity| identity_of(peer, identity))?;
     Ok(Record::Pod(Box::new(LocalPod {
@@ -88,6 +93,7 @@ pub(crate) fn decode_namespace(name: &str, value: &[u8]) -> Result<Record, Decod
     let json: NamespaceJson = serde_json::from_slice(value)?;
     known(json.v)?;
     expect("name", json.name.as_str(), name)?;
+    limits::labels(&json.labels)?;
     Ok(Record::Namespace(Box::new(LocalNamespace {
         name: json.name,
         labels: json.labels,
@@ -106,7 +112,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         key::Layout,
-        record::{Role, decode, decode_removal, encode},
+        peer::Role,
+        record::{decode, decode_removal, encode},
     };
 
     const POD: &str = "clustermesh/local/v1/pods/n1/shop/cart-1";

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_model::{Affinity, ClusterName, LocalService, Record, ServiceName, ServiceTraffic};
 
 use crate::{
+    check::{address, expect},
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
     local::{VERSION, known},
-    record::{DecodeError, address, expect, shown},
     service::{PortJson, port_map, port_map_json},
 };
 
@@ -157,10 +159,7 @@ mod tests {
     use mesh_model::{Port, Protocol};
 
     use super::*;
-    use crate::{
-        local::tests::alpha,
-        record::{self, Role},
-    };
+    use crate::{local::tests::alpha, peer::Role, record};
 
     const KEY: &str = "clustermesh/local/v1/services/shop/cart";
     const PLAIN: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#;

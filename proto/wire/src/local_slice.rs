@@ -10,11 +10,14 @@ use mesh_model::{
 };
 
 use crate::{
-    endpoint_slice::{MAX_REPEATED, check_addresses},
+    check::expect,
+    endpoint_slice::check_addresses,
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
-    key,
+    key, limits,
     local::{VERSION, known},
-    record::{DecodeError, Peer, expect, shown},
+    peer::Peer,
 };
 
 go_struct! {
@@ -85,9 +88,6 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
     if key::object_name(&json.service).is_err() {
         return Err(DecodeError::Word { field: "service", text: shown(&json.service) });
     }
-    if json.endpoints.len().max(json.ports.len()) > MAX_REPEATED {
-        return Err(DecodeError::TooLarge { what: "endpoints or ports", limit: MAX_REPEATED });
-    }
     let slice = EndpointSlice {
         cluster: peer.name.to_string(),
         cluster_id: peer.id,
@@ -99,6 +99,7 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
         endpoints: json.endpoints.into_iter().map(endpoint).collect(),
         ports: json.ports.into_iter().map(port).collect(),
     };
+    limits::slice(&slice)?;
     check_addresses(&slice)?;
     Ok(Record::LocalEndpointSlice(Box::new(slice)))
 }
@@ -128,10 +129,7 @@ fn port(json: PortJson) -> SlicePort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        local::tests::alpha,
-        record::{self, Role},
-    };
+    use crate::{local::tests::alpha, peer::Role, record};
 
     const KEY: &str = "clustermesh/local/v1/endpointslices/shop/cart-x1";
     const JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-x1","service":"cart","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"ready":false,"serving":true,"terminating":true,"hostname":"cart-0","nodeName":"n1","zone":"z1","forZones":["z1","z2"]},{"addresses":["10.7.1.6"]}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"h2c"},{"name":""}]}"#;
@@ -181,7 +179,7 @@ mod tests {
 
     #[test]
     fn lies() {
-        let many = format!("[{}{{}}]", "{},".repeat(MAX_REPEATED));
+        let many = format!("[{}{{}}]", "{},".repeat(limits::REPEATED.most()));
         for (from, to, says) in [
             ("\"v\":1", "\"v\":2", "version 2 is not known"),
             ("shop", "shed", "namespace is shed, expected shop"),

@@ -10,9 +10,13 @@ use ipnet::IpNet;
 use mesh_model::{AddressKind, ClusterId, Node, NodeAddress, Record, node::FamilyPair};
 
 use crate::{
+    check::{address, expect, expect_cluster, optional_address},
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
     key::net,
-    record::{DecodeError, Peer, address, expect, expect_cluster, optional_address, shown},
+    limits,
+    peer::Peer,
 };
 
 go_struct! {
@@ -102,6 +106,12 @@ pub(crate) fn decode(peer: &Peer, name: &str, value: &[u8]) -> Result<Record, De
     let json: NodeJson = serde_json::from_slice(value)?;
     expect("Name", json.name.as_str(), name)?;
     expect_cluster(peer, &json.cluster, json.cluster_id)?;
+    limits::labels(&json.labels)?;
+    limits::annotations(&json.annotations)?;
+    limits::NAME.texts([&json.source, &json.wireguard_public_key, &json.boot_id])?;
+    limits::NODE_RANGES.check(json.addresses.len())?;
+    let ranges = json.v4_cidr.iter().count() + json.v6_cidr.iter().count();
+    limits::NODE_RANGES.check(ranges + json.v4_secondary.len() + json.v6_secondary.len())?;
     let primary = json.v4_cidr.into_iter().chain(json.v4_secondary);
     let pod_cidrs = primary.chain(json.v6_cidr).chain(json.v6_secondary);
     Ok(Record::Node(Box::new(Node {

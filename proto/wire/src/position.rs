@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::{error::DecodeError, limits};
+
 /// A replica's position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -25,6 +27,9 @@ pub enum PositionError {
     /// Not JSON, or not of this shape.
     #[error("not a position: {0}")]
     Json(#[from] serde_json::Error),
+    /// More than any position.
+    #[error("{0}")]
+    TooLarge(DecodeError),
     /// Of a version that is not known.
     #[error("a position of version {0}; known is version {VERSION}")]
     Version(u32),
@@ -49,7 +54,13 @@ impl Position {
 
     /// Reads a value.
     pub fn decode(value: &[u8]) -> Result<Self, PositionError> {
+        let limits = |json: &Json| {
+            limits::POSITION_KINDS.check(json.source.len())?;
+            limits::NAME.texts(json.source.keys().chain(json.source.values()))
+        };
+        limits::SMALL_VALUE.check(value.len()).map_err(PositionError::TooLarge)?;
         let json: Json = serde_json::from_slice(value)?;
+        limits(&json).map_err(PositionError::TooLarge)?;
         if json.v != VERSION {
             return Err(PositionError::Version(json.v));
         }
@@ -71,7 +82,8 @@ impl Position {
             .all(|(kind, theirs)| self.source.get(kind).is_some_and(|ours| !is_later(theirs, ours)))
     }
 
-    /// Takes over what `other` has and this one has not.
+    /// Takes over what `other` has and this one has not. Kinds that are more than a position may have are those of a peer
+    /// that has other ones each time: then it is what `other` is.
     pub fn advance(&mut self, other: &Self) {
         for (kind, version) in &other.source {
             match self.source.get(kind) {
@@ -80,6 +92,9 @@ impl Position {
                     self.source.insert(kind.clone(), version.clone());
                 }
             }
+        }
+        if limits::POSITION_KINDS.check(self.source.len()).is_err() {
+            self.source.clone_from(&other.source);
         }
         self.unix_nano = self.unix_nano.max(other.unix_nano);
     }
@@ -113,6 +128,24 @@ mod tests {
         {
             assert!(Position::decode(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn so_many_kinds_and_no_more() {
+        let kinds = |from: usize, count: usize| Position {
+            source: (from..from + count).map(|n| (format!("kind{n}"), "1".into())).collect(),
+            unix_nano: 7,
+        };
+        assert!(Position::decode(&kinds(0, 16).encode()).is_ok());
+        let error = Position::decode(&kinds(0, 17).encode()).unwrap_err().to_string();
+        assert!(error.contains("kinds in a position"), "{error}");
+        let mut seen = kinds(0, 16);
+        for from in 1..100 {
+            seen.advance(&kinds(from * 16, 16));
+            assert_eq!(seen, kinds(from * 16, 16));
+        }
+        seen.advance(&kinds(99 * 16, 3));
+        assert_eq!(seen, kinds(99 * 16, 16));
     }
 
     #[test]

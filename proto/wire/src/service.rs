@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, net::IpAddr};
 use mesh_model::{ClusterId, GlobalService, Port, PortMap, Record, ServiceName, service::Zone};
 
 use crate::{
+    check::{address, expect, expect_cluster},
+    error::DecodeError,
+    excerpt::shown,
     go_json::{self, go_struct},
-    record::{DecodeError, Peer, address, expect, expect_cluster, shown},
+    limits,
+    peer::Peer,
 };
 
 go_struct! {
@@ -95,6 +99,14 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
     expect_cluster(peer, &json.cluster, json.cluster_id)?;
     expect("namespace", json.namespace.as_str(), &key.namespace)?;
     expect("name", json.name.as_str(), &key.name)?;
+    limits::labels(&json.labels)?;
+    limits::labels(&json.selector)?;
+    limits::NAME.texts(json.hostnames.values())?;
+    for ZoneJson { zone, for_zones } in json.zones.values() {
+        limits::ZONE.text(zone)?;
+        limits::PER_ENDPOINT.check(for_zones.len())?;
+        limits::ZONE.texts(for_zones.iter().map(|zone| &zone.name))?;
+    }
     Ok(Record::Service(Box::new(GlobalService {
         cluster: peer.name.clone(),
         cluster_id: ClusterId::from_wire(json.cluster_id).unwrap_or(peer.id),
@@ -132,6 +144,7 @@ pub(crate) fn port_map_json(ports: &PortMap) -> BTreeMap<String, PortJson> {
 
 pub(crate) fn port_map(json: BTreeMap<String, PortJson>) -> Result<PortMap, DecodeError> {
     let port = |(name, p): (String, PortJson)| {
+        limits::PORT_NAME.text(&name)?;
         let word = |_| DecodeError::Word { field: "Protocol", text: shown(&p.protocol) };
         Ok((name, Port { protocol: p.protocol.parse().map_err(word)?, number: p.port }))
     };

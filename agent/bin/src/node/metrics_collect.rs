@@ -11,15 +11,15 @@ impl Node {
         for (name, follower) in &self.followers {
             let label = PeerLabel { peer: name.to_string() };
             let status = follower.status.borrow();
-            let told = self.core.merge().told(name);
+            let kept = self.core.merge().kept(name);
             metrics.peer_ready.get_or_create(&label).set(status.is_synced().into());
             metrics.peer_reconnects.get_or_create(&label).set(status.reconnects);
             metrics
                 .peer_rejected
                 .get_or_create(&label)
                 .set(status.rejected + self.core.refused(name).count);
-            metrics.peer_records.get_or_create(&label).set(told.keys);
-            metrics.peer_record_bytes.get_or_create(&label).set(told.bytes);
+            metrics.peer_records.get_or_create(&label).set(kept.keys);
+            metrics.peer_record_bytes.get_or_create(&label).set(kept.bytes);
             let quarantined = self.core.quarantined(name).is_some();
             metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
         }

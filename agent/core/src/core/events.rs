@@ -97,7 +97,7 @@ impl Core {
 
     fn check_budget(&mut self, name: &ClusterName) {
         let Some(budget) = self.peers.budget(name) else { return };
-        let usage = self.merge.told(name);
+        let usage = self.merge.kept(name);
         if let Some(excess) = budget.check(usage.keys, usage.bytes) {
             self.put_in_quarantine(name, excess.to_string());
         }

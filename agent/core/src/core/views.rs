@@ -107,6 +107,7 @@ impl Core {
     pub fn problems(&self, now: Instant) -> Vec<String> {
         self.peers
             .problems()
+            .chain(self.merge.missing_grants().map(|missing| missing.to_string()))
             .chain(self.restored.problems())
             .chain(self.staleness.problems(now))
             .chain(self.readiness.problem(now))

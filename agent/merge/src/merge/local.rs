@@ -1,11 +1,11 @@
 //! What only the own cluster tells its nodes: namespaces, and this node's pods.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use mesh_model::{ClusterName, LocalNamespace, LocalPod, RecordKind};
 
 use super::{Delta, Merge};
-use crate::cluster::ENTRY_BYTES;
+use crate::accounting::{leaf, list, slot, text};
 
 /// A pod of the own cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,13 +49,13 @@ impl Merge {
         let bytes = namespace_bytes(&namespace);
         let before = cluster.namespaces.insert(namespace.name.clone(), (namespace, round));
         let before = before.map(|(namespace, round)| (namespace_bytes(&namespace), round));
-        cluster.tell(RecordKind::Namespace, before, Some(bytes));
+        cluster.note(RecordKind::Namespace, before, Some(bytes));
     }
 
     pub(super) fn remove_namespace(&mut self, name: &ClusterName, namespace: &str) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         if let Some((namespace, round)) = cluster.namespaces.remove(namespace) {
-            cluster.tell(RecordKind::Namespace, Some((namespace_bytes(&namespace), round)), None);
+            cluster.note(RecordKind::Namespace, Some((namespace_bytes(&namespace), round)), None);
         }
     }
 
@@ -68,7 +68,7 @@ impl Merge {
         let bytes = pod_bytes(&pod);
         let before = cluster.pods.insert(key.clone(), (pod, round));
         let told = before.as_ref().map(|(pod, round)| (pod_bytes(pod), *round));
-        cluster.tell(RecordKind::Pod, told, Some(bytes));
+        cluster.note(RecordKind::Pod, told, Some(bytes));
         if before.map(|(pod, _)| pod).as_ref() != cluster.pods.get(&key).map(|(pod, _)| pod) {
             self.deltas.push(Delta::Pod(key));
         }
@@ -81,17 +81,20 @@ impl Merge {
             return;
         }
         if let Some((known, round)) = cluster.pods.remove(pod) {
-            cluster.tell(RecordKind::Pod, Some((pod_bytes(&known), round)), None);
+            cluster.note(RecordKind::Pod, Some((pod_bytes(&known), round)), None);
             self.deltas.push(Delta::Pod(pod.clone()));
         }
     }
 }
 
 pub(super) fn namespace_bytes(namespace: &LocalNamespace) -> u64 {
-    let labels = namespace.labels.iter().map(|(key, value)| key.len() + value.len());
-    ENTRY_BYTES + u64::try_from(labels.sum::<usize>()).unwrap_or(u64::MAX)
+    let labels = namespace.labels.iter();
+    let labels = labels.map(|(key, value)| leaf::<(String, String)>() + text(key) + text(value));
+    slot::<String, (LocalNamespace, u32)>() + 2 * text(&namespace.name) + labels.sum::<u64>()
 }
 
 pub(super) fn pod_bytes(pod: &LocalPod) -> u64 {
-    ENTRY_BYTES + u64::try_from(pod.uid.len() + pod.node.len()).unwrap_or(u64::MAX)
+    let LocalPod { namespace, name, node, uid, ips, .. } = pod;
+    let texts = 2 * (text(namespace) + text(name)) + text(node) + text(uid);
+    slot::<PodName, (LocalPod, u32)>() + texts + list::<IpAddr>(ips.len())
 }

@@ -1,6 +1,6 @@
 //! What goes because it was not told again, and what stays although it was not understood.
 
-use std::sync::Arc;
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use mesh_model::{ClusterId, ClusterName, Record, RecordEvent, RecordKey, RecordKind, ServiceName};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admission::Refused,
-    cluster::{Cluster, ENTRY_BYTES, UNTOLD},
+    cluster::{ADDRESS_BYTES, Cluster, UNTOLD},
     services::ServicePart,
 };
 
@@ -34,6 +34,9 @@ const KINDS: [RecordKind; 7] = [
     RecordKind::Node,
 ];
 
+/// Slots that are worth no look.
+const FEW: usize = 1_024;
+
 impl Merge {
     /// A record that is there and whose new content was refused: in the round that goes on, it was told.
     pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
@@ -41,17 +44,17 @@ impl Merge {
         let told = cluster.round(key.kind());
         let kept = match key {
             RecordKey::Node(node) => {
-                cluster.nodes.round_mut(node).map(|(entry, round)| (entry.bytes(), round))
+                cluster.nodes.round_mut(node).map(|(entry, round)| (entry.bytes(node), round))
             }
             RecordKey::Identity(identity) => {
                 let entry = cluster.identities.get_mut(identity);
                 entry.map(|(labels, round)| (identity_bytes(labels), round))
             }
             RecordKey::Address(net) => {
-                cluster.addresses.get_mut(net).map(|entry| (ENTRY_BYTES, &mut entry.round))
+                cluster.addresses.get_mut(net).map(|entry| (ADDRESS_BYTES, &mut entry.round))
             }
             RecordKey::Service(service) => cluster.services.get_mut(service).and_then(|part| {
-                let bytes = part.record_bytes();
+                let bytes = part.record_bytes(service);
                 part.record.as_mut().map(|record| (bytes, &mut record.round))
             }),
             RecordKey::LocalService(service) => {
@@ -72,7 +75,7 @@ impl Merge {
         };
         if let Some((bytes, round)) = kept {
             let before = std::mem::replace(round, told);
-            cluster.tell(key.kind(), Some((bytes, before)), Some(bytes));
+            cluster.note(key.kind(), Some((bytes, before)), Some(bytes));
         }
     }
 
@@ -105,7 +108,6 @@ impl Merge {
         self.sweep(name, kind, |_| true);
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.confirmed.retain(|confirmed| *confirmed != kind);
-            cluster.forget_tally(kind);
         }
     }
 
@@ -156,8 +158,28 @@ impl Merge {
                 let gone: Vec<String> = gone.map(|(node, ..)| node.to_owned()).collect();
                 gone.iter().for_each(|node| self.set_node(name, node, None));
             }
-            RecordKind::Identity => cluster.identities.retain(|_, (_, round)| !stale(*round)),
-            RecordKind::Address => cluster.addresses.retain(|_, entry| !stale(entry.round)),
+            RecordKind::Identity => {
+                let Cluster { identities, account, .. } = cluster;
+                identities.retain(|_, (labels, round)| {
+                    let stays = !stale(*round);
+                    if !stays {
+                        account.change(kind, Some((identity_bytes(labels), *round)), None);
+                    }
+                    stays
+                });
+                shrink(identities);
+            }
+            RecordKind::Address => {
+                let Cluster { addresses, account, .. } = cluster;
+                addresses.retain(|_, entry| {
+                    let stays = !stale(entry.round);
+                    if !stays {
+                        account.change(kind, Some((ADDRESS_BYTES, entry.round)), None);
+                    }
+                    stays
+                });
+                shrink(addresses);
+            }
             RecordKind::Service => {
                 let is_stale = |part: &ServicePart| {
                     part.record.as_ref().is_some_and(|record| stale(record.round))
@@ -178,10 +200,23 @@ impl Merge {
                 let gone: Vec<RecordKey> = gone.map(|(key, _)| key.clone()).collect();
                 gone.iter().for_each(|slice| self.set_slice(name, slice, None));
             }
-            RecordKind::Namespace => cluster.namespaces.retain(|_, (_, round)| !stale(*round)),
+            RecordKind::Namespace => {
+                let Cluster { namespaces, account, .. } = cluster;
+                namespaces.retain(|_, (namespace, round)| {
+                    let stays = !stale(*round);
+                    if !stays {
+                        account.change(kind, Some((namespace_bytes(namespace), *round)), None);
+                    }
+                    stays
+                });
+            }
             RecordKind::Pod => {
-                let gone = cluster.pods.extract_if(|_, (_, round)| stale(*round));
-                self.deltas.extend(gone.map(|(pod, _)| Delta::Pod(pod)));
+                let Cluster { pods, account, .. } = cluster;
+                let gone = pods.extract_if(|_, (_, round)| stale(*round));
+                self.deltas.extend(gone.map(|(name, (pod, round))| {
+                    account.change(kind, Some((pod_bytes(&pod), round)), None);
+                    Delta::Pod(name)
+                }));
             }
         }
     }
@@ -198,8 +233,15 @@ impl Merge {
             self.sweep(name, kind, |_| true);
         }
         if let Some(cluster) = self.clusters.get_mut(name) {
-            cluster.forget_tallies();
+            cluster.forget_account();
         }
+    }
+}
+
+/// Gives back the memory of a table that has become small: what a peer had once is not kept for it.
+fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > 4 * table.len() + FEW {
+        table.shrink_to(2 * table.len());
     }
 }
 

@@ -11,8 +11,8 @@ use mesh_model::{
 use super::{Delta, Merge};
 use crate::{
     backend_set::{BackendId, BackendSet},
-    cluster::{Cluster, SliceEntry},
-    services::{Changes, LocalEntry, RecordEntry, ServicePart, SourceId, slice_bytes},
+    cluster::Cluster,
+    services::{Changes, LocalEntry, RecordEntry, ServicePart, SliceEntry, SourceId, slice_bytes},
 };
 
 /// A service of ours before it changes, as clients see it.
@@ -28,23 +28,26 @@ impl Merge {
     ) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let round = cluster.round(RecordKind::Service);
-        let interner = &mut self.interner;
+        let mut interner = std::mem::take(&mut cluster.interner);
         let node_of = |address| cluster.node_of(address).cloned();
-        let told = record.map(|record| BackendSet::of_service(record, interner, node_of));
+        let told = record.map(|record| BackendSet::of_service(record, &mut interner, node_of));
         let told = told.unwrap_or_default();
         let frontends: BTreeSet<BackendId> = record
             .into_iter()
             .flat_map(|record| &record.frontends)
-            .flat_map(|(ip, ports)| BackendId::all(*ip, ports, interner).collect::<Vec<_>>())
+            .flat_map(|(ip, ports)| BackendId::all(*ip, ports, &mut interner).collect::<Vec<_>>())
             .collect();
+        cluster.interner = interner;
         let there = !frontends.is_empty() || !told.is_empty();
         let entry = there.then_some(RecordEntry { frontends, round });
+        let of = Arc::clone(&service);
         self.change(name, service, |cluster, part| {
-            let before = part.record.as_ref().map(|record| (part.record_bytes(), record.round));
+            let bytes = |part: &ServicePart| part.record_bytes(&of);
+            let before = part.record.as_ref().map(|record| (bytes(part), record.round));
             part.record = entry;
             let changes = part.tell(SourceId::RECORD, told);
-            let now = part.record.as_ref().map(|_| part.record_bytes());
-            cluster.tell(RecordKind::Service, before, now);
+            let now = part.record.as_ref().map(|_| bytes(part));
+            cluster.note(RecordKind::Service, before, now);
             changes
         });
     }
@@ -59,12 +62,14 @@ impl Merge {
         if *name != self.own {
             return;
         }
-        let round = self.own().map_or(0, |own| own.round(RecordKind::LocalService));
-        let entry = local.map(|local| LocalEntry::new(local, round, &mut self.interner));
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let round = cluster.round(RecordKind::LocalService);
+        let interner = &mut cluster.interner;
+        let entry = local.map(|local| Box::new(LocalEntry::new(local, round, interner)));
         self.change(name, service, |cluster, part| {
-            let told = |entry: &LocalEntry| (entry.bytes(), entry.round);
-            let now = entry.as_ref().map(LocalEntry::bytes);
-            cluster.tell(RecordKind::LocalService, part.local.as_ref().map(told), now);
+            let was = part.local.as_ref().map(|entry| (entry.bytes(), entry.round));
+            let now = entry.as_ref().map(|entry| entry.bytes());
+            cluster.note(RecordKind::LocalService, was, now);
             part.local = entry;
             Changes::default()
         });
@@ -84,10 +89,15 @@ impl Merge {
         // A copy of what another cluster says leads nowhere: that cluster says it itself.
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
-        let told =
-            used.map(|slice| BackendSet::of_slice(slice, &mut self.interner)).unwrap_or_default();
-        let bytes = slice.map(|_| slice_bytes(&told));
-        cluster.tell(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
+        let told = used
+            .map(|slice| BackendSet::of_slice(slice, &mut cluster.interner))
+            .unwrap_or_default();
+        let key_name = match key {
+            RecordKey::EndpointSlice(name) | RecordKey::LocalEndpointSlice(name) => name,
+            _ => return,
+        };
+        let bytes = slice.map(|_| slice_bytes(key_name, service.as_ref(), &told));
+        cluster.note(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
         let was = before.and_then(|before| before.service);
         let service = service.filter(|_| !told.is_empty());
         let service = match (&was, service) {

@@ -8,7 +8,7 @@ use mesh_model::{
 };
 
 use super::*;
-use crate::cluster::Counts;
+use crate::{accounting::Tally, cluster::Counts};
 
 fn name(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
@@ -469,32 +469,54 @@ fn a_former_life_is_believed_until_it_is_heard_again() {
     assert!(merge.set_id(&name("c"), id(2)).is_ok(), "its number is free");
 }
 
-/// What a list does not repeat is no part of what the cluster costs now.
+/// A peer whose lists are never confirmed does not get room for each of them.
 #[test]
-fn a_list_is_counted_anew() {
+fn lists_that_were_not_confirmed_count_as_they_are_kept() {
     let peer = name("b");
     let mut merge = merge();
-    let list = |merge: &mut Merge, names: &[&str]| {
-        merge.apply(&peer, RecordEvent::Begin(RecordKind::Service)).unwrap();
-        for service_name in names {
-            merge.apply(&peer, service("b", service_name, None, &[1])).unwrap();
-            merge.apply(&peer, service("b", service_name, None, &[1, 2])).unwrap();
+    let list = |merge: &mut Merge, names: std::ops::Range<u32>| {
+        for kind in [RecordKind::Service, RecordKind::Address, RecordKind::Identity] {
+            merge.apply(&peer, RecordEvent::Begin(kind)).unwrap();
         }
-        merge.told(&peer)
+        for n in names {
+            merge.apply(&peer, service("b", &format!("s{n}"), None, &[1])).unwrap();
+            merge.apply(&peer, service("b", &format!("s{n}"), None, &[1, 2])).unwrap();
+            let ip = format!("10.2.{}.{}/32", n / 200, n % 200);
+            merge.apply(&peer, orders::address(&ip, 131_073)).unwrap();
+            let labels = Labels::parse(&format!("k8s:app={n};"));
+            let identity = Record::Identity(Identity::new(131_100 + n), labels);
+            merge.apply(&peer, RecordEvent::Upsert(identity)).unwrap();
+        }
+        merge.kept(&peer)
     };
-    let told = list(&mut merge, &["web", "db"]);
-    assert_eq!(told.keys, 2);
-    assert!(told.bytes > 2 * ENTRY_BYTES, "{told:?}");
-    assert_eq!(list(&mut merge, &["web"]).keys, 1);
+    let first = list(&mut merge, 0..100);
+    assert_eq!(first.keys, 300);
+    // The same once more is no more.
+    assert_eq!(list(&mut merge, 0..100), first);
+    for generation in 1..10 {
+        let kept = list(&mut merge, generation * 100..(generation + 1) * 100);
+        assert_eq!(kept.keys, 300 * u64::from(generation + 1));
+        assert!(kept.bytes > first.bytes * u64::from(generation), "{kept:?} after {first:?}");
+    }
+    // Nor does a refused or rejected record count twice.
     merge
-        .apply(&peer, RecordEvent::Keep(RecordKey::Service(ServiceName::new("shop", "db"))))
+        .apply(&peer, RecordEvent::Keep(RecordKey::Service(ServiceName::new("shop", "s905"))))
         .unwrap();
-    assert_eq!(merge.told(&peer), told);
+    assert_eq!(merge.kept(&peer).keys, 3_000);
+    for kind in [RecordKind::Service, RecordKind::Address, RecordKind::Identity] {
+        merge.apply(&peer, RecordEvent::Confirmed(kind)).unwrap();
+    }
+    let kept = merge.kept(&peer);
+    assert_eq!(kept.keys, 300);
+    assert!(kept.bytes < 2 * first.bytes, "{kept:?} after {first:?}");
+    merge.remove_peer(&peer);
+    merge.set_peer(&peer, None);
+    assert_eq!(merge.kept(&peer), Tally::default());
 }
 
-/// Whoever is heard again is not judged by what it said before: its kinds are listed one after the other.
+/// A peer that an operator lets in again is not judged by what it had before: its kinds are listed one after the other.
 #[test]
-fn who_begins_again_has_told_nothing() {
+fn what_is_asked_for_anew_counts_for_nothing_until_it_comes() {
     let peer = name("b");
     let mut merge = merge();
     for kind in [RecordKind::Node, RecordKind::Service] {
@@ -502,16 +524,73 @@ fn who_begins_again_has_told_nothing() {
     }
     merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
     merge.apply(&peer, service("b", "web", None, &[1])).unwrap();
-    assert_eq!(merge.told(&peer).keys, 2);
+    merge.apply(&peer, service("b", "db", None, &[1])).unwrap();
+    assert_eq!(merge.kept(&peer).keys, 3);
     let _ = merge.take_deltas();
     merge.begin_again(&peer);
-    assert_eq!((merge.told(&peer).keys, deltas(&mut merge).len()), (0, 0), "and nothing is gone");
+    assert_eq!((merge.kept(&peer).keys, deltas(&mut merge).len()), (0, 0), "and nothing is gone");
     merge.apply(&peer, RecordEvent::Begin(RecordKind::Node)).unwrap();
     merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
-    assert_eq!((merge.told(&peer).keys, merge.counts(&peer).services), (1, 1));
+    assert_eq!((merge.kept(&peer).keys, merge.counts(&peer).services), (1, 2));
+    // What goes meanwhile was not counted any more.
+    merge
+        .apply(&peer, RecordEvent::Remove(RecordKey::Service(ServiceName::new("shop", "db"))))
+        .unwrap();
     merge.apply(&peer, RecordEvent::Begin(RecordKind::Service)).unwrap();
+    assert_eq!((merge.kept(&peer).keys, merge.counts(&peer).services), (1, 1));
     merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Service)).unwrap();
-    assert_eq!(merge.counts(&peer).services, 0);
+    assert_eq!((merge.kept(&peer).keys, merge.counts(&peer).services), (1, 0));
+    // From then on all counts again.
+    merge.apply(&peer, RecordEvent::Begin(RecordKind::Node)).unwrap();
+    merge.apply(&peer, node("b", "n2", "10.2.2.0/24")).unwrap();
+    assert_eq!(merge.kept(&peer).keys, 2);
+}
+
+#[test]
+fn without_a_grant_there_are_no_routes() {
+    let mut merge = merge();
+    let peer = name("b");
+    merge.set_peer(&peer, None);
+    merge.apply(&peer, node("b", "n1", "8.8.8.0/24")).unwrap();
+    merge.apply(&peer, node("b", "n2", "10.2.2.0/24")).unwrap();
+    merge.apply(&peer, service("b", "web", None, &[1])).unwrap();
+    assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"], "its services are taken");
+    let missing: Vec<String> = merge.missing_grants().map(|missing| missing.to_string()).collect();
+    assert_eq!(
+        missing,
+        [
+            r#"b: no routes to its pods: its peer file lacks `podCIDRs`, which says where they may be. Its nodes have these: if that is right, add `clustermesh: {podCIDRs: ["8.8.8.0/24", "10.2.2.0/24"], nodeCIDRs: ["172.31.2.1/32"]}`"#
+        ]
+    );
+    // With the line there are, and what it does not cover goes.
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let claims = |pods: &[&str]| Claims {
+        pod_cidrs: pods.iter().map(|pods| net(pods)).collect(),
+        node_cidrs: vec![net("172.31.2.0/24")],
+        ..Claims::default()
+    };
+    merge.set_peer(&peer, Some(claims(&["10.2.0.0/16"])));
+    let now = deltas(&mut merge);
+    assert!(now.contains(&"+10.2.2.0/24 via 172.31.2.1".into()), "{now:?}");
+    let of_google = now.iter().filter(|delta| delta.contains("8.8.8.0"));
+    let of_google: Vec<&str> = of_google.map(|delta| delta.split(' ').next().unwrap()).collect();
+    assert!(of_google.is_empty() || of_google == ["+8.8.8.0/24", "-8.8.8.0/24"], "{now:?}");
+    assert_eq!(merge.missing_grants().count(), 0);
+    // Without it there are none again.
+    merge.set_peer(&peer, None);
+    assert_eq!(deltas(&mut merge), ["-10.2.2.0/24 via 172.31.2.1"]);
+    // A grant that names no ranges for pods is as good as none.
+    merge.set_peer(&peer, Some(claims(&[])));
+    let missing = merge.missing_grants().next().unwrap().to_string();
+    assert!(missing.contains("Add `clustermesh: {podCIDRs: […], nodeCIDRs: […]}`"), "{missing}");
+    // Long lists are cut.
+    merge.set_peer(&peer, None);
+    for n in 0..20 {
+        merge.apply(&peer, node("b", &format!("m{n}"), &format!("10.2.{}.0/24", 2 * n))).unwrap();
+    }
+    let missing = merge.missing_grants().next().unwrap();
+    assert_eq!((missing.pods.len(), missing.more), (8, 12));
+    assert!(missing.to_string().contains("these, and 12 more"), "{missing}");
 }
 
 /// A peer that moves one address from host to host for ever keeps a bounded number of hosts here.

@@ -11,9 +11,10 @@ use mesh_model::{
 
 use super::{Merge, frontends::frontend, services::backend};
 use crate::{
-    admission::overlap,
+    accounting::Tally,
+    admission::{MissingGrant, overlap},
     backend_set::BackendId,
-    cluster::{Cluster, Counts, Tally},
+    cluster::{Cluster, Counts},
     services::ServicePart,
 };
 
@@ -149,9 +150,22 @@ impl Merge {
         uses
     }
 
-    /// How much a cluster has told of each kind since its last list of that kind began.
-    pub fn told(&self, name: &ClusterName) -> Tally {
-        self.clusters.get(name).map(Cluster::told).unwrap_or_default()
+    /// How much of a cluster is kept here, records of lists that were not confirmed included. After
+    /// [`Merge::begin_again`] only what came since counts.
+    pub fn kept(&self, name: &ClusterName) -> Tally {
+        self.clusters.get(name).map(Cluster::kept).unwrap_or_default()
+    }
+
+    /// The peers that get no routes, because their peer files do not say where their pods may be.
+    pub fn missing_grants(&self) -> impl Iterator<Item = MissingGrant> {
+        let peers = self.clusters.iter().filter(|(name, _)| **name != self.own);
+        peers.filter_map(|(name, cluster)| {
+            let nodes = || cluster.nodes.iter().map(|(_, node, _)| node);
+            let pods: Vec<IpNet> = nodes().flat_map(|node| &node.pod_cidrs).copied().collect();
+            let ips = nodes().flat_map(|node| &node.internal_ips);
+            let ips: Vec<IpNet> = ips.copied().map(IpNet::from).collect();
+            cluster.judge.missing_grant(name, &pods, &ips)
+        })
     }
 
     /// What a cluster says of its nodes and services, as records: enough to fill tables and routes again. `None` before

@@ -296,7 +296,12 @@ fn slices(v: &Victims) -> Vec<Row> {
     host.address_type = "IPv4".into();
     let mut rows = vec![
         written("no slice", key(&v.hostile), b"x".to_vec(), Rejected("zstd")),
-        written("a zstd bomb", key(&v.hostile), zstd_bomb(), Rejected("bytes in a slice")),
+        written(
+            "a zstd bomb",
+            key(&v.hostile),
+            zstd_bomb(),
+            Rejected("bytes in a service or slice"),
+        ),
         of("a slice of names", named, Rejected("addressType")),
         of("a slice with a name among addresses", host, Rejected("addresses")),
         of("a slice of another peer", slice("b", 2, &[HOSTILE_POD]), Rejected("the cluster is b")),

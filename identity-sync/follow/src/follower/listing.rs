@@ -1,7 +1,7 @@
 //! Answers to lists: pages of one revision, smaller ones where they are too large.
 
 use super::{
-    Connection, Event, Follower, KeyName,
+    Connection, Event, Follower,
     range::{Listing, Position, Range, RangeState},
 };
 use crate::{
@@ -18,21 +18,12 @@ impl Follower {
         more: bool,
     ) -> Result<(), Failure> {
         self.check_header(header)?;
-        let found =
-            self.ranges.iter_mut().enumerate().find_map(|(index, range)| match &range.state {
-                RangeState::Listing(listing) if listing.request == request => {
-                    Some((index, listing.clone(), range))
-                }
-                _ => None,
-            });
-        let Some((index, listing, range)) = found else { return Ok(()) };
+        if let Some(id) = self.looks.remove(&request) {
+            return self.looked(id, header, keys, more);
+        }
+        let Some((index, listing)) = self.listing(request) else { return Ok(()) };
+        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
         let id = range.config.id;
-        let lie = |what: &str| {
-            Failure::new(
-                ConnectionPhase::Synced,
-                format!("the etcd's answer contradicts itself: {what}"),
-            )
-        };
         if listing.revision.is_none() {
             self.events.push(Event::Begin(id));
         }
@@ -47,7 +38,7 @@ impl Follower {
             }
             last = Some(kv.key.clone());
             if range.head {
-                self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
+                self.head.put(&range.config, &kv)?;
             }
             self.events.push(match listing.naming {
                 true => Event::TooLarge(id, kv.key),
@@ -61,29 +52,43 @@ impl Follower {
             (true, None) => return Err(lie("an empty page with more to follow")),
             (false, _) => return self.listed(index, revision),
         };
-        let listing = Listing {
-            request: RequestId(self.id()),
+        range.state = RangeState::Listing(Listing {
+            request: None,
             from: next,
             // Past the key that was too large alone, pages are what they were.
             limit: if listing.naming { page } else { listing.limit },
             revision: Some(revision),
             naming: false,
-        };
-        if let Some(range) = self.ranges.get_mut(index) {
-            range.ask(listing, &mut self.actions);
-        }
+        });
         Ok(())
     }
 
-    pub(super) fn listed(&mut self, index: usize, revision: i64) -> Result<(), Failure> {
+    /// The keys of a range were looked up.
+    fn looked(
+        &mut self,
+        id: super::RangeId,
+        header: Header,
+        keys: Vec<KeyValue>,
+        more: bool,
+    ) -> Result<(), Failure> {
+        let Some(range) = self.ranges.iter().find(|range| range.config.id == id) else {
+            return Ok(());
+        };
+        if more || keys.iter().any(|kv| !range.config.span.contains(&kv.key)) {
+            return Err(lie("a key that was not asked for, or more of them than there were"));
+        }
+        self.events.push(Event::Seen(id, keys, header.revision));
+        Ok(())
+    }
+
+    fn listed(&mut self, index: usize, revision: i64) -> Result<(), Failure> {
         let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
+        if std::mem::take(&mut range.gap) {
+            self.events.push(Event::Gap(range.config.id));
+        }
         self.events.push(Event::Done(range.config.id, revision));
         range.position = Some(Position { revision, complete: true });
         range.listed = Some(revision);
-        if range.again {
-            self.list(index);
-            return Ok(());
-        }
         self.watch(index);
         let listing = |range: &Range| range.head && !matches!(range.state, RangeState::Watching(_));
         if self.connection == Connection::Checking && !self.ranges.iter().any(listing) {
@@ -97,34 +102,41 @@ impl Follower {
         request: RequestId,
         error: ListError,
     ) -> Result<(), Failure> {
-        let found = self.ranges.iter().enumerate().find_map(|(index, range)| match &range.state {
-            RangeState::Listing(listing) if listing.request == request => {
-                Some((index, listing.clone()))
-            }
-            _ => None,
-        });
-        let Some((index, listing)) = found else { return Ok(()) };
-        match &error {
-            ListError::TooLarge => {
+        let looked = self.looks.remove(&request).is_some();
+        let found = self.listing(request);
+        match (&error, found) {
+            (_, None) if !looked => Ok(()),
+            (ListError::TooLarge, Some((index, listing))) => {
                 let smaller = Listing {
-                    request: RequestId(self.id()),
+                    request: None,
                     limit: (listing.limit / 2).max(1),
                     // Alone and still too large: only its name is asked for.
                     naming: listing.limit <= 1,
                     ..listing
                 };
                 if let Some(range) = self.ranges.get_mut(index) {
-                    range.ask(smaller, &mut self.actions);
+                    range.state = RangeState::Listing(smaller);
                 }
                 Ok(())
             }
-            ListError::Compacted => {
-                self.list(index);
+            (ListError::Compacted, Some((index, _))) => {
+                if let Some(range) = self.ranges.get_mut(index) {
+                    range.state = RangeState::Idle;
+                }
                 Ok(())
             }
-            ListError::Denied(_) | ListError::Broken(_) => {
-                Err(Failure::new(error.phase(), error.to_string()))
-            }
+            _ => Err(Failure::new(error.phase(), error.to_string())),
         }
     }
+
+    /// The range whose list waits for the answer to a request.
+    fn listing(&self, request: RequestId) -> Option<(usize, Listing)> {
+        let mut ranges = self.ranges.iter().enumerate();
+        ranges.find_map(|(index, range)| Some((index, range.listing(request)?.clone())))
+    }
+}
+
+fn lie(what: &str) -> Failure {
+    let reason = format!("the etcd's answer contradicts itself: {what}");
+    Failure::new(ConnectionPhase::Synced, reason)
 }

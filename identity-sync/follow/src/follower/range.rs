@@ -1,7 +1,8 @@
-//! A range of keys, and how far it was told.
+//! A range of keys, and up to where it was delivered.
 
 use std::collections::VecDeque;
 
+use super::pace::ListPace;
 use crate::machine::{Action, KeyRange, RequestId, WatchId};
 
 /// Names a range among those of one follower.
@@ -26,12 +27,16 @@ pub(super) struct Range {
     pub(super) config: RangeConfig,
     pub(super) head: bool,
     pub(super) state: RangeState,
-    /// Up to where everything was delivered; `None` before the first list was.
+    /// Up to where everything was delivered. `None` before the first list was, and from the moment that another begins:
+    /// a list that breaks off is begun anew.
     pub(super) position: Option<Position>,
+    /// Since it was watched last changes may have gone by unseen.
+    pub(super) gap: bool,
     /// The revision of the last list.
     pub(super) listed: Option<i64>,
-    /// List once more when this list is done.
+    /// List once more, as soon as that may be.
     pub(super) again: bool,
+    pub(super) pace: ListPace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +50,13 @@ pub(super) struct Position {
 pub(super) enum RangeState {
     Idle,
     Listing(Listing),
-    Watching(WatchId),
+    Watching(Watching),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
-    pub(super) request: RequestId,
+    /// The page that was asked for; `None` before it is.
+    pub(super) request: Option<RequestId>,
     pub(super) from: Vec<u8>,
     pub(super) limit: i64,
     /// That of the first page; all further ones are read at it.
@@ -59,21 +65,111 @@ pub(super) struct Listing {
     pub(super) naming: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watching {
+    pub(super) watch: WatchId,
+    /// The etcd confirmed it.
+    pub(super) begun: bool,
+}
+
 // === impl Range ===
 
 impl Range {
     pub(super) fn new(config: RangeConfig, head: bool) -> Self {
-        Self { config, head, state: RangeState::Idle, position: None, listed: None, again: false }
+        Self {
+            config,
+            head,
+            state: RangeState::Idle,
+            position: None,
+            gap: false,
+            listed: None,
+            again: false,
+            pace: ListPace::default(),
+        }
     }
 
-    pub(super) fn ask(&mut self, listing: Listing, actions: &mut VecDeque<Action>) {
+    /// Begins a list. Nothing is asked for yet.
+    pub(super) fn begin(&mut self) {
+        (self.position, self.again) = (None, false);
+        self.state = RangeState::Listing(Listing {
+            request: None,
+            from: self.config.span.start.clone(),
+            limit: self.config.page,
+            revision: None,
+            naming: false,
+        });
+    }
+
+    /// The connection is gone.
+    pub(super) fn disconnected(&mut self) {
+        // A list that breaks off was begun in the place of a watch, unless it was the first.
+        self.gap |= matches!(self.state, RangeState::Listing(_)) && self.listed.is_some();
+        self.state = RangeState::Idle;
+        if std::mem::take(&mut self.again) {
+            self.lose_position();
+        }
+    }
+
+    /// Its watch cannot go on where it was: a list is needed, and changes go by before it.
+    pub(super) fn lose_position(&mut self) {
+        self.gap |= self.position.is_some();
+        self.position = None;
+    }
+
+    /// What came from this revision on is to come once more.
+    pub(super) fn rewind(&mut self, revision: i64) {
+        if let Some(position) = self.position.as_mut().filter(|p| p.revision >= revision) {
+            *position = Position { revision, complete: false };
+        }
+    }
+
+    /// Revisions of another history follow.
+    pub(super) fn new_history(&mut self) {
+        (self.position, self.listed, self.gap) = (None, None, false);
+    }
+
+    /// Asks for the next page of the list, if that has not been asked for.
+    pub(super) fn ask(&mut self, request: RequestId, actions: &mut VecDeque<Action>) {
+        let RangeState::Listing(listing) = &mut self.state else { return };
+        listing.request = Some(request);
         actions.push_back(Action::List {
-            request: listing.request,
+            request,
             span: KeyRange { start: listing.from.clone(), end: self.config.span.end.clone() },
             limit: listing.limit,
             revision: listing.revision,
             keys_only: listing.naming,
         });
-        self.state = RangeState::Listing(listing);
+    }
+
+    /// Whether it is being listed.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self.state, RangeState::Listing(_))
+    }
+
+    /// Whether it is to be listed: it cannot be watched, or is to be listed once more.
+    pub(super) fn wants_list(&self) -> bool {
+        match self.state {
+            RangeState::Idle => self.head || self.position.is_none(),
+            RangeState::Listing(_) => false,
+            RangeState::Watching(_) => self.again,
+        }
+    }
+
+    /// Whether a page of its list is to be asked for.
+    pub(super) fn wants_page(&self) -> bool {
+        matches!(&self.state, RangeState::Listing(Listing { request: None, .. }))
+    }
+
+    /// The list that waits for the answer to a request.
+    pub(super) fn listing(&self, request: RequestId) -> Option<&Listing> {
+        match &self.state {
+            RangeState::Listing(listing) if listing.request == Some(request) => Some(listing),
+            _ => None,
+        }
+    }
+
+    /// Whether the etcd confirmed its watch.
+    pub(super) fn is_watched(&self) -> bool {
+        matches!(self.state, RangeState::Watching(Watching { begun: true, .. }))
     }
 }

@@ -1,7 +1,12 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::{fake::FakeEtcd, machine::KeyRange};
+use crate::{
+    fake::FakeEtcd,
+    machine::{KeyRange, ListError, WatchId},
+};
 
 const DATA: RangeId = RangeId(7);
 
@@ -372,4 +377,157 @@ proptest! {
         prop_assert!(local.listed);
         prop_assert_eq!(local.values(), remote(&etcd));
     }
+}
+
+/// Answers the head of whatever connection there is, and refuses everything else by `refuse`.
+fn connections_in_a_minute(refuse: impl Fn(&Action) -> Option<Input>) -> usize {
+    let mut now = Instant::now();
+    let end = now + Duration::from_secs(60);
+    let mut follower = follower(now);
+    let header = Header { cluster_id: 1, revision: 2 };
+    let mut connections = 0;
+    while now < end {
+        while let Some(action) = follower.poll(now) {
+            if let Some(input) = refuse(&action) {
+                follower.handle(now, input);
+                continue;
+            }
+            match action {
+                Action::Connect => {
+                    connections += 1;
+                    follower.handle(now, Input::Connected);
+                }
+                Action::List { request, .. } => {
+                    let input = Input::Page { request, header, keys: Vec::new(), more: false };
+                    follower.handle(now, input);
+                }
+                Action::Watch { watch, .. } => follower.handle(now, Input::Watching(watch)),
+                Action::CancelWatch(_) | Action::Disconnect => {}
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    connections
+}
+
+#[test]
+fn a_connection_is_of_use_when_all_ranges_are_watched() {
+    let data = |span: &KeyRange| span.start.starts_with(b"data");
+    let error = || ListError::Broken("etcdserver: too many requests".into());
+    let lists = connections_in_a_minute(|action| match action {
+        Action::List { request, span, .. } if data(span) => {
+            Some(Input::ListFailed { request: *request, error: error() })
+        }
+        _ => None,
+    });
+    // Which watch is refused newer etcds do not say.
+    let refused = |watch| Input::Canceled {
+        watch,
+        compacted: false,
+        reason: "rpc error: code = PermissionDenied desc = etcdserver: permission denied".into(),
+    };
+    let watches = [WatchId(-1), WatchId(3)].map(|id| {
+        connections_in_a_minute(move |action| match action {
+            Action::Watch { watch, span, .. } if data(span) => {
+                Some(refused(if id.0 < 0 { id } else { *watch }))
+            }
+            _ => None,
+        })
+    });
+    // With pauses of at most ten seconds that double from 50 ms.
+    for connections in [lists, watches[0], watches[1]] {
+        assert!((8..=20).contains(&connections), "{connections} in a minute");
+    }
+    assert_eq!(connections_in_a_minute(|_| None), 1);
+}
+
+#[test]
+fn a_connection_that_was_of_use_is_made_again_at_once() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    let (mut follower, _) = settled(&mut etcd, &mut now);
+    for _ in 0..20 {
+        etcd.cut(&mut follower, now);
+        let pause = follower.next_timeout().unwrap() - now;
+        assert!(pause <= 2 * Policy::CONNECTION.first, "{pause:?}");
+        etcd.settle(&mut follower, &mut now);
+    }
+}
+
+#[test]
+fn the_head_has_bounds() {
+    for (keys, refused) in [(1_024, false), (1_025, true)] {
+        let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+        (0..keys).for_each(|n| etcd.put(&format!("head/{n}"), ""));
+        let mut follower = follower(now);
+        let mut failed = false;
+        for _ in 0..1_000 {
+            now += Duration::from_millis(100);
+            etcd.answer(&mut follower, now, 0);
+            let failure = follower.status().failure.as_ref();
+            failed |= failure.is_some_and(|f| f.reason.contains("more than 1024 canaries"));
+        }
+        assert_eq!(failed, refused, "{keys}");
+    }
+    // By a watch too.
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    let (mut follower, _) = settled(&mut etcd, &mut now);
+    let keys: Vec<String> = (0..1_025).map(|n| format!("head/{n}")).collect();
+    etcd.change(&keys.iter().map(|key| (key.as_str(), Some(""))).collect::<Vec<_>>());
+    while etcd.answer(&mut follower, now, 0) {}
+    assert!(!follower.status().connected);
+}
+
+#[test]
+fn an_etcd_cannot_have_its_readers_list_without_pause() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    etcd.put("head/a", "");
+    (0..10).for_each(|n| etcd.put(&format!("data/{n}"), "v"));
+    etcd.counted.0 = b"data/".to_vec();
+    let (mut follower, mut local) = settled(&mut etcd, &mut now);
+    let lists = etcd.counted.1;
+    // Compacted away in front of the reader, and another history each time.
+    for turn in 0..600 {
+        now += Duration::from_millis(100);
+        match turn % 3 {
+            0 => {
+                etcd.put("data/1", "w");
+                etcd.compact();
+            }
+            1 => etcd.cut(&mut follower, now),
+            _ => etcd.put("head/a", &turn.to_string()),
+        }
+        if turn % 10 == 0 {
+            etcd.delete("head/a");
+            etcd.put("head/a", "");
+        }
+        while etcd.answer(&mut follower, now, 0) {}
+        local.take(&mut follower);
+    }
+    let lists = etcd.counted.1 - lists;
+    assert!((6..=12).contains(&lists), "{lists} lists in a minute");
+    // It is not forgotten: the last list comes when it may.
+    etcd.pass(&mut follower, &mut now, Duration::from_secs(10));
+    local.take(&mut follower);
+    assert_eq!(local.values(), remote(&etcd));
+}
+
+#[test]
+fn one_range_is_listed_at_a_time() {
+    let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
+    (0..10).for_each(|n| etcd.put(&format!("data/{n}"), "v"));
+    (0..10).for_each(|n| etcd.put(&format!("other/{n}"), "v"));
+    let (head, data) = configs();
+    let other = RangeConfig { id: RangeId(9), span: KeyRange::prefix("other/"), ..data.clone() };
+    let (mut follower, mut local) = (Follower::new(head, 1, now), Local::default());
+    follower.follow(vec![data, other]);
+    let mut most = 0;
+    while etcd.answer(&mut follower, now, 0) {
+        let listing = follower.ranges.iter().filter(|range| !range.head && range.is_listing());
+        most = most.max(listing.count());
+    }
+    assert_eq!(most, 1);
+    etcd.settle(&mut follower, &mut now);
+    local.take(&mut follower);
+    assert_eq!(local.values(), remote(&etcd));
+    assert!(follower.ranges.iter().all(Range::is_watched));
 }

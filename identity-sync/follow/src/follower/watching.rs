@@ -1,8 +1,8 @@
-//! What watches tell: changes, how far they are, and that they are over.
+//! What watches deliver: changes, how far they are, and that they are over.
 
 use super::{
-    Event, Follower, KeyName,
-    range::{Position, Range, RangeState},
+    Event, Follower,
+    range::{Position, Range, RangeState, Watching},
 };
 use crate::{
     machine::{Header, WatchEvent, WatchId},
@@ -10,11 +10,19 @@ use crate::{
 };
 
 impl Follower {
-    pub(super) fn watching(&mut self, watch: WatchId) -> Option<(usize, &mut Range)> {
-        self.ranges
-            .iter_mut()
-            .enumerate()
-            .find(|(_, range)| range.state == RangeState::Watching(watch))
+    fn watching(&mut self, watch: WatchId) -> Option<&mut Range> {
+        let watches = |range: &&mut Range| match &range.state {
+            RangeState::Watching(watching) => watching.watch == watch,
+            RangeState::Idle | RangeState::Listing(_) => false,
+        };
+        self.ranges.iter_mut().find(watches)
+    }
+
+    /// The etcd confirmed a watch.
+    pub(super) fn watch_begun(&mut self, watch: WatchId) {
+        if let Some(range) = self.watching(watch) {
+            range.state = RangeState::Watching(Watching { watch, begun: true });
+        }
     }
 
     pub(super) fn watch_events(
@@ -24,8 +32,11 @@ impl Follower {
         events: Vec<WatchEvent>,
     ) -> Result<(), Failure> {
         self.check_header(header)?;
-        let Some((index, _)) = self.watching(watch) else { return Ok(()) };
-        let Some(range) = self.ranges.get_mut(index) else { return Ok(()) };
+        let watches = |range: &&mut Range| match &range.state {
+            RangeState::Watching(watching) => watching.watch == watch,
+            RangeState::Idle | RangeState::Listing(_) => false,
+        };
+        let Some(range) = self.ranges.iter_mut().find(watches) else { return Ok(()) };
         let id = range.config.id;
         for event in events {
             let (key, revision) = match &event {
@@ -42,13 +53,13 @@ impl Follower {
             match event {
                 WatchEvent::Put(kv) => {
                     if range.head {
-                        self.head_keys.insert(kv.key.clone(), KeyName::new(&range.config, &kv));
+                        self.head.put(&range.config, &kv)?;
                     }
                     self.events.push(Event::Put(id, kv));
                 }
                 WatchEvent::Delete { key, .. } => {
                     if range.head {
-                        self.head_keys.remove(&key);
+                        self.head.remove(&key);
                     }
                     self.events.push(Event::Delete(id, key, revision));
                 }
@@ -59,7 +70,7 @@ impl Follower {
 
     pub(super) fn progress(&mut self, watch: WatchId, header: Header) -> Result<(), Failure> {
         self.check_header(header)?;
-        if let Some((_, range)) = self.watching(watch)
+        if let Some(range) = self.watching(watch)
             && range.position.is_none_or(|p| p.revision <= header.revision)
         {
             range.position = Some(Position { revision: header.revision, complete: true });
@@ -73,11 +84,16 @@ impl Follower {
         compacted: bool,
         reason: String,
     ) -> Result<(), Failure> {
-        let Some((index, range)) = self.watching(watch) else { return Ok(()) };
-        if compacted {
+        // Newer etcds do not name the watch that they refuse.
+        let nameless = watch.0 < 0;
+        let range = self.watching(watch);
+        if range.is_none() && !nameless {
+            return Ok(());
+        }
+        if let Some(range) = range.filter(|_| compacted) {
             // Resuming at the compacted revision would pass over what was deleted before it.
             range.state = RangeState::Idle;
-            self.list(index);
+            range.lose_position();
             return Ok(());
         }
         let denied = reason.contains("permission denied");

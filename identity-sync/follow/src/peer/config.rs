@@ -11,38 +11,38 @@ pub struct PeerConfig {
     pub name: ClusterName,
     /// Whether it is ours.
     pub role: Role,
-    /// Our own number.
+    /// Our own id.
     pub own_id: ClusterId,
     /// Our own node: of the own cluster's pods only its are followed; all, without one.
     pub node: Option<String>,
-    /// How many endpoints it has: where there are several, a replica whose writer is silent is left for another.
+    /// How many endpoints it has: where there are several, a replica whose writer is away is left for another.
     pub endpoints: usize,
     /// The limit the mesh agreed on.
     pub limit: ClusterLimit,
     /// Which cluster it must be, if that is known.
     pub uuid: Option<Uuid>,
-    /// The number that it must have, if that is known.
+    /// The id that it must have, if that is known.
     pub id: Option<ClusterId>,
 }
 
 /// Why a cluster is not taken as a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It has no number, so it is not part of a mesh.
+    /// It has no id, so it is not part of a mesh.
     #[error("the cluster has no id: it is not set up for a mesh")]
     NoId,
-    /// Its number is beyond our limit.
+    /// Its id is beyond our limit.
     #[error("the cluster's id {id} is above the limit of {limit} clusters")]
     IdAboveLimit {
-        /// Its number.
+        /// Its id.
         id: ClusterId,
         /// Our limit.
         limit: ClusterLimit,
     },
-    /// It has our number.
+    /// It has our id.
     #[error("the cluster has our own id {0}: give one of the two another")]
     OwnId(ClusterId),
-    /// What should be our own cluster has another number than we were started with.
+    /// What should be our own cluster has another id than we were started with.
     #[error(
         "our own etcd is of a cluster with id {found}, but this node is of one with id {expected}"
     )]
@@ -52,20 +52,20 @@ pub enum Refusal {
         /// Ours.
         expected: ClusterId,
     },
-    /// It has another number than the one that it was connected with.
+    /// It has another id than the one that it was connected with.
     #[error(
         "the cluster has the id {found}, not the {expected} that was connected. Run `clustermesh connect` again if that is meant"
     )]
     Id {
-        /// Its number.
+        /// Its id.
         found: ClusterId,
         /// The one in the peer file.
         expected: ClusterId,
     },
-    /// Another peer has its number.
+    /// Another peer has its id.
     #[error("the cluster's id {id} is in use by {other}: give one of the two another")]
     IdInUse {
-        /// Its number.
+        /// Its id.
         id: ClusterId,
         /// Who has it.
         other: ClusterName,
@@ -95,7 +95,7 @@ pub enum Refusal {
     ExportMode(String),
     /// Our own cluster, a Cilium's, exports endpoint slices and nothing else.
     #[error(
-        "our own etcd has endpoint slices only, which say nothing of a service's addresses: export services too"
+        "our own etcd has endpoint slices only, which do not name a service's addresses: export services too"
     )]
     NoFrontends,
     /// Its config cannot be read.
@@ -106,17 +106,17 @@ pub enum Refusal {
         "the etcd has no config of a cluster {0}: is that its name, and does its apiserver run?"
     )]
     Absent(ClusterName),
-    /// It has or says more than it may.
+    /// It has more, or changes more in a time, than it may.
     #[error(
-        "over its budget: {0}. What it said stays, and nothing more is taken until `clustermesh quarantine lift`"
+        "over its budget: {0}. What is known of it stays, and nothing more is taken until `clustermesh quarantine lift`"
     )]
     OverBudget(String),
 }
 
-/// What its owner may tell a follower of a cluster.
+/// What its owner may ask of a follower of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerCommand {
-    /// Break the connection, if one stands, and make another at once.
+    /// Break the connection, if there is one, and make another at once.
     Reconnect,
     /// Take nothing of the cluster, for a reason that only the owner can see.
     Hold(Refusal),

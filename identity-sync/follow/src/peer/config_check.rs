@@ -11,14 +11,14 @@ use mesh_wire::Layout;
 impl PeerFollower {
     /// Decides about the announced config, or the lack of one.
     pub(super) fn judge(&mut self) {
-        // Another number than the one that is somebody else's frees it.
-        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.held, &self.announced)
+        // An id that is no other peer's frees it.
+        if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.hold, &self.announced)
             && config.id != *id
         {
-            self.held = None;
+            self.hold = None;
         }
-        let verdict = match (&self.held, &self.announced) {
-            (Some(held), _) => Err(held.clone()),
+        let verdict = match (&self.hold, &self.announced) {
+            (Some(refusal), _) => Err(refusal.clone()),
             (None, None) => Err(Refusal::Absent(self.config.name.clone())),
             (None, Some(Err(error))) => Err(Refusal::Unreadable(error.clone())),
             (None, Some(Ok(config))) => self.config.check(config).map(|()| config.clone()),
@@ -62,7 +62,7 @@ impl PeerFollower {
         }
     }
 
-    /// Follows what an accepted config promises, and what is for own nodes where that is told: of an etcd that may be behind
+    /// Follows what an accepted config promises, and what is for own nodes where that is there: of an etcd that may be behind
     /// only how far it is.
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };

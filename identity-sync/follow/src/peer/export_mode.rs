@@ -1,71 +1,35 @@
 //! In which form a cluster's services are followed, and how it changes.
 //!
-//! A cluster says in its config how it exports services, and may say something else later. Whatever it changes to, the new
-//! form is listed and confirmed before what the old one said is let go of.
+//! A cluster's config shows how it exports services, and may change. Whatever it changes to, the new form is listed and
+//! confirmed before what came in the old one is removed.
 
 use mesh_model::{ClusterConfig, ExportMode, RecordEvent, RecordKind};
 
-use super::{PeerEvent, PeerFollower, Role, ranges::CONFIG};
+use super::{PeerEvent, PeerFollower, Role, ranges::CONFIG, service_format::ServiceFormat};
 use crate::machine::Machine as _;
 
-/// A form in which a cluster tells its services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServiceFormat {
-    /// One record a service.
-    Services,
-    /// One record an endpoint slice.
-    Slices,
-    /// For own nodes: services that are not global too, and their slices.
-    Local,
-}
-
-/// A change from one form to another: the new one was told in full, the old one is not followed any more.
+/// A change from one form to another: the new one is complete, the old one is not followed any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Migration {
     to: ServiceFormat,
-    /// Whatever was told of the old one was told by this revision.
+    /// All that came in the old one came by this revision.
     since: i64,
-}
-
-// === impl ServiceFormat ===
-
-impl ServiceFormat {
-    const ALL: [Self; 3] = [Self::Services, Self::Slices, Self::Local];
-
-    /// The records in which it is told. Slices come first, so that no service is there without its backends.
-    pub(super) fn kinds(self) -> &'static [RecordKind] {
-        match self {
-            Self::Services => &[RecordKind::Service],
-            Self::Slices => &[RecordKind::EndpointSlice],
-            Self::Local => &[RecordKind::LocalEndpointSlice, RecordKind::LocalService],
-        }
-    }
-
-    /// Whether a cluster of that config goes on telling it.
-    fn is_in(self, config: &ClusterConfig) -> bool {
-        match (self, &config.export_mode) {
-            (Self::Services, mode) => *mode != ExportMode::EndpointSlicesOnly,
-            (Self::Slices, mode) => *mode != ExportMode::Services,
-            (Self::Local, _) => true,
-        }
-    }
 }
 
 // === impl PeerFollower ===
 
 impl PeerFollower {
-    /// Whether what is for own nodes is followed: our apiserver names itself, or says that it has told it, or has told it
-    /// once. An etcd of it that is filled anew must not be taken for one of a Cilium while the canary is not there.
+    /// Whether what is for own nodes is followed: our apiserver names itself, or vouches for it, or did once. An etcd of it that is filled anew must not be taken for one of a Cilium while the canary is not there.
     pub(super) fn is_local(&self, config: &ClusterConfig) -> bool {
-        let ours = config.uuid.is_some() || self.completeness.is_local_told();
-        self.config.role == Role::Own && (ours || self.told_as == Some(ServiceFormat::Local))
+        let ours = config.uuid.is_some() || self.completeness.has_local();
+        self.config.role == Role::Own && (ours || self.services_in == Some(ServiceFormat::Local))
     }
 
     /// The form that is wanted of a cluster. An apiserver of ours that exports no slices is an older one: it has no services
     /// in the local prefix either.
     fn form(&self, config: &ClusterConfig) -> ServiceFormat {
         match &config.export_mode {
-            _ if self.told_as == Some(ServiceFormat::Local) => ServiceFormat::Local,
+            _ if self.services_in == Some(ServiceFormat::Local) => ServiceFormat::Local,
             ExportMode::Services => ServiceFormat::Services,
             _ if self.is_local(config) => ServiceFormat::Local,
             // A Cilium's.
@@ -78,21 +42,21 @@ impl PeerFollower {
         }
     }
 
-    /// The forms to follow: the wanted one, and until that is told in full the one before it, if the cluster keeps that.
-    /// Where it does not keep it, what it said stays as it is meanwhile.
+    /// The forms to follow: the wanted one, and until that is complete the one before it, if the cluster keeps that. Where
+    /// it does not keep it, what is known stays as it is meanwhile.
     pub(super) fn forms(&self, config: &ClusterConfig) -> Vec<ServiceFormat> {
         let wanted = self.form(config);
         let kept =
             |form: &ServiceFormat| *form != wanted && form.is_in(config) && self.moving.is_none();
-        self.told_as.filter(kept).into_iter().chain([wanted]).collect()
+        self.services_in.filter(kept).into_iter().chain([wanted]).collect()
     }
 
-    /// The config is another, as of a revision. If an apiserver of ours says in it that it begins to tell services in the
+    /// The config is another, as of a revision. If an apiserver of ours begins with it to export services in the
     /// local prefix, the canary that is there may be its predecessor's: only one that is put after that vouches for them.
     pub(super) fn changed_form(&mut self, revision: i64) {
         let Some(config) = &self.accepted else { return };
         let form = self.form(config);
-        if self.told_as == Some(ServiceFormat::Services) && form == ServiceFormat::Local {
+        if self.services_in == Some(ServiceFormat::Services) && form == ServiceFormat::Local {
             self.completeness.wait_for_canary(ServiceFormat::Local.kinds(), revision);
         }
     }
@@ -111,15 +75,15 @@ impl PeerFollower {
         }
     }
 
-    /// These kinds are confirmed. If a new form of the services is told in full with that, the old one is followed no more.
-    /// But watches have no common order: what the old one told last may not have come in the new one yet, nor a config that
+    /// These kinds are confirmed. If a new form of the services is complete with that, the old one is followed no more.
+    /// But watches have no common order: what came last in the old one may not have come in the new one yet, nor a config that
     /// takes it all back. So both are listed once more before anything goes.
-    pub(super) fn told_services(&mut self, kinds: &[RecordKind]) {
+    pub(super) fn services_confirmed(&mut self, kinds: &[RecordKind]) {
         let Some(form) = self.accepted.as_ref().map(|config| self.form(config)) else { return };
-        if !form.kinds().iter().any(|kind| kinds.contains(kind)) || !self.is_told(form) {
+        if !form.kinds().iter().any(|kind| kinds.contains(kind)) || !self.is_complete(form) {
             return;
         }
-        if self.told_as.is_some_and(|told| told != form) && self.moving.is_none() {
+        if self.services_in.is_some_and(|known| known != form) && self.moving.is_none() {
             self.moving = Some(Migration { to: form, since: self.follower.status().revision });
             self.follow();
             self.follower.relist(CONFIG);
@@ -135,21 +99,21 @@ impl PeerFollower {
         again.into_iter().for_each(|range| self.follower.relist(range));
     }
 
-    /// Lets go of all other forms, if there is nothing more to wait for: those that this follower told, and those that
-    /// whoever followed the cluster before may have told.
+    /// Drops all other forms, if there is nothing more to wait for: those that this follower reported, and those that one
+    /// before it may have reported.
     pub(super) fn move_on(&mut self) {
         let Some(config) = &self.accepted else { return };
         let form = self.form(config);
-        let since = match (self.told_as, self.moving) {
-            (Some(told), None) if told != form => return,
+        let since = match (self.services_in, self.moving) {
+            (Some(known), None) if known != form => return,
             (_, moving) => moving.map_or(0, |moving| moving.since),
         };
         let listed = |range| self.follower.listed_at(range) >= Some(since);
         let ranges = self.completeness.ranges_of(form.kinds());
-        if !self.is_told(form) || self.config_at < since || !ranges.into_iter().all(listed) {
+        if !self.is_complete(form) || self.config_at < since || !ranges.into_iter().all(listed) {
             return;
         }
-        (self.told_as, self.moving) = (Some(form), None);
+        (self.services_in, self.moving) = (Some(form), None);
         let other = match self.config.role {
             Role::Own => ServiceFormat::Slices,
             Role::Remote => ServiceFormat::Local,
@@ -160,7 +124,7 @@ impl PeerFollower {
         self.follow();
     }
 
-    fn is_told(&self, form: ServiceFormat) -> bool {
+    fn is_complete(&self, form: ServiceFormat) -> bool {
         form.kinds().iter().all(|kind| self.completeness.is_confirmed(*kind))
     }
 }

@@ -1,10 +1,10 @@
-//! A question that only wants to know whether somebody answers: over the connection that stands, for a key that is small.
+//! A question that only wants to know whether the etcd answers: over the connection that there is, for a small key.
 
 use mesh_wire::key::HEARTBEAT;
 
 use crate::machine::{Action, Input, KeyRange, ListError, RequestId};
 
-/// Whether a sign of life is wanted. One question at a time.
+/// Whether an answer is wanted. One question at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Keepalive {
     #[default]
@@ -13,8 +13,8 @@ pub(super) enum Keepalive {
     Asked,
 }
 
-/// The question's number: a follower counts its own from 1.
-const SIGN: RequestId = RequestId(0);
+/// The question's id: a follower counts its own from 1.
+const QUESTION: RequestId = RequestId(0);
 
 impl Keepalive {
     /// Asks as soon as there is time to.
@@ -31,7 +31,7 @@ impl Keepalive {
         }
         *self = Self::Asked;
         Some(Action::List {
-            request: SIGN,
+            request: QUESTION,
             span: KeyRange::key(HEARTBEAT),
             limit: 1,
             revision: None,
@@ -39,11 +39,13 @@ impl Keepalive {
         })
     }
 
-    /// What came back; `None` where that is about something else. One that does not let us answers too.
+    /// What came back; `None` where that is about something else. One that refuses it answers too.
     pub(super) fn answered(&mut self, input: &Input) -> Option<bool> {
         let answered = match input {
-            Input::Page { request: SIGN, .. } => true,
-            Input::ListFailed { request: SIGN, error } => !matches!(error, ListError::Broken(_)),
+            Input::Page { request: QUESTION, .. } => true,
+            Input::ListFailed { request: QUESTION, error } => {
+                !matches!(error, ListError::Broken(_))
+            }
             _ => return None,
         };
         *self = Self::NotWanted;

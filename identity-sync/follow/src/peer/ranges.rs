@@ -9,7 +9,7 @@ use mesh_wire::{
     },
 };
 
-use super::{PeerConfig, Role, export_mode::ServiceFormat};
+use super::{PeerConfig, Role, service_format::ServiceFormat};
 use crate::{
     follower::{RangeConfig, RangeId},
     machine::KeyRange,
@@ -29,7 +29,7 @@ const CACHE: u8 = 64;
 pub(super) const SMALL_PAGE: i64 = 4_096;
 pub(super) const LARGE_PAGE: i64 = 128;
 
-/// What every connection begins with: it says which history there is, and whose.
+/// What every connection begins with: it shows which history there is, and whose.
 pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
     vec![
         RangeConfig {
@@ -55,7 +55,7 @@ pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
 }
 
 /// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
-/// its writes is ours, identities before the addresses that have them. In a cache each prefix stands alone.
+/// its writes is ours, identities before the addresses that have them. In a cache each prefix is by itself.
 /// Of the own cluster's pods only those of the own node: what they cost follows the node and not the cluster.
 pub(super) fn data_ranges(
     config: &PeerConfig,
@@ -89,7 +89,7 @@ pub(super) fn data_ranges(
 
 /// The range that a kind is in.
 fn range(layout: Layout, kind: RecordKind) -> RangeId {
-    let number = match (layout, kind) {
+    let id = match (layout, kind) {
         (Layout::State, RecordKind::Identity | RecordKind::Address | RecordKind::Node) => 0,
         (Layout::Cache, RecordKind::Identity) => 0,
         (Layout::Cache, RecordKind::Address) => 1,
@@ -101,7 +101,7 @@ fn range(layout: Layout, kind: RecordKind) -> RangeId {
         (_, RecordKind::LocalService) => 7,
         (_, RecordKind::LocalEndpointSlice) => 8,
     };
-    RangeId(number + if layout == Layout::State { STATE } else { CACHE })
+    RangeId(id + if layout == Layout::State { STATE } else { CACHE })
 }
 
 /// The keys of a kind's range, and how many of them come in a page.

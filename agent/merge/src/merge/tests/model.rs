@@ -343,7 +343,7 @@ proptest! {
                 });
                 let slices = model.slices.keys().filter(|(of, _)| *of == c);
                 let locals = if c == 0 { model.locals.len() } else { 0 };
-                let told = merge.told(cluster).keys;
+                let told = merge.kept(cluster).keys;
                 prop_assert_eq!(told, u64::try_from(records.count() + slices.count() + locals).unwrap());
             }
         }

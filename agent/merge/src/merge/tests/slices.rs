@@ -187,7 +187,7 @@ fn an_address_in_two_slices_counts_once_and_the_better_word_counts() {
     assert_eq!(condition(&merge), Condition::NotReady);
     merge.apply(&peer, gone("web-2")).unwrap();
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
-    assert_eq!((merge.counts(&peer).services, merge.told(&peer).keys), (0, 0));
+    assert_eq!((merge.counts(&peer).services, merge.kept(&peer).keys), (0, 0));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn copies_of_other_clusters_backends_are_passed_over() {
     copy.labels.insert(MANAGED_BY_LABEL.into(), MESH_CONTROLLER.into());
     merge.apply(&peer, told(copy)).unwrap();
     assert_eq!(deltas(&mut merge), [""; 0]);
-    assert_eq!(merge.told(&peer).keys, 1, "and cost their writer what all do");
+    assert_eq!(merge.kept(&peer).keys, 1, "and cost their writer what all do");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_slice_beyond_the_grant_is_refused_whole_and_what_it_said_stays() {
     let claims = Claims { pod_cidrs: vec!["10.2.1.8/29".parse().unwrap()], ..Claims::default() };
     merge.set_peer(&peer, Some(claims));
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.1", "-web 10.2.1.2"]);
-    assert_eq!(merge.told(&peer).keys, 1);
+    assert_eq!(merge.kept(&peer).keys, 1);
 }
 
 /// Whichever way: the new form is there before the old one goes, and nothing is missing in between.
@@ -279,7 +279,7 @@ fn from_one_form_of_services_to_the_other() {
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(deltas(&mut merge), ["b confirmed EndpointSlice", "-web 10.2.1.2"]);
     assert!(merge.has_told_services(&peer) && !merge.is_confirmed(&peer, RecordKind::Service));
-    assert_eq!(merge.told(&peer).keys, 2);
+    assert_eq!(merge.kept(&peer).keys, 2);
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(deltas(&mut merge), [""; 0]);
 
@@ -291,7 +291,7 @@ fn from_one_form_of_services_to_the_other() {
     apply(&mut merge, RecordEvent::Without(RecordKind::EndpointSlice));
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
     assert!(merge.has_told_services(&peer));
-    assert_eq!(merge.told(&peer).keys, 1);
+    assert_eq!(merge.kept(&peer).keys, 1);
 }
 
 #[test]

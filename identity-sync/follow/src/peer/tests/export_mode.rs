@@ -432,6 +432,7 @@ proptest! {
             mode: "",
             untidy: false,
         };
+        etcd.put(HISTORY, "ours");
         etcd.put(CONFIG_KEY, &mode(writer.mode));
         writer.fill(&mut etcd);
         let (mut follower, mut local, mut now) = settled(&mut etcd);

@@ -1,5 +1,5 @@
-//! How much one peer may make us hold and do. Over it, what it said stays and nothing more is taken, until an operator says
-//! otherwise: a peer that is broken or hostile must not cost the others anything.
+//! How much one peer may make us hold and do. Over it, what is known of it stays and nothing more is taken, until an
+//! operator says otherwise: a peer that is broken or hostile must not cost the others anything.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A peer's limits.
+/// A peer's limits. As many backends and bytes as it may have at all may also come at once: what it has is listed after a
+/// pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Records it may have.
@@ -42,12 +43,20 @@ pub enum Excess {
         /// Of so many.
         allowed: u64,
     },
+    /// Bytes of values to be read, beyond those that may come at once.
+    Decoded,
+    /// Backends in changes, beyond those that may come at once.
+    Backends,
 }
 
 /// Over how long changes are counted: what comes at once after a pause is no flood.
 pub const WINDOW: Duration = Duration::from_secs(10);
 /// The window moves by steps.
 const STEPS: u32 = 10;
+/// Bytes of values, unpacked, that are read of a peer a second. About a tenth of a core.
+pub const DECODED_PER_SECOND: u64 = 8 * 1024 * 1024;
+/// Backends in what is read of a peer a second.
+pub const BACKENDS_PER_SECOND: u64 = 100_000;
 
 /// Counts changes over the last [`WINDOW`], and a step more.
 #[derive(Clone, Debug)]
@@ -56,6 +65,16 @@ pub struct ChangeRate {
     /// When each step began, and what was counted in it.
     steps: VecDeque<(Instant, u64)>,
     sum: u64,
+}
+
+/// What may be spent: so much at once, and it grows by so much a second.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    most: u64,
+    per_second: u64,
+    /// What was spent beyond what has grown since, as of a time.
+    spent: f64,
+    at: Option<Instant>,
 }
 
 // === impl Budget ===
@@ -109,6 +128,38 @@ impl ChangeRate {
     }
 }
 
+// === impl Allowance ===
+
+impl Allowance {
+    /// Nothing is spent yet.
+    pub(crate) fn new(most: u64, per_second: u64) -> Self {
+        Self { most, per_second, spent: 0.0, at: None }
+    }
+
+    /// Spends so much, whether it is there or not.
+    pub(crate) fn spend(&mut self, amount: u64, now: Instant) {
+        self.spent = self.spent_at(now) + amount as f64;
+        self.at = Some(now);
+    }
+
+    /// Whether more was spent than there was.
+    pub(crate) fn is_exceeded(&self, now: Instant) -> bool {
+        self.spent_at(now) > self.most as f64
+    }
+
+    /// When there is something again, if there is nothing now.
+    pub(crate) fn refilled_at(&self, now: Instant) -> Option<Instant> {
+        let missing = self.spent_at(now) - self.most as f64;
+        let wait = missing / self.per_second as f64;
+        (missing > 0.0).then(|| now + Duration::try_from_secs_f64(wait).unwrap_or(WINDOW))
+    }
+
+    fn spent_at(&self, now: Instant) -> f64 {
+        let since = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        (self.spent - since.as_secs_f64() * self.per_second as f64).max(0.0)
+    }
+}
+
 // === impl Excess ===
 
 impl fmt::Display for Excess {
@@ -120,6 +171,12 @@ impl fmt::Display for Excess {
             }
             Self::Changes { found, allowed } => {
                 write!(f, "{found} changes in {} s, {allowed} are allowed", WINDOW.as_secs())
+            }
+            Self::Decoded => {
+                write!(f, "changes of more than {DECODED_PER_SECOND} bytes a second, for long")
+            }
+            Self::Backends => {
+                write!(f, "changes of more than {BACKENDS_PER_SECOND} backends a second, for long")
             }
         }
     }
@@ -160,5 +217,24 @@ mod tests {
         }
         let mut flood = (0..100).filter_map(|n| rate.count(1, at(1_000.0 + f64::from(n) / 10.0)));
         assert!(flood.next().is_some(), "twice as many");
+    }
+
+    #[test]
+    fn an_allowance_grows_and_is_spent() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut allowance = Allowance::new(100, 10);
+        allowance.spend(100, at(0));
+        assert!(!allowance.is_exceeded(at(0)) && allowance.refilled_at(at(0)).is_none());
+        allowance.spend(50, at(0));
+        assert!(allowance.is_exceeded(at(0)) && allowance.is_exceeded(at(4)));
+        assert_eq!(allowance.refilled_at(at(1)), Some(at(5)));
+        assert!(!allowance.is_exceeded(at(5)));
+        // It grows no further than what may be spent at once.
+        allowance.spend(0, at(1_000));
+        allowance.spend(100, at(1_000));
+        assert!(!allowance.is_exceeded(at(1_000)));
+        allowance.spend(1, at(1_000));
+        assert!(allowance.is_exceeded(at(1_000)));
     }
 }

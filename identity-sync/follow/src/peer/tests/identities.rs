@@ -82,6 +82,7 @@ proptest! {
         let mut given: BTreeSet<(String, u32)> = BTreeSet::new();
         let (mut id, mut version) = (1, 0);
         let fill = |etcd: &mut FakeEtcd, has: &BTreeMap<u8, u8>, version: &mut u32| {
+            etcd.put(HISTORY, "ours");
             etcd.put(CONFIG_KEY, &config(7, ""));
             (0..4).for_each(|identity| etcd.put(&identity_key(identity), LABELS));
             has.iter().for_each(|(n, identity)| etcd.put(&address_key(*n), &address(*n, *identity)));

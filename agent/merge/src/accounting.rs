@@ -1,0 +1,95 @@
+//! What a cluster's records take in memory here, as they are kept.
+//!
+//! Each record is counted with what it has in tables, with its texts and with what allocators add. `tests/memory.rs` holds
+//! that against what is really allocated. Records of a list that was not confirmed count with those of the one before it:
+//! a peer whose lists are never confirmed must not have room for each of them.
+
+use std::collections::BTreeMap;
+
+use mesh_model::RecordKind;
+
+/// How much a cluster has here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records.
+    pub keys: u64,
+    /// Bytes that they take here, about.
+    pub bytes: u64,
+}
+
+/// What one cluster has.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    kept: Tally,
+    /// Of that, what is from rounds up to those in `spared`: its owner has asked for all of it anew.
+    before: Tally,
+    spared: BTreeMap<RecordKind, u32>,
+}
+
+/// A record as it is accounted for: its bytes, and the round in which it was reported.
+pub(crate) type Entry = (u64, u32);
+
+/// What an allocation takes besides what is in it.
+const ALLOCATION: usize = 16;
+/// What a table's slot takes besides key and value: a table that has just grown is half empty.
+const SLACK: usize = 2;
+
+/// A slot of a hash table.
+pub(crate) const fn slot<K, V>() -> u64 {
+    bytes(SLACK * (size_of::<K>() + size_of::<V>() + 1))
+}
+
+/// An element of a B-tree, whose nodes are half empty at worst.
+pub(crate) const fn leaf<T>() -> u64 {
+    bytes(SLACK * size_of::<T>() + ALLOCATION)
+}
+
+/// The one node of a B-tree with few elements: there is room for eleven in it.
+pub(crate) const fn small_tree<T>() -> u64 {
+    bytes(11 * size_of::<T>() + 2 * ALLOCATION)
+}
+
+/// Elements in an allocation of their own.
+pub(crate) const fn list<T>(count: usize) -> u64 {
+    bytes(count * size_of::<T>() + ALLOCATION)
+}
+
+/// A text in an allocation of its own, shared or not.
+pub(crate) const fn text(text: &str) -> u64 {
+    bytes(text.len() + 2 * ALLOCATION)
+}
+
+const fn bytes(size: usize) -> u64 {
+    size as u64
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Takes note of a record: what it was, and what it is now with the round that goes on.
+    pub(crate) fn change(&mut self, kind: RecordKind, was: Option<Entry>, now: Option<u64>) {
+        if let Some((bytes, round)) = was {
+            let spared = self.spared.get(&kind).is_some_and(|spared| round <= *spared);
+            let tally = if spared { &mut self.before } else { &mut self.kept };
+            tally.keys = tally.keys.saturating_sub(1);
+            tally.bytes = tally.bytes.saturating_sub(bytes);
+        }
+        if let Some(bytes) = now {
+            self.kept.keys += 1;
+            self.kept.bytes += bytes;
+        }
+    }
+
+    /// All records of these rounds are asked for anew: they count no more.
+    pub(crate) fn spare(&mut self, rounds: BTreeMap<RecordKind, u32>) {
+        let Tally { keys, bytes } = std::mem::take(&mut self.kept);
+        self.before.keys += keys;
+        self.before.bytes += bytes;
+        self.spared = rounds;
+    }
+
+    /// What counts.
+    pub(crate) fn kept(&self) -> Tally {
+        self.kept
+    }
+}
