@@ -29,6 +29,7 @@ use crate::{
     message::{Message, ask},
     node::{Node, unready},
     programs::ProgramsHandle,
+    routes::reason,
 };
 
 mod explain;
@@ -297,10 +298,8 @@ fn detail(
 }
 
 fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) -> Step {
-    let routes = node.writers.routes.report();
-    let broken = routes.routes.iter();
-    let mut broken = broken.filter(|(route, _)| route.cluster == *name);
-    let broken = broken.find_map(|(route, failure)| Some((route, failure.as_ref()?)));
+    let mut broken = node.writers.routes.table().not_in_place();
+    let broken = broken.find(|(route, _)| route.cluster == *name);
     let report = node.writers.health.report();
     let health = report.clusters.get(name).cloned().unwrap_or_default();
     let all = health.all();
@@ -312,8 +311,8 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
         (StepState::Failed, reason.into())
     } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
         (StepState::Pending, String::new())
-    } else if let Some((route, failure)) = broken {
-        (StepState::Failed, format!("route to {}: {failure}", route.range))
+    } else if let Some((route, state)) = broken {
+        (StepState::Failed, format!("route to {}: {}", route.range, reason(state)))
     } else if !health.dead.is_empty() || health.missing > 0 {
         (StepState::Failed, missing(&health, report.isolated))
     } else if health.answering > 0 {

@@ -96,6 +96,9 @@ impl Driver {
                 },
                 () = until(due) => self.input(Input::Timeout),
                 _ = tick.tick() => self.tick(),
+                Some(event) = self.node.writers.routes.event() => {
+                    self.node.writers.routes.report(event);
+                }
                 message = inbox.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,

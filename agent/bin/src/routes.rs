@@ -1,146 +1,124 @@
-//! The task that makes routes, and keeps the node's own masquerading off traffic to other clusters.
-
-use std::time::Duration;
+//! The way to other clusters' pods: what is wanted goes to two writers, each a task of its own, and nothing waits for them.
 
 use ipnet::IpNet;
-use mesh_core::Prune;
-use mesh_model::lb::{Route, RouteDelta};
-use mesh_routes::{KernelRoutes, Masquerade, RouteTable};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+use mesh_model::lb::RouteDelta;
+use mesh_reconcile::{Options, Status, Writer};
+use mesh_routes::{
+    Exempt, ExemptSet, MasqueradeTarget, NextHop, RouteChange, RouteEvent, RouteState, RouteTable,
+    RouteTarget,
 };
+use tokio::sync::mpsc;
 
-/// What the driver sees of it.
+/// Wanted routes, and who writes them.
+#[derive(Debug)]
 pub(crate) struct Routes {
-    orders: mpsc::UnboundedSender<Order>,
-    report: watch::Receiver<Report>,
-}
-
-/// How routes are.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
-    /// All that are wanted, each with why it is not there.
-    pub(crate) routes: Vec<(Route, Option<String>)>,
-    /// Ranges that several nodes claim.
-    pub(crate) contested: Vec<IpNet>,
-    /// Why packets may lose their source address.
-    pub(crate) masquerade: Option<String>,
-}
-
-enum Order {
-    Routes(Vec<RouteDelta>),
-    Prune(Prune),
-}
-
-/// The task.
-pub(crate) struct RoutesTask {
-    orders: mpsc::UnboundedReceiver<Order>,
-    report: watch::Sender<Report>,
     table: RouteTable,
-    kernel: KernelRoutes,
-    masquerade: Masquerade,
-    problem: Option<String>,
-    pod_cidrs: Vec<IpNet>,
+    routes: Writer<IpNet, NextHop>,
+    exempt: Writer<Exempt, ()>,
+    events: mpsc::UnboundedReceiver<RouteEvent>,
 }
 
-/// How often the kernel's routes are compared with the wanted ones although nothing happened.
-const AUDIT: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_secs(1);
+// === impl Routes ===
 
 impl Routes {
-    /// A handle, and what must run for it.
-    pub(crate) fn new(
-        table: RouteTable,
-        kernel: KernelRoutes,
-        pod_cidrs: Vec<IpNet>,
-    ) -> (Self, RoutesTask) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let (report, report_receiver) = watch::channel(Report::default());
-        let masquerade = Masquerade::default();
-        let task = RoutesTask {
-            orders: receiver,
-            report,
-            table,
-            kernel,
-            masquerade,
-            problem: None,
-            pod_cidrs,
+    /// Starts the writers. Packets from `pods` to the mesh keep their source.
+    pub(crate) fn open(pods: &[IpNet], seed: u64) -> anyhow::Result<Self> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let target = RouteTarget::open(sender)?;
+        let (routes, _) = Writer::spawn("routes", target, RouteTarget::options(seed));
+        let target = MasqueradeTarget::open()?;
+        let (exempt, _) = Writer::spawn("masquerade", target, Options::default());
+        let pods =
+            pods.iter().map(|range| (Exempt { set: ExemptSet::Pods, range: *range }, Some(())));
+        exempt.want(pods.collect());
+        Ok(Self { table: RouteTable::default(), routes, exempt, events })
+    }
+
+    /// Takes a change of what clusters' nodes lead to.
+    pub(crate) fn apply(&mut self, delta: RouteDelta) {
+        let Some(change) = self.table.apply(delta) else { return };
+        self.routes.want(vec![change.route()]);
+        let exempt = match change {
+            RouteChange::Claimed { range, .. } => (range, Some(())),
+            RouteChange::Released { range } => (range, None),
+            RouteChange::Moved { .. } => return,
         };
-        (Self { orders, report: report_receiver }, task)
+        let (range, wanted) = exempt;
+        self.exempt.want(vec![(Exempt { set: ExemptSet::Mesh, range }, wanted)]);
     }
 
-    pub(crate) fn send(&self, routes: Vec<RouteDelta>) {
-        if !routes.is_empty() {
-            let _ = self.orders.send(Order::Routes(routes));
+    /// What a previous run left may go where this says so of its range.
+    pub(crate) fn may_prune(&self, may: impl Fn(&IpNet) -> bool + Clone + Send + Sync + 'static) {
+        self.routes.may_prune(may.clone());
+        self.exempt.may_prune(move |exempt| exempt.set == ExemptSet::Mesh && may(&exempt.range));
+    }
+
+    /// What became of a route.
+    ///
+    /// Cancel safety: it is received or stays in the channel.
+    pub(crate) async fn event(&mut self) -> Option<RouteEvent> {
+        self.events.recv().await
+    }
+
+    pub(crate) fn report(&mut self, event: RouteEvent) {
+        self.table.report(event);
+    }
+
+    /// The routes that are wanted, and what became of them.
+    pub(crate) fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// What an operator should look at.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = Vec::new();
+        let mut not_in_place = self.table.not_in_place();
+        if let Some((route, state)) = not_in_place.next() {
+            let more = match not_in_place.count() {
+                0 => String::new(),
+                more => format!(", and {more} more are not in place"),
+            };
+            let (range, node, cluster) = (route.range, &route.node, &route.cluster);
+            let reason = reason(state);
+            problems
+                .push(format!("route to {range} ({node} of cluster {cluster}): {reason}{more}"));
         }
-    }
-
-    pub(crate) fn prune(&self, prune: Prune) {
-        let _ = self.orders.send(Order::Prune(prune));
-    }
-
-    pub(crate) fn report(&self) -> watch::Ref<'_, Report> {
-        self.report.borrow()
+        for (range, claims) in self.table.contested() {
+            let nodes: Vec<String> =
+                claims.iter().map(|route| format!("{}/{}", route.cluster, route.node)).collect();
+            problems
+                .push(format!("several nodes claim the pod range {range}: {}", nodes.join(", ")));
+        }
+        let exempt = self.exempt.status().borrow().clone();
+        if let Some(problem) = trouble(&exempt) {
+            problems.push(format!(
+                "packets to other clusters may lose their source address: {problem}"
+            ));
+        }
+        problems.extend(self.routes.status().borrow().last_error.clone());
+        for (what, status) in
+            [("routes", self.routes.status()), ("masquerade exemptions", self.exempt.status())]
+        {
+            let repairs = status.borrow().repairs;
+            if repairs > 0 {
+                problems
+                    .push(format!("{repairs} {what} were changed by another program and repaired"));
+            }
+        }
+        problems
     }
 }
 
-impl RoutesTask {
-    /// Makes routes until nobody wants any.
-    pub(crate) async fn run(mut self) {
-        let mut audit = interval(AUDIT);
-        let mut retry = interval(RETRY);
-        for timer in [&mut audit, &mut retry] {
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
-        loop {
-            tokio::select! {
-                order = self.orders.recv() => match order {
-                    None => return,
-                    Some(order) => {
-                        self.take(order);
-                        while let Ok(order) = self.orders.try_recv() {
-                            self.take(order);
-                        }
-                    }
-                },
-                _ = audit.tick() => match self.kernel.list().await {
-                    Ok(found) => self.table.observe(found),
-                    Err(error) => tracing::warn!(%error, "routes cannot be compared"),
-                },
-                _ = retry.tick() => {
-                    if self.problem.is_none() && !self.table.has_failed() {
-                        continue;
-                    }
-                }
-            }
-            self.carry_out().await;
-        }
+/// Why a route is not in place.
+pub(crate) fn reason(state: &RouteState) -> &str {
+    match state {
+        RouteState::InPlace => "in place",
+        RouteState::OffLink => "the next hop is not on a link of this node",
+        RouteState::Failed { reason } => reason,
     }
+}
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Routes(deltas) => deltas.into_iter().for_each(|delta| self.table.apply(delta)),
-            Order::Prune(prune) => self.table.prune(|range| prune.route(range)),
-        }
-    }
-
-    async fn carry_out(&mut self) {
-        for op in self.table.plan() {
-            let result = self.kernel.execute(op).await.map_err(|error| error.to_string());
-            if let Err(reason) = &result {
-                tracing::warn!(?op, reason, "a route cannot be made");
-            }
-            self.table.done(op, result);
-        }
-        let ranges: Vec<IpNet> = self.table.ranges().into_iter().collect();
-        self.problem =
-            self.masquerade.apply(&self.pod_cidrs, &ranges).await.err().map(|e| e.to_string());
-        let routes = self.table.routes();
-        self.report.send_replace(Report {
-            routes: routes.map(|(r, failure)| (r.clone(), failure.map(str::to_owned))).collect(),
-            contested: self.table.contested().copied().collect(),
-            masquerade: self.problem.clone(),
-        });
-    }
+fn trouble(status: &Status) -> Option<String> {
+    let failing = status.reasons.first().map(|reason| reason.failure.to_string());
+    failing.or_else(|| status.last_error.clone())
 }

@@ -37,7 +37,7 @@ use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_pods::Attachment;
-use mesh_routes::{KernelRoutes, RouteTable, has_kube_proxy};
+use mesh_routes::has_kube_proxy;
 use prometheus_client::registry::Registry;
 use tokio::{
     runtime,
@@ -57,7 +57,7 @@ use crate::{
     peers::{Peers, PeersRead},
     pods::{AttachmentsTask, PodsAdmin},
     programs::{ProgramsHandle, ProgramsTask},
-    routes::{Routes, RoutesTask},
+    routes::Routes,
     snapshots::Snapshots,
     sockets::Sockets,
 };
@@ -95,7 +95,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
     let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
-    let (driver, routes_task, programs_task) = open(&args, &name, (id, limit), parts).await?;
+    let (driver, programs_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let previous = driver.previous_peers();
     let (sender, receiver) = Peers::channel();
@@ -125,7 +125,6 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let ended = core_thread(driver, receiver)?;
     tokio::select! {
         _ = ended => anyhow::bail!("the core has ended"),
-        () = routes_task.run() => {}
         () = programs_task.run() => {}
         () = watch_peers(peers, folder, local, sender.clone(), metrics) => {}
         () = attachments.run() => {}
@@ -190,12 +189,12 @@ struct Parts {
 }
 
 /// Takes over the kernel's tables and routes.
-async fn open(
+fn open(
     args: &Args,
     name: &ClusterName,
     (id, limit): (ClusterId, ClusterLimit),
     parts: Parts,
-) -> anyhow::Result<(Driver, RoutesTask, ProgramsTask)> {
+) -> anyhow::Result<(Driver, ProgramsTask)> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
         None => first_cgroup2()
@@ -232,9 +231,8 @@ async fn open(
         }
     };
     let sockets = Sockets::new(&mut programs);
-    let kernel_routes = KernelRoutes::open()?;
-    let table = RouteTable::restore(kernel_routes.list().await?);
-    let (routes, routes_task) = Routes::new(table, kernel_routes, args.pod_cidrs.clone());
+    let seed = RandomState::new().hash_one(&args.node_name);
+    let routes = Routes::open(&args.pod_cidrs, seed)?;
     // Snapshots are for a kernel that has nothing: any other knows better.
     let bare = inherited == Inherited::default();
     let folder = args.state_dir.join("snapshots");
@@ -276,7 +274,6 @@ async fn open(
         kube_proxy: parts.needed,
     };
     let audits = AuditTimes::new(Duration::from_secs(args.audit_interval_seconds), now);
-    let seed = RandomState::new().hash_one(&args.node_name);
     let node = Node {
         core: Core::new(config, now),
         followers: BTreeMap::new(),
@@ -287,7 +284,7 @@ async fn open(
         audit: Audit::default(),
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
-    Ok((driver, routes_task, programs_task))
+    Ok((driver, programs_task))
 }
 
 async fn watch_peers(

@@ -89,7 +89,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Between two times that reports are taken: 50 a second cost five wake-ups.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 /// Between two writes of keys whose pause is over.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Looks take no more of the time than one part in so many.
 const LOOK_SHARE: u32 = 20;
 /// Keys that are compared without a break: far below five milliseconds.

@@ -1,55 +1,32 @@
-//! Whether somebody else leads connections to services on this node.
+//! Whether another program leads connections to services on this node.
 
-use std::{path::Path, process::Stdio};
+use std::{io, path::Path};
 
-use tokio::process::Command;
+use crate::nftables::{Family, Nftables};
 
 /// The link that kube-proxy makes in IPVS mode, below `/sys/class/net`.
 const IPVS: &str = "/sys/class/net/kube-ipvs0";
-/// Its table in nftables mode, and its chain in iptables mode.
+/// Its table in nftables mode, and table and chain in iptables mode.
 const TABLE: &str = "kube-proxy";
+const NAT: &str = "nat";
 const CHAIN: &str = "KUBE-SERVICES";
 
-/// Whether a kube-proxy has left its rules here: its nftables, its chains of iptables (those that nft sees, which are not
-/// the ones of `iptables-legacy`), or its IPVS link. Where nft cannot be run none is seen.
+/// Whether a kube-proxy has left its rules here: its nftables, its chains of iptables (those that nftables has, which are not
+/// the ones of `iptables-legacy`), or its IPVS link. Where the kernel has no nftables none is seen. Looks from a thread that
+/// may block, in the network namespace of the process.
 pub async fn has_kube_proxy() -> bool {
-    if Path::new(IPVS).exists() {
-        return true;
-    }
-    let tables = nft(&["list", "tables"]).await.unwrap_or_default();
-    if is_listed(&tables) {
-        return true;
-    }
-    for family in ["ip", "ip6"] {
-        if nft(&["list", "chain", family, "nat", CHAIN]).await.is_some() {
-            return true;
-        }
-    }
-    false
+    let look = || has_kube_proxy_here().unwrap_or(false);
+    tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
-/// Whether `nft list tables` has kube-proxy's.
-fn is_listed(tables: &str) -> bool {
-    tables.lines().any(|line| line.split(' ').nth(2) == Some(TABLE))
-}
-
-/// What nft says, if it does as asked.
-async fn nft(args: &[&str]) -> Option<String> {
-    let mut command = Command::new("nft");
-    command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn its_table_is_known_by_its_whole_name() {
-        assert!(is_listed("table inet filter\ntable ip kube-proxy\n"));
-        assert!(is_listed("table ip6 kube-proxy\n"));
-        assert!(!is_listed("table ip kube-proxy-of-another\ntable ip clustermesh\n"));
-        assert!(!is_listed(""));
-    }
+/// The same in the network namespace of this thread, which may block.
+///
+/// # Errors
+/// Where the kernel has no nftables.
+pub fn has_kube_proxy_here() -> io::Result<bool> {
+    let mut nftables = Nftables::open()?;
+    Ok(Path::new(IPVS).exists()
+        || nftables.has_table(TABLE)?
+        || nftables.has_chain(Family::V4, NAT, CHAIN)?
+        || nftables.has_chain(Family::V6, NAT, CHAIN)?)
 }

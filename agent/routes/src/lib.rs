@@ -1,16 +1,32 @@
 //! The way to other clusters' pods: routes over their nodes, and packets that keep their address on it.
 //!
+//! [`RouteTable`] says, without IO, which routes there should be. [`RouteTarget`] and [`MasqueradeTarget`] are what writers
+//! (`mesh_reconcile::Writer`) bring the kernel to that with, each with a task and sockets of its own. Both speak netlink;
+//! no other program is run.
+//!
 //! Routes carry our own protocol number ([`PROTOCOL`]), so that ours are told from everybody else's; those we leave alone.
 
-mod kernel;
+mod interfaces;
 mod kube_proxy;
-mod masquerade;
-mod table;
+mod masquerade_target;
+mod netlink;
+mod nftables;
+mod prefix_set;
+mod route_table;
+mod route_target;
+mod sysctls;
 
-pub use kernel::{KernelRoutes, RouteError};
-pub use kube_proxy::has_kube_proxy;
-pub use masquerade::{Masquerade, MasqueradeError};
-pub use table::{Op, RouteTable};
+pub use interfaces::{
+    Attachments, Interface, InterfaceError, InterfaceKind, Interfaces, attachments,
+};
+pub use kube_proxy::{has_kube_proxy, has_kube_proxy_here};
+pub use masquerade_target::{Exempt, MasqueradeError, MasqueradeTarget};
+pub use nftables::ExemptSet;
+pub use route_table::{RouteChange, RouteState, RouteSummary, RouteTable};
+pub use route_target::{NextHop, OtherRoute, RouteError, RouteEvent, RouteTarget};
+pub use sysctls::{SysctlEffect, SysctlProblem, sysctl_problems};
 
 /// What marks a route as ours (`ip route show proto 201`). Not assigned to anybody in `/etc/iproute2/rt_protos`.
 pub const PROTOCOL: u8 = 201;
+/// Of our routes. Higher than what routing daemons and network managers use, so that theirs to the same range come first.
+pub const METRIC: u32 = 1_000_000;

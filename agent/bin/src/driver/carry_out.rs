@@ -1,6 +1,6 @@
 //! Having writers do what the core wants.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use mesh_core::{LocalState, Prune, Wanted};
 use mesh_follow::PeerCommand;
@@ -52,7 +52,7 @@ impl Driver {
         for order in orders {
             self.node.writers.health.order(order);
         }
-        self.node.writers.routes.send(routes);
+        routes.into_iter().for_each(|delta| self.node.writers.routes.apply(delta));
         let sockets = &mut self.node.writers.sockets;
         sockets.reported(backends);
         if attachments_changed {
@@ -106,7 +106,8 @@ impl Driver {
 
     /// Removes what the previous run left, as far as it may go. Whether anything did.
     fn prune(&mut self, prune: &Prune, now: Instant) -> bool {
-        self.node.writers.routes.prune(prune.clone());
+        let may = Arc::new(prune.clone());
+        self.node.writers.routes.may_prune(move |range| may.route(range));
         match self.node.lb.prune(|id| prune.backends(id), prune.frontends, now) {
             Ok(pruned) => pruned,
             Err(error) => {

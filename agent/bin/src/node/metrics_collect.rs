@@ -68,10 +68,9 @@ impl Node {
         metrics.inherited_frontends.set(count(held.frontends));
         metrics.inherited_backends.set(count(held.backends));
         metrics.failed_changes.set(count(self.lb.status().failing));
-        let routes = self.writers.routes.report();
-        metrics.routes.set(count(routes.routes.len()));
-        let failed = routes.routes.iter().filter(|(_, failure)| failure.is_some());
-        metrics.failed_routes.set(count(failed.count()));
+        let routes = self.writers.routes.table();
+        metrics.routes.set(count(routes.len()));
+        metrics.failed_routes.set(count(routes.not_in_place().count()));
     }
 
     fn set_socket_metrics(&self, metrics: &Metrics) {

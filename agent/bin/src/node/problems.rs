@@ -25,14 +25,6 @@ pub(crate) fn unready(node: &Node) -> Vec<String> {
 impl Node {
     /// All problems, what keeps the agent from being ready first.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let report = self.writers.routes.report().clone();
-        let routes = report.routes.iter().filter_map(|(route, failure)| {
-            let failure = failure.as_ref()?;
-            let (range, node, cluster) = (route.range, &route.node, &route.cluster);
-            Some(format!("route to {range} ({node} of cluster {cluster}): {failure}"))
-        });
-        let contested = report.contested.iter();
-        let contested = contested.map(|range| format!("several nodes claim the pod range {range}"));
         let audit = self.audit();
         let audit = (audit.repairs > 0).then(|| {
             let last = audit.last.unwrap_or_default();
@@ -47,14 +39,12 @@ impl Node {
         unready(self)
             .into_iter()
             .chain(self.core.problems(Instant::now()))
-            .chain(report.masquerade.clone())
             .chain(self.writers.programs.report().problems.clone())
             .chain(self.writers.snapshots.problems().cloned())
             .chain(self.attachment_problems.iter().cloned())
             .chain(self.writers.sockets.problem())
             .chain(self.health_problems())
-            .chain(routes)
-            .chain(contested)
+            .chain(self.writers.routes.problems())
             .chain(audit)
             .chain(tables)
             .chain(unmade)

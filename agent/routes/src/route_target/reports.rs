@@ -1,0 +1,104 @@
+//! What the kernel's reports have to do with our routes.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::mirror::{Mirror, News};
+use crate::{
+    PROTOCOL,
+    netlink::{
+        Message, NLM_F_REPLACE,
+        link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK},
+        route::{self, Hop, RTM_NEWROUTE},
+    },
+};
+
+/// Reports since they were last taken.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    heard: Heard,
+    /// Ranges of ours to which another program's route came or went.
+    other: BTreeSet<IpNet>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Networks that are on a link since.
+    pub(super) on_link: BTreeSet<IpNet>,
+    /// Ranges whose route is not as we made it.
+    pub(super) gone: BTreeSet<IpNet>,
+    /// Only a list says what is there.
+    pub(super) look: bool,
+}
+
+// === impl Reports ===
+
+impl Reports {
+    /// Nothing that has to do with us.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.heard == Heard::default()
+    }
+
+    pub(super) fn take(&mut self) -> Heard {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Ranges of which others' routes are to be asked for.
+    pub(super) fn take_other(&mut self) -> BTreeSet<IpNet> {
+        std::mem::take(&mut self.other)
+    }
+
+    pub(super) fn look(&mut self) {
+        self.heard.look = true;
+    }
+
+    /// Takes a report. `port` is where our own requests come from.
+    pub(super) fn read(&mut self, message: Message<'_>, mirror: &mut Mirror, port: u32) {
+        match message.kind {
+            RTM_NEWADDR => {
+                self.heard.on_link.extend(link::read_address(message).map(|a| a.on_link));
+            }
+            // Routes of IPv4 over an interface that goes down, or loses its address, go without a report.
+            RTM_DELADDR | RTM_DELLINK => self.lost(message, mirror),
+            RTM_NEWLINK if !link::is_up(message) => self.lost(message, mirror),
+            RTM_NEWLINK => {}
+            _ => self.read_route(message, mirror, port),
+        }
+    }
+
+    fn lost(&mut self, message: Message<'_>, mirror: &Mirror) {
+        self.heard.look |= link::index(message).is_some_and(|index| mirror.leaves_by(index));
+    }
+
+    fn read_route(&mut self, message: Message<'_>, mirror: &mut Mirror, port: u32) {
+        let Some(entry) = route::read(message) else { return };
+        let (range, made) = (entry.range, message.kind == RTM_NEWROUTE);
+        let own = message.port == port;
+        // One that stands where ours was: that goes without a report of its own.
+        let replaces = !own && made && message.flags & NLM_F_REPLACE != 0;
+        if replaces && mirror.remove_metric(&range, entry.metric) == News::New {
+            self.heard.gone.insert(range);
+        }
+        if entry.protocol != PROTOCOL {
+            if made && entry.hop == Hop::OnLink {
+                self.heard.on_link.insert(range);
+            }
+            if mirror.contains(&range) {
+                self.other.insert(range);
+                self.heard.look = true;
+            }
+            return;
+        }
+        let news = match made {
+            // Reports come later than answers: one of our own may be of a route that we have changed again since.
+            true if own => mirror.confirm(&entry),
+            true => mirror.add(entry),
+            false if own => News::Known,
+            false => mirror.remove(&entry),
+        };
+        if news == News::New {
+            self.heard.gone.insert(range);
+        }
+    }
+}
