@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test lint bench fuzz chaos mutants
+.PHONY: setup build demo test lint bench soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -31,6 +31,10 @@ lint: setup
 bench: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@PATH="$$PWD/target/release:$$PATH" clustermesh bench all
+
+## RESTARTS (200) restarts of an agent under load, and meshes of up to 250 clusters: half an hour. `make test` does 10 of each.
+soak: build
+	@e2e/soak.sh
 
 ## Every fuzz target for SECONDS_EACH (60), with coverage guiding it. `make test` runs the same bodies without.
 fuzz: setup

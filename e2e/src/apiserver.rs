@@ -104,7 +104,7 @@ impl Apiserver {
     pub fn ended(&mut self) -> i32 {
         within(PATIENCE, "the apiserver ends", || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
-            other => Err(format!("{other:?}: {}", self.said())),
+            other => Err(format!("{other:?}: {}", self.log_text())),
         })
     }
 
@@ -127,7 +127,7 @@ impl Apiserver {
     pub fn wait_ready(&self) {
         within(PATIENCE, "the apiserver is ready", || match self.unready() {
             reasons if reasons.is_empty() => Ok(()),
-            reasons => Err(format!("{reasons}{}", self.said())),
+            reasons => Err(format!("{reasons}{}", self.log_text())),
         });
     }
 
@@ -135,7 +135,7 @@ impl Apiserver {
     pub fn wait_unready(&self, reason: &str) {
         within(PATIENCE, &format!("the apiserver says {reason:?}"), || match self.unready() {
             reasons if reasons.contains(reason) => Ok(()),
-            reasons => Err(format!("{reasons}{}", self.said())),
+            reasons => Err(format!("{reasons}{}", self.log_text())),
         });
     }
 
@@ -169,7 +169,7 @@ impl Apiserver {
     }
 
     /// What it wrote so far.
-    pub fn said(&self) -> String {
+    pub fn log_text(&self) -> String {
         fs::read_to_string(log(&self.folder)).unwrap_or_default()
     }
 

@@ -36,16 +36,23 @@ impl Etcd {
         Self::with(&[])
     }
 
-    /// The same, with more flags.
+    /// The same of another cluster.
+    pub fn of(cluster: &str) -> Self {
+        let mut etcd = Self::make(cluster, &[]);
+        etcd.start_again();
+        etcd
+    }
+
+    /// An etcd of cluster `a`, with more flags.
     pub fn with(flags: &[&str]) -> Self {
-        let mut etcd = Self::new(flags);
+        let mut etcd = Self::make("a", flags);
         etcd.start_again();
         etcd
     }
 
     /// One whose users are set up before anything else can reach it, at each start.
     pub fn protected(flags: &[&str]) -> Self {
-        let mut etcd = Self::new(flags);
+        let mut etcd = Self::make("a", flags);
         etcd.protected = true;
         etcd.start_again();
         etcd
@@ -53,9 +60,13 @@ impl Etcd {
 
     /// One that was not started yet.
     pub fn new(flags: &[&str]) -> Self {
+        Self::make("a", flags)
+    }
+
+    fn make(cluster: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         ClusterPki::new(&folder.path().join("pki"))
-            .create("a", "clustermesh", &[], Authority::ISSUED_LIFETIME)
+            .create(cluster, "clustermesh", &[], Authority::ISSUED_LIFETIME)
             .expect("certificates");
         let [port, peer_port] = free_ports();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -76,7 +87,7 @@ impl Etcd {
         self.child = Some(command.spawn().expect("etcd is installed: run `make setup` once"));
         let address = (Ipv4Addr::LOCALHOST, self.port);
         eventually("the etcd listens", || {
-            TcpStream::connect(address).map(drop).map_err(|e| format!("{e}: {}", self.said()))
+            TcpStream::connect(address).map(drop).map_err(|e| format!("{e}: {}", self.log_text()))
         });
     }
 
@@ -137,7 +148,7 @@ impl Etcd {
     }
 
     /// What it wrote so far.
-    pub fn said(&self) -> String {
+    pub fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 

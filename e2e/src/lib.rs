@@ -12,6 +12,7 @@
 )]
 
 pub mod apiserver;
+pub mod echo_service;
 pub mod etcd;
 pub mod etcdctl;
 pub mod json;
@@ -19,6 +20,7 @@ pub mod kernel;
 pub mod load;
 pub mod mesh;
 pub mod netns;
+pub mod raw_etcd;
 pub mod relay;
 pub mod release;
 pub mod scenario;

@@ -27,7 +27,19 @@ const FEWEST_A_SECOND: u64 = 50;
 impl Traffic {
     /// A load on all addresses of a service: 600 fresh connections a second in turn, and 50 long flows.
     pub fn start(mesh: &impl Mesh, cluster: &str, pod: &str, service: &str) -> Self {
-        let command = load(mesh, cluster, pod, service, &["--rate", "600", "--flows", "50"]);
+        Self::start_with(mesh, cluster, pod, service, &[])
+    }
+
+    /// The same, and what further flags of `lab-pod load` add.
+    pub fn start_with(
+        mesh: &impl Mesh,
+        cluster: &str,
+        pod: &str,
+        service: &str,
+        more: &[&str],
+    ) -> Self {
+        let flags = [&["--rate", "600", "--flows", "50"], more].concat();
+        let command = load(mesh, cluster, pod, service, &flags);
         let mut traffic = Self { child: None };
         traffic.child = Some(spawn(command));
         // What follows happens under load, not before.
@@ -103,11 +115,13 @@ fn report(child: Child) -> Report {
 /// What came of it, for whoever reads the test's output.
 fn print(report: &Report) {
     println!(
-        "offered {}, answered {} (over long flows {}), failed {:?}, in {} ms; by cluster {:?}",
+        "offered {}, answered {} (over long flows {}, over kept UDP sockets {}), failed {:?}, ended {}, in {} ms; by cluster {:?}",
         report.offered,
         report.answered,
         report.over_flows,
+        report.over_datagram_flows,
         report.failed,
+        report.ended,
         report.milliseconds,
         report.clusters
     );

@@ -63,6 +63,9 @@ pub trait Mesh {
     /// The folder with the files that make a cluster follow others.
     fn peer_folder(&self, cluster: &str) -> PathBuf;
 
+    /// The folder of a cluster's manifests: objects that are there without anything that they stand for.
+    fn manifests(&self, cluster: &str) -> PathBuf;
+
     /// Kills a daemon without a warning.
     fn kill(&self, daemon: &Daemon);
 
@@ -87,7 +90,10 @@ pub trait Mesh {
     /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
     fn cut(&self, one: &str, other: &str);
 
-    /// Heals everything that is cut.
+    /// Delays what a place and a cluster's etcd (`a/etcd`) send each other, by so many milliseconds each way.
+    fn delay(&self, one: &str, etcd: &str, millis: u32);
+
+    /// Heals everything that is cut or delayed.
     fn heal(&self);
 
     /// `etcdctl`, as a cluster's administrator calls it beside its etcd: the first, where there are several.

@@ -197,6 +197,10 @@ impl Mesh for Netns {
         self.cluster(cluster).directory.join("peers")
     }
 
+    fn manifests(&self, cluster: &str) -> PathBuf {
+        self.cluster(cluster).directory.join("manifests")
+    }
+
     fn kill(&self, daemon: &Daemon) {
         let mut stop = self.lab("stop");
         stop.args(["--kill", &process(daemon)]);
@@ -236,6 +240,12 @@ impl Mesh for Netns {
     fn cut(&self, one: &str, other: &str) {
         let mut cut = self.lab("cut");
         cut.args([one, other]);
+        json::of(cut);
+    }
+
+    fn delay(&self, one: &str, etcd: &str, millis: u32) {
+        let mut cut = self.lab("cut");
+        cut.args([one, etcd, "--delay", &format!("{millis}ms")]);
         json::of(cut);
     }
 

@@ -4,7 +4,7 @@ use mesh_e2e::{Netns, scenario};
 
 #[test]
 fn cold_start() {
-    scenario::a_node_starts_with_what_it_knew(&Netns::up("e2ecold"));
+    scenario::a_node_starts_from_its_snapshot(&Netns::up("e2ecold"));
 }
 
 #[test]
@@ -18,8 +18,8 @@ fn ten_kills() {
 }
 
 #[test]
-fn told_to_stop() {
-    scenario::agents_told_to_stop_leave_everything(&Netns::up("apistop"));
+fn stopped() {
+    scenario::agents_that_are_stopped_leave_everything(&Netns::up("apistop"));
 }
 
 #[test]
@@ -35,4 +35,9 @@ fn another_release() {
 #[test]
 fn full_table() {
     scenario::a_full_table_is_named_and_filled_when_there_is_room(&Netns::up("e2etable"));
+}
+
+#[test]
+fn churn() {
+    scenario::an_agent_starts_while_pods_are_removed(&Netns::up("e2echurn"));
 }

@@ -193,7 +193,7 @@ fn compaction_in_the_middle_of_the_comparison_begins_it_again() {
     relay.release();
     apiserver.wait_ready();
     wait_for(&etcd, NODE);
-    assert!(matches!(apiserver.trouble("compacted"), (false, 1..)), "{}", apiserver.said());
+    assert!(matches!(apiserver.trouble("compacted"), (false, 1..)), "{}", apiserver.log_text());
     assert_eq!(revisions(&etcd, "cilium/state/services/v1/a/stale/").len(), 0);
 }
 
@@ -249,7 +249,7 @@ fn an_etcd_that_begins_anew_is_filled_and_gets_another_history() {
 
 fn copy(etcd: &Etcd, from: &std::path::Path, to: &std::path::Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(copied.success(), "{}", etcd.said());
+    assert!(copied.success(), "{}", etcd.log_text());
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn what_is_pending_is_written_before_it_ends() {
     apiserver.apply("n9", &node("n9"));
     apiserver.signal(Signal::SIGTERM);
     assert_eq!(apiserver.ended(), 0);
-    assert!(apiserver.said().contains("not everything could be written in time"));
+    assert!(apiserver.log_text().contains("not everything could be written in time"));
 }
 
 #[test]

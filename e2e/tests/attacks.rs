@@ -4,7 +4,7 @@ use mesh_e2e::{Netns, scenario};
 
 #[test]
 fn attacks() {
-    scenario::nothing_false_is_believed(&Netns::sized("e2eattacks", 3, 1));
+    scenario::false_records_are_rejected(&Netns::sized("e2eattacks", 3, 1));
 }
 
 #[test]

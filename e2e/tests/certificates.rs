@@ -19,10 +19,11 @@ use std::{
 
 use mesh_certs::{Authority, ClusterPki, Profile, details};
 use mesh_e2e::{
-    Daemon, Mesh, Netns, Traffic, json, kernel,
+    Daemon, Mesh, Netns, Traffic,
+    echo_service::{CLIENT, ECHO, two_clusters_with_echo, wait_for_backends},
+    json, kernel,
     mesh::{daemons, wait_ready},
     netns::{binary, process},
-    scenario::{CLIENT, ECHO, two_with_echo, wait_for_backends},
 };
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 impl Scene {
     fn new(lab: &str) -> Self {
         let mesh = Netns::up(lab);
-        let (one, other) = two_with_echo(&mesh);
+        let (one, other) = two_clusters_with_echo(&mesh);
         let traffic = Traffic::start(&mesh, &one, CLIENT, ECHO);
         Self { mesh, lab: lab.into(), one, other, traffic }
     }
@@ -280,7 +281,7 @@ fn an_authority_is_rotated() {
         );
     }
     let (code, _, refused) = scene.rotate(&one, &["--ca", "--finish"]);
-    assert!(code == 1 && refused.contains("the old authority still signs"), "{refused}");
+    assert!(code == 1 && refused.contains("the old CA still signs"), "{refused}");
     scene.content(&scene.other);
 
     let restart = scene.restart_etcd(&one);
@@ -299,7 +300,7 @@ fn an_authority_is_rotated() {
     fs::copy(old("admin.crt"), &certificate).unwrap();
     fs::copy(old("admin.key"), &key).unwrap();
     let (code, _, refused) = scene.rotate(&one, &["--ca", "--finish"]);
-    assert!(code == 1 && refused.contains("local.crt is by the old authority"), "{refused}");
+    assert!(code == 1 && refused.contains("local.crt is by the old CA"), "{refused}");
     fs::write(&key, &kept[1]).unwrap();
     fs::write(&certificate, &kept[0]).unwrap();
 

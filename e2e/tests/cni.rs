@@ -29,5 +29,5 @@ fn by_hand() {
 
 #[test]
 fn alone() {
-    scenario::a_pod_is_left_alone(&Netns::sized("cnialone", 1, 2));
+    scenario::a_pod_opts_out_of_socket_lb(&Netns::sized("cnialone", 1, 2));
 }

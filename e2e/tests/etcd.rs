@@ -477,7 +477,7 @@ fn users_and_roles(etcd: &Etcd) -> Vec<String> {
 
 /// The lines in which the etcd's store of users says that it changed something.
 fn auth_changes(etcd: &Etcd) -> Vec<String> {
-    let said = etcd.said();
+    let said = etcd.log_text();
     let about_users = said.lines().filter(|line| line.contains(r#""caller":"auth/store.go"#));
     let changed = about_users.filter(|line| !line.contains("ignored auth enable request"));
     changed.map(str::to_owned).collect()

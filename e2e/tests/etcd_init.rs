@@ -64,7 +64,7 @@ fn no_peer_gets_in_before_authentication_is_on() {
             let mut started = Starting::of(&etcd);
             eventually("each was refused several times", || match refused.load(Ordering::SeqCst) {
                 20.. => Ok(()),
-                other => Err(format!("{other}: {}", etcd.said())),
+                other => Err(format!("{other}: {}", etcd.log_text())),
             });
             over.store(true, Ordering::SeqCst);
             started.stop();

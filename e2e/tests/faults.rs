@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_e2e::{
-    Mesh as _, Netns, Traffic, json,
+    Mesh as _, Netns, Traffic, echo_service, json,
     mesh::{eventually, output},
     scenario,
 };
@@ -111,8 +111,8 @@ fn traces(mesh: &Netns, node: &str) -> (bool, usize) {
 #[test]
 fn slow_and_lossy() {
     let mesh = Netns::up("e2eslow");
-    scenario::two_with_echo(&mesh);
-    let traffic = Traffic::start(&mesh, "a", scenario::CLIENT, scenario::ECHO);
+    echo_service::two_clusters_with_echo(&mesh);
+    let traffic = Traffic::start(&mesh, "a", echo_service::CLIENT, echo_service::ECHO);
     let cut = |places: [&str; 2], flags: [&str; 2]| {
         let mut cut = mesh.lab("cut");
         cut.args(places).args(flags);
@@ -160,22 +160,22 @@ fn pairs() {
 
 #[test]
 fn compaction() {
-    scenario::a_cut_outlasts_the_history(&Netns::up("e2ecompact"));
+    scenario::a_partition_outlasts_a_compaction(&Netns::up("e2ecompact"));
 }
 
 #[test]
 fn a_shorter_history() {
-    scenario::an_etcd_begins_anew(&Netns::up("e2eshorter"), scenario::History::Shorter);
+    scenario::an_etcd_loses_its_data(&Netns::up("e2eshorter"), scenario::History::Shorter);
 }
 
 #[test]
 fn a_longer_history() {
-    scenario::an_etcd_begins_anew(&Netns::up("e2elonger"), scenario::History::Longer);
+    scenario::an_etcd_loses_its_data(&Netns::up("e2elonger"), scenario::History::Longer);
 }
 
 #[test]
 fn leases() {
-    scenario::an_expired_lease_is_silence(&Netns::up("e2eleases"));
+    scenario::an_expired_lease_removes_nothing(&Netns::up("e2eleases"));
 }
 
 #[test]
@@ -185,6 +185,6 @@ fn full() {
 }
 
 #[test]
-fn without_its_own_etcd() {
-    scenario::an_agent_starts_without_its_own_etcd(&Netns::up("e2ewithout"));
+fn without_its_local_etcd() {
+    scenario::an_agent_starts_without_its_local_etcd(&Netns::up("e2ewithout"));
 }

@@ -28,18 +28,18 @@ fn three_blips() {
 }
 
 #[test]
-fn our_own_uplink() {
-    scenario::our_own_uplink_is_cut(&Netns::up("healthuplink"));
+fn local_uplink() {
+    scenario::the_local_uplink_is_cut(&Netns::up("healthuplink"));
 }
 
 #[test]
-fn a_silent_peer() {
-    scenario::a_silent_peer_is_believed_for_so_long(&Netns::up("healthquiet"));
+fn unreachable_peer() {
+    scenario::an_unreachable_peer_is_valid_for_its_staleness_budget(&Netns::up("healthquiet"));
 }
 
 #[test]
-fn the_own_apiserver() {
-    scenario::the_own_apiserver_is_silent(&Netns::up("healthown"));
+fn local_apiserver() {
+    scenario::the_local_apiserver_is_unreachable(&Netns::up("healthown"));
 }
 
 #[test]

@@ -24,5 +24,5 @@ fn disconnect() {
 
 #[test]
 fn access() {
-    scenario::only_peers_read_and_nobody_writes(&Netns::up("e2eaccess"));
+    scenario::peers_read_and_no_peer_writes(&Netns::up("e2eaccess"));
 }

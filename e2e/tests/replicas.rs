@@ -13,7 +13,7 @@ fn killed() {
 
 #[test]
 fn behind() {
-    scenario::a_replica_that_is_behind_is_not_believed(&up("apibehind"));
+    scenario::a_replica_that_is_behind_removes_nothing(&up("apibehind"));
 }
 
 #[test]

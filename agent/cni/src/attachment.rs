@@ -244,7 +244,7 @@ impl fmt::Display for PodName {
 
 impl NameError {
     fn new(name: &str, of: &'static str, rule: &'static str) -> Self {
-        Self { name: crate::environment::shortened(name), of, rule }
+        Self { name: crate::excerpt::excerpt(name), of, rule }
     }
 }
 

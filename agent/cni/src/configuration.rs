@@ -5,18 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{environment::shortened, error::CniError, result::PrevResult};
-
-/// A version of the protocol that is spoken here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CniVersion {
-    /// 0.3.1: the first whose results are those of today, but for a field.
-    V0_3_1,
-    /// 0.4.0: CHECK.
-    V0_4_0,
-    /// 1.0.0.
-    V1_0_0,
-}
+use crate::{
+    error::CniError,
+    excerpt::excerpt,
+    json::{invalid, object},
+    result::PrevResult,
+    version::CniVersion,
+};
 
 /// How the plugin is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,44 +51,6 @@ const PODS_DIR: &str = "/run/clustermesh/pods";
 /// The longest name of a network that is taken.
 const MAX_NAME: usize = 256;
 
-// === impl CniVersion ===
-
-impl CniVersion {
-    /// The newest.
-    pub const LATEST: Self = Self::V1_0_0;
-    /// All, the oldest first.
-    pub const ALL: [Self; 3] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V0_3_1 => "0.3.1",
-            Self::V0_4_0 => "0.4.0",
-            Self::V1_0_0 => "1.0.0",
-        }
-    }
-
-    /// The version that a configuration asks for, for answers to whatever else it says; the newest, if none of ours.
-    pub fn of_input(input: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Versioned {
-            cni_version: String,
-        }
-        let written = serde_json::from_slice(input).ok();
-        let version = written.and_then(|Versioned { cni_version }| Self::new(&cni_version).ok());
-        version.unwrap_or(Self::LATEST)
-    }
-
-    fn new(text: &str) -> Result<Self, CniError> {
-        let found = Self::ALL.into_iter().find(|version| version.as_str() == text);
-        found.ok_or_else(|| CniError::IncompatibleVersion {
-            found: shortened(text),
-            reason: format!("this plugin speaks {}", Self::ALL.map(Self::as_str).join(", ")),
-        })
-    }
-}
-
 // === impl Configuration ===
 
 impl Configuration {
@@ -118,21 +75,11 @@ impl Configuration {
     }
 }
 
-/// Reads an object. Serde would take an array in its place, field by field.
-pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
-    let read = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if text.trim_start().starts_with('{') { Ok(read) } else { Err("it is no object".into()) }
-}
-
 fn path(field: &str, written: Option<String>, otherwise: &str) -> Result<PathBuf, CniError> {
     let path = written.unwrap_or_else(|| otherwise.into());
     if path.contains('\0') || !Path::new(&path).is_absolute() {
-        let reason = format!("{:?} is not an absolute path", shortened(&path));
+        let reason = format!("{:?} is not an absolute path", excerpt(&path));
         return Err(invalid(field, reason));
     }
     Ok(path.into())
-}
-
-pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> CniError {
-    CniError::Configuration { field: field.into(), reason: reason.into() }
 }

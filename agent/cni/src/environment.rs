@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     attachment::{AttachmentKey, PodName},
     error::CniError,
+    excerpt::excerpt,
 };
 
 /// Where variables come from: the process's environment, or a test.
@@ -53,7 +54,7 @@ impl Command {
             "VERSION" => Ok(Self::Version),
             other => Err(invalid(
                 "CNI_COMMAND",
-                format!("{:?} is none of ADD, DEL, CHECK, VERSION", shortened(other)),
+                format!("{:?} is none of ADD, DEL, CHECK, VERSION", excerpt(other)),
             )),
         }
     }
@@ -74,7 +75,7 @@ pub(crate) fn netns(variables: &impl Variables) -> Result<PathBuf, CniError> {
     if path.len() > MAX_PATH || path.contains('\0') || !Path::new(&path).is_absolute() {
         return Err(invalid(
             "CNI_NETNS",
-            format!("{:?} is not the absolute path of a file", shortened(&path)),
+            format!("{:?} is not the absolute path of a file", excerpt(&path)),
         ));
     }
     Ok(path.into())
@@ -97,7 +98,7 @@ pub(crate) fn pod(variables: &impl Variables) -> Result<Pod, CniError> {
     let name = PodName::new(namespace, name).map_err(|e| invalid("CNI_ARGS", e))?;
     let uid = value("K8S_POD_UID").unwrap_or_default();
     if uid.len() > MAX_UID || uid.chars().any(char::is_control) {
-        return Err(invalid("CNI_ARGS", format!("K8S_POD_UID {:?} is no uid", shortened(uid))));
+        return Err(invalid("CNI_ARGS", format!("K8S_POD_UID {:?} is no uid", excerpt(uid))));
     }
     Ok(Pod { name, uid: uid.into() })
 }
@@ -109,9 +110,4 @@ fn required(variables: &impl Variables, name: &'static str) -> Result<String, Cn
 
 fn invalid(variable: &'static str, reason: impl ToString) -> CniError {
     CniError::Environment { variable, reason: reason.to_string() }
-}
-
-/// The beginning of what may be long.
-pub(crate) fn shortened(text: &str) -> String {
-    text.chars().take(64).collect()
 }

@@ -1,9 +1,5 @@
 //! What a runtime is told when something did not work.
 
-use serde::Serialize;
-
-use crate::configuration::CniVersion;
-
 /// Why a call failed. Below 100 the codes are the specification's, from there on ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CniError {
@@ -64,16 +60,6 @@ pub enum CniError {
     NotBound(String),
 }
 
-/// An error as the specification writes it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Reply<'a> {
-    cni_version: &'a str,
-    code: u16,
-    msg: &'a str,
-    details: String,
-}
-
 // === impl CniError ===
 
 impl CniError {
@@ -93,18 +79,8 @@ impl CniError {
         }
     }
 
-    /// The error for the runtime, in the version that it speaks.
-    pub fn reply(&self, version: CniVersion) -> String {
-        let reply = Reply {
-            cni_version: version.as_str(),
-            code: self.code(),
-            msg: self.kind(),
-            details: self.to_string(),
-        };
-        serde_json::to_string(&reply).unwrap_or_default()
-    }
-
-    fn kind(&self) -> &'static str {
+    /// The kind of error in few words, as the specification has `msg`.
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::IncompatibleVersion { .. } => "incompatible CNI version",
             Self::Environment { .. } => "invalid environment variables",

@@ -2,14 +2,14 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use serde::Serialize;
-
 use crate::{
-    attachment::AttachmentKey,
-    configuration::{CniVersion, Configuration},
-    environment::{Command, Variables, key, netns, pod},
+    attachment::{AttachmentKey, PodName},
+    configuration::Configuration,
+    environment::{Command, Pod, Variables, key, netns, pod},
     error::CniError,
-    result::{Add, previous},
+    json::invalid,
+    result::PrevResult,
+    version::CniVersion,
 };
 
 /// A call of the plugin.
@@ -23,6 +23,25 @@ pub enum Request {
     Check(Box<Check>),
     /// Which versions are spoken?
     Version,
+}
+
+/// A pod is attached: what the plugins before this one made of it is in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Add {
+    /// How the plugin is configured.
+    pub configuration: Configuration,
+    /// The container and its interface.
+    pub key: AttachmentKey,
+    /// The file that is the pod's network namespace.
+    pub netns: PathBuf,
+    /// The pod.
+    pub pod: PodName,
+    /// The pod's uid, if the runtime knows it.
+    pub uid: String,
+    /// The pod's addresses on that interface.
+    pub addresses: Vec<IpAddr>,
+    /// The result for the runtime: what the plugins before this one said, as they said it.
+    pub reply: String,
 }
 
 /// A pod is detached.
@@ -91,21 +110,29 @@ impl Request {
     }
 }
 
-/// The versions that are spoken here.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Versions {
-    cni_version: &'static str,
-    supported_versions: [&'static str; 3],
+// === impl Add ===
+
+impl Add {
+    fn new(
+        configuration: Configuration,
+        key: AttachmentKey,
+        netns: PathBuf,
+        pod: Pod,
+    ) -> Result<Self, CniError> {
+        let previous = previous(&configuration)?;
+        let addresses = previous.addresses_of(key.interface());
+        let reply = previous.text().to_owned();
+        let Pod { name: pod, uid } = pod;
+        Ok(Self { configuration, key, netns, pod, uid, addresses, reply })
+    }
 }
 
-/// The answer to [`Request::Version`], asked in a version.
-pub fn version_reply(version: CniVersion) -> String {
-    let versions = Versions {
-        cni_version: version.as_str(),
-        supported_versions: CniVersion::ALL.map(CniVersion::as_str),
-    };
-    serde_json::to_string(&versions).unwrap_or_default()
+/// A chained plugin has something before it.
+fn previous(configuration: &Configuration) -> Result<&PrevResult, CniError> {
+    configuration.previous.as_ref().ok_or_else(|| {
+        let reason = "it is missing: this plugin makes no interface, and belongs behind one in a chain that does";
+        invalid("prevResult", reason)
+    })
 }
 
 #[cfg(test)]

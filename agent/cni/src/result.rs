@@ -7,30 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    attachment::AttachmentKey,
-    configuration::{Configuration, invalid, object},
-    environment::{Pod, shortened},
     error::CniError,
+    excerpt::excerpt,
+    json::{invalid, object},
 };
-
-/// A pod is attached: what the plugins before this one made of it is in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Add {
-    /// How the plugin is configured.
-    pub configuration: Configuration,
-    /// The container and its interface.
-    pub key: AttachmentKey,
-    /// The file that is the pod's network namespace.
-    pub netns: std::path::PathBuf,
-    /// The pod.
-    pub pod: crate::attachment::PodName,
-    /// The pod's uid, if the runtime knows it.
-    pub uid: String,
-    /// The pod's addresses on that interface.
-    pub addresses: Vec<IpAddr>,
-    /// The result for the runtime: what the plugins before this one said, as they said it.
-    pub reply: String,
-}
 
 /// A result of the plugins before ours, as it was written and as far as it is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +70,7 @@ impl PrevResult {
         let address = |(at, written): (usize, &WrittenAddress)| {
             let field = |name: &str| format!("prevResult.ips[{at}].{name}");
             let ip: IpNet = written.address.parse().map_err(|_| {
-                let reason = format!("{:?} is no address", shortened(&written.address));
+                let reason = format!("{:?} is no address", excerpt(&written.address));
                 invalid(field("address"), reason)
             })?;
             let interface = match written.interface {
@@ -109,6 +89,11 @@ impl PrevResult {
         Ok(Self { text: raw.get().into(), interfaces, addresses })
     }
 
+    /// The result as it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The addresses of a pod's interface: those that name it, and those that name none.
     pub(crate) fn addresses_of(&self, interface: &str) -> Vec<IpAddr> {
         let is_of = |address: &&Address| match address.interface {
@@ -120,29 +105,4 @@ impl PrevResult {
         };
         self.addresses.iter().filter(is_of).map(|address| address.ip).collect()
     }
-}
-
-// === impl Add ===
-
-impl Add {
-    pub(crate) fn new(
-        configuration: Configuration,
-        key: AttachmentKey,
-        netns: std::path::PathBuf,
-        pod: Pod,
-    ) -> Result<Self, CniError> {
-        let previous = previous(&configuration)?;
-        let addresses = previous.addresses_of(key.interface());
-        let reply = previous.text.clone();
-        let Pod { name: pod, uid } = pod;
-        Ok(Self { configuration, key, netns, pod, uid, addresses, reply })
-    }
-}
-
-/// A chained plugin has something before it.
-pub(crate) fn previous(configuration: &Configuration) -> Result<&PrevResult, CniError> {
-    configuration.previous.as_ref().ok_or_else(|| {
-        let reason = "it is missing: this plugin makes no interface, and belongs behind one in a chain that does";
-        invalid("prevResult", reason)
-    })
 }

@@ -13,25 +13,22 @@ use std::{
 };
 
 use mesh_dump::Dump;
+use mesh_lab::NodeState;
 use mesh_model::{
     ClusterId, ClusterLimit, ClusterName, EndpointSlice, ExportMode, GlobalService, Port, Protocol,
     Record, ServiceName, SliceEndpoint,
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use mesh_wire::cluster_config;
-use nix::{
-    time::{clock_getcpuclockid, clock_gettime},
-    unistd::Pid,
-};
 use serde::Serialize;
 
 use crate::{
+    bench_lab::{BenchLab, first_node},
+    command::run,
     endpoints::{entry, ip, manifest},
-    error::{BenchError, file, io},
-    mesh::{Mesh, first_node},
-    sandbox::run,
+    error::{BenchError, file},
     stats::median,
-    usage::metric,
+    usage::{metric, process_cpu},
 };
 
 /// How much is measured.
@@ -63,8 +60,12 @@ pub struct ChangeRow {
     pub reference_micros: f64,
     /// The two in relation: the median of the rounds' ratios.
     pub ratio: f64,
-    /// Single writes to the kernel's tables for a change.
+    /// Single writes to the kernel's tables for a change: the mean of the two below.
     pub writes: f64,
+    /// The same where a backend goes from the middle of the service.
+    pub removing_writes: f64,
+    /// The same where it comes back.
+    pub adding_writes: f64,
 }
 
 /// In what form a cluster tells its services.
@@ -89,21 +90,24 @@ const SLICE: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The agent's metrics are set once a second.
 const METRICS: Duration = Duration::from_millis(1_500);
+/// So often one backend goes and comes back to count the writes.
+const WRITTEN: u32 = 3;
 /// How long an agent is watched to which nothing happens.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Measures. Needs root.
 pub fn change(
+    lab: &str,
     options: &ChangeOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<ChangeRow>, BenchError> {
     let mut rows = Vec::new();
     let total = u64::from(options.rounds) * 2;
     for (form, done) in [(Form::V2, 0), (Form::V1, u64::from(options.rounds))] {
-        let mut mesh = Mesh::up(2, 1)?;
-        let services = prepare(&mut mesh, form, &options.backends)?;
-        let dump = mesh.dump(mesh.cluster(1)?)?;
-        rows.extend(measure(&mesh, &dump, form, &services, options, |round| {
+        let mut lab = BenchLab::up(lab, 2, 1)?;
+        let services = prepare(&mut lab, form, &options.backends)?;
+        let dump = lab.dump(lab.cluster(1)?)?;
+        rows.extend(measure(&lab, &dump, form, &services, options, |round| {
             progress(done + u64::from(round), total)
         })?);
     }
@@ -111,27 +115,27 @@ pub fn change(
 }
 
 /// Has the reader know services of these sizes, the reference first.
-fn prepare(mesh: &mut Mesh, form: Form, sizes: &[u32]) -> Result<Vec<Service>, BenchError> {
+fn prepare(lab: &mut BenchLab, form: Form, sizes: &[u32]) -> Result<Vec<Service>, BenchError> {
     let sizes: Vec<u32> = [REFERENCE].iter().chain(sizes).copied().collect();
-    let reader = mesh.cluster(1)?;
+    let reader = lab.cluster(1)?;
     let numbers = 0..u32::try_from(sizes.len()).unwrap_or_default();
     let manifests: Vec<String> = numbers.clone().map(manifest).collect();
     let path = reader.directory.join("manifests/bench.yaml");
     fs::write(&path, manifests.join("---\n")).map_err(file(&path))?;
-    mesh.lab("stop", &["a/apiserver", "b/n1/agent"])?;
-    let source = mesh.cluster(0)?;
+    lab.lab("stop", &["a/apiserver", "b/n1/agent"])?;
+    let source = lab.cluster(0)?;
     if form == Form::V1 {
-        mesh.write(source, &[services_only(mesh)?], |_| {})?;
+        lab.write(source, &[services_only(lab)?], |_| {})?;
     }
     for (number, backends) in numbers.zip(&sizes) {
         for part in form.all(number, *backends)? {
-            mesh.write(source, &[part], |_| {})?;
+            lab.write(source, &[part], |_| {})?;
         }
     }
-    mesh.lab("start", &["b/n1/agent"])?;
-    mesh.look()?;
-    mesh.wait_ready("b")?;
-    let dump = mesh.dump(mesh.cluster(1)?)?;
+    lab.lab("start", &["b/n1/agent"])?;
+    lab.refresh()?;
+    lab.wait_ready("b")?;
+    let dump = lab.dump(lab.cluster(1)?)?;
     let mut services = Vec::new();
     for (number, backends) in (0_u16..).zip(sizes) {
         let ip = Ipv6Addr::new(0xfd00, 0x100, 2, 0, 0, 0, 0, 0x1000 + number);
@@ -146,26 +150,27 @@ fn prepare(mesh: &mut Mesh, form: Form, sizes: &[u32]) -> Result<Vec<Service>, B
 }
 
 fn measure(
-    mesh: &Mesh,
+    lab: &BenchLab,
     dump: &Dump,
     form: Form,
     services: &[Service],
     options: &ChangeOptions,
     mut progress: impl FnMut(u32),
 ) -> Result<Vec<ChangeRow>, BenchError> {
-    let pid = mesh.pid("b/n1/agent")?;
-    let node = first_node(mesh.cluster(1)?)?;
+    let pid = lab.pid("b/n1/agent")?;
+    let node = first_node(lab.cluster(1)?)?;
     thread::sleep(METRICS);
-    let (begin, began) = (spent(pid)?, Instant::now());
+    let (begin, began) = (process_cpu(pid)?, Instant::now());
     thread::sleep(IDLE);
-    let idle = spent(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let idle =
+        process_cpu(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
     let mut taken: Vec<Vec<f64>> = vec![Vec::new(); services.len()];
     for round in 0..options.rounds {
         progress(round);
         for (service, taken) in services.iter().zip(&mut taken) {
-            let (begin, began) = (spent(pid)?, Instant::now());
-            turn(mesh, dump, form, service, options.batch)?;
-            let spent = spent(pid)?.saturating_sub(begin).as_secs_f64();
+            let (begin, began) = (process_cpu(pid)?, Instant::now());
+            turn(lab, dump, form, service, options.batch)?;
+            let spent = process_cpu(pid)?.saturating_sub(begin).as_secs_f64();
             let busy = (spent - idle * began.elapsed().as_secs_f64()).max(0.0);
             taken.push(busy * 1e6 / f64::from(options.batch.max(1)));
         }
@@ -173,47 +178,74 @@ fn measure(
     let reference = taken.first().cloned().unwrap_or_default();
     let mut rows = Vec::new();
     for (service, taken) in services.iter().zip(taken).skip(1) {
-        let writes = || metric(node, "clustermesh_agent_table_writes");
-        thread::sleep(METRICS);
-        let before = writes()?;
-        turn(mesh, dump, form, service, options.batch)?;
-        thread::sleep(METRICS);
-        let written = writes()?.saturating_sub(before);
+        let [removing, adding] = writes(lab, dump, form, service, node)?;
         let ratios = taken.iter().zip(&reference).map(|(one, reference)| one / reference.max(0.1));
         rows.push(ChangeRow {
             form: form.name(),
             backends: service.backends,
-            bytes: form.change(service.number, service.backends, false)?.1.len(),
+            bytes: form.change(service.number, service.backends, None)?.1.len(),
             changes: options.rounds * options.batch,
             ratio: median(ratios.collect()),
             micros: median(taken),
             reference_micros: median(reference.clone()),
-            writes: written as f64 / f64::from(options.batch.max(1)),
+            writes: (removing + adding) / 2.0,
+            removing_writes: removing,
+            adding_writes: adding,
         });
     }
     Ok(rows)
 }
 
+/// Writes to the tables for a backend that goes, and for one that comes back.
+fn writes(
+    lab: &BenchLab,
+    dump: &Dump,
+    form: Form,
+    service: &Service,
+    node: &NodeState,
+) -> Result<[f64; 2], BenchError> {
+    let written = || metric(node, "clustermesh_agent_table_writes");
+    thread::sleep(METRICS);
+    let (mut sums, mut before) = ([0, 0], written()?);
+    for change in 0..WRITTEN * 2 {
+        make(lab, dump, form, service, change)?;
+        thread::sleep(METRICS);
+        let now = written()?;
+        if let Some(sum) = sums.get_mut(change as usize % 2) {
+            *sum += now.saturating_sub(before);
+        }
+        before = now;
+    }
+    Ok(sums.map(|sum| sum as f64 / f64::from(WRITTEN)))
+}
+
 /// One backend goes, comes back, and so on; each time when the kernel has what was before.
 fn turn(
-    mesh: &Mesh,
+    lab: &BenchLab,
     dump: &Dump,
     form: Form,
     service: &Service,
     changes: u32,
 ) -> Result<(), BenchError> {
-    let source = mesh.cluster(0)?;
+    (0..changes).try_for_each(|change| make(lab, dump, form, service, change))
+}
+
+/// Makes one change, and waits for the kernel. In turn each backend goes and comes back: it leaves a hole in the middle.
+fn make(
+    lab: &BenchLab,
+    dump: &Dump,
+    form: Form,
+    service: &Service,
+    change: u32,
+) -> Result<(), BenchError> {
     let count = dump.counter(service.frontend)?;
-    let gone = || BenchError::Unexpected("a service is gone from the kernel".into());
-    let count = count.ok_or_else(gone)?;
-    for change in 0..changes {
-        let gone = change % 2 == 0;
-        let entry = form.change(service.number, service.backends, gone)?;
-        mesh.write(source, &[entry], |_| {})?;
-        let wanted = service.backends - u32::from(gone);
-        wait_for(|| Ok((count() == wanted).then_some(())))?;
-    }
-    Ok(())
+    let missing = || BenchError::Unexpected("a service is gone from the kernel".into());
+    let count = count.ok_or_else(missing)?;
+    let gone = change.is_multiple_of(2).then_some(change / 2);
+    let entry = form.change(service.number, service.backends, gone)?;
+    lab.write(lab.cluster(0)?, &[entry], |_| {})?;
+    let wanted = service.backends - u32::from(gone.is_some());
+    wait_for(|| Ok((count() == wanted).then_some(())))
 }
 
 // === impl Form ===
@@ -229,23 +261,29 @@ impl Form {
     /// All records of a service.
     fn all(self, number: u32, backends: u32) -> Result<Vec<(String, Vec<u8>)>, BenchError> {
         match self {
-            Self::V1 => Ok(vec![whole(number, backends)?]),
+            Self::V1 => Ok(vec![whole(number, 0..backends)?]),
             Self::V2 => (0..backends.div_ceil(SLICE))
                 .map(|n| slice(number, n, n * SLICE..((n + 1) * SLICE).min(backends)))
                 .collect(),
         }
     }
 
-    /// The record that says that the last of the service's first backends is there, or is gone.
+    /// The record of the service's first backends, of which one may be gone, counted round.
     fn change(
         self,
         number: u32,
         backends: u32,
-        gone: bool,
+        gone: Option<u32>,
     ) -> Result<(String, Vec<u8>), BenchError> {
+        let first = match self {
+            Self::V1 => backends,
+            Self::V2 => backends.min(SLICE),
+        };
+        let gone = gone.map(|gone| gone % first.max(1));
+        let left = (0..first).filter(|n| Some(*n) != gone);
         match self {
-            Self::V1 => whole(number, backends - u32::from(gone)),
-            Self::V2 => slice(number, 0, 0..backends.min(SLICE) - u32::from(gone)),
+            Self::V1 => whole(number, left),
+            Self::V2 => slice(number, 0, left),
         }
     }
 }
@@ -261,7 +299,10 @@ fn cluster() -> Result<(ClusterName, ClusterId), BenchError> {
     Ok((name, id.map_err(|e| BenchError::Unexpected(e.to_string()))?))
 }
 
-fn whole(number: u32, backends: u32) -> Result<(String, Vec<u8>), BenchError> {
+fn whole(
+    number: u32,
+    backends: impl Iterator<Item = u32>,
+) -> Result<(String, Vec<u8>), BenchError> {
     let port = Port { protocol: Protocol::Tcp, number: 8080 };
     let ports = BTreeMap::from([("http".to_owned(), port)]);
     let (cluster, cluster_id) = cluster()?;
@@ -271,7 +312,7 @@ fn whole(number: u32, backends: u32) -> Result<(String, Vec<u8>), BenchError> {
         cluster_id,
         name: ServiceName::new("default", &format!("bench-{number}")),
         frontends: BTreeMap::new(),
-        backends: (first..first + backends).map(|n| (ip(n), ports.clone())).collect(),
+        backends: backends.map(|n| (ip(first + n), ports.clone())).collect(),
         hostnames: BTreeMap::new(),
         zones: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -284,7 +325,7 @@ fn whole(number: u32, backends: u32) -> Result<(String, Vec<u8>), BenchError> {
 fn slice(
     number: u32,
     n: u32,
-    backends: std::ops::Range<u32>,
+    backends: impl Iterator<Item = u32>,
 ) -> Result<(String, Vec<u8>), BenchError> {
     let (cluster, cluster_id) = cluster()?;
     let first = first(number);
@@ -316,21 +357,15 @@ fn slice(
 }
 
 /// The source's configuration as its apiserver left it, but that it tells services as v1 alone.
-fn services_only(mesh: &Mesh) -> Result<(String, Vec<u8>), BenchError> {
+fn services_only(lab: &BenchLab) -> Result<(String, Vec<u8>), BenchError> {
     let key = format!("{}a", mesh_wire::key::CLUSTER_CONFIGS);
-    let mut get = mesh.etcdctl(mesh.cluster(0)?)?;
+    let mut get = lab.etcdctl(lab.cluster(0)?)?;
     let told = run(get.args(["get", "--print-value-only", &key]))?;
     let invalid = |error: String| BenchError::Unexpected(format!("{key}: {error}"));
     let mut config =
         cluster_config::decode(told.trim_ascii()).map_err(|error| invalid(error.to_string()))?;
     config.export_mode = ExportMode::Services;
     Ok((key, cluster_config::encode(&config)))
-}
-
-/// The CPU time of a process with all its threads, those that ended included, to the nanosecond.
-fn spent(pid: i32) -> Result<Duration, BenchError> {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
-    Ok(clock.map_err(|errno| io("the agent's CPU time")(errno.into()))?.into())
 }
 
 fn wait_for<T>(mut look: impl FnMut() -> Result<Option<T>, BenchError>) -> Result<T, BenchError> {

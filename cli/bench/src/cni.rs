@@ -1,23 +1,18 @@
 //! What our CNI plugin adds to a pod's start: the same chain of plugins without it and with it, in turns.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use mesh_files::{Access, write_atomic};
 use mesh_lab::{
-    LabState, NodeState,
+    ClusterState, NodeState,
     cni::{Attachment, Conflist},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    error::{BenchError, file, io},
-    sandbox::run,
+    bench_lab::{BenchLab, first_node},
+    command::run,
+    error::{BenchError, file},
     stats::Distribution,
 };
 
@@ -58,8 +53,6 @@ struct Variant {
     with_ours: bool,
 }
 
-/// The lab's name, its cluster and its node.
-const LAB: &str = "benchcni";
 /// A runtime that makes a sandbox takes longer than this.
 const SANDBOX: Duration = Duration::from_millis(100);
 /// For what a pod leaves to the kernel, which takes network namespaces away later and all at once.
@@ -67,18 +60,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Where Debian puts the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// A lab of one node that goes with the measurement.
-struct Lab {
-    own: PathBuf,
-}
-
-/// What `lab status` says, as far as it matters here.
-#[derive(Deserialize)]
-struct Told {
-    lab: LabState,
-}
-
-/// A pod's place: its network namespace and its manifest.
+/// A pod's sandbox: its network namespace and its manifest.
 struct Pod {
     name: String,
     netns: String,
@@ -87,16 +69,16 @@ struct Pod {
 
 /// Measures, in a lab of one node. Needs root.
 pub fn cni(
+    lab: &str,
     options: CniOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<CniRow>, BenchError> {
-    let (lab, state) = Lab::up()?;
-    let missing = || BenchError::Unexpected("the lab has no node".into());
-    let cluster = state.clusters.first().ok_or_else(missing)?;
-    let node = cluster.nodes.first().ok_or_else(missing)?;
+    let lab = BenchLab::apart(lab, 1, 1)?;
+    let cluster = lab.cluster(0)?;
+    let node = first_node(cluster)?;
     let with = Conflist::read(&node.conflist())?;
     let without = with.without_ours();
-    let plugins = [PathBuf::from(PLUGINS), state.bin_dir.clone()];
+    let plugins = [PathBuf::from(PLUGINS), lab.state.bin_dir.clone()];
     let mut taken = Variant::ALL.map(|_| (Vec::new(), Vec::new()));
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
@@ -105,13 +87,13 @@ pub fn cni(
             else {
                 continue;
             };
-            let pod = Pod::make(&cluster.directory, &format!("{round}-{at}"))?;
+            let pod = Pod::make(&lab, cluster, &format!("{round}-{at}"))?;
             let chain = if variant.with_ours { &with } else { &without };
             pod.schedule(node)?;
             if variant.called == Called::Later {
                 thread::sleep(SANDBOX);
             }
-            let log = lab.log();
+            let log = lab.folder().join("logs/cni.log");
             let attachment = Attachment {
                 container: &pod.netns,
                 pod_netns: &pod.netns,
@@ -172,39 +154,13 @@ impl Variant {
     }
 }
 
-impl Lab {
-    fn up() -> Result<(Self, LabState), BenchError> {
-        let lab = Self { own: std::env::current_exe().map_err(io("the own executable"))? };
-        lab.run("down", &[])?;
-        lab.run("up", &["--clusters", "1", "--nodes", "1"])?;
-        let told = lab.run("status", &["--output", "json"])?;
-        let told: Told = serde_json::from_slice(&told)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
-        Ok((lab, told.lab))
-    }
-
-    fn run(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
-        run(Command::new(&self.own).args(["lab", command, "--lab", LAB]).args(more))
-    }
-
-    fn log(&self) -> PathBuf {
-        Path::new("/run/clustermesh-lab").join(LAB).join("logs/cni.log")
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = self.run("down", &[]);
-    }
-}
-
 impl Pod {
     /// Makes its network namespace, as a runtime does before it calls a plugin.
-    fn make(directory: &Path, suffix: &str) -> Result<Self, BenchError> {
+    fn make(lab: &BenchLab, cluster: &ClusterState, suffix: &str) -> Result<Self, BenchError> {
         let name = format!("bench-{suffix}");
         // `lab down` takes away what begins like this.
-        let netns = format!("cm-{LAB}-a-n1-default.{name}");
-        let manifest = directory.join("manifests").join(format!("{name}.json"));
+        let netns = format!("cm-{}-a-n1-default.{name}", lab.name());
+        let manifest = cluster.directory.join("manifests").join(format!("{name}.json"));
         run(Command::new("ip").args(["netns", "add", &netns]))?;
         // Else each address waits two seconds for somebody to object.
         let knobs = ["all", "default"].map(|which| format!("net.ipv6.conf.{which}.accept_dad=0"));

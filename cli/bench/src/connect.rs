@@ -15,8 +15,9 @@ use mesh_model::{
 use serde::Serialize;
 
 use crate::{
+    backends::{EACH, FIRST, backends},
     client::Transport,
-    datapaths::{Datapath, Rules, SERVERS, serve_here},
+    datapaths::{Datapath, Rules, serve_here},
     error::{BenchError, io},
     rules::cluster_ip,
     sandbox::Sandbox,
@@ -30,7 +31,7 @@ pub struct ConnectOptions {
     pub services: Vec<u32>,
     /// With more services than that, the rules of a kube-proxy are left out: they take minutes to load.
     pub rules_up_to: u32,
-    /// How often the ways take turns.
+    /// How often the datapaths take turns.
     pub rounds: u32,
     /// How many connects a turn has.
     pub batch: u32,
@@ -44,7 +45,7 @@ pub struct ConnectRow {
     pub way: &'static str,
     /// `tcp` or `udp`.
     pub transport: &'static str,
-    /// How many services there are, of two backends each.
+    /// How many services there are, of two backends each that no other has.
     pub services: u32,
     /// How many connects were made each way.
     pub connects: u64,
@@ -66,9 +67,9 @@ struct Runner {
     one_more: f64,
 }
 
-/// An agent's, with room for 100,000 services of TCP and of UDP.
+/// Room for 100,000 services of TCP and of UDP, each with backends of its own.
 const SIZES: Sizes =
-    Sizes { services: 262_144, backends: 262_144, slots: 1_048_576, groups: 16_384 };
+    Sizes { services: 262_144, backends: 524_288, slots: 1_048_576, groups: 16_384 };
 /// One more service is added so many times.
 const MORE: u32 = 5;
 
@@ -77,14 +78,14 @@ pub fn connect(
     options: &ConnectOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<ConnectRow>, BenchError> {
-    let place = Sandbox::new()?;
+    let sandbox = Sandbox::new()?;
     serve_here()?;
-    let (mut programs, maps) = Programs::load(PinRoot::open(&place.pins)?, SIZES)?;
+    let (mut programs, maps) = Programs::load(PinRoot::open(&sandbox.pins)?, SIZES)?;
     let mut tables = Tables::restore(maps, Instant::now())?;
-    programs.attach(&place.cgroup)?;
-    let mut direct = Datapath::new(&place, 1, false)?;
+    programs.attach(&sandbox.cgroup)?;
+    let mut direct = Datapath::new(&sandbox, 1, false)?;
     let runner = |name, number, rules: Option<Rules>| -> Result<Runner, BenchError> {
-        let way = Datapath::new(&place, number, rules.is_none())?;
+        let way = Datapath::new(&sandbox, number, rules.is_none())?;
         Ok(Runner { name, way, rules, one_more: 0.0 })
     };
     let mut runners = vec![
@@ -92,20 +93,20 @@ pub fn connect(
         runner("nftables", 3, Some(Rules::Nftables))?,
         runner("iptables", 4, Some(Rules::Iptables))?,
     ];
-    let server = SocketAddrV4::new(SERVERS[0], serve()?);
+    let port = serve()?;
     let total = options.services.len() as u64 * Transport::ALL.len() as u64;
     let (mut rows, mut filled, mut done) = (Vec::new(), 0, 0);
     for &services in &options.services {
-        fill(&mut tables, filled..services, server)?;
+        fill(&mut tables, filled..services, port)?;
         filled = services;
         runners.retain(|runner| runner.rules.is_none() || services <= options.rules_up_to);
         for runner in &mut runners {
-            runner.one_more = runner.learn(&mut tables, services, server)?;
+            runner.one_more = runner.learn(&mut tables, services, port)?;
         }
         for transport in Transport::ALL {
             progress(done, total);
             done += 1;
-            rows.extend(measure(&mut direct, &mut runners, transport, services, options, server)?);
+            rows.extend(measure(&mut direct, &mut runners, transport, services, options, port)?);
         }
     }
     Ok(rows)
@@ -118,7 +119,7 @@ fn measure(
     transport: Transport,
     services: u32,
     options: &ConnectOptions,
-    server: SocketAddrV4,
+    port: u16,
 ) -> Result<Vec<ConnectRow>, BenchError> {
     let batch = options.batch;
     // The rules are for TCP.
@@ -138,7 +139,11 @@ fn measure(
                     let (to, span) = runner.destinations(services);
                     runner.way.client.connect(transport, to, span, batch)?
                 }
-                None => direct.client.connect(transport, server, 1, batch)?,
+                None => {
+                    // As many addresses as those that the services lead to.
+                    let to = SocketAddrV4::new(FIRST, port);
+                    direct.client.connect(transport, to, services * EACH, batch)?
+                }
             };
             if let Some(turn) = turns.get_mut(at) {
                 *turn = each(nanos);
@@ -169,19 +174,19 @@ impl Runner {
         &self,
         tables: &mut Tables<KernelMaps>,
         services: u32,
-        server: SocketAddrV4,
+        port: u16,
     ) -> Result<f64, BenchError> {
         let micros = |taken: Duration| taken.as_secs_f64() * 1e6;
         let mut all = Vec::new();
         if let Some(rules) = self.rules {
-            self.way.load(rules, services, server.into())?;
+            self.way.load(rules, services, port)?;
         }
         for more in services..services + MORE {
             all.push(match self.rules {
-                Some(rules) => micros(self.way.add(rules, more, server.into())?),
+                Some(rules) => micros(self.way.add(rules, more, port)?),
                 None => {
                     let begin = Instant::now();
-                    add(tables, frontend(more, Transport::Tcp), server)?;
+                    add(tables, more, Transport::Tcp, port)?;
                     let taken = micros(begin.elapsed());
                     let gone = Change::RemoveFrontend(frontend(more, Transport::Tcp));
                     tables.apply(gone, Instant::now())?;
@@ -202,14 +207,14 @@ impl Runner {
     }
 }
 
-/// Services whose backends are the servers.
+/// Services with their backends.
 pub(crate) fn fill(
     tables: &mut Tables<KernelMaps>,
     services: std::ops::Range<u32>,
-    server: SocketAddrV4,
+    port: u16,
 ) -> Result<(), BenchError> {
     for (service, transport) in services.flat_map(|n| Transport::ALL.map(|t| (n, t))) {
-        add(tables, frontend(service, transport), server)?;
+        add(tables, service, transport, port)?;
     }
     Ok(())
 }
@@ -217,15 +222,17 @@ pub(crate) fn fill(
 /// One service.
 pub(crate) fn add(
     tables: &mut Tables<KernelMaps>,
-    frontend: Frontend,
-    server: SocketAddrV4,
+    service: u32,
+    transport: Transport,
+    port: u16,
 ) -> Result<(), BenchError> {
     let cluster = ClusterId::new(1, ClusterLimit::Max255)
         .map_err(|error| BenchError::Unexpected(error.to_string()))?;
+    let frontend = frontend(service, transport);
     tables.apply(Change::SetFrontend(frontend, Settings::default()), Instant::now())?;
-    for address in SERVERS {
+    for address in backends(service) {
         let protocol = frontend.protocol;
-        let backend = Backend { address: address.into(), port: server.port(), protocol, cluster };
+        let backend = Backend { address: address.into(), port, protocol, cluster };
         tables.apply(Change::AddBackend(frontend, backend, Group::FIRST), Instant::now())?;
     }
     tables.commit(Instant::now());

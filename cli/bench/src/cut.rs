@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,8 +13,8 @@ use mesh_lab::{ClusterState, Lab};
 use serde::Serialize;
 
 use crate::{
+    bench_lab::BenchLab,
     error::{BenchError, io},
-    mesh::{LAB, Mesh},
     propagation::{PATIENCE, nanos, write},
     stats::Distribution,
 };
@@ -29,7 +29,7 @@ pub struct CutOptions {
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CutOff {
+pub struct PartitionDetection {
     /// From before the cut is made to the write that takes the cluster out of use.
     pub written: Distribution,
     /// To the beginning of the last connection that was led there.
@@ -64,8 +64,12 @@ enum Said {
 }
 
 /// Cuts one of two clusters off, again and again. Needs root.
-pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<CutOff, BenchError> {
-    let mut mesh = Mesh::up(2, 2)?;
+pub fn cut(
+    lab: &str,
+    options: CutOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<PartitionDetection, BenchError> {
+    let mut mesh = BenchLab::up(lab, 2, 2)?;
     let folder = mesh.cluster(0)?.directory.clone();
     for (name, text) in [("echo", ECHO), ("client", CLIENT)] {
         let file = folder.join(format!("{name}.yaml"));
@@ -75,12 +79,12 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
             mesh.lab("apply", &["--cluster", cluster, "--file", &file])?;
         }
     }
-    mesh.look()?;
+    mesh.refresh()?;
     let reader = mesh.cluster(1)?.clone();
     let node = reader.pods.iter().find(|pod| pod.name == "client").map(|pod| pod.node.clone());
     let node = node.ok_or_else(|| BenchError::Unexpected("the lab has no client".into()))?;
     let dump = mesh.dump_of(&reader, &node)?;
-    let mut result = Measured::default();
+    let mut result = CutSamples::default();
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
         mesh.clustermesh(&["status", "--wait"])?;
@@ -92,7 +96,7 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
         ready.map_err(|_| BenchError::Unexpected("the client makes no connection".into()))?;
         thread::sleep(Duration::from_millis(300));
         let (began, epoch) = (Instant::now(), unix_nanos());
-        Lab::open(LAB)?.cut(["a", "b"], None, None)?;
+        Lab::open(lab)?.cut(["a", "b"], None, None)?;
         let written = loop {
             if dump.cut().contains(&1) {
                 break began.elapsed();
@@ -106,7 +110,7 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
         let _ = client.kill();
         let _ = client.wait();
         result.take(written, epoch, said.iter());
-        Lab::open(LAB)?.heal(None)?;
+        Lab::open(lab)?.heal(None)?;
         // Other lives: to these it would be a link that flaps.
         mesh.lab("stop", &["agent"])?;
         mesh.lab("start", &["agent"])?;
@@ -115,14 +119,14 @@ pub fn cut(options: CutOptions, mut progress: impl FnMut(u64, u64)) -> Result<Cu
 }
 
 #[derive(Default)]
-struct Measured {
+struct CutSamples {
     written: Vec<u64>,
     avoided: Vec<u64>,
     connections: u64,
     lost: u64,
 }
 
-impl Measured {
+impl CutSamples {
     fn take(&mut self, written: Duration, epoch: u64, said: impl Iterator<Item = Said>) {
         let mut last = epoch;
         for said in said {
@@ -136,10 +140,10 @@ impl Measured {
         self.avoided.push(last - epoch);
     }
 
-    fn summed_up(self) -> CutOff {
+    fn summed_up(self) -> PartitionDetection {
         let three_probes_nanos = nanos(THREE_PROBES);
         let avoided = Distribution::of(self.avoided);
-        CutOff {
+        PartitionDetection {
             written: Distribution::of(self.written),
             avoided,
             three_probes_nanos,
@@ -150,12 +154,11 @@ impl Measured {
     }
 }
 
-impl Mesh {
+impl BenchLab {
     /// Connects again and again, in the pod.
     fn client(&self, to: SocketAddr) -> Result<(Child, Receiver<Said>), BenchError> {
-        let own = std::env::current_exe().map_err(io("the own executable"))?;
-        let mut command = Command::new(own);
-        command.args(["lab", "exec", "--lab", LAB, "b/client", "--", "clustermesh", "bench"]);
+        let mut command = self.lab_command("exec");
+        command.args(["b/client", "--", "clustermesh", "bench"]);
         command.args(["cut-client", &to.to_string()]).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(io("the client"))?;
         let output = child.stdout.take();
@@ -193,7 +196,7 @@ pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
 }
 
 /// Where clients of a cluster find the service, in IPv4.
-fn service_address(mesh: &Mesh, cluster: &ClusterState) -> Result<SocketAddr, BenchError> {
+fn service_address(mesh: &BenchLab, cluster: &ClusterState) -> Result<SocketAddr, BenchError> {
     let name = cluster.name.as_str();
     let show = ["service", "show", "echo", "--context", name, "--output", "json"];
     let shown: serde_json::Value = serde_json::from_slice(&mesh.clustermesh(&show)?)
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_last_connection_that_was_lost_counts() {
-        let mut measured = Measured::default();
+        let mut measured = CutSamples::default();
         let said = [Said::Made, Said::Lost(1_300), Said::Lost(1_700), Said::Made];
         measured.take(Duration::from_nanos(650), 1_000, said.into_iter());
         measured.take(Duration::from_nanos(50), 1_000, [Said::Made].into_iter());

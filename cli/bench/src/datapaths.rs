@@ -2,16 +2,18 @@
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
     process::{self, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::{
+    backends,
+    clean_up::NETNS,
     client::Client,
+    command::run,
     error::{BenchError, io},
     rules,
-    sandbox::{Sandbox, run},
+    sandbox::Sandbox,
 };
 
 /// A client's network.
@@ -19,10 +21,6 @@ pub(crate) struct Datapath {
     netns: String,
     pub(crate) client: Client,
 }
-
-/// Where the servers are: on every address that clients go to.
-pub(crate) const SERVERS: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(10, 201, 0, 1), Ipv4Addr::new(10, 201, 0, 2)];
 
 /// Another proxy's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +31,15 @@ pub(crate) enum Rules {
     Iptables,
 }
 
-/// Gives this thread's network the servers' addresses.
+/// Gives this thread's network all addresses of backends.
 pub(crate) fn serve_here() -> Result<(), BenchError> {
-    SERVERS.iter().try_for_each(|address| {
-        let address = format!("{address}/32");
-        run(Command::new("ip").args(["address", "add", &address, "dev", "lo"])).map(drop)
-    })
+    run(Command::new("ip").args(["route", "add", "local", backends::RANGE, "dev", "lo"])).map(drop)
 }
 
 impl Datapath {
-    /// The `number`th of a place, whose client is in the place's cgroup or in nobody's.
-    pub(crate) fn new(place: &Sandbox, number: u8, in_cgroup: bool) -> Result<Self, BenchError> {
-        let netns = format!("cmbench-{}-{number}", process::id());
+    /// The `number`th of a sandbox, whose client is in the sandbox's cgroup or in none.
+    pub(crate) fn new(sandbox: &Sandbox, number: u8, in_cgroup: bool) -> Result<Self, BenchError> {
+        let netns = format!("{NETNS}{}-{number}", process::id());
         let link = format!("cmbench{number}");
         let ip = |words: &str| run(Command::new("ip").args(words.split(' '))).map(drop);
         ip(&format!("netns add {netns}"))?;
@@ -56,7 +51,7 @@ impl Datapath {
             ip(&format!("-n {netns} link set eth0 up"))?;
             ip(&format!("-n {netns} link set lo up"))?;
             ip(&format!("-n {netns} route add default via 10.200.{number}.1"))?;
-            Client::start(Some(&netns), in_cgroup.then_some(place.cgroup.as_path()))
+            Client::start(Some(&netns), in_cgroup.then_some(sandbox.cgroup.as_path()))
         };
         let client = made();
         match client {
@@ -69,18 +64,11 @@ impl Datapath {
     }
 
     /// Puts another proxy's rules for so many services in place of whatever rules there are.
-    pub(crate) fn load(
-        &self,
-        rules: Rules,
-        services: u32,
-        server: SocketAddr,
-    ) -> Result<(), BenchError> {
+    pub(crate) fn load(&self, rules: Rules, services: u32, port: u16) -> Result<(), BenchError> {
         match rules {
-            Rules::Nftables => {
-                self.feed(&["nft", "-f", "-"], &rules::nftables(0..services, server))
-            }
+            Rules::Nftables => self.feed(&["nft", "-f", "-"], &rules::nftables(0..services, port)),
             Rules::Iptables => {
-                self.feed(&["iptables-nft-restore"], &rules::iptables(0..services, server))
+                self.feed(&["iptables-nft-restore"], &rules::iptables(0..services, port))
             }
         }
     }
@@ -90,16 +78,15 @@ impl Datapath {
         &self,
         rules: Rules,
         service: u32,
-        server: SocketAddr,
+        port: u16,
     ) -> Result<Duration, BenchError> {
         let one = service..service + 1;
         let begin = Instant::now();
         match rules {
-            Rules::Nftables => {
-                self.feed(&["nft", "-f", "-"], &rules::nftables_more(one, server))?
+            Rules::Nftables => self.feed(&["nft", "-f", "-"], &rules::nftables_more(one, port))?,
+            Rules::Iptables => {
+                self.feed(&["iptables-nft-restore", "--noflush"], &rules::iptables_more(one, port))?
             }
-            Rules::Iptables => self
-                .feed(&["iptables-nft-restore", "--noflush"], &rules::iptables_more(one, server))?,
         }
         Ok(begin.elapsed())
     }

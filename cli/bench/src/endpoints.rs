@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
-    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -20,15 +19,16 @@ use mesh_wire::{Key, Layout, encode};
 use serde::Serialize;
 
 use crate::{
-    error::{BenchError, io},
-    mesh::{Mesh, first_node},
+    bare_watch::BareWatch,
+    bench_lab::{BenchLab, first_node},
+    error::BenchError,
     usage::{cpu, cpu_of, received, resident, table_changes},
 };
 
 /// What an agent needs to know endpoints.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Known {
+pub struct EndpointCost {
     /// How many.
     pub endpoints: u32,
     /// Bytes of their keys and values in the etcd.
@@ -50,7 +50,7 @@ pub struct Known {
 /// What it takes to come back after a cut.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reconnected {
+pub struct ReconnectCost {
     /// Endpoints, all of which are backends.
     pub endpoints: u32,
     /// Backends that were exchanged for others meanwhile.
@@ -68,7 +68,7 @@ pub struct Reconnected {
 /// What an event costs an etcd, for each that hears of it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Delivered {
+pub struct EventCost {
     /// Agents that one etcd carries.
     pub readers: u32,
     /// Changes that each heard of.
@@ -83,6 +83,17 @@ pub struct Delivered {
     pub ratio: f64,
 }
 
+/// How much is measured of events.
+#[derive(Clone, Copy, Debug)]
+pub struct EventOptions {
+    /// Agents that read, and bare watchers.
+    pub readers: u16,
+    /// Rounds of a turn.
+    pub rounds: u32,
+    /// Turns of each: without readers, with agents, with bare watchers.
+    pub turns: u32,
+}
+
 type Entries = Vec<(String, Vec<u8>)>;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,49 +103,47 @@ const TOGETHER: u32 = 50;
 const BACKENDS: u32 = 100;
 /// The first of the cluster's identities that are used: its number is 1.
 const FIRST_IDENTITY: u32 = 65_536 + 1_000;
-/// Nodes a cluster where events are delivered: so many agents one etcd carries.
-const NODES: usize = 8;
-/// Events a round, rounds a turn, and turns of each: none, agents, bare watches.
+/// Events a round.
 const EVENTS: u32 = 500;
-const ROUNDS: u32 = 20;
-const TURNS: u32 = 3;
 /// The least that a round takes: 1,250 events a second are within every budget.
 const PACE: Duration = Duration::from_millis(400);
 
 /// Measures what endpoints cost an agent that knows them. Needs root.
-pub fn known(
+pub fn endpoint_cost(
+    lab: &str,
     endpoints: &[u32],
     mut progress: impl FnMut(u64, u64),
-) -> Result<Vec<Known>, BenchError> {
+) -> Result<Vec<EndpointCost>, BenchError> {
     let mut rows = Vec::new();
     for &count in endpoints {
-        let mut mesh = Mesh::up(2, 1)?;
-        mesh.lab("stop", &["a/apiserver"])?;
-        let started = |mesh: &mut Mesh| -> Result<(u64, Duration), BenchError> {
-            mesh.lab("stop", &["b/n1/agent"])?;
-            mesh.lab("start", &["b/n1/agent"])?;
-            mesh.look()?;
-            mesh.wait_ready("b")?;
-            let pid = mesh.pid("b/n1/agent")?;
+        let mut lab = BenchLab::up(lab, 2, 1)?;
+        lab.lab("stop", &["a/apiserver"])?;
+        let started = |lab: &mut BenchLab| -> Result<(u64, Duration), BenchError> {
+            lab.lab("stop", &["b/n1/agent"])?;
+            lab.lab("start", &["b/n1/agent"])?;
+            lab.refresh()?;
+            lab.wait_ready("b")?;
+            let pid = lab.pid("b/n1/agent")?;
             Ok((resident(pid)?, cpu(pid)?))
         };
-        let (none, none_cpu) = started(&mut mesh)?;
+        let (none, none_cpu) = started(&mut lab)?;
         // A list is no flood, but so many changes at once are: it hears of them when it starts.
-        mesh.lab("stop", &["b/n1/agent"])?;
+        lab.lab("stop", &["b/n1/agent"])?;
         let entries = addresses(0..count)?;
-        let source = mesh.cluster(0)?;
-        mesh.write(source, &entries, |done| progress(done as u64, u64::from(count)))?;
-        let (all, all_cpu) = started(&mut mesh)?;
-        let pid = mesh.pid("b/n1/agent")?;
+        let source = lab.cluster(0)?;
+        lab.write(source, &entries, |done| progress(done as u64, u64::from(count)))?;
+        let (all, all_cpu) = started(&mut lab)?;
+        let pid = lab.pid("b/n1/agent")?;
         let (idle_begin, seconds) = (cpu(pid)?, 5);
         thread::sleep(Duration::from_secs(seconds));
         let idle = cpu(pid)?.saturating_sub(idle_begin);
-        let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
-        let mut get = mesh.etcdctl_as_peer(source, (reader, first_node(reader)?))?;
+        let (source, reader) = (lab.cluster(0)?, lab.cluster(1)?);
+        let mut get =
+            lab.etcdctl_as_peer((source, first_node(source)?), (reader, first_node(reader)?))?;
         let get = cpu_of(get.args(["get", "--prefix", "cilium/state/"]))?;
         let start = all_cpu.saturating_sub(none_cpu);
         let resident = all.saturating_sub(none);
-        rows.push(Known {
+        rows.push(EndpointCost {
             endpoints: count,
             bytes: size(&entries),
             resident,
@@ -150,54 +159,57 @@ pub fn known(
 
 /// Measures what an agent reads and writes when it comes back. Needs root.
 pub fn reconnect(
+    lab: &str,
     endpoints: u32,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Reconnected, BenchError> {
-    let mesh = Mesh::up(2, 1)?;
-    let reader = mesh.cluster(1)?;
+) -> Result<ReconnectCost, BenchError> {
+    let lab = BenchLab::up(lab, 2, 1)?;
+    let reader = lab.cluster(1)?;
     let services = endpoints / BACKENDS;
     let manifests: Vec<String> = (0..services).map(manifest).collect();
     let path = reader.directory.join("manifests/bench.yaml");
     std::fs::write(&path, manifests.join("---\n")).map_err(crate::error::file(&path))?;
-    mesh.lab("stop", &["a/apiserver", "b/n1/agent"])?;
-    let source = mesh.cluster(0)?;
+    lab.lab("stop", &["a/apiserver", "b/n1/agent"])?;
+    let source = lab.cluster(0)?;
     let mut entries = addresses(0..endpoints)?;
     for n in 0..services {
         entries.push(service(n, n * BACKENDS..(n + 1) * BACKENDS)?);
     }
-    mesh.write(source, &entries, |done| progress(done as u64, u64::from(endpoints)))?;
-    mesh.lab("start", &["b/n1/agent"])?;
-    mesh.wait_ready("b")?;
+    lab.write(source, &entries, |done| progress(done as u64, u64::from(endpoints)))?;
+    lab.lab("start", &["b/n1/agent"])?;
+    lab.wait_ready("b")?;
     let node = first_node(reader)?;
     let settle = |wanted: u64| settled(node, wanted);
     let before = settle(u64::from(endpoints))?;
 
-    mesh.lab("cut", &["b", "a/etcd"])?;
+    lab.lab("cut", &["b", "a/etcd"])?;
     // Ten are exchanged for ten others while nobody hears.
     let exchanged = 10;
     let change = service(0, exchanged..BACKENDS + exchanged)?;
     let others = addresses(endpoints..endpoints + exchanged)?;
-    mesh.write(source, &[others, vec![change]].concat(), |_| {})?;
+    lab.write(source, &[others, vec![change]].concat(), |_| {})?;
     let began = Instant::now();
-    while mesh.clustermesh(&["status", "--context", "b"]).is_ok() {
+    while lab.clustermesh(&["status", "--context", "b"]).is_ok() {
         if began.elapsed() > PATIENCE {
             return Err(BenchError::Unexpected("the cut is not noticed".into()));
         }
         thread::sleep(LOOK);
     }
     let bytes = received(node)?;
-    mesh.lab("heal", &[])?;
-    mesh.wait_ready("b")?;
+    lab.lab("heal", &[])?;
+    lab.wait_ready("b")?;
     let after = settle(before + 2 * u64::from(exchanged))?;
     let bytes = received(node)?.saturating_sub(bytes);
     let all = received(node)?;
-    crate::sandbox::run(mesh.etcdctl_as_peer(source, (reader, node))?.args([
-        "get",
-        "--prefix",
-        "cilium/state/",
-    ]))?;
+    crate::command::run(
+        lab.etcdctl_as_peer((source, first_node(source)?), (reader, node))?.args([
+            "get",
+            "--prefix",
+            "cilium/state/",
+        ]),
+    )?;
     let all = received(node)?.saturating_sub(all);
-    Ok(Reconnected {
+    Ok(ReconnectCost {
         endpoints,
         exchanged,
         received: bytes,
@@ -208,21 +220,26 @@ pub fn reconnect(
 }
 
 /// Measures what an event costs the etcd for each who hears of it. Needs root.
-pub fn delivered(mut progress: impl FnMut(u64, u64)) -> Result<Delivered, BenchError> {
-    let mesh = Mesh::up(2, NODES)?;
-    mesh.lab("stop", &["a/apiserver", "agent"])?;
-    let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
-    let etcd = mesh.pid("a/etcd")?;
+pub fn event_cost(
+    lab: &str,
+    options: EventOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<EventCost, BenchError> {
+    let EventOptions { readers, rounds, turns } = options;
+    let lab = BenchLab::up(lab, 2, readers.into())?;
+    lab.lab("stop", &["a/apiserver", "agent"])?;
+    let (source, reader) = (lab.cluster(0)?, lab.cluster(1)?);
+    let etcd = lab.pid("a/etcd")?;
     // The same addresses again and again, each time with another identity.
-    let (mut round, all) = (0_u32, 3 * TURNS * ROUNDS);
+    let (mut round, all) = (0_u32, 3 * turns * rounds);
     let mut spend = || -> Result<Duration, BenchError> {
         let begin = cpu(etcd)?;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             progress(round.into(), all.into());
             let began = Instant::now();
             round += 1;
             let entries = (0..EVENTS).map(|n| address(n, FIRST_IDENTITY + round % 2));
-            mesh.write(source, &entries.collect::<Result<Vec<_>, _>>()?, |_| {})?;
+            lab.write(source, &entries.collect::<Result<Vec<_>, _>>()?, |_| {})?;
             thread::sleep(PACE.saturating_sub(began.elapsed()));
         }
         // What was written is also delivered.
@@ -230,50 +247,48 @@ pub fn delivered(mut progress: impl FnMut(u64, u64)) -> Result<Delivered, BenchE
         Ok(cpu(etcd)?.saturating_sub(begin))
     };
     let (mut alone, mut agents, mut watched) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-    for _ in 0..TURNS {
+    for _ in 0..turns {
         alone += spend()?;
-        mesh.lab("start", &["b/agent"])?;
-        mesh.wait_ready("b")?;
+        lab.lab("start", &["b/agent"])?;
+        lab.wait_ready("b")?;
         agents += spend()?;
         // Who was over his budget has not heard of all.
-        mesh.wait_ready("b")?;
-        mesh.lab("stop", &["b/agent"])?;
-        let watches = reader.nodes.iter().map(|node| watch(&mesh, source, (reader, node)));
-        let mut watches: Vec<Child> = watches.collect::<Result<_, _>>()?;
-        // They say nothing when they stand.
+        lab.wait_ready("b")?;
+        lab.lab("stop", &["b/agent"])?;
+        let watches = reader.nodes.iter().map(|node| watch(&lab, source, (reader, node)));
+        let mut watches: Vec<BareWatch> = watches.collect::<Result<_, _>>()?;
+        // They do not say when they watch.
         thread::sleep(Duration::from_secs(2));
         let spent = spend();
         let mut ended = 0;
         for watch in &mut watches {
-            ended += usize::from(watch.try_wait().map_err(io("etcdctl"))?.is_some());
-            let _ = watch.kill();
-            let _ = watch.wait();
+            ended += usize::from(watch.has_ended()?);
         }
         if ended > 0 {
             return Err(BenchError::Unexpected(format!("{ended} watches ended by themselves")));
         }
         watched += spent?;
     }
-    let events = EVENTS * ROUNDS * TURNS;
-    let readers = u32::try_from(NODES).unwrap_or_default();
+    let events = EVENTS * rounds * turns;
+    let readers = u32::from(readers);
     let each = |spent: Duration| {
         spent.saturating_sub(alone).as_secs_f64() * 1e6 / f64::from(events * readers)
     };
     let (agent_micros, watch_micros) = (each(agents), each(watched));
     let write_micros = alone.as_secs_f64() * 1e6 / f64::from(events);
     let ratio = agent_micros / watch_micros.max(0.01);
-    Ok(Delivered { readers, events, write_micros, agent_micros, watch_micros, ratio })
+    Ok(EventCost { readers, events, write_micros, agent_micros, watch_micros, ratio })
 }
 
-/// `etcdctl` watching what an agent watches, and throwing it away.
+/// A bare watch of what an agent watches.
 fn watch(
-    mesh: &Mesh,
+    lab: &BenchLab,
     source: &ClusterState,
     reader: (&ClusterState, &NodeState),
-) -> Result<Child, BenchError> {
-    let mut command = mesh.etcdctl_as_peer(source, reader)?;
-    command.args(["watch", "--prefix", "cilium/state/"]).stdout(Stdio::null());
-    command.spawn().map_err(io("etcdctl"))
+) -> Result<BareWatch, BenchError> {
+    let mut etcdctl = lab.etcdctl_as_peer((source, first_node(source)?), reader)?;
+    etcdctl.args(["watch", "--prefix", "cilium/state/"]);
+    BareWatch::unread(etcdctl, reader.1)
 }
 
 /// Waits until the agent has made so many changes, and no more of them follow.

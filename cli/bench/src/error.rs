@@ -48,6 +48,9 @@ pub enum BenchError {
     /// A pod that cannot be attached.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// A cluster directory.
+    #[error(transparent)]
+    Directory(#[from] mesh_source::cluster_directory::ClusterDirectoryError),
     /// What is in the kernel.
     #[error(transparent)]
     Dump(#[from] DumpError),

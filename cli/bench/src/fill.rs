@@ -1,31 +1,30 @@
 //! What it costs to fill the tables, beside as many bare updates of one map; and what the tables take.
 
 use std::{
-    net::SocketAddrV4,
     path::Path,
     time::{Duration, Instant},
 };
 
 use mesh_dataplane::{Kernel as _, PinRoot, Programs, Sizes, Tables};
 use mesh_layout::{FrontendKey, ServiceRef, default_sizes, mapped};
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::{
+    backends::EACH,
     client::Transport,
-    connect::{add, frontend},
-    datapaths::SERVERS,
+    connect::add,
     error::{BenchError, io},
     rules::cluster_ip,
     sandbox::Sandbox,
     stats::median,
+    usage::thread_cpu,
 };
 
 /// What filling costs.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Filled {
-    /// How many services, of two backends each.
+pub struct FillCost {
+    /// How many services, of two backends each that no other has.
     pub services: u32,
     /// CPU time a service, in microseconds: the median of the rounds, of a thousand services each.
     pub micros: f64,
@@ -44,7 +43,7 @@ pub struct Filled {
 /// What the tables take of the kernel's memory.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Taken {
+pub struct TableMemory {
     /// Room for services.
     pub services: u32,
     /// Room for backends.
@@ -63,7 +62,7 @@ pub struct Taken {
     pub other_bytes: u64,
     /// Bytes of all of them, empty.
     pub empty_bytes: u64,
-    /// The same with every second place for a service in use.
+    /// The same with half of the services, or half of the backends, in use.
     pub filled_bytes: u64,
 }
 
@@ -80,13 +79,15 @@ const MEASURED: [(u32, u32, u32); 4] = [
     ),
     (1_048_576, 1_048_576, 4_194_304),
 ];
-const SERVER: SocketAddrV4 = SocketAddrV4::new(SERVERS[0], 8_080);
+/// Where backends listen.
+const PORT: u16 = 8_080;
 
 /// Measures filling. Needs root.
-pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled, BenchError> {
-    let place = Sandbox::new()?;
-    let sizes = sizes((services.max(2) * 2, 262_144, (services * 4).next_power_of_two()));
-    let load = |name: &str| Programs::load(PinRoot::open(&place.pins.join(name))?, sizes);
+pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<FillCost, BenchError> {
+    let sandbox = Sandbox::new()?;
+    let slots = (services.max(2) * 4).next_power_of_two();
+    let sizes = sizes((services.max(2) * 2, slots, slots));
+    let load = |name: &str| Programs::load(PinRoot::open(&sandbox.pins.join(name))?, sizes);
     let (_programs, maps) = load("filled")?;
     let mut tables = Tables::restore(maps, Instant::now())?;
     let (_bare_programs, mut bare) = load("bare")?;
@@ -95,23 +96,23 @@ pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled,
         progress(first.into(), services.into());
         let round = first..(first + ROUND).min(services);
         let each = |taken: Duration| taken.as_secs_f64() * 1e6 / f64::from(round.end - round.start);
-        let (begin, began) = (cpu()?, Instant::now());
+        let (begin, began) = (thread_cpu()?, Instant::now());
         for service in round.clone() {
-            add(&mut tables, frontend(service, Transport::Tcp), SERVER)?;
+            add(&mut tables, service, Transport::Tcp, PORT)?;
         }
         elapsed += began.elapsed();
-        ours.push(each(cpu()?.saturating_sub(begin)));
-        let begin = cpu()?;
+        ours.push(each(thread_cpu()?.saturating_sub(begin)));
+        let begin = thread_cpu()?;
         for service in round.clone() {
             let key = FrontendKey::new(mapped(cluster_ip(service).octets()), [0, 80], 6);
             let value = ServiceRef::new(service, key.tag());
             bare.put_service(&key, value).map_err(io("a bare update of a map"))?;
         }
-        theirs.push(each(cpu()?.saturating_sub(begin)));
+        theirs.push(each(thread_cpu()?.saturating_sub(begin)));
     }
     let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs);
     let rounds = ours.len().max(1) as f64;
-    Ok(Filled {
+    Ok(FillCost {
         services,
         ratio: median(ratios.collect()),
         millis: ours.iter().sum::<f64>() / rounds * f64::from(services) / 1e3,
@@ -123,19 +124,22 @@ pub fn fill(services: u32, mut progress: impl FnMut(u64, u64)) -> Result<Filled,
 }
 
 /// Looks at what tables of several sizes take. Needs root.
-pub fn memory(mut progress: impl FnMut(u64, u64)) -> Result<Vec<Taken>, BenchError> {
-    let place = Sandbox::new()?;
+pub fn memory(mut progress: impl FnMut(u64, u64)) -> Result<Vec<TableMemory>, BenchError> {
+    let sandbox = Sandbox::new()?;
     let mut rows = Vec::new();
     for (services, backends, slots) in MEASURED {
         progress(rows.len() as u64, MEASURED.len() as u64);
-        let pins = place.pins.join(services.to_string());
+        let pins = sandbox.pins.join(services.to_string());
         rows.push(taken(&pins, (services, backends, slots))?);
         let _ = std::fs::remove_dir_all(&pins);
     }
     Ok(rows)
 }
 
-fn taken(pins: &Path, (services, backends, slots): (u32, u32, u32)) -> Result<Taken, BenchError> {
+fn taken(
+    pins: &Path,
+    (services, backends, slots): (u32, u32, u32),
+) -> Result<TableMemory, BenchError> {
     let root = PinRoot::open(pins)?;
     let (_programs, maps) = Programs::load(root, sizes((services, backends, slots)))?;
     let mut tables = Tables::restore(maps, Instant::now())?;
@@ -143,11 +147,11 @@ fn taken(pins: &Path, (services, backends, slots): (u32, u32, u32)) -> Result<Ta
     let of = |name: &str| told.get(name).copied().unwrap_or_default();
     let named = ["cm_services", "cm_headers", "cm_backends", "cm_slots"].map(of);
     let empty_bytes: u64 = told.values().sum();
-    for service in 0..services / 2 {
-        add(&mut tables, frontend(service, Transport::Tcp), SERVER)?;
+    for service in 0..services.min(backends / EACH) / 2 {
+        add(&mut tables, service, Transport::Tcp, PORT)?;
     }
     let [services_bytes, headers_bytes, backends_bytes, slots_bytes] = named;
-    Ok(Taken {
+    Ok(TableMemory {
         services,
         backends,
         slots,
@@ -170,9 +174,4 @@ const fn entries(size: usize) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
     let size = size as u32;
     size
-}
-
-fn cpu() -> Result<Duration, BenchError> {
-    let clock = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
-    Ok(clock.map_err(|errno| io("the clock of CPU time")(errno.into()))?.into())
 }

@@ -3,9 +3,14 @@
 //! A figure alone says what the machine is like; a ratio says what we are like. Measurements that are compared take
 //! turns, so that what disturbs one disturbs the other.
 
+mod backends;
+mod bare_watch;
+mod bench_lab;
 mod change;
+mod clean_up;
 mod client;
 mod cni;
+mod command;
 mod connect;
 mod cut;
 mod datapaths;
@@ -21,13 +26,18 @@ mod takeover;
 mod usage;
 
 pub use change::{ChangeOptions, ChangeRow, change};
+pub use clean_up::clean_up;
 pub use client::client;
 pub use cni::{CniOptions, CniRow, cni};
 pub use connect::{ConnectOptions, ConnectRow, connect};
-pub use cut::{CutOff, CutOptions, cut, cut_client};
-pub use endpoints::{Delivered, Known, Reconnected, delivered, known, reconnect};
+pub use cut::{CutOptions, PartitionDetection, cut, cut_client};
+pub use endpoints::{
+    EndpointCost, EventCost, EventOptions, ReconnectCost, endpoint_cost, event_cost, reconnect,
+};
 pub use error::BenchError;
-pub use fill::{Filled, Taken, fill, memory};
+pub use fill::{FillCost, TableMemory, fill, memory};
+pub use mesh::{Bootstrap, Changes, ClusterSize, Etcds, MeshOptions, MeshRow, mesh, picture};
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;
 pub use takeover::{Takeover, TakeoverOptions, takeover};
+pub use usage::ProcessResources;

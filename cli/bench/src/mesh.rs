@@ -1,195 +1,268 @@
-//! A lab that goes with the measurement.
+//! A mesh of many clusters, and what it costs one agent: to start, to hear of changes, to hold what there is.
+//!
+//! One real agent, with its real followers, TLS and kernel tables, in a lab of two clusters. What it follows is recorded
+//! from the etcd of one of them, as its apiserver filled it, and replayed as so many clusters by one process
+//! (`mesh-replay`): two cores do not carry 250 etcds. As many as they carry are measured with real ones, too.
+
+mod bootstrap;
+mod changes;
+mod content;
+mod etcds;
+mod picture;
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
 };
 
-use mesh_dump::Dump;
-use mesh_lab::{ClusterState, LabState, NodeState};
-use serde::Deserialize;
+use mesh_etcd::Target;
+use mesh_lab::ClusterState;
+use mesh_offline::KeysFile;
+use serde::Serialize;
 
 use crate::{
-    error::{BenchError, io},
-    sandbox::run,
+    bench_lab::{BenchLab, first_node},
+    error::BenchError,
+    usage::{ProcessResources, process_cpu, resident},
 };
+use bootstrap::{Wanted, bootstrap, frontend, routes};
+use changes::{Pace, Plan, Reader};
+use etcds::{Peer, Replay, ids, lab_peers, record, replayed_peers};
 
-/// Clusters that are connected.
-pub(crate) struct Mesh {
-    own: PathBuf,
-    pub(crate) state: LabState,
+pub use bootstrap::Bootstrap;
+pub use changes::Changes;
+pub use content::ClusterSize;
+pub use picture::picture;
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct MeshOptions {
+    /// Numbers of clusters with an etcd each.
+    pub real: Vec<usize>,
+    /// Numbers of clusters whose etcds one process replays.
+    pub replayed: Vec<usize>,
+    /// What each has.
+    pub size: ClusterSize,
+    /// Changes a second that are measured, one after another; 0: one at a time.
+    pub rates: Vec<u32>,
+    /// How many changes at each rate.
+    pub changes: u32,
+    /// How long, in seconds, an agent is left alone after its start: for its probes, snapshots and repetitions to settle;
+    /// and then watched when nothing happens.
+    pub seconds: u64,
 }
 
-/// What `lab status` says, as far as it matters here.
-#[derive(Deserialize)]
-struct Told {
-    lab: LabState,
+/// What a mesh of one size costs an agent.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshRow {
+    /// Clusters that the agent follows, besides its own.
+    pub clusters: usize,
+    /// Where their content is from.
+    pub etcds: Etcds,
+    /// Endpoints of all of them.
+    pub endpoints: usize,
+    /// The agent's start.
+    pub bootstrap: Bootstrap,
+    /// Resident bytes of the agent after its start.
+    pub resident: u64,
+    /// The same for each endpoint, beyond an agent that follows nobody.
+    pub resident_each: f64,
+    /// What else the agent holds.
+    pub held: ProcessResources,
+    /// CPU time of the agent in a second in which nothing happens, in milliseconds.
+    pub idle_millis: f64,
+    /// What changes cost.
+    pub changes: Vec<Changes>,
 }
 
-/// The lab's name.
-pub(crate) const LAB: &str = "bench";
-/// Keys that are written in one transaction; an etcd takes 128.
-const BATCH: usize = 100;
-
-impl Mesh {
-    /// So many clusters of so many nodes, each of which follows the first.
-    pub(crate) fn up(clusters: usize, nodes: usize) -> Result<Self, BenchError> {
-        Self::replicated(clusters, nodes, 1)
-    }
-
-    /// The same, with so many replicas of each control plane.
-    pub(crate) fn replicated(
-        clusters: usize,
-        nodes: usize,
-        replicas: usize,
-    ) -> Result<Self, BenchError> {
-        let own = std::env::current_exe().map_err(io("the own executable"))?;
-        let mut mesh = Self { own, state: LabState::default() };
-        mesh.lab("down", &[])?;
-        let [clusters, nodes, replicas] = [clusters, nodes, replicas].map(|n| n.to_string());
-        let size = ["--clusters", &clusters, "--nodes", &nodes, "--replicas", &replicas];
-        mesh.lab("up", &size)?;
-        mesh.look()?;
-        for index in 1..mesh.state.clusters.len() {
-            let other = &mesh.cluster(index)?.name;
-            mesh.clustermesh(&["connect", "--context", "a", "--destination-context", other])?;
-        }
-        mesh.wait_ready("b")?;
-        Ok(mesh)
-    }
-
-    /// Looks again: processes were started or stopped.
-    pub(crate) fn look(&mut self) -> Result<(), BenchError> {
-        let told = self.lab("status", &["--output", "json"])?;
-        let told: Told = serde_json::from_slice(&told)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
-        self.state = told.lab;
-        Ok(())
-    }
-
-    pub(crate) fn lab(&self, command: &str, more: &[&str]) -> Result<Vec<u8>, BenchError> {
-        run(Command::new(&self.own).args(["lab", command, "--lab", LAB]).args(more))
-    }
-
-    pub(crate) fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
-        let contexts = Path::new("/run/clustermesh-lab").join(LAB).join("contexts.yaml");
-        run(Command::new(&self.own).args(args).env("CLUSTERMESH_CONTEXTS", contexts))
-    }
-
-    /// Waits until a cluster's agents follow whom they should.
-    pub(crate) fn wait_ready(&self, cluster: &str) -> Result<(), BenchError> {
-        self.clustermesh(&["status", "--wait", "--context", cluster]).map(drop)
-    }
-
-    pub(crate) fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {
-        let missing = || BenchError::Unexpected("the lab has fewer clusters than asked for".into());
-        self.state.clusters.get(index).ok_or_else(missing)
-    }
-
-    /// The tables of a cluster's first node.
-    pub(crate) fn dump(&self, cluster: &ClusterState) -> Result<Dump, BenchError> {
-        self.dump_of(cluster, "n1")
-    }
-
-    /// The tables of a cluster's node.
-    pub(crate) fn dump_of(&self, cluster: &ClusterState, node: &str) -> Result<Dump, BenchError> {
-        let pins = Path::new("/sys/fs/bpf/clustermesh-lab").join(LAB).join(&cluster.name);
-        Ok(Dump::open(&pins.join(node))?)
-    }
-
-    /// The process of a name, as `lab status` tells it.
-    pub(crate) fn pid(&self, name: &str) -> Result<i32, BenchError> {
-        let found = self.state.processes.iter().find(|process| process.name == name);
-        let missing = || BenchError::Unexpected(format!("{name} does not run"));
-        found.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)
-    }
-
-    /// `etcdctl` on a cluster's first node, as its administrator.
-    pub(crate) fn etcdctl(&self, cluster: &ClusterState) -> Result<Command, BenchError> {
-        let pki = cluster.directory.join("pki");
-        let mut command = in_node(first_node(cluster)?, "etcdctl");
-        command.arg("--endpoints=https://127.0.0.1:2379").env("ETCDCTL_API", "3");
-        command.arg("--cacert").arg(pki.join("ca.crt"));
-        command.arg("--cert").arg(pki.join("admin.crt")).arg("--key").arg(pki.join("admin.key"));
-        Ok(command)
-    }
-
-    /// `etcdctl` on a node of another cluster, as that one's agents.
-    pub(crate) fn etcdctl_as_peer(
-        &self,
-        source: &ClusterState,
-        (reader, node): (&ClusterState, &NodeState),
-    ) -> Result<Command, BenchError> {
-        let ip = first_node(source)?.ips.iter().find(|ip| ip.is_ipv4());
-        let ip = ip.ok_or_else(|| BenchError::Unexpected("a node without IPv4".into()))?;
-        let credential = |suffix: &str| {
-            let peers = reader.directory.join("peers");
-            peers.join(format!("{}.etcd-client{suffix}", source.name)).display().to_string()
-        };
-        let mut command = in_node(node, "etcdctl");
-        command.arg(format!("--endpoints=https://{ip}:2379")).env("ETCDCTL_API", "3");
-        command.args(["--cacert", &credential("-ca.crt"), "--cert", &credential(".crt")]);
-        command.args(["--key", &credential(".key")]);
-        Ok(command)
-    }
-
-    /// Writes keys into a cluster's etcd, a hundred in a transaction.
-    pub(crate) fn write(
-        &self,
-        cluster: &ClusterState,
-        entries: &[(String, Vec<u8>)],
-        mut progress: impl FnMut(usize),
-    ) -> Result<(), BenchError> {
-        for (done, chunk) in entries.chunks(BATCH).enumerate() {
-            progress(done * BATCH);
-            let mut child = self
-                .etcdctl(cluster)?
-                .arg("txn")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .map_err(io("etcdctl"))?;
-            let puts = chunk
-                .iter()
-                .map(|(key, value)| format!("put {} {}\n", quoted(key.as_bytes()), quoted(value)));
-            // No comparisons, what to do, and what to do otherwise.
-            let text = format!("\n{}\n\n", puts.collect::<String>());
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(text.as_bytes()).map_err(io("etcdctl"))?;
-            }
-            if !child.wait().map_err(io("etcdctl"))?.success() {
-                return Err(BenchError::Unexpected("etcdctl txn failed".into()));
-            }
-        }
-        Ok(())
-    }
+/// Where the content of a mesh's etcds is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Etcds {
+    /// Each cluster has an etcd, which its apiserver filled.
+    Real,
+    /// One process stands for all of them, with what a real one held.
+    Replayed,
 }
 
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        let _ = self.lab("down", &[]);
+/// Whose agent is measured.
+const READER_NODE: &str = "b/n1";
+/// The lab's clusters of which one is recorded and the other reads.
+const RECORDING: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Measures. Needs root.
+pub fn mesh(
+    lab: &str,
+    options: &MeshOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<MeshRow>, BenchError> {
+    let total = options.real.len() + options.replayed.len();
+    let mut rows = Vec::new();
+    for &clusters in &options.real {
+        progress(rows.len() as u64, total as u64);
+        rows.push(real(lab, clusters, options)?);
     }
+    if options.replayed.is_empty() {
+        return Ok(rows);
+    }
+    let mut lab = BenchLab::apart(lab, RECORDING, 1)?;
+    content::fill(lab.cluster(0)?, options.size)?;
+    content::fill_reader(lab.cluster(1)?, options.size.services)?;
+    lab.clustermesh(&["connect", "--context", "a", "--destination-context", "b"])?;
+    let reader = lab.cluster(1)?.clone();
+    wait_for(&lab, &reader, &wanted(&reader, options.size, 1))?;
+    let recording = record(&reader, lab.cluster(0)?)?;
+    lab.clustermesh(&["disconnect", "--context", "a", "--destination-context", "b"])?;
+    // Only b's daemons are of further use.
+    lab.lab("stop", &["a/"])?;
+    let alone = resident_without_peers(&mut lab, options)?;
+    for &clusters in &options.replayed {
+        progress(rows.len() as u64, total as u64);
+        rows.push(replayed(&mut lab, &recording, clusters, alone, options)?);
+    }
+    Ok(rows)
 }
 
-pub(crate) fn first_node(cluster: &ClusterState) -> Result<&NodeState, BenchError> {
-    let missing = || BenchError::Unexpected("a cluster without nodes".into());
-    cluster.nodes.first().ok_or_else(missing)
+fn real(lab: &str, clusters: usize, options: &MeshOptions) -> Result<MeshRow, BenchError> {
+    let mut lab = BenchLab::apart(lab, clusters + 1, 1)?;
+    let reader = lab.cluster(1)?.clone();
+    let is_reader = |cluster: &&ClusterState| cluster.name == reader.name;
+    let sources: Vec<ClusterState> =
+        lab.state.clusters.iter().filter(|cluster| !is_reader(cluster)).cloned().collect();
+    content::fill_reader(&reader, options.size.services)?;
+    let alone = resident_without_peers(&mut lab, options)?;
+    for source in &sources {
+        content::fill(source, options.size)?;
+        lab.lab("stop", &[&format!("{}/agent", source.name)])?;
+        let mode = ["connect", "--connection-mode", "unicast", "--context", "b"];
+        lab.clustermesh(&[&mode[..], &["--destination-context", &source.name]].concat())?;
+    }
+    wait_for(&lab, &reader, &wanted(&reader, options.size, clusters))?;
+    // What is changed from here on is changed in their place.
+    for source in &sources {
+        lab.lab("stop", &[&format!("{}/apiserver", source.name)])?;
+    }
+    let peers = lab_peers(&reader, &sources)?;
+    measure(&mut lab, Etcds::Real, &peers, alone, options)
 }
 
-/// A program in a node's network namespace.
-pub(crate) fn in_node(node: &NodeState, program: &str) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &node.netns, program]);
-    command
+fn replayed(
+    lab: &mut BenchLab,
+    recording: &KeysFile,
+    clusters: usize,
+    alone: u64,
+    options: &MeshOptions,
+) -> Result<MeshRow, BenchError> {
+    let ids = ids(clusters);
+    lab.lab("stop", &[&format!("{READER_NODE}/agent")])?;
+    let _replay = Replay::start(lab, recording, &ids)?;
+    let peers = replayed_peers(lab, &ids)?;
+    measure(lab, Etcds::Replayed, &peers, alone, options)
 }
 
-/// Bytes as Go reads them between double quotes.
-fn quoted(bytes: &[u8]) -> String {
-    let byte = |byte: &u8| match byte {
-        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
-        b' '..=b'~' => char::from(*byte).into(),
-        other => format!("\\x{other:02x}"),
+fn measure(
+    lab: &mut BenchLab,
+    etcds: Etcds,
+    peers: &[Peer],
+    alone: u64,
+    options: &MeshOptions,
+) -> Result<MeshRow, BenchError> {
+    let (size, clusters) = (options.size, peers.len());
+    let reader = lab.cluster(1)?.clone();
+    let wanted = wanted(&reader, size, clusters);
+    let targets: Vec<Target> = peers.iter().map(|peer| peer.reader.clone()).collect();
+    let bootstrap = bootstrap(lab, &wanted, &targets)?;
+    let pid = lab.pid(&format!("{READER_NODE}/agent"))?;
+    let quiet = Duration::from_secs(options.seconds);
+    thread::sleep(quiet);
+    let (resident, held) = (resident(pid)?, ProcessResources::of(pid)?);
+    let (begin, began) = (process_cpu(pid)?, Instant::now());
+    thread::sleep(quiet);
+    let idle =
+        process_cpu(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let dump = lab.dump(&reader)?;
+    let netns = &first_node(&reader)?.netns;
+    let frontend = |service: &str| -> Option<(SocketAddr, u32)> {
+        let number: u32 = service.strip_prefix(content::NAME)?.parse().ok()?;
+        wanted.frontends.get(usize::try_from(number).ok()?).copied()
     };
-    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
+    let plan = Plan::read(netns, peers, frontend)?;
+    let by = Reader { netns, pid, dump: &dump, idle };
+    let mut changes = Vec::new();
+    for &rate in &options.rates {
+        changes.push(plan.run(&by, Pace { rate, changes: options.changes })?);
+        // What was changed is as it was.
+        wait_for(lab, &reader, &wanted)?;
+    }
+    let endpoints = size.endpoints as usize * clusters;
+    Ok(MeshRow {
+        clusters,
+        etcds,
+        endpoints,
+        bootstrap,
+        resident,
+        resident_each: resident.saturating_sub(alone) as f64 / endpoints.max(1) as f64,
+        held,
+        idle_millis: idle * 1e3,
+        changes,
+    })
+}
+
+/// Resident bytes of the reader's agent, started anew, while it follows its own cluster only.
+fn resident_without_peers(lab: &mut BenchLab, options: &MeshOptions) -> Result<u64, BenchError> {
+    let agent = format!("{READER_NODE}/agent");
+    lab.lab("stop", &[&agent])?;
+    lab.lab("start", &[&agent])?;
+    lab.refresh()?;
+    lab.wait_ready("b")?;
+    thread::sleep(Duration::from_secs(options.seconds));
+    resident(lab.pid(&agent)?)
+}
+
+/// What the reader's kernel has when it knows so many clusters.
+fn wanted(reader: &ClusterState, size: ClusterSize, clusters: usize) -> Wanted {
+    let clusters = u32::try_from(clusters).unwrap_or(u32::MAX);
+    let backends = |service| content::backends(size, service) * clusters;
+    let frontends = (0..size.services)
+        .map(|service| (frontend(content::cluster_ip(reader.id, service)), backends(service)));
+    // One a node, and the recorded cluster's first node has both families.
+    let routes = (size.nodes as usize + 1) * clusters as usize;
+    Wanted { frontends: frontends.collect(), routes }
+}
+
+fn wait_for(lab: &BenchLab, reader: &ClusterState, wanted: &Wanted) -> Result<(), BenchError> {
+    let began = Instant::now();
+    loop {
+        let missing = missing(lab, reader, wanted)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected(missing));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// What is not in the kernel as it should be, in words; nothing if all is.
+fn missing(lab: &BenchLab, reader: &ClusterState, wanted: &Wanted) -> Result<String, BenchError> {
+    let dump = lab.dump(reader)?;
+    for (frontend, backends) in &wanted.frontends {
+        match dump.counter((*frontend, 6))? {
+            Some(counter) if counter() == *backends => {}
+            Some(counter) => {
+                return Ok(format!("{frontend} has {} of {backends} backends", counter()));
+            }
+            None => return Ok(format!("{frontend} has no entry")),
+        }
+    }
+    let found = routes(first_node(reader)?)?;
+    if found == wanted.routes {
+        return Ok(String::new());
+    }
+    Ok(format!("{found} of {} routes", wanted.routes))
 }

@@ -1,11 +1,9 @@
 //! How long it takes from a manifest in one cluster to the kernel of another, beside a bare watch of the key it becomes.
 
 use std::{
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::RecvTimeoutError,
     thread,
     time::{Duration, Instant},
 };
@@ -15,8 +13,9 @@ use mesh_lab::ClusterState;
 use serde::Serialize;
 
 use crate::{
-    error::{BenchError, file, io},
-    mesh::Mesh,
+    bare_watch::BareWatch,
+    bench_lab::{BenchLab, first_node},
+    error::{BenchError, file},
     stats::Distribution,
 };
 
@@ -55,16 +54,17 @@ pub(crate) const SERVICE: &str = "bench";
 
 /// Measures, in a lab of two clusters of a node each. Needs root.
 pub fn propagation(
+    lab: &str,
     options: PropagationOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Propagation, BenchError> {
-    let mesh = Mesh::up(2, 1)?;
-    let (source, reader) = (mesh.cluster(0)?, mesh.cluster(1)?);
+    let lab = BenchLab::up(lab, 2, 1)?;
+    let (source, reader) = (lab.cluster(0)?, lab.cluster(1)?);
     let manifest = source.directory.join("manifests/bench.yaml");
     write(&manifest, &format!("{}---\n{}", service("10.101.200.1"), slice(1)))?;
     write(&reader.directory.join("manifests/bench.yaml"), &service("10.102.200.1"))?;
     others(source, options.services)?;
-    let dump = mesh.dump(reader)?;
+    let dump = lab.dump(reader)?;
     let frontend = (SocketAddr::from(([10, 102, 200, 1], 80)), 6);
     let began = Instant::now();
     let backends = loop {
@@ -76,7 +76,7 @@ pub fn propagation(
             _ => thread::sleep(Duration::from_millis(10)),
         }
     };
-    let (mut watcher, events) = mesh.watch(source, reader)?;
+    let bare = watch_service(&lab, source, reader)?;
     let (mut watch, mut kernel, mut after) = (Vec::new(), Vec::new(), Vec::new());
     for sample in 0..options.samples {
         progress(u64::from(sample), u64::from(options.samples));
@@ -96,7 +96,7 @@ pub fn propagation(
             }
             thread::sleep(LOOK);
         };
-        let seen = events.recv_timeout(PATIENCE).map_err(|error| match error {
+        let seen = bare.next_put(PATIENCE).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
                 BenchError::Unexpected(format!("change {sample} is not seen by the watcher"))
             }
@@ -106,8 +106,6 @@ pub fn propagation(
         kernel.push(nanos(written.saturating_duration_since(begin)));
         after.push(nanos(written.saturating_duration_since(seen)));
     }
-    let _ = watcher.kill();
-    let _ = watcher.wait();
     let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
     Ok(Propagation {
         services: options.services,
@@ -118,60 +116,33 @@ pub fn propagation(
     })
 }
 
-impl Mesh {
-    /// `etcdctl watch` on the reader's node: it shares no code with us. Tells when it saw an event.
-    fn watch(
-        &self,
-        source: &ClusterState,
-        reader: &ClusterState,
-    ) -> Result<(Child, Receiver<Instant>), BenchError> {
-        let node = |cluster: &ClusterState| {
-            let node = cluster.nodes.first();
-            node.cloned().ok_or_else(|| BenchError::Unexpected("a cluster without nodes".into()))
-        };
-        let (target, node) = (node(source)?, node(reader)?);
-        let ip = target.ips.iter().find(|ip| ip.is_ipv4());
-        let ip = ip.ok_or_else(|| BenchError::Unexpected("a node without IPv4".into()))?;
-        let credential = |suffix: &str| {
-            let peers = reader.directory.join("peers");
-            peers.join(format!("{}.etcd-client{suffix}", source.name)).display().to_string()
-        };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &node.netns, "etcdctl"]);
-        command.arg(format!("--endpoints=https://{ip}:2379"));
-        command.args(["--cacert", &credential("-ca.crt"), "--cert", &credential(".crt")]);
-        command.args(["--key", &credential(".key"), "watch"]);
-        command.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
-        command.env("ETCDCTL_API", "3").stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(io("etcdctl"))?;
-        let stdout = child.stdout.take();
-        let stdout =
-            stdout.ok_or_else(|| BenchError::Unexpected("etcdctl without output".into()))?;
-        let (sender, events) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line == "PUT" && sender.send(Instant::now()).is_err() {
-                    return;
-                }
-            }
-        });
-        // It says nothing when it stands: it stands when it sees a change.
-        let manifest = source.directory.join("manifests/bench.yaml");
-        let began = Instant::now();
-        for count in [2, 1].into_iter().cycle() {
-            let content = format!("{}---\n{}", service("10.101.200.1"), slice(count));
-            write(&manifest, &content)?;
-            if events.recv_timeout(Duration::from_millis(500)).is_ok() && count == 1 {
-                break;
-            }
-            if began.elapsed() > PATIENCE {
-                return Err(BenchError::Unexpected("etcdctl sees no change".into()));
-            }
+/// A bare watch of the service's key, on the reader's node, that has begun.
+fn watch_service(
+    lab: &BenchLab,
+    source: &ClusterState,
+    reader: &ClusterState,
+) -> Result<BareWatch, BenchError> {
+    let node = first_node(reader)?;
+    let mut etcdctl = lab.etcdctl_as_peer((source, first_node(source)?), (reader, node))?;
+    etcdctl.arg("watch");
+    etcdctl.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
+    let watch = BareWatch::start(etcdctl, node)?;
+    // It does not say when it begins: it has begun when it sees a change.
+    let manifest = source.directory.join("manifests/bench.yaml");
+    let began = Instant::now();
+    for count in [2, 1].into_iter().cycle() {
+        let content = format!("{}---\n{}", service("10.101.200.1"), slice(count));
+        write(&manifest, &content)?;
+        if watch.next_put(Duration::from_millis(500)).is_ok() && count == 1 {
+            break;
         }
-        // What is still on its way belongs to no sample.
-        while events.recv_timeout(Duration::from_millis(200)).is_ok() {}
-        Ok((child, events))
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected("etcdctl sees no change".into()));
+        }
     }
+    // What is still on its way belongs to no sample.
+    while watch.next_put(Duration::from_millis(200)).is_ok() {}
+    Ok(watch)
 }
 
 /// Other global services, in a file of their own.

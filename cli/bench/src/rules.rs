@@ -1,15 +1,11 @@
 //! Rules as a kube-proxy writes them, for TCP services with two endpoints and cluster IPs from 10.0.0.1 on.
 //!
-//! Taken from what kube-proxy 1.31 writes in its iptables and its nftables mode, without what is for node ports, external
+//! TableMemory from what kube-proxy 1.31 writes in its iptables and its nftables mode, without what is for node ports, external
 //! addresses and masquerading of other ports: rules that a connection to a cluster IP does not meet.
 
-use std::{
-    fmt::Write as _,
-    net::{Ipv4Addr, SocketAddr},
-    ops::Range,
-};
+use std::{fmt::Write as _, net::Ipv4Addr, ops::Range};
 
-use crate::datapaths::SERVERS;
+use crate::backends::backends;
 
 /// The pods' range: who is in it is not masqueraded.
 const PODS: &str = "10.200.0.0/16";
@@ -20,7 +16,7 @@ pub(crate) fn cluster_ip(service: u32) -> Ipv4Addr {
 }
 
 /// The whole table of nftables mode.
-pub(crate) fn nftables(services: Range<u32>, server: SocketAddr) -> String {
+pub(crate) fn nftables(services: Range<u32>, port: u16) -> String {
     let mut text = String::from(
         "table ip kube-proxy
 delete table ip kube-proxy
@@ -42,16 +38,16 @@ table ip kube-proxy {
 }
 ",
     );
-    text.push_str(&nftables_more(services, server));
+    text.push_str(&nftables_more(services, port));
     text
 }
 
 /// More services for it.
-pub(crate) fn nftables_more(services: Range<u32>, server: SocketAddr) -> String {
+pub(crate) fn nftables_more(services: Range<u32>, port: u16) -> String {
     let mut text = String::new();
     for service in services {
-        let (ip, port) = (cluster_ip(service), server.port());
-        for (n, to) in (0..).zip(SERVERS) {
+        let ip = cluster_ip(service);
+        for (n, to) in (0..).zip(backends(service)) {
             let _ = writeln!(
                 text,
                 "add chain ip kube-proxy endpoint-{service}-{n}
@@ -72,7 +68,7 @@ add element ip kube-proxy service-ips {{ {ip} . tcp . 80 : goto service-{service
 }
 
 /// The whole nat table of iptables mode.
-pub(crate) fn iptables(services: Range<u32>, server: SocketAddr) -> String {
+pub(crate) fn iptables(services: Range<u32>, port: u16) -> String {
     let chains = "*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-POSTROUTING - [0:0]
@@ -86,20 +82,20 @@ pub(crate) fn iptables(services: Range<u32>, server: SocketAddr) -> String {
 -A KUBE-POSTROUTING -j MASQUERADE --random-fully
 -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
 ";
-    let (more_chains, more_rules) = iptables_of(services, server);
+    let (more_chains, more_rules) = iptables_of(services, port);
     format!("{chains}{more_chains}{rules}{more_rules}COMMIT\n")
 }
 
 /// More services for it, as kube-proxy adds them: what is there stays.
-pub(crate) fn iptables_more(services: Range<u32>, server: SocketAddr) -> String {
-    let (chains, rules) = iptables_of(services, server);
+pub(crate) fn iptables_more(services: Range<u32>, port: u16) -> String {
+    let (chains, rules) = iptables_of(services, port);
     format!("*nat\n{chains}{rules}COMMIT\n")
 }
 
-fn iptables_of(services: Range<u32>, server: SocketAddr) -> (String, String) {
+fn iptables_of(services: Range<u32>, port: u16) -> (String, String) {
     let (mut chains, mut rules) = (String::new(), String::new());
     for service in services {
-        let (ip, port, [first, second]) = (cluster_ip(service), server.port(), SERVERS);
+        let (ip, [first, second]) = (cluster_ip(service), backends(service));
         let name = format!("default/bench-{service}:http");
         let _ = writeln!(
             chains,

@@ -2,11 +2,8 @@
 //! at the same moment.
 
 use std::{
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -19,11 +16,13 @@ use nix::{
 use serde::Serialize;
 
 use crate::{
+    bare_watch::BareWatch,
+    bench_lab::{BenchLab, first_node, ipv4},
+    command::run,
     error::{BenchError, io},
-    mesh::Mesh,
     propagation::{PATIENCE, SERVICE, nanos, others, service, slice, write},
-    sandbox::run,
     stats::Distribution,
+    usage::table_changes,
 };
 
 /// How much is measured.
@@ -55,18 +54,15 @@ pub struct Takeover {
 
 /// Between two looks at the kernel's entry.
 const LOOK: Duration = Duration::from_micros(50);
-/// What an agent counts: writes to the kernel's tables.
-const WRITES: &str = "clustermesh_agent_table_changes_total ";
-/// The agent's metrics, by what every node has.
-const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
 
 /// Kills replicas in turn, in a lab of two clusters with two each. Needs root.
 pub fn takeover(
+    lab: &str,
     options: TakeoverOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Takeover, BenchError> {
-    let mut mesh = Mesh::replicated(2, 2, 2)?;
-    let (source, reader) = (mesh.cluster(0)?.clone(), mesh.cluster(1)?.clone());
+    let mut lab = BenchLab::replicated(lab, 2, 2, 2)?;
+    let (source, reader) = (lab.cluster(0)?.clone(), lab.cluster(1)?.clone());
     let manifest = source.directory.join("manifests/bench.yaml");
     // One backend, and a second one that is another each time.
     let change = |number: Option<u32>| {
@@ -78,7 +74,7 @@ pub fn takeover(
     change(None)?;
     write(&reader.directory.join("manifests/bench.yaml"), &service("10.102.200.1"))?;
     others(&source, options.services)?;
-    let dump = mesh.dump(&reader)?;
+    let dump = lab.dump(&reader)?;
     let node = first_node(&reader)?;
     let frontend = (SocketAddr::from(([10, 102, 200, 1], 80)), 6);
     let began = Instant::now();
@@ -100,45 +96,43 @@ pub fn takeover(
         }
         thread::sleep(LOOK);
     };
-    settle(&mut mesh)?;
+    settle(&mut lab)?;
     // What a change costs while nobody dies.
-    let before = writes(node)?;
+    let before = table_changes(node)?;
     change(Some(0))?;
     arrives(2, Instant::now())?;
-    let usual = writes(node)? - before;
+    let usual = table_changes(node)? - before;
     let (mut watch, mut kernel, mut bytes, mut needless) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
         change(None)?;
         arrives(1, Instant::now())?;
-        settle(&mut mesh)?;
+        settle(&mut lab)?;
         // Everybody reads the first; from then on the one that was not killed last.
         let (dead, alive) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
-        let before = writes(node)?;
+        let before = table_changes(node)?;
         let begin = Instant::now();
         for victim in [Component::Apiserver(dead), Component::Etcd(dead)] {
-            kill_process(&mesh, &source, &victim)?;
+            kill_process(&lab, &source, &victim)?;
         }
         // An address that was never there before, so that no watcher takes what was for what is.
         change(Some(round + 1))?;
-        let (mut watcher, lines) = bare_watch(&source, &reader, alive)?;
+        let bare = bare_watch(&lab, &source, &reader, alive)?;
         let written = arrives(2, begin)?;
         let seen = loop {
-            let line = lines.recv_timeout(PATIENCE);
+            let line = bare.next(PATIENCE);
             let (at, text) =
                 line.map_err(|_| BenchError::Unexpected("etcdctl sees no change".into()))?;
             if text.contains(&format!("\"{}\"", second(round + 1))) {
                 break at;
             }
         };
-        let _ = watcher.kill();
-        let _ = watcher.wait();
         kernel.push(nanos(written.saturating_duration_since(begin)));
         watch.push(nanos(seen.saturating_duration_since(begin)));
         bytes.push(bytes_read(node, &source, alive)?);
-        mesh.lab("start", &["a/"])?;
-        settle(&mut mesh)?;
-        needless += (writes(node)? - before).saturating_sub(usual);
+        lab.lab("start", &["a/"])?;
+        settle(&mut lab)?;
+        needless += (table_changes(node)? - before).saturating_sub(usual);
     }
     let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
     Ok(Takeover {
@@ -152,12 +146,12 @@ pub fn takeover(
 }
 
 /// Waits until all is ready, and both replicas have said how far they are.
-fn settle(mesh: &mut Mesh) -> Result<(), BenchError> {
-    mesh.clustermesh(&["status", "--wait"])?;
-    mesh.lab("check-history", &["--wait"])?;
+fn settle(lab: &mut BenchLab) -> Result<(), BenchError> {
+    lab.clustermesh(&["status", "--wait"])?;
+    lab.lab("check-history", &["--wait"])?;
     // Positions are put every 5 s, and readers wait for the next one's.
     thread::sleep(Duration::from_secs(6));
-    mesh.look()
+    lab.refresh()
 }
 
 /// The address of a second backend.
@@ -165,36 +159,21 @@ fn second(number: u32) -> String {
     format!("10.1.2.{}", number % 250)
 }
 
-fn first_node(cluster: &ClusterState) -> Result<&NodeState, BenchError> {
-    let node = cluster.nodes.first();
-    node.ok_or_else(|| BenchError::Unexpected("a cluster without nodes".into()))
-}
-
 fn kill_process(
-    mesh: &Mesh,
+    lab: &BenchLab,
     cluster: &ClusterState,
     component: &Component,
 ) -> Result<(), BenchError> {
     let name = component.process(&cluster.name);
-    let process = mesh.state.processes.iter().find(|process| process.name == name);
+    let process = lab.state.processes.iter().find(|process| process.name == name);
     let missing = || BenchError::Unexpected(format!("the lab has no {name}"));
     let pid = process.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
 }
 
-/// What is written to the tables of a node so far.
-fn writes(node: &NodeState) -> Result<u64, BenchError> {
-    let mut fetch = Command::new("ip");
-    fetch.args(["netns", "exec", &node.netns, "bash", "-c", METRICS]);
-    let text = run(&mut fetch)?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find_map(|line| line.strip_prefix(WRITES)?.trim().parse().ok());
-    line.ok_or_else(|| BenchError::Unexpected(format!("no {WRITES}in {text}")))
-}
-
 /// What came in over the agent's connection to a replica's etcd.
 fn bytes_read(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u64, BenchError> {
-    let ip = replica_ip(source, replica)?;
+    let ip = ipv4(replica_node(source, replica)?)?.to_string();
     let mut ss = Command::new("ip");
     ss.args(["netns", "exec", &node.netns, "ss", "-tnipH", "state", "established", "dst", &ip]);
     let text = run(&mut ss)?;
@@ -212,42 +191,22 @@ fn bytes_read(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u6
     Ok(ours.filter_map(received).sum())
 }
 
-fn replica_ip(cluster: &ClusterState, replica: u8) -> Result<String, BenchError> {
+fn replica_node(cluster: &ClusterState, replica: u8) -> Result<&NodeState, BenchError> {
     let node = cluster.nodes.get(usize::from(replica).saturating_sub(1));
-    let ip = node.and_then(|node| node.ips.iter().find(|ip| ip.is_ipv4()));
-    let missing = || BenchError::Unexpected("a replica without IPv4".into());
-    ip.map(ToString::to_string).ok_or_else(missing)
+    node.ok_or_else(|| BenchError::Unexpected("a replica without a node".into()))
 }
 
-/// `etcdctl watch` from the first revision on, on the reader's node, at one replica: it shares no code with us. Tells each
-/// line with when it came.
+/// A bare watch from the first revision on, on the reader's node, at one replica.
 fn bare_watch(
+    lab: &BenchLab,
     source: &ClusterState,
     reader: &ClusterState,
     replica: u8,
-) -> Result<(Child, Receiver<(Instant, String)>), BenchError> {
-    let (ip, node) = (replica_ip(source, replica)?, first_node(reader)?);
-    let credential = |suffix: &str| {
-        let peers: &Path = &reader.directory.join("peers");
-        peers.join(format!("{}.etcd-client{suffix}", source.name)).display().to_string()
-    };
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &node.netns, "etcdctl"]);
-    command.arg(format!("--endpoints=https://{ip}:2379"));
-    command.args(["--cacert", &credential("-ca.crt"), "--cert", &credential(".crt")]);
-    command.args(["--key", &credential(".key"), "watch", "--rev=1"]);
-    command.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
-    command.env("ETCDCTL_API", "3").stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(io("etcdctl"))?;
-    let stdout = child.stdout.take();
-    let stdout = stdout.ok_or_else(|| BenchError::Unexpected("etcdctl without output".into()))?;
-    let (sender, lines) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if sender.send((Instant::now(), line)).is_err() {
-                return;
-            }
-        }
-    });
-    Ok((child, lines))
+) -> Result<BareWatch, BenchError> {
+    let node = first_node(reader)?;
+    let mut etcdctl =
+        lab.etcdctl_as_peer((source, replica_node(source, replica)?), (reader, node))?;
+    etcdctl.args(["watch", "--rev=1"]);
+    etcdctl.arg(format!("cilium/state/services/v1/{}/default/{SERVICE}", source.name));
+    BareWatch::start(etcdctl, node)
 }

@@ -1,13 +1,23 @@
 //! What a process has used, and what came over a link, as the kernel counts it.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use mesh_lab::NodeState;
+use nix::{
+    time::{ClockId, clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
+use serde::Serialize;
 
 use crate::{
-    error::{BenchError, file},
-    mesh::in_node,
-    sandbox::run,
+    bench_lab::in_node,
+    command::run,
+    error::{BenchError, file, io},
 };
 
 /// The kernel's unit of CPU time in `/proc/<pid>/stat`, a hundredth of a second wherever Linux runs (proc(5)).
@@ -19,6 +29,18 @@ pub(crate) fn cpu(pid: i32) -> Result<Duration, BenchError> {
     ticks(&Path::new("/proc").join(pid.to_string()).join("stat"), 11)
 }
 
+/// The same to the nanosecond, with all its threads, those that ended included.
+pub(crate) fn process_cpu(pid: i32) -> Result<Duration, BenchError> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
+    Ok(clock.map_err(|errno| io("a process's CPU time")(errno.into()))?.into())
+}
+
+/// The CPU time of the calling thread, to the nanosecond.
+pub(crate) fn thread_cpu() -> Result<Duration, BenchError> {
+    let clock = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    Ok(clock.map_err(|errno| io("this thread's CPU time")(errno.into()))?.into())
+}
+
 /// Resident bytes that are a process's own: not those of files that it maps.
 pub(crate) fn resident(pid: i32) -> Result<u64, BenchError> {
     let path = Path::new("/proc").join(pid.to_string()).join("status");
@@ -27,6 +49,35 @@ pub(crate) fn resident(pid: i32) -> Result<u64, BenchError> {
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     let missing = || BenchError::Unexpected(format!("{} has no RssAnon", path.display()));
     Ok(kilobytes.ok_or_else(missing)? * 1024)
+}
+
+/// What a process holds of the kernel's.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessResources {
+    /// Threads.
+    pub threads: usize,
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Of them inotify instances, of which a user has 128 (`fs.inotify.max_user_instances`).
+    pub inotify_instances: usize,
+}
+
+impl ProcessResources {
+    pub(crate) fn of(pid: i32) -> Result<Self, BenchError> {
+        let process = Path::new("/proc").join(pid.to_string());
+        let list = |name: &str| -> Result<Vec<PathBuf>, BenchError> {
+            let path = process.join(name);
+            let entries = fs::read_dir(&path).map_err(file(&path))?;
+            Ok(entries.flatten().map(|entry| entry.path()).collect())
+        };
+        let (threads, descriptors) = (list("task")?.len(), list("fd")?);
+        // One may be closed meanwhile.
+        let leads_to = |fd: &PathBuf| fs::read_link(fd).unwrap_or_default();
+        let inotify = |fd: &&PathBuf| leads_to(fd).as_os_str() == "anon_inode:inotify";
+        let inotify_instances = descriptors.iter().filter(inotify).count();
+        Ok(Self { threads, descriptors: descriptors.len(), inotify_instances })
+    }
 }
 
 /// Bytes that a node received over its link.

@@ -36,25 +36,25 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Connect two clusters: each follows the other
     Connect(ConnectArgs),
-    /// Take a connection back
+    /// Disconnect two clusters
     Disconnect(DisconnectArgs),
-    /// How the clusters and their connections are
+    /// State of the clusters and their connections
     Status(StatusArgs),
     /// What clients connect to, and where they end up
     Service(ServiceArgs),
-    /// Pods, and who they are
+    /// Pods, and their identities
     Pod(PodArgs),
     /// Nodes of all clusters, as an agent knows them
     Node(NodeArgs),
     /// Identities of all clusters, as an agent knows them
     Identity(IdentityArgs),
-    /// Have clients leave a cluster or a node, for maintenance: who is connected is served on
+    /// Have clients leave a cluster or a node, for maintenance: connections that exist are served on
     Drain(DrainArgs),
     /// Let clients come back to what was drained
     Undrain(DrainArgs),
     /// Peers that are over their budget
     Quarantine(QuarantineArgs),
-    /// Authorities, certificates and requests
+    /// CAs, certificates and requests
     #[command(subcommand)]
     Certs(CertsCommand),
     /// What an etcd holds of the mesh
@@ -64,12 +64,11 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// The frontends and backends that a cluster gets from its own objects and peers' keys, from files
     Import(ImportArgs),
-    /// Whole clusters out of network namespaces, on this machine
+    /// Clusters made of network namespaces, on this machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// How fast it is on this machine, beside something else in the same run
-    #[command(subcommand)]
-    Bench(BenchCommand),
+    /// Benchmarks on this machine, each beside a reference in the same run
+    Bench(BenchArgs),
     /// What a shell needs to complete these commands
     Completions {
         /// The shell
@@ -132,7 +131,7 @@ pub(crate) struct StatusArgs {
     /// Only this cluster
     #[arg(long)]
     pub(crate) context: Option<String>,
-    /// Wait until every connection stands
+    /// Wait until every peer is connected and synced
     #[arg(long)]
     pub(crate) wait: bool,
     /// Seconds to wait
@@ -238,9 +237,9 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         cluster: Option<String>,
     },
-    /// One by its number, or those that have some labels
+    /// One by its ID, or those that have some labels
     Show {
-        /// NUMBER, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
+        /// ID, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
         identity: String,
         #[command(flatten)]
         from: From,
@@ -258,7 +257,7 @@ pub(crate) struct QuarantineArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuarantineCommand {
-    /// Hear a peer again, from the beginning
+    /// Follow a peer again, from the beginning
     Lift {
         /// The peer
         peer: String,
@@ -279,6 +278,29 @@ pub(crate) struct From {
     pub(crate) node: Option<String>,
 }
 
+/// A benchmark by its name alone.
+#[derive(Debug, Parser)]
+struct NamedBench {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+impl BenchCommand {
+    /// A benchmark with the numbers that it has unless others are given.
+    pub(crate) fn with_defaults(name: &str) -> Option<Self> {
+        NamedBench::try_parse_from(["bench", name]).ok().map(|named| named.command)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// The name of the lab that is made for what needs one, and taken down with it
+    #[arg(long, default_value = "bench", global = true)]
+    pub(crate) lab: String,
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Everything below, as docs/performance.md has it
@@ -292,7 +314,7 @@ pub(crate) enum BenchCommand {
         /// With how many services rules are measured at most: they take long to load
         #[arg(long, default_value_t = 10_000)]
         rules_up_to: u32,
-        /// How often the ways take turns
+        /// How often the datapaths take turns
         #[arg(long, default_value_t = 60)]
         rounds: u32,
         /// Connects a turn
@@ -304,9 +326,9 @@ pub(crate) enum BenchCommand {
         /// Changes
         #[arg(long, default_value_t = 300)]
         samples: u32,
-        /// Other global services of the source cluster
-        #[arg(long, default_value_t = 0)]
-        services: u32,
+        /// Numbers of other global services of the source cluster
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000])]
+        services: Vec<u32>,
     },
     /// How long a dead replica of a cluster's control plane is missed, beside a bare watch begun at the other one
     Takeover {
@@ -317,7 +339,7 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 1_000)]
         services: u32,
     },
-    /// How long a cluster that is cut off still gets new connections, noticing it included
+    /// How long a cluster that is cut off still gets new connections, detection included
     Cut {
         /// How often it is cut off
         #[arg(long, default_value_t = 50)]
@@ -329,7 +351,7 @@ pub(crate) enum BenchCommand {
         /// The service's address
         to: std::net::SocketAddr,
     },
-    /// What endpoints of another cluster cost an agent that knows them: memory and CPU
+    /// What endpoints of another cluster cost an agent: memory, and CPU at its start
     Endpoints {
         /// Numbers of endpoints to measure with
         #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000])]
@@ -342,9 +364,19 @@ pub(crate) enum BenchCommand {
         endpoints: u32,
     },
     /// What an event costs an etcd for each agent, beside bare watchers
-    Events,
-    /// What one backend's change costs an agent, by the size of its service and the form in which it is told, beside the
-    /// same change in a service of 100
+    Events {
+        /// Agents, and bare watchers
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=99))]
+        readers: u16,
+        /// Rounds of a turn, of 500 changes each
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Turns of each: without readers, with agents, with bare watchers
+        #[arg(long, default_value_t = 3)]
+        turns: u32,
+    },
+    /// What one backend's change costs an agent, by the size of its service and the format in which it is exported, beside
+    /// the same change in a service of 100
     Change {
         /// Numbers of backends to measure with
         #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000], value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -362,13 +394,53 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         services: u32,
     },
-    /// What tables of several sizes take of the kernel's memory
+    /// Kernel memory of tables of several sizes
     Memory,
     /// What the CNI plugin adds to a pod's start: the same chain without it and with it, in turns
     Cni {
         /// How often the chains take turns
         #[arg(long, default_value_t = 192)]
         rounds: u32,
+    },
+    /// What a mesh of many clusters costs one agent: its start, changes, memory
+    Mesh {
+        /// Numbers of clusters whose etcds one process replays
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 250], value_parser = clap::value_parser!(u16).range(1..=250))]
+        replayed: Vec<u16>,
+        /// Numbers of clusters that have an etcd each
+        #[arg(long, value_delimiter = ',', default_values_t = [10], value_parser = clap::value_parser!(u16).range(1..=50))]
+        real: Vec<u16>,
+        /// Nodes of each
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=254))]
+        nodes: u32,
+        /// Pods of each
+        #[arg(long, default_value_t = 1_000)]
+        endpoints: u32,
+        /// Global services of each
+        #[arg(long, default_value_t = 100)]
+        services: u32,
+        /// Changes a second, one rate after another; 0: one at a time
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 325, 3_000])]
+        rates: Vec<u32>,
+        /// Changes at each rate
+        #[arg(long, default_value_t = 2_000)]
+        changes: u32,
+        /// How long an agent is left alone after its start, and watched when nothing happens
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Where growth is drawn, as SVG
+        #[arg(long)]
+        picture: Option<std::path::PathBuf>,
+    },
+    /// The process that replays etcds for `mesh`
+    #[command(hide = true)]
+    Replay {
+        /// What one of them held
+        #[arg(long)]
+        keys: std::path::PathBuf,
+        /// Whose it becomes
+        #[arg(long)]
+        clusters: std::path::PathBuf,
     },
     /// What `connect` starts to have its connections measured
     #[command(hide = true)]

@@ -1,195 +1,266 @@
 //! `clustermesh bench`: figures of this machine.
+//!
+//! Each measurement runs in a thread of its own, since some leave the machine's network. One that fails is named, and the
+//! others go on.
 
 mod print;
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, fs, path::Path, thread};
 
+use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ChangeOptions, ChangeRow, CniOptions, CniRow, ConnectOptions, ConnectRow, CutOff, CutOptions,
-    Propagation, PropagationOptions, Takeover, TakeoverOptions, change, client, cni, connect, cut,
-    cut_client, delivered, fill, known, memory, propagation, reconnect, takeover,
+    ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions, MeshOptions,
+    PropagationOptions, TakeoverOptions, change, clean_up, client, cni, connect, cut, cut_client,
+    endpoint_cost, event_cost, fill, memory, mesh, picture, propagation, reconnect, takeover,
 };
-use serde_json::json;
+use mesh_offline::KeysFile;
+use mesh_replay::{Recording, serve};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    args::BenchCommand,
-    outcome::Outcome,
+    args::{BenchArgs, BenchCommand},
+    outcome::{Outcome, warn},
     output::{self, Output},
 };
 
-pub(crate) fn run(command: BenchCommand, output: Output) -> anyhow::Result<Outcome> {
-    match command {
+/// What came of a measurement: for programs, and for people.
+struct Figures {
+    json: Value,
+    text: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
+}
+
+/// A measurement, by the name of its table.
+struct Measurement<'a> {
+    name: &'static str,
+    measure: Box<dyn FnOnce(Progress<'_>) -> anyhow::Result<Figures> + Send + 'a>,
+}
+
+/// How far a measurement is: steps done, and all.
+type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// The exit code of what was told to stop before it was done.
+const FAILED: i32 = 1;
+
+pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
+    let BenchArgs { lab, command } = args;
+    let all = match command {
+        BenchCommand::CutClient { to } => return done(cut_client(to)),
+        BenchCommand::Client => return done(client()),
+        BenchCommand::Replay { keys, clusters } => return done(replay(&keys, &clusters)),
         BenchCommand::All => {
-            // First what runs in a lab: the other takes this process out of the machine's network.
-            let propagated = [0, 1_000].map(|services| measure_propagation(300, services));
-            let [few, many] = propagated;
-            let propagated = [few?, many?];
-            let taken_over = [measure_takeover(20, 1_000)?];
-            let cut_off = measure_cut(20)?;
-            let endpoints =
-                with_progress("endpoints", |progress| Ok(known(&[10_000, 100_000], progress)?))?;
-            let back = with_progress("reconnect", |progress| Ok(reconnect(10_000, progress)?))?;
-            let events = with_progress("events", |progress| Ok(delivered(progress)?))?;
-            let attached = measure_cni(192)?;
-            let changed = measure_change(vec![10, 1_000, 10_000], 7, 20)?;
-            let filled = with_progress("fill", |progress| Ok(fill(100_000, progress)?))?;
-            let taken = with_progress("memory", |progress| Ok(memory(progress)?))?;
-            let connected = measure_connect(vec![10, 1_000, 10_000, 100_000], 10_000, 60, 100)?;
-            match output {
-                Output::Text => {
-                    print::connect(&connected)?;
+            everything().into_iter().flat_map(|one| measurements(&lab, one)).collect()
+        }
+        one => measurements(&lab, one),
+    };
+    clean_up_on_signal(&lab)?;
+    measure(all, output)
+}
+
+/// Measures one after the other, and prints each as it comes; what failed is told at the end.
+fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome> {
+    let count = all.len();
+    let (mut tables, mut failed) = (Map::new(), Vec::new());
+    for (number, Measurement { name, measure }) in all.into_iter().enumerate() {
+        let figures = thread::scope(|scope| {
+            let measuring = scope.spawn(move || with_progress(name, measure));
+            measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        match (figures, output) {
+            (Ok(figures), Output::Json) => {
+                tables.insert(name.into(), figures.json);
+            }
+            (Ok(figures), Output::Text) => {
+                if number > 0 {
                     output::line("")?;
-                    print::propagation(&propagated)?;
-                    output::line("")?;
-                    print::takeover(&taken_over)?;
-                    output::line("")?;
-                    print::cut(&cut_off)?;
-                    output::line("")?;
-                    print::known(&endpoints)?;
-                    output::line("")?;
-                    print::reconnected(&back)?;
-                    output::line("")?;
-                    print::delivered(&events)?;
-                    output::line("")?;
-                    print::cni(&attached)?;
-                    output::line("")?;
-                    print::changed(&changed)?;
-                    output::line("")?;
-                    print::filled(&filled)?;
-                    output::line("")?;
-                    print::taken(&taken)?;
                 }
-                Output::Json => output::json(
-                    "Bench",
-                    json!({
-                        "change": changed, "fill": filled, "memory": taken, "cut": cut_off,
-                        "connect": connected, "propagation": propagated, "takeover": taken_over,
-                        "endpoints": endpoints, "reconnect": back, "events": events, "cni": attached,
-                    }),
-                )?,
+                (figures.text)()?;
+            }
+            (Err(error), _) => {
+                warn(format!("{name}: {error:#}"));
+                failed.push(name);
             }
         }
-        BenchCommand::Connect { mut services, rules_up_to, rounds, batch } => {
-            services.sort_unstable();
-            let connected = measure_connect(services, rules_up_to, rounds, batch)?;
-            match output {
-                Output::Text => print::connect(&connected)?,
-                Output::Json => output::json("Bench", json!({ "connect": connected }))?,
-            }
-        }
-        BenchCommand::Propagation { samples, services } => {
-            let propagated = [measure_propagation(samples, services)?];
-            match output {
-                Output::Text => print::propagation(&propagated)?,
-                Output::Json => output::json("Bench", json!({ "propagation": propagated }))?,
-            }
-        }
-        BenchCommand::Takeover { rounds, services } => {
-            let taken_over = [measure_takeover(rounds, services)?];
-            match output {
-                Output::Text => print::takeover(&taken_over)?,
-                Output::Json => output::json("Bench", json!({ "takeover": taken_over }))?,
-            }
-        }
-        BenchCommand::Cut { rounds } => {
-            let row = measure_cut(rounds)?;
-            match output {
-                Output::Text => print::cut(&row)?,
-                Output::Json => output::json("Bench", json!({ "cut": row }))?,
-            }
-        }
-        BenchCommand::CutClient { to } => cut_client(to)?,
-        BenchCommand::Endpoints { endpoints } => {
-            let rows = with_progress("endpoints", |progress| Ok(known(&endpoints, progress)?))?;
-            match output {
-                Output::Text => print::known(&rows)?,
-                Output::Json => output::json("Bench", json!({ "endpoints": rows }))?,
-            }
-        }
-        BenchCommand::Reconnect { endpoints } => {
-            let row = with_progress("reconnect", |progress| Ok(reconnect(endpoints, progress)?))?;
-            match output {
-                Output::Text => print::reconnected(&row)?,
-                Output::Json => output::json("Bench", json!({ "reconnect": row }))?,
-            }
-        }
-        BenchCommand::Events => {
-            let row = with_progress("events", |progress| Ok(delivered(progress)?))?;
-            match output {
-                Output::Text => print::delivered(&row)?,
-                Output::Json => output::json("Bench", json!({ "events": row }))?,
-            }
-        }
-        BenchCommand::Cni { rounds } => {
-            let attached = measure_cni(rounds)?;
-            match output {
-                Output::Text => print::cni(&attached)?,
-                Output::Json => output::json("Bench", json!({ "cni": attached }))?,
-            }
-        }
-        BenchCommand::Change { backends, rounds, batch } => {
-            let rows = measure_change(backends, rounds, batch)?;
-            match output {
-                Output::Text => print::changed(&rows)?,
-                Output::Json => output::json("Bench", json!({ "change": rows }))?,
-            }
-        }
-        BenchCommand::Fill { services } => {
-            let row = with_progress("fill", |progress| Ok(fill(services, progress)?))?;
-            match output {
-                Output::Text => print::filled(&row)?,
-                Output::Json => output::json("Bench", json!({ "fill": row }))?,
-            }
-        }
-        BenchCommand::Memory => {
-            let rows = with_progress("memory", |progress| Ok(memory(progress)?))?;
-            match output {
-                Output::Text => print::taken(&rows)?,
-                Output::Json => output::json("Bench", json!({ "memory": rows }))?,
-            }
-        }
-        BenchCommand::Client => client()?,
+    }
+    if output == Output::Json {
+        output::json("Bench", Value::Object(tables))?;
+    }
+    if !failed.is_empty() {
+        bail!("{} of {count} could not be measured: {}", failed.len(), failed.join(", "));
     }
     Ok(Outcome::Done)
 }
 
-fn measure_connect(
-    services: Vec<u32>,
-    rules_up_to: u32,
-    rounds: u32,
-    batch: u32,
-) -> anyhow::Result<Vec<ConnectRow>> {
-    let options = ConnectOptions { services, rules_up_to, rounds, batch };
-    with_progress("connect", |progress| Ok(connect(&options, progress)?))
+/// The commands of `bench all`, with the numbers of `docs/performance.md`.
+fn everything() -> Vec<BenchCommand> {
+    let defaults =
+        ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
+    let more = ["cni", "change", "fill", "memory", "mesh"];
+    defaults.into_iter().chain(more).filter_map(BenchCommand::with_defaults).collect()
 }
 
-fn measure_change(backends: Vec<u32>, rounds: u32, batch: u32) -> anyhow::Result<Vec<ChangeRow>> {
-    let options = ChangeOptions { backends, rounds, batch };
-    with_progress("change", |progress| Ok(change(&options, progress)?))
+fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>> {
+    let one =
+        |name, measure: Box<dyn FnOnce(Progress<'_>) -> anyhow::Result<Figures> + Send + 'a>| {
+            vec![Measurement { name, measure }]
+        };
+    match command {
+        BenchCommand::Connect { mut services, rules_up_to, rounds, batch } => {
+            services.sort_unstable();
+            let options = ConnectOptions { services, rules_up_to, rounds, batch };
+            one(
+                "connect",
+                Box::new(move |progress| {
+                    figures(connect(&options, progress)?, |rows| print::connect(rows))
+                }),
+            )
+        }
+        BenchCommand::Propagation { samples, services } => one(
+            "propagation",
+            Box::new(move |progress| {
+                let rows = services.iter().map(|&services| {
+                    propagation(lab, PropagationOptions { samples, services }, &mut *progress)
+                });
+                figures(rows.collect::<Result<Vec<_>, _>>()?, |rows| print::propagation(rows))
+            }),
+        ),
+        BenchCommand::Takeover { rounds, services } => one(
+            "takeover",
+            Box::new(move |progress| {
+                let row = takeover(lab, TakeoverOptions { rounds, services }, progress)?;
+                figures(vec![row], |rows| print::takeover(rows))
+            }),
+        ),
+        BenchCommand::Cut { rounds } => one(
+            "cut",
+            Box::new(move |progress| {
+                figures(cut(lab, CutOptions { rounds }, progress)?, print::cut)
+            }),
+        ),
+        BenchCommand::Endpoints { endpoints } => one(
+            "endpoints",
+            Box::new(move |progress| {
+                figures(endpoint_cost(lab, &endpoints, progress)?, |rows| print::endpoints(rows))
+            }),
+        ),
+        BenchCommand::Reconnect { endpoints } => one(
+            "reconnect",
+            Box::new(move |progress| {
+                figures(reconnect(lab, endpoints, progress)?, print::reconnected)
+            }),
+        ),
+        BenchCommand::Events { readers, rounds, turns } => one(
+            "events",
+            Box::new(move |progress| {
+                let options = EventOptions { readers, rounds, turns };
+                figures(event_cost(lab, options, progress)?, print::events)
+            }),
+        ),
+        BenchCommand::Cni { rounds } => one(
+            "cni",
+            Box::new(move |progress| {
+                figures(cni(lab, CniOptions { rounds }, progress)?, |rows| print::cni(rows))
+            }),
+        ),
+        BenchCommand::Change { backends, rounds, batch } => one(
+            "change",
+            Box::new(move |progress| {
+                let options = ChangeOptions { backends, rounds, batch };
+                figures(change(lab, &options, progress)?, |rows| print::changed(rows))
+            }),
+        ),
+        BenchCommand::Fill { services } => {
+            one("fill", Box::new(move |progress| figures(fill(services, progress)?, print::filled)))
+        }
+        BenchCommand::Memory => one(
+            "memory",
+            Box::new(move |progress| figures(memory(progress)?, |rows| print::taken(rows))),
+        ),
+        BenchCommand::Mesh {
+            replayed,
+            real,
+            nodes,
+            endpoints,
+            services,
+            rates,
+            changes,
+            seconds,
+            picture: file,
+        } => one(
+            "mesh",
+            Box::new(move |progress| {
+                let size = ClusterSize { nodes, endpoints, services };
+                let [real, replayed] =
+                    [real, replayed].map(|sizes| sizes.into_iter().map(usize::from).collect());
+                let options = MeshOptions { real, replayed, size, rates, changes, seconds };
+                let rows = mesh(lab, &options, progress)?;
+                if let Some(path) = file {
+                    fs::write(&path, picture(&rows)).with_context(|| path.display().to_string())?;
+                }
+                figures(rows, |rows| print::mesh(rows))
+            }),
+        ),
+        // They measure nothing themselves.
+        BenchCommand::All
+        | BenchCommand::CutClient { .. }
+        | BenchCommand::Client
+        | BenchCommand::Replay { .. } => Vec::new(),
+    }
 }
 
-fn measure_propagation(samples: u32, services: u32) -> anyhow::Result<Propagation> {
-    let options = PropagationOptions { samples, services };
-    with_progress("propagation", |progress| Ok(propagation(options, progress)?))
+fn figures<T: Serialize + Send + 'static>(
+    value: T,
+    print: fn(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<Figures> {
+    let json = serde_json::to_value(&value)?;
+    Ok(Figures { json, text: Box::new(move || print(&value)) })
 }
 
-fn measure_takeover(rounds: u32, services: u32) -> anyhow::Result<Takeover> {
-    let options = TakeoverOptions { rounds, services };
-    with_progress("takeover", |progress| Ok(takeover(options, progress)?))
+fn done<E: Into<anyhow::Error>>(result: Result<(), E>) -> anyhow::Result<Outcome> {
+    result.map(|()| Outcome::Done).map_err(Into::into)
 }
 
-fn measure_cut(rounds: u32) -> anyhow::Result<CutOff> {
-    with_progress("cut", |progress| Ok(cut(CutOptions { rounds }, progress)?))
+/// Takes everything away that a measurement made, when this process is told to stop: the lab, namespaces, processes.
+fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let lab = lab.to_owned();
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        let left = clean_up(&lab).err().map(|error| format!("not all is taken away: {error}"));
+        left.into_iter().for_each(warn);
+        std::process::exit(FAILED);
+    });
+    Ok(())
 }
 
-fn measure_cni(rounds: u32) -> anyhow::Result<Vec<CniRow>> {
-    with_progress("cni", |progress| Ok(cni(CniOptions { rounds }, progress)?))
+/// Serves until it is killed. It says on standard output when it listens.
+fn replay(keys: &Path, clusters: &Path) -> anyhow::Result<()> {
+    let keys = KeysFile::read(keys)?;
+    let recording = Recording::new(&keys.cluster, keys.entries)?;
+    let text = fs::read(clusters).with_context(|| clusters.display().to_string())?;
+    let file = serde_json::from_slice(&text).with_context(|| clusters.display().to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(&recording, &file, || {
+        // Where standard output is closed, the benchmark that waits for this line has ended.
+        let _ = output::line("listening");
+    }))?;
+    Ok(())
 }
 
 fn with_progress<T>(
     what: &'static str,
-    measure: impl FnOnce(&mut dyn FnMut(u64, u64)) -> anyhow::Result<T>,
+    measure: impl FnOnce(Progress<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let bar = OnceCell::new();
     let measured = measure(&mut |done, total| {
@@ -200,4 +271,47 @@ fn with_progress<T>(
         bar.finish_and_clear();
     }
     measured
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Subcommand as _;
+
+    use super::*;
+
+    #[test]
+    fn all_is_every_benchmark_once() {
+        let everything = everything();
+        let tables: Vec<&str> = everything
+            .into_iter()
+            .flat_map(|command| measurements("bench", command))
+            .map(|measurement| measurement.name)
+            .collect();
+        let names: BTreeSet<&str> = tables.iter().copied().collect();
+        assert_eq!(names.len(), tables.len());
+        let commands = BenchCommand::augment_subcommands(clap::Command::new("bench"));
+        let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());
+        let shown: BTreeSet<&str> = shown.map(clap::Command::get_name).collect();
+        assert_eq!(names, shown.into_iter().filter(|name| *name != "all").collect());
+    }
+
+    #[test]
+    fn one_that_fails_is_named_and_the_others_go_on() {
+        let ran = std::sync::atomic::AtomicUsize::new(0);
+        let one = |name, fails: bool| -> Measurement<'_> {
+            let ran = &ran;
+            let measure = move |_: Progress<'_>| {
+                ran.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if fails { bail!("no cgroup2") } else { figures(1, |_| Ok(())) }
+            };
+            Measurement { name, measure: Box::new(measure) }
+        };
+        let all = vec![one("a", false), one("b", true), one("c", false)];
+        let error = measure(all, Output::Text).unwrap_err().to_string();
+        assert_eq!(error, "1 of 3 could not be measured: b");
+        assert_eq!(ran.load(std::sync::atomic::Ordering::Relaxed), 3);
+        assert_eq!(measure(vec![one("a", false)], Output::Text).unwrap(), Outcome::Done);
+    }
 }

@@ -87,7 +87,11 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
                 (request.as_path(), asked.certificate.as_bytes(), Access::All),
             ];
             write_together(&both).with_context(|| request.display().to_string())?;
-            said(output, "made", &[request.display().to_string(), key.display().to_string()])
+            print_result(
+                output,
+                "made",
+                &[request.display().to_string(), key.display().to_string()],
+            )
         }
         CertsCommand::Show { files } => {
             let mut all = Vec::new();
@@ -105,7 +109,7 @@ fn lifetime(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
-fn said(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {
+fn print_result(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {
     match output {
         Output::Text => files.iter().try_for_each(|file| output::line(format!("{verb} {file}")))?,
         Output::Json => output::json("Certificates", json!({ verb: files }))?,

@@ -4,7 +4,8 @@ mod source;
 
 use mesh_model::{ClusterId, ClusterLimit};
 use mesh_offline::{
-    Cluster, Difference, Dump, DumpEntry, Holding, KeysFile, Objects, Scope, diff, settings_beside,
+    Cluster, Difference, Dump, DumpEntry, EtcdContent, Objects, Scope, diff,
+    settings_beside,
 };
 use serde_json::{Value, json};
 
@@ -89,11 +90,13 @@ fn other(
     };
     let found = left.cluster.as_ref();
     let name = with.cluster.clone().or_else(|| found.map(|(name, _)| name.clone()));
-    let Some(name) = name else { bail!("whose objects are these? --cluster says it") };
+    let Some(name) = name else {
+        bail!("--cluster is missing: the objects do not name their cluster")
+    };
     let limit = options.max_connected_clusters;
     let id = match with.id {
         Some(id) => ClusterId::new(id, limit.unwrap_or(ClusterLimit::Max511))?,
-        None => found.map(|(_, id)| *id).context("--id says the number of the cluster")?,
+        None => found.map(|(_, id)| *id).context("--id is missing: the ID of the cluster")?,
     };
     let settings = options.over(settings_beside(path, &name, Some(id), limit, id)?);
     let objects = Objects::read(path)?;
@@ -102,11 +105,11 @@ fn other(
     // What only its own nodes may read is compared where the etcd shows it.
     let has_local = left.entries.iter().any(|entry| entry.what.starts_with("local-"));
     let file = match has_local {
-        true => KeysFile { entries: cluster.keys().clone(), ..cluster.keys_file() },
+        true => cluster.all_keys_file(),
         false => cluster.keys_file(),
     };
     let notes = objects.problems.iter().map(ToString::to_string).chain(cluster.problems());
-    Ok((Dump::new(&Holding::from(&file)), Scope::Objects, notes.collect()))
+    Ok((Dump::new(&EtcdContent::from(&file)), Scope::Objects, notes.collect()))
 }
 
 fn print_diff(differences: &[Difference], output: Output) -> anyhow::Result<Outcome> {

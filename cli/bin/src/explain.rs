@@ -10,7 +10,7 @@ use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterId;
 use mesh_offline::{
-    ClusterState, KeysFile, Objects, Options, Simulation, State, Wanted, read_events,
+    ClusterState, KeysFile, Objects, Options, ServiceQuery, Simulation, State, read_events,
     settings_beside, time,
 };
 use serde_json::json;
@@ -50,7 +50,7 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
     let filter = LabelFilter::new(options.identity_labels.iter().map(String::as_str))?;
     let options = Options::new(filter);
     let simulation = Simulation::new(State { clusters }, cluster, options)?;
-    let wanted = service.as_deref().map(Wanted::parse).transpose()?;
+    let wanted = service.as_deref().map(ServiceQuery::parse).transpose()?;
     print_backends(&simulation, wanted.as_ref(), output)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn backends(
     what_if: &WhatIf,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let wanted = service.map(Wanted::parse).transpose()?;
+    let wanted = service.map(ServiceQuery::parse).transpose()?;
     let (simulation, _) = simulate(what_if)?;
     print_backends(&simulation, wanted.as_ref(), output)
 }
@@ -72,7 +72,7 @@ pub(crate) fn explain(
     agent: &From,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let wanted = service.map(Wanted::parse).transpose()?;
+    let wanted = service.map(ServiceQuery::parse).transpose()?;
     if what_if.state.is_none() {
         return explain_agent(wanted.as_ref(), agent, output);
     }
@@ -81,14 +81,18 @@ pub(crate) fn explain(
     }
     let (simulation, at) = simulate(what_if)?;
     let frontends = explained(&simulation, wanted.as_ref())?;
-    let from = simulation.own().as_str();
+    let from = simulation.local().as_str();
     print_explained(from, Some(at), &frontends, output)?;
     simulation.notes().into_iter().chain(simulation.refusals()).for_each(warn);
     Ok(complain(simulation.problems()))
 }
 
 /// Asks a node's agent.
-fn explain_agent(wanted: Option<&Wanted>, from: &From, output: Output) -> anyhow::Result<Outcome> {
+fn explain_agent(
+    wanted: Option<&ServiceQuery>,
+    from: &From,
+    output: Output,
+) -> anyhow::Result<Outcome> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let context = match contexts.as_slice() {
         [context] => context,
@@ -99,7 +103,7 @@ fn explain_agent(wanted: Option<&Wanted>, from: &From, output: Output) -> anyhow
     };
     let agent = agent_of(context, from.node.as_deref())?;
     let request = match wanted {
-        Some(Wanted { service, .. }) => ExplainRequest {
+        Some(ServiceQuery { service, .. }) => ExplainRequest {
             namespace: service.namespace.to_string(),
             name: service.name.to_string(),
         },
@@ -117,9 +121,9 @@ fn explain_agent(wanted: Option<&Wanted>, from: &From, output: Output) -> anyhow
         .map(ShownFrontend::of_agent)
         .filter(|frontend| port.is_none_or(|port| frontend.has_port(port)))
         .collect();
-    if let (true, Some(Wanted { service, .. })) = (frontends.is_empty(), wanted) {
+    if let (true, Some(ServiceQuery { service, .. })) = (frontends.is_empty(), wanted) {
         match (told.without_frontend.is_empty(), port) {
-            (false, _) => bail!("service {service} of {} has no address of its own", context.name),
+            (false, _) => bail!("service {service} of {} has no cluster IP", context.name),
             (true, Some(port)) => {
                 bail!("there is no service {service} with a port {port} in {}", context.name)
             }
@@ -153,26 +157,24 @@ fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
 
 fn explained(
     simulation: &Simulation,
-    wanted: Option<&Wanted>,
+    wanted: Option<&ServiceQuery>,
 ) -> anyhow::Result<Vec<ShownFrontend>> {
     let explained = simulation.explain(wanted);
     if let (true, Some(wanted)) = (explained.is_empty(), wanted) {
-        let (service, own) = (&wanted.service, simulation.own());
+        let (service, local) = (&wanted.service, simulation.local());
         let having = simulation.clusters_with(service);
         let names: Vec<&str> = having.iter().map(|name| name.as_str()).collect();
-        match (names.as_slice(), having.contains(&own)) {
+        match (names.as_slice(), having.contains(&local)) {
             ([], _) => bail!("there is no service {service} in any cluster"),
             (_, false) => warn(format!(
-                "cluster {own} has no service {service}, so it does not use that of {}",
+                "cluster {local} has no service {service}, so it does not use that of {}",
                 names.join(", ")
             )),
             (_, true) => match &wanted.port {
                 Some(port) => {
-                    bail!("service {service} of cluster {own} has no frontend with a port {port}")
+                    bail!("service {service} of cluster {local} has no frontend with a port {port}")
                 }
-                None => {
-                    warn(format!("service {service} of cluster {own} has no address of its own"))
-                }
+                None => warn(format!("service {service} of cluster {local} has no cluster IP")),
             },
         }
     }
@@ -181,7 +183,7 @@ fn explained(
 
 fn print_backends(
     simulation: &Simulation,
-    wanted: Option<&Wanted>,
+    wanted: Option<&ServiceQuery>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let frontends = explained(simulation, wanted)?;
@@ -321,8 +323,8 @@ fn basis(word: &str) -> &'static str {
         "ready" => "ready backends",
         "weight-zero" => "backends of clusters of weight 0, for want of others",
         "terminating" => "backends that shut down, for want of others",
-        "nobody-answers" => "all backends, for no node answers",
-        _ => "none, for there is nobody",
+        "nobody-answers" => "all backends, since no node answers",
+        _ => "none, since there are no backends",
     }
 }
 

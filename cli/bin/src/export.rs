@@ -2,7 +2,7 @@
 
 use mesh_labels::LabelFilter;
 use mesh_model::{ClusterId, ClusterLimit};
-use mesh_offline::{Cluster, ClusterSetup, KeysFile, Objects, settings_beside};
+use mesh_offline::{Cluster, ClusterSetup, Objects, settings_beside};
 use mesh_source::cluster_directory::ClusterSettings;
 
 use crate::{
@@ -19,11 +19,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let objects = Objects::read(path)?;
     let exporting =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
-    let mut file = exporting.keys_file();
-    if *local {
-        let entries = exporting.keys().clone();
-        file = KeysFile { entries, ..file };
-    }
+    let file = if *local { exporting.all_keys_file() } else { exporting.keys_file() };
     output::value(&file.to_json())?;
     exporting.notes().for_each(warn);
     let problems = objects.problems.iter().map(ToString::to_string);

@@ -20,7 +20,7 @@ struct Seen {
 
 /// What is asked for by what identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
+enum IdentityQuery {
     Number(u32),
     /// It has all of these. Without a source any source will do.
     Labels(Vec<Label>),
@@ -31,17 +31,17 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
         IdentityCommand::List { from, cluster } => {
             let seen = ask(from, cluster.as_deref(), 0)?;
             if let (true, Some(cluster)) = (seen.is_empty(), cluster) {
-                bail!("nobody knows an identity of a cluster {cluster}");
+                bail!("no agent knows an identity of a cluster {cluster}");
             }
             print("IdentityList", &seen, output)?;
         }
         IdentityCommand::Show { identity, from, cluster } => {
-            let wanted = Wanted::parse(identity);
-            let number = if let Wanted::Number(number) = wanted { number } else { 0 };
+            let wanted = IdentityQuery::parse(identity);
+            let number = if let IdentityQuery::Number(number) = wanted { number } else { 0 };
             let mut seen = ask(from, cluster.as_deref(), number)?;
             seen.retain(|seen| wanted.is(&seen.identity));
             if seen.is_empty() {
-                bail!("nobody knows an identity {identity}");
+                bail!("no agent knows an identity {identity}");
             }
             print("Identity", &seen, output)?;
         }
@@ -82,9 +82,9 @@ fn print(kind: &str, seen: &[Seen], output: Output) -> anyhow::Result<()> {
     }
 }
 
-// === impl Wanted ===
+// === impl IdentityQuery ===
 
-impl Wanted {
+impl IdentityQuery {
     fn parse(text: &str) -> Self {
         match text.parse() {
             // 0 is nobody's.
@@ -158,7 +158,7 @@ mod tests {
             ("app=web,io.kubernetes.pod.namespace=shop", true),
             ("k8s:app=web;k8s:io.kubernetes.pod.namespace=other;", false),
         ] {
-            assert_eq!(Wanted::parse(wanted).is(&identity), is, "{wanted}");
+            assert_eq!(IdentityQuery::parse(wanted).is(&identity), is, "{wanted}");
         }
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
 use mesh_lab::{
-    Component, Lab, LabOptions, Liveness, Passes, Phase, ProcessState, workload::Applied,
+    Component, Impairment, Lab, LabOptions, Liveness, Phase, ProcessState, workload::Applied,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Down { which } => {
             Lab::down(&which.lab)?;
-            said(
+            print_result(
                 output,
                 "LabDown",
                 &format!("the lab {} is gone", which.lab),
@@ -60,7 +60,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         LabCommand::CheckPod { which, pod } => {
             Lab::open(&which.lab)?.check_pod(&pod)?;
             let text = format!("{pod} is attached as it was");
-            said(output, "LabCheckPod", &text, json!({ "pod": pod }))
+            print_result(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
         LabCommand::Logs { which, process } => {
             let lab = Lab::open(&which.lab)?;
@@ -86,7 +86,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let mut lab = Lab::open(&which.lab)?;
             let names = lab.matching(&processes)?;
             lab.stop(&processes, if kill { Signal::SIGKILL } else { Signal::SIGTERM })?;
-            said(
+            print_result(
                 output,
                 "LabStop",
                 &format!("stopped {}", names.join(", ")),
@@ -101,14 +101,14 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
                 [] => "all of them run already".to_owned(),
                 started => format!("started {}", started.join(", ")),
             };
-            said(output, "LabStart", &text, json!({ "started": started }))
+            print_result(output, "LabStart", &text, json!({ "started": started }))
         }
         LabCommand::Cut { which, one, other, port, rate, loss, delay } => {
-            let rate = rate.as_deref().map(Passes::rate);
-            let loss = || loss.as_deref().map(Passes::loss);
-            let delay = || delay.as_deref().map(Passes::delay);
-            let passes = rate.or_else(loss).or_else(delay).transpose()?;
-            cuts::cut(&which.lab, [&one, &other], port, passes, output)
+            let rate = rate.as_deref().map(Impairment::rate);
+            let loss = || loss.as_deref().map(Impairment::loss);
+            let delay = || delay.as_deref().map(Impairment::delay);
+            let impairment = rate.or_else(loss).or_else(delay).transpose()?;
+            cuts::cut(&which.lab, [&one, &other], port, impairment, output)
         }
         LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
         LabCommand::CheckHistory { which, wait, wait_duration, record } => {
@@ -127,11 +127,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             };
             let applied =
                 Lab::open(&which.lab)?.apply(&cluster, &stem(&file)?, &text, seconds(grace))?;
-            applied_said(&applied, output)
+            print_applied(&applied, output)
         }
         LabCommand::Delete { which, cluster, file, grace } => {
             let applied = Lab::open(&which.lab)?.delete(&cluster, &stem(&file)?, seconds(grace))?;
-            applied_said(&applied, output)
+            print_applied(&applied, output)
         }
     }
 }
@@ -164,7 +164,7 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     let value = json!({
         "lab": name, "clusters": clusters, "nodes": nodes, "contexts": file, "seconds": took.as_secs_f64(),
     });
-    said(output, "LabUp", &text, value)
+    print_result(output, "LabUp", &text, value)
 }
 
 /// The admin sockets of all daemons, with their names.
@@ -260,7 +260,7 @@ fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
     Ok(if well { Outcome::Done } else { Outcome::NotReady })
 }
 
-fn applied_said(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
+fn print_applied(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
     let Applied { started, stopped, written } = applied;
     let part = |verb: &str, names: &[String]| {
         if names.is_empty() { None } else { Some(format!("{verb} {}", names.join(", "))) }
@@ -268,7 +268,7 @@ fn applied_said(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
     let parts = [part("started", started), part("stopped", stopped), part("wrote", written)];
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     let text = if text.is_empty() { "nothing to change".to_owned() } else { text };
-    said(
+    print_result(
         output,
         "LabApply",
         &text,
@@ -276,7 +276,7 @@ fn applied_said(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
     )
 }
 
-fn said(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<Outcome> {
+fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<Outcome> {
     match output {
         Output::Text => output::line(text)?,
         Output::Json => output::json(kind, value)?,

@@ -38,7 +38,7 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                 hang::hang(transport(udp), to, DEADLINE, tell).await?;
                 Ok(Outcome::Done)
             }
-            LabPodCommand::Load { tcp, udp, rate, flows, requests } => {
+            LabPodCommand::Load { tcp, udp, rate, flows, datagram_flows, requests } => {
                 let targets = |transport, all: Vec<SocketAddr>| {
                     all.into_iter().map(move |to| (transport, to))
                 };
@@ -50,6 +50,7 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                     rate,
                     requests,
                     flows,
+                    datagram_flows,
                     flow_pause: FLOW_PAUSE,
                     deadline: DEADLINE,
                 };

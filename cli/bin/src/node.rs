@@ -33,7 +33,7 @@ pub(crate) fn run(args: &NodeArgs, output: Output) -> anyhow::Result<Outcome> {
         seen.extend(nodes.into_iter().map(|node| Seen { from: context.name.clone(), node }));
     }
     if let (true, Some(cluster)) = (seen.is_empty(), cluster) {
-        bail!("nobody knows a node of a cluster {cluster}");
+        bail!("no agent knows a node of a cluster {cluster}");
     }
     match output {
         Output::Text => {

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_named_once() {
         let gone = || anyhow::Error::from(io::Error::new(io::ErrorKind::NotFound, "it is gone"));
         for (error, told) in [
             (gone(), "it is gone"),

@@ -8,9 +8,7 @@ mod cluster;
 mod plan;
 
 use std::{
-    fs::File,
     net::SocketAddr,
-    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -19,7 +17,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_certs::authorities_of_server;
-use nix::sched::{CloneFlags, setns};
+use mesh_lab::within_netns;
 use serde_json::json;
 
 use crate::{
@@ -85,18 +83,18 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
         }
         if report.pending.is_empty() && !args.dry_run && output == Output::Text {
             output::line(format!(
-                "both authorities are trusted, the new one signs; when nobody uses the old one: clustermesh certs rotate --context {} --ca --finish",
+                "both CAs are trusted, the new one signs; when no certificate of the old one is in use: clustermesh certs rotate --context {} --ca --finish",
                 args.context
             ))?;
         }
     }
     if args.finish {
         match finish(&cluster.facts(Aim::NewAuthority)?) {
-            Err(dependent) => bail!("the old authority is still needed: {}", dependent.join("; ")),
+            Err(dependent) => bail!("the old CA is still needed: {}", dependent.join("; ")),
             Ok(todo) => report.take(args, &cluster, todo, output)?,
         }
     }
-    report.said(args, output)
+    report.print(args, output)
 }
 
 impl Report {
@@ -119,7 +117,7 @@ impl Report {
             let own = cluster.own.name();
             match &todo {
                 Todo::AskPeer(peer) => self.pending.push(format!(
-                    "{peer} must trust both authorities first, and its context is not at hand: copy {} there to peers/{own}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
+                    "{peer} must trust both CAs first, and its context is not at hand: copy {} there to peers/{own}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
                     cluster.own.pki().certificate("ca").display()
                 )),
                 Todo::AskPeerForRequest(peer) => self.pending.push(format!(
@@ -158,7 +156,7 @@ impl Report {
         }
         let Some(command) = &args.restart_etcd else {
             self.pending.push(format!(
-                "the etcd of {} must be restarted ({why}): it reads its authorities once. Restart it and run this again, or give the command with --restart-etcd",
+                "the etcd of {} must be restarted ({why}): it reads its CAs once. Restart it and run this again, or give the command with --restart-etcd",
                 cluster.own.name()
             ));
             return Ok(());
@@ -180,7 +178,7 @@ impl Report {
         self.done("restart the etcd".into(), output)
     }
 
-    fn said(self, args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
+    fn print(self, args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> {
         let Self { changes, pending, timed_out } = self;
         match output {
             Output::Text => {
@@ -262,17 +260,10 @@ pub(crate) fn within<T: Send>(
     netns: Option<&str>,
     ask: impl FnOnce() -> T + Send,
 ) -> anyhow::Result<T> {
-    let Some(netns) = netns else { return Ok(ask()) };
-    let path = Path::new("/run/netns").join(netns);
-    let file = File::open(&path).with_context(|| path.display().to_string())?;
-    // A thread of its own: it does not come back.
-    thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            setns(&file, CloneFlags::CLONE_NEWNET).context("setns")?;
-            anyhow::Ok(ask())
-        });
-        asking.join().map_err(|_| anyhow::anyhow!("the question was not asked"))?
-    })
+    match netns {
+        Some(netns) => Ok(within_netns(netns, ask)?),
+        None => Ok(ask()),
+    }
 }
 
 #[cfg(test)]

@@ -223,7 +223,7 @@ impl ClusterStatus {
 /// How a peer is, and whether what is known of it is old.
 fn summary(peer: &Peer) -> String {
     match peer.remembered {
-        true => format!("{}; going by what it said before the agent started", reached(peer)),
+        true => format!("{}; using what it reported before the agent started", reached(peer)),
         false => reached(peer),
     }
 }

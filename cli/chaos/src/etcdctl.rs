@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::guarantees::{Before, Event, Response, Stored};
+use crate::guarantees::{Event, PreviousValue, Response, Stored};
 
 /// All keys of a range, as of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn event(event: WatchEvent) -> Event {
         value: put.then_some(kv.value),
         revision: kv.mod_revision,
         created: put && kv.create_revision == kv.mod_revision,
-        previous: prev_kv.map(|kv| Before { value: kv.value, modified: kv.mod_revision }),
+        previous: prev_kv.map(|kv| PreviousValue { value: kv.value, modified: kv.mod_revision }),
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn events_are_read() {
-        let before = Before { value: b"b".into(), modified: 3 };
+        let before = PreviousValue { value: b"b".into(), modified: 3 };
         let removed = Event {
             key: b"x/1".into(),
             value: None,
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_said() {
+    fn anything_else_is_reported() {
         let error = response("watch was canceled").unwrap_err().to_string();
         assert!(error.contains("watch was canceled"), "{error}");
         assert!(range(r#"{"kvs":[{"key":"?"}]}"#).is_err());

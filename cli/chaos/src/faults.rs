@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesh_lab::{Component, Passes};
+use mesh_lab::{Component, Impairment};
 use serde::{Serialize, Serializer};
 
 /// Something that goes wrong, or changes.
@@ -20,7 +20,7 @@ pub enum Fault {
         /// The places, one of which is an etcd.
         places: [String; 2],
         /// What passes nevertheless.
-        passes: Option<Passes>,
+        impairment: Option<Impairment>,
         /// An agent that starts anew meanwhile.
         restarted: Option<String>,
         /// Milliseconds until it is healed.
@@ -65,7 +65,7 @@ pub enum Certificates {
 
 /// What there is to break.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct MeshShape {
     /// Clusters with their nodes.
     pub clusters: Vec<(String, Vec<String>)>,
     /// How many replicas the control plane of each has.
@@ -81,13 +81,13 @@ struct Random(u64);
 /// The most pods of a cluster.
 const MOST_REPLICAS: u32 = 3;
 /// What a bad way loses, and how late it is: far more than any that people connect clusters over.
-const LOSS: Option<Passes> = Some(Passes::Loss(30));
-const DELAY: Option<Passes> = Some(Passes::Delay(200));
+const LOSS: Option<Impairment> = Some(Impairment::Loss(30));
+const DELAY: Option<Impairment> = Some(Impairment::Delay(200));
 /// The longest that something is away, in milliseconds: longer than a reader's first tries to come back.
 const LONGEST: usize = 2_000;
 
 /// The faults that a seed stands for, for meshes of this shape.
-pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
+pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
     let mut random = Random(seed);
     let mut replicas = vec![shape.replicas; shape.clusters.len()];
     let control_planes = shape.control_planes;
@@ -107,9 +107,9 @@ pub fn plan(seed: u64, count: usize, shape: &Shape) -> Vec<Fault> {
                 let from = from.first().map_or(cluster.clone(), |(name, _)| name.clone());
                 let agents: Vec<String> = of(&shape.clusters, &from).map(agent(&from)).collect();
                 let restarted = random.some(&agents, 1).pop().filter(|_| random.below(2) == 0);
-                let passes = random.some(&[None, LOSS, DELAY], 1).pop().flatten();
+                let impairment = random.some(&[None, LOSS, DELAY], 1).pop().flatten();
                 let etcd = random.etcd(cluster, control_planes);
-                Fault::Cut { places: [from, etcd.to_string()], passes, restarted, away }
+                Fault::Cut { places: [from, etcd.to_string()], impairment, restarted, away }
             }
             6 => Fault::Compact(random.etcd(cluster, control_planes)),
             7 => Fault::Revoke(random.etcd(cluster, control_planes)),
@@ -209,10 +209,10 @@ impl fmt::Display for Fault {
             Self::Kill { processes, away } => {
                 write!(f, "kill {} for {away} ms", processes.join(" and "))
             }
-            Self::Cut { places: [one, other], passes, restarted, away } => {
-                match passes {
+            Self::Cut { places: [one, other], impairment, restarted, away } => {
+                match impairment {
                     None => write!(f, "cut {one} from {other}")?,
-                    Some(passes) => write!(f, "have {one} and {other} hear {passes}")?,
+                    Some(impairment) => write!(f, "impair {one} and {other}: {impairment}")?,
                 }
                 write!(f, " for {away} ms")?;
                 let Some(restarted) = restarted else { return Ok(()) };
@@ -257,15 +257,15 @@ mod tests {
 
     use super::*;
 
-    fn shape() -> Shape {
+    fn shape() -> MeshShape {
         let nodes = || vec!["n1".to_owned(), "n2".to_owned()];
         let clusters = vec![("a".to_owned(), nodes()), ("b".to_owned(), nodes())];
-        Shape { clusters, control_planes: 1, replicas: 2 }
+        MeshShape { clusters, control_planes: 1, replicas: 2 }
     }
 
     #[test]
     fn every_replica_comes_up() {
-        let faults = plan(1, 200, &Shape { control_planes: 2, ..shape() });
+        let faults = plan(1, 200, &MeshShape { control_planes: 2, ..shape() });
         let words: BTreeSet<String> = faults
             .iter()
             .flat_map(|f| f.to_string().split(' ').map(str::to_owned).collect::<Vec<_>>())

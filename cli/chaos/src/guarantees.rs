@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-pub use reference_model::{Before, ReferenceModel, Stored};
+pub use reference_model::{PreviousValue, ReferenceModel, Stored};
 
 /// A watch as it was asked for, and everything that it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Event {
     /// Whether it says that the key was created by it.
     pub created: bool,
     /// What it says was there before.
-    pub previous: Option<Before>,
+    pub previous: Option<PreviousValue>,
 }
 
 /// What a watch promises.
@@ -177,16 +177,16 @@ impl Checker<'_> {
                 if !self.watch.asked_for(&event.key) {
                     self.violation(
                         Guarantee::Filterable,
-                        format!("{event}, which nobody asked for"),
+                        format!("{event}, which no watch asked for"),
                     );
                 }
-                self.told_of(event);
+                self.delivered_of(event);
             }
         }
     }
 
     /// Whether an event is what happened.
-    fn told_of(&mut self, event: &Event) {
+    fn delivered_of(&mut self, event: &Event) {
         if !self.reference.covers(event.revision) {
             return;
         }

@@ -253,7 +253,7 @@ impl Load {
         let io = |source| ChaosError::Io { what: "the load", source };
         let unexpected = |what: &str| ChaosError::Unexpected(format!("the load: {what}"));
         let child = self.child.take().ok_or_else(|| unexpected("it does not run"))?;
-        let pid = i32::try_from(child.id()).map_err(|_| unexpected("it has no number"))?;
+        let pid = i32::try_from(child.id()).map_err(|_| unexpected("it has no process ID"))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| io(error.into()))?;
         let output = child.wait_with_output().map_err(io)?;
         serde_json::from_slice(&output.stdout).map_err(|error| unexpected(&error.to_string()))

@@ -24,7 +24,7 @@ use crate::{
 /// What was recorded of one cluster's etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Recorded {
+pub struct WatchRecording {
     /// The cluster.
     pub cluster: String,
     /// Revisions that were made meanwhile.
@@ -60,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Watches every cluster's etcd for a time.
-pub fn record(lab: &LabState, time: Duration) -> Result<Vec<Recorded>, ChaosError> {
+pub fn record(lab: &LabState, time: Duration) -> Result<Vec<WatchRecording>, ChaosError> {
     let io = |source| ChaosError::Io { what: "a temporary folder", source };
     let folder = tempfile::tempdir().map_err(io)?;
     let mut recorders = Vec::new();
@@ -100,7 +100,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Waits until the watches have told what there is, and judges them.
-    fn end(self) -> Result<Recorded, ChaosError> {
+    fn end(self) -> Result<WatchRecording, ChaosError> {
         let last = all(self.cluster)?;
         if last.cluster_id != self.first.cluster_id || last.revision < self.first.revision {
             let name = &self.cluster.name;
@@ -126,10 +126,10 @@ impl<'a> Recorder<'a> {
             }
         }
         if reference.end() != &last.keys {
-            let what = "what a watch of everything told is not what is there".into();
+            let what = "what a watch of everything delivered is not what is there".into();
             violations.push(Violation { guarantee: Guarantee::Reliable, what });
         }
-        Ok(Recorded {
+        Ok(WatchRecording {
             cluster: self.cluster.name.clone(),
             revisions: last.revision - self.first.revision,
             watches: told.len(),

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_lab::{Passes, workload::load::Report};
+use mesh_lab::{Impairment, workload::load::Report};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     error::ChaosError,
-    faults::{Fault, Shape, plan},
+    faults::{Fault, MeshShape, plan},
     mesh::Mesh,
 };
 
@@ -35,7 +35,7 @@ pub struct Options {
 /// A fault that made no difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Survived {
+pub struct SurvivedFault {
     /// The fault.
     pub fault: Fault,
     /// Requests that were made meanwhile, all of which were answered.
@@ -47,7 +47,7 @@ pub struct Survived {
 /// A fault that made one.
 #[derive(Debug, thiserror::Error)]
 #[error("fault {number}, {fault}: {reason}")]
-pub struct Failed {
+pub struct FailedFault {
     /// Which one, counted from 1.
     pub number: usize,
     /// The fault.
@@ -61,9 +61,9 @@ pub struct Failed {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// What was survived, in order.
-    pub survived: Vec<Survived>,
+    pub survived: Vec<SurvivedFault>,
     /// What was not: the last fault.
-    pub failed: Option<Failed>,
+    pub failed: Option<FailedFault>,
 }
 
 /// Fresh connections a second, and long flows, while a fault is there; and those flows that are there all the time.
@@ -86,7 +86,7 @@ pub fn run(
         (cluster.name.clone(), nodes)
     });
     let control_planes = options.replicas;
-    let shape = Shape { clusters: clusters.collect(), control_planes, replicas: REPLICAS };
+    let shape = MeshShape { clusters: clusters.collect(), control_planes, replicas: REPLICAS };
     let steady = mesh.load(STEADY.0, STEADY.1)?;
     let mut outcome = Outcome::default();
     let (mut answered, mut under_load) = (0, 0);
@@ -99,10 +99,10 @@ pub fn run(
                 answered += report.answered;
                 under_load += report.milliseconds;
                 let answered = report.answered;
-                outcome.survived.push(Survived { fault, answered, milliseconds });
+                outcome.survived.push(SurvivedFault { fault, answered, milliseconds });
             }
             Err(reason) => {
-                outcome.failed = Some(Failed { number, fault: fault.to_string(), reason });
+                outcome.failed = Some(FailedFault { number, fault: fault.to_string(), reason });
                 return Ok(outcome);
             }
         }
@@ -110,7 +110,7 @@ pub fn run(
     // The flows of all this time: those that were lost would have failed a request.
     if let Err(reason) = steady.stop().and_then(|report| unharmed(&report)) {
         let fault = "all of them, for the flows that were there from the beginning".into();
-        outcome.failed = Some(Failed { number: outcome.survived.len(), fault, reason });
+        outcome.failed = Some(FailedFault { number: outcome.survived.len(), fault, reason });
     }
     let a_second = answered * 1_000 / under_load.max(1);
     if outcome.failed.is_none() && a_second < FEWEST_A_SECOND {
@@ -138,9 +138,9 @@ impl Mesh {
                 self.unchanged(*away)?;
                 names.iter().try_for_each(|name| self.lab("start", &[name]).map(drop))
             }
-            Fault::Cut { places: [one, other], passes, restarted, away } => {
-                let passes = passes.as_ref().map(Passes::to_flag).unwrap_or_default();
-                let flags = passes.iter().map(String::as_str);
+            Fault::Cut { places: [one, other], impairment, restarted, away } => {
+                let impairment = impairment.as_ref().map(Impairment::to_flag).unwrap_or_default();
+                let flags = impairment.iter().map(String::as_str);
                 let args: Vec<&str> = [one.as_str(), other].into_iter().chain(flags).collect();
                 self.lab("cut", &args)?;
                 if let Some(process) = restarted {

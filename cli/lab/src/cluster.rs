@@ -16,8 +16,8 @@ use serde_json::json;
 use crate::{
     error::LabError,
     host_setup,
-    lab::LabOptions,
     names::{self, ClusterNumber, LabName},
+    options::LabOptions,
     state::{ClusterState, NodeState, ProcessState},
 };
 

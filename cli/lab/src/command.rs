@@ -11,8 +11,10 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
+    panic,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use nix::{
@@ -75,6 +77,21 @@ pub(crate) fn enter_netns(command: &mut Command, netns: &str) -> Result<(), LabE
     // SAFETY: between fork and exec the child only calls setns(2) on a descriptor that was opened before.
     unsafe { command.pre_exec(enter) };
     Ok(())
+}
+
+/// Asks something from within a network namespace: what `ask` opens, it opens there.
+pub fn within_netns<T: Send>(netns: &str, ask: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+    let path = Path::new(NETNS).join(netns);
+    let file = File::open(&path).map_err(LabError::io(&path))?;
+    // A thread of its own: it does not come back.
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| LabError::io(&path)(errno.into()))?;
+            Ok(ask())
+        });
+        asking.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
 }
 
 /// Makes a command outlive its parent and its parent's terminal.

@@ -8,50 +8,18 @@
 mod latency_proxy;
 mod rules;
 
-use std::{collections::BTreeSet, fmt, process::Command};
-
-use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, process::Command};
 
 use crate::{
     command::{enter_netns, run},
     error::LabError,
     lab::Lab,
+    link_fault::{Cut, Impairment},
 };
-pub use latency_proxy::Relay;
 use rules::{Rules, spots};
-
-/// Two places that do not hear each other well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Cut {
-    /// The places: a cluster (`a`), a node (`a/n1`), or a replica's etcd (`a/etcd`, `a/etcd2`). In order, so that a cut from b to a
-    /// is the one from a to b.
-    pub places: [String; 2],
-    /// Only what goes to this port, and what comes back from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// What still passes each way; nothing, unless given.
-    #[serde(flatten)]
-    pub passes: Option<Passes>,
-}
-
-/// What a cut lets through, each way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Passes {
-    /// So much a second, as `tc` writes rates.
-    Rate(String),
-    /// All but so many packets of a hundred.
-    Loss(u8),
-    /// Everything, so many milliseconds later. Only to an etcd.
-    Delay(u32),
-}
 
 /// The tables' name, in the underlay and on nodes.
 const TABLE: &str = "clustermesh-lab";
-/// The longest delay, in milliseconds: longer is a cut.
-const LONGEST: u32 = 10_000;
-
 // === impl Lab ===
 
 impl Lab {
@@ -61,9 +29,9 @@ impl Lab {
         &mut self,
         places: [&str; 2],
         port: Option<u16>,
-        passes: Option<Passes>,
+        impairment: Option<Impairment>,
     ) -> Result<Cut, LabError> {
-        let cut = Cut { places: in_order(places), port, passes };
+        let cut = Cut { places: in_order(places), port, impairment };
         // What cannot be cut is said before anything is changed.
         Rules::default().add(&self.state, |_, _| String::new(), &cut)?;
         let mut cuts = self.state.cuts.clone();
@@ -130,88 +98,6 @@ impl Lab {
         }
         Ok(rules)
     }
-}
-
-// === impl Cut ===
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [one, other] = &self.places;
-        write!(f, "{one} – {other}")?;
-        if let Some(port) = self.port {
-            write!(f, ", port {port}")?;
-        }
-        match &self.passes {
-            Some(passes) => write!(f, ", {passes}"),
-            None => Ok(()),
-        }
-    }
-}
-
-// === impl Passes ===
-
-impl Passes {
-    /// The flags of `lab cut` that mean it.
-    pub fn to_flag(&self) -> Vec<String> {
-        let (flag, value) = match self {
-            Self::Rate(rate) => ("--rate", rate.clone()),
-            Self::Loss(percent) => ("--loss", format!("{percent}%")),
-            Self::Delay(millis) => ("--delay", format!("{millis}ms")),
-        };
-        vec![flag.into(), value]
-    }
-
-    /// A rate that `tc` takes: a number and its unit.
-    pub fn rate(rate: &str) -> Result<Self, LabError> {
-        let (number, unit) = number(rate);
-        if number.is_some_and(|number| number > 0)
-            && ["bit", "kbit", "mbit", "gbit"].contains(&unit)
-        {
-            Ok(Self::Rate(rate.into()))
-        } else {
-            Err(LabError::Rate(rate.into()))
-        }
-    }
-
-    /// A share of packets, as in `30%`.
-    pub fn loss(loss: &str) -> Result<Self, LabError> {
-        let invalid = || LabError::Loss(loss.into());
-        match number(loss) {
-            // None lost is no cut, and all lost is a whole one.
-            (Some(percent @ 1..100), "%") => {
-                Ok(Self::Loss(u8::try_from(percent).map_err(|_| invalid())?))
-            }
-            _ => Err(invalid()),
-        }
-    }
-
-    /// A time, as in `200ms`.
-    pub fn delay(delay: &str) -> Result<Self, LabError> {
-        let millis = match number(delay) {
-            (Some(number), "ms") => Some(number),
-            (Some(number), "s") => number.checked_mul(1_000),
-            _ => None,
-        };
-        let millis = millis.filter(|millis| (1..=LONGEST).contains(millis));
-        millis.map(Self::Delay).ok_or_else(|| LabError::Delay(delay.into()))
-    }
-}
-
-impl fmt::Display for Passes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate(rate) => f.write_str(rate),
-            Self::Loss(percent) => write!(f, "{percent}% lost"),
-            Self::Delay(millis) => write!(f, "{millis} ms late"),
-        }
-    }
-}
-
-/// A number and what follows it.
-fn number(text: &str) -> (Option<u32>, &str) {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    (number.parse().ok(), unit)
 }
 
 fn in_order(places: [&str; 2]) -> [String; 2] {

@@ -19,26 +19,10 @@ use crate::{
     error::LabError,
     host_setup,
     names::{self, ClusterNumber, LabName, NodeNumber},
+    options::LabOptions,
     process::Liveness,
     state::{ClusterState, LabState, NodeState, ProcessState},
 };
-
-/// What to make.
-#[derive(Clone, Debug)]
-pub struct LabOptions {
-    /// Its name; several labs may be up at once.
-    pub name: String,
-    /// How many clusters.
-    pub clusters: usize,
-    /// How many nodes each.
-    pub nodes: usize,
-    /// How many replicas of each cluster's control plane, on a node of their own.
-    pub replicas: u8,
-    /// Where the mesh's binaries are.
-    pub bin_dir: PathBuf,
-    /// How many bytes an etcd may hold; its own limit, unless given.
-    pub etcd_quota: Option<u64>,
-}
 
 /// What is being done, for those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

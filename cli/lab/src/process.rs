@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_itself_and_nobody_else() {
+    fn knows_itself_and_no_other_process() {
         let own = i32::try_from(std::process::id()).unwrap();
         let process = |pid, start_time| ProcessState {
             name: "x".into(),

@@ -10,11 +10,7 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cut::{Cut, Relay},
-    error::LabError,
-    names::PINS_ROOT,
-};
+use crate::{error::LabError, link_fault::Cut, names::PINS_ROOT};
 
 /// A lab.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +121,18 @@ pub struct ProcessState {
     pub pid: i32,
     /// When it was started, in the kernel's clock ticks since boot: a number alone may be another's by now.
     pub start_time: u64,
+}
+
+/// A relay that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Relay {
+    /// Its port.
+    pub port: u16,
+    /// How late it is, in milliseconds.
+    pub millis: u32,
+    /// Its process.
+    pub process: ProcessState,
 }
 
 fn one() -> u8 {

@@ -11,7 +11,7 @@ use mesh_model::{
 use mesh_source::{Drain, ResourceVersion, SourceEvent, derived_slices};
 use mesh_wire::{Key, Layout, Peer, Role, decode, key::LOCAL};
 
-use crate::{keys_file::KeysFile, numbers::Numbers};
+use crate::{identity_allocator::IdentityAllocator, keys_file::KeysFile};
 
 /// What a cluster is, beside its objects.
 #[derive(Clone, Debug)]
@@ -34,10 +34,10 @@ pub struct Cluster {
     setup: ClusterSetup,
     /// The objects as they were given.
     given: BTreeMap<ObjectKey, Object>,
-    /// What the exporter was told: those, and the endpoint slices that follow from them.
-    told: BTreeMap<ObjectKey, Object>,
+    /// What was given to the exporter: those, and the endpoint slices that follow from them.
+    exported_objects: BTreeMap<ObjectKey, Object>,
     exporter: Exporter,
-    numbers: Numbers,
+    ids: IdentityAllocator,
 }
 
 // === impl Cluster ===
@@ -53,15 +53,16 @@ impl Cluster {
             default_global_namespace: setup.default_global_namespace,
             filter: setup.filter.clone(),
         });
-        let numbers = Numbers::new(setup.id, setup.limit);
-        let mut cluster = Self { setup, given: objects, told: BTreeMap::new(), exporter, numbers };
+        let ids = IdentityAllocator::new(setup.id, setup.limit);
+        let mut cluster =
+            Self { setup, given: objects, exported_objects: BTreeMap::new(), exporter, ids };
         cluster.tell();
         cluster
     }
 
     /// The same, with nodes that are drained, or all of it.
     pub fn with_drain(mut self, drain: Drain) -> Self {
-        self.exporter.set_drain(drain, &mut self.numbers);
+        self.exporter.set_drain(drain, &mut self.ids);
         self
     }
 
@@ -85,10 +86,10 @@ impl Cluster {
 
     /// Its objects, endpoint slices included that follow from others.
     pub fn objects(&self) -> &BTreeMap<ObjectKey, Object> {
-        &self.told
+        &self.exported_objects
     }
 
-    /// All keys and values that its etcd has of it, those for its own nodes included.
+    /// All keys and values that its etcd has of it, those for its nodes alone included.
     pub fn keys(&self) -> &BTreeMap<String, Value> {
         self.exporter.desired()
     }
@@ -100,7 +101,16 @@ impl Cluster {
 
     /// The same as a keys file.
     pub fn keys_file(&self) -> KeysFile {
-        let entries = self.exported().map(|(key, value)| (key.clone(), value.to_vec())).collect();
+        self.file_of(self.exported())
+    }
+
+    /// [`Cluster::keys`] as a keys file.
+    pub fn all_keys_file(&self) -> KeysFile {
+        self.file_of(self.keys().iter())
+    }
+
+    fn file_of<'a>(&self, entries: impl Iterator<Item = (&'a String, &'a Value)>) -> KeysFile {
+        let entries = entries.map(|(key, value)| (key.clone(), value.to_vec())).collect();
         KeysFile { cluster: self.setup.name.clone(), id: self.setup.id, entries }
     }
 
@@ -117,7 +127,7 @@ impl Cluster {
         notes.chain(self.exporter.held_back())
     }
 
-    /// What the cluster's own nodes are told by a key.
+    /// What the nodes of the cluster read by a key.
     pub(crate) fn local(&self, key: RecordKey) -> Option<Record> {
         let ClusterSetup { name, id, limit, .. } = &self.setup;
         let key = Key::of_record(Layout::State, name, key).to_string();
@@ -144,29 +154,30 @@ impl Cluster {
             let object = Object::EndpointSlice(slice);
             now.entry(object.key()).or_insert(object);
         }
-        // What has a number keeps it, whoever comes first.
-        self.numbers.keep(now.values().filter_map(|object| match object {
+        // A label set that has an ID keeps it, in whatever order they come.
+        self.ids.keep(now.values().filter_map(|object| match object {
             Object::CiliumIdentity(identity) => Some(identity.identity),
             _ => None,
         }));
         let resource_version = ResourceVersion::default();
-        for (_, object) in now.iter().filter(|(key, object)| self.told.get(*key) != Some(*object)) {
+        for (_, object) in
+            now.iter().filter(|(key, object)| self.exported_objects.get(*key) != Some(*object))
+        {
             let event = SourceEvent::Applied { resource_version, object: object.clone() };
-            self.exporter.handle(event, &mut self.numbers);
+            self.exporter.handle(event, &mut self.ids);
         }
-        for key in self.told.keys().filter(|key| !now.contains_key(*key)) {
+        for key in self.exported_objects.keys().filter(|key| !now.contains_key(*key)) {
             let event = SourceEvent::Deleted { resource_version, key: key.clone() };
-            self.exporter.handle(event, &mut self.numbers);
+            self.exporter.handle(event, &mut self.ids);
         }
-        self.told = now;
+        self.exported_objects = now;
         if !self.exporter.is_complete() {
             // There is nothing but what was given.
             for kind in Kind::ALL {
-                self.exporter
-                    .handle(SourceEvent::Listed { kind, resource_version }, &mut self.numbers);
+                self.exporter.handle(SourceEvent::Listed { kind, resource_version }, &mut self.ids);
             }
         }
-        for (labels, identity) in self.numbers.given() {
+        for (labels, identity) in self.ids.given() {
             let labels = self.exporter.uses(identity).then(|| labels.clone());
             self.exporter.set_identity(identity, labels);
         }

@@ -107,7 +107,7 @@ fn differing(one: &Value, other: &Value, path: String, found: &mut BTreeSet<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::Holding;
+    use crate::dump::EtcdContent;
 
     const CONFIG: &str = r#"{"id":7,"capabilities":{},"clustermesh":{"uuid":"5b0f2a54-8a77-4f0e-9d6f-3c1d2e4b7a90","version":1}}"#;
     const BARE: &str = r#"{"id":7,"capabilities":{}}"#;
@@ -116,11 +116,11 @@ mod tests {
         let entry =
             |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
         let entries = entries.iter().map(entry).collect();
-        Dump::new(&Holding { entries, cluster: None, whole: false })
+        Dump::new(&EtcdContent { entries, cluster: None, whole: false })
     }
 
     fn differences(left: &Dump, right: &Dump, scope: Scope) -> Vec<String> {
-        let told = |d: &Difference| {
+        let lines = |d: &Difference| {
             let fields: Vec<&str> = d.fields.iter().map(String::as_str).collect();
             match (&d.left, &d.right) {
                 (Some(_), None) => format!("-{}", d.key),
@@ -128,7 +128,7 @@ mod tests {
                 _ => format!("{} {}", d.key, fields.join(",")),
             }
         };
-        diff(left, right, scope).iter().map(told).collect()
+        diff(left, right, scope).iter().map(lines).collect()
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::keys_file::KeysFile;
 
 /// Where keys are from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
+pub struct EtcdContent {
     /// Keys and values.
     pub entries: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whose they are, where something says so beside the keys themselves.
@@ -32,7 +32,7 @@ pub struct Holding {
 /// What an etcd holds.
 #[derive(Clone, Debug)]
 pub struct Dump {
-    /// Whose etcd it is, as far as can be told.
+    /// Whose etcd it is, as far as its keys show.
     pub cluster: Option<(ClusterName, ClusterId)>,
     /// All keys, sorted.
     pub entries: Vec<DumpEntry>,
@@ -45,7 +45,7 @@ pub struct Dump {
 pub struct DumpEntry {
     /// The key, with what is not UTF-8 replaced.
     pub key: String,
-    /// What it is: `node`, `identity`, …, `other` for what is nobody's here.
+    /// What it is: `node`, `identity`, …, `other` for a key of no known kind.
     pub what: &'static str,
     /// Whom it is about, where the key says so.
     pub cluster: Option<ClusterName>,
@@ -66,17 +66,17 @@ pub struct Deviation {
 
 /// A cluster that an etcd has something of.
 #[derive(Debug, Default)]
-struct Told {
+struct ClusterInKeys {
     config: Option<ClusterConfig>,
     layout: Option<Layout>,
     records: BTreeMap<RecordKey, Record>,
     canaries: BTreeSet<Prefix>,
 }
 
-// === impl Holding ===
+// === impl EtcdContent ===
 
-impl From<&KeysFile> for Holding {
-    /// A list that somebody made, of a cluster's data; it may be a part.
+impl From<&KeysFile> for EtcdContent {
+    /// A list that was made by hand; it may be a part.
     fn from(file: &KeysFile) -> Self {
         let entry = |(key, value): (&String, &Vec<u8>)| (key.clone().into_bytes(), value.clone());
         Self {
@@ -91,21 +91,21 @@ impl From<&KeysFile> for Holding {
 
 impl Dump {
     /// Decodes all of it.
-    pub fn new(holding: &Holding) -> Self {
+    pub fn new(holding: &EtcdContent) -> Self {
         let configs = configs(holding);
         let cluster = owner(holding, &configs);
-        let mut told = BTreeMap::<ClusterName, Told>::new();
+        let mut found = BTreeMap::<ClusterName, ClusterInKeys>::new();
         for (name, config) in &configs {
-            let told = told.entry(name.clone()).or_default();
-            told.layout = Some(Layout::of(config));
-            told.config = Some(config.clone());
+            let found = found.entry(name.clone()).or_default();
+            found.layout = Some(Layout::of(config));
+            found.config = Some(config.clone());
         }
         let mut dump = Self { cluster, entries: Vec::new(), deviations: Vec::new() };
         for (key, value) in &holding.entries {
-            let entry = dump.entry(key, value, &configs, &mut told);
+            let entry = dump.entry(key, value, &configs, &mut found);
             dump.entries.push(entry);
         }
-        dump.check(holding, &told);
+        dump.check(holding, &found);
         dump
     }
 
@@ -133,7 +133,7 @@ impl Dump {
         key: &[u8],
         value: &[u8],
         configs: &BTreeMap<ClusterName, ClusterConfig>,
-        told: &mut BTreeMap<ClusterName, Told>,
+        found: &mut BTreeMap<ClusterName, ClusterInKeys>,
     ) -> DumpEntry {
         let text = String::from_utf8_lossy(key).into_owned();
         let mut entry = DumpEntry {
@@ -170,7 +170,7 @@ impl Dump {
                 entry.what = "canary";
                 is_time(&mut entry);
                 if let Some((_, prefix)) = prefix {
-                    told.entry(name.clone()).or_default().canaries.insert(prefix);
+                    found.entry(name.clone()).or_default().canaries.insert(prefix);
                 }
                 entry.cluster = Some(name);
             }
@@ -194,15 +194,14 @@ impl Dump {
                 let canonical = match &cluster {
                     Some(name) => Some(Key::of_record(layout, name, record.clone()).to_string()),
                     // These do not name one.
-                    None => self
-                        .cluster
-                        .as_ref()
-                        .map(|(own, _)| Key::of_record(layout, own, record.clone()).to_string()),
+                    None => self.cluster.as_ref().map(|(local, _)| {
+                        Key::of_record(layout, local, record.clone()).to_string()
+                    }),
                 };
                 if let Some(canonical) = canonical.filter(|canonical| *canonical != text) {
                     entry.deviations.push(format!("bad key: it should be written {canonical}"));
                 }
-                self.record(&mut entry, (layout, cluster), (key, value), configs, told);
+                self.record(&mut entry, (layout, cluster), (key, value), configs, found);
             }
         }
         entry
@@ -215,11 +214,11 @@ impl Dump {
         (layout, named): (Layout, Option<ClusterName>),
         (key, value): (&[u8], &[u8]),
         configs: &BTreeMap<ClusterName, ClusterConfig>,
-        told: &mut BTreeMap<ClusterName, Told>,
+        found: &mut BTreeMap<ClusterName, ClusterInKeys>,
     ) {
-        let own = self.cluster.as_ref();
+        let local = self.cluster.as_ref();
         let of = match layout {
-            Layout::State => own.map(|(name, _)| name.clone()),
+            Layout::State => local.map(|(name, _)| name.clone()),
             Layout::Cache => named.clone(),
         };
         let Some(of) = of.or(named) else {
@@ -227,7 +226,7 @@ impl Dump {
             return;
         };
         let config = configs.get(&of);
-        let head = own.filter(|(name, _)| *name == of).map(|(_, id)| *id);
+        let head = local.filter(|(name, _)| *name == of).map(|(_, id)| *id);
         let Some(id) = config.map(|config| config.id).or(head) else {
             entry.deviations.push(format!("there is no config of cluster {of}"));
             return;
@@ -237,7 +236,7 @@ impl Dump {
         let peer = Peer { name: of.clone(), role, id, limit, layout };
         match decode(&peer, key, value) {
             Ok(Some(record)) => {
-                told.entry(of).or_default().records.insert(record.key(), record);
+                found.entry(of).or_default().records.insert(record.key(), record);
             }
             Ok(None) => {}
             Err(rejected) => {
@@ -252,45 +251,45 @@ impl Dump {
     }
 
     /// What no key shows by itself.
-    fn check(&mut self, holding: &Holding, told: &BTreeMap<ClusterName, Told>) {
-        if holding.whole && !told.values().any(|told| told.config.is_some()) {
+    fn check(&mut self, holding: &EtcdContent, found: &BTreeMap<ClusterName, ClusterInKeys>) {
+        if holding.whole && !found.values().any(|found| found.config.is_some()) {
             let name = self.cluster.as_ref().map_or("<cluster>", |(name, _)| name.as_str());
             self.deviations.push(Deviation {
                 key: format!("cilium/cluster-config/{name}"),
-                reason: "it is not there: nobody can be a peer without it".into(),
+                reason: "it is missing: no cluster can be a peer without it".into(),
             });
         }
-        let own = self.cluster.as_ref().map(|(name, _)| name);
-        for (name, told) in told {
-            let layout = told.layout.unwrap_or(Layout::State);
-            // A list that somebody made of a cluster's data has no marks of a writer's.
-            if holding.whole || !told.canaries.is_empty() {
-                let promised = told.config.as_ref().map(promised);
-                let local = own == Some(name) && told.has_local();
+        let local_cluster = self.cluster.as_ref().map(|(name, _)| name);
+        for (name, found) in found {
+            let layout = found.layout.unwrap_or(Layout::State);
+            // A list that was made by hand has no canaries.
+            if holding.whole || !found.canaries.is_empty() {
+                let promised = found.config.as_ref().map(promised);
+                let local = local_cluster == Some(name) && found.has_local();
                 let all =
                     promised.unwrap_or_default().into_iter().chain(local.then_some(Prefix::Local));
-                for prefix in all.filter(|prefix| !told.canaries.contains(prefix)) {
+                for prefix in all.filter(|prefix| !found.canaries.contains(prefix)) {
                     self.deviations.push(Deviation {
                         key: Key::canary(name, layout, prefix).to_string(),
                         reason: "missing canary: the cluster config promises it".into(),
                     });
                 }
             }
-            self.deviations.extend(told.missing_identities(name, layout));
-            self.deviations.extend(told.disagreements(name, layout));
+            self.deviations.extend(found.missing_identities(name, layout));
+            self.deviations.extend(found.disagreements(name, layout));
         }
         self.deviations.sort();
     }
 }
 
-// === impl Told ===
+// === impl ClusterInKeys ===
 
-impl Told {
+impl ClusterInKeys {
     fn has_local(&self) -> bool {
         self.records.keys().any(|key| Prefix::of(key.kind()) == Prefix::Local)
     }
 
-    /// Addresses whose identity nobody can know.
+    /// Addresses whose identity no reader can know.
     fn missing_identities(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
         let missing = |record: &Record| match record {
             Record::Address(address) if !address.identity.is_reserved() => {
@@ -308,7 +307,7 @@ impl Told {
 }
 
 /// All configs that can be read.
-fn configs(holding: &Holding) -> BTreeMap<ClusterName, ClusterConfig> {
+fn configs(holding: &EtcdContent) -> BTreeMap<ClusterName, ClusterConfig> {
     let config = |(key, value): (&Vec<u8>, &Vec<u8>)| match Key::parse(key) {
         Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
         _ => None,
@@ -318,13 +317,13 @@ fn configs(holding: &Holding) -> BTreeMap<ClusterName, ClusterConfig> {
 
 /// Whose etcd it is: the one that is not copied there.
 fn owner(
-    holding: &Holding,
+    holding: &EtcdContent,
     configs: &BTreeMap<ClusterName, ClusterConfig>,
 ) -> Option<(ClusterName, ClusterId)> {
-    let own = configs.iter().find(|(_, config)| !config.cached);
+    let local = configs.iter().find(|(_, config)| !config.cached);
     let given = holding.cluster.clone();
     let named = given.as_ref().and_then(|(name, _)| configs.get_key_value(name));
-    let known = named.or(own).map(|(name, config)| (name.clone(), config.id));
+    let known = named.or(local).map(|(name, config)| (name.clone(), config.id));
     known.or(given)
 }
 

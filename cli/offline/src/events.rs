@@ -275,7 +275,7 @@ mod tests {
             {"at":"16m","remove":"c"},
             {"at":"90s","cluster":"a","apply":{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}}},
             {"at":"1h30m","cluster":"a","delete":{"kind":"Pod","metadata":{"name":"p"}}}]"#;
-        let told = |events: Vec<Event>| -> Vec<String> {
+        let lines = |events: Vec<Event>| -> Vec<String> {
             let what = |what: &ScenarioEvent| match what {
                 ScenarioEvent::Apply(objects) => format!("apply {}", objects[0].key()),
                 ScenarioEvent::Delete(key) => format!("delete {key}"),
@@ -293,9 +293,9 @@ mod tests {
             "16m c Remove",
             "1h30m a delete Pod default/p",
         ];
-        assert_eq!(told(parse_events(Format::Json, text).unwrap()), expected);
+        assert_eq!(lines(parse_events(Format::Json, text).unwrap()), expected);
         let yaml = "- {at: 0s, disconnect: b}\n- at: 90s\n  cluster: a\n  apply: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
-        assert_eq!(told(parse_events(Format::Yaml, yaml).unwrap()), expected[..2]);
+        assert_eq!(lines(parse_events(Format::Yaml, yaml).unwrap()), expected[..2]);
     }
 
     #[test]

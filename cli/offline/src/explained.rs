@@ -11,21 +11,21 @@ use mesh_model::{
 use crate::{
     events::time,
     exports::Offers,
-    simulation::{Simulation, Standing},
+    simulation::{Reachability, Simulation},
 };
 
 /// A frontend with all backends of its service, of all clusters.
 #[derive(Clone, Debug)]
-pub struct Explained {
+pub struct ExplainedFrontend {
     /// How it was chosen.
     pub explanation: Explanation,
     /// Backends, each with whether it is used.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ExplainedBackend>,
 }
 
 /// A backend, and why it is used or not.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct ExplainedBackend {
     /// Its address.
     pub address: IpAddr,
     /// Its port.
@@ -52,7 +52,7 @@ pub struct Entry {
 
 /// What one asks for: a service, or one of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ServiceQuery {
     /// The service.
     pub service: ServiceName,
     /// The number or the name of its port.
@@ -62,14 +62,14 @@ pub struct Wanted {
 /// Why a text names no service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no service, as in NAMESPACE/NAME or NAMESPACE/NAME:PORT")]
-pub struct InvalidWanted(String);
+pub struct InvalidServiceQuery(String);
 
-// === impl Wanted ===
+// === impl ServiceQuery ===
 
-impl Wanted {
+impl ServiceQuery {
     /// Reads `[NAMESPACE/]NAME[:PORT]`.
-    pub fn parse(text: &str) -> Result<Self, InvalidWanted> {
-        let invalid = || InvalidWanted(text.into());
+    pub fn parse(text: &str) -> Result<Self, InvalidServiceQuery> {
+        let invalid = || InvalidServiceQuery(text.into());
         let (name, port) = match text.split_once(':') {
             Some((name, port)) => (name, Some(port.to_owned())),
             None => (text, None),
@@ -94,7 +94,7 @@ impl Wanted {
 
 impl Simulation {
     /// The frontends of the one that looks: all, or those that are wanted.
-    pub fn explain(&self, wanted: Option<&Wanted>) -> Vec<Explained> {
+    pub fn explain(&self, wanted: Option<&ServiceQuery>) -> Vec<ExplainedFrontend> {
         let mut all = Vec::new();
         for service in self.importer.balancer.services() {
             if wanted.is_some_and(|wanted| wanted.service != *service) {
@@ -112,16 +112,16 @@ impl Simulation {
 
     /// The clusters that have a Service of a name.
     pub fn clusters_with(&self, service: &ServiceName) -> Vec<&ClusterName> {
-        let has = |(_, speaker): &(&ClusterName, &_)| Offers::of(speaker, service).has_service;
-        self.speakers.iter().filter(has).map(|(name, _)| name).collect()
+        let has = |(_, exporter): &(&ClusterName, &_)| Offers::of(exporter, service).has_service;
+        self.exporters.iter().filter(has).map(|(name, _)| name).collect()
     }
 
-    fn explained(&self, explanation: Explanation) -> Explained {
-        let mut entries: Vec<Entry> =
+    fn explained(&self, explanation: Explanation) -> ExplainedFrontend {
+        let mut entries: Vec<ExplainedBackend> =
             explanation.backends.iter().map(|candidate| self.entry(candidate)).collect();
         let known: BTreeSet<(String, IpAddr)> =
             entries.iter().map(|entry| (entry.cluster.clone(), entry.address)).collect();
-        for name in self.speakers.keys().filter(|name| *name != self.own()) {
+        for name in self.exporters.keys().filter(|name| *name != self.local()) {
             let not_exported = self.not_exported(name, &explanation);
             entries.extend(
                 not_exported
@@ -129,22 +129,22 @@ impl Simulation {
                     .filter(|entry| !known.contains(&(entry.cluster.clone(), entry.address))),
             );
         }
-        let order = |entry: &Entry| (entry.cluster.clone(), entry.address, entry.port);
+        let order = |entry: &ExplainedBackend| (entry.cluster.clone(), entry.address, entry.port);
         entries.sort_by_key(order);
-        Explained { explanation, entries }
+        ExplainedFrontend { explanation, entries }
     }
 
-    fn entry(&self, candidate: &Candidate) -> Entry {
-        let mut entry = Entry::new(candidate);
+    fn entry(&self, candidate: &Candidate) -> ExplainedBackend {
+        let mut entry = ExplainedBackend::new(candidate);
         let name = ClusterName::new(&candidate.cluster);
-        match name.map(|name| self.standing(&name)) {
-            Ok(Standing::Stale(since, until)) if candidate.reason == Reason::ClusterStale => {
+        match name.map(|name| self.reachability(&name)) {
+            Ok(Reachability::Stale(since, until)) if candidate.reason == Reason::ClusterStale => {
                 entry.reason = stale(&entry.cluster, since, until);
             }
-            Ok(Standing::Silent(since, until)) => {
+            Ok(Reachability::Unreachable(since, until)) => {
                 let (since, until) = (time(since), time(until));
                 entry.reason.push_str(&format!(
-                    "; cluster {} has been silent since {since}, and is believed until {until}",
+                    "; cluster {} has been unreachable since {since}, and what it last reported is valid until {until}",
                     entry.cluster
                 ));
             }
@@ -154,36 +154,39 @@ impl Simulation {
     }
 
     /// What a cluster has for the service, each with why it is not offered here.
-    fn not_exported(&self, name: &ClusterName, explanation: &Explanation) -> Vec<Entry> {
-        let Some(speaker) = self.speakers.get(name) else { return Vec::new() };
+    fn not_exported(&self, name: &ClusterName, explanation: &Explanation) -> Vec<ExplainedBackend> {
+        let Some(exporter) = self.exporters.get(name) else { return Vec::new() };
         let service = &*explanation.service;
-        let offers = Offers::of(speaker, service);
-        let heard = self.importer.heard(name);
+        let offers = Offers::of(exporter, service);
+        let last_seen = self.importer.last_seen(name);
         let frontend = &explanation.frontend;
         let alike = |address: &IpAddr| address.is_ipv4() == frontend.address.is_ipv4();
         let mut entries = Vec::new();
         for offer in offers.offers.values().filter(|offer| alike(&offer.address)) {
-            let refused = heard.and_then(|heard| offer.refused(heard));
-            let whole = heard.and_then(|heard| heard.refusal.as_deref());
-            let (word, reason) = match (self.standing(name), offers.not_exported) {
-                (Standing::Removed(at), _) => (
+            let refused = last_seen.and_then(|last_seen| offer.refused(last_seen));
+            let whole = last_seen.and_then(|last_seen| last_seen.refusal.as_deref());
+            let (word, reason) = match (self.reachability(name), offers.not_exported) {
+                (Reachability::Removed(at), _) => (
                     "removed",
-                    format!("cluster {name} was removed at {}: all that it said is gone", time(at)),
+                    format!(
+                        "cluster {name} was removed at {}, and with it all that it reported",
+                        time(at)
+                    ),
                 ),
                 (_, Some(not_exported)) => {
                     (not_exported.as_str(), not_exported.sentence(name.as_str(), service))
                 }
-                (Standing::Stale(since, until), None) => {
+                (Reachability::Stale(since, until), None) => {
                     ("cluster-stale", stale(name.as_str(), since, until))
                 }
-                (Standing::Silent(since, _), None) => (
+                (Reachability::Unreachable(since, _), None) => (
                     "not-heard",
                     format!(
-                        "cluster {name} has been silent since {}: this was not heard",
+                        "cluster {name} has been unreachable since {}: this was not seen",
                         time(since)
                     ),
                 ),
-                (Standing::Heard, None) => match (whole, refused) {
+                (Reachability::Connected, None) => match (whole, refused) {
                     (Some(why), _) => {
                         ("cluster-refused", format!("cluster {name} is refused: {why}"))
                     }
@@ -199,7 +202,7 @@ impl Simulation {
             let Some(port) = offer.port(&explanation.port_name, frontend.protocol) else {
                 continue;
             };
-            entries.push(Entry {
+            entries.push(ExplainedBackend {
                 address: offer.address,
                 port: port.number,
                 cluster: name.to_string(),
@@ -219,15 +222,15 @@ impl Simulation {
 
 fn stale(cluster: &str, since: std::time::Duration, until: std::time::Duration) -> String {
     format!(
-        "stale: cluster {cluster} has been silent since {}, and its staleness budget was spent at {}",
+        "stale: cluster {cluster} has been unreachable since {}, and its staleness budget was spent at {}",
         time(since),
         time(until)
     )
 }
 
-// === impl Entry ===
+// === impl ExplainedBackend ===
 
-impl Entry {
+impl ExplainedBackend {
     fn new(candidate: &Candidate) -> Self {
         Self {
             address: candidate.backend.address,

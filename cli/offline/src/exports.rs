@@ -12,7 +12,7 @@ use mesh_model::{
 };
 use mesh_wire::{Layout, Peer, Role, decode};
 
-use crate::{cluster::Cluster, importer::Heard, keys_file::KeysFile, simulation::Exporter};
+use crate::{cluster::Cluster, importer::LastSeen, keys_file::KeysFile, simulation::Exporter};
 
 /// A backend that a cluster has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub(crate) struct Offers {
 // === impl Offers ===
 
 impl Offers {
-    pub(crate) fn of(speaker: &Exporter, service: &ServiceName) -> Self {
-        match speaker {
+    pub(crate) fn of(exporter: &Exporter, service: &ServiceName) -> Self {
+        match exporter {
             Exporter::Objects(cluster) => Self::of_objects(cluster, service),
             Exporter::Keys(file) => Self::of_keys(file, service),
         }
@@ -157,8 +157,8 @@ impl Offers {
 
 impl Offer {
     /// Why the record is refused that it is in.
-    pub(crate) fn refused<'a>(&self, heard: &'a Heard) -> Option<&'a str> {
-        self.records.iter().find_map(|key| heard.refused.get(key)).map(String::as_str)
+    pub(crate) fn refused<'a>(&self, last_seen: &'a LastSeen) -> Option<&'a str> {
+        self.records.iter().find_map(|key| last_seen.refused.get(key)).map(String::as_str)
     }
 
     /// Its port of a name and protocol; another one where it has none such.
@@ -207,7 +207,7 @@ impl NotExported {
     }
 }
 
-/// Why a cluster does not offer a service that it has, as its own nodes are told.
+/// Why a cluster does not offer a service that it has, as its nodes read it.
 fn not_exported(cluster: &Cluster, service: &ServiceName) -> Option<NotExported> {
     let local = local_service(cluster, service)?;
     let takes_part = cluster.takes_part(&service.namespace);
@@ -220,7 +220,7 @@ fn not_exported(cluster: &Cluster, service: &ServiceName) -> Option<NotExported>
     }
 }
 
-/// What a cluster's own nodes are told of a service.
+/// What the nodes of a cluster read of a service.
 fn local_service(cluster: &Cluster, service: &ServiceName) -> Option<LocalService> {
     match cluster.local(RecordKey::LocalService(service.clone()))? {
         Record::LocalService(local) => Some(*local),

@@ -15,9 +15,9 @@ use crate::keys_file::KeysFile;
 
 /// Whose agents, and what is theirs.
 #[derive(Clone, Debug)]
-pub(crate) struct ViewerSetup {
+pub(crate) struct ImporterSetup {
     /// The cluster.
-    pub(crate) own: ClusterName,
+    pub(crate) local: ClusterName,
     /// Its number.
     pub(crate) id: ClusterId,
     /// The mesh's limit.
@@ -31,20 +31,20 @@ pub(crate) struct ViewerSetup {
 /// The agents' state.
 #[derive(Debug)]
 pub(crate) struct Importer {
-    setup: ViewerSetup,
+    setup: ImporterSetup,
     merge: Merge,
     pub(crate) balancer: Balancer,
-    heard: BTreeMap<ClusterName, Heard>,
+    last_seen: BTreeMap<ClusterName, LastSeen>,
 }
 
 /// What is known of a cluster.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct LastSeen {
     /// Whom its records are checked against, once its config was accepted.
     peer: Option<Peer>,
     /// The trees that are read of it.
     kinds: BTreeSet<RecordKind>,
-    /// Keys and values as they were last heard.
+    /// Keys and values as they were last seen.
     keys: BTreeMap<String, Vec<u8>>,
     /// Why it is not taken as a peer.
     pub(crate) refusal: Option<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Heard {
     pub(crate) rejected: BTreeMap<String, String>,
 }
 
-/// The order in which records are told, so that what is referred to is there.
+/// The order in which records are handed on, so that what is referred to is there.
 const ORDER: [RecordKind; 9] = [
     RecordKind::Namespace,
     RecordKind::Node,
@@ -70,12 +70,12 @@ const ORDER: [RecordKind; 9] = [
 // === impl Importer ===
 
 impl Importer {
-    pub(crate) fn new(setup: ViewerSetup) -> Self {
+    pub(crate) fn new(setup: ImporterSetup) -> Self {
         let rules = Rules { local: setup.id, replace_kube_proxy: setup.replace_kube_proxy };
         Self {
-            merge: Merge::new(setup.own.clone(), setup.ranges.clone()),
-            balancer: Balancer::new(rules, setup.own.clone()),
-            heard: BTreeMap::new(),
+            merge: Merge::new(setup.local.clone(), setup.ranges.clone()),
+            balancer: Balancer::new(rules, setup.local.clone()),
+            last_seen: BTreeMap::new(),
             setup,
         }
     }
@@ -85,11 +85,11 @@ impl Importer {
         self.merge.set_peer(name, claims);
     }
 
-    /// A cluster is a peer no more: everything that it said is gone.
+    /// A cluster is a peer no more: everything that it exported is gone.
     pub(crate) fn remove_peer(&mut self, name: &ClusterName) {
         let id = self.id_of(name);
         self.merge.remove_peer(name);
-        self.heard.remove(name);
+        self.last_seen.remove(name);
         self.settle();
         if let Some(id) = id {
             self.balancer.set_cluster(id, None);
@@ -97,29 +97,29 @@ impl Importer {
     }
 
     /// What is known of a cluster.
-    pub(crate) fn heard(&self, name: &ClusterName) -> Option<&Heard> {
-        self.heard.get(name)
+    pub(crate) fn last_seen(&self, name: &ClusterName) -> Option<&LastSeen> {
+        self.last_seen.get(name)
     }
 
-    /// Hears a cluster: all its keys as they are now. `tells_local`: those for its own nodes are among them.
-    pub(crate) fn hear(&mut self, file: &KeysFile, tells_local: bool) {
+    /// Imports a cluster: all its keys as they are now. `with_local_keys`: those for its nodes alone are among them.
+    pub(crate) fn import(&mut self, file: &KeysFile, with_local_keys: bool) {
         let name = &file.cluster;
-        let mut heard = self.heard.remove(name).unwrap_or_default();
-        match self.accept(file, tells_local) {
+        let mut last_seen = self.last_seen.remove(name).unwrap_or_default();
+        match self.accept(file, with_local_keys) {
             Ok((peer, kinds)) => {
-                heard.refusal = None;
-                self.take(&mut heard, peer, kinds, file);
+                last_seen.refusal = None;
+                self.take(&mut last_seen, peer, kinds, file);
             }
-            Err(refusal) => heard.refusal = Some(refusal),
+            Err(refusal) => last_seen.refusal = Some(refusal),
         }
-        self.heard.insert(name.clone(), heard);
+        self.last_seen.insert(name.clone(), last_seen);
         self.settle();
         if let Some(id) = self.id_of(name) {
             self.set_state(name, id, ClusterState::InUse);
         }
     }
 
-    /// A cluster has been silent for too long.
+    /// A cluster has been unreachable for longer than its staleness budget.
     pub(crate) fn set_stale(&mut self, name: &ClusterName) {
         if let Some(id) = self.id_of(name) {
             self.set_state(name, id, ClusterState::Stale);
@@ -140,15 +140,15 @@ impl Importer {
     fn accept(
         &mut self,
         file: &KeysFile,
-        tells_local: bool,
+        with_local_keys: bool,
     ) -> Result<(Peer, BTreeSet<RecordKind>), String> {
         let KeysFile { cluster: name, id, entries } = file;
-        let ViewerSetup { own, id: own_id, limit, .. } = &self.setup;
-        let role = if name == own { Role::Own } else { Role::Remote };
+        let ImporterSetup { local, id: local_id, limit, .. } = &self.setup;
+        let role = if name == local { Role::Own } else { Role::Remote };
         let config = match entries.get(&Key::ClusterConfig(name.clone()).to_string()) {
             Some(value) => cluster_config::decode(value)
                 .map_err(|error| format!("the cluster's config: {error}"))?,
-            // A list of keys that somebody made for this: its head says who it is.
+            // A list of keys that was made by hand: its cluster config names it.
             None => ClusterConfig {
                 id: *id,
                 export_mode: mode_of(file),
@@ -160,7 +160,7 @@ impl Importer {
         let peer_config = PeerConfig {
             name: name.clone(),
             role,
-            own_id: *own_id,
+            own_id: *local_id,
             node: None,
             endpoints: 1,
             limit: *limit,
@@ -171,27 +171,27 @@ impl Importer {
         self.merge.set_id(name, config.id).map_err(|in_use| in_use.to_string())?;
         let layout = Layout::of(&config);
         let peer = Peer { name: name.clone(), role, id: config.id, limit: *limit, layout };
-        Ok((peer, kinds(role, tells_local, &config.export_mode)))
+        Ok((peer, kinds(role, with_local_keys, &config.export_mode)))
     }
 
     /// Tells the merge what is other than before.
     fn take(
         &mut self,
-        heard: &mut Heard,
+        last_seen: &mut LastSeen,
         peer: Peer,
         kinds: BTreeSet<RecordKind>,
         file: &KeysFile,
     ) {
-        if heard.peer.as_ref() != Some(&peer) || heard.kinds != kinds {
+        if last_seen.peer.as_ref() != Some(&peer) || last_seen.kinds != kinds {
             // All of it is of that number, and in that form, now.
-            *heard = Heard::default();
+            *last_seen = LastSeen::default();
             for kind in &kinds {
-                self.apply(heard, &peer, RecordEvent::Begin(*kind));
+                self.apply(last_seen, &peer, RecordEvent::Begin(*kind));
             }
         }
         let mut events = Vec::new();
         for (key, value) in &file.entries {
-            if heard.keys.get(key) == Some(value) {
+            if last_seen.keys.get(key) == Some(value) {
                 continue;
             }
             let is_local = key.starts_with(LOCAL);
@@ -200,26 +200,26 @@ impl Importer {
                 _ if is_local && peer.role == Role::Remote => None,
                 Ok(known) => known.filter(|known| kinds.contains(&known.kind())),
                 Err(rejected) => {
-                    heard.rejected.insert(key.clone(), rejected.reason.to_string());
+                    last_seen.rejected.insert(key.clone(), rejected.reason.to_string());
                     None
                 }
             };
             let Some(known) = known else { continue };
             match decode(&peer, key.as_bytes(), value) {
                 Ok(Some(record)) => {
-                    heard.rejected.remove(key);
+                    last_seen.rejected.remove(key);
                     events.push(RecordEvent::Upsert(record));
                 }
                 Ok(None) => {}
                 Err(rejected) => {
-                    heard.rejected.insert(key.clone(), rejected.reason.to_string());
+                    last_seen.rejected.insert(key.clone(), rejected.reason.to_string());
                     events.push(RecordEvent::Keep(known));
                 }
             }
         }
-        let gone = heard.keys.keys().filter(|key| !file.entries.contains_key(*key));
+        let gone = last_seen.keys.keys().filter(|key| !file.entries.contains_key(*key));
         for key in gone.cloned().collect::<Vec<_>>() {
-            heard.rejected.remove(&key);
+            last_seen.rejected.remove(&key);
             let known = decode_removal(&peer, key.as_bytes()).ok().flatten();
             events.extend(known.map(RecordEvent::Remove));
         }
@@ -235,20 +235,20 @@ impl Importer {
         };
         events.sort_by_key(rank);
         for event in events {
-            self.apply(heard, &peer, event);
+            self.apply(last_seen, &peer, event);
         }
-        let is_first = heard.peer.is_none();
-        heard.keys = file.entries.clone();
+        let is_first = last_seen.peer.is_none();
+        last_seen.keys = file.entries.clone();
         if is_first {
             for kind in &kinds {
-                self.apply(heard, &peer, RecordEvent::Confirmed(*kind));
+                self.apply(last_seen, &peer, RecordEvent::Confirmed(*kind));
             }
         }
-        heard.peer = Some(peer);
-        heard.kinds = kinds;
+        last_seen.peer = Some(peer);
+        last_seen.kinds = kinds;
     }
 
-    fn apply(&mut self, heard: &mut Heard, peer: &Peer, event: RecordEvent) {
+    fn apply(&mut self, last_seen: &mut LastSeen, peer: &Peer, event: RecordEvent) {
         let key = match &event {
             RecordEvent::Upsert(record) => Some(record.key()),
             RecordEvent::Remove(key) => Some(key.clone()),
@@ -256,10 +256,10 @@ impl Importer {
         };
         match (self.merge.apply(&peer.name, event), key) {
             (Err(refused), Some(key)) => {
-                heard.refused.insert(key, refused.to_string());
+                last_seen.refused.insert(key, refused.to_string());
             }
             (Ok(()), Some(key)) => {
-                heard.refused.remove(&key);
+                last_seen.refused.remove(&key);
             }
             (_, None) => {}
         }
@@ -280,17 +280,17 @@ impl Importer {
     }
 }
 
-/// The trees that are read of a cluster: slices where it has them, else services v1; of the own one its local prefix.
-fn kinds(role: Role, tells_local: bool, mode: &ExportMode) -> BTreeSet<RecordKind> {
+/// The trees that are read of a cluster: slices where it has them, else services v1; of the local one its local prefix.
+fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<RecordKind> {
     let mut kinds = BTreeSet::from([RecordKind::Node, RecordKind::Identity, RecordKind::Address]);
-    match (role, tells_local, mode) {
+    match (role, with_local_keys, mode) {
         (_, true, _) => kinds.extend([
             RecordKind::Namespace,
             RecordKind::Pod,
             RecordKind::LocalService,
             RecordKind::LocalEndpointSlice,
         ]),
-        // Our own nodes are told more, or it is a Cilium's.
+        // It is for the nodes of that cluster, or a Cilium wrote it.
         (Role::Own, false, _) | (Role::Remote, false, ExportMode::Services) => {
             kinds.extend([RecordKind::Service]);
         }

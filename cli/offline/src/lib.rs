@@ -10,21 +10,21 @@ mod dump;
 mod events;
 mod explained;
 mod exports;
+mod identity_allocator;
 mod importer;
 mod keys_file;
-mod numbers;
 mod objects;
 mod simulation;
 mod state;
 
 pub use cluster::{Cluster, ClusterSetup};
 pub use diff::{Difference, Scope, diff};
-pub use dump::{Deviation, Dump, DumpEntry, Holding};
+pub use dump::{Deviation, Dump, DumpEntry, EtcdContent};
 pub use events::{
     Event, EventsError, EventsProblem, InvalidTime, ScenarioEvent, parse_events, parse_time,
     read_events, time,
 };
-pub use explained::{Entry, Explained, InvalidWanted, Wanted};
+pub use explained::{ExplainedBackend, ExplainedFrontend, InvalidServiceQuery, ServiceQuery};
 pub use keys_file::{KeysFile, KeysFileError, KeysFileProblem};
 pub use objects::{Objects, ObjectsError};
 pub use simulation::{Options, Simulation, SimulationError};

@@ -118,7 +118,7 @@ pub(crate) fn read_drain(folder: &Path) -> Result<Drain, ObjectsError> {
     })
 }
 
-/// All manifests below a folder. What begins with a dot is somebody's tool's.
+/// All manifests below a folder. What begins with a dot is a tool's.
 pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ObjectsError> {
     for entry in fs::read_dir(folder).map_err(read_error(folder))? {
         let entry = entry.map_err(read_error(folder))?;

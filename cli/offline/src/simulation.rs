@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
-use mesh_export::Value;
 use mesh_labels::LabelFilter;
 use mesh_merge::{Claims, OwnRanges};
 use mesh_model::{AddressKind, ClusterName, object::Object};
@@ -12,7 +11,7 @@ use mesh_source::cluster_directory::ClusterSettings;
 use crate::{
     cluster::{Cluster, ClusterSetup},
     events::{Event, ScenarioEvent, time},
-    importer::{Importer, ViewerSetup},
+    importer::{Importer, ImporterSetup},
     keys_file::KeysFile,
     state::{ClusterState, Content, State},
 };
@@ -20,7 +19,7 @@ use crate::{
 /// How the clusters' data is computed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long a silent cluster is believed.
+    /// How long what an unreachable cluster last reported is valid.
     pub staleness_budget: Duration,
     /// Services are taken that are not global.
     pub replace_kube_proxy: bool,
@@ -31,9 +30,9 @@ pub struct Options {
 /// A mesh at a time, and what one cluster makes of it.
 #[derive(Debug)]
 pub struct Simulation {
-    own: ClusterName,
+    local: ClusterName,
     options: Options,
-    pub(crate) speakers: BTreeMap<ClusterName, Exporter>,
+    pub(crate) exporters: BTreeMap<ClusterName, Exporter>,
     pub(crate) importer: Importer,
     /// What each may claim.
     claims: BTreeMap<ClusterName, Option<Claims>>,
@@ -57,20 +56,20 @@ pub(crate) enum Exporter {
 enum Link {
     #[default]
     Up,
-    /// Since when it is silent.
-    Silent(Duration),
+    /// Since when it is unreachable.
+    Down(Duration),
     /// Since when it is no peer.
     Removed(Duration),
 }
 
-/// How a cluster stands with the one that looks.
+/// Whether a cluster is reachable from the importing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is heard.
-    Heard,
-    /// It was silent from here on, and is believed until there.
-    Silent(Duration, Duration),
-    /// It was silent from here on, and not believed any more from there on.
+pub(crate) enum Reachability {
+    /// It is connected.
+    Connected,
+    /// It was unreachable from here on, and what it last reported is valid until there.
+    Unreachable(Duration, Duration),
+    /// It was unreachable from here on, and what it last reported was not valid from there on.
     Stale(Duration, Duration),
     /// It is no peer from here on.
     Removed(Duration),
@@ -99,7 +98,7 @@ pub enum SimulationError {
     },
 }
 
-/// How long a silent cluster is believed, as the agent's `--staleness-budget-seconds` has it unless given.
+/// How long what an unreachable cluster last reported is valid, as the agent's `--staleness-budget-seconds` has it unless given.
 const STALENESS_BUDGET: Duration = Duration::from_secs(15 * 60);
 
 // === impl Options ===
@@ -120,7 +119,7 @@ impl Simulation {
         from: &ClusterName,
         options: Options,
     ) -> Result<Self, SimulationError> {
-        let Some(own) = state.clusters.get(from) else {
+        let Some(local) = state.clusters.get(from) else {
             return Err(SimulationError::Unknown {
                 what: "--from".into(),
                 name: from.clone(),
@@ -128,16 +127,16 @@ impl Simulation {
             });
         };
         let ClusterSettings { id, limit, pod_cidrs, node_cidrs, service_cidrs, .. } =
-            own.settings.clone();
+            local.settings.clone();
         let ranges = OwnRanges { pod_cidrs, node_cidrs, service_cidrs };
         let replace_kube_proxy = options.replace_kube_proxy;
-        let setup = ViewerSetup { own: from.clone(), id, limit, ranges, replace_kube_proxy };
+        let setup = ImporterSetup { local: from.clone(), id, limit, ranges, replace_kube_proxy };
         let mut importer = Importer::new(setup);
         let mut problems = Vec::new();
-        let (mut speakers, mut grants) = (BTreeMap::new(), BTreeMap::new());
+        let (mut exporters, mut grants) = (BTreeMap::new(), BTreeMap::new());
         for (name, ClusterState { settings, content }) in state.clusters {
             grants.insert(name.clone(), claims(&settings, &content));
-            let speaker = match content {
+            let exporter = match content {
                 Content::Objects(objects) => {
                     problems.extend(objects.problems.iter().map(ToString::to_string));
                     let setup = ClusterSetup::new(&settings, options.filter.clone());
@@ -146,24 +145,24 @@ impl Simulation {
                 }
                 Content::Keys(file) => Exporter::Keys(file),
             };
-            speakers.insert(name, speaker);
+            exporters.insert(name, exporter);
         }
         for (name, claims) in grants.iter().filter(|(name, _)| *name != from) {
             importer.add_peer(name, claims.clone());
         }
-        let links = speakers.keys().map(|name| (name.clone(), Link::Up)).collect();
+        let links = exporters.keys().map(|name| (name.clone(), Link::Up)).collect();
         let now = Duration::ZERO;
         let mut simulation = Self {
-            own: from.clone(),
+            local: from.clone(),
             options,
-            speakers,
+            exporters,
             importer,
             claims: grants,
             links,
             now,
             problems,
         };
-        // The own cluster first: its number is its.
+        // The local cluster first: its ID is fixed.
         simulation.hear(from);
         simulation.hear_all();
         Ok(simulation)
@@ -172,9 +171,9 @@ impl Simulation {
     /// Lets happen what happens until a time.
     pub fn run(&mut self, events: &[Event], until: Duration) -> Result<(), SimulationError> {
         for (index, event) in events.iter().enumerate() {
-            let what = || format!("event at {} (number {} by time)", time(event.at), index + 1);
-            if !self.speakers.contains_key(&event.cluster) {
-                let known = names(self.speakers.keys());
+            let what = || format!("event at {} (the {}. by time)", time(event.at), index + 1);
+            if !self.exporters.contains_key(&event.cluster) {
+                let known = names(self.exporters.keys());
                 let name = event.cluster.clone();
                 return Err(SimulationError::Unknown { what: what(), name, known });
             }
@@ -183,8 +182,10 @@ impl Simulation {
             }
         }
         self.now = until;
-        let stale =
-            self.links.keys().filter(|name| matches!(self.standing(name), Standing::Stale(..)));
+        let stale = self
+            .links
+            .keys()
+            .filter(|name| matches!(self.reachability(name), Reachability::Stale(..)));
         for name in stale.cloned().collect::<Vec<_>>() {
             self.importer.set_stale(&name);
         }
@@ -193,67 +194,71 @@ impl Simulation {
 
     /// What is not as it should be, and changes nothing else.
     pub fn problems(&self) -> Vec<String> {
-        let of = |(name, speaker): (&ClusterName, &Exporter)| -> Vec<String> {
+        let of = |(name, exporter): (&ClusterName, &Exporter)| -> Vec<String> {
             let mut all = Vec::new();
-            if let Exporter::Objects(cluster) = speaker {
+            if let Exporter::Objects(cluster) = exporter {
                 all.extend(cluster.problems().map(|problem| format!("cluster {name}: {problem}")));
             }
             all
         };
-        self.problems.iter().cloned().chain(self.speakers.iter().flat_map(of)).collect()
+        self.problems.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()
     }
 
     /// What is wrong with objects that count all the same, as if that was not there.
     pub fn notes(&self) -> Vec<String> {
-        let of = |(name, speaker): (&ClusterName, &Exporter)| -> Vec<String> {
-            match speaker {
+        let of = |(name, exporter): (&ClusterName, &Exporter)| -> Vec<String> {
+            match exporter {
                 Exporter::Objects(cluster) => {
                     cluster.notes().map(|note| format!("cluster {name}: {note}")).collect()
                 }
                 Exporter::Keys(_) => Vec::new(),
             }
         };
-        self.speakers.iter().flat_map(of).collect()
+        self.exporters.iter().flat_map(of).collect()
     }
 
     /// What the one that looks refuses: whole clusters, records and keys, each with its reason.
     pub fn refusals(&self) -> Vec<String> {
         let mut all = Vec::new();
-        for name in self.speakers.keys() {
-            let Some(heard) = self.importer.heard(name) else { continue };
-            all.extend(heard.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")));
-            let refused = heard.refused.values();
+        for name in self.exporters.keys() {
+            let Some(last_seen) = self.importer.last_seen(name) else { continue };
+            all.extend(
+                last_seen.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")),
+            );
+            let refused = last_seen.refused.values();
             all.extend(refused.map(|why| format!("cluster {name}: refused: {why}")));
-            let rejected = heard.rejected.iter();
+            let rejected = last_seen.rejected.iter();
             all.extend(rejected.map(|(key, why)| format!("cluster {name}: {key}: {why}")));
         }
         all
     }
 
     /// Who looks.
-    pub fn own(&self) -> &ClusterName {
-        &self.own
+    pub fn local(&self) -> &ClusterName {
+        &self.local
     }
 
-    /// How a cluster stands now.
-    pub(crate) fn standing(&self, name: &ClusterName) -> Standing {
+    /// Whether a cluster is reachable now.
+    pub(crate) fn reachability(&self, name: &ClusterName) -> Reachability {
         let of = |name: &ClusterName| self.links.get(name).copied().unwrap_or_default();
-        if *name == self.own {
-            return Standing::Heard;
+        if *name == self.local {
+            return Reachability::Connected;
         }
         // A cluster that is cut off hears the others as little as they hear it.
-        let since = match (of(&self.own), of(name)) {
-            (Link::Up, Link::Up) => return Standing::Heard,
-            (Link::Removed(one), Link::Removed(other)) => return Standing::Removed(one.min(other)),
-            (Link::Removed(at), _) | (_, Link::Removed(at)) => return Standing::Removed(at),
-            (Link::Silent(one), Link::Silent(other)) => one.min(other),
-            (Link::Silent(since), Link::Up) | (Link::Up, Link::Silent(since)) => since,
+        let since = match (of(&self.local), of(name)) {
+            (Link::Up, Link::Up) => return Reachability::Connected,
+            (Link::Removed(one), Link::Removed(other)) => {
+                return Reachability::Removed(one.min(other));
+            }
+            (Link::Removed(at), _) | (_, Link::Removed(at)) => return Reachability::Removed(at),
+            (Link::Down(one), Link::Down(other)) => one.min(other),
+            (Link::Down(since), Link::Up) | (Link::Up, Link::Down(since)) => since,
         };
         let until = since.saturating_add(self.options.staleness_budget);
         if self.now < until {
-            Standing::Silent(since, until)
+            Reachability::Unreachable(since, until)
         } else {
-            Standing::Stale(since, until)
+            Reachability::Stale(since, until)
         }
     }
 
@@ -263,7 +268,7 @@ impl Simulation {
         match &event.what {
             ScenarioEvent::Disconnect => {
                 if self.links.get(name) == Some(&Link::Up) {
-                    self.links.insert(name.clone(), Link::Silent(event.at));
+                    self.links.insert(name.clone(), Link::Down(event.at));
                 }
             }
             ScenarioEvent::Connect => {
@@ -275,9 +280,9 @@ impl Simulation {
                     self.links.insert(name.clone(), Link::Removed(event.at));
                 }
                 let gone = self
-                    .speakers
+                    .exporters
                     .keys()
-                    .filter(|name| matches!(self.standing(name), Standing::Removed(_)));
+                    .filter(|name| matches!(self.reachability(name), Reachability::Removed(_)));
                 for name in gone.cloned().collect::<Vec<_>>() {
                     self.importer.remove_peer(&name);
                 }
@@ -303,30 +308,30 @@ impl Simulation {
         name: &ClusterName,
         what: impl Fn() -> String,
     ) -> Result<&mut Cluster, SimulationError> {
-        match self.speakers.get_mut(name) {
+        match self.exporters.get_mut(name) {
             Some(Exporter::Objects(cluster)) => Ok(cluster),
             _ => Err(SimulationError::NoObjects { what: what(), name: name.clone() }),
         }
     }
 
     fn hear_all(&mut self) {
-        for name in self.speakers.keys().cloned().collect::<Vec<_>>() {
+        for name in self.exporters.keys().cloned().collect::<Vec<_>>() {
             self.hear(&name);
         }
     }
 
-    /// Hears a cluster, if it is heard.
+    /// Imports a cluster, if it is connected.
     fn hear(&mut self, name: &ClusterName) {
-        if self.standing(name) != Standing::Heard {
+        if self.reachability(name) != Reachability::Connected {
             return;
         }
-        let Some(speaker) = self.speakers.get(name) else { return };
-        if *name != self.own && self.importer.heard(name).is_none() {
+        let Some(exporter) = self.exporters.get(name) else { return };
+        if *name != self.local && self.importer.last_seen(name).is_none() {
             self.importer.add_peer(name, self.claims.get(name).cloned().flatten());
         }
-        let own = *name == self.own;
-        let tells_local = own && matches!(speaker, Exporter::Objects(_));
-        self.importer.hear(&speaker.keys(own), tells_local);
+        let is_local = *name == self.local;
+        let with_local_keys = is_local && matches!(exporter, Exporter::Objects(_));
+        self.importer.import(&exporter.keys(is_local), with_local_keys);
     }
 }
 
@@ -359,20 +364,12 @@ fn names<'a>(names: impl Iterator<Item = &'a ClusterName>) -> String {
 // === impl Exporter ===
 
 impl Exporter {
-    /// What its etcd holds; for its own nodes all of it.
-    pub(crate) fn keys(&self, own: bool) -> KeysFile {
+    /// What its etcd holds; for its nodes all of it.
+    pub(crate) fn keys(&self, is_local: bool) -> KeysFile {
         match self {
             Self::Keys(file) => (**file).clone(),
-            Self::Objects(cluster) => {
-                let file = cluster.keys_file();
-                let entry = |(key, value): (&String, &Value)| (key.clone(), value.to_vec());
-                match own {
-                    true => {
-                        KeysFile { entries: cluster.keys().iter().map(entry).collect(), ..file }
-                    }
-                    false => file,
-                }
-            }
+            Self::Objects(cluster) if is_local => cluster.all_keys_file(),
+            Self::Objects(cluster) => cluster.keys_file(),
         }
     }
 }

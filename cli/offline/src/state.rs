@@ -110,8 +110,8 @@ pub enum StateError {
     /// A keys file.
     #[error(transparent)]
     Keys(#[from] KeysFileError),
-    /// There are more clusters than numbers.
-    #[error("{}: more clusters than numbers", .0.display())]
+    /// There are more clusters than IDs.
+    #[error("{}: more clusters than IDs", .0.display())]
     Ids(PathBuf),
 }
 

@@ -85,7 +85,7 @@ const FIRST: u32 = 475_725;
 
 /// `printf 'k8s:app=…' | sha256sum`, the first 8 bytes modulo 65,536, plus 7 · 65,536.
 #[test]
-fn pods_get_the_first_number_that_nobody_has() {
+fn pods_get_the_first_id_that_is_free() {
     let pod = |name: &str| {
         format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}, spec: {{nodeName: n1}}, status: {{podIP: 10.7.0.1}}}}"

@@ -12,7 +12,9 @@ use std::{fs, time::Duration};
 use mesh_balance::Usage;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterName;
-use mesh_offline::{Entry, Options, Simulation, State, Wanted, parse_events, parse_time};
+use mesh_offline::{
+    ExplainedBackend, Options, ServiceQuery, Simulation, State, parse_events, parse_time,
+};
 use mesh_source::Format;
 
 /// A folder of clusters.
@@ -58,12 +60,12 @@ impl Mesh {
 }
 
 fn told(simulation: &Simulation, wanted: &str) -> Vec<String> {
-    let wanted = Wanted::parse(wanted).unwrap();
+    let wanted = ServiceQuery::parse(wanted).unwrap();
     let explained = simulation.explain(Some(&wanted));
-    let line = |explained: &mesh_offline::Explained| {
+    let line = |explained: &mesh_offline::ExplainedFrontend| {
         let of = |wanted: fn(Usage) -> bool, with_word: bool| {
             let entries = explained.entries.iter().filter(|entry| wanted(entry.usage));
-            let entry = |entry: &Entry| match with_word {
+            let entry = |entry: &ExplainedBackend| match with_word {
                 true => format!("{}:{} {}", entry.address, entry.port, entry.word),
                 false => format!("{}:{}", entry.address, entry.port),
             };
@@ -335,7 +337,7 @@ fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
 }
 
 #[test]
-fn silence_keeps_what_was_said_until_its_budget_is_spent() {
+fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
     let web = |n| cluster(n, &plain(GLOBAL), &ready(n));
     let mesh = Mesh::new(&[("a/x.yaml", web(1)), ("b/x.yaml", web(2)), ("c/x.yaml", web(3))]);
     let slice = |endpoints: &str| {

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_certs::{Authority, Profile};
 
-use super::two_with_echo;
+use crate::echo_service::two_clusters_with_echo;
 use crate::mesh::{Daemon, Mesh, daemons, eventually, output};
 
 /// Where an etcd is, as the other cluster's nodes reach it.
@@ -20,8 +20,8 @@ struct Target<'a, M> {
 
 /// No certificate and a foreign one are refused; the peer's own reads what it is meant to and nothing else, and writes
 /// nothing; and agents reach the other cluster's etcd over the underlay.
-pub fn only_peers_read_and_nobody_writes(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&other)[0].clone();
     let etcd = mesh.node_ips(&one, &mesh.nodes(&one)[0])[0];
     let target = Target { mesh, from: (&other, &node), endpoint: format!("https://{etcd}:2379") };

@@ -1,6 +1,6 @@
 //! One agent is killed again and again, while there is something to do.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, wait_ready},
@@ -9,7 +9,7 @@ use crate::{
 /// Ten kills of the agent on the client's node, every other one while new backends are on their way into its tables: no
 /// request fails, and each new life ends with what the manifests say.
 pub fn traffic_outlives_ten_kills_of_an_agent(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for round in 0..5 {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::rows::{Expected, Form, Row, rows};
-use super::{CLIENT, ECHO, client_ips, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, wait_for_history};
 use crate::{
     etcdctl, json,
     kernel::{Services, services},
@@ -36,7 +36,7 @@ type Ground = BTreeMap<String, (Services, String)>;
 
 /// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not believed, is
 /// counted and named, and the honest clusters' traffic does not notice.
-pub fn nothing_false_is_believed(mesh: &impl Mesh) {
+pub fn false_records_are_rejected(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
         // As a cluster that tells services v1, and then as one that tells slices.
         for form in [Form::Services, Form::Slices] {

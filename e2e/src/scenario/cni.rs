@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
 
-use super::{CLIENT, ECHO, agent_status, client_ips, two_with_echo};
+use crate::echo_service::{CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo};
 use crate::{
     etcdctl, json,
     load::{Assert as _, Traffic},
@@ -57,7 +57,7 @@ pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
 /// A pod starts while its node's agent is away, and while nobody publishes who it is; it is bound when they are back. Of
 /// one that ends meanwhile nothing stays. Traffic goes on all the while.
 pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let agents: Vec<Daemon> =
         mesh.nodes(&one).into_iter().map(|node| Daemon::Agent(one.clone(), node)).collect();

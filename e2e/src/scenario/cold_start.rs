@@ -7,7 +7,9 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
 use mesh_wire::{Layout, Peer, Role, decode};
 use serde_json::Value;
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends, wanted};
+use crate::echo_service::{
+    CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wanted,
+};
 use crate::{
     kernel::try_services,
     load::{Assert as _, Traffic},
@@ -16,8 +18,8 @@ use crate::{
 
 /// The kernel has nothing, the own etcd is away, and so is the whole other cluster's control plane: the node begins with
 /// what it knew, its clients reach both clusters, and when all are back nothing of it is left but the reference.
-pub fn a_node_starts_with_what_it_knew(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let (pins, state) = (mesh.pins(&one, &node), mesh.state_dir(&one, &node));
     for (cluster, role) in [(&one, Role::Own), (&other, Role::Remote)] {
@@ -99,7 +101,7 @@ fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
 
 /// The clusters of which a node's agent only knows what it knew before.
 fn remembered(mesh: &impl Mesh, cluster: &str, node: &str) -> Vec<String> {
-    let peers = super::agent_status(mesh, cluster, node)["peers"].clone();
+    let peers = crate::echo_service::agent_status(mesh, cluster, node)["peers"].clone();
     let peers = peers.as_array().cloned().unwrap_or_default();
     let old = peers.iter().filter(|peer| peer["remembered"] == Value::Bool(true));
     old.map(|peer| peer["name"].as_str().expect("a name").to_owned()).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     etcdctl, json,
     load::{Assert as _, Traffic},
@@ -14,8 +14,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// What was added and what was removed meanwhile is in every kernel once the cut is healed, although the etcd no longer has
 /// the history of it; no request fails before, meanwhile, or after.
-pub fn a_cut_outlasts_the_history(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&other, "spare", None);
     mesh.apply(&one, "spare", None);
     wait_for_history(mesh);

@@ -1,6 +1,8 @@
 //! A connection is taken back.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends, wait_for_backends_in};
+use crate::echo_service::{
+    CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wait_for_backends_in,
+};
 use crate::{
     json,
     kernel::{backend_entries, services},
@@ -13,7 +15,7 @@ const ROUTES: [&str; 2] = ["ip -4 route show proto 201", "ip -6 route show proto
 
 /// Routes, backends and files are gone on both sides; the own pods answer throughout. Connected again, all is back.
 pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let before = routes(mesh);
     let crossing = |routes: &str, towards: &str| {
         let foreign = mesh.pod_ips(towards, "echo");

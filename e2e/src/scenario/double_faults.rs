@@ -1,6 +1,6 @@
 //! Daemons are killed two at a time.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, wait_ready},
@@ -9,7 +9,7 @@ use crate::{
 /// Pairs of daemons of which one could have made up for the other: they go together and come back together, the second
 /// one first. No request fails, and every kernel is what it was.
 pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let (etcd, apiserver) =
         (|c: &str| Daemon::Etcd(c.into()), |c: &str| Daemon::Apiserver(c.into()));
     let agent = |c: &str, at: usize| Daemon::Agent(c.into(), mesh.nodes(c)[at].clone());

@@ -1,6 +1,6 @@
 //! An etcd loses all it had, and begins a new history.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     etcdctl,
     load::{Assert as _, Traffic},
@@ -17,8 +17,8 @@ pub enum History {
 }
 
 /// The kernels end as the manifests say, with what changed meanwhile, and no request fails.
-pub fn an_etcd_begins_anew(mesh: &impl Mesh, history: History) {
-    let (one, other) = two_with_echo(mesh);
+pub fn an_etcd_loses_its_data(mesh: &impl Mesh, history: History) {
+    let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&other, "spare", Some(2));
     mesh.apply(&one, "spare", None);
     if history == History::Shorter {

@@ -1,6 +1,6 @@
 //! The local backends go, the other cluster answers; they come back, and both do.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
     json,
     load::{Assert as _, Traffic},
@@ -9,7 +9,7 @@ use crate::{
 
 /// Under load, without a failed request on the way there or back.
 pub fn the_other_cluster_takes_over_and_gives_back(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     mesh.apply(&one, "echo", Some(0));

@@ -1,6 +1,6 @@
 //! An etcd that takes no more.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     etcdctl, json,
     load::{Assert as _, Traffic},
@@ -13,7 +13,7 @@ const CHUNK: usize = 512 * 1024;
 /// The apiserver says NOSPACE, readers keep what they have, and what changed meanwhile arrives once there is room again.
 /// `mesh`'s etcds have a quota of a few megabytes.
 pub fn an_etcd_is_full(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     // Filled by what is nobody's, until the etcd raises its alarm.
     let mut key = 0;

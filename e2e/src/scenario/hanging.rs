@@ -8,8 +8,10 @@ use std::{
 
 use mesh_lab::workload::hang::Event;
 
-use super::{CLIENT, ECHO};
-use crate::mesh::{Mesh, frontends};
+use crate::{
+    echo_service::{CLIENT, ECHO},
+    mesh::{Mesh, frontends},
+};
 
 /// A connection that waits for what never comes.
 pub(super) struct Hanging {

@@ -15,8 +15,9 @@ use std::{
 use mesh_lab::workload::load::Report;
 use serde_json::Value;
 
-use super::{
-    CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends, wait_for_history,
+use crate::echo_service::{
+    CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo, wait_for_backends,
+    wait_for_history,
 };
 use crate::{
     json, kernel,
@@ -25,7 +26,9 @@ use crate::{
 };
 pub use blips::three_blips_end_no_socket;
 pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
-pub use silence::{a_silent_peer_is_believed_for_so_long, the_own_apiserver_is_silent};
+pub use silence::{
+    an_unreachable_peer_is_valid_for_its_staleness_budget, the_local_apiserver_is_unreachable,
+};
 
 /// The agent's metrics, by what every node has.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
@@ -36,7 +39,7 @@ const MOST_CHANGES_A_MINUTE: u64 = 11;
 
 /// A cluster is cut off: by one write it is out of use, from then on no new connection fails, and it is back by itself.
 pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     let pins = mesh.pins(&one, &node);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -82,7 +85,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
 /// A node dies: its pods are used only when nobody else is left. Then they are: somebody who may be alive is better than
 /// nobody.
 pub fn a_node_is_dead(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     let pins = mesh.pins(&one, &node);
     let [first, second] = mesh.nodes(&other).try_into().expect("two nodes");
@@ -115,7 +118,7 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
 
 /// The agents of a cluster are away: its nodes are there, and no table changes. One that is cut meanwhile is found.
 pub fn agents_are_away(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     wait_until_probed(mesh, &one, &other);
     let everybody = led_to(mesh, &one, &node);
@@ -157,7 +160,7 @@ pub fn agents_are_away(mesh: &impl Mesh) {
 
 /// A link that comes and goes makes so many changes a minute and no more, and is used again when it has been quiet.
 pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     let pins = mesh.pins(&one, &node);
     wait_until_probed(mesh, &one, &other);
@@ -186,8 +189,8 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
 }
 
 /// Our own way out is cut: nobody is taken for dead, nothing is changed, and it goes on when it is healed.
-pub fn our_own_uplink_is_cut(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     wait_until_probed(mesh, &one, &other);
     wait_until_probed(mesh, &one, &one);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::Value;
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     etcdctl, json,
     load::{Assert as _, Traffic},
@@ -17,7 +17,7 @@ type Numbers = BTreeMap<String, u64>;
 /// All pods become others, by their namespace's labels: each new number is published before an address has it, the old
 /// ones stay, and no request fails. An etcd that loses everything gets the same numbers again.
 pub fn pods_are_relabelled(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     wait_for_history(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let before = [&one, &other].map(|cluster| numbers(mesh, cluster));
@@ -44,7 +44,7 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
         for number in before.values() {
             assert!(identity(mesh, cluster, *number).is_some(), "{number} may be read still");
         }
-        told_to_nodes(mesh, cluster, &after);
+        read_by_nodes(mesh, cluster, &after);
     }
 
     let before = numbers(mesh, &other);
@@ -64,7 +64,7 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
 /// A journal that is gone is recognised by what the etcd has; nothing is written, and nothing numbered anew. Both ways out
 /// lead to the same numbers.
 pub fn a_journal_is_lost(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let before = numbers(mesh, &other);
     let (journal, apiserver) = (mesh.journal(&other), Daemon::Apiserver(other.clone()));
@@ -124,7 +124,7 @@ fn identity(mesh: &impl Mesh, cluster: &str, number: u64) -> Option<Value> {
 }
 
 /// What own nodes are told of their pods is what others are told.
-fn told_to_nodes(mesh: &impl Mesh, cluster: &str, numbers: &Numbers) {
+fn read_by_nodes(mesh: &impl Mesh, cluster: &str, numbers: &Numbers) {
     let values = ["get", "--prefix", "--print-value-only", "clustermesh/local/v1/pods/"];
     let text = etcdctl::run(mesh, cluster, &values);
     let mut told = Numbers::new();

@@ -1,6 +1,6 @@
 //! Every daemon is killed, one after another.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
     json,
     kernel::services,
@@ -11,7 +11,7 @@ use crate::{
 /// Agents, apiservers and etcds of both clusters: no request fails while one is away, while it comes back, or after; and
 /// the tables of every node are what they were.
 pub fn traffic_outlives_every_daemon(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for daemon in daemons(mesh) {
         println!("killing {daemon:?}");

@@ -1,6 +1,6 @@
 //! A lease runs out.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     etcdctl,
     load::{Assert as _, Traffic},
@@ -9,8 +9,8 @@ use crate::{
 
 /// The writer's heartbeat goes with its lease, while it lives and while it does not: that is silence, and nothing is
 /// removed. A writer that is back beats again.
-pub fn an_expired_lease_is_silence(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let apiserver = Daemon::Apiserver(other.clone());
 

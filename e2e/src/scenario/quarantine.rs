@@ -5,7 +5,9 @@ use std::fs;
 use mesh_wire::peer_file::{Budget, Grant, PeerFile};
 use serde_json::Value;
 
-use super::{CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends};
+use crate::echo_service::{
+    CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo, wait_for_backends,
+};
 use crate::{
     etcdctl, json,
     kernel::services,
@@ -16,7 +18,7 @@ use crate::{
 /// A flood of changes, then a record too many: the peer's pods that are known serve on, nothing more is taken of it, the own
 /// cluster's changes are, and everybody can see it. Lifted, or with a larger budget, the peer is as it says.
 pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     // Ten changes in ten seconds; eight pods have twelve new addresses.

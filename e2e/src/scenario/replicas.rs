@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{
-    CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends, wait_for_history,
+use crate::echo_service::{
+    CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo, wait_for_backends,
+    wait_for_history,
 };
 use crate::{
     etcdctl, json,
@@ -83,7 +84,7 @@ const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HT
 /// The replica that everybody reads is killed, etcd and apiserver: its readers go over to the other, nothing is written
 /// that need not be, and what changes meanwhile arrives.
 pub fn a_replica_is_killed(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     same_content(mesh, &other);
     let ids = all_read_the_first(mesh, &one, &other);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -117,8 +118,8 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
 }
 
 /// A replica whose apiserver stood still is not believed when it says less; whoever reads there goes back to the other.
-pub fn a_replica_that_is_behind_is_not_believed(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let ids = all_read_the_first(mesh, &one, &other);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     // The second one knows nothing of the third pod.
@@ -159,7 +160,7 @@ pub fn a_replica_that_is_behind_is_not_believed(mesh: &impl Mesh) {
 
 /// Both replicas see new pods at once, and give them the same numbers.
 pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let manifests = mesh.peer_folder(&other).with_file_name("manifests");
     for round in 0..5 {

@@ -4,7 +4,7 @@ mod shop;
 
 use shop::{Condition, Shop};
 
-use super::{CLIENT, client_ips};
+use crate::echo_service::{CLIENT, client_ips};
 use crate::{
     load::{Assert as _, Traffic, fresh},
     mesh::{Mesh, connect, eventually},

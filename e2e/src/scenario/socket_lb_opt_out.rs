@@ -1,6 +1,6 @@
 //! A pod that asks to be left alone connects to the address that it names, and to nobody else's.
 
-use super::{CLIENT, ECHO, ECHO_PORT};
+use crate::echo_service::{CLIENT, ECHO, ECHO_PORT};
 use crate::{
     json,
     mesh::{Daemon, Mesh, eventually, frontends, wait_ready},
@@ -11,7 +11,7 @@ const ALONE: &str = "alone";
 
 /// It reaches pods by their own addresses and nobody by a service's, while a pod beside it reaches both; so it stays when
 /// its agent is killed, while nobody says anything of it, and when the agent is back.
-pub fn a_pod_is_left_alone(mesh: &impl Mesh) {
+pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     for manifest in ["echo", CLIENT, ALONE] {
         mesh.apply(cluster, manifest, None);

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use mesh_lab::workload::hang::Event;
 
-use super::{
-    CLIENT, ECHO, ECHO_PORT, agent_status,
-    hanging::{Hanging, to_every_frontend},
-    two_with_echo, wait_for_backends,
+use super::hanging::{Hanging, to_every_frontend};
+use crate::{
+    echo_service::{
+        CLIENT, ECHO, ECHO_PORT, agent_status, two_clusters_with_echo, wait_for_backends,
+    },
+    mesh::{Mesh, frontends},
 };
-use crate::mesh::{Mesh, frontends};
 
 /// `errno`, as clients see it.
 const ECONNABORTED: i32 = 103;
@@ -18,7 +19,7 @@ const ECONNABORTED: i32 = 103;
 /// hears of it, connects again, and is answered by a pod that is there. One that connected to the pod by its own address
 /// is left alone.
 pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
     wait_for_backends(mesh, &[&other]);
     let services = frontends(mesh, &one, ECHO, "UDP");
@@ -48,7 +49,7 @@ pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
 /// The other cluster is cut off for long: TCP and UDP clients that wait for one of its pods hear of it, and are answered by
 /// ours.
 pub fn sockets_to_a_cluster_that_is_cut_off_end(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
     wait_for_backends(mesh, &[&other]);
     let mut clients = to_every_frontend(mesh, &one);

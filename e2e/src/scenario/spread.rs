@@ -1,6 +1,6 @@
 //! Connections spread over both clusters.
 
-use super::{CLIENT, ECHO, PROTOCOLS, client_ips, two_with_echo};
+use crate::echo_service::{CLIENT, ECHO, PROTOCOLS, client_ips, two_clusters_with_echo};
 use crate::{
     load::{Assert as _, fresh},
     mesh::{Mesh, frontends},
@@ -13,7 +13,7 @@ const RATE: u32 = 1_500;
 /// TCP and connected UDP, v4 and v6: every backend of both clusters has its share, servers see the client's own address,
 /// and `getpeername` names the service (the load counts anything else as failed).
 pub fn connections_spread_over_both_clusters(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let clients = client_ips(mesh, &one);
     for (protocol, _) in PROTOCOLS {
         let addresses = frontends(mesh, &one, ECHO, protocol);

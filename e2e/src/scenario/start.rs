@@ -1,6 +1,6 @@
 //! An agent starts while its own cluster's etcd is away.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_history};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{
     json,
     load::{Assert as _, Traffic},
@@ -9,8 +9,8 @@ use crate::{
 
 /// It hears of the other cluster's pods and not of the services that lead to them: the other cluster alone answers, and
 /// goes on answering.
-pub fn an_agent_starts_without_its_own_etcd(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
     wait_for_history(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);

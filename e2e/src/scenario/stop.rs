@@ -1,6 +1,6 @@
 //! Daemons are told to stop, as on every upgrade.
 
-use super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
     kernel::services,
     load::{Assert as _, Traffic},
@@ -9,8 +9,8 @@ use crate::{
 
 /// Agents that are told to stop leave the kernel as it is: no request fails while they are away, their tables are the
 /// same, and those that come after them find them so.
-pub fn agents_told_to_stop_leave_everything(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn agents_that_are_stopped_leave_everything(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     let agents: Vec<Daemon> =
         mesh.nodes(&one).into_iter().map(|node| Daemon::Agent(one.clone(), node)).collect();

@@ -4,8 +4,9 @@ use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{
-    CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends, wait_for_backends_in,
+use crate::echo_service::{
+    CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo, wait_for_backends,
+    wait_for_backends_in,
 };
 use crate::{
     kernel::services,
@@ -16,7 +17,7 @@ use crate::{
 /// The agent on the client's node comes back with larger tables, with smaller ones, and with ones that would not hold what
 /// is in use: it refuses to begin with those, and no request fails.
 pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let agent = Daemon::Agent(one.clone(), node.clone());
     let pins = mesh.pins(&one, &node);
@@ -57,7 +58,7 @@ pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
 /// The agent on the client's node meets tables that another release left, which it cannot read: the programs go on with
 /// these until its own are filled. While its own cluster's etcd is away, and nothing is on disk, that is not so.
 pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let agent = Daemon::Agent(one.clone(), node.clone());
     let pins = mesh.pins(&one, &node);
@@ -100,7 +101,7 @@ pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
 /// A table has no room for new backends: status names it and the service, what there was goes on working, and once there is
 /// room the rest is there, without a restart.
 pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let agent = Daemon::Agent(one.clone(), node.clone());
     let backends = |status: &Value| {

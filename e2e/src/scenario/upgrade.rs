@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use super::{CLIENT, ECHO, agent_status, client_ips, two_with_echo, wait_for_backends};
 use crate::{
+    echo_service::{
+        CLIENT, ECHO, agent_status, client_ips, two_clusters_with_echo, wait_for_backends,
+    },
     kernel::services,
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, wait_ready},
@@ -14,7 +16,7 @@ use crate::{
 /// for ours, for its predecessor, and for ours again, under load: no request fails, the tables are the same, and each leaves
 /// nothing but what is its own. The mesh must have been made beside `releases`, with the earlier one in use.
 pub fn agents_of_the_release_before_groups_take_turns(mesh: &impl Mesh, releases: &Releases) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let agent = Daemon::Agent(one.clone(), node.clone());
     let pins = mesh.pins(&one, &node);

@@ -29,9 +29,9 @@ pub(crate) fn run(check: &Check) -> Result<(), CniError> {
     }
     match agent::look(&configuration.agent_socket, key) {
         Ok(Answer::Bound(_)) => Ok(()),
-        Ok(Answer::Waiting) => {
-            Err(CniError::TryAgain(format!("the cluster has not said yet who {key} is")))
-        }
+        Ok(Answer::Waiting) => Err(CniError::TryAgain(format!(
+            "the cluster has not yet reported the identity of {key}"
+        ))),
         Ok(Answer::Nothing) => Err(CniError::NotBound(key.to_string())),
         Err(silence) => {
             tracing::warn!(%key, %silence, "only the attachment is looked at");

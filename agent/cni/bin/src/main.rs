@@ -20,7 +20,7 @@ use mesh_cni::{CniError, CniVersion, MAX_INPUT, Request, VariablesOf, version_re
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
-        return said(&format!("clustermesh-cni {}", mesh_admin::version::line()));
+        return print_reply(&format!("clustermesh-cni {}", mesh_admin::version::line()));
     }
     let log = LogArgs { log_format: None, log_level: "info".into() };
     // Without a log it works all the same.
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Request::Check(check) => check::run(&check).map(|()| None),
     });
     match done {
-        Ok(Some(reply)) => said(&reply),
+        Ok(Some(reply)) => print_reply(&reply),
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => failed(&error, version),
     }
@@ -58,7 +58,7 @@ fn input() -> io::Result<Vec<u8>> {
     Ok(input)
 }
 
-fn said(reply: &str) -> ExitCode {
+fn print_reply(reply: &str) -> ExitCode {
     match writeln!(io::stdout().lock(), "{reply}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -67,6 +67,6 @@ fn said(reply: &str) -> ExitCode {
 
 fn failed(error: &CniError, version: CniVersion) -> ExitCode {
     tracing::error!(code = error.code(), "{error}");
-    said(&error.reply(version));
+    print_reply(&error.reply(version));
     ExitCode::FAILURE
 }

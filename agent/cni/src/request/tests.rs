@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{attachment::PodName, environment::VariablesOf};
+use crate::{environment::VariablesOf, reply::version_reply};
 
 /// What Debian's ptp says, with a field of somebody's own.
 const PTP: &str = r#"{"cniVersion": "1.0.0", "interfaces": [{"name": "veth801be3bb", "mac": "36:2c:fb:4d:b1:0a"},
@@ -46,7 +46,7 @@ fn added(input: &str) -> Result<Add, CniError> {
 }
 
 #[test]
-fn add_passes_on_what_the_plugins_before_said_as_they_said_it() {
+fn add_passes_on_the_previous_result_unchanged() {
     let add = added(&chained("1.0.0", PTP)).unwrap();
     assert_eq!(add.reply, PTP, "byte for byte");
     assert_eq!(add.pod, PodName::new("shop", "cart-0").unwrap());

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
-    /// Make a cluster's authority, and the certificates of its own processes
+    /// Make a cluster's CA, and the certificates of its daemons
     Init {
         /// The cluster's name
         #[arg(long)]
@@ -26,7 +26,7 @@ pub(crate) enum CertsCommand {
     },
     /// Issue a certificate with a new key: for a client USER, or for a server
     Issue {
-        /// The folder with the authority
+        /// The folder with the CA
         #[arg(long)]
         dir: PathBuf,
         /// The etcd user; the common name
@@ -50,7 +50,7 @@ pub(crate) enum CertsCommand {
     },
     /// Make a key and a request for a client certificate, for another cluster to sign
     Request {
-        /// The user that the certificate is to be for: remote-<own cluster>
+        /// The user that the certificate is to be for: remote-<this cluster>
         #[arg(long)]
         user: String,
         /// Where to write: NAME.csr and NAME.key
@@ -59,7 +59,7 @@ pub(crate) enum CertsCommand {
     },
     /// Sign another cluster's request: a client certificate for exactly the user named here
     Sign {
-        /// The folder with the authority
+        /// The folder with the CA
         #[arg(long)]
         dir: PathBuf,
         /// The request, PEM
@@ -74,12 +74,12 @@ pub(crate) enum CertsCommand {
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
-    /// Exchange certificates, or the authority, while everything runs. Repeat it until it has nothing left to do
+    /// Exchange certificates, or the CA, while everything runs. Repeat it until it has nothing left to do
     #[command(
-        after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 somebody else must do something first (it says what), 4 the restarted etcd did not come back in time"
+        after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 another cluster must be changed first (it says which and how), 4 the restarted etcd did not come back in time"
     )]
     Rotate(RotateArgs),
-    /// Show what certificates say
+    /// Show what is in certificates
     Show {
         /// PEM files
         #[arg(required = true)]
@@ -93,7 +93,7 @@ pub(crate) struct RotateArgs {
     /// The cluster whose certificates are exchanged
     #[arg(long)]
     pub(crate) context: String,
-    /// The authority, and everything that it signed; the old one stays trusted until --finish
+    /// The CA, and everything that it signed; the old one stays trusted until --finish
     #[arg(long, group = "what")]
     pub(crate) ca: bool,
     /// The certificate of the etcd
@@ -102,7 +102,7 @@ pub(crate) struct RotateArgs {
     /// The certificates of the apiserver, of the agents, and of the clusters that follow this one
     #[arg(long, group = "what")]
     pub(crate) clients: bool,
-    /// Trust the old authority no longer; refused while anything depends on it
+    /// Trust the old CA no longer; refused while anything depends on it
     #[arg(long, requires = "ca")]
     pub(crate) finish: bool,
     /// Print what would be changed, and change nothing
@@ -120,7 +120,7 @@ pub(crate) struct RotateArgs {
     /// A cluster whose context is not at hand has what it needs; may be repeated
     #[arg(long = "peer-done")]
     pub(crate) peers_done: Vec<String>,
-    /// A shell command that restarts the etcd, for when it must read other authorities
+    /// A shell command that restarts the etcd, for when it must read other CAs
     #[arg(long, conflicts_with = "etcd_restarted")]
     pub(crate) restart_etcd: Option<String>,
     /// The etcd was restarted: go on although it cannot be asked from here

@@ -39,7 +39,7 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, ClapArgs)]
 #[group(id = "source", required = true, multiple = true)]
 pub(crate) struct SourceArgs {
-    /// A cluster's own etcd, read as its agents do
+    /// The etcd of a cluster, read as its agents do
     #[arg(long, conflicts_with_all = ["keys", "endpoints"])]
     pub(crate) context: Option<String>,
     /// A keys file
@@ -48,7 +48,7 @@ pub(crate) struct SourceArgs {
     /// Where an etcd is: https://host:port; may be repeated or separated by commas, and one is read
     #[arg(long, value_delimiter = ',', requires_all = ["cacert", "cert", "key"])]
     pub(crate) endpoints: Vec<String>,
-    /// The authority that its certificate is from
+    /// The CA that its certificate is from
     #[arg(long, requires = "endpoints")]
     pub(crate) cacert: Option<PathBuf>,
     /// The client's certificate
@@ -71,7 +71,7 @@ pub(crate) struct WithArgs {
     /// Another etcd
     #[arg(long, group = "with", value_delimiter = ',', requires_all = ["with_cacert", "with_cert", "with_key"], conflicts_with = "objects")]
     pub(crate) with_endpoints: Vec<String>,
-    /// Its authority
+    /// Its CA
     #[arg(long, requires = "with_endpoints")]
     pub(crate) with_cacert: Option<PathBuf>,
     /// The client's certificate for it
@@ -86,7 +86,7 @@ pub(crate) struct WithArgs {
     /// The objects' cluster; the one whose etcd it is, unless given
     #[arg(long, requires = "objects")]
     pub(crate) cluster: Option<ClusterName>,
-    /// Its number; that of the one whose etcd it is, unless given
+    /// Its ID; that of the one whose etcd it is, unless given
     #[arg(long, requires = "objects")]
     pub(crate) id: Option<u32>,
 }

@@ -31,12 +31,12 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         etcd_quota: Option<u64>,
     },
-    /// Take a lab away, whatever is left of it
+    /// Remove a lab, whatever is left of it
     Down {
         #[command(flatten)]
         which: Which,
     },
-    /// What is in a lab, and what of it runs
+    /// State of a lab and its processes
     Status {
         #[command(flatten)]
         which: Which,
@@ -58,7 +58,7 @@ pub(crate) enum LabCommand {
         /// The pod
         pod: String,
     },
-    /// What a process wrote: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
+    /// The log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
         #[command(flatten)]
@@ -66,14 +66,14 @@ pub(crate) enum LabCommand {
         /// The process
         process: String,
     },
-    /// Stop processes: a name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
+    /// Stop processes: one by name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
     Stop {
         #[command(flatten)]
         which: Which,
         /// Which ones
         #[arg(required = true)]
         processes: Vec<String>,
-        /// Kill, without asking first
+        /// Kill with SIGKILL, without SIGTERM first
         #[arg(long)]
         kill: bool,
     },
@@ -149,7 +149,7 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         keep: bool,
     },
-    /// Make a cluster hold what a manifest says: pods, deployments, services, namespaces
+    /// Apply a manifest to a cluster: pods, deployments, services, namespaces
     Apply {
         #[command(flatten)]
         which: Which,
@@ -166,7 +166,7 @@ pub(crate) enum LabCommand {
         #[arg(long, default_value_t = 1.0)]
         grace: f64,
     },
-    /// Take back what a manifest made
+    /// Delete what a manifest made
     Delete {
         #[command(flatten)]
         which: Which,
@@ -184,7 +184,7 @@ pub(crate) enum LabCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabPodCommand {
-    /// Answer requests with who and where this is
+    /// Answer requests with the names of this pod, its node and its cluster
     Serve {
         /// An HTTP port; may be repeated
         #[arg(long)]
@@ -193,7 +193,7 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         udp: Vec<u16>,
     },
-    /// Hand on what comes to a port to another one, later: before an etcd that hears somebody late
+    /// Hand on what comes to a port to another one, later: before an etcd whose clients are delayed
     Relay {
         /// Where to listen
         #[arg(long)]
@@ -216,7 +216,7 @@ pub(crate) enum LabPodCommand {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
-    /// Ask an echo server, wait until the connection ends, and ask again; tells what happens, a line of JSON each
+    /// Ask an echo server, wait until the connection ends, and ask again; prints each event as a line of JSON
     Hang {
         /// Address and port
         to: SocketAddr,
@@ -235,10 +235,13 @@ pub(crate) enum LabPodCommand {
         /// Fresh connections a second
         #[arg(long, default_value_t = 500)]
         rate: u32,
-        /// Long flows
+        /// Connections that are kept, to the HTTP targets
         #[arg(long, default_value_t = 50)]
         flows: u32,
-        /// Fresh connections in all; until it is told to end, unless given
+        /// Connected UDP sockets that are kept, to the UDP targets
+        #[arg(long, default_value_t = 0)]
+        datagram_flows: u32,
+        /// Fresh connections in all; until it is stopped by a signal, unless given
         #[arg(long)]
         requests: Option<u64>,
     },

@@ -13,10 +13,10 @@ pub(crate) struct ExportArgs {
     /// The cluster's name
     #[arg(long)]
     pub(crate) cluster: ClusterName,
-    /// The cluster's number
+    /// The cluster's ID
     #[arg(long)]
     pub(crate) id: u32,
-    /// Also what only the cluster's own nodes may read
+    /// Also what only the cluster's nodes may read
     #[arg(long)]
     pub(crate) local: bool,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct ImportArgs {
     /// The importing cluster's name
     #[arg(long)]
     pub(crate) cluster: ClusterName,
-    /// Its number; that of cluster.yaml, or the first that no peer has, unless given
+    /// Its ID; that of cluster.yaml, or the first that no peer has, unless given
     #[arg(long)]
     pub(crate) id: Option<u32>,
     /// Only this service: NAMESPACE/NAME[:PORT]
@@ -58,18 +58,18 @@ pub(crate) struct WhatIf {
     /// When to look, as in 0s, 90s, 16m or 1h30m; after the last event, unless given
     #[arg(long, requires = "state", value_parser = mesh_offline::parse_time)]
     pub(crate) at: Option<Duration>,
-    /// How long a silent cluster is believed
+    /// How long what an unreachable cluster last reported is valid
     #[arg(long, default_value = "15m", value_parser = mesh_offline::parse_time)]
     pub(crate) staleness_budget: Duration,
 }
 
-/// What a cluster's settings say, where they are not taken from a cluster.yaml.
+/// A cluster's settings, where they are not taken from a cluster.yaml.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SetupArgs {
-    /// How many clusters the mesh may have: 255 or 511; what cluster.yaml says, or 255, unless given
+    /// How many clusters the mesh may have: 255 or 511; as in cluster.yaml, or 255, unless given
     #[arg(long, value_parser = limit)]
     pub(crate) max_connected_clusters: Option<ClusterLimit>,
-    /// Whether namespaces take part that do not say; what cluster.yaml says, or true, unless given
+    /// Whether namespaces without an annotation take part; as in cluster.yaml, or true, unless given
     #[arg(long)]
     pub(crate) default_global_namespace: Option<bool>,
     /// A rule for the labels that make an identity, as the apiserver has it; may be repeated

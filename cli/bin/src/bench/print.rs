@@ -1,8 +1,8 @@
 //! Figures as tables.
 
 use mesh_bench::{
-    ChangeRow, CniRow, ConnectRow, CutOff, Delivered, Distribution, Filled, Known, Propagation,
-    Reconnected, Taken, Takeover,
+    ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, FillCost, MeshRow,
+    PartitionDetection, Propagation, ReconnectCost, TableMemory, Takeover,
 };
 
 use crate::output;
@@ -34,6 +34,93 @@ pub(super) fn connect(rows: &[ConnectRow]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
+/// What an agent costs in meshes of several sizes: its start, what it holds, and what changes cost it.
+pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
+    let etcds = |row: &MeshRow| match row.etcds {
+        Etcds::Real => "real",
+        Etcds::Replayed => "replayed",
+    };
+    let first = |row: &MeshRow| vec![row.clusters.to_string(), etcds(row).into()];
+    output::line("an agent starts, until all is in the kernel; milliseconds")?;
+    let header = [
+        "CLUSTERS",
+        "ETCDS",
+        "KEYS",
+        "CPU",
+        "BARE READ, CPU",
+        "RATIO",
+        "ELAPSED",
+        "BARE READ, ELAPSED",
+    ];
+    let starts = rows.iter().map(|row| {
+        let start = &row.bootstrap;
+        let rest = [
+            start.keys.to_string(),
+            format!("{:.0}", start.cpu_millis),
+            format!("{:.0}", start.read_cpu_millis),
+            format!("{:.2}", start.ratio),
+            format!("{:.0}", start.elapsed_millis),
+            format!("{:.0}", start.read_elapsed_millis),
+        ];
+        first(row).into_iter().chain(rest).collect()
+    });
+    output::table(&header, starts)?;
+    output::line("")?;
+    output::line("what it holds")?;
+    let header = [
+        "CLUSTERS",
+        "ETCDS",
+        "ENDPOINTS",
+        "RESIDENT, MB",
+        "EACH, B",
+        "THREADS",
+        "DESCRIPTORS",
+        "INOTIFY",
+        "IDLE, ms A SECOND",
+    ];
+    let holdings = rows.iter().map(|row| {
+        let rest = [
+            row.endpoints.to_string(),
+            format!("{:.1}", row.resident as f64 / 1e6),
+            format!("{:.0}", row.resident_each),
+            row.held.threads.to_string(),
+            row.held.descriptors.to_string(),
+            row.held.inotify_instances.to_string(),
+            format!("{:.1}", row.idle_millis),
+        ];
+        first(row).into_iter().chain(rest).collect()
+    });
+    output::table(&header, holdings)?;
+    output::line("")?;
+    output::line("one backend changes; to the watch and the kernel in milliseconds (p50 / p99)")?;
+    let header = [
+        "CLUSTERS",
+        "ETCDS",
+        "CHANGES A SECOND",
+        "MADE",
+        "CHANGES",
+        "CPU, µs",
+        "BARE WATCH",
+        "KERNEL",
+        "RATIO",
+    ];
+    let changes = rows.iter().flat_map(|row| row.changes.iter().map(move |change| (row, change)));
+    let changes = changes.map(|(row, change)| {
+        let rate = if change.rate == 0 { "one at a time".into() } else { change.rate.to_string() };
+        let rest = [
+            rate,
+            format!("{:.0}", change.achieved),
+            change.changes.to_string(),
+            format!("{:.0}", change.cpu_micros),
+            milliseconds(change.watch),
+            milliseconds(change.kernel),
+            format!("{:.2}", change.ratio),
+        ];
+        first(row).into_iter().chain(rest).collect()
+    });
+    Ok(output::table(&header, changes)?)
+}
+
 pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
     output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
     let header = [
@@ -61,7 +148,7 @@ pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
-pub(super) fn filled(row: &Filled) -> anyhow::Result<()> {
+pub(super) fn filled(row: &FillCost) -> anyhow::Result<()> {
     output::line("tables are filled, CPU time")?;
     let header = [
         "SERVICES",
@@ -84,7 +171,7 @@ pub(super) fn filled(row: &Filled) -> anyhow::Result<()> {
     Ok(output::table(&header, [cells])?)
 }
 
-pub(super) fn taken(rows: &[Taken]) -> anyhow::Result<()> {
+pub(super) fn taken(rows: &[TableMemory]) -> anyhow::Result<()> {
     output::line("memory of the kernel's that the tables take, megabytes")?;
     let header = [
         "ROOM FOR SERVICES",
@@ -116,7 +203,7 @@ pub(super) fn taken(rows: &[Taken]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
-pub(super) fn known(rows: &[Known]) -> anyhow::Result<()> {
+pub(super) fn endpoints(rows: &[EndpointCost]) -> anyhow::Result<()> {
     output::line("an agent that knows another cluster's endpoints, beyond one that knows none")?;
     let header = [
         "ENDPOINTS",
@@ -143,7 +230,7 @@ pub(super) fn known(rows: &[Known]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
-pub(super) fn reconnected(row: &Reconnected) -> anyhow::Result<()> {
+pub(super) fn reconnected(row: &ReconnectCost) -> anyhow::Result<()> {
     output::line("an agent that comes back after a cut")?;
     let header = ["ENDPOINTS", "EXCHANGED", "BYTES READ", "BYTES OF ALL", "RATIO", "TABLE CHANGES"];
     let cells = vec![
@@ -157,7 +244,7 @@ pub(super) fn reconnected(row: &Reconnected) -> anyhow::Result<()> {
     Ok(output::table(&header, [cells])?)
 }
 
-pub(super) fn delivered(row: &Delivered) -> anyhow::Result<()> {
+pub(super) fn events(row: &EventCost) -> anyhow::Result<()> {
     output::line("CPU time of an etcd for an event, each reader, microseconds")?;
     let header = ["READERS", "EVENTS", "WRITING", "AGENTS", "BARE WATCHES", "RATIO"];
     let cells = vec![
@@ -215,7 +302,7 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
     Ok(output::table(&header, cells)?)
 }
 
-pub(super) fn cut(row: &CutOff) -> anyhow::Result<()> {
+pub(super) fn cut(row: &PartitionDetection) -> anyhow::Result<()> {
     output::line("a cluster is cut off under load, milliseconds (p50 / p90 / p99 / max)")?;
     let of = |nanos: u64| nanos as f64 / 1e6;
     let four = |d: Distribution| {

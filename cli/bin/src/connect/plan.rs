@@ -170,7 +170,7 @@ pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Resu
         (paths.file, format!("peer {}", destination.name())),
         (paths.certificate, "certificate".into()),
         (paths.key, "key".into()),
-        (paths.authority, "authority".into()),
+        (paths.authority, "CA".into()),
     ];
     let mut steps: Vec<Step> = files
         .into_iter()
@@ -225,7 +225,7 @@ fn credentials(
             &paths.authority,
             &trusted.to_pem(),
             Access::All,
-            format!("authority of {}", destination.name()),
+            format!("CA of {}", destination.name()),
         ),
     ])
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use mesh_certs::{Clock, CredentialFiles, Store};
 use mesh_etcd::{Connection, EtcdError, LastAddresses, Target, connect};
 use mesh_follow::KeyRange;
-use mesh_offline::{Holding, KeysFile};
+use mesh_offline::{EtcdContent, KeysFile};
 use mesh_wire::peer_file::{HostAlias, PeerFile};
 
 use crate::{
@@ -33,8 +33,8 @@ pub(crate) enum Source {
 
 /// What was found.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) holding: Holding,
+pub(crate) struct EtcdRead {
+    pub(crate) holding: EtcdContent,
     /// What there is to say about it.
     pub(crate) notes: Vec<String>,
 }
@@ -86,7 +86,7 @@ impl Source {
                 netns: None,
             }),
             _ => bail!(
-                "say where: --context, --keys, or --endpoints with --cacert, --cert and --key"
+                "name a source: --context, --keys, or --endpoints with --cacert, --cert and --key"
             ),
         }
     }
@@ -116,11 +116,11 @@ impl Source {
 }
 
 /// Reads all that is there of the mesh.
-pub(crate) fn read(source: &Source) -> anyhow::Result<Held> {
+pub(crate) fn read(source: &Source) -> anyhow::Result<EtcdRead> {
     match source {
         Source::File(path) => {
             let file = KeysFile::read(path)?;
-            Ok(Held { holding: Holding::from(&file), notes: Vec::new() })
+            Ok(EtcdRead { holding: EtcdContent::from(&file), notes: Vec::new() })
         }
         Source::Etcd { endpoints, host_aliases, credentials, netns } => {
             let (_store, receiver) = Store::open(credentials.clone(), SystemTime::now())?;
@@ -139,7 +139,7 @@ pub(crate) fn read(source: &Source) -> anyhow::Result<Held> {
     }
 }
 
-async fn read_etcd(target: &Target) -> anyhow::Result<Held> {
+async fn read_etcd(target: &Target) -> anyhow::Result<EtcdRead> {
     let connection = connect_any(target).await?;
     let mut notes = Vec::new();
     let mut entries = BTreeMap::new();
@@ -159,7 +159,7 @@ async fn read_etcd(target: &Target) -> anyhow::Result<Held> {
         bail!("{}: nothing of the mesh may be read: {}", connection.endpoint(), notes.join("; "));
     }
     let whole = notes.is_empty();
-    Ok(Held { holding: Holding { entries, cluster: None, whole }, notes })
+    Ok(EtcdRead { holding: EtcdContent { entries, cluster: None, whole }, notes })
 }
 
 async fn connect_any(target: &Target) -> anyhow::Result<Connection> {

@@ -4,7 +4,7 @@
 use mesh_admin::v1::{Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
 use mesh_balance::{Explanation, Share, Usage};
 use mesh_model::{Affinity, lb::Condition};
-use mesh_offline::{Entry, Explained};
+use mesh_offline::{ExplainedBackend, ExplainedFrontend};
 use serde::Serialize;
 
 /// A frontend with all backends of its service.
@@ -106,8 +106,8 @@ pub(crate) struct ShownBackend {
 
 impl ShownFrontend {
     /// What is computed from files.
-    pub(crate) fn new(explained: &Explained) -> Self {
-        let Explained { explanation, entries } = explained;
+    pub(crate) fn new(explained: &ExplainedFrontend) -> Self {
+        let ExplainedFrontend { explanation, entries } = explained;
         let of = |wanted: fn(Usage) -> bool| -> Vec<ShownBackend> {
             entries.iter().filter(|entry| wanted(entry.usage)).map(ShownBackend::new).collect()
         };
@@ -271,7 +271,7 @@ impl ShownBackend {
         (self.cluster.clone(), self.address.parse().ok(), self.port)
     }
 
-    fn new(entry: &Entry) -> Self {
+    fn new(entry: &ExplainedBackend) -> Self {
         let state = match entry.condition {
             Condition::Ready => "ready",
             Condition::Terminating => "terminating",

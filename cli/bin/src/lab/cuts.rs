@@ -1,10 +1,10 @@
 //! `lab cut` and `lab heal`.
 
 use anyhow::bail;
-use mesh_lab::{Cut, Lab, Passes};
+use mesh_lab::{Cut, Impairment, Lab};
 use serde_json::json;
 
-use super::said;
+use super::print_result;
 use crate::{
     outcome::Outcome,
     output::{self, Output},
@@ -14,12 +14,17 @@ pub(super) fn cut(
     lab: &str,
     places: [&str; 2],
     port: Option<u16>,
-    passes: Option<Passes>,
+    impairment: Option<Impairment>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let mut lab = Lab::open(lab)?;
-    let cut = lab.cut(places, port, passes)?;
-    said(output, "LabCut", &format!("cut {cut}"), json!({ "cut": cut, "cuts": lab.state().cuts }))
+    let cut = lab.cut(places, port, impairment)?;
+    print_result(
+        output,
+        "LabCut",
+        &format!("cut {cut}"),
+        json!({ "cut": cut, "cuts": lab.state().cuts }),
+    )
 }
 
 pub(super) fn heal(lab: &str, places: &[String], output: Output) -> anyhow::Result<Outcome> {
@@ -37,7 +42,7 @@ pub(super) fn heal(lab: &str, places: &[String], output: Output) -> anyhow::Resu
             format!("healed {}", healed.collect::<Vec<_>>().join("; "))
         }
     };
-    said(output, "LabHeal", &text, json!({ "healed": healed, "cuts": lab.state().cuts }))
+    print_result(output, "LabHeal", &text, json!({ "healed": healed, "cuts": lab.state().cuts }))
 }
 
 /// What is cut, for `lab status`.
@@ -49,8 +54,9 @@ pub(super) fn print(cuts: &[Cut]) -> anyhow::Result<()> {
     let rows = cuts.iter().map(|cut| {
         let [one, other] = cut.places.clone();
         let port = cut.port.map(|port| port.to_string()).unwrap_or_default();
-        let passes = cut.passes.as_ref().map_or_else(|| "nothing".into(), Passes::to_string);
-        vec![one, other, port, passes]
+        let impairment =
+            cut.impairment.as_ref().map_or_else(|| "nothing".into(), Impairment::to_string);
+        vec![one, other, port, impairment]
     });
     Ok(output::table(&["CUT FROM", "AND", "PORT", "PASSES"], rows)?)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_chaos::{
     history::{self, Difference, History},
-    record::{self, Recorded},
+    record::{self, WatchRecording},
 };
 use mesh_lab::Lab;
 use serde_json::json;
@@ -63,10 +63,10 @@ pub(super) fn check(
     })
 }
 
-fn print_recorded(recorded: &[Recorded]) -> anyhow::Result<()> {
-    for Recorded { cluster, revisions, watches, events, violations } in recorded {
+fn print_recorded(recorded: &[WatchRecording]) -> anyhow::Result<()> {
+    for WatchRecording { cluster, revisions, watches, events, violations } in recorded {
         output::line(format!(
-            "the etcd of {cluster}: {revisions} revisions, {watches} watches told {events} events, {} promises broken",
+            "the etcd of {cluster}: {revisions} revisions, {watches} watches delivered {events} events, {} promises broken",
             violations.len()
         ))?;
         for violation in violations {

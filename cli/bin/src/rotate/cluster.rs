@@ -178,7 +178,7 @@ impl Cluster {
     /// Does one thing. Done twice, it is done once.
     pub(crate) fn carry_out(&self, todo: &Todo) -> anyhow::Result<()> {
         let (pki, now) = (self.pki(), SystemTime::now());
-        let next = || self.next()?.context("there is no authority that takes over");
+        let next = || self.next()?.context("there is no CA that takes over");
         match todo {
             Todo::NewAuthority => {
                 let trusted = self.trusted()?.to_pem();

@@ -128,21 +128,21 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
     if facts.begun {
         let mut dependent = Vec::new();
         if !facts.trusted || !facts.signs {
-            dependent.push("the old authority still signs".into());
+            dependent.push("the old CA still signs".into());
         }
         for leaf in &facts.stale {
-            dependent.push(format!("the certificate {}.crt is by the old authority", leaf.name()));
+            dependent.push(format!("the certificate {}.crt is by the old CA", leaf.name()));
         }
         for PeerFacts { name, at_hand, done, trusts, stale, .. } in &facts.peers {
             match (at_hand, done) {
                 (true, _) if !trusts => {
-                    dependent.push(format!("{name} does not trust the new authority"));
+                    dependent.push(format!("{name} does not trust the new CA"));
                 }
                 (true, _) if *stale => {
-                    dependent.push(format!("the certificate of {name} is by the old authority"));
+                    dependent.push(format!("the certificate of {name} is by the old CA"));
                 }
                 (false, false) => dependent.push(format!(
-                    "{name} cannot be looked at, its context is not at hand: name it with --peer-context, or say --peer-done {name} when it trusts the new authority and has a certificate by it"
+                    "{name} cannot be looked at, its context is not at hand: name it with --peer-context, or say --peer-done {name} when it trusts the new CA and has a certificate by it"
                 )),
                 _ => {}
             }
@@ -179,19 +179,19 @@ pub(crate) fn reissue(facts: &Facts) -> Vec<Todo> {
 impl fmt::Display for Todo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewAuthority => f.write_str("make a new authority (ca-next)"),
-            Self::Trust => f.write_str("trust the new authority beside the old one (ca.crt)"),
-            Self::PeerTrusts(peer) => write!(f, "have {peer} trust both authorities"),
-            Self::AskPeer(peer) => write!(f, "wait for {peer} to trust both authorities"),
-            Self::EtcdTrusts => f.write_str("have the etcd read the new authority"),
-            Self::Sign => f.write_str("sign with the new authority from now on (ca.key)"),
+            Self::NewAuthority => f.write_str("make a new CA (ca-next)"),
+            Self::Trust => f.write_str("trust the new CA beside the old one (ca.crt)"),
+            Self::PeerTrusts(peer) => write!(f, "have {peer} trust both CAs"),
+            Self::AskPeer(peer) => write!(f, "wait for {peer} to trust both CAs"),
+            Self::EtcdTrusts => f.write_str("have the etcd read the new CA"),
+            Self::Sign => f.write_str("sign with the new CA from now on (ca.key)"),
             Self::Issue(leaf) => write!(f, "issue the certificate {0}.crt, {0}.key", leaf.name()),
             Self::IssueFor(peer) => write!(f, "issue the certificate of {peer}"),
             Self::AskPeerForRequest(peer) => write!(f, "wait for a request of {peer}"),
-            Self::PeerForgets(peer) => write!(f, "have {peer} trust the new authority only"),
-            Self::Forget => f.write_str("trust the new authority only (ca.crt)"),
+            Self::PeerForgets(peer) => write!(f, "have {peer} trust the new CA only"),
+            Self::Forget => f.write_str("trust the new CA only (ca.crt)"),
             Self::Clean => f.write_str("remove ca-next"),
-            Self::EtcdForgets => f.write_str("have the etcd forget the old authority"),
+            Self::EtcdForgets => f.write_str("have the etcd forget the old CA"),
         }
     }
 }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn finished_only_when_nobody_depends_on_the_old_one() {
+    fn finished_only_when_nothing_depends_on_the_old_one() {
         let facts = Facts {
             begun: true,
             trusted: true,
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_far_away_keeps_nobody_else_waiting_for_a_certificate() {
+    fn a_peer_far_away_keeps_no_other_peer_waiting_for_a_certificate() {
         let facts = Facts {
             stale: vec![Leaf::Admin],
             peers: vec![

@@ -175,7 +175,7 @@ fn it_waits_for_the_etcd() {
     let (args, cluster) = two.read(&["--ca", "--finish"]);
     drop(cluster);
     let error = run(&args, Output::Json).unwrap_err().to_string();
-    assert!(error.contains("the old authority still signs"), "{error}");
+    assert!(error.contains("the old CA still signs"), "{error}");
     let (args, cluster) = two.read(&["--ca", "--etcd-restarted"]);
     drop(cluster);
     assert_eq!(run(&args, Output::Json).unwrap(), Outcome::Done);

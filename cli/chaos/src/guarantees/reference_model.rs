@@ -33,7 +33,7 @@ pub struct Stored {
 
 /// What an event says was there before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Before {
+pub struct PreviousValue {
     /// The value.
     pub value: Vec<u8>,
     /// The revision that wrote it.
@@ -140,7 +140,7 @@ impl ReferenceModel {
 // === impl Stored ===
 
 impl Stored {
-    pub(super) fn before(&self) -> Before {
-        Before { value: self.value.clone(), modified: self.modified }
+    pub(super) fn before(&self) -> PreviousValue {
+        PreviousValue { value: self.value.clone(), modified: self.modified }
     }
 }

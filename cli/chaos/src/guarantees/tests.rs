@@ -35,7 +35,7 @@ fn event(key: &str, value: Option<&str>, revision: i64, previous: Option<(&str, 
         value: value.map(Into::into),
         revision,
         created: value.is_some() && previous.is_none(),
-        previous: previous.map(|(value, modified)| Before { value: value.into(), modified }),
+        previous: previous.map(|(value, modified)| PreviousValue { value: value.into(), modified }),
     }
 }
 
@@ -162,7 +162,7 @@ fn a_revision_left_out_is_found() {
 }
 
 #[test]
-fn a_key_that_nobody_asked_for_is_found() {
+fn a_key_that_no_watch_asked_for_is_found() {
     let mut watch = sound();
     watch.responses.remove(1);
     watch.responses.insert(1, Response::Events(vec![event("z", Some("x"), 4, None)]));
@@ -173,8 +173,8 @@ fn a_key_that_nobody_asked_for_is_found() {
 fn another_previous_value_is_found() {
     for other in [
         None,
-        Some(Before { value: "1".into(), modified: 3 }),
-        Some(Before { value: "2".into(), modified: 2 }),
+        Some(PreviousValue { value: "1".into(), modified: 3 }),
+        Some(PreviousValue { value: "2".into(), modified: 2 }),
     ] {
         let mut watch = sound();
         events(&mut watch, 3)[0].previous = other;

@@ -8,7 +8,6 @@
 use std::{fs, net::IpAddr, path::PathBuf, thread, time::Instant};
 
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
 use super::TABLE;
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
     error::LabError,
     lab::Lab,
     process::Liveness,
-    state::ProcessState,
+    state::{ProcessState, Relay},
     workload::relay::{LOOK, READY, SOURCE},
 };
 
@@ -36,18 +35,6 @@ pub(super) struct Late {
     pub(super) from: Vec<IpAddr>,
     /// It hears its own node late.
     pub(super) own: bool,
-}
-
-/// A relay that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Relay {
-    /// Its port.
-    pub port: u16,
-    /// How late it is, in milliseconds.
-    pub millis: u32,
-    /// Its process.
-    pub process: ProcessState,
 }
 
 /// The first port of relays. Nobody else has it in a lab.

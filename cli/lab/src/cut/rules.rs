@@ -1,9 +1,10 @@
 //! What the kernel is told of cuts.
 
-use super::{Cut, Passes, TABLE, latency_proxy::Late};
+use super::{TABLE, latency_proxy::Late};
 use crate::{
     cluster::{Component, ETCD_PORT, replicas},
     error::LabError,
+    link_fault::{Cut, Impairment},
     state::{ClusterState, LabState, NodeState},
 };
 
@@ -52,7 +53,7 @@ impl Rules {
             if a.port.is_some() && b.port.is_some() {
                 return Err(invalid("etcds do not talk to each other: name a cluster or a node"));
             }
-            if let Some(Passes::Delay(millis)) = cut.passes {
+            if let Some(Impairment::Delay(millis)) = cut.impairment {
                 let (etcd, from) = match (a.port, b.port) {
                     (Some(_), _) => (a, b),
                     (_, Some(_)) => (b, a),
@@ -68,7 +69,7 @@ impl Rules {
                 self.one_way((&name(a), a.port), (&name(b), b.port), cut);
                 self.one_way((&name(b), b.port), (&name(a), a.port), cut);
             } else if let Some(port) = a.port.or(b.port) {
-                if matches!(cut.passes, Some(Passes::Rate(_))) {
+                if matches!(cut.impairment, Some(Impairment::Rate(_))) {
                     // Only links have rates, and this goes over none.
                     continue;
                 }
@@ -76,8 +77,8 @@ impl Rules {
                 self.inside(&a.node.netns, port, cut);
             }
         }
-        match (pairs, &cut.passes) {
-            (0, Some(Passes::Rate(_))) => {
+        match (pairs, &cut.impairment) {
+            (0, Some(Impairment::Rate(_))) => {
                 Err(invalid("there is no link between them that could have a rate"))
             }
             (0, _) => Err(invalid("they are one place: name two nodes or clusters")),
@@ -87,8 +88,8 @@ impl Rules {
 
     /// From one link to another. A port is that of the place on its link.
     fn one_way(&mut self, from: (&str, Option<u16>), to: (&str, Option<u16>), cut: &Cut) {
-        let verdict = match &cut.passes {
-            Some(Passes::Rate(rate)) => {
+        let verdict = match &cut.impairment {
+            Some(Impairment::Rate(rate)) => {
                 format!("meta priority set 1:{:x}", self.class(to.0, rate))
             }
             passes => dropped(passes.as_ref()),
@@ -109,7 +110,7 @@ impl Rules {
 
     /// What an etcd's own node says to it.
     fn inside(&mut self, netns: &str, port: u16, cut: &Cut) {
-        let verdict = dropped(cut.passes.as_ref());
+        let verdict = dropped(cut.impairment.as_ref());
         let rules = ["sport", "dport"].map(|end| format!("iifname lo tcp {end} {port} {verdict}"));
         match self.nodes.iter_mut().find(|(other, _)| other == netns) {
             Some((_, known)) => known.extend(rules),
@@ -159,9 +160,9 @@ impl Rules {
 }
 
 /// What becomes of a packet that a rule is about.
-fn dropped(passes: Option<&Passes>) -> String {
+fn dropped(passes: Option<&Impairment>) -> String {
     match passes {
-        Some(Passes::Loss(percent)) => format!("numgen random mod 100 < {percent} drop"),
+        Some(Impairment::Loss(percent)) => format!("numgen random mod 100 < {percent} drop"),
         _ => "drop".into(),
     }
 }

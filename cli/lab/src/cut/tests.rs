@@ -30,9 +30,9 @@ fn rules(
     one: &str,
     other: &str,
     port: Option<u16>,
-    passes: Option<Passes>,
+    passes: Option<Impairment>,
 ) -> Result<Rules, String> {
-    let cut = Cut { places: in_order([one, other]), port, passes };
+    let cut = Cut { places: in_order([one, other]), port, impairment: passes };
     let mut rules = Rules::default();
     let link = |cluster: &str, node: &str| format!("{cluster}{node}");
     rules.add(&lab(), link, &cut).map_err(|error| error.to_string())?;
@@ -79,7 +79,7 @@ fn a_port_is_cut_both_ways_and_a_rate_is_a_class() {
     let found = rules("a/n1", "b/n1", Some(53), None).unwrap();
     assert_eq!(found.bridge.len(), 4);
     assert!(found.bridge[1].ends_with("th dport 53 drop"), "{:?}", found.bridge);
-    let found = rules("a/n1", "b/n1", None, Some(Passes::rate("1mbit").unwrap())).unwrap();
+    let found = rules("a/n1", "b/n1", None, Some(Impairment::rate("1mbit").unwrap())).unwrap();
     assert_eq!(found.bridge[0], "iifname an1 oifname bn1 meta priority set 1:1");
     assert_eq!(
         found.rates,
@@ -100,22 +100,22 @@ fn what_cannot_be_cut_is_refused_with_the_reason() {
         assert!(error.contains(reason), "{error}");
     }
     for bad in ["", "mbit", "0mbit", "1", "1 mbit", "1mbit; reboot", "-1bit"] {
-        assert!(Passes::rate(bad).is_err(), "{bad}");
+        assert!(Impairment::rate(bad).is_err(), "{bad}");
     }
-    assert!(Passes::rate("512kbit").is_ok());
+    assert!(Impairment::rate("512kbit").is_ok());
     for bad in ["", "30", "0%", "100%", "-1%", "1.5%", "30% drop"] {
-        assert!(Passes::loss(bad).is_err(), "{bad}");
+        assert!(Impairment::loss(bad).is_err(), "{bad}");
     }
-    assert_eq!(Passes::loss("30%").unwrap(), Passes::Loss(30));
+    assert_eq!(Impairment::loss("30%").unwrap(), Impairment::Loss(30));
     for bad in ["", "200", "0ms", "11s", "99999999999s", "1m", "-1ms"] {
-        assert!(Passes::delay(bad).is_err(), "{bad}");
+        assert!(Impairment::delay(bad).is_err(), "{bad}");
     }
-    assert_eq!(Passes::delay("2s").unwrap(), Passes::Delay(2_000));
+    assert_eq!(Impairment::delay("2s").unwrap(), Impairment::Delay(2_000));
 }
 
 #[test]
 fn a_loss_is_a_share_of_what_a_cut_drops() {
-    let found = rules("a", "a/etcd", None, Some(Passes::Loss(30))).unwrap();
+    let found = rules("a", "a/etcd", None, Some(Impairment::Loss(30))).unwrap();
     assert_eq!(
         found.bridge[1],
         "iifname an1 oifname an2 tcp sport 2379 numgen random mod 100 < 30 drop"
@@ -125,7 +125,7 @@ fn a_loss_is_a_share_of_what_a_cut_drops() {
 
 #[test]
 fn an_etcd_hears_late_through_a_relay() {
-    let delay = || Some(Passes::Delay(200));
+    let delay = || Some(Impairment::Delay(200));
     let found = rules("b", "a/etcd", None, delay()).unwrap();
     assert_eq!((found.bridge.len(), found.nodes.len()), (0, 0));
     let [late] = found.late.as_slice() else { panic!("{:?}", found.late) };

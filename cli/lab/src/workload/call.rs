@@ -41,6 +41,12 @@ pub struct Flow {
     peer: SocketAddr,
 }
 
+/// A connected UDP socket over which a request follows another.
+pub struct DatagramFlow {
+    socket: UdpSocket,
+    peer: SocketAddr,
+}
+
 /// Whether a connection goes on after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -58,7 +64,7 @@ pub async fn call(transport: Transport, to: SocketAddr, deadline: Duration) -> i
     let asked = timeout(deadline, async {
         match transport {
             Transport::Tcp => Ok(Flow::open(to).await?.ask().await?.0),
-            Transport::Udp => datagram(to).await,
+            Transport::Udp => DatagramFlow::open(to).await?.ask().await,
         }
     });
     asked.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -119,6 +125,27 @@ impl Flow {
     }
 }
 
+impl DatagramFlow {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When there is no way to that address.
+    pub async fn open(to: SocketAddr) -> io::Result<Self> {
+        let socket = UdpSocket::bind((any(to), 0)).await?;
+        socket.connect(to).await?;
+        let peer = socket.peer_addr()?;
+        Ok(Self { socket, peer })
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// When the socket was ended, or the answer is none.
+    pub async fn ask(&self) -> io::Result<Called> {
+        Ok(Called { answer: ask_datagram(&self.socket).await?, peer: self.peer })
+    }
+}
+
 /// Where a socket is bound that goes there.
 pub(crate) fn any(to: SocketAddr) -> IpAddr {
     if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
@@ -130,11 +157,4 @@ pub(crate) async fn ask_datagram(socket: &UdpSocket) -> io::Result<Answer> {
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).await?;
     Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
-}
-
-async fn datagram(to: SocketAddr) -> io::Result<Called> {
-    let socket = UdpSocket::bind((any(to), 0)).await?;
-    socket.connect(to).await?;
-    let answer = ask_datagram(&socket).await?;
-    Ok(Called { answer, peer: socket.peer_addr()? })
 }

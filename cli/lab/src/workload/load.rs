@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use crate::workload::call::{Called, Flow, Next, Transport, call};
+use crate::workload::call::{Called, DatagramFlow, Flow, Next, Transport, call};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Load {
     pub requests: Option<u64>,
     /// Connections that are kept, each asking again and again (TCP targets only).
     pub flows: u32,
+    /// Connected UDP sockets that are kept, each asking again and again (UDP targets only).
+    pub datagram_flows: u32,
     /// Pause between two requests of a flow.
     pub flow_pause: Duration,
     /// How long a request may take.
@@ -40,6 +42,12 @@ pub struct Report {
     pub failed: BTreeMap<String, u64>,
     /// Of the answered: requests over long flows.
     pub over_flows: u64,
+    /// Of the answered: requests over UDP sockets that are kept.
+    #[serde(default)]
+    pub over_datagram_flows: u64,
+    /// Long flows, and UDP sockets that are kept, that ended otherwise than by the server, and that were opened again.
+    #[serde(default)]
+    pub ended: u64,
     /// Long flows that the server ended in good order, and that were opened again.
     pub reopened: u64,
     /// Answers by cluster.
@@ -55,7 +63,16 @@ pub struct Report {
 /// One request's end.
 struct Outcome {
     result: Result<Called, String>,
-    flow: bool,
+    over: Over,
+}
+
+/// What a request goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// A connection or a socket of its own.
+    Fresh,
+    Flow,
+    DatagramFlow,
 }
 
 /// How many requests may be under way; more means that nobody answers any more.
@@ -93,6 +110,11 @@ pub async fn run(load: Load, stop: watch::Receiver<bool>) -> Report {
             ));
         }
     }
+    let udp = |(transport, _): &&(Transport, SocketAddr)| *transport == Transport::Udp;
+    let udp: Vec<SocketAddr> = load.targets.iter().filter(udp).map(|(_, to)| *to).collect();
+    for (to, _) in udp.iter().cycle().zip(0..load.datagram_flows) {
+        tasks.spawn(datagram_flow(Arc::clone(&load), *to, outcomes.clone(), end.clone()));
+    }
     drop((outcomes, reopened));
     let mut report = Report::default();
     while let Some(outcome) = received.recv().await {
@@ -125,13 +147,14 @@ async fn fresh(load: Arc<Load>, outcomes: mpsc::Sender<Outcome>, mut stop: watch
         }
         while requests.try_join_next().is_some() {}
         if requests.len() >= UNDER_WAY {
-            let _ = outcomes.send(Outcome::failed("too many requests under way", false)).await;
+            let _ =
+                outcomes.send(Outcome::failed("too many requests under way", Over::Fresh)).await;
             continue;
         }
         let (outcomes, deadline) = (outcomes.clone(), load.deadline);
         requests.spawn(async move {
             let result = call(transport, to, deadline).await;
-            let _ = outcomes.send(Outcome::judge(result, to, false)).await;
+            let _ = outcomes.send(Outcome::judge(result, to, Over::Fresh)).await;
         });
     }
     while requests.join_next().await.is_some() {}
@@ -165,7 +188,35 @@ async fn flow(
             }
             called
         });
-        if outcomes.send(Outcome::judge(result, to, true)).await.is_err() {
+        if outcomes.send(Outcome::judge(result, to, Over::Flow)).await.is_err() {
+            return;
+        }
+        sleep(load.flow_pause).await;
+    }
+}
+
+/// A connected UDP socket that is kept until it fails.
+async fn datagram_flow(
+    load: Arc<Load>,
+    to: SocketAddr,
+    outcomes: mpsc::Sender<Outcome>,
+    end: watch::Receiver<bool>,
+) {
+    let mut open: Option<DatagramFlow> = None;
+    while !*end.borrow() {
+        let asked = timeout(load.deadline, async {
+            let flow = match open.take() {
+                Some(flow) => flow,
+                None => DatagramFlow::open(to).await?,
+            };
+            Ok::<_, io::Error>((flow.ask().await?, flow))
+        });
+        let result = asked.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let result = result.map(|(called, flow)| {
+            open = Some(flow);
+            called
+        });
+        if outcomes.send(Outcome::judge(result, to, Over::DatagramFlow)).await.is_err() {
             return;
         }
         sleep(load.flow_pause).await;
@@ -174,18 +225,18 @@ async fn flow(
 
 impl Outcome {
     /// An answer counts if the client sees the service behind it, not the backend.
-    fn judge(result: io::Result<Called>, to: SocketAddr, flow: bool) -> Self {
+    fn judge(result: io::Result<Called>, to: SocketAddr, over: Over) -> Self {
         match result {
-            Ok(called) if called.peer == to => Self { result: Ok(called), flow },
+            Ok(called) if called.peer == to => Self { result: Ok(called), over },
             Ok(called) => {
-                Self::failed(&format!("getpeername is {}, not the service", called.peer.ip()), flow)
+                Self::failed(&format!("getpeername is {}, not the service", called.peer.ip()), over)
             }
-            Err(error) => Self::failed(&reason(&error), flow),
+            Err(error) => Self::failed(&reason(&error), over),
         }
     }
 
-    fn failed(reason: &str, flow: bool) -> Self {
-        Self { result: Err(reason.into()), flow }
+    fn failed(reason: &str, over: Over) -> Self {
+        Self { result: Err(reason.into()), over }
     }
 }
 
@@ -197,17 +248,21 @@ fn reason(error: &io::Error) -> String {
 }
 
 impl Report {
-    fn count(&mut self, Outcome { result, flow }: Outcome) {
+    fn count(&mut self, Outcome { result, over }: Outcome) {
         self.offered += 1;
         match result {
             Ok(Called { answer, .. }) => {
                 self.answered += 1;
-                self.over_flows += u64::from(flow);
+                self.over_flows += u64::from(over == Over::Flow);
+                self.over_datagram_flows += u64::from(over == Over::DatagramFlow);
                 *self.clusters.entry(answer.cluster.clone()).or_default() += 1;
                 *self.pods.entry(format!("{}/{}", answer.cluster, answer.pod)).or_default() += 1;
                 *self.clients.entry(answer.client.ip().to_string()).or_default() += 1;
             }
-            Err(reason) => *self.failed.entry(reason).or_default() += 1,
+            Err(reason) => {
+                self.ended += u64::from(over != Over::Fresh);
+                *self.failed.entry(reason).or_default() += 1;
+            }
         }
     }
 }
@@ -253,6 +308,7 @@ mod tests {
             rate: 200,
             requests: None,
             flows: 1,
+            datagram_flows: 0,
             flow_pause: Duration::from_millis(1),
             deadline: Duration::from_secs(2),
         };
@@ -267,6 +323,34 @@ mod tests {
         assert_eq!(report.clusters.keys().collect::<Vec<_>>(), ["a"]);
     }
 
+    /// A UDP server that answers for a while, and then is gone.
+    #[tokio::test]
+    async fn a_kept_socket_that_is_refused_has_ended() {
+        let server = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let here = server.local_addr().unwrap();
+        let load = Load {
+            targets: vec![(Transport::Udp, here)],
+            rate: 1,
+            requests: None,
+            flows: 3,
+            datagram_flows: 2,
+            flow_pause: Duration::from_millis(1),
+            deadline: Duration::from_secs(2),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(run(load, stopped));
+        for _ in 0..20 {
+            let (_, client) = server.recv_from(&mut [0; 8]).await.unwrap();
+            let answer = format!(r#"{{"pod":"p","node":"n","cluster":"a","client":"{client}"}}"#);
+            server.send_to(answer.as_bytes(), client).await.unwrap();
+        }
+        drop(server);
+        stop.send(true).unwrap();
+        let report = running.await.unwrap();
+        assert!(report.over_datagram_flows >= 18 && report.ended >= 1, "{report:?}");
+        assert_eq!((report.over_flows, report.reopened), (0, 0), "no flow to a UDP target");
+    }
+
     #[tokio::test]
     async fn ends_when_all_was_asked() {
         let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, 1).into();
@@ -276,6 +360,7 @@ mod tests {
             rate: 1_000,
             requests: Some(20),
             flows: 0,
+            datagram_flows: 0,
             flow_pause: Duration::ZERO,
             deadline: Duration::from_secs(2),
         };

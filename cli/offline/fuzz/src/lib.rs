@@ -10,7 +10,7 @@ use mesh_model::{
     object::{Object, ObjectKey},
 };
 use mesh_offline::{
-    ClusterState, Content, Dump, Holding, KeysFile, Objects, Options, Scope, Simulation, State,
+    ClusterState, Content, Dump, EtcdContent, KeysFile, Objects, Options, Scope, Simulation, State,
     diff, parse_events, parse_time, settings_beside, time,
 };
 use mesh_source::{Format, decode};
@@ -22,7 +22,7 @@ pub fn keys(data: &[u8]) {
     let Ok(file) = KeysFile::parse(text) else { return };
     let again = KeysFile::parse(&file.to_json().to_string());
     assert_eq!(again.expect("it was written by us"), file);
-    let dump = Dump::new(&Holding::from(&file));
+    let dump = Dump::new(&EtcdContent::from(&file));
     assert_eq!(dump.entries.len(), file.entries.len());
     for deviation in dump.all_deviations() {
         assert!(!deviation.reason.is_empty() && deviation.reason.len() < 2_000, "{deviation:?}");

@@ -11,12 +11,12 @@ use mesh_model::{
 };
 use mesh_wire::{Key, Layout};
 
-use super::{Deviation, Told};
+use super::{ClusterInKeys, Deviation};
 
 /// A service's backends, as its slices have them: the ports that each address may have in services v1.
 type Backends = BTreeMap<IpAddr, BTreeSet<(String, Port)>>;
 
-impl Told {
+impl ClusterInKeys {
     /// Services of which the two forms differ, where a cluster exports both.
     pub(super) fn disagreements(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
         let mode = self.config.as_ref().map(|config| &config.export_mode);

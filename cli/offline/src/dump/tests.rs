@@ -5,21 +5,21 @@ use crate::keys_file::KeysFile;
 
 const CONFIG: &str = r#"{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"serviceExportsEnabled":false,"endpointSlicesExportMode":"services-and-endpointslices"}}"#;
 
-fn holding(entries: &[(&str, &str)]) -> Holding {
+fn holding(entries: &[(&str, &str)]) -> EtcdContent {
     let entry = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-    Holding { entries: entries.iter().map(entry).collect(), cluster: None, whole: false }
+    EtcdContent { entries: entries.iter().map(entry).collect(), cluster: None, whole: false }
 }
 
-fn deviations(holding: &Holding) -> Vec<String> {
+fn deviations(holding: &EtcdContent) -> Vec<String> {
     let all = Dump::new(holding).all_deviations();
     all.iter().map(|d| format!("{}: {}", d.key, d.reason)).collect()
 }
 
-fn recorded(scenario: &str) -> Holding {
+fn recorded(scenario: &str) -> EtcdContent {
     let folder = "../../proto/wire/tests/fixtures/cilium-1.20.2";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(format!("{scenario}.json"));
     let file = KeysFile::parse(&fs::read_to_string(path).unwrap()).unwrap();
-    Holding { whole: true, ..Holding::from(&file) }
+    EtcdContent { whole: true, ..EtcdContent::from(&file) }
 }
 
 #[test]
@@ -145,6 +145,6 @@ fn deviations_are_named() {
         let found = deviations(&holding(&all));
         assert!(found.iter().any(|found| found.contains(says)), "{entries:?}: {found:#?}");
     }
-    let none = Holding { whole: true, ..holding(&[]) };
+    let none = EtcdContent { whole: true, ..holding(&[]) };
     assert!(deviations(&none)[0].contains("nobody can be a peer without it"));
 }

@@ -4,13 +4,10 @@ use std::{thread, time::Duration};
 
 use mesh_lab::workload::hang::Event;
 
-use super::super::{
-    CLIENT, agent_status,
-    hanging::{Hanging, to_every_frontend},
-    two_with_echo, wait_for_backends,
-};
+use super::super::hanging::{Hanging, to_every_frontend};
 use super::{metric, wait_until_probed};
 use crate::{
+    echo_service::{CLIENT, agent_status, two_clusters_with_echo, wait_for_backends},
     kernel,
     mesh::{Mesh, eventually, within},
 };
@@ -23,7 +20,7 @@ const DAMPED: Duration = Duration::from_secs(30);
 /// The other cluster is cut off for two seconds, three times within two minutes: no connection to its pods ends, whatever
 /// damping says. Then it is cut off for good, and all end.
 pub fn three_blips_end_no_socket(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     let pins = mesh.pins(&one, &node);
     wait_until_probed(mesh, &one, &other);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{CLIENT, ECHO, client_ips, two_with_echo, wait_for_backends};
 use super::{led_to, on_node, unharmed, wait_until_led_to};
+use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends};
 use crate::{
     json, kernel,
     load::{Assert as _, Traffic},
@@ -13,7 +13,7 @@ use crate::{
 /// A Deployment is taken down and brought back, in one cluster and in the other: its pods are turned terminating, led
 /// nowhere any more, and gone when those who talk to them have been served.
 pub fn a_deployment_is_drained(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for (leaves, stays) in [(&other, &one), (&one, &other)] {
         mesh.apply(leaves, "echo", Some(0));
@@ -34,7 +34,7 @@ pub fn a_deployment_is_drained(mesh: &impl Mesh) {
 /// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order, those
 /// that stand are served on, and no request fails. What is drained is used where nobody else is left.
 pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+    let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
     let [first, second] = mesh.nodes(&other).try_into().expect("two nodes");
     let everybody = led_to(mesh, &one, &node);

@@ -1,7 +1,7 @@
 //! An etcd that is not heard.
 
-use super::super::{
-    CLIENT, ECHO, agent_status, two_with_echo, wait_for_backends, wait_for_backends_in,
+use crate::echo_service::{
+    CLIENT, ECHO, agent_status, two_clusters_with_echo, wait_for_backends, wait_for_backends_in,
 };
 use crate::{
     kernel,
@@ -14,8 +14,8 @@ const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
 
 /// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is heard; what the
 /// own cluster said is used for ever. No request fails at any of it.
-pub fn a_silent_peer_is_believed_for_so_long(mesh: &impl Mesh) {
-    let (one, other) = two_with_echo(mesh);
+pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
+    let (one, other) = two_clusters_with_echo(mesh);
     let nodes = mesh.nodes(&one);
     let node = mesh.node_of(&one, CLIENT);
     for node in &nodes {
@@ -55,8 +55,8 @@ const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
 
 /// When the own apiserver has been silent for five seconds, programs are told: services without a backend pass, and where
 /// a kube-proxy runs so do those that are not global. When it is back all is as before.
-pub fn the_own_apiserver_is_silent(mesh: &impl Mesh) {
-    let (one, _) = two_with_echo(mesh);
+pub fn the_local_apiserver_is_unreachable(mesh: &impl Mesh) {
+    let (one, _) = two_clusters_with_echo(mesh);
     let [first, second] = mesh.nodes(&one).try_into().expect("two nodes");
     let made = output(mesh.on_node(&one, &second, &KUBE_PROXY));
     assert_eq!(made, Ok(String::new()));

@@ -1,4 +1,4 @@
-//! Identity numbers without a journal.
+//! Identity IDs without a journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,30 +6,30 @@ use mesh_alloc::candidates;
 use mesh_export::Allocate;
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
 
-/// The numbers of a cluster's label sets: the first that is free, as an apiserver with an empty journal gives them.
+/// The IDs of a cluster's label sets: the first that is free, as an apiserver with an empty journal gives them.
 #[derive(Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct IdentityAllocator {
     cluster: ClusterId,
     limit: ClusterLimit,
     given: BTreeMap<Labels, Identity>,
     taken: BTreeSet<Identity>,
 }
 
-/// Every number of the cluster is another label set's.
+/// Every ID of the cluster is another label set's.
 #[derive(Debug, thiserror::Error)]
-#[error("all identity numbers of the cluster are taken")]
+#[error("all identity IDs of the cluster are taken")]
 pub(crate) struct Exhausted;
 
-// === impl Numbers ===
+// === impl IdentityAllocator ===
 
-impl Numbers {
+impl IdentityAllocator {
     pub(crate) fn new(cluster: ClusterId, limit: ClusterLimit) -> Self {
         Self { cluster, limit, given: BTreeMap::new(), taken: BTreeSet::new() }
     }
 
-    /// Numbers that are somebody's, and are not given.
-    pub(crate) fn keep(&mut self, numbers: impl Iterator<Item = Identity>) {
-        self.taken.extend(numbers);
+    /// IDs that are taken, and are not given.
+    pub(crate) fn keep(&mut self, ids: impl Iterator<Item = Identity>) {
+        self.taken.extend(ids);
     }
 
     /// All that were given.
@@ -38,7 +38,7 @@ impl Numbers {
     }
 }
 
-impl Allocate for Numbers {
+impl Allocate for IdentityAllocator {
     type Error = Exhausted;
 
     fn identity(&mut self, labels: &Labels) -> Result<Identity, Exhausted> {

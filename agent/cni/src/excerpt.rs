@@ -1,0 +1,9 @@
+//! Texts of others in our messages.
+
+/// The longest text of others' that a message repeats, in characters.
+const SHOWN: usize = 64;
+
+/// The beginning of what may be long.
+pub(crate) fn excerpt(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}

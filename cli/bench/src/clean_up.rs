@@ -1,0 +1,96 @@
+//! Taking away what a measurement made, by its name: also of a process that was killed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_lab::Lab;
+
+use crate::{
+    command::run,
+    error::{BenchError, file},
+};
+
+/// What cgroups and pins of a process's sandbox are called; the process's ID follows.
+pub(crate) const SANDBOX: &str = "clustermesh-bench-";
+/// What its network namespaces are called; the process's ID and a number follow.
+pub(crate) const NETNS: &str = "cmbench-";
+/// Where programs and tables are pinned.
+pub(crate) const PINS: &str = "/sys/fs/bpf";
+/// Where `ip netns` keeps its names.
+const NAMES: &str = "/run/netns";
+/// How long a killed process may take to leave its cgroup.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Takes away what this process's measurements made: the lab of that name, cgroups with their processes, network
+/// namespaces, pins. What is not there is taken away already.
+pub fn clean_up(lab: &str) -> Result<(), BenchError> {
+    sandbox_of(process::id())?;
+    Ok(Lab::down(lab)?)
+}
+
+/// The same of processes that were killed before they could.
+pub(crate) fn left_behind() -> Result<(), BenchError> {
+    let cgroups = cgroup2()?;
+    let named = |folder: &Path, prefix: &str| -> Vec<u32> {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let id = |name: String| name.strip_prefix(prefix)?.split('-').next()?.parse().ok();
+        names.filter_map(id).collect()
+    };
+    let mut processes = named(&cgroups, SANDBOX);
+    processes.extend(named(Path::new(PINS), SANDBOX));
+    processes.extend(named(Path::new(NAMES), NETNS));
+    processes.sort_unstable();
+    processes.dedup();
+    let is_gone = |id: &u32| !Path::new("/proc").join(id.to_string()).exists();
+    processes.into_iter().filter(is_gone).try_for_each(sandbox_of)
+}
+
+/// The first cgroup2 mount.
+pub(crate) fn cgroup2() -> Result<PathBuf, BenchError> {
+    let mounts = Path::new("/proc/mounts");
+    let text = fs::read_to_string(mounts).map_err(file(mounts))?;
+    let found = text.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let path = words.next()?;
+        (words.next()? == "cgroup2").then(|| PathBuf::from(path))
+    });
+    found.ok_or_else(|| {
+        BenchError::Unexpected(
+            "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified".into(),
+        )
+    })
+}
+
+/// What a process's sandbox is made of.
+fn sandbox_of(id: u32) -> Result<(), BenchError> {
+    let cgroup = cgroup2()?.join(format!("{SANDBOX}{id}"));
+    if cgroup.exists() {
+        let kill = cgroup.join("cgroup.kill");
+        fs::write(&kill, "1").map_err(file(kill))?;
+        let began = Instant::now();
+        while let Err(error) = fs::remove_dir(&cgroup) {
+            if error.raw_os_error() != Some(nix::libc::EBUSY) || began.elapsed() > ENDING {
+                return Err(file(cgroup)(error));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let prefix = format!("{NETNS}{id}-");
+    let names = fs::read_dir(NAMES).into_iter().flatten().flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if name.starts_with(&prefix) {
+            run(Command::new("ip").args(["netns", "delete", &name]))?;
+        }
+    }
+    let pins = Path::new(PINS).join(format!("{SANDBOX}{id}"));
+    match fs::remove_dir_all(&pins) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(pins)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,16 @@
+//! Running other programs.
+
+use std::process::Command;
+
+use crate::error::BenchError;
+
+/// Runs a command, and returns what it wrote.
+pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, BenchError> {
+    let words = format!("{command:?}");
+    let failed = |said: String| BenchError::Command { command: words, said };
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(output.stdout),
+        Ok(output) => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}

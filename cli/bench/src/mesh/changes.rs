@@ -1,0 +1,411 @@
+//! Changes in the peers' etcds: how long each takes to the reader's kernel, and what it costs the agent.
+//!
+//! A change is one backend of a service that goes or comes back: one put of its endpoint slice, in a revision of its own.
+//! Threads, in the reader's network namespace: one that makes changes at a rate, one bare watcher, and one that makes
+//! those changes that are timed, one after another, and looks at the kernel. All end with the measurement.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mesh_dump::Dump;
+use mesh_etcd::{Connection, Op};
+use mesh_follow::{KeyRange, WatchEvent};
+use mesh_lab::within_netns;
+use mesh_model::{ClusterLimit, Record};
+use mesh_wire::{Key, Layout, Prefix, Role, decode, encode};
+use serde::Serialize;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use super::etcds::{Peer, connect, failed};
+use crate::{
+    error::{BenchError, io},
+    stats::Distribution,
+    usage::process_cpu,
+};
+
+/// What changes cost at a rate.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changes {
+    /// Changes a second that were to be made; 0: one at a time, each when the one before is in the kernel.
+    pub rate: u32,
+    /// Changes a second that were made.
+    pub achieved: f64,
+    /// How many, with those that were timed.
+    pub changes: u64,
+    /// CPU time of the agent for one, in microseconds, beyond what it takes when nothing happens.
+    pub cpu_micros: f64,
+    /// From the put's beginning until a bare watch of the same key has it.
+    pub watch: Distribution,
+    /// Until it is in the reader's kernel.
+    pub kernel: Distribution,
+    /// Medians: kernel relative to watch.
+    pub ratio: f64,
+}
+
+/// A slice that changes.
+#[derive(Clone)]
+struct Slice {
+    /// The peer's place in the list.
+    peer: usize,
+    key: String,
+    /// With all its endpoints, and without the last.
+    values: [Vec<u8>; 2],
+    /// Where the reader's clients find the service.
+    frontend: SocketAddr,
+    /// Its backends there, with all of the slice's.
+    backends: u32,
+}
+
+/// What is changed.
+pub(super) struct Plan {
+    peers: Vec<Peer>,
+    /// Slices whose changes are timed, of different services.
+    timed: Vec<Slice>,
+    /// Slices that change besides.
+    others: Vec<Slice>,
+}
+
+/// How changes are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Changes a second, timed ones included; 0: one at a time.
+    pub(super) rate: u32,
+    /// How many changes.
+    pub(super) changes: u32,
+}
+
+/// The agent, and what is known of it.
+pub(super) struct Reader<'a> {
+    pub(super) netns: &'a str,
+    pub(super) pid: i32,
+    pub(super) dump: &'a Dump,
+    /// CPU time that it takes in a second in which nothing happens.
+    pub(super) idle: f64,
+}
+
+/// Of so many peers changes are timed: each costs the bare watcher a connection.
+const TIMED_PEERS: usize = 10;
+/// Between two timed changes, of which there are about so many a second then.
+const PAUSE: Duration = Duration::from_millis(30);
+const TIMED_A_SECOND: u32 = 30;
+/// Between two looks at the kernel.
+const LOOK: Duration = Duration::from_micros(20);
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So many slices lose a backend before they get it back.
+const WINDOW: usize = 32;
+const TCP: u8 = 6;
+
+// === impl Plan ===
+
+impl Plan {
+    /// Reads the slices of all peers. Half of the services are for changes that are timed.
+    pub(super) fn read(
+        netns: &str,
+        peers: &[Peer],
+        frontend: impl Fn(&str) -> Option<(SocketAddr, u32)> + Sync,
+    ) -> Result<Self, BenchError> {
+        let mut slices = Vec::new();
+        within_netns(netns, || {
+            runtime()?.block_on(async {
+                for (index, peer) in peers.iter().enumerate() {
+                    slices.extend(slices_of(index, peer, &frontend).await?);
+                }
+                Ok::<_, BenchError>(())
+            })
+        })??;
+        let mut services: Vec<SocketAddr> = slices.iter().map(|slice| slice.frontend).collect();
+        services.sort_unstable();
+        services.dedup();
+        let (for_timed, _) = services.split_at(services.len().div_ceil(2));
+        let (timed, others): (Vec<Slice>, Vec<Slice>) =
+            slices.into_iter().partition(|slice| for_timed.contains(&slice.frontend));
+        // Of each service one slice, and those of peers far apart.
+        let step = peers.len().div_ceil(TIMED_PEERS).max(1);
+        let timed = for_timed.iter().enumerate().filter_map(|(index, frontend)| {
+            let peer = index * step % peers.len().max(1);
+            timed.iter().find(|slice| slice.frontend == *frontend && slice.peer == peer).cloned()
+        });
+        let plan = Self { peers: peers.to_vec(), timed: timed.collect(), others };
+        if plan.timed.is_empty() || plan.others.is_empty() {
+            return Err(BenchError::Unexpected("too few services to change".into()));
+        }
+        Ok(plan)
+    }
+
+    /// Makes changes at a pace.
+    pub(super) fn run(&self, reader: &Reader<'_>, pace: Pace) -> Result<Changes, BenchError> {
+        let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (seen, events) = channel();
+        thread::scope(|scope| {
+            let stopping = Stop(&stop);
+            let watching = scope.spawn(|| within_netns(reader.netns, || self.watch(&stop, &seen)));
+            let loading = scope.spawn(|| {
+                within_netns(reader.netns, || match pace.rate {
+                    0 => Ok(()),
+                    rate => self.load(rate, &stop, &made),
+                })
+            });
+            let timed = within_netns(reader.netns, {
+                let made = &made;
+                move || self.time(reader, pace, &events, made)
+            })?;
+            drop(stopping);
+            let join = |thread: thread::ScopedJoinHandle<'_, Result<Result<(), BenchError>, _>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let ended = (join(watching)??, join(loading)??);
+            let ((), ()) = ended;
+            timed
+        })
+    }
+
+    /// Makes timed changes one after another, until all changes together are as many as they should be.
+    fn time(
+        &self,
+        reader: &Reader<'_>,
+        pace: Pace,
+        events: &Receiver<(String, Instant)>,
+        made: &AtomicU64,
+    ) -> Result<Changes, BenchError> {
+        // Threads are born into the network namespace of their maker.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().map_err(io("a runtime"))?;
+        let connections = runtime.block_on(self.connections())?;
+        // The bare watcher says when it watches.
+        let ready = events.recv_timeout(PATIENCE);
+        ready.map_err(|_| BenchError::Unexpected("the bare watcher does not begin".into()))?;
+        let (mut watch, mut kernel, mut timed) = (Vec::new(), Vec::new(), 0);
+        let (began, begin) = (Instant::now(), process_cpu(reader.pid)?);
+        let before = made.load(Ordering::Relaxed);
+        for slice in self.timed.iter().cycle() {
+            let others = made.load(Ordering::Relaxed).saturating_sub(before);
+            if others + timed >= u64::from(pace.changes) {
+                break;
+            }
+            // It goes and comes back: each slice is whole again in the end.
+            for value in [1, 0] {
+                thread::sleep(PAUSE);
+                let took = slice.change(value, reader, &runtime, &connections, events)?;
+                watch.push(took.0);
+                kernel.push(took.1);
+                timed += 1;
+            }
+        }
+        let (spent, elapsed) = (process_cpu(reader.pid)?.saturating_sub(begin), began.elapsed());
+        let changes = made.load(Ordering::Relaxed).saturating_sub(before) + timed;
+        let busy = (spent.as_secs_f64() - reader.idle * elapsed.as_secs_f64()).max(0.0);
+        let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
+        Ok(Changes {
+            rate: pace.rate,
+            achieved: changes as f64 / elapsed.as_secs_f64(),
+            changes,
+            cpu_micros: busy * 1e6 / changes.max(1) as f64,
+            watch,
+            kernel,
+            ratio: kernel.p50_nanos as f64 / watch.p50_nanos.max(1) as f64,
+        })
+    }
+
+    /// Makes changes besides, at a rate, until it is stopped. All slices are whole again then.
+    fn load(&self, rate: u32, stop: &AtomicBool, made: &AtomicU64) -> Result<(), BenchError> {
+        // Timed ones are part of the rate.
+        let period = Duration::from_secs(1) / rate.saturating_sub(TIMED_A_SECOND).max(1);
+        runtime()?.block_on(async {
+            let connections = self.connections().await?;
+            let mut ticks = tokio::time::interval(period);
+            let mut puts = JoinSet::new();
+            for slices in self.others.chunks(WINDOW).cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Some go, and come back: two puts of a key are never on their way at once.
+                for value in [1, 0] {
+                    for slice in slices {
+                        ticks.tick().await;
+                        let Some(connection) = connections.get(slice.peer).cloned() else {
+                            continue;
+                        };
+                        let op = slice.put(value);
+                        puts.spawn(async move { apply(&connection, op).await });
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    while let Some(put) = puts.join_next().await {
+                        put.map_err(|error| failed("a change", &error))??;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Watches the timed slices' keys, and tells when it sees one; first, that it watches.
+    fn watch(&self, stop: &AtomicBool, seen: &Sender<(String, Instant)>) -> Result<(), BenchError> {
+        runtime()?.block_on(async {
+            let mut watches = JoinSet::new();
+            for (index, peer) in self.peers.iter().enumerate() {
+                let keys = self.timed.iter().filter(|slice| slice.peer == index);
+                let ranges: Vec<KeyRange> = keys.map(|slice| KeyRange::key(&slice.key)).collect();
+                if ranges.is_empty() {
+                    continue;
+                }
+                let connection = connect(&peer.admin).await?;
+                let everything = KeyRange::key("-");
+                let (now, _) =
+                    connection.list(&everything).await.map_err(|e| failed("a list", &e))?;
+                let watch = connection.watch(&ranges, now + 1).await;
+                let mut watch = watch.map_err(|error| failed("a bare watch", &error))?;
+                let seen = seen.clone();
+                watches.spawn(async move {
+                    loop {
+                        let next = watch.next().await;
+                        let at = Instant::now();
+                        let (_, events) = next.map_err(|error| failed("a bare watch", &error))?;
+                        for event in events {
+                            let (WatchEvent::Put(kv), key) = (event, String::from_utf8_lossy)
+                            else {
+                                continue;
+                            };
+                            if seen.send((key(&kv.key).into_owned(), at)).is_err() {
+                                return Ok::<_, BenchError>(());
+                            }
+                        }
+                    }
+                });
+            }
+            let _ = seen.send((String::new(), Instant::now()));
+            while !stop.load(Ordering::Relaxed) {
+                tokio::select! {
+                    Some(ended) = watches.join_next() => {
+                        ended.map_err(|error| failed("a bare watch", &error))??;
+                    }
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn connections(&self) -> Result<Vec<Connection>, BenchError> {
+        let mut all = Vec::new();
+        for peer in &self.peers {
+            all.push(connect(&peer.admin).await?);
+        }
+        Ok(all)
+    }
+}
+
+// === impl Slice ===
+
+impl Slice {
+    fn put(&self, value: usize) -> Op {
+        let value = self.values.get(value).cloned().unwrap_or_default();
+        Op::Put { key: self.key.clone(), value, lease: None }
+    }
+
+    /// Puts one of its values, and waits until the watch and the kernel have it: how long each took, in nanoseconds.
+    fn change(
+        &self,
+        value: usize,
+        reader: &Reader<'_>,
+        runtime: &Runtime,
+        connections: &[Connection],
+        events: &Receiver<(String, Instant)>,
+    ) -> Result<(u64, u64), BenchError> {
+        let gone = || BenchError::Unexpected(format!("{} has no entry", self.frontend));
+        let counter = reader.dump.counter((self.frontend, TCP))?.ok_or_else(gone)?;
+        let connection = connections.get(self.peer).ok_or_else(gone)?.clone();
+        let wanted = self.backends - u32::try_from(value).unwrap_or_default();
+        let put = self.put(value);
+        let began = Instant::now();
+        // On the runtime's own thread: the kernel may have it before the put is answered.
+        let put = runtime.spawn(async move { apply(&connection, put).await });
+        let in_kernel = loop {
+            if counter() == wanted {
+                break Instant::now();
+            }
+            if began.elapsed() > PATIENCE {
+                let found = counter();
+                return Err(BenchError::Unexpected(format!(
+                    "{} has {found} backends, not {wanted}, after a change of {}",
+                    self.frontend, self.key
+                )));
+            }
+            thread::sleep(LOOK);
+        };
+        runtime.block_on(put).map_err(|error| failed("a change", &error))??;
+        let seen = events.recv_timeout(PATIENCE);
+        let (key, seen) = seen.map_err(|_| {
+            BenchError::Unexpected(format!("the bare watch does not see {}", self.key))
+        })?;
+        if key != self.key {
+            return Err(BenchError::Unexpected(format!(
+                "the bare watch saw {key}, not {}",
+                self.key
+            )));
+        }
+        let nanos = |at: Instant| {
+            u64::try_from(at.saturating_duration_since(began).as_nanos()).unwrap_or(u64::MAX)
+        };
+        Ok((nanos(seen), nanos(in_kernel)))
+    }
+}
+
+/// Stops the others when its thread is done, whatever came of it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn apply(connection: &Connection, op: Op) -> Result<(), BenchError> {
+    connection.apply(&[op]).await.map(drop).map_err(|error| failed("a change", &error))
+}
+
+/// The slices of a peer that have endpoints.
+async fn slices_of(
+    index: usize,
+    peer: &Peer,
+    frontend: impl Fn(&str) -> Option<(SocketAddr, u32)>,
+) -> Result<Vec<Slice>, BenchError> {
+    let connection = connect(&peer.admin).await?;
+    let prefix = Prefix::EndpointSlices.of_cluster(Layout::State, &peer.name);
+    let listed = connection.list(&KeyRange::prefix(&prefix)).await;
+    let (_, listed) = listed.map_err(|error| failed("reading slices", &error))?;
+    let of = mesh_wire::Peer {
+        name: peer.name.clone(),
+        role: Role::Remote,
+        id: peer.id,
+        limit: ClusterLimit::Max255,
+        layout: Layout::State,
+    };
+    let mut slices = Vec::new();
+    for kv in listed {
+        let record = decode(&of, &kv.key, &kv.value).map_err(|error| failed("a slice", &error))?;
+        let Some(Record::EndpointSlice(mut slice)) = record else { continue };
+        let service = slice.service().and_then(|service| frontend(&service.name));
+        let (Some((frontend, backends)), true) = (service, slice.endpoints.len() > 1) else {
+            continue;
+        };
+        let record = Record::EndpointSlice(slice.clone());
+        let key = Key::of_record(Layout::State, &peer.name, record.key()).to_string();
+        let whole = encode(&record);
+        slice.endpoints.pop();
+        let values = [whole, encode(&Record::EndpointSlice(slice))];
+        slices.push(Slice { peer: index, key, values, frontend, backends });
+    }
+    Ok(slices)
+}
+
+fn runtime() -> Result<Runtime, BenchError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("a runtime"))
+}

@@ -1,0 +1,106 @@
+//! The mesh that most scenarios begin with: clusters that share the service of `deploy/examples/echo.yaml`, and a client.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde_json::Value;
+
+use crate::{
+    json,
+    kernel::{Destination, Services},
+    mesh::{Mesh, connect, eventually, frontends},
+};
+
+/// The service of `deploy/examples/echo.yaml`.
+pub const ECHO: &str = "default/echo";
+/// Where its pods listen.
+pub const ECHO_PORT: u16 = 8080;
+/// The pod of `deploy/examples/client.yaml`.
+pub const CLIENT: &str = "client";
+/// IP protocol numbers, by their names.
+pub const PROTOCOLS: [(&str, u8); 2] = [("TCP", 6), ("UDP", 17)];
+
+/// Two connected clusters with a global service in each, and a client in the first.
+pub fn two_clusters_with_echo(mesh: &impl Mesh) -> (String, String) {
+    let [one, other] = mesh.clusters().try_into().expect("two clusters");
+    for cluster in [&one, &other] {
+        mesh.apply(cluster, "echo", None);
+    }
+    mesh.apply(&one, "client", None);
+    connect(mesh, &one, &other);
+    wait_for_backends(mesh, &[&one, &other]);
+    (one, other)
+}
+
+/// Waits until every kernel is what the manifests say, through neither the agents nor their tables.
+pub fn wait_for_history(mesh: &impl Mesh) {
+    eventually("the kernels are what the manifests say", || {
+        match json::run(mesh.check_history()) {
+            (0, ..) => Ok(()),
+            (_, history, complaint) => Err(format!("{history:#} {complaint}")),
+        }
+    });
+}
+
+/// Waits until every node of every cluster balances over the pods of `clusters` and no others.
+pub fn wait_for_backends(mesh: &impl Mesh, clusters: &[&str]) {
+    for cluster in mesh.clusters() {
+        wait_for_backends_in(mesh, &cluster, clusters);
+    }
+}
+
+/// Waits until every node of one cluster balances over the pods of `clusters` and no others.
+pub fn wait_for_backends_in(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) {
+    let wanted = wanted(mesh, cluster, clusters);
+    for node in mesh.nodes(cluster) {
+        let pins = mesh.pins(cluster, &node);
+        eventually(&format!("the kernel of {cluster}/{node} is what the manifests say"), || {
+            let found = crate::kernel::services(&pins);
+            if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
+        });
+    }
+}
+
+/// What the manifests say about the services that clients in `cluster` have, if `clusters` are in the mesh: each address
+/// leads to all pods of its family.
+pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
+    let all = mesh.clusters();
+    let number = |name: &str| {
+        // The lab counts its clusters from 1.
+        let index = all.iter().position(|other| other == name).expect("a cluster of the mesh");
+        u16::try_from(index + 1).expect("a cluster's number")
+    };
+    let destinations = |v4: bool| -> BTreeSet<Destination> {
+        let of = |name: &&str| {
+            let cluster = number(name);
+            let ips = mesh.pod_ips(name, "echo").into_iter().filter(move |ip| ip.is_ipv4() == v4);
+            ips.map(move |ip| Destination { address: SocketAddr::new(ip, ECHO_PORT), cluster })
+        };
+        clusters.iter().flat_map(of).collect()
+    };
+    let mut services = Services::new();
+    for (name, number) in PROTOCOLS {
+        for frontend in frontends(mesh, cluster, ECHO, name) {
+            services.insert((frontend, number), destinations(frontend.is_ipv4()));
+        }
+    }
+    assert_eq!(services.len(), 4, "TCP and UDP, v4 and v6");
+    services
+}
+
+/// What `status --output json` says of a node's agent.
+pub fn agent_status(mesh: &impl Mesh, cluster: &str, node: &str) -> Value {
+    let (_, status, stderr) = json::run(mesh.clustermesh(&["status", "--context", cluster]));
+    let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+    let agent = agents.into_iter().find(|agent| agent["node"] == node);
+    agent.unwrap_or_else(|| panic!("no agent on {cluster}/{node}: {status:#}\n{stderr}"))
+}
+
+/// The addresses of the client's pod: what servers must see, in every cluster.
+pub fn client_ips(mesh: &impl Mesh, cluster: &str) -> Vec<IpAddr> {
+    let ips = mesh.pod_ips(cluster, CLIENT);
+    assert_eq!(ips.len(), 2, "v4 and v6");
+    ips
+}

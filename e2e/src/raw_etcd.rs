@@ -1,0 +1,268 @@
+//! etcd's API as bytes: requests and answers by their field numbers, without anybody's types.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use mesh_certs::ClusterPki;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+
+/// A protobuf message: the fields that it has, in order, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message(pub Vec<(u64, Field)>);
+
+/// A field's value, as far as the wire tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// A number.
+    Number(u64),
+    /// Bytes, a text, or another message.
+    Bytes(Vec<u8>),
+}
+
+/// A connection to an etcd, or to what claims to be one.
+#[derive(Clone, Debug)]
+pub struct RawEtcd {
+    channel: Channel,
+}
+
+/// A watch stream.
+pub struct RawWatch {
+    requests: mpsc::UnboundedSender<Vec<u8>>,
+    responses: Streaming<Vec<u8>>,
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The field of every answer that says where it comes from.
+const HEADER: u64 = 1;
+/// The field of a header with the revision.
+const REVISION: u64 = 3;
+
+// === impl Message ===
+
+impl Message {
+    /// Adds a number.
+    pub fn number(mut self, field: u64, value: i64) -> Self {
+        self.0.push((field, Field::Number(value.cast_unsigned())));
+        self
+    }
+
+    /// Adds bytes.
+    pub fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
+        self.0.push((field, Field::Bytes(value.as_ref().to_vec())));
+        self
+    }
+
+    /// Adds a message.
+    pub fn message(self, field: u64, value: &Self) -> Self {
+        self.bytes(field, value.encode())
+    }
+
+    /// As it travels.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (field, value) in &self.0 {
+            match value {
+                Field::Number(number) => {
+                    varint(field << 3, &mut bytes);
+                    varint(*number, &mut bytes);
+                }
+                Field::Bytes(content) => {
+                    varint(field << 3 | 2, &mut bytes);
+                    varint(content.len() as u64, &mut bytes);
+                    bytes.extend(content);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// What travelled.
+    pub fn decode(mut bytes: &[u8]) -> Self {
+        let mut fields = Vec::new();
+        while !bytes.is_empty() {
+            let tag = read_varint(&mut bytes);
+            let value = match tag & 7 {
+                0 => Field::Number(read_varint(&mut bytes)),
+                2 => {
+                    let length = usize::try_from(read_varint(&mut bytes)).expect("a length");
+                    let (content, rest) = bytes.split_at(length);
+                    bytes = rest;
+                    Field::Bytes(content.to_vec())
+                }
+                other => panic!("etcd has no field of wire type {other}"),
+            };
+            fields.push((tag >> 3, value));
+        }
+        Self(fields)
+    }
+
+    /// The same without its header, whose revision comes instead: cluster, member and term are each etcd's own.
+    pub fn without_header(mut self) -> Self {
+        let header = self.0.iter().position(|(field, _)| *field == HEADER);
+        let Some(header) = header.map(|at| self.0.remove(at)) else { return self };
+        let (_, Field::Bytes(header)) = header else { panic!("a header is a message") };
+        let revision = Self::decode(&header).0.into_iter().find(|(field, _)| *field == REVISION);
+        self.0.insert(0, revision.map_or((HEADER, Field::Number(0)), |(_, value)| (HEADER, value)));
+        self
+    }
+
+    /// The cluster that its header names.
+    pub fn cluster_id(&self) -> u64 {
+        let header = self.0.iter().find(|(field, _)| *field == HEADER);
+        let Some((_, Field::Bytes(header))) = header else { return 0 };
+        let id = Self::decode(header).0.into_iter().find(|(field, _)| *field == 1);
+        match id {
+            Some((_, Field::Number(id))) => id,
+            _ => 0,
+        }
+    }
+}
+
+// === impl RawEtcd ===
+
+impl RawEtcd {
+    /// Connects to loopback, with a certificate of a cluster's, or with none.
+    pub async fn connect(port: u16, pki: &Path, name: Option<&str>) -> Result<Self, String> {
+        let pki = ClusterPki::new(pki);
+        let read = |path: std::path::PathBuf| fs::read_to_string(path).expect("a file");
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(pki.certificate("ca"))))
+            .domain_name("127.0.0.1");
+        if let Some(name) = name {
+            let identity = Identity::from_pem(read(pki.certificate(name)), read(pki.key(name)));
+            tls = tls.identity(identity);
+        }
+        let endpoint = Channel::from_shared(format!("https://127.0.0.1:{port}")).expect("a URI");
+        let channel = endpoint.tls_config(tls).expect("TLS").connect().await;
+        Ok(Self { channel: channel.map_err(|error| error.to_string())? })
+    }
+
+    /// Asks, as in `KV/Range`.
+    pub async fn ask(&self, method: &str, request: &Message) -> Result<Message, (Code, String)> {
+        let asked = timeout(PATIENCE, async {
+            let mut grpc = Grpc::new(self.channel.clone());
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.unary(Request::new(request.encode()), path(method), RawCodec).await
+        });
+        let answer = asked.await.expect("an answer in time");
+        answer
+            .map(|answer| Message::decode(answer.get_ref()))
+            .map_err(|status| (status.code(), status.message().to_owned()))
+    }
+
+    /// Opens a watch stream.
+    pub async fn watch(&self) -> RawWatch {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.expect("a connection");
+        let stream = Request::new(UnboundedReceiverStream::new(receiver));
+        let opened = grpc.streaming(stream, path("Watch/Watch"), RawCodec);
+        let opened = timeout(PATIENCE, opened).await.expect("an answer in time");
+        RawWatch { requests, responses: opened.expect("a stream").into_inner() }
+    }
+}
+
+// === impl RawWatch ===
+
+impl RawWatch {
+    /// Asks for something.
+    pub fn send(&self, request: &Message) {
+        self.requests.send(request.encode()).expect("the stream is open");
+    }
+
+    /// The next response.
+    pub async fn next(&mut self) -> Message {
+        let next = timeout(PATIENCE, self.responses.next()).await.expect("a response in time");
+        Message::decode(&next.expect("the stream is open").expect("a response"))
+    }
+
+    /// Whether nothing comes for a moment.
+    pub async fn is_quiet(&mut self) -> bool {
+        timeout(Duration::from_millis(200), self.responses.next()).await.is_err()
+    }
+}
+
+/// Bytes as they are.
+#[derive(Clone, Copy, Debug)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        prost::bytes::BufMut::put_slice(buffer, &item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let length = prost::bytes::Buf::remaining(buffer);
+        Ok(Some(prost::bytes::Buf::copy_to_bytes(buffer, length).to_vec()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+fn path(method: &str) -> PathAndQuery {
+    PathAndQuery::try_from(format!("/etcdserverpb.{method}")).expect("a path")
+}
+
+fn varint(mut value: u64, bytes: &mut Vec<u8>) {
+    while value >= 0x80 {
+        bytes.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).expect("seven bits"));
+}
+
+fn read_varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let (first, rest) = bytes.split_first().expect("a number");
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            break;
+        }
+    }
+    value
+}
+
+/// Keys and values of a file that was recorded from an etcd (`docs/offline.md`, "Keys files").
+pub fn recorded(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    mesh_offline::KeysFile::read(path).expect("a keys file").entries
+}

@@ -1,0 +1,76 @@
+//! An agent is started again and again, and nobody who is connected notices.
+
+use std::time::Instant;
+
+use crate::{
+    echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends},
+    load::{Assert as _, Traffic},
+    mesh::{Daemon, Mesh, wait_ready},
+};
+
+/// What an agent finds when it is back.
+#[derive(Clone, Copy, Debug)]
+enum Restart {
+    /// It was told to stop, and finds what it left.
+    Told,
+    /// It was killed, and finds what it left.
+    Killed,
+    /// It was killed, and the other cluster's etcd is away when it starts.
+    PeerAway,
+    /// It was killed while new backends were on their way into its tables; these go again once it is back.
+    Growing,
+}
+
+const RESTARTS: [Restart; 4] =
+    [Restart::Told, Restart::Killed, Restart::PeerAway, Restart::Growing];
+
+/// So many restarts of the agent on the client's node: no request fails, and each of 50 connections and 50 connected UDP
+/// sockets to backends that live is the same in the end as it was in the beginning.
+pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
+    let (one, other) = two_clusters_with_echo(mesh);
+    let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());
+    let kept = ["--datagram-flows", "50"];
+    let traffic = Traffic::start_with(mesh, &one, CLIENT, ECHO, &kept);
+    let began = Instant::now();
+    for (number, restart) in (1..=restarts).zip(RESTARTS.into_iter().cycle()) {
+        restart.make(mesh, &agent, [&one, &other]);
+        println!("restart {number} of {restarts} ({restart:?}), {} s", began.elapsed().as_secs());
+    }
+    let report = traffic.stop_unharmed();
+    println!("{restarts} restarts took {} s", began.elapsed().as_secs());
+    report.assert_clients(&client_ips(mesh, &one));
+    assert_eq!((report.ended, report.reopened), (0, 0), "no flow ended: {report:#?}");
+    let least = restarts as u64;
+    assert!(report.over_flows > least && report.over_datagram_flows > least, "{report:#?}");
+    assert_eq!(report.clusters.len(), 2, "{report:#?}");
+}
+
+impl Restart {
+    fn make(self, mesh: &impl Mesh, agent: &Daemon, [one, other]: [&str; 2]) {
+        let etcd = Daemon::Etcd(other.to_owned());
+        match self {
+            Self::Told => mesh.stop(agent),
+            Self::Killed => mesh.kill(agent),
+            Self::PeerAway => {
+                mesh.kill(&etcd);
+                mesh.kill(agent);
+            }
+            Self::Growing => {
+                mesh.apply(other, "echo", Some(4));
+                mesh.kill(agent);
+            }
+        }
+        mesh.start(agent);
+        if matches!(self, Self::PeerAway) {
+            // It has taken its tables over, and knows the peer from its snapshot alone.
+            wait_for_backends(mesh, &[one, other]);
+            mesh.start(&etcd);
+        }
+        wait_ready(mesh);
+        wait_for_backends(mesh, &[one, other]);
+        if matches!(self, Self::Growing) {
+            mesh.apply(other, "echo", None);
+            wait_for_backends(mesh, &[one, other]);
+        }
+    }
+}
