@@ -703,7 +703,7 @@ fn without_inotify_files_are_looked_at_every_second_and_that_is_said() {
     apiserver.wait_ready();
     apiserver.wait_problem("sysctl -w fs.inotify.max_user_instances");
     assert_eq!(apiserver.metric("clustermesh_apiserver_file_watch_fallback"), 1);
-    assert!(apiserver.said().contains("no file watch"));
+    assert!(apiserver.log_text().contains("no file watch"));
     // Ten seconds would be ten positions.
     let before = version(&etcd, LOCAL_POSITION);
     apiserver.apply("other", &node("n2"));

@@ -41,7 +41,6 @@ fn bench(lab: &str, args: &[&str]) -> Value {
     assert_eq!(left(lab, id), Vec::<PathBuf>::new(), "{args:?} leaves something behind");
     let mut all: Value = serde_json::from_str(&text).expect("JSON");
     let table = all[args[0]].take();
-    println!("{args:?}: {table:#}");
     table
 }
 

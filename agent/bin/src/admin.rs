@@ -306,7 +306,7 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     // This node is one of its own cluster's.
     let others = node.core.merge().counts(name).nodes > usize::from(name == node.core.local());
     let unprobed = all == 0 && others;
-    let (state, detail) = if node.core.is_unreachable(name) {
+    let (state, mut detail) = if node.core.is_unreachable(name) {
         let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
         (StepState::Failed, reason.into())
     } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
@@ -335,6 +335,11 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     } else {
         (StepState::Ok, "it has no other node".into())
     };
+    if name == node.core.local() {
+        let who = &node.writers.probe_answer.report().who;
+        let answered = format!("probes to this node are answered by {who}");
+        detail = if detail.is_empty() { answered } else { format!("{detail}; {answered}") };
+    }
     Step { name: ConnectionPhase::DataPath.as_str().into(), state: state.into(), detail }
 }
 

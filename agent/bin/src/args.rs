@@ -92,6 +92,10 @@ pub(crate) struct Args {
     /// The UDP port of the probe echo
     #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
     pub(crate) probe_port: u16,
+    /// Who answers probes where they arrive on Ethernet: the kernel, whatever the agent does and before any firewall of the
+    /// node's, or the agent alone
+    #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_PROBE_ANSWER")]
+    pub(crate) probe_answer: ProbeAnswerer,
     /// Room for services: frontends, each an address, port and protocol
     #[arg(long, default_value_t = entries(default_sizes::SERVICES), env = "CLUSTERMESH_MAX_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) max_services: u32,
@@ -128,6 +132,16 @@ pub(crate) enum KubeProxy {
     Present,
     /// It does not
     Absent,
+}
+
+/// Who answers probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProbeAnswerer {
+    /// A program at the ingress of the interfaces that carry the node's addresses (Linux 6.6)
+    #[default]
+    Kernel,
+    /// The agent, while it runs
+    Agent,
 }
 
 impl FromStr for After {

@@ -28,7 +28,7 @@ use crate::{
 mod audit;
 mod carry_out;
 
-pub(crate) use audit::AuditTimes;
+pub(crate) use audit::Audits;
 use carry_out::AfterChanges;
 
 /// The core and its writers, and what waits for them.
@@ -40,7 +40,7 @@ pub(crate) struct Driver {
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
     verdicts: Verdicts,
     after: AfterChanges,
-    audits: AuditTimes,
+    audits: Audits,
     metrics: Metrics,
     _pin_lock: PinLock,
 }
@@ -54,7 +54,7 @@ impl Driver {
     pub(crate) fn new(
         node: Node,
         verdicts: Verdicts,
-        audits: AuditTimes,
+        audits: Audits,
         metrics: Metrics,
         pin_lock: PinLock,
     ) -> Self {
@@ -87,14 +87,18 @@ impl Driver {
         loop {
             let now = Instant::now();
             let retry = if let Left::Later(at) = left { Some(at) } else { None };
-            let due = self.node.core.next_timeout(now).into_iter().chain(retry).min();
+            let due = self.node.core.next_timeout(now).into_iter().chain(retry);
+            let due = due.chain([self.audits.due()]).min();
             tokio::select! {
                 biased;
                 verdict = self.verdicts.next() => match verdict {
                     Some(verdict) => self.verdict(verdict),
                     None => return,
                 },
-                () = until(due) => self.input(Input::Timeout),
+                () = until(due) => {
+                    self.input(Input::Timeout);
+                    self.audit(Instant::now());
+                }
                 _ = tick.tick() => self.tick(),
                 Some(event) = self.node.writers.routes.event() => {
                     self.node.writers.routes.report(event);
@@ -198,9 +202,11 @@ impl Driver {
         self.node.writers.kube_proxy.send_if_modified(|needed| {
             std::mem::replace(needed, self.node.core.is_writer_away(now)) != *needed
         });
+        let core = &self.node.core;
+        let addresses = core.merge().node_addresses(core.local(), core.node());
+        self.node.writers.probe_answer.set_addresses(addresses);
         self.exchange_programs(now);
         self.node.writers.snapshots.write(now, &self.node.core);
-        self.audit_tables(now);
         if self.node.core.is_synced() {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }

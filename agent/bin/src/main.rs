@@ -11,6 +11,7 @@ mod metrics;
 mod node;
 mod peers;
 mod pods;
+mod probe_answer;
 mod programs;
 mod routes;
 mod run;

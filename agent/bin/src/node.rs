@@ -12,8 +12,8 @@ use mesh_pods::Attachment;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    follower::Follower, programs::ProgramsHandle, routes::Routes, snapshots::Snapshots,
-    sockets::Sockets,
+    follower::Follower, probe_answer::ProbeAnswerHandle, programs::ProgramsHandle, routes::Routes,
+    snapshots::Snapshots, sockets::Sockets,
 };
 
 mod metrics_collect;
@@ -37,6 +37,7 @@ pub(crate) struct Writers {
     pub(crate) health: Health,
     pub(crate) programs: ProgramsHandle,
     pub(crate) routes: Routes,
+    pub(crate) probe_answer: ProbeAnswerHandle,
     pub(crate) snapshots: Snapshots,
     pub(crate) sockets: Sockets,
     pub(crate) remember: mpsc::UnboundedSender<(Attachment, Identity)>,
@@ -68,7 +69,10 @@ impl Node {
         let hooks = self.writers.programs.report();
         Audit {
             passes: self.audit.passes,
-            repairs: self.audit.repairs + hooks.repairs + words.repairs,
+            repairs: self.audit.repairs
+                + hooks.repairs
+                + words.repairs
+                + self.writers.probe_answer.report().repairs,
             last: hooks.last_repair.clone().or_else(|| self.audit.last.clone()),
         }
     }

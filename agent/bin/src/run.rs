@@ -48,14 +48,15 @@ use tokio::{
 
 use crate::{
     admin::AgentAdmin,
-    args::{Args, KubeProxy},
-    driver::{AuditTimes, Driver},
+    args::{Args, KubeProxy, ProbeAnswerer},
+    driver::{Audits, Driver},
     etcd_addresses::EtcdAddresses,
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
     peers::{Peers, PeersRead},
     pods::{AttachmentsTask, PodsAdmin},
+    probe_answer::{ProbeAnswerHandle, ProbeAnswerTask},
     programs::{ProgramsHandle, ProgramsTask},
     routes::Routes,
     snapshots::Snapshots,
@@ -95,7 +96,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
     let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
-    let (driver, programs_task) = open(&args, &name, (id, limit), parts)?;
+    let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let previous = driver.previous_peers();
     let (sender, receiver) = Peers::channel();
@@ -126,6 +127,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         _ = ended => anyhow::bail!("the core has ended"),
         () = programs_task.run() => {}
+        () = probe_answer_task.run() => {}
         () = watch_peers(peers, folder, local, sender.clone(), metrics) => {}
         () = attachments.run() => {}
         () = addresses.run() => {}
@@ -194,7 +196,7 @@ fn open(
     name: &ClusterName,
     (id, limit): (ClusterId, ClusterLimit),
     parts: Parts,
-) -> anyhow::Result<(Driver, ProgramsTask)> {
+) -> anyhow::Result<(Driver, ProgramsTask, ProbeAnswerTask)> {
     let cgroup = match &args.cgroup_root {
         Some(root) => root.clone(),
         None => first_cgroup2()
@@ -210,7 +212,7 @@ fn open(
     let pins = PinRoot::open(&args.pin_root)?;
     let pin_lock = pins.lock(PREDECESSOR).context("--pin-root")?;
     let TakenOver { mut programs, mut tables, former } =
-        take_over(pins, sizes, now).with_context(|| {
+        take_over(pins.clone(), sizes, now).with_context(|| {
             "the kernel's tables (--max-services, --max-backends, --max-slots, --max-weighted-services)"
         })?;
     tables.set_local_cluster(id);
@@ -264,16 +266,20 @@ fn open(
     let (health, verdicts) = parts.probing;
     health.order(Order::States(Box::new(Words(tables.peer_states()))));
     let (programs, programs_task) = ProgramsHandle::new(programs, bypass, upgrade);
+    let by_kernel = args.probe_answer == ProbeAnswerer::Kernel;
+    let (probe_answer, probe_answer_task) =
+        ProbeAnswerHandle::new(pins, args.probe_port, by_kernel);
     let writers = Writers {
         health,
         programs,
         routes,
+        probe_answer,
         snapshots,
         sockets,
         remember: parts.remember,
         kube_proxy: parts.needed,
     };
-    let audits = AuditTimes::new(Duration::from_secs(args.audit_interval_seconds), now);
+    let audits = Audits::new(Duration::from_secs(args.audit_interval_seconds), now);
     let node = Node {
         core: Core::new(config, now),
         followers: BTreeMap::new(),
@@ -284,7 +290,7 @@ fn open(
         audit: Audit::default(),
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
-    Ok((driver, programs_task))
+    Ok((driver, programs_task, probe_answer_task))
 }
 
 async fn watch_peers(

@@ -4,8 +4,7 @@ mod source;
 
 use mesh_model::{ClusterId, ClusterLimit};
 use mesh_offline::{
-    Cluster, Difference, Dump, DumpEntry, EtcdContent, Objects, Scope, diff,
-    settings_beside,
+    Cluster, Difference, Dump, DumpEntry, EtcdContent, Objects, Scope, diff, settings_beside,
 };
 use serde_json::{Value, json};
 

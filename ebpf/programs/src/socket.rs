@@ -85,7 +85,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     let key = FrontendKey::new(to.ip, to.port, IPPROTO_UDP);
     // It names the service that it is connected to, and stays with its peer, whatever the service would choose now: from
     // another it would never hear.
-    if let Some(pair) = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port)) {
+    if let Some(pair) = connected_to(ctx, family, &to) {
         if let Some(asked) = asked(ctx, &key) {
             refresh(ctx, &asked, service::again(asked.header, found(pair.slot(), pair.backend())));
         }
@@ -226,6 +226,18 @@ fn connected<'a>(ctx: &SockAddrContext) -> Option<&'a SocketState> {
     }
     // SAFETY: the storage's memory lives as long as the socket.
     unsafe { maps::cm_sockets.get_ptr_mut(ctx).as_ref() }
+}
+
+/// What a connected UDP socket has for the service that it is connected to, if that is this one.
+#[inline(always)]
+fn connected_to<'a>(ctx: &SockAddrContext, family: Family, to: &Address) -> Option<&'a Pair> {
+    if let Some(pair) = connected(ctx).filter(|pair| pair.is_service(&to.ip, &to.port)) {
+        return Some(pair);
+    }
+    // A connect that failed left the socket where it was, and the other service in its storage.
+    let pair = datagrams::of(ctx)?.to_service(&to.ip, &to.port)?;
+    let (ip, port) = pair.backend_address();
+    address::is_peer(ctx, family, &Address { ip: *ip, port: *port }).then_some(pair)
 }
 
 /// A connected UDP socket connects to something else: what its former peer has sent is still shown as before, and so is

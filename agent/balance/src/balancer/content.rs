@@ -38,6 +38,11 @@ impl Balancer {
         Some(Content { settings, weights, backends: pool.in_use().collect() })
     }
 
+    /// Whether services that ask for this are taken.
+    pub fn takes(&self, traffic: &ServiceTraffic) -> bool {
+        self.rules.takes_traffic(traffic)
+    }
+
     /// What a frontend should lead to by what is known of its service's backends, whatever became of the changes so far;
     /// `None` where it is not to be taken. Clusters and nodes are as the balancer knows them.
     pub fn content_from<'a>(

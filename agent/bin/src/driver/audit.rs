@@ -1,53 +1,128 @@
-//! Looking again: what clusters say, what the tables should hold, and what the kernel has.
+//! Looking again: what clusters report against what the tables should hold, and that against what the kernel has. Slice by
+//! slice, between which everything else goes on.
 
 use std::{
-    collections::HashMap,
+    mem,
     time::{Duration, Instant},
+    vec,
 };
 
 use mesh_balance::KnownBackend;
-use mesh_model::lb::{Content, Frontend};
-
+use mesh_dataplane::{AuditCursor, Repairs};
 use mesh_health::Order;
+use mesh_model::{
+    ServiceName,
+    lb::{Change, Content, Frontend},
+};
 
 use super::Driver;
 
-/// When to look again.
+/// How far an audit is, and when it goes on.
 #[derive(Debug)]
-pub(crate) struct AuditTimes {
+pub(crate) struct Audits {
     interval: Duration,
     due: Instant,
+    begun: Instant,
+    stage: Stage,
+    deviations: u64,
+    repairs: Repairs,
+}
+
+/// What is looked at, one after the other.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Begin,
+    /// Whether these services are in the tables as clusters report them.
+    Wanted(vec::IntoIter<ServiceName>),
+    /// Whether the frontends after one are wanted.
+    Surplus(Option<Frontend>),
+    /// Whether the kernel has what the tables wrote.
+    Kernel(AuditCursor),
 }
 
 /// An audit takes no more of the time than one part in so many.
 const SHARE: u32 = 100;
+/// So much is looked at in a slice: services, frontends, and units of [`mesh_dataplane::Tables::audit_slice`]. Each is about
+/// a millisecond.
+const SERVICES: usize = 16;
+const FRONTENDS: usize = 1_000;
+const UNITS: usize = 20_000;
 
-impl AuditTimes {
+// === impl Audits ===
+
+impl Audits {
     /// The first one is due after an interval.
     pub(crate) fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, due: now + interval }
+        Self {
+            interval,
+            due: now + interval,
+            begun: now,
+            stage: Stage::Begin,
+            deviations: 0,
+            repairs: Repairs::default(),
+        }
+    }
+
+    /// When the next slice is due.
+    pub(super) fn due(&self) -> Instant {
+        self.due
     }
 }
 
+// === impl Driver ===
+
 impl Driver {
-    /// Compares everything, if it is time to. Repairs what differs.
-    pub(super) fn audit_tables(&mut self, now: Instant) {
+    /// Looks at the next slice, if it is time to, and repairs what differs.
+    pub(super) fn audit(&mut self, now: Instant) {
         if now < self.audits.due {
             return;
         }
-        let deviations = self.repair_deviations(now) + self.audit_unbalanced();
-        let repaired = match self.node.lb.tables_mut().audit() {
-            Ok(repairs) => {
-                if repairs.total() > 0 {
-                    self.node.audit.last = Some(format!("{repairs:?}"));
-                }
-                repairs.total()
+        self.audits.stage = match mem::take(&mut self.audits.stage) {
+            Stage::Begin => {
+                self.audits.begun = now;
+                self.audits.deviations = self.audit_unbalanced();
+                let services = self.node.core.merge().services();
+                let services: Vec<_> = services.map(|(service, ..)| service.clone()).collect();
+                Stage::Wanted(services.into_iter())
             }
-            Err(error) => {
-                self.node.audit.last = Some(error.to_string());
-                0
+            Stage::Wanted(mut services) => {
+                let next: Vec<_> = services.by_ref().take(SERVICES).collect();
+                next.iter().for_each(|service| self.audit_service(service, now));
+                if services.len() > 0 { Stage::Wanted(services) } else { Stage::Surplus(None) }
+            }
+            Stage::Surplus(after) => match self.audit_surplus(after, now) {
+                Some(after) => Stage::Surplus(Some(after)),
+                None => Stage::Kernel(AuditCursor::default()),
+            },
+            Stage::Kernel(mut cursor) => {
+                let found = self.node.lb.tables_mut().audit_slice(&mut cursor, UNITS);
+                match found {
+                    Ok(repairs) => self.audits.repairs += repairs,
+                    Err(error) => {
+                        tracing::error!(%error, "the tables cannot be compared with the kernel");
+                        self.node.audit.last = Some(error.to_string());
+                        self.finish_audit();
+                        return;
+                    }
+                }
+                if cursor.is_done() {
+                    self.finish_audit();
+                    return;
+                }
+                Stage::Kernel(cursor)
             }
         };
+        self.audits.due = now + now.elapsed() * SHARE;
+    }
+
+    fn finish_audit(&mut self) {
+        let (deviations, repairs) =
+            (mem::take(&mut self.audits.deviations), mem::take(&mut self.audits.repairs));
+        let repaired = repairs.total();
+        if repaired > 0 {
+            self.node.audit.last = Some(format!("{repairs:?}"));
+        }
         if deviations + repaired > 0 {
             let last = self.node.audit.last.as_deref().unwrap_or_default();
             tracing::error!(deviations, repaired, last, "the tables were not what they should be");
@@ -55,44 +130,41 @@ impl Driver {
         self.node.audit.passes += 1;
         self.node.audit.repairs += deviations + repaired;
         self.node.writers.health.order(Order::Audit);
-        self.audits.due = now + self.audits.interval.max(now.elapsed() * SHARE);
+        self.audits.due = self.audits.begun + self.audits.interval;
     }
 
-    /// What clusters say, against what the tables were told. What there was no room for is known already.
-    fn repair_deviations(&mut self, now: Instant) -> u64 {
-        let deviations = self.node.lb.tables().deviations(&self.wanted());
-        let mut count = 0;
+    /// What clusters report of a service, and not what became of it, against what the tables should hold.
+    fn audit_service(&mut self, service: &ServiceName, now: Instant) {
+        let wanted = wanted(&self.node.core, service);
+        for (frontend, content) in wanted {
+            let deviations = self.node.lb.tables().deviations_of(&frontend, &content);
+            self.repair(deviations, now);
+        }
+    }
+
+    /// Frontends that no service has any more. The last one that was looked at, if there are more.
+    fn audit_surplus(&mut self, after: Option<Frontend>, now: Instant) -> Option<Frontend> {
+        let claimed = self.node.lb.tables().claimed_after(after);
+        let claimed: Vec<Frontend> = claimed.take(FRONTENDS).copied().collect();
+        let (merge, balancer) = (self.node.core.merge(), self.node.core.balancer());
+        let is_wanted = |frontend: &Frontend| {
+            let traffic = merge.service_of(frontend).and_then(|service| merge.traffic_of(service));
+            traffic.is_some_and(|traffic| balancer.takes(traffic))
+        };
+        let surplus = claimed.iter().filter(|frontend| !is_wanted(frontend));
+        let surplus: Vec<Change> = surplus.map(|f| Change::RemoveFrontend(*f)).collect();
+        self.repair(surplus, now);
+        (claimed.len() == FRONTENDS).then(|| claimed.last().copied()).flatten()
+    }
+
+    /// Makes what was not made. What there was no room for is known already.
+    fn repair(&mut self, deviations: Vec<Change>, now: Instant) {
         for change in deviations {
             if self.node.lb.repair(change, now) {
-                count += 1;
-                let last = &mut self.node.audit.last;
-                if count == 1 {
-                    *last = Some(format!("a change was not made: {change:?}"));
-                }
+                self.audits.deviations += 1;
+                self.node.audit.last = Some(format!("a change was not made: {change:?}"));
             }
         }
-        count
-    }
-
-    /// Every frontend that is taken with its backends, from what clusters say and not from what became of it.
-    fn wanted(&self) -> HashMap<Frontend, Content> {
-        let (merge, balancer) = (self.node.core.merge(), self.node.core.balancer());
-        let mut wanted = HashMap::new();
-        for (service, traffic, frontends) in merge.services() {
-            for (frontend, port_name) in frontends {
-                let backends = merge.backends_of(service);
-                let backends = backends.map(|(backend, port_name, state)| KnownBackend {
-                    backend,
-                    port_name,
-                    condition: state.condition,
-                    node: state.node.as_deref(),
-                });
-                let port = (&frontend, port_name);
-                let content = balancer.content_from(service, traffic, port, backends);
-                wanted.extend(content.map(|content| (frontend, content)));
-            }
-        }
-        wanted
     }
 
     /// Compares whose sockets the programs leave alone with whose they should. How many were otherwise.
@@ -113,4 +185,23 @@ impl Driver {
         }
         u64::try_from(different).unwrap_or(u64::MAX)
     }
+}
+
+/// The frontends of a service that are taken, with their backends.
+fn wanted(core: &mesh_core::Core, service: &ServiceName) -> Vec<(Frontend, Content)> {
+    let (merge, balancer) = (core.merge(), core.balancer());
+    let Some(traffic) = merge.traffic_of(service) else { return Vec::new() };
+    let content = |(frontend, port_name): (Frontend, &str)| {
+        let backends = merge.backends_of(service);
+        let backends = backends.map(|(backend, port_name, state)| KnownBackend {
+            backend,
+            port_name,
+            condition: state.condition,
+            node: state.node.as_deref(),
+        });
+        let port = (&frontend, port_name);
+        let content = balancer.content_from(service, traffic, port, backends)?;
+        Some((frontend, content))
+    };
+    merge.frontends_of(service).filter_map(content).collect()
 }

@@ -44,6 +44,7 @@ impl Node {
             .chain(self.attachment_problems.iter().cloned())
             .chain(self.writers.sockets.problem())
             .chain(self.health_problems())
+            .chain(self.writers.probe_answer.report().problems.clone())
             .chain(self.writers.routes.problems())
             .chain(audit)
             .chain(tables)

@@ -260,42 +260,55 @@ impl<K: Kernel> Tables<K> {
         Ok(None)
     }
 
-    /// What would have to change for the tables to be as wanted. What a previous run left and no cluster has claimed is
-    /// neither wanted nor too much.
+    /// What would have to change for the tables to be as wanted, all frontends together. What a previous run left and no
+    /// cluster has claimed is neither wanted nor too much.
     pub fn deviations(&self, wanted: &HashMap<Frontend, Content>) -> Vec<Change> {
+        let mut changes: Vec<Change> = wanted
+            .iter()
+            .flat_map(|(frontend, wanted)| self.deviations_of(frontend, wanted))
+            .collect();
+        let surplus = self.claimed_after(None).filter(|frontend| !wanted.contains_key(*frontend));
+        changes.extend(surplus.map(|frontend| Change::RemoveFrontend(*frontend)));
+        changes
+    }
+
+    /// The same of one frontend that is wanted.
+    pub fn deviations_of(&self, frontend: &Frontend, wanted: &Content) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (frontend, wanted) in wanted {
-            let Some(service) = self.services.get(frontend) else {
-                changes.push(Change::SetFrontend(*frontend, wanted.settings));
-                let all = wanted.backends.iter();
-                changes.extend(all.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
-                if wanted.weights != Weights::ONE {
-                    changes.push(Change::SetWeights(*frontend, wanted.weights));
-                }
-                continue;
-            };
-            if service.settings != wanted.settings {
-                changes.push(Change::SetFrontend(*frontend, wanted.settings));
-            }
-            let group_of = |backend| {
-                let position = self.backends.id_of(backend);
-                position.and_then(|id| service.positions.get(&id)).map(|at| at.group)
-            };
-            let missing = wanted.backends.iter().filter(|(b, group)| group_of(b) != Some(**group));
-            changes.extend(missing.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
-            let claimed =
-                service.positions.keys().filter(|id| !service.inherited_backends.contains(*id));
-            let claimed = claimed.filter_map(|id| self.backends.get(*id));
-            let surplus = claimed.filter(|backend| !wanted.backends.contains_key(*backend));
-            changes.extend(surplus.map(|backend| Change::RemoveBackend(*frontend, *backend)));
-            if service.weights != wanted.weights && !service.held_weights {
+        let Some(service) = self.services.get(frontend) else {
+            changes.push(Change::SetFrontend(*frontend, wanted.settings));
+            let all = wanted.backends.iter();
+            changes.extend(all.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
+            if wanted.weights != Weights::ONE {
                 changes.push(Change::SetWeights(*frontend, wanted.weights));
             }
+            return changes;
+        };
+        if service.settings != wanted.settings {
+            changes.push(Change::SetFrontend(*frontend, wanted.settings));
         }
-        let claimed = self.services.iter().filter(|(_, service)| !service.held);
-        let surplus = claimed.filter(|(frontend, _)| !wanted.contains_key(*frontend));
-        changes.extend(surplus.map(|(frontend, _)| Change::RemoveFrontend(*frontend)));
+        let group_of = |backend| {
+            let position = self.backends.id_of(backend);
+            position.and_then(|id| service.positions.get(&id)).map(|at| at.group)
+        };
+        let missing = wanted.backends.iter().filter(|(b, group)| group_of(b) != Some(**group));
+        changes.extend(missing.map(|(b, group)| Change::AddBackend(*frontend, *b, *group)));
+        let claimed =
+            service.positions.keys().filter(|id| !service.inherited_backends.contains(*id));
+        let claimed = claimed.filter_map(|id| self.backends.get(*id));
+        let surplus = claimed.filter(|backend| !wanted.backends.contains_key(*backend));
+        changes.extend(surplus.map(|backend| Change::RemoveBackend(*frontend, *backend)));
+        if service.weights != wanted.weights && !service.held_weights {
+            changes.push(Change::SetWeights(*frontend, wanted.weights));
+        }
         changes
+    }
+
+    /// Frontends that were asked for in this run, in their order, from the one after a frontend on.
+    pub fn claimed_after(&self, frontend: Option<Frontend>) -> impl Iterator<Item = &Frontend> {
+        let from = frontend.map_or(Bound::Unbounded, Bound::Excluded);
+        let services = self.services.range((from, Bound::Unbounded));
+        services.filter(|(_, service)| !service.held).map(|(frontend, _)| frontend)
     }
 }
 

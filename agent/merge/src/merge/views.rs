@@ -129,6 +129,12 @@ impl Merge {
         nodes.map(|(name, node, _)| (name, node.internal_ips.as_slice()))
     }
 
+    /// The internal addresses of a node.
+    pub fn node_addresses(&self, name: &ClusterName, node: &str) -> &[IpAddr] {
+        let node = self.clusters.get(name).and_then(|cluster| cluster.nodes.get(node));
+        node.map(|node| node.internal_ips.as_slice()).unwrap_or_default()
+    }
+
     /// The pod ranges of a node.
     pub fn pod_ranges(&self, name: &ClusterName, node: &str) -> &[IpNet] {
         let node = self.clusters.get(name).and_then(|cluster| cluster.nodes.get(node));
