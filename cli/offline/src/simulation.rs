@@ -171,7 +171,7 @@ impl Simulation {
     /// Lets happen what happens until a time.
     pub fn run(&mut self, events: &[Event], until: Duration) -> Result<(), SimulationError> {
         for (index, event) in events.iter().enumerate() {
-            let what = || format!("event at {} (the {}. by time)", time(event.at), index + 1);
+            let what = || format!("event at {} (number {} by time)", time(event.at), index + 1);
             if !self.exporters.contains_key(&event.cluster) {
                 let known = names(self.exporters.keys());
                 let name = event.cluster.clone();

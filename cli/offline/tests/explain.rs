@@ -378,7 +378,7 @@ fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
         .clone();
     assert_eq!(
         stale.reason,
-        "stale: cluster b has been silent since 1m, and its staleness budget was spent at 16m"
+        "stale: cluster b has been unreachable since 1m, and its staleness budget was spent at 16m"
     );
     // Who is cut off hears nobody, and keeps its own.
     assert_eq!(

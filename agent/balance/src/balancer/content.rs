@@ -39,7 +39,7 @@ impl Balancer {
     }
 
     /// Whether services that ask for this are taken.
-    pub fn takes(&self, traffic: &ServiceTraffic) -> bool {
+    pub fn takes_traffic(&self, traffic: &ServiceTraffic) -> bool {
         self.rules.takes_traffic(traffic)
     }
 

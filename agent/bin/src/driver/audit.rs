@@ -149,7 +149,7 @@ impl Driver {
         let (merge, balancer) = (self.node.core.merge(), self.node.core.balancer());
         let is_wanted = |frontend: &Frontend| {
             let traffic = merge.service_of(frontend).and_then(|service| merge.traffic_of(service));
-            traffic.is_some_and(|traffic| balancer.takes(traffic))
+            traffic.is_some_and(|traffic| balancer.takes_traffic(traffic))
         };
         let surplus = claimed.iter().filter(|frontend| !is_wanted(frontend));
         let surplus: Vec<Change> = surplus.map(|f| Change::RemoveFrontend(*f)).collect();

@@ -345,6 +345,7 @@ mod tests {
             server.send_to(answer.as_bytes(), client).await.unwrap();
         }
         drop(server);
+        sleep(Duration::from_millis(300)).await;
         stop.send(true).unwrap();
         let report = running.await.unwrap();
         assert!(report.over_datagram_flows >= 18 && report.ended >= 1, "{report:?}");

@@ -146,5 +146,5 @@ fn deviations_are_named() {
         assert!(found.iter().any(|found| found.contains(says)), "{entries:?}: {found:#?}");
     }
     let none = EtcdContent { whole: true, ..holding(&[]) };
-    assert!(deviations(&none)[0].contains("nobody can be a peer without it"));
+    assert!(deviations(&none)[0].contains("no cluster can be a peer without it"));
 }
