@@ -20,7 +20,9 @@ use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
 use mesh_health::ClusterHealth;
+use mesh_hooks::ProgramsHandle;
 use mesh_model::{ClusterId, ClusterName, ServiceName};
+use mesh_routes::reason;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
@@ -28,8 +30,6 @@ use crate::{
     args::Args,
     message::{Message, ask},
     node::{Node, unready},
-    programs::ProgramsHandle,
-    routes::reason,
 };
 
 mod explain;

@@ -14,16 +14,16 @@ use mesh_core::{Input, PodAnswer};
 use mesh_dataplane::{Left, PinLock};
 use mesh_follow::PeerCommand;
 use mesh_health::{Order, Verdict, Verdicts};
+use mesh_hooks::ProgramsHandle;
 use mesh_model::ClusterName;
+use mesh_peers::{Follower, PeerMessage};
 use mesh_pods::{AttachmentKey, State};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{
-    follower::Follower, message::Message, metrics::Metrics, node::Node, programs::ProgramsHandle,
-};
+use crate::{message::Message, metrics::Metrics, node::Node};
 
 mod audit;
 mod carry_out;
@@ -134,28 +134,7 @@ impl Driver {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Events(name, events) => {
-                let follower = self.node.followers.get(&name);
-                let connection = follower.map(Follower::connection).unwrap_or_default();
-                self.input(Input::Events(name, events.into_events(), connection));
-            }
-            Message::Follow(name, follower) => {
-                let order = Order::Follow(name.clone(), follower.link());
-                self.node.writers.health.order(order);
-                let settings = follower.settings.clone();
-                self.undelivered.remove(&name);
-                self.node.followers.insert(name.clone(), follower);
-                self.input(Input::Follow(name, settings));
-            }
-            Message::Unfollow(name) => {
-                self.node.followers.remove(&name);
-                self.undelivered.remove(&name);
-                self.metrics.forget(&name);
-                self.input(Input::Unfollow(name));
-            }
-            Message::PeersRead { problems, complete } => {
-                self.input(Input::PeersRead { problems, complete });
-            }
+            Message::Peer(message) => self.peer(message),
             Message::LiftQuarantine(name, answer) => {
                 let _ = answer.send(self.node.core.lift_quarantine(&name));
                 self.carry_out(Instant::now());
@@ -169,6 +148,33 @@ impl Driver {
             }
             Message::KubeProxy(found) => self.input(Input::KubeProxy(found)),
             Message::Query(query) => (query.0)(&self.node),
+        }
+    }
+
+    fn peer(&mut self, message: PeerMessage) {
+        match message {
+            PeerMessage::Events(name, events) => {
+                let follower = self.node.followers.get(&name);
+                let connection = follower.map(Follower::connection).unwrap_or_default();
+                self.input(Input::Events(name, events.into_events(), connection));
+            }
+            PeerMessage::Follow(name, follower) => {
+                let order = Order::Follow(name.clone(), follower.link());
+                self.node.writers.health.order(order);
+                let settings = follower.settings.clone();
+                self.undelivered.remove(&name);
+                self.node.followers.insert(name.clone(), follower);
+                self.input(Input::Follow(name, settings));
+            }
+            PeerMessage::Unfollow(name) => {
+                self.node.followers.remove(&name);
+                self.undelivered.remove(&name);
+                self.metrics.forget(&name);
+                self.input(Input::Unfollow(name));
+            }
+            PeerMessage::Read { problems, complete } => {
+                self.input(Input::PeersRead { problems, complete });
+            }
         }
     }
 
@@ -206,7 +212,7 @@ impl Driver {
         let addresses = core.merge().node_addresses(core.local(), core.node());
         self.node.writers.probe_answer.set_addresses(addresses);
         self.exchange_programs(now);
-        self.node.writers.snapshots.write(now, &self.node.core);
+        self.node.writers.snapshots.write(now, |name| self.node.core.records(name));
         if self.node.core.is_synced() {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }

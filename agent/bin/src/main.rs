@@ -4,18 +4,11 @@
 mod admin;
 mod args;
 mod driver;
-mod etcd_addresses;
-mod follower;
 mod message;
 mod metrics;
 mod node;
-mod peers;
 mod pods;
-mod probe_answer;
-mod programs;
-mod routes;
 mod run;
-mod snapshots;
 mod sockets;
 
 use clap::Parser as _;

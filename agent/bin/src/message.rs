@@ -1,30 +1,18 @@
 //! What the driver of the core is sent.
 
 use mesh_core::{KubeProxy, Lifted, PodAnswer};
-use mesh_etcd::Batch;
-use mesh_follow::PeerEvent;
 use mesh_model::ClusterName;
+use mesh_peers::PeerMessage;
 use mesh_pods::{AttachmentFound, AttachmentKey};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{follower::Follower, node::Node};
+use crate::node::Node;
 
 /// A message for the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A follower's events.
-    Events(ClusterName, Batch<PeerEvent>),
-    /// A cluster is followed by a new follower.
-    Follow(ClusterName, Follower),
-    /// A cluster is no longer followed.
-    Unfollow(ClusterName),
-    /// The peer files were read.
-    PeersRead {
-        /// What is wrong with them.
-        problems: Vec<String>,
-        /// A cluster that is not followed by now is no peer.
-        complete: bool,
-    },
+    /// What happened to followed clusters.
+    Peer(PeerMessage),
     /// An operator accepts a quarantined peer again.
     LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
     /// Attachments, as the folder has them.
@@ -42,6 +30,12 @@ pub(crate) enum Message {
     KubeProxy(KubeProxy),
     /// A look at everything.
     Query(Query),
+}
+
+impl From<PeerMessage> for Message {
+    fn from(message: PeerMessage) -> Self {
+        Self::Peer(message)
+    }
 }
 
 /// A look at everything, answered between two changes.

@@ -7,14 +7,15 @@ use mesh_core::Core;
 use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
 use mesh_follow::Status;
 use mesh_health::Health;
+use mesh_hooks::{ProbeAnswerHandle, ProgramsHandle};
 use mesh_model::{ClusterName, Identity};
+use mesh_peers::Follower;
 use mesh_pods::Attachment;
+use mesh_routes::RouteWriters;
+use mesh_state_dir::Snapshots;
 use tokio::sync::{mpsc, watch};
 
-use crate::{
-    follower::Follower, probe_answer::ProbeAnswerHandle, programs::ProgramsHandle, routes::Routes,
-    snapshots::Snapshots, sockets::Sockets,
-};
+use crate::sockets::Sockets;
 
 mod metrics_collect;
 mod problems;
@@ -36,7 +37,7 @@ pub(crate) struct Node {
 pub(crate) struct Writers {
     pub(crate) health: Health,
     pub(crate) programs: ProgramsHandle,
-    pub(crate) routes: Routes,
+    pub(crate) routes: RouteWriters,
     pub(crate) probe_answer: ProbeAnswerHandle,
     pub(crate) snapshots: Snapshots,
     pub(crate) sockets: Sockets,

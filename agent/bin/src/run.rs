@@ -30,14 +30,17 @@ use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{
     Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
 };
-use mesh_files::{FolderWatch, Lock};
+use mesh_files::Lock;
 use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
+use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
+use mesh_peers::{Peers, PeersConfig};
 use mesh_pods::Attachment;
-use mesh_routes::has_kube_proxy;
+use mesh_routes::{RouteWriters, has_kube_proxy};
+use mesh_state_dir::{EtcdAddresses, Snapshots};
 use prometheus_client::registry::Registry;
 use tokio::{
     runtime,
@@ -50,21 +53,17 @@ use crate::{
     admin::AgentAdmin,
     args::{Args, KubeProxy, ProbeAnswerer},
     driver::{Audits, Driver},
-    etcd_addresses::EtcdAddresses,
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
-    peers::{Peers, PeersRead},
     pods::{AttachmentsTask, PodsAdmin},
-    probe_answer::{ProbeAnswerHandle, ProbeAnswerTask},
-    programs::{ProgramsHandle, ProgramsTask},
-    routes::Routes,
-    snapshots::Snapshots,
     sockets::Sockets,
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
 const PREDECESSOR: Duration = Duration::from_secs(5);
+/// Messages that may wait for the driver; more, and the etcds wait.
+const MESSAGES: usize = 64;
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
 /// How often it is looked for a kube-proxy while that matters.
@@ -95,12 +94,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
-    let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
+    let parts = Parts { probing, remember, needed, metrics };
     let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
-    let previous = driver.previous_peers();
-    let (sender, receiver) = Peers::channel();
-    let own = PeerConfig {
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let local = PeerConfig {
         name,
         role: Role::Remote,
         own_id: id,
@@ -110,12 +108,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         uuid: None,
         id: None,
     };
-    let folder = args.config_dir.join("peers");
-    let followers = followers()?;
-    let last = addresses.addresses();
-    let local = args.local_config.clone();
-    let files = (local.clone(), folder.clone());
-    let peers = Peers::new(own, files, previous, last, sender.clone(), followers);
+    let config = PeersConfig {
+        local,
+        local_file: args.local_config.clone(),
+        folder: args.config_dir.join("peers"),
+        previous: driver.previous_peers(),
+        last_addresses: addresses.addresses(),
+    };
+    let peers = Peers::new(config, sender.clone(), followers()?);
     let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
     let programs = driver.programs();
     let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started, programs };
@@ -128,7 +128,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         _ = ended => anyhow::bail!("the core has ended"),
         () = programs_task.run() => {}
         () = probe_answer_task.run() => {}
-        () = watch_peers(peers, folder, local, sender.clone(), metrics) => {}
+        () = peers.run() => {}
         () = attachments.run() => {}
         () = addresses.run() => {}
         () = watch_kube_proxy(args.kube_proxy, needed_receiver, sender.clone()) => {}
@@ -234,7 +234,7 @@ fn open(
     };
     let sockets = Sockets::new(&mut programs);
     let seed = RandomState::new().hash_one(&args.node_name);
-    let routes = Routes::open(&args.pod_cidrs, seed)?;
+    let routes = RouteWriters::open(&args.pod_cidrs, seed)?;
     // Snapshots are for a kernel that has nothing: any other knows better.
     let bare = inherited == Inherited::default();
     let folder = args.state_dir.join("snapshots");
@@ -291,41 +291,6 @@ fn open(
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
     Ok((driver, programs_task, probe_answer_task))
-}
-
-async fn watch_peers(
-    mut peers: Peers,
-    folder: PathBuf,
-    local: PathBuf,
-    driver: mpsc::Sender<Message>,
-    metrics: Metrics,
-) {
-    let mut folder = FolderWatch::new(&folder);
-    let log = folder.write_log();
-    let mut local = FolderWatch::shallow(local.parent().unwrap_or(&local));
-    let troubled = peers.troubled();
-    loop {
-        let PeersRead { problems, complete, next_look } = peers.reconcile(log.take()).await;
-        for problem in &problems {
-            tracing::warn!(kind = problem, "peer files");
-        }
-        metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
-        if driver.send(Message::PeersRead { problems, complete }).await.is_err() {
-            return;
-        }
-        let next_look = async {
-            match next_look {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = folder.changed() => {}
-            () = local.changed() => {}
-            () = troubled.notified() => {}
-            () = next_look => {}
-        }
-    }
 }
 
 /// Looks for a kube-proxy while it matters whether one runs.

@@ -14,6 +14,7 @@ mod nftables;
 mod prefix_set;
 mod route_table;
 mod route_target;
+mod route_writers;
 mod sysctls;
 
 pub use interfaces::{
@@ -24,6 +25,7 @@ pub use masquerade_target::{Exempt, MasqueradeError, MasqueradeTarget};
 pub use nftables::ExemptSet;
 pub use route_table::{RouteChange, RouteState, RouteSummary, RouteTable};
 pub use route_target::{NextHop, OtherRoute, RouteError, RouteEvent, RouteTarget};
+pub use route_writers::{RouteWriters, RouteWritersError, reason};
 pub use sysctls::{SysctlEffect, SysctlProblem, sysctl_problems};
 
 /// What marks a route as ours (`ip route show proto 201`). Not assigned to anybody in `/etc/iproute2/rt_protos`.

@@ -8,16 +8,19 @@
 //! It keeps everything in memory, has no leases, and takes writes from the cluster's administrator only.
 
 mod error;
+mod file;
 mod listener;
 mod recording;
 mod requests;
+mod served;
 mod server;
 pub mod store;
 mod watching;
 
 pub use error::{RecordingError, ReplayError};
+pub use file::{ClusterFile, ReplayFile};
 pub use recording::{Become, Recording};
-pub use server::{ClusterFile, ReplayFile, serve};
+pub use server::serve;
 
 /// What is made of `proto/etcd.proto`.
 #[allow(

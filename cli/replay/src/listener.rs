@@ -1,21 +1,17 @@
 //! A cluster's listener: mutual TLS, and who is on the other side.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use mesh_certs::ClusterPki;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{
-    Request,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
-};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::{
     error::ReplayError,
     proto::{kv_server::KvServer, watch_server::WatchServer},
     requests::Requests,
-    server::{Served, read},
+    served::Served,
     watching::Watching,
 };
 
@@ -44,10 +40,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// The common name of the certificate that a request came with.
-pub(crate) fn user<T>(request: &Request<T>) -> Option<String> {
-    let certificates = request.peer_certs()?;
-    let (_, certificate) = X509Certificate::from_der(certificates.first()?).ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str().ok().map(ToOwned::to_owned)
+/// A file's text.
+fn read(path: &Path) -> Result<String, ReplayError> {
+    fs::read_to_string(path).map_err(ReplayError::file(path))
 }

@@ -11,7 +11,7 @@ use crate::{
         PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
         ResponseOp, TxnRequest, TxnResponse, kv_server::Kv, request_op, response_op,
     },
-    server::Served,
+    served::Served,
     store::{Entry, Span, StoreError, Write},
 };
 

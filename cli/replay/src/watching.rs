@@ -14,7 +14,7 @@ use crate::{
         Event, KeyValue, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
         event::EventType, watch_request::RequestUnion, watch_server,
     },
-    server::Served,
+    served::Served,
     store::{Change, LogPosition, Span},
 };
 

@@ -151,9 +151,6 @@ fn a_deviation_is_found() {
     assert_eq!(found, expected);
 }
 
-/// Circles that are still to be opened.
-const CIRCLES_LEFT: usize = 7;
-
 /// Files of a crate that need each other are one file, or lack a third one that both need.
 #[test]
 fn no_files_name_each_other_in_a_circle() {
@@ -176,7 +173,7 @@ fn no_files_name_each_other_in_a_circle() {
             found.push(lines.join("\n"));
         }
     }
-    assert_eq!(found.len(), CIRCLES_LEFT, "{}", found.join("\n"));
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 /// The root file of every crate, the kernel programs' included.

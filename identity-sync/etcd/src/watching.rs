@@ -1,13 +1,18 @@
 //! Changes to keys as they happen, for a writer that wants to know what others do. Readers follow by a state machine.
 
-use etcd_client::{WatchOptions, WatchRequestSender, WatchResponseStream};
+use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use mesh_follow::{Header, KeyRange, WatchEvent};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{driver::watch_events, error::EtcdError, store::Connection};
 
 /// Watches over spans of keys. Dropping it ends them.
+///
+/// A task of its own takes what comes from the connection: left there, it would fill the connection's window, and answers to
+/// other requests would not get through. What waits here is no more than what was written since the last look.
 pub struct Watching {
-    responses: WatchResponseStream,
+    responses: mpsc::UnboundedReceiver<Result<WatchResponse, EtcdError>>,
+    reading: JoinHandle<()>,
     /// The stream lives as long as both of its ends.
     _requests: WatchRequestSender,
 }
@@ -28,7 +33,24 @@ impl Connection {
         for span in others {
             requests.watch(span.start.clone(), options(span)).await?;
         }
-        Ok(Watching { responses, _requests: requests })
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let reading = tokio::spawn(read(responses, sender));
+        Ok(Watching { responses: receiver, reading, _requests: requests })
+    }
+}
+
+/// Hands on what comes, until nobody takes it or nothing comes any more.
+async fn read(
+    mut responses: WatchResponseStream,
+    sender: mpsc::UnboundedSender<Result<WatchResponse, EtcdError>>,
+) {
+    loop {
+        let response = responses.message().await.map_err(EtcdError::from).transpose();
+        let Some(response) = response else { return };
+        let is_over = response.is_err();
+        if sender.send(response).is_err() || is_over {
+            return;
+        }
     }
 }
 
@@ -36,9 +58,8 @@ impl Watching {
     /// Waits for the next changes. Cancel-safe: what was not returned comes with the next call.
     pub async fn next(&mut self) -> Result<(Header, Vec<WatchEvent>), EtcdError> {
         loop {
-            let response = self.responses.message().await?;
             let gone = || EtcdError::Broken("the etcd closed the connection".into());
-            let response = response.ok_or_else(gone)?.0;
+            let response = self.responses.recv().await.ok_or_else(gone)??.0;
             if response.canceled {
                 return Err(match response.compact_revision {
                     0 => EtcdError::Broken(format!("the watch ended: {}", response.cancel_reason)),
@@ -50,5 +71,11 @@ impl Watching {
                 return Ok((header, watch_events(response.events)?));
             }
         }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.reading.abort();
     }
 }

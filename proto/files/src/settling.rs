@@ -30,7 +30,8 @@ pub enum Progress {
     Writing,
     /// Its writer closed it: nothing is cut off. What is missing may still follow, from a writer who empties it first.
     Closed,
-    /// It was renamed into its place, or has not changed for [`QUIET`]: what is missing is meant to be.
+    /// It was renamed into its place, or has not changed for [`QUIET`]; where a watch saw that somebody writes it and has not
+    /// closed it, for ten seconds: what is missing is meant to be.
     Settled,
 }
 
@@ -59,10 +60,14 @@ struct Seen {
     /// Since when it looks so.
     since: Instant,
     progress: Progress,
+    /// A watch saw that somebody writes it, and not that it was closed since.
+    is_open: bool,
 }
 
 /// What has not changed for so long is as its writer wants it.
 pub const QUIET: Duration = Duration::from_secs(1);
+/// The same of what somebody is known to have open: `(sleep 2; kubectl get …) > all.yaml`.
+const OPEN: Duration = Duration::from_secs(10);
 
 // === impl Stamp ===
 
@@ -99,14 +104,19 @@ impl Settling {
     /// Takes a look at a file, which has this stamp or is not there, and says how far it is.
     pub fn look(&mut self, path: &Path, stamp: Option<Stamp>, at: Moment) -> Progress {
         let noticed = self.written.remove(path);
-        let before = self.files.get(path).filter(|seen| seen.stamp == stamp).copied();
+        let known = self.files.get(path);
+        let is_open = match noticed {
+            Some(Written::Partly) => true,
+            Some(Written::Closed | Written::Renamed) => false,
+            None => known.is_some_and(|seen| seen.is_open),
+        };
+        let before = known.filter(|seen| seen.stamp == stamp).copied();
+        let before = before.map(|seen| Seen { is_open, ..seen });
         let old = stamp.and_then(|stamp| at.wall.duration_since(stamp.modified?).ok());
         let progress = match (before, noticed) {
             // Its name was given to another file, which is complete.
             (_, Some(Written::Renamed)) if stamp.is_some() => Progress::Settled,
-            (Some(seen), _) if at.now.saturating_duration_since(seen.since) >= QUIET => {
-                Progress::Settled
-            }
+            (Some(seen), _) if at.now >= seen.since + seen.quiet() => Progress::Settled,
             (Some(seen), Some(Written::Closed)) => seen.progress.max(Progress::Closed),
             (Some(seen), _) => seen.progress,
             (None, Some(Written::Closed)) if stamp.is_some() => Progress::Closed,
@@ -115,7 +125,9 @@ impl Settling {
             (None, _) => Progress::Writing,
         };
         let since = before.map_or(at.now, |seen| seen.since);
-        self.files.insert(path.into(), Seen { stamp, since, progress });
+        // What is not there nobody writes.
+        let is_open = is_open && stamp.is_some();
+        self.files.insert(path.into(), Seen { stamp, since, progress, is_open });
         progress
     }
 
@@ -128,7 +140,16 @@ impl Settling {
     /// When another look says more, although nothing changes.
     pub fn next_look(&self) -> Option<Instant> {
         let unsettled = self.files.values().filter(|seen| seen.progress != Progress::Settled);
-        unsettled.map(|seen| seen.since + QUIET).min()
+        unsettled.map(|seen| seen.since + seen.quiet()).min()
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// How long it must not have changed.
+    fn quiet(&self) -> Duration {
+        if self.is_open { OPEN } else { QUIET }
     }
 }
 
@@ -182,8 +203,18 @@ mod tests {
         assert_eq!(folder.next(), Some(1_810), "a second after it was seen like this");
         assert_eq!(folder.look(all, 1_810), Progress::Settled);
         assert_eq!(folder.next(), None);
-        // The next writer.
-        assert_eq!(folder.look(folder.stamp(2_000, 0), 2_010), Progress::Writing);
+        // The next writer, who takes his time.
+        folder.note(Written::Partly);
+        let next = folder.stamp(2_000, 0);
+        assert_eq!(folder.look(next, 2_010), Progress::Writing);
+        assert_eq!(folder.look(next, 5_000), Progress::Writing, "it is open");
+        assert_eq!(folder.next(), Some(12_010));
+        assert_eq!(folder.look(next, 12_010), Progress::Settled);
+        // One of whom no watch tells.
+        folder.note(Written::Closed);
+        assert_eq!(folder.look(folder.stamp(13_000, 5), 13_000), Progress::Closed);
+        assert_eq!(folder.look(folder.stamp(14_000, 0), 14_000), Progress::Writing);
+        assert_eq!(folder.look(folder.stamp(14_000, 0), 15_000), Progress::Settled);
     }
 
     #[test]

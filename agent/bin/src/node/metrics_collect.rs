@@ -68,6 +68,7 @@ impl Node {
         metrics.inherited_frontends.set(count(held.frontends));
         metrics.inherited_backends.set(count(held.backends));
         metrics.failed_changes.set(count(self.lb.status().failing));
+        metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
         let routes = self.writers.routes.table();
         metrics.routes.set(count(routes.len()));
         metrics.failed_routes.set(count(routes.not_in_place().count()));

@@ -89,6 +89,7 @@ impl Node {
                 service.map_or("a service".into(), |s| format!("{}/{}", s.namespace, s.name));
             let what = match key {
                 LbKey::Frontend(_) => "cannot be added".into(),
+                LbKey::Backend(..) if *count == 1 => "a backend cannot be added".into(),
                 LbKey::Backend(..) => format!("{count} backends cannot be added"),
                 LbKey::Weights(_) => "its weights cannot be set".into(),
             };

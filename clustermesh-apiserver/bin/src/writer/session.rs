@@ -13,7 +13,6 @@ mod sync_markers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
-    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -118,7 +117,7 @@ impl<'a> Session<'a> {
             state.trouble.take_if(|trouble| trouble.reason.ends_with_connection());
         });
         changed.mark_unchanged();
-        let from = session.compare().await?;
+        let from = Box::pin(session.compare()).await?;
         writer.set(|state| state.trouble = None);
         let mut watching = session.watch(from).await?;
         let mut again = every(USERS_EVERY);
@@ -130,27 +129,37 @@ impl<'a> Session<'a> {
                     session.give(Sign::Position).await?;
                     return Ok(Ended::Drained);
                 }
-                sign = session.signs.due() => session.give(sign).await?,
-                _ = changed.changed() => session.write_changed().await?,
+                sign = session.signs.due() => Box::pin(session.give(sign)).await?,
+                _ = changed.changed() => Box::pin(session.write_changed()).await?,
                 Ok(()) = users.changed() => {
                     let file = users.borrow_and_update().clone();
                     session.set_up_users(file.as_ref()).await?;
                 }
                 seen = watching.next() => session.see(&seen?.1),
-                () = until(due) => session.repair().await?,
+                () = until(due) => Box::pin(session.repair()).await?,
                 _ = again.tick() => session.check_users().await?,
             }
         }
     }
 
-    /// Does something, and meanwhile gives the signs of life that are due.
+    /// Does something, and meanwhile gives the signs of life that are due. Both are boxed: nested as they are, they would
+    /// take more than a thread's stack.
     async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, EtcdError> {
-        let mut work = pin!(work);
+        let mut work = Box::pin(work);
         loop {
-            tokio::select! {
+            let sign = tokio::select! {
                 biased;
-                sign = self.signs.due() => self.give(sign).await?,
+                sign = self.signs.due() => sign,
                 done = &mut work => return Ok(done),
+            };
+            // Both together: of a connection whose window is full of what nobody takes nothing else comes.
+            let mut given = Box::pin(self.give(sign));
+            tokio::select! {
+                given = &mut given => given?,
+                done = &mut work => {
+                    given.await?;
+                    return Ok(done);
+                }
             }
         }
     }
@@ -239,7 +248,7 @@ impl<'a> Session<'a> {
         let Exported { desired, versions, complete } = &self.memory.exported;
         if *complete && !self.is_synced() {
             // Complete for the first time: what is not desired may be removed now.
-            return self.compare().await.map(drop);
+            return Box::pin(self.compare()).await.map(drop);
         }
         let versions = versions.clone().filter(|_| *complete);
         let writes = plan(desired, &self.actual, &changed, *complete);

@@ -3,26 +3,38 @@
 use ipnet::IpNet;
 use mesh_model::lb::RouteDelta;
 use mesh_reconcile::{Options, Status, Writer};
-use mesh_routes::{
-    Exempt, ExemptSet, MasqueradeTarget, NextHop, RouteChange, RouteEvent, RouteState, RouteTable,
-    RouteTarget,
-};
 use tokio::sync::mpsc;
+
+use crate::{
+    Exempt, ExemptSet, MasqueradeError, MasqueradeTarget, NextHop, RouteChange, RouteError,
+    RouteEvent, RouteState, RouteTable, RouteTarget,
+};
 
 /// Wanted routes, and who writes them.
 #[derive(Debug)]
-pub(crate) struct Routes {
+pub struct RouteWriters {
     table: RouteTable,
     routes: Writer<IpNet, NextHop>,
     exempt: Writer<Exempt, ()>,
     events: mpsc::UnboundedReceiver<RouteEvent>,
 }
 
-// === impl Routes ===
+/// Why routes cannot be written at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteWritersError {
+    /// No routes.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    /// No nftables.
+    #[error(transparent)]
+    Masquerade(#[from] MasqueradeError),
+}
 
-impl Routes {
+// === impl RouteWriters ===
+
+impl RouteWriters {
     /// Starts the writers. Packets from `pods` to the mesh keep their source.
-    pub(crate) fn open(pods: &[IpNet], seed: u64) -> anyhow::Result<Self> {
+    pub fn open(pods: &[IpNet], seed: u64) -> Result<Self, RouteWritersError> {
         let (sender, events) = mpsc::unbounded_channel();
         let target = RouteTarget::open(sender)?;
         let (routes, _) = Writer::spawn("routes", target, RouteTarget::options(seed));
@@ -35,7 +47,7 @@ impl Routes {
     }
 
     /// Takes a change of what clusters' nodes lead to.
-    pub(crate) fn apply(&mut self, delta: RouteDelta) {
+    pub fn apply(&mut self, delta: RouteDelta) {
         let Some(change) = self.table.apply(delta) else { return };
         self.routes.want(vec![change.route()]);
         let exempt = match change {
@@ -48,7 +60,7 @@ impl Routes {
     }
 
     /// What a previous run left may go where this says so of its range.
-    pub(crate) fn may_prune(&self, may: impl Fn(&IpNet) -> bool + Clone + Send + Sync + 'static) {
+    pub fn may_prune(&self, may: impl Fn(&IpNet) -> bool + Clone + Send + Sync + 'static) {
         self.routes.may_prune(may.clone());
         self.exempt.may_prune(move |exempt| exempt.set == ExemptSet::Mesh && may(&exempt.range));
     }
@@ -56,21 +68,22 @@ impl Routes {
     /// What became of a route.
     ///
     /// Cancel safety: it is received or stays in the channel.
-    pub(crate) async fn event(&mut self) -> Option<RouteEvent> {
+    pub async fn event(&mut self) -> Option<RouteEvent> {
         self.events.recv().await
     }
 
-    pub(crate) fn report(&mut self, event: RouteEvent) {
+    /// Takes note of what became of a route.
+    pub fn report(&mut self, event: RouteEvent) {
         self.table.report(event);
     }
 
     /// The routes that are wanted, and what became of them.
-    pub(crate) fn table(&self) -> &RouteTable {
+    pub fn table(&self) -> &RouteTable {
         &self.table
     }
 
     /// What an operator should look at.
-    pub(crate) fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = Vec::new();
         let mut not_in_place = self.table.not_in_place();
         if let Some((route, state)) = not_in_place.next() {
@@ -110,7 +123,7 @@ impl Routes {
 }
 
 /// Why a route is not in place.
-pub(crate) fn reason(state: &RouteState) -> &str {
+pub fn reason(state: &RouteState) -> &str {
     match state {
         RouteState::InPlace => "in place",
         RouteState::OffLink => "the next hop is not on a link of this node",

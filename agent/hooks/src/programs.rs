@@ -14,22 +14,22 @@ use tokio::{
 
 /// How others see the task.
 #[derive(Clone, Debug)]
-pub(crate) struct ProgramsHandle {
+pub struct ProgramsHandle {
     orders: mpsc::UnboundedSender<Order>,
-    report: watch::Receiver<Report>,
+    report: watch::Receiver<ProgramsReport>,
 }
 
 /// How the programs are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Report {
+pub struct ProgramsReport {
     /// Why programs of another release are still in place.
-    pub(crate) unready: Option<String>,
+    pub unready: Option<String>,
     /// What an operator should look at.
-    pub(crate) problems: Vec<String>,
+    pub problems: Vec<String>,
     /// What was put back at hooks and among pins, since the start.
-    pub(crate) repairs: u64,
+    pub repairs: u64,
     /// The last of it.
-    pub(crate) last_repair: Option<String>,
+    pub last_repair: Option<String>,
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ enum Order {
 }
 
 /// The task.
-pub(crate) struct ProgramsTask {
+pub struct ProgramsTask {
     programs: Programs,
     bypass: Bypass,
     bypass_looked: Instant,
@@ -51,7 +51,7 @@ pub(crate) struct ProgramsTask {
     repairs: u64,
     last_repair: Option<String>,
     orders: mpsc::UnboundedReceiver<Order>,
-    report: watch::Sender<Report>,
+    report: watch::Sender<ProgramsReport>,
 }
 
 /// How often the hooks are looked at.
@@ -63,13 +63,13 @@ const BYPASS: Duration = Duration::from_secs(30);
 
 impl ProgramsHandle {
     /// Programs that are in place, or are to be once the tables are filled; and what must run for them.
-    pub(crate) fn new(
+    pub fn new(
         programs: Programs,
         bypass: Bypass,
         upgrade: Option<PathBuf>,
     ) -> (Self, ProgramsTask) {
         let (sender, orders) = mpsc::unbounded_channel();
-        let (report, receiver) = watch::channel(Report::default());
+        let (report, receiver) = watch::channel(ProgramsReport::default());
         let task = ProgramsTask {
             programs,
             bypass,
@@ -87,18 +87,19 @@ impl ProgramsHandle {
     }
 
     /// Has ours exchanged for those of another release, unless something is waited for.
-    pub(crate) fn exchange(&self, waits_for: Option<String>) {
+    pub fn exchange(&self, waits_for: Option<String>) {
         let _ = self.orders.send(Order::Exchange(waits_for));
     }
 
     /// What the programs counted, by `mesh_layout::Counter`.
-    pub(crate) async fn counters(&self) -> Vec<u64> {
+    pub async fn counters(&self) -> Vec<u64> {
         let (sender, counters) = oneshot::channel();
         let _ = self.orders.send(Order::Counters(sender));
         counters.await.unwrap_or_default()
     }
 
-    pub(crate) fn report(&self) -> watch::Ref<'_, Report> {
+    /// How they are now.
+    pub fn report(&self) -> watch::Ref<'_, ProgramsReport> {
         self.report.borrow()
     }
 }
@@ -107,7 +108,7 @@ impl ProgramsHandle {
 
 impl ProgramsTask {
     /// Looks after the programs until nobody has the handle any more. It may be stopped anywhere: what was attached stays.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         let mut audit = interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -196,7 +197,7 @@ impl ProgramsTask {
             )
         });
         let problems = [&self.bypass.problem, &self.failure, &self.others];
-        let report = Report {
+        let report = ProgramsReport {
             unready,
             problems: problems.into_iter().flatten().cloned().collect(),
             repairs: self.repairs,

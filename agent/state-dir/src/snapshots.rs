@@ -1,7 +1,7 @@
-//! What is kept on disk of what clusters said, `<state dir>/snapshots/<cluster>.jsonl`: written while they are heard, read
-//! by an agent that finds a kernel without tables.
+//! What clusters reported last, `<state dir>/snapshots/<cluster>.jsonl`: written while they report, read by an agent that
+//! finds a kernel without tables.
 //!
-//! A cluster's file is written anew when what it says has changed, and so seldom that it is a small part of the agent's
+//! A cluster's file is written anew when what it reports has changed, and so seldom that it is a small part of the agent's
 //! work whatever its size. The writing tasks are owned by [`Snapshots`]; one that is dropped leaves the old file or the new
 //! one.
 
@@ -13,9 +13,8 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use mesh_core::Core;
 use mesh_files::{Access, write_atomic};
-use mesh_model::{ClusterLimit, ClusterName};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
 use mesh_snapshot::{Snapshot, SnapshotError};
 use mesh_wire::Role;
 use tokio::task::JoinHandle;
@@ -23,7 +22,7 @@ use uuid::Uuid;
 
 /// What is on disk, and what is to be.
 #[derive(Debug)]
-pub(crate) struct Snapshots {
+pub struct Snapshots {
     folder: PathBuf,
     /// Read at the start, of clusters that are not followed yet.
     waiting: BTreeMap<ClusterName, Snapshot>,
@@ -65,12 +64,12 @@ const ENDING: &str = "jsonl";
 
 impl Snapshots {
     /// The clusters that have a file.
-    pub(crate) fn clusters(&self) -> impl Iterator<Item = &ClusterName> {
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterName> {
         self.files.keys()
     }
 
     /// Opens the folder; with `read`, reads what is there. Of the own cluster that is more than of others.
-    pub(crate) fn open(
+    pub fn open(
         folder: PathBuf,
         own: &ClusterName,
         limit: ClusterLimit,
@@ -108,17 +107,17 @@ impl Snapshots {
     }
 
     /// What clusters reported in the previous run, once.
-    pub(crate) fn take_all(&mut self) -> BTreeMap<ClusterName, Snapshot> {
+    pub fn take_all(&mut self) -> BTreeMap<ClusterName, Snapshot> {
         std::mem::take(&mut self.waiting)
     }
 
     /// A cluster said something new.
-    pub(crate) fn changed(&mut self, cluster: &ClusterName, now: Instant) {
+    pub fn changed(&mut self, cluster: &ClusterName, now: Instant) {
         self.file(cluster, now).changed = true;
     }
 
     /// A cluster's config says which cluster it is.
-    pub(crate) fn is_now(&mut self, cluster: &ClusterName, uuid: Option<Uuid>, now: Instant) {
+    pub fn is_now(&mut self, cluster: &ClusterName, uuid: Option<Uuid>, now: Instant) {
         let file = self.file(cluster, now);
         if file.uuid != uuid {
             file.uuid = uuid;
@@ -127,10 +126,15 @@ impl Snapshots {
     }
 
     /// Begins to write what is due.
-    pub(crate) fn write(&mut self, now: Instant, core: &Core) {
+    /// `records` gives what a cluster reports, if it was listed in full.
+    pub fn write(
+        &mut self,
+        now: Instant,
+        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+    ) {
         self.finish(now).now_or_never();
         self.write_records(now, |name, uuid| {
-            let (id, records) = core.records(name)?;
+            let (id, records) = records(name)?;
             Some(Snapshot { cluster: name.clone(), id, uuid, records })
         });
     }
@@ -142,13 +146,21 @@ impl Snapshots {
         mut records: impl FnMut(&ClusterName, Option<Uuid>) -> Option<Snapshot>,
     ) {
         let running = self.files.values().filter(|file| file.writing.is_some()).count();
-        let due = self
+        let mut room = AT_ONCE.saturating_sub(running);
+        let mut due: Vec<_> = self
             .files
             .iter_mut()
-            .filter(|(_, file)| file.changed && file.writing.is_none() && now >= file.not_before);
-        for (cluster, file) in due.take(AT_ONCE.saturating_sub(running)) {
+            .filter(|(_, file)| file.changed && file.writing.is_none() && now >= file.not_before)
+            .collect();
+        // Those that wait longest: whatever changes all the time keeps no other from being written.
+        due.sort_by_key(|(_, file)| file.not_before);
+        for (cluster, file) in due {
+            if room == 0 {
+                break;
+            }
             let began = Instant::now();
             let Some(snapshot) = records(cluster, file.uuid) else { continue };
+            room -= 1;
             file.changed = false;
             let (path, before) = (path(&self.folder, cluster), file.checksum);
             file.writing = Some(tokio::task::spawn_blocking(move || {
@@ -159,7 +171,7 @@ impl Snapshots {
     }
 
     /// Takes note of what was written.
-    pub(crate) async fn finish(&mut self, now: Instant) {
+    pub async fn finish(&mut self, now: Instant) {
         for (cluster, file) in &mut self.files {
             let Some(writing) = file.writing.take_if(|writing| writing.is_finished()) else {
                 continue;
@@ -183,7 +195,7 @@ impl Snapshots {
     }
 
     /// Only these clusters are there; of others nothing is kept.
-    pub(crate) fn retain(&mut self, names: &BTreeSet<ClusterName>) {
+    pub fn retain(&mut self, names: &BTreeSet<ClusterName>) {
         let gone: Vec<ClusterName> =
             self.files.keys().filter(|cluster| !names.contains(*cluster)).cloned().collect();
         for cluster in gone {
@@ -200,7 +212,7 @@ impl Snapshots {
     }
 
     /// What is wrong with the files.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
     }
 
@@ -316,6 +328,26 @@ mod tests {
         assert!(next.take_all().is_empty());
         next.retain(&BTreeSet::new());
         assert!(!at.join("b.jsonl").exists(), "a peer that is gone takes its file with it");
+    }
+
+    #[tokio::test]
+    async fn no_cluster_keeps_others_from_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("snapshots");
+        let now = Instant::now();
+        let name = |n: usize| ClusterName::new(&format!("c{n:02}")).unwrap();
+        let mut snapshots =
+            Snapshots::open(at.clone(), &name(0), ClusterLimit::Max255, true, now).unwrap();
+        // The first ones by name are never listed in full, the next ones change all the time.
+        let listed = |of: &ClusterName| *of >= name(10);
+        for round in 0..8 {
+            let now = now + PAUSE * round;
+            (0..40).for_each(|n| snapshots.changed(&name(n), now));
+            snapshots.write_records(now, |of, _| listed(of).then(|| snapshot(round + 1)));
+            settled(&mut snapshots, now).await;
+        }
+        let written = |n: &usize| at.join(format!("c{n:02}.jsonl")).exists();
+        assert_eq!((0..40).filter(written).collect::<Vec<_>>(), (10..40).collect::<Vec<_>>());
     }
 
     #[tokio::test]

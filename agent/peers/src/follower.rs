@@ -1,8 +1,8 @@
 //! A follower of a cluster, as the driver sees it.
 
 use mesh_core::{Connection, PeerSettings};
-use mesh_follow::Budget;
-use mesh_follow::{PeerCommand, Status};
+
+use mesh_follow::{Budget, PeerCommand, Status};
 use mesh_health::{Etcd, EtcdLink, EtcdState};
 use mesh_merge::Claims;
 use tokio::sync::{mpsc, watch};
@@ -10,10 +10,13 @@ use uuid::Uuid;
 
 /// How the driver sees a follower.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    pub(crate) commands: mpsc::Sender<PeerCommand>,
-    pub(crate) status: watch::Receiver<Status>,
-    pub(crate) settings: PeerSettings,
+pub struct Follower {
+    /// What it is told to do.
+    pub commands: mpsc::Sender<PeerCommand>,
+    /// How it stands.
+    pub status: watch::Receiver<Status>,
+    /// What its peer file grants.
+    pub settings: PeerSettings,
 }
 
 /// How health asks a followed etcd for a sign of life.
@@ -36,7 +39,7 @@ impl EtcdLink for Link {
 
 impl Follower {
     /// One with what its peer file grants.
-    pub(crate) fn new(
+    pub fn new(
         commands: mpsc::Sender<PeerCommand>,
         status: watch::Receiver<Status>,
         claims: Option<Claims>,
@@ -47,12 +50,12 @@ impl Follower {
     }
 
     /// How health asks its etcd for a sign of life.
-    pub(crate) fn link(&self) -> Etcd {
+    pub fn link(&self) -> Etcd {
         Box::new(Link { commands: self.commands.clone(), status: self.status.clone() })
     }
 
     /// How its connection is now.
-    pub(crate) fn connection(&self) -> Connection {
+    pub fn connection(&self) -> Connection {
         let status = self.status.borrow();
         Connection {
             connected: status.connected,

@@ -12,11 +12,11 @@ use std::{
 };
 
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
-use mesh_etcd::{Channels, LastAddresses, Target, follow};
-use mesh_files::{Moment, TextFile, TextFolder, Written};
+use mesh_etcd::{Batch, Channels, LastAddresses, Target, follow};
+use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, Written};
 use mesh_follow::{
-    Budget, ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerFollower, RateLimited, Role,
-    Status,
+    Budget, ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerEvent, PeerFollower,
+    RateLimited, Role, Status,
 };
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
@@ -28,19 +28,53 @@ use tokio::{
     runtime,
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
+    time::sleep_until,
 };
 
-use crate::{follower::Follower, message::Message};
+use crate::follower::Follower;
+
+/// What happens to followed clusters.
+#[derive(Debug)]
+pub enum PeerMessage {
+    /// A follower's events.
+    Events(ClusterName, Batch<PeerEvent>),
+    /// A cluster is followed by a new follower.
+    Follow(ClusterName, Follower),
+    /// A cluster is no longer followed.
+    Unfollow(ClusterName),
+    /// The peer files were read.
+    Read {
+        /// What is wrong with them.
+        problems: Vec<String>,
+        /// A cluster that is not followed by now is no peer.
+        complete: bool,
+    },
+}
+
+/// Who follows, and where the files are.
+#[derive(Debug)]
+pub struct PeersConfig {
+    /// The follower of any cluster, but for what its file says.
+    pub local: PeerConfig,
+    /// The file that leads to the local cluster's etcd.
+    pub local_file: PathBuf,
+    /// The folder of peer files.
+    pub folder: PathBuf,
+    /// The peers that the previous run knew.
+    pub previous: Vec<ClusterName>,
+    /// Where etcds were when they were last reached.
+    pub last_addresses: LastAddresses,
+}
 
 /// The followed clusters.
-pub(crate) struct Peers {
-    own: PeerConfig,
-    local_config: PathBuf,
+pub struct Peers<M> {
+    local: PeerConfig,
+    local_file: PathBuf,
     folder: PathBuf,
     files: TextFolder,
     peers: PeerFolder,
     last_addresses: LastAddresses,
-    driver: mpsc::Sender<Message>,
+    messages: mpsc::Sender<M>,
     /// Where followers run.
     runtime: runtime::Handle,
     following: BTreeMap<ClusterName, Following>,
@@ -66,74 +100,89 @@ struct Running {
 
 /// What came of reading the files.
 #[derive(Debug)]
-pub(crate) struct PeersRead {
-    /// What is wrong.
-    pub(crate) problems: Vec<String>,
-    /// All peers there are are known: what the kernel has of other clusters is no peer's.
-    pub(crate) complete: bool,
+struct PeersRead {
+    problems: Vec<String>,
+    complete: bool,
     /// When another look says more, although no file changes.
-    pub(crate) next_look: Option<Instant>,
+    next_look: Option<Instant>,
 }
 
-/// Batches that may wait for the driver; more, and the etcd waits.
-const BATCHES: usize = 64;
+/// Commands that may wait for a follower.
 const COMMANDS: usize = 16;
 
-impl Peers {
-    /// The local cluster of a file and the peers of a folder, of which nothing is read yet. `previous` are those that the previous run knew.
-    pub(crate) fn new(
-        own: PeerConfig,
-        (local_config, folder): (PathBuf, PathBuf),
-        previous: Vec<ClusterName>,
-        last_addresses: LastAddresses,
-        driver: mpsc::Sender<Message>,
-        runtime: runtime::Handle,
-    ) -> Self {
+// === impl Peers ===
+
+impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
+    /// The local cluster of a file and the peers of a folder, of which nothing is read yet. Followers run on `runtime`.
+    pub fn new(config: PeersConfig, messages: mpsc::Sender<M>, runtime: runtime::Handle) -> Self {
+        let PeersConfig { local, local_file, folder, previous, last_addresses } = config;
         Self {
             files: TextFolder::new(&folder),
-            peers: PeerFolder::new(folder.display().to_string(), own.name.clone(), previous),
-            own,
-            local_config,
+            peers: PeerFolder::new(folder.display().to_string(), local.name.clone(), previous),
+            local,
+            local_file,
             folder,
             last_addresses,
-            driver,
+            messages,
             runtime,
             following: BTreeMap::new(),
             troubled: Arc::default(),
         }
     }
 
-    /// A channel for [`Message`]s.
-    pub(crate) fn channel() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
-        mpsc::channel(BATCHES)
+    /// Follows what the files name, until nobody receives the messages any more.
+    pub async fn run(mut self) {
+        let mut folder = FolderWatch::new(&self.folder);
+        let log = folder.write_log();
+        let mut beside = FolderWatch::shallow(self.local_file.parent().unwrap_or(&self.local_file));
+        loop {
+            let PeersRead { problems, complete, next_look } = self.reconcile(log.take()).await;
+            for problem in &problems {
+                tracing::warn!(kind = problem, "peer files");
+            }
+            if self.send(PeerMessage::Read { problems, complete }).await.is_err() {
+                return;
+            }
+            let next_look = async {
+                match next_look {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = folder.changed() => {}
+                () = beside.changed() => {}
+                () = self.troubled.notified() => {}
+                () = next_look => {}
+            }
+        }
     }
 
-    /// Rings when [`Peers::reconcile`] has something else to say although no file changed.
-    pub(crate) fn troubled(&self) -> Arc<Notify> {
-        Arc::clone(&self.troubled)
+    async fn send(&self, message: PeerMessage) -> Result<(), mpsc::error::SendError<M>> {
+        self.messages.send(message.into()).await
     }
 
     /// The peers that were removed within the last hour, with the reason, the last one first.
-    pub(crate) fn removed_peers(&self, now: Instant) -> impl Iterator<Item = &RemovedPeer> {
+    fn removed_peers(&self, now: Instant) -> impl Iterator<Item = &RemovedPeer> {
         self.peers.removed(now)
     }
 
     /// Reads the files and makes the tasks what they say ([`PeerFolder`] has the rules). `written`: what a watch of the
     /// folder noticed.
-    pub(crate) async fn reconcile(&mut self, written: BTreeMap<PathBuf, Written>) -> PeersRead {
+    async fn reconcile(&mut self, written: BTreeMap<PathBuf, Written>) -> PeersRead {
         let mut problems = Vec::new();
-        match fs::read_to_string(&self.local_config) {
+        match fs::read_to_string(&self.local_file) {
             Ok(text) => match PeerFile::parse(&text) {
-                Ok(file) => problems.extend(self.follow(&self.own.name.clone(), file).await),
-                Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
+                Ok(file) => problems.extend(self.follow(&self.local.name.clone(), file).await),
+                Err(error) => problems.push(format!("{}: {error}", self.local_file.display())),
             },
-            Err(error) => problems.push(format!("{}: {error}", self.local_config.display())),
+            Err(error) => problems.push(format!("{}: {error}", self.local_file.display())),
         }
         let at = Moment::now();
         let reading = self.peers.look(found(self.files.read(written, at)), at.now, at.wall);
         problems.extend(reading.problems);
         let gone =
-            |name: &&ClusterName| **name != self.own.name && !reading.peers.contains_key(*name);
+            |name: &&ClusterName| **name != self.local.name && !reading.peers.contains_key(*name);
         let gone: Vec<ClusterName> = self.following.keys().filter(gone).cloned().collect();
         for name in gone {
             let removed = self.removed_peers(at.now).find(|removed| removed.name == name);
@@ -170,8 +219,8 @@ impl Peers {
                 Err(error) => Some(not_used(name, error)),
             };
         }
-        let beside = match *name == self.own.name {
-            true => self.local_config.parent().unwrap_or(Path::new(".")),
+        let beside = match *name == self.local.name {
+            true => self.local_file.parent().unwrap_or(Path::new(".")),
             false => &self.folder,
         };
         let credentials = credential_files(&file, beside).and_then(|files| {
@@ -217,11 +266,11 @@ impl Peers {
         let grant = file.clustermesh.as_ref();
         let config = PeerConfig {
             name: name.clone(),
-            role: if *name == self.own.name { Role::Own } else { Role::Remote },
+            role: if *name == self.local.name { Role::Own } else { Role::Remote },
             uuid: grant.and_then(|grant| grant.uuid),
             endpoints: file.endpoints.len(),
             id: grant.and_then(granted_id),
-            ..self.own.clone()
+            ..self.local.clone()
         };
         let target = Target {
             endpoints: file.endpoints.clone(),
@@ -233,20 +282,20 @@ impl Peers {
         let (trouble_sender, trouble) = watch::channel(None);
         let channels = Channels {
             commands: command_receiver,
-            events: self.driver.clone(),
+            events: self.messages.clone(),
             status: status.clone(),
             trouble: trouble_sender,
             reconnect: PeerCommand::Reconnect,
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
-        let limits = (*name != self.own.name).then(|| budget(&file));
+        let limits = (*name != self.local.name).then(|| budget(&file));
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = self.runtime.spawn(async move {
             let now = Instant::now();
             let follower = PeerFollower::new(config, seed, now);
             let mut follower = RateLimited::new(follower, limits, now);
-            let tag = |events| Message::Events(tagged.clone(), events);
+            let tag = |events| M::from(PeerMessage::Events(tagged.clone(), events));
             let ring = async {
                 while troubles.changed().await.is_ok() {
                     troubled.notify_one();
@@ -263,7 +312,7 @@ impl Peers {
     async fn remove(&mut self, name: &ClusterName) {
         if let Some(following) = self.following.remove(name) {
             following.stop().await;
-            let _ = self.driver.send(Message::Unfollow(name.clone())).await;
+            let _ = self.send(PeerMessage::Unfollow(name.clone())).await;
         }
     }
 
@@ -274,9 +323,9 @@ impl Peers {
             following.status.subscribe(),
             grant.map(claims),
             grant.and_then(|grant| grant.uuid),
-            (*name != self.own.name).then(|| budget(&following.file)),
+            (*name != self.local.name).then(|| budget(&following.file)),
         );
-        let _ = self.driver.send(Message::Follow(name.clone(), follower)).await;
+        let _ = self.send(PeerMessage::Follow(name.clone(), follower)).await;
     }
 }
 

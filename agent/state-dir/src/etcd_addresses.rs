@@ -12,7 +12,7 @@ use mesh_snapshot::{HostAddresses, decode_addresses, encode_addresses};
 use tokio::time::sleep;
 
 /// The file, and what it should hold.
-pub(crate) struct EtcdAddresses {
+pub struct EtcdAddresses {
     addresses: LastAddresses,
     file: PathBuf,
     written: HostAddresses,
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl EtcdAddresses {
     /// Reads what the previous run left. A file that cannot be used is as good as none.
-    pub(crate) fn open(folder: &Path) -> Self {
+    pub fn open(folder: &Path) -> Self {
         let file = folder.join("etcd-addresses.jsonl");
         let known = match fs::read(&file) {
             Ok(content) => decode_addresses(&content).unwrap_or_else(|error| {
@@ -40,12 +40,13 @@ impl EtcdAddresses {
         Self { addresses: LastAddresses::new(known.clone()), file, written: known }
     }
 
-    pub(crate) fn addresses(&self) -> LastAddresses {
+    /// The addresses, which followers use and keep up to date.
+    pub fn addresses(&self) -> LastAddresses {
         self.addresses.clone()
     }
 
     /// Keeps the file up to date.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         let mut failed = false;
         loop {
             sleep(LOOK).await;

@@ -16,31 +16,31 @@ use tokio::{
 
 /// How others see the task.
 #[derive(Debug)]
-pub(crate) struct ProbeAnswerHandle {
+pub struct ProbeAnswerHandle {
     /// The node's addresses, as its cluster reports them; none while that is not known.
     addresses: watch::Sender<BTreeSet<IpAddr>>,
-    report: watch::Receiver<Report>,
+    report: watch::Receiver<ProbeAnswerReport>,
 }
 
 /// Who answers probes of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Report {
+pub struct ProbeAnswerReport {
     /// In a few words.
-    pub(crate) who: String,
+    pub who: String,
     /// What an operator should look at.
-    pub(crate) problems: Vec<String>,
+    pub problems: Vec<String>,
     /// What was put back at interfaces.
-    pub(crate) repairs: u64,
+    pub repairs: u64,
 }
 
 /// The task.
-pub(crate) struct ProbeAnswerTask {
+pub struct ProbeAnswerTask {
     pins: PinRoot,
     port: u16,
     by_kernel: bool,
     repairs: u64,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    report: watch::Sender<Report>,
+    report: watch::Sender<ProbeAnswerReport>,
 }
 
 /// How often interfaces are looked at although nothing was reported of them.
@@ -52,9 +52,9 @@ const RETRY: Duration = Duration::from_secs(30);
 
 impl ProbeAnswerHandle {
     /// Questions at this port are answered by the kernel, or, unless `by_kernel`, by the agent alone. And what must run.
-    pub(crate) fn new(pins: PinRoot, port: u16, by_kernel: bool) -> (Self, ProbeAnswerTask) {
+    pub fn new(pins: PinRoot, port: u16, by_kernel: bool) -> (Self, ProbeAnswerTask) {
         let (addresses, receiver) = watch::channel(BTreeSet::new());
-        let (sender, report) = watch::channel(Report::default());
+        let (sender, report) = watch::channel(ProbeAnswerReport::default());
         let task = ProbeAnswerTask {
             pins,
             port,
@@ -67,7 +67,7 @@ impl ProbeAnswerHandle {
     }
 
     /// The node has these addresses. Without any it keeps those that it had.
-    pub(crate) fn set_addresses(&self, addresses: &[IpAddr]) {
+    pub fn set_addresses(&self, addresses: &[IpAddr]) {
         self.addresses.send_if_modified(|before| {
             let same =
                 before.len() == addresses.len() && addresses.iter().all(|ip| before.contains(ip));
@@ -79,7 +79,8 @@ impl ProbeAnswerHandle {
         });
     }
 
-    pub(crate) fn report(&self) -> watch::Ref<'_, Report> {
+    /// Who answers now.
+    pub fn report(&self) -> watch::Ref<'_, ProbeAnswerReport> {
         self.report.borrow()
     }
 }
@@ -88,7 +89,7 @@ impl ProbeAnswerHandle {
 
 impl ProbeAnswerTask {
     /// Runs for ever. It may be stopped anywhere: what was attached stays.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         loop {
             match ProbeAnswer::load(self.pins.clone()) {
                 Ok(answer) if self.by_kernel => {
@@ -203,7 +204,7 @@ impl ProbeAnswerTask {
     }
 
     fn publish(&self, who: String, problems: Vec<String>) {
-        let report = Report { who, problems, repairs: self.repairs };
+        let report = ProbeAnswerReport { who, problems, repairs: self.repairs };
         self.report.send_if_modified(|before| {
             if *before == report {
                 return false;
