@@ -284,13 +284,13 @@ fn detail(
         (ConnectionPhase::Config, Some(config)) => format!("id {}", config.id),
         (ConnectionPhase::Synced, _) => {
             let counts = node.core.merge().counts(name);
-            let told = format!(
+            let listed = format!(
                 "{} nodes, {} identities, {} addresses, {} services",
                 counts.nodes, counts.identities, counts.addresses, counts.services
             );
             match name == node.core.local() {
-                true => format!("{told}, {} pods here", counts.pods),
-                false => told,
+                true => format!("{listed}, {} pods here", counts.pods),
+                false => listed,
             }
         }
         _ => String::new(),
@@ -303,7 +303,7 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     let report = node.writers.health.report();
     let health = report.clusters.get(name).cloned().unwrap_or_default();
     let all = health.all();
-    // This node is one of its own cluster's.
+    // This node is one of the local cluster's.
     let others = node.core.merge().counts(name).nodes > usize::from(name == node.core.local());
     let unprobed = all == 0 && others;
     let (state, mut detail) = if node.core.is_unreachable(name) {

@@ -27,13 +27,13 @@ pub(crate) struct Args {
     /// Where peers/ is
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
-    /// The file that leads to the own cluster's etcd, in the format of a peer file
+    /// The file that leads to the local cluster's etcd, in the format of a peer file
     #[arg(long, default_value = "/etc/clustermesh/local.yaml", env = "CLUSTERMESH_LOCAL_CONFIG")]
     pub(crate) local_config: PathBuf,
     /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds for which a cluster that is not heard is believed; the own cluster is for ever
+    /// Seconds for which the last state of a cluster that is unreachable stays in use; the local cluster's always does
     #[arg(
         long,
         alias = "staleness-budget",
@@ -79,14 +79,14 @@ pub(crate) struct Args {
     /// Where the cluster's services are; may be repeated. No peer may claim it
     #[arg(long = "service-cidr", env = "CLUSTERMESH_SERVICE_CIDR", value_delimiter = ',')]
     pub(crate) service_cidrs: Vec<IpNet>,
-    /// Make routes to the own cluster's pods too: for a cluster whose CNI does not
+    /// Make routes to the local cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
     /// Take all of the cluster's services, not only global ones: for a cluster without a kube-proxy
     #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
     pub(crate) replace_kube_proxy: bool,
-    /// Whether a kube-proxy runs on this node, which takes services that are not global over when the own apiserver is
-    /// silent. It is looked for, unless said; where it uses iptables-legacy it must be
+    /// Whether a kube-proxy runs on this node, which takes services that are not global over when the local apiserver
+    /// does not report. It is looked for, unless given; where it uses iptables-legacy it must be
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_KUBE_PROXY")]
     pub(crate) kube_proxy: KubeProxy,
     /// The UDP port of the probe echo
@@ -142,6 +142,17 @@ pub(crate) enum ProbeAnswerer {
     Kernel,
     /// The agent, while it runs
     Agent,
+}
+
+impl KubeProxy {
+    /// Whether one runs, where that is given.
+    pub(crate) fn known(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::Present => Some(true),
+            Self::Absent => Some(false),
+        }
+    }
 }
 
 impl FromStr for After {

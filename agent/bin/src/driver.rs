@@ -10,14 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::{Input, PodAnswer};
+use mesh_core::Input;
 use mesh_dataplane::{Left, PinLock};
-use mesh_follow::PeerCommand;
 use mesh_health::{Order, Verdict, Verdicts};
 use mesh_hooks::ProgramsHandle;
 use mesh_model::ClusterName;
 use mesh_peers::{Follower, PeerMessage};
-use mesh_pods::{AttachmentKey, State};
+use mesh_pods::{AttachmentKey, AttachmentsRead, PodAnswer, State};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep_until},
@@ -34,8 +33,6 @@ use carry_out::AfterChanges;
 /// The core and its writers, and what waits for them.
 pub(crate) struct Driver {
     node: Node,
-    /// Commands that a follower had no room for: the last one of each.
-    undelivered: BTreeMap<ClusterName, PeerCommand>,
     /// Callers that wait for the identity of an attachment.
     waiting: BTreeMap<AttachmentKey, Vec<oneshot::Sender<PodAnswer>>>,
     verdicts: Verdicts,
@@ -60,7 +57,6 @@ impl Driver {
     ) -> Self {
         Self {
             node,
-            undelivered: BTreeMap::new(),
             waiting: BTreeMap::new(),
             verdicts,
             after: AfterChanges::default(),
@@ -139,7 +135,7 @@ impl Driver {
                 let _ = answer.send(self.node.core.lift_quarantine(&name));
                 self.carry_out(Instant::now());
             }
-            Message::Attachments { found, complete, problems, waiter } => {
+            Message::Attachments(AttachmentsRead { found, complete, problems, waiter }) => {
                 self.node.attachment_problems = problems;
                 self.input(Input::Attachments { found, complete });
                 if let Some((key, answer)) = waiter {
@@ -162,13 +158,11 @@ impl Driver {
                 let order = Order::Follow(name.clone(), follower.link());
                 self.node.writers.health.order(order);
                 let settings = follower.settings.clone();
-                self.undelivered.remove(&name);
                 self.node.followers.insert(name.clone(), follower);
                 self.input(Input::Follow(name, settings));
             }
             PeerMessage::Unfollow(name) => {
                 self.node.followers.remove(&name);
-                self.undelivered.remove(&name);
                 self.metrics.forget(&name);
                 self.input(Input::Unfollow(name));
             }
@@ -200,7 +194,7 @@ impl Driver {
             self.node.core.handle(Input::Connection(name, connection), now);
         }
         self.carry_out(now);
-        self.deliver();
+        self.node.followers.values_mut().for_each(Follower::deliver);
         self.waiting.retain(|_, answers| {
             answers.retain(|answer| !answer.is_closed());
             !answers.is_empty()

@@ -1,4 +1,4 @@
-//! `clustermesh-agent`: follows the own cluster's etcd and every peer's, and keeps this node's kernel equal to what they
+//! `clustermesh-agent`: follows the local cluster's etcd and every peer's, and keeps this node's kernel equal to what they
 //! say.
 
 mod admin;
@@ -9,7 +9,6 @@ mod metrics;
 mod node;
 mod pods;
 mod run;
-mod sockets;
 
 use clap::Parser as _;
 

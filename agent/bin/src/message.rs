@@ -1,9 +1,10 @@
 //! What the driver of the core is sent.
 
-use mesh_core::{KubeProxy, Lifted, PodAnswer};
+use mesh_core::{KubeProxy, Lifted};
 use mesh_model::ClusterName;
 use mesh_peers::PeerMessage;
-use mesh_pods::{AttachmentFound, AttachmentKey};
+use mesh_pods::AttachmentsRead;
+use mesh_routes::FoundKubeProxy;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::Node;
@@ -16,25 +17,28 @@ pub(crate) enum Message {
     /// An operator accepts a quarantined peer again.
     LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
     /// Attachments, as the folder has them.
-    Attachments {
-        /// What was found.
-        found: Vec<AttachmentFound>,
-        /// All there are.
-        complete: bool,
-        /// What is wrong with the folder, or with files in it.
-        problems: Vec<String>,
-        /// A caller waits for the identity of one.
-        waiter: Option<(AttachmentKey, oneshot::Sender<PodAnswer>)>,
-    },
+    Attachments(AttachmentsRead),
     /// Whether a kube-proxy runs on this node.
     KubeProxy(KubeProxy),
     /// A look at everything.
     Query(Query),
 }
 
+impl From<FoundKubeProxy> for Message {
+    fn from(FoundKubeProxy(found): FoundKubeProxy) -> Self {
+        Self::KubeProxy(if found { KubeProxy::Present } else { KubeProxy::Absent })
+    }
+}
+
 impl From<PeerMessage> for Message {
     fn from(message: PeerMessage) -> Self {
         Self::Peer(message)
+    }
+}
+
+impl From<AttachmentsRead> for Message {
+    fn from(read: AttachmentsRead) -> Self {
+        Self::Attachments(read)
     }
 }
 

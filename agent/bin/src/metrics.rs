@@ -115,7 +115,7 @@ impl Metrics {
             self.peer_rejected.clone(),
         );
         registry.register("peer_records", "Records held of the cluster", self.peer_records.clone());
-        let help = "Bytes that the records take which the cluster told since its last list, about";
+        let help = "Bytes that the cluster's records take, about";
         registry.register("peer_record_bytes", help, self.peer_record_bytes.clone());
         let help = "1 while the cluster is over its budget and nothing more is taken of it";
         registry.register("peer_quarantined", help, self.peer_quarantined.clone());

@@ -12,10 +12,9 @@ use mesh_model::{ClusterName, Identity};
 use mesh_peers::Follower;
 use mesh_pods::Attachment;
 use mesh_routes::RouteWriters;
+use mesh_sockets::BackendSockets;
 use mesh_state_dir::Snapshots;
 use tokio::sync::{mpsc, watch};
-
-use crate::sockets::Sockets;
 
 mod metrics_collect;
 mod problems;
@@ -40,7 +39,7 @@ pub(crate) struct Writers {
     pub(crate) routes: RouteWriters,
     pub(crate) probe_answer: ProbeAnswerHandle,
     pub(crate) snapshots: Snapshots,
-    pub(crate) sockets: Sockets,
+    pub(crate) sockets: BackendSockets,
     pub(crate) remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     /// Whether it matters if a kube-proxy runs.
     pub(crate) kube_proxy: watch::Sender<bool>,

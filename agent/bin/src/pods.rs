@@ -1,15 +1,12 @@
 //! The node's pods, for the CNI plugin and for operators.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use mesh_admin::v1::{
     self, BindOutcome, BindRequest, BindResponse, ListPodsRequest, ListPodsResponse, PodState,
     UnbindRequest, UnbindResponse, pods_server::Pods,
 };
-use mesh_core::PodAnswer;
-use mesh_files::FolderWatch;
-use mesh_model::Identity;
-use mesh_pods::{Attachment, AttachmentKey, Attachments, State};
+use mesh_pods::{Attachment, AttachmentKey, Look, PodAnswer, State};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -113,66 +110,5 @@ fn pod((attachment, state): (&Attachment, State)) -> v1::Pod {
         netns: netns.path.display().to_string(),
         netns_cookie: netns.cookie,
         attached_unix_seconds: *attached_unix_seconds,
-    }
-}
-
-/// Looks at the folder of attachments when it changes, when a caller asks for one of them, and keeps identities there for the
-/// next run. A pod that was attached while the agent was away left a file there.
-pub(crate) struct AttachmentsTask {
-    folder: PathBuf,
-    attachments: Attachments,
-    looks: mpsc::Receiver<Look>,
-    /// Identities to be kept for the next run.
-    remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
-    driver: mpsc::Sender<Message>,
-}
-
-/// A caller asks for the identity of an attachment.
-#[derive(Debug)]
-pub(crate) struct Look {
-    key: AttachmentKey,
-    answer: oneshot::Sender<PodAnswer>,
-}
-
-/// Callers that may wait for the task.
-const LOOKS: usize = 64;
-
-impl AttachmentsTask {
-    /// The task, and how to ask it.
-    pub(crate) fn new(
-        folder: PathBuf,
-        remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
-        driver: mpsc::Sender<Message>,
-    ) -> (Self, mpsc::Sender<Look>) {
-        let (sender, looks) = mpsc::channel(LOOKS);
-        let attachments = Attachments::new(folder.clone());
-        (Self { folder, attachments, looks, remember, driver }, sender)
-    }
-
-    pub(crate) async fn run(mut self) {
-        let mut folder = FolderWatch::shallow(&self.folder);
-        // Before it waits: a pod may have been attached since the last run.
-        let (mut found, mut complete, mut waiter) = (self.attachments.scan(), true, None);
-        loop {
-            let problems = self.attachments.problems().cloned().collect();
-            let message = Message::Attachments { found, complete, problems, waiter };
-            if self.driver.send(message).await.is_err() {
-                return;
-            }
-            (found, complete, waiter) = loop {
-                tokio::select! {
-                    () = folder.changed() => break (self.attachments.scan(), true, None),
-                    Some(Look { key, answer }) = self.looks.recv() => {
-                        break (vec![self.attachments.look(&key)], false, Some((key, answer)));
-                    }
-                    Some((attachment, identity)) = self.remember.recv() => {
-                        if let Err(error) = self.attachments.remember(&attachment, identity) {
-                            let key = &attachment.key;
-                            tracing::warn!(%key, %error, "its identity cannot be kept for the next run");
-                        }
-                    }
-                }
-            };
-        }
     }
 }

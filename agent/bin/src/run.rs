@@ -18,7 +18,6 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{BuildHasher as _, RandomState},
-    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -28,7 +27,8 @@ use mesh_admin::health::Health;
 use mesh_balance::Rules;
 use mesh_core::{Config, Core, LocalState, RestoredCluster};
 use mesh_dataplane::{
-    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, take_over,
+    Bypass, Forecast, Former, Inherited, LbWriter, PinRoot, Sizes, TakenOver, first_cgroup2,
+    take_over,
 };
 use mesh_files::Lock;
 use mesh_follow::{PeerConfig, Role};
@@ -38,8 +38,9 @@ use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_peers::{Peers, PeersConfig};
-use mesh_pods::Attachment;
-use mesh_routes::{RouteWriters, has_kube_proxy};
+use mesh_pods::{Attachment, AttachmentsTask};
+use mesh_routes::{KubeProxyWatch, RouteWriters};
+use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -51,13 +52,12 @@ use tokio::{
 
 use crate::{
     admin::AgentAdmin,
-    args::{Args, KubeProxy, ProbeAnswerer},
+    args::{Args, ProbeAnswerer},
     driver::{Audits, Driver},
     message::{Message, ask},
     metrics::Metrics,
     node::{Audit, Node, Writers, unready},
-    pods::{AttachmentsTask, PodsAdmin},
-    sockets::Sockets,
+    pods::PodsAdmin,
 };
 
 /// How long a predecessor may take to be gone: a killed process holds its locks until its last thread is dead.
@@ -66,10 +66,8 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 const MESSAGES: usize = 64;
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
-/// How often it is looked for a kube-proxy while that matters.
-const KUBE_PROXY: Duration = Duration::from_secs(30);
 
-/// Runs until told to stop.
+/// Runs until it is stopped.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args))
 }
@@ -94,6 +92,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
+    let kube_proxy = KubeProxyWatch::new(args.kube_proxy.known(), needed_receiver);
     let parts = Parts { probing, remember, needed, metrics };
     let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
@@ -131,7 +130,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = peers.run() => {}
         () = attachments.run() => {}
         () = addresses.run() => {}
-        () = watch_kube_proxy(args.kube_proxy, needed_receiver, sender.clone()) => {}
+        () = kube_proxy.run(sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
@@ -139,8 +138,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         served = mesh_admin::serve_with_pods(&args.admin_socket, admin, pods_admin) => {
             served.context("--admin-socket")?;
         }
-        _ = terminate.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
-        _ = interrupt.recv() => tracing::info!("told to stop; the kernel goes on with what it has"),
+        _ = terminate.recv() => tracing::info!("stopping; the kernel goes on with what it has"),
+        _ = interrupt.recv() => tracing::info!("stopping; the kernel goes on with what it has"),
     }
     Ok(())
 }
@@ -232,7 +231,11 @@ fn open(
             Some(cgroup)
         }
     };
-    let sockets = Sockets::new(&mut programs);
+    let list = programs.take_sockets().map_err(|error| error.to_string());
+    let sockets = BackendSockets::new(list.and_then(|list| {
+        let terminator = SocketTerminator::start(move |protocol| list.read(protocol));
+        terminator.map_err(|error| error.to_string())
+    }));
     let seed = RandomState::new().hash_one(&args.node_name);
     let routes = RouteWriters::open(&args.pod_cidrs, seed)?;
     // Snapshots are for a kernel that has nothing: any other knows better.
@@ -293,32 +296,6 @@ fn open(
     Ok((driver, programs_task, probe_answer_task))
 }
 
-/// Looks for a kube-proxy while it matters whether one runs.
-async fn watch_kube_proxy(
-    said: KubeProxy,
-    mut needed: watch::Receiver<bool>,
-    driver: mpsc::Sender<Message>,
-) {
-    loop {
-        if needed.wait_for(|needed| *needed).await.is_err() {
-            return;
-        }
-        let present = match said {
-            KubeProxy::Present => true,
-            KubeProxy::Absent => false,
-            KubeProxy::Auto => has_kube_proxy().await,
-        };
-        let found = match present {
-            true => mesh_core::KubeProxy::Present,
-            false => mesh_core::KubeProxy::Absent,
-        };
-        if driver.send(Message::KubeProxy(found)).await.is_err() {
-            return;
-        }
-        sleep(KUBE_PROXY).await;
-    }
-}
-
 async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {
     let mut was_ready = false;
     while let Some(reasons) = ask(driver, unready).await {
@@ -329,14 +306,4 @@ async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {
         health.set(reasons);
         sleep(READINESS).await;
     }
-}
-
-/// The first cgroup2 mount, at its own place or under a hybrid hierarchy.
-fn first_cgroup2() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut fields = mounts.lines().map(|line| line.split(' '));
-    fields.find_map(|mut fields| {
-        let (point, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| Path::new(point).to_owned())
-    })
 }

@@ -185,7 +185,7 @@ impl Core {
     /// What is waited for before the programs of another release may be exchanged for ours; `None` if nothing.
     pub fn upgrade_waits_for(&mut self, now: Instant) -> Option<String> {
         let Self { merge, restored, peers, local, upgrade, .. } = self;
-        let known = |name: &ClusterName| match merge.has_told_services(name) {
+        let known = |name: &ClusterName| match merge.has_listed_services(name) {
             true => Known::Listed,
             false if restored.is_in_use(name) => Known::FromSnapshot,
             false => Known::Not,
@@ -339,7 +339,7 @@ impl Core {
         if self.probes.next_timeout(now).is_some_and(|due| due <= now) {
             self.look_at_probes(now);
         }
-        let synced = self.merge.has_told_services(&self.local);
+        let synced = self.merge.has_listed_services(&self.local);
         if let Some(state) = self.readiness.tell(synced, now) {
             self.wanted.local_state = Some(state);
         }
@@ -392,7 +392,7 @@ impl Core {
     /// A cluster has reported all its records of a kind.
     fn confirmed(&mut self, name: &ClusterName, kind: RecordKind) {
         tracing::info!(peer = %name, ?kind, "initial sync complete");
-        if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_told_services(name) {
+        if self.merge.is_confirmed(name, RecordKind::Node) && self.merge.has_listed_services(name) {
             self.restored.synced(name);
         }
         self.probes.nodes_changed(name);
@@ -414,7 +414,7 @@ impl Core {
     fn prune(&self) -> Prune {
         // Clusters that were away for too long are not waited for; but for the local one there is no other source.
         let spent = |name: &ClusterName| self.restored.is_spent() && *name != self.local;
-        let services = |name: &ClusterName| self.merge.has_told_services(name) || spent(name);
+        let services = |name: &ClusterName| self.merge.has_listed_services(name) || spent(name);
         let nodes =
             |name: &ClusterName| self.merge.is_confirmed(name, RecordKind::Node) || spent(name);
         let complete = self.peers.are_complete();
@@ -427,7 +427,7 @@ impl Core {
         let granted = granted.filter_map(|name| self.peers.settings(name)?.claims.as_ref());
         Prune {
             // As long as the local services are not synced, nothing says which of a peer's backends are theirs.
-            frontends: self.merge.has_told_services(&self.local),
+            frontends: self.merge.has_listed_services(&self.local),
             backends_of,
             strangers: all_services.then(known),
             routes_in: granted.flat_map(|claims| claims.pod_cidrs.iter().copied()).collect(),
@@ -497,7 +497,7 @@ fn view(
     staleness: &Staleness,
     health: &HealthView,
 ) -> ClusterView {
-    let synced = merge.has_told_services(name) && peers.connection(name).synced;
+    let synced = merge.has_listed_services(name) && peers.connection(name).synced;
     let state = choice::state(staleness.is_stale(name), health.is_cut(name));
     ClusterView { name: name.clone(), state, synced }
 }

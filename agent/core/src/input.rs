@@ -11,7 +11,7 @@ use mesh_model::{
     ClusterId, ClusterName, Identity, Record,
     lb::{Backend, Change, RouteDelta},
 };
-use mesh_pods::{Attachment, AttachmentFound, AttachmentKey};
+use mesh_pods::{Attachment, AttachmentFound, AttachmentKey, PodAnswer};
 use uuid::Uuid;
 
 /// Something happened.
@@ -67,15 +67,6 @@ pub struct Connection {
     pub synced: bool,
     /// How often the local cluster's writer has reported so far that it lives.
     pub beats: u64,
-}
-
-/// What is answered to a caller that asks for an attachment's identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodAnswer {
-    /// The pod has this identity.
-    Bound(Identity),
-    /// There is no such attachment.
-    NotAttached,
 }
 
 /// Whether a kube-proxy runs on this node.

@@ -22,7 +22,7 @@ mod staleness;
 
 pub use crate::core::{Config, Core};
 pub use input::{
-    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, PodAnswer, Prune, Reported,
+    Connection, Input, KubeProxy, Lifted, LocalState, PeerSettings, Prune, Reported,
     RestoredCluster, Wanted,
 };
 pub use peers::Refused;

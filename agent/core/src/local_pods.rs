@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use mesh_merge::Merge;
 use mesh_model::Identity;
 use mesh_pods::{
-    AttachmentFound, AttachmentKey, Bound, Counts, Detached, LocalPods, PodName, Pods, State, Told,
+    AttachmentFound, AttachmentKey, Bound, Counts, Detached, LocalPods, PodAnswer, PodName, Pods,
+    State, Told,
 };
 
-use crate::input::{PodAnswer, Wanted};
+use crate::input::Wanted;
 
 /// The node's pods.
 #[derive(Debug)]

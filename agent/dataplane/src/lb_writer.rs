@@ -9,6 +9,7 @@
 //! it has no backend does so from then on.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -66,6 +67,8 @@ struct Target<'a, K> {
 
 /// What peers wait for that have as much of a table as they may.
 const SHARES: &str = "shares";
+/// How many services are shown by name.
+const SHOWN: usize = 8;
 /// How many changes are made between two looks at the clock.
 const STEP: usize = 32;
 
@@ -279,6 +282,36 @@ impl<K: Kernel> LbWriter<K> {
     /// How it stands.
     pub fn status(&self) -> Status {
         self.reconciler.status(LbKey::to_string)
+    }
+
+    /// Frontends that the tables do not have as they should, a line for each of the first few. `service` names the one that a
+    /// frontend is of.
+    pub fn problems(&self, service: impl Fn(&Frontend) -> Option<String>) -> Vec<String> {
+        let mut by_frontend: BTreeMap<Frontend, (usize, &LbKey, &Failure)> = BTreeMap::new();
+        for (key, failure) in self.failures() {
+            let entry = by_frontend.entry(key.frontend()).or_insert((0, key, failure));
+            entry.0 += 1;
+            // The others need the frontend itself.
+            if matches!(key, LbKey::Frontend(_)) {
+                (entry.1, entry.2) = (key, failure);
+            }
+        }
+        let line = |(frontend, (count, key, failure)): (&Frontend, &(usize, &LbKey, &Failure))| {
+            let name = service(frontend).unwrap_or_else(|| "a service".into());
+            let what = match key {
+                LbKey::Frontend(_) => "cannot be added".into(),
+                LbKey::Backend(..) if *count == 1 => "a backend cannot be added".into(),
+                LbKey::Backend(..) => format!("{count} backends cannot be added"),
+                LbKey::Weights(_) => "its weights cannot be set".into(),
+            };
+            format!("{name} ({frontend}): {what}: {failure}")
+        };
+        let mut lines: Vec<String> = by_frontend.iter().take(SHOWN).map(line).collect();
+        let more = by_frontend.len().saturating_sub(SHOWN);
+        if more > 0 {
+            lines.push(format!("{more} more services do not have all that they should"));
+        }
+        lines
     }
 
     /// What cannot be made, with its reason.

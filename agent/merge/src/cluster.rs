@@ -190,7 +190,7 @@ impl Cluster {
     }
 
     /// Whether it has told its services in full, in whichever form it tells them.
-    pub(crate) fn has_told_services(&self) -> bool {
+    pub(crate) fn has_listed_services(&self) -> bool {
         let has = |kind| self.confirmed.contains(&kind);
         let local = [RecordKind::LocalService, RecordKind::LocalEndpointSlice];
         has(RecordKind::Service) || has(RecordKind::EndpointSlice) || local.into_iter().all(has)

@@ -11,8 +11,9 @@ use uuid::Uuid;
 /// How the driver sees a follower.
 #[derive(Debug)]
 pub struct Follower {
-    /// What it is told to do.
-    pub commands: mpsc::Sender<PeerCommand>,
+    commands: mpsc::Sender<PeerCommand>,
+    /// What it had no room for: the last command.
+    undelivered: Option<PeerCommand>,
     /// How it stands.
     pub status: watch::Receiver<Status>,
     /// What its peer file grants.
@@ -46,7 +47,20 @@ impl Follower {
         uuid: Option<Uuid>,
         budget: Option<Budget>,
     ) -> Self {
-        Self { commands, status, settings: PeerSettings { claims, uuid, budget } }
+        let settings = PeerSettings { claims, uuid, budget };
+        Self { commands, undelivered: None, status, settings }
+    }
+
+    /// Tells it to do something; later, if it has no room now.
+    pub fn command(&mut self, command: PeerCommand) {
+        self.undelivered = self.commands.try_send(command.clone()).err().map(|_| command);
+    }
+
+    /// Tells it again what it had no room for.
+    pub fn deliver(&mut self) {
+        if let Some(command) = self.undelivered.take() {
+            self.command(command);
+        }
     }
 
     /// How health asks its etcd for a sign of life.

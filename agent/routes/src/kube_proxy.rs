@@ -1,6 +1,11 @@
 //! Whether another program leads connections to services on this node.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use crate::nftables::{Family, Nftables};
 
@@ -29,4 +34,39 @@ pub fn has_kube_proxy_here() -> io::Result<bool> {
         || nftables.has_table(TABLE)?
         || nftables.has_chain(Family::V4, NAT, CHAIN)?
         || nftables.has_chain(Family::V6, NAT, CHAIN)?)
+}
+
+/// Whether a kube-proxy was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundKubeProxy(pub bool);
+
+/// Looks for a kube-proxy while it matters whether one runs.
+#[derive(Debug)]
+pub struct KubeProxyWatch {
+    known: Option<bool>,
+    needed: watch::Receiver<bool>,
+}
+
+/// How often it is looked for.
+const EVERY: Duration = Duration::from_secs(30);
+
+impl KubeProxyWatch {
+    /// One that looks while it is `needed`, unless it is `known` whether one runs.
+    pub fn new(known: Option<bool>, needed: watch::Receiver<bool>) -> Self {
+        Self { known, needed }
+    }
+
+    /// Looks until nobody receives what it finds any more.
+    pub async fn run<M: From<FoundKubeProxy>>(mut self, messages: mpsc::Sender<M>) {
+        while self.needed.wait_for(|needed| *needed).await.is_ok() {
+            let found = match self.known {
+                Some(known) => known,
+                None => has_kube_proxy().await,
+            };
+            if messages.send(FoundKubeProxy(found).into()).await.is_err() {
+                return;
+            }
+            sleep(EVERY).await;
+        }
+    }
 }

@@ -9,8 +9,10 @@
 //! gone, and the socket's peer must still be that backend. A socket that connected to a pod's address by itself has no such
 //! storage.
 //!
-//! Architecture invariant: this crate decides nothing. The caller knows which backends are gone, and since when.
+//! [`BackendSockets`] is how an agent has that done. Architecture invariant: this crate decides nothing. The caller knows
+//! which backends are gone, and since when.
 
+mod backend_sockets;
 mod diag;
 mod kernel;
 mod namespace;
@@ -20,6 +22,7 @@ mod removed_backends;
 mod scan;
 mod terminator;
 
+pub use backend_sockets::BackendSockets;
 pub use namespace::Netns;
 pub use queue::{Reason, Target};
 pub use removed_backends::RemovedBackends;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     echo_service::{
-        CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends, wait_for_history,
+        CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history,
     },
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, wait_ready},
@@ -71,7 +71,6 @@ pub fn an_agent_starts_while_pods_are_removed(mesh: &impl Mesh) {
     println!("ready after {} ms, while {removed} pods were removed", ready.as_millis());
     mesh.heal();
     wait_for_history(mesh);
-    wait_for_backends(mesh, &[&one, &other]);
     traffic.stop_unharmed().assert_clients(&client_ips(mesh, &one));
 }
 

@@ -47,7 +47,7 @@ pub(super) fn identities(state: &Node, wanted: &str, number: u32) -> Vec<v1::Ide
     clusters(state, wanted).into_iter().flat_map(of).collect()
 }
 
-/// The own cluster first.
+/// The local cluster first.
 fn clusters<'a>(state: &'a Node, wanted: &str) -> Vec<(&'a ClusterName, ClusterId)> {
     let all = state.core.merge().clusters();
     let mut all: Vec<_> =

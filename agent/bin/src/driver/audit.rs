@@ -7,12 +7,11 @@ use std::{
     vec,
 };
 
-use mesh_balance::KnownBackend;
 use mesh_dataplane::{AuditCursor, Repairs};
 use mesh_health::Order;
 use mesh_model::{
     ServiceName,
-    lb::{Change, Content, Frontend},
+    lb::{Change, Frontend},
 };
 
 use super::Driver;
@@ -135,7 +134,7 @@ impl Driver {
 
     /// What clusters report of a service, and not what became of it, against what the tables should hold.
     fn audit_service(&mut self, service: &ServiceName, now: Instant) {
-        let wanted = wanted(&self.node.core, service);
+        let wanted = self.node.core.wanted_content(service);
         for (frontend, content) in wanted {
             let deviations = self.node.lb.tables().deviations_of(&frontend, &content);
             self.repair(deviations, now);
@@ -185,23 +184,4 @@ impl Driver {
         }
         u64::try_from(different).unwrap_or(u64::MAX)
     }
-}
-
-/// The frontends of a service that are taken, with their backends.
-fn wanted(core: &mesh_core::Core, service: &ServiceName) -> Vec<(Frontend, Content)> {
-    let (merge, balancer) = (core.merge(), core.balancer());
-    let Some(traffic) = merge.traffic_of(service) else { return Vec::new() };
-    let content = |(frontend, port_name): (Frontend, &str)| {
-        let backends = merge.backends_of(service);
-        let backends = backends.map(|(backend, port_name, state)| KnownBackend {
-            backend,
-            port_name,
-            condition: state.condition,
-            node: state.node.as_deref(),
-        });
-        let port = (&frontend, port_name);
-        let content = balancer.content_from(service, traffic, port, backends)?;
-        Some((frontend, content))
-    };
-    merge.frontends_of(service).filter_map(content).collect()
 }

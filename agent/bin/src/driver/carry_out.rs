@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use mesh_core::{LocalState, Prune, Wanted};
-use mesh_follow::PeerCommand;
+use mesh_core::{LocalState, Prune, Reported, Wanted};
+use mesh_dataplane::Numbered;
+use mesh_health::{Ending, Scope};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
-use mesh_model::ClusterName;
+use mesh_model::lb::Backend;
+use mesh_sockets::{Netns, Target};
 
 use super::{Driver, TURN};
 use crate::node::Node;
@@ -47,20 +49,29 @@ impl Driver {
         }
         self.after.prune = prune.or(self.after.prune.take());
         for (name, command) in commands {
-            self.command(name, command);
+            if let Some(follower) = self.node.followers.get_mut(&name) {
+                follower.command(command);
+            }
         }
         for order in orders {
             self.node.writers.health.order(order);
         }
         routes.into_iter().for_each(|delta| self.node.writers.routes.apply(delta));
         let sockets = &mut self.node.writers.sockets;
-        sockets.reported(backends);
+        for (backend, reported) in backends {
+            match reported {
+                Reported::Removed => sockets.removed(backend),
+                Reported::Set => sockets.reported(backend),
+            }
+        }
         if attachments_changed {
-            sockets.set_namespaces(self.node.core.pods());
+            let pods = self.node.core.pods().iter().map(|(attachment, _)| Netns {
+                path: attachment.netns.path.clone(),
+                inode: attachment.netns.inode,
+            });
+            sockets.set_namespaces(pods.collect());
         }
-        for ending in endings {
-            sockets.ending(&ending, &self.node.core, self.node.lb.tables(), now);
-        }
+        endings.iter().for_each(|ending| self.end_sockets(ending, now));
         if let Some(unbalanced) = unbalanced
             && let Err(error) = self.node.lb.tables_mut().set_unbalanced(&unbalanced)
         {
@@ -91,9 +102,10 @@ impl Driver {
         let prune = self.after.prune.take();
         let pruned = prune.is_some_and(|prune| self.prune(&prune, now));
         let Node { core, lb, writers, .. } = &mut self.node;
-        writers.sockets.end_removed(lb.tables_mut(), now);
+        let released = lb.tables_mut().take_released().into_iter().map(target);
+        writers.sockets.end_removed(released, |backend| lb.tables().is_used(backend), now);
         if pruned {
-            writers.sockets.pruned(core, now);
+            writers.sockets.pruned(&core.reported_backends(), now);
         }
     }
 
@@ -117,22 +129,27 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, name: ClusterName, command: PeerCommand) {
-        let Some(follower) = self.node.followers.get(&name) else { return };
-        match follower.commands.try_send(command.clone()) {
-            Ok(()) => {
-                self.undelivered.remove(&name);
+    /// Nothing answers at a cluster or a node, and its sockets end; or something does again.
+    fn end_sockets(&self, ending: &Ending, now: Instant) {
+        let Node { core, lb, writers, .. } = &self.node;
+        let (Ending::End { scope, .. } | Ending::Spare { scope }) = ending;
+        let Some(id) = core.merge().id_of(scope.cluster()) else { return };
+        let is_meant = |backend: &Backend| {
+            backend.cluster == id
+                && match scope {
+                    Scope::Cluster(_) => true,
+                    Scope::Node { node, address, .. } => {
+                        backend.address.is_ipv4() == address.is_ipv4()
+                            && core.merge().node_of(id, backend.address) == Some(node)
+                    }
+                }
+        };
+        match ending {
+            Ending::Spare { .. } => writers.sockets.spare(is_meant),
+            Ending::End { protocol, .. } => {
+                let used = lb.tables().backends_in(id).map(target);
+                writers.sockets.end_unreachable(*protocol, used, is_meant, now);
             }
-            Err(_) => {
-                self.undelivered.insert(name, command);
-            }
-        }
-    }
-
-    /// Tells followers what they had no room for.
-    pub(super) fn deliver(&mut self) {
-        for (name, command) in std::mem::take(&mut self.undelivered) {
-            self.command(name, command);
         }
     }
 
@@ -148,4 +165,8 @@ impl Driver {
         let waits_for = waits_for.or_else(unmade);
         self.node.writers.programs.exchange(waits_for);
     }
+}
+
+fn target(Numbered { id, backend }: Numbered) -> Target {
+    Target { id, backend }
 }

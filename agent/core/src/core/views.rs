@@ -5,9 +5,12 @@ use std::{
     time::Instant,
 };
 
-use mesh_balance::Balancer;
+use mesh_balance::{Balancer, KnownBackend};
 use mesh_merge::Merge;
-use mesh_model::{ClusterId, ClusterName, Record, lb::Backend};
+use mesh_model::{
+    ClusterId, ClusterName, Record, ServiceName,
+    lb::{Backend, Content, Frontend},
+};
 use mesh_pods::{Counts, Pods};
 
 use super::Core;
@@ -83,7 +86,7 @@ impl Core {
     /// Whether all clusters that there are, are followed and have their services synced.
     pub fn is_synced(&self) -> bool {
         self.peers.are_complete()
-            && self.peers.names().all(|name| self.merge.has_told_services(name))
+            && self.peers.names().all(|name| self.merge.has_listed_services(name))
     }
 
     /// Whether the local cluster's writer has not reported for too long: then it matters whether a kube-proxy runs.
@@ -94,6 +97,25 @@ impl Core {
     /// What a cluster's snapshot on disk should hold; `None` before the cluster is synced.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         self.merge.records(name)
+    }
+
+    /// The frontends of a service that are taken, with what each should lead to: from what clusters report, and not from what
+    /// became of it.
+    pub fn wanted_content(&self, service: &ServiceName) -> Vec<(Frontend, Content)> {
+        let Some(traffic) = self.merge.traffic_of(service) else { return Vec::new() };
+        let content = |(frontend, port_name): (Frontend, &str)| {
+            let backends = self.merge.backends_of(service);
+            let backends = backends.map(|(backend, port_name, state)| KnownBackend {
+                backend,
+                port_name,
+                condition: state.condition,
+                node: state.node.as_deref(),
+            });
+            let port = (&frontend, port_name);
+            let content = self.balancer().content_from(service, traffic, port, backends)?;
+            Some((frontend, content))
+        };
+        self.merge.frontends_of(service).filter_map(content).collect()
     }
 
     /// All backends that clusters report for services of the local cluster: a look at everything.

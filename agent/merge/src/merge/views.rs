@@ -102,8 +102,8 @@ impl Merge {
     }
 
     /// Whether a cluster has told all its services in this life, in the form in which it tells them.
-    pub fn has_told_services(&self, name: &ClusterName) -> bool {
-        self.clusters.get(name).is_some_and(Cluster::has_told_services)
+    pub fn has_listed_services(&self, name: &ClusterName) -> bool {
+        self.clusters.get(name).is_some_and(Cluster::has_listed_services)
     }
 
     /// Whether a cluster has told all records of a kind in this life.
@@ -177,7 +177,7 @@ impl Merge {
     /// What a cluster says of its nodes and services, as records: enough to fill tables and routes again. `None` before
     /// it has told all of both.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
-        if !self.is_confirmed(name, RecordKind::Node) || !self.has_told_services(name) {
+        if !self.is_confirmed(name, RecordKind::Node) || !self.has_listed_services(name) {
             return None;
         }
         let cluster = self.clusters.get(name)?;

@@ -263,9 +263,9 @@ fn from_one_form_of_services_to_the_other() {
     let apply = |merge: &mut Merge, event| merge.apply(&peer, event).unwrap();
     apply(&mut merge, RecordEvent::Begin(RecordKind::Service));
     apply(&mut merge, service("b", "web", None, &[1, 2]));
-    assert!(!merge.has_told_services(&peer));
+    assert!(!merge.has_listed_services(&peer));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::Service));
-    assert!(merge.has_told_services(&peer));
+    assert!(merge.has_listed_services(&peer));
     let _ = merge.take_deltas();
 
     apply(&mut merge, RecordEvent::Begin(RecordKind::EndpointSlice));
@@ -278,7 +278,7 @@ fn from_one_form_of_services_to_the_other() {
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::EndpointSlice));
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(deltas(&mut merge), ["b confirmed EndpointSlice", "-web 10.2.1.2"]);
-    assert!(merge.has_told_services(&peer) && !merge.is_confirmed(&peer, RecordKind::Service));
+    assert!(merge.has_listed_services(&peer) && !merge.is_confirmed(&peer, RecordKind::Service));
     assert_eq!(merge.kept(&peer).keys, 2);
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(deltas(&mut merge), [""; 0]);
@@ -290,7 +290,7 @@ fn from_one_form_of_services_to_the_other() {
     let _ = merge.take_deltas();
     apply(&mut merge, RecordEvent::Without(RecordKind::EndpointSlice));
     assert_eq!(deltas(&mut merge), ["-web 10.2.1.1"]);
-    assert!(merge.has_told_services(&peer));
+    assert!(merge.has_listed_services(&peer));
     assert_eq!(merge.kept(&peer).keys, 1);
 }
 
@@ -362,9 +362,9 @@ fn our_own_cluster_changes_to_the_local_form() {
     apply(&mut merge, told(slice("a", "web", "web-1", endpoints)));
     tell_local(&mut merge, &local(Some(10), true));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalEndpointSlice));
-    assert!(!merge.has_told_services(&own));
+    assert!(!merge.has_listed_services(&own));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalService));
-    assert!(merge.has_told_services(&own));
+    assert!(merge.has_listed_services(&own));
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(
         deltas(&mut merge),

@@ -1,0 +1,99 @@
+//! The task that looks at the folder of attachments.
+
+use std::path::PathBuf;
+
+use mesh_cni::{Attachment, AttachmentKey};
+use mesh_files::FolderWatch;
+use mesh_model::Identity;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{AttachmentFound, Attachments};
+
+/// What is answered to a caller that asks for an attachment's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodAnswer {
+    /// The pod has this identity.
+    Bound(Identity),
+    /// There is no such attachment.
+    NotAttached,
+}
+
+/// What a look at the folder found.
+#[derive(Debug)]
+pub struct AttachmentsRead {
+    /// What was found.
+    pub found: Vec<AttachmentFound>,
+    /// All there are.
+    pub complete: bool,
+    /// What is wrong with the folder, or with files in it.
+    pub problems: Vec<String>,
+    /// A caller waits for the identity of one.
+    pub waiter: Option<(AttachmentKey, oneshot::Sender<PodAnswer>)>,
+}
+
+/// Looks at the folder of attachments when it changes, when a caller asks for one of them, and keeps identities there for the
+/// next run. A pod that was attached while the agent was away left a file there.
+#[derive(Debug)]
+pub struct AttachmentsTask<M> {
+    folder: PathBuf,
+    attachments: Attachments,
+    looks: mpsc::Receiver<Look>,
+    /// Identities to be kept for the next run.
+    remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
+    messages: mpsc::Sender<M>,
+}
+
+/// A caller asks for the identity of an attachment.
+#[derive(Debug)]
+pub struct Look {
+    /// Which attachment.
+    pub key: AttachmentKey,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<PodAnswer>,
+}
+
+/// Callers that may wait for the task.
+const LOOKS: usize = 64;
+
+// === impl AttachmentsTask ===
+
+impl<M: From<AttachmentsRead>> AttachmentsTask<M> {
+    /// The task, and how to ask it.
+    pub fn new(
+        folder: PathBuf,
+        remember: mpsc::UnboundedReceiver<(Attachment, Identity)>,
+        messages: mpsc::Sender<M>,
+    ) -> (Self, mpsc::Sender<Look>) {
+        let (sender, looks) = mpsc::channel(LOOKS);
+        let attachments = Attachments::new(folder.clone());
+        (Self { folder, attachments, looks, remember, messages }, sender)
+    }
+
+    /// Looks until nobody receives what it finds any more.
+    pub async fn run(mut self) {
+        let mut folder = FolderWatch::shallow(&self.folder);
+        // Before it waits: a pod may have been attached since the last run.
+        let (mut found, mut complete, mut waiter) = (self.attachments.scan(), true, None);
+        loop {
+            let problems = self.attachments.problems().cloned().collect();
+            let read = AttachmentsRead { found, complete, problems, waiter };
+            if self.messages.send(read.into()).await.is_err() {
+                return;
+            }
+            (found, complete, waiter) = loop {
+                tokio::select! {
+                    () = folder.changed() => break (self.attachments.scan(), true, None),
+                    Some(Look { key, answer }) = self.looks.recv() => {
+                        break (vec![self.attachments.look(&key)], false, Some((key, answer)));
+                    }
+                    Some((attachment, identity)) = self.remember.recv() => {
+                        if let Err(error) = self.attachments.remember(&attachment, identity) {
+                            let key = &attachment.key;
+                            tracing::warn!(%key, %error, "its identity cannot be kept for the next run");
+                        }
+                    }
+                }
+            };
+        }
+    }
+}
