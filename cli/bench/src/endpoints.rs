@@ -12,8 +12,9 @@ use std::{
 
 use mesh_lab::{ClusterState, NodeState};
 use mesh_model::{
-    ClusterId, ClusterLimit, ClusterName, EndpointAddress, GlobalService, Identity, Labels, Port,
-    Protocol, Record, ServiceName,
+    ClusterId, ClusterLimit, ClusterName, EndpointAddress, EndpointSlice, Identity, Labels, Record,
+    SliceEndpoint,
+    service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use mesh_wire::{Key, Layout, encode};
 use serde::Serialize;
@@ -173,7 +174,7 @@ pub fn reconnect(
     let source = lab.cluster(0)?;
     let mut entries = addresses(0..endpoints)?;
     for n in 0..services {
-        entries.push(service(n, n * BACKENDS..(n + 1) * BACKENDS)?);
+        entries.push(slice(n, n * BACKENDS..(n + 1) * BACKENDS)?);
     }
     lab.write(source, &entries, |done| progress(done as u64, u64::from(endpoints)))?;
     lab.lab("start", &["b/n1/agent"])?;
@@ -183,9 +184,9 @@ pub fn reconnect(
     let before = settle(u64::from(endpoints))?;
 
     lab.lab("cut", &["b", "a/etcd"])?;
-    // Ten are exchanged for ten others while nobody hears.
+    // Ten are exchanged for ten others while nothing is read.
     let exchanged = 10;
-    let change = service(0, exchanged..BACKENDS + exchanged)?;
+    let change = slice(0, exchanged..BACKENDS + exchanged)?;
     let others = addresses(endpoints..endpoints + exchanged)?;
     lab.write(source, &[others, vec![change]].concat(), |_| {})?;
     let began = Instant::now();
@@ -347,23 +348,30 @@ fn address(n: u32, identity: u32) -> Result<(String, Vec<u8>), BenchError> {
     })))
 }
 
-fn service(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), BenchError> {
-    let ports =
-        BTreeMap::from([("http".to_owned(), Port { protocol: Protocol::Tcp, number: 8080 })]);
-    let cluster = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+/// A service's slice, of these endpoints on the cluster's second node.
+fn slice(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), BenchError> {
     let cluster_id = ClusterId::new(1, ClusterLimit::Max255);
-    entry(Record::Service(Box::new(GlobalService {
-        cluster,
+    let endpoint = |n| SliceEndpoint {
+        addresses: vec![ip(n).to_string()],
+        ready: Some(true),
+        node: Some("n1".into()),
+        ..SliceEndpoint::default()
+    };
+    entry(Record::EndpointSlice(Box::new(EndpointSlice {
+        cluster: "a".into(),
         cluster_id: cluster_id.map_err(|e| BenchError::Unexpected(e.to_string()))?,
-        name: ServiceName::new("default", &format!("bench-{n}")),
-        frontends: BTreeMap::new(),
-        backends: backends.map(|n| (ip(n), ports.clone())).collect(),
-        hostnames: BTreeMap::new(),
-        zones: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        selector: BTreeMap::new(),
-        include_external: true,
-        shared: true,
+        namespace: "default".into(),
+        name: format!("bench-{n}"),
+        labels: BTreeMap::from([(SERVICE_NAME_LABEL.into(), format!("bench-{n}"))]),
+        annotations: BTreeMap::new(),
+        address_type: "IPv6".into(),
+        endpoints: backends.map(endpoint).collect(),
+        ports: vec![SlicePort {
+            name: Some("http".into()),
+            protocol: Some("TCP".into()),
+            number: Some(8080),
+            app_protocol: None,
+        }],
     })))
 }
 

@@ -10,9 +10,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    echo_service::{
-        CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history,
-    },
+    echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history},
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, wait_ready},
 };

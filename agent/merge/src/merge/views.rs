@@ -101,7 +101,7 @@ impl Merge {
         self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
     }
 
-    /// Whether a cluster has told all its services in this life, in the form in which it tells them.
+    /// Whether a cluster listed all its services in this run, in the form in which it reports them.
     pub fn has_listed_services(&self, name: &ClusterName) -> bool {
         self.clusters.get(name).is_some_and(Cluster::has_listed_services)
     }
