@@ -57,18 +57,21 @@ fn no_peer_gets_in_before_authentication_is_on() {
                 }
             }
         };
+        let mut started = None;
         thread::scope(|scope| {
             for command in ATTACKS {
                 scope.spawn(|| attack(command));
             }
-            let mut started = Starting::of(&etcd);
+            let over = SetAtTheEnd(&over);
+            started = Some(Starting::of(&etcd));
             eventually("each was refused several times", || match refused.load(Ordering::SeqCst) {
                 20.. => Ok(()),
                 other => Err(format!("{other}: {}", etcd.log_text())),
             });
-            over.store(true, Ordering::SeqCst);
-            started.stop();
+            drop(over);
         });
+        // After the last attack: `etcdctl user add` waits for ever for an etcd that is gone.
+        started.expect("it was started").stop();
         etcd.start_again();
         let users = etcd.etcdctl("admin", &["user", "list"]).unwrap();
         assert_eq!(users.lines().collect::<Vec<_>>(), ["admin-a", "local-a", "remote-b", "root"]);
@@ -147,6 +150,15 @@ fn etcd_attack(etcd: &Etcd, command: &[&str]) -> Result<String, String> {
     etcd.etcdctl("peer", &[&timeouts[..], command].concat())
 }
 
+/// Is true when this is dropped, by a panic too.
+struct SetAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// An etcd that is started by `etcd-init --exec`, beside others who use its harness.
 struct Starting(std::process::Child);
 
@@ -155,7 +167,7 @@ impl Starting {
         Self(etcd.etcd_init(&["--exec"]).args(etcd.words()).spawn().unwrap())
     }
 
-    fn stop(&mut self) {
+    fn stop(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }

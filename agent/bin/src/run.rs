@@ -37,7 +37,7 @@ use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTas
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::OwnRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
-use mesh_peers::{Peers, PeersConfig};
+use mesh_peers::{Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyWatch, RouteWriters};
 use mesh_sockets::{BackendSockets, SocketTerminator};
@@ -114,7 +114,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         previous: driver.previous_peers(),
         last_addresses: addresses.addresses(),
     };
-    let peers = Peers::new(config, sender.clone(), followers()?);
+    let peers = Peers::new(config, sender.clone(), follower_thread()?);
     let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
     let programs = driver.programs();
     let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started, programs };
@@ -142,16 +142,6 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("stopping; the kernel goes on with what it has"),
     }
     Ok(())
-}
-
-/// The thread on which clusters are followed: the bytes of an event become a batch without a change of threads.
-fn followers() -> anyhow::Result<runtime::Handle> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    thread::Builder::new()
-        .name("followers".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    Ok(handle)
 }
 
 /// The thread of the driver. What is returned ends when it does.

@@ -7,4 +7,4 @@ mod follower;
 mod peers;
 
 pub use follower::Follower;
-pub use peers::{PeerMessage, Peers, PeersConfig};
+pub use peers::{PeerMessage, Peers, PeersConfig, follower_thread};

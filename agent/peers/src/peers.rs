@@ -8,6 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Instant, SystemTime},
 };
 
@@ -109,6 +110,20 @@ struct PeersRead {
 
 /// Commands that may wait for a follower.
 const COMMANDS: usize = 16;
+
+/// Starts the thread on which clusters are followed, for [`Peers::new`]: the bytes of an event become a batch without a change
+/// of threads.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn follower_thread() -> io::Result<runtime::Handle> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("followers".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
 
 // === impl Peers ===
 

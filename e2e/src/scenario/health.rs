@@ -22,7 +22,7 @@ use crate::echo_service::{
 use crate::{
     json, kernel,
     load::{Assert as _, Traffic},
-    mesh::{Daemon, Mesh, eventually, output, within},
+    mesh::{Daemon, Mesh, eventually, output, wait_ready, within},
 };
 pub use blips::three_blips_end_no_socket;
 pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
@@ -126,12 +126,28 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     let lost = on_node(mesh, &other, &second);
     let agents: Vec<Daemon> =
         mesh.nodes(&other).into_iter().map(|node| Daemon::Agent(other.clone(), node)).collect();
-    agents.iter().for_each(|agent| mesh.kill(agent));
     let count = |name: &str| metric(mesh, &one, &node, name);
     let says = |wanted: &str| {
         let said = data_path(mesh, &one, &node, &other);
         if detail(&said).contains(wanted) { Ok(()) } else { Err(format!("{said:#}")) }
     };
+    // Their kernels answer.
+    agents.iter().for_each(|agent| mesh.kill(agent));
+    let before = count("health_probes_answered");
+    within(Duration::from_secs(60), "their kernels answer", || {
+        let answered = count("health_probes_answered") - before;
+        if answered >= 100 { Ok(()) } else { Err(answered.to_string()) }
+    });
+    assert_eq!(says("2 of 2 probed nodes answer"), Ok(()));
+    assert!(says("without an agent").is_err());
+    assert_eq!((count("health_node_deaths"), led_to(mesh, &one, &node)), (0, everybody.clone()));
+
+    // And where kernels do not, as those of nodes without our programs.
+    for agent in &agents {
+        mesh.start_with(agent, ("CLUSTERMESH_PROBE_ANSWER", "agent"));
+    }
+    wait_ready(mesh);
+    agents.iter().for_each(|agent| mesh.kill(agent));
     eventually("its nodes answer without an agent", || says("; 2 of these without an agent"));
     // Far more than the kernels' burst of six, and each node is missed after three.
     let before = count("health_probes_refused");

@@ -29,9 +29,9 @@ pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     for cluster in [&one, &other] {
         mesh.kill(&Daemon::Etcd(cluster.clone()));
     }
-    eventually("it is seen that nobody speaks", || {
+    eventually("it is reported as unreachable", || {
         let problems = agent_status(mesh, &one, &node)["problems"].to_string();
-        if problems.contains("not heard for") { Ok(()) } else { Err(problems) }
+        if problems.contains("unreachable for") { Ok(()) } else { Err(problems) }
     });
     wait_for_backends_in(mesh, &one, &[&one]);
     // The other's agents have the default.
@@ -43,7 +43,7 @@ pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     wait_for_backends(mesh, &[&one, &other]);
     wait_ready(mesh);
     let problems = agent_status(mesh, &one, &node)["problems"].to_string();
-    assert!(!problems.contains("not heard"), "{problems}");
+    assert!(!problems.contains("unreachable for"), "{problems}");
     traffic.stop_unharmed();
 }
 
