@@ -40,8 +40,7 @@ fn bench(lab: &str, args: &[&str]) -> Value {
     assert!(output.status.success(), "{args:?}: {} {text}", output.status);
     assert_eq!(left(lab, id), Vec::<PathBuf>::new(), "{args:?} leaves something behind");
     let mut all: Value = serde_json::from_str(&text).expect("JSON");
-    let table = all[args[0]].take();
-    table
+    all[args[0]].take()
 }
 
 /// What there is of a benchmark's lab and of its process's sandbox.

@@ -158,7 +158,7 @@ async fn reads_are_those_of_a_real_etcd() {
         let page = both.ask("KV/Range", &request).await.expect("a page");
         pages += 1;
         let keys = page.0.iter().filter(|(field, _)| *field == 2);
-        let Some((_, Field::Bytes(last))) = keys.last() else { break };
+        let Some((_, Field::Bytes(last))) = keys.next_back() else { break };
         let Message(last) = Message::decode(last);
         let Field::Bytes(key) = &last[0].1 else { panic!("a key") };
         start = [key.as_slice(), &[0]].concat();

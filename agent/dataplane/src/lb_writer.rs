@@ -171,11 +171,24 @@ impl<K: Kernel> LbWriter<K> {
         self.freed(before);
     }
 
-    /// Makes what is pending, until nothing is due or `budget` is spent by the clock.
+    /// Makes what is pending, until nothing is due or `budget` is spent by the clock, and clears what has rested.
     pub fn turn(&mut self, budget: Duration, mut clock: impl FnMut() -> Instant) -> Left {
-        if self.reconciler.is_idle() {
-            return Left::Nothing;
+        let left = match self.reconciler.is_idle() {
+            true => Left::Nothing,
+            false => self.make_pending(budget, &mut clock),
+        };
+        if self.tables.next_rested().is_none() {
+            return left;
         }
+        self.tables.clear_rested(clock());
+        match (left, self.tables.next_rested()) {
+            (Left::Nothing, Some(at)) => Left::Later(at),
+            (Left::Later(retry), Some(at)) => Left::Later(retry.min(at)),
+            (left, _) => left,
+        }
+    }
+
+    fn make_pending(&mut self, budget: Duration, mut clock: impl FnMut() -> Instant) -> Left {
         let before = self.tables.occupancy();
         let Self { tables, reconciler, changes } = self;
         let turn = reconciler.run_for(budget, &mut clock, &mut Target { tables, changes });

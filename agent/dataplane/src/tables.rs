@@ -170,6 +170,11 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
+    /// When there is something to be cleared that nobody uses any more: [`Tables::clear_rested`].
+    pub fn next_rested(&self) -> Option<Instant> {
+        self.backends.next_wake()
+    }
+
     /// From now on every other cluster may have a part of the tables only ([`TablesError::Share`]).
     pub fn set_local_cluster(&mut self, cluster: ClusterId) {
         self.shares.local = Some(cluster);

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use crate::{
     echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_backends},
+    json,
     load::{Assert as _, Traffic},
-    mesh::{Daemon, Mesh, wait_ready},
+    mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
 /// What an agent finds when it is back.
@@ -61,6 +62,13 @@ impl Restart {
             }
         }
         mesh.start(agent);
+        eventually("the agent answers", || {
+            let list = ["service", "list", "--context", one];
+            match json::run(mesh.clustermesh(&list)) {
+                (0, ..) => Ok(()),
+                (_, _, complaint) => Err(complaint),
+            }
+        });
         if matches!(self, Self::PeerAway) {
             // It has taken its tables over, and knows the peer from its snapshot alone.
             wait_for_backends(mesh, &[one, other]);

@@ -37,7 +37,7 @@ pub fn agents_of_the_release_before_groups_take_turns(mesh: &impl Mesh, releases
         wait_for_backends(mesh, &[&one, &other]);
         assert_eq!(services(&pins), before);
         let expected: &[&str] = match ours {
-            true => &["affinity", "counters", "lb", "links", "sockets", "state"],
+            true => &["affinity", "counters", "health", "lb", "links", "probe", "sockets", "state"],
             false => &["691c730a", "links", "sockets"],
         };
         assert_eq!(folders(&pins), expected);

@@ -7,10 +7,7 @@
 use aya_ebpf::{
     bindings::seq_file,
     cty::c_void,
-    helpers::{
-        bpf_get_socket_cookie, bpf_seq_write,
-        generated::bpf_sk_storage_get,
-    },
+    helpers::{bpf_get_socket_cookie, bpf_seq_write, generated::bpf_sk_storage_get},
 };
 use mesh_layout::{ListedSocket, SocketState};
 

@@ -11,11 +11,12 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use mesh_layout::{
-    Affinity, AffinityKey, Backend, Counter, DatagramState, FrontendKey, GroupSet,
-    Header, LOCAL_HAS_UNBALANCED, LOCAL_STATE, OverflowKey, OverflowPair, PEER_CUT, Pair, ServiceEntry,
+    Affinity, AffinityKey, Backend, Counter, DatagramState, FrontendKey, GroupSet, Header,
+    LOCAL_HAS_UNBALANCED, LOCAL_STATE, OverflowKey, OverflowPair, PEER_CUT, Pair, ServiceEntry,
     ServiceRef, Settings, SlotPair, SocketState,
     default_sizes::{
-        AFFINITIES, BACKENDS, BYPASSED, COUNTERS, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW, UNBALANCED,
+        AFFINITIES, BACKENDS, BYPASSED, COUNTERS, GROUPS, PEERS, SERVICES, SLOTS, UDP_OVERFLOW,
+        UNBALANCED,
     },
 };
 

@@ -278,11 +278,7 @@ struct Storage {
 /// The storage of the socket that the caller has; with a state made where it is missing. A subflow of MPTCP, whose connect
 /// the hook sees, is the kernel's: `getpeername` is asked of the socket above it.
 #[inline(always)]
-fn storage(
-    ctx: &SockAddrContext,
-    protocol: u8,
-    state: Option<&mut SocketState>,
-) -> Storage {
+fn storage(ctx: &SockAddrContext, protocol: u8, state: Option<&mut SocketState>) -> Storage {
     let (value, flags) = match state {
         Some(state) => (core::ptr::from_mut(state), BPF_SK_STORAGE_GET_F_CREATE),
         None => (core::ptr::null_mut(), 0),

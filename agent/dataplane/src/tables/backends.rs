@@ -146,6 +146,11 @@ impl Backends {
         self.used.values().filter(|used| used.services == 0).map(|used| used.id).collect()
     }
 
+    /// When the next place has rested.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.allocator.next_wake()
+    }
+
     /// The next one whose place has rested by now: it may be cleared, and is free.
     pub(super) fn wake(&mut self, now: Instant) -> Option<u32> {
         let id = self.allocator.wake(now)?;

@@ -81,6 +81,11 @@ impl IdAllocator {
         Some(id)
     }
 
+    /// When the next place has rested.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.resting.front().map(|(since, _)| *since + REST)
+    }
+
     /// Marks an id found in use; false if its place is taken already.
     pub(super) fn claim(&mut self, id: u32) -> bool {
         let fresh = self.claimed.insert(id % self.size);

@@ -146,7 +146,7 @@ impl<K: Kernel> Tables<K> {
     }
 
     /// Clears the places that have rested.
-    pub(super) fn clear_rested(&mut self, now: Instant) {
+    pub fn clear_rested(&mut self, now: Instant) {
         while let Some(id) = self.backends.wake(now) {
             if self.kernel.backend(id % self.kernel.sizes().backends).id() == id {
                 self.kernel.clear_backend(id);

@@ -221,8 +221,10 @@ mod tests {
         usage::ProcessResources,
     };
 
-    fn row(clusters: usize, etcds: Etcds, scale: f64) -> MeshRow {
-        let distribution = Distribution::of(vec![(scale * 1e6) as u64]);
+    fn row(clusters: usize, etcds: Etcds, size: u32) -> MeshRow {
+        let scale = f64::from(size);
+        let million = u64::from(size) * 1_000_000;
+        let distribution = Distribution::of(vec![million]);
         let change = |rate| Changes {
             rate,
             achieved: f64::from(rate),
@@ -244,7 +246,7 @@ mod tests {
                 read_elapsed_millis: 1.0,
                 ratio: 2.0,
             },
-            resident: (scale * 1e6) as u64,
+            resident: million,
             resident_each: 1.0,
             held: ProcessResources { threads: 1, descriptors: 1, inotify_instances: 1 },
             idle_millis: 1.0,
@@ -265,10 +267,10 @@ mod tests {
     #[test]
     fn every_row_is_a_point_of_every_line_and_lies_where_its_value_is() {
         let rows = [
-            row(10, Etcds::Real, 12.0),
-            row(10, Etcds::Replayed, 10.0),
-            row(50, Etcds::Replayed, 50.0),
-            row(250, Etcds::Replayed, 250.0),
+            row(10, Etcds::Real, 12),
+            row(10, Etcds::Replayed, 10),
+            row(50, Etcds::Replayed, 50),
+            row(250, Etcds::Replayed, 250),
         ];
         let svg = picture(&rows);
         // Nine lines: two of the start, one of memory, two of a change, four of its way.
@@ -280,7 +282,7 @@ mod tests {
             "lines, and hollow points"
         );
         for name in ["agent", "bare read", "one at a time", "325 a second", "bare watch, p99"] {
-            assert_eq!(svg.matches(&format!(">{name}</text>")).count() > 0, true, "{name}");
+            assert!(svg.contains(&format!(">{name}</text>")), "{name}");
         }
         // The agent's start, the first line: cost follows size, so its points lie on a straight line from the origin.
         let (x, y) = (attribute(&svg, "circle", "cx"), attribute(&svg, "circle", "cy"));

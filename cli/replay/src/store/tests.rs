@@ -103,7 +103,10 @@ proptest! {
                     let expected = match revision {
                         _ if revision > model.states.len() as i64 => Err(StoreError::Future),
                         _ if revision <= model.compacted => Err(StoreError::Compacted),
-                        _ => Ok(model.compacted = revision),
+                        _ => {
+                            model.compacted = revision;
+                            Ok(())
+                        }
                     };
                     prop_assert_eq!(store.compact(revision), expected);
                 }
@@ -118,14 +121,15 @@ proptest! {
                 prop_assert_eq!(told, Err(StoreError::Compacted));
                 continue;
             }
-            let all = entries(&model.states[revision as usize - 1], first, end);
+            let state = |revision: i64| &model.states[usize::try_from(revision).unwrap() - 1];
+            let all = entries(state(revision), first, end);
             let (count, more) = (all.len() as i64, all.len() > limit);
             let page = Page { entries: all.into_iter().take(limit).collect(), more, count };
             prop_assert_eq!(read, Ok(page));
             // What changed since is how one state becomes the next.
             let mut expected = Vec::new();
             for at in revision.max(2)..=store.revision() {
-                let (before, after) = (&model.states[at as usize - 2], &model.states[at as usize - 1]);
+                let (before, after) = (state(at - 1), state(at));
                 let put = after.iter().filter(|(_, state)| state.2 == at).map(|(k, _)| (at, *k, true));
                 let gone = before.keys().filter(|k| !after.contains_key(k)).map(|k| (at, *k, false));
                 expected.extend(put.chain(gone));

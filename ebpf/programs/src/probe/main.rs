@@ -19,9 +19,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use mesh_layout::probe::{
-    ANSWER, BY_KERNEL, LENGTH, LENGTH_1, MAGIC, MAGIC_1, QUESTION, RATE_AT,
-};
+use mesh_layout::probe::{ANSWER, BY_KERNEL, LENGTH, LENGTH_1, MAGIC, MAGIC_1, QUESTION, RATE_AT};
 
 use crate::packet::{Headers, Ipv4, Ipv6, Udp};
 
@@ -74,7 +72,8 @@ fn answer<H: Headers>(ctx: &TcContext, length: u32) -> i32 {
     }
     let Some(former) = question(ctx, H::HEADERS, datagram) else { return TCX_NEXT };
     let now = maps::count();
-    let marked = Marked { mark: ANSWER, by: if datagram == LENGTH { BY_KERNEL } else { former.by } };
+    let marked =
+        Marked { mark: ANSWER, by: if datagram == LENGTH { BY_KERNEL } else { former.by } };
     headers.turn();
     // Before this nothing is changed, and after it nobody else must have it.
     let flags = u64::from(BPF_F_RECOMPUTE_CSUM);

@@ -48,7 +48,9 @@ pub fn count() -> u32 {
         unsafe {
             match AnswerSecond::from_word(core::ptr::read_volatile(word)).second == second {
                 true => add_one(word),
-                false => core::ptr::write_volatile(word, AnswerSecond { second, count: 1 }.to_word()),
+                false => {
+                    core::ptr::write_volatile(word, AnswerSecond { second, count: 1 }.to_word())
+                }
             }
         }
     }
