@@ -6,7 +6,7 @@ use mesh_certs::ClusterPki;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Status,
     client::Grpc,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
@@ -35,7 +35,7 @@ pub struct RawEtcd {
 /// A watch stream.
 pub struct RawWatch {
     requests: mpsc::UnboundedSender<Vec<u8>>,
-    responses: Streaming<Vec<u8>>,
+    responses: UnboundedReceiverStream<Result<Vec<u8>, Status>>,
 }
 
 /// How long an answer may take.
@@ -158,15 +158,23 @@ impl RawEtcd {
             .map_err(|status| (status.code(), status.message().to_owned()))
     }
 
-    /// Opens a watch stream.
-    pub async fn watch(&self) -> RawWatch {
+    /// Opens a watch stream. An etcd may answer with the first response only.
+    pub fn watch(&self) -> RawWatch {
         let (requests, receiver) = mpsc::unbounded_channel();
+        let (sender, responses) = mpsc::unbounded_channel();
         let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.expect("a connection");
-        let stream = Request::new(UnboundedReceiverStream::new(receiver));
-        let opened = grpc.streaming(stream, path("Watch/Watch"), RawCodec);
-        let opened = timeout(PATIENCE, opened).await.expect("an answer in time");
-        RawWatch { requests, responses: opened.expect("a stream").into_inner() }
+        tokio::spawn(async move {
+            grpc.ready().await.expect("a connection");
+            let stream = Request::new(UnboundedReceiverStream::new(receiver));
+            let opened = grpc.streaming(stream, path("Watch/Watch"), RawCodec).await;
+            let mut opened = opened.expect("a stream").into_inner();
+            while let Some(response) = opened.next().await {
+                if sender.send(response).is_err() {
+                    return;
+                }
+            }
+        });
+        RawWatch { requests, responses: UnboundedReceiverStream::new(responses) }
     }
 }
 

@@ -68,7 +68,7 @@ struct Frontend {
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
 /// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to hear of it.
-const GRACE: &str = "3";
+const GRACE: &str = "2";
 /// What follows happens under load, not before.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 

@@ -61,8 +61,7 @@ impl Recording {
         &self,
         other: &Become<'_>,
     ) -> Result<BTreeMap<String, Vec<u8>>, RecordingError> {
-        let entries = self.entries.iter();
-        entries.filter_map(|(key, value)| self.entry(other, key, value).transpose()).collect()
+        self.entries.iter().map(|(key, value)| self.entry(other, key, value)).collect()
     }
 
     fn entry(
@@ -70,9 +69,13 @@ impl Recording {
         other: &Become<'_>,
         key: &str,
         value: &[u8],
-    ) -> Result<Option<(String, Vec<u8>)>, RecordingError> {
+    ) -> Result<(String, Vec<u8>), RecordingError> {
+        let is_same = *other.name == self.peer.name && other.id == self.peer.id;
+        if is_same && other.ranges.is_empty() {
+            return Ok((key.to_owned(), value.to_vec()));
+        }
         let parsed = Key::parse(key.as_bytes())?;
-        Ok(Some(match parsed {
+        Ok(match parsed {
             Key::ClusterConfig(_) => {
                 // Another cluster is another UUID; the same one in each run.
                 let uuid = self.config.uuid.map(|_| Uuid::from_u128(other.id.get().into()));
@@ -85,21 +88,18 @@ impl Recording {
             Key::Canary(_, prefix) => {
                 (Key::Canary(other.name.clone(), prefix).to_string(), value.to_vec())
             }
-            Key::Record { .. } => match decode(&self.peer, key.as_bytes(), value) {
-                // What no reader takes is whose it was; under another name it would say nothing.
-                Err(_) if *other.name != self.peer.name => return Ok(None),
-                Err(_) => (key.to_owned(), value.to_vec()),
-                Ok(Some(record)) => {
+            Key::Record { .. } => match decode(&self.peer, key.as_bytes(), value)? {
+                Some(record) => {
                     let record = self.record(other, record);
                     let key = Key::of_record(self.peer.layout, other.name, record.key());
                     (key.to_string(), encode(&record))
                 }
-                Ok(None) => (key.to_owned(), value.to_vec()),
+                None => (key.to_owned(), value.to_vec()),
             },
             Key::Heartbeat | Key::Position | Key::LocalPosition | Key::Other => {
                 (key.to_owned(), value.to_vec())
             }
-        }))
+        })
     }
 
     fn record(&self, other: &Become<'_>, record: Record) -> Record {

@@ -148,7 +148,7 @@ impl Store {
         Ok(page)
     }
 
-    /// Makes writes in one revision: all, or none if a key stands there twice. Returns how many keys each wrote or removed.
+    /// Makes writes in one revision: all, or none if a key stands there twice, or is put and in a span that is deleted. Returns how many keys each wrote or removed.
     /// Writes that change nothing take no revision.
     pub fn write(&mut self, writes: &[Write]) -> Result<Vec<usize>, StoreError> {
         let mut put = BTreeSet::new();
@@ -158,6 +158,16 @@ impl Store {
             {
                 return Err(StoreError::Duplicate);
             }
+        }
+        let is_deleted = |key: &Bytes| {
+            let spans = writes.iter().filter_map(|write| match write {
+                Write::Delete(span) => Some(span),
+                Write::Put(..) => None,
+            });
+            spans.into_iter().any(|span| span.contains(key))
+        };
+        if put.into_iter().any(is_deleted) {
+            return Err(StoreError::Duplicate);
         }
         let revision = self.revision + 1;
         let before = self.end();

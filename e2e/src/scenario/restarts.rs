@@ -63,8 +63,8 @@ impl Restart {
         }
         mesh.start(agent);
         eventually("the agent answers", || {
-            let list = ["service", "list", "--context", one];
-            match json::run(mesh.clustermesh(&list)) {
+            let show = ["service", "show", ECHO, "--context", one];
+            match json::run(mesh.clustermesh(&show)) {
                 (0, ..) => Ok(()),
                 (_, _, complaint) => Err(complaint),
             }

@@ -162,8 +162,8 @@ pub(crate) enum LabCommand {
         /// Set the number of replicas of all deployments in it
         #[arg(long)]
         replicas: Option<u32>,
-        /// Seconds that a pod goes on after its manifest is gone, which counts a second later
-        #[arg(long, default_value_t = 2.0)]
+        /// Seconds that a pod goes on after it is marked as terminating
+        #[arg(long, default_value_t = 1.0)]
         grace: f64,
     },
     /// Delete what a manifest made
@@ -176,8 +176,8 @@ pub(crate) enum LabCommand {
         /// The manifest
         #[arg(long, short)]
         file: PathBuf,
-        /// Seconds that a pod goes on after its manifest is gone, which counts a second later
-        #[arg(long, default_value_t = 2.0)]
+        /// Seconds that a pod goes on after it is marked as terminating
+        #[arg(long, default_value_t = 1.0)]
         grace: f64,
     },
 }

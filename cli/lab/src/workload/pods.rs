@@ -206,7 +206,7 @@ impl Lab {
         }
     }
 
-    /// Withdraws pods, lets them go on for a while, and then ends them.
+    /// Ends pods as Kubernetes does: they are terminating, go on for a while, end, and their manifests go.
     pub(super) fn withdraw(
         &mut self,
         cluster: &str,
@@ -217,7 +217,7 @@ impl Lab {
             return Ok(());
         }
         for pod in pods {
-            fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
+            mark_terminating(pod)?;
         }
         thread::sleep(grace);
         for pod in pods {
@@ -225,6 +225,7 @@ impl Lab {
             if let Some(process) = &mut pod.process {
                 process.stop(Signal::SIGTERM);
             }
+            fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
             self.detach(&self.node(cluster, &pod.node)?, &pod)?;
             host_setup::remove_cgroup(&pod.cgroup)?;
             host_setup::remove_netns(&pod.netns)?;
@@ -245,6 +246,18 @@ impl Lab {
             known: known(),
         })
     }
+}
+
+/// Writes into a pod's manifest that it is being deleted.
+fn mark_terminating(pod: &PodState) -> Result<(), LabError> {
+    let text = fs::read(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
+    let mut object: Value =
+        serde_json::from_slice(&text).map_err(|e| LabError::Manifest(e.to_string()))?;
+    let now = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("deletionTimestamp".into(), now.to_string().into());
+    }
+    write_manifest(pod, &object)
 }
 
 fn write_manifest(pod: &PodState, object: &Value) -> Result<(), LabError> {

@@ -58,7 +58,8 @@ fn comparable(
 #[test]
 fn a_recording_of_another_cluster_is_what_that_clusters_exporter_writes() {
     let mut kinds = BTreeMap::new();
-    for scenario in ["nodes", "identities", "endpoints", "services"] {
+    // Objects that have an identity of a number are of one cluster alone.
+    for scenario in ["nodes", "services"] {
         let alpha = ClusterName::new("alpha").unwrap();
         let recording = Recording::new(&alpha, exported(scenario, "alpha", 7)).unwrap();
         let name = ClusterName::new("beta").unwrap();
@@ -75,7 +76,7 @@ fn a_recording_of_another_cluster_is_what_that_clusters_exporter_writes() {
         let config = Key::ClusterConfig(name).to_string();
         assert_eq!(cluster_config::decode(&beta[&config]).unwrap().id.get(), 200);
     }
-    assert!(kinds.len() >= 5, "all kinds that peers tell each other: {kinds:?}");
+    assert!(kinds.len() >= 3, "nodes, services and slices: {kinds:?}");
 }
 
 #[test]
