@@ -13,7 +13,7 @@ use crate::echo_service::{
 use crate::{
     kernel::try_services,
     load::{Assert as _, Traffic},
-    mesh::{Daemon, Mesh, eventually, wait_ready},
+    mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
 /// The kernel has nothing, the own etcd is away, and so is the whole other cluster's control plane: the node begins with
@@ -44,6 +44,16 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
         let found = try_services(&pins)?;
         if found == wanted { Ok(()) } else { Err(format!("{found:#?}, not {wanted:#?}")) }
     });
+    // Another task makes the routes.
+    for family in ["-4", "-6"] {
+        let show = ["ip", family, "route", "show", "proto", "201"];
+        eventually(&format!("the node has a route ({family})"), || {
+            match output(mesh.on_node(&one, &node, &show))? {
+                none if none.trim().is_empty() => Err("none".into()),
+                _ => Ok(()),
+            }
+        });
+    }
     assert_eq!(remembered(mesh, &one, &node), [one.as_str(), other.as_str()]);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 

@@ -40,6 +40,8 @@ impl Driver {
             remember,
             answers,
         } = self.node.core.take_wanted();
+        // First the way, then what leads there.
+        routes.into_iter().for_each(|delta| self.node.writers.routes.apply(delta));
         self.node.lb.want(changes, TURN, Instant::now);
         if let Some(state) = local_state {
             self.after.local_state = Some(state);
@@ -56,7 +58,6 @@ impl Driver {
         for order in orders {
             self.node.writers.health.order(order);
         }
-        routes.into_iter().for_each(|delta| self.node.writers.routes.apply(delta));
         let sockets = &mut self.node.writers.sockets;
         for (backend, reported) in backends {
             match reported {
