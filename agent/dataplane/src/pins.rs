@@ -10,11 +10,10 @@ use std::{
 };
 
 use mesh_layout::{MapGroup, MapLayout};
+use mesh_sys::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
 use crate::{hooks::HOOKS, kernel::Sizes};
@@ -48,7 +47,7 @@ pub enum PinError {
     },
     /// It is on another file system.
     #[error(
-        "{} is not on a BPF file system. Mount one: mount -t bpf bpf {}", path.display(), PinRoot::MOUNT
+        "{} is not on a BPF file system. Mount one: mount -t bpf bpf {}", path.display(), BPF_FS
     )]
     NotBpf {
         /// The folder.
@@ -97,15 +96,10 @@ const STICKY: u32 = 0o1000;
 // === impl PinRoot ===
 
 impl PinRoot {
-    /// Where a BPF file system normally is.
-    const MOUNT: &str = "/sys/fs/bpf";
-
     /// Makes the folder, and mounts a BPF file system at the usual place if there is none.
     pub fn open(root: &Path) -> Result<Self, PinError> {
-        let mount_point = Path::new(Self::MOUNT);
-        if root.starts_with(mount_point) && !is_bpf(mount_point)? {
-            mount(Some("bpf"), mount_point, Some("bpf"), MsFlags::empty(), None::<&str>)
-                .map_err(|e| io_error(mount_point, e.into()))?;
+        if root.starts_with(BPF_FS) {
+            mount_bpf_fs().map_err(|e| io_error(Path::new(BPF_FS), e))?;
         }
         fs::create_dir_all(root).map_err(|e| io_error(root, e))?;
         if !is_bpf(root)? {
@@ -278,8 +272,7 @@ fn check_owner(folder: &Path, is_root: bool) -> Result<(), PinError> {
 }
 
 fn is_bpf(path: &Path) -> Result<bool, PinError> {
-    let fs = statfs(path).map_err(|e| io_error(path, e.into()))?;
-    Ok(fs.filesystem_type() == BPF_FS_MAGIC)
+    is_bpf_fs(path).map_err(|e| io_error(path, e))
 }
 
 fn io_error(path: &Path, source: io::Error) -> PinError {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use mesh_files::{Lock, LockError};
+use mesh_sys::{BPF_FS, mount_bpf_fs};
 use nix::{sys::signal::Signal, unistd::Uid};
 
 use crate::{
@@ -241,6 +242,7 @@ impl Lab {
             host_setup::make_folder(&folder.join(part))?;
         }
         // Agents make theirs below it.
+        mount_bpf_fs().map_err(LabError::io(BPF_FS))?;
         host_setup::make_folder(&self.name.pins())?;
         self.state.name = options.name.clone();
         self.state.bin_dir = options.bin_dir.clone();
