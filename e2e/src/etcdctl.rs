@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, process::Stdio};
 
+use mesh_lab::go_quoted;
 use serde_json::Value;
 
 use crate::mesh::{Mesh, output};
@@ -26,7 +27,7 @@ pub fn try_put(mesh: &impl Mesh, cluster: &str, key: &str, value: &[u8]) -> Resu
 pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
     match std::str::from_utf8(key) {
         Ok(key) if !key.contains('\0') => put(mesh, cluster, key, value),
-        _ => transact(mesh, cluster, &format!("put {} {}", quoted(key), quoted(value))),
+        _ => transact(mesh, cluster, &format!("put {} {}", go_quoted(key), go_quoted(value))),
     }
 }
 
@@ -34,7 +35,7 @@ pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
 pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, &str)]) {
     for chunk in writes.chunks(100) {
         let put = |(key, value): &(String, &str)| {
-            format!("put {} {}", quoted(key.as_bytes()), quoted(value.as_bytes()))
+            format!("put {} {}", go_quoted(key.as_bytes()), go_quoted(value.as_bytes()))
         };
         transact(mesh, cluster, &chunk.iter().map(put).collect::<Vec<_>>().join("\n"));
     }
@@ -42,7 +43,7 @@ pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, &str)]) {
 
 /// Deletes a key of any bytes.
 pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
-    transact(mesh, cluster, &format!("del {}", quoted(key)));
+    transact(mesh, cluster, &format!("del {}", go_quoted(key)));
 }
 
 /// One operation as a transaction: that is how `etcdctl` takes what is no argument of a program.
@@ -51,16 +52,6 @@ fn transact(mesh: &impl Mesh, cluster: &str, operation: &str) {
     let text = format!("\n{operation}\n\n\n");
     let done = fed(mesh, cluster, &["txn"], text.as_bytes());
     done.unwrap_or_else(|complaint| panic!("{operation}: {complaint}"));
-}
-
-/// Bytes as Go reads them between double quotes.
-fn quoted(bytes: &[u8]) -> String {
-    let byte = |byte: &u8| match byte {
-        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
-        b' '..=b'~' => char::from(*byte).into(),
-        other => format!("\\x{other:02x}"),
-    };
-    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
 }
 
 /// The etcd's revision.

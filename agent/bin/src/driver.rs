@@ -6,12 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    future::{pending, ready},
+    future::ready,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use mesh_core::Input;
 use mesh_dataplane::{Left, PinLock};
+use mesh_files::until;
 use mesh_health::{Order, Verdict, Verdicts};
 use mesh_hooks::ProgramsHandle;
 use mesh_model::ClusterName;
@@ -19,7 +21,7 @@ use mesh_peers::{Follower, PeerMessage};
 use mesh_pods::{AttachmentKey, AttachmentsRead, PodAnswer, State};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{message::Message, metrics::Metrics, node::Node};
@@ -106,6 +108,7 @@ impl Driver {
                 () = ready(()), if left == Left::Due => {}
             }
             left = self.node.lb.turn(TURN, Instant::now);
+            self.metrics.changes.inner().store(self.node.lb.changes(), Ordering::Relaxed);
             if left != Left::Due {
                 self.after_changes(Instant::now());
             }
@@ -211,13 +214,5 @@ impl Driver {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }
         self.node.set_metrics(&self.metrics);
-    }
-}
-
-/// Waits for a time; for ever where there is none.
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => pending().await,
     }
 }

@@ -75,7 +75,7 @@ pub struct Core {
     upgrade: ProgramUpgrade,
     /// More of what the previous run left may go than before.
     prune_moved: bool,
-    /// The clusters' ids are others than health was told, and whether these were all.
+    /// Health has not got the clusters' IDs as they are now, and whether these are all.
     ids_moved: bool,
     all_known: bool,
     wanted: Wanted,

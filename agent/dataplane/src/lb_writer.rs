@@ -5,7 +5,7 @@
 //! into the turn, or whose frontend waits, becomes pending by its key ([`Reconciler`]): of two changes of one key the later is
 //! made. Within a frontend, backends are added before others are removed.
 //!
-//! When all changes are made, or refused, the tables are told ([`Tables::commit`]): a frontend that refuses connections while
+//! When all changes are made, or refused, the batch is over ([`Tables::commit`]): a frontend that refuses connections while
 //! it has no backend does so from then on.
 
 use std::{

@@ -1,7 +1,6 @@
 //! The followed clusters: a task each, started, restarted and stopped as the peer files say.
 //!
-//! [`Peers`] reads the files and owns the tasks; what happens is a [`PeerMessage`] to whoever holds the other end of the
-//! channel, and a [`Follower`] is how that end sees a task.
+//! [`Peers`] reads the files and owns the tasks; what happens is a [`PeerMessage`] to the other end of a channel, and a [`Follower`] is how that end sees a task.
 
 mod follower;
 mod peers;

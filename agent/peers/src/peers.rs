@@ -14,7 +14,7 @@ use std::{
 
 use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
 use mesh_etcd::{Batch, Channels, LastAddresses, Target, follow};
-use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, Written};
+use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, Written, until};
 use mesh_follow::{
     Budget, ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerEvent, PeerFollower,
     RateLimited, Role, Status,
@@ -29,7 +29,6 @@ use tokio::{
     runtime,
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
-    time::sleep_until,
 };
 
 use crate::follower::Follower;
@@ -158,17 +157,11 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             if self.send(PeerMessage::Read { problems, complete }).await.is_err() {
                 return;
             }
-            let next_look = async {
-                match next_look {
-                    Some(at) => sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = folder.changed() => {}
                 () = beside.changed() => {}
                 () = self.troubled.notified() => {}
-                () = next_look => {}
+                () = until(next_look) => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::netlink::{
-    Heard, IPV4_ADDRESS, IPV6_ADDRESS, LINK, Message, Multicast, NetlinkSocket, Refused,
+    IPV4_ADDRESS, IPV6_ADDRESS, LINK, Message, Multicast, NetlinkSocket, Received, Refused,
     link::{self, AddressEntry, LinkEntry, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK},
 };
 
@@ -139,9 +139,9 @@ impl Interfaces {
                 return Ok(());
             }
             let Self { multicast, by_index, early, moved, lost, .. } = self;
-            let read = multicast.read(|heard| match heard {
-                Heard::Message(message) => *moved |= take(message, by_index, early),
-                Heard::Overrun => *lost = true,
+            let read = multicast.read(|received| match received {
+                Received::Message(message) => *moved |= take(message, by_index, early),
+                Received::Overrun => *lost = true,
             });
             read.await?;
         }

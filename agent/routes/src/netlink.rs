@@ -10,7 +10,7 @@ pub(crate) mod route;
 mod socket;
 
 pub(crate) use multicast::{
-    Heard, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE, LINK, Multicast,
+    IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE, LINK, Multicast, Received,
 };
 pub(crate) use socket::{NetlinkSocket, Refused};
 

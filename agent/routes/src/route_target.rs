@@ -1,7 +1,7 @@
 //! The kernel's routes, as a target of a writer.
 //!
 //! Requests go through a socket of their own on a thread that may block. Reports come through another one, so that what
-//! this process did is told from what others did, by the port that asked for it. What is ours in the kernel is mirrored, for
+//! this process did is kept apart from what others did, by the port that asked for it. What is ours in the kernel is mirrored, for
 //! two reasons: a route is replaced only if it is ours, and a link that goes down takes IPv4 routes along without a report.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
@@ -14,7 +14,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::sync::mpsc;
 
 use crate::netlink::{
-    Heard, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE, LINK, Multicast, NetlinkSocket,
+    IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE, LINK, Multicast, NetlinkSocket, Received,
 };
 
 mod change;
@@ -155,11 +155,11 @@ impl RouteTarget {
 
     /// What the reports mean for keys.
     fn conclude(&mut self) -> Vec<Report<IpNet>> {
-        let heard = self.reports.take();
-        let covered = heard.on_link.iter().flat_map(|net| self.waiting.on_link(net));
+        let found = self.reports.take();
+        let covered = found.on_link.iter().flat_map(|net| self.waiting.on_link(net));
         let mut concluded: Vec<Report<IpNet>> = covered.map(Report::Relevant).collect();
-        concluded.extend(heard.gone.into_iter().map(Report::Gone));
-        if heard.look {
+        concluded.extend(found.gone.into_iter().map(Report::Gone));
+        if found.look {
             concluded.push(Report::Look);
         }
         concluded
@@ -207,9 +207,9 @@ impl Target for RouteTarget {
         // What was read is kept in `self`, so that nothing is lost when this future is dropped.
         while self.reports.is_quiet() {
             let Self { multicast, mirror, reports, port, .. } = self;
-            let read = multicast.read(|heard| match heard {
-                Heard::Message(message) => reports.read(message, mirror, *port),
-                Heard::Overrun => reports.look(),
+            let read = multicast.read(|received| match received {
+                Received::Message(message) => reports.read(message, mirror, *port),
+                Received::Overrun => reports.look(),
             });
             if read.await.is_err() {
                 self.reports.look();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_dump::Dump;
-use mesh_lab::{ClusterState, LabState, NodeState};
+use mesh_lab::{ClusterState, LabState, NodeState, go_quoted};
 use serde::Deserialize;
 
 use crate::{
@@ -189,9 +189,9 @@ impl BenchLab {
                 .stdout(Stdio::null())
                 .spawn()
                 .map_err(io("etcdctl"))?;
-            let puts = chunk
-                .iter()
-                .map(|(key, value)| format!("put {} {}\n", quoted(key.as_bytes()), quoted(value)));
+            let puts = chunk.iter().map(|(key, value)| {
+                format!("put {} {}\n", go_quoted(key.as_bytes()), go_quoted(value))
+            });
             // No comparisons, what to do, and what to do otherwise.
             let text = format!("\n{}\n\n", puts.collect::<String>());
             if let Some(mut stdin) = child.stdin.take() {
@@ -233,14 +233,4 @@ pub(crate) fn in_node(node: &NodeState, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &node.netns, program]);
     command
-}
-
-/// Bytes as Go reads them between double quotes.
-fn quoted(bytes: &[u8]) -> String {
-    let byte = |byte: &u8| match byte {
-        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
-        b' '..=b'~' => char::from(*byte).into(),
-        other => format!("\\x{other:02x}"),
-    };
-    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
 }

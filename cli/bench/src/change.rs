@@ -14,18 +14,14 @@ use std::{
 
 use mesh_dump::Dump;
 use mesh_lab::NodeState;
-use mesh_model::{
-    ClusterId, ClusterLimit, ClusterName, EndpointSlice, ExportMode, GlobalService, Port, Protocol,
-    Record, ServiceName, SliceEndpoint,
-    service::{SERVICE_NAME_LABEL, SlicePort},
-};
+use mesh_model::{ExportMode, GlobalService, Port, Protocol, Record, ServiceName};
 use mesh_wire::cluster_config;
 use serde::Serialize;
 
 use crate::{
     bench_lab::{BenchLab, first_node},
     command::run,
-    endpoints::{entry, ip, manifest},
+    endpoints::{cluster, entry, ip, manifest, slice},
     error::{BenchError, file},
     stats::median,
     usage::{metric, process_cpu},
@@ -263,7 +259,10 @@ impl Form {
         match self {
             Self::V1 => Ok(vec![whole(number, 0..backends)?]),
             Self::V2 => (0..backends.div_ceil(SLICE))
-                .map(|n| slice(number, n, n * SLICE..((n + 1) * SLICE).min(backends)))
+                .map(|n| {
+                    let of_slice = n * SLICE..((n + 1) * SLICE).min(backends);
+                    slice(number, n, of_slice.map(|n| first(number) + n))
+                })
                 .collect(),
         }
     }
@@ -275,15 +274,15 @@ impl Form {
         backends: u32,
         gone: Option<u32>,
     ) -> Result<(String, Vec<u8>), BenchError> {
-        let first = match self {
+        let count = match self {
             Self::V1 => backends,
             Self::V2 => backends.min(SLICE),
         };
-        let gone = gone.map(|gone| gone % first.max(1));
-        let left = (0..first).filter(|n| Some(*n) != gone);
+        let gone = gone.map(|gone| gone % count.max(1));
+        let left = (0..count).filter(|n| Some(*n) != gone);
         match self {
             Self::V1 => whole(number, left),
-            Self::V2 => slice(number, 0, left),
+            Self::V2 => slice(number, 0, left.map(|n| first(number) + n)),
         }
     }
 }
@@ -291,12 +290,6 @@ impl Form {
 /// Of each service other backends.
 fn first(number: u32) -> u32 {
     number * 100_000
-}
-
-fn cluster() -> Result<(ClusterName, ClusterId), BenchError> {
-    let name = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
-    let id = ClusterId::new(1, ClusterLimit::Max255);
-    Ok((name, id.map_err(|e| BenchError::Unexpected(e.to_string()))?))
 }
 
 fn whole(
@@ -319,40 +312,6 @@ fn whole(
         selector: BTreeMap::new(),
         include_external: true,
         shared: true,
-    })))
-}
-
-fn slice(
-    number: u32,
-    n: u32,
-    backends: impl Iterator<Item = u32>,
-) -> Result<(String, Vec<u8>), BenchError> {
-    let (cluster, cluster_id) = cluster()?;
-    let first = first(number);
-    let endpoint = |n: u32| SliceEndpoint {
-        addresses: vec![ip(first + n).to_string()],
-        ready: Some(true),
-        serving: Some(true),
-        terminating: Some(false),
-        node: Some("n1".into()),
-        ..SliceEndpoint::default()
-    };
-    let service = format!("bench-{number}");
-    entry(Record::EndpointSlice(Box::new(EndpointSlice {
-        cluster: cluster.to_string(),
-        cluster_id,
-        namespace: "default".into(),
-        name: format!("{service}-{n}"),
-        labels: BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), service)]),
-        annotations: BTreeMap::new(),
-        address_type: "IPv6".into(),
-        endpoints: backends.map(endpoint).collect(),
-        ports: vec![SlicePort {
-            name: Some("http".into()),
-            protocol: Some("TCP".into()),
-            number: Some(8080),
-            app_protocol: None,
-        }],
     })))
 }
 

@@ -174,7 +174,7 @@ pub fn reconnect(
     let source = lab.cluster(0)?;
     let mut entries = addresses(0..endpoints)?;
     for n in 0..services {
-        entries.push(slice(n, n * BACKENDS..(n + 1) * BACKENDS)?);
+        entries.push(slice(n, 0, n * BACKENDS..(n + 1) * BACKENDS)?);
     }
     lab.write(source, &entries, |done| progress(done as u64, u64::from(endpoints)))?;
     lab.lab("start", &["b/n1/agent"])?;
@@ -186,7 +186,7 @@ pub fn reconnect(
     lab.lab("cut", &["b", "a/etcd"])?;
     // Ten are exchanged for ten others while nothing is read.
     let exchanged = 10;
-    let change = slice(0, exchanged..BACKENDS + exchanged)?;
+    let change = slice(0, 0, exchanged..BACKENDS + exchanged)?;
     let others = addresses(endpoints..endpoints + exchanged)?;
     lab.write(source, &[others, vec![change]].concat(), |_| {})?;
     let began = Instant::now();
@@ -348,21 +348,28 @@ fn address(n: u32, identity: u32) -> Result<(String, Vec<u8>), BenchError> {
     })))
 }
 
-/// A service's slice, of these endpoints on the cluster's second node.
-fn slice(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), BenchError> {
-    let cluster_id = ClusterId::new(1, ClusterLimit::Max255);
-    let endpoint = |n| SliceEndpoint {
+/// A slice of a service, with these endpoints on the cluster's node n1.
+pub(crate) fn slice(
+    number: u32,
+    n: u32,
+    backends: impl Iterator<Item = u32>,
+) -> Result<(String, Vec<u8>), BenchError> {
+    let (cluster, cluster_id) = cluster()?;
+    let endpoint = |n: u32| SliceEndpoint {
         addresses: vec![ip(n).to_string()],
         ready: Some(true),
+        serving: Some(true),
+        terminating: Some(false),
         node: Some("n1".into()),
         ..SliceEndpoint::default()
     };
+    let service = format!("bench-{number}");
     entry(Record::EndpointSlice(Box::new(EndpointSlice {
-        cluster: "a".into(),
-        cluster_id: cluster_id.map_err(|e| BenchError::Unexpected(e.to_string()))?,
+        cluster: cluster.to_string(),
+        cluster_id,
         namespace: "default".into(),
-        name: format!("bench-{n}"),
-        labels: BTreeMap::from([(SERVICE_NAME_LABEL.into(), format!("bench-{n}"))]),
+        name: format!("{service}-{n}"),
+        labels: BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), service)]),
         annotations: BTreeMap::new(),
         address_type: "IPv6".into(),
         endpoints: backends.map(endpoint).collect(),
@@ -375,8 +382,15 @@ fn slice(n: u32, backends: std::ops::Range<u32>) -> Result<(String, Vec<u8>), Be
     })))
 }
 
+/// The cluster that is written for.
+pub(crate) fn cluster() -> Result<(ClusterName, ClusterId), BenchError> {
+    let name = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+    let id = ClusterId::new(1, ClusterLimit::Max255);
+    Ok((name, id.map_err(|e| BenchError::Unexpected(e.to_string()))?))
+}
+
 pub(crate) fn entry(record: Record) -> Result<(String, Vec<u8>), BenchError> {
-    let cluster = ClusterName::new("a").map_err(|e| BenchError::Unexpected(e.to_string()))?;
+    let (cluster, _) = cluster()?;
     Ok((Key::of_record(Layout::State, &cluster, record.key()).to_string(), encode(&record)))
 }
 

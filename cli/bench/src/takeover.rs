@@ -101,7 +101,6 @@ pub fn takeover(
     let before = table_changes(node)?;
     change(Some(0))?;
     arrives(2, Instant::now())?;
-    settle(&mut lab)?;
     let usual = table_changes(node)? - before;
     let (mut watch, mut kernel, mut bytes, mut needless) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for round in 0..options.rounds {

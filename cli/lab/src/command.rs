@@ -108,3 +108,13 @@ fn shown(command: &Command) -> String {
     let arguments = command.get_args().map(|a| a.to_string_lossy());
     [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
+
+/// Bytes as Go reads them between double quotes, which is how `etcdctl txn` takes keys and values.
+pub fn go_quoted(bytes: &[u8]) -> String {
+    let byte = |byte: &u8| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).into(),
+        other => format!("\\x{other:02x}"),
+    };
+    format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
+}

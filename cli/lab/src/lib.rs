@@ -23,7 +23,7 @@ mod state;
 pub mod workload;
 
 pub use cluster::Component;
-pub use command::within_netns;
+pub use command::{go_quoted, within_netns};
 pub use error::LabError;
 pub use lab::{Lab, Phase};
 pub use link_fault::{Cut, Impairment};

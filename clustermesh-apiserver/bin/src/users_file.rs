@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use mesh_files::{FolderWatch, Moment, TextFile, TextFolder};
+use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, until};
 use mesh_wire::users_file::UsersFile;
 use tokio::sync::watch;
 
@@ -42,12 +42,7 @@ pub(crate) async fn follow(
         let next_look = files.next_look();
         tokio::select! {
             () = watch.changed() => {}
-            () = async {
-                match next_look {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            } => {}
+            () = until(next_look) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use mesh_lab::workload::hang::Event;
 
 use crate::{
-    echo_service::{CLIENT, ECHO},
+    echo_service::{CLIENT, ECHO, wait_for_backends},
     mesh::{Mesh, frontends},
 };
 
@@ -19,8 +19,21 @@ pub(super) struct Hanging {
     events: BufReader<ChildStdout>,
 }
 
+/// One for each frontend, all of which wait for pods of the other cluster, while both have some.
+pub(super) fn on_the_other(mesh: &impl Mesh, one: &str, other: &str) -> Vec<Hanging> {
+    mesh.apply(one, "echo", Some(0));
+    wait_for_backends(mesh, &[other]);
+    let mut clients = to_every_frontend(mesh, one);
+    for client in &mut clients {
+        assert_eq!(client.answering(), other);
+    }
+    mesh.apply(one, "echo", None);
+    wait_for_backends(mesh, &[one, other]);
+    clients
+}
+
 /// One for each frontend of the service: TCP and UDP, in both families.
-pub(super) fn to_every_frontend(mesh: &impl Mesh, cluster: &str) -> Vec<Hanging> {
+fn to_every_frontend(mesh: &impl Mesh, cluster: &str) -> Vec<Hanging> {
     let tcp = frontends(mesh, cluster, ECHO, "TCP");
     let mut clients: Vec<Hanging> =
         tcp.iter().map(|to| Hanging::by(mesh, cluster, *to, &[])).collect();

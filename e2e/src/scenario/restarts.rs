@@ -12,8 +12,8 @@ use crate::{
 /// What an agent finds when it is back.
 #[derive(Clone, Copy, Debug)]
 enum Restart {
-    /// It was told to stop, and finds what it left.
-    Told,
+    /// It was stopped, and finds what it left.
+    Stopped,
     /// It was killed, and finds what it left.
     Killed,
     /// It was killed, and the other cluster's etcd is away when it starts.
@@ -23,7 +23,7 @@ enum Restart {
 }
 
 const RESTARTS: [Restart; 4] =
-    [Restart::Told, Restart::Killed, Restart::PeerAway, Restart::Growing];
+    [Restart::Stopped, Restart::Killed, Restart::PeerAway, Restart::Growing];
 
 /// So many restarts of the agent on the client's node: no request fails, and each of 50 connections and 50 connected UDP
 /// sockets to backends that live is the same in the end as it was in the beginning.
@@ -50,7 +50,7 @@ impl Restart {
     fn make(self, mesh: &impl Mesh, agent: &Daemon, [one, other]: [&str; 2]) {
         let etcd = Daemon::Etcd(other.to_owned());
         match self {
-            Self::Told => mesh.stop(agent),
+            Self::Stopped => mesh.stop(agent),
             Self::Killed => mesh.kill(agent),
             Self::PeerAway => {
                 mesh.kill(&etcd);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mesh_lab::workload::hang::Event;
 
-use super::hanging::{Hanging, to_every_frontend};
+use super::hanging::{Hanging, on_the_other};
 use crate::{
     echo_service::{
         CLIENT, ECHO, ECHO_PORT, agent_status, two_clusters_with_echo, wait_for_backends,
@@ -50,14 +50,7 @@ pub fn sockets_to_vanished_backends_end(mesh: &impl Mesh) {
 /// ours.
 pub fn sockets_to_a_cluster_that_is_cut_off_end(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
-    mesh.apply(&one, "echo", Some(0));
-    wait_for_backends(mesh, &[&other]);
-    let mut clients = to_every_frontend(mesh, &one);
-    for client in &mut clients {
-        assert_eq!(client.answering(), other);
-    }
-    mesh.apply(&one, "echo", None);
-    wait_for_backends(mesh, &[&one, &other]);
+    let mut clients = on_the_other(mesh, &one, &other);
 
     mesh.cut(&one, &other);
     for client in &mut clients {

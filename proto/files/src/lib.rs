@@ -11,5 +11,5 @@ mod write;
 pub use folder::{TextFile, TextFolder};
 pub use lock::{Lock, LockError};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
-pub use watch::{FolderWatch, WriteLog, Written, watch_fallback};
+pub use watch::{FolderWatch, WriteLog, Written, until, watch_fallback};
 pub use write::{Access, write_atomic, write_together};

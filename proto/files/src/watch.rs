@@ -11,7 +11,7 @@ use std::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use notify::{
@@ -81,6 +81,14 @@ const POLL_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// The process's own.
 static INSTANCE: LazyLock<Arc<Instance>> = LazyLock::new(|| Arc::new(Instance::new(make_inotify)));
+
+/// Waits for a time, such as that of the next look; for ever where there is none.
+pub async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Why folders of this process are looked at every second and not watched, with what to do about it; `None` while all are
 /// watched that exist.

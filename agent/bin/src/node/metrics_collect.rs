@@ -31,7 +31,6 @@ impl Node {
         let audit = self.audit();
         metrics.audit_passes.inner().store(audit.passes, Ordering::Relaxed);
         metrics.audit_repairs.inner().store(audit.repairs, Ordering::Relaxed);
-        metrics.changes.inner().store(self.lb.changes(), Ordering::Relaxed);
         metrics.table_writes.set(self.lb.tables().writes());
         for level in self.levels() {
             let label = TableLabel { table: level.map };

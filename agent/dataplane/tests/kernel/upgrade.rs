@@ -126,6 +126,17 @@ fn begin(place: &Place, sizes: Sizes) -> TakenOver {
     take_over(PinRoot::open(&place.pins).unwrap(), sizes, Instant::now()).unwrap()
 }
 
+/// A node with services, a cluster that is cut, and a bit for its programs.
+fn filled(place: &Place) -> (World, ClusterId, Programs, Tables<KernelMaps>) {
+    let world = World::new();
+    let (programs, mut tables, _) = start(place, SIZES);
+    apply(&mut tables, &world.changes());
+    let cut = ClusterId::new(200, ClusterLimit::Max255).unwrap();
+    tables.set_cut(cut, true);
+    tables.set_local_state(LOCAL_UNSYNCED);
+    (world, cut, programs, tables)
+}
+
 /// An agent starts, and attaches at once, as it may where nothing of another layout is there.
 fn start(place: &Place, sizes: Sizes) -> (Programs, Tables<KernelMaps>, Former) {
     let TakenOver { mut programs, tables, former } = begin(place, sizes);
@@ -444,12 +455,7 @@ fn a_strangers_map_is_not_taken_for_ours() {
 #[test]
 fn a_new_table_in_one_group_costs_the_others_nothing() {
     let place = Place::new("group");
-    let world = World::new();
-    let (programs, mut tables, _) = start(&place, SIZES);
-    apply(&mut tables, &world.changes());
-    let cut = ClusterId::new(200, ClusterLimit::Max255).unwrap();
-    tables.set_cut(cut, true);
-    tables.set_local_state(LOCAL_UNSYNCED);
+    let (world, cut, programs, tables) = filled(&place);
     let whole = dump(&place);
     let opened = TcpStream::connect(socket(world.services[0].0)).unwrap();
     let (mut again, _) = ask_tcp(socket(world.services[4].0)).unwrap();
@@ -521,12 +527,7 @@ fn a_new_table_in_one_group_costs_the_others_nothing() {
 #[test]
 fn pins_of_the_release_before_groups_are_adopted() {
     let place = Place::new("ungrouped");
-    let world = World::new();
-    let (programs, mut tables, _) = start(&place, SIZES);
-    apply(&mut tables, &world.changes());
-    let cut = ClusterId::new(200, ClusterLimit::Max255).unwrap();
-    tables.set_cut(cut, true);
-    tables.set_local_state(LOCAL_UNSYNCED);
+    let (world, cut, programs, tables) = filled(&place);
     let whole = dump(&place);
     let (again, _) = ask_tcp(socket(world.services[4].0)).unwrap();
     drop((programs, tables));

@@ -227,23 +227,28 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(200);
 
+    /// Lets a probe be answered or not. A return, or a death, if it was one.
+    fn change(
+        detector: &mut FailureDetector,
+        answered: bool,
+        now: Instant,
+    ) -> Option<(Instant, bool)> {
+        if answered {
+            return detector.answered(now).then_some((now, true));
+        }
+        detector.missed(now);
+        detector.missing_since()?;
+        detector.die(now);
+        Some((now, false))
+    }
+
     /// Lets a probe every 200 ms be answered or not; counts deaths and returns by when they were.
     fn changes(answers: impl Iterator<Item = bool>) -> Vec<(Instant, bool)> {
         let mut detector = FailureDetector::new();
         let mut now = Instant::now();
         let mut changes = Vec::new();
         for answered in answers {
-            if answered {
-                if detector.answered(now) {
-                    changes.push((now, true));
-                }
-            } else {
-                detector.missed(now);
-                if detector.missing_since().is_some() {
-                    detector.die(now);
-                    changes.push((now, false));
-                }
-            }
+            changes.extend(change(&mut detector, answered, now));
             now += STEP;
         }
         changes
@@ -320,17 +325,8 @@ mod tests {
         let mut changes = Vec::new();
         for _ in 0..10_000 {
             now += STEP;
-            if detector.is_dead() {
-                if detector.answered(now) {
-                    changes.push((now, true));
-                }
-            } else {
-                detector.missed(now);
-                if detector.missing_since().is_some() {
-                    detector.die(now);
-                    changes.push((now, false));
-                }
-            }
+            let answered = detector.is_dead();
+            changes.extend(change(&mut detector, answered, now));
         }
         assert_eq!(most_a_minute(&changes), MOST_A_MINUTE);
         let last = changes.split_off(changes.len() - 8);

@@ -30,7 +30,7 @@ pub(crate) struct Multicast {
 
 /// What was reported.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Heard<'a> {
+pub(crate) enum Received<'a> {
     /// This.
     Message(Message<'a>),
     /// More than there was room for: anything may have changed.
@@ -71,7 +71,7 @@ impl Multicast {
     /// Waits for reports and hands each over; not before a pause is over since the last time.
     ///
     /// Cancel safety: reports are read and handed over without a break; dropped while it waits, it leaves them.
-    pub(crate) async fn read(&mut self, mut take: impl FnMut(Heard<'_>)) -> io::Result<()> {
+    pub(crate) async fn read(&mut self, mut take: impl FnMut(Received<'_>)) -> io::Result<()> {
         sleep_until(self.not_before).await;
         self.not_before = Instant::now() + PAUSE;
         let armed = match &mut self.armed {
@@ -85,9 +85,9 @@ impl Multicast {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
                 Ok(length) => {
                     let received = self.buffer.get(..length).unwrap_or_default();
-                    Message::all(received).for_each(|message| take(Heard::Message(message)));
+                    Message::all(received).for_each(|message| take(Received::Message(message)));
                 }
-                Err(Errno::ENOBUFS) => take(Heard::Overrun),
+                Err(Errno::ENOBUFS) => take(Received::Overrun),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => return Err(errno.into()),

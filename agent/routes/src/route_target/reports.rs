@@ -17,13 +17,13 @@ use crate::{
 /// Reports since they were last taken.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    heard: Heard,
+    found: Findings,
     /// Ranges of ours to which another program's route came or went.
     other: BTreeSet<IpNet>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(super) struct Findings {
     /// Networks that are on a link since.
     pub(super) on_link: BTreeSet<IpNet>,
     /// Ranges whose route is not as we made it.
@@ -37,11 +37,11 @@ pub(super) struct Heard {
 impl Reports {
     /// Nothing that has to do with us.
     pub(super) fn is_quiet(&self) -> bool {
-        self.heard == Heard::default()
+        self.found == Findings::default()
     }
 
-    pub(super) fn take(&mut self) -> Heard {
-        std::mem::take(&mut self.heard)
+    pub(super) fn take(&mut self) -> Findings {
+        std::mem::take(&mut self.found)
     }
 
     /// Ranges of which others' routes are to be asked for.
@@ -50,14 +50,14 @@ impl Reports {
     }
 
     pub(super) fn look(&mut self) {
-        self.heard.look = true;
+        self.found.look = true;
     }
 
     /// Takes a report. `port` is where our own requests come from.
     pub(super) fn read(&mut self, message: Message<'_>, mirror: &mut Mirror, port: u32) {
         match message.kind {
             RTM_NEWADDR => {
-                self.heard.on_link.extend(link::read_address(message).map(|a| a.on_link));
+                self.found.on_link.extend(link::read_address(message).map(|a| a.on_link));
             }
             // Routes of IPv4 over an interface that goes down, or loses its address, go without a report.
             RTM_DELADDR | RTM_DELLINK => self.lost(message, mirror),
@@ -68,7 +68,7 @@ impl Reports {
     }
 
     fn lost(&mut self, message: Message<'_>, mirror: &Mirror) {
-        self.heard.look |= link::index(message).is_some_and(|index| mirror.leaves_by(index));
+        self.found.look |= link::index(message).is_some_and(|index| mirror.leaves_by(index));
     }
 
     fn read_route(&mut self, message: Message<'_>, mirror: &mut Mirror, port: u32) {
@@ -78,15 +78,15 @@ impl Reports {
         // One that stands where ours was: that goes without a report of its own.
         let replaces = !own && made && message.flags & NLM_F_REPLACE != 0;
         if replaces && mirror.remove_metric(&range, entry.metric) == News::New {
-            self.heard.gone.insert(range);
+            self.found.gone.insert(range);
         }
         if entry.protocol != PROTOCOL {
             if made && entry.hop == Hop::OnLink {
-                self.heard.on_link.insert(range);
+                self.found.on_link.insert(range);
             }
             if mirror.contains(&range) {
                 self.other.insert(range);
-                self.heard.look = true;
+                self.found.look = true;
             }
             return;
         }
@@ -98,7 +98,7 @@ impl Reports {
             false => mirror.remove(&entry),
         };
         if news == News::New {
-            self.heard.gone.insert(range);
+            self.found.gone.insert(range);
         }
     }
 }

@@ -12,13 +12,13 @@ mod sync_markers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
     time::{Duration, Instant},
 };
 
 use mesh_etcd::{Connection, EtcdError, Watching};
 use mesh_etcd_setup::{Desired, Kept, keep};
 use mesh_export::{Actual, Value, plan};
+use mesh_files::until;
 use mesh_follow::KeyRange;
 use mesh_wire::{
     key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT, LOCAL_POSITION, POSITION},
@@ -297,11 +297,4 @@ fn every(period: Duration) -> Interval {
     let mut interval = time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => time::sleep_until(due.into()).await,
-        None => pending().await,
-    }
 }

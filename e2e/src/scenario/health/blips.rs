@@ -4,10 +4,10 @@ use std::{thread, time::Duration};
 
 use mesh_lab::workload::hang::Event;
 
-use super::super::hanging::{Hanging, to_every_frontend};
+use super::super::hanging::{Hanging, on_the_other};
 use super::{metric, wait_until_probed};
 use crate::{
-    echo_service::{CLIENT, agent_status, two_clusters_with_echo, wait_for_backends},
+    echo_service::{CLIENT, agent_status, two_clusters_with_echo},
     kernel,
     mesh::{Mesh, eventually, within},
 };
@@ -24,14 +24,7 @@ pub fn three_blips_end_no_socket(mesh: &impl Mesh) {
     let node = mesh.node_of(&one, CLIENT);
     let pins = mesh.pins(&one, &node);
     wait_until_probed(mesh, &one, &other);
-    mesh.apply(&one, "echo", Some(0));
-    wait_for_backends(mesh, &[&other]);
-    let mut clients = to_every_frontend(mesh, &one);
-    for client in &mut clients {
-        assert_eq!(client.answering(), other);
-    }
-    mesh.apply(&one, "echo", None);
-    wait_for_backends(mesh, &[&one, &other]);
+    let mut clients = on_the_other(mesh, &one, &other);
 
     for _ in 0..3 {
         mesh.cut(&one, &other);

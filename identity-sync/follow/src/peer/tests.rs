@@ -673,17 +673,22 @@ fn two_histories_that_are_alike_have_other_names() {
     assert_eq!(names, [RecordKey::Node("n2".into())]);
 }
 
+/// The reader's replica goes, and there is another one that is behind it.
+fn reads_another_that_is_behind(etcd: &mut FakeEtcd, follower: &mut PeerFollower, now: Instant) {
+    etcd.cut(follower, now);
+    etcd.restart(2);
+    etcd.put(CONFIG_KEY, &config(7, ""));
+    put_canaries(etcd);
+    etcd.put(POSITION, &position(6));
+}
+
 #[test]
 fn a_replica_that_stays_behind_is_what_there_is() {
     let mut etcd = alpha();
     etcd.put(POSITION, &position(7));
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
-    etcd.cut(&mut follower, now);
-    etcd.restart(2);
-    etcd.put(CONFIG_KEY, &config(7, ""));
-    put_canaries(&mut etcd);
-    etcd.put(POSITION, &position(6));
+    reads_another_that_is_behind(&mut etcd, &mut follower, now);
     let begun = now;
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!(local.records.len(), 4);
@@ -704,11 +709,7 @@ fn a_dead_writers_heartbeat_is_no_sign_of_life() {
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
     // The other replica's writer died minutes ago; its lease holds for a quarter of an hour.
-    etcd.cut(&mut follower, now);
-    etcd.restart(2);
-    etcd.put(CONFIG_KEY, &config(7, ""));
-    put_canaries(&mut etcd);
-    etcd.put(POSITION, &position(6));
+    reads_another_that_is_behind(&mut etcd, &mut follower, now);
     etcd.put(HEARTBEAT, "2026-11-21T01:16:04Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     etcd.pass(&mut follower, &mut now, Duration::from_secs(60));
