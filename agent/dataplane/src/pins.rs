@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_files::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 use mesh_layout::{MapGroup, MapLayout};
-use mesh_sys::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_files::{Lock, LockError};
-use mesh_sys::{BPF_FS, mount_bpf_fs};
+use mesh_files::{BPF_FS, Lock, LockError, mount_bpf_fs};
 use nix::{sys::signal::Signal, unistd::Uid};
 
 use crate::{

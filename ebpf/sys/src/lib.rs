@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "bpf(2), mmap(2), ioctl(2); each use says why it is sound")]
 
 mod batch;
-mod bpf_fs;
 mod interface;
 mod iterator;
 mod link;
@@ -19,7 +18,6 @@ use std::{
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD};
 
 pub use batch::{Batch, lookup_all, lookup_some};
-pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 pub use interface::is_ethernet;
 pub use iterator::Iterator;
 pub use link::{Link, LinkInfo};

@@ -2,12 +2,14 @@
 //!
 //! An ADR says why this is a crate: `docs/adr/0002-one-crate-for-shared-files.md`.
 
+mod bpf_fs;
 mod folder;
 mod lock;
 mod settling;
 mod watch;
 mod write;
 
+pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
 pub use folder::{TextFile, TextFolder};
 pub use lock::{Lock, LockError};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
