@@ -6,6 +6,8 @@
 //!
 //! Routes carry our own protocol number ([`PROTOCOL`]), so that ours are told from everybody else's; those we leave alone.
 
+use std::net::IpAddr;
+
 mod interfaces;
 mod kube_proxy;
 mod masquerade_target;
@@ -30,5 +32,18 @@ pub use sysctls::{SysctlEffect, SysctlProblem, sysctl_problems};
 
 /// What marks a route as ours (`ip route show proto 201`). Not assigned to anybody in `/etc/iproute2/rt_protos`.
 pub const PROTOCOL: u8 = 201;
-/// Of our routes. Higher than what routing daemons and network managers use, so that theirs to the same range come first.
+/// Of our routes, at least; at most 65,535 more. Higher than what routing daemons and network managers use, so that theirs to
+/// the same range come first.
 pub const METRIC: u32 = 1_000_000;
+
+/// The metric of a route over a next hop. IPv4 looks for a next hop like a new route's in a hash table that tells them
+/// apart by metric and interface, and not by gateway (`fib_info_hashfn` in `net/ipv4/fib_semantics.c`): with one metric for
+/// all, each of n routes is compared with all before it.
+fn metric(via: IpAddr) -> u32 {
+    let address = match via {
+        IpAddr::V4(address) => address.to_bits(),
+        // Each route of IPv6 is by itself.
+        IpAddr::V6(_) => 0,
+    };
+    METRIC + ((address ^ (address >> 16)) & 0xffff)
+}

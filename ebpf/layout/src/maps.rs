@@ -11,7 +11,7 @@ pub mod default_sizes {
     /// `cm_services` and `cm_headers`.
     pub const SERVICES: usize = 131_072;
     /// `cm_backends`; a power of two.
-    pub const BACKENDS: usize = 262_144;
+    pub const BACKENDS: usize = 524_288;
     /// `cm_slots`, in slots; a power of two.
     pub const SLOTS: usize = 1_048_576;
     /// `cm_groups`: services whose backends have different chances.

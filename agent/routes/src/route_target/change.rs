@@ -8,7 +8,7 @@ use nix::libc::{EEXIST, EHOSTUNREACH, ENETUNREACH, ESRCH};
 
 use super::{OtherRoute, RouteError};
 use crate::{
-    METRIC, PROTOCOL,
+    PROTOCOL, metric,
     netlink::{
         AF_INET, AF_INET6, NetlinkSocket, Refused,
         route::{self, Hop, IfPresent, RouteEntry},
@@ -50,10 +50,7 @@ impl Change {
             Some(via) => self.add(via, socket),
             None => Ok(()),
         };
-        let is_wanted = |entry: &RouteEntry| {
-            entry.metric == METRIC
-                && matches!(entry.hop, Hop::Via { via, .. } if Some(via) == self.via)
-        };
+        let is_wanted = |entry: &RouteEntry| self.via.is_some_and(|via| is_over(entry, via));
         let (wanted, stale): (Vec<RouteEntry>, Vec<RouteEntry>) =
             self.present.drain(..).partition(is_wanted);
         let mut present = wanted;
@@ -78,12 +75,13 @@ impl Change {
 
     fn add(&mut self, via: IpAddr, socket: &mut NetlinkSocket) -> Result<(), Failure> {
         let hop = Hop::Via { via, interface: 0 };
-        let entry = RouteEntry { range: self.range, metric: METRIC, protocol: PROTOCOL, hop };
+        let metric = metric(via);
+        let entry = RouteEntry { range: self.range, metric, protocol: PROTOCOL, hop };
         if self.has(via) {
             return Ok(());
         }
         let mut request = |present: &[RouteEntry]| {
-            let ours = present.iter().any(|entry| entry.metric == METRIC);
+            let ours = present.iter().any(|entry| entry.metric == metric);
             let if_present = if ours { IfPresent::Replace } else { IfPresent::Refuse };
             socket.request(route::add(&entry, via, if_present)).map_err(Failure::failed)
         };
@@ -96,7 +94,7 @@ impl Change {
                 if self.has(via) {
                     return Ok(());
                 }
-                if self.present.iter().all(|entry| entry.metric != METRIC) {
+                if self.present.iter().all(|entry| entry.metric != metric) {
                     return Err(Failure::failed(TAKEN));
                 }
                 let replace = route::add(&entry, via, IfPresent::Replace);
@@ -104,16 +102,19 @@ impl Change {
             }
             Err(refused) => return Err(failure(refused)),
         }
-        self.present.retain(|entry| entry.metric != METRIC);
+        self.present.retain(|entry| entry.metric != metric);
         self.present.push(entry);
         Ok(())
     }
 
-    fn has(&self, wanted: IpAddr) -> bool {
-        self.present.iter().any(|entry| {
-            entry.metric == METRIC && matches!(entry.hop, Hop::Via { via, .. } if via == wanted)
-        })
+    fn has(&self, via: IpAddr) -> bool {
+        self.present.iter().any(|entry| is_over(entry, via))
     }
+}
+
+/// Whether a route is as we make it over a next hop.
+pub(super) fn is_over(entry: &RouteEntry, wanted: IpAddr) -> bool {
+    entry.metric == metric(wanted) && matches!(entry.hop, Hop::Via { via, .. } if via == wanted)
 }
 
 /// All routes of ours, of both families.

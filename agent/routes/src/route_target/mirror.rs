@@ -7,11 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::NextHop;
-use crate::{
-    METRIC,
-    netlink::route::{Hop, RouteEntry},
-};
+use super::{NextHop, change::is_over};
+use crate::netlink::route::{Hop, RouteEntry};
 
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
@@ -129,7 +126,9 @@ impl Mirror {
 /// As we make it: one route, with our metric, over one neighbour.
 fn next_hop(entries: &[RouteEntry]) -> NextHop {
     match entries {
-        [RouteEntry { metric: METRIC, hop: Hop::Via { via, .. }, .. }] => NextHop::Via(*via),
+        [entry @ RouteEntry { hop: Hop::Via { via, .. }, .. }] if is_over(entry, *via) => {
+            NextHop::Via(*via)
+        }
         _ => NextHop::Otherwise,
     }
 }
@@ -155,7 +154,7 @@ fn is_same(one: &RouteEntry, other: &RouteEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PROTOCOL;
+    use crate::{METRIC, PROTOCOL, metric};
 
     fn route(via: &str, interface: u32, metric: u32) -> RouteEntry {
         let hop = Hop::Via { via: via.parse().unwrap(), interface };
@@ -165,20 +164,21 @@ mod tests {
     #[test]
     fn what_we_made_is_known_again_with_its_interface() {
         let mut mirror = Mirror::default();
-        mirror.set("10.2.1.0/24".parse().unwrap(), vec![route("172.31.2.1", 0, METRIC)]);
+        let ours = metric("172.31.2.1".parse().unwrap());
+        mirror.set("10.2.1.0/24".parse().unwrap(), vec![route("172.31.2.1", 0, ours)]);
         assert!(!mirror.leaves_by(7));
         // The kernel's report of our own request.
-        assert_eq!(mirror.add(route("172.31.2.1", 7, METRIC)), News::Known);
+        assert_eq!(mirror.add(route("172.31.2.1", 7, ours)), News::Known);
         assert!(mirror.leaves_by(7));
         let hops = mirror.next_hops();
         assert_eq!(hops.values().next(), Some(&NextHop::Via("172.31.2.1".parse().unwrap())));
         // One of an earlier release beside it.
-        assert_eq!(mirror.add(route("172.31.2.1", 7, 0)), News::New);
+        assert_eq!(mirror.add(route("172.31.2.1", 7, METRIC)), News::New);
         assert_eq!(mirror.next_hops().values().next(), Some(&NextHop::Otherwise));
-        assert_eq!(mirror.remove(&route("172.31.2.9", 7, 0)), News::Known);
-        assert_eq!(mirror.remove(&route("172.31.2.1", 7, 0)), News::New);
-        assert!(mirror.leaves_by(7));
+        assert_eq!(mirror.remove(&route("172.31.2.9", 7, METRIC)), News::Known);
         assert_eq!(mirror.remove(&route("172.31.2.1", 7, METRIC)), News::New);
+        assert!(mirror.leaves_by(7));
+        assert_eq!(mirror.remove(&route("172.31.2.1", 7, ours)), News::New);
         assert!(!mirror.leaves_by(7) && mirror.next_hops().is_empty());
     }
 }
