@@ -11,6 +11,11 @@ mod pods;
 mod run;
 
 use clap::Parser as _;
+use tikv_jemallocator::Jemalloc;
+
+/// What is allocated by one thread is freed by another here: `docs/adr/0037-jemalloc-in-the-agent.md`.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> anyhow::Result<()> {
     let args = args::Args::parse();

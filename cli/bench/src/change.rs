@@ -24,7 +24,7 @@ use crate::{
     endpoints::{cluster, entry, ip, manifest, slice},
     error::{BenchError, file},
     stats::median,
-    usage::{metric, process_cpu},
+    usage::{cpu_without_prober, metric},
 };
 
 /// How much is measured.
@@ -156,17 +156,17 @@ fn measure(
     let pid = lab.pid("b/n1/agent")?;
     let node = first_node(lab.cluster(1)?)?;
     thread::sleep(METRICS);
-    let (begin, began) = (process_cpu(pid)?, Instant::now());
+    let (begin, began) = (cpu_without_prober(pid)?, Instant::now());
     thread::sleep(IDLE);
-    let idle =
-        process_cpu(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let idle = cpu_without_prober(pid)?.saturating_sub(begin).as_secs_f64()
+        / began.elapsed().as_secs_f64();
     let mut taken: Vec<Vec<f64>> = vec![Vec::new(); services.len()];
     for round in 0..options.rounds {
         progress(round);
         for (service, taken) in services.iter().zip(&mut taken) {
-            let (begin, began) = (process_cpu(pid)?, Instant::now());
+            let (begin, began) = (cpu_without_prober(pid)?, Instant::now());
             turn(lab, dump, form, service, options.batch)?;
-            let spent = process_cpu(pid)?.saturating_sub(begin).as_secs_f64();
+            let spent = cpu_without_prober(pid)?.saturating_sub(begin).as_secs_f64();
             let busy = (spent - idle * began.elapsed().as_secs_f64()).max(0.0);
             taken.push(busy * 1e6 / f64::from(options.batch.max(1)));
         }

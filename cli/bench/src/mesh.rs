@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::{
     bench_lab::{BenchLab, first_node},
     error::BenchError,
-    usage::{ProcessResources, process_cpu, resident},
+    usage::{ProcessResources, cpu_without_prober, process_cpu, resident},
 };
 use bootstrap::{Wanted, bootstrap, frontend, routes};
 use changes::{Pace, Plan, Reader};
@@ -180,10 +180,12 @@ fn measure(
     let quiet = Duration::from_secs(options.seconds);
     thread::sleep(quiet);
     let (resident, held) = (resident(pid)?, ProcessResources::of(pid)?);
-    let (begin, began) = (process_cpu(pid)?, Instant::now());
+    let used = || Ok::<_, BenchError>((process_cpu(pid)?, cpu_without_prober(pid)?));
+    let (begin, began) = (used()?, Instant::now());
     thread::sleep(quiet);
-    let idle =
-        process_cpu(pid)?.saturating_sub(begin).as_secs_f64() / began.elapsed().as_secs_f64();
+    let (end, elapsed) = (used()?, began.elapsed().as_secs_f64());
+    let in_a_second = |end: Duration, begin| end.saturating_sub(begin).as_secs_f64() / elapsed;
+    let (all, idle) = (in_a_second(end.0, begin.0), in_a_second(end.1, begin.1));
     let dump = lab.dump(&reader)?;
     let netns = &first_node(&reader)?.netns;
     let frontend = |service: &str| -> Option<(SocketAddr, u32)> {
@@ -207,7 +209,7 @@ fn measure(
         resident,
         resident_each: resident.saturating_sub(alone) as f64 / endpoints.max(1) as f64,
         held,
-        idle_millis: idle * 1e3,
+        idle_millis: all * 1e3,
         changes,
     })
 }

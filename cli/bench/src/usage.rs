@@ -23,6 +23,9 @@ use crate::{
 /// The kernel's unit of CPU time in `/proc/<pid>/stat`, a hundredth of a second wherever Linux runs (proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
+/// What the agent's thread is called that probes nodes.
+const PROBER: &str = "health";
+
 /// The CPU time of a process, in user mode and in the kernel.
 pub(crate) fn cpu(pid: i32) -> Result<Duration, BenchError> {
     // utime and stime are fields 14 and 15, the first after the name is 3.
@@ -33,6 +36,22 @@ pub(crate) fn cpu(pid: i32) -> Result<Duration, BenchError> {
 pub(crate) fn process_cpu(pid: i32) -> Result<Duration, BenchError> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
     Ok(clock.map_err(|errno| io("a process's CPU time")(errno.into()))?.into())
+}
+
+/// The CPU time of an agent without its prober's thread: that asks all nodes all the time, whatever changes, and with many
+/// of them takes more than changes do.
+pub(crate) fn cpu_without_prober(pid: i32) -> Result<Duration, BenchError> {
+    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+    let mut prober = Duration::ZERO;
+    for task in fs::read_dir(&tasks).map_err(file(&tasks))?.flatten() {
+        let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        if read("comm").trim_end() == PROBER {
+            let used = read("schedstat");
+            let nanos = used.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+            prober += Duration::from_nanos(nanos.unwrap_or_default());
+        }
+    }
+    Ok(process_cpu(pid)?.saturating_sub(prober))
 }
 
 /// The CPU time of the calling thread, to the nanosecond.

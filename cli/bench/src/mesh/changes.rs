@@ -27,7 +27,7 @@ use super::etcds::{Peer, connect, failed};
 use crate::{
     error::{BenchError, io},
     stats::Distribution,
-    usage::process_cpu,
+    usage::cpu_without_prober,
 };
 
 /// What changes cost at a rate.
@@ -40,7 +40,7 @@ pub struct Changes {
     pub achieved: f64,
     /// How many, with those that were timed.
     pub changes: u64,
-    /// CPU time of the agent for one, in microseconds, beyond what it takes when nothing happens.
+    /// CPU time of the agent for one, in microseconds, beyond what it takes when nothing happens. Without its prober's.
     pub cpu_micros: f64,
     /// From the put's beginning until a bare watch of the same key has it.
     pub watch: Distribution,
@@ -87,7 +87,7 @@ pub(super) struct Reader<'a> {
     pub(super) netns: &'a str,
     pub(super) pid: i32,
     pub(super) dump: &'a Dump,
-    /// CPU time that it takes in a second in which nothing happens.
+    /// CPU time that it takes in a second in which nothing happens, without its prober's.
     pub(super) idle: f64,
 }
 
@@ -183,7 +183,7 @@ impl Plan {
         let ready = events.recv_timeout(PATIENCE);
         ready.map_err(|_| BenchError::Unexpected("the bare watcher does not begin".into()))?;
         let (mut watch, mut kernel, mut timed) = (Vec::new(), Vec::new(), 0);
-        let (began, begin) = (Instant::now(), process_cpu(reader.pid)?);
+        let (began, begin) = (Instant::now(), cpu_without_prober(reader.pid)?);
         let before = made.load(Ordering::Relaxed);
         for slice in self.timed.iter().cycle() {
             let others = made.load(Ordering::Relaxed).saturating_sub(before);
@@ -199,7 +199,8 @@ impl Plan {
                 timed += 1;
             }
         }
-        let (spent, elapsed) = (process_cpu(reader.pid)?.saturating_sub(begin), began.elapsed());
+        let (spent, elapsed) =
+            (cpu_without_prober(reader.pid)?.saturating_sub(begin), began.elapsed());
         let changes = made.load(Ordering::Relaxed).saturating_sub(before) + timed;
         let busy = (spent.as_secs_f64() - reader.idle * elapsed.as_secs_f64()).max(0.0);
         let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
