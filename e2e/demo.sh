@@ -106,7 +106,7 @@ grep -v ' ready ' "$work/status" | sed 's/^/    /'
 sleep 2
 calls 40
 if [ "$(answered_by a)" -eq 0 ] || [ "$(answered_by b)" -eq 0 ]; then fail "both clusters still answer"; fi
-notice "Both clusters still answer: the tables are in the kernel, and nobody asks a control plane on the way."
+notice "Both clusters still answer: the tables are in the kernel, and no request asks a control plane on the way."
 
 step "7. All are started again."
 for process in b/etcd b/apiserver a/n1/agent a/n2/agent; do show clustermesh lab start "$process"; done

@@ -123,7 +123,7 @@ mod tests {
         }
         let third = Authority::succeed("a", &both.to_pem(), now, day).unwrap().0;
         assert_eq!(bundle(&third).subjects(), ["CN=clustermesh authority of a 3"]);
-        // Somebody else of the same name.
+        // Another CA of the same name.
         let (stranger, _) = Authority::create("a", now, day).unwrap();
         let issued = old.issue(&Profile::Client { user: "u".into() }, now, day).unwrap();
         assert!(!bundle(&stranger).signed(&issued.certificate));

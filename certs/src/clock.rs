@@ -1,4 +1,4 @@
-//! What time it is, for whoever has to be tested at other times.
+//! What time it is, for code that has to be tested at other times.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -12,7 +12,7 @@ impl Clock {
         Self::new(SystemTime::now)
     }
 
-    /// One that says what it is told to say.
+    /// One that says what the given function says.
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

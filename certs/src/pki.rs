@@ -101,7 +101,7 @@ impl ClusterPki {
         Authority::load(&certificate, &key, now).map_err(blame)
     }
 
-    /// Writes a certificate and its key, the key readable by its owner only. Whoever reads both between the two sees a
+    /// Writes a certificate and its key, the key readable by its owner only. A reader of both between the two sees a
     /// key that is another certificate's, for microseconds.
     pub fn write(&self, name: &str, issued: &Issued) -> Result<(), PkiError> {
         let (key, certificate) = (self.key(name), self.certificate(name));

@@ -16,8 +16,8 @@ use crate::credentials::Credentials;
 struct AnyServer(CryptoProvider);
 
 impl Credentials {
-    /// How a TLS client presents them to a server that it started itself, at a socket in a folder that nobody else may enter.
-    /// The server is known by that: whatever its certificate says, it may be over by now.
+    /// How a TLS client presents them to a server that it started itself, at a socket in a folder that no other user
+    /// may enter. The server is known by that: whatever its certificate says, it may be over by now.
     pub fn tls_to_private_server(&self) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.tls());
         let any = Arc::new(AnyServer(ring::default_provider()));

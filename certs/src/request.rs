@@ -20,7 +20,7 @@ pub enum RequestError {
     /// Longer than any request.
     #[error("not a certificate request: longer than {0} bytes")]
     TooLarge(usize),
-    /// It asks to be somebody else.
+    /// It asks for another user's name.
     #[error("the request is for {found:?}, but {expected:?} asked for it")]
     OtherSubject {
         /// The common name in the request.
@@ -73,7 +73,7 @@ impl Request {
         }
     }
 
-    /// Refuses a request for anybody but `user`.
+    /// Refuses a request for any user but `user`.
     pub(crate) fn expect_subject(&self, user: &str) -> Result<(), RequestError> {
         let found = self.subject();
         if found == user {

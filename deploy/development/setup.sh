@@ -24,7 +24,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "setup: that needs root. Run: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 1
     fi
-    # etcd's package would start a server that nobody here uses.
+    # etcd's package would start a server that is not used here.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' > "$policy"

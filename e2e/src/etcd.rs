@@ -196,7 +196,7 @@ impl Etcd {
         mesh_etcd::connect(&self.target(name), 0).await.expect("a connection")
     }
 
-    /// `etcdctl` as whoever has the certificate of that name: what it printed, or what it complained about.
+    /// `etcdctl` with the certificate of that name: what it printed, or what it complained about.
     pub fn etcdctl(&self, name: &str, args: &[&str]) -> Result<String, String> {
         self.etcdctl_fed(name, args, "")
     }
@@ -222,7 +222,7 @@ impl Etcd {
         Watch { child: command.spawn().expect("etcdctl is installed"), told }
     }
 
-    /// `etcdctl` as whoever has the certificate of that name, to be run.
+    /// `etcdctl` with the certificate of that name, to be run.
     pub fn etcdctl_command(&self, name: &str, args: &[&str]) -> Command {
         let pki = ClusterPki::new(&self.pki());
         let mut command = Command::new("etcdctl");
@@ -239,7 +239,7 @@ impl Etcd {
     }
 }
 
-/// A watch that goes on, and what it told. It ends with its test.
+/// A watch that goes on, and what it reported. It ends with its test.
 #[derive(Debug)]
 pub struct Watch {
     child: Child,
@@ -295,7 +295,7 @@ impl Drop for Etcd {
     }
 }
 
-/// Ports that nobody has, for now.
+/// Ports that are free, for now.
 pub fn free_ports() -> [u16; 2] {
     let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     // Both at once: one by one they could be the same.

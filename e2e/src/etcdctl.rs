@@ -32,10 +32,10 @@ pub fn put_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8], value: &[u8]) {
 }
 
 /// Writes many keys, as many at a time as an etcd takes.
-pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, &str)]) {
+pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, impl AsRef<[u8]>)]) {
     for chunk in writes.chunks(100) {
-        let put = |(key, value): &(String, &str)| {
-            format!("put {} {}", go_quoted(key.as_bytes()), go_quoted(value.as_bytes()))
+        let put = |(key, value): &(String, _)| {
+            format!("put {} {}", go_quoted(key.as_bytes()), go_quoted(AsRef::as_ref(value)))
         };
         transact(mesh, cluster, &chunk.iter().map(put).collect::<Vec<_>>().join("\n"));
     }

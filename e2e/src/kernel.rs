@@ -10,7 +10,7 @@ pub fn services(pins: &Path) -> Services {
     open(pins).services().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The services below a pin root, or why they cannot be read: nobody may have made the tables yet.
+/// The services below a pin root, or why they cannot be read: the agent may not have made the tables yet.
 pub fn try_services(pins: &Path) -> Result<Services, String> {
     let dump = Dump::open(pins).map_err(|error| error.to_string())?;
     dump.services().map_err(|error| error.to_string())
@@ -31,7 +31,7 @@ pub fn cut(pins: &Path) -> BTreeSet<u16> {
     open(pins).cut()
 }
 
-/// What a node's agent told the programs of the node itself.
+/// The state of the node itself that its agent gave to the programs.
 pub fn local_state(pins: &Path) -> u32 {
     open(pins).local_state()
 }

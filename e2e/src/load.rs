@@ -15,7 +15,7 @@ use nix::{
 
 use crate::mesh::{Mesh, frontends};
 
-/// A load that runs in a pod until it is told to end.
+/// A load that runs in a pod until it is asked to end.
 #[derive(Debug)]
 pub struct Traffic {
     child: Option<Child>,
@@ -112,7 +112,7 @@ fn report(child: Child) -> Report {
     report
 }
 
-/// What came of it, for whoever reads the test's output.
+/// What came of it, for readers of the test's output.
 fn print(report: &Report) {
     println!(
         "offered {}, answered {} (over long flows {}, over kept UDP sockets {}), failed {:?}, ended {}, in {} ms; by cluster {:?}",

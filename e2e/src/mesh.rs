@@ -21,7 +21,7 @@ pub trait Mesh {
     /// The names of a cluster's nodes, in order.
     fn nodes(&self, cluster: &str) -> Vec<String>;
 
-    /// `clustermesh`, as somebody calls it who operates this mesh.
+    /// `clustermesh`, as the operator of this mesh calls it.
     fn clustermesh(&self, args: &[&str]) -> Command;
 
     /// Applies `deploy/examples/<manifest>.yaml` or `e2e/manifests/<manifest>.yaml`, with another number of replicas if given. Returns when its pods run.

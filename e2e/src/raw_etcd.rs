@@ -1,4 +1,4 @@
-//! etcd's API as bytes: requests and answers by their field numbers, without anybody's types.
+//! etcd's API as bytes: requests and answers by their field numbers, without any library's types.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 

@@ -28,7 +28,7 @@ struct Direction {
     delay: AtomicU64,
 }
 
-/// More than anybody sends here.
+/// More than any client sends here.
 const ALL: i64 = i64::MAX / 2;
 
 // === impl Relay ===
@@ -47,7 +47,7 @@ impl Relay {
         let back = Arc::clone(&relay.back);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // Nobody there is a connection that is closed at once.
+                // With no server there the connection is closed at once.
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
                 let twin = |stream: &TcpStream| stream.try_clone().expect("a socket");
                 let (from_client, to_server) = (twin(&client), twin(&server));

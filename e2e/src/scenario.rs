@@ -31,7 +31,10 @@ mod upgrade;
 
 pub use access::peers_read_and_no_peer_writes;
 pub use agent_crashes::traffic_outlives_ten_kills_of_an_agent;
-pub use attacks::{false_records_are_rejected, floods_and_strangers_are_stopped};
+pub use attacks::{
+    false_records_are_rejected, floods_are_stopped, strangers_are_refused,
+    what_is_not_confirmed_or_granted_is_left_out,
+};
 pub use churn::an_agent_starts_while_pods_are_removed;
 pub use cni::{
     a_pod_starts_without_the_control_plane, an_agent_that_hangs_keeps_no_pod_from_starting,

@@ -36,9 +36,9 @@ struct Reader {
     keys: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     round: u32,
     listing: bool,
-    /// The last revision that it was told of.
+    /// The last revision that it got.
     at: i64,
-    /// What it was told over this connection.
+    /// What it got over this connection.
     seen: BTreeSet<(i64, Vec<u8>)>,
 }
 
@@ -152,9 +152,9 @@ pub fn watches(entries: &[Entry], span: &KeyRange) -> Vec<Watch> {
     watches.into_values().collect()
 }
 
-/// Reads what was told of a range as a reader does. Revisions ascend, nothing comes twice over one connection, and what
-/// the reader has is what the etcd held at one revision, after each list and after each batch of changes. Returns the last
-/// of these revisions.
+/// Reads what was reported of a range as a reader does. Revisions ascend, nothing comes twice over one connection, and
+/// what the reader has is what the etcd held at one revision, after each list and after each batch of changes. Returns
+/// the last of these revisions.
 pub fn read(
     entries: &[Entry],
     range: RangeId,
@@ -185,7 +185,7 @@ impl Reader {
     fn take(&mut self, event: &Event, mine: RangeId) -> Result<bool, String> {
         match event {
             Event::NewHistory => return Err("there is but one history".into()),
-            // What it was told last may be told again: more of that revision may have been on its way.
+            // What it got last may come again: more of that revision may have been on its way.
             Event::Disconnected => self.seen.clear(),
             Event::Begin(range) if *range == mine => {
                 (self.round, self.listing) = (self.round + 1, true);

@@ -377,7 +377,7 @@ fn what_is_pending_is_written_before_it_ends() {
         apiserver.start_again();
         apiserver.wait_ready();
     }
-    // Nobody takes it: it does not wait for ever, and ends well all the same.
+    // The etcd does not take it: it does not wait for ever, and ends well all the same.
     let relay = Relay::to(etcd.port());
     apiserver.kill();
     let mut apiserver = Apiserver::at(&etcd, relay.port());
@@ -436,7 +436,7 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
         let name = "clustermesh_apiserver_etcd_foreign_writes_total";
         apiserver.metric(&format!("{name}{{reason=\"{reason}\"}}"))
     };
-    // Its own writes are not taken for somebody else's.
+    // Its own writes are not taken for another program's.
     for n in 0..20 {
         apiserver.apply("services", &service("web", "10.101.0.1", n));
         apiserver.apply("other", &node(&format!("m{n}")));
@@ -475,18 +475,18 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
         (identity, "wrote it; removed"),
         (slice, "wrote it; removed"),
     ] {
-        apiserver.wait_problem(&format!("{key}: somebody else {did}"));
+        apiserver.wait_problem(&format!("{key}: another program {did}"));
     }
     assert_eq!([foreign("added"), foreign("changed"), foreign("removed")], [2, 1, 3]);
 
     // Not ours to remove: named as long as it is there. A copier's: no business of ours.
     admin(&etcd, &["put", "cilium/state/nodes/v1/b/n1", "x"]);
     admin(&etcd, &["put", "cilium/cache/nodes/v1/b/n1", "x"]);
-    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: somebody else wrote it, in a name");
+    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: another program wrote it, in a name");
     assert!(!apiserver.status()["problems"].to_string().contains("cilium/cache"));
     assert!(get(&etcd, "cilium/state/nodes/v1/b/n1").is_some());
     admin(&etcd, &["del", "cilium/state/nodes/v1/b/n1"]);
-    within(PATIENCE, "it is not told of any more", || {
+    within(PATIENCE, "it is not reported any more", || {
         let problems = apiserver.status()["problems"].to_string();
         if problems.contains("nodes/v1/b/n1") { Err(problems) } else { Ok(()) }
     });
@@ -569,7 +569,7 @@ fn thousands_of_keys_that_are_deleted_come_back_and_nothing_waits_for_them() {
         keys if keys == KEYS as u64 => Ok(()),
         other => Err(other.to_string()),
     });
-    apiserver.wait_problem(": somebody else removed it; put back");
+    apiserver.wait_problem(": another program removed it; put back");
     assert_eq!(version(&etcd, CANARY), canaries, "canaries are anew after a comparison alone");
     let repairs = apiserver.metric("clustermesh_apiserver_etcd_foreign_repairs_total");
     assert_eq!(repairs, KEYS as u64);

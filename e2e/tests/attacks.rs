@@ -1,4 +1,4 @@
-//! What a hostile cluster can say, and that nobody believes it. Needs root.
+//! What a hostile cluster can say, and that no agent accepts it. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 
@@ -8,6 +8,16 @@ fn attacks() {
 }
 
 #[test]
-fn floods_and_strangers() {
-    scenario::floods_and_strangers_are_stopped(&Netns::sized("e2efloods", 3, 1));
+fn floods() {
+    scenario::floods_are_stopped(&Netns::sized("e2efloods", 3, 1));
+}
+
+#[test]
+fn unconfirmed_or_not_granted() {
+    scenario::what_is_not_confirmed_or_granted_is_left_out(&Netns::sized("e2eunconf", 3, 1));
+}
+
+#[test]
+fn strangers() {
+    scenario::strangers_are_refused(&Netns::sized("e2estrange", 3, 1));
 }

@@ -33,14 +33,18 @@ fn start(lab: &str, args: &[&str]) -> Child {
 
 /// The table of a benchmark, after which nothing is left.
 fn bench(lab: &str, args: &[&str]) -> Value {
+    tables(lab, args)[args[0]].take()
+}
+
+/// All tables of one that has several.
+fn tables(lab: &str, args: &[&str]) -> Value {
     let child = start(lab, args);
     let id = child.id();
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{args:?}: {} {text}", output.status);
     assert_eq!(left(lab, id), Vec::<PathBuf>::new(), "{args:?} leaves something behind");
-    let mut all: Value = serde_json::from_str(&text).expect("JSON");
-    all[args[0]].take()
+    serde_json::from_str(&text).expect("JSON")
 }
 
 /// What there is of a benchmark's lab and of its process's sandbox.
@@ -137,10 +141,19 @@ fn cut() {
 
 #[test]
 fn endpoints() {
-    let table = bench("benchends", &["endpoints", "--endpoints", "500"]);
-    let row = &rows(&table)[0];
+    let few = ["--endpoints", "500", "--budget", "32", "--rounds", "2"];
+    let all = tables("benchends", &[&["endpoints"], &few[..]].concat());
+    let row = &rows(&all["endpoints"])[0];
     assert_eq!(number(row, "/endpoints"), 500.0);
     assert!(number(row, "/bytes") > 500.0 * 100.0, "an endpoint's record is longer: {row:#}");
+    // Floods end in quarantine, but for what an agent does not keep; and what is sent at the budget's pace does not.
+    let hostile = rows(&all["hostile"]);
+    let quarantined = hostile.iter().map(|row| row["quarantined"].as_bool().unwrap());
+    assert_eq!(quarantined.collect::<Vec<_>>(), [true, false, true, true, false, false, false]);
+    for row in hostile {
+        assert!(number(row, "/resident") <= number(row, "/allowed"), "{row:#}");
+        assert!(number(row, "/coreShare") > 0.0, "{row:#}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Certificates that are exchanged, end, or are somebody else's, each under load and without a failed request. Needs root.
+//! Certificates that are exchanged, end, or are another CA's, each under load and without a failed request. Needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -231,9 +231,9 @@ fn server_and_client_certificates_are_rotated() {
     assert_eq!(
         scene.reconnects(&scene.other, &scene.one),
         reconnects,
-        "nobody has to connect anew"
+        "no client has to connect anew"
     );
-    // The etcd shows the new one to whoever connects now, without having been restarted.
+    // The etcd shows the new one to clients that connect now, without having been restarted.
     let etcd = scene.mesh.node_ips(&scene.one, &scene.mesh.nodes(&scene.one)[0])[0];
     let show = format!(
         "echo | openssl s_client -connect {etcd}:2379 2>/dev/null | openssl x509 -noout -serial"
@@ -270,7 +270,7 @@ fn an_authority_is_rotated() {
     let list = ["get", "cilium/.heartbeat", "--keys-only"];
     scene.etcdctl(&one, &as_before, &list).expect("the apiserver's own certificate");
 
-    // Without somebody who restarts the etcd it stops there, and says so; killed and repeated it goes on.
+    // Without a command that restarts the etcd it stops there, and says so; killed and repeated it goes on.
     for _ in 0..2 {
         let (code, said, _) = scene.rotate(&one, &["--ca"]);
         assert_eq!(code, 3, "{said:#}");
@@ -293,7 +293,7 @@ fn an_authority_is_rotated() {
     scene.content(&scene.one);
     scene.content(&scene.other);
 
-    // Somebody who has kept a certificate of the old one is named.
+    // A user who has kept a certificate of the old one is named.
     let admin = ClusterPki::new(&pki);
     let [certificate, key] = [admin.certificate("local"), admin.key("local")];
     let kept = [&certificate, &key].map(|path| fs::read(path).unwrap());
@@ -388,7 +388,7 @@ fn a_bad_new_file_leaves_the_old_in_force() {
     restore();
 
     for (issuer, user_name, begins, words) in [
-        // Whoever it says it is: the etcd does not trust the authority.
+        // Whatever name it shows: the etcd does not trust the authority.
         (&stranger, "root", now, ["CN=root", "authenticated"]),
         (&stranger, own_name.as_str(), now, [own_name.as_str(), "authenticated"]),
         (&authority, own_name.as_str(), now - 2 * DAY, [own_name.as_str(), "is valid from"]),
@@ -578,7 +578,7 @@ fn library() -> String {
 }
 
 fn replace(path: &Path, text: &str) {
-    // Replaced, so that nobody reads half of it.
+    // Replaced, so that no reader gets half of it.
     let temporary = path.with_extension("new");
     fs::write(&temporary, format!("{text}\n")).unwrap();
     fs::rename(temporary, path).unwrap();

@@ -28,7 +28,7 @@ fn another() {
     campaign("e2echaos2", "4", "2");
 }
 
-/// `lab check-history --record`: what happens meanwhile is told as etcds promise, and comes down to the kernels.
+/// `lab check-history --record`: what happens meanwhile is reported as etcds promise, and comes down to the kernels.
 #[test]
 fn a_lab_is_recorded() {
     let mesh = Netns::sized("e2erecord", 2, 1);

@@ -193,7 +193,7 @@ fn connect_and_disconnect_are_idempotent() {
     assert_eq!(all(), connected);
     assert_eq!(changes("disconnect", &[]), 10);
     let disconnected = all();
-    // A users file that names nobody stays; all else is as before.
+    // A users file that names no user stays; all else is as before.
     for ((mut after, before), folder) in disconnected.iter().cloned().zip(before).zip(&folders) {
         let (_, users) = after.remove(&folder.join("users.yaml")).unwrap();
         assert!(!String::from_utf8(users).unwrap().contains("remote"));

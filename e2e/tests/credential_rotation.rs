@@ -73,10 +73,10 @@ fn foreign() -> Authority {
     Authority::create("a", SystemTime::now(), Authority::LIFETIME).unwrap().0
 }
 
-/// Waits until what `sender` was told last is so.
+/// Waits until what `receiver` got last is so.
 async fn until<T: Clone>(receiver: &mut watch::Receiver<T>, so: impl FnMut(&T) -> bool) -> T {
     let found = timeout(PATIENCE, receiver.wait_for(so)).await;
-    found.expect("it comes to that").expect("somebody tells").clone()
+    found.expect("it comes to that").expect("the sender lives").clone()
 }
 
 /// The certificate ends by the clock: the connection ends before it, and no other is made with it. The clock was wrong:
@@ -226,7 +226,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
         }
     }
     assert_eq!(begun, 1, "listed once");
-    // The last revision before a change of connections is told again.
+    // The last revision before a change of connections is reported again.
     values.dedup();
     assert_eq!(values, ["0", "1", "2", "3", "restarted", "meanwhile", "end"]);
 }

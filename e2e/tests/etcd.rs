@@ -44,7 +44,7 @@ async fn write(connection: &Connection, ops: &[Op]) {
     }
 }
 
-/// A follower of everything under [`PREFIX`] that runs, and what it told.
+/// A follower of everything under [`PREFIX`] that runs, and what it reported.
 struct Following {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Vec<Event>>,
@@ -198,8 +198,8 @@ async fn a_watch_tells_everything_in_order() {
     let told = following.until(is_put("end")).await;
     assert_eq!(told, ["a = 2", "c = 1", "a = 3", "b is gone", "b = 2", "c = end"]);
 
-    // Asked to connect anew it goes on where it was, without a list. The last revision is told again: more of it could
-    // have been on its way.
+    // Asked to connect anew it goes on where it was, without a list. The last revision is reported again: more of it
+    // could have been on its way.
     following.commands.send(Command::Reconnect).await.unwrap();
     let told = following.until(|event| *event == Event::Disconnected).await;
     assert_eq!(told, ["disconnected"]);
@@ -289,11 +289,11 @@ async fn strangers_are_refused_where_it_shows() {
     denied(peer.apply(&[Op::Delete { key: format!("{PREFIX}a") }]).await.unwrap_err());
     denied(peer.users().add_user("mine").await.unwrap_err());
 
-    // Of the right authority, but nobody's user.
+    // Of the right authority, but of no user.
     etcd.certificate(&authority, "remote-zz", "nobody");
     assert_eq!(failure(&etcd.target("nobody")).await.phase, ConnectionPhase::Authenticated);
 
-    // Of another authority, with the name of somebody who may do everything.
+    // Of another authority, with the name of a user who may do everything.
     let (foreign, foreign_files) =
         Authority::create("a", std::time::SystemTime::now(), Authority::LIFETIME).unwrap();
     etcd.certificate(&foreign, "root", "foreign");
@@ -314,7 +314,7 @@ async fn strangers_are_refused_where_it_shows() {
     assert_eq!(found.phase, ConnectionPhase::Tls, "{found:?}");
     assert!(found.reason.contains("invalid peer certificate"), "{found:?}");
 
-    // Nobody there, and no such place.
+    // No server there, and no such place.
     let mut target = etcd.target("b");
     drop(etcd);
     let found = failure(&target).await;
@@ -404,7 +404,7 @@ async fn no_peer_reads_what_is_for_own_nodes() {
     assert!(refused.contains("permission denied"), "{refused}");
 }
 
-/// A peer that is gone has no user any more; what somebody changed by hand is put right; users that an administrator allows
+/// A peer that is gone has no user any more; what was changed by hand is put right; users that an administrator allows
 /// stay, and unknown ones go.
 #[tokio::test]
 async fn set_up_takes_back_what_is_not_desired() {
@@ -445,7 +445,7 @@ async fn set_up_takes_back_what_is_not_desired() {
     assert_eq!(unknown, ["ghost with role root"]);
     assert!(!admin(&["user", "list"]).contains("ghost"));
 
-    // A users file cannot make somebody who writes.
+    // A users file cannot make a user who writes.
     let file = "users:\n- {name: remote-e, role: root}\n- {name: admin-b, role: root}\n";
     let (_, refused) =
         Desired::new(&ClusterName::new("a").unwrap(), &UsersFile::parse(file).unwrap());

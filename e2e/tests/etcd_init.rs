@@ -52,7 +52,7 @@ fn no_peer_gets_in_before_authentication_is_on() {
                     Err(error) if error.contains("permission denied") => {
                         refused.fetch_add(1, Ordering::SeqCst);
                     }
-                    // Nobody listens yet.
+                    // No etcd listens yet.
                     Err(_) => {}
                 }
             }
@@ -103,7 +103,7 @@ fn users_and_passwords_from_before_are_refused_and_undone() {
     assert!(!done);
     assert!(why.contains("it has unknown users: ghost with role root"), "{why}");
     assert!(why.contains("--etcd-extra-users") && why.contains("move its data away"), "{why}");
-    // Nobody listens when it has ended, whatever came of it.
+    // No etcd listens when it has ended, whatever came of it.
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, etcd.port())).is_err());
 
     // As if it was meant. It may be repeated.

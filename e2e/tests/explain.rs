@@ -123,7 +123,7 @@ fn files_agents_and_kernels_agree() {
     connect(&mesh, "a", "b");
     agree(&mesh, "weights and affinity");
     apply(&mesh, "b", "service.cilium.io/affinity: local", 0);
-    agree(&mesh, "nobody at b");
+    agree(&mesh, "no backend at b");
     apply(&mesh, "a", "clustermesh.dev/tiers: \"b;a\"", 3);
     apply(&mesh, "b", "service.cilium.io/shared: \"false\"", 2);
     // What b keeps to itself no agent of a's can know; files do.

@@ -102,7 +102,7 @@ fn reading(mesh: &Netns, (reader, node): (&str, &str), source: &str) -> Duration
     begun.elapsed()
 }
 
-/// Rules and relays of a lab's nodes that make an etcd hear somebody late.
+/// Rules and relays of a lab's nodes that delay an etcd for some nodes.
 fn traces(mesh: &Netns, node: &str) -> (bool, usize) {
     let tables = output(mesh.on_node("a", node, &["nft", "list", "tables"])).expect("tables");
     (tables.contains("clustermesh-lab"), mesh.state().relays.len())
@@ -124,7 +124,7 @@ fn slow_and_lossy() {
         json::of(check);
     };
 
-    // There and back, for the handshake and for the question: nothing may be faster, whoever is there.
+    // There and back, for the handshake and for the question: nothing may be faster, whichever server is there.
     cut(["b", "a/etcd"], ["--delay", "150ms"]);
     let late = cut(["a/etcd", "b"], ["--delay", "200ms"]);
     assert_eq!(late["cut"]["delay"], 200, "{late:#}");
@@ -136,7 +136,7 @@ fn slow_and_lossy() {
     mesh.apply("a", "echo", Some(3));
     settled();
 
-    // The own agents of the etcd hear it badly too.
+    // The own agents of the etcd have a poor link to it too.
     cut(["a", "a/etcd"], ["--loss", "20%"]);
     cut(["a", "b/etcd"], ["--loss", "20%"]);
     for replicas in [1, 2] {
@@ -147,7 +147,7 @@ fn slow_and_lossy() {
     let relay = mesh.state().relays.pop().expect("a relay").process;
     mesh.heal();
     assert_eq!(traces(&mesh, "n1"), (false, 0), "nothing is left");
-    assert_eq!(relay.liveness(), Liveness::Died, "nor anybody");
+    assert_eq!(relay.liveness(), Liveness::Died, "nor any process");
     mesh.apply("a", "echo", Some(3));
     settled();
     traffic.stop_unharmed();

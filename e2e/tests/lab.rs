@@ -167,7 +167,7 @@ fn labs_do_not_disturb_each_other() {
     answered(&second);
 }
 
-/// Two clusters of two nodes are up in seconds, and `down` takes all of it: pods, and what somebody runs in them.
+/// Two clusters of two nodes are up in seconds, and `down` takes all of it: pods, and what runs in them.
 #[test]
 fn down_leaves_nothing_behind() {
     let name = "e2elabdown";
@@ -210,7 +210,7 @@ fn down_leaves_nothing_behind() {
     assert_eq!(lab("down", name, &[]).0, 0);
 }
 
-/// After a crash, and with a state that nobody can read any more, `down` leaves nothing behind and `up` works again.
+/// After a crash, and with a state that cannot be read any more, `down` leaves nothing behind and `up` works again.
 #[test]
 fn down_after_a_crash() {
     let name = "e2elabcrash";
@@ -439,7 +439,7 @@ fn example(manifest: &str) -> String {
     format!("{}/../deploy/examples/{manifest}.yaml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A lab that somebody else makes, and that is taken down with its test.
+/// A lab that another program makes, and that is taken down with its test.
 struct Lent(&'static str);
 
 impl Lent {

@@ -21,7 +21,7 @@ use mesh_replay::{ClusterFile, Recording, ReplayFile, serve};
 use tokio::{sync::oneshot, task::AbortHandle};
 use tonic::Code;
 
-/// A real etcd and a replay with the same content, and whoever asks both.
+/// A real etcd and a replay with the same content, and a client of both.
 struct Both {
     etcd: Etcd,
     real: RawEtcd,
@@ -333,5 +333,5 @@ async fn only_the_cluster_s_certificates_are_let_in_and_only_its_administrator_w
         let stranger = RawEtcd::connect(both.port, &pki, None).await?;
         stranger.ask("KV/Range", &below("cilium/")).await.map_err(|(_, reason)| reason)
     };
-    nobody.await.expect_err("without a certificate nobody is let in");
+    nobody.await.expect_err("without a certificate no client is let in");
 }

@@ -118,7 +118,7 @@ impl Gate {
     }
 }
 
-/// A recorded follower that runs until it was told the end.
+/// A recorded follower that runs until it got the end.
 struct Following {
     span: KeyRange,
     gate: Gate,
@@ -236,7 +236,7 @@ async fn write(target: Target, seed: u64, count: usize) -> Acknowledged {
         let ops = dice.ops(None);
         match timeout(PATIENCE, connection.apply(&ops)).await.expect("an answer") {
             Ok(revision) => acknowledged.push((revision, ops)),
-            // Whether it was done, nobody knows.
+            // Whether it was done is not known.
             Err(_) => connection = connected(&target).await,
         }
     }
@@ -259,7 +259,7 @@ async fn at(
     let (_, keys, more) =
         connection.page(&KeyRange::prefix(PREFIX), 1_000, Some(revision), false).await?;
     assert!(!more);
-    // How often it was written is not told.
+    // How often it was written is not reported.
     let stored = |kv: mesh_follow::KeyValue| {
         let (created, modified) = (kv.create_revision, kv.mod_revision);
         (kv.key, Stored { value: kv.value, created, modified, version: 0 })
@@ -292,8 +292,8 @@ async fn expire(connection: &Connection, dice: &mut Dice) {
     timeout(PATIENCE, gone).await.expect("the lease runs out");
 }
 
-/// The nine properties of watches hold for all that came, over our client and over etcdctl; and a reader of our follower
-/// has at each moment what the etcd held at one revision, is told nothing twice, and ends equal.
+/// The nine properties of watches hold for all that came, over our client and over etcdctl; and a reader of our
+/// follower has at each moment what the etcd held at one revision, gets nothing twice, and ends equal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     let mut etcd = Etcd::with(&["--experimental-watch-progress-notify-interval=100ms"]);

@@ -54,7 +54,7 @@ fn affinity_prefers_until_nobody_there_is_left() {
     assert_eq!(
         stage.shares(),
         "b11 50, c11 50",
-        "one that shuts down keeps nobody from failing over"
+        "one that shuts down keeps no client from failing over"
     );
     stage.set("a11", Condition::Ready);
     assert_eq!(stage.shares(), "a11 100");
@@ -122,7 +122,7 @@ fn what_a_tier_cannot_carry_goes_to_the_next() {
     stage.node("a1", true);
     stage.set("b11", Condition::NotReady);
     stage.set("b12", Condition::NotReady);
-    assert_eq!(stage.shares(), "a11 100", "there is nobody else");
+    assert_eq!(stage.shares(), "a11 100", "there is no other");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_stale_cluster_is_left_out_even_if_it_is_the_last() {
     stage.cluster("b", InUse, true);
     assert_eq!(stage.shares(), "b11 100");
     stage.remove("b11");
-    assert_eq!(stage.tables[&frontend()].settings, Settings::default(), "nobody has any");
+    assert_eq!(stage.tables[&frontend()].settings, Settings::default(), "no cluster has any");
     stage.cluster("c", InUse, false);
     assert!(stage.tables[&frontend()].settings.pass_if_empty);
     stage.cluster("c", InUse, true);
@@ -327,7 +327,7 @@ fn one_change_costs_one_change_and_one_set_of_weights() {
     }
     let mut stage = Stage::with(affinity(Affinity::Local), "a11 a12 b11");
     stage.set("b12", Condition::Ready);
-    assert_eq!(stage.last, [], "nobody uses it");
+    assert_eq!(stage.last, [], "no service uses it");
     stage.remove("a12");
     assert!(matches!(stage.last[..], [Change::RemoveBackend(..)]));
 }
@@ -344,7 +344,7 @@ fn nodes_in_use_are_worth_a_look_and_so_are_dead_ones() {
     assert_eq!(in_use(&stage), "1n1 1n2");
     stage.node("a2", false);
     assert_eq!(stage.shares(), "a11 100");
-    assert_eq!(in_use(&stage), "1n1 1n2", "or nobody would see it come back");
+    assert_eq!(in_use(&stage), "1n1 1n2", "or no probe would see it come back");
     stage.remove("a11");
     assert_eq!(in_use(&stage), "1n2 2n1");
     stage.node("a2", true);
@@ -543,7 +543,7 @@ fn a_new_cluster_touches_only_services_that_name_clusters() {
     let service = Arc::clone(&named);
     stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
     let group = |stage: &Stage| stage.tables[&other].backends[&backend].number();
-    assert_eq!(group(&stage), 1, "of a cluster that nobody named");
+    assert_eq!(group(&stage), 1, "of a cluster that was not named");
     stage.cluster("d", InUse, true);
     assert_eq!(group(&stage), 1, "its own tier, before the others'");
     assert!(stage.last.iter().all(|change| !format!("{change:?}").contains("port: 80,")));

@@ -58,7 +58,7 @@ struct Spot {
     udp: bool,
 }
 
-/// What there is, as it was told last.
+/// What there is, as it was reported last.
 #[derive(Default)]
 struct World {
     services: BTreeMap<usize, ServiceTraffic>,

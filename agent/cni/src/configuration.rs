@@ -44,7 +44,7 @@ struct Written<'a> {
     prev_result: Option<&'a RawValue>,
 }
 
-/// Where an agent listens that was not told otherwise (`--admin-socket`).
+/// Where an agent listens by default (`--admin-socket`).
 const AGENT_SOCKET: &str = "/run/clustermesh/agent.sock";
 /// Where such an agent looks for pods (`--pods-dir`).
 const PODS_DIR: &str = "/run/clustermesh/pods";

@@ -1,4 +1,4 @@
-//! What a runtime is told when something did not work.
+//! What a runtime gets when something did not work.
 
 /// Why a call failed. Below 100 the codes are the specification's, from there on ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

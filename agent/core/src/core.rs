@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_balance::{ClusterView, Rules};
-use mesh_follow::{PeerCommand, Refusal};
+use mesh_follow::PeerCommand;
 use mesh_health::{HealthView, Nodes, Order, Verdict, ViewChange};
 use mesh_merge::{Delta, Expired, Merge, OwnRanges};
 use mesh_model::{
@@ -16,10 +16,7 @@ use mesh_model::{
 
 use crate::{
     choice::{self, Choice},
-    input::{
-        Connection, Input, Lifted, LocalState, PeerSettings, Prune, Reported, RestoredCluster,
-        Wanted,
-    },
+    input::{Connection, Input, Lifted, LocalState, Prune, Reported, RestoredCluster, Wanted},
     local_pods::NodePods,
     local_readiness::LocalReadiness,
     peers::Peers,
@@ -31,6 +28,7 @@ use crate::{
 };
 
 mod events;
+mod following;
 mod views;
 
 /// What does not change while an agent runs, and what it found when it started.
@@ -52,7 +50,7 @@ pub struct Config {
     pub snapshots: BTreeMap<ClusterName, RestoredCluster>,
     /// Pods whose sockets the programs leave alone now.
     pub unbalanced: BTreeSet<u64>,
-    /// What the programs were told by the previous run.
+    /// The state that the previous run gave to the programs.
     pub local_state: Option<LocalState>,
 }
 
@@ -196,53 +194,6 @@ impl Core {
 
     fn command(&mut self, name: &ClusterName, command: PeerCommand) {
         self.wanted.commands.push((name.clone(), command));
-    }
-
-    /// A cluster is followed by a new follower.
-    fn follow(&mut self, name: &ClusterName, settings: PeerSettings, now: Instant) {
-        let displaced = match *name == self.local {
-            true => None,
-            false => self.merge.set_peer(name, settings.claims.clone()),
-        };
-        let uuid = settings.uuid;
-        let other_budget = self.peers.follow(name, settings);
-        self.hold_displaced(displaced, name);
-        self.restore(name, uuid);
-        if other_budget {
-            // An operator has thought about it. Its follower is new, and lists in any case.
-            self.quarantine.lift(name);
-        }
-        if let Some(hold) = self.quarantine.followed(name) {
-            self.command(name, hold);
-        }
-        if *name != self.local {
-            self.look_at_staleness(name, now);
-        }
-        self.choice.cluster_moved(name);
-        self.clusters_moved();
-    }
-
-    /// A cluster is no longer followed: what it reported goes with it.
-    fn unfollow(&mut self, name: &ClusterName) {
-        tracing::info!(peer = %name, "removed");
-        self.merge.remove_peer(name);
-        self.peers.unfollow(name);
-        self.quarantine.lift(name);
-        self.staleness.forget(name);
-        self.probes.forget(name);
-        self.wanted.orders.push(self.health.forget(name));
-        self.forget_strangers();
-        self.clusters_moved();
-        self.release_held();
-    }
-
-    /// Of clusters that are no peers nothing is kept.
-    fn forget_strangers(&mut self) {
-        let (local, peers) = (&self.local, &self.peers);
-        let is_there = |name: &ClusterName| name == local || peers.is_followed(name);
-        self.restored.retain(is_there);
-        let names = peers.names().chain([local]);
-        self.wanted.snapshots_of = Some(names.cloned().collect());
     }
 
     /// The clusters' ids, or which clusters there are, may be other than before.
@@ -441,50 +392,6 @@ impl Core {
             let all = self.merge.is_confirmed(&cluster, RecordKind::Node);
             let nodes = Nodes { nodes: self.merge.nodes(&cluster), all };
             self.wanted.orders.extend(self.health.order(&cluster, nodes, &in_use));
-        }
-    }
-
-    /// A peer had the id that another is granted: it waits for one of its own.
-    fn hold_displaced(&mut self, displaced: Option<ClusterName>, by: &ClusterName) {
-        let Some((displaced, id)) = displaced.zip(self.merge.granted_id(by)) else { return };
-        tracing::warn!(peer = %displaced, %id, granted = %by, "its id is another's by the grant");
-        let refusal = Refusal::IdInUse { id, other: by.clone() };
-        self.hold(&displaced, refusal);
-    }
-
-    fn hold(&mut self, name: &ClusterName, refusal: Refusal) {
-        if self.peers.is_followed(name) {
-            self.command(name, PeerCommand::Hold(refusal));
-            self.peers.wait_for_id(name);
-        }
-    }
-
-    /// An id may be free again: clusters that waited for it may have it.
-    fn release_held(&mut self) {
-        for name in self.peers.stop_waiting() {
-            // One in quarantine asks for the id when the quarantine is lifted.
-            match self.quarantine.reason(&name) {
-                None => self.command(&name, PeerCommand::Release),
-                Some(_) => self.peers.wait_for_id(&name),
-            }
-        }
-    }
-
-    /// A cluster is followed from now on: until it is synced, its state is what it reported in the previous run.
-    fn restore(&mut self, name: &ClusterName, expected: Option<uuid::Uuid>) {
-        let Some(snapshot) = self.restored.take(name, expected) else { return };
-        let RestoredCluster { id, uuid, records } = snapshot;
-        let count = records.len();
-        match self.merge.remember(name, id, records) {
-            Ok(refused) => {
-                tracing::info!(peer = %name, records = count, refused = refused.len(), "restored from the previous run");
-                if let Some(last) = refused.last() {
-                    let count = u64::try_from(refused.len()).unwrap_or(u64::MAX);
-                    self.peers.refuse(name, count, last.to_string());
-                }
-                self.restored.used(name, uuid);
-            }
-            Err(in_use) => tracing::warn!(peer = %name, %in_use, "a snapshot is not used"),
         }
     }
 }

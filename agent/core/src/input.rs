@@ -74,7 +74,7 @@ pub struct Connection {
 pub enum KubeProxy {
     /// It does.
     Present,
-    /// It does not, or nobody has looked yet.
+    /// It does not, or there was no look yet.
     #[default]
     Absent,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::input::{KubeProxy, LocalState};
 
-/// What the programs were told, and why.
+/// The state that the programs have, and why.
 #[derive(Debug)]
 pub(crate) struct LocalReadiness {
     kube_proxy: KubeProxy,
@@ -27,8 +27,8 @@ struct Beats {
 const AWAY: Duration = Duration::from_secs(5);
 
 impl LocalReadiness {
-    /// The writer has not reported yet. `found` is what the programs were told by the previous run: it holds until the
-    /// writer reports, or was away for long enough.
+    /// The writer has not reported yet. `found` is the state that the previous run gave to the programs: it holds until
+    /// the writer reports, or was away for long enough.
     pub(crate) fn new(found: Option<LocalState>, now: Instant) -> Self {
         // A former run that found the writer away is right until the writer reports.
         let away = found.is_some_and(|state| state.plain_passes);
@@ -55,7 +55,7 @@ impl LocalReadiness {
         self.beats.away(now).is_some()
     }
 
-    /// What the programs must be told now, if that is new. `synced`: the local cluster's services are.
+    /// The state that the programs must get now, if that is new. `synced`: the local cluster's services are.
     pub(crate) fn tell(&mut self, synced: bool, now: Instant) -> Option<LocalState> {
         let away = self.is_away(now);
         let state = LocalState {

@@ -49,7 +49,7 @@ impl Peers {
 
     /// A cluster is followed by a new follower. Whether its budget is another than before.
     pub(crate) fn follow(&mut self, name: &ClusterName, settings: PeerSettings) -> bool {
-        // The new follower has not been told to hold.
+        // The new follower has not been asked to hold.
         self.waiting.remove(name);
         let budget = settings.budget;
         let followed = Followed { settings, connection: Connection::default() };

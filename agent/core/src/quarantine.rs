@@ -10,7 +10,7 @@ use mesh_model::ClusterName;
 pub(crate) struct Quarantine(BTreeMap<ClusterName, String>);
 
 impl Quarantine {
-    /// From now on nothing is accepted of a peer. Returns what its follower must be told, if that is new.
+    /// From now on nothing is accepted of a peer. Returns the command for its follower, if that is new.
     pub(crate) fn put(&mut self, peer: &ClusterName, reason: String) -> Option<PeerCommand> {
         if self.0.contains_key(peer) {
             return None;
@@ -21,7 +21,7 @@ impl Quarantine {
         Some(hold)
     }
 
-    /// A new follower follows a peer. Returns what it must be told.
+    /// A new follower follows a peer. Returns the command that it must get.
     pub(crate) fn followed(&self, peer: &ClusterName) -> Option<PeerCommand> {
         self.0.get(peer).map(|reason| hold(reason))
     }

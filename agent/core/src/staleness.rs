@@ -1,8 +1,8 @@
 //! Peers that cannot be followed. What a peer reported stays in use until its staleness budget is spent, and is used again
 //! as soon as the peer has been listed again. For the local cluster there is no other source, so its state never expires.
 //!
-//! A peer is unreachable here when there is no connection to its etcd. An etcd that answers and whose writer reports nothing
-//! is shown in the status and is no silence: heartbeats come once a minute, and budgets may be shorter.
+//! A peer is unreachable here when there is no connection to its etcd. An etcd that answers and whose writer reports
+//! nothing is shown in the status and is not unreachable: heartbeats come once a minute, and budgets may be shorter.
 
 use std::{
     collections::BTreeMap,

@@ -296,7 +296,7 @@ fn kinds(c: usize) -> Vec<RecordKind> {
 
 // ------------------------------------------------------------------------------------------------ the stage
 
-/// The core, and writers that do as they are told.
+/// The core, and writers that do as they are asked.
 struct Stage {
     core: Core,
     began: Instant,
@@ -399,7 +399,9 @@ impl Stage {
             let holding = match command {
                 PeerCommand::Hold(refusal) => Some(refusal),
                 PeerCommand::Release => None,
-                PeerCommand::Reconnect | PeerCommand::Ask => panic!("nobody asked for that"),
+                PeerCommand::Reconnect | PeerCommand::Ask => {
+                    panic!("the core did not ask for that")
+                }
             };
             self.holding.insert(name, holding);
         }
@@ -420,7 +422,7 @@ impl Stage {
                     uuid: None,
                     budget: Some(Budget::default()),
                 };
-                // A new follower holds nothing back until it is told to.
+                // A new follower holds nothing back until it is asked to.
                 self.holding.remove(&name(c));
                 self.handle(Input::Follow(name(c), settings));
                 let seen = &mut self.model.clusters[c];

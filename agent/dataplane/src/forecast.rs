@@ -35,7 +35,7 @@ const TABLES: usize = 4;
 const WINDOW: Duration = Duration::from_secs(3_600);
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// From this share on somebody should know, in percent.
+/// From this share on the operator should know, in percent.
 const HIGH: u64 = 80;
 
 // === impl Forecast ===
@@ -99,7 +99,7 @@ fn used(occupancy: &Occupancy) -> [u32; TABLES] {
 // === impl Level ===
 
 impl Level {
-    /// Whether somebody should know.
+    /// Whether the operator should know.
     pub fn is_high(&self) -> bool {
         u64::from(self.used) * 100 >= u64::from(self.size) * HIGH
     }

@@ -19,7 +19,7 @@ pub struct Bypass {
     pub problem: Option<String>,
 }
 
-/// The files to look in: `/proc`, unless somebody made others.
+/// The files to look in: `/proc`, unless a test made others.
 #[derive(Debug)]
 struct Processes<'a> {
     proc: &'a Path,
@@ -53,7 +53,7 @@ pub fn first_cgroup2() -> Option<PathBuf> {
 }
 
 impl Processes<'_> {
-    /// The id of a cgroup that nobody but this process and its children is in.
+    /// The id of a cgroup that no process but this one and its children is in.
     fn own_cgroup(&self) -> Result<u64, String> {
         let folder = self.folder()?;
         let shown = folder.display();
@@ -102,7 +102,7 @@ impl Processes<'_> {
             return true;
         }
         let Ok(stat) = fs::read_to_string(self.proc.join(pid).join("stat")) else {
-            // It has ended meanwhile; one of another process namespace is nobody of ours.
+            // It has ended meanwhile; one of another process namespace is none of ours.
             return pid != "0";
         };
         // proc_pid_stat(5): the name in parentheses may hold anything; the parent is the second field after it.

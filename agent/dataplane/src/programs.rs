@@ -159,7 +159,7 @@ impl Programs {
         Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
     }
 
-    /// The list of the sockets that the programs connect to backends; once. Whoever has it may outlive this.
+    /// The list of the sockets that the programs connect to backends; once. Its owner may outlive this.
     ///
     /// # Errors
     /// When the kernel has no such list: then everything else works.

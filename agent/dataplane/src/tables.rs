@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     time::Instant,
 };
 
@@ -28,6 +27,7 @@ mod adopt;
 mod audit;
 mod backends;
 mod draining_backends;
+mod error;
 mod id_allocator;
 mod members;
 mod restore;
@@ -38,6 +38,7 @@ pub use adopt::Shortage;
 pub use audit::{AuditCursor, Repairs};
 use backends::Backends;
 pub use draining_backends::Numbered;
+pub use error::TablesError;
 use id_allocator::IdAllocator;
 use service::Service;
 use shares::Shares;
@@ -93,44 +94,6 @@ pub struct Inherited {
     pub backends: usize,
 }
 
-/// Why a change was not made. The tables are as they were before it.
-#[derive(Debug, thiserror::Error)]
-pub enum TablesError {
-    /// A table is full.
-    #[error("{map} is full: all of {size} entries are in use")]
-    Full {
-        /// The table.
-        map: &'static str,
-        /// Its size.
-        size: u32,
-    },
-    /// A peer has as much of a table as it may have.
-    #[error(
-        "{map}: cluster {cluster} has {has} of {size} entries, and may have no more: as much must be free for others"
-    )]
-    Share {
-        /// The table.
-        map: &'static str,
-        /// Its size.
-        size: u32,
-        /// The peer.
-        cluster: ClusterId,
-        /// What it has.
-        has: u32,
-    },
-    /// The kernel refused.
-    #[error("{map}: {source}")]
-    Kernel {
-        /// The table.
-        map: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A backend for a frontend that does not exist.
-    #[error("{0} is no frontend")]
-    NoFrontend(Frontend),
-}
-
 /// A look at a frontend in the tables.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -170,7 +133,7 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
-    /// When there is something to be cleared that nobody uses any more: [`Tables::clear_rested`].
+    /// When there is something to be cleared that no program uses any more: [`Tables::clear_rested`].
     pub fn next_rested(&self) -> Option<Instant> {
         self.backends.next_wake()
     }

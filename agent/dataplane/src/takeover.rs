@@ -84,7 +84,7 @@ pub fn take_over_and_tell(
         let former = if target.exists() { Former::Same } else { Former::Nothing };
         return onto(pins, sizes, now, written, former);
     }
-    // What somebody began to fill, and died.
+    // What an agent began to fill before it died.
     pins.forget(&target).map_err(ProgramsError::from)?;
     match attached.tables.iter().find(|tables| pins.is_of_this_layout(tables)) {
         Some(former) => resize(pins, former, sizes, now, written),

@@ -2,12 +2,12 @@
 //!
 //! Nodes whose pods clients may be led to are asked every 100 ms where their kernel answers and every 200 ms where an agent
 //! does, with no more than 300 datagrams a second: with more nodes each waits longer, and so it does where a node reports that
-//! it answers more than 10,000 a second. One that loses three probes in a row is dead, and comes back after three answers;
-//! what dies again soon after must answer for longer each time. What is wrong with ourselves is not taken for others'
-//! silence: something else was answered while the dead one lost its probes, if there is something else.
+//! it answers more than 10,000 a second. One that loses three probes in a row is dead, and comes back after three
+//! answers; what dies again soon after must answer for longer each time. What is wrong with ourselves is not taken for
+//! others' failures: something else was answered while the dead one lost its probes, if there is something else.
 //!
-//! A node at whose port nobody listens sends the probe back, which is a sign of life as good as an answer. It does so about
-//! once a second and no more, and is asked accordingly.
+//! A node at whose port no agent listens sends the probe back, which is a sign of life as good as an answer. It does so
+//! about once a second and no more, and is asked accordingly.
 //!
 //! Architecture invariant: no IO and no clock. Replies and the time go in; questions and verdicts come out.
 

@@ -36,7 +36,7 @@ pub enum Versions {
 pub enum Reply {
     /// The question was answered.
     Answered(Answerer),
-    /// The node's kernel says that nobody listens there.
+    /// The node's kernel says that no agent listens there.
     Refused,
 }
 

@@ -21,7 +21,7 @@ pub struct Report {
     pub in_use: u32,
     /// A node in use that dies is noticed after so long at most.
     pub detection: Duration,
-    /// And one at whose port nobody listens, after so long.
+    /// And one at whose port no agent listens, after so long.
     pub detection_without_agent: Duration,
     /// The clusters' words in the kernel.
     pub words: Words,
@@ -36,7 +36,7 @@ pub struct ClusterHealth {
     pub answering: usize,
     /// Those of them whose kernel answers, at all addresses that are asked.
     pub by_kernel: usize,
-    /// Those of them at one of whose addresses nobody listens.
+    /// Those of them at one of whose addresses no agent listens.
     pub without_agent: usize,
     /// Nodes that answered once and do so no more, at an address at least.
     pub dead: BTreeSet<Arc<str>>,
@@ -61,7 +61,7 @@ pub struct Counts {
     pub sent: u64,
     /// Probes answered.
     pub answered: u64,
-    /// Probes that came back because nobody listens there.
+    /// Probes that came back because no agent listens there.
     pub refused: u64,
     /// Addresses that died.
     pub deaths: u64,

@@ -39,7 +39,7 @@ pub(crate) struct ProbeSocket {
 
 /// Datagrams that are read in one go.
 const AT_ONCE: usize = 1_024;
-/// Origin, type and code of the message that nobody listens at a port (RFC 792, RFC 4443).
+/// Origin, type and code of the message that no process listens at a port (RFC 792, RFC 4443).
 const PORT_UNREACHABLE: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP, 3, 3);
 const PORT_UNREACHABLE_V6: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP6, 1, 4);
 /// What waits for neighbours that do not answer must leave room for questions to others.

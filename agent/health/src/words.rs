@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{ClusterId, ClusterName};
 
-/// The kernel's words. Whoever has this is their only writer, but for the local cluster's.
+/// The kernel's words. The owner of this is their only writer, but for the local cluster's.
 pub trait PeerStates: Send {
     /// The clusters whose word says that they are cut, as it is in the kernel.
     fn cut(&self) -> Vec<ClusterId>;

@@ -107,7 +107,7 @@ impl ProgramsHandle {
 // === impl ProgramsTask ===
 
 impl ProgramsTask {
-    /// Looks after the programs until nobody has the handle any more. It may be stopped anywhere: what was attached stays.
+    /// Looks after the programs until the last handle is dropped. It may be stopped anywhere: what was attached stays.
     pub async fn run(mut self) {
         let mut audit = interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! What a cluster may say: its own pods and nodes, and nothing of anybody else's.
+//! What a cluster may say: its own pods and nodes, and nothing of any other cluster's.
 
 use std::{fmt, net::IpAddr};
 
@@ -11,7 +11,7 @@ use crate::nodes::NodeEntry;
 /// displaces the honest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Its number, if that is known. Nobody else gets it.
+    /// Its number, if that is known. No other cluster gets it.
     pub id: Option<ClusterId>,
     /// Where its pods may be.
     pub pod_cidrs: Vec<IpNet>,
@@ -21,7 +21,7 @@ pub struct Claims {
     pub external_backends: bool,
 }
 
-/// What is ours, and nobody else's to claim.
+/// What is ours, and no other cluster's to claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnRanges {
     /// Where our pods are.

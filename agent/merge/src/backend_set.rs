@@ -30,7 +30,7 @@ pub(crate) struct BackendSet(Vec<(BackendId, BackendState)>);
 // === impl BackendId ===
 
 impl BackendId {
-    /// The ports of an address. SCTP is carried between clusters and balanced by nobody.
+    /// The ports of an address. SCTP is carried between clusters and not balanced.
     pub(crate) fn all(
         address: IpAddr,
         ports: &PortMap,
@@ -164,7 +164,7 @@ impl BackendSet {
                 app_protocol: None,
             })
             .collect();
-        // All ports of an address are alike: they were told of one endpoint, or of the best of several.
+        // All ports of an address are alike: they were reported of one endpoint, or of the best of several.
         let endpoints: BTreeMap<IpAddr, &BackendState> =
             self.0.iter().map(|(place, state)| (place.address, state)).collect();
         let v6 = endpoints.keys().any(IpAddr::is_ipv6);
@@ -204,7 +204,7 @@ pub(crate) fn by_address<'a>(
     all
 }
 
-/// The endpoint that was told of an address.
+/// The endpoint that was reported of an address.
 fn endpoint(address: IpAddr, state: &BackendState, v6: bool) -> SliceEndpoint {
     let address = match address {
         IpAddr::V4(mapped) if v6 => mapped.to_ipv6_mapped().into(),

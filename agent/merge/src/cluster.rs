@@ -42,7 +42,7 @@ pub(crate) struct Cluster {
     /// What only the own cluster tells.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
-    /// Kinds that were told in full in this life.
+    /// Kinds whose initial sync is complete in this run.
     pub(crate) confirmed: Vec<RecordKind>,
 }
 
@@ -80,9 +80,9 @@ pub struct Counts {
     pub addresses: usize,
     /// Services.
     pub services: usize,
-    /// Namespaces, as the own nodes are told.
+    /// Namespaces, as the own nodes get them.
     pub namespaces: usize,
-    /// Pods, as the own node is told.
+    /// Pods, as the own node gets them.
     pub pods: usize,
 }
 
@@ -189,7 +189,7 @@ impl Cluster {
         SourceId(self.next_source)
     }
 
-    /// Whether it has told its services in full, in whichever form it tells them.
+    /// Whether its services are synced, in whichever form it reports them.
     pub(crate) fn has_listed_services(&self) -> bool {
         let has = |kind| self.confirmed.contains(&kind);
         let local = [RecordKind::LocalService, RecordKind::LocalEndpointSlice];

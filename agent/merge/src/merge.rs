@@ -62,7 +62,7 @@ pub enum Delta {
         /// Which addresses.
         addresses: Located,
     },
-    /// A cluster has told all its records of a kind.
+    /// A cluster has reported all its records of a kind.
     Confirmed {
         /// The cluster.
         cluster: ClusterName,
@@ -110,7 +110,7 @@ impl Merge {
     }
 
     /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it said stays. Returns
-    /// who had the number that the grant has: it is not heard any more, and all it said is gone.
+    /// who had the number that the grant has: nothing of it is accepted any more, and all it said is gone.
     pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
         match claims {
             Some(claims) => self.grants.insert(name.clone(), claims),
@@ -135,8 +135,8 @@ impl Merge {
         Some(holder)
     }
 
-    /// Who a number is kept for, if that is somebody else than `name`. A grant that says so counts, and our own number is
-    /// ours.
+    /// The cluster that a number is kept for, if that is another than `name`. A grant that says so counts, and our own
+    /// number is ours.
     fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
         let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
         if *name == self.own || granted(name) == Some(id) {
@@ -220,7 +220,7 @@ impl Merge {
     }
 
     /// The number of a cluster, as its config has it. What it said under another number is gone. With a number that
-    /// another has or is granted it is not heard until it has one of its own; what it said before stays.
+    /// another has or is granted nothing of it is accepted until it has one of its own; what it said before stays.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
         let holds =
             |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;

@@ -13,7 +13,7 @@ use mesh_model::{
 
 use crate::accounting::{leaf, list, text};
 
-/// The nodes by name, each with the round it was told in.
+/// The nodes by name, each with the round it was reported in.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     all: BTreeMap<Arc<str>, (NodeEntry, u32)>,
@@ -37,7 +37,7 @@ impl Nodes {
         self.all.get(name).map(|(entry, _)| entry)
     }
 
-    /// A node and the round in which it was told.
+    /// A node and the round in which it was reported.
     pub(crate) fn round_mut(&mut self, name: &str) -> Option<(&NodeEntry, &mut u32)> {
         self.all.get_mut(name).map(|(entry, round)| (&*entry, round))
     }

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct ServicePart {
     /// Its service v1. The backends are among `sources`.
     pub(crate) record: Option<RecordEntry>,
-    /// What the own cluster's nodes are told of it.
+    /// What the own cluster's nodes get of it.
     pub(crate) local: Option<Box<LocalEntry>>,
     /// What each record says of backends.
     sources: BTreeMap<SourceId, BackendSet>,
@@ -41,7 +41,7 @@ pub(crate) struct RecordEntry {
     pub(crate) round: u32,
 }
 
-/// A service that the own cluster's nodes are told of.
+/// A service that the own cluster's nodes get.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalEntry {
     pub(crate) service: LocalService,

@@ -144,7 +144,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         }
     }
 
-    /// Follows what the files name, until nobody receives the messages any more.
+    /// Follows what the files name, until the receiver of the messages is dropped.
     pub async fn run(mut self) {
         let mut folder = FolderWatch::new(&self.folder);
         let log = folder.write_log();

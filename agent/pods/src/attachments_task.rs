@@ -69,7 +69,7 @@ impl<M: From<AttachmentsRead>> AttachmentsTask<M> {
         (Self { folder, attachments, looks, remember, messages }, sender)
     }
 
-    /// Looks until nobody receives what it finds any more.
+    /// Looks until the receiver of what it finds is dropped.
     pub async fn run(mut self) {
         let mut folder = FolderWatch::shallow(&self.folder);
         // Before it waits: a pod may have been attached since the last run.

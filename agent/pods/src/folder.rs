@@ -97,7 +97,7 @@ impl Attachments {
             read.and_then(|file| Attachment::decode(key, &file).map_err(|error| error.to_string()));
         let attachment = match read {
             Ok(attachment) => attachment,
-            // It may be gone by now; then somebody looks again.
+            // It may be gone by now; then the next scan sees it.
             Err(error) => return self.unread(key, error),
         };
         let netns = seen(&attachment.netns.path);

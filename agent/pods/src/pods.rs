@@ -47,12 +47,12 @@ pub enum State {
     Waiting,
 }
 
-/// An attachment became somebody.
+/// An attachment got an identity, or another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// The attachment.
     pub key: AttachmentKey,
-    /// Who it was; `None` if nobody knew.
+    /// Who it was; `None` if that was not known.
     pub before: Option<Identity>,
     /// Who it is.
     pub now: Identity,
@@ -143,7 +143,7 @@ impl Pods {
         self.entries.get(key).map(Entry::state)
     }
 
-    /// An attachment as it was told.
+    /// An attachment as it was reported.
     pub fn get(&self, key: &AttachmentKey) -> Option<&Attachment> {
         self.entries.get(key).map(|entry| &entry.attachment)
     }

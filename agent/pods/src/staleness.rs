@@ -1,4 +1,4 @@
-//! Which files are of containers that no longer are: nobody made a DEL for them, and nobody will.
+//! Which files are of containers that no longer are: the runtime made no DEL for them, and never will.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum NetnsSeen {
     There(u64),
     /// Nothing, in a folder that is there.
     Gone,
-    /// Nobody can say: the folder is not there either, as in a container that does not see the node's.
+    /// Not known: the folder is not there either, as in a container that does not see the node's.
     Hidden,
 }
 

@@ -34,7 +34,7 @@ impl Failure {
         Self::new(Class::NoRoom(pool), reason)
     }
 
-    /// Not possible as things are, which is nobody's fault.
+    /// Not possible as things are, which is no failure.
     pub fn deferred(reason: impl fmt::Display) -> Self {
         Self::new(Class::Deferred, reason)
     }

@@ -22,7 +22,7 @@ pub struct Status {
     pub more_reasons: usize,
     /// Keys that were wanted and written, and then were not as wanted: since the start.
     pub repairs: u64,
-    /// Keys that nobody wanted and that were removed: since the start.
+    /// Keys that were not wanted and that were removed: since the start.
     pub pruned: u64,
     /// The last complete comparison.
     pub last_audit: Option<AuditPass>,
@@ -50,7 +50,7 @@ pub struct AuditPass {
     pub checked: u64,
     /// Keys that were not as wanted.
     pub repaired: u64,
-    /// Keys that nobody wanted.
+    /// Keys that were not wanted.
     pub pruned: u64,
 }
 

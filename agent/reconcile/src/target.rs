@@ -25,7 +25,7 @@ pub trait Target: Send + 'static {
         jobs: &[Job<Self::Key, Self::Value>],
     ) -> impl Future<Output = Vec<Result<(), Failure>>> + Send;
 
-    /// All of this state that is ours, whoever wrote it.
+    /// All of this state that is ours, whichever process wrote it.
     ///
     /// Cancel safety: as of [`Target::apply`].
     fn list(&mut self) -> impl Future<Output = Result<Listed<Self>, Self::Error>> + Send;

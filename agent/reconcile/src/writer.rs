@@ -1,9 +1,9 @@
 //! The task that brings a [`Target`] to what is wanted.
 //!
 //! One task owns the target, the reconciler and what is wanted. Others reach it by [`Writer`], which never waits: an
-//! unbounded inbox (whoever wants something has it bounded by what peers may say; the task takes all of it after each
-//! write, and no write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`]
-//! is dropped. It may be aborted anywhere: what is outside stays, and the next run begins with a list.
+//! unbounded inbox (what callers want is bounded by what peers may say; the task takes all of it after each write, and
+//! no write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`] is
+//! dropped. It may be aborted anywhere: what is outside stays, and the next run begins with a list.
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +47,7 @@ pub struct Options {
     pub settings: Settings,
 }
 
-/// Which keys that nobody wants may be removed.
+/// Which keys that are not wanted may be removed.
 type MayPrune<K> = Arc<dyn Fn(&K) -> bool + Send + Sync>;
 
 enum Command<K, V> {
@@ -153,8 +153,8 @@ where
         self.send(Command::Want(changes));
     }
 
-    /// From now on keys that are there and nobody wants are removed where `may_prune` says so: what they belong to was listed
-    /// in this run. Before the first call none is.
+    /// From now on keys that are there and are not wanted are removed where `may_prune` says so: what they belong to
+    /// was listed in this run. Before the first call none is.
     pub fn may_prune(&self, may_prune: impl Fn(&K) -> bool + Send + Sync + 'static) {
         self.send(Command::MayPrune(Arc::new(may_prune)));
     }
@@ -189,7 +189,7 @@ where
     }
 
     fn send(&self, command: Command<K, V>) {
-        // The task ends with the runtime only: there is nobody left to write for.
+        // The task ends with the runtime only: there is no caller left to write for.
         let _ = self.inbox.send(command);
     }
 }

@@ -143,7 +143,7 @@ async fn changes_are_written_in_batches_and_each_key_once() {
     assert!(outside.lock().writes.iter().all(|batch| batch.len() <= 64));
     assert_eq!(outside.lock().there.len(), 199);
     assert!(outside.lock().there.values().all(|value| *value == 2));
-    assert_eq!(Instant::now(), began, "nobody waits for a timer");
+    assert_eq!(Instant::now(), began, "no caller waits for a timer");
 }
 
 #[tokio::test(start_paused = true)]

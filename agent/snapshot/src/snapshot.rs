@@ -98,8 +98,8 @@ impl Snapshot {
         header::seal(&content)
     }
 
-    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone; of what own nodes are
-    /// told that is every record of another cluster.
+    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone; of what own
+    /// nodes get that is every record of another cluster.
     ///
     /// # Errors
     /// When the file is not as [`Snapshot::encode`] makes one of that cluster.

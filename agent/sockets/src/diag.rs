@@ -44,8 +44,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 
-/// States of a socket that is connected, or is about to be. A connected UDP socket is ESTABLISHED. Those that nobody
-/// has open any more, and listeners, are left out.
+/// States of a socket that is connected, or is about to be. A connected UDP socket is ESTABLISHED. Those that no
+/// process has open any more, and listeners, are left out.
 const CONNECTED: u32 = 1 << 1 /* ESTABLISHED */ | 1 << 2 /* SYN_SENT */ | 1 << 4 /* FIN_WAIT1 */
     | 1 << 5 /* FIN_WAIT2 */ | 1 << 8 /* CLOSE_WAIT */;
 

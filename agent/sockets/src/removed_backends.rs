@@ -26,7 +26,7 @@ impl RemovedBackends {
         }
     }
 
-    /// Its cluster took a backend back: whoever hangs on it hangs on nothing.
+    /// Its cluster took a backend back: a socket that hangs on it hangs on nothing.
     pub fn taken_back(&mut self, backend: &Backend) -> Vec<Target> {
         let ids = self.0.remove(backend).unwrap_or_default();
         ids.into_iter().map(|id| Target { id, backend: *backend }).collect()

@@ -231,7 +231,7 @@ fn path(folder: &Path, cluster: &ClusterName) -> PathBuf {
     folder.join(cluster.as_str()).with_extension(ENDING)
 }
 
-/// The cluster whose file it is; temporary and others' files are nobody's.
+/// The cluster whose file it is; temporary and others' files are of none.
 fn cluster_of(path: &Path) -> Option<ClusterName> {
     let ending = path.extension()?;
     (ending == ENDING).then(|| ClusterName::new(path.file_stem()?.to_str()?).ok()).flatten()
@@ -304,7 +304,7 @@ mod tests {
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write_records(now, |_, _| None);
-        assert!(!at.join("b.jsonl").exists(), "not all was told yet");
+        assert!(!at.join("b.jsonl").exists(), "not all was reported yet");
         snapshots.write_records(now, |_, _| Some(snapshot(2)));
         settled(&mut snapshots, now).await;
         let first = fs::read(at.join("b.jsonl")).unwrap();

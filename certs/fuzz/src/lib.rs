@@ -82,7 +82,7 @@ pub fn certificate(data: &[u8]) {
         let [Details { common_name, names, public_key, .. }] = all.as_slice() else {
             panic!("one became {}", all.len())
         };
-        // Nothing is made up: addresses aside, what is told stands in the certificate.
+        // Nothing is made up: addresses aside, what is reported stands in the certificate.
         let written = names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err());
         for said in
             written.chain([common_name]).map(String::as_bytes).chain([public_key.as_slice()])
@@ -217,7 +217,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-/// A folder in memory where there is one: on a disk, 10^5 folders wait for whoever else writes to it.
+/// A folder in memory where there is one: on a disk, 10^5 folders wait for other processes that write to it.
 fn new_folder() -> tempfile::TempDir {
     must(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()))
 }

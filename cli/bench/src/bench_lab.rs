@@ -109,8 +109,14 @@ impl BenchLab {
 
     /// `clustermesh`, with the lab's contexts.
     pub(crate) fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, BenchError> {
-        let contexts = self.folder().join("contexts.yaml");
-        run(Command::new(&self.executable).args(args).env("CLUSTERMESH_CONTEXTS", contexts))
+        run(self.clustermesh_command().args(args))
+    }
+
+    /// The same, to be run.
+    pub(crate) fn clustermesh_command(&self) -> Command {
+        let mut command = Command::new(&self.executable);
+        command.env("CLUSTERMESH_CONTEXTS", self.folder().join("contexts.yaml"));
+        command
     }
 
     /// Where its state and its logs are.

@@ -10,7 +10,11 @@ pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, BenchError> {
     let failed = |said: String| BenchError::Command { command: words, said };
     match command.output() {
         Ok(output) if output.status.success() => Ok(output.stdout),
-        Ok(output) => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        // Some say on standard output what is not as it should be.
+        Ok(output) => {
+            let said = [output.stderr, output.stdout].concat();
+            Err(failed(String::from_utf8_lossy(&said).trim().to_owned()))
+        }
         Err(error) => Err(failed(error.to_string())),
     }
 }

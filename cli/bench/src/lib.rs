@@ -17,6 +17,7 @@ mod datapaths;
 mod endpoints;
 mod error;
 mod fill;
+mod hostile;
 mod mesh;
 mod propagation;
 mod rules;
@@ -36,6 +37,7 @@ pub use endpoints::{
 };
 pub use error::BenchError;
 pub use fill::{FillCost, TableMemory, fill, memory};
+pub use hostile::{HostileCost, hostile};
 pub use mesh::{Bootstrap, Changes, ClusterSize, Etcds, MeshOptions, MeshRow, mesh, picture};
 pub use propagation::{Propagation, PropagationOptions, propagation};
 pub use stats::Distribution;

@@ -9,6 +9,7 @@ mod changes;
 mod content;
 mod etcds;
 mod picture;
+mod slice;
 
 use std::{
     net::SocketAddr,
@@ -27,8 +28,9 @@ use crate::{
     usage::{ProcessResources, cpu_without_prober, process_cpu, resident},
 };
 use bootstrap::{Wanted, bootstrap, frontend, routes};
-use changes::{Pace, Plan, Reader};
+use changes::{Pace, Plan};
 use etcds::{Peer, Replay, ids, lab_peers, record, replayed_peers};
+use slice::Reader;
 
 pub use bootstrap::Bootstrap;
 pub use changes::Changes;

@@ -62,11 +62,28 @@ pub(crate) fn thread_cpu() -> Result<Duration, BenchError> {
 
 /// Resident bytes that are a process's own: not those of files that it maps.
 pub(crate) fn resident(pid: i32) -> Result<u64, BenchError> {
+    status(pid, "RssAnon:")
+}
+
+/// The most that was resident in a process since it started, or since [`reset_peak`]; what it maps included.
+pub(crate) fn peak_resident(pid: i32) -> Result<u64, BenchError> {
+    status(pid, "VmHWM:")
+}
+
+/// Has the peak counted anew (proc(5), `clear_refs`). Returns what is resident now, counted like it.
+pub(crate) fn reset_peak(pid: i32) -> Result<u64, BenchError> {
+    let path = Path::new("/proc").join(pid.to_string()).join("clear_refs");
+    fs::write(&path, "5").map_err(file(&path))?;
+    status(pid, "VmRSS:")
+}
+
+/// A line of a process's `status`, in bytes.
+fn status(pid: i32, name: &str) -> Result<u64, BenchError> {
     let path = Path::new("/proc").join(pid.to_string()).join("status");
     let text = fs::read_to_string(&path).map_err(file(&path))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    let missing = || BenchError::Unexpected(format!("{} has no RssAnon", path.display()));
+    let missing = || BenchError::Unexpected(format!("{} has no {name}", path.display()));
     Ok(kilobytes.ok_or_else(missing)? * 1024)
 }
 

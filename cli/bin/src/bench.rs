@@ -12,7 +12,8 @@ use indicatif::ProgressBar;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions, MeshOptions,
     PropagationOptions, TakeoverOptions, change, clean_up, client, cni, connect, cut, cut_client,
-    endpoint_cost, event_cost, fill, memory, mesh, picture, propagation, reconnect, takeover,
+    endpoint_cost, event_cost, fill, hostile, memory, mesh, picture, propagation, reconnect,
+    takeover,
 };
 use mesh_offline::KeysFile;
 use mesh_replay::{Recording, serve};
@@ -139,12 +140,23 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
                 figures(cut(lab, CutOptions { rounds }, progress)?, print::cut)
             }),
         ),
-        BenchCommand::Endpoints { endpoints } => one(
-            "endpoints",
-            Box::new(move |progress| {
-                figures(endpoint_cost(lab, &endpoints, progress)?, |rows| print::endpoints(rows))
-            }),
-        ),
+        BenchCommand::Endpoints { endpoints, budget, rounds } => {
+            let mut honest = one(
+                "endpoints",
+                Box::new(move |progress| {
+                    figures(endpoint_cost(lab, &endpoints, progress)?, |rows| {
+                        print::endpoints(rows)
+                    })
+                }),
+            );
+            honest.extend(one(
+                "hostile",
+                Box::new(move |progress| {
+                    figures(hostile(lab, budget, rounds, progress)?, |rows| print::hostile(rows))
+                }),
+            ));
+            honest
+        }
         BenchCommand::Reconnect { endpoints } => one(
             "reconnect",
             Box::new(move |progress| {
@@ -291,6 +303,8 @@ mod tests {
             .collect();
         let names: BTreeSet<&str> = tables.iter().copied().collect();
         assert_eq!(names.len(), tables.len());
+        // A second table of `endpoints`.
+        let names: BTreeSet<&str> = names.into_iter().filter(|name| *name != "hostile").collect();
         let commands = BenchCommand::augment_subcommands(clap::Command::new("bench"));
         let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());
         let shown: BTreeSet<&str> = shown.map(clap::Command::get_name).collect();

@@ -40,7 +40,7 @@ pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Resul
     carry_out("Disconnect", steps, args.dry_run, output)
 }
 
-/// Both clusters. Locked in the same order whoever is named first, so that two commands never wait for each other.
+/// Both clusters. Locked in the same order whichever is named first, so that two commands never wait for each other.
 fn sides(pair: &Pair, change: bool) -> anyhow::Result<(Side, Side)> {
     let directory = |name: &str| anyhow::Ok(contexts::find(name)?.directory);
     let (source, destination) = (directory(&pair.context)?, directory(&pair.destination_context)?);

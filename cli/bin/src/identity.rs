@@ -87,7 +87,7 @@ fn print(kind: &str, seen: &[Seen], output: Output) -> anyhow::Result<()> {
 impl IdentityQuery {
     fn parse(text: &str) -> Self {
         match text.parse() {
-            // 0 is nobody's.
+            // 0 is no identity's.
             Ok(number) if number > 0 => Self::Number(number),
             _ => Self::Labels(
                 text.split([';', ',']).filter(|part| !part.is_empty()).map(Label::parse).collect(),

@@ -52,7 +52,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
                 [cluster, "node", node] => lab.command_on_node(cluster, node, &command)?,
                 _ => lab.command_in_pod(&place, &command)?,
             };
-            // The lock is not for as long as somebody else's command runs.
+            // The lock is not held while the operator's command runs.
             drop(lab);
             let error = command.exec();
             Err(error).context(format!("{:?}", command.get_program()))
@@ -284,7 +284,7 @@ fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow:
     Ok(Outcome::Done)
 }
 
-/// The daemons are beside this program, unless somebody says otherwise.
+/// The daemons are beside this program, unless the operator says otherwise.
 fn bin_dir() -> anyhow::Result<PathBuf> {
     let here = env::current_exe()?;
     let folder = here.parent().unwrap_or(Path::new("/")).to_owned();

@@ -21,7 +21,7 @@ impl Outcome {
             Ok(Self::Done) => ExitCode::SUCCESS,
             Ok(Self::NotReady) => ExitCode::from(3),
             Ok(Self::Timeout) => ExitCode::from(4),
-            // Whoever reads has seen enough.
+            // The reader has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {}", in_full(&error));
@@ -47,7 +47,7 @@ pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
     outcome
 }
 
-/// An error with its causes, but for those that it has told itself.
+/// An error with its causes, but for those that it has shown itself.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

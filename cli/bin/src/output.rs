@@ -53,7 +53,7 @@ impl Output {
         }
     }
 
-    /// For what programs read first of all: without a word tables only where somebody looks at them.
+    /// For what programs read first of all: without a word tables only on a terminal.
     pub(crate) fn of_data(format: Option<Format>) -> Self {
         match format {
             None if !io::stdout().is_terminal() => Self::Json,
@@ -103,7 +103,7 @@ pub(crate) fn table(
     Ok(())
 }
 
-/// The width of what is no terminal: what whoever reads it says it has, or enough for most tables.
+/// The width of what is no terminal: what its reader says it has, or enough for most tables.
 fn columns(said: Option<&str>) -> u16 {
     let said = said.and_then(|columns| columns.parse().ok());
     said.filter(|columns| *columns > 0).unwrap_or(200)

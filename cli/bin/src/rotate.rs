@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Report {
     changes: Vec<String>,
-    /// What somebody else must do first.
+    /// What the operator must do first.
     pending: Vec<String>,
     timed_out: bool,
 }

@@ -3,7 +3,7 @@
 //! The rule, in one sentence: a service leads, at each of its addresses, to all ready pods of that family that it selects,
 //! and if it is global to those that the services of its name select in the clusters that it follows and that share theirs,
 //! port name by port name.
-//! Written for whoever judges the daemons, so it shares their decoding of manifests and nothing else.
+//! It judges the daemons, so it shares their decoding of manifests and nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

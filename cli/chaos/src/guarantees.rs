@@ -1,7 +1,8 @@
 //! What an etcd guarantees of a watch, judged by what was recorded of one.
 //!
 //! The guarantees are those that etcd documents and that its own robustness tests look for. They are checked against a
-//! [`ReferenceModel`] that was not learnt from the watch. Pure logic: whoever records says what was asked for and what came.
+//! [`ReferenceModel`] that was not learnt from the watch. Pure logic: the recorder says what was asked for and what
+//! came.
 
 mod reference_model;
 
@@ -17,7 +18,7 @@ pub use reference_model::{PreviousValue, ReferenceModel, Stored};
 /// A watch as it was asked for, and everything that it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Which it is, for whoever reads of a violation.
+    /// Which it is, for the reader of a violation.
     pub name: String,
     /// The first key that was asked for.
     pub start: Vec<u8>,
@@ -79,7 +80,7 @@ pub enum Guarantee {
     Previous,
     /// A key was created exactly if it was not there.
     IsCreate,
-    /// What is told happened.
+    /// What is reported happened.
     True,
 }
 
@@ -109,7 +110,7 @@ impl Watch {
         self.responses.iter().flat_map(Response::events)
     }
 
-    /// Up to where it has told everything, as far as it says so itself.
+    /// Up to where it has reported everything, as far as it says so itself.
     pub fn reached(&self) -> Option<i64> {
         let of = |response: &Response| match response {
             Response::Events(events) => events.iter().map(|event| event.revision).max(),

@@ -1,4 +1,4 @@
-//! A lab of the campaign's own, by the commands that anybody has.
+//! A lab of the campaign's own, by the commands that every operator has.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ pub(crate) struct Mesh {
     targets: Vec<String>,
 }
 
-/// A load that runs in a pod until it is told to end.
+/// A load that runs in a pod until it is asked to end.
 #[derive(Debug)]
 pub(crate) struct Load {
     child: Option<Child>,
@@ -67,7 +67,7 @@ struct Frontend {
 /// The service that has traffic, and the pod that it comes from.
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
-/// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to hear of it.
+/// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to get the change.
 const GRACE: &str = "2";
 /// What follows happens under load, not before.
 const UNDER_WAY: Duration = Duration::from_millis(300);
@@ -159,7 +159,7 @@ impl Mesh {
         }
     }
 
-    /// Where an etcd keeps what it holds, as it was told.
+    /// Where an etcd keeps what it holds, as `lab status` has it.
     pub(crate) fn data_folder(&self, etcd: &str) -> Result<PathBuf, ChaosError> {
         let process = self.state.processes.iter().find(|process| process.name == etcd);
         let mut words = process.into_iter().flat_map(|process| &process.command);

@@ -1,8 +1,8 @@
-//! Watching every etcd of a lab for a while, and judging what the watches told by what etcds guarantee.
+//! Watching every etcd of a lab for a while, and judging what the watches reported by what etcds guarantee.
 //!
-//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The reference is what was there at first and
-//! what a watch of everything told; that it told everything follows from what is there at last: each key knows how often
-//! it was written. The other watches ask for parts, and one for what is past.
+//! `etcdctl` watches and reads, which shares no code with us. Nothing is written. The reference is what was there at
+//! first and what a watch of everything reported; that it reported everything follows from what is there at last: each
+//! key knows how often it was written. The other watches ask for parts, and one for what is past.
 
 use std::{
     fs::{self, File},
@@ -31,7 +31,7 @@ pub struct WatchRecording {
     pub revisions: i64,
     /// Watches.
     pub watches: usize,
-    /// Events that they told.
+    /// Events that they reported.
     pub events: usize,
     /// Guarantees that were not kept.
     pub violations: Vec<Violation>,
@@ -55,7 +55,7 @@ struct Watching {
 /// Everything, what most readers want, and what is read from the past.
 const WATCHES: [&str; 2] = ["", "cilium/state/"];
 const FROM_THE_PAST: &str = "cilium/";
-/// How long what was written may take to be told.
+/// How long what was written may take to be reported.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -99,7 +99,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Waits until the watches have told what there is, and judges them.
+    /// Waits until the watches have reported what there is, and judges them.
     fn end(self) -> Result<WatchRecording, ChaosError> {
         let last = all(self.cluster)?;
         if last.cluster_id != self.first.cluster_id || last.revision < self.first.revision {
@@ -138,7 +138,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// What the watches told so far.
+    /// What the watches reported so far.
     fn told(&self) -> Result<Vec<Watch>, ChaosError> {
         self.watches.iter().map(|watching| watching.told(self.first.revision + 1)).collect()
     }
@@ -152,7 +152,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn is_behind(&self, watch: &Watch, reference: &ReferenceModel, last: i64) -> bool {
-        // One that asked for what is gone is told so, and has told all it will.
+        // One that asked for what is gone gets an answer that says so, and has reported all it will.
         let over =
             watch.responses.iter().any(|response| matches!(response, Response::Compacted(_)));
         let wanted = if watch.start.is_empty() {

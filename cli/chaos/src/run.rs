@@ -74,7 +74,7 @@ const FEWEST_A_SECOND: u64 = 500;
 /// As in the manifest.
 const REPLICAS: u32 = 2;
 
-/// Runs a campaign with the `clustermesh` at hand. `begins` is told the number of each fault, and the fault.
+/// Runs a campaign with the `clustermesh` at hand. `begins` gets the number of each fault, and the fault.
 pub fn run(
     options: &Options,
     binary: &Path,
@@ -187,7 +187,7 @@ impl Mesh {
         }
     }
 
-    /// What the manifests say has not changed, so neither may the kernels, however long somebody is away.
+    /// What the manifests say has not changed, so neither may the kernels, however long a daemon is away.
     fn unchanged(&self, away: u64) -> Result<(), ChaosError> {
         let until = Instant::now() + Duration::from_millis(away);
         self.lab("check-history", &[])?;

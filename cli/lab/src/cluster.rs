@@ -204,7 +204,7 @@ fn etcd(
         flag("auto-compaction-retention", "1h".into()),
         flag("enable-grpc-gateway", "false".into()),
         flag("logger", "zap".into()),
-        // Alone, it has nobody to wait for.
+        // Alone, it has no member to wait for.
         flag("heartbeat-interval", "20".into()),
         flag("election-timeout", "200".into()),
     ]);

@@ -46,7 +46,7 @@ pub struct Attachment<'a> {
 /// What a chain made of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Added {
-    /// The last plugin's result: what CHECK and DEL are told.
+    /// The last plugin's result: what CHECK and DEL get.
     pub result: Value,
     /// How long each plugin took, in the order of the chain.
     pub took: Vec<Duration>,

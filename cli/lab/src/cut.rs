@@ -1,9 +1,9 @@
 //! Cuts: places of a lab between which packets are lost, only trickle, or come late.
 //!
 //! All nodes hang on one bridge, so what two of them say to each other passes there: nftables drops it on the way from
-//! one port to the other. What an etcd's own node says to it never leaves that node, and is dropped there. What an etcd
-//! hears late goes through a relay on its node. The rules are made anew, in one step, from the list of all cuts: what is
-//! healed leaves nothing behind.
+//! one port to the other. What an etcd's own node says to it never leaves that node, and is dropped there. Traffic that
+//! reaches an etcd with a delay goes through a relay on its node. The rules are made anew, in one step, from the list
+//! of all cuts: what is healed leaves nothing behind.
 
 mod latency_proxy;
 mod rules;
@@ -61,7 +61,7 @@ impl Lab {
         // What was made is known from now on, should a step of it fail.
         self.state.cuts = cuts;
         self.save()?;
-        // Somebody must listen before anybody is led there.
+        // A relay must listen before a client is led there.
         self.start_relays(&after.late)?;
         let underlay = self.name.underlay();
         nft(&underlay, &rules::table("bridge", "forward", &after.bridge))?;
@@ -82,7 +82,7 @@ impl Lab {
         }
         self.stop_relays(&after.late)?;
         for (link, _) in &before.rates {
-            // It may not be there: whoever was to make it may have been killed before.
+            // It may not be there: the process that was to make it may have been killed before.
             let _ = tc(&underlay, &[format!("qdisc delete dev {link} root")]);
         }
         for (link, rates) in &after.rates {

@@ -29,7 +29,7 @@ pub enum LabError {
         "the lab {0:?} is up already. Take it down with `clustermesh lab down`, or make another with --lab NAME"
     )]
     AlreadyUp(String),
-    /// Somebody else works on it.
+    /// Another process works on it.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// A file or folder.

@@ -54,7 +54,7 @@ pub(crate) fn make_node(
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
             ("net.ipv6.conf.default.forwarding", "1"),
-            // Else each address waits two seconds for somebody to object.
+            // Else each address waits two seconds for another host to object.
             ("net.ipv6.conf.all.accept_dad", "0"),
             ("net.ipv6.conf.default.accept_dad", "0"),
         ],
@@ -100,7 +100,7 @@ pub(crate) fn remove_cgroup(cgroup: &Path) -> Result<(), LabError> {
     if !cgroup.exists() {
         return Ok(());
     }
-    // All at once, so that nobody can start another in between: cgroup v2, cgroup.kill.
+    // All at once, so that none can start another in between: cgroup v2, cgroup.kill.
     fs::write(cgroup.join("cgroup.kill"), "1").map_err(LabError::io(cgroup))?;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 
-/// Two places that do not hear each other well.
+/// Two places with a poor link between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {

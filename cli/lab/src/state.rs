@@ -27,7 +27,7 @@ pub struct LabState {
     /// Places that are cut off from each other.
     #[serde(default)]
     pub cuts: Vec<Cut>,
-    /// Relays before etcds that hear somebody late.
+    /// Relays before etcds that some nodes reach with a delay.
     #[serde(default)]
     pub relays: Vec<Relay>,
 }

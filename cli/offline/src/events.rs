@@ -28,7 +28,7 @@ pub struct Event {
 /// What happens to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScenarioEvent {
-    /// It and the others do not hear each other any more.
+    /// It and the others cannot reach each other any more.
     Disconnect,
     /// They do again.
     Connect,

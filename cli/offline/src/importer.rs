@@ -196,7 +196,7 @@ impl Importer {
             }
             let is_local = key.starts_with(LOCAL);
             let known = match decode_removal(&peer, key.as_bytes()) {
-                // Nobody reads it of another.
+                // No cluster reads it of another.
                 _ if is_local && peer.role == Role::Remote => None,
                 Ok(known) => known.filter(|known| kinds.contains(&known.kind())),
                 Err(rejected) => {

@@ -78,7 +78,7 @@ pub(crate) enum Reachability {
 /// Why a simulation cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SimulationError {
-    /// Nobody is called like that.
+    /// No cluster has that name.
     #[error("{what}: there is no cluster {name} (there are: {known})")]
     Unknown {
         /// Where it is named.
@@ -244,7 +244,7 @@ impl Simulation {
         if *name == self.local {
             return Reachability::Connected;
         }
-        // A cluster that is cut off hears the others as little as they hear it.
+        // A cluster that is cut off reaches the others as little as they reach it.
         let since = match (of(&self.local), of(name)) {
             (Link::Up, Link::Up) => return Reachability::Connected,
             (Link::Removed(one), Link::Removed(other)) => {

@@ -357,7 +357,7 @@ fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
     for (at, expected) in [
         ("59s", before.to_owned()),
         ("60s", before.to_owned()),
-        // It is gone there, and nobody heard it.
+        // It is gone there, and that reached no other cluster.
         ("2m", format!("{before}10.2.0.2:8080 not-heard")),
         ("15m59s", format!("{before}10.2.0.2:8080 not-heard")),
         ("16m", format!("{gone}10.2.0.1:8080 cluster-stale, 10.2.0.2:8080 cluster-stale")),
@@ -380,7 +380,7 @@ fn an_unreachable_cluster_is_valid_until_its_budget_is_spent() {
         stale.reason,
         "stale: cluster b has been unreachable since 1m, and its staleness budget was spent at 16m"
     );
-    // Who is cut off hears nobody, and keeps its own.
+    // A cluster that is cut off reaches no other, and keeps its own.
     assert_eq!(
         mesh.seen_at("b", &events, "16m"),
         [

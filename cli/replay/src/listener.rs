@@ -15,7 +15,7 @@ use crate::{
     watching::Watching,
 };
 
-/// A cluster's server certificate, for whoever shows one of the cluster's CA.
+/// A cluster's server certificate, for clients that show one of the cluster's CA.
 pub(crate) fn tls(pki: &ClusterPki) -> Result<ServerTlsConfig, ReplayError> {
     let certificate = read(&pki.certificate("server"))?;
     let identity = Identity::from_pem(certificate, read(&pki.key("server"))?);

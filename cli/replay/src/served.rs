@@ -90,7 +90,7 @@ impl Served {
         self.changed.subscribe()
     }
 
-    /// Whoever else has a certificate of this cluster reads.
+    /// All other holders of a certificate of this cluster only read.
     pub(crate) fn only_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
         match user(request) {
             Some(user) if user == admin_user(self.name.as_str()) => Ok(()),

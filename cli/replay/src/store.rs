@@ -1,5 +1,5 @@
-//! Keys with their revisions, as an etcd keeps them: what was at an earlier revision can be read, and what changed since
-//! one can be told, until it is compacted.
+//! Keys with their revisions, as an etcd keeps them: what was at an earlier revision can be read, and what changed
+//! since one can be reported, until it is compacted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

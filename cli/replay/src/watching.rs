@@ -79,7 +79,7 @@ impl Watches {
     ) {
         loop {
             let done = tokio::select! {
-                // Whoever asked first is answered first: a watch's creation before its events.
+                // First come, first served: a watch's creation before its events.
                 biased;
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.handle(request).await,

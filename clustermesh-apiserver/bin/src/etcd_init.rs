@@ -1,9 +1,9 @@
 //! `etcd-init`: users and roles are set up in an etcd that nothing else can reach yet.
 //!
-//! Between the start of an empty etcd and the moment when it knows users, whoever has a certificate of the CA may do
-//! anything, each peer among them. So the etcd runs first with Unix sockets in a folder that only its owner may enter, is set
-//! up there, and ends; then it may listen for others. So again after a lost disk, and at each start: what somebody did to
-//! users meanwhile, as by a password on one of ours, is undone.
+//! Between the start of an empty etcd and the moment when it knows users, a client with a certificate of the CA may do
+//! anything, each peer among them. So the etcd runs first with Unix sockets in a folder that only its owner may enter,
+//! is set up there, and ends; then it may listen for others. So again after a lost disk, and at each start: what
+//! another client did to users meanwhile, as by a password on one of ours, is undone.
 
 use std::{
     os::unix::process::CommandExt as _,

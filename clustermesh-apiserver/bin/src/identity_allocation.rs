@@ -20,7 +20,7 @@ pub(crate) struct IdentityRecording {
 pub(crate) struct Numbering {
     journal: Journal,
     keeping: IdentityRecording,
-    /// The revision of the manifests that is exported here. `None`: nobody could be told which one it is.
+    /// The revision of the manifests that is exported here. `None`: it could not be reported which one it is.
     revision: Option<u64>,
     /// The last revision when the last look began.
     looked: Option<u64>,
@@ -28,7 +28,7 @@ pub(crate) struct Numbering {
     content: Option<String>,
     /// Why the journal cannot be used now.
     problem: Option<String>,
-    /// Changes that the exporter was told of.
+    /// Changes that the exporter got.
     changes: u64,
     next_pass: Option<Instant>,
     next_retry: Option<Instant>,
@@ -54,8 +54,8 @@ pub(crate) enum Look {
     Again,
 }
 
-/// How often it is looked for numbers that nobody uses; at least four times while one waits, so that every replica that
-/// uses it has said so by then.
+/// How often it is looked for numbers that are not in use; at least four times while one waits, so that every replica
+/// that uses it has said so by then.
 const PASS: Duration = Duration::from_secs(30);
 /// How often a number is asked for again that could not be had.
 const RETRY: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ impl Numbering {
         }
         self.looked = since;
         let Some(since) = since else {
-            // Without the journal nobody can be told what this is.
+            // Without the journal no reader can be told what this is.
             (self.revision, self.content) = (None, Some(content));
             return Look::Done;
         };
@@ -159,7 +159,8 @@ impl Numbering {
         Ok(before != (true, self.journal.uuid()))
     }
 
-    /// Gives back what nobody uses. `all_known`: the exporter knows all pods. `synced`: the etcd has what it says of them.
+    /// Gives back what is not in use. `all_known`: the exporter knows all pods. `synced`: the etcd has what it says of
+    /// them.
     pub(crate) fn collect(
         &mut self,
         exporter: &Exporter,

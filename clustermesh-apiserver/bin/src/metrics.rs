@@ -60,7 +60,7 @@ impl Metrics {
         );
         registry.register(
             "etcd_foreign_writes",
-            "Writes by somebody else to keys that are this cluster's, by what they did",
+            "Writes by another program to keys that are this cluster's, by what they did",
             self.foreign.clone(),
         );
         registry.register(

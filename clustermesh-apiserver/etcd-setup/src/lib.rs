@@ -3,9 +3,9 @@
 //! The cluster's writers are `admin-<cluster>`, its agents `local-<cluster>`, and each peer is `remote-<peer>`: the name is
 //! the common name of the certificate, there are no passwords.
 //!
-//! Until authentication is on, whoever reaches an etcd may do anything, and keep root for good: by a user of his own, or by a
-//! password on one of ours, which etcd does not show. So [`set_up_privately`] is for an etcd that nothing else can reach yet.
-//! [`keep`] is for one that runs: it may be repeated at any time and changes only what differs.
+//! Until authentication is on, a client that reaches an etcd may do anything, and keep root for good: by a user of its
+//! own, or by a password on one of ours, which etcd does not show. So [`set_up_privately`] is for an etcd that nothing
+//! else can reach yet. [`keep`] is for one that runs: it may be repeated at any time and changes only what differs.
 
 mod desired;
 
@@ -29,7 +29,7 @@ pub struct UnknownUser {
 pub struct Kept {
     /// What differed, and was put right, in words.
     pub changed: Vec<String>,
-    /// Users that nobody asked for. They were removed.
+    /// Users that were not asked for. They were removed.
     pub unknown: Vec<UnknownUser>,
     /// Authentication was off.
     pub was_unprotected: bool,
@@ -41,9 +41,9 @@ pub enum SetUpError {
     /// It failed.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    /// It has users that nobody asked for.
+    /// It has users that were not asked for.
     #[error(
-        "it has unknown users: {}. If they are meant, allow them with --etcd-extra-users; if not, somebody else had this etcd in hand: move its data away, and the apiserver fills a new one",
+        "it has unknown users: {}. If they are meant, allow them with --etcd-extra-users; if not, a stranger had control of this etcd: move its data away, and the apiserver fills a new one",
         shown(.0)
     )]
     Unknown(Vec<UnknownUser>),
@@ -61,7 +61,7 @@ pub async fn set_up_privately(users: &mut Users, desired: &Desired) -> Result<()
         return Err(SetUpError::Unknown(unknown));
     }
     if users.is_enabled().await? {
-        // With authentication on, nobody removes root.
+        // With authentication on, etcd refuses to remove root.
         users.disable().await?;
     }
     let removed = remove_known(users, desired).await?;
@@ -83,7 +83,7 @@ pub async fn keep(users: &mut Users, desired: &Desired) -> Result<Kept, EtcdErro
     }
     let was_unprotected = !users.is_enabled().await?;
     let removed = match was_unprotected {
-        // Whoever reached it may have set passwords.
+        // A client that reached it may have set passwords.
         true => remove_known(users, desired).await?,
         false => BTreeSet::new(),
     };
@@ -94,7 +94,7 @@ pub async fn keep(users: &mut Users, desired: &Desired) -> Result<Kept, EtcdErro
     Ok(Kept { changed: changed.into_iter().collect(), unknown, was_unprotected })
 }
 
-/// Users that nobody asked for, and that may do something.
+/// Users that were not asked for, and that may do something.
 async fn unknown(users: &mut Users, desired: &Desired) -> Result<Vec<UnknownUser>, EtcdError> {
     let mut unknown = Vec::new();
     for name in users.users().await? {

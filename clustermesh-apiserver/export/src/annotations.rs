@@ -1,6 +1,6 @@
 //! Annotations that decide what a cluster shares, and how its own services are balanced (`docs/wire.md`, "Annotations").
 //!
-//! Nobody's typo stops an export: what is wrong is named, and counts as if it was not there.
+//! No typo stops an export: what is wrong is named, and counts as if it was not there.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(crate) struct LbAnnotations {
     pub(crate) traffic: ServiceTraffic,
     /// Its backends are for all clusters.
     pub(crate) shared: bool,
-    /// Somebody else's proxy serves it.
+    /// Another proxy serves it.
     pub(crate) foreign_proxy: bool,
     /// What is wrong with its annotations, each a sentence.
     pub(crate) problems: Vec<String>,
@@ -33,7 +33,7 @@ const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-af
 const GLOBAL_NAMESPACE: [&str; 1] = ["clustermesh.cilium.io/global"];
 /// On a node.
 const DRAIN: [&str; 1] = ["clustermesh.dev/drain"];
-/// A service that somebody else's proxy serves is nobody's in the mesh.
+/// Another proxy serves a service with this label: it is no service of the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What a service of `own` asks for, in a namespace that takes part in the mesh or does not: there it is a service of its
@@ -43,7 +43,7 @@ pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> L
     let mut problems = Vec::new();
     let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
     let foreign_proxy = labels.contains_key(PROXY_NAME_LABEL);
-    // Whoever tries to withhold it and misspells that does not offer it by mistake.
+    // A misspelt attempt to withhold it does not offer it by mistake.
     let shared = match truth(annotations, SHARED, &mut problems) {
         Some(shared) => shared,
         None => word(annotations, SHARED).is_none(),
@@ -104,7 +104,7 @@ fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
     found.unwrap_or_default()
 }
 
-/// As much of somebody's text as a problem repeats.
+/// As much of a user's text as a problem repeats.
 fn shown(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(SHOWN) {

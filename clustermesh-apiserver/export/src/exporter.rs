@@ -86,7 +86,7 @@ pub struct Exporter {
     config: ExporterConfig,
     own: Own,
     objects: BTreeMap<ObjectKey, Object>,
-    /// The objects told since the kind's listing began, while it goes on.
+    /// The objects reported since the kind's listing began, while it goes on.
     listing: HashMap<Kind, BTreeSet<ObjectKey>>,
     listed: BTreeSet<Kind>,
     namespaces: Namespaces,
@@ -184,7 +184,7 @@ impl Exporter {
         again.into_iter().for_each(|key| self.make(key, allocate));
     }
 
-    /// Whether the source has told everything once. Before that, what it did not tell must not be taken for gone.
+    /// Whether the source has reported everything once. Before that, what it did not report must not be taken for gone.
     pub fn is_complete(&self) -> bool {
         self.listed.len() == Kind::ALL.len()
     }
@@ -194,7 +194,7 @@ impl Exporter {
         &self.desired
     }
 
-    /// The object that a key's value follows from; `None` for the cluster's config, and for what nobody exports.
+    /// The object that a key's value follows from; `None` for the cluster's config, and for what is not exported.
     pub fn owner(&self, key: &str) -> Option<&ObjectKey> {
         self.owners.get(key)?.front()
     }

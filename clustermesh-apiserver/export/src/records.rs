@@ -27,7 +27,7 @@ pub(crate) struct Own {
     pub(crate) id: ClusterId,
 }
 
-/// What its node is told of a pod; nothing before it has one.
+/// What its node gets of a pod; nothing before it has one.
 pub(crate) fn local_pod(pod: &object::Pod, identity: Option<Identity>) -> Option<Record> {
     let scheduled = !pod.node.is_empty() && !pod.host_network && !pod.finished;
     scheduled.then(|| {
@@ -166,7 +166,7 @@ fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint,
     }
 }
 
-/// What own nodes are told of a service.
+/// What own nodes get of a service.
 pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> LocalService {
     let LbAnnotations { traffic, shared, foreign_proxy, problems: _ } = asked;
     LocalService {
@@ -186,8 +186,8 @@ pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
     matches!(slice.address_type.as_str(), "IPv4" | "IPv6")
 }
 
-/// A slice as it is told, and what had to be left out: readers refuse all of one with an address that is none of its
-/// family.
+/// A slice as it is reported, and what had to be left out: readers refuse all of one with an address that is none of
+/// its family.
 pub(crate) fn slice(
     own: &Own,
     slice: &EndpointSlice,
@@ -218,8 +218,8 @@ pub(crate) fn slice(
     (told, notes)
 }
 
-/// An endpoint that is drained is as one that is shutting down: it serves whom it has, and nobody new goes there as long
-/// as there is another.
+/// An endpoint that is drained is as one that is shutting down: it serves whom it has, and no new connection goes there
+/// as long as there is another.
 fn leave(endpoint: &mut SliceEndpoint) {
     let serves = endpoint.is_listed();
     endpoint.ready = Some(false);

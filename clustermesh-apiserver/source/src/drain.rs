@@ -116,7 +116,7 @@ impl DrainFile {
         // A drain that lacks a line would send clients back to a node that is about to go.
         let nothing = read.as_ref().is_ok_and(Drain::is_empty);
         let needed = if nothing { Progress::Settled } else { Progress::Closed };
-        // There is no reason to wait for a file that nobody has touched the folder for.
+        // There is no reason to wait for a file if the folder has not changed for long.
         let never = before.is_none() && self.drain.is_none() && is_old(self.path.parent(), at);
         self.settled = (progress >= needed || never) && stamp() == before;
         if !self.settled {

@@ -69,7 +69,7 @@ fn families(service: &Service) -> Vec<IpFamily> {
 }
 
 /// One slice, as long as its endpoints fit into it; else two of those whose number has a 0 and a 1 at a bit, which is
-/// written behind their names. So slices that are not full are nobody's but of those that would fit into no fewer.
+/// written behind their names. So slices that are not full exist only where the endpoints would fit into no fewer.
 fn divide(
     service: &Service,
     sort: &Sort,
@@ -381,7 +381,7 @@ mod tests {
         }
         assert!((9..=40).contains(&divided), "{divided}");
 
-        // In whatever order they are told, and whoever went from the middle.
+        // In whatever order they are reported, and whichever pod went from the middle.
         let reversed: Vec<Pod> = pods.iter().rev().cloned().collect();
         assert_eq!(by_name(&reversed), before);
         let mut fewer = pods.clone();

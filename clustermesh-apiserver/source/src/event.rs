@@ -30,7 +30,7 @@ pub enum SourceEvent {
         /// Which.
         key: ObjectKey,
     },
-    /// All objects of the kind were told.
+    /// All objects of the kind were reported.
     Listed {
         /// The kind.
         kind: Kind,

@@ -140,8 +140,8 @@ impl ManifestsSource {
         &self.problems
     }
 
-    /// Whether everything was reported once. Not while a file is broken whose former content nobody knows, or may be in the
-    /// middle of being written: what it held must not be taken for removed.
+    /// Whether everything was reported once. Not while a file is broken whose former content is not known, or may be in
+    /// the middle of being written: what it held must not be taken for removed.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
@@ -266,7 +266,7 @@ impl ManifestsSource {
         events
     }
 
-    /// Whether all there is was read, and nobody is in the middle of adding more.
+    /// Whether all there is was read, and no program is in the middle of adding more.
     fn is_whole(&self) -> bool {
         let drain = self.drain.as_ref().is_none_or(|drain| drain.drain().is_some());
         drain && !self.is_filling && self.files.values().all(ManifestFile::is_settled)

@@ -36,7 +36,7 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     for kind in ["identities/v1/id/", "ip/v1/", "nodes/v1/", "services/v1/"] {
         assert!(read.contains(&format!("cilium/state/{kind}")), "{read}");
     }
-    // Its own nodes are told more.
+    // Its own nodes may read more.
     let pki = mesh.peer_folder(&one).with_file_name("pki");
     let own = |name: &str| pki.join(name);
     let (authority, certificate, key) = (own("ca.crt"), own("local.crt"), own("local.key"));
@@ -67,7 +67,7 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
         assert!(reason.contains("permission denied"), "{command:?}: {reason}");
     }
 
-    // TLS lets the peer in, and neither nobody nor somebody of another authority, whatever he calls himself.
+    // TLS lets the peer in, and neither a client without a certificate nor one of another CA, whatever its name.
     target.tls(Some((&certificate, &key))).expect("a peer is let in");
     let reason = target.tls(None).expect_err("no certificate");
     assert!(reason.contains("alert"), "refused by TLS: {reason}");
@@ -115,7 +115,7 @@ impl<M: Mesh> Target<'_, M> {
         self.run(words)
     }
 
-    /// Asks for the version, which needs no permission: whoever gets through TLS gets it.
+    /// Asks for the version, which needs no permission: a client that gets through TLS gets it.
     fn tls(&self, files: Option<(&Path, &Path)>) -> Result<String, String> {
         let mut words = vec!["curl".to_owned(), "-sS".into(), "--max-time".into(), "5".into()];
         // With 1.3 a client is done before the server looks at its certificate, and the reason may get lost.

@@ -1,14 +1,20 @@
 //! A hostile cluster says what it may not.
 
 mod certificates;
+mod claims;
 mod floods;
+mod row;
 mod rows;
+mod values;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::rows::{Expected, Form, Row, rows};
+use self::{
+    row::{Expected, Form, Row},
+    rows::rows,
+};
 use crate::echo_service::{CLIENT, ECHO, client_ips, wait_for_history};
 use crate::{
     etcdctl, json,
@@ -54,12 +60,23 @@ pub fn false_records_are_rejected(mesh: &impl Mesh) {
     });
 }
 
-/// The same, for what is too much, and for certificates of others.
-pub fn floods_and_strangers_are_stopped(mesh: &impl Mesh) {
+/// The same, for more than its budgets.
+pub fn floods_are_stopped(mesh: &impl Mesh) {
+    under_attack(mesh, |victims, unharmed| floods::are_stopped(mesh, victims, unharmed));
+}
+
+/// The same, for what its canaries do not confirm, for more canaries than are read, and without a grant.
+pub fn what_is_not_confirmed_or_granted_is_left_out(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
-        floods::are_stopped(mesh, victims, unharmed);
-        certificates::are_refused(mesh, victims, unharmed);
+        floods::unconfirmed_records_count(mesh, victims, unharmed);
+        floods::canaries_are_refused(mesh, victims, unharmed);
+        floods::no_grant_means_no_routes(mesh, victims, unharmed);
     });
+}
+
+/// The same, for certificates of others.
+pub fn strangers_are_refused(mesh: &impl Mesh) {
+    under_attack(mesh, |victims, unharmed| certificates::are_refused(mesh, victims, unharmed));
 }
 
 /// Attacks a mesh that has traffic. `unharmed` is to be asked after each attack.
@@ -99,9 +116,8 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
 fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
     let hostile = victims.hostile.as_str();
     let before = counted(mesh, victims);
-    let saved = row
-        .changes_config()
-        .then(|| etcdctl::run(mesh, hostile, &["get", "--print-value-only", &config(hostile)]));
+    let value = |key| etcdctl::run(mesh, hostile, &["get", "--print-value-only", key]);
+    let saved: Vec<(&str, String)> = row.restored().map(|key| (key, value(key))).collect();
     let markers = match row.expected {
         Expected::Nothing => rows::markers(hostile, form).into(),
         Expected::Rejected(_) | Expected::Refused(_) => Vec::new(),
@@ -128,11 +144,11 @@ fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
         Ok(())
     });
     let written = row.writes.iter().chain(&markers).map(|(key, _)| key.as_slice());
-    for key in written.filter(|key| !rows::is_kept(key)) {
+    for key in written.filter(|key| !row::is_kept(key)) {
         etcdctl::delete_bytes(mesh, hostile, key);
     }
-    if let Some(saved) = saved {
-        etcdctl::put(mesh, hostile, &config(hostile), saved.trim_end().as_bytes());
+    for (key, value) in saved {
+        etcdctl::put(mesh, hostile, key, value.trim_end().as_bytes());
     }
 }
 
@@ -145,10 +161,6 @@ fn followed(mesh: &impl Mesh, victims: &Victims) {
             Some(peer) => Err(format!("{peer:#?}")),
         }
     });
-}
-
-fn config(cluster: &str) -> String {
-    format!("cilium/cluster-config/{cluster}")
 }
 
 /// What each honest agent tells of the hostile cluster.

@@ -54,8 +54,8 @@ pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
     assert_eq!(files.count(), 1, "the client's");
 }
 
-/// A pod starts while its node's agent is away, and while nobody publishes who it is; it is bound when they are back. Of
-/// one that ends meanwhile nothing stays. Traffic goes on all the while.
+/// A pod starts while its node's agent is away, and while no apiserver publishes who it is; it is bound when they are
+/// back. Of one that ends meanwhile nothing stays. Traffic goes on all the while.
 pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -93,7 +93,7 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
         if pods.len() == 3 { Ok(()) } else { Err(format!("{pods:#?}")) }
     });
 
-    // Nobody says who anybody is: those who were bound stay so, and another waits.
+    // The control plane reports no pods: those that were bound stay so, and another waits.
     let (apiserver, etcd) = (Daemon::Apiserver(one.clone()), Daemon::Etcd(one.clone()));
     mesh.kill(&apiserver);
     mesh.kill(&etcd);
@@ -139,7 +139,7 @@ pub fn an_agent_that_hangs_keeps_no_pod_from_starting(mesh: &impl Mesh) {
     });
 }
 
-/// CHECK names an address that is gone, an interface, and an attachment that nobody knows of.
+/// CHECK names an address that is gone, an interface, and an attachment that the agent does not know.
 pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     mesh.apply(cluster, CLIENT, None);
@@ -167,7 +167,7 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     other.interface = "eth7";
     assert_eq!(by_hand(mesh, cluster, &node, "CHECK", &other).unwrap_err()["code"], 101);
 
-    // Somebody takes the binding away.
+    // Another program takes the binding away.
     let file = &attachments(&mesh.pods_dir(cluster, &node))[0];
     let kept = fs::read(file).expect("the attachment");
     fs::remove_file(file).expect("it can be removed");
@@ -199,7 +199,7 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
         json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"] })
     );
 
-    // A second ADD of the same is what the first was, and passes on what it was told, down to what nobody knows.
+    // A second ADD of the same is what the first was, and passes on what it got, down to unknown fields.
     let mut again = good.clone();
     again.input["prevResult"]["somebody"] = json!({ "s": ["own"] });
     let said = by_hand(mesh, cluster, node, "ADD", &again).expect("a result");

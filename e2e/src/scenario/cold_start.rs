@@ -1,4 +1,4 @@
-//! A node that reboots while nobody is there to tell it anything.
+//! A node that reboots while no etcd is there to sync from.
 
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
@@ -60,7 +60,7 @@ pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     away.iter().for_each(|daemon| mesh.start(daemon));
     wait_ready(mesh);
     wait_for_backends(mesh, &[&one, &other]);
-    eventually("nothing is believed that was not told", || {
+    eventually("nothing is left that was not reported", || {
         let left = remembered(mesh, &one, &node);
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
@@ -80,7 +80,7 @@ fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) 
     });
 }
 
-/// The backends that a snapshot has: what own nodes are told of the own cluster, slices of another.
+/// The backends that a snapshot has: what own nodes get of the own cluster, slices of another.
 fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
     let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
     let mut lines = text.lines().skip(1).map(line);

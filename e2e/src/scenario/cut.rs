@@ -1,4 +1,4 @@
-//! A cluster cannot hear another for so long that the other's etcd has forgotten what it missed.
+//! A cluster cannot reach another for so long that the other's etcd has forgotten what it missed.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     mesh.cut(&one, &format!("{other}/etcd"));
-    within(SILENCE, "every node of the one cluster knows that it does not hear the other", || {
+    within(SILENCE, "every node of the one cluster knows that the other is unreachable", || {
         let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
         let ready =
@@ -30,7 +30,7 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
         let hears = ready.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
         match hears.count() {
             0 if !agents.is_empty() => Ok(()),
-            hears => Err(format!("{hears} of {} still hear it", agents.len())),
+            hears => Err(format!("{hears} of {} still reach it", agents.len())),
         }
     });
     // More of what has traffic, less of what has none: what is cut off cannot know that a pod is gone.
@@ -40,7 +40,7 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
     mesh.apply(&other, "spare", Some(2));
     etcdctl::compact(mesh, &other);
     let (code, history, _) = json::run(mesh.check_history());
-    assert_eq!(code, 3, "a cluster that hears nothing knows nothing: {history:#}");
+    assert_eq!(code, 3, "a cluster that reaches nothing knows nothing: {history:#}");
 
     mesh.heal();
     wait_ready(mesh);

@@ -18,7 +18,7 @@ pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
         [etcd(&other), apiserver(&other)],
         [etcd(&one), etcd(&other)],
         [apiserver(&one), apiserver(&other)],
-        // An agent that starts with nobody to tell it anything: the own cluster's etcd, or the other's.
+        // An agent that starts while an etcd is away: the own cluster's, or the other's.
         [agent(&one, 0), etcd(&one)],
         [agent(&one, 0), etcd(&other)],
         // All agents of a cluster, and both ends of a connection.
@@ -30,7 +30,7 @@ pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
         println!("killing {pair:?}");
         pair.iter().for_each(|daemon| mesh.kill(daemon));
         wait_for_history(mesh);
-        // The first to come back has nobody yet.
+        // The first to come back is still without the other.
         mesh.start(&pair[0]);
         wait_for_history(mesh);
         mesh.start(&pair[1]);

@@ -7,7 +7,7 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// How far a new history is when its readers hear of it.
+/// How far a new history is when its readers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// Behind the old one: its revisions alone give it away.
@@ -34,7 +34,7 @@ pub fn an_etcd_loses_its_data(mesh: &impl Mesh, history: History) {
     mesh.wipe_etcd(&other);
     // A pod that the old history had and the new one never will.
     mesh.apply(&other, "spare", Some(1));
-    // Readers hear of it when it is as far as it should be, and not before.
+    // Readers see it when it is as far as it should be, and not before.
     mesh.cut(&one, &format!("{other}/etcd"));
     mesh.start(&etcd);
     mesh.start(&apiserver);

@@ -15,7 +15,7 @@ const CHUNK: usize = 512 * 1024;
 pub fn an_etcd_is_full(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    // Filled by what is nobody's, until the etcd raises its alarm.
+    // Filled by keys that belong to no writer, until the etcd raises its alarm.
     let mut key = 0;
     eventually("the etcd is full", || {
         key += 1;

@@ -64,7 +64,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     assert!(said["state"] == "failed" && detail(&said).contains("cut"), "{said:#}");
     thread::sleep(WATCHED);
     let report = after.stop_unharmed();
-    assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one], "nobody else is asked");
+    assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one], "no other cluster is asked");
     let report = traffic.stop();
     assert!(report.answered > 0, "{report:#?}");
     assert_eq!(metric(mesh, &one, &node, "health_cluster_cuts"), 1, "one write for all of it");
@@ -82,8 +82,8 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one, &other]);
 }
 
-/// A node dies: its pods are used only when nobody else is left. Then they are: somebody who may be alive is better than
-/// nobody.
+/// A node dies: its pods are used only when no other backend is left. Then they are: a backend that may be alive is
+/// better than none.
 pub fn a_node_is_dead(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);
@@ -102,7 +102,7 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     assert!(detail(&said).contains(&second), "{said:#}");
     unharmed(mesh, &one);
 
-    // Nobody else is left: all pods of this cluster are gone, and the other's other node is dead too.
+    // No other backend is left: all pods of this cluster are gone, and the other's other node is dead too.
     mesh.apply(&one, "echo", Some(0));
     let theirs = on_node(mesh, &other, &first);
     wait_until_led_to(mesh, &one, &node, &theirs);
@@ -204,7 +204,7 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     unharmed(mesh, &one);
 }
 
-/// Our own way out is cut: nobody is taken for dead, nothing is changed, and it goes on when it is healed.
+/// Our own way out is cut: no node is taken for dead, nothing is changed, and it goes on when it is healed.
 pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);

@@ -35,7 +35,7 @@ pub fn traffic_outlives_every_daemon(mesh: &impl Mesh) {
     );
 }
 
-/// Both clusters' pods are in every kernel, whoever is away.
+/// Both clusters' pods are in every kernel, whichever daemon is away.
 fn unchanged(mesh: &impl Mesh, clusters: &[&str]) {
     let pods: usize = clusters.iter().map(|cluster| mesh.pod_ips(cluster, "echo").len() / 2).sum();
     for cluster in mesh.clusters() {

@@ -63,16 +63,29 @@ pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     assert_eq!(report.clusters.len(), 2, "{report:#?}");
 }
 
-/// Writes what `peer` may cost into the file by which `cluster` follows it.
-pub(super) fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
+/// Changes what the file by which `cluster` follows `peer` grants it. Returns what it granted before.
+pub(super) fn set_grant(
+    mesh: &impl Mesh,
+    cluster: &str,
+    peer: &str,
+    change: impl FnOnce(Option<Grant>) -> Option<Grant>,
+) -> Option<Grant> {
     let folder = mesh.peer_folder(cluster);
     let text = fs::read_to_string(folder.join(peer)).expect("a peer file");
     let mut file = PeerFile::parse(&text).expect("a peer file");
-    let grant = file.clustermesh.take().expect("a grant");
-    file.clustermesh = Some(Grant { budget: Some(budget), ..grant });
+    let before = file.clustermesh.clone();
+    file.clustermesh = change(file.clustermesh);
     let temporary = folder.join(format!(".{peer}.scenario"));
     fs::write(&temporary, file.to_yaml().expect("YAML")).expect("a file");
     fs::rename(&temporary, folder.join(peer)).expect("a file");
+    before
+}
+
+/// Writes what `peer` may cost into the file by which `cluster` follows it.
+pub(super) fn set_budget(mesh: &impl Mesh, cluster: &str, peer: &str, budget: Budget) {
+    set_grant(mesh, cluster, peer, |grant| {
+        Some(Grant { budget: Some(budget), ..grant.expect("a grant") })
+    });
     for node in mesh.nodes(cluster) {
         eventually(&format!("{cluster}/{node} follows {peer} anew"), || {
             let seen = self::peer(mesh, cluster, &node, peer);

@@ -14,7 +14,7 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready, within},
 };
 
-/// Longer than a replica may be silent before another is tried, and than one that is behind is waited for.
+/// Longer than a replica may show no sign of life before another is tried, and than one that is behind is waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
 
 /// Both replicas hold the same, and are two etcds.
@@ -101,7 +101,7 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
     mesh.apply(&other, "echo", Some(2));
     wait_for_backends(mesh, &[&one, &other]);
 
-    // It comes back, and the other goes. What it did not see while it was away it knows before anybody reads there.
+    // It comes back, and the other goes. What it did not see while it was away it knows before an agent reads there.
     start(mesh, &other, 1);
     eventually("it is ready", || ready(mesh, &other));
     same_content(mesh, &other);
@@ -117,7 +117,8 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// A replica whose apiserver stood still is not believed when it says less; whoever reads there goes back to the other.
+/// A replica whose apiserver stood still is not accepted when it says less; an agent that reads there goes back to the
+/// other.
 pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let ids = all_read_the_first(mesh, &one, &other);
@@ -126,7 +127,7 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     mesh.kill(&Daemon::ApiserverOf(other.clone(), 2));
     mesh.apply(&other, "echo", Some(3));
     wait_for_backends(mesh, &[&one, &other]);
-    // How far it was told is heard every five seconds.
+    // Its position is put every five seconds.
     let position = || {
         etcdctl::get(mesh, &other, "cilium/.heartbeat.position")
             .map(|kv| kv["mod_revision"].clone())
@@ -147,7 +148,7 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     assert_eq!(writes(mesh, &one), before, "what it does not know was not taken for gone");
-    // The first is back: as the second's writer is silent, it is left again.
+    // The first is back: as the second's writer is away, it is left again.
     mesh.start(&Daemon::Etcd(other.clone()));
     arrive(mesh, &one, &other, &ids[0]);
     mesh.start(&Daemon::ApiserverOf(other.clone(), 2));
@@ -209,7 +210,7 @@ fn start(mesh: &impl Mesh, cluster: &str, replica: u8) {
     replica_of(cluster, replica).iter().for_each(|daemon| mesh.start(daemon));
 }
 
-/// The daemons of a replica: what fills the etcd first, so that nobody puts a last word.
+/// The daemons of a replica: what fills the etcd first, so that no apiserver puts a last key.
 fn replica_of(cluster: &str, replica: u8) -> [Daemon; 2] {
     let cluster = cluster.to_owned();
     match replica {

@@ -1,4 +1,4 @@
-//! An agent is started again and again, and nobody who is connected notices.
+//! An agent is started again and again, and no connected client notices.
 
 use std::time::Instant;
 

@@ -33,8 +33,8 @@ fn with_pods(mesh: &impl Mesh) -> Vec<String> {
     clusters
 }
 
-/// Under load: affinity prefers a cluster's backends, without anybody there that is ready the others answer, and they give
-/// back; who shuts down is asked when nobody else is left. No request fails on the way.
+/// Under load: affinity prefers a cluster's backends, without a ready backend there the others answer, and they give
+/// back; one that shuts down is asked when no other is left. No request fails on the way.
 pub fn affinity_fails_over_and_back(mesh: &impl Mesh) {
     let clusters = with_pods(mesh);
     let (a, b) = (clusters[0].as_str(), clusters[1].as_str());

@@ -1,4 +1,4 @@
-//! A pod that asks to be left alone connects to the address that it names, and to nobody else's.
+//! A pod that asks to be left alone connects to the address that it names, and to no other.
 
 use crate::echo_service::{CLIENT, ECHO, ECHO_PORT};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
 /// The pod of `e2e/manifests/alone.yaml`.
 const ALONE: &str = "alone";
 
-/// It reaches pods by their own addresses and nobody by a service's, while a pod beside it reaches both; so it stays when
-/// its agent is killed, while nobody says anything of it, and when the agent is back.
+/// It reaches pods by their own addresses and none by a service's, while a pod beside it reaches both; so it stays when
+/// its agent is killed, while the control plane is away, and when the agent is back.
 pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
     for manifest in ["echo", CLIENT, ALONE] {
@@ -56,11 +56,11 @@ pub fn a_pod_opts_out_of_socket_lb(mesh: &impl Mesh) {
             pods["pods"].as_array().is_some_and(|pods| pods.iter().any(|p| p["name"] == ALONE));
         if known { Ok(()) } else { Err(format!("{pods:#} {complaint}")) }
     });
-    assert_eq!(alone(), Ok(()), "while nobody says anything of it");
+    assert_eq!(alone(), Ok(()), "while the control plane is away");
     mesh.start(&etcd);
     mesh.start(&apiserver);
     wait_ready(mesh);
-    assert_eq!(alone(), Ok(()), "with an agent that was told again");
+    assert_eq!(alone(), Ok(()), "with an agent that synced again");
     for (protocol, service) in &services {
         assert_eq!(calls(mesh, cluster, CLIENT, protocol, service), Ok(()));
     }

@@ -7,8 +7,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// It hears of the other cluster's pods and not of the services that lead to them: the other cluster alone answers, and
-/// goes on answering.
+/// It gets the other cluster's pods and not the services that lead to them: the other cluster alone answers, and goes
+/// on answering.
 pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     mesh.apply(&one, "echo", Some(0));
@@ -21,7 +21,7 @@ pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
         mesh.kill(&agent);
         mesh.start(&agent);
     }
-    eventually("the agents have heard the other cluster", || {
+    eventually("the agents have synced the other cluster", || {
         let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
         let peers =

@@ -56,7 +56,7 @@ fn allowed(text: &str) -> Imports {
     allowed
 }
 
-/// What is imported and not allowed, and rows and entries that nobody needs.
+/// What is imported and not allowed, and rows and entries that are not needed.
 fn deviations(actual: &Imports, allowed: &Imports) -> Vec<String> {
     let mut found = Vec::new();
     for (package, imports) in actual {

@@ -263,7 +263,7 @@ impl<'ast> Visit<'ast> for Names<'_> {
         self.use_tree(&item.tree, &[], handed_on);
     }
 
-    // Who may see something names nobody.
+    // A visibility imports nothing.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

@@ -1,6 +1,6 @@
 //! What is in a node's kernel, read from the pinned maps: neither the agent nor its tables are asked.
 //!
-//! For whoever judges the agent: scenarios, benchmarks, and people with a doubt. It shares the layout with those it
+//! For those that check the agent: scenarios, benchmarks, and people with a doubt. It shares the layout with those it
 //! judges, and nothing else.
 
 use std::{
@@ -182,7 +182,7 @@ impl Dump {
         (1..u16::try_from(self.peer_state.len()).unwrap_or(u16::MAX)).filter(is_cut).collect()
     }
 
-    /// What the node's agent told the programs of the node itself: bits of the layout.
+    /// The state of the node itself that its agent gave to the programs: bits of the layout.
     pub fn local_state(&self) -> u32 {
         self.peer_state.u32(LOCAL_STATE, 0).map_or(0, |state| state.load(Ordering::SeqCst))
     }

@@ -1,7 +1,7 @@
 //! The datagrams with which nodes ask each other whether they are there (`docs/adr/0016`).
 //!
-//! A question and its answer have the same length, so that nobody can use a node to send more than they sent. Every field
-//! begins at an even offset: the kernel's side changes words and mends the checksum by their difference.
+//! A question and its answer have the same length, so that no client can use a node to send more than it sent. Every
+//! field begins at an even offset: the kernel's side changes words and mends the checksum by their difference.
 //!
 //! | bytes | field |
 //! |---|---|

@@ -62,7 +62,7 @@ pub const GROUPS_OF_A_SERVICE: usize = 8;
 /// The bit of a header's count that says that its base is an index into `cm_groups`. The other bits are 0 then.
 const GROUPED: u32 = 1 << 31;
 
-/// Somebody else's proxy, where there is one, knows the service too.
+/// Another proxy, where there is one, knows the service too.
 const PLAIN: u32 = 1;
 /// Without a backend connections pass untouched.
 const PASS_IF_EMPTY: u32 = 2;

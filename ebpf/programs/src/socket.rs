@@ -77,14 +77,15 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
 #[inline(always)]
 pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     let to = address::read(ctx, family);
-    // What a connected socket hears is what its peer says. A connected IPv6 socket with a v4-mapped peer comes here even if
-    // it names nobody; its peer may be a backend, or a service itself if it connected before there were programs.
+    // What a connected socket receives is what its peer sends. A connected IPv6 socket with a v4-mapped peer comes here
+    // even if it names no address; its peer may be a backend, or a service itself if it connected before there were
+    // programs.
     if address::is_peer(ctx, family, &to) {
         return PASS;
     }
     let key = FrontendKey::new(to.ip, to.port, IPPROTO_UDP);
-    // It names the service that it is connected to, and stays with its peer, whatever the service would choose now: from
-    // another it would never hear.
+    // It names the service that it is connected to, and stays with its peer, whatever the service would choose now:
+    // from another it would never receive.
     if let Some(pair) = connected_to(ctx, family, &to) {
         if let Some(asked) = asked(ctx, &key) {
             refresh(ctx, &asked, service::again(asked.header, found(pair.slot(), pair.backend())));

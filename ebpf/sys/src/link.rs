@@ -1,4 +1,4 @@
-//! A link: what holds a program at its hook, and outlives whoever made it where it is pinned.
+//! A link: what holds a program at its hook, and outlives the process that made it where it is pinned.
 
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! The memory of a cluster without Kubernetes: one JSON line an entry, appended and synced before its number is used.
 //!
-//! All replicas of the cluster's apiserver share it. Whoever has something to decide locks it, reads what others wrote
-//! since, decides, writes, and lets go (`docs/adr/0006-one-journal-for-all-replicas.md`). So of two that want a number for
-//! one label set the second reads what the first got.
+//! All replicas of the cluster's apiserver share it. A replica that has something to decide locks it, reads what others
+//! wrote since, decides, writes, and lets go (`docs/adr/0006-one-journal-for-all-replicas.md`). So of two that want a
+//! number for one label set the second reads what the first got.
 
 use std::{
     fs, io,
@@ -104,9 +104,9 @@ pub enum AllocationError {
 /// What collecting did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Numbers that nobody uses.
+    /// Numbers that are not in use.
     pub marked: usize,
-    /// Numbers that somebody uses after all.
+    /// Numbers that are in use after all.
     pub cleared: usize,
     /// Numbers that were given back.
     pub deleted: usize,
@@ -155,7 +155,7 @@ impl Journal {
         self.table.uuid
     }
 
-    /// The number of a label set: the one it has, or had last, or one that nobody has, once that is remembered.
+    /// The number of a label set: the one it has, or had last, or a free one, once that is remembered.
     pub fn identity(
         &mut self,
         labels: &Labels,
@@ -163,7 +163,7 @@ impl Journal {
     ) -> Result<Identity, AllocationError> {
         let refreshed = self.refresh();
         if let Some((identity, State::Used)) = self.table.number_of(labels) {
-            // What is known is so without the file too: nobody else gets that number today.
+            // What is known is so without the file too: no other label set gets that number today.
             return Ok(identity);
         }
         refreshed?;
@@ -191,8 +191,8 @@ impl Journal {
         })?
     }
 
-    /// Marks the numbers that nobody uses, and gives those back that were marked `wait` ago and that nobody has used since:
-    /// no replica, for each clears the marks of what it uses.
+    /// Marks the numbers that are not in use, and gives those back that were marked `wait` ago and that no replica has
+    /// used since: each clears the marks of what it uses.
     pub fn collect(
         &mut self,
         in_use: impl Fn(Identity, &Labels) -> bool,
@@ -237,7 +237,7 @@ impl Journal {
         })
     }
 
-    /// The last revision of the manifests that anybody recorded. A look at them that begins now is not older.
+    /// The last revision of the manifests that a replica recorded. A look at them that begins now is not older.
     pub fn revision(&mut self) -> Result<u64, JournalError> {
         self.refresh()?;
         Ok(self.table.revision)
@@ -275,7 +275,7 @@ impl Journal {
         self.table.take_changes()
     }
 
-    /// How many numbers are somebody's.
+    /// How many numbers are allocated.
     pub fn len(&self) -> usize {
         self.table.counts().0
     }
@@ -295,7 +295,7 @@ impl Journal {
         if self.file.is_unchanged()? { Ok(()) } else { self.locked(|_, _| Ok(())) }
     }
 
-    /// Does something while nobody else can, knowing what all others did.
+    /// Does something while no other replica can, knowing what all others did.
     fn locked<T>(
         &mut self,
         decide: impl FnOnce(&mut Locked<'_>, &mut AllocationTable) -> Result<T, JournalError>,

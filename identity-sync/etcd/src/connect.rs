@@ -80,7 +80,7 @@ pub(crate) async fn connect_to(
     Ok(connection)
 }
 
-/// Connects to an etcd that the caller started, with TLS at a Unix socket in a folder that nobody else may enter.
+/// Connects to an etcd that the caller started, with TLS at a Unix socket in a folder that no other user may enter.
 pub async fn connect_privately(
     socket: &Path,
     credentials: Arc<Credentials>,
@@ -126,7 +126,7 @@ async fn resolve_host(target: &Target, host: &str, port: u16) -> Result<Vec<IpAd
     if let Some(alias) = target.host_aliases.iter().find(|alias| alias.hostname == host) {
         return Ok(alias.ips.clone());
     }
-    // Whoever answers at an old address has to show who he is, like anybody else.
+    // A server that answers at an old address has to show its certificate, like any other.
     let known = target.last_addresses.of(host);
     match look_up(host, port).await {
         Ok(mut addresses) => {

@@ -118,7 +118,7 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
         let took = !batch.is_empty();
         if took {
             let room = Arc::clone(&room).acquire_many_owned(bytes).await;
-            // Nobody closes it.
+            // It is never closed.
             let Ok(room) = room else { return };
             if events.send(tag(Batch::new(batch, room))).await.is_err() {
                 return;

@@ -23,7 +23,7 @@ pub enum EtcdError {
     /// A value, or all of a transaction, is larger than it takes.
     #[error("the request is larger than the etcd takes: {0}")]
     RequestTooLarge(String),
-    /// It takes longer than anybody waits.
+    /// It takes longer than any caller waits.
     #[error("the etcd is slow: {0}")]
     Slow(String),
     /// The lease is unknown to it.

@@ -120,8 +120,8 @@ impl Users {
         Ok(())
     }
 
-    /// Whether requests need a user that may make them. There is no question for that in every etcd: asked to let in
-    /// somebody without a password, it says whether it would at all.
+    /// Whether requests need a user that may make them. There is no question for that in every etcd: asked to let in a
+    /// user without a password, it says whether it would at all.
     pub async fn is_enabled(&mut self) -> Result<bool, EtcdError> {
         match self.client.authenticate("root".into(), String::new()).await {
             Ok(_) => Ok(true),
@@ -137,7 +137,7 @@ impl Users {
         }
     }
 
-    /// From now on anybody may do everything.
+    /// From now on every client may do everything.
     pub async fn disable(&mut self) -> Result<(), EtcdError> {
         self.client.auth_disable().await?;
         Ok(())

@@ -39,7 +39,7 @@ impl Connection {
     }
 }
 
-/// Hands on what comes, until nobody takes it or nothing comes any more.
+/// Hands on what comes, until the receiver is dropped or nothing comes any more.
 async fn read(
     mut responses: WatchResponseStream,
     sender: mpsc::UnboundedSender<Result<WatchResponse, EtcdError>>,

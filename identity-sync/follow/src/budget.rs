@@ -55,8 +55,8 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 const STEPS: u32 = 10;
 /// Bytes of values, unpacked, that are read of a peer a second. About a tenth of a core.
 pub const DECODED_PER_SECOND: u64 = 8 * 1024 * 1024;
-/// Backends in what is read of a peer a second.
-pub const BACKENDS_PER_SECOND: u64 = 100_000;
+/// Backends in what is read of a peer a second: at 3 µs each a seventh of a core (`docs/adr/0038`).
+pub const BACKENDS_PER_SECOND: u64 = 50_000;
 
 /// Counts changes over the last [`WINDOW`], and a step more.
 #[derive(Clone, Debug)]

@@ -411,7 +411,7 @@ mod tests {
             Listed::Again,
             "that one may lack something"
         );
-        // It is put faster than anybody lists: the first put counts.
+        // It is put faster than any reader lists: the first put counts.
         for revision in 10..20 {
             put(&mut completeness, 3, revision);
         }

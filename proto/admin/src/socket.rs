@@ -30,7 +30,7 @@ pub enum SocketError {
         /// Why.
         source: io::Error,
     },
-    /// Nobody listens there, or not in our language.
+    /// No daemon listens there, or one of another protocol.
     #[error("{}: {reason}", path.display())]
     Unreachable {
         /// The socket.

@@ -129,7 +129,7 @@ mod tests {
             };
             read.map(text).collect::<Vec<_>>()
         };
-        // Just written, and nobody saw by whom.
+        // Just written, and no watch saw it.
         let writing = ["a", "binary", "large"].map(|name| format!("{name} is being written"));
         assert_eq!(read(&[], 0), writing);
         let seen = [("a", Written::Closed), ("binary", Written::Renamed)];

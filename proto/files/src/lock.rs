@@ -47,7 +47,7 @@ impl Lock {
         }
     }
 
-    /// Locks `path` as soon as whoever has it lets go, and fails after `patience`. Blocks the thread.
+    /// Locks `path` as soon as its holder releases it, and fails after `patience`. Blocks the thread.
     pub fn wait(path: &Path, patience: Duration) -> Result<Self, LockError> {
         let deadline = Instant::now() + patience;
         loop {

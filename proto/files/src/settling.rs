@@ -15,7 +15,7 @@ use std::{
 use crate::watch::Written;
 
 /// Tells two contents of a file apart without reading it. Files that are written within a clock's tick and keep their
-/// length are told apart by their inode, which an atomic write changes.
+/// length are distinguished by their inode, which an atomic write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
@@ -30,8 +30,8 @@ pub enum Progress {
     Writing,
     /// Its writer closed it: nothing is cut off. What is missing may still follow, from a writer who empties it first.
     Closed,
-    /// It was renamed into its place, or has not changed for [`QUIET`]; where a watch saw that somebody writes it and has not
-    /// closed it, for ten seconds: what is missing is meant to be.
+    /// It was renamed into its place, or has not changed for [`QUIET`]; where a watch saw that a program writes it and
+    /// has not closed it, for ten seconds: what is missing is meant to be.
     Settled,
 }
 
@@ -60,13 +60,13 @@ struct Seen {
     /// Since when it looks so.
     since: Instant,
     progress: Progress,
-    /// A watch saw that somebody writes it, and not that it was closed since.
+    /// A watch saw that a program writes it, and not that it was closed since.
     is_open: bool,
 }
 
 /// What has not changed for so long is as its writer wants it.
 pub const QUIET: Duration = Duration::from_secs(1);
-/// The same of what somebody is known to have open: `(sleep 2; kubectl get …) > all.yaml`.
+/// The same of what a program is known to have open: `(sleep 2; kubectl get …) > all.yaml`.
 const OPEN: Duration = Duration::from_secs(10);
 
 // === impl Stamp ===
@@ -120,18 +120,18 @@ impl Settling {
             (Some(seen), Some(Written::Closed)) => seen.progress.max(Progress::Closed),
             (Some(seen), _) => seen.progress,
             (None, Some(Written::Closed)) if stamp.is_some() => Progress::Closed,
-            // Nobody has written it for so long: it was there before anybody looked, or it was moved here.
+            // It was not written for so long: it was there before the first look, or it was moved here.
             (None, None) if old.is_some_and(|old| old >= QUIET) => Progress::Settled,
             (None, _) => Progress::Writing,
         };
         let since = before.map_or(at.now, |seen| seen.since);
-        // What is not there nobody writes.
+        // What is not there is not being written.
         let is_open = is_open && stamp.is_some();
         self.files.insert(path.into(), Seen { stamp, since, progress, is_open });
         progress
     }
 
-    /// Forgets all files but these. What was noticed of files that nobody looked at is forgotten too.
+    /// Forgets all files but these. What was noticed of files that were not looked at is forgotten too.
     pub fn retain(&mut self, known: impl Fn(&Path) -> bool) {
         self.files.retain(|path, _| known(path));
         self.written.clear();
@@ -221,7 +221,7 @@ mod tests {
     fn what_is_renamed_or_old_is_settled_at_once() {
         let mut folder = Folder::new();
         let new = folder.stamp(0, 10);
-        assert_eq!(folder.look(new, 1_000), Progress::Settled, "written before anybody looked");
+        assert_eq!(folder.look(new, 1_000), Progress::Settled, "written before the first look");
         let other = folder.stamp(2_000, 10);
         folder.note(Written::Renamed);
         assert_eq!(folder.look(other, 2_001), Progress::Settled);

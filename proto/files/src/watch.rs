@@ -59,8 +59,8 @@ struct Subscription {
     written: Mutex<Option<BTreeMap<PathBuf, Written>>>,
 }
 
-/// An inotify instance, and who is told of its events. Its thread takes the subscriptions' lock alone: whoever asks the
-/// watcher for something waits for that thread.
+/// An inotify instance, and the subscribers to its events. Its thread takes the subscriptions' lock alone: a caller
+/// that asks the watcher for something waits for that thread.
 struct Instance {
     make: fn(Arc<Subscriptions>) -> notify::Result<Box<dyn Watcher + Send>>,
     watcher: Mutex<Option<Box<dyn Watcher + Send>>>,
@@ -117,7 +117,7 @@ impl FolderWatch {
 
     /// Waits until the folder may have changed since the last call, at most 10 s, or one where it cannot be watched.
     ///
-    /// Cancel-safe: an event that arrives while nobody waits is kept.
+    /// Cancel-safe: an event that arrives while no caller waits is kept.
     pub async fn changed(&mut self) {
         let notified = self.subscription.changed.notified();
         if time::timeout(self.patience(), notified).await.is_ok() {
@@ -291,7 +291,7 @@ impl Subscriptions {
         let Ok(event) = event else {
             return self.lock().iter().for_each(|s| s.changed.notify_one());
         };
-        // Reading is no change, and whoever is woken reads. Closing what was written is one.
+        // Reading is no change, and a subscriber that is woken reads. Closing what was written is one.
         if event.kind.is_access() && written(event.kind).is_none() {
             return;
         }

@@ -39,7 +39,7 @@ const RESERVED_SOURCE: &str = "reserved";
 // === impl Identity ===
 
 impl Identity {
-    /// Nobody knows yet.
+    /// Not known yet.
     pub const UNKNOWN: Self = Self(0);
     /// The node itself. From another cluster it can only mean that cluster's node: [`Identity::REMOTE_NODE`].
     pub const HOST: Self = Self(1);

@@ -1,4 +1,4 @@
-//! What only the own cluster's nodes are told: services, pods by name, and namespaces (`docs/wire.md`, "Local prefix").
+//! What only the local cluster's nodes get: services, pods by name, and namespaces (`docs/wire.md`, "Local prefix").
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -25,12 +25,12 @@ pub struct LocalService {
     pub publish_not_ready_addresses: bool,
     /// Connections of pods end on their own node (`internalTrafficPolicy: Local`).
     pub internal_traffic_local: bool,
-    /// Somebody else's proxy serves it (`service.kubernetes.io/service-proxy-name`): no node of ours does.
+    /// Another proxy serves it (`service.kubernetes.io/service-proxy-name`): no node of ours does.
     pub foreign_proxy: bool,
 }
 
-/// A pod of the own cluster, known from the moment that it has a node: before it has an address, so that whoever starts
-/// it there knows who it is.
+/// A pod of the own cluster, known from the moment that it has a node: before it has an address, so that the node that
+/// starts it knows who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalPod {
     /// Its namespace.

@@ -142,7 +142,7 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Its selector; empty: its slices are somebody else's business.
+    /// Its selector; empty: another controller makes its slices.
     pub selector: BTreeMap<String, String>,
     /// Its cluster IPs, at most one a family; empty when headless.
     pub cluster_ips: Vec<IpAddr>,

@@ -63,7 +63,7 @@ pub enum RecordKey {
     LocalEndpointSlice(ServiceName),
 }
 
-/// A kind of record. Each is told and confirmed by itself.
+/// A kind of record. Each is reported and confirmed by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
     /// Nodes.
@@ -87,7 +87,7 @@ pub enum RecordKind {
 }
 
 /// What a cluster says about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on changes.
-/// What was there before `Begin` and was not told again when `Confirmed` comes is gone.
+/// What was there before `Begin` and was not reported again when `Confirmed` comes is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
     /// All records of the kind follow.

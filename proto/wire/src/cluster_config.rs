@@ -66,7 +66,7 @@ pub fn encode(config: &ClusterConfig) -> Vec<u8> {
     })
 }
 
-/// Reads a cluster config. Whether it suits the reader is the reader's business; an id above 511 suits nobody.
+/// Reads a cluster config. Whether it suits the reader is the reader's business; an id above 511 suits no reader.
 pub fn decode(value: &[u8]) -> Result<ClusterConfig, DecodeError> {
     limits::SMALL_VALUE.check(value.len())?;
     let ConfigJson { id, capabilities, extension } = serde_json::from_slice(value)?;

@@ -86,8 +86,8 @@ pub enum DecodeError {
     /// Of a version that is not known.
     #[error("version {0} is not known")]
     Version(u32),
-    /// A key that is for the writer's own nodes, and is read from nobody else.
-    #[error("only the own cluster's nodes are told that")]
+    /// A key that is for the writer's own nodes, and is read from no other cluster.
+    #[error("only the local cluster's nodes get that")]
     NotOwn,
     /// The value contradicts its key, or the peer.
     #[error(transparent)]

@@ -31,7 +31,7 @@ pub enum Prefix {
     ServiceExports,
     /// Endpoint slices (services v2).
     EndpointSlices,
-    /// What only the own cluster's nodes are told: namespaces, pods, services.
+    /// What only the local cluster's nodes get: namespaces, pods, services.
     Local,
 }
 

@@ -46,7 +46,7 @@ pub(crate) const IDENTITY: Limit = limit("bytes of labels", 64 * 1024);
 pub(crate) const SMALL_VALUE: Limit = limit("bytes in a value", 64 * 1024);
 /// The value of a node, whose annotations may have 256 KiB, or of a namespace.
 pub(crate) const NODE_VALUE: Limit = limit("bytes in a node or namespace", 1024 * 1024);
-/// The value of a service, or what a slice unpacks to. etcd itself takes no more than 1.5 MiB, unless it is told to.
+/// The value of a service, or what a slice unpacks to. etcd itself takes no more than 1.5 MiB by default.
 pub(crate) const SERVICE_VALUE: Limit = limit("bytes in a service or slice", 4 * 1024 * 1024);
 /// A node's pod ranges, each of which may become a route, and its addresses.
 pub(crate) const NODE_RANGES: Limit = limit("ranges or addresses of a node", 64);

@@ -1,4 +1,4 @@
-//! What only the own cluster's nodes are told, `clustermesh/local/v1/…`.
+//! What only the local cluster's nodes get, `clustermesh/local/v1/…`.
 
 use std::collections::BTreeMap;
 
@@ -165,7 +165,7 @@ pub(crate) mod tests {
         let remote = alpha(Role::Remote);
         for (key, json) in [(POD, POD_JSON), (NAMESPACE, NAMESPACE_JSON)] {
             let error = decode(&remote, key.as_bytes(), json.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("only the own cluster's nodes are told that"), "{error}");
+            assert!(error.contains("only the local cluster's nodes get that"), "{error}");
             assert!(decode_removal(&remote, key.as_bytes()).is_err());
         }
     }

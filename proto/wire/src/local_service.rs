@@ -212,7 +212,7 @@ mod tests {
     fn only_of_the_own_cluster() {
         let error = record::decode(&alpha(Role::Remote), KEY.as_bytes(), PLAIN.as_bytes());
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("only the own cluster's nodes are told that"), "{error}");
+        assert!(error.contains("only the local cluster's nodes get that"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A balancer with clusters a (the local one), b, c and d, and tables that do what they are told.
+//! A balancer with clusters a (the local one), b, c and d, and tables that do what they are asked.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 

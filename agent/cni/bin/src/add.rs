@@ -12,7 +12,7 @@ use crate::{
     netns, registry,
 };
 
-/// Keeps the attachment for the agent and asks it who the pod is. Returns what the runtime is told.
+/// Keeps the attachment for the agent and asks it who the pod is. Returns the result for the runtime.
 ///
 /// The file is what counts. An agent that is away, or that does not know the pod in time, binds it later, and the pod
 /// starts all the same (`docs/adr/0008`).
@@ -24,7 +24,7 @@ pub(crate) fn run(add: &Add) -> Result<String, CniError> {
         uid: uid.clone(),
         netns: netns::identify(netns)?,
         addresses: addresses.clone(),
-        // Whoever cannot know the boot is judged by the namespace alone.
+        // Where the boot is not known, the namespace alone decides.
         boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map(|id| id.trim().to_owned())
             .unwrap_or_default(),

@@ -19,7 +19,7 @@ impl Core {
                 // Counted where it was rejected; the last reason is that of either kind.
                 self.peers.refuse(name, 0, reason);
             }
-            // On its way when its follower was told to hold.
+            // On its way when its follower was asked to hold.
             PeerEvent::Config(_) | PeerEvent::Record(_)
                 if self.quarantine.reason(name).is_some() => {}
             PeerEvent::Config(config) => self.config(name, &config),

@@ -58,7 +58,7 @@ impl Core {
         self.peers.names()
     }
 
-    /// A followed cluster's connection, as the core was told last.
+    /// A followed cluster's connection, as it was reported last.
     pub fn connection(&self, name: &ClusterName) -> Connection {
         self.peers.connection(name)
     }

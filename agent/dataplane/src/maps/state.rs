@@ -15,9 +15,9 @@ use mesh_sys::MmapArray;
 use super::KernelMaps;
 use crate::error::MapsError;
 
-/// The states of clusters, one word each, that programs read with every choice. It is memory: a write is one store, waits
-/// for nothing, and is made beside whoever writes the tables. It belongs to the maps that it was taken from: after an
-/// exchange of layouts ([`Former::OtherLayout`](crate::Former::OtherLayout)) one is taken from the new ones.
+/// The states of clusters, one word each, that programs read with every choice. It is memory: a write is one store,
+/// waits for nothing, and is made beside the writer of the tables. It belongs to the maps that it was taken from: after
+/// an exchange of layouts ([`Former::OtherLayout`](crate::Former::OtherLayout)) one is taken from the new ones.
 #[derive(Clone, Debug)]
 pub struct PeerStates {
     words: Arc<MmapArray>,

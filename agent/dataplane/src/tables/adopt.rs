@@ -1,4 +1,4 @@
-//! Filling tables of other sizes with what there is, before anybody reads them.
+//! Filling tables of other sizes with what there is, before a program reads them.
 //!
 //! Sockets and affinities know backends by their ids and services by their indices: these stay, as far as the new tables
 //! have the places.
@@ -46,7 +46,8 @@ impl<K: Kernel> Tables<K> {
         short.map(|(map, size, needed)| Shortage { map, size, needed }).collect()
     }
 
-    /// Fills tables, which are empty and which nobody reads, with what is in `former`. What was held there is held here.
+    /// Fills tables, which are empty and which no program reads, with what is in `former`. What was held there is held
+    /// here.
     pub fn adopt<F: Kernel>(
         former: Tables<F>,
         kernel: K,

@@ -1,7 +1,8 @@
 //! Comparing the kernel with what should be in it.
 //!
-//! Nothing but the writer writes the tables, and it writes what it was asked for: both comparisons find nothing. If they do
-//! find something, there is a bug here or a stranger at the maps; it is repaired, and counted so that somebody asks which.
+//! Nothing but the writer writes the tables, and it writes what it was asked for: both comparisons find nothing. If
+//! they do find something, there is a bug here or a stranger at the maps; it is repaired, and counted so that the
+//! operator asks which.
 //!
 //! An audit goes in slices, between which the tables may change: what comes or goes meanwhile is looked at or is not, and is
 //! never taken for what it is not.

@@ -15,8 +15,8 @@ pub struct Numbered {
 }
 
 impl<K: Kernel> Tables<K> {
-    /// The backends that no frontend leads to any more, since this was asked last. Of those that nobody asks for, as many
-    /// are kept as the table has places.
+    /// The backends that no frontend leads to any more, since this was asked last. Of those that no caller asks for, as
+    /// many are kept as the table has places.
     pub fn take_released(&mut self) -> Vec<Numbered> {
         std::mem::take(&mut self.released)
     }

@@ -42,7 +42,7 @@ impl IdAllocator {
         }
     }
 
-    /// The same, with ids that a previous run will not have given out: what still remembers those finds nobody.
+    /// The same, with ids that a previous run will not have given out: what still remembers those finds no backend.
     pub(super) fn unlike_before(self) -> Self {
         let random = RandomState::new().hash_one(self.map);
         let rounds = u64::from(u32::MAX / self.size).saturating_sub(1).max(1);

@@ -79,7 +79,7 @@ impl<K: Kernel> Tables<K> {
             };
             claimed.push((frontend, self.claim(index)));
         }
-        // Only now: a range that is taken for one that has to be written anew must be nobody else's.
+        // Only now: a range that is taken for one that has to be written anew must be no other service's.
         for (frontend, found) in claimed {
             let restored = self.restore_service(found, now)?;
             self.services.insert(frontend, restored);
@@ -87,7 +87,7 @@ impl<K: Kernel> Tables<K> {
         Ok(())
     }
 
-    /// Finds what a service leads to, and takes as much of it as nobody else has.
+    /// Finds what a service leads to, and takes as much of it as no other has.
     fn claim(&mut self, index: u32) -> Found {
         let header = self.kernel.header(index);
         let set = header.group_set().filter(|set| *set < self.kernel.sizes().groups);

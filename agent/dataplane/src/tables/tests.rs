@@ -1,6 +1,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
     time::Duration,
@@ -389,7 +390,11 @@ fn groups_cost_what_changes() {
     let weights = |w| Change::SetWeights(frontend(1), Weights(w));
     assert_eq!(cost(&mut tables, weights([3, 1, 0, 0, 0, 0, 0, 0])), 0);
     assert_eq!(cost(&mut tables, weights([3, 2, 0, 0, 0, 0, 0, 0])), 7);
-    assert_eq!(cost(&mut tables, weights([3, 2, 9, 0, 0, 0, 0, 0])), 0, "nobody is in that group");
+    assert_eq!(
+        cost(&mut tables, weights([3, 2, 9, 0, 0, 0, 0, 0])),
+        0,
+        "no backend is in that group"
+    );
     memory.writes.set(0);
     tables.commit(now + REST);
     assert_eq!(memory.writes.get(), 1);
@@ -572,7 +577,8 @@ fn what_contradicts_itself_is_repaired() {
     drop(tables);
     {
         let mut content = memory.content.borrow_mut();
-        // A slot that names nobody, two services on one range, a frontend with another's tag, a backend for nobody.
+        // A slot that names no backend, two services on one range, a frontend with another's tag, a backend for no
+        // service.
         let one = content.services[&convert::frontend_key(&frontend(1))];
         let two = content.services[&convert::frontend_key(&frontend(2))];
         let base = content.headers[one.index() as usize].base();
@@ -593,8 +599,8 @@ fn what_contradicts_itself_is_repaired() {
     assert_eq!(memory.backends_in_use(), 2);
 }
 
-/// Two services that lead to one set of groups, one that leads beyond the table, ranges that overlap: each loses what is not
-/// its own, and has it again when it is told.
+/// Two services that lead to one set of groups, one that leads beyond the table, ranges that overlap: each loses what
+/// is not its own, and has it again when it is reported.
 #[test]
 fn groups_that_contradict_themselves_are_repaired() {
     let memory = Memory::new(8, 16, 64);
@@ -684,7 +690,7 @@ fn an_audit_finds_what_nobody_wrote() {
         content.headers[two.index() as usize] = Header::new(40, 7);
         content.backends[0] = content.backends[0].with_id(0);
         content.backends[60] = convert::backend_entry(64 + 60, &backend(2, 9));
-        // Another header and a weight in one set, a service that leads to another's, and settings that nobody gave.
+        // Another header and a weight in one set, a service that leads to another's, and settings that were not given.
         let [three, four] = [3, 4].map(|f| content.services[&convert::frontend_key(&frontend(f))]);
         let four_at = content.headers[four.index() as usize];
         content.headers[three.index() as usize] = four_at;

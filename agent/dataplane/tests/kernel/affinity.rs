@@ -52,7 +52,7 @@ impl Sticky {
     }
 }
 
-/// Asks from a network namespace of its own, to whose loopback nobody listens: the connect is enough.
+/// Asks from a network namespace of its own, on whose loopback no server listens: the connect is enough.
 fn ask_elsewhere(frontend: Frontend) -> BTreeSet<SocketAddr> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! Somebody else writes the maps.
+//! Another program writes the maps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -168,7 +168,7 @@ fn what_is_detached_or_exchanged_is_put_back() {
     drop(strangers);
     fs::remove_dir_all(&other).unwrap();
 
-    // Somebody else's programs at the same hooks: after ours, and before.
+    // Another owner's programs at the same hooks: after ours, and before.
     let strangers = load_other(&place.cgroup);
     let found = programs.audit().unwrap();
     let firsts = |found: &HookAudit| found.others.iter().filter(|other| other.is_first).count();
@@ -187,8 +187,8 @@ fn what_is_detached_or_exchanged_is_put_back() {
     fs::remove_dir(cgroup).unwrap();
 }
 
-/// The states of clusters are written by another thread than the one that writes the tables, and by several: each word is
-/// its cluster's, the node's own word is nobody's but the tables' writer's, and every write is counted.
+/// The states of clusters are written by another thread than the one that writes the tables, and by several: each word
+/// is its cluster's, the node's own word is the tables' writer's alone, and every write is counted.
 #[test]
 fn clusters_are_cut_beside_the_writer_of_the_tables() {
     let place = Place::new("states");

@@ -138,7 +138,7 @@ impl World {
         apply(tables, &self.base());
     }
 
-    /// Nothing contradicts itself, and nobody has another's server.
+    /// Nothing contradicts itself, and no service has another's server.
     fn check(&self, place: &Place) {
         let found = match Dump::open(&place.pins).unwrap().services() {
             Ok(found) => found,
@@ -154,7 +154,7 @@ impl World {
                 own || (service == 2 && destination.address.port() == self.ports[0][1])
             };
             assert!(servers.iter().all(may_be_there), "{frontend}: {servers:?}");
-            assert!(service == 2 || !servers.is_empty(), "{frontend} has nobody");
+            assert!(service == 2 || !servers.is_empty(), "{frontend} has no server");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Services without backends, and services that are somebody else's.
+//! Services without backends, and services that another proxy serves.
 
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 
@@ -8,27 +8,27 @@ use crate::{
     *,
 };
 
-/// What a client is told.
+/// What a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    /// Nobody is there.
+    /// No server is there.
     Refused,
-    /// Whoever has the address itself answers.
+    /// The server that has the address itself answers.
     Itself,
     /// A backend answers.
     Backend,
 }
 use Told::{Backend as B, Itself as I, Refused as R};
 
-/// Plain, pass if empty, the own state; what is told without a backend, and what with one.
+/// Plain, pass if empty, the own state; what a client gets without a backend, and what with one.
 const TABLE: [(bool, bool, u32, Told, Told); 12] = [
     (false, false, 0, R, B),
-    // The own cluster has not been heard: it is not known that there is nobody.
+    // The own cluster is not synced: it is not known that there is no backend.
     (false, false, LOCAL_UNSYNCED, I, B),
     // `default/kubernetes` is never refused.
     (false, true, 0, I, B),
     (false, true, LOCAL_UNSYNCED, I, B),
-    // A plain service is ours as long as our own etcd is heard.
+    // A plain service is ours as long as our own etcd is reachable.
     (true, false, 0, R, B),
     (true, false, LOCAL_UNSYNCED, I, B),
     (true, true, 0, I, B),

@@ -1,4 +1,4 @@
-//! Backends of different chances: groups, their weights, and what happens when one has nobody.
+//! Backends of different chances: groups, their weights, and what happens when one has no backend.
 
 use mesh_dataplane::KernelMaps;
 use mesh_layout::{GROUPS_OF_A_SERVICE, Header};
@@ -128,7 +128,7 @@ fn a_group_without_anybody_leaves_its_share_to_the_others() {
     // A group whose slots are gone.
     grouped.raw.set_group_header(SET, 0, Header::new(SLOTS, 0));
     assert_eq!(got(&grouped), [0, 0, 100]);
-    // Slots that name nobody are passed over.
+    // Slots that name no backend are passed over.
     let first_of_third = grouped.raw.slot(SLOTS + 4);
     grouped.raw.set_slot(SLOTS + 4, 77_777);
     let answers = grouped.ask(100);
@@ -137,7 +137,7 @@ fn a_group_without_anybody_leaves_its_share_to_the_others() {
     // No weights at all: whatever there is.
     grouped.weigh(&[0]);
     assert_eq!(got(&grouped), [0, 100, 0]);
-    // Nobody at all.
+    // No backend at all.
     (0..3).for_each(|group| grouped.raw.set_group_header(SET, group, Header::new(SLOTS, 0)));
     let refused = ask_udp(socket(grouped.frontend)).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);

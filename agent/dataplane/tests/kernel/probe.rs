@@ -508,7 +508,7 @@ fn sockets_are_answered_by_the_kernel_or_else_by_the_agent() {
                 "{found:?}"
             );
         }
-        // Nothing of that reached the agent's socket: what it hears first is what is none of the kernel's.
+        // Nothing of that reached the agent's socket: what it receives first is what is none of the kernel's.
         asker.send_to(b"CMp9?", (family.node, PORT)).unwrap();
         let (length, _) = agent.recv_from(&mut datagram).unwrap();
         assert_eq!(&datagram[..length], b"CMp9?");

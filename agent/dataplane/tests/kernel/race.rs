@@ -153,7 +153,7 @@ fn follow_one(maps: &KernelMaps, index: u32, service: u8) -> u64 {
                 assert_eq!(of, service, "slot {slot} names a backend of another service");
                 continue;
             }
-            // In this order: whoever fills a slot again does so before it is counted.
+            // In this order: a writer that fills a slot again does so before it is counted.
             let is_counted = maps.header(index) == entry
                 && entry
                     .group_set()
@@ -247,7 +247,8 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// A million changes to the tables under two readers that connect and one that follows the tables: no wrong backend, no
-/// miss of what is there, no count that lies, nobody in a cluster that is cut. Then the tables are what they should be.
+/// miss of what is there, no count that lies, no client in a cluster that is cut. Then the tables are what they should
+/// be.
 #[test]
 fn every_table_is_read_while_it_is_written() {
     let updates = number("CLUSTERMESH_TEST_RACE_UPDATES", 1_000_000);

@@ -15,7 +15,7 @@ use crate::{
 enum Got {
     /// A backend, which the client sees as the service.
     Backend,
-    /// Whoever has the service's address itself.
+    /// The server that has the service's address itself.
     Itself,
 }
 use Got::{Backend as B, Itself as I};
@@ -38,7 +38,7 @@ const TABLE: [(Way, Got, Got, Got, Got); 11] = [
     (Way::UdpByRing, B, I, B, B),
 ];
 
-/// The servers of one network namespace: somebody at the service's address, and a backend, for each protocol and family.
+/// The servers of one network namespace: one at the service's address, and a backend, for each protocol and family.
 struct Servers(Vec<(Protocol, IpAddr, SocketAddr, SocketAddr)>);
 
 impl Servers {
@@ -225,7 +225,7 @@ fn what_was_connected_before_stays_where_it_is() {
         .flat_map(|way| Family::ALL.map(|family| (way, family)))
         .collect();
     let before: Vec<_> = ways.iter().map(|(way, family)| connect(*way, *family)).collect();
-    assert!(before.iter().all(|(.., got)| *got == I), "nobody balances yet");
+    assert!(before.iter().all(|(.., got)| *got == I), "no program balances yet");
     let sending: Vec<_> = Family::ALL.map(|family| connect(Way::UdpSendTo, family)).into();
     assert!(sending.iter().all(|(.., got)| *got == I));
 

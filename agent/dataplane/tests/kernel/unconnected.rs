@@ -276,7 +276,7 @@ fn other_datagrams_are_none_of_ours() {
     assert_eq!(client.ask(server).unwrap(), (server.port(), server));
     let group = Client::open(Way::UdpSendTo, Family::V4, Bound::Nothing);
     set_option(&group.socket, libc::SOL_SOCKET, libc::SO_BROADCAST, 1);
-    // Nobody listens there: it is enough that it is sent.
+    // No server listens there: it is enough that it is sent.
     assert!(
         group
             .socket

@@ -67,8 +67,8 @@ impl World {
         changes
     }
 
-    /// Clients connect until they are told to stop, and are answered by a server of the service that they asked for. How
-    /// many were.
+    /// Clients connect until they are asked to stop, and are answered by a server of the service that they asked for.
+    /// How many were.
     fn ask(&self, client: usize, namespace: &fs::File, done: &AtomicBool) -> u64 {
         nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         let mut asked = 0;
@@ -154,9 +154,9 @@ fn folders(place: &Place) -> usize {
     folders.filter(|folder| folder.join("cm_services").exists()).count()
 }
 
-/// Agents with larger and smaller tables take turns: no connection fails, what there is stays, whoever connected before is
-/// answered and sees the service, a socket that is not connected and a client that comes back keep their backends, and nothing of the
-/// former tables is left.
+/// Agents with larger and smaller tables take turns: no connection fails, what there is stays, a client that connected
+/// before is answered and sees the service, a socket that is not connected and a client that comes back keep their
+/// backends, and nothing of the former tables is left.
 #[test]
 fn tables_change_their_sizes_under_load() {
     let place = Place::new("sizes");
@@ -297,12 +297,12 @@ fn another_layout_is_filled_before_it_is_read() {
             apply(&mut tables, &world.changes());
             programs.attach(&place.cgroup).unwrap();
             assert_eq!((dump(&place), folders(&place)), (whole.clone(), 1));
-            // What another release told sockets, its own programs show.
+            // What another release gave to sockets, its own programs show.
             assert_eq!(opened.peer_addr().unwrap(), socket(world.services[0].0));
             assert_eq!(connected.peer_addr().unwrap(), socket(world.services[1].0));
             let (_, from) = unconnected.recv_from(&mut [0; 2]).unwrap();
             assert_eq!(from, socket(world.services[3].0));
-            // Of two changes of layout before, nobody knows.
+            // Of two changes of layout before, nothing is known.
             world.wait_for_new_connections();
         }
     });
@@ -322,8 +322,8 @@ fn count() {
     MADE.fetch_add(1, Ordering::SeqCst);
 }
 
-/// An agent that exchanges tables is killed after any write and any exchange of a hook: clients notice nothing, and whoever
-/// comes next, with these sizes or those, has everything.
+/// An agent that exchanges tables is killed after any write and any exchange of a hook: clients notice nothing, and the
+/// agent that comes next, with these sizes or those, has everything.
 #[test]
 fn an_exchange_of_tables_may_end_anywhere() {
     if let Ok(order) = env::var(DIE) {
@@ -352,7 +352,7 @@ fn an_exchange_of_tables_may_end_anywhere() {
     drop(taken);
     drop(start(&place, SIZES));
     world.under_load(|| {
-        // While nobody reads, one write is like another.
+        // While no program reads, one write is like another.
         let step = usize::try_from(fills / 3).unwrap();
         for left in (1..fills).step_by(step).chain(fills..=all) {
             let order = format!("{} {} {left}", place.pins.display(), place.cgroup.display());

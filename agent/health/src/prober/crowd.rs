@@ -30,8 +30,8 @@ struct Node {
     icmp: Icmp,
 }
 
-/// What limits a kernel's messages that nobody listens: to all together `icmp_msgs_per_sec`, 1,000 after a burst of 50, and
-/// to each `icmp_ratelimit`, one a second after a burst of six.
+/// What limits a kernel's port-unreachable messages: to all together `icmp_msgs_per_sec`, 1,000 after a burst of 50,
+/// and to each `icmp_ratelimit`, one a second after a burst of six.
 struct Icmp {
     credit: f64,
     at: Duration,
@@ -150,8 +150,8 @@ impl Crowd {
     }
 }
 
-/// From 2,400 addresses, while the node's agent is away for 6 s. Where the node's kernel does not answer, its messages that
-/// nobody listens are not enough for all: that is how it was.
+/// From 2,400 addresses, while the node's agent is away for 6 s. Where the node's kernel does not answer, its
+/// port-unreachable messages are not enough for all: that is how it was.
 #[test]
 fn no_asker_takes_a_node_for_dead_whose_agent_restarts() {
     let away = || millis(6_000)..millis(12_000);

@@ -11,7 +11,7 @@ pub(super) struct FailureDetector {
     relapses: u32,
     /// When it came back from its last death.
     returned: Option<Instant>,
-    /// Its last sign of life was that nobody listens there.
+    /// Its last sign of life was that no agent listens there.
     refuses: bool,
 }
 
@@ -87,7 +87,7 @@ impl FailureDetector {
         self.sign_of_life(now)
     }
 
-    /// A probe came back: nobody listens there, but the node is there. For the rest as an answer.
+    /// A probe came back: no agent listens there, but the node is there. For the rest as an answer.
     pub(super) fn refused(&mut self, now: Instant) -> bool {
         self.refuses = true;
         self.sign_of_life(now)
@@ -154,7 +154,7 @@ impl FailureDetector {
         !matches!(self.state, State::Unknown { .. })
     }
 
-    /// Its last sign of life was that nobody listens there.
+    /// Its last sign of life was that no agent listens there.
     pub(super) fn refuses(&self) -> bool {
         self.refuses
     }

@@ -9,7 +9,7 @@ use super::path::{AGENT, Path, REFUSED};
 pub(super) struct Intervals {
     /// The least for one in use.
     in_use: Duration,
-    /// One in use at whose port nobody listens.
+    /// One in use at whose port no agent listens.
     refused: Duration,
     others: Duration,
     /// So many addresses are of nodes in use.
@@ -23,7 +23,7 @@ pub(super) const RATE: u32 = 300;
 const SLOW: Duration = Duration::from_secs(10);
 /// Of all datagrams at most so many are for what is not in use.
 const SLOW_RATE: u32 = 100;
-/// And so many for nodes at whose port nobody listens.
+/// And so many for nodes at whose port no agent listens.
 const REFUSED_RATE: u32 = 100;
 
 // === impl Intervals ===

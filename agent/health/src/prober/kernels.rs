@@ -118,7 +118,7 @@ fn a_node_of_the_previous_release_is_asked_in_both_versions() {
     assert!(one.is_answering());
 }
 
-/// Where nobody listens one datagram is enough, in either version in turn: there is one message a second for both.
+/// Where no agent listens one datagram is enough, in either version in turn: there is one message a second for both.
 #[test]
 fn where_nobody_listens_one_datagram_is_sent_at_a_time() {
     let mut one = One::new();

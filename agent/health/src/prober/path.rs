@@ -71,8 +71,8 @@ pub(super) const KERNEL: Duration = Duration::from_millis(100);
 /// The same of one whose agent answers, or of which nothing is known. Once a probe is lost the next ones follow so soon at
 /// the latest.
 pub(super) const AGENT: Duration = Duration::from_millis(200);
-/// How often a node is asked at whose port nobody listens. Its kernel sends such a message to one address about once a
-/// second, after a burst of six (`icmp_ratelimit`).
+/// How often a node is asked at whose port no agent listens. Its kernel sends such a message to one address about once
+/// a second, after a burst of six (`icmp_ratelimit`).
 pub(super) const REFUSED: Duration = Duration::from_millis(1_500);
 /// So far apart it may be asked out of turn.
 const REFUSALS: Duration = Duration::from_secs(1);
@@ -168,7 +168,7 @@ impl Path {
         let lately = |at: Instant| now.saturating_duration_since(at) < PRESENT;
         match self.present {
             Some(at) if lately(at) => Versions::Present,
-            // A message that nobody listens is as good in either version, and there may be one a second.
+            // A port-unreachable message is as good in either version, and there may be one a second.
             _ if self.detector.refuses() => match self.alternate {
                 Versions::Previous => Versions::Present,
                 Versions::Present | Versions::Both => Versions::Previous,

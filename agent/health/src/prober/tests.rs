@@ -12,7 +12,7 @@ pub(super) struct World {
     nonces: u64,
     /// What answers at a time: cluster, node, IPv4. A node `etcd` is the cluster's etcd.
     answers: Box<Network>,
-    /// Of what answers: at whose port nobody listens, so that its kernel says so, as often as it may.
+    /// Of what answers: at whose port no agent listens, so that its kernel says so, as often as it may.
     refuses: Box<Network>,
     /// Of what answers: whose kernel does, and not an agent.
     kernel: Box<Network>,

@@ -47,7 +47,7 @@ async fn an_answer_comes_from_the_echo() {
     assert_eq!(socket.received(), []);
 }
 
-/// A port of loopback at which nobody listens.
+/// A port of loopback at which no process listens.
 fn closed_port() -> u16 {
     let socket = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
     socket.local_addr().unwrap().port()

@@ -1,4 +1,4 @@
-//! What goes because it was not told again, and what stays although it was not understood.
+//! What goes because it was not reported again, and what stays although it was not understood.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -38,7 +38,7 @@ const KINDS: [RecordKind; 7] = [
 const FEW: usize = 1_024;
 
 impl Merge {
-    /// A record that is there and whose new content was refused: in the round that goes on, it was told.
+    /// A record that is there and whose new content was refused: in the round that goes on, it was reported.
     pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let told = cluster.round(key.kind());
@@ -79,14 +79,14 @@ impl Merge {
         }
     }
 
-    /// A cluster is asked to tell everything again: what it told before counts for nothing until it does.
+    /// A cluster is asked to report everything again: what it reported before counts for nothing until it does.
     pub fn begin_again(&mut self, name: &ClusterName) {
         if let Some(cluster) = self.clusters.get_mut(name) {
             cluster.begin_all();
         }
     }
 
-    /// What was not told in this round is gone.
+    /// What was not reported in this round is gone.
     pub(super) fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let told = cluster.round(kind);
@@ -111,8 +111,8 @@ impl Merge {
         }
     }
 
-    /// Takes what a cluster said in a former life, of which nothing is known yet in this one: as if it was told and not
-    /// confirmed. Returns what its grant does not cover.
+    /// Takes what a cluster said in a previous run, of which nothing is known yet in this one: as if it was reported
+    /// and not confirmed. Returns what its grant does not cover.
     pub fn remember(
         &mut self,
         name: &ClusterName,

@@ -117,7 +117,7 @@ impl Merge {
         }
     }
 
-    /// A cluster's nodes or addresses are all known: backends of which nobody says where they are, are where those say.
+    /// A cluster's nodes or addresses are all known: backends that are reported without a node are where those say.
     pub(super) fn place_anew(&mut self, name: &ClusterName) {
         let Some(cluster) = self.clusters.get(name) else { return };
         let node_of = |address: IpAddr| cluster.node_of(address).cloned();

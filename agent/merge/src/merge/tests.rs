@@ -176,7 +176,7 @@ fn the_own_clusters_pods_are_known_by_name() {
     let own = name("a");
     merge.apply(&own, upsert(&nobody)).unwrap();
     merge.apply(&own, upsert(&nobody)).unwrap();
-    assert_eq!(deltas(&mut merge), ["pod shop/p"], "what is told again wakes nobody");
+    assert_eq!(deltas(&mut merge), ["pod shop/p"], "what is reported again wakes no reader");
     merge.apply(&own, upsert(&somebody)).unwrap();
     assert_eq!(deltas(&mut merge), ["pod shop/p"]);
     assert_eq!(merge.local_pod("shop", "p"), Some(&somebody));
@@ -201,7 +201,7 @@ fn the_own_clusters_pods_are_known_by_name() {
     merge.apply(&own, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
     assert_eq!(merge.local_pod("shop", "p"), None);
 
-    // Nobody else has any here.
+    // No other cluster has any here.
     merge.apply(&name("b"), upsert(&somebody)).unwrap();
     assert_eq!(merge.counts(&name("b")).pods, 0);
 }
@@ -294,7 +294,7 @@ fn what_a_listing_does_not_tell_is_gone() {
     }
     merge.apply(&name("b"), service("b", "db", None, &[2])).unwrap();
     merge.apply(&name("b"), node("b", "n2", "10.2.3.0/24")).unwrap();
-    // Its node is known by now, and is told.
+    // Its node is known by now, and is reported.
     assert_eq!(
         deltas(&mut merge),
         ["+db 10.2.1.2", "-10.2.2.0/24 via 172.31.2.1", "+10.2.3.0/24 via 172.31.2.1"]
@@ -424,7 +424,7 @@ fn a_former_life_is_believed_until_it_is_heard_again() {
     let peer = name("b");
     let mut before = merge();
     before.apply(&peer, service("b", "web", Some(7), &[1, 2])).unwrap();
-    assert_eq!(before.records(&peer), None, "not all was told");
+    assert_eq!(before.records(&peer), None, "not all was reported");
     for kind in [RecordKind::Node, RecordKind::Service] {
         before.apply(&peer, RecordEvent::Begin(kind)).unwrap();
         before.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
@@ -460,7 +460,7 @@ fn a_former_life_is_believed_until_it_is_heard_again() {
     merge.apply(&peer, RecordEvent::Confirmed(RecordKind::Service)).unwrap();
     assert_eq!(deltas(&mut merge), ["+db 10.2.1.3", "b confirmed Service"]);
     assert_eq!(merge.expire(&peer), Expired::Something);
-    assert_eq!(deltas(&mut merge), ["-10.2.1.0/24 via 172.31.2.1"], "what was told stays");
+    assert_eq!(deltas(&mut merge), ["-10.2.1.0/24 via 172.31.2.1"], "what was reported stays");
     assert_eq!(merge.expire(&peer), Expired::Nothing);
 
     let mut merge = remembered();

@@ -40,7 +40,7 @@ impl Merge {
         self.own()?.services.get(service)?.traffic()
     }
 
-    /// What our own nodes are told of one of our services, where our cluster tells them.
+    /// What our own nodes get of one of our services, where our cluster reports it.
     pub fn local_service(&self, service: &ServiceName) -> Option<&LocalService> {
         Some(&self.own()?.services.get(service)?.local.as_ref()?.service)
     }
@@ -106,7 +106,7 @@ impl Merge {
         self.clusters.get(name).is_some_and(Cluster::has_listed_services)
     }
 
-    /// Whether a cluster has told all records of a kind in this life.
+    /// Whether a cluster has reported all records of a kind in this run.
     pub fn is_confirmed(&self, name: &ClusterName, kind: RecordKind) -> bool {
         self.clusters.get(name).is_some_and(|cluster| cluster.confirmed.contains(&kind))
     }
@@ -175,7 +175,7 @@ impl Merge {
     }
 
     /// What a cluster says of its nodes and services, as records: enough to fill tables and routes again. `None` before
-    /// it has told all of both.
+    /// it has reported all of both.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         if !self.is_confirmed(name, RecordKind::Node) || !self.has_listed_services(name) {
             return None;
@@ -200,7 +200,7 @@ impl Merge {
             let local = local.map(|local| Record::LocalService(Box::new(local)));
             part.record(service, name, cluster.id).into_iter().chain(local)
         });
-        // In the order in which they are told: whoever takes them finds nodes before backends, and these before services.
+        // In the order in which they are reported: a reader finds nodes before backends, and these before services.
         Some((cluster.id, nodes.chain(slices).chain(services).collect()))
     }
 

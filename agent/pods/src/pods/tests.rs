@@ -55,7 +55,7 @@ fn a_pod_that_is_known_is_bound_at_once() {
     cluster.says("cart-0", "u1", Some(70_000));
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.counts(), Counts { bound: 1, waiting: 0 });
-    // Told again, as at every start of the agent, nothing changes.
+    // Reported again, as at every start of the agent, nothing changes.
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.iter().count(), 1);
 }
@@ -124,7 +124,7 @@ fn the_next_pod_of_a_name_is_another_pod() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
-    // Its successor is attached before anybody heard of it, and while the first still ends.
+    // Its successor is attached before it is reported, and while the first still ends.
     assert_eq!(pods.attach(attachment("c2", "cart-0", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u2", Some(70_002));
     assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
@@ -150,7 +150,7 @@ fn a_container_id_may_become_another_pods() {
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u1", Some(70_005));
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nobody is that pod any more");
+    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "no attachment is that pod any more");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn whose_sockets_are_left_alone_is_as_told_and_stays_until_it_is_told_otherwise(
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     let said = |pods: &Pods| pods.socket_lb().collect::<Vec<_>>();
     pods.attach(attachment("c1", "cart-0", "u1"), Some(Identity::new(70_000)), &cluster);
-    assert_eq!(said(&pods), [(3, None)], "nobody said anything in this life");
+    assert_eq!(said(&pods), [(3, None)], "nothing was reported in this run");
     // Known before it has a number, and of another pod of the name not at all.
     cluster.1 = true;
     cluster.says("cart-0", "u2", Some(70_001));

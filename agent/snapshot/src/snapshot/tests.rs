@@ -111,7 +111,7 @@ fn what_is_written_comes_back() {
     assert_eq!(read(&file).unwrap(), Loaded { snapshot: snapshot(), rejected: None });
 }
 
-/// Slices are no text, and what own nodes are told is kept of the own cluster alone.
+/// Slices are no text, and what own nodes get is kept of the own cluster alone.
 #[test]
 fn slices_and_the_own_clusters_services_come_back() {
     let of_a_peer =

@@ -71,7 +71,7 @@ fn three_blips_end_nothing() {
         queue.spare(|_| true);
         assert_eq!(queue.first_due(), None);
     }
-    // An answer that the caller learns of late moves the time, and does not need to be told as one.
+    // An answer that the caller learns of late moves the time, and does not need to be reported as one.
     queue.add(target(1, 1, 2), Reason::Unreachable, start + Duration::from_secs(3));
     queue.add(target(1, 1, 2), Reason::Unreachable, start + Duration::from_secs(5));
     assert_eq!(queue.first_due(), Some(start + Duration::from_secs(5)));

@@ -92,7 +92,7 @@ fn a_connected_udp_socket_to_a_vanished_backend_ends_and_connects_elsewhere() {
         assert_eq!(errno_of_waiting, Errno::ECONNABORTED);
         running.wait_for_passes(before.passes + 1);
         assert_eq!(errno(sends.send(b"?")), Errno::EDESTADDRREQ);
-        // Those of another service, and whoever connected to the server by itself, have noticed nothing.
+        // Those of another service, and those that connected to the server by itself, have noticed nothing.
         udp_answers(&other).unwrap();
         udp_answers(&itself).unwrap();
         assert_eq!(running.terminator.counts().removed.udp - before.removed.udp, 2);
@@ -186,7 +186,7 @@ fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
     let there = place.in_pod(|| udp_server("127.0.0.1"));
     running.serve(vip, &[gone]);
     let here = udp(socket(vip));
-    // Another namespace than the one that was attached: whoever is in there now is none of ours.
+    // Another namespace than the one that was attached: the sockets in there now are none of ours.
     let in_pod = place.in_pod(|| udp(socket(vip)));
     let Netns { path, inode } = place.pod.clone();
     running.terminator.set_namespaces(vec![
@@ -199,7 +199,7 @@ fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
     running.wait_for_passes(1);
     assert_eq!(errno(here.send(b"?")), Errno::EDESTADDRREQ);
     assert_eq!(running.terminator.counts().failures, 0);
-    assert!(in_pod.send(b"?").is_ok(), "to whoever is at {there}'s address");
+    assert!(in_pod.send(b"?").is_ok(), "to the server at {there}'s address");
 
     assert_eq!(running.terminator.counts().missing, 2);
 

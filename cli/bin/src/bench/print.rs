@@ -1,8 +1,8 @@
 //! Figures as tables.
 
 use mesh_bench::{
-    ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, FillCost, MeshRow,
-    PartitionDetection, Propagation, ReconnectCost, TableMemory, Takeover,
+    ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, FillCost,
+    HostileCost, MeshRow, PartitionDetection, Propagation, ReconnectCost, TableMemory, Takeover,
 };
 
 use crate::output;
@@ -225,6 +225,23 @@ pub(super) fn endpoints(rows: &[EndpointCost]) -> anyhow::Result<()> {
             row.get_millis.to_string(),
             format!("{:.2}", row.ratio),
             format!("{:.1}", row.idle_millis),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
+}
+
+pub(super) fn hostile(rows: &[HostileCost]) -> anyhow::Result<()> {
+    output::line("an agent whose peer sends the worst that it can; MB beyond what was before")?;
+    let header = ["SENT", "BUDGET", "MOST RESIDENT", "ALLOWED", "OF A CORE", "QUARANTINED"];
+    let cells = rows.iter().map(|row| {
+        let megabytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
+        vec![
+            row.sends.to_owned(),
+            megabytes(row.budget),
+            megabytes(row.resident),
+            megabytes(row.allowed),
+            format!("{:.2}", row.core_share),
+            if row.quarantined { "yes" } else { "no" }.to_owned(),
         ]
     });
     Ok(output::table(&header, cells)?)

@@ -285,8 +285,8 @@ fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
     }
 }
 
-/// What an etcd of a cluster is called, by the number of its replica: each has a name of its own, so that whoever cannot
-/// use one changes to another.
+/// What an etcd of a cluster is called, by the number of its replica: each has a name of its own, so that a client that
+/// cannot use one changes to another.
 fn hostname(cluster: &str, replica: usize) -> String {
     match replica {
         1 => format!("{cluster}.mesh.cilium.io"),

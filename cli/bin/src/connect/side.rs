@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster.
 pub(crate) struct Side {
-    /// Nobody else connects it meanwhile.
+    /// No other command connects it meanwhile.
     _lock: Option<Lock>,
     pub(crate) directory: ClusterDirectory,
     pub(crate) settings: ClusterSettings,

@@ -42,7 +42,7 @@ pub(crate) struct EtcdRead {
 /// The file in a cluster directory that leads to the own etcd, as agents read it.
 const LOCAL: &str = "local.yaml";
 
-/// Everything of the mesh. They are asked for one by one: nobody may read what is between them.
+/// Everything of the mesh. They are asked for one by one: no user has the right to read what is between them.
 const TREES: [&str; 6] = [
     "cilium/.heartbeat",
     "cilium/cache/",

@@ -36,7 +36,7 @@ pub(crate) enum Aim {
 /// The cluster.
 pub(crate) struct Cluster {
     pub(crate) own: Side,
-    /// Whoever has a user here, with its directory if that is at hand.
+    /// The clusters that have a user here, with their directories if those are at hand.
     peers: BTreeMap<ClusterName, Option<Side>>,
     done: Vec<String>,
     lifetime: Duration,
@@ -79,7 +79,7 @@ impl Cluster {
                 directories.insert(directory.clone(), name.clone());
             }
         }
-        // In one order, whoever changes them: two commands never wait for each other.
+        // In one order, whichever command changes them: two commands never wait for each other.
         let mut sides = BTreeMap::new();
         for (directory, name) in directories {
             let side = Side::read(&directory, !args.dry_run)?;
@@ -89,7 +89,7 @@ impl Cluster {
             sides.insert(name, side);
         }
         let own = sides.remove(own.name()).context("the cluster itself")?;
-        // Whoever has a user and does not follow needs nothing.
+        // A cluster that has a user and does not follow needs nothing.
         let follows = |side: &Side| side.peer(own.name()).is_some();
         let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
         let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();

@@ -103,7 +103,7 @@ fn an_authority_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     assert_eq!(names(&server_now), names(&server));
     assert_ne!(server_now.issuer, server.issuer);
 
-    // Whoever connects now gets both authorities and a certificate by the new one.
+    // A peer that connects now gets both authorities and a certificate by the new one.
     assert!(plan_between(&two.other, &two.one).unwrap().is_empty());
 
     loop {
@@ -165,7 +165,7 @@ fn it_waits_for_the_etcd() {
     assert_eq!(run(&args, Output::Json).unwrap(), Outcome::Done);
     assert_eq!(two.text("ca.crt"), before);
     let one_endpoint = fs::read_to_string(two.one.join("cluster.yaml")).unwrap();
-    // Nobody listens there.
+    // No etcd listens there.
     let nobody = one_endpoint.replace("172.31.1.1:2379", "127.0.0.1:1");
     fs::write(two.one.join("cluster.yaml"), nobody).unwrap();
     let (args, cluster) = two.read(&["--ca"]);

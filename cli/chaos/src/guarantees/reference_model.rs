@@ -71,7 +71,7 @@ impl ReferenceModel {
         self.end = keys;
     }
 
-    /// Goes on with what a watch of everything told, where each revision cannot be read.
+    /// Goes on with what a watch of everything reported, where each revision cannot be read.
     pub fn tell(&mut self, event: &Event) {
         let before = self.end.get(&event.key).cloned();
         let after = event.value.clone().map(|value| Stored {

@@ -179,7 +179,7 @@ fn another_previous_value_is_found() {
         let mut watch = sound();
         events(&mut watch, 3)[0].previous = other;
         assert_eq!(wrong(&watch), [Guarantee::Previous]);
-        // Whoever did not ask is told nothing, and that is right.
+        // A watch that did not ask gets nothing, and that is right.
         watch.previous = false;
         assert_eq!(wrong(&watch), []);
     }

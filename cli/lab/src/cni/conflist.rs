@@ -102,7 +102,7 @@ impl Plugin<'_> {
         self.own.get("type").and_then(Value::as_str).unwrap_or_default().into()
     }
 
-    /// What the plugin is told: its own part, what the chain says, and what was made before it.
+    /// What the plugin gets: its own part, what the chain says, and what was made before it.
     pub(crate) fn configuration(&self, result: Option<&Value>) -> Value {
         let mut configuration = self.own.clone();
         configuration.insert("cniVersion".into(), self.chain.version.clone());

@@ -1,4 +1,4 @@
-//! Etcds that hear somebody late.
+//! Etcds that some nodes reach with a delay.
 //!
 //! A relay on the etcd's node takes connections for a cut, and hands on each byte when its time has come. nftables leads
 //! to it what the other places say to the etcd's port: they go on speaking TLS to the address that they know. Connections
@@ -19,7 +19,7 @@ use crate::{
     workload::relay::{LOOK, READY, SOURCE},
 };
 
-/// An etcd that hears somebody late.
+/// An etcd that some nodes reach with a delay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Late {
     /// The places of the cut.
@@ -31,13 +31,13 @@ pub(super) struct Late {
     /// Where its relay listens.
     pub(super) port: u16,
     pub(super) millis: u32,
-    /// Addresses of whom it hears late.
+    /// Addresses of the nodes that reach it with a delay.
     pub(super) from: Vec<IpAddr>,
-    /// It hears its own node late.
+    /// Its own node reaches it with a delay.
     pub(super) own: bool,
 }
 
-/// The first port of relays. Nobody else has it in a lab.
+/// The first port of relays. No other program has it in a lab.
 const FIRST_PORT: u16 = 23_790;
 
 // === impl Late ===
@@ -63,7 +63,7 @@ impl Lab {
             if self.state.relays.iter().filter(running).any(|relay| late.is(relay)) {
                 continue;
             }
-            // The same port with another delay: nobody is led there before the new one listens.
+            // The same port with another delay: no client is led there before the new one listens.
             self.end_relays(|relay| relay.port == late.port && relay.process.netns == late.netns)?;
             let log = self.name.folder().join("logs").join(format!("relay-{}.log", late.port));
             let mut process = ProcessState {

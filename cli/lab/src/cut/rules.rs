@@ -1,4 +1,4 @@
-//! What the kernel is told of cuts.
+//! The rules for cuts, as the kernel gets them.
 
 use super::{TABLE, latency_proxy::Late};
 use crate::{
@@ -16,7 +16,8 @@ pub(super) struct Spot<'a> {
     port: Option<u16>,
 }
 
-/// One text for the bridge, one for each node that talks to itself, one for `tc`, and who hears late.
+/// One text for the bridge, one for each node that talks to itself, one for `tc`, and the etcds that are reached with a
+/// delay.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) bridge: Vec<String>,
@@ -24,7 +25,7 @@ pub(super) struct Rules {
     pub(super) nodes: Vec<(String, Vec<String>)>,
     /// Links with the rates of their classes, the first of which is 1.
     pub(super) rates: Vec<(String, Vec<String>)>,
-    /// Etcds that hear somebody late.
+    /// Etcds that some nodes reach with a delay.
     pub(super) late: Vec<Late>,
 }
 
@@ -118,7 +119,7 @@ impl Rules {
         }
     }
 
-    /// An etcd hears one node more late, over the relay of this cut.
+    /// One node more reaches an etcd with a delay, over the relay of this cut.
     fn hears_late(
         &mut self,
         places: &[String; 2],

@@ -214,7 +214,7 @@ fn wanted_pod(object: Value) -> WantedPod {
     WantedPod { namespace: namespace_of(&object), name: name_of(&object), node, object }
 }
 
-/// What a pod is told of itself, as by Kubernetes' downward API.
+/// What a pod gets to know of itself, as by Kubernetes' downward API.
 pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)> {
     let own = [
         ("CLUSTER_NAME", cluster.to_owned()),

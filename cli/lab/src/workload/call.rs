@@ -74,7 +74,7 @@ impl Flow {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody is there.
+    /// When no server is there.
     pub async fn open(to: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
@@ -82,7 +82,7 @@ impl Flow {
         Ok(Self { stream: BufReader::new(stream), peer })
     }
 
-    /// Waits for more, which nobody asked for.
+    /// Waits for more, which was not asked for.
     ///
     /// # Errors
     /// When the connection broke.

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::workload::Answer;
 
-/// How long connections may take to be used once more after the server was told to end.
+/// How long connections may take to be used once more after the server was asked to end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// The longest line of a request.
 const MAX_LINE: usize = 8 * 1024;
@@ -30,7 +30,7 @@ struct Identity {
     cluster: String,
 }
 
-/// Serves until told to end: then each open connection gets one more answer, which says that it is the last.
+/// Serves until asked to end: then each open connection gets one more answer, which says that it is the last.
 ///
 /// # Errors
 /// When a port cannot be listened on.
@@ -77,7 +77,7 @@ async fn http(
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
-        // A request's head ends with an empty line; bodies nobody sends.
+        // A request's head ends with an empty line; no client sends a body.
         let mut line = String::new();
         loop {
             line.clear();

@@ -1,4 +1,4 @@
-//! Somebody who asked once and waits for more that never comes: what ends his waiting is not the network.
+//! A client that asked once and waits for more that never comes: what ends its wait is not the network.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,23 +10,23 @@ use crate::workload::{
     call::{Flow, Transport, any, ask_datagram},
 };
 
-/// What happened to him, in order.
+/// What happened to it, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Event {
-    /// He was answered, and waits.
+    /// It was answered, and waits.
     Answered(Answer),
-    /// His connection ended by an error of this number, or in good order (0).
+    /// Its connection ended by an error of this number, or in good order (0).
     Ended(i32),
 }
 
-/// Longer than anybody should have to wait.
+/// Longer than a client should have to wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks, waits until the connection ends, connects again and asks again; by UDP with the same socket.
 ///
 /// # Errors
-/// When nobody answers, or the connection does not end.
+/// When no server answers, or the connection does not end.
 pub async fn hang(
     transport: Transport,
     to: SocketAddr,

@@ -75,7 +75,7 @@ enum Over {
     DatagramFlow,
 }
 
-/// How many requests may be under way; more means that nobody answers any more.
+/// How many requests may be under way; more means that no server answers any more.
 const UNDER_WAY: usize = 4_096;
 
 /// Asks until `stop`, or until all was asked, and reports.

@@ -1,5 +1,5 @@
-//! The relay before an etcd that hears somebody late: bytes go on as they came, in both directions, when their time has
-//! come.
+//! The relay before an etcd that some nodes reach with a delay: bytes go on as they came, in both directions, when
+//! their time has come.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ const PIECES: usize = 256;
 pub async fn relay(port: u16, to_port: u16, delay: Duration) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await?;
     loop {
-        // One that is gone before it was taken is nobody's trouble.
+        // One that is gone before it was accepted is no error.
         let Ok((near, _)) = listener.accept().await else { continue };
         tokio::spawn(connection(near, to_port, delay));
     }

@@ -1,4 +1,4 @@
-//! Fuzz bodies for what a report of somebody else's mesh is made of: keys files, and events.
+//! Fuzz bodies for what a report of a stranger's mesh is made of: keys files, and events.
 
 #![allow(clippy::expect_used, reason = "a fuzz body fails by panicking")]
 

@@ -5,7 +5,7 @@ use mesh_model::{EndpointSlice, Labels, RecordKey, SliceEndpoint, service::Slice
 use mesh_wire::read_endpoint_slice;
 use serde_json::{Map, Value, json};
 
-/// A value that nobody decodes: its text, or base64.
+/// A value that is not decoded: its text, or base64.
 pub(super) fn raw(value: &[u8]) -> Value {
     match std::str::from_utf8(value) {
         Ok(text) => text.into(),

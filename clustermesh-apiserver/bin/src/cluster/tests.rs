@@ -152,7 +152,7 @@ fn two_replicas_export_the_same_and_say_how_far_they_are() {
     write(folder.path(), "c", &pod("c", 3));
     one.look();
     assert_eq!((one.revision(), other.revision()), (before + 1, before));
-    // The other finds out that there is something to see, without being told by the folder.
+    // The other finds out that there is something to see, without an event of the folder.
     other.tick(true);
     assert_eq!(other.revision(), before + 1);
     assert_eq!(one.desired, other.desired);
@@ -180,7 +180,7 @@ fn a_replica_that_missed_something_is_not_taken_for_one_that_did_not() {
         other.tick(true);
         one.tick(true);
     }
-    assert_ne!(one.desired, other.desired, "nobody can know what the file held");
+    assert_ne!(one.desired, other.desired, "no replica can know what the file held");
     assert_eq!((one.revision(), other.revision()), (before + 1, before));
     write(folder.path(), "a", &pod("a", 10));
     other.look();
@@ -245,7 +245,11 @@ fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
     let identities = vec![(mesh_model::Identity::new(65_600), labels)];
     let found = Found { identities, revision: 40, ..Found::default() };
     cluster.recognise(&found).unwrap();
-    assert_eq!(identities_of(&cluster), ["a", "old"], "so that nobody removes it from the etcd");
+    assert_eq!(
+        identities_of(&cluster),
+        ["a", "old"],
+        "so that no replica removes it from the etcd"
+    );
     cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "old"]);
     assert_eq!(cluster.revision(), 41, "what is now is later than what readers know");
@@ -377,7 +381,7 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
     let (error, _) = refused(&mut cluster, Change::Undrain, "", "n3");
     assert!(error.contains("all of cluster a is drained, node n3 with it"), "{error}");
 
-    // A broken file keeps what was in force, is named, and is nobody's to overwrite.
+    // A broken file keeps what was in force, is named, and is not overwritten.
     fs::write(&path, "nodes: [").unwrap();
     cluster.look();
     assert!(backends(&cluster).is_empty());

@@ -1,4 +1,4 @@
-//! What keeps an etcd from being written to, told apart by what an operator would do about it.
+//! What keeps an etcd from being written to, distinguished by what an operator would do about it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub(crate) struct EtcdFailure {
 /// EtcdFailure in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reason {
-    /// Nobody answers at its address.
+    /// No etcd answers at its address.
     Away,
     /// It answers, and takes too long.
     Slow,
@@ -31,7 +31,7 @@ pub(crate) enum Reason {
     Certificate,
     /// It had lost what it held, and was filled anew.
     DataLost,
-    /// Somebody changed its users and roles.
+    /// Another program changed its users and roles.
     Users,
     /// It has numbers that the journal did not give.
     Journal,

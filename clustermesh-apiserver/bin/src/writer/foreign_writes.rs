@@ -210,7 +210,7 @@ impl ForeignWrites {
         let more = (newest.len() + self.unnamed.len()).saturating_sub(LISTED);
         if more > 0 {
             problems
-                .push(format!("somebody else wrote to {more} more keys in this cluster's etcd"));
+                .push(format!("another program wrote to {more} more keys in this cluster's etcd"));
         }
         problems
     }
@@ -252,7 +252,7 @@ impl Sighting {
         let did = match (self.write, self.due) {
             (ForeignWrite::Misplaced, _) => {
                 return format!(
-                    "{key}: somebody else wrote it, in a name that is not this cluster's; it is left alone"
+                    "{key}: another program wrote it, in a name that is not this cluster's; it is left alone"
                 );
             }
             (ForeignWrite::Added, None) => "wrote it; removed",
@@ -263,9 +263,9 @@ impl Sighting {
             (ForeignWrite::Removed, Some(_)) => "removed it",
         };
         match self.times {
-            0..FIGHT => format!("{key}: somebody else {did}"),
+            0..FIGHT => format!("{key}: another program {did}"),
             times => format!(
-                "{key}: somebody else {did}. That was {times} times: is there another writer? It is put right less and less often"
+                "{key}: another program {did}. That was {times} times: is there another writer? It is put right less and less often"
             ),
         }
     }

@@ -80,7 +80,7 @@ pub(super) enum Ended {
 
 /// What an operator reads of an etcd that let in everybody.
 const UNPROTECTED: &str = "authentication was off: everybody could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
-/// How often users and roles are looked at: etcd tells nobody when they change.
+/// How often users and roles are looked at: etcd has no watch for them.
 const USERS_EVERY: Duration = Duration::from_secs(10);
 /// The parent of what only the own nodes may read, of all versions.
 const LOCAL: &str = "clustermesh/local/";
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
                 sign = self.signs.due() => sign,
                 done = &mut work => return Ok(done),
             };
-            // Both together: of a connection whose window is full of what nobody takes nothing else comes.
+            // Both together: of a connection whose window is full of what no reader takes nothing else comes.
             let mut given = Box::pin(self.give(sign));
             tokio::select! {
                 given = &mut given => given?,
@@ -210,7 +210,10 @@ impl<'a> Session<'a> {
         let kept = self.keep_users(desired).await?;
         let unprotected = kept.was_unprotected.then(|| UNPROTECTED.to_owned());
         for what in unprotected.into_iter().chain(kept.changed) {
-            self.notice(Reason::Users, format!("{what}. Somebody changed it; it is put right"));
+            self.notice(
+                Reason::Users,
+                format!("{what}. Another program changed it; it is put right"),
+            );
         }
         Ok(())
     }

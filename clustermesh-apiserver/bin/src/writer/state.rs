@@ -17,7 +17,7 @@ pub(crate) struct StoreState {
     pub(crate) trouble: Option<EtcdFailure>,
     /// What an answer is waited for.
     pub(crate) slow: Option<String>,
-    /// A user that nobody asked for was there at the last look.
+    /// A user that was not asked for was there at the last look.
     pub(crate) unknown_user: Option<String>,
     /// What is wrong with the credentials' files, while those read before serve.
     pub(crate) files: Option<String>,

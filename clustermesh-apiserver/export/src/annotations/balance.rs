@@ -1,6 +1,6 @@
 //! Our own annotations of a Service: weights and tiers of clusters, and how many backends are enough.
 //!
-//! Each is taken as a whole or not at all: half of a list of weights would send traffic where nobody wanted it.
+//! Each is taken as a whole or not at all: half of a list of weights would send traffic where it was not wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

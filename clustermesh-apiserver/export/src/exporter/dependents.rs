@@ -9,7 +9,7 @@ use mesh_model::{
 
 use super::Exporter;
 
-/// Who is told of a service's slices.
+/// Who gets a service's slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reported {
     /// Own nodes.
@@ -72,7 +72,7 @@ impl Exporter {
         affected
     }
 
-    /// Who is told of the slices of a service that may be there.
+    /// Who gets the slices of a service that may be there.
     pub(super) fn told_of(&self, service: Option<&Object>) -> Reported {
         let Some(Object::Service(service)) = service else { return Reported::default() };
         let shared = self.asked(service).shared;

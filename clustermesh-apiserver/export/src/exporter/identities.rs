@@ -1,4 +1,4 @@
-//! Identities: published as long as their numbers are somebody's, which is longer than pods have them.
+//! Identities: published as long as their numbers are allocated, which is longer than pods have them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use super::{Exporter, Value};
 /// Numbers, and who has them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    /// Those that are somebody's.
+    /// Those that are allocated.
     labels: BTreeMap<Identity, Labels>,
     /// The identity that each pod has.
     of_pods: HashMap<ObjectKey, Identity>,
@@ -49,8 +49,8 @@ impl Identities {
         std::mem::take(&mut self.disputed)
     }
 
-    /// Takes note of what a number is. One that pods have and that is another's now, or nobody's, and one that is lower
-    /// than what its label set's pods have, is to be asked for again.
+    /// Takes note of what a number is. One that pods have and that is another's now, or unallocated, and one that is
+    /// lower than what its label set's pods have, is to be asked for again.
     fn set(&mut self, identity: Identity, labels: Option<Labels>) {
         let in_use = self.used.get(&identity).map(|(_, labels)| labels);
         self.disputed |= in_use.is_some_and(|in_use| labels.as_ref() != Some(in_use));
@@ -64,7 +64,7 @@ impl Identities {
 }
 
 impl Exporter {
-    /// A number is a label set's, or nobody's any more.
+    /// A number is a label set's, or no longer allocated.
     pub fn set_identity(&mut self, identity: Identity, labels: Option<Labels>) {
         self.identities.set(identity, labels);
         self.settle_identity(identity);

@@ -87,7 +87,7 @@ impl Cluster {
         changed.filter_map(|key| Some(key.strip_prefix("cilium/state/")?.to_owned())).collect()
     }
 
-    /// What the own nodes are told below a word.
+    /// What the own nodes get below a word.
     fn local(&self, of: &str) -> Vec<String> {
         let prefix = format!("clustermesh/local/v1/{of}/");
         let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
@@ -225,7 +225,7 @@ fn its_node_is_told_of_a_pod_as_soon_as_it_has_one() {
     ));
     let told = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
     assert_eq!(cluster.local("pods"), [told]);
-    // Others are not told of a namespace that does not take part; its own nodes are.
+    // Others do not get a namespace that does not take part; its own nodes do.
     cluster.apply(&namespace("false"));
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
     assert_eq!(cluster.local("pods"), [told]);
@@ -248,7 +248,11 @@ fn an_address_that_two_pods_have_is_the_first_ones_and_then_the_seconds() {
     assert_eq!(cluster.apply(&pod("two", "10.7.1.5", "two")), ["identities/v1/id/458754"]);
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5").unwrap(), before);
     let changed = cluster.delete(Kind::Pod, "shop", "one");
-    assert_eq!(changed, ["ip/v1/default/10.7.1.5"], "whoever has the identity keeps it a while");
+    assert_eq!(
+        changed,
+        ["ip/v1/default/10.7.1.5"],
+        "the pod that has the identity keeps it a while"
+    );
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"K8sPodName\":\"two\""));
 }
 
@@ -306,7 +310,7 @@ fn without_a_number_a_pod_keeps_what_it_said() {
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
 
-    // One that said nothing before is there all the same, and nobody knows who it is.
+    // One that said nothing before is there all the same, and its identity is not known.
     cluster.counter.full = true;
     assert!(cluster.apply(&pod("q", "10.7.1.7", "q")).is_empty());
     let told = cluster.local("pods");

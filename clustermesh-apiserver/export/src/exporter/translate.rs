@@ -57,7 +57,7 @@ impl Exporter {
         })
     }
 
-    /// Its own node is told of a pod from the moment that it has one, and whether or not its namespace takes part; others
+    /// Its own node gets a pod from the moment that it has one, and whether or not its namespace takes part; others
     /// when it has an address.
     fn pod_records<A: Allocate>(
         &self,
@@ -91,8 +91,8 @@ impl Exporter {
         Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
     }
 
-    /// Own nodes are told of every service, others of those that are shared. An alias (`ExternalName`) is neither: it has
-    /// neither frontends nor backends, and readers reject what Cilium exports of it.
+    /// Own nodes get every service, others those that are shared. An alias (`ExternalName`) is neither: it has neither
+    /// frontends nor backends, and readers reject what Cilium exports of it.
     fn service_records(&self, service: &object::Service) -> Made {
         if service.external_name {
             return Made::default();
@@ -117,7 +117,7 @@ impl Exporter {
         Made { notes, ..Made::of(made) }
     }
 
-    /// Both are told of a service's slices; neither of names in place of addresses (`FQDN`), which no reader takes.
+    /// Both get a service's slices; neither gets names in place of addresses (`FQDN`), which no reader takes.
     fn slice_records(&self, slice: &EndpointSlice) -> Made {
         let service = slice.service();
         let service = service.and_then(|name| self.objects.get(&service_key(&name)));

@@ -119,7 +119,7 @@ const LIST_JSON: &str = r#"{"kind":"List","items":["#;
 const LIST_YAML: &str = "kind: List\nitems:\n";
 const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: last}}";
 
-/// Who has what the events told so far.
+/// Has what the events reported so far.
 struct Follower {
     told: BTreeMap<ObjectKey, Object>,
     at: ResourceVersion,
@@ -177,7 +177,7 @@ fn listed(format: Format, list: &str, alone: &Decoded) {
     assert!(listed.eq(alone), "{list:?}");
 }
 
-/// A folder in memory where there is one: on a disk, 10^5 folders wait for whoever else writes to it.
+/// A folder in memory where there is one: on a disk, 10^5 folders wait for other processes that write to it.
 fn new_folder() -> tempfile::TempDir {
     must(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()))
 }

@@ -18,7 +18,7 @@ struct Folder {
 }
 
 impl Folder {
-    /// An old folder: nobody is in the middle of filling it.
+    /// An old folder: no program is in the middle of filling it.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = ManifestsSource::new(folder.path(), ResourceVersion::default());
@@ -160,7 +160,7 @@ fn a_file_that_is_written_in_its_place_withdraws_nothing() {
     assert_eq!(folder.next(), Some(980));
     assert!(folder.problems().is_empty());
     assert_eq!(folder.after(980), ["-Namespace one", "-Namespace three"], "it was quiet");
-    // The same again, with a writer that nobody sees close it.
+    // The same again, with a writer that no watch sees close it.
     folder.write_partly("all.yaml", &namespace("six"));
     assert!(folder.scan().is_empty());
     assert!(folder.after(9_999).is_empty());

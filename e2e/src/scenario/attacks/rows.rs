@@ -3,52 +3,24 @@
 //! Ordered by who refuses, because status names the last record of each: first what means nothing or contradicts itself
 //! (the wire), then what the grant does not cover (the merge), then what would change the connection.
 
-use std::collections::BTreeMap;
-
-use mesh_model::{
-    ClusterId, EndpointSlice, Record, SliceEndpoint,
-    service::{SERVICE_NAME_LABEL, SlicePort},
-};
+use mesh_model::{EndpointSlice, Record};
 use mesh_wire::encode;
 
-use super::Victims;
+use super::{
+    Victims,
+    claims::{backends, not_granted},
+    row::{
+        Expected::{Nothing, Refused, Rejected},
+        Form, HOSTILE_IDENTITY, HOSTILE_NODE, HOSTILE_POD, HOSTILE_RANGE, POSITION, Row, row,
+    },
+    values::{
+        HTTP, STATE, address_key, address_value, labels, node_value, service_key, service_value,
+        slice, zstd_frame,
+    },
+};
 
-/// One attack.
-pub(super) struct Row {
-    pub(super) name: &'static str,
-    /// Keys with their values.
-    pub(super) writes: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) expected: Expected,
-}
-
-/// What an agent says to it.
-#[derive(Clone, Copy)]
-pub(super) enum Expected {
-    /// One record more is rejected, and the last of them names this.
-    Rejected(&'static str),
-    /// The peer is refused as a whole, with this reason.
-    Refused(&'static str),
-    /// It means nothing, and does nothing.
-    Nothing,
-}
-
-/// How the hostile cluster tells its services.
-#[derive(Clone, Copy)]
-pub(super) enum Form {
-    Services,
-    Slices,
-}
-
-use Expected::{Nothing, Refused, Rejected};
-
-const CONFIGS: &[u8] = b"cilium/cluster-config/";
-const STATE: &str = "cilium/state";
-/// An identity of the hostile cluster, the third: 3 × 65,536 and more.
-const HOSTILE_IDENTITY: u32 = 200_000;
-/// A pod that the hostile cluster might have.
-const HOSTILE_POD: &str = "10.3.1.77";
-const HOSTILE_NODE: &str = "172.31.3.9";
-const HOSTILE_RANGE: &str = "10.3.9.0";
+/// Blocks of a frame of 40 kB that becomes 1.3 GB.
+const BOMB: u32 = 10_000;
 
 /// Keys that are rejected wherever they arrive, one for each watch: what was written before them has arrived too.
 pub(super) fn markers(hostile: &str, form: Form) -> [(Vec<u8>, Vec<u8>); 2] {
@@ -73,22 +45,11 @@ pub(super) fn config_of(v: &Victims, form: Form) -> (String, String) {
     }
 }
 
-impl Row {
-    pub(super) fn changes_config(&self) -> bool {
-        self.writes.iter().any(|(key, _)| key.starts_with(CONFIGS))
-    }
-}
-
-/// Keys of the connection itself: they are put right or left, not deleted. That would be silence, and no lie.
-pub(super) fn is_kept(key: &[u8]) -> bool {
-    key.starts_with(CONFIGS)
-        || key.starts_with(b"cilium/synced/")
-        || key.starts_with(b"cilium/.heartbeat")
-}
-
 pub(super) fn rows(v: &Victims, form: Form) -> Vec<Row> {
     let rows = match form {
-        Form::Services => vec![meaningless(v), contradictory(v), not_granted(v), ignored(v)],
+        Form::Services => {
+            vec![meaningless(v), too_large(v), contradictory(v), not_granted(v), ignored(v)]
+        }
         Form::Slices => vec![slices(v), connection(v)],
     };
     rows.into_iter().flatten().collect()
@@ -104,8 +65,6 @@ fn meaningless(v: &Victims) -> Vec<Row> {
         let ports = format!(r#"{{"http":{{"Protocol":"TCP","Port":{port}}}}}"#);
         service_value(&v.hostile, 3, &[HOSTILE_POD], &ports)
     };
-    let identity = format!("{STATE}/identities/v1/id/{HOSTILE_IDENTITY}");
-    let long = |bytes: usize| labels(&v.hostile) + "k8s:x=" + &"x".repeat(bytes) + ";";
     vec![
         row("a key that climbs", &node(".."), &sound, Rejected("/..")),
         row("a key with more steps", &node("../../a/n1"), &sound, Rejected("../../a/n1")),
@@ -120,8 +79,41 @@ fn meaningless(v: &Victims) -> Vec<Row> {
         row("deep JSON", &node("n9"), &deep, Rejected("JSON")),
         row("a negative port", &service_key(&v.hostile), &ports(-1), Rejected("Port")),
         row("a huge port", &service_key(&v.hostile), &ports(4_295_032_832), Rejected("Port")),
-        row("labels of 100 kB", &identity, &long(100_000), Rejected("bytes of labels")),
-        row("a value of 1.4 MB", &identity, &long(1_400_000), Rejected("bytes of labels")),
+    ]
+}
+
+/// One more than the wire's limits.
+fn too_large(v: &Victims) -> Vec<Row> {
+    let node = |name: &str| format!("{STATE}/nodes/v1/{}/{name}", v.hostile);
+    let sound = |name: &str| node_value(name, &v.hostile, 3, HOSTILE_NODE, HOSTILE_RANGE);
+    let ranges: Vec<String> =
+        (0..64).map(|n| format!(r#"{{"IP":"10.3.{n}.0","Mask":"////AA=="}}"#)).collect();
+    let ranges = format!(r#""IPv4SecondaryAllocCIDRs":[{}],"Labels":null"#, ranges.join(","));
+    let long = "x".repeat(254);
+    let port = format!(r#"{{"{}":{{"Protocol":"TCP","Port":80}}}}"#, &long[..64]);
+    let identity = format!("{STATE}/identities/v1/id/{HOSTILE_IDENTITY}");
+    let label = |bytes: usize| labels(&v.hostile) + "k8s:x=" + &"x".repeat(bytes) + ";";
+    let kinds: Vec<String> = (0..17).map(|kind| format!(r#""kind-{kind}":"1""#)).collect();
+    let kinds = kinds.join(",");
+    let position = format!(r#"{{"v":1,"source":{{{kinds}}},"unixNano":1}}"#);
+    vec![
+        row(
+            "a node with 65 ranges",
+            &node("n9"),
+            &sound("n9").replace(r#""Labels":null"#, &ranges),
+            Rejected("ranges or addresses of a node"),
+        ),
+        row("a name of 254 bytes", &node(&long), &sound(&long), Rejected("/c/xxxxxxxx")),
+        row(
+            "a port's name of 64 bytes",
+            &service_key(&v.hostile),
+            &service_value(&v.hostile, 3, &[HOSTILE_POD], &port),
+            Rejected("bytes in a port's name"),
+        ),
+        row("a label of 254 bytes", &identity, &label(254), Rejected("bytes in a label's value")),
+        row("labels of 100 kB", &identity, &label(100_000), Rejected("bytes of labels")),
+        row("a value of 1.4 MB", &identity, &label(1_400_000), Rejected("bytes of labels")),
+        row("a position of 17 kinds", POSITION, &position, Rejected("kinds in a position")),
     ]
 }
 
@@ -212,72 +204,6 @@ fn contradictory(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// Others' addresses.
-fn not_granted(v: &Victims) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for (name, ip, expected) in [
-        ("our pod's address", v.pods[0].as_str(), Rejected("address 10.1.")),
-        ("another peer's pod's address", &v.pods[1], Rejected("address 10.2.")),
-        ("our node's address", &v.nodes[0], Rejected("address 172.31.1.1/32")),
-        ("our service's address", &v.service, Rejected("address 10.101.")),
-        ("loopback", "127.0.0.1", Rejected("address 127.0.0.1/32")),
-        ("nobody's address", "192.0.2.1", Rejected("address 192.0.2.1/32")),
-    ] {
-        rows.push(row(name, &address_key(ip), &address_value(ip, HOSTILE_IDENTITY), expected));
-    }
-    let key = format!("{STATE}/nodes/v1/{}/n9", v.hostile);
-    for (name, ip, range, expected) in [
-        (
-            "a node at our node's address",
-            v.nodes[0].as_str(),
-            HOSTILE_RANGE,
-            Rejected("node n9: 172.31.1.1/32"),
-        ),
-        (
-            "a node at another peer's node's",
-            &v.nodes[1],
-            HOSTILE_RANGE,
-            Rejected("node n9: 172.31.2.1/32"),
-        ),
-        ("a node with our pods", HOSTILE_NODE, "10.1.1.0", Rejected("node n9: 10.1.1.0/24")),
-        (
-            "a node with another peer's pods",
-            HOSTILE_NODE,
-            "10.2.1.0",
-            Rejected("node n9: 10.2.1.0/24"),
-        ),
-        (
-            "a node with our services",
-            HOSTILE_NODE,
-            "10.101.0.0",
-            Rejected("node n9: 10.101.0.0/24"),
-        ),
-    ] {
-        rows.push(row(name, &key, &node_value("n9", &v.hostile, 3, ip, range), expected));
-    }
-    let everything =
-        node_value("n9", &v.hostile, 3, HOSTILE_NODE, "0.0.0.0").replace("////AA==", "AAAAAA==");
-    rows.push(row("a node with all there is", &key, &everything, Rejected("node n9: 0.0.0.0/0")));
-    for (name, ip, expected) in backends(v) {
-        // One of its own beside it: a record is taken as a whole or not at all.
-        let value = service_value(&v.hostile, 3, &[HOSTILE_POD, ip], HTTP);
-        rows.push(row(name, &service_key(&v.hostile), &value, expected));
-    }
-    rows
-}
-
-/// Backends that are not the hostile cluster's, and what is said to a record that has them.
-fn backends(v: &Victims) -> [(&'static str, &str, Expected); 6] {
-    [
-        ("a backend that is our pod", v.pods[0].as_str(), Rejected(": 10.1.")),
-        ("a backend that is another peer's pod", &v.pods[1], Rejected(": 10.2.")),
-        ("a backend that is our node", &v.nodes[0], Rejected(": 172.31.1.1/32")),
-        ("a backend on the client's own machine", "127.0.0.1", Rejected(": 127.0.0.1/32")),
-        ("a backend that tells secrets", "169.254.169.254", Rejected(": 169.254.169.254/32")),
-        ("a backend that is nobody's", "192.0.2.1", Rejected(": 192.0.2.1/32")),
-    ]
-}
-
 /// Endpoint slices: first what the wire refuses, then what the merge does.
 fn slices(v: &Victims) -> Vec<Row> {
     let [ours, _] = &v.honest;
@@ -294,14 +220,17 @@ fn slices(v: &Victims) -> Vec<Row> {
     let named = EndpointSlice { address_type: "FQDN".into(), ..sound.clone() };
     let mut host = slice(&v.hostile, 3, &["host.example"]);
     host.address_type = "IPv4".into();
+    let mut zone = sound.clone();
+    zone.endpoints.iter_mut().for_each(|endpoint| endpoint.zone = Some("z".repeat(64)));
     let mut rows = vec![
         written("no slice", key(&v.hostile), b"x".to_vec(), Rejected("zstd")),
         written(
             "a zstd bomb",
             key(&v.hostile),
-            zstd_bomb(),
+            zstd_frame(BOMB),
             Rejected("bytes in a service or slice"),
         ),
+        of("a zone of 64 bytes", zone, Rejected("bytes in a zone's name")),
         of("a slice of names", named, Rejected("addressType")),
         of("a slice with a name among addresses", host, Rejected("addresses")),
         of("a slice of another peer", slice("b", 2, &[HOSTILE_POD]), Rejected("the cluster is b")),
@@ -345,7 +274,7 @@ fn ignored(v: &Victims) -> Vec<Row> {
         row("our pod in its cache", &cached, &address_value(&v.pods[0], HOSTILE_IDENTITY), Nothing),
         Row {
             name: "a zstd bomb in a tree that is not followed",
-            writes: vec![(slice.into(), zstd_bomb())],
+            writes: vec![(slice.into(), zstd_frame(BOMB))],
             expected: Nothing,
         },
         row("our canary", &format!("cilium/synced/{ours}/{STATE}/nodes/v1"), "x", Nothing),
@@ -381,78 +310,4 @@ fn config(v: &Victims, id: i64) -> (String, String) {
     let capabilities = r#"{"syncedCanaries":true,"maxConnectedClusters":255}"#;
     let value = format!(r#"{{"id":{id},"capabilities":{capabilities}}}"#);
     (format!("cilium/cluster-config/{}", v.hostile), value)
-}
-
-fn row(name: &'static str, key: &str, value: &str, expected: Expected) -> Row {
-    Row { name, writes: vec![(key.into(), value.into())], expected }
-}
-
-const HTTP: &str = r#"{"http":{"Protocol":"TCP","Port":8080}}"#;
-
-fn address_key(ip: &str) -> String {
-    format!("{STATE}/ip/v1/default/{ip}")
-}
-
-fn service_key(cluster: &str) -> String {
-    format!("{STATE}/services/v1/{cluster}/default/echo")
-}
-
-fn labels(cluster: &str) -> String {
-    format!(
-        "k8s:app=echo;k8s:io.cilium.k8s.policy.cluster={cluster};k8s:io.kubernetes.pod.namespace=default;"
-    )
-}
-
-fn address_value(ip: &str, identity: u32) -> String {
-    format!(
-        r#"{{"IP":"{ip}","Mask":null,"HostIP":"172.31.3.1","ID":{identity},"Key":0,"Metadata":""}}"#
-    )
-}
-
-fn node_value(name: &str, cluster: &str, id: u32, ip: &str, range: &str) -> String {
-    format!(
-        r#"{{"Name":"{name}","Cluster":"{cluster}","IPAddresses":[{{"Type":"InternalIP","IP":"{ip}"}}],"IPv4AllocCIDR":{{"IP":"{range}","Mask":"////AA=="}},"ClusterID":{id},"Source":"custom-resource","Labels":null}}"#
-    )
-}
-
-fn service_value(cluster: &str, id: u32, backends: &[&str], ports: &str) -> String {
-    let backends: Vec<String> = backends.iter().map(|ip| format!(r#""{ip}":{ports}"#)).collect();
-    format!(
-        r#"{{"cluster":"{cluster}","namespace":"default","name":"echo","frontends":{{}},"backends":{{{}}},"labels":{{}},"selector":{{}},"includeExternal":true,"shared":true,"clusterID":{id}}}"#,
-        backends.join(",")
-    )
-}
-
-fn slice(cluster: &str, id: u32, addresses: &[&str]) -> EndpointSlice {
-    let endpoint =
-        |ip: &&str| SliceEndpoint { addresses: vec![ip.to_string()], ..SliceEndpoint::default() };
-    EndpointSlice {
-        cluster: cluster.into(),
-        cluster_id: ClusterId::from_wire(id).expect("an id"),
-        namespace: "default".into(),
-        name: "echo-1".into(),
-        labels: [(SERVICE_NAME_LABEL.into(), "echo".into())].into(),
-        annotations: BTreeMap::new(),
-        address_type: "IPv4".into(),
-        endpoints: addresses.iter().map(endpoint).collect(),
-        ports: vec![SlicePort {
-            name: Some("http".into()),
-            protocol: Some("TCP".into()),
-            number: Some(8080),
-            app_protocol: None,
-        }],
-    }
-}
-
-/// A frame of 40 kB that becomes 1.3 GB: blocks of one byte, each to be repeated 131,071 times (RFC 8878).
-fn zstd_bomb() -> Vec<u8> {
-    // The magic number, no checksum or size, and a window of 128 kB.
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
-    for block in 1..=10_000_u32 {
-        let last = u32::from(block == 10_000);
-        let header = last | 1 << 1 | 131_071 << 3;
-        frame.extend(&header.to_le_bytes()[..3]);
-        frame.push(0);
-    }
-    frame
 }

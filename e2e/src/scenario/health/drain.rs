@@ -1,4 +1,4 @@
-//! Backends that leave in good order: nobody loses a request for it.
+//! Backends that leave in good order: no client loses a request for it.
 
 use std::collections::BTreeSet;
 
@@ -31,8 +31,8 @@ pub fn a_deployment_is_drained(mesh: &impl Mesh) {
     assert!(report.over_flows > 0 && report.reopened > 0, "flows ended in good order: {report:#?}");
 }
 
-/// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order, those
-/// that stand are served on, and no request fails. What is drained is used where nobody else is left.
+/// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order,
+/// those that stand are served on, and no request fails. What is drained is used where no other backend is left.
 pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);

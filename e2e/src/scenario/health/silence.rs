@@ -1,4 +1,4 @@
-//! An etcd that is not heard.
+//! An etcd that is unreachable.
 
 use crate::echo_service::{
     CLIENT, ECHO, agent_status, two_clusters_with_echo, wait_for_backends, wait_for_backends_in,
@@ -12,8 +12,8 @@ use crate::{
 /// The budget in its agents' environment, and what it is by default.
 const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
 
-/// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is heard; what the
-/// own cluster said is used for ever. No request fails at any of it.
+/// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is reachable;
+/// what the own cluster said is used for ever. No request fails at any of it.
 pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let nodes = mesh.nodes(&one);
@@ -53,8 +53,8 @@ const PLAIN_PASSES: u32 = 2;
 /// What a kube-proxy in nftables mode is known by.
 const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
 
-/// When the own apiserver has been silent for five seconds, programs are told: services without a backend pass, and where
-/// a kube-proxy runs so do those that are not global. When it is back all is as before.
+/// When the own apiserver has not reported for five seconds, the programs get that state: services without a backend
+/// pass, and where a kube-proxy runs so do those that are not global. When it is back all is as before.
 pub fn the_local_apiserver_is_unreachable(mesh: &impl Mesh) {
     let (one, _) = two_clusters_with_echo(mesh);
     let [first, second] = mesh.nodes(&one).try_into().expect("two nodes");

@@ -28,7 +28,7 @@ const ETH_P_IP: u32 = 0x0800u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
 /// The kernel's word for a frame to the interface's own address: neither broadcast nor multicast, nor another's.
 const PACKET_HOST: u32 = 0;
-/// No Ethernet frame is shorter; what is beyond a short packet is nobody's.
+/// No Ethernet frame is shorter; what is beyond a short packet is padding.
 const SHORTEST_FRAME: u32 = 60;
 /// Where a datagram has its mark, and who answered.
 const MARK_AT: usize = 4;
@@ -75,7 +75,7 @@ fn answer<H: Headers>(ctx: &TcContext, length: u32) -> i32 {
     let marked =
         Marked { mark: ANSWER, by: if datagram == LENGTH { BY_KERNEL } else { former.by } };
     headers.turn();
-    // Before this nothing is changed, and after it nobody else must have it.
+    // Before this nothing is changed, and after it no other program must have it.
     let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
     if ctx.store(0, &headers, flags).is_err() {
         return TCX_NEXT;
@@ -136,8 +136,8 @@ fn set_rate(ctx: &TcContext, headers: usize, rate: u32) -> bool {
     }
 }
 
-/// Writes a word of the datagram, and mends the checksum by the difference. One that the sender's kernel has not worked out
-/// yet is left to whoever will.
+/// Writes a word of the datagram, and mends the checksum by the difference. One that the sender's kernel has not worked
+/// out yet is left to the code that will.
 #[inline(always)]
 fn replace<T: Copy, const BYTES: u64>(
     ctx: &TcContext,

@@ -184,7 +184,7 @@ impl Headers for Ipv6 {
         let datagram = self.udp.datagram()?;
         let length = usize::from(u16::from_be_bytes(self.length));
         let from = u128::from_be_bytes(self.from);
-        // Neither nobody, nor itself, nor a group.
+        // Neither unspecified, nor itself, nor a group.
         let is_from_one = from > 1 && self.from[0] != 0xff;
         let is_question = self.version[0] >> 4 == 6
             && self.next == IPPROTO_UDP

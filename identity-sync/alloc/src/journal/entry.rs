@@ -40,11 +40,11 @@ pub(super) enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum State {
-    /// Somebody has it.
+    /// A label set has it.
     Used,
-    /// Nobody had it when somebody looked; it is published all the same.
+    /// It was not in use when a replica looked; it is published all the same.
     Marked,
-    /// It is nobody's, and rests before another label set may have it.
+    /// It is not allocated, and rests before another label set may have it.
     Deleted,
 }
 

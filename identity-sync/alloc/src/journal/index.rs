@@ -21,12 +21,12 @@ pub(super) struct AllocationTable {
     by_number: BTreeMap<Identity, Number>,
     /// The numbers that each label set has or had last: one, unless two journals were made one.
     by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
-    /// Numbers that nobody has, by the time that they were given back.
+    /// Numbers that are not allocated, by the time that they were given back.
     resting: BTreeSet<(u64, Identity)>,
     pub(super) revision: u64,
     /// The content that the manifests had at that revision.
     pub(super) manifests: Option<String>,
-    /// Numbers of which something was said since somebody asked.
+    /// Numbers that changed since the last call of `take_changes`.
     changed: BTreeSet<Identity>,
     pub(super) lines: usize,
 }
@@ -38,8 +38,8 @@ struct Number {
     since: u64,
 }
 
-/// How long a number is nobody's before another label set may have it: whoever knew it as the former's has forgotten it,
-/// or its cluster was silent for so long that nothing of it is believed.
+/// How long a number stays unallocated before another label set may have it: a reader that knew it as the former's has
+/// forgotten it, or its cluster was unreachable for so long that nothing of it is used.
 pub(super) const REST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl AllocationTable {
@@ -126,7 +126,7 @@ impl AllocationTable {
         self.numbers_of(labels).find(|(_, state)| *state != State::Deleted)
     }
 
-    /// The number that it had, and that nobody has had since.
+    /// The number that it had, and that no other label set has had since.
     pub(super) fn former_number_of(&self, labels: &Labels) -> Option<Identity> {
         self.numbers_of(labels).next().map(|(id, _)| id)
     }
@@ -141,7 +141,7 @@ impl AllocationTable {
         self.limit.identities(self.cluster).contains(&id.get())
     }
 
-    /// Whether a number is, or was last, somebody's.
+    /// Whether a number is allocated, or was.
     pub(super) fn is_known(&self, id: Identity) -> bool {
         self.by_number.contains_key(&id)
     }
@@ -161,13 +161,13 @@ impl AllocationTable {
         })
     }
 
-    /// How many numbers are somebody's, and how many rest.
+    /// How many numbers are allocated, and how many rest.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.by_number.len() - self.resting.len(), self.resting.len())
     }
 
-    /// What collecting finds to do: marks for what nobody uses, an end for what was marked for long enough, and neither for
-    /// what somebody uses.
+    /// What collecting finds to do: marks for what is not in use, an end for what was marked for long enough, and
+    /// neither for what is in use.
     pub(super) fn collect(
         &self,
         in_use: &impl Fn(Identity, &Labels) -> bool,
@@ -209,7 +209,7 @@ impl AllocationTable {
         self.by_number.len() + 2
     }
 
-    /// Numbers that began or ended to be somebody's since the last call: those that are there, with their label sets.
+    /// Numbers that were allocated or released since the last call: those that are there, with their label sets.
     pub(super) fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
         let published = |id: Identity| {
             let number = self.by_number.get(&id).filter(|n| n.state != State::Deleted);

@@ -62,7 +62,7 @@ impl Journal {
     ///
     /// A journal that is another's, or that has nothing, did not give the numbers in the etcd, and is refused; with `adopt`
     /// one that has nothing takes them. One of the same cluster may lack some all the same, if it was restored from a
-    /// backup, or if the etcd was away for long: nobody else gets these before their rest is over.
+    /// backup, or if the etcd was away for long: no other label set gets these before their rest is over.
     ///
     /// # Errors
     /// When it is refused, or cannot be used.
@@ -116,7 +116,8 @@ impl Journal {
         })
     }
 
-    /// Numbers that only the etcd knows: as if nobody used them any more. One whose label set has another is nobody's.
+    /// Numbers that only the etcd knows: as if no pod used them any more. One whose label set has another is not
+    /// allocated.
     fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         let unknown =
             |table: &AllocationTable, id: Identity| table.is_ours(id) && !table.is_known(id);
@@ -135,9 +136,9 @@ impl Journal {
                 identity(*id, labels, state, unix_nano(now))
             });
             let mut taken: Vec<Entry> = taken.collect();
-            tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; numbers are kept until nobody has used them for long");
+            tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; numbers are kept until they have been unused for long");
             if is_behind(table) {
-                // Readers were told of later ones than it can know: whatever is now comes after them.
+                // Readers got later ones than it can know: whatever is now comes after them.
                 let (revision, unix_nano) = (found.revision, unix_nano(now));
                 taken.push(Entry::Revision { revision, manifests: None, unix_nano });
             }

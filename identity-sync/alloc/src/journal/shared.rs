@@ -24,7 +24,7 @@ pub(super) struct SharedFile {
     inode: u64,
     /// How much of it was read.
     offset: u64,
-    /// How long a thread waits for whoever has the lock.
+    /// How long a thread waits for the process that holds the lock.
     patience: Duration,
 }
 
@@ -80,7 +80,8 @@ impl SharedFile {
 }
 
 impl Locked<'_> {
-    /// Reads what others wrote. A last line that was cut off is dropped: whoever wrote it died before using it.
+    /// Reads what others wrote. A last line that was cut off is dropped: the process that wrote it died before using
+    /// it.
     pub(super) fn read(&mut self, lines: usize) -> Result<News, JournalError> {
         let metadata = self.shared.metadata()?;
         let replaced = metadata.ino() != self.shared.inode || metadata.len() < self.shared.offset;

@@ -247,7 +247,7 @@ fn a_cut_line_is_dropped_and_any_other_damage_is_named() {
         let error = open(&path).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains("--adopt-identities"), "{error}");
     }
-    // Without its first line nobody knows whose it is.
+    // Without its first line it is not known whose it is.
     let rest = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
     fs::write(&path, &whole[rest..]).unwrap();
     assert!(open(&path).unwrap_err().to_string().contains("no cluster in the first"));
@@ -310,7 +310,7 @@ fn a_long_file_becomes_short_and_says_the_same() {
     assert!(fs::metadata(&path).unwrap().len() * 100 < long);
     one.compact(at(seconds)).unwrap();
 
-    // Whoever has the long one open goes on with the short one, and the mark is as old as it was.
+    // A process that has the long one open goes on with the short one, and the mark is as old as it was.
     assert_eq!(number(&mut other, "a", seconds), a);
     let c = number(&mut other, "c", seconds);
     assert_eq!(number(&mut one, "c", seconds), c);
@@ -392,7 +392,7 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     // The way out: what the etcd has.
     assert_eq!(new.record("x", 0, at(0)).unwrap(), Recorded::At(1));
     new.recognise(&found, true, at(0)).unwrap();
-    assert_eq!(new.record("x", 57, at(0)).unwrap(), Recorded::At(58), "readers were told 57");
+    assert_eq!(new.record("x", 57, at(0)).unwrap(), Recorded::At(58), "readers got 57");
     assert_eq!(Some(new.uuid()), found.uuid);
     assert_eq!(number(&mut new, "a", 0), a);
     number(&mut new, "b", 0);
@@ -426,7 +426,7 @@ fn what_only_the_etcd_knows_is_nobody_elses_for_a_day() {
         vec![(a, labels("a")), (b, labels("b")), (second, labels("b")), (foreign, labels("x"))];
     let found = Found { uuid: Some(journal.uuid()), identities, revision: 0 };
     journal.recognise(&found, false, at(0)).unwrap();
-    assert_eq!(number(&mut journal, "c", 0).get(), a.get() + 2, "both rest, or are somebody's");
+    assert_eq!(number(&mut journal, "c", 0).get(), a.get() + 2, "both rest, or are allocated");
     assert_eq!(number(&mut journal, "a", 0), a);
     assert_eq!(number(&mut journal, "b", 0), b);
     assert_eq!(journal.len(), 3);

@@ -89,7 +89,7 @@ fn alpha() -> FakeEtcd {
     etcd
 }
 
-/// What a reader makes of the events: each record with the round it was last told in, and what was confirmed.
+/// What a reader makes of the events: each record with the round it was last reported in, and what was confirmed.
 #[derive(Default)]
 struct Local {
     records: BTreeMap<RecordKey, (Option<Record>, u32)>,
@@ -197,7 +197,7 @@ fn a_sign_of_life_is_given_by_whoever_answers() {
     assert_eq!((follower.status().answers, etcd.lists), (1, lists + 1), "one question at a time");
     assert!(follower.status().is_synced());
 
-    // Whoever is cut off does not answer, and a new connection is not asked what the old one was.
+    // A peer that is cut off does not answer, and a new connection is not asked what the old one was.
     follower.command(now, PeerCommand::Ask);
     etcd.take_actions(&mut follower, now);
     etcd.cut(&mut follower, now);
@@ -546,7 +546,7 @@ fn a_lease_that_ran_out_is_silence() {
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     etcd.pass(&mut follower, &mut now, Duration::from_secs(3_600));
     local.take(&mut follower);
-    assert_eq!(local.records.len(), 4, "nobody removed anything");
+    assert_eq!(local.records.len(), 4, "the writer removed nothing");
     assert_eq!(follower.status().held, 4);
     assert!(!follower.status().is_synced());
 
@@ -735,7 +735,7 @@ fn a_lease_that_runs_out_in_pieces_is_silence() {
         etcd.answer(&mut follower, now, 0);
         now += Duration::from_secs(1);
         local.take(&mut follower);
-        assert_eq!(local.records.len(), 4, "nobody removed anything");
+        assert_eq!(local.records.len(), 4, "the writer removed nothing");
     }
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!(local.records.len(), 4);
@@ -754,7 +754,7 @@ fn many_more_than_are_remembered_are_removed_by_a_list() {
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
     assert_eq!(local.records.len(), 6_004);
-    // Somebody who says that he means it; then a lease with as many.
+    // A writer that shows that it means it; then a lease with as many.
     let gone = keys.iter().take(5_000).map(|key| (key.as_str(), None));
     etcd.change(&gone.chain([(HEARTBEAT, Some("now"))]).collect::<Vec<_>>());
     settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -768,7 +768,7 @@ fn a_heartbeat_may_come_late_or_never() {
     let mut etcd = alpha();
     etcd.put(CONFIG_KEY, r#"{"id":7}"#);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
-    assert!(follower.status().is_synced(), "nobody waits for a heartbeat to begin with");
+    assert!(follower.status().is_synced(), "no follower waits for a heartbeat to begin with");
     assert_eq!(follower.status().heartbeats, 0);
     etcd.change(&[(NODE, None), (ADDRESS, None)]);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -786,7 +786,7 @@ fn a_heartbeat_may_come_late_or_never() {
     assert!(follower.status().is_synced());
 }
 
-/// What may happen to a cluster and to whoever follows it.
+/// What may happen to a cluster and to its follower.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Put(u8, u16),
@@ -965,7 +965,7 @@ proptest! {
             let there: BTreeSet<u8> = local.records.keys().map(number).collect();
             for lost in known.difference(&there) {
                 prop_assert!(writer.removed.contains(lost),
-                    "s{lost} is gone, and nobody removed it");
+                    "s{lost} is gone, and the writer did not remove it");
             }
             known = there;
         }

@@ -56,7 +56,7 @@ async fn a_process_has_one_inotify_instance() {
     let instances = fs::read_dir("/proc/self/fd").unwrap().map(is_inotify);
     assert_eq!(instances.filter(|is| *is).count(), 1);
 
-    // Each is told of what it watches, when another of the same place is dropped too.
+    // Each is notified of what it watches, when another of the same place is dropped too.
     let [deep, shallow, mut one, other] = watches;
     drop((deep, other));
     fs::write(below.join("file"), "1").unwrap();

@@ -162,18 +162,18 @@ fn peers_of_the_previous_run_are_waited_for() {
         folder.folder.removed(folder.at(21_000)).map(|gone| gone.reason.to_string()).collect();
     assert_eq!(removed, ["the previous run knew it, and there is no file peers/c"]);
 
-    // It stays empty: they were disconnected while nobody looked.
+    // It stays empty: they were disconnected between two looks.
     let mut folder = Folder::new(&["b"]);
     assert!(!folder.look(files(&[]), 0).complete);
     assert!(!folder.look(files(&[]), 59_999).complete);
     assert!(folder.look(files(&[]), 60_000).complete);
-    // A file that says nothing is not known to be nobody's.
+    // A file that says nothing is not known to be no peer's.
     let mut folder = Folder::new(&["b"]);
     assert!(!folder.look(files(&[("b", "")]), 0).complete);
     assert!(!folder.look(files(&[("b", "")]), 600_000).complete);
 }
 
-/// What somebody does to a folder of one peer's file.
+/// What an operator does to a folder of one peer's file.
 #[derive(Clone, Debug)]
 enum Step {
     Write(&'static str),
@@ -194,8 +194,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Looks every 100 ms at whatever somebody does: the peer is there from its first good file on, until the folder was there
-    /// without its file for a second on end.
+    /// Looks every 100 ms at whatever the operator does: the peer is there from its first good file on, until the
+    /// folder was there without its file for a second on end.
     #[test]
     fn only_a_file_that_stays_gone_removes_a_peer(steps in vec(step(), 1..30)) {
         let mut folder = Folder::new(&[]);

@@ -39,7 +39,7 @@ fn a_frontend_refuses_only_when_all_that_is_wanted_of_it_was_made() {
     writer.want([Change::SetFrontend(frontend(1), STRICT)], LONG, || now);
     assert_eq!(passes(&memory, 1), Some(false));
 
-    // Somebody else has all the room: the backends exist, and cannot be added.
+    // Another program has all the room: the backends exist, and cannot be added.
     for f in 10..18 {
         let changes = [Change::SetFrontend(frontend(f), STRICT), added(f, backend(1, f.into()))];
         writer.want(changes, LONG, || now);

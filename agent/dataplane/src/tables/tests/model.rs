@@ -15,9 +15,9 @@ enum Step {
     Add(u8, u32, u16, usize),
     Remove(u8, u32, u16),
     Weights(u8, [u32; 8]),
-    /// The writer dies after so many more writes; a new one takes over and is told everything again.
+    /// The writer dies after so many more writes; a new one takes over and gets everything again.
     Die(usize),
-    /// A new writer takes over, and is told nothing of one cluster.
+    /// A new writer takes over, and gets nothing of one cluster.
     Restart(u32),
     /// A new writer takes over, into tables of other sizes.
     Resize(usize),
@@ -119,7 +119,7 @@ fn tell(tables: &mut Tables<Memory>, all: &All, untold: Option<u32>, now: Instan
                 tables.apply(Change::AddBackend(frontend(*f), *backend, group), now).unwrap();
             }
         }
-        // A new frontend has all weight on its first group: nobody says so.
+        // A new frontend has all weight on its first group by default.
         if model.weights != Weights::ONE.0 {
             let weights = Weights(model.weights);
             tables.apply(Change::SetWeights(frontend(*f), weights), now).unwrap();
@@ -151,8 +151,8 @@ fn check_half_made(memory: &Memory, before: &All, after: &All) -> Result<(), Tes
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_024, ..ProptestConfig::default() })]
-    /// Whatever happens, programs find exactly what the model has, each backend with its share; a writer may die between any
-    /// two writes, and whoever takes over writes nothing that is there.
+    /// Whatever happens, programs find exactly what the model has, each backend with its share; a writer may die
+    /// between any two writes, and the writer that takes over writes nothing that is there.
     #[test]
     fn tables_equal_the_model(steps in steps(), budget in 1..40usize) {
         let mut memory = Memory::new(8, 32, 128);

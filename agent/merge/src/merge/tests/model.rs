@@ -307,7 +307,7 @@ proptest! {
                     // A slice without endpoints says nothing.
                     model.slices.retain(|_, (_, endpoints)| !endpoints.is_empty());
                     merge = next_life(&merge);
-                    // Another life begins with nothing, and is heard as this one was.
+                    // Another run begins with nothing, and gets what this one got.
                     sum = Sum::default();
                     for cluster in CLUSTERS.map(name) {
                         for kind in [RecordKind::Node, RecordKind::Service] {
@@ -325,7 +325,7 @@ proptest! {
                 (s, (sum.frontends.iter().any(|(of, _)| of == service), *global))
             }).collect();
             prop_assert_eq!(services, model.services());
-            // What may be asked is what was told.
+            // What may be asked is what was reported.
             for s in SERVICES.map(|s| ServiceName::new("shop", s)) {
                 let asked: HashMap<Backend, Condition> =
                     merge.backends_of(&s).map(|(b, _, state)| (b, state.condition)).collect();

@@ -42,7 +42,7 @@ pub(super) fn address(ip: &str, identity: u32) -> RecordEvent {
     })))
 }
 
-/// A service of the liar with somebody else's pod.
+/// A service of the liar with another cluster's pod.
 fn stolen(number: u8) -> RecordEvent {
     let RecordEvent::Upsert(Record::Service(mut stolen)) = service("c", "web", None, &[1]) else {
         panic!("a service")
@@ -122,7 +122,7 @@ fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
         for arrival in &order {
             match arrival.clone() {
                 Peer(peer, claims) => drop(merge.set_peer(&name(peer), claims)),
-                // A number that is another's, and a record that nobody may say: that is what this is about.
+                // A number that is another's, and a record that no cluster may say: that is what this is about.
                 Id(peer, number) => drop(merge.set_id(&name(peer), id(number))),
                 Says(peer, record) => drop(merge.apply(&name(peer), record)),
             }
@@ -179,7 +179,7 @@ fn a_liar_without_a_grant_says_nothing_of_what_others_are_granted() {
     let end = play(&[honest(claims(2, Some(2))), liar(None, 3)]);
     assert_eq!(end["b"], (2, records(OF_B)));
     assert_eq!(end["c"], (3, records(["web: 10.3.1.7"])));
-    // Nor of ours, whoever grants it what.
+    // Nor of ours, whatever it is granted.
     let ours = vec![
         Peer("c", None),
         Id("c", 3),
@@ -194,8 +194,8 @@ fn a_liar_without_a_grant_says_nothing_of_what_others_are_granted() {
 fn a_number_is_whose_it_is_granted_to_whoever_comes_first() {
     for grant in [None, claims(3, None), claims(3, Some(3))] {
         let end = play(&[honest(claims(2, Some(2))), liar(grant, 2)]);
-        assert_eq!(end["b"], (2, records(OF_B)), "the honest is not in anybody's way");
-        assert_eq!(end["c"], (0, records([])), "the liar has no number, and is not heard");
+        assert_eq!(end["b"], (2, records(OF_B)), "the honest is in no other's way");
+        assert_eq!(end["c"], (0, records([])), "the liar has no number, and is not accepted");
     }
 }
 

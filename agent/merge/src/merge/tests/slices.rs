@@ -1,4 +1,4 @@
-//! Services as endpoint slices, and what the own cluster's nodes are told of services.
+//! Services as endpoint slices, and what the own cluster's nodes get of services.
 
 use mesh_model::{
     Affinity, EndpointSlice, LocalService, ServiceTraffic, SliceEndpoint,
@@ -179,7 +179,7 @@ fn an_address_in_two_slices_counts_once_and_the_better_word_counts() {
     assert_eq!(condition(&merge), Condition::Terminating);
     assert_eq!(say(&mut merge, "web-1", READY), ["+web 10.2.1.1"]);
     assert_eq!(condition(&merge), Condition::Ready);
-    assert_eq!(say(&mut merge, "web-2", AWAY), [""; 0], "nobody sees it");
+    assert_eq!(say(&mut merge, "web-2", AWAY), [""; 0], "no reader sees it");
     let gone =
         |of: &str| RecordEvent::Remove(RecordKey::EndpointSlice(ServiceName::new("shop", of)));
     merge.apply(&peer, gone("web-1")).unwrap();
@@ -202,14 +202,14 @@ fn a_slice_that_moves_is_there_before_it_is_gone() {
         deltas(&mut merge),
         ["+db 10.2.1.1", "+db 10.2.1.2", "-web 10.2.1.1", "-web 10.2.1.2"]
     );
-    // An endpoint from one slice to the next: split and merged, nobody sees it.
+    // An endpoint from one slice to the next: split and merged, no reader sees it.
     let split = |of: &str, last: &str| told(slice("b", "db", of, vec![endpoint(last, READY)]));
     merge.apply(&peer, split("y", "10.2.1.2")).unwrap();
     merge.apply(&peer, split("x", "10.2.1.1")).unwrap();
     assert_eq!(deltas(&mut merge), [""; 0]);
     merge.apply(&peer, split("x", "10.2.1.3")).unwrap();
     assert_eq!(deltas(&mut merge), ["+db 10.2.1.3", "-db 10.2.1.1"], "what comes first");
-    // Without a service it is nobody's.
+    // Without a service it belongs to none.
     let mut orphan = slice("b", "db", "x", endpoints());
     orphan.labels.clear();
     merge.apply(&peer, told(orphan)).unwrap();
@@ -324,7 +324,7 @@ fn our_own_services_say_what_they_ask_for() {
     };
     assert_eq!(**said, traffic);
 
-    // Headless, or somebody else's to serve: it is ours and has no frontends.
+    // Headless, or another proxy's to serve: it is ours and has no frontends.
     for other in [
         LocalService { cluster_ips: Vec::new(), traffic: traffic.clone(), ..plain.clone() },
         LocalService { foreign_proxy: true, traffic: traffic.clone(), ..plain.clone() },
@@ -339,7 +339,7 @@ fn our_own_services_say_what_they_ask_for() {
     assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP", "unset web"]);
     assert_eq!(backends(&merge).len(), 1);
 
-    // Nobody else has any here.
+    // No other cluster has any here.
     let record = Record::LocalService(Box::new(plain));
     merge.apply(&name("b"), RecordEvent::Upsert(record)).unwrap();
     assert_eq!(deltas(&mut merge), [""; 0]);
@@ -369,7 +369,7 @@ fn our_own_cluster_changes_to_the_local_form() {
     assert_eq!(
         deltas(&mut merge),
         ["a confirmed LocalEndpointSlice", "a confirmed LocalService"],
-        "nothing that anybody sees"
+        "nothing that a reader sees"
     );
 }
 
@@ -463,7 +463,7 @@ fn what_is_kept_for_the_next_life_says_the_same() {
         ("b", &[RecordKind::EndpointSlice]),
         ("c", &[RecordKind::Service]),
     ] {
-        assert_eq!(before.records(&name(cluster)), None, "not all was told");
+        assert_eq!(before.records(&name(cluster)), None, "not all was reported");
         for kind in kinds.iter().chain(&[RecordKind::Node]) {
             before.apply(&name(cluster), RecordEvent::Confirmed(*kind)).unwrap();
         }
@@ -480,7 +480,7 @@ fn what_is_kept_for_the_next_life_says_the_same() {
     assert_eq!(backends(&next).len(), 13);
     assert_eq!(next.local_service(&web()), before.local_service(&web()));
     assert_eq!(next.frontends_of(&web()).count(), 1);
-    // It is not heard again in this form: the cluster has changed to the other one meanwhile.
+    // It is not reported again in this form: the cluster has changed to the other one meanwhile.
     next.apply(&name("b"), RecordEvent::Begin(RecordKind::Service)).unwrap();
     next.apply(&name("b"), service("b", "web", None, &[0])).unwrap();
     next.apply(&name("b"), RecordEvent::Confirmed(RecordKind::Service)).unwrap();

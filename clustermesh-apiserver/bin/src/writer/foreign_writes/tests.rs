@@ -81,7 +81,7 @@ fn own_writes_are_not_somebody_elses() {
     assert_eq!(etcd.see(&mut others, &delete(NODE, 7), 0), None);
     // By their value.
     assert_eq!(etcd.see(&mut others, &put(NODE, "ours", 8), 0), None);
-    // What is gone already needs nobody who removes it.
+    // What is gone already need not be removed.
     assert_eq!(etcd.see(&mut others, &delete("cilium/state/nodes/v1/a/n2", 9), 0), None);
     assert_eq!((others.next_due(), others.problems().len()), (None, 0));
 }
@@ -104,7 +104,8 @@ fn what_somebody_else_does_is_due_at_once_and_named() {
     );
     assert_eq!(others.next_due(), None);
     let told = others.problems().join("\n");
-    for says in ["n1: somebody else changed it; put right", "removed it; put back", "left alone"] {
+    for says in ["n1: another program changed it; put right", "removed it; put back", "left alone"]
+    {
         assert!(told.contains(says), "{told}");
     }
     // It is no news for ever; what stays where it is not ours is.

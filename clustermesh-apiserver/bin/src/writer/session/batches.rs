@@ -57,7 +57,7 @@ impl Session<'_> {
                 batch.into_iter().for_each(|write| self.written(write));
             }
             Err(EtcdError::RequestTooLarge(_)) if batch.len() > 1 => {
-                // One of them is too large: each by itself, so that it blocks nobody.
+                // One of them is too large: each by itself, so that it blocks no other.
                 for write in batch {
                     Box::pin(self.write_batch(vec![write])).await?;
                 }

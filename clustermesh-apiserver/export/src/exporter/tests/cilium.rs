@@ -86,7 +86,7 @@ fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
     let mut cluster = Cluster::new();
     cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("a", "10.7.1.5", "cart")));
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458753"));
-    // The pod is the one of its endpoint, and so its own node is told.
+    // The pod is the one of its endpoint, and so its own node gets it.
     cluster.apply(SLICE);
     let address = cluster.value("ip/v1/default/10.7.1.5").unwrap();
     assert!(address.contains("\"ID\":458800") && address.contains("172.18.0.3"), "{address}");

@@ -79,7 +79,7 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     assert_eq!(held_back.len(), NAMED + 1);
     assert_eq!(held_back[NAMED], "3 more namespaces have no Namespace either");
 
-    // The last Namespace goes: nobody decides any more.
+    // The last Namespace goes: none decides any more.
     cluster.delete(Kind::Namespace, "", "shop");
     cluster.publish();
     assert!(cluster.exporter.held_back().is_empty());

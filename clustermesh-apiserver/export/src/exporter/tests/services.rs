@@ -1,4 +1,4 @@
-//! Services and slices, as own nodes and other clusters are told of them.
+//! Services and slices, as own nodes and other clusters get them.
 
 use std::collections::BTreeMap;
 
@@ -165,7 +165,7 @@ fn slices_travel_as_they_are() {
         ]
     );
 
-    // Names are no backends, copies are not ours, and nobody's service has none.
+    // Names are no backends, copies are not ours, and a slice of no service has none.
     for (from, to) in [
         ("addressType: IPv4", "addressType: FQDN"),
         (

@@ -36,7 +36,7 @@ struct Replica {
 #[derive(Default)]
 struct World {
     now: u64,
-    /// When an app was last known to be used by anybody who said so.
+    /// When an app was last reported to be in use.
     touched: BTreeMap<Labels, u64>,
     /// Who had each number last, and when it ended, if it did.
     owners: BTreeMap<Identity, (Labels, Option<u64>)>,
@@ -64,7 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 impl World {
-    /// A label set was given a number: nobody else has had it for a day.
+    /// A label set was given a number: no other has had it for a day.
     fn gave(&mut self, labels: &Labels, number: Identity) {
         if let Some((owner, ended)) = self.owners.get(&number)
             && owner != labels

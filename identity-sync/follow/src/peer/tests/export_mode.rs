@@ -121,7 +121,7 @@ fn a_cluster_that_begins_to_tell_slices_loses_nothing() {
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     put_slice(&mut etcd, "web");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(services(&local), set([(Service, "web"), (Slice, "web")]), "used, not believed");
+    assert_eq!(services(&local), set([(Service, "web"), (Slice, "web")]), "used, not synced");
     assert!(!follower.status().is_synced());
     // The services go on until then.
     etcd.put("cilium/state/services/v1/alpha/shop/db", &service(80).replace("web", "db"));
@@ -175,7 +175,7 @@ fn what_goes_with_a_former_form_takes_nothing_away() {
     assert!(follower.status().is_synced());
 }
 
-/// Watches are not in one order: the removal may be heard before the config that explains it.
+/// Watches are not in one order: the removal may arrive before the config that explains it.
 #[test]
 fn a_removal_that_is_heard_before_the_new_mode_takes_nothing_away() {
     for first in 0..8 {
@@ -195,7 +195,7 @@ fn a_removal_that_is_heard_before_the_new_mode_takes_nothing_away() {
     }
 }
 
-/// Whoever followed the cluster before this one, in another form, is in the same tables.
+/// A follower of the cluster before this one, in another form, filled the same tables.
 #[test]
 fn one_that_begins_says_what_there_is_not() {
     for (role, word, expected) in [
@@ -209,7 +209,7 @@ fn one_that_begins_says_what_there_is_not() {
         etcd.put(&canary(Slice), "");
         let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
         assert_eq!(local.without, expected, "{word}");
-        // Whoever takes its words may have missed some while it was on hold.
+        // The reader of its events may have missed some while it was on hold.
         follower.command(now, PeerCommand::Hold(Refusal::NoId));
         settle(&mut etcd, &mut follower, &mut local, &mut now);
         follower.command(now, PeerCommand::Release);
@@ -269,7 +269,7 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert!(follower.status().is_synced());
 
-    // One that has told them once is waited for even if it does not.
+    // One that has reported them once is waited for even if it does not.
     for config in [ours, config(7, "")] {
         etcd.cut(&mut follower, now);
         etcd.restart(etcd.cluster_id + 1);
@@ -327,7 +327,7 @@ fn an_own_cluster_that_tells_slices_only_has_no_frontends() {
 enum Step {
     Put(u8),
     Delete(u8),
-    /// Another mode; in the order in which it should be told, or the config first.
+    /// Another mode; in the order in which it should be reported, or the config first.
     Mode(usize, bool),
     /// What the mode does not have any more goes, once everybody knows.
     Tidy(bool),
@@ -493,7 +493,7 @@ proptest! {
             local.take(&mut follower);
             let there = known(&local);
             for lost in before.difference(&there) {
-                prop_assert!(writer.removed.contains(lost), "s{lost} is gone, and nobody removed it");
+                prop_assert!(writer.removed.contains(lost), "s{lost} is gone, and the writer did not remove it");
             }
             before = there;
         }

@@ -1,8 +1,8 @@
-//! Nothing is told that the cluster did not say: whatever breaks, an address has an identity that it gave it.
+//! Nothing is reported that the cluster did not say: whatever breaks, an address has an identity that it gave it.
 
 use super::*;
 
-/// What may happen to a cluster with addresses, and to whoever follows it.
+/// What may happen to a cluster with addresses, and to its follower.
 #[derive(Clone, Debug)]
 enum Step {
     /// An address gets an identity, in a revision with the identity's own key or without.
@@ -57,7 +57,7 @@ fn change(etcd: &mut FakeEtcd, changes: &BTreeMap<String, Option<String>>) {
     etcd.change(&changes);
 }
 
-/// What the reader believes of addresses: which identity each has.
+/// What the reader has of addresses: which identity each has.
 fn believed(local: &Local) -> BTreeMap<String, u32> {
     let address = |(key, (record, _)): (&RecordKey, &(Option<Record>, u32))| match (key, record) {
         (RecordKey::Address(net), Some(Record::Address(address))) => {

@@ -1,0 +1,58 @@
+//! A row of the attack table.
+
+/// One attack.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    /// Keys with their values.
+    pub(super) writes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) expected: Expected,
+}
+
+/// What an agent says to it.
+#[derive(Clone, Copy)]
+pub(super) enum Expected {
+    /// One record more is rejected, and the last of them names this.
+    Rejected(&'static str),
+    /// The peer is refused as a whole, with this reason.
+    Refused(&'static str),
+    /// It means nothing, and does nothing.
+    Nothing,
+}
+
+/// How the hostile cluster tells its services.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Services,
+    Slices,
+}
+
+const CONFIGS: &[u8] = b"cilium/cluster-config/";
+pub(super) const POSITION: &str = "cilium/.heartbeat.position";
+/// An identity of the hostile cluster, the third: 3 × 65,536 and more.
+pub(super) const HOSTILE_IDENTITY: u32 = 200_000;
+/// A pod that the hostile cluster might have.
+pub(super) const HOSTILE_POD: &str = "10.3.1.77";
+pub(super) const HOSTILE_NODE: &str = "172.31.3.9";
+pub(super) const HOSTILE_RANGE: &str = "10.3.9.0";
+impl Row {
+    pub(super) fn changes_config(&self) -> bool {
+        self.writes.iter().any(|(key, _)| key.starts_with(CONFIGS))
+    }
+
+    /// Keys without which the cluster is not followed as before: they get the value back that they had.
+    pub(super) fn restored(&self) -> impl Iterator<Item = &str> {
+        let keys = self.writes.iter().filter_map(|(key, _)| str::from_utf8(key).ok());
+        keys.filter(|key| key.as_bytes().starts_with(CONFIGS) || *key == POSITION)
+    }
+}
+
+/// Keys of the connection itself: they are put right or left, not deleted. That would be silence, and no lie.
+pub(super) fn is_kept(key: &[u8]) -> bool {
+    key.starts_with(CONFIGS)
+        || key.starts_with(b"cilium/synced/")
+        || key.starts_with(b"cilium/.heartbeat")
+}
+
+pub(super) fn row(name: &'static str, key: &str, value: &str, expected: Expected) -> Row {
+    Row { name, writes: vec![(key.into(), value.into())], expected }
+}
