@@ -141,7 +141,7 @@ fn cut() {
 
 #[test]
 fn endpoints() {
-    let few = ["--endpoints", "500", "--budget", "32", "--rounds", "2"];
+    let few = ["--endpoints", "500", "--budget", "16", "--rounds", "2"];
     let all = tables("benchends", &[&["endpoints"], &few[..]].concat());
     let row = &rows(&all["endpoints"])[0];
     assert_eq!(number(row, "/endpoints"), 500.0);

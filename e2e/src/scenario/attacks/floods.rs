@@ -2,6 +2,7 @@
 
 use mesh_model::{Record, SliceEndpoint, service::SlicePort};
 use mesh_wire::{encode, peer_file::Budget};
+use serde_json::Value;
 
 use super::{
     Victims, followed,
@@ -156,15 +157,31 @@ fn is_stopped(mesh: &impl Mesh, victims: &Victims, flood: &Flood, unharmed: &dyn
     if flood.unconfirmed {
         etcdctl::put(mesh, hostile, &canary, b"2026-01-01T00:00:00Z");
     }
-    for cluster in &victims.honest {
-        lift(mesh, cluster, hostile);
-    }
-    followed(mesh, victims);
+    lift_until_followed(mesh, victims);
     for cluster in &victims.honest {
         set_budget(mesh, cluster, hostile, Budget::default());
     }
     let (_, status, _) = json::run(mesh.clustermesh(&["status"]));
     assert!(!status.to_string().contains("over its budget"), "{status:#}");
+}
+
+/// What was on its way when it was stopped counts after a lift, too: an operator who sees that lifts again.
+fn lift_until_followed(mesh: &impl Mesh, victims: &Victims) {
+    eventually("the hostile cluster is lifted and followed", || {
+        let told = super::told(mesh, victims);
+        if told.iter().all(|(_, peer)| peer["ready"] == true) {
+            return Ok(());
+        }
+        for cluster in &victims.honest {
+            let held = |(agent, peer): &(String, Value)| {
+                agent.starts_with(&format!("{cluster}/")) && !peer["quarantined"].is_null()
+            };
+            if told.iter().any(held) {
+                lift(mesh, cluster, &victims.hostile);
+            }
+        }
+        Err(format!("{told:#?}"))
+    });
 }
 
 /// So many canaries are no cluster's: its connection is refused, and what is known of it stays.
