@@ -256,21 +256,31 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         }
         let (status, _) = watch::channel(Status::default());
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
-        let (receiver, credentials) = match credentials {
-            Ok((store, receiver)) => (receiver, store),
-            Err(reason) => {
-                if !known {
-                    tracing::warn!(peer = %name, reason, "the peer's credentials cannot be used");
-                }
-                status.send_modify(|status| {
-                    status.failure = Some(Failure::new(ConnectionPhase::Tls, reason))
-                });
-                let following = Following { file, running: None, status, commands };
-                self.announce(name, &following).await;
-                self.following.insert(name.clone(), following);
-                return;
+        let credentials = credentials.map_err(|reason| {
+            if !known {
+                tracing::warn!(peer = %name, reason, "the peer's credentials cannot be used");
             }
-        };
+            status.send_modify(|status| {
+                status.failure = Some(Failure::new(ConnectionPhase::Tls, reason))
+            });
+        });
+        let mut following = Following { file, running: None, status, commands };
+        // Before its task begins: events of a cluster that is not followed yet would be lost.
+        self.announce(name, &following).await;
+        if let Ok(credentials) = credentials {
+            following.running = Some(self.spawn(name, &following, command_receiver, credentials));
+        }
+        self.following.insert(name.clone(), following);
+    }
+
+    fn spawn(
+        &self,
+        name: &ClusterName,
+        following: &Following,
+        commands: mpsc::Receiver<PeerCommand>,
+        (credentials, receiver): (Store, Receiver),
+    ) -> Running {
+        let Following { file, status, .. } = following;
         let grant = file.clustermesh.as_ref();
         let config = PeerConfig {
             name: name.clone(),
@@ -289,7 +299,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         };
         let (trouble_sender, trouble) = watch::channel(None);
         let channels = Channels {
-            commands: command_receiver,
+            commands,
             events: self.messages.clone(),
             status: status.clone(),
             trouble: trouble_sender,
@@ -297,7 +307,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         };
         let seed = rand_seed(name);
         let tagged = name.clone();
-        let limits = (*name != self.local.name).then(|| budget(&file));
+        let limits = (*name != self.local.name).then(|| budget(file));
         let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
         let task = self.runtime.spawn(async move {
             let now = Instant::now();
@@ -311,10 +321,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             };
             tokio::join!(follow(&mut follower, &target, channels, tag), ring);
         });
-        let running = Some(Running { credentials, trouble, task });
-        let following = Following { file, running, status, commands };
-        self.announce(name, &following).await;
-        self.following.insert(name.clone(), following);
+        Running { credentials, trouble, task }
     }
 
     async fn remove(&mut self, name: &ClusterName) {
