@@ -21,8 +21,8 @@ use serde::Serialize;
 use crate::{
     bench_lab::{BenchLab, first_node},
     command::run,
-    endpoints::{cluster, entry, ip, manifest, slice},
     error::{BenchError, file},
+    records::{cluster, entry, ip, manifest, slice},
     stats::median,
     usage::{cpu_without_prober, metric},
 };

@@ -10,21 +10,21 @@ use std::{
 
 use mesh_files::{Access, write_atomic};
 use mesh_model::{
-    EndpointAddress, EndpointSlice, Identity, Labels, Port, Protocol, Record, SliceEndpoint,
-    endpoint::NamedPort,
-    service::{SERVICE_NAME_LABEL, SlicePort},
+    EndpointAddress, EndpointSlice, Identity, Labels, Port, Protocol, Record, endpoint::NamedPort,
+    service::SlicePort,
 };
 use mesh_wire::{
     Layout, Prefix,
     peer_file::{Budget, Grant, PeerFile},
 };
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     bench_lab::BenchLab,
-    endpoints::{address, cluster, entry, ip},
-    error::{BenchError, file},
+    error::{BenchError, file, io},
+    records::{Entries, address, cluster, endpoint_address, endpoint_slice, entry},
     usage::{cpu_without_prober, peak_resident, reset_peak},
 };
 
@@ -38,7 +38,7 @@ pub struct HostileCost {
     pub budget: u64,
     /// The most that was resident in the agent meanwhile, beyond what was before.
     pub resident: u64,
-    /// What DESIGN allows: twice the budget, and 192 MiB for a connection.
+    /// What it may be (`docs/wire.md`, "Limits"): twice the budget, and 192 MiB for a connection.
     pub allowed: u64,
     /// CPU time of the agent, in relation to the time that passed.
     pub core_share: f64,
@@ -49,7 +49,8 @@ pub struct HostileCost {
 /// What is sent, and how.
 struct Attack {
     sends: &'static str,
-    entries: Entries,
+    /// Made when it is sent: all of them together are more than a machine need have.
+    entries: Box<dyn Fn() -> Result<Entries, BenchError>>,
     /// So many in a transaction, as an etcd takes 1.5 MB; or in a second.
     together: usize,
     pace: Pace,
@@ -63,15 +64,13 @@ enum Pace {
     EachSecond(u32),
 }
 
-type Entries = Vec<(String, Vec<u8>)>;
-
 const MIB: u64 = 1024 * 1024;
 /// A connection's part, whatever the budget.
 const CONNECTION: u64 = 192 * MIB;
 /// How long what was sent is waited for.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Blocks of one repeated byte that are just less than 4 MiB.
-const BLOCKS: u32 = 31;
+/// The most that a slice may unpack to (`docs/wire.md`).
+const UNPACKED: usize = 4 * 1024 * 1024;
 
 /// Measures. `budget` is what the records of the peer may take, in MiB; `rounds` is how often what a second allows is sent.
 /// Needs root.
@@ -81,7 +80,7 @@ pub fn hostile(
     rounds: u32,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<HostileCost>, BenchError> {
-    let attacks = attacks(budget * MIB, rounds)?;
+    let attacks = attacks(budget * MIB, rounds);
     let total = attacks.len() as u64;
     let mut rows = Vec::new();
     for attack in attacks {
@@ -101,17 +100,17 @@ fn cost(lab: &str, budget: u64, attack: &Attack) -> Result<HostileCost, BenchErr
     lab.wait_ready("b")?;
     lab.refresh()?;
     let (source, pid) = (lab.cluster(0)?, lab.pid("b/n1/agent")?);
+    let entries = (attack.entries)()?;
     let (before, begin, began) = (reset_peak(pid)?, cpu_without_prober(pid)?, Instant::now());
     match attack.pace {
         Pace::Flood => {
-            for some in attack.entries.chunks(attack.together) {
+            for some in entries.chunks(attack.together) {
                 lab.write(source, some, |_| {})?;
             }
             thread::sleep(SETTLE);
         }
         Pace::EachSecond(seconds) => {
-            for (second, some) in (1..=seconds).zip(attack.entries.chunks(attack.together).cycle())
-            {
+            for (second, some) in (1..=seconds).zip(entries.chunks(attack.together).cycle()) {
                 lab.write(source, some, |_| {})?;
                 let due = Duration::from_secs(second.into());
                 thread::sleep(due.saturating_sub(began.elapsed()));
@@ -146,51 +145,56 @@ fn is_quarantined(lab: &BenchLab) -> Result<bool, BenchError> {
     // It says so by its exit code, too.
     let mut status = lab.clustermesh_command();
     let status = status.args(["status", "--context", "b", "--output", "json"]).output();
-    let status = status.map_err(crate::error::io("clustermesh status"))?;
+    let status = status.map_err(io("clustermesh status"))?;
     let status: Value = serde_json::from_slice(&status.stdout)
         .map_err(|error| BenchError::Unexpected(format!("`status`: {error}")))?;
     Ok(status.to_string().contains("over its budget"))
 }
 
 /// What is sent. Floods are three times the budget, as memory has it.
-fn attacks(budget: u64, rounds: u32) -> Result<Vec<Attack>, BenchError> {
+fn attacks(budget: u64, rounds: u32) -> Vec<Attack> {
     let number = |bytes: u64| u32::try_from(3 * budget / bytes).unwrap_or(u32::MAX).max(10);
-    // Labels of 60 kB in a thousand parts.
-    let labels = (0..number(60_000)).map(|n| entry(Record::Identity(identity(n), long_labels(n))));
-    let ports = (0..number(60_000)).map(named_ports);
-    let slices = (0..number(10_000_000)).map(|n| slice(n, 0, 100));
-    let again = [slice(0, 0, 50)?, slice(0, 1, 50)?];
-    let changes = (0..2_000).map(|n| address(n, identity(0).get()));
-    let attack = |sends, entries, together, pace| Attack { sends, entries, together, pace };
-    Ok(vec![
-        attack("identities of 60 kB", labels.collect::<Result<_, _>>()?, 10, Pace::Flood),
-        attack("addresses of 900 named ports", ports.collect::<Result<_, _>>()?, 10, Pace::Flood),
-        attack("slices of 100,000 backends", slices.collect::<Result<_, _>>()?, 1, Pace::Flood),
-        attack("130 bytes that unpack to 4 MiB", frames(500)?, 100, Pace::Flood),
-        attack(
-            "2,000 changes a second",
-            changes.collect::<Result<_, _>>()?,
-            2_000,
-            Pace::EachSecond(rounds),
-        ),
-        attack("8 MiB a second, unpacked", frames(2)?, 2, Pace::EachSecond(rounds)),
-        attack(
-            "50,000 backends a second, all of them others",
-            again.into(),
-            1,
-            Pace::EachSecond(rounds),
-        ),
-    ])
+    let (small, large) = (number(60_000), number(10_000_000));
+    let pace = Pace::EachSecond(rounds);
+    vec![
+        attack("identities of 60 kB", 10, Pace::Flood, move || {
+            (0..small).map(long_labels).collect()
+        }),
+        attack("addresses of 900 named ports", 10, Pace::Flood, move || {
+            (0..small).map(named_ports).collect()
+        }),
+        attack("slices of 100,000 backends", 1, Pace::Flood, move || {
+            (0..large).map(|n| slice(n, 0, 100)).collect()
+        }),
+        attack("small frames that unpack to 4 MiB", 100, Pace::Flood, || frames(500)),
+        attack("2,000 changes a second", 2_000, pace, || {
+            (0..2_000).map(|n| address(n, identity(0))).collect()
+        }),
+        attack("8 MiB a second, unpacked", 2, pace, || frames(2)),
+        attack("50,000 backends a second, all of them others", 1, pace, || {
+            [0, 1].map(|shift| slice(0, shift, 50)).into_iter().collect()
+        }),
+    ]
 }
 
-fn identity(n: u32) -> Identity {
-    Identity::new(65_536 + 2_000 + n)
+fn attack(
+    sends: &'static str,
+    together: usize,
+    pace: Pace,
+    entries: impl Fn() -> Result<Entries, BenchError> + 'static,
+) -> Attack {
+    Attack { sends, entries: Box::new(entries), together, pace }
 }
 
-fn long_labels(n: u32) -> Labels {
+fn identity(n: u32) -> u32 {
+    65_536 + 2_000 + n
+}
+
+/// 60 kB in a thousand labels.
+fn long_labels(n: u32) -> Result<(String, Vec<u8>), BenchError> {
     let mut text = format!("k8s:io.cilium.k8s.policy.cluster=a;k8s:n={n};");
     (0..1_000).for_each(|label| text += &format!("k8s:{}-{label}={label};", "x".repeat(40)));
-    Labels::parse(&text)
+    entry(Record::Identity(Identity::new(identity(n)), Labels::parse(&text)))
 }
 
 fn named_ports(n: u32) -> Result<(String, Vec<u8>), BenchError> {
@@ -198,59 +202,44 @@ fn named_ports(n: u32) -> Result<(String, Vec<u8>), BenchError> {
         name: format!("{}-{number}", "p".repeat(20)),
         port: Port { protocol: Protocol::Tcp, number: number + 1 },
     };
+    let named_ports = (0..900).map(port).collect();
     entry(Record::Address(Box::new(EndpointAddress {
-        net: ip(n).into(),
-        host: None,
-        identity: identity(0),
-        encryption_key: 0,
-        metadata: String::new(),
-        namespace: "default".into(),
-        pod: format!("flood-{n}"),
-        service_account: String::new(),
-        named_ports: (0..900).map(port).collect(),
+        named_ports,
+        ..endpoint_address(n, identity(0))
     })))
 }
 
 /// As many endpoints as a slice may have, with so many ports. `shift` makes them others.
 fn slice(n: u32, shift: u32, ports: u16) -> Result<(String, Vec<u8>), BenchError> {
-    let (cluster, cluster_id) = cluster()?;
-    let endpoint = |endpoint: u32| SliceEndpoint {
-        addresses: vec![ip((n + shift) * 1_000 + endpoint).to_string()],
-        ready: Some(true),
-        ..SliceEndpoint::default()
-    };
+    let first = (n + shift) * 1_000;
+    let slice = endpoint_slice(n, 0, first..first + 1_000)?;
     let port = |number: u16| SlicePort {
         name: Some(format!("p{number}")),
         protocol: Some("TCP".into()),
         number: Some((number + 1).into()),
         app_protocol: None,
     };
-    entry(Record::EndpointSlice(Box::new(EndpointSlice {
-        cluster: cluster.to_string(),
-        cluster_id,
-        namespace: "default".into(),
-        name: format!("flood-{n}"),
-        labels: [(SERVICE_NAME_LABEL.to_owned(), "flood".to_owned())].into(),
-        annotations: [].into(),
-        address_type: "IPv6".into(),
-        endpoints: (0..1_000).map(endpoint).collect(),
-        ports: (0..ports).map(port).collect(),
-    })))
+    let ports = (0..ports).map(port).collect();
+    entry(Record::EndpointSlice(Box::new(EndpointSlice { ports, ..slice })))
 }
 
-/// Frames under the keys of slices (RFC 8878): a magic number, no checksum, a window of 128 kB, and blocks of one byte each,
-/// to be repeated 131,071 times.
+/// Zeros under the keys of slices.
 fn frames(count: u32) -> Result<Entries, BenchError> {
     let (cluster, _) = cluster()?;
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
-    for block in 1..=BLOCKS {
-        let header = u32::from(block == BLOCKS) | 1 << 1 | 131_071 << 3;
-        frame.extend(header.to_le_bytes().iter().take(3));
-        frame.push(0);
+    let prefix = Prefix::EndpointSlices.of_cluster(Layout::State, &cluster);
+    let frame = compress_to_vec(vec![0_u8; UNPACKED].as_slice(), CompressionLevel::Fastest);
+    Ok((0..count).map(|n| (format!("{prefix}default/frame-{n}"), frame.clone())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They are what the table calls small.
+    #[test]
+    fn four_mebibytes_are_a_small_frame() {
+        let frames = frames(2).unwrap();
+        assert!(frames.iter().all(|(_, frame)| frame.len() < 200), "{frames:?}");
+        assert_ne!(frames[0].0, frames[1].0);
     }
-    let key = |n: u32| {
-        let prefix = Prefix::EndpointSlices.of_cluster(Layout::State, &cluster);
-        format!("{prefix}default/frame-{n}")
-    };
-    Ok((0..count).map(|n| (key(n), frame.clone())).collect())
 }

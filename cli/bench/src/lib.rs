@@ -20,6 +20,7 @@ mod fill;
 mod hostile;
 mod mesh;
 mod propagation;
+mod records;
 mod rules;
 mod sandbox;
 mod stats;

@@ -126,7 +126,7 @@ fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
         etcdctl::put_bytes(mesh, hostile, key, value);
     }
     eventually(row.name, || {
-        for (agent, peer) in &told(mesh, victims) {
+        for (agent, peer) in &hostile_status(mesh, victims) {
             let count = peer["rejected"].as_u64().unwrap_or_default();
             let more = count - before.get(agent).copied().unwrap_or_default();
             let last = peer["lastRejected"].as_str().unwrap_or_default();
@@ -155,16 +155,16 @@ fn attack(mesh: &impl Mesh, victims: &Victims, row: &Row, form: Form) {
 /// Waits until what a row before it broke is whole.
 fn followed(mesh: &impl Mesh, victims: &Victims) {
     eventually("the hostile cluster is followed", || {
-        let told = told(mesh, victims);
-        match told.iter().find(|(_, peer)| peer["ready"] != true) {
+        let seen = hostile_status(mesh, victims);
+        match seen.iter().find(|(_, peer)| peer["ready"] != true) {
             None => Ok(()),
             Some(peer) => Err(format!("{peer:#?}")),
         }
     });
 }
 
-/// What each honest agent tells of the hostile cluster.
-fn told(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
+/// How each honest agent sees the hostile cluster.
+fn hostile_status(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
     let (_, status, _) = json::run(mesh.clustermesh(&["status"]));
     let clusters = status["clusters"].as_array().cloned().unwrap_or_default();
     let honest = |cluster: &Value| victims.honest.iter().any(|name| cluster["name"] == **name);
@@ -184,8 +184,8 @@ fn told(mesh: &impl Mesh, victims: &Victims) -> Vec<(String, Value)> {
 
 /// How much each honest agent has rejected so far.
 fn counted(mesh: &impl Mesh, victims: &Victims) -> BTreeMap<String, u64> {
-    let told = told(mesh, victims).into_iter();
-    told.map(|(agent, peer)| (agent, peer["rejected"].as_u64().unwrap_or_default())).collect()
+    let seen = hostile_status(mesh, victims).into_iter();
+    seen.map(|(agent, peer)| (agent, peer["rejected"].as_u64().unwrap_or_default())).collect()
 }
 
 fn ground(mesh: &impl Mesh, victims: &Victims) -> Ground {

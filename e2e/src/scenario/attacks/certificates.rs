@@ -9,7 +9,7 @@ use std::{
 
 use mesh_certs::{Authority, ClusterPki, Issued, Profile};
 
-use super::{Victims, told};
+use super::{Victims, hostile_status};
 use crate::mesh::{Daemon, Mesh, output, within};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -55,8 +55,8 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
         hostile.write("server", &issued).expect("files");
         restart();
         within(PATIENCE, name, || {
-            let told = told(mesh, victims);
-            let unnamed = told.iter().find(|(_, peer)| {
+            let seen = hostile_status(mesh, victims);
+            let unnamed = seen.iter().find(|(_, peer)| {
                 peer["ready"] == true || !peer["ladder"].to_string().contains(reason)
             });
             unnamed.map_or(Ok(()), |(agent, peer)| Err(format!("{agent}: {peer:#}")))
@@ -68,8 +68,8 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
     }
     restart();
     within(PATIENCE, "the hostile cluster is followed again", || {
-        let told = told(mesh, victims);
-        let away = told.iter().find(|(_, peer)| peer["ready"] != true);
+        let seen = hostile_status(mesh, victims);
+        let away = seen.iter().find(|(_, peer)| peer["ready"] != true);
         away.map_or(Ok(()), |(agent, peer)| Err(format!("{agent}: {peer:#}")))
     });
     strangers(mesh, victims, &own, &foreign);

@@ -18,7 +18,7 @@ pub(super) fn not_granted(v: &Victims) -> Vec<Row> {
         ("our node's address", &v.nodes[0], Rejected("address 172.31.1.1/32")),
         ("our service's address", &v.service, Rejected("address 10.101.")),
         ("loopback", "127.0.0.1", Rejected("address 127.0.0.1/32")),
-        ("nobody's address", "192.0.2.1", Rejected("address 192.0.2.1/32")),
+        ("an address outside all grants", "192.0.2.1", Rejected("address 192.0.2.1/32")),
     ] {
         rows.push(row(name, &address_key(ip), &address_value(ip, HOSTILE_IDENTITY), expected));
     }
@@ -71,6 +71,6 @@ pub(super) fn backends(v: &Victims) -> [(&'static str, &str, Expected); 6] {
         ("a backend that is our node", &v.nodes[0], Rejected(": 172.31.1.1/32")),
         ("a backend on the client's own machine", "127.0.0.1", Rejected(": 127.0.0.1/32")),
         ("a backend that tells secrets", "169.254.169.254", Rejected(": 169.254.169.254/32")),
-        ("a backend that is nobody's", "192.0.2.1", Rejected(": 192.0.2.1/32")),
+        ("a backend outside all grants", "192.0.2.1", Rejected(": 192.0.2.1/32")),
     ]
 }

@@ -168,19 +168,19 @@ fn is_stopped(mesh: &impl Mesh, victims: &Victims, flood: &Flood, unharmed: &dyn
 /// What was on its way when it was stopped counts after a lift, too: an operator who sees that lifts again.
 fn lift_until_followed(mesh: &impl Mesh, victims: &Victims) {
     eventually("the hostile cluster is lifted and followed", || {
-        let told = super::told(mesh, victims);
-        if told.iter().all(|(_, peer)| peer["ready"] == true) {
+        let seen = super::hostile_status(mesh, victims);
+        if seen.iter().all(|(_, peer)| peer["ready"] == true) {
             return Ok(());
         }
         for cluster in &victims.honest {
             let held = |(agent, peer): &(String, Value)| {
                 agent.starts_with(&format!("{cluster}/")) && !peer["quarantined"].is_null()
             };
-            if told.iter().any(held) {
+            if seen.iter().any(held) {
                 lift(mesh, cluster, &victims.hostile);
             }
         }
-        Err(format!("{told:#?}"))
+        Err(format!("{seen:#?}"))
     });
 }
 
@@ -192,7 +192,7 @@ pub(super) fn canaries_are_refused(mesh: &impl Mesh, victims: &Victims, unharmed
     let writes: Vec<(String, &str)> = (0..CANARIES).map(|n| (format!("{tree}{n}"), "x")).collect();
     etcdctl::put_many(mesh, hostile, &writes);
     eventually("the canaries are refused", || {
-        let refused = super::told(mesh, victims)
+        let refused = super::hostile_status(mesh, victims)
             .into_iter()
             .find(|(_, peer)| !peer["ladder"].to_string().contains("more than 1024 canaries"));
         refused.map_or(Ok(()), |(agent, peer)| Err(format!("{agent}: {}", peer["ladder"])))

@@ -34,6 +34,9 @@ pub(super) const HOSTILE_IDENTITY: u32 = 200_000;
 pub(super) const HOSTILE_POD: &str = "10.3.1.77";
 pub(super) const HOSTILE_NODE: &str = "172.31.3.9";
 pub(super) const HOSTILE_RANGE: &str = "10.3.9.0";
+
+// === impl Row ===
+
 impl Row {
     pub(super) fn changes_config(&self) -> bool {
         self.writes.iter().any(|(key, _)| key.starts_with(CONFIGS))

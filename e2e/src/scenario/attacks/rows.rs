@@ -158,7 +158,7 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             Rejected("the cluster label is a"),
         ),
         row(
-            "nobody's name in an identity's labels",
+            "no cluster's name in an identity's labels",
             &own,
             "k8s:app=echo;",
             Rejected("the cluster label is absent"),
@@ -242,7 +242,7 @@ fn slices(v: &Victims) -> Vec<Row> {
             Nothing,
         ),
         row(
-            "what only our own nodes are told",
+            "what only our own nodes read",
             "clustermesh/local/v1/services/default/echo",
             r#"{"v":1,"namespace":"default","name":"echo"}"#,
             Nothing,
