@@ -94,7 +94,10 @@ impl Verdict {
             Self::Unverified { cluster, node, unverified: false } => {
                 tracing::info!(peer = %cluster, %node, "the node is used like others of its cluster");
             }
-            Self::Cluster { cluster, cut: true, .. } => {
+            Self::Cluster { cluster, cut: true, last_answer: None } => {
+                tracing::info!(peer = %cluster, "the cluster was cut when the agent's previous run ended: it stays cut until it answers");
+            }
+            Self::Cluster { cluster, cut: true, last_answer: Some(_) } => {
                 tracing::warn!(peer = %cluster, "neither a node nor the etcd answers: the cluster is cut");
             }
             Self::Cluster { cluster, cut: false, .. } => {

@@ -34,7 +34,7 @@ pub struct PartitionDetection {
     pub written: Distribution,
     /// To the beginning of the last connection that was led there.
     pub avoided: Distribution,
-    /// Three probes, one every 200 ms: what noticing takes at least, but for when in its interval the cut comes.
+    /// Three probes, one every 100 ms: what noticing takes at least, but for when in its interval the cut comes.
     pub three_probes_nanos: u64,
     /// The medians relative to three probes.
     pub ratio: f64,
@@ -51,7 +51,7 @@ const DEADLINE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at the kernel.
 const LOOK: Duration = Duration::from_micros(500);
-const THREE_PROBES: Duration = Duration::from_millis(600);
+const THREE_PROBES: Duration = Duration::from_millis(300);
 
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");

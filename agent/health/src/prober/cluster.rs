@@ -71,8 +71,8 @@ impl Cluster {
 
     /// Its etcd could tell whether it is the cluster that does not answer, or only its nodes.
     pub(super) fn wants_to_ask_etcd(&self, now: Instant) -> bool {
-        let missing = self.paths.values().filter_map(|path| path.detector.missing_since()).min();
-        self.is_missing() && self.etcd.wants_to_be_asked(missing, now)
+        let unanswered = self.paths.values().filter_map(|path| path.detector.unanswered_since());
+        self.is_missing() && self.etcd.wants_to_be_asked(unanswered.min(), now)
     }
 
     /// How long its etcd is waited for, by how long its nodes take to answer.

@@ -181,6 +181,14 @@ impl FailureDetector {
         self.missing().map(|(since, _)| since)
     }
 
+    /// When the first was sent of the last probes, three at most, that are lost in a row.
+    pub(super) fn unanswered_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Alive { lost, .. } => lost.iter().flatten().next().copied(),
+            _ => None,
+        }
+    }
+
     /// When the first of the probes was sent that it died of, if it is dead.
     pub(super) fn dead_since(&self) -> Option<Instant> {
         match self.state {

@@ -250,6 +250,23 @@ fn a_cluster_that_does_not_answer_with_its_etcd_is_cut_at_once_and_back_at_once(
     assert_eq!(world.prober.report().counts.cuts, 1);
 }
 
+/// Also where all its nodes lost a probe a moment before, and its etcd answered: that answer says nothing of the cut.
+#[test]
+fn a_cluster_whose_kernels_answer_is_cut_within_half_a_second() {
+    for (phase, blip) in (0..200).step_by(10).flat_map(|at| [(at, 0), (at, 190)]) {
+        let began = 5_000 + phase;
+        let mut world = World::new(move |cluster, node, _, at| {
+            let lost = (4_500..4_500 + blip).contains(&at.as_millis()) && node != "etcd";
+            cluster != "b" || at < millis(began) && !lost
+        })
+        .answered_by_kernels()
+        .with(&[("a", 1), ("b", 2)]);
+        assert_eq!(world.run(millis(10_000)), ["b cut"]);
+        let noticed = world.when("b cut") - millis(began);
+        assert!((millis(300)..=millis(450)).contains(&noticed), "{noticed:?}, blip of {blip} ms");
+    }
+}
+
 #[test]
 fn with_its_etcd_alive_it_is_its_nodes_that_are_dead() {
     let cut = |at: Duration| (5_000..10_000).contains(&at.as_millis());
