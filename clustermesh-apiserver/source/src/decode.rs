@@ -254,7 +254,7 @@ status:
     }
 
     #[test]
-    fn nothing_is_passed_over_in_silence_but_other_kinds() {
+    fn nothing_is_skipped_without_a_reason_but_other_kinds() {
         let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
         let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long a connection takes to be given up that only loses its packets: a ping and its deadline, 10 s each.
-const SILENCE: Duration = Duration::from_secs(30);
+const GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// What was added and what was removed meanwhile is in every kernel once the cut is healed, although the etcd no longer has
 /// the history of it; no request fails before, meanwhile, or after.
@@ -22,7 +22,7 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     mesh.cut(&one, &format!("{other}/etcd"));
-    within(SILENCE, "every node of the one cluster knows that the other is unreachable", || {
+    within(GIVEN_UP, "every node of the one cluster knows that the other is unreachable", || {
         let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
         let ready =

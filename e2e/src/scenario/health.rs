@@ -3,7 +3,7 @@
 
 mod blips;
 mod drain;
-mod silence;
+mod unreachable;
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use crate::{
 };
 pub use blips::three_blips_end_no_socket;
 pub use drain::{a_deployment_is_drained, a_node_and_a_cluster_are_drained};
-pub use silence::{
+pub use unreachable::{
     an_unreachable_peer_is_valid_for_its_staleness_budget, the_local_apiserver_is_unreachable,
 };
 

@@ -7,8 +7,8 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// The writer's heartbeat goes with its lease, while it lives and while it does not: that is silence, and nothing is
-/// removed. A writer that is back beats again.
+/// The writer's heartbeat goes with its lease, while it lives and while it does not: the writer is unreachable, and
+/// nothing is removed. A writer that is back beats again.
 pub fn an_expired_lease_removes_nothing(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);

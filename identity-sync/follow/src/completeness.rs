@@ -5,7 +5,7 @@
 //! before it. That it was put again later does not matter, so a list under a busy writer is complete too.
 //!
 //! Where many keys went in one revision and nothing explains it, a lease may have run out. What it took away counts as
-//! there until the writer shows that it means it ([`Silence`]).
+//! there until the writer shows that it means it ([`UnexplainedDeletion`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use mesh_wire::{Layout, Prefix};
 
 use crate::{
     follower::RangeId,
-    silence::{Ends, Silence},
+    unexplained_deletion::{ConfirmedBy, UnexplainedDeletion},
 };
 
 /// What is known of a cluster's prefixes.
@@ -45,7 +45,7 @@ struct KindState {
     range: RangeId,
     /// The list since the last beginning was complete.
     confirmed: bool,
-    silence: Option<Silence>,
+    unexplained: Option<UnexplainedDeletion>,
 }
 
 /// What a list amounts to.
@@ -53,7 +53,8 @@ struct KindState {
 pub(crate) enum Listed {
     /// The canaries are known as of an earlier revision only.
     LookAtCanaries,
-    /// It is older than what vouches for it: a canary's creation, or the first put of one after a silence.
+    /// It is older than what vouches for it: a canary's creation, or the first put of one after an unexplained
+    /// deletion.
     Again,
     /// These kinds are complete; the others of the range wait for their canaries.
     Complete(Vec<RecordKind>),
@@ -85,7 +86,7 @@ impl Completeness {
         let before = std::mem::take(&mut self.kinds);
         let of = |(kind, range): (RecordKind, RangeId)| {
             let same = before.iter().find(|state| (state.kind, state.range) == (kind, range));
-            same.copied().unwrap_or(KindState { kind, range, confirmed: false, silence: None })
+            same.copied().unwrap_or(KindState { kind, range, confirmed: false, unexplained: None })
         };
         self.kinds = kinds.into_iter().map(of).collect();
     }
@@ -98,7 +99,7 @@ impl Completeness {
     /// It is of another history: nothing of it is complete, and nothing expired in it.
     pub(crate) fn new_history(&mut self) {
         for state in &mut self.kinds {
-            (state.confirmed, state.silence) = (false, None);
+            (state.confirmed, state.unexplained) = (false, None);
         }
     }
 
@@ -154,9 +155,9 @@ impl Completeness {
     fn vouch(&mut self, layout: Layout, prefix: Prefix, put: i64) {
         for state in &mut self.kinds {
             if canary_key(self.layout, state.kind) == (layout, prefix)
-                && let Some(silence) = &mut state.silence
+                && let Some(deletion) = &mut state.unexplained
             {
-                silence.canary(put);
+                deletion.canary(put);
             }
         }
     }
@@ -190,23 +191,23 @@ impl Completeness {
             }
             let older = |state: &KindState| {
                 self.canary_of(state.kind).is_some_and(|canary| canary.created > revision)
-                    || state.silence.is_some_and(|silence| silence.vouched > Some(revision))
+                    || state.unexplained.is_some_and(|deletion| deletion.vouched > Some(revision))
             };
             if self.canaried && waiting().any(older) {
                 return Listed::Again;
             }
         }
-        let vouched = |state: &&KindState| match (state.silence, self.canaried) {
-            (silence, true) => {
+        let vouched = |state: &&KindState| match (state.unexplained, self.canaried) {
+            (deletion, true) => {
                 self.canary_of(state.kind).is_some()
-                    && silence.is_none_or(|silence| silence.vouched.is_some())
+                    && deletion.is_none_or(|deletion| deletion.vouched.is_some())
             }
-            (silence, false) => silence.is_none(),
+            (deletion, false) => deletion.is_none(),
         };
         let complete: Vec<RecordKind> =
             waiting().filter(vouched).map(|state| state.kind).filter(|_| caught_up).collect();
         for state in self.kinds.iter_mut().filter(|state| complete.contains(&state.kind)) {
-            (state.confirmed, state.silence) = (true, None);
+            (state.confirmed, state.unexplained) = (true, None);
         }
         Listed::Complete(complete)
     }
@@ -214,9 +215,9 @@ impl Completeness {
     /// The heartbeat was put. Returns the ranges to be listed for it.
     pub(crate) fn beat(&mut self, revision: i64) -> BTreeSet<RangeId> {
         let ended = |state: &mut KindState| {
-            let ended = state.silence.as_mut().is_some_and(|silence| silence.beat(revision));
+            let ended = state.unexplained.as_mut().is_some_and(|deletion| deletion.beat(revision));
             ended.then(|| {
-                state.silence = None;
+                state.unexplained = None;
                 state.range
             })
         };
@@ -226,7 +227,7 @@ impl Completeness {
     /// Something that had gone with a lease came back: its writer is at it.
     pub(crate) fn put_anew(&mut self, kind: RecordKind, revision: i64) {
         let states = self.kinds.iter_mut().filter(|state| state.kind == kind);
-        states.filter_map(|state| state.silence.as_mut()).for_each(|s| s.put_anew(revision));
+        states.filter_map(|state| state.unexplained.as_mut()).for_each(|s| s.put_anew(revision));
     }
 
     /// The kinds in ranges.
@@ -242,11 +243,11 @@ impl Completeness {
         kinds: &BTreeSet<RecordKind>,
         revision: i64,
     ) -> BTreeSet<RangeId> {
-        self.begin_silence(kinds, revision, Silence::beats_from(revision, true));
+        self.hold_deletion(kinds, revision, UnexplainedDeletion::beats_from(revision, true));
         let states = self.kinds.iter_mut().filter(|state| kinds.contains(&state.kind));
         let back = states.filter_map(|state| {
             state.confirmed = false;
-            state.silence?.vouched.map(|_| state.range)
+            state.unexplained?.vouched.map(|_| state.range)
         });
         back.collect()
     }
@@ -254,7 +255,7 @@ impl Completeness {
     /// Changes of these ranges up to a revision went by unseen.
     pub(crate) fn unseen(&mut self, ranges: &BTreeSet<RangeId>, revision: i64) {
         let kinds = self.kinds_in(ranges).collect();
-        self.begin_silence(&kinds, revision, Silence::beats_from(revision, false));
+        self.hold_deletion(&kinds, revision, UnexplainedDeletion::beats_from(revision, false));
     }
 
     /// The ranges of kinds.
@@ -265,24 +266,34 @@ impl Completeness {
 
     /// Only a canary that is put after a revision vouches for these kinds.
     pub(crate) fn wait_for_canary(&mut self, kinds: &[RecordKind], revision: i64) {
-        self.begin_silence(&kinds.iter().copied().collect(), revision, Ends::CanaryOnly);
+        self.hold_deletion(&kinds.iter().copied().collect(), revision, ConfirmedBy::CanaryOnly);
     }
 
-    fn begin_silence(&mut self, kinds: &BTreeSet<RecordKind>, revision: i64, ends: Ends) {
+    fn hold_deletion(
+        &mut self,
+        kinds: &BTreeSet<RecordKind>,
+        revision: i64,
+        confirmed_by: ConfirmedBy,
+    ) {
         for index in 0..self.kinds.len() {
             let Some(state) = self.kinds.get(index).filter(|s| kinds.contains(&s.kind)) else {
                 continue;
             };
-            if state.silence.is_some_and(|silence| silence.since >= revision) {
+            if state.unexplained.is_some_and(|deletion| deletion.since >= revision) {
                 continue;
             }
-            let waits = state.silence.is_some_and(|before| before.ends == Ends::CanaryOnly);
-            let mut silence = Silence::new(revision, if waits { Ends::CanaryOnly } else { ends });
-            let known = state.silence.and_then(|before| before.vouched);
+            let waits = state
+                .unexplained
+                .is_some_and(|before| before.confirmed_by == ConfirmedBy::CanaryOnly);
+            let mut deletion = UnexplainedDeletion::new(
+                revision,
+                if waits { ConfirmedBy::CanaryOnly } else { confirmed_by },
+            );
+            let known = state.unexplained.and_then(|before| before.vouched);
             let put = self.canary_of(state.kind).map(|canary| canary.put);
-            known.into_iter().chain(put).for_each(|put| silence.canary(put));
+            known.into_iter().chain(put).for_each(|put| deletion.canary(put));
             if let Some(state) = self.kinds.get_mut(index) {
-                state.silence = Some(silence);
+                state.unexplained = Some(deletion);
             }
         }
     }
@@ -399,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_silence_a_canary_that_was_put_after_it() {
+    fn after_an_unexplained_deletion_a_canary_that_was_put_after_it() {
         let mut completeness = services(true);
         put(&mut completeness, 3, 3);
         assert_eq!(expire(&mut completeness, 5), BTreeSet::new());

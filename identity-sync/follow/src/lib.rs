@@ -15,8 +15,8 @@ mod machine;
 mod peer;
 mod rate_limit;
 mod replica;
-mod silence;
 mod status;
+mod unexplained_deletion;
 mod work;
 
 pub use budget::{BACKENDS_PER_SECOND, Budget, ChangeRate, DECODED_PER_SECOND, Excess, WINDOW};

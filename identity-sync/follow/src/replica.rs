@@ -32,7 +32,7 @@ struct Behind {
 /// How long a living writer has to catch up before its etcd is taken as it is.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one that shows no sign of life is waited for. The first heartbeat of a Cilium comes after 60 s.
-const SILENCE: Duration = Duration::from_secs(120);
+const UNREACHABLE_WAIT: Duration = Duration::from_secs(120);
 
 /// How long the position of a writer that puts it every 5 s may be missing before another replica is tried, and the
 /// longest: where all are away, going round costs a list each time.
@@ -116,7 +116,8 @@ impl Replica {
 
     /// When the wait is over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.behind.map(|Behind { since, alive }| since + if alive { PATIENCE } else { SILENCE })
+        self.behind
+            .map(|Behind { since, alive }| since + if alive { PATIENCE } else { UNREACHABLE_WAIT })
     }
 }
 
@@ -176,8 +177,8 @@ mod tests {
         let (mut replica, now) = (Replica::default(), Instant::now());
         replica.changed(now);
         assert!(!replica.is_older() && !replica.is_caught_up());
-        assert_eq!(replica.deadline(), Some(now + SILENCE));
-        assert!(replica.wait_is_over(now + SILENCE));
+        assert_eq!(replica.deadline(), Some(now + UNREACHABLE_WAIT));
+        assert!(replica.wait_is_over(now + UNREACHABLE_WAIT));
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub(crate) fn run(add: &Add) -> Result<String, CniError> {
         Ok(answer) => {
             tracing::warn!(%pod, %key, ?answer, "not known yet; bound as soon as it is");
         }
-        Err(silence) => {
-            tracing::warn!(%pod, %key, %silence, "bound as soon as the agent is there");
+        Err(error) => {
+            tracing::warn!(%pod, %key, %error, "bound as soon as the agent is there");
         }
     }
     Ok(reply.clone())

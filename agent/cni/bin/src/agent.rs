@@ -29,9 +29,9 @@ pub(crate) enum Answer {
     Nothing,
 }
 
-/// Why there is no answer.
+/// The agent refused, or did not answer in time.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Silence {
+pub(crate) enum AgentError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error("the agent: {0}")]
@@ -43,7 +43,7 @@ pub(crate) enum Silence {
 }
 
 /// A pod was attached.
-pub(crate) fn bind(socket: &Path, key: &AttachmentKey) -> Result<Answer, Silence> {
+pub(crate) fn bind(socket: &Path, key: &AttachmentKey) -> Result<Answer, AgentError> {
     let request =
         BindRequest { container_id: key.container().into(), interface: key.interface().into() };
     ask(socket, BIND, async |mut pods| {
@@ -57,7 +57,7 @@ pub(crate) fn bind(socket: &Path, key: &AttachmentKey) -> Result<Answer, Silence
 }
 
 /// A pod was detached.
-pub(crate) fn unbind(socket: &Path, key: &AttachmentKey) -> Result<(), Silence> {
+pub(crate) fn unbind(socket: &Path, key: &AttachmentKey) -> Result<(), AgentError> {
     let request =
         UnbindRequest { container_id: key.container().into(), interface: key.interface().into() };
     ask(socket, ANSWER, async |mut pods| {
@@ -67,7 +67,7 @@ pub(crate) fn unbind(socket: &Path, key: &AttachmentKey) -> Result<(), Silence> 
 }
 
 /// What the agent knows of an attachment.
-pub(crate) fn look(socket: &Path, key: &AttachmentKey) -> Result<Answer, Silence> {
+pub(crate) fn look(socket: &Path, key: &AttachmentKey) -> Result<Answer, AgentError> {
     let request =
         ListPodsRequest { container_id: key.container().into(), ..ListPodsRequest::default() };
     let found =
@@ -84,13 +84,13 @@ fn ask<T>(
     socket: &Path,
     limit: Duration,
     ask: impl AsyncFnOnce(PodsClient<Channel>) -> Result<T, tonic::Status>,
-) -> Result<T, Silence> {
+) -> Result<T, AgentError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let asked = async {
             let pods = mesh_admin::connect_pods(socket).await?;
-            ask(pods).await.map_err(|status| Silence::Refused(status.message().to_owned()))
+            ask(pods).await.map_err(|status| AgentError::Refused(status.message().to_owned()))
         };
-        timeout(limit, asked).await.map_err(|_| Silence::Late(limit))?
+        timeout(limit, asked).await.map_err(|_| AgentError::Late(limit))?
     })
 }

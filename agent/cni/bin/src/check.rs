@@ -33,8 +33,8 @@ pub(crate) fn run(check: &Check) -> Result<(), CniError> {
             "the cluster has not yet reported the identity of {key}"
         ))),
         Ok(Answer::Nothing) => Err(CniError::NotBound(key.to_string())),
-        Err(silence) => {
-            tracing::warn!(%key, %silence, "only the attachment is looked at");
+        Err(error) => {
+            tracing::warn!(%key, %error, "only the attachment is looked at");
             Ok(())
         }
     }

@@ -8,8 +8,8 @@ use crate::{agent, registry};
 pub(crate) fn run(delete: &Delete) -> Result<(), CniError> {
     let Delete { configuration, key } = delete;
     registry::remove(&configuration.pods_dir, key)?;
-    if let Err(silence) = agent::unbind(&configuration.agent_socket, key) {
-        tracing::warn!(%key, %silence, "detached; the agent will see it");
+    if let Err(error) = agent::unbind(&configuration.agent_socket, key) {
+        tracing::warn!(%key, %error, "detached; the agent will see it");
     }
     Ok(())
 }

@@ -49,7 +49,8 @@ impl Row {
     }
 }
 
-/// Keys of the connection itself: they are put right or left, not deleted. That would be silence, and no lie.
+/// Keys of the connection itself: they are put right or left, not deleted. That would leave it unreachable, and tell no
+/// lie.
 pub(super) fn is_kept(key: &[u8]) -> bool {
     key.starts_with(CONFIGS)
         || key.starts_with(b"cilium/synced/")

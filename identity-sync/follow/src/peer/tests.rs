@@ -535,7 +535,7 @@ fn position(version: u32) -> String {
 }
 
 #[test]
-fn a_lease_that_ran_out_is_silence() {
+fn a_lease_that_ran_out_removes_nothing() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -621,7 +621,7 @@ fn a_replica_that_is_behind_takes_nobody_back_in_time() {
 }
 
 #[test]
-fn a_replica_whose_writer_is_silent_is_left_for_another() {
+fn a_replica_whose_writer_stopped_is_left_for_another() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     etcd.put(POSITION, &position(7));
@@ -721,7 +721,7 @@ fn a_dead_writers_heartbeat_is_no_sign_of_life() {
 }
 
 #[test]
-fn a_lease_that_runs_out_in_pieces_is_silence() {
+fn a_lease_that_runs_out_in_pieces_removes_nothing() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);

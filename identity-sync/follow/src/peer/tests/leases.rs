@@ -1,4 +1,4 @@
-//! A lease that ran out is silence: what it took along stays until its writer shows what it means.
+//! A lease that ran out removes nothing: what went with it stays until its writer shows what it means.
 //!
 //! As a Cilium 1.20.2 does it (recorded): all that it writes hangs on leases of 900 s, a thousand keys each. A container
 //! that starts again puts everything on new leases, and what it does not have any more goes with the old one. One that

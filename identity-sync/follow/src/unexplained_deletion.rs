@@ -1,19 +1,21 @@
-//! What a list alone does not explain, and what does.
+//! Deletions that nothing explains yet, and what confirms them.
 
-/// Something that a list alone does not explain: a lease ran out, or the prefix came into use.
+/// Keys went in one revision, and no heartbeat of that revision explains it: a lease may have run out. Or what went is
+/// not known, since changes went by unseen or the prefix only came into use. What is gone is held until a canary or
+/// heartbeats that were put later confirm it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Silence {
+pub(crate) struct UnexplainedDeletion {
     /// In this revision.
     pub(crate) since: i64,
     /// The first known put of the canary after it: a list at this revision, or later, shows what is there.
     pub(crate) vouched: Option<i64>,
-    /// What ends it besides.
-    pub(crate) ends: Ends,
+    /// What confirms it besides.
+    pub(crate) confirmed_by: ConfirmedBy,
 }
 
-/// What ends a silence besides a canary.
+/// What confirms a deletion besides a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
+pub(crate) enum ConfirmedBy {
     /// Heartbeats that were put after it while nothing that had gone came back.
     Beats {
         /// So many so far.
@@ -22,7 +24,7 @@ pub(crate) enum Ends {
         last: i64,
         /// What came back last was put in this one.
         anew: i64,
-        /// A heartbeat that was put in the silence's own revision explains it.
+        /// A heartbeat that was put in the revision of the deletion explains it.
         explicable: bool,
     },
     /// Nothing.
@@ -33,11 +35,11 @@ pub(crate) enum Ends {
 /// one every 60 s (`docs/wire.md`, "Removal").
 pub(crate) const BEATS: u32 = 6;
 
-// === impl Silence ===
+// === impl UnexplainedDeletion ===
 
-impl Silence {
-    pub(crate) fn new(since: i64, ends: Ends) -> Self {
-        Self { since, vouched: None, ends }
+impl UnexplainedDeletion {
+    pub(crate) fn new(since: i64, confirmed_by: ConfirmedBy) -> Self {
+        Self { since, vouched: None, confirmed_by }
     }
 
     /// The canary was put.
@@ -47,27 +49,27 @@ impl Silence {
         }
     }
 
-    /// A heartbeat was put. Whether it ends the silence.
+    /// A heartbeat was put. Whether it confirms the deletion.
     pub(crate) fn beat(&mut self, revision: i64) -> bool {
-        match &mut self.ends {
+        match &mut self.confirmed_by {
             // That revision was meant, as is known only now.
-            Ends::Beats { explicable: true, .. } if revision == self.since => true,
-            Ends::Beats { count, last, .. } if revision > *last => {
+            ConfirmedBy::Beats { explicable: true, .. } if revision == self.since => true,
+            ConfirmedBy::Beats { count, last, .. } if revision > *last => {
                 (*count, *last) = (*count + 1, revision);
                 *count >= BEATS
             }
-            Ends::Beats { .. } | Ends::CanaryOnly => false,
+            ConfirmedBy::Beats { .. } | ConfirmedBy::CanaryOnly => false,
         }
     }
 
-    pub(crate) fn beats_from(since: i64, explicable: bool) -> Ends {
-        Ends::Beats { count: 0, last: since, anew: since, explicable }
+    pub(crate) fn beats_from(since: i64, explicable: bool) -> ConfirmedBy {
+        ConfirmedBy::Beats { count: 0, last: since, anew: since, explicable }
     }
 
     /// What had gone came back, in this revision.
     pub(crate) fn put_anew(&mut self, revision: i64) {
         // A list brings it once more.
-        if let Ends::Beats { count, last, anew, .. } = &mut self.ends
+        if let ConfirmedBy::Beats { count, last, anew, .. } = &mut self.confirmed_by
             && revision > *anew
         {
             (*count, *last, *anew) = (0, revision.max(*last), revision);
