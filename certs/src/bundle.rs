@@ -1,4 +1,4 @@
-//! Several authorities in one file: while one takes over from another, both are trusted.
+//! Several CAs in one file: while one takes over from another, both are trusted.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -6,7 +6,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use crate::details::{DetailsError, details_of};
 
-/// Authorities that are trusted together, each once, in their order.
+/// CAs that are trusted together, each once, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle(Vec<CertificateDer<'static>>);
 
@@ -64,9 +64,9 @@ impl Bundle {
         let Ok(leaf) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
         let Ok((_, leaf)) = X509Certificate::from_der(&leaf) else { return false };
         self.0.iter().any(|der| {
-            X509Certificate::from_der(der).is_ok_and(|(_, authority)| {
-                leaf.issuer().as_raw() == authority.subject().as_raw()
-                    && leaf.verify_signature(Some(authority.public_key())).is_ok()
+            X509Certificate::from_der(der).is_ok_and(|(_, ca)| {
+                leaf.issuer().as_raw() == ca.subject().as_raw()
+                    && leaf.verify_signature(Some(ca.public_key())).is_ok()
             })
         })
     }
@@ -95,14 +95,14 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{Authority, Profile};
+    use crate::{Ca, Profile};
 
     #[test]
     fn one_takes_over_from_another() {
         let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
-        let (old, old_files) = Authority::create("a", now, day).unwrap();
-        let (new, new_files) = Authority::succeed("a", old.certificate(), now, day).unwrap();
-        let bundle = |authority: &Authority| Bundle::parse(authority.certificate()).unwrap();
+        let (old, old_files) = Ca::create("a", now, day).unwrap();
+        let (new, new_files) = Ca::succeed("a", old.certificate(), now, day).unwrap();
+        let bundle = |ca: &Ca| Bundle::parse(ca.certificate()).unwrap();
         let both = bundle(&old).with(&bundle(&new)).with(&bundle(&old));
         assert_eq!(
             both.subjects(),
@@ -114,17 +114,17 @@ mod tests {
 
         // Whose key it is says which of them signs.
         for (files, of) in [(&old_files, &old), (&new_files, &new)] {
-            let signer = Authority::load(&both.to_pem(), &files.key, now).unwrap();
+            let signer = Ca::load(&both.to_pem(), &files.key, now).unwrap();
             assert_eq!(signer.certificate(), of.certificate());
             let issued = signer.issue(&Profile::Client { user: "u".into() }, now, day).unwrap();
             assert!(both.signed(&issued.certificate) && bundle(of).signed(&issued.certificate));
             let other = if of.certificate() == old.certificate() { &new } else { &old };
             assert!(!bundle(other).signed(&issued.certificate));
         }
-        let third = Authority::succeed("a", &both.to_pem(), now, day).unwrap().0;
+        let third = Ca::succeed("a", &both.to_pem(), now, day).unwrap().0;
         assert_eq!(bundle(&third).subjects(), ["CN=clustermesh authority of a 3"]);
         // Another CA of the same name.
-        let (stranger, _) = Authority::create("a", now, day).unwrap();
+        let (stranger, _) = Ca::create("a", now, day).unwrap();
         let issued = old.issue(&Profile::Client { user: "u".into() }, now, day).unwrap();
         assert!(!bundle(&stranger).signed(&issued.certificate));
         assert!(Bundle::parse("").is_err());

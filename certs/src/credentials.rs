@@ -1,4 +1,4 @@
-//! Credentials: a client's certificate and key, and the authority that its server must be from.
+//! Credentials: a client's certificate and key, and the CA that its server must be from.
 //!
 //! A [`Store`] reads them from files and publishes what it found sound; any number of [`Receiver`]s see the latest. A
 //! bad new file is reported and the old credentials stay in force.
@@ -20,8 +20,8 @@ use crate::details::{DetailsError, details_of, shown};
 /// Where credentials are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CredentialFiles {
-    /// The server's authorities, PEM.
-    pub authority: PathBuf,
+    /// The server's CAs, PEM.
+    pub ca: PathBuf,
     /// The client's certificate, PEM, with intermediates if any.
     pub certificate: PathBuf,
     /// The client's key, PEM.
@@ -76,9 +76,9 @@ pub enum Problem {
     /// It holds no key.
     #[error("no private key in it: {0}")]
     Key(rustls_pki_types::pem::Error),
-    /// An authority that cannot be one.
-    #[error("the certificate {subject:?} cannot be an authority: {reason}")]
-    Authority {
+    /// A CA that cannot be one.
+    #[error("the certificate {subject:?} cannot be a CA: {reason}")]
+    Ca {
         /// Its subject.
         subject: String,
         /// Why.
@@ -122,7 +122,7 @@ impl CredentialFiles {
     /// Reads and checks the files.
     pub fn load(&self, now: SystemTime) -> Result<Credentials, CredentialsError> {
         let read = |path: &Path| fs::read(path).map_err(|e| blame(path, e));
-        let source = [read(&self.authority)?, read(&self.certificate)?, read(&self.key)?];
+        let source = [read(&self.ca)?, read(&self.certificate)?, read(&self.key)?];
         self.check(source, now)
     }
 
@@ -131,8 +131,8 @@ impl CredentialFiles {
         source: [Vec<u8>; 3],
         now: SystemTime,
     ) -> Result<Credentials, CredentialsError> {
-        let [authority, certificate, key] = &source;
-        let roots = roots(authority).map_err(|p| blame(&self.authority, p))?;
+        let [ca, certificate, key] = &source;
+        let roots = roots(ca).map_err(|p| blame(&self.ca, p))?;
         let chain = chain(certificate).map_err(|p| blame(&self.certificate, p))?;
         let leaf = chain.first().ok_or_else(|| blame(&self.certificate, DetailsError::Empty))?;
         let about = details_of(leaf).map_err(|e| blame(&self.certificate, e))?;
@@ -275,9 +275,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(pem)? {
         let subject = details_of(&certificate)?.subject;
-        roots
-            .add(certificate)
-            .map_err(|e| Problem::Authority { subject, reason: e.to_string() })?;
+        roots.add(certificate).map_err(|e| Problem::Ca { subject, reason: e.to_string() })?;
     }
     Ok(roots)
 }

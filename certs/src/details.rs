@@ -29,7 +29,7 @@ pub struct Details {
     /// Alternative names: DNS names and IP addresses as text.
     pub names: Vec<String>,
     /// Whether it may sign others.
-    pub is_authority: bool,
+    pub is_ca: bool,
     /// What else it may be used for: `server`, `client`.
     pub usages: Vec<&'static str>,
     /// The public key (SubjectPublicKeyInfo, DER).
@@ -82,7 +82,7 @@ pub(crate) fn details_of(der: &[u8]) -> Result<Details, DetailsError> {
         not_before: system_time(certificate.validity().not_before),
         not_after: system_time(certificate.validity().not_after),
         names: names.unwrap_or_default(),
-        is_authority: certificate.is_ca(),
+        is_ca: certificate.is_ca(),
         usages: usages.unwrap_or_default(),
         public_key: certificate.public_key().raw.to_vec(),
     })

@@ -1,13 +1,13 @@
-//! Certificates of the mesh: a cluster's authority, what it issues, and the credentials made of them.
+//! Certificates of the mesh: a cluster's CA, what it issues, and the credentials made of them.
 //!
-//! Who signs what (`docs/adr/0003-an-authority-per-cluster.md`): every cluster has an authority of its own, and its
+//! Who signs what (`docs/adr/0003-an-authority-per-cluster.md`): every cluster has a CA of its own, and its
 //! etcd trusts no other. To read another cluster's etcd, a cluster makes a key and a request ([`request`]), the other
-//! signs it ([`Authority::sign`]), and only the certificate travels. Private keys never leave their cluster.
+//! signs it ([`Ca::sign`]), and only the certificate travels. Private keys never leave their cluster.
 //!
 //! All keys are ECDSA P-256 unless they came from elsewhere; all cryptography is ring's.
 
-mod authority;
 mod bundle;
+mod ca;
 mod clock;
 mod credentials;
 mod details;
@@ -17,8 +17,8 @@ mod private_server;
 mod probe;
 mod request;
 
-pub use authority::{Authority, AuthorityError};
 pub use bundle::Bundle;
+pub use ca::{Ca, CaError};
 pub use clock::Clock;
 pub use credentials::{
     CredentialFiles, Credentials, CredentialsError, Receiver, Store, belong_together,
@@ -26,7 +26,7 @@ pub use credentials::{
 pub use details::{Details, DetailsError, details};
 pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name, server_names};
 pub use pki::{ClusterPki, PkiError};
-pub use probe::authorities_of_server;
+pub use probe::cas_of_server;
 pub use request::{Request, RequestError, request};
 
 /// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.

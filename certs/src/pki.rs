@@ -1,4 +1,4 @@
-//! The folder with a cluster's authority and the certificates of its own processes.
+//! The folder with a cluster's CA and the certificates of its own processes.
 
 use std::{
     fs, io,
@@ -11,7 +11,7 @@ use std::{
 use mesh_files::{Access, write_together};
 
 use crate::{
-    authority::{Authority, AuthorityError},
+    ca::{Ca, CaError},
     issue::{Issued, Profile, admin_user, local_user, server_names},
 };
 
@@ -32,16 +32,16 @@ pub enum PkiError {
         /// Why.
         source: io::Error,
     },
-    /// The authority.
+    /// The CA.
     #[error("{}: {source}", path.display())]
-    Authority {
+    Ca {
         /// Its certificate.
         path: PathBuf,
         /// Why.
-        source: AuthorityError,
+        source: CaError,
     },
-    /// There is an authority already: making another would make every certificate worthless.
-    #[error("{}: there is an authority already", .0.display())]
+    /// There is a CA already: making another would make every certificate worthless.
+    #[error("{}: there is a CA already", .0.display())]
     Exists(PathBuf),
 }
 
@@ -61,7 +61,7 @@ impl ClusterPki {
         self.folder.join(format!("{name}.key"))
     }
 
-    /// Makes a cluster's authority, and the certificates of its etcd, its apiserver and its agents. `namespace` is that of
+    /// Makes a cluster's CA, and the certificates of its etcd, its apiserver and its agents. `namespace` is that of
     /// the apiserver's Service, `addresses` are those at which the etcd is reached, loopback aside.
     pub fn create(
         &self,
@@ -76,11 +76,10 @@ impl ClusterPki {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(|source| PkiError::Io { path: self.folder.clone(), source })?;
         let now = SystemTime::now();
-        let blame = |source| PkiError::Authority { path: self.certificate("ca"), source };
-        let (authority, own) =
-            Authority::create(cluster, now, Authority::LIFETIME).map_err(blame)?;
+        let blame = |source| PkiError::Ca { path: self.certificate("ca"), source };
+        let (ca, own) = Ca::create(cluster, now, Ca::LIFETIME).map_err(blame)?;
         self.write("ca", &own)?;
-        let issue = |profile| authority.issue(&profile, now, lifetime).map_err(blame);
+        let issue = |profile| ca.issue(&profile, now, lifetime).map_err(blame);
         let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])];
         let addresses = loopback.into_iter().chain(addresses.iter().copied()).collect();
         self.write(
@@ -91,14 +90,14 @@ impl ClusterPki {
         self.write("local", &issue(Profile::Client { user: local_user(cluster) })?)
     }
 
-    /// The authority.
-    pub fn authority(&self, now: SystemTime) -> Result<Authority, PkiError> {
+    /// The CA.
+    pub fn ca(&self, now: SystemTime) -> Result<Ca, PkiError> {
         let read = |path: PathBuf| {
             fs::read_to_string(&path).map_err(|source| PkiError::Io { path, source })
         };
         let (certificate, key) = (read(self.certificate("ca"))?, read(self.key("ca"))?);
-        let blame = |source| PkiError::Authority { path: self.certificate("ca"), source };
-        Authority::load(&certificate, &key, now).map_err(blame)
+        let blame = |source| PkiError::Ca { path: self.certificate("ca"), source };
+        Ca::load(&certificate, &key, now).map_err(blame)
     }
 
     /// Writes a certificate and its key, the key readable by its owner only. A reader of both between the two sees a

@@ -1,4 +1,4 @@
-//! What a running server trusts. Files say what it should; an etcd reads its authorities once, when it starts.
+//! What a running server trusts. Files say what it should; an etcd reads its CAs once, when it starts.
 
 use std::{
     io,
@@ -34,15 +34,11 @@ impl ResolvesClientCert for Hints {
     }
 }
 
-/// The subjects of the authorities whose clients a server takes: a server says so in the handshake. It must have its own
-/// certificate from one of `authorities` (PEM), for `name`.
-pub fn authorities_of_server(
-    address: SocketAddr,
-    name: &str,
-    authorities: &str,
-) -> io::Result<Vec<String>> {
+/// The subjects of the CAs whose clients a server takes: a server says so in the handshake. It must have its own
+/// certificate from one of `cas` (PEM), for `name`.
+pub fn cas_of_server(address: SocketAddr, name: &str, cas: &str) -> io::Result<Vec<String>> {
     let mut roots = RootCertStore::empty();
-    for der in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+    for der in CertificateDer::pem_slice_iter(cas.as_bytes()) {
         roots.add(der.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
     let hints = Arc::new(Hints::default());

@@ -1,4 +1,4 @@
-//! An authority issues, another cluster's request is signed, and only sound credentials are published.
+//! A CA issues, another cluster's request is signed, and only sound credentials are published.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -10,8 +10,7 @@ use std::{
 };
 
 use mesh_certs::{
-    Authority, AuthorityError, CredentialFiles, Issued, Profile, Store, details, request,
-    server_names,
+    Ca, CaError, CredentialFiles, Issued, Profile, Store, details, request, server_names,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -44,8 +43,8 @@ VWFVMMOoE1nSJgEqd1fWKGJE7NXT7ocWaw==
 -----END CERTIFICATE-----
 ";
 
-fn authority(cluster: &str) -> Authority {
-    Authority::create(cluster, SystemTime::now(), Authority::LIFETIME).unwrap().0
+fn ca(cluster: &str) -> Ca {
+    Ca::create(cluster, SystemTime::now(), Ca::LIFETIME).unwrap().0
 }
 
 fn client(user: &str) -> Profile {
@@ -54,15 +53,15 @@ fn client(user: &str) -> Profile {
 
 fn files(folder: &Path) -> CredentialFiles {
     CredentialFiles {
-        authority: folder.join("ca.crt"),
+        ca: folder.join("ca.crt"),
         certificate: folder.join("tls.crt"),
         key: folder.join("tls.key"),
     }
 }
 
-fn write(folder: &Path, authority: &str, issued: &Issued) {
+fn write(folder: &Path, ca: &str, issued: &Issued) {
     let files = files(folder);
-    fs::write(files.authority, authority).unwrap();
+    fs::write(files.ca, ca).unwrap();
     fs::write(files.certificate, &issued.certificate).unwrap();
     fs::write(files.key, &issued.key).unwrap();
 }
@@ -72,47 +71,41 @@ fn server_certificate_says_its_names() {
     let address: IpAddr = "172.31.1.1".parse().unwrap();
     let profile = Profile::Server { names: server_names("clustermesh"), addresses: vec![address] };
     let now = SystemTime::now();
-    let issued = authority("a").issue(&profile, now, DAY).unwrap();
+    let issued = ca("a").issue(&profile, now, DAY).unwrap();
     let about = &details(&issued.certificate).unwrap()[0];
     assert_eq!(about.common_name, "clustermesh-apiserver.clustermesh.svc");
     assert_eq!(about.issuer, "CN=clustermesh authority of a");
     assert!(about.names.contains(&"*.mesh.cilium.io".to_owned()));
     assert!(about.names.contains(&"172.31.1.1".to_owned()));
-    assert_eq!((about.is_authority, about.usages.as_slice()), (false, ["server"].as_slice()));
+    assert_eq!((about.is_ca, about.usages.as_slice()), (false, ["server"].as_slice()));
     assert!(about.not_before < now && about.not_after > now + DAY - Duration::from_secs(2));
 }
 
 #[test]
-fn authority_survives_its_files() {
+fn ca_survives_its_files() {
     let now = SystemTime::now();
-    let (_, files) = Authority::create("a", now, DAY).unwrap();
-    let again = Authority::load(&files.certificate, &files.key, now).unwrap();
+    let (_, files) = Ca::create("a", now, DAY).unwrap();
+    let again = Ca::load(&files.certificate, &files.key, now).unwrap();
     let issued = again.issue(&client("admin-a"), now, DAY).unwrap();
 
     let later = now + 2 * DAY;
     assert!(matches!(
-        Authority::load(&files.certificate, &files.key, later),
-        Err(AuthorityError::Expired { .. })
+        Ca::load(&files.certificate, &files.key, later),
+        Err(CaError::Expired { .. })
     ));
-    let (_, other) = Authority::create("b", now, DAY).unwrap();
-    assert!(matches!(
-        Authority::load(&files.certificate, &other.key, now),
-        Err(AuthorityError::OtherKey { .. })
-    ));
-    assert!(matches!(
-        Authority::load(&issued.certificate, &issued.key, now),
-        Err(AuthorityError::NotAnAuthority { .. })
-    ));
-    assert!(Authority::load("", &files.key, now).is_err());
+    let (_, other) = Ca::create("b", now, DAY).unwrap();
+    assert!(matches!(Ca::load(&files.certificate, &other.key, now), Err(CaError::OtherKey { .. })));
+    assert!(matches!(Ca::load(&issued.certificate, &issued.key, now), Err(CaError::NotACa { .. })));
+    assert!(Ca::load("", &files.key, now).is_err());
 }
 
 /// Found by `mesh-certs-fuzz`: what the first issued named another issuer, and signing with the second panicked.
 #[test]
-fn an_authority_that_cannot_be_named_is_refused() {
+fn a_ca_that_cannot_be_named_is_refused() {
     let now = SystemTime::now();
-    let key = Authority::create("a", now, DAY).unwrap().1.key;
+    let key = Ca::create("a", now, DAY).unwrap().1.key;
     for (certificate, says) in [(TWO_DOMAINS, "DC=example"), (ODD_KIND, "CN=ca")] {
-        let error = Authority::load(certificate, &key, now).err().unwrap().to_string();
+        let error = Ca::load(certificate, &key, now).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
         assert!(error.ends_with("has an attribute twice, or of an unknown kind"), "{error}");
     }
@@ -120,7 +113,7 @@ fn an_authority_that_cannot_be_named_is_refused() {
 
 #[test]
 fn a_request_gets_what_we_say_and_not_what_it_asks() {
-    let b = authority("b");
+    let b = ca("b");
     let asked = request("remote-a").unwrap();
     let certificate = b.sign(&asked.certificate, "remote-a", SystemTime::now(), DAY).unwrap();
     let about = &details(&certificate).unwrap()[0];
@@ -128,7 +121,7 @@ fn a_request_gets_what_we_say_and_not_what_it_asks() {
         (about.common_name.as_str(), about.usages.as_slice()),
         ("remote-a", ["client"].as_slice())
     );
-    assert!(!about.is_authority);
+    assert!(!about.is_ca);
 
     let root = request("root").unwrap();
     let error = b.sign(&root.certificate, "remote-a", SystemTime::now(), DAY).unwrap_err();
@@ -146,7 +139,7 @@ fn a_request_gets_what_we_say_and_not_what_it_asks() {
 async fn only_sound_credentials_are_published() {
     let folder = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
-    let b = authority("b");
+    let b = ca("b");
     let first = b.issue(&client("remote-a"), now, DAY).unwrap();
     write(folder.path(), b.certificate(), &first);
     let (store, mut receiver) = Store::open(files(folder.path()), now).unwrap();
@@ -156,7 +149,7 @@ async fn only_sound_credentials_are_published() {
     let second = b.issue(&client("remote-a"), now, 2 * DAY).unwrap();
     let expired = b.issue(&client("remote-a"), now - 3 * DAY, DAY).unwrap();
     let of_second = |key: &str| Issued { certificate: second.certificate.clone(), key: key.into() };
-    for (authority, issued, says) in [
+    for (ca, issued, says) in [
         (
             b.certificate(),
             of_second(&first.key),
@@ -171,7 +164,7 @@ async fn only_sound_credentials_are_published() {
             "ca.crt: not an X.509",
         ),
     ] {
-        write(folder.path(), authority, &issued);
+        write(folder.path(), ca, &issued);
         let error = store.reload(now).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
         assert!(receiver.current().not_after() < now + 2 * DAY - Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! A real etcd on loopback that trusts one cluster's authority: for what needs no mesh around it.
+//! A real etcd on loopback that trusts one cluster's CA: for what needs no mesh around it.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use std::{
     time::SystemTime,
 };
 
-use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
+use mesh_certs::{Ca, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
 use mesh_etcd::{Connection, LastAddresses, Target};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{mesh::eventually, netns::binary};
 
-/// An etcd with its authority, in a temporary folder. It ends with its test.
+/// An etcd with its CA, in a temporary folder. It ends with its test.
 #[derive(Debug)]
 pub struct Etcd {
     folder: TempDir,
@@ -66,7 +66,7 @@ impl Etcd {
     fn make(cluster: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         ClusterPki::new(&folder.path().join("pki"))
-            .create(cluster, "clustermesh", &[], Authority::ISSUED_LIFETIME)
+            .create(cluster, "clustermesh", &[], Ca::ISSUED_LIFETIME)
             .expect("certificates");
         let [port, peer_port] = free_ports();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -152,42 +152,42 @@ impl Etcd {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// The folder with its authority, and with the certificates `admin` and `local`.
+    /// The folder with its CA, and with the certificates `admin` and `local`.
     pub fn pki(&self) -> PathBuf {
         self.folder.path().join("pki")
     }
 
-    /// A certificate for `user`, by `authority`. Returns its name in [`Etcd::pki`].
-    pub fn certificate(&self, authority: &Authority, user: &str, name: &str) -> String {
+    /// A certificate for `user`, by `ca`. Returns its name in [`Etcd::pki`].
+    pub fn certificate(&self, ca: &Ca, user: &str, name: &str) -> String {
         let profile = Profile::Client { user: user.into() };
-        let issued = authority.issue(&profile, SystemTime::now(), Authority::ISSUED_LIFETIME);
+        let issued = ca.issue(&profile, SystemTime::now(), Ca::ISSUED_LIFETIME);
         ClusterPki::new(&self.pki()).write(name, &issued.expect("a certificate")).expect("a file");
         name.into()
     }
 
-    /// Its authority.
-    pub fn authority(&self) -> Authority {
-        ClusterPki::new(&self.pki()).authority(SystemTime::now()).expect("an authority")
+    /// Its CA.
+    pub fn ca(&self) -> Ca {
+        ClusterPki::new(&self.pki()).ca(SystemTime::now()).expect("a CA")
     }
 
     /// The way to it, with the certificate that has this name in [`Etcd::pki`].
     pub fn target(&self, name: &str) -> Target {
-        let authority = ClusterPki::new(&self.pki()).certificate("ca");
+        let ca = ClusterPki::new(&self.pki()).certificate("ca");
         Target {
             endpoints: vec![format!("https://127.0.0.1:{}", self.port)],
             host_aliases: Vec::new(),
-            credentials: self.credentials(name, &authority),
+            credentials: self.credentials(name, &ca),
             clock: Clock::system(),
             last_addresses: LastAddresses::default(),
         }
     }
 
-    /// A certificate of [`Etcd::pki`], and the authority that the server must be from.
-    pub fn credentials(&self, name: &str, authority: &Path) -> Receiver {
+    /// A certificate of [`Etcd::pki`], and the CA that the server must be from.
+    pub fn credentials(&self, name: &str, ca: &Path) -> Receiver {
         mesh_certs::install_crypto();
         let pki = ClusterPki::new(&self.pki());
         let (certificate, key) = (pki.certificate(name), pki.key(name));
-        let files = CredentialFiles { authority: authority.into(), certificate, key };
+        let files = CredentialFiles { ca: ca.into(), certificate, key };
         Store::open(files, SystemTime::now()).expect("sound credentials").1
     }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_certs::{Authority, ClusterPki, Profile};
+use mesh_certs::{Ca, ClusterPki, Profile};
 use mesh_e2e::{
     Apiserver, Etcd, Relay,
     apiserver::{node, service},
@@ -258,7 +258,7 @@ fn users_and_roles_that_somebody_changed_are_put_right() {
     fs::write(etcd.folder().join("users.yaml"), "users:\n- {name: remote-b, role: remote}\n")
         .unwrap();
     let apiserver = ready(&etcd);
-    etcd.certificate(&etcd.authority(), "root", "root");
+    etcd.certificate(&etcd.ca(), "root", "root");
     let root = |args: &[&str]| etcd.etcdctl("root", args).unwrap();
     let wanted = root(&["role", "get", "remote"]);
 
@@ -304,7 +304,7 @@ fn a_certificate_that_ends_is_said_to_and_a_new_one_taken() {
     let etcd = Etcd::protected(&[]);
     let issue = |lifetime| {
         let profile = Profile::Client { user: "admin-a".into() };
-        let issued = etcd.authority().issue(&profile, SystemTime::now(), lifetime).unwrap();
+        let issued = etcd.ca().issue(&profile, SystemTime::now(), lifetime).unwrap();
         ClusterPki::new(&etcd.pki()).write("admin", &issued).unwrap();
     };
     // Connections end two seconds before their certificate.
@@ -313,7 +313,7 @@ fn a_certificate_that_ends_is_said_to_and_a_new_one_taken() {
     apiserver.wait_unready("etcd: certificate: tls: ");
     assert!(matches!(apiserver.trouble("certificate"), (true, 1..)));
     apiserver.apply("other", &node("n2"));
-    issue(Authority::ISSUED_LIFETIME);
+    issue(Ca::ISSUED_LIFETIME);
     apiserver.wait_ready();
     wait_for(&etcd, OTHER_NODE);
     assert!(!apiserver.trouble("certificate").0);

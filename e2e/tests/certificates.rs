@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use mesh_certs::{Authority, ClusterPki, Profile, details};
+use mesh_certs::{Ca, ClusterPki, Profile, details};
 use mesh_e2e::{
     Daemon, Mesh, Netns, Traffic,
     echo_service::{CLIENT, ECHO, two_clusters_with_echo, wait_for_backends},
@@ -91,8 +91,8 @@ impl Scene {
         self.mesh.peer_folder(cluster).parent().expect("a cluster directory").join("pki")
     }
 
-    fn authority(&self, cluster: &str) -> Authority {
-        ClusterPki::new(&self.pki(cluster)).authority(SystemTime::now()).expect("an authority")
+    fn ca(&self, cluster: &str) -> Ca {
+        ClusterPki::new(&self.pki(cluster)).ca(SystemTime::now()).expect("a CA")
     }
 
     fn status(&self, cluster: &str) -> Value {
@@ -174,7 +174,7 @@ impl Scene {
         let etcd = self.mesh.node_ips(cluster, &self.mesh.nodes(cluster)[0])[0];
         let words = [
             format!("--endpoints=https://{etcd}:2379"),
-            format!("--cacert={}", files.authority.display()),
+            format!("--cacert={}", files.ca.display()),
             format!("--cert={}", files.certificate.display()),
             format!("--key={}", files.key.display()),
             "--dial-timeout=3s".into(),
@@ -192,7 +192,7 @@ impl Scene {
 
 /// Credentials for an etcd.
 struct Files {
-    authority: PathBuf,
+    ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
 }
@@ -257,7 +257,7 @@ fn server_and_client_certificates_are_rotated() {
 }
 
 #[test]
-fn an_authority_is_rotated() {
+fn a_ca_is_rotated() {
     let scene = Scene::new("e2ecauth");
     let (one, pki) = (scene.one.clone(), scene.pki(&scene.one));
     let folder = tempfile::tempdir().unwrap();
@@ -266,7 +266,7 @@ fn an_authority_is_rotated() {
         fs::copy(pki.join(file), old(file)).unwrap();
     }
     let as_before =
-        Files { authority: old("ca.crt"), certificate: old("admin.crt"), key: old("admin.key") };
+        Files { ca: old("ca.crt"), certificate: old("admin.crt"), key: old("admin.key") };
     let list = ["get", "cilium/.heartbeat", "--keys-only"];
     scene.etcdctl(&one, &as_before, &list).expect("the apiserver's own certificate");
 
@@ -306,10 +306,10 @@ fn an_authority_is_rotated() {
 
     scene.rotated(&one, &["--ca", "--finish", "--restart-etcd", &restart]);
     wait_ready(&scene.mesh);
-    let refused = scene.etcdctl(&one, &as_before, &list).expect_err("the old authority is gone");
+    let refused = scene.etcdctl(&one, &as_before, &list).expect_err("the old CA is gone");
     assert!(!refused.contains("permission"), "{refused}");
     let now = Files {
-        authority: pki.join("ca.crt"),
+        ca: pki.join("ca.crt"),
         certificate: pki.join("admin.crt"),
         key: pki.join("admin.key"),
     };
@@ -377,8 +377,8 @@ fn a_bad_new_file_leaves_the_old_in_force() {
     };
     let reconnects = scene.reconnects(&other, &one);
     let now = SystemTime::now();
-    let (stranger, _) = Authority::create(&one, now, DAY).unwrap();
-    let authority = scene.authority(&one);
+    let (stranger, _) = Ca::create(&one, now, DAY).unwrap();
+    let ca = scene.ca(&one);
     let user = |user: &str| Profile::Client { user: user.into() };
     let own_name = format!("remote-{other}");
 
@@ -388,12 +388,12 @@ fn a_bad_new_file_leaves_the_old_in_force() {
     restore();
 
     for (issuer, user_name, begins, words) in [
-        // Whatever name it shows: the etcd does not trust the authority.
+        // Whatever name it shows: the etcd does not trust the CA.
         (&stranger, "root", now, ["CN=root", "authenticated"]),
         (&stranger, own_name.as_str(), now, [own_name.as_str(), "authenticated"]),
-        (&authority, own_name.as_str(), now - 2 * DAY, [own_name.as_str(), "is valid from"]),
-        // Its authority is the right one, and there is no such user.
-        (&authority, "remote-zz", now, ["CN=remote-zz", "authenticated"]),
+        (&ca, own_name.as_str(), now - 2 * DAY, [own_name.as_str(), "is valid from"]),
+        // Its CA is the right one, and there is no such user.
+        (&ca, "remote-zz", now, ["CN=remote-zz", "authenticated"]),
     ] {
         println!("{user_name}, {words:?}");
         let issued = issuer.issue(&user(user_name), begins, DAY).unwrap();
@@ -403,7 +403,7 @@ fn a_bad_new_file_leaves_the_old_in_force() {
         restore();
     }
 
-    println!("another authority of the etcd");
+    println!("another CA of the etcd");
     fs::write(file("-ca.crt"), stranger.certificate()).unwrap();
     scene.complains(&other, &one, &["tls", "invalid peer certificate"]);
     restore();
@@ -455,7 +455,7 @@ fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
     for node in &nodes {
         lab("stop", &[&format!("{other}/{node}/agent")]);
     }
-    // Its pods run on; its control plane begins anew, with another authority, identity and history.
+    // Its pods run on; its control plane begins anew, with another CA, identity and history.
     for gone in ["pki", "peers"] {
         fs::remove_dir_all(directory.join(gone)).unwrap();
     }
@@ -466,7 +466,7 @@ fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
     let addresses: Vec<_> =
         nodes.iter().flat_map(|node| scene.mesh.node_ips(&other, node)).collect();
     ClusterPki::new(&directory.join("pki"))
-        .create(&other, "clustermesh", &addresses, Authority::ISSUED_LIFETIME)
+        .create(&other, "clustermesh", &addresses, Ca::ISSUED_LIFETIME)
         .unwrap();
     lab("start", &control);
     patiently("the rebuilt cluster is up", || {

@@ -168,7 +168,7 @@ fn connect_and_disconnect_are_idempotent() {
         done["changes"].as_array().unwrap().len()
     };
     let before = all();
-    // A user, a key, a certificate, an authority and a peer file on each side.
+    // A user, a key, a certificate, a CA and a peer file on each side.
     assert_eq!(changes("connect", &["--dry-run"]), 10);
     assert_eq!(all(), before);
     assert!(folders.iter().all(|folder| !folder.join(".connect.lock").exists()));
@@ -395,14 +395,14 @@ fn the_status_names_what_is_broken() {
     lab("start", "b/etcd");
     wait_ready(&mesh);
 
-    // An authority that did not sign b's certificate, for an agent that knows no better one.
-    let authority = a.join("peers/b.etcd-client-ca.crt");
-    let right = fs::read(&authority).unwrap();
-    fs::copy(a.join("pki/ca.crt"), &authority).unwrap();
+    // A CA that did not sign b's certificate, for an agent that knows no better one.
+    let ca = a.join("peers/b.etcd-client-ca.crt");
+    let right = fs::read(&ca).unwrap();
+    fs::copy(a.join("pki/ca.crt"), &ca).unwrap();
     lab("stop", "a/n1/agent");
     lab("start", "a/n1/agent");
     broken("tls", "UnknownIssuer");
-    fs::write(&authority, right).unwrap();
+    fs::write(&ca, right).unwrap();
     wait_ready(&mesh);
 
     // b forgets a's user. etcd asks when something begins, so what a reads already goes on until then.
@@ -461,9 +461,9 @@ fn certificates_are_what_openssl_says() {
     ];
     assert_eq!(certs(&init).0, 0);
     let again = certs(&init);
-    assert!(again.0 == 1 && again.2.contains("authority already"), "{again:?}");
+    assert!(again.0 == 1 && again.2.contains("CA already"), "{again:?}");
 
-    let authority = path("pki/ca.crt");
+    let ca = path("pki/ca.crt");
     let about = |file: &str| {
         openssl(&[
             "x509",
@@ -477,11 +477,11 @@ fn certificates_are_what_openssl_says() {
         .1
     };
     let verified = |purpose: &str, file: &str| {
-        openssl(&["verify", "-x509_strict", "-CAfile", &authority, "-purpose", purpose, file])
+        openssl(&["verify", "-x509_strict", "-CAfile", &ca, "-purpose", purpose, file])
     };
-    let (code, said, _) = openssl(&["verify", "-x509_strict", "-CAfile", &authority, &authority]);
+    let (code, said, _) = openssl(&["verify", "-x509_strict", "-CAfile", &ca, &ca]);
     assert_eq!(code, 0, "{said}");
-    assert!(about(&authority).contains("CA:TRUE"));
+    assert!(about(&ca).contains("CA:TRUE"));
     let server = about(&path("pki/server.crt"));
     for part in [
         "CN = clustermesh-apiserver.clustermesh.svc",
@@ -556,7 +556,7 @@ fn certificates_are_what_openssl_says() {
     );
 
     // Shown as OpenSSL shows them, and not ready where one is no longer valid.
-    let (code, shown, _) = certs(&["show", &path("issued.crt"), &authority]);
+    let (code, shown, _) = certs(&["show", &path("issued.crt"), &ca]);
     let shown = shown["certificates"].as_array().unwrap().clone();
     assert_eq!((code, shown.len()), (0, 2));
     assert_eq!(
@@ -569,7 +569,7 @@ fn certificates_are_what_openssl_says() {
         "-in",
         &path("y.csr"),
         "-CA",
-        &authority,
+        &ca,
         "-CAkey",
         &path("pki/ca.key"),
         "-days",

@@ -17,7 +17,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Store};
+use mesh_certs::{Ca, Clock, ClusterPki, CredentialFiles, Store};
 use mesh_e2e::Etcd;
 use mesh_etcd::{Channels, CredentialRotation, Op, Target, connect, follow, succession};
 use mesh_follow::{
@@ -47,7 +47,7 @@ impl Scene {
         let etcd = Etcd::start();
         let pki = ClusterPki::new(&etcd.pki());
         let (certificate, key) = (pki.certificate("admin"), pki.key("admin"));
-        let files = CredentialFiles { authority: pki.certificate("ca"), certificate, key };
+        let files = CredentialFiles { ca: pki.certificate("ca"), certificate, key };
         let (store, credentials) = Store::open(files, SystemTime::now()).unwrap();
         let ahead = Arc::new(AtomicU64::new(0));
         let clock = Clock::new({
@@ -58,9 +58,9 @@ impl Scene {
         Self { etcd, store, target, ahead }
     }
 
-    /// New credentials for the same user, by this authority.
-    fn replace(&self, authority: &Authority) {
-        self.etcd.certificate(authority, "admin-a", "admin");
+    /// New credentials for the same user, by this CA.
+    fn replace(&self, ca: &Ca) {
+        self.etcd.certificate(ca, "admin-a", "admin");
         assert!(self.store.reload(SystemTime::now()).unwrap(), "they are others");
     }
 
@@ -69,8 +69,8 @@ impl Scene {
     }
 }
 
-fn foreign() -> Authority {
-    Authority::create("a", SystemTime::now(), Authority::LIFETIME).unwrap().0
+fn foreign() -> Ca {
+    Ca::create("a", SystemTime::now(), Ca::LIFETIME).unwrap().0
 }
 
 /// Waits until what `receiver` got last is so.
@@ -132,7 +132,7 @@ async fn credentials_take_over_when_they_serve() {
     assert!(refused.reason.contains("CN=admin-a"), "{refused}");
     connection.list(&KeyRange::prefix("cilium/")).await.expect("the old connection serves");
 
-    scene.replace(&scene.etcd.authority());
+    scene.replace(&scene.etcd.ca());
     let successor = timeout(PATIENCE, waiting).await.expect("in time").unwrap();
     let CredentialRotation::Successor(successor) = successor else { panic!("it is not over") };
     assert!(Arc::ptr_eq(successor.credentials(), &scene.target.credentials.current()));
@@ -184,7 +184,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
 
     until(&mut status, |status| status.connected).await;
     for round in 1..=3 {
-        scene.replace(&scene.etcd.authority());
+        scene.replace(&scene.etcd.ca());
         until(&mut status, |status| status.connected && status.reconnects == round).await;
         admin.apply(&[put(round.to_string())]).await.unwrap();
     }
@@ -199,7 +199,7 @@ async fn a_follower_changes_connections_without_a_new_list() {
     let admin = scene.etcd.connect("local").await;
     admin.apply(&[put("restarted".into())]).await.unwrap();
     // Expired, and right again.
-    scene.replace(&scene.etcd.authority());
+    scene.replace(&scene.etcd.ca());
     until(&mut trouble, Option::is_none).await;
     until(&mut status, |status| status.connected).await;
     scene.step_clock(400);

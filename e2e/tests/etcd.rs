@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use mesh_certs::{Authority, ClusterPki};
+use mesh_certs::{Ca, ClusterPki};
 use mesh_e2e::Etcd;
 use mesh_etcd::{Channels, Connection, EtcdError, Op, Target, connect, follow};
 use mesh_etcd_setup::{Desired, Kept, keep};
@@ -261,10 +261,10 @@ async fn write_revision(connection: &Connection) -> i64 {
 async fn strangers_are_refused_where_it_shows() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b"]).await;
-    let authority = etcd.authority();
+    let ca = etcd.ca();
 
     // A peer reads its ranges and nothing else, and writes nothing.
-    etcd.certificate(&authority, "remote-b", "b");
+    etcd.certificate(&ca, "remote-b", "b");
     let peer = etcd.connect("b").await;
     for allowed in [
         KeyRange::prefix("cilium/state/"),
@@ -289,13 +289,13 @@ async fn strangers_are_refused_where_it_shows() {
     denied(peer.apply(&[Op::Delete { key: format!("{PREFIX}a") }]).await.unwrap_err());
     denied(peer.users().add_user("mine").await.unwrap_err());
 
-    // Of the right authority, but of no user.
-    etcd.certificate(&authority, "remote-zz", "nobody");
+    // Of the right CA, but of no user.
+    etcd.certificate(&ca, "remote-zz", "nobody");
     assert_eq!(failure(&etcd.target("nobody")).await.phase, ConnectionPhase::Authenticated);
 
-    // Of another authority, with the name of a user who may do everything.
+    // Of another CA, with the name of a user who may do everything.
     let (foreign, foreign_files) =
-        Authority::create("a", std::time::SystemTime::now(), Authority::LIFETIME).unwrap();
+        Ca::create("a", std::time::SystemTime::now(), Ca::LIFETIME).unwrap();
     etcd.certificate(&foreign, "root", "foreign");
     let found = failure(&etcd.target("foreign")).await;
     assert_eq!(found.phase, ConnectionPhase::Authenticated, "{found:?}");
@@ -385,7 +385,7 @@ async fn set_up_twice_changes_nothing() {
 async fn no_peer_reads_what_is_for_own_nodes() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b"]).await;
-    etcd.certificate(&etcd.authority(), "remote-b", "b");
+    etcd.certificate(&etcd.ca(), "remote-b", "b");
     let pod = "clustermesh/local/v1/pods/n1/shop/p";
     etcd.etcdctl("admin", &["put", pod, "{}"]).unwrap();
     etcd.etcdctl("admin", &["put", "cilium/state/nodes/v1/a/n1", "{}"]).unwrap();
@@ -420,7 +420,7 @@ async fn set_up_takes_back_what_is_not_desired() {
         ["admin-a", "local-a", "remote-c", "root"]
     );
     // Its certificate is still good, and of no use.
-    etcd.certificate(&etcd.authority(), "remote-b", "b");
+    etcd.certificate(&etcd.ca(), "remote-b", "b");
     assert_eq!(failure(&etcd.target("b")).await.phase, ConnectionPhase::Authenticated);
 
     admin(&["role", "grant-permission", "remote", "readwrite", "--prefix=true", "cilium/"]);

@@ -22,7 +22,7 @@ const USERS: &str = "users:\n- {name: remote-b, role: remote}\n";
 fn with_a_peer() -> Etcd {
     let etcd = Etcd::new(&[]);
     fs::write(etcd.folder().join("users.yaml"), USERS).unwrap();
-    etcd.certificate(&etcd.authority(), "remote-b", "peer");
+    etcd.certificate(&etcd.ca(), "remote-b", "peer");
     etcd
 }
 
@@ -39,7 +39,7 @@ const ATTACKS: [&[&str]; 5] = [
 fn no_peer_gets_in_before_authentication_is_on() {
     let mut etcd = Etcd::protected(&[]);
     fs::write(etcd.folder().join("users.yaml"), USERS).unwrap();
-    etcd.certificate(&etcd.authority(), "remote-b", "peer");
+    etcd.certificate(&etcd.ca(), "remote-b", "peer");
     // From nothing, and again after a lost disk.
     for _ in 0..2 {
         etcd.kill();

@@ -317,7 +317,7 @@ async fn watches_are_those_of_a_real_etcd() {
 async fn only_the_cluster_s_certificates_are_let_in_and_only_its_administrator_writes() {
     let both = Both::start().await;
     let pki = both.etcd.pki();
-    let name = both.etcd.certificate(&both.etcd.authority(), "remote-beta", "beta");
+    let name = both.etcd.certificate(&both.etcd.ca(), "remote-beta", "beta");
     let reader = RawEtcd::connect(both.port, &pki, Some(&name)).await.expect("a connection");
     reader.ask("KV/Range", &below("cilium/")).await.expect("it may read");
     for (method, request) in [

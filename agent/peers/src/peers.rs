@@ -413,7 +413,7 @@ fn credential_files(file: &PeerFile, folder: &Path) -> Result<CredentialFiles, S
             .ok_or_else(|| format!("the peer file names no `{key}`"))
     };
     Ok(CredentialFiles {
-        authority: path(&file.trusted_ca_file, "trusted-ca-file")?,
+        ca: path(&file.trusted_ca_file, "trusted-ca-file")?,
         certificate: path(&file.cert_file, "cert-file")?,
         key: path(&file.key_file, "key-file")?,
     })

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_certs::{Authority, ClusterPki};
+use mesh_certs::{Ca, ClusterPki};
 use mesh_etcd::LastAddresses;
 use mesh_follow::{PeerConfig, Role};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 /// The file that leads to an etcd at an address, and the credentials for it.
 fn local_file(folder: &Path, etcd: SocketAddr) -> std::path::PathBuf {
     let pki = ClusterPki::new(&folder.join("pki"));
-    pki.create("a", "clustermesh", &[etcd.ip()], Authority::ISSUED_LIFETIME).unwrap();
+    pki.create("a", "clustermesh", &[etcd.ip()], Ca::ISSUED_LIFETIME).unwrap();
     let text = format!(
         "endpoints: ['https://{etcd}']\ntrusted-ca-file: {}\ncert-file: {}\nkey-file: {}\n",
         pki.certificate("ca").display(),

@@ -13,8 +13,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_certs::{
-    Authority, AuthorityError, Bundle, CredentialFiles, Details, Profile, Request, RequestError,
-    details,
+    Bundle, Ca, CaError, CredentialFiles, Details, Profile, Request, RequestError, details,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey as _};
 
@@ -22,19 +21,19 @@ pub mod der;
 
 /// Whose request is expected.
 pub const USER: &str = "remote-a";
-/// The seed of [`AUTHORITY`]'s key.
-pub const AUTHORITY_SEED: u8 = 1;
+/// The seed of [`CA`]'s key.
+pub const CA_SEED: u8 = 1;
 /// The seed of the key that requests are signed with.
 pub const USER_SEED: u8 = 2;
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Who signs.
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
+static CA: LazyLock<Ca> = LazyLock::new(|| {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "authority");
-    let certificate = self_signed(params, AUTHORITY_SEED);
-    must(Authority::load(&certificate, &key_pem(AUTHORITY_SEED), now()))
+    let certificate = self_signed(params, CA_SEED);
+    must(Ca::load(&certificate, &key_pem(CA_SEED), now()))
 });
 static USER_KEY: LazyLock<KeyPair> = LazyLock::new(|| key(USER_SEED));
 
@@ -65,7 +64,7 @@ pub fn certificates(data: &[u8]) {
     let begun = text.matches("-----BEGIN CERTIFICATE-----").count();
     if let Some(all) = read(text) {
         assert!((1..=begun).contains(&all.len()), "{} of {begun}", all.len());
-        // As authorities they are the same certificates, each once, and written they are read again.
+        // As CAs they are the same certificates, each once, and written they are read again.
         let bundle = must(Bundle::parse(text));
         assert!((1..=all.len()).contains(&bundle.len()));
         assert_eq!(must(Bundle::parse(&bundle.to_pem())), bundle);
@@ -90,10 +89,10 @@ pub fn certificate(data: &[u8]) {
             assert!(said.is_empty() || der.windows(said.len()).any(|part| part == said));
         }
     }
-    load(&text, &key_pem(AUTHORITY_SEED));
+    load(&text, &key_pem(CA_SEED));
 }
 
-/// Three files, separated by empty lines: authority, certificate and key.
+/// Three files, separated by empty lines: CA, certificate and key.
 pub fn credentials(data: &[u8]) {
     let mut parts = String::from_utf8_lossy(data).into_owned();
     let mut part = || {
@@ -102,13 +101,12 @@ pub fn credentials(data: &[u8]) {
     };
     let folder = new_folder();
     let path = |name| folder.path().join(name);
-    let files = CredentialFiles { authority: path("a"), certificate: path("c"), key: path("k") };
-    let [authority, certificate, _] =
-        [&files.authority, &files.certificate, &files.key].map(|path| {
-            let text = part();
-            must(fs::write(path, &text));
-            text
-        });
+    let files = CredentialFiles { ca: path("a"), certificate: path("c"), key: path("k") };
+    let [ca, certificate, _] = [&files.ca, &files.certificate, &files.key].map(|path| {
+        let text = part();
+        must(fs::write(path, &text));
+        text
+    });
     match files.load(now()) {
         Ok(credentials) => {
             let all = must(details(&certificate));
@@ -116,11 +114,11 @@ pub fn credentials(data: &[u8]) {
             assert_eq!(credentials.subject(), first.subject);
             assert_eq!(credentials.not_after(), first.not_after);
             assert!(first.not_before <= now() && now() <= first.not_after);
-            must(details(&authority));
+            must(details(&ca));
         }
         Err(error) => {
             let says = error.to_string();
-            assert!([files.authority, files.certificate, files.key].contains(&error.file));
+            assert!([files.ca, files.certificate, files.key].contains(&error.file));
             assert!(says.starts_with(&format!("{}: ", error.file.display())), "{says}");
         }
     }
@@ -128,11 +126,11 @@ pub fn credentials(data: &[u8]) {
 
 /// Has a request signed. Only the one who is expected gets a certificate, and one that says that and nothing else.
 fn sign(request: &str) -> Option<Details> {
-    let signed = AUTHORITY.sign(request, USER, now(), LIFETIME);
+    let signed = CA.sign(request, USER, now(), LIFETIME);
     let asked = Request::parse(request);
     let certificate = match (signed, asked) {
         (Ok(certificate), Ok(asked)) if asked.subject() == USER => certificate,
-        (Err(AuthorityError::Request(RequestError::OtherSubject { found, .. })), Ok(asked)) => {
+        (Err(CaError::Request(RequestError::OtherSubject { found, .. })), Ok(asked)) => {
             assert_eq!(found, asked.subject());
             assert_ne!(found, USER);
             return None;
@@ -149,7 +147,7 @@ fn sign(request: &str) -> Option<Details> {
     let all = must(details(&certificate));
     let [about] = all.as_slice() else { panic!("{} certificates for one request", all.len()) };
     assert_eq!((about.subject.as_str(), about.issuer.as_str()), ("CN=remote-a", "CN=authority"));
-    assert_eq!((about.is_authority, about.usages.as_slice()), (false, ["client"].as_slice()));
+    assert_eq!((about.is_ca, about.usages.as_slice()), (false, ["client"].as_slice()));
     assert!(about.names.is_empty() && about.not_after <= now() + LIFETIME);
     Some(about.clone())
 }
@@ -172,16 +170,16 @@ fn read(text: &str) -> Option<Vec<Details>> {
     }
 }
 
-/// Takes an authority. One that is taken issues certificates that lead back to it.
+/// Takes a CA. One that is taken issues certificates that lead back to it.
 fn load(certificate: &str, key: &str) {
-    let Ok(authority) = Authority::load(certificate, key, now()) else {
+    let Ok(ca) = Ca::load(certificate, key, now()) else {
         return;
     };
     let profile = Profile::Client { user: USER.into() };
-    let issued = must(authority.issue(&profile, now(), LIFETIME));
+    let issued = must(ca.issue(&profile, now(), LIFETIME));
     let all = [certificate, &issued.certificate].map(|text| must(details(text)));
     let [Some(own), Some(issued)] = all.each_ref().map(|all| all.first()) else {
-        panic!("an authority without a certificate")
+        panic!("a CA without a certificate")
     };
     assert_eq!(issued.issuer, own.subject);
 }

@@ -82,11 +82,11 @@ fn unpem(text: &str) -> Vec<u8> {
     STANDARD.decode(lines.collect::<String>()).unwrap()
 }
 
-/// Certificates of [`AUTHORITY_SEED`]'s key.
+/// Certificates of [`CA_SEED`]'s key.
 fn own_certificates() -> Vec<String> {
     let all = subjects().into_iter().map(|mut params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        self_signed(params, AUTHORITY_SEED)
+        self_signed(params, CA_SEED)
     });
     all.collect()
 }
@@ -139,7 +139,7 @@ fn certificates_survive() {
     all.extend(own_certificates());
     all.push(all.concat());
     for own in own_certificates() {
-        all.push(format!("{own}{}", key_pem(AUTHORITY_SEED)));
+        all.push(format!("{own}{}", key_pem(CA_SEED)));
     }
     run(bytes(all), certificates);
 }
@@ -154,11 +154,10 @@ fn a_certificate_survives() {
 
 #[test]
 fn credentials_survive() {
-    let [authorities, keys] =
-        [own_certificates(), vec![key_pem(AUTHORITY_SEED), key_pem(USER_SEED)]];
+    let [cas, keys] = [own_certificates(), vec![key_pem(CA_SEED), key_pem(USER_SEED)]];
     let mut all = Vec::new();
-    for (authority, key) in authorities.iter().zip(keys.iter().cycle()) {
-        all.push([authority.as_str(), authority, key].join("\n"));
+    for (ca, key) in cas.iter().zip(keys.iter().cycle()) {
+        all.push([ca.as_str(), ca, key].join("\n"));
     }
     all.push([&seeds("crt").concat(), &seeds("crt")[0], &keys[0]].map(String::as_str).join("\n"));
     run(bytes(all), credentials);

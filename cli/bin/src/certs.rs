@@ -1,4 +1,4 @@
-//! Authorities, certificates and requests.
+//! CAs, certificates and requests.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
                 None => Profile::Server { names: dns, addresses },
             };
             let now = SystemTime::now();
-            let issued = ClusterPki::new(&dir).authority(now)?.issue(
+            let issued = ClusterPki::new(&dir).ca(now)?.issue(
                 &profile,
                 now,
                 exactly.unwrap_or_else(|| lifetime(days)),
@@ -56,8 +56,8 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
             let text =
                 fs::read_to_string(&request).with_context(|| request.display().to_string())?;
             let now = SystemTime::now();
-            let authority = ClusterPki::new(&dir).authority(now)?;
-            let certificate = authority
+            let ca = ClusterPki::new(&dir).ca(now)?;
+            let certificate = ca
                 .sign(&text, &user, now, lifetime(days))
                 .with_context(|| request.display().to_string())?;
             match out {
@@ -136,8 +136,8 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
     match output {
         Output::Text => {
             let row = |(file, details): &(String, Details)| {
-                let kind = match (details.is_authority, details.usages.as_slice()) {
-                    (true, _) => "authority".into(),
+                let kind = match (details.is_ca, details.usages.as_slice()) {
+                    (true, _) => "CA".into(),
                     (false, usages) => usages.join(", "),
                 };
                 let validity = if valid(details) { "valid" } else { "NOT VALID NOW" };
@@ -162,7 +162,7 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
                     json!({
                         "file": file, "subject": d.subject, "commonName": d.common_name, "issuer": d.issuer,
                         "serial": d.serial, "notBefore": time(d.not_before), "notAfter": time(d.not_after),
-                        "valid": valid(d), "authority": d.is_authority, "usages": d.usages, "names": d.names,
+                        "valid": valid(d), "authority": d.is_ca, "usages": d.usages, "names": d.names,
                     })
                 })
                 .collect();

@@ -1,7 +1,7 @@
-//! Exchanging certificates and authorities while everything runs.
+//! Exchanging certificates and CAs while everything runs.
 //!
 //! What is left to do is worked out from the files before each step (`rotate/plan.rs`), so a command that was killed
-//! goes on where it was, and one that is repeated does nothing. What the files cannot say, which authorities the running
+//! goes on where it was, and one that is repeated does nothing. What the files cannot say, which CAs the running
 //! etcd has read, the etcd is asked.
 
 mod cluster;
@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
-use mesh_certs::authorities_of_server;
+use mesh_certs::cas_of_server;
 use mesh_lab::within_netns;
 use serde_json::json;
 
@@ -42,7 +42,7 @@ struct Report {
     timed_out: bool,
 }
 
-/// How an etcd stands to authorities.
+/// How an etcd stands to CAs.
 #[derive(Debug, PartialEq, Eq)]
 enum Etcd {
     AsItShould,
@@ -65,13 +65,13 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
     }
     if args.ca && !args.finish {
         if args.dry_run {
-            let todo = exchange(&cluster.facts(Aim::NewAuthority)?);
+            let todo = exchange(&cluster.facts(Aim::NewCa)?);
             report.changes.extend(todo.iter().map(ToString::to_string));
         } else {
             // One at a time, each from what is there then.
             let mut asked = false;
             loop {
-                let todo = exchange(&cluster.facts(Aim::NewAuthority)?);
+                let todo = exchange(&cluster.facts(Aim::NewCa)?);
                 let next = todo.into_iter().find(|todo| !(asked && *todo == Todo::EtcdTrusts));
                 let Some(next) = next else { break };
                 asked |= next == Todo::EtcdTrusts;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
         }
     }
     if args.finish {
-        match finish(&cluster.facts(Aim::NewAuthority)?) {
+        match finish(&cluster.facts(Aim::NewCa)?) {
             Err(dependent) => bail!("the old CA is still needed: {}", dependent.join("; ")),
             Ok(todo) => report.take(args, &cluster, todo, output)?,
         }
@@ -142,7 +142,7 @@ impl Report {
         Ok(())
     }
 
-    /// Looks which authorities the etcd has read, and has it restarted where it must read others.
+    /// Looks which CAs the etcd has read, and has it restarted where it must read others.
     fn etcd(
         &mut self,
         args: &RotateArgs,
@@ -203,7 +203,7 @@ impl Report {
     }
 }
 
-/// Whether every replica's etcd trusts the new authority, or no other, as is to be done.
+/// Whether every replica's etcd trusts the new CA, or no other, as is to be done.
 fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
     let netns = contexts::find(&args.context)?.netns;
     for addresses in &cluster.own.settings.endpoints {
@@ -229,7 +229,7 @@ fn look_at(
     let ask = || {
         let mut failures = Vec::new();
         for &endpoint in endpoints {
-            match authorities_of_server(endpoint, &name, &pem) {
+            match cas_of_server(endpoint, &name, &pem) {
                 Ok(subjects) => return Ok(subjects),
                 Err(error) => failures.push(format!("{endpoint}: {error}")),
             }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_certs::{Authority, ClusterPki};
+use mesh_certs::{Ca, ClusterPki};
 use mesh_files::{Access, write_atomic};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
@@ -120,7 +120,7 @@ pub(crate) fn make_directory(
     write(&directory.settings_file(), &settings.to_yaml()?)?;
     let addresses: Vec<_> = cluster.nodes.iter().flat_map(|node| node.ips.clone()).collect();
     let pki = ClusterPki::new(&directory.pki());
-    pki.create(&cluster.name, NAMESPACE, &addresses, Authority::ISSUED_LIFETIME)?;
+    pki.create(&cluster.name, NAMESPACE, &addresses, Ca::ISSUED_LIFETIME)?;
     let local = PeerFile {
         endpoints: settings
             .endpoints

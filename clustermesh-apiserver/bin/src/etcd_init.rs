@@ -62,7 +62,7 @@ async fn set_up(args: &EtcdInitArgs) -> anyhow::Result<()> {
     let desired = desired(&directory, &args.extra_users)?;
     let pki = directory.pki();
     let files = CredentialFiles {
-        authority: pki.join("ca.crt"),
+        ca: pki.join("ca.crt"),
         certificate: pki.join("admin.crt"),
         key: pki.join("admin.key"),
     };

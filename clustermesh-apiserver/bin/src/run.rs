@@ -143,7 +143,7 @@ async fn write(
 ) {
     let pki = directory.pki();
     let files = CredentialFiles {
-        authority: pki.join("ca.crt"),
+        ca: pki.join("ca.crt"),
         certificate: pki.join("admin.crt"),
         key: pki.join("admin.key"),
     };

@@ -144,7 +144,7 @@ impl ClusterDirectory {
         self.path.join("manifests")
     }
 
-    /// The authority, and the certificates of the cluster's own processes.
+    /// The CA, and the certificates of the cluster's own processes.
     pub fn pki(&self) -> PathBuf {
         self.path.join("pki")
     }

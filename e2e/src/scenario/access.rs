@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use mesh_certs::{Authority, Profile};
+use mesh_certs::{Ca, Profile};
 
 use crate::echo_service::two_clusters_with_echo;
 use crate::mesh::{Daemon, Mesh, daemons, eventually, output};
@@ -27,8 +27,8 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     let target = Target { mesh, from: (&other, &node), endpoint: format!("https://{etcd}:2379") };
     let folder = mesh.peer_folder(&other);
     let file = |suffix: &str| folder.join(format!("{one}.etcd-client{suffix}"));
-    let (authority, certificate, key) = (file("-ca.crt"), file(".crt"), file(".key"));
-    let peer = [("--cacert", &authority), ("--cert", &certificate), ("--key", &key)];
+    let (ca, certificate, key) = (file("-ca.crt"), file(".crt"), file(".key"));
+    let peer = [("--cacert", &ca), ("--cert", &certificate), ("--key", &key)];
 
     // What a peer is for.
     let read = target.etcdctl(&peer, &["get", "--prefix", "cilium/state/", "--keys-only"]);
@@ -39,8 +39,8 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     // Its own nodes may read more.
     let pki = mesh.peer_folder(&one).with_file_name("pki");
     let own = |name: &str| pki.join(name);
-    let (authority, certificate, key) = (own("ca.crt"), own("local.crt"), own("local.key"));
-    let local = [("--cacert", &authority), ("--cert", &certificate), ("--key", &key)];
+    let (ca, certificate, key) = (own("ca.crt"), own("local.crt"), own("local.key"));
+    let local = [("--cacert", &ca), ("--cert", &certificate), ("--key", &key)];
     let read = target.etcdctl(&local, &["get", "--prefix", "clustermesh/local/v1/", "--keys-only"]);
     let read = read.expect("an own node reads what is for it");
     for kind in ["pods/", "position"] {
@@ -74,12 +74,10 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| temporary.path().join(name);
     let now = SystemTime::now();
-    let (stranger, _) =
-        Authority::create("stranger", now, Authority::LIFETIME).expect("an authority");
+    let (stranger, _) = Ca::create("stranger", now, Ca::LIFETIME).expect("a CA");
     for user in ["root".into(), user, format!("admin-{one}")] {
         let profile = Profile::Client { user };
-        let issued =
-            stranger.issue(&profile, now, Authority::ISSUED_LIFETIME).expect("a certificate");
+        let issued = stranger.issue(&profile, now, Ca::ISSUED_LIFETIME).expect("a certificate");
         fs::write(path("crt"), issued.certificate).expect("a file");
         fs::write(path("key"), issued.key).expect("a file");
         let reason = target.tls(Some((&path("crt"), &path("key")))).expect_err("a foreign one");

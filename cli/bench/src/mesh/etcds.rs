@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mesh_certs::{Authority, Clock, ClusterPki, CredentialFiles, Store};
+use mesh_certs::{Ca, Clock, ClusterPki, CredentialFiles, Store};
 use mesh_etcd::{Connection, LastAddresses, Target};
 use mesh_follow::KeyRange;
 use mesh_lab::{ClusterState, within_netns};
@@ -166,7 +166,7 @@ fn peer(reader: &ClusterState, directory: &ClusterDirectory) -> Result<Peer, Ben
     let endpoints = settings.endpoints.iter().flatten().take(1);
     let endpoints = endpoints.map(|address| format!("https://{}", SocketAddr::from(*address)));
     let admin = CredentialFiles {
-        authority: pki.certificate("ca"),
+        ca: pki.certificate("ca"),
         certificate: pki.certificate("admin"),
         key: pki.key("admin"),
     };
@@ -200,9 +200,8 @@ fn target(reader: &ClusterState, peer: &str) -> Result<Target, BenchError> {
         let file = file.map(|file| reader.directory.join("peers").join(file));
         file.ok_or_else(|| BenchError::Unexpected(format!("{}: a file is missing", path.display())))
     };
-    let (authority, certificate, key) =
-        (beside(trusted_ca_file)?, beside(cert_file)?, beside(key_file)?);
-    target_of(endpoints, host_aliases, CredentialFiles { authority, certificate, key })
+    let (ca, certificate, key) = (beside(trusted_ca_file)?, beside(cert_file)?, beside(key_file)?);
+    target_of(endpoints, host_aliases, CredentialFiles { ca, certificate, key })
 }
 
 fn target_of(
@@ -258,7 +257,7 @@ fn make_directory(directory: &ClusterDirectory, id: u8, ip: IpAddr) -> Result<()
     };
     let path = directory.settings_file();
     let pki = ClusterPki::new(&directory.pki());
-    let made = pki.create(&name(id), NAMESPACE, &[ip], Authority::ISSUED_LIFETIME);
+    let made = pki.create(&name(id), NAMESPACE, &[ip], Ca::ISSUED_LIFETIME);
     made.map_err(|error| failed("certificates", &error))?;
     let text = settings.to_yaml().map_err(|error| failed("settings", &error))?;
     fs::write(&path, text).map_err(file(&path))

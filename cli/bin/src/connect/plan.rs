@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use mesh_certs::{Authority, Bundle, CredentialFiles, Details, details, request};
+use mesh_certs::{Bundle, Ca, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
 use mesh_wire::{
     peer_file::{Grant, HostAlias, PeerFile},
@@ -170,7 +170,7 @@ pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Resu
         (paths.file, format!("peer {}", destination.name())),
         (paths.certificate, "certificate".into()),
         (paths.key, "key".into()),
-        (paths.authority, "CA".into()),
+        (paths.ca, "CA".into()),
     ];
     let mut steps: Vec<Step> = files
         .into_iter()
@@ -186,7 +186,7 @@ pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Resu
     Ok(steps)
 }
 
-/// The key, certificate and authority that `source` needs; nothing where what it has is good for a while.
+/// The key, certificate and CA that `source` needs; nothing where what it has is good for a while.
 fn credentials(
     source: &Side,
     destination: &Side,
@@ -194,18 +194,18 @@ fn credentials(
     user: &str,
 ) -> anyhow::Result<Vec<Step>> {
     let now = SystemTime::now();
-    let authority = destination.pki().authority(now)?;
-    // While one authority takes over from another there are two.
+    let ca = destination.pki().ca(now)?;
+    // While one CA takes over from another there are two.
     let trusted = destination.pki().certificate("ca");
     let trusted = fs::read_to_string(&trusted).with_context(|| trusted.display().to_string())?;
     let trusted = Bundle::parse(&trusted)?;
     // What a cluster was given that was here before is of no use to this one.
     let replaced = known_uuid(source, destination).is_some_and(|it| Some(it) != destination.uuid);
-    if !replaced && usable(paths, &authority, &trusted, user, now) {
+    if !replaced && usable(paths, &ca, &trusted, user, now) {
         return Ok(Vec::new());
     }
     let asked = request(user)?;
-    let certificate = authority.sign(&asked.certificate, user, now, Authority::ISSUED_LIFETIME)?;
+    let certificate = ca.sign(&asked.certificate, user, now, Ca::ISSUED_LIFETIME)?;
     let write = |path: &PathBuf, content: &str, access, what: String| Step::Write {
         cluster: source.name().to_string(),
         path: path.clone(),
@@ -221,38 +221,27 @@ fn credentials(
             Access::All,
             format!("certificate of {user}, signed by {}", destination.name()),
         ),
-        write(
-            &paths.authority,
-            &trusted.to_pem(),
-            Access::All,
-            format!("CA of {}", destination.name()),
-        ),
+        write(&paths.ca, &trusted.to_pem(), Access::All, format!("CA of {}", destination.name())),
     ])
 }
 
-/// Whether credentials are whole, for that user, from that authority, and not about to end.
-fn usable(
-    paths: &PeerPaths,
-    authority: &Authority,
-    trusted: &Bundle,
-    user: &str,
-    now: SystemTime,
-) -> bool {
+/// Whether credentials are whole, for that user, from that CA, and not about to end.
+fn usable(paths: &PeerPaths, ca: &Ca, trusted: &Bundle, user: &str, now: SystemTime) -> bool {
     let files = CredentialFiles {
-        authority: paths.authority.clone(),
+        ca: paths.ca.clone(),
         certificate: paths.certificate.clone(),
         key: paths.key.clone(),
     };
     let Ok(credentials) = files.load(now) else { return false };
     let read = |path| fs::read_to_string(path).ok();
-    let same_authority =
-        read(&paths.authority).and_then(|text| Bundle::parse(&text).ok()).as_ref() == Some(trusted);
-    let signer = Bundle::parse(authority.certificate());
+    let same_ca =
+        read(&paths.ca).and_then(|text| Bundle::parse(&text).ok()).as_ref() == Some(trusted);
+    let signer = Bundle::parse(ca.certificate());
     let ours = read(&paths.certificate).is_some_and(|text| {
         let user_is = |all: Vec<_>| all.first().is_some_and(|d: &Details| d.common_name == user);
         signer.is_ok_and(|signer| signer.signed(&text)) && details(&text).is_ok_and(user_is)
     });
-    same_authority && ours && credentials.not_after() > now + RENEW_BEFORE
+    same_ca && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
 /// Where a cluster is, and what it may claim.
@@ -270,7 +259,7 @@ fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
     }
     PeerFile {
         endpoints,
-        trusted_ca_file: Some(paths.authority.clone()),
+        trusted_ca_file: Some(paths.ca.clone()),
         cert_file: Some(paths.certificate.clone()),
         key_file: Some(paths.key.clone()),
         host_aliases,

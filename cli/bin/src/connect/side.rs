@@ -34,7 +34,7 @@ pub(crate) struct Side {
 /// The files of one peer in a cluster directory.
 pub(crate) struct PeerPaths {
     pub(crate) file: PathBuf,
-    pub(crate) authority: PathBuf,
+    pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
@@ -70,7 +70,7 @@ impl Side {
         let folder = self.directory.peers();
         PeerPaths {
             file: folder.join(peer.as_str()),
-            authority: folder.join(format!("{peer}.etcd-client-ca.crt")),
+            ca: folder.join(format!("{peer}.etcd-client-ca.crt")),
             certificate: folder.join(format!("{peer}.etcd-client.crt")),
             key: folder.join(format!("{peer}.etcd-client.key")),
         }

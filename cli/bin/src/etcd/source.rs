@@ -75,11 +75,11 @@ impl Source {
         match (context, keys, files) {
             (Some(context), _, _) => Self::of_context(context),
             (None, Some(file), _) => Ok(Self::File(file.clone())),
-            (None, None, [Some(authority), Some(certificate), Some(key)]) => Ok(Self::Etcd {
+            (None, None, [Some(ca), Some(certificate), Some(key)]) => Ok(Self::Etcd {
                 endpoints: endpoints.to_vec(),
                 host_aliases: Vec::new(),
                 credentials: CredentialFiles {
-                    authority: authority.clone(),
+                    ca: ca.clone(),
                     certificate: certificate.clone(),
                     key: key.clone(),
                 },
@@ -102,7 +102,7 @@ impl Source {
             anyhow::Ok(context.directory.join(path))
         };
         let credentials = CredentialFiles {
-            authority: beside(&file.trusted_ca_file, "trusted-ca-file")?,
+            ca: beside(&file.trusted_ca_file, "trusted-ca-file")?,
             certificate: beside(&file.cert_file, "cert-file")?,
             key: beside(&file.key_file, "key-file")?,
         };

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_certs::{
-    Authority, BACKDATED, Bundle, ClusterPki, CredentialFiles, Details, Profile, admin_user,
-    details, local_user, request,
+    BACKDATED, Bundle, Ca, ClusterPki, CredentialFiles, Details, Profile, admin_user, details,
+    local_user, request,
 };
 use mesh_files::{Access, write_atomic, write_together};
 use mesh_model::ClusterName;
@@ -27,8 +27,8 @@ use crate::{
 /// What its certificates are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// By the authority that takes over.
-    NewAuthority,
+    /// By the CA that takes over.
+    NewCa,
     /// Issued not long ago, those of the etcd and of clients, as asked.
     Young { server: bool, clients: bool },
 }
@@ -43,7 +43,7 @@ pub(crate) struct Cluster {
     min_age: Duration,
 }
 
-/// The authority that takes over, as long as that goes on.
+/// The CA that takes over, as long as that goes on.
 const NEXT: &str = "ca-next";
 
 /// Whether a directory found by its name alone is of a cluster that follows this one: others may be called the same.
@@ -93,7 +93,7 @@ impl Cluster {
         let follows = |side: &Side| side.peer(own.name()).is_some();
         let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
         let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();
-        let lifetime = args.lifetime.unwrap_or(Authority::ISSUED_LIFETIME);
+        let lifetime = args.lifetime.unwrap_or(Ca::ISSUED_LIFETIME);
         let min_age = Duration::from_secs(args.min_age);
         Ok(Self { own, peers, done: args.peers_done.clone(), lifetime, min_age })
     }
@@ -102,28 +102,28 @@ impl Cluster {
         self.own.pki()
     }
 
-    /// The authorities that are trusted.
+    /// The CAs that are trusted.
     pub(crate) fn trusted(&self) -> anyhow::Result<Bundle> {
         bundle(&self.pki().certificate("ca"))
     }
 
-    /// The authority that takes over, or took over and is not alone yet.
+    /// The CA that takes over, or took over and is not alone yet.
     pub(crate) fn next(&self) -> anyhow::Result<Option<Bundle>> {
         let now = SystemTime::now();
         let next = self.pki().certificate(NEXT);
         if let (Ok(certificate), Ok(key)) =
             (fs::read_to_string(&next), fs::read_to_string(self.pki().key(NEXT)))
-            && Authority::load(&certificate, &key, now).is_ok()
+            && Ca::load(&certificate, &key, now).is_ok()
         {
             return Ok(Some(Bundle::parse(&certificate)?));
         }
         Ok(self.signer().filter(|_| self.trusted().is_ok_and(|trusted| trusted.len() > 1)))
     }
 
-    /// The authority whose key is here, unless it is over: then another must take over all the same.
+    /// The CA whose key is here, unless it is over: then another must take over all the same.
     fn signer(&self) -> Option<Bundle> {
-        let authority = self.pki().authority(SystemTime::now()).ok()?;
-        Bundle::parse(authority.certificate()).ok()
+        let ca = self.pki().ca(SystemTime::now()).ok()?;
+        Bundle::parse(ca.certificate()).ok()
     }
 
     /// What there is.
@@ -132,7 +132,7 @@ impl Cluster {
         let (trusted, next) = (self.trusted()?, self.next()?);
         let is_next = |bundle: &Bundle| next.as_ref() == Some(bundle);
         let stale = |files: &Files, clients: bool| match aim {
-            Aim::NewAuthority => !next.as_ref().is_some_and(|next| files.by(next)),
+            Aim::NewCa => !next.as_ref().is_some_and(|next| files.by(next)),
             Aim::Young { server, clients: wanted } => {
                 (if clients { wanted } else { server }) && !files.young(now, self.min_age)
             }
@@ -153,7 +153,7 @@ impl Cluster {
             };
             if let Some(side) = side {
                 let files = self.files_of(side)?;
-                let trusts = bundle(&files.authority).unwrap_or_default();
+                let trusts = bundle(&files.ca).unwrap_or_default();
                 facts.at_hand = true;
                 facts.trusts = trusts.includes(&trusted)
                     && next.as_ref().is_some_and(|next| trusts.includes(next));
@@ -180,18 +180,18 @@ impl Cluster {
         let (pki, now) = (self.pki(), SystemTime::now());
         let next = || self.next()?.context("there is no CA that takes over");
         match todo {
-            Todo::NewAuthority => {
+            Todo::NewCa => {
                 let trusted = self.trusted()?.to_pem();
                 let name = self.own.name().as_str();
-                let (_, made) = Authority::succeed(name, &trusted, now, Authority::LIFETIME)?;
+                let (_, made) = Ca::succeed(name, &trusted, now, Ca::LIFETIME)?;
                 pki.write(NEXT, &made)?;
             }
             Todo::Trust => {
                 put(&pki.certificate("ca"), &self.trusted()?.with(&next()?).to_pem(), Access::All)?;
             }
             Todo::PeerTrusts(peer) => {
-                let authority = self.files_of(self.peer(peer)?)?.authority;
-                put(&authority, &self.trusted()?.to_pem(), Access::All)?;
+                let ca = self.files_of(self.peer(peer)?)?.ca;
+                put(&ca, &self.trusted()?.to_pem(), Access::All)?;
             }
             Todo::Sign => {
                 let key = read(&pki.key(NEXT))?;
@@ -199,7 +199,7 @@ impl Cluster {
             }
             Todo::Issue(leaf) => {
                 let profile = self.profile(*leaf)?;
-                let issued = pki.authority(now)?.issue(&profile, now, self.lifetime)?;
+                let issued = pki.ca(now)?.issue(&profile, now, self.lifetime)?;
                 pki.write(leaf.name(), &issued)?;
             }
             Todo::IssueFor(peer) => {
@@ -207,7 +207,7 @@ impl Cluster {
                 let user = remote_user(&ClusterName::new(peer)?);
                 let asked = request(&user)?;
                 let certificate =
-                    pki.authority(now)?.sign(&asked.certificate, &user, now, self.lifetime)?;
+                    pki.ca(now)?.sign(&asked.certificate, &user, now, self.lifetime)?;
                 let both = [
                     (files.key.as_path(), asked.key.as_bytes(), Access::Owner),
                     (files.certificate.as_path(), certificate.as_bytes(), Access::All),
@@ -215,8 +215,8 @@ impl Cluster {
                 write_together(&both).with_context(|| files.certificate.display().to_string())?;
             }
             Todo::PeerForgets(peer) => {
-                let authority = self.files_of(self.peer(peer)?)?.authority;
-                put(&authority, &next()?.to_pem(), Access::All)?;
+                let ca = self.files_of(self.peer(peer)?)?.ca;
+                put(&ca, &next()?.to_pem(), Access::All)?;
             }
             Todo::Forget => put(&pki.certificate("ca"), &next()?.to_pem(), Access::All)?,
             Todo::Clean => {
@@ -253,7 +253,7 @@ impl Cluster {
             })
         };
         Ok(CredentialFiles {
-            authority: path(&file.trusted_ca_file, "trusted-ca-file")?,
+            ca: path(&file.trusted_ca_file, "trusted-ca-file")?,
             certificate: path(&file.cert_file, "cert-file")?,
             key: path(&file.key_file, "key-file")?,
         })
@@ -290,9 +290,9 @@ struct Files {
 }
 
 impl Files {
-    /// Whether they are sound and by one of these authorities.
-    fn by(&self, authorities: &Bundle) -> bool {
-        self.sound() && read(&self.certificate).is_ok_and(|text| authorities.signed(&text))
+    /// Whether they are sound and by one of these CAs.
+    fn by(&self, cas: &Bundle) -> bool {
+        self.sound() && read(&self.certificate).is_ok_and(|text| cas.signed(&text))
     }
 
     /// Whether they are sound, and were issued not longer ago.

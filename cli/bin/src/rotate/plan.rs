@@ -5,17 +5,17 @@ use std::fmt;
 /// Something to do, or to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Todo {
-    /// Make the authority that takes over.
-    NewAuthority,
+    /// Make the CA that takes over.
+    NewCa,
     /// Trust it beside the old one.
     Trust,
     /// Have a peer trust both.
     PeerTrusts(String),
     /// A peer whose directory is not at hand must trust both.
     AskPeer(String),
-    /// The etcd must have read the new authority.
+    /// The etcd must have read the new CA.
     EtcdTrusts,
-    /// From now on the new authority signs.
+    /// From now on the new CA signs.
     Sign,
     /// Issue one of the own certificates.
     Issue(Leaf),
@@ -23,13 +23,13 @@ pub(crate) enum Todo {
     IssueFor(String),
     /// A peer whose directory is not at hand needs a new certificate.
     AskPeerForRequest(String),
-    /// Have a peer trust the new authority only.
+    /// Have a peer trust the new CA only.
     PeerForgets(String),
-    /// Trust the new authority only.
+    /// Trust the new CA only.
     Forget,
     /// Remove what only the change needed.
     Clean,
-    /// The etcd must have forgotten the old authority.
+    /// The etcd must have forgotten the old CA.
     EtcdForgets,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Leaf {
 /// What there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// There is an authority that takes over, or took over and is not alone yet.
+    /// There is a CA that takes over, or took over and is not alone yet.
     pub(crate) begun: bool,
     /// It is trusted.
     pub(crate) trusted: bool,
@@ -71,7 +71,7 @@ pub(crate) struct PeerFacts {
     pub(crate) at_hand: bool,
     /// The operator says that it has all it needs.
     pub(crate) done: bool,
-    /// It trusts the authority that takes over.
+    /// It trusts the CA that takes over.
     pub(crate) trusts: bool,
     /// It trusts no other.
     pub(crate) alone: bool,
@@ -94,7 +94,7 @@ impl Leaf {
     }
 }
 
-/// The way to both authorities trusted and everything issued by the new one.
+/// The way to both CAs trusted and everything issued by the new one.
 pub(crate) fn exchange(facts: &Facts) -> Vec<Todo> {
     if facts.begun && facts.signs && facts.alone {
         // Killed while it was finished.
@@ -102,7 +102,7 @@ pub(crate) fn exchange(facts: &Facts) -> Vec<Todo> {
     }
     let mut todo = Vec::new();
     if !facts.begun {
-        todo.push(Todo::NewAuthority);
+        todo.push(Todo::NewCa);
     }
     if !facts.trusted {
         todo.push(Todo::Trust);
@@ -122,7 +122,7 @@ pub(crate) fn exchange(facts: &Facts) -> Vec<Todo> {
     todo
 }
 
-/// The way to the new authority alone; or what still depends on the old one.
+/// The way to the new CA alone; or what still depends on the old one.
 pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
     let mut todo = Vec::new();
     if facts.begun {
@@ -163,7 +163,7 @@ pub(crate) fn finish(facts: &Facts) -> Result<Vec<Todo>, Vec<String>> {
     Ok(todo)
 }
 
-/// New certificates by the authority that signs.
+/// New certificates by the CA that signs.
 pub(crate) fn reissue(facts: &Facts) -> Vec<Todo> {
     let own = facts.stale.iter().copied().map(Todo::Issue);
     let peers = facts.peers.iter().filter(|peer| peer.stale).filter_map(|peer| {
@@ -179,7 +179,7 @@ pub(crate) fn reissue(facts: &Facts) -> Vec<Todo> {
 impl fmt::Display for Todo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewAuthority => f.write_str("make a new CA (ca-next)"),
+            Self::NewCa => f.write_str("make a new CA (ca-next)"),
             Self::Trust => f.write_str("trust the new CA beside the old one (ca.crt)"),
             Self::PeerTrusts(peer) => write!(f, "have {peer} trust both CAs"),
             Self::AskPeer(peer) => write!(f, "wait for {peer} to trust both CAs"),
@@ -213,7 +213,7 @@ mod tests {
         };
         let todo = exchange(&facts);
         let expected = [
-            Todo::NewAuthority,
+            Todo::NewCa,
             Todo::Trust,
             Todo::PeerTrusts("b".into()),
             Todo::AskPeer("c".into()),

@@ -51,12 +51,12 @@ impl Two {
         let path = |path: &str| self.one.join("pki").join(path);
         let peers = self.other.join("peers");
         let peer = CredentialFiles {
-            authority: peers.join("a.etcd-client-ca.crt"),
+            ca: peers.join("a.etcd-client-ca.crt"),
             certificate: peers.join("a.etcd-client.crt"),
             key: peers.join("a.etcd-client.key"),
         };
         let own = |name: &str| CredentialFiles {
-            authority: path("ca.crt"),
+            ca: path("ca.crt"),
             certificate: path(&format!("{name}.crt")),
             key: path(&format!("{name}.key")),
         };
@@ -66,30 +66,30 @@ impl Two {
             let text = fs::read_to_string(&files.certificate).unwrap();
             assert!(trusted.signed(&text), "{} is trusted", files.certificate.display());
         }
-        for authority in [path("ca.crt"), peer.authority] {
-            let bundle = Bundle::parse(&fs::read_to_string(&authority).unwrap()).unwrap();
-            assert!(bundle.signed(&self.text("server.crt")), "by {}", authority.display());
+        for ca in [path("ca.crt"), peer.ca] {
+            let bundle = Bundle::parse(&fs::read_to_string(&ca).unwrap()).unwrap();
+            assert!(bundle.signed(&self.text("server.crt")), "by {}", ca.display());
         }
     }
 }
 
 /// Each step begins from the files alone, as if the command had been killed before it.
 #[test]
-fn an_authority_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
+fn a_ca_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     let two = Two::new();
     let old = Bundle::parse(&two.text("ca.crt")).unwrap();
     let server = details(&two.text("server.crt")).unwrap().remove(0);
     let mut done = Vec::new();
     loop {
         let (_, cluster) = two.read(&["--ca", "--dry-run"]);
-        let facts = cluster.facts(Aim::NewAuthority).unwrap();
+        let facts = cluster.facts(Aim::NewCa).unwrap();
         // No etcd runs here that could be asked.
         let mut todo = exchange(&facts).into_iter().filter(|todo| *todo != Todo::EtcdTrusts);
         let Some(next) = todo.next() else { break };
         cluster.carry_out(&next).unwrap();
         two.assert_whole();
         done.push(next.to_string());
-        let refused = finish(&cluster.facts(Aim::NewAuthority).unwrap());
+        let refused = finish(&cluster.facts(Aim::NewCa).unwrap());
         if todo.next().is_some() {
             assert!(refused.is_err(), "after {done:#?}");
         }
@@ -103,12 +103,12 @@ fn an_authority_is_exchanged_in_steps_each_of_which_leaves_everything_whole() {
     assert_eq!(names(&server_now), names(&server));
     assert_ne!(server_now.issuer, server.issuer);
 
-    // A peer that connects now gets both authorities and a certificate by the new one.
+    // A peer that connects now gets both CAs and a certificate by the new one.
     assert!(plan_between(&two.other, &two.one).unwrap().is_empty());
 
     loop {
         let (_, cluster) = two.read(&["--ca", "--finish", "--dry-run"]);
-        let todo = finish(&cluster.facts(Aim::NewAuthority).unwrap()).unwrap();
+        let todo = finish(&cluster.facts(Aim::NewCa).unwrap()).unwrap();
         let Some(next) = todo.into_iter().find(|todo| *todo != Todo::EtcdForgets) else { break };
         cluster.carry_out(&next).unwrap();
         two.assert_whole();
@@ -148,10 +148,10 @@ fn a_peer_that_is_not_at_hand_is_asked_for() {
     let two = Two::new();
     let name = ClusterName::new("b").unwrap();
     let (_, cluster) = two.read(&["--ca", "--dry-run", "--peer-done", "zz"]);
-    let todo = exchange(&cluster.facts(Aim::NewAuthority).unwrap());
+    let todo = exchange(&cluster.facts(Aim::NewCa).unwrap());
     assert!(todo.contains(&Todo::AskPeer(name.to_string())), "{todo:?}");
     let (_, cluster) = two.read(&["--ca", "--dry-run", "--peer-done", "b"]);
-    let todo = exchange(&cluster.facts(Aim::NewAuthority).unwrap());
+    let todo = exchange(&cluster.facts(Aim::NewCa).unwrap());
     assert!(!todo.contains(&Todo::AskPeer(name.to_string())), "{todo:?}");
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_certs::{Authority, ClusterPki, Issued, Profile};
+use mesh_certs::{Ca, ClusterPki, Issued, Profile};
 
 use super::{Victims, hostile_status};
 use crate::mesh::{Daemon, Mesh, output, within};
@@ -23,12 +23,12 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
     let files = [hostile.certificate("server"), hostile.key("server")];
     let saved = files.each_ref().map(|file| fs::read(file).expect("a file"));
     let now = SystemTime::now();
-    let own = hostile.authority(now).expect("an authority");
-    let (foreign, _) = Authority::create("z", now, Authority::LIFETIME).expect("an authority");
-    let server = |authority: &Authority, name: &str, at| {
+    let own = hostile.ca(now).expect("a CA");
+    let (foreign, _) = Ca::create("z", now, Ca::LIFETIME).expect("a CA");
+    let server = |ca: &Ca, name: &str, at| {
         let addresses = vec![IpAddr::from([127, 0, 0, 1])];
         let profile = Profile::Server { names: vec![name.into()], addresses };
-        authority.issue(&profile, at, DAY).expect("a certificate")
+        ca.issue(&profile, at, DAY).expect("a certificate")
     };
     let right = format!("{}.mesh.cilium.io", victims.hostile);
     let wrong = format!("{}.mesh.cilium.io", victims.honest[1]);
@@ -76,14 +76,14 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
 }
 
 /// Nobody gets into an honest cluster's etcd with what he has made himself, or with what has ended.
-fn strangers(mesh: &impl Mesh, victims: &Victims, own: &Authority, foreign: &Authority) {
+fn strangers(mesh: &impl Mesh, victims: &Victims, own: &Ca, foreign: &Ca) {
     let [honest, other] = &victims.honest;
     let pki = mesh.peer_folder(honest).with_file_name("pki");
     let now = SystemTime::now();
-    let theirs = ClusterPki::new(&pki).authority(now).expect("an authority");
-    let client = |authority: &Authority, user: &str, at| {
+    let theirs = ClusterPki::new(&pki).ca(now).expect("a CA");
+    let client = |ca: &Ca, user: &str, at| {
         let profile = Profile::Client { user: user.into() };
-        authority.issue(&profile, at, DAY).expect("a certificate")
+        ca.issue(&profile, at, DAY).expect("a certificate")
     };
     let folder = tempfile::tempdir().expect("a folder");
     let files = ClusterPki::new(folder.path());

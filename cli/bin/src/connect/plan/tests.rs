@@ -81,7 +81,7 @@ fn connected_once_and_taken_back() {
     let grant = peer.clustermesh.as_ref().unwrap();
     assert_eq!((grant.id, &grant.pod_cidrs[..]), (Some(2), &["10.2.0.0/16".parse().unwrap()][..]));
     let files = CredentialFiles {
-        authority: peer.trusted_ca_file.clone().unwrap(),
+        ca: peer.trusted_ca_file.clone().unwrap(),
         certificate: peer.cert_file.clone().unwrap(),
         key: peer.key_file.clone().unwrap(),
     };
@@ -91,7 +91,7 @@ fn connected_once_and_taken_back() {
     let in_b = fs::read_dir(b.join("peers")).into_iter().flatten().flatten();
     assert!(in_b.map(|e| fs::read_to_string(e.path()).unwrap()).all(|text| !text.contains(key)));
 
-    // A certificate from an authority that b no longer has is made anew, and nothing else.
+    // A certificate from a CA that b no longer has is made anew, and nothing else.
     fs::remove_dir_all(b.join("pki")).unwrap();
     ClusterPki::new(&b.join("pki")).create("b", "clustermesh", &[], RENEW_BEFORE * 2).unwrap();
     assert_eq!(connect(&a, &b).unwrap().len(), 3);
@@ -174,10 +174,10 @@ fn a_cluster_that_was_rebuilt_takes_the_place_of_the_one_before() {
         plan_connect(&one, &other).unwrap()
     };
     let steps = replace();
-    assert_eq!(steps.len(), 5, "users, key, certificate, authority, file: {steps:#?}");
+    assert_eq!(steps.len(), 5, "users, key, certificate, CA, file: {steps:#?}");
     carry_out(steps);
     assert!(replace().is_empty() && connect(&a, &b).unwrap().is_empty(), "done already");
-    assert_ne!(key(), old_key, "although its authority is still the same");
+    assert_ne!(key(), old_key, "although its CA is still the same");
     let side = Side::read(&a, false).unwrap();
     let grant = side.peer(&ClusterName::new("b").unwrap()).unwrap().clustermesh.clone().unwrap();
     assert_eq!(grant.uuid, Some(found));

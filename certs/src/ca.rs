@@ -1,4 +1,4 @@
-//! A cluster's certificate authority.
+//! A cluster's certificate authority (CA).
 
 use std::time::{Duration, SystemTime};
 
@@ -11,43 +11,41 @@ use crate::{
     request::{Request, RequestError},
 };
 
-/// An authority: a certificate that may sign others, and its key.
-pub struct Authority {
+/// A CA: a certificate that may sign others, and its key.
+pub struct Ca {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Why an authority cannot be made, loaded or used.
+/// Why a CA cannot be made, loaded or used.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
+pub enum CaError {
     /// The certificate cannot be read.
-    #[error("the authority's certificate: {0}")]
+    #[error("the CA's certificate: {0}")]
     Certificate(#[from] DetailsError),
     /// It may not sign others.
-    #[error("the certificate {subject:?} is not an authority's: it may not sign others")]
-    NotAnAuthority {
+    #[error("the certificate {subject:?} is not a CA's: it may not sign others")]
+    NotACa {
         /// Its subject.
         subject: String,
     },
     /// The key cannot be read.
-    #[error("the authority's key: {0}")]
+    #[error("the CA's key: {0}")]
     Key(rcgen::Error),
     /// The key is another certificate's.
-    #[error("the key does not belong to the authority {subject:?}")]
+    #[error("the key does not belong to the CA {subject:?}")]
     OtherKey {
         /// The certificate's subject.
         subject: String,
     },
     /// What it signs could not name it.
-    #[error("the authority's subject {subject:?} has an attribute twice, or of an unknown kind")]
+    #[error("the CA's subject {subject:?} has an attribute twice, or of an unknown kind")]
     Subject {
         /// The subject.
         subject: String,
     },
     /// It is over, or not yet begun.
-    #[error(
-        "the authority {subject:?} is valid from {not_before} to {not_after}, which is not now"
-    )]
+    #[error("the CA {subject:?} is valid from {not_before} to {not_after}, which is not now")]
     Expired {
         /// Its subject.
         subject: String,
@@ -69,28 +67,28 @@ pub enum AuthorityError {
     Request(#[from] RequestError),
 }
 
-impl Authority {
-    /// How long an authority lives unless asked otherwise.
+impl Ca {
+    /// How long a CA lives unless asked otherwise.
     pub const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
     /// How long what it issues lives unless asked otherwise.
     pub const ISSUED_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-    /// Makes an authority for a cluster, self-signed.
+    /// Makes a CA for a cluster, self-signed.
     pub fn create(
         cluster: &str,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<(Self, Issued), AuthorityError> {
+    ) -> Result<(Self, Issued), CaError> {
         Self::called(format!("clustermesh authority of {cluster}"), now, lifetime)
     }
 
-    /// Makes an authority that takes over from others (PEM), with a name that none of them has.
+    /// Makes a CA that takes over from others (PEM), with a name that none of them has.
     pub fn succeed(
         cluster: &str,
         others: &str,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<(Self, Issued), AuthorityError> {
+    ) -> Result<(Self, Issued), CaError> {
         let name = format!("clustermesh authority of {cluster}");
         let number = |other: &Details| match other.common_name.strip_prefix(&name) {
             Some(rest) => rest.trim().parse().unwrap_or(1),
@@ -104,8 +102,8 @@ impl Authority {
         subject: String,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<(Self, Issued), AuthorityError> {
-        let sign = |source| AuthorityError::Sign { subject: subject.clone(), source };
+    ) -> Result<(Self, Issued), CaError> {
+        let sign = |source| CaError::Sign { subject: subject.clone(), source };
         let key = KeyPair::generate().map_err(sign)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&subject);
@@ -117,37 +115,37 @@ impl Authority {
         Ok((Self { certificate, issuer: Issuer::new(params, key) }, issued))
     }
 
-    /// Takes an authority from its two PEM files' content. Of several certificates it is the one that the key belongs to.
-    pub fn load(certificate: &str, key: &str, now: SystemTime) -> Result<Self, AuthorityError> {
-        let key = KeyPair::from_pem(key).map_err(AuthorityError::Key);
+    /// Takes a CA from its two PEM files' content. Of several certificates it is the one that the key belongs to.
+    pub fn load(certificate: &str, key: &str, now: SystemTime) -> Result<Self, CaError> {
+        let key = KeyPair::from_pem(key).map_err(CaError::Key);
         let all = details(certificate)?;
         let public = key.as_ref().ok().map(rcgen::PublicKeyData::subject_public_key_info);
         let at = all.iter().position(|about| Some(&about.public_key) == public.as_ref());
         let at = at.unwrap_or_default();
         let about = all.into_iter().nth(at).ok_or(DetailsError::Empty)?;
-        let Details { subject, is_authority, public_key, not_before, not_after, .. } = about;
+        let Details { subject, is_ca, public_key, not_before, not_after, .. } = about;
         let key = key?;
         let certificate = nth(certificate, at)?;
         let certificate = certificate.as_str();
-        if !is_authority {
-            return Err(AuthorityError::NotAnAuthority { subject });
+        if !is_ca {
+            return Err(CaError::NotACa { subject });
         }
         if !can_be_issuer(certificate) {
-            return Err(AuthorityError::Subject { subject });
+            return Err(CaError::Subject { subject });
         }
         if rcgen::PublicKeyData::subject_public_key_info(&key) != public_key {
-            return Err(AuthorityError::OtherKey { subject });
+            return Err(CaError::OtherKey { subject });
         }
         if now < not_before || now > not_after {
             let [not_before, not_after] = [not_before, not_after].map(crate::details::shown);
-            return Err(AuthorityError::Expired { subject, not_before, not_after });
+            return Err(CaError::Expired { subject, not_before, not_after });
         }
         let issuer = Issuer::from_ca_cert_pem(certificate, key)
-            .map_err(|source| AuthorityError::Sign { subject, source })?;
+            .map_err(|source| CaError::Sign { subject, source })?;
         Ok(Self { certificate: certificate.into(), issuer })
     }
 
-    /// The authority's own certificate, PEM: of several the one that signs.
+    /// The CA's own certificate, PEM: of several the one that signs.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
@@ -158,8 +156,8 @@ impl Authority {
         profile: &Profile,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<Issued, AuthorityError> {
-        let sign = |source| AuthorityError::Sign { subject: profile.common_name().into(), source };
+    ) -> Result<Issued, CaError> {
+        let sign = |source| CaError::Sign { subject: profile.common_name().into(), source };
         let key = KeyPair::generate().map_err(sign)?;
         let params = profile.params(now, lifetime).map_err(sign)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(sign)?.pem();
@@ -174,10 +172,10 @@ impl Authority {
         user: &str,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<String, AuthorityError> {
+    ) -> Result<String, CaError> {
         let request = Request::parse(request)?;
         request.expect_subject(user)?;
-        let sign = |source| AuthorityError::Sign { subject: user.into(), source };
+        let sign = |source| CaError::Sign { subject: user.into(), source };
         let params = Profile::Client { user: user.into() }.params(now, lifetime).map_err(sign)?;
         Ok(params.signed_by(request.public_key(), &self.issuer).map_err(sign)?.pem())
     }
