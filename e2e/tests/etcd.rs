@@ -380,9 +380,9 @@ async fn set_up_twice_changes_nothing() {
     assert_eq!(auth_changes(&etcd), changes);
 }
 
-/// What is for own nodes is read by them, and by no peer.
+/// What is for local nodes is read by them, and by no peer.
 #[tokio::test]
-async fn no_peer_reads_what_is_for_own_nodes() {
+async fn no_peer_reads_what_is_for_local_nodes() {
     let etcd = Etcd::start();
     set_up_as(&etcd, &["remote-b"]).await;
     etcd.certificate(&etcd.ca(), "remote-b", "b");

@@ -136,7 +136,7 @@ fn slow_and_lossy() {
     mesh.apply("a", "echo", Some(3));
     settled();
 
-    // The own agents of the etcd have a poor link to it too.
+    // The local agents of the etcd have a poor link to it too.
     cut(["a", "a/etcd"], ["--loss", "20%"]);
     cut(["a", "b/etcd"], ["--loss", "20%"]);
     for replicas in [1, 2] {

@@ -134,7 +134,7 @@ impl Reader {
         let config = PeerConfig {
             name: cluster(),
             role: Role::Remote,
-            own_id: ClusterId::new(2, limit).unwrap(),
+            local_id: ClusterId::new(2, limit).unwrap(),
             node: None,
             endpoints: 1,
             limit,

@@ -325,7 +325,7 @@ fn processes_are_looked_after() {
     assert!(logs[1]["text"].as_str().unwrap().contains("INFO"));
 
     for (process, told) in [
-        ("a/etcd", ["the own etcd does not answer", "tcp"]),
+        ("a/etcd", ["the local etcd does not answer", "tcp"]),
         ("a/apiserver", ["the apiserver does not answer", "a: apiserver:"]),
         ("a/n1/agent", ["the agent does not answer", "a/n1:"]),
     ] {

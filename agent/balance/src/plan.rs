@@ -50,7 +50,7 @@ pub(crate) enum Reach {
     Alive,
     /// Also on those that have never answered while others of their cluster did.
     Unverified,
-    /// On all, whether they and their clusters answer or not: it is our own way that is broken.
+    /// On all, whether they and their clusters answer or not: it is the local uplink that is broken.
     All,
 }
 

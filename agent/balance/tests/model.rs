@@ -226,7 +226,7 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             let cluster = CLUSTERS[at];
             match state {
                 Some(state) => world.clusters.insert(at, state),
-                // The own cluster is always there.
+                // The local cluster is always there.
                 None if at == 0 => None,
                 None => {
                     world.unwell.retain(|(of, _), _| *of != id(cluster));
@@ -279,9 +279,9 @@ fn expected(
             continue;
         }
         let cluster = usize::from(backend.cluster.get()) - 1;
-        let (is_own, known) = (cluster == 0, world.clusters.get(&cluster));
+        let (is_local, known) = (cluster == 0, world.clusters.get(&cluster));
         let state = known.map_or(ClusterState::InUse, |(state, _)| *state);
-        if (!is_own && !traffic.global) || state == ClusterState::Stale {
+        if (!is_local && !traffic.global) || state == ClusterState::Stale {
             continue;
         }
         let health = node.as_ref().and_then(|n| world.unwell.get(&(backend.cluster, n.clone())));
@@ -290,7 +290,7 @@ fn expected(
         let tier = if !traffic.global {
             0
         } else if traffic.tiers.is_empty() {
-            match (traffic.affinity, is_own) {
+            match (traffic.affinity, is_local) {
                 (Affinity::None, _) | (Affinity::Local, true) | (Affinity::Remote, false) => 0,
                 _ => 1,
             }

@@ -35,7 +35,7 @@ use mesh_follow::{PeerConfig, Role};
 use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
-use mesh_merge::OwnRanges;
+use mesh_merge::LocalRanges;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_peers::{Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
@@ -100,7 +100,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let local = PeerConfig {
         name,
         role: Role::Remote,
-        own_id: id,
+        local_id: id,
         node: Some(args.node_name.clone()),
         endpoints: 1,
         limit,
@@ -242,7 +242,7 @@ fn open(
         local: name.clone(),
         node: args.node_name.clone(),
         rules: Rules { local: id, replace_kube_proxy: args.replace_kube_proxy },
-        ranges: OwnRanges {
+        ranges: LocalRanges {
             pod_cidrs: args.pod_cidrs.clone(),
             node_cidrs: args.node_cidrs.clone(),
             service_cidrs: args.service_cidrs.clone(),

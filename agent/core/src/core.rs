@@ -8,7 +8,7 @@ use std::{
 use mesh_balance::{ClusterView, Rules};
 use mesh_follow::PeerCommand;
 use mesh_health::{HealthView, Nodes, Order, Verdict, ViewChange};
-use mesh_merge::{Delta, Expired, Merge, OwnRanges};
+use mesh_merge::{Delta, Expired, LocalRanges, Merge};
 use mesh_model::{
     ClusterId, ClusterName, RecordKind,
     lb::{RouteDelta, ServiceDelta},
@@ -41,7 +41,7 @@ pub struct Config {
     /// The rules of the balancer.
     pub rules: Rules,
     /// What no peer may claim.
-    pub ranges: OwnRanges,
+    pub ranges: LocalRanges,
     /// Routes to the local cluster's other nodes are wanted too.
     pub local_routes: bool,
     /// For how long what an unreachable peer reported is used.

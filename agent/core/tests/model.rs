@@ -20,7 +20,7 @@ use mesh_balance::Rules;
 use mesh_core::{Config, Connection, Core, Input, Lifted, LocalState, PeerSettings};
 use mesh_follow::{Budget, PeerCommand, PeerEvent, Refusal};
 use mesh_health::Verdict;
-use mesh_merge::{Claims, OwnRanges};
+use mesh_merge::{Claims, LocalRanges};
 use mesh_model::{
     ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointSlice, ExportMode, LocalService,
     Node, NodeAddress, Port, Protocol, Record, RecordEvent, RecordKey, RecordKind, ServiceName,
@@ -315,7 +315,7 @@ impl Stage {
             local: name(0),
             node: "n1".into(),
             rules: Rules { local: id(0), replace_kube_proxy: false },
-            ranges: OwnRanges {
+            ranges: LocalRanges {
                 pod_cidrs: vec![net("10.1.0.0/16")],
                 node_cidrs: vec![net("172.31.1.0/24")],
                 service_cidrs: vec![net("10.101.0.0/16")],

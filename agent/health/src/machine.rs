@@ -142,8 +142,8 @@ impl Machine {
         self.verdicts.extend(verdicts);
     }
 
-    /// TCP connections to a cluster end only where others answer: where none does it may be our own way out that is cut, and
-    /// they outlive that. And its etcd, which may answer where nodes do not, is asked once more.
+    /// TCP connections to a cluster end only where others answer: where none does it may be the local uplink that is
+    /// cut, and they outlive that. And its etcd, which may answer where nodes do not, is asked once more.
     fn end_sockets(&mut self, now: Instant) {
         let (prober, mut to_ask) = (&self.prober, BTreeSet::new());
         let endings = self.endings.due(now, |scope| {

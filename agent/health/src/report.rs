@@ -15,7 +15,8 @@ pub struct Report {
     pub clusters: BTreeMap<ClusterName, ClusterHealth>,
     /// What was counted.
     pub counts: Counts,
-    /// No node answers any more, of several clusters: it may be our own way out that is cut, and no node is taken for dead.
+    /// No node answers any more, of several clusters: it may be the local uplink that is cut, and no node is taken for
+    /// dead.
     pub isolated: bool,
     /// Addresses of nodes in use.
     pub in_use: u32,

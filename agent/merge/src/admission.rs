@@ -23,7 +23,7 @@ pub struct Claims {
 
 /// What is ours, and no other cluster's to claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnRanges {
+pub struct LocalRanges {
     /// Where our pods are.
     pub pod_cidrs: Vec<IpNet>,
     /// Where our nodes are.
@@ -64,7 +64,7 @@ const SHOWN: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Validator {
     /// Ours: it may say anything about itself.
-    Own,
+    Local,
     /// A peer with a grant.
     Granted {
         /// What it may claim.
@@ -80,7 +80,7 @@ pub(crate) enum Validator {
     },
 }
 
-impl OwnRanges {
+impl LocalRanges {
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &IpNet> {
         self.pod_cidrs.iter().chain(&self.node_cidrs).chain(&self.service_cidrs)
@@ -126,7 +126,7 @@ impl Validator {
     /// Whether routes follow from its nodes: only where its peer file says where its pods may be.
     pub(crate) fn has_routes(&self) -> bool {
         match self {
-            Self::Own => true,
+            Self::Local => true,
             Self::Granted { claims, .. } => !claims.pod_cidrs.is_empty(),
             Self::Ungranted { .. } => false,
         }
@@ -156,7 +156,7 @@ impl Validator {
                 &ServiceName::new(&slice.namespace, &slice.name),
                 slice.endpoints.iter().flat_map(SliceEndpoint::ips),
             ),
-            // The wire takes the local kinds from the own cluster only.
+            // The wire takes the local kinds from the local cluster only.
             Record::Identity(..)
             | Record::Namespace(_)
             | Record::Pod(_)
@@ -182,7 +182,7 @@ impl Validator {
     /// the grant has nodes, and all else is not known.
     pub(crate) fn identity(&self, net: IpNet, identity: Identity) -> Identity {
         match self {
-            Self::Own => identity,
+            Self::Local => identity,
             _ if !identity.is_reserved() => identity,
             Self::Granted { claims, .. }
                 if [Identity::HOST, Identity::REMOTE_NODE].contains(&identity)
@@ -224,7 +224,7 @@ impl Validator {
                         && !is_special(net)
                         && !ours.iter().any(|range| overlap(range, &net))
                 }
-                Self::Own | Self::Ungranted { .. } => false,
+                Self::Local | Self::Ungranted { .. } => false,
             };
             if !external && self.node(what, net).is_err() {
                 return Err(refused);
@@ -264,7 +264,7 @@ impl Validator {
         }
         let taken = |ranges: &[IpNet]| ranges.iter().any(|range| overlap(range, &net));
         match self {
-            Self::Own => Ok(()),
+            Self::Local => Ok(()),
             Self::Granted { ours, .. } if taken(ours) => refused("ours"),
             Self::Granted { claims, .. }
                 if ranges(claims).iter().any(|range| range.contains(&net)) =>

@@ -39,7 +39,7 @@ pub(crate) struct Cluster {
     pub(crate) slices: HashMap<RecordKey, SliceEntry>,
     /// What the next slice is among its service's sources.
     next_source: u64,
-    /// What only the own cluster tells.
+    /// What only the local cluster tells.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
     /// Kinds whose initial sync is complete in this run.
@@ -80,9 +80,9 @@ pub struct Counts {
     pub addresses: usize,
     /// Services.
     pub services: usize,
-    /// Namespaces, as the own nodes get them.
+    /// Namespaces, as the local nodes get them.
     pub namespaces: usize,
-    /// Pods, as the own node gets them.
+    /// Pods, as this node gets them.
     pub pods: usize,
 }
 

@@ -15,7 +15,7 @@ use mesh_model::{
 
 use crate::{
     accounting::{slot, text},
-    admission::{Claims, OwnRanges, Refused, Validator},
+    admission::{Claims, LocalRanges, Refused, Validator},
     backend_set::BackendSet,
     cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
     nodes::NodeEntry,
@@ -34,8 +34,8 @@ pub use prune::Expired;
 /// What all clusters say.
 #[derive(Debug)]
 pub struct Merge {
-    own: ClusterName,
-    ranges: OwnRanges,
+    local: ClusterName,
+    ranges: LocalRanges,
     clusters: BTreeMap<ClusterName, Cluster>,
     /// The grants of the peers that have one.
     grants: BTreeMap<ClusterName, Claims>,
@@ -53,7 +53,7 @@ pub enum Delta {
     Service(ServiceDelta),
     /// About the way to a cluster's pods.
     Route(RouteDelta),
-    /// About a pod of the own cluster: it is new, changed or gone.
+    /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
     /// About where addresses are: [`Merge::node_of`] may say more than before.
     Located {
@@ -95,11 +95,11 @@ pub struct IdInUse {
 // === impl Merge ===
 
 impl Merge {
-    /// Our own cluster, which has said nothing yet.
-    pub fn new(own: ClusterName, ranges: OwnRanges) -> Self {
-        let clusters = BTreeMap::from([(own.clone(), Cluster::new(Validator::Own))]);
+    /// The local cluster, which has said nothing yet.
+    pub fn new(local: ClusterName, ranges: LocalRanges) -> Self {
+        let clusters = BTreeMap::from([(local.clone(), Cluster::new(Validator::Local))]);
         Self {
-            own,
+            local,
             ranges,
             clusters,
             grants: BTreeMap::new(),
@@ -116,9 +116,9 @@ impl Merge {
             Some(claims) => self.grants.insert(name.clone(), claims),
             None => self.grants.remove(name),
         };
-        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Own));
+        self.clusters.entry(name.clone()).or_insert_with(|| Cluster::new(Validator::Local));
         let peers: Vec<ClusterName> =
-            self.clusters.keys().filter(|name| **name != self.own).cloned().collect();
+            self.clusters.keys().filter(|name| **name != self.local).cloned().collect();
         for name in peers {
             self.set_judge(&name);
         }
@@ -135,11 +135,11 @@ impl Merge {
         Some(holder)
     }
 
-    /// The cluster that a number is kept for, if that is another than `name`. A grant that says so counts, and our own
-    /// number is ours.
+    /// The cluster that an ID is reserved for, if that is another than `name`. A grant that says so counts, and the
+    /// local cluster has its own.
     fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
         let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
-        if *name == self.own || granted(name) == Some(id) {
+        if *name == self.local || granted(name) == Some(id) {
             return None;
         }
         self.grants.keys().find(|other| granted(other) == Some(id))
@@ -212,7 +212,7 @@ impl Merge {
 
     /// A peer that is gone takes everything with it that it said.
     pub fn remove_peer(&mut self, name: &ClusterName) {
-        if *name != self.own {
+        if *name != self.local {
             self.grants.remove(name);
             self.forget(name);
             self.clusters.remove(name);

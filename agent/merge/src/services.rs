@@ -1,4 +1,4 @@
-//! A cluster's part of a service: its record of it, its slices, and for our own cluster what the Service asks for.
+//! A cluster's part of a service: its record of it, its slices, and for the local cluster what the Service asks for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct ServicePart {
     /// Its service v1. The backends are among `sources`.
     pub(crate) record: Option<RecordEntry>,
-    /// What the own cluster's nodes get of it.
+    /// What the local cluster's nodes get of it.
     pub(crate) local: Option<Box<LocalEntry>>,
     /// What each record says of backends.
     sources: BTreeMap<SourceId, BackendSet>,
@@ -41,7 +41,7 @@ pub(crate) struct RecordEntry {
     pub(crate) round: u32,
 }
 
-/// A service that the own cluster's nodes get.
+/// A service that the local cluster's nodes get.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalEntry {
     pub(crate) service: LocalService,
@@ -69,7 +69,7 @@ pub(crate) struct Changes {
     pub(crate) removed: Vec<BackendId>,
 }
 
-/// What a service v1 of our own cluster asks for: it is there because it is global.
+/// What a service v1 of the local cluster asks for: it is there because it is global.
 static GLOBAL: LazyLock<Arc<ServiceTraffic>> =
     LazyLock::new(|| Arc::new(ServiceTraffic { global: true, ..ServiceTraffic::default() }));
 

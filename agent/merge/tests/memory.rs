@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
 };
 
-use mesh_merge::{Claims, Merge, OwnRanges};
+use mesh_merge::{Claims, LocalRanges, Merge};
 use mesh_model::{
     AddressKind, ClusterId, ClusterLimit, ClusterName, EndpointAddress, EndpointSlice,
     GlobalService, Identity, Labels, Node, NodeAddress, Port, Protocol, Record, RecordEvent,
@@ -134,14 +134,14 @@ fn service(n: u32, backends: u32, texts: bool) -> Record {
 }
 
 /// A slice, of a service of its own or of one that all have.
-fn slice(n: u32, endpoints: u32, own: bool, texts: bool) -> Record {
+fn slice(n: u32, endpoints: u32, local: bool, texts: bool) -> Record {
     let text = |of: u32, bytes| texts.then(|| long(n * 1_000 + of, bytes));
     Record::EndpointSlice(Box::new(EndpointSlice {
         cluster: "b".into(),
         cluster_id: id(),
-        namespace: long(if own { n } else { 0 }, 253),
+        namespace: long(if local { n } else { 0 }, 253),
         name: long(n, 253),
-        labels: [(SERVICE_NAME_LABEL.into(), long(if own { n } else { 0 }, 253))].into(),
+        labels: [(SERVICE_NAME_LABEL.into(), long(if local { n } else { 0 }, 253))].into(),
         annotations: BTreeMap::new(),
         address_type: "IPv4".into(),
         endpoints: (0..endpoints)
@@ -186,7 +186,7 @@ fn rows() -> Vec<Row> {
 #[test]
 fn what_is_counted_is_what_is_allocated() {
     for (what, count, record) in rows() {
-        let mut merge = Merge::new(name("a"), OwnRanges::default());
+        let mut merge = Merge::new(name("a"), LocalRanges::default());
         let claims = Claims {
             pod_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
             node_cidrs: vec!["10.0.0.0/8".parse().unwrap()],

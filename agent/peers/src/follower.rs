@@ -74,7 +74,7 @@ impl Follower {
         Connection {
             connected: status.connected,
             synced: status.is_synced(),
-            beats: status.own_beats,
+            beats: status.local_beats,
         }
     }
 }

@@ -284,7 +284,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         let grant = file.clustermesh.as_ref();
         let config = PeerConfig {
             name: name.clone(),
-            role: if *name == self.local.name { Role::Own } else { Role::Remote },
+            role: if *name == self.local.name { Role::Local } else { Role::Remote },
             uuid: grant.and_then(|grant| grant.uuid),
             endpoints: file.endpoints.len(),
             id: grant.and_then(granted_id),

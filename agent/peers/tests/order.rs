@@ -50,7 +50,7 @@ async fn no_follower_begins_before_its_cluster_is_announced() {
         local: PeerConfig {
             name: ClusterName::new("a").unwrap(),
             role: Role::Remote,
-            own_id: ClusterId::new(1, limit).unwrap(),
+            local_id: ClusterId::new(1, limit).unwrap(),
             node: None,
             endpoints: 1,
             limit,

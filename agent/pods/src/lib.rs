@@ -1,6 +1,6 @@
 //! The pods of this node: which addresses each has, and who it is.
 //!
-//! A pod's network is known from what the CNI plugin left ([`Attachment`]), who it is from what the own cluster says
+//! A pod's network is known from what the CNI plugin left ([`Attachment`]), who it is from what the local cluster says
 //! ([`LocalPods`]), and either may come first. [`Pods`] joins the two by the pod's name, and [`staleness`] says which of the
 //! plugin's files are of containers that no longer are.
 //!

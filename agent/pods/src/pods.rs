@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_cni::{Attachment, AttachmentKey, PodName};
 use mesh_model::Identity;
 
-/// What the own cluster says of this node's pods.
+/// What the local cluster says of this node's pods.
 pub trait LocalPods {
     /// What it says of one; `None` if it has no such pod.
     fn pod(&self, name: &PodName) -> Option<Told<'_>>;
@@ -115,7 +115,7 @@ impl Pods {
         }
     }
 
-    /// The own cluster said something about a pod. If it says nothing of it any more, the pod stays who it was: its
+    /// The local cluster said something about a pod. If it says nothing of it any more, the pod stays who it was: its
     /// container may live a little longer than its object.
     pub fn hear(&mut self, pod: &PodName, told: &impl LocalPods) -> Vec<Bound> {
         let Some(keys) = self.by_pod.get(pod) else { return Vec::new() };

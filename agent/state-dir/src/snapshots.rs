@@ -68,10 +68,10 @@ impl Snapshots {
         self.files.keys()
     }
 
-    /// Opens the folder; with `read`, reads what is there. Of the own cluster that is more than of others.
+    /// Opens the folder; with `read`, reads what is there. Of the local cluster that is more than of others.
     pub fn open(
         folder: PathBuf,
-        own: &ClusterName,
+        local: &ClusterName,
         limit: ClusterLimit,
         read: bool,
         now: Instant,
@@ -90,7 +90,7 @@ impl Snapshots {
             if !read {
                 continue;
             }
-            let role = if cluster == *own { Role::Own } else { Role::Remote };
+            let role = if cluster == *local { Role::Local } else { Role::Remote };
             match load(&path, &cluster, role, limit) {
                 Ok((snapshot, problem)) => {
                     snapshots.waiting.insert(cluster.clone(), snapshot);
@@ -299,8 +299,8 @@ mod tests {
         let at = folder.path().join("snapshots");
         let cluster = ClusterName::new("b").unwrap();
         let now = Instant::now();
-        let own = ClusterName::new("a").unwrap();
-        let open = || Snapshots::open(at.clone(), &own, ClusterLimit::Max255, true, now).unwrap();
+        let local = ClusterName::new("a").unwrap();
+        let open = || Snapshots::open(at.clone(), &local, ClusterLimit::Max255, true, now).unwrap();
         let mut snapshots = open();
         snapshots.changed(&cluster, now);
         snapshots.write_records(now, |_, _| None);
@@ -361,9 +361,9 @@ mod tests {
         write(".b.jsonl.77", b"half");
         write("No_Name.jsonl", b"");
         let open = |read| {
-            let own = ClusterName::new("a").unwrap();
+            let local = ClusterName::new("a").unwrap();
             let at = folder.path().into();
-            Snapshots::open(at, &own, ClusterLimit::Max255, read, Instant::now()).unwrap()
+            Snapshots::open(at, &local, ClusterLimit::Max255, read, Instant::now()).unwrap()
         };
         let snapshots = open(true);
         let problems: Vec<&String> = snapshots.problems().collect();

@@ -46,7 +46,7 @@ pub(crate) struct Client {
 impl Client {
     /// Starts one, in a network namespace and a cgroup if given, else in this process's.
     pub(crate) fn start(netns: Option<&str>, cgroup: Option<&Path>) -> Result<Self, BenchError> {
-        let own = std::env::current_exe().map_err(io_error("the own executable"))?;
+        let own = std::env::current_exe().map_err(io_error("this executable"))?;
         let mut command = match netns {
             // Which becomes what it executes: one process.
             Some(netns) => {

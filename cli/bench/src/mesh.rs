@@ -216,7 +216,7 @@ fn measure(
     })
 }
 
-/// Resident bytes of the reader's agent, started anew, while it follows its own cluster only.
+/// Resident bytes of the reader's agent, started anew, while it follows the local cluster only.
 fn resident_without_peers(lab: &mut BenchLab, options: &MeshOptions) -> Result<u64, BenchError> {
     let agent = format!("{READER_NODE}/agent");
     lab.lab("stop", &[&agent])?;

@@ -127,12 +127,12 @@ async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
     };
     let status = client.status(StatusRequest {}).await;
     let status = status.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-    let own = status.into_inner().cluster;
+    let local = status.into_inner().cluster;
     let (cluster, node) = match what {
-        What::Cluster => (own.clone(), None),
-        What::Node { cluster, node } => (cluster.unwrap_or_else(|| own.clone()), Some(node)),
-        What::Either(name) if name == own => (own.clone(), None),
-        What::Either(name) => (own.clone(), Some(name)),
+        What::Cluster => (local.clone(), None),
+        What::Node { cluster, node } => (cluster.unwrap_or_else(|| local.clone()), Some(node)),
+        What::Either(name) if name == local => (local.clone(), None),
+        What::Either(name) => (local.clone(), Some(name)),
     };
     let node_text = node.clone().unwrap_or_default();
     let (outcome, drained) = match change {
@@ -152,7 +152,7 @@ async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
         }
     };
     let changed = outcome == DrainOutcome::Changed;
-    Ok(Answer { cluster: own, node, changed, drained: drained.unwrap_or_default() })
+    Ok(Answer { cluster: local, node, changed, drained: drained.unwrap_or_default() })
 }
 
 impl What {
@@ -182,9 +182,9 @@ impl Target {
         }
         let all = contexts::all()?;
         let (What::Either(name), false) = (&what, all.is_empty()) else {
-            // No contexts: this host's own cluster.
-            let own = contexts::find_or_all(None)?.into_iter().next();
-            return Ok(Self { context: own.context("no cluster")?, what });
+            // No contexts: the local cluster of this host.
+            let local = contexts::find_or_all(None)?.into_iter().next();
+            return Ok(Self { context: local.context("no cluster")?, what });
         };
         let found = contexts::find(name);
         let hint = "a node is CLUSTER/NODE, or NODE with --context";

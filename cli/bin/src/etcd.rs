@@ -101,7 +101,7 @@ fn other(
     let objects = Objects::read(path)?;
     let cluster =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
-    // What only its own nodes may read is compared where the etcd shows it.
+    // What only the local nodes may read is compared where the etcd shows it.
     let has_local = left.entries.iter().any(|entry| entry.what.starts_with("local-"));
     let file = match has_local {
         true => cluster.all_keys_file(),

@@ -52,7 +52,7 @@ impl Seen {
     fn row(&self) -> Vec<String> {
         let Self { from, node } = self;
         let cluster =
-            if node.own { format!("{} (own)", node.cluster) } else { node.cluster.clone() };
+            if node.own { format!("{} (local)", node.cluster) } else { node.cluster.clone() };
         let (addresses, ranges) = (node.internal_addresses.join(", "), node.pod_cidrs.join(", "));
         vec![from.clone(), cluster, node.name.clone(), addresses, ranges]
     }

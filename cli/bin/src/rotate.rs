@@ -114,15 +114,15 @@ impl Report {
         for todo in todo {
             progress.set_message(todo.to_string());
             progress.tick();
-            let own = cluster.own.name();
+            let local = cluster.local.name();
             match &todo {
                 Todo::AskPeer(peer) => self.pending.push(format!(
-                    "{peer} must trust both CAs first, and its context is not at hand: copy {} there to peers/{own}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
-                    cluster.own.pki().certificate("ca").display()
+                    "{peer} must trust both CAs first, and its context is not at hand: copy {} there to peers/{local}.etcd-client-ca.crt, then run this again with --peer-done {peer}",
+                    cluster.local.pki().certificate("ca").display()
                 )),
                 Todo::AskPeerForRequest(peer) => self.pending.push(format!(
-                    "{peer} needs a new certificate, and its context is not at hand: there run `clustermesh certs request --user remote-{peer} --out NAME`, here `clustermesh certs sign --dir {} NAME.csr --user remote-{peer}`, and put the result there as peers/{own}.etcd-client.crt and .key",
-                    cluster.own.directory.pki().display()
+                    "{peer} needs a new certificate, and its context is not at hand: there run `clustermesh certs request --user remote-{peer} --out NAME`, here `clustermesh certs sign --dir {} NAME.csr --user remote-{peer}`, and put the result there as peers/{local}.etcd-client.crt and .key",
+                    cluster.local.directory.pki().display()
                 )),
                 Todo::EtcdTrusts | Todo::EtcdForgets => self.etcd(args, cluster, &todo, output)?,
                 todo => {
@@ -157,7 +157,7 @@ impl Report {
         let Some(command) = &args.restart_etcd else {
             self.pending.push(format!(
                 "the etcd of {} must be restarted ({why}): it reads its CAs once. Restart it and run this again, or give the command with --restart-etcd",
-                cluster.own.name()
+                cluster.local.name()
             ));
             return Ok(());
         };
@@ -206,7 +206,7 @@ impl Report {
 /// Whether every replica's etcd trusts the new CA, or no other, as is to be done.
 fn look(args: &RotateArgs, cluster: &Cluster, todo: &Todo) -> anyhow::Result<Etcd> {
     let netns = contexts::find(&args.context)?.netns;
-    for addresses in &cluster.own.settings.endpoints {
+    for addresses in &cluster.local.settings.endpoints {
         let endpoints: Vec<SocketAddr> = addresses.iter().map(|&address| address.into()).collect();
         let found = look_at(netns.as_deref(), &endpoints, cluster, todo)?;
         if found != Etcd::AsItShould {
@@ -224,7 +224,7 @@ fn look_at(
     todo: &Todo,
 ) -> anyhow::Result<Etcd> {
     let trusted = cluster.trusted()?;
-    let name = format!("{}.mesh.cilium.io", cluster.own.name());
+    let name = format!("{}.mesh.cilium.io", cluster.local.name());
     let pem = trusted.to_pem();
     let ask = || {
         let mut failures = Vec::new();

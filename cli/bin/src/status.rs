@@ -301,7 +301,7 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
                 Ok((status, peers)) => {
                     for peer in peers {
                         let name = if peer.own {
-                            format!("{} (own)", peer.name)
+                            format!("{} (local)", peer.name)
                         } else {
                             peer.name.clone()
                         };

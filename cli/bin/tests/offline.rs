@@ -107,7 +107,8 @@ fn the_examples_of_the_documentation_are_what_is_printed() {
     assert!(commands >= 5, "{commands}");
 }
 
-/// Own objects, and what a real Cilium wrote: its endpoint slices, for that is what agents follow of it.
+/// Objects of the local cluster, and what a real Cilium wrote: its endpoint slices, for that is what agents follow of
+/// it.
 #[test]
 fn a_cilium_is_imported_from_what_it_wrote() {
     let place = Place::new(&[("a/web.yaml", WEB)]);
@@ -197,7 +198,7 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
     // The numbers of the three are theirs: ours is the first that is free, or what is said.
     for (id, code, says) in [
         ("1", 0, ""),
-        ("9", 0, "cluster old is refused: the cluster has our own id 9"),
+        ("9", 0, "cluster old is refused: the cluster has the local cluster's ID 9"),
         ("300", 1, "300 is no cluster id: with a limit of 255 clusters it is 1 to 255"),
         ("0", 1, "0 is no cluster id"),
     ] {

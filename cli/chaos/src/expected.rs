@@ -114,16 +114,16 @@ impl Manifests {
     }
 }
 
-/// What the kernel of a cluster's nodes should hold: `own` with its number and manifests, and those of all clusters that
-/// it follows.
-pub(crate) fn expected(own: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
+/// What the kernel of a cluster's nodes should hold: `local` with its number and manifests, and those of all clusters
+/// that it follows.
+pub(crate) fn expected(local: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
     let mut services = Services::new();
-    for service in own.1.served() {
-        let others = followed.iter().filter(|_| own.1.takes_part(service));
+    for service in local.1.served() {
+        let others = followed.iter().filter(|_| local.1.takes_part(service));
         let others = others.map(|(number, manifests)| {
             (*number, manifests.offer(&service.namespace, &service.name))
         });
-        let mine = std::iter::once((own.0, own.1.backends(service)));
+        let mine = std::iter::once((local.0, local.1.backends(service)));
         let offers: Vec<(u16, Offer)> = mine.chain(others).collect();
         for (ip, port) in frontends(service)
             .iter()
@@ -300,12 +300,13 @@ status:
 
     #[test]
     fn pods_of_all_clusters_by_port_name_and_family() {
-        let own = manifests(&(ECHO.to_owned() + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True")));
+        let local =
+            manifests(&(ECHO.to_owned() + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True")));
         let other = ECHO.replace("10.101", "10.102").replace("::a", "::b");
         let other = other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True");
         let other = manifests(&(other + &pod("q", ["10.2.1.3", "fd00:10:2:1::3"], "False")));
         assert_eq!(
-            shown(&expected((1, &own), &[(2, &other)])),
+            shown(&expected((1, &local), &[(2, &other)])),
             [
                 "10.101.0.10:53/17: 10.1.1.2:53@1 10.2.1.2:53@2",
                 "10.101.0.10:80/6: 10.1.1.2:8080@1 10.2.1.2:8080@2",
@@ -313,7 +314,7 @@ status:
                 "[fd00:100:1::a]:80/6: [fd00:10:1:1::2]:8080@1 [fd00:10:2:1::2]:8080@2",
             ]
         );
-        assert_eq!(shown(&expected((1, &own), &[]))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
+        assert_eq!(shown(&expected((1, &local), &[]))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
     }
 
     #[test]
@@ -330,9 +331,12 @@ status:
         ] {
             let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
             let withholds = manifests(&text);
-            let own = expected((1, &withholds), &[(2, &shares)]);
-            let is_own = |to: &BTreeSet<Destination>| to.iter().all(|to| to.cluster == 1);
-            assert!(own.len() == 4 && own.values().all(|to| to.len() == 1 && is_own(to)), "{text}");
+            let local = expected((1, &withholds), &[(2, &shares)]);
+            let is_local = |to: &BTreeSet<Destination>| to.iter().all(|to| to.cluster == 1);
+            assert!(
+                local.len() == 4 && local.values().all(|to| to.len() == 1 && is_local(to)),
+                "{text}"
+            );
             let offered = expected((2, &shares), &[(1, &withholds)]);
             assert!(offered.len() == 4 && offered.values().all(BTreeSet::is_empty), "{text}");
         }

@@ -71,9 +71,9 @@ pub fn check(lab: &LabState) -> Result<History, HistoryError> {
     let of = |name: &str| manifests.get(name).map(|(id, manifests)| (*id, manifests));
     let mut history = History::default();
     for cluster in &lab.clusters {
-        let Some(own) = of(&cluster.name) else { continue };
+        let Some(local) = of(&cluster.name) else { continue };
         let followed: Vec<_> = followed(cluster)?.iter().filter_map(|name| of(name)).collect();
-        let wanted = expected(own, &followed);
+        let wanted = expected(local, &followed);
         for node in &cluster.nodes {
             let found = read_kernel(&lab.pins(&cluster.name, &node.name));
             history.compare((&cluster.name, &node.name), &wanted, found);

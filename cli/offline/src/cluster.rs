@@ -134,7 +134,7 @@ impl Cluster {
         let value = self.keys().get(&key)?;
         let peer = Peer {
             name: name.clone(),
-            role: Role::Own,
+            role: Role::Local,
             id: *id,
             limit: *limit,
             layout: Layout::State,

@@ -232,7 +232,7 @@ impl Dump {
             return;
         };
         let limit = config.map_or(ClusterLimit::default(), limit_of);
-        let role = if layout == Layout::State { Role::Own } else { Role::Remote };
+        let role = if layout == Layout::State { Role::Local } else { Role::Remote };
         let peer = Peer { name: of.clone(), role, id, limit, layout };
         match decode(&peer, key, value) {
             Ok(Some(record)) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_balance::{Balancer, ClusterState, ClusterView, Rules};
 use mesh_follow::{PeerConfig, Role};
-use mesh_merge::{Claims, Delta, Merge, OwnRanges};
+use mesh_merge::{Claims, Delta, LocalRanges, Merge};
 use mesh_model::{
     ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, RecordEvent, RecordKey,
     RecordKind,
@@ -23,7 +23,7 @@ pub(crate) struct ImporterSetup {
     /// The mesh's limit.
     pub(crate) limit: ClusterLimit,
     /// Its ranges, which no peer may claim.
-    pub(crate) ranges: OwnRanges,
+    pub(crate) ranges: LocalRanges,
     /// Services are taken that are not global.
     pub(crate) replace_kube_proxy: bool,
 }
@@ -144,7 +144,7 @@ impl Importer {
     ) -> Result<(Peer, BTreeSet<RecordKind>), String> {
         let KeysFile { cluster: name, id, entries } = file;
         let ImporterSetup { local, id: local_id, limit, .. } = &self.setup;
-        let role = if name == local { Role::Own } else { Role::Remote };
+        let role = if name == local { Role::Local } else { Role::Remote };
         let config = match entries.get(&Key::ClusterConfig(name.clone()).to_string()) {
             Some(value) => cluster_config::decode(value)
                 .map_err(|error| format!("the cluster's config: {error}"))?,
@@ -160,7 +160,7 @@ impl Importer {
         let peer_config = PeerConfig {
             name: name.clone(),
             role,
-            own_id: *local_id,
+            local_id: *local_id,
             node: None,
             endpoints: 1,
             limit: *limit,
@@ -291,7 +291,7 @@ fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<Recor
             RecordKind::LocalEndpointSlice,
         ]),
         // It is for the nodes of that cluster, or a Cilium wrote it.
-        (Role::Own, false, _) | (Role::Remote, false, ExportMode::Services) => {
+        (Role::Local, false, _) | (Role::Remote, false, ExportMode::Services) => {
             kinds.extend([RecordKind::Service]);
         }
         (Role::Remote, false, _) => kinds.extend([RecordKind::EndpointSlice]),

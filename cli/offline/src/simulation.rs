@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 use mesh_labels::LabelFilter;
-use mesh_merge::{Claims, OwnRanges};
+use mesh_merge::{Claims, LocalRanges};
 use mesh_model::{AddressKind, ClusterName, object::Object};
 use mesh_source::cluster_directory::ClusterSettings;
 
@@ -128,7 +128,7 @@ impl Simulation {
         };
         let ClusterSettings { id, limit, pod_cidrs, node_cidrs, service_cidrs, .. } =
             local.settings.clone();
-        let ranges = OwnRanges { pod_cidrs, node_cidrs, service_cidrs };
+        let ranges = LocalRanges { pod_cidrs, node_cidrs, service_cidrs };
         let replace_kube_proxy = options.replace_kube_proxy;
         let setup = ImporterSetup { local: from.clone(), id, limit, ranges, replace_kube_proxy };
         let mut importer = Importer::new(setup);

@@ -177,7 +177,7 @@ fn namespaces_services_and_proxies_that_keep_a_cluster_out_are_named() {
         ]);
         assert_eq!(mesh.seen("a"), expected, "{b}");
     }
-    // Our own namespace does not take part: the service is ours alone.
+    // The local namespace does not take part: the service is ours alone.
     let mesh = Mesh::new(&[("a/x.yaml", namespace("false") + &web(1)), ("b/x.yaml", web(2))]);
     assert_eq!(
         mesh.seen("a"),
@@ -333,7 +333,10 @@ fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
     );
     let refusals = mesh.at("a", "[]", "0s").refusals().join("\n");
     assert!(refusals.contains("10.1.0.9/32 is ours"), "{refusals}");
-    assert!(refusals.contains("cluster c is refused: the cluster has our own id 1"), "{refusals}");
+    assert!(
+        refusals.contains("cluster c is refused: the cluster has the local cluster's ID 1"),
+        "{refusals}"
+    );
 }
 
 #[test]

@@ -36,8 +36,8 @@ pub(crate) enum Changed {
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotChanged {
-    #[error("this is cluster {own}, and not {asked}")]
-    OtherCluster { own: String, asked: String },
+    #[error("this is cluster {local}, and not {asked}")]
+    OtherCluster { local: String, asked: String },
     #[error("cluster {cluster} has no node {node}")]
     NoNode { cluster: String, node: String },
     #[error("all of cluster {cluster} is drained, node {node} with it: undrain the cluster")]

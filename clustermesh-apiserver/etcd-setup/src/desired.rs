@@ -49,8 +49,8 @@ impl Desired {
         let prefixes = |prefixes: &[&str]| -> BTreeSet<Permission> {
             prefixes.iter().map(|prefix| Permission::read(KeyRange::prefix(prefix))).collect()
         };
-        let own_canaries = format!("{CANARIES}{cluster}/");
-        let mut remote = prefixes(&[HEARTBEAT, STATE, &own_canaries]);
+        let local_canaries = format!("{CANARIES}{cluster}/");
+        let mut remote = prefixes(&[HEARTBEAT, STATE, &local_canaries]);
         remote.insert(Permission::read(KeyRange::key(&format!("{CLUSTER_CONFIGS}{cluster}"))));
         let local = prefixes(&[HEARTBEAT, STATE, CACHE, CLUSTER_CONFIGS, CANARIES, OURS]);
 

@@ -36,9 +36,9 @@ const DRAIN: [&str; 1] = ["clustermesh.dev/drain"];
 /// Another proxy serves a service with this label: it is no service of the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// What a service of `own` asks for, in a namespace that takes part in the mesh or does not: there it is a service of its
-/// cluster alone, whatever its annotations say.
-pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> LbAnnotations {
+/// What a service of `local` asks for, in a namespace that takes part in the mesh or does not: there it is a service of
+/// its cluster alone, whatever its annotations say.
+pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) -> LbAnnotations {
     let Service { annotations, labels, session_affinity, .. } = service;
     let mut problems = Vec::new();
     let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
@@ -55,7 +55,7 @@ pub(crate) fn asked(own: &ClusterName, service: &Service, takes_part: bool) -> L
         session_affinity: *session_affinity,
         ..ServiceTraffic::default()
     };
-    balance::read(own, annotations, &mut traffic, &mut problems);
+    balance::read(local, annotations, &mut traffic, &mut problems);
     LbAnnotations { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
@@ -158,11 +158,11 @@ mod tests {
         }
         let annotations = [("service.cilium.io/global".to_owned(), "true".to_owned())].into();
         let mut service = Service { annotations, ..Service::default() };
-        let own = ClusterName::new("a").unwrap();
-        let alone = asked(&own, &service, false);
+        let local = ClusterName::new("a").unwrap();
+        let alone = asked(&local, &service, false);
         assert!(!alone.traffic.global && !alone.shared, "its namespace takes no part");
         service.labels.insert(PROXY_NAME_LABEL.into(), "other".into());
-        let elsewhere = asked(&own, &service, true);
+        let elsewhere = asked(&local, &service, true);
         assert!(elsewhere.foreign_proxy && !elsewhere.shared);
     }
 

@@ -15,7 +15,7 @@ use mesh_source::SourceEvent;
 use mesh_wire::{Key, cluster_config};
 use uuid::Uuid;
 
-use crate::records::Own;
+use crate::records::LocalCluster;
 use cilium::Cilium;
 use drain::Drained;
 pub use drain::{DrainState, DrainedNode};
@@ -84,7 +84,7 @@ pub fn announced(id: ClusterId, limit: ClusterLimit, uuid: Option<Uuid>) -> Clus
 #[derive(Debug)]
 pub struct Exporter {
     config: ExporterConfig,
-    own: Own,
+    local: LocalCluster,
     objects: BTreeMap<ObjectKey, Object>,
     /// The objects reported since the kind's listing began, while it goes on.
     listing: HashMap<Kind, BTreeSet<ObjectKey>>,
@@ -116,7 +116,7 @@ impl Exporter {
         let value = Value::from(cluster_config::encode(&config.announced));
         let desired = BTreeMap::from([(key.clone(), value)]);
         Self {
-            own: Own { name: config.name.clone(), id: config.id },
+            local: LocalCluster { name: config.name.clone(), id: config.id },
             config,
             objects: BTreeMap::new(),
             listing: HashMap::new(),

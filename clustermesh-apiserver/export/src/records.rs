@@ -22,7 +22,7 @@ const WIREGUARD_KEYS: [&str; 2] = ["network.cilium.io/wg-pub-key", "io.cilium.ne
 
 /// Who exports.
 #[derive(Clone, Debug)]
-pub(crate) struct Own {
+pub(crate) struct LocalCluster {
     pub(crate) name: ClusterName,
     pub(crate) id: ClusterId,
 }
@@ -47,11 +47,11 @@ pub(crate) fn local_namespace(namespace: &object::Namespace, global: bool) -> Lo
     LocalNamespace { name: namespace.name.clone(), labels: namespace.labels.clone(), global }
 }
 
-pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
+pub(crate) fn node(local: &LocalCluster, node: &object::Node) -> Node {
     Node {
         name: node.name.clone(),
-        cluster: own.name.clone(),
-        cluster_id: own.id,
+        cluster: local.name.clone(),
+        cluster_id: local.id,
         addresses: node.addresses.clone(),
         pod_cidrs: node.pod_cidrs.clone(),
         health_ips: FamilyPair::default(),
@@ -66,12 +66,12 @@ pub(crate) fn node(own: &Own, node: &object::Node) -> Node {
     }
 }
 
-pub(crate) fn cilium_node(own: &Own, node: &object::CiliumNode) -> Node {
+pub(crate) fn cilium_node(local: &LocalCluster, node: &object::CiliumNode) -> Node {
     let key = WIREGUARD_KEYS.iter().find_map(|name| node.annotations.get(*name));
     Node {
         name: node.name.clone(),
-        cluster: own.name.clone(),
-        cluster_id: own.id,
+        cluster: local.name.clone(),
+        cluster_id: local.id,
         addresses: node.addresses.clone(),
         pod_cidrs: node.pod_cidrs.clone(),
         health_ips: node.health_ips,
@@ -125,14 +125,14 @@ pub(crate) fn addresses(
 
 /// A service with its backends, but for those on `drained` nodes. `slices` are those of the service, in the order of their names.
 pub(crate) fn service<'a>(
-    own: &Own,
+    local: &LocalCluster,
     service: &object::Service,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     drained: &Drained,
 ) -> GlobalService {
     let mut record = GlobalService {
-        cluster: own.name.clone(),
-        cluster_id: own.id,
+        cluster: local.name.clone(),
+        cluster_id: local.id,
         name: ServiceName::new(&service.namespace, &service.name),
         frontends: frontends(service),
         backends: BTreeMap::new(),
@@ -166,7 +166,7 @@ fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint,
     }
 }
 
-/// What own nodes get of a service.
+/// What local nodes get of a service.
 pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> LocalService {
     let LbAnnotations { traffic, shared, foreign_proxy, problems: _ } = asked;
     LocalService {
@@ -189,13 +189,13 @@ pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
 /// A slice as it is reported, and what had to be left out: readers refuse all of one with an address that is none of
 /// its family.
 pub(crate) fn slice(
-    own: &Own,
+    local: &LocalCluster,
     slice: &EndpointSlice,
     drained: &Drained,
 ) -> (EndpointSlice, Vec<String>) {
     let mut told = slice.clone();
-    told.cluster = own.name.to_string();
-    told.cluster_id = own.id;
+    told.cluster = local.name.to_string();
+    told.cluster_id = local.id;
     let v4 = slice.address_type == "IPv4";
     let is_good =
         |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == v4);

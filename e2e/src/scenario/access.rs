@@ -36,13 +36,13 @@ pub fn peers_read_and_no_peer_writes(mesh: &impl Mesh) {
     for kind in ["identities/v1/id/", "ip/v1/", "nodes/v1/", "services/v1/"] {
         assert!(read.contains(&format!("cilium/state/{kind}")), "{read}");
     }
-    // Its own nodes may read more.
+    // Local nodes may read more.
     let pki = mesh.peer_folder(&one).with_file_name("pki");
     let own = |name: &str| pki.join(name);
     let (ca, certificate, key) = (own("ca.crt"), own("local.crt"), own("local.key"));
     let local = [("--cacert", &ca), ("--cert", &certificate), ("--key", &key)];
     let read = target.etcdctl(&local, &["get", "--prefix", "clustermesh/local/v1/", "--keys-only"]);
-    let read = read.expect("an own node reads what is for it");
+    let read = read.expect("a local node reads what is for it");
     for kind in ["pods/", "position"] {
         assert!(read.contains(&format!("clustermesh/local/v1/{kind}")), "{read}");
     }

@@ -16,13 +16,13 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
-/// The kernel has nothing, the own etcd is away, and so is the whole other cluster's control plane: the node begins with
-/// what it knew, its clients reach both clusters, and when all are back nothing of it is left but the reference.
+/// The kernel has nothing, the local etcd is away, and so is the whole other cluster's control plane: the node begins
+/// with what it knew, its clients reach both clusters, and when all are back nothing of it is left but the reference.
 pub fn a_node_starts_from_its_snapshot(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();
     let (pins, state) = (mesh.pins(&one, &node), mesh.state_dir(&one, &node));
-    for (cluster, role) in [(&one, Role::Own), (&other, Role::Remote)] {
+    for (cluster, role) in [(&one, Role::Local), (&other, Role::Remote)] {
         wait_for_snapshot(mesh, &state, cluster, role);
     }
     let wanted = wanted(mesh, &one, &[&one, &other]);
@@ -80,7 +80,7 @@ fn wait_for_snapshot(mesh: &impl Mesh, state: &Path, cluster: &str, role: Role) 
     });
 }
 
-/// The backends that a snapshot has: what own nodes get of the own cluster, slices of another.
+/// The backends that a snapshot has: what local nodes get of the local cluster, slices of another.
 fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
     let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
     let mut lines = text.lines().skip(1).map(line);
@@ -102,7 +102,7 @@ fn backends(text: &str, cluster: &str, role: Role) -> BTreeSet<IpAddr> {
     });
     let slices = records.filter_map(|record| match record {
         Record::EndpointSlice(slice) if role == Role::Remote => Some(slice),
-        Record::LocalEndpointSlice(slice) if role == Role::Own => Some(slice),
+        Record::LocalEndpointSlice(slice) if role == Role::Local => Some(slice),
         _ => None,
     });
     let endpoints = slices.flat_map(|slice| slice.endpoints);

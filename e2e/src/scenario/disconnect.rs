@@ -13,7 +13,7 @@ use crate::{
 /// Ours, as `ip route` names them: `mesh_routes::PROTOCOL`.
 const ROUTES: [&str; 2] = ["ip -4 route show proto 201", "ip -6 route show proto 201"];
 
-/// Routes, backends and files are gone on both sides; the own pods answer throughout. Connected again, all is back.
+/// Routes, backends and files are gone on both sides; the local pods answer throughout. Connected again, all is back.
 pub fn disconnect_takes_everything_back(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let before = routes(mesh);

@@ -18,7 +18,7 @@ pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
         [etcd(&other), apiserver(&other)],
         [etcd(&one), etcd(&other)],
         [apiserver(&one), apiserver(&other)],
-        // An agent that starts while an etcd is away: the own cluster's, or the other's.
+        // An agent that starts while an etcd is away: the local cluster's, or the other's.
         [agent(&one, 0), etcd(&one)],
         [agent(&one, 0), etcd(&other)],
         // All agents of a cluster, and both ends of a connection.

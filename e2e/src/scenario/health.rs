@@ -204,7 +204,7 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     unharmed(mesh, &one);
 }
 
-/// Our own way out is cut: no node is taken for dead, nothing is changed, and it goes on when it is healed.
+/// The local uplink is cut: no node is taken for dead, nothing is changed, and it goes on when it is healed.
 pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);

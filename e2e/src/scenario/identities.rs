@@ -123,7 +123,7 @@ fn identity(mesh: &impl Mesh, cluster: &str, number: u64) -> Option<Value> {
     etcdctl::get(mesh, cluster, &format!("cilium/state/identities/v1/id/{number}"))
 }
 
-/// What own nodes get of their pods is what others get.
+/// What local nodes get of their pods is what others get.
 fn read_by_nodes(mesh: &impl Mesh, cluster: &str, numbers: &Numbers) {
     let values = ["get", "--prefix", "--print-value-only", "clustermesh/local/v1/pods/"];
     let text = etcdctl::run(mesh, cluster, &values);

@@ -1,4 +1,4 @@
-//! An agent starts while its own cluster's etcd is away.
+//! An agent starts while the local cluster's etcd is away.
 
 use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait_for_history};
 use crate::{

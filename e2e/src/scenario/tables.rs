@@ -56,7 +56,7 @@ pub fn tables_get_other_sizes_under_load(mesh: &impl Mesh) {
 }
 
 /// The agent on the client's node meets tables that another release left, which it cannot read: the programs go on with
-/// these until its own are filled. While its own cluster's etcd is away, and nothing is on disk, that is not so.
+/// these until its own are filled. While the local cluster's etcd is away, and nothing is on disk, that is not so.
 pub fn tables_of_another_release_are_replaced_under_load(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.nodes(&one)[0].clone();

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct RateLimited {
     follower: PeerFollower,
-    /// Absent for the own cluster.
+    /// Absent for the local cluster.
     limits: Option<Limits>,
     /// When something happened last.
     now: Instant,

@@ -40,7 +40,7 @@ pub struct Status {
     pub failure: Option<Failure>,
     /// Whether there is a connection.
     pub connected: bool,
-    /// The etcd's own cluster id, once it answered.
+    /// The etcd's own cluster ID, once it answered.
     pub etcd_cluster_id: Option<u64>,
     /// The last revision seen.
     pub revision: i64,
@@ -58,8 +58,8 @@ pub struct Status {
     pub held: usize,
     /// Heartbeats seen in this run.
     pub heartbeats: u64,
-    /// How often the own cluster's writer showed in this run that it lives, once a second.
-    pub own_beats: u64,
+    /// How often the local cluster's writer showed in this run that it lives, once a second.
+    pub local_beats: u64,
     /// Signs of life that were asked for and given, in this run.
     pub answers: u64,
 }

@@ -8,7 +8,7 @@ use crate::{
     traffic::ServiceTraffic,
 };
 
-/// A service of the own cluster, global or not, with what it asks for. Its backends are in slices of their own.
+/// A service of the local cluster, global or not, with what it asks for. Its backends are in slices of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalService {
     /// Which service.
@@ -29,8 +29,8 @@ pub struct LocalService {
     pub foreign_proxy: bool,
 }
 
-/// A pod of the own cluster, known from the moment that it has a node: before it has an address, so that the node that
-/// starts it knows who it is.
+/// A pod of the local cluster, known from the moment that it has a node: before it has an address, so that the node
+/// that starts it knows who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalPod {
     /// Its namespace.
@@ -49,7 +49,7 @@ pub struct LocalPod {
     pub socket_lb: bool,
 }
 
-/// A namespace of the own cluster.
+/// A namespace of the local cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalNamespace {
     /// Its name.

@@ -23,13 +23,13 @@ pub enum Record {
     Service(Box<GlobalService>),
     /// An endpoint slice (service v2).
     EndpointSlice(Box<EndpointSlice>),
-    /// A namespace. Only of the own cluster.
+    /// A namespace. Only of the local cluster.
     Namespace(Box<LocalNamespace>),
-    /// A pod that has a node. Only of the own cluster.
+    /// A pod that has a node. Only of the local cluster.
     Pod(Box<LocalPod>),
-    /// A service with what it asks for. Only of the own cluster.
+    /// A service with what it asks for. Only of the local cluster.
     LocalService(Box<LocalService>),
-    /// An endpoint slice of such a service. Only of the own cluster.
+    /// An endpoint slice of such a service. Only of the local cluster.
     LocalEndpointSlice(Box<EndpointSlice>),
 }
 
@@ -57,9 +57,9 @@ pub enum RecordKey {
         /// Its name.
         name: String,
     },
-    /// A service of the own cluster.
+    /// A service of the local cluster.
     LocalService(ServiceName),
-    /// An endpoint slice of the own cluster, by namespace and name.
+    /// An endpoint slice of the local cluster, by namespace and name.
     LocalEndpointSlice(ServiceName),
 }
 
@@ -76,13 +76,13 @@ pub enum RecordKind {
     Service,
     /// Endpoint slices.
     EndpointSlice,
-    /// Namespaces, for the own cluster's nodes.
+    /// Namespaces, for the local cluster's nodes.
     Namespace,
-    /// Pods, for the own cluster's nodes.
+    /// Pods, for the local cluster's nodes.
     Pod,
-    /// Services, for the own cluster's nodes.
+    /// Services, for the local cluster's nodes.
     LocalService,
-    /// Their endpoint slices, for the own cluster's nodes.
+    /// Their endpoint slices, for the local cluster's nodes.
     LocalEndpointSlice,
 }
 

@@ -49,7 +49,7 @@ pub struct GlobalService {
     pub cluster_id: ClusterId,
     /// Which service.
     pub name: ServiceName,
-    /// Cluster IPs with the service's ports. Only the own cluster's are load-balanced.
+    /// Cluster IPs with the service's ports. Only the local cluster's are load-balanced.
     pub frontends: BTreeMap<IpAddr, PortMap>,
     /// Pod addresses with the target ports, by service port name.
     pub backends: BTreeMap<IpAddr, PortMap>,

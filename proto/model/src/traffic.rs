@@ -13,14 +13,14 @@ pub enum Affinity {
     /// All clusters' alike.
     #[default]
     None,
-    /// The own cluster's.
+    /// The local cluster's.
     Local,
     /// Other clusters'.
     Remote,
 }
 
-/// How connections to a service are spread. Of the own cluster's Service only: what a peer wishes for its own clients is
-/// its own business.
+/// How connections to a service are spread. Of the local cluster's Service only: what a peer wishes for its own clients
+/// is its own business.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceTraffic {
     /// Other clusters' backends are used.

@@ -88,7 +88,7 @@ pub enum DecodeError {
     Version(u32),
     /// A key that is for the writer's own nodes, and is read from no other cluster.
     #[error("only the local cluster's nodes get that")]
-    NotOwn,
+    NotLocal,
     /// The value contradicts its key, or the peer.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),

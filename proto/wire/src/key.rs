@@ -10,7 +10,7 @@ use crate::excerpt::shown;
 /// Which tree data is in: a cluster writes about itself under `state`, a copier about others under `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
-    /// `cilium/state`: identities and addresses are not scoped by cluster. So is what is for own nodes only.
+    /// `cilium/state`: identities and addresses are not scoped by cluster. So is what is for local nodes only.
     State,
     /// `cilium/cache`: everything is.
     Cache,
@@ -81,9 +81,9 @@ pub const HISTORY: &str = "cilium/.heartbeat.history";
 pub const CLUSTER_CONFIGS: &str = "cilium/cluster-config/";
 /// The parent of all canaries.
 pub const CANARIES: &str = "cilium/synced/";
-/// The parent of what only the cluster's own nodes may read.
+/// The parent of what only the local nodes may read.
 pub const LOCAL: &str = "clustermesh/local/v1/";
-/// How far the writer is with its source, for own nodes: every second, where [`POSITION`] is for all.
+/// How far the writer is with its source, for local nodes: every second, where [`POSITION`] is for all.
 pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
 /// The parent of namespaces within [`LOCAL`].
 pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";

@@ -133,7 +133,7 @@ pub(crate) mod tests {
 
     #[test]
     fn as_written() {
-        let own = alpha(Role::Own);
+        let local = alpha(Role::Local);
         let pod = LocalPod {
             namespace: "shop".into(),
             name: "cart-1".into(),
@@ -156,12 +156,12 @@ pub(crate) mod tests {
             (NAMESPACE, Record::Namespace(Box::new(namespace)), NAMESPACE_JSON),
         ] {
             assert_eq!(String::from_utf8(encode(&record)).unwrap(), json);
-            assert_eq!(decode(&own, key.as_bytes(), json.as_bytes()).unwrap(), Some(record));
+            assert_eq!(decode(&local, key.as_bytes(), json.as_bytes()).unwrap(), Some(record));
         }
     }
 
     #[test]
-    fn only_of_the_own_cluster() {
+    fn only_of_the_local_cluster() {
         let remote = alpha(Role::Remote);
         for (key, json) in [(POD, POD_JSON), (NAMESPACE, NAMESPACE_JSON)] {
             let error = decode(&remote, key.as_bytes(), json.as_bytes()).unwrap_err().to_string();
@@ -172,7 +172,7 @@ pub(crate) mod tests {
 
     #[test]
     fn lies() {
-        let own = alpha(Role::Own);
+        let local = alpha(Role::Local);
         for (key, from, to, says) in [
             (POD, "\"v\":1", "\"v\":2", "version 2 is not known"),
             (POD, "\"v\":1,", "", "version 0 is not known"),
@@ -191,7 +191,7 @@ pub(crate) mod tests {
             let json = if key == POD { POD_JSON } else { NAMESPACE_JSON };
             assert!(json.contains(from), "{from}");
             let lie = json.replacen(from, to, 1);
-            let error = decode(&own, key.as_bytes(), lie.as_bytes()).unwrap_err().to_string();
+            let error = decode(&local, key.as_bytes(), lie.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(says), "{lie}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! A service of the own cluster, `clustermesh/local/v1/services/<namespace>/<name>`: what its nodes balance, and how.
+//! A service of the local cluster, `clustermesh/local/v1/services/<namespace>/<name>`: what its nodes balance, and how.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -203,13 +203,13 @@ mod tests {
         for (service, json) in [(plain, PLAIN), (full, FULL)] {
             let record = Record::LocalService(Box::new(service));
             assert_eq!(String::from_utf8(record::encode(&record)).unwrap(), json);
-            let decoded = record::decode(&alpha(Role::Own), KEY.as_bytes(), json.as_bytes());
+            let decoded = record::decode(&alpha(Role::Local), KEY.as_bytes(), json.as_bytes());
             assert_eq!(decoded.unwrap(), Some(record));
         }
     }
 
     #[test]
-    fn only_of_the_own_cluster() {
+    fn only_of_the_local_cluster() {
         let error = record::decode(&alpha(Role::Remote), KEY.as_bytes(), PLAIN.as_bytes());
         let error = error.unwrap_err().to_string();
         assert!(error.contains("only the local cluster's nodes get that"), "{error}");
@@ -239,7 +239,7 @@ mod tests {
         ] {
             let lie = FULL.replacen(from, to, 1);
             assert_ne!(lie, FULL, "{from}");
-            let error = record::decode(&alpha(Role::Own), KEY.as_bytes(), lie.as_bytes());
+            let error = record::decode(&alpha(Role::Local), KEY.as_bytes(), lie.as_bytes());
             let error = error.unwrap_err().to_string();
             assert!(error.contains(says), "{lie}: {error}");
         }

@@ -1,4 +1,4 @@
-//! An endpoint slice of the own cluster, `clustermesh/local/v1/endpointslices/<namespace>/<slice>`.
+//! An endpoint slice of the local cluster, `clustermesh/local/v1/endpointslices/<namespace>/<slice>`.
 //!
 //! What its nodes need of one, in JSON as all of the local prefix: of its labels only the one that names its service.
 
@@ -155,7 +155,7 @@ mod tests {
         };
         let slice = EndpointSlice {
             cluster: "alpha".into(),
-            cluster_id: alpha(Role::Own).id,
+            cluster_id: alpha(Role::Local).id,
             namespace: "shop".into(),
             name: "cart-x1".into(),
             labels: [(SERVICE_NAME_LABEL.into(), "cart".into())].into(),
@@ -166,12 +166,12 @@ mod tests {
         };
         let record = Record::LocalEndpointSlice(Box::new(slice));
         assert_eq!(String::from_utf8(record::encode(&record)).unwrap(), JSON);
-        let decoded = record::decode(&alpha(Role::Own), KEY.as_bytes(), JSON.as_bytes());
+        let decoded = record::decode(&alpha(Role::Local), KEY.as_bytes(), JSON.as_bytes());
         assert_eq!(decoded.unwrap(), Some(record));
     }
 
     #[test]
-    fn only_of_the_own_cluster() {
+    fn only_of_the_local_cluster() {
         let error = record::decode(&alpha(Role::Remote), KEY.as_bytes(), JSON.as_bytes());
         let error = error.unwrap_err().to_string();
         assert!(error.contains("only the local cluster's nodes get that"), "{error}");
@@ -199,7 +199,7 @@ mod tests {
         ] {
             let lie = JSON.replacen(from, to, 1);
             assert_ne!(lie, JSON, "{from}");
-            let error = record::decode(&alpha(Role::Own), KEY.as_bytes(), lie.as_bytes());
+            let error = record::decode(&alpha(Role::Local), KEY.as_bytes(), lie.as_bytes());
             let error = error.unwrap_err().to_string();
             assert!(error.contains(says), "{lie:.300}: {error}");
         }

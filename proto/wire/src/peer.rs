@@ -4,12 +4,12 @@ use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 
 use crate::key::Layout;
 
-/// Whether a followed cluster is ours.
+/// Whether a followed cluster is the local one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Ours: it must have our number, and tells its own nodes more than others.
-    Own,
-    /// Another: it must have another number.
+    /// The local cluster: it must have the local ID, and reports more to its nodes than to others.
+    Local,
+    /// Another: it must have another ID.
     Remote,
 }
 
@@ -18,9 +18,9 @@ pub enum Role {
 pub struct Peer {
     /// The peer's name, that of its configuration file.
     pub name: ClusterName,
-    /// Whether it is the reader's own.
+    /// Whether it is the reader's local cluster.
     pub role: Role,
-    /// The number in its cluster config.
+    /// The ID in its cluster config.
     pub id: ClusterId,
     /// The limit the whole mesh shares.
     pub limit: ClusterLimit,

@@ -102,7 +102,7 @@ fn record_key(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, DecodeError>
         return Ok(None);
     };
     if Prefix::of(record.kind()) == Prefix::Local && peer.role == Role::Remote {
-        return Err(DecodeError::NotOwn);
+        return Err(DecodeError::NotLocal);
     }
     if layout != peer.layout {
         return Ok(None);

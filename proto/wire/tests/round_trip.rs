@@ -27,7 +27,7 @@ use uuid::Uuid;
 fn alpha(layout: Layout) -> Peer {
     Peer {
         name: ClusterName::new("alpha").unwrap(),
-        role: Role::Own,
+        role: Role::Local,
         id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
         limit: ClusterLimit::Max255,
         layout,
@@ -275,7 +275,7 @@ fn local_service() -> impl Strategy<Value = Record> {
         })
 }
 
-/// Of what a slice is labelled and annotated with, only the service's name is for own nodes.
+/// Of what a slice is labelled and annotated with, only the service's name is for local nodes.
 fn local_slice() -> impl Strategy<Value = Record> {
     (slice(), name()).prop_map(|(record, service)| {
         let Record::EndpointSlice(mut slice) = record else { unreachable!() };
@@ -290,16 +290,16 @@ fn local_record() -> impl Strategy<Value = Record> {
 }
 
 proptest! {
-    /// What is for own nodes is in no cache.
+    /// What is for local nodes is in no cache.
     #[test]
     fn local_records(record in local_record()) {
-        let own = alpha(Layout::State);
-        let key = Key::of_record(own.layout, &own.name, record.key());
+        let local = alpha(Layout::State);
+        let key = Key::of_record(local.layout, &local.name, record.key());
         prop_assert_eq!(Key::parse(key.to_string().as_bytes()), Ok(key.clone()));
         let (key, value) = (key.to_string(), encode(&record));
-        prop_assert_eq!(decode(&own, key.as_bytes(), &value).unwrap(), Some(record));
+        prop_assert_eq!(decode(&local, key.as_bytes(), &value).unwrap(), Some(record));
         prop_assert_eq!(decode(&alpha(Layout::Cache), key.as_bytes(), &value).unwrap(), None);
-        let remote = Peer { role: Role::Remote, ..own };
+        let remote = Peer { role: Role::Remote, ..local };
         prop_assert!(decode(&remote, key.as_bytes(), &value).is_err());
     }
 

@@ -20,15 +20,15 @@ enum Told {
 }
 use Told::{Backend as B, Itself as I, Refused as R};
 
-/// Plain, pass if empty, the own state; what a client gets without a backend, and what with one.
+/// Plain, pass if empty, the local state; what a client gets without a backend, and what with one.
 const TABLE: [(bool, bool, u32, Told, Told); 12] = [
     (false, false, 0, R, B),
-    // The own cluster is not synced: it is not known that there is no backend.
+    // The local cluster is not synced: it is not known that there is no backend.
     (false, false, LOCAL_UNSYNCED, I, B),
     // `default/kubernetes` is never refused.
     (false, true, 0, I, B),
     (false, true, LOCAL_UNSYNCED, I, B),
-    // A plain service is ours as long as our own etcd is reachable.
+    // A plain service is ours as long as the local etcd is reachable.
     (true, false, 0, R, B),
     (true, false, LOCAL_UNSYNCED, I, B),
     (true, true, 0, I, B),
@@ -62,7 +62,7 @@ fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
             let (itself, other) = (server(), server());
             let frontend = Frontend { address: itself.ip(), port: itself.port(), protocol };
             let there = backend(other, protocol, 2);
-            for (plain, pass_if_empty, own, empty, full) in TABLE {
+            for (plain, pass_if_empty, local, empty, full) in TABLE {
                 let tell = || {
                     let client = Client::open(way, family, Bound::Nothing);
                     match client.ask(family.named(itself)) {
@@ -82,10 +82,10 @@ fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
                 let mut raw = place.raw();
                 let index = raw.index_of(frontend);
                 raw.set_settings(index, mesh_layout::Settings::new(0, plain, pass_if_empty));
-                raw.set_local_state(own);
-                assert_eq!(tell(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
+                raw.set_local_state(local);
+                assert_eq!(tell(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
                 apply(&mut tables, &[Change::AddBackend(frontend, there, Group::FIRST)]);
-                assert_eq!(tell(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {own}");
+                assert_eq!(tell(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
                 raw.set_local_state(0);
                 apply(&mut tables, &[Change::RemoveBackend(frontend, there)]);
             }

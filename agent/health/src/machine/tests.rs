@@ -314,7 +314,7 @@ fn an_etcds_answer_is_an_answer() {
     assert!(!world.reported().contains(&"end tcp b"), "{:?}", world.words);
 }
 
-/// Where nothing else answers either, it may be our own way out, and TCP connections outlive that.
+/// Where nothing else answers either, it may be the local uplink, and TCP connections outlive that.
 #[test]
 fn where_nothing_else_answers_tcp_connections_stay() {
     let mut world = World::new(5, |cluster, at| match cluster {

@@ -45,7 +45,7 @@ pub(super) struct Findings {
     pub(super) damped: u64,
     /// Looked at again soon: not everything is known.
     pub(super) again: bool,
-    /// Nothing answers at all, as when our own way out is cut.
+    /// Nothing answers at all, as when the local uplink is cut.
     pub(super) held: bool,
 }
 
@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Takes what is known, and says what follows. `self_check`: what was answered meanwhile; `None` where there are no other
-    /// clusters, so that a missing answer is no sign that it is our own way out that is cut.
+    /// clusters, so that a missing answer is no sign that it is the local uplink that is cut.
     pub(super) fn judge(
         &mut self,
         local: bool,

@@ -43,7 +43,7 @@ impl Prober {
         let patience = cluster.etcd_patience();
         let answered = cluster.etcd.observe(connected, answers, patience, now);
         if answered {
-            // The way out is there, whatever nodes do.
+            // The uplink is there, whatever nodes do.
             self.self_check.note(now);
         }
         if !cluster.etcd.is_asked() {

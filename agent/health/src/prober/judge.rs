@@ -22,7 +22,7 @@ const ONE_AFTER_ANOTHER: Duration = Duration::from_secs(3);
 
 impl Prober {
     /// An address does not answer: others are asked now, and not when it is their turn. If they do not answer either, it is
-    /// our own way out.
+    /// the local uplink.
     pub(super) fn check_ourselves(&mut self, about: &PathKey, now: Instant) {
         let (clusters, each) = ASKED_AT_ONCE;
         let others = self.clusters.iter_mut().filter(|(name, c)| **name != about.0 && c.lives());

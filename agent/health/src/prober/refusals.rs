@@ -123,9 +123,9 @@ fn an_agent_that_comes_and_goes_costs_nothing() {
     }
 }
 
-/// Our own way out is cut while some agents are away: no node died.
+/// The local uplink is cut while some agents are away: no node died.
 #[test]
-fn our_own_way_out_is_cut_while_agents_are_away() {
+fn the_local_uplink_is_cut_while_agents_are_away() {
     for length in (200..12_000).step_by(370) {
         let cut = move |at: Duration| (20_000..20_000 + length).contains(&at.as_millis());
         let mut world = World::new(move |_, _, _, at| !cut(at))

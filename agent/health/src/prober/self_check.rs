@@ -1,4 +1,5 @@
-//! Whether it is others that do not answer, or our own way out that is cut: what is answered meanwhile is the evidence.
+//! Whether it is others that do not answer, or the local uplink that is cut: what is answered meanwhile is the
+//! evidence.
 
 use std::{
     collections::VecDeque,

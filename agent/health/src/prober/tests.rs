@@ -63,7 +63,7 @@ pub(super) fn target(cluster: u8, node: u8, in_use: bool) -> Target {
 }
 
 impl World {
-    /// `a` is our own cluster.
+    /// `a` is the local cluster.
     pub(super) fn new(answers: impl Fn(&str, &str, bool, Duration) -> bool + 'static) -> Self {
         let now = Instant::now();
         Self {
@@ -310,7 +310,7 @@ fn when_nothing_answers_at_all_it_is_us() {
     }
 }
 
-/// An operator who cuts a way out does it peer by peer. What came first was reported to be dead, and is not.
+/// An operator who cuts an uplink does it peer by peer. What came first was reported to be dead, and is not.
 #[test]
 fn what_stops_one_after_another_until_nothing_is_left_is_us_too() {
     for order in [["a", "b", "c"], ["c", "b", "a"], ["b", "a", "c"]] {
@@ -519,7 +519,7 @@ proptest! {
 
     /// However long and whenever: not one word, neither meanwhile nor when it is over.
     #[test]
-    fn our_own_way_out_is_cut_without_a_verdict(from in 5_000..6_000_u64, length in 100..6_000_u64) {
+    fn the_local_uplink_is_cut_without_a_verdict(from in 5_000..6_000_u64, length in 100..6_000_u64) {
         let cut = millis(from)..millis(from + length);
         let mut world = World::new(move |_, _, _, at| !cut.contains(&at))
             .with(&[("a", 2), ("b", 2), ("c", 1)]);

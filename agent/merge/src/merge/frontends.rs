@@ -59,7 +59,7 @@ impl Merge {
 
     /// The port of one of our services that a frontend is.
     fn place_of(&self, service: &ServiceName, wanted: Frontend) -> Option<BackendId> {
-        let part = self.own()?.services.get(service)?;
+        let part = self.local()?.services.get(service)?;
         part.frontends().find(|place| frontend(place) == wanted).cloned()
     }
 }

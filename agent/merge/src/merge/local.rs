@@ -1,4 +1,4 @@
-//! What only the own cluster tells its nodes: namespaces, and this node's pods.
+//! What only the local cluster tells its nodes: namespaces, and this node's pods.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use mesh_model::{ClusterName, LocalNamespace, LocalPod, RecordKind};
 use super::{Delta, Merge};
 use crate::accounting::{leaf, list, slot, text};
 
-/// A pod of the own cluster.
+/// A pod of the local cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodName {
     /// Its namespace.
@@ -24,25 +24,29 @@ impl PodName {
 }
 
 impl Merge {
-    /// A pod of the own cluster that is on a node whose pods are followed: this one. It is known by name as soon as it has
-    /// the node.
+    /// A pod of the local cluster that is on a node whose pods are followed: this one. It is known by name as soon as
+    /// it has the node.
     pub fn local_pod(&self, namespace: &str, name: &str) -> Option<&LocalPod> {
-        let own = self.clusters.get(&self.own)?;
-        own.pods.get(&PodName::new(namespace, name)).map(|(pod, _)| pod)
+        let local = self.clusters.get(&self.local)?;
+        local.pods.get(&PodName::new(namespace, name)).map(|(pod, _)| pod)
     }
 
     /// All of them.
     pub fn local_pods(&self) -> impl Iterator<Item = &LocalPod> {
-        self.clusters.get(&self.own).into_iter().flat_map(|own| &own.pods).map(|(_, (pod, _))| pod)
+        self.clusters
+            .get(&self.local)
+            .into_iter()
+            .flat_map(|local| &local.pods)
+            .map(|(_, (pod, _))| pod)
     }
 
-    /// A namespace of the own cluster.
+    /// A namespace of the local cluster.
     pub fn local_namespace(&self, name: &str) -> Option<&LocalNamespace> {
-        self.clusters.get(&self.own)?.namespaces.get(name).map(|(namespace, _)| namespace)
+        self.clusters.get(&self.local)?.namespaces.get(name).map(|(namespace, _)| namespace)
     }
 
     pub(super) fn set_namespace(&mut self, name: &ClusterName, namespace: LocalNamespace) {
-        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.own) else {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.local) else {
             return;
         };
         let round = cluster.round(RecordKind::Namespace);
@@ -60,7 +64,7 @@ impl Merge {
     }
 
     pub(super) fn set_pod(&mut self, name: &ClusterName, pod: LocalPod) {
-        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.own) else {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|_| *name == self.local) else {
             return;
         };
         let round = cluster.round(RecordKind::Pod);

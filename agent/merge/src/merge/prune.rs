@@ -143,7 +143,7 @@ impl Merge {
             self.sweep(name, kind, |round| round == UNTOLD);
         }
         let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
-        if unheard && *name != self.own {
+        if unheard && *name != self.local {
             cluster.id = ClusterId::NONE;
         }
         if cluster.counts() == before { Expired::Nothing } else { Expired::Something }

@@ -52,14 +52,14 @@ impl Merge {
         });
     }
 
-    /// Replaces a service of our own cluster.
+    /// Replaces a service of the local cluster.
     pub(super) fn set_local_service(
         &mut self,
         name: &ClusterName,
         service: Arc<ServiceName>,
         local: Option<LocalService>,
     ) {
-        if *name != self.own {
+        if *name != self.local {
             return;
         }
         let Some(cluster) = self.clusters.get_mut(name) else { return };
@@ -138,12 +138,12 @@ impl Merge {
         service: Arc<ServiceName>,
         change: impl FnOnce(&mut Cluster, &mut ServicePart) -> Changes,
     ) {
-        let own = *name == self.own;
+        let local = *name == self.local;
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let id = cluster.id;
         let service = cluster.service_name(service);
         let mut part = cluster.services.remove(&service).unwrap_or_default();
-        let seen = |part: &ServicePart| if own { seen(part) } else { Seen::default() };
+        let seen = |part: &ServicePart| if local { seen(part) } else { Seen::default() };
         let before = seen(&part);
         let Changes { set, removed } = change(cluster, &mut part);
         let now = seen(&part);

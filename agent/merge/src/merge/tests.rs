@@ -20,7 +20,7 @@ fn id(number: u32) -> ClusterId {
 
 fn merge() -> Merge {
     let net = |text: &str| text.parse::<IpNet>().unwrap();
-    let ranges = OwnRanges { pod_cidrs: vec![net("10.1.0.0/16")], ..OwnRanges::default() };
+    let ranges = LocalRanges { pod_cidrs: vec![net("10.1.0.0/16")], ..LocalRanges::default() };
     let mut merge = Merge::new(name("a"), ranges);
     merge.set_id(&name("a"), id(1)).unwrap();
     for (peer, number) in [("b", 2), ("c", 3)] {
@@ -158,7 +158,7 @@ fn a_new_host_or_node_says_where_addresses_are() {
 }
 
 #[test]
-fn the_own_clusters_pods_are_known_by_name() {
+fn the_local_clusters_pods_are_known_by_name() {
     let mut merge = merge();
     let pod = |node: &str, identity| LocalPod {
         namespace: "shop".into(),
@@ -173,32 +173,32 @@ fn the_own_clusters_pods_are_known_by_name() {
         RecordEvent::Remove(RecordKey::Pod { node, namespace, name })
     };
     let (nobody, somebody) = (pod("n1", None), pod("n1", Some(Identity::new(65_540))));
-    let own = name("a");
-    merge.apply(&own, upsert(&nobody)).unwrap();
-    merge.apply(&own, upsert(&nobody)).unwrap();
+    let local = name("a");
+    merge.apply(&local, upsert(&nobody)).unwrap();
+    merge.apply(&local, upsert(&nobody)).unwrap();
     assert_eq!(deltas(&mut merge), ["pod shop/p"], "what is reported again wakes no reader");
-    merge.apply(&own, upsert(&somebody)).unwrap();
+    merge.apply(&local, upsert(&somebody)).unwrap();
     assert_eq!(deltas(&mut merge), ["pod shop/p"]);
     assert_eq!(merge.local_pod("shop", "p"), Some(&somebody));
     assert_eq!(merge.local_pod("shop", "q"), None);
-    assert_eq!(merge.counts(&own).pods, 1);
+    assert_eq!(merge.counts(&local).pods, 1);
 
     // It moved: the end of the old key is not the pod's.
-    merge.apply(&own, upsert(&pod("n2", None))).unwrap();
-    merge.apply(&own, removed("n1")).unwrap();
+    merge.apply(&local, upsert(&pod("n2", None))).unwrap();
+    merge.apply(&local, removed("n1")).unwrap();
     assert_eq!(merge.local_pod("shop", "p"), Some(&pod("n2", None)));
-    merge.apply(&own, removed("n2")).unwrap();
+    merge.apply(&local, removed("n2")).unwrap();
     assert_eq!(merge.local_pod("shop", "p"), None);
     assert_eq!(deltas(&mut merge), ["pod shop/p", "pod shop/p"]);
 
     // A list without it takes it away, one with it does not.
-    merge.apply(&own, upsert(&somebody)).unwrap();
-    merge.apply(&own, RecordEvent::Begin(RecordKind::Pod)).unwrap();
-    merge.apply(&own, RecordEvent::Keep(Record::Pod(Box::new(somebody.clone())).key())).unwrap();
-    merge.apply(&own, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
+    merge.apply(&local, upsert(&somebody)).unwrap();
+    merge.apply(&local, RecordEvent::Begin(RecordKind::Pod)).unwrap();
+    merge.apply(&local, RecordEvent::Keep(Record::Pod(Box::new(somebody.clone())).key())).unwrap();
+    merge.apply(&local, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
     assert_eq!(merge.local_pods().count(), 1);
-    merge.apply(&own, RecordEvent::Begin(RecordKind::Pod)).unwrap();
-    merge.apply(&own, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
+    merge.apply(&local, RecordEvent::Begin(RecordKind::Pod)).unwrap();
+    merge.apply(&local, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
     assert_eq!(merge.local_pod("shop", "p"), None);
 
     // No other cluster has any here.
@@ -207,13 +207,13 @@ fn the_own_clusters_pods_are_known_by_name() {
 }
 
 #[test]
-fn the_own_clusters_namespaces_are_known_by_name() {
+fn the_local_clusters_namespaces_are_known_by_name() {
     let mut merge = merge();
-    let own = name("a");
+    let local = name("a");
     let shop = LocalNamespace { name: "shop".into(), global: true, ..LocalNamespace::default() };
-    merge.apply(&own, RecordEvent::Upsert(Record::Namespace(Box::new(shop.clone())))).unwrap();
+    merge.apply(&local, RecordEvent::Upsert(Record::Namespace(Box::new(shop.clone())))).unwrap();
     assert_eq!(merge.local_namespace("shop"), Some(&shop));
-    merge.apply(&own, RecordEvent::Remove(RecordKey::Namespace("shop".into()))).unwrap();
+    merge.apply(&local, RecordEvent::Remove(RecordKey::Namespace("shop".into()))).unwrap();
     assert_eq!(merge.local_namespace("shop"), None);
 }
 

@@ -19,9 +19,9 @@ use crate::{
 };
 
 impl Merge {
-    /// Our own cluster.
-    pub(super) fn own(&self) -> Option<&Cluster> {
-        self.clusters.get(&self.own)
+    /// The local cluster.
+    pub(super) fn local(&self) -> Option<&Cluster> {
+        self.clusters.get(&self.local)
     }
 
     /// Our services, with what each asks for and its frontends.
@@ -29,25 +29,25 @@ impl Merge {
         &self,
     ) -> impl Iterator<Item = (&ServiceName, &Arc<ServiceTraffic>, impl Iterator<Item = (Frontend, &str)>)>
     {
-        let own = self.own().into_iter().flat_map(|own| &own.services);
-        own.filter_map(|(name, part)| {
+        let local = self.local().into_iter().flat_map(|local| &local.services);
+        local.filter_map(|(name, part)| {
             Some((name.as_ref(), part.traffic()?, self.frontends_in(name, part)))
         })
     }
 
     /// What one of our services asks for; `None` if it is none of ours.
     pub fn traffic_of(&self, service: &ServiceName) -> Option<&Arc<ServiceTraffic>> {
-        self.own()?.services.get(service)?.traffic()
+        self.local()?.services.get(service)?.traffic()
     }
 
-    /// What our own nodes get of one of our services, where our cluster reports it.
+    /// What local nodes get of one of our services, where our cluster reports it.
     pub fn local_service(&self, service: &ServiceName) -> Option<&LocalService> {
-        Some(&self.own()?.services.get(service)?.local.as_ref()?.service)
+        Some(&self.local()?.services.get(service)?.local.as_ref()?.service)
     }
 
     /// The frontends of one of our services, with their port names.
     pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
-        let part = self.own().and_then(|own| own.services.get_key_value(service));
+        let part = self.local().and_then(|local| local.services.get_key_value(service));
         part.into_iter().flat_map(|(name, part)| self.frontends_in(name, part))
     }
 
@@ -164,7 +164,7 @@ impl Merge {
 
     /// The peers that get no routes, because their peer files do not say where their pods may be.
     pub fn missing_grants(&self) -> impl Iterator<Item = MissingGrant> {
-        let peers = self.clusters.iter().filter(|(name, _)| **name != self.own);
+        let peers = self.clusters.iter().filter(|(name, _)| **name != self.local);
         peers.filter_map(|(name, cluster)| {
             let nodes = || cluster.nodes.iter().map(|(_, node, _)| node);
             let pods: Vec<IpNet> = nodes().flat_map(|node| &node.pod_cidrs).copied().collect();
@@ -205,7 +205,7 @@ impl Merge {
     }
 
     /// Whether a peer's pod range touches one of ours.
-    pub fn overlaps_own(&self, range: &IpNet) -> bool {
-        self.ranges.all().any(|own| overlap(own, range))
+    pub fn overlaps_local(&self, range: &IpNet) -> bool {
+        self.ranges.all().any(|local| overlap(local, range))
     }
 }

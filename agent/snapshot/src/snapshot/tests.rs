@@ -111,9 +111,9 @@ fn what_is_written_comes_back() {
     assert_eq!(read(&file).unwrap(), Loaded { snapshot: snapshot(), rejected: None });
 }
 
-/// Slices are no text, and what own nodes get is kept of the own cluster alone.
+/// Slices are no text, and what local nodes get is kept of the local cluster alone.
 #[test]
-fn slices_and_the_own_clusters_services_come_back() {
+fn slices_and_the_local_clusters_services_come_back() {
     let of_a_peer =
         Snapshot { records: vec![Record::EndpointSlice(Box::new(slice()))], ..snapshot() };
     let file = of_a_peer.encode();
@@ -129,7 +129,7 @@ fn slices_and_the_own_clusters_services_come_back() {
     };
     let file = own.encode();
     let read_as = |role| Snapshot::decode(&name("b"), role, ClusterLimit::Max255, &file).unwrap();
-    assert_eq!(read_as(Role::Own), Loaded { snapshot: own, rejected: None });
+    assert_eq!(read_as(Role::Local), Loaded { snapshot: own, rejected: None });
     let Loaded { snapshot, rejected } = read_as(Role::Remote);
     assert_eq!((snapshot.records.len(), rejected.unwrap().0), (0, 2));
 }

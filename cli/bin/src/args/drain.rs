@@ -8,7 +8,7 @@ pub(crate) struct DrainArgs {
     /// CLUSTER, or CLUSTER/NODE; with --context also a NODE alone
     ///
     /// CLUSTER is a context's name. With --context it is that cluster's own name, which is only compared; a word that is
-    /// not that name is one of its nodes. On a host without contexts its own cluster is meant, as with --context.
+    /// not that name is one of its nodes. On a host without contexts the local cluster is meant, as with --context.
     pub(crate) target: String,
     /// The cluster: a name in $CLUSTERMESH_CONTEXTS, or a cluster directory (with a slash in it)
     #[arg(long)]

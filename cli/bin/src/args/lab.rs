@@ -117,7 +117,8 @@ pub(crate) enum LabCommand {
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
     },
-    /// Compare every kernel with the manifests: of its own cluster, and of those it follows. Exits with 3 if they differ
+    /// Compare every kernel with the manifests: of its local cluster, and of those it follows. Exits with 3 if they
+    /// differ
     CheckHistory {
         #[command(flatten)]
         which: Which,

@@ -39,7 +39,7 @@ pub(crate) struct EtcdRead {
     pub(crate) notes: Vec<String>,
 }
 
-/// The file in a cluster directory that leads to the own etcd, as agents read it.
+/// The file in a cluster directory that leads to the local etcd, as agents read it.
 const LOCAL: &str = "local.yaml";
 
 /// Everything of the mesh. They are asked for one by one: no user has the right to read what is between them.

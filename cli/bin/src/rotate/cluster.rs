@@ -35,7 +35,7 @@ pub(crate) enum Aim {
 
 /// The cluster.
 pub(crate) struct Cluster {
-    pub(crate) own: Side,
+    pub(crate) local: Side,
     /// The clusters that have a user here, with their directories if those are at hand.
     peers: BTreeMap<ClusterName, Option<Side>>,
     done: Vec<String>,
@@ -47,31 +47,31 @@ pub(crate) struct Cluster {
 const NEXT: &str = "ca-next";
 
 /// Whether a directory found by its name alone is of a cluster that follows this one: others may be called the same.
-fn follows_us(own: &Side, directory: &Path) -> bool {
+fn follows_us(local: &Side, directory: &Path) -> bool {
     let Ok(side) = Side::read(directory, false) else { return false };
-    let grant = side.peer(own.name()).and_then(|peer| peer.clustermesh.as_ref());
-    grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == own.uuid)
+    let grant = side.peer(local.name()).and_then(|peer| peer.clustermesh.as_ref());
+    grant.is_some_and(|grant| grant.uuid.is_some() && grant.uuid == local.uuid)
 }
 
 impl Cluster {
     /// Reads the cluster and those that follow it, and locks them if they are to be changed.
     pub(crate) fn read(args: &RotateArgs) -> anyhow::Result<Self> {
         let directory = contexts::find(&args.context)?.directory;
-        let own = Side::read(&directory, false)?;
-        let mut directories = BTreeMap::from([(directory.clone(), own.name().clone())]);
+        let local = Side::read(&directory, false)?;
+        let mut directories = BTreeMap::from([(directory.clone(), local.name().clone())]);
         let mut at_hand = BTreeMap::new();
         for context in &args.peer_contexts {
             let found = contexts::find(context)?.directory;
             at_hand.insert(Side::read(&found, false)?.name().clone(), found);
         }
-        let followers = own.users.users.iter().filter(|user| user.role == REMOTE_ROLE);
+        let followers = local.users.users.iter().filter(|user| user.role == REMOTE_ROLE);
         let followers = followers.filter_map(|user| user.name.strip_prefix("remote-"));
         let followers: Vec<ClusterName> =
             followers.filter_map(|name| ClusterName::new(name).ok()).collect();
         for name in &followers {
             if !at_hand.contains_key(name)
                 && let Ok(context) = contexts::find(name.as_str())
-                && follows_us(&own, &context.directory)
+                && follows_us(&local, &context.directory)
             {
                 at_hand.insert(name.clone(), context.directory);
             }
@@ -88,18 +88,18 @@ impl Cluster {
             }
             sides.insert(name, side);
         }
-        let own = sides.remove(own.name()).context("the cluster itself")?;
+        let local = sides.remove(local.name()).context("the cluster itself")?;
         // A cluster that has a user and does not follow needs nothing.
-        let follows = |side: &Side| side.peer(own.name()).is_some();
+        let follows = |side: &Side| side.peer(local.name()).is_some();
         let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
         let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();
         let lifetime = args.lifetime.unwrap_or(Ca::ISSUED_LIFETIME);
         let min_age = Duration::from_secs(args.min_age);
-        Ok(Self { own, peers, done: args.peers_done.clone(), lifetime, min_age })
+        Ok(Self { local, peers, done: args.peers_done.clone(), lifetime, min_age })
     }
 
     fn pki(&self) -> ClusterPki {
-        self.own.pki()
+        self.local.pki()
     }
 
     /// The CAs that are trusted.
@@ -137,7 +137,7 @@ impl Cluster {
                 (if clients { wanted } else { server }) && !files.young(now, self.min_age)
             }
         };
-        let own = Leaf::ALL.into_iter().filter(|leaf| {
+        let leaves = Leaf::ALL.into_iter().filter(|leaf| {
             let files = Files {
                 certificate: self.pki().certificate(leaf.name()),
                 key: self.pki().key(leaf.name()),
@@ -170,7 +170,7 @@ impl Cluster {
             signs: self.signer().is_some_and(|signer| is_next(&signer)),
             alone: is_next(&trusted),
             leftovers: self.pki().certificate(NEXT).exists() || self.pki().key(NEXT).exists(),
-            stale: own.collect(),
+            stale: leaves.collect(),
             peers: peers.collect::<anyhow::Result<_>>()?,
         })
     }
@@ -182,7 +182,7 @@ impl Cluster {
         match todo {
             Todo::NewCa => {
                 let trusted = self.trusted()?.to_pem();
-                let name = self.own.name().as_str();
+                let name = self.local.name().as_str();
                 let (_, made) = Ca::succeed(name, &trusted, now, Ca::LIFETIME)?;
                 pki.write(NEXT, &made)?;
             }
@@ -244,12 +244,12 @@ impl Cluster {
 
     /// Where a peer has what it needs for this cluster's etcd.
     fn files_of(&self, side: &Side) -> anyhow::Result<CredentialFiles> {
-        let file = side.peer(self.own.name()).context("it follows this cluster")?;
+        let file = side.peer(self.local.name()).context("it follows this cluster")?;
         let folder = side.directory.peers();
         let path = |path: &Option<PathBuf>, what: &str| {
             let path = path.as_ref().map(|path| folder.join(path));
             path.with_context(|| {
-                format!("{}: it names no {what}", side.paths(self.own.name()).file.display())
+                format!("{}: it names no {what}", side.paths(self.local.name()).file.display())
             })
         };
         Ok(CredentialFiles {
@@ -261,7 +261,7 @@ impl Cluster {
 
     /// What a certificate is for: a server's names are those that it had.
     fn profile(&self, leaf: Leaf) -> anyhow::Result<Profile> {
-        let name = self.own.name().as_str();
+        let name = self.local.name().as_str();
         let user = match leaf {
             Leaf::Admin => admin_user(name),
             Leaf::Local => local_user(name),

@@ -17,7 +17,7 @@ pub(crate) enum Todo {
     EtcdTrusts,
     /// From now on the new CA signs.
     Sign,
-    /// Issue one of the own certificates.
+    /// Issue one of the cluster's own certificates.
     Issue(Leaf),
     /// Issue a peer's certificate.
     IssueFor(String),
@@ -57,7 +57,7 @@ pub(crate) struct Facts {
     pub(crate) alone: bool,
     /// Files that only the change needs are there.
     pub(crate) leftovers: bool,
-    /// Own certificates that are to be issued.
+    /// The cluster's own certificates that are to be issued.
     pub(crate) stale: Vec<Leaf>,
     /// Clusters that follow this one.
     pub(crate) peers: Vec<PeerFacts>,

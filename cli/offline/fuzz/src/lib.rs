@@ -34,7 +34,7 @@ pub fn keys(data: &[u8]) {
         let simulation = simulation(BTreeMap::from([(name, peer)]));
         assert!(simulation.refusals().iter().all(|refusal| !refusal.is_empty()));
         let explained = simulation.explain(None);
-        assert_eq!(explained.len(), 1, "the frontends are the own cluster's alone");
+        assert_eq!(explained.len(), 1, "the frontends are the local cluster's alone");
         let ours = explained.iter().flat_map(|one| &one.entries);
         assert_eq!(ours.filter(|entry| entry.cluster == "own").count(), 1);
     }

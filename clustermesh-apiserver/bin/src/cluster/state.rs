@@ -80,15 +80,15 @@ impl State {
         asked: &Asked,
         at: Moment,
     ) -> Result<(Changed, DrainState), NotChanged> {
-        let own = self.name.to_string();
-        if !asked.cluster.is_empty() && asked.cluster != own {
-            return Err(NotChanged::OtherCluster { own, asked: asked.cluster.clone() });
+        let local = self.name.to_string();
+        if !asked.cluster.is_empty() && asked.cluster != local {
+            return Err(NotChanged::OtherCluster { local, asked: asked.cluster.clone() });
         }
         let complete = self.source.state().complete;
         let exporter = &self.exporter;
         let changed = self
             .source
-            .change_drain(&mut |drain| change.apply(asked, &own, exporter, complete, drain))?;
+            .change_drain(&mut |drain| change.apply(asked, &local, exporter, complete, drain))?;
         self.look(at);
         Ok((changed, self.exporter.drain_state()))
     }

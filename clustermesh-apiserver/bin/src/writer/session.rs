@@ -82,7 +82,7 @@ pub(super) enum Ended {
 const UNPROTECTED: &str = "authentication was off: everybody could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
 /// How often users and roles are looked at: etcd has no watch for them.
 const USERS_EVERY: Duration = Duration::from_secs(10);
-/// The parent of what only the own nodes may read, of all versions.
+/// The parent of what only the local nodes may read, of all versions.
 const LOCAL: &str = "clustermesh/local/";
 
 // === impl Session ===
@@ -188,8 +188,8 @@ impl<'a> Session<'a> {
     /// Without a file that could be read no peer's user is removed.
     async fn set_up_users(&mut self, file: Option<&UsersFile>) -> Result<(), EtcdError> {
         let nobody = UsersFile::default();
-        let own = &self.writer.cluster.settings.name;
-        let (mut desired, refused) = Desired::new(own, file.unwrap_or(&nobody));
+        let local = &self.writer.cluster.settings.name;
+        let (mut desired, refused) = Desired::new(local, file.unwrap_or(&nobody));
         desired.peers_known = file.is_some();
         desired.extra = self.writer.extra_users.iter().cloned().collect();
         for user in refused {

@@ -39,7 +39,7 @@ const WEIGHT: u32 = 1;
 
 /// Reads all three. Weights and tiers that make too many groups together are both left out.
 pub(super) fn read(
-    own: &ClusterName,
+    local: &ClusterName,
     annotations: &Annotations,
     traffic: &mut ServiceTraffic,
     problems: &mut Vec<String>,
@@ -49,7 +49,7 @@ pub(super) fn read(
     traffic.minimum_healthy = annotation(annotations, MINIMUM_HEALTHY, share, problems);
     traffic.weights = weights.unwrap_or_default();
     traffic.tiers = tiers.unwrap_or_default();
-    let found = groups(own, traffic);
+    let found = groups(local, traffic);
     if found > Group::COUNT {
         let named = [(WEIGHTS, !traffic.weights.is_empty()), (TIERS, !traffic.tiers.is_empty())];
         let named: Vec<&str> =
@@ -123,8 +123,8 @@ fn cluster(name: &str) -> Result<ClusterName, Invalid> {
     ClusterName::new(name.trim()).map_err(|_| Invalid::Cluster(name.trim().into()))
 }
 
-/// How many different pairs of tier and weight clusters can have: those that are named, our own, and any other.
-fn groups(own: &ClusterName, traffic: &ServiceTraffic) -> usize {
+/// How many different pairs of tier and weight clusters can have: those that are named, the local one, and any other.
+fn groups(local: &ClusterName, traffic: &ServiceTraffic) -> usize {
     let ServiceTraffic { affinity, weights, tiers, .. } = traffic;
     let tier_of = |cluster: Option<&ClusterName>| match affinity {
         _ if !tiers.is_empty() => {
@@ -132,13 +132,13 @@ fn groups(own: &ClusterName, traffic: &ServiceTraffic) -> usize {
             tiers.iter().position(named).unwrap_or(tiers.len())
         }
         Affinity::None => 0,
-        Affinity::Local => usize::from(cluster != Some(own)),
-        Affinity::Remote => usize::from(cluster == Some(own)),
+        Affinity::Local => usize::from(cluster != Some(local)),
+        Affinity::Remote => usize::from(cluster == Some(local)),
     };
     let weight_of = |cluster: Option<&ClusterName>| {
         cluster.and_then(|c| weights.get(c)).copied().unwrap_or(WEIGHT)
     };
-    let named = weights.keys().chain(tiers.iter().flatten()).chain([own]).map(Some);
+    let named = weights.keys().chain(tiers.iter().flatten()).chain([local]).map(Some);
     let pairs = named.chain([None]).map(|cluster| (tier_of(cluster), weight_of(cluster)));
     pairs.collect::<BTreeSet<_>>().len()
 }
@@ -201,7 +201,8 @@ mod tests {
         }
     }
 
-    /// Eight different pairs of tier and weight are what there is; the clusters that are not named are one, and our own.
+    /// Eight different pairs of tier and weight are what there is; the clusters that are not named are one, and the
+    /// local one is another.
     #[test]
     fn eight_groups_are_the_most() {
         let seven = "a=2,b=3,c=4,d=5,e=6,f=7,g=8";

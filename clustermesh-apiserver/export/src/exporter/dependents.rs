@@ -12,7 +12,7 @@ use super::Exporter;
 /// Who gets a service's slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reported {
-    /// Own nodes.
+    /// Local nodes.
     pub(super) local: bool,
     /// Other clusters.
     pub(super) shared: bool,

@@ -97,14 +97,14 @@ impl Exporter {
     fn settle_identity(&mut self, identity: Identity) {
         let takes_part = |labels: &&Labels| {
             self.is_open()
-                && labels.cluster() == Some(self.own.name.as_str())
+                && labels.cluster() == Some(self.local.name.as_str())
                 && labels.namespace().is_some_and(|namespace| self.takes_part(namespace))
         };
         let labels = self.identities.labels.get(&identity).filter(takes_part);
         let value =
             labels.map(|labels| Value::from(encode(&Record::Identity(identity, labels.clone()))));
         let key = RecordKey::Identity(identity);
-        let key = Key::of_record(Layout::State, &self.own.name, key).to_string();
+        let key = Key::of_record(Layout::State, &self.local.name, key).to_string();
         if self.owners.contains_key(&key) {
             // A Cilium's.
             return;

@@ -76,7 +76,7 @@ impl Exporter {
             }
         };
         let of = |record: &Record| {
-            let of_record = Key::of_record(Layout::State, &self.own.name, record.key());
+            let of_record = Key::of_record(Layout::State, &self.local.name, record.key());
             (of_record.to_string(), Value::from(encode(record)))
         };
         let now: Vec<(String, Value)> = records.iter().map(of).collect();

@@ -87,7 +87,7 @@ impl Cluster {
         changed.filter_map(|key| Some(key.strip_prefix("cilium/state/")?.to_owned())).collect()
     }
 
-    /// What the own nodes get below a word.
+    /// What the local nodes get below a word.
     fn local(&self, of: &str) -> Vec<String> {
         let prefix = format!("clustermesh/local/v1/{of}/");
         let desired = self.exporter.desired().iter().filter(|(key, _)| key.starts_with(&prefix));
@@ -225,7 +225,7 @@ fn its_node_is_told_of_a_pod_as_soon_as_it_has_one() {
     ));
     let told = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
     assert_eq!(cluster.local("pods"), [told]);
-    // Others do not get a namespace that does not take part; its own nodes do.
+    // Others do not get a namespace that does not take part; local nodes do.
     cluster.apply(&namespace("false"));
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
     assert_eq!(cluster.local("pods"), [told]);
@@ -266,7 +266,7 @@ fn a_namespace_decides_for_what_is_in_it() {
     assert_eq!(cluster.apply(&namespace("false")), all);
     assert_eq!(cluster.value(service), None);
     assert_eq!(cluster.exporter.desired().get(&format!("cilium/state/{slice}")), None);
-    // Its own nodes balance it still, and over its own pods alone.
+    // Local nodes balance it still, and over its own pods alone.
     let local = cluster.local("services").join("");
     assert!(local.contains(r#""global":false,"shared":false"#), "{local}");
     assert_eq!(cluster.local("endpointslices").len(), 1);

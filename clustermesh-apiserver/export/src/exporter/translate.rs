@@ -29,13 +29,13 @@ impl Exporter {
             Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
             // A Cilium knows more of a node than Kubernetes does.
             Some(Object::Node(node)) => {
-                let record = Record::Node(Box::new(records::node(&self.own, node)));
+                let record = Record::Node(Box::new(records::node(&self.local, node)));
                 let told = !self.has_cilium_node(&node.name);
                 let (_, notes) = annotations::is_drained(&node.annotations);
                 Made { notes, ..Made::of(told.then_some(record).into_iter().collect()) }
             }
             Some(Object::CiliumNode(node)) => {
-                let record = Record::Node(Box::new(records::cilium_node(&self.own, node)));
+                let record = Record::Node(Box::new(records::cilium_node(&self.local, node)));
                 let (_, notes) = annotations::is_drained(&node.annotations);
                 Made { notes, ..Made::of(vec![record]) }
             }
@@ -74,7 +74,7 @@ impl Exporter {
             // Its addresses are the Cilium's to tell.
             return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
         }
-        let labels = self.config.filter.identity(pod, &namespace, self.own.name.as_str());
+        let labels = self.config.filter.identity(pod, &namespace, self.local.name.as_str());
         let identity = match self.cilium.number_of(&labels) {
             Some(identity) => identity,
             None => allocate.identity(&labels).map_err(|error| error.to_string())?,
@@ -91,8 +91,8 @@ impl Exporter {
         Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
     }
 
-    /// Own nodes get every service, others those that are shared. An alias (`ExternalName`) is neither: it has neither
-    /// frontends nor backends, and readers reject what Cilium exports of it.
+    /// Local nodes get every service, others those that are shared. An alias (`ExternalName`) is neither: it has
+    /// neither frontends nor backends, and readers reject what Cilium exports of it.
     fn service_records(&self, service: &object::Service) -> Made {
         if service.external_name {
             return Made::default();
@@ -106,7 +106,7 @@ impl Exporter {
                 _ => None,
             });
             made.push(Record::Service(Box::new(records::service(
-                &self.own,
+                &self.local,
                 service,
                 slices,
                 &self.drained,
@@ -125,7 +125,7 @@ impl Exporter {
         if !told.local || slice.is_copy() || !records::has_addresses(slice) {
             return Made::default();
         }
-        let (slice, notes) = records::slice(&self.own, slice, &self.drained);
+        let (slice, notes) = records::slice(&self.local, slice, &self.drained);
         let slice = Box::new(slice);
         let mut made = Vec::new();
         if told.shared {
@@ -137,7 +137,7 @@ impl Exporter {
 
     /// What a service asks for.
     pub(super) fn asked(&self, service: &object::Service) -> LbAnnotations {
-        annotations::asked(&self.own.name, service, self.takes_part(&service.namespace))
+        annotations::asked(&self.local.name, service, self.takes_part(&service.namespace))
     }
 }
 

@@ -242,7 +242,7 @@ fn slices(v: &Victims) -> Vec<Row> {
             Nothing,
         ),
         row(
-            "what only our own nodes read",
+            "what only local nodes read",
             "clustermesh/local/v1/services/default/echo",
             r#"{"v":1,"namespace":"default","name":"echo"}"#,
             Nothing,

@@ -13,7 +13,7 @@ use crate::{
 const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
 
 /// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is reachable;
-/// what the own cluster said is used for ever. No request fails at any of it.
+/// what the local cluster said is used for ever. No request fails at any of it.
 pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let nodes = mesh.nodes(&one);
@@ -53,7 +53,7 @@ const PLAIN_PASSES: u32 = 2;
 /// What a kube-proxy in nftables mode is known by.
 const KUBE_PROXY: [&str; 5] = ["nft", "add", "table", "ip", "kube-proxy"];
 
-/// When the own apiserver has not reported for five seconds, the programs get that state: services without a backend
+/// When the local apiserver has not reported for five seconds, the programs get that state: services without a backend
 /// pass, and where a kube-proxy runs so do those that are not global. When it is back all is as before.
 pub fn the_local_apiserver_is_unreachable(mesh: &impl Mesh) {
     let (one, _) = two_clusters_with_echo(mesh);

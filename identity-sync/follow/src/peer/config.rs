@@ -11,9 +11,9 @@ pub struct PeerConfig {
     pub name: ClusterName,
     /// Whether it is ours.
     pub role: Role,
-    /// Our own id.
-    pub own_id: ClusterId,
-    /// Our own node: of the own cluster's pods only its are followed; all, without one.
+    /// The local cluster's ID.
+    pub local_id: ClusterId,
+    /// This node: of the local cluster's pods only its are followed; all, without one.
     pub node: Option<String>,
     /// How many endpoints it has: where there are several, a replica whose writer is away is left for another.
     pub endpoints: usize,
@@ -40,13 +40,13 @@ pub enum Refusal {
         limit: ClusterLimit,
     },
     /// It has our id.
-    #[error("the cluster has our own id {0}: give one of the two another")]
-    OwnId(ClusterId),
-    /// What should be our own cluster has another id than we were started with.
+    #[error("the cluster has the local cluster's ID {0}: give one of the two another")]
+    LocalId(ClusterId),
+    /// What should be the local cluster has another ID than we were started with.
     #[error(
-        "our own etcd is of a cluster with id {found}, but this node is of one with id {expected}"
+        "the local etcd is of a cluster with ID {found}, but this node is of one with ID {expected}"
     )]
-    NotOwnId {
+    NotLocalId {
         /// In the etcd.
         found: ClusterId,
         /// Ours.
@@ -93,9 +93,9 @@ pub enum Refusal {
     /// It exports services in a form we do not know.
     #[error("the cluster exports services as {0:?}, which this version does not know")]
     ExportMode(String),
-    /// Our own cluster, a Cilium's, exports endpoint slices and nothing else.
+    /// The local cluster, a Cilium's, exports endpoint slices and nothing else.
     #[error(
-        "our own etcd has endpoint slices only, which do not name a service's addresses: export services too"
+        "the local etcd has endpoint slices only, which do not name a service's addresses: export services too"
     )]
     NoFrontends,
     /// Its config cannot be read.
@@ -139,11 +139,11 @@ impl PeerConfig {
             return Err(Refusal::IdAboveLimit { id, limit: self.limit });
         }
         match self.role {
-            Role::Remote if id == self.own_id => return Err(Refusal::OwnId(id)),
-            Role::Own if id != self.own_id => {
-                return Err(Refusal::NotOwnId { found: id, expected: self.own_id });
+            Role::Remote if id == self.local_id => return Err(Refusal::LocalId(id)),
+            Role::Local if id != self.local_id => {
+                return Err(Refusal::NotLocalId { found: id, expected: self.local_id });
             }
-            Role::Own | Role::Remote => {}
+            Role::Local | Role::Remote => {}
         }
         if let Some(expected) = self.id
             && expected != id
@@ -162,7 +162,7 @@ impl PeerConfig {
         }
         match &config.export_mode {
             // Of an apiserver of ours there is the local prefix.
-            ExportMode::EndpointSlicesOnly if self.role == Role::Own && config.uuid.is_none() => {
+            ExportMode::EndpointSlicesOnly if self.role == Role::Local && config.uuid.is_none() => {
                 Err(Refusal::NoFrontends)
             }
             ExportMode::Services

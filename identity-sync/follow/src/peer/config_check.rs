@@ -62,8 +62,8 @@ impl PeerFollower {
         }
     }
 
-    /// Follows what an accepted config promises, and what is for own nodes where that is there: of an etcd that may be behind
-    /// only how far it is.
+    /// Follows what an accepted config promises, and what is for local nodes where that is there: of an etcd that may
+    /// be behind only how far it is.
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
         let (local, forms) = (self.is_local(config), self.forms(config));

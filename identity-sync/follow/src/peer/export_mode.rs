@@ -19,10 +19,11 @@ pub(super) struct Migration {
 // === impl PeerFollower ===
 
 impl PeerFollower {
-    /// Whether what is for own nodes is followed: our apiserver names itself, or vouches for it, or did once. An etcd of it that is filled anew must not be taken for one of a Cilium while the canary is not there.
+    /// Whether what is for local nodes is followed: our apiserver names itself, or vouches for it, or did once. An etcd
+    /// of it that is filled anew must not be taken for one of a Cilium while the canary is not there.
     pub(super) fn is_local(&self, config: &ClusterConfig) -> bool {
         let ours = config.uuid.is_some() || self.completeness.has_local();
-        self.config.role == Role::Own && (ours || self.services_in == Some(ServiceFormat::Local))
+        self.config.role == Role::Local && (ours || self.services_in == Some(ServiceFormat::Local))
     }
 
     /// The form that is wanted of a cluster. An apiserver of ours that exports no slices is an older one: it has no services
@@ -33,7 +34,7 @@ impl PeerFollower {
             ExportMode::Services => ServiceFormat::Services,
             _ if self.is_local(config) => ServiceFormat::Local,
             // A Cilium's.
-            _ if self.config.role == Role::Own => ServiceFormat::Services,
+            _ if self.config.role == Role::Local => ServiceFormat::Services,
             ExportMode::ServicesAndEndpointSlices | ExportMode::EndpointSlicesOnly => {
                 ServiceFormat::Slices
             }
@@ -115,7 +116,7 @@ impl PeerFollower {
         }
         (self.services_in, self.moving) = (Some(form), None);
         let other = match self.config.role {
-            Role::Own => ServiceFormat::Slices,
+            Role::Local => ServiceFormat::Slices,
             Role::Remote => ServiceFormat::Local,
         };
         let others = ServiceFormat::ALL.into_iter().filter(|of| *of != form && *of != other);

@@ -19,8 +19,8 @@ pub(super) const CONFIG: RangeId = RangeId(0);
 pub(super) const CANARY: RangeId = RangeId(1);
 pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
-/// What the own cluster's writer puts every second, of the own cluster only.
-pub(super) const OWN_BEAT: RangeId = RangeId(u8::MAX);
+/// What the local cluster's writer puts every second, of the local cluster only.
+pub(super) const LOCAL_BEAT: RangeId = RangeId(u8::MAX);
 /// The first of the ranges with records, in each layout: a range that comes or goes leaves the others their names.
 const STATE: u8 = 4;
 const CACHE: u8 = 64;
@@ -56,7 +56,7 @@ pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
 
 /// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
 /// its writes is ours, identities before the addresses that have them. In a cache each prefix is by itself.
-/// Of the own cluster's pods only those of the own node: what they cost follows the node and not the cluster.
+/// Of the local cluster's pods only those of this node: what they cost follows the node and not the cluster.
 pub(super) fn data_ranges(
     config: &PeerConfig,
     layout: Layout,
@@ -65,8 +65,8 @@ pub(super) fn data_ranges(
 ) -> (Vec<RangeConfig>, Vec<(RecordKind, RangeId)>) {
     let small = [RecordKind::Identity, RecordKind::Address, RecordKind::Node];
     let services = forms.iter().copied().flat_map(ServiceFormat::kinds).copied();
-    let for_own = [RecordKind::Namespace, RecordKind::Pod].into_iter().filter(|_| local);
-    let kinds = small.into_iter().chain(services).chain(for_own);
+    let for_local = [RecordKind::Namespace, RecordKind::Pod].into_iter().filter(|_| local);
+    let kinds = small.into_iter().chain(services).chain(for_local);
     let kinds: Vec<(RecordKind, RangeId)> = kinds.map(|kind| (kind, range(layout, kind))).collect();
     let mut ranges = vec![RangeConfig {
         id: BEAT,
@@ -74,9 +74,9 @@ pub(super) fn data_ranges(
         page: SMALL_PAGE,
         names_history: false,
     }];
-    if config.role == Role::Own {
+    if config.role == Role::Local {
         let span = KeyRange::key(LOCAL_POSITION);
-        ranges.push(RangeConfig { id: OWN_BEAT, span, page: SMALL_PAGE, names_history: false });
+        ranges.push(RangeConfig { id: LOCAL_BEAT, span, page: SMALL_PAGE, names_history: false });
     }
     for (kind, id) in &kinds {
         if ranges.iter().all(|range| range.id != *id) {

@@ -9,7 +9,7 @@ pub(super) enum ServiceFormat {
     Services,
     /// One record an endpoint slice.
     Slices,
-    /// For own nodes: services that are not global too, and their slices.
+    /// For local nodes: services that are not global too, and their slices.
     Local,
 }
 

@@ -64,11 +64,11 @@ fn follower(now: Instant) -> PeerFollower {
 
 fn follower_as(role: Role, now: Instant) -> PeerFollower {
     let limit = ClusterLimit::Max255;
-    let own = if role == Role::Own { 7 } else { 1 };
+    let id = if role == Role::Local { 7 } else { 1 };
     let config = PeerConfig {
         name: ClusterName::new("alpha").unwrap(),
         role,
-        own_id: ClusterId::new(own, limit).unwrap(),
+        local_id: ClusterId::new(id, limit).unwrap(),
         node: Some("n1".into()),
         endpoints: 2,
         limit,
@@ -273,11 +273,11 @@ fn pod_of(node: &str) -> RecordKey {
 }
 
 #[test]
-fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
+fn the_local_cluster_reports_this_nodes_pods_where_it_has_the_canary() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     put_local(&mut etcd);
-    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     assert!(follower.status().is_synced(), "a Cilium's apiserver has no such canary");
     // As of a peer, and how far its writer is.
     assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 7));
@@ -297,30 +297,30 @@ fn the_own_cluster_tells_this_nodes_pods_where_it_has_the_canary() {
 }
 
 #[test]
-fn the_own_writers_beats_are_counted_and_no_peers() {
-    for (role, beats) in [(Role::Own, 3), (Role::Remote, 0)] {
+fn the_local_writers_beats_are_counted_and_no_peers() {
+    for (role, beats) in [(Role::Local, 3), (Role::Remote, 0)] {
         let mut etcd = alpha();
         put_canaries(&mut etcd);
         let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
-        assert_eq!(follower.status().own_beats, 0);
+        assert_eq!(follower.status().local_beats, 0);
         for beat in ["1", "2", "3"] {
             etcd.put(mesh_wire::key::LOCAL_POSITION, beat);
             settle(&mut etcd, &mut follower, &mut local, &mut now);
         }
         etcd.delete(mesh_wire::key::LOCAL_POSITION);
         settle(&mut etcd, &mut follower, &mut local, &mut now);
-        assert_eq!(follower.status().own_beats, beats, "{role:?}");
+        assert_eq!(follower.status().local_beats, beats, "{role:?}");
         assert!(follower.status().is_synced() && local.rejected.is_empty());
     }
 }
 
 #[test]
-fn an_own_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() {
+fn a_local_cluster_that_is_filled_anew_takes_no_pod_away_before_it_is_complete() {
     let mut etcd = alpha();
     put_local(&mut etcd);
     put_canaries(&mut etcd);
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
-    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     assert_eq!(local.records.len(), 6);
 
     etcd.cut(&mut follower, now);
@@ -391,7 +391,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
     let uuid = Uuid::from_u128(7);
     for (announced, refusal) in [
         (String::from("{}"), Refusal::NoId),
-        (config(1, ""), Refusal::OwnId(id(1))),
+        (config(1, ""), Refusal::LocalId(id(1))),
         (config(9, ""), Refusal::Id { found: id(9), expected: id(7) }),
         (
             r#"{"id":300,"capabilities":{"maxConnectedClusters":511}}"#.into(),

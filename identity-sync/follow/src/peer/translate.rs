@@ -11,7 +11,7 @@ use mesh_wire::{
 use super::{
     BACKEND_BYTES, EVENT_BYTES, PeerEvent, PeerFollower,
     keepalive::Keepalive,
-    ranges::{BEAT, CANARY, CONFIG, NAME, OWN_BEAT},
+    ranges::{BEAT, CANARY, CONFIG, LOCAL_BEAT, NAME},
 };
 use crate::{
     deletions::Deletions,
@@ -82,7 +82,7 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | OWN_BEAT), key, revision) => {
+            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | LOCAL_BEAT), key, revision) => {
                 if range == CANARY {
                     self.canary_gone(&key, revision);
                 }
@@ -111,15 +111,15 @@ impl PeerFollower {
                     self.position(now, &kv);
                 }
             }
-            Event::Put(OWN_BEAT, _) => {
+            Event::Put(LOCAL_BEAT, _) => {
                 // One that a list brings may be a dead writer's last.
-                let live = !self.listing.contains(&OWN_BEAT);
-                self.follower.status_mut().own_beats += u64::from(live);
+                let live = !self.listing.contains(&LOCAL_BEAT);
+                self.follower.status_mut().local_beats += u64::from(live);
             }
             Event::Begin(NAME) => self.named = false,
             Event::Put(NAME, _) => self.named = true,
-            Event::Begin(BEAT | OWN_BEAT) | Event::Done(BEAT | NAME | OWN_BEAT, _) => {}
-            Event::TooLarge(BEAT | NAME | OWN_BEAT, _) => {}
+            Event::Begin(BEAT | LOCAL_BEAT) | Event::Done(BEAT | NAME | LOCAL_BEAT, _) => {}
+            Event::TooLarge(BEAT | NAME | LOCAL_BEAT, _) => {}
             Event::Begin(range) => {
                 let begun = self.completeness.begin(range).into_iter();
                 self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));

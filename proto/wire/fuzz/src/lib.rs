@@ -30,7 +30,7 @@ pub fn entry(data: &[u8]) {
         return;
     };
     let remote = Layout::ALL.map(|layout| (Role::Remote, layout));
-    for (role, layout) in remote.into_iter().chain([(Role::Own, Layout::State)]) {
+    for (role, layout) in remote.into_iter().chain([(Role::Local, Layout::State)]) {
         let peer = Peer { name: name.clone(), role, id, limit, layout };
         let removal = decode_removal(&peer, key);
         if let Ok(Some(record)) = decode(&peer, key, value) {

@@ -26,7 +26,7 @@ enum Step {
     Slice(usize, usize, usize, Endpoints),
     Unslice(usize, usize),
     RelistSlices(usize, Vec<(usize, usize, Endpoints)>),
-    /// A service of our own: whether it has a cluster IP, and is global.
+    /// A service of the local cluster: whether it has a cluster IP, and is global.
     Local(usize, bool, bool),
     Unlocal(usize),
     /// The cluster tells its services in one form only: slices, or not.

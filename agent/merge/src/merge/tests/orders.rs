@@ -115,8 +115,10 @@ fn visible(merge: &Merge) -> Visible {
 fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
     let mut end: Option<Visible> = None;
     for order in orders(all) {
-        let ranges =
-            OwnRanges { pod_cidrs: vec!["10.1.0.0/16".parse().unwrap()], ..OwnRanges::default() };
+        let ranges = LocalRanges {
+            pod_cidrs: vec!["10.1.0.0/16".parse().unwrap()],
+            ..LocalRanges::default()
+        };
         let mut merge = Merge::new(name("a"), ranges);
         merge.set_id(&name("a"), id(1)).unwrap();
         for arrival in &order {

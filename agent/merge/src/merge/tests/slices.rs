@@ -1,4 +1,4 @@
-//! Services as endpoint slices, and what the own cluster's nodes get of services.
+//! Services as endpoint slices, and what the local cluster's nodes get of services.
 
 use mesh_model::{
     Affinity, EndpointSlice, LocalService, ServiceTraffic, SliceEndpoint,
@@ -51,7 +51,7 @@ pub(super) fn slice(
     }
 }
 
-/// The same as what a cluster says: of our own it is local.
+/// The same as what a cluster says: of the local cluster it is local.
 pub(super) fn told(slice: EndpointSlice) -> RecordEvent {
     let slice = Box::new(slice);
     RecordEvent::Upsert(match slice.cluster.as_str() {
@@ -295,10 +295,12 @@ fn from_one_form_of_services_to_the_other() {
 }
 
 #[test]
-fn our_own_services_say_what_they_ask_for() {
+fn local_services_say_what_they_ask_for() {
     let mut merge = merge();
-    let own = name("a");
-    merge.apply(&own, told(slice("a", "web", "web-1", vec![endpoint("10.1.1.1", AWAY)]))).unwrap();
+    let cluster = name("a");
+    merge
+        .apply(&cluster, told(slice("a", "web", "web-1", vec![endpoint("10.1.1.1", AWAY)])))
+        .unwrap();
     assert_eq!(deltas(&mut merge), ["+web 10.1.1.1"], "slices come first");
     assert_eq!((merge.traffic_of(&web()), merge.services().count()), (None, 0));
 
@@ -335,7 +337,7 @@ fn our_own_services_say_what_they_ask_for() {
         tell_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
         assert_eq!(deltas(&mut merge), ["+web 10.101.0.10:80/TCP"]);
     }
-    merge.apply(&own, RecordEvent::Remove(RecordKey::LocalService(web()))).unwrap();
+    merge.apply(&cluster, RecordEvent::Remove(RecordKey::LocalService(web()))).unwrap();
     assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP", "unset web"]);
     assert_eq!(backends(&merge).len(), 1);
 
@@ -345,12 +347,12 @@ fn our_own_services_say_what_they_ask_for() {
     assert_eq!(deltas(&mut merge), [""; 0]);
 }
 
-/// The canary of the local prefix appears: the own cluster was a Cilium, or its apiserver an older one.
+/// The canary of the local prefix appears: the local cluster was a Cilium, or its apiserver an older one.
 #[test]
-fn our_own_cluster_changes_to_the_local_form() {
+fn the_local_cluster_changes_to_the_local_form() {
     let mut merge = merge();
-    let own = name("a");
-    let apply = |merge: &mut Merge, event| merge.apply(&own, event).unwrap();
+    let cluster = name("a");
+    let apply = |merge: &mut Merge, event| merge.apply(&cluster, event).unwrap();
     apply(&mut merge, service("a", "web", Some(10), &[1, 2]));
     assert!(merge.traffic_of(&web()).unwrap().global, "whatever it exports is global");
     let _ = merge.take_deltas();
@@ -362,9 +364,9 @@ fn our_own_cluster_changes_to_the_local_form() {
     apply(&mut merge, told(slice("a", "web", "web-1", endpoints)));
     tell_local(&mut merge, &local(Some(10), true));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalEndpointSlice));
-    assert!(!merge.has_listed_services(&own));
+    assert!(!merge.has_listed_services(&cluster));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalService));
-    assert!(merge.has_listed_services(&own));
+    assert!(merge.has_listed_services(&cluster));
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
     assert_eq!(
         deltas(&mut merge),

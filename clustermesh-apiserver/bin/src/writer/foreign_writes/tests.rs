@@ -4,7 +4,7 @@ use super::*;
 
 const NODE: &str = "cilium/state/nodes/v1/a/n1";
 
-fn own() -> ClusterName {
+fn local() -> ClusterName {
     ClusterName::new("a").unwrap()
 }
 
@@ -43,7 +43,7 @@ impl Etcd {
         event: &WatchEvent,
         seconds: u64,
     ) -> Option<ForeignWrite> {
-        others.see(event, &own(), &self.actual, &self.marks, self.at(seconds))
+        others.see(event, &local(), &self.actual, &self.marks, self.at(seconds))
     }
 }
 
@@ -67,7 +67,7 @@ fn keys_are_ours_others_or_out_of_place() {
         ("cilium/.heartbeat", KeyOwner::Other),
         ("registry/pods", KeyOwner::Other),
     ] {
-        assert_eq!(owner_of(key, &own()), found, "{key}");
+        assert_eq!(owner_of(key, &local()), found, "{key}");
     }
 }
 

@@ -45,7 +45,7 @@ impl Session<'_> {
 
     /// Finds out what is there. What is of others is named and left alone.
     async fn list_all(&mut self) -> Result<(i64, Found), EtcdError> {
-        let own = &self.writer.cluster.settings.name;
+        let local = &self.writer.cluster.settings.name;
         self.actual.clear();
         let mut compared = None;
         let mut found = Found::default();
@@ -59,12 +59,12 @@ impl Session<'_> {
             for kv in keys {
                 let text = String::from_utf8_lossy(&kv.key).into_owned();
                 let is_text = text.as_bytes() == kv.key;
-                match owner_of(&text, own) {
+                match owner_of(&text, local) {
                     KeyOwner::Local if self.markers.contains(&text) => {
-                        id_recovery::note(&mut found, own, &text, &kv.value);
+                        id_recovery::note(&mut found, local, &text, &kv.value);
                     }
                     KeyOwner::Local if is_text => {
-                        id_recovery::note(&mut found, own, &text, &kv.value);
+                        id_recovery::note(&mut found, local, &text, &kv.value);
                         self.actual.insert(text, fingerprint(&kv.value));
                     }
                     KeyOwner::Local | KeyOwner::Misplaced => {

@@ -14,12 +14,12 @@ const ROUND: usize = 128;
 impl Session<'_> {
     /// Takes what happened in the etcd, by us or by others.
     pub(super) fn see(&mut self, events: &[WatchEvent]) {
-        let own = &self.writer.cluster.settings.name;
+        let local = &self.writer.cluster.settings.name;
         let now = Instant::now();
         let mut last = None;
         let mut writes = 0_u64;
         for event in events {
-            let seen = self.foreign.see(event, own, &self.actual, &self.markers, now);
+            let seen = self.foreign.see(event, local, &self.actual, &self.markers, now);
             if let Some(write) = seen {
                 self.writer.metrics.count_foreign(write);
                 writes += 1;

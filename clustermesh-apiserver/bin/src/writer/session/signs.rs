@@ -13,7 +13,7 @@ pub(super) enum Sign {
     Heartbeat,
     /// The position, for readers of other clusters.
     Position,
-    /// The position, for the cluster's own nodes.
+    /// The position, for local nodes.
     LocalPosition,
     /// A question that shows whether the etcd answers.
     Question,
@@ -32,7 +32,7 @@ pub(super) struct Signs {
 
 /// How often the position is put: readers that change to this etcd wait for it.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
-/// How often it is put for own nodes: they doubt what they know of their cluster sooner than others do.
+/// How often it is put for local nodes: they doubt what they know of their cluster sooner than others do.
 const LOCAL_POSITION_EVERY: Duration = Duration::from_secs(1);
 /// How often a connection is tried on which nothing is to be written: readiness says what is, and an etcd that comes back
 /// empty is filled soon.

@@ -32,12 +32,12 @@ const CANARIES: [Prefix; 7] = [
 const HEARTBEAT_LEASE: i64 = 900;
 
 /// The keys of a cluster that are ours, and no object's.
-pub(super) fn markers(own: &ClusterName) -> BTreeSet<String> {
-    canaries(own).into_iter().chain([LOCAL_POSITION.to_owned()]).collect()
+pub(super) fn markers(local: &ClusterName) -> BTreeSet<String> {
+    canaries(local).into_iter().chain([LOCAL_POSITION.to_owned()]).collect()
 }
 
-fn canaries(own: &ClusterName) -> [String; CANARIES.len()] {
-    CANARIES.map(|prefix| Key::canary(own, Layout::State, prefix).to_string())
+fn canaries(local: &ClusterName) -> [String; CANARIES.len()] {
+    CANARIES.map(|prefix| Key::canary(local, Layout::State, prefix).to_string())
 }
 
 impl Session<'_> {

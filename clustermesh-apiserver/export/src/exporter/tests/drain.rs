@@ -57,7 +57,7 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
     let told = cluster.local("endpointslices").join("");
     assert!(
         told.contains(r#"["10.7.1.5"],"ready":false,"serving":true,"terminating":true"#),
-        "own nodes get the same: {told}"
+        "local nodes get the same: {told}"
     );
     assert!(drain(&mut cluster, false, &["n1"]).is_empty());
 

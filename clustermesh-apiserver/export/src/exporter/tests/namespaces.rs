@@ -47,7 +47,7 @@ fn nothing_is_exported_before_all_namespaces_are_known() {
     cluster.apply(&namespace("false"));
     cluster.listed(Kind::Namespace);
     assert!(shared(&cluster, "shop").is_empty());
-    assert_eq!(cluster.local("services").len(), 1, "its own nodes balance it");
+    assert_eq!(cluster.local("services").len(), 1, "local nodes balance it");
     assert!(cluster.exporter.held_back().is_empty());
     cluster.apply(&namespace("true"));
     cluster.publish();
@@ -65,7 +65,7 @@ fn a_namespace_without_an_object_has_the_default_only_where_none_has_one() {
     cluster.publish();
     assert!(!cluster.exporter.exports_by_default());
     assert_eq!([shared(&cluster, "shop").len(), shared(&cluster, "store").len()], [4, 0]);
-    assert_eq!(cluster.local("services").len(), 2, "own nodes know both");
+    assert_eq!(cluster.local("services").len(), 2, "local nodes know both");
     assert_eq!(
         cluster.exporter.held_back(),
         [

@@ -1,4 +1,4 @@
-//! Services and slices, as own nodes and other clusters get them.
+//! Services and slices, as local nodes and other clusters get them.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ fn a_service_is_what_its_slices_are() {
 }
 
 #[test]
-fn own_nodes_are_told_of_every_service_but_an_alias() {
+fn local_nodes_receive_every_service_but_an_alias() {
     let mut cluster = Cluster::new();
     let service = |spec: &str| {
         format!(
@@ -103,7 +103,7 @@ fn own_nodes_are_told_of_every_service_but_an_alias() {
 }
 
 #[test]
-fn own_nodes_are_told_what_a_service_asks_for() {
+fn local_nodes_receive_what_a_service_asks_for() {
     let mut cluster = Cluster::new();
     let annotated = |more: &str| SERVICE.replace("'true'}", &format!("'true', {more}}}"));
     let told = |cluster: &Cluster| {

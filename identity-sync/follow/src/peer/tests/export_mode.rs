@@ -201,7 +201,7 @@ fn one_that_begins_says_what_there_is_not() {
     for (role, word, expected) in [
         (Role::Remote, "", vec![Slice]),
         (Role::Remote, BOTH, vec![Service]),
-        (Role::Own, BOTH, vec![LocalEndpointSlice, LocalService]),
+        (Role::Local, BOTH, vec![LocalEndpointSlice, LocalService]),
     ] {
         let mut etcd = alpha();
         etcd.put(CONFIG_KEY, &mode(word));
@@ -219,13 +219,13 @@ fn one_that_begins_says_what_there_is_not() {
 }
 
 #[test]
-fn of_the_own_cluster_the_local_services_are_followed_in_place_of_those_for_all() {
+fn of_the_local_cluster_the_local_services_are_followed_in_place_of_those_for_all() {
     let mut etcd = alpha();
     etcd.put(CONFIG_KEY, &mode(BOTH));
     put_canaries(&mut etcd);
     put_local(&mut etcd);
     put_local_services(&mut etcd, &["web", "db"]);
-    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     assert_eq!(services(&local), set([(Service, "web")]), "as of a Cilium");
 
     etcd.put(LOCAL_CANARY, "");
@@ -261,7 +261,7 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     etcd.put(CONFIG_KEY, &ours);
     put_canaries(&mut etcd);
     put_local_services(&mut etcd, &["web"]);
-    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     let whole = set([(LocalService, "web"), (LocalEndpointSlice, "web")]);
     assert_eq!(services(&local), whole);
     assert!(!follower.status().is_synced());
@@ -297,7 +297,7 @@ fn an_apiserver_that_begins_to_tell_all_services_is_waited_for() {
     put_canaries(&mut etcd);
     put_local(&mut etcd);
     etcd.put(LOCAL_CANARY, "");
-    let (mut follower, mut local, mut now) = settled_as(Role::Own, &mut etcd);
+    let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     assert!(follower.status().is_synced());
     assert_eq!(services(&local), set([(Service, "web")]));
     etcd.put(CONFIG_KEY, &ours(BOTH));
@@ -316,10 +316,10 @@ fn an_apiserver_that_begins_to_tell_all_services_is_waited_for() {
 }
 
 #[test]
-fn an_own_cluster_that_tells_slices_only_has_no_frontends() {
+fn a_local_cluster_that_exports_slices_only_has_no_frontends() {
     let mut etcd = alpha();
     etcd.put(CONFIG_KEY, &mode(ONLY));
-    let (_, local, _) = settled_as(Role::Own, &mut etcd);
+    let (_, local, _) = settled_as(Role::Local, &mut etcd);
     assert_eq!(local.refused, [Refusal::NoFrontends]);
 }
 

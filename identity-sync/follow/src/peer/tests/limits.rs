@@ -184,7 +184,7 @@ fn a_list_that_is_too_much_goes_on_slowly() {
     assert!(seconds > 10, "{seconds}");
     assert_eq!(reader.refused, []);
     assert!(reader.largest < BATCH_BYTES + 4 * MIB, "{}", reader.largest);
-    // The own cluster may do as it likes.
+    // The local cluster may do as it likes.
     let mut reader = Reader::new(None);
     reader.run(&mut etcd, Duration::from_secs(1));
     assert!(reader.confirmed.contains(&RecordKind::EndpointSlice));
