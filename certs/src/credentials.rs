@@ -34,7 +34,7 @@ pub struct Credentials {
     subject: String,
     not_before: SystemTime,
     not_after: SystemTime,
-    /// The file that the certificate is from, for what is said about it.
+    /// The file that the certificate is from, for what is reported about it.
     file: PathBuf,
     /// What they were read from, to tell whether a later reading differs.
     source: [Vec<u8>; 3],
@@ -217,7 +217,7 @@ impl Store {
         Ok((Self { files, current, changed }, receiver))
     }
 
-    /// Reads the files again. Publishes and tells whether they changed; on an error what was published stays.
+    /// Reads the files again. Publishes and returns whether they changed; on an error what was published stays.
     pub fn reload(&self, now: SystemTime) -> Result<bool, CredentialsError> {
         let loaded = self.files.load(now)?;
         if loaded.source == self.current.load().source {

@@ -57,9 +57,9 @@ pub fn cas_of_server(address: SocketAddr, name: &str, cas: &str) -> io::Result<V
     while connection.is_handshaking() && done.is_ok() {
         done = connection.complete_io(&mut socket).map(|_| ());
     }
-    // Without a certificate the server ends it; it has said what it wanted by then.
-    let heard = hints.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (heard, done) {
+    // Without a certificate the server ends it; it has sent what it wanted by then.
+    let received = hints.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (received, done) {
         (Some(subjects), _) => Ok(subjects),
         (None, Err(error)) => Err(error),
         (None, Ok(())) => Err(io::Error::other("the server asks for no client certificate")),

@@ -114,7 +114,7 @@ impl Apiserver {
         self.child.wait().expect("it ends");
     }
 
-    /// What keeps it from being ready, as it tells a kubelet; nothing, if it is.
+    /// What keeps it from being ready, as it reports it to a kubelet; nothing, if it is.
     pub fn unready(&self) -> String {
         match self.get("/readyz") {
             Some((200, _)) => String::new(),

@@ -217,9 +217,9 @@ impl Etcd {
     pub fn watch(&self, name: &str, prefix: &str) -> Watch {
         let mut command =
             self.etcdctl_command(name, &["watch", "--prefix", "--rev=1", "-w=json", prefix]);
-        let told = self.folder.path().join(format!("watch-{}", prefix.replace('/', "-")));
-        command.stdin(Stdio::null()).stdout(File::create(&told).expect("a file"));
-        Watch { child: command.spawn().expect("etcdctl is installed"), told }
+        let output = self.folder.path().join(format!("watch-{}", prefix.replace('/', "-")));
+        command.stdin(Stdio::null()).stdout(File::create(&output).expect("a file"));
+        Watch { child: command.spawn().expect("etcdctl is installed"), output }
     }
 
     /// `etcdctl` with the certificate of that name, to be run.
@@ -243,14 +243,14 @@ impl Etcd {
 #[derive(Debug)]
 pub struct Watch {
     child: Child,
-    told: PathBuf,
+    output: PathBuf,
 }
 
 impl Watch {
     /// What happened in each revision so far: `+` and the key that was put, `-` and the one that was deleted.
     pub fn revisions(&mut self) -> BTreeMap<i64, Vec<String>> {
         let mut revisions = BTreeMap::<i64, Vec<String>>::new();
-        let text = fs::read_to_string(&self.told).expect("what it told");
+        let text = fs::read_to_string(&self.output).expect("what it printed");
         for response in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             for event in response["Events"].as_array().into_iter().flatten() {
                 let sign = if event["type"] == 1 { '-' } else { '+' };

@@ -9,8 +9,8 @@ use crate::mesh::{Mesh, output};
 
 /// What `etcdctl` says to a command that must succeed.
 pub fn run(mesh: &impl Mesh, cluster: &str, args: &[&str]) -> String {
-    let said = output(mesh.etcdctl(cluster, args));
-    said.unwrap_or_else(|complaint| panic!("etcdctl {args:?}: {complaint}"))
+    let printed = output(mesh.etcdctl(cluster, args));
+    printed.unwrap_or_else(|complaint| panic!("etcdctl {args:?}: {complaint}"))
 }
 
 /// Writes a value of any length.
@@ -67,7 +67,7 @@ pub fn compact(mesh: &impl Mesh, cluster: &str) {
     run(mesh, cluster, &["compact", "--physical", &revision]);
 }
 
-/// A key as `etcdctl --write-out json` tells of it; `None` where there is none.
+/// A key as `etcdctl --write-out json` prints it; `None` where there is none.
 pub fn get(mesh: &impl Mesh, cluster: &str, key: &str) -> Option<Value> {
     let found = run(mesh, cluster, &["get", "--write-out", "json", "--", key]);
     let found: Value = serde_json::from_str(&found).expect("JSON");
@@ -81,6 +81,6 @@ fn fed(mesh: &impl Mesh, cluster: &str, args: &[&str], input: &[u8]) -> Result<(
     // One that ends early says why itself.
     let _ = child.stdin.take().expect("its input").write_all(input);
     let output = child.wait_with_output().expect("it ends");
-    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(said()) }
+    let printed = || String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(printed()) }
 }

@@ -69,7 +69,7 @@ pub trait Mesh {
     /// Kills a daemon without a warning.
     fn kill(&self, daemon: &Daemon);
 
-    /// Tells a daemon to stop, and waits until it has.
+    /// Signals a daemon to stop, and waits until it has.
     fn stop(&self, daemon: &Daemon);
 
     /// Stops a daemon in its tracks: it is there, and does nothing.
@@ -126,7 +126,7 @@ pub enum Daemon {
     Agent(String, String),
 }
 
-/// What a command said, or what it complained about.
+/// What a command printed, or what it complained about.
 pub fn output(mut command: Command) -> Result<String, String> {
     let output = command.output().expect("the command runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

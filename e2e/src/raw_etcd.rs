@@ -17,7 +17,7 @@ use tonic::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message(pub Vec<(u64, Field)>);
 
-/// A field's value, as far as the wire tells.
+/// A field's value, as far as the wire shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
     /// A number.

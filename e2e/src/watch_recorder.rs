@@ -20,7 +20,7 @@ pub enum Entry {
     /// It answered.
     Came(WatchId, Response),
     /// Events for the reader, handed over together.
-    Told(Vec<Event>),
+    Reported(Vec<Event>),
 }
 
 /// A follower all of whose doings are written down.
@@ -96,7 +96,7 @@ impl Machine for Recording {
     fn take_events(&mut self) -> Vec<Event> {
         let events = self.follower.take_events();
         if !events.is_empty() {
-            self.note(Entry::Told(events.clone()));
+            self.note(Entry::Reported(events.clone()));
         }
         events
     }
@@ -146,7 +146,7 @@ pub fn watches(entries: &[Entry], span: &KeyRange) -> Vec<Watch> {
                     watch.responses.push(response.clone());
                 }
             }
-            Entry::Asked(..) | Entry::Told(_) => {}
+            Entry::Asked(..) | Entry::Reported(_) => {}
         }
     }
     watches.into_values().collect()
@@ -163,7 +163,7 @@ pub fn read(
 ) -> Result<i64, String> {
     let mut reader = Reader::default();
     let batches = entries.iter().filter_map(|entry| match entry {
-        Entry::Told(events) => Some(events),
+        Entry::Reported(events) => Some(events),
         _ => None,
     });
     for batch in batches {
@@ -192,19 +192,19 @@ impl Reader {
             }
             Event::Put(range, kv) if *range == mine => {
                 if !self.listing {
-                    self.told(kv.mod_revision, &kv.key)?;
+                    self.received(kv.mod_revision, &kv.key)?;
                 }
                 self.keys.insert(kv.key.clone(), (kv.value.clone(), self.round));
                 return Ok(true);
             }
             Event::Delete(range, key, revision) if *range == mine => {
-                self.told(*revision, key)?;
+                self.received(*revision, key)?;
                 self.keys.remove(key);
                 return Ok(true);
             }
             Event::Done(range, revision) if *range == mine => {
                 let round = self.round;
-                self.keys.retain(|_, (_, told)| *told == round);
+                self.keys.retain(|_, (_, last)| *last == round);
                 (self.listing, self.at) = (false, *revision);
                 return Ok(true);
             }
@@ -213,7 +213,7 @@ impl Reader {
         Ok(false)
     }
 
-    fn told(&mut self, revision: i64, key: &[u8]) -> Result<(), String> {
+    fn received(&mut self, revision: i64, key: &[u8]) -> Result<(), String> {
         let shown = String::from_utf8_lossy(key);
         if revision < self.at {
             return Err(format!("{shown} of revision {revision} after {}", self.at));
@@ -298,12 +298,12 @@ mod tests {
     }
 
     fn judge(batches: &[Vec<Event>]) -> Result<i64, String> {
-        let entries: Vec<Entry> = batches.iter().cloned().map(Entry::Told).collect();
+        let entries: Vec<Entry> = batches.iter().cloned().map(Entry::Reported).collect();
         read(&entries, DATA, &KeyRange::between("a", "b"), &reference())
     }
 
     #[test]
-    fn a_reader_that_was_told_everything_is_right() {
+    fn a_reader_that_received_everything_is_right() {
         assert_eq!(judge(&[listed(), third(), fourth()]), Ok(4));
         // The last revision once more after a break, and a list anew.
         let broken = vec![Event::Disconnected, Event::Connected, Event::Resumed];
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn watches_are_told_apart() {
+    fn watches_are_distinguished() {
         let (mine, other) = (KeyRange::prefix("a"), KeyRange::prefix("b"));
         let entries = [
             Entry::Asked(WatchId(1), mine.clone(), 5),

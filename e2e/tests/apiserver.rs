@@ -1,5 +1,5 @@
-//! The real apiserver and a real etcd, to which everything happens that can: what is wrong is said in readiness, status
-//! and metrics, and put right without a restart. `etcdctl` is the judge.
+//! The real apiserver and a real etcd, to which everything happens that can: what is wrong is reported in readiness,
+//! status and metrics, and put right without a restart. `etcdctl` is the judge.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -125,7 +125,7 @@ fn an_etcd_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn an_etcd_that_is_slow_is_said_to_be_and_waited_for() {
+fn an_etcd_that_is_slow_is_reported_and_waited_for() {
     let etcd = Etcd::protected(&[]);
     let relay = Relay::to(etcd.port());
     let apiserver = Apiserver::at(&etcd, relay.port());
@@ -142,7 +142,7 @@ fn an_etcd_that_is_slow_is_said_to_be_and_waited_for() {
 }
 
 #[test]
-fn an_etcd_that_is_full_is_said_to_be_and_filled_when_there_is_room() {
+fn an_etcd_that_is_full_is_reported_and_filled_when_there_is_room() {
     let etcd = Etcd::protected(&["--quota-backend-bytes", "4194304"]);
     let apiserver = ready(&etcd);
     let chunk = "x".repeat(100_000);
@@ -300,7 +300,7 @@ fn users_and_roles_that_somebody_changed_are_put_right() {
 }
 
 #[test]
-fn a_certificate_that_ends_is_said_to_and_a_new_one_taken() {
+fn a_certificate_that_ends_is_reported_and_a_new_one_taken() {
     let etcd = Etcd::protected(&[]);
     let issue = |lifetime| {
         let profile = Profile::Client { user: "admin-a".into() };
@@ -349,7 +349,7 @@ fn an_object_too_large_is_named_and_blocks_nobody() {
     };
     within(PATIENCE, "it is taken now", no_problem);
 
-    // Too large again: what it said before stays. Gone: so is the complaint.
+    // Too large again: what it reported before stays. Gone: so is the complaint.
     apiserver.apply("services", &all(1_600_000));
     apiserver.wait_problem("Service shop/large");
     assert!(get(&etcd, &key("large")).is_some());
@@ -407,12 +407,13 @@ fn what_a_crashed_predecessor_left_is_removed() {
     for key in [kept, copied, "cilium/cluster-config/b", "somebody/elses"] {
         assert!(get(&etcd, key).is_some(), "{key} is not ours");
     }
-    // Readers tell a decision from a lease that ran out by the heartbeat in the same revision.
+    // Readers distinguish a decision from a lease that ran out by the heartbeat in the same revision.
     let deleted = within(PATIENCE, "all are deleted", || {
-        let told = watch.revisions();
-        let many = told.values().map(|keys| keys.iter().filter(|key| key.starts_with('-')).count());
+        let found = watch.revisions();
+        let many =
+            found.values().map(|keys| keys.iter().filter(|key| key.starts_with('-')).count());
         match many.sum::<usize>() {
-            301 => Ok(told),
+            301 => Ok(found),
             other => Err(format!("{other} deletions")),
         }
     });
@@ -696,7 +697,7 @@ fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_
 }
 
 #[test]
-fn without_inotify_files_are_looked_at_every_second_and_that_is_said() {
+fn without_inotify_files_are_looked_at_every_second_and_that_is_reported() {
     let etcd = Etcd::protected(&[]);
     // A user namespace whose limit is used up.
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";

@@ -73,10 +73,10 @@ impl Scene {
 
     /// Rotates, which must be done then, and returns what it did.
     fn rotated(&self, cluster: &str, flags: &[&str]) -> Vec<Value> {
-        let (code, said, complaints) = self.rotate(cluster, flags);
-        assert_eq!(code, 0, "{said:#} {complaints}");
-        assert_eq!(said["pending"], serde_json::json!([]));
-        said["changes"].as_array().expect("changes").clone()
+        let (code, printed, complaints) = self.rotate(cluster, flags);
+        assert_eq!(code, 0, "{printed:#} {complaints}");
+        assert_eq!(printed["pending"], serde_json::json!([]));
+        printed["changes"].as_array().expect("changes").clone()
     }
 
     /// The shell command that restarts a cluster's etcd.
@@ -272,9 +272,9 @@ fn a_ca_is_rotated() {
 
     // Without a command that restarts the etcd it stops there, and says so; killed and repeated it goes on.
     for _ in 0..2 {
-        let (code, said, _) = scene.rotate(&one, &["--ca"]);
-        assert_eq!(code, 3, "{said:#}");
-        let pending = said["pending"][0].as_str().expect("what it waits for");
+        let (code, printed, _) = scene.rotate(&one, &["--ca"]);
+        assert_eq!(code, 3, "{printed:#}");
+        let pending = printed["pending"][0].as_str().expect("what it waits for");
         assert!(
             pending.contains("must be restarted") && pending.contains("--restart-etcd"),
             "{pending}"

@@ -339,7 +339,7 @@ fn exit_codes() {
     let mut stop = mesh.lab("stop");
     stop.args(["--kill", "b/etcd"]);
     json::of(stop);
-    eventually("the status tells", || match code(&["status"]) {
+    eventually("the status reports it", || match code(&["status"]) {
         3 => Ok(()),
         other => Err(other.to_string()),
     });
@@ -479,8 +479,8 @@ fn certificates_are_what_openssl_says() {
     let verified = |purpose: &str, file: &str| {
         openssl(&["verify", "-x509_strict", "-CAfile", &ca, "-purpose", purpose, file])
     };
-    let (code, said, _) = openssl(&["verify", "-x509_strict", "-CAfile", &ca, &ca]);
-    assert_eq!(code, 0, "{said}");
+    let (code, printed, _) = openssl(&["verify", "-x509_strict", "-CAfile", &ca, &ca]);
+    assert_eq!(code, 0, "{printed}");
     assert!(about(&ca).contains("CA:TRUE"));
     let server = about(&path("pki/server.crt"));
     for part in [

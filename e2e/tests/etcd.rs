@@ -82,15 +82,15 @@ impl Following {
 
     /// The next events of the data, in words, up to and with the one that `is_last` knows.
     async fn until(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         loop {
             let batch = timeout(PATIENCE, self.events.recv()).await;
-            let batch = batch.unwrap_or_else(|_| panic!("no more events after {told:#?}"));
+            let batch = batch.unwrap_or_else(|_| panic!("no more events after {received:#?}"));
             for event in batch.expect("the follower runs") {
                 let last = is_last(&event);
-                told.extend(word(&event));
+                received.extend(word(&event));
                 if last {
-                    return told;
+                    return received;
                 }
             }
         }
@@ -182,41 +182,41 @@ async fn a_list_over_many_pages_is_of_one_revision() {
 
 /// Changes come in their order, also those that were made while the etcd, or the connection to it, was away.
 #[tokio::test]
-async fn a_watch_tells_everything_in_order() {
+async fn a_watch_reports_everything_in_order() {
     let mut etcd = Etcd::start();
     let admin = etcd.connect("admin").await;
     write(&admin, &[put("a", "1"), put("b", "1")]).await;
     let mut following = Following::start(etcd.target("admin"), 100);
-    let told = following.until(is_done).await;
-    assert_eq!(told, ["connected", "begin", "a = 1", "b = 1", "done"]);
+    let received = following.until(is_done).await;
+    assert_eq!(received, ["connected", "begin", "a = 1", "b = 1", "done"]);
 
     write(&admin, &[put("a", "2"), put("c", "1")]).await;
     write(&admin, &[put("a", "3")]).await;
     write(&admin, &[Op::Delete { key: format!("{PREFIX}b") }]).await;
     write(&admin, &[Op::Put { key: "elsewhere".into(), value: vec![], lease: None }]).await;
     write(&admin, &[put("b", "2"), put("c", "end")]).await;
-    let told = following.until(is_put("end")).await;
-    assert_eq!(told, ["a = 2", "c = 1", "a = 3", "b is gone", "b = 2", "c = end"]);
+    let received = following.until(is_put("end")).await;
+    assert_eq!(received, ["a = 2", "c = 1", "a = 3", "b is gone", "b = 2", "c = end"]);
 
     // Asked to connect anew it goes on where it was, without a list. The last revision is reported again: more of it
     // could have been on its way.
     following.commands.send(Command::Reconnect).await.unwrap();
-    let told = following.until(|event| *event == Event::Disconnected).await;
-    assert_eq!(told, ["disconnected"]);
+    let received = following.until(|event| *event == Event::Disconnected).await;
+    assert_eq!(received, ["disconnected"]);
     write(&admin, &[put("a", "4")]).await;
     write(&admin, &[put("a", "again")]).await;
-    let told = following.until(is_put("again")).await;
-    assert_eq!(told, ["connected", "b = 2", "c = end", "a = 4", "a = again"]);
+    let received = following.until(is_put("again")).await;
+    assert_eq!(received, ["connected", "b = 2", "c = end", "a = 4", "a = again"]);
 
     // So it does when the etcd was killed and comes back with what it had.
     etcd.kill();
-    let told = following.until(|event| *event == Event::Disconnected).await;
-    assert_eq!(told, ["disconnected"]);
+    let received = following.until(|event| *event == Event::Disconnected).await;
+    assert_eq!(received, ["disconnected"]);
     etcd.start_again();
     let admin = etcd.connect("admin").await;
     write(&admin, &[put("a", "5"), put("d", "back")]).await;
-    let told = following.until(is_put("back")).await;
-    assert_eq!(told, ["connected", "a = again", "a = 5", "d = back"]);
+    let received = following.until(is_put("back")).await;
+    assert_eq!(received, ["connected", "a = again", "a = 5", "d = back"]);
     let status = following.status.borrow().clone();
     assert!(status.connected && status.failure.is_none(), "{status:?}");
 }
@@ -231,21 +231,25 @@ async fn compaction_during_a_list_begins_it_again() {
 
     // One key a page, and room for one batch: it stands still before the fourth page.
     let mut following = Following::start(etcd.target("admin"), 1);
-    let mut told = following.until(is_put("old")).await;
+    let mut received = following.until(is_put("old")).await;
     write(&admin, &[put("000", "new"), Op::Delete { key: format!("{PREFIX}100") }]).await;
     let revision = write_revision(&admin).await;
     etcd.etcdctl("admin", &["compact", &revision.to_string()]).unwrap();
-    told.extend(following.until(is_done).await);
+    received.extend(following.until(is_done).await);
 
-    let begun = told.iter().filter(|word| *word == "begin").count();
-    assert_eq!(begun, 2, "{told:?}");
-    assert_eq!(told.iter().filter(|word| *word == "connected").count(), 1, "over one connection");
-    let last = told.iter().rposition(|word| word == "begin").unwrap();
+    let begun = received.iter().filter(|word| *word == "begin").count();
+    assert_eq!(begun, 2, "{received:?}");
+    assert_eq!(
+        received.iter().filter(|word| *word == "connected").count(),
+        1,
+        "over one connection"
+    );
+    let last = received.iter().rposition(|word| word == "begin").unwrap();
     let mut wanted: Vec<String> =
         (1..200).filter(|n| *n != 100).map(|n| format!("{n:03} = old")).collect();
     wanted.insert(0, "000 = new".into());
     wanted.push("done".into());
-    assert_eq!(told[last + 1..], wanted);
+    assert_eq!(received[last + 1..], wanted);
 
     // The error behind it.
     let page = admin.page(&KeyRange::prefix(PREFIX), 1, Some(revision - 1), false).await;
@@ -326,7 +330,7 @@ async fn strangers_are_refused_where_it_shows() {
 
 /// A value that the etcd does not take is refused as such, and the connection is as good as before.
 #[tokio::test]
-async fn a_value_too_large_is_told_from_other_trouble() {
+async fn a_value_too_large_is_distinguished_from_other_failures() {
     let etcd = Etcd::start();
     let admin = etcd.connect("admin").await;
     // etcd's default is 1.5 MiB a request.
@@ -353,7 +357,7 @@ async fn set_up_twice_changes_nothing() {
     set_up_as(&etcd, &["remote-b", "remote-c"]).await;
     let first = users_and_roles(&etcd);
     let changes = auth_changes(&etcd);
-    assert!(changes.len() >= 10, "its log tells of changes: {changes:#?}");
+    assert!(changes.len() >= 10, "its log has changes: {changes:#?}");
 
     // What docs/wire.md says, "Users and roles".
     let users = etcd.etcdctl("admin", &["user", "list"]).unwrap();
@@ -477,8 +481,8 @@ fn users_and_roles(etcd: &Etcd) -> Vec<String> {
 
 /// The lines in which the etcd's store of users says that it changed something.
 fn auth_changes(etcd: &Etcd) -> Vec<String> {
-    let said = etcd.log_text();
-    let about_users = said.lines().filter(|line| line.contains(r#""caller":"auth/store.go"#));
+    let log = etcd.log_text();
+    let about_users = log.lines().filter(|line| line.contains(r#""caller":"auth/store.go"#));
     let changed = about_users.filter(|line| !line.contains("ignored auth enable request"));
     changed.map(str::to_owned).collect()
 }

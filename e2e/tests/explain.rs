@@ -102,12 +102,12 @@ fn agree(mesh: &Netns, what: &str) {
                     if files != agent {
                         return Err(format!("files {files:#?}\nagent {agent:#?}"));
                     }
-                    let (said, kernel) = (leads_to(&files), kernel(mesh, cluster, &node));
-                    assert!(!said.is_empty());
-                    if said == kernel {
+                    let (expected, kernel) = (leads_to(&files), kernel(mesh, cluster, &node));
+                    assert!(!expected.is_empty());
+                    if expected == kernel {
                         Ok(())
                     } else {
-                        Err(format!("{said:#?}\nkernel {kernel:#?}"))
+                        Err(format!("{expected:#?}\nkernel {kernel:#?}"))
                     }
                 },
             );

@@ -97,8 +97,8 @@ fn reading(mesh: &Netns, (reader, node): (&str, &str), source: &str) -> Duration
     let mut read = mesh.on_node(reader, node, &[&["etcdctl", &endpoint], &flags[..]].concat());
     read.env("ETCDCTL_API", "3");
     let begun = Instant::now();
-    let said = output(read).expect("it reads");
-    assert!(said.contains("cilium/.heartbeat"), "{said}");
+    let printed = output(read).expect("it reads");
+    assert!(printed.contains("cilium/.heartbeat"), "{printed}");
     begun.elapsed()
 }
 

@@ -1,4 +1,4 @@
-//! `clustermesh lab`: what it makes, what it tells, and that nothing of it stays. Needs root.
+//! `clustermesh lab`: what it makes, what it prints, and that nothing of it stays. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -120,8 +120,8 @@ fn answered(lab: &Netns) {
     let call = ["clustermesh", "lab-pod", "call", &address];
     eventually("the service answers", || {
         let output = lab.in_pod("a", "client", &call).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if said.contains("answered: pod echo-") { Ok(()) } else { Err(said) }
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if printed.contains("answered: pod echo-") { Ok(()) } else { Err(printed) }
     });
 }
 
@@ -144,7 +144,7 @@ fn labs_do_not_disturb_each_other() {
     {
         assert!(kept.iter().any(|found| found.contains(what)), "{what} is found: {kept:#?}");
     }
-    // The same name in two labs is ambiguous, and said to be.
+    // The same name in two labs is ambiguous, and reported to be.
     let mut ask = Command::new(binary());
     let asked =
         ask.args(["status", "--context", "a"]).env_remove("CLUSTERMESH_CONTEXTS").output().unwrap();
@@ -174,9 +174,9 @@ fn down_leaves_nothing_behind() {
     json::of(Netns::sized(name, 1, 1).lab("down"));
     let mut up = Command::new(binary());
     up.args(["lab", "up", "--lab", name]);
-    let said = json::of(up);
-    assert_eq!((&said["clusters"], &said["nodes"]), (&2.into(), &2.into()));
-    let seconds = said["seconds"].as_f64().unwrap();
+    let printed = json::of(up);
+    assert_eq!((&printed["clusters"], &printed["nodes"]), (&2.into(), &2.into()));
+    let seconds = printed["seconds"].as_f64().unwrap();
     assert!(seconds < 10.0, "up after {seconds} s");
     let mesh = Lent(name);
     for cluster in ["a", "b"] {
@@ -324,7 +324,7 @@ fn processes_are_looked_after() {
     );
     assert!(logs[1]["text"].as_str().unwrap().contains("INFO"));
 
-    for (process, told) in [
+    for (process, expected) in [
         ("a/etcd", ["the local etcd does not answer", "tcp"]),
         ("a/apiserver", ["the apiserver does not answer", "a: apiserver:"]),
         ("a/n1/agent", ["the agent does not answer", "a/n1:"]),
@@ -336,10 +336,10 @@ fn processes_are_looked_after() {
         };
         assert_eq!(changed("stop", &[])["stopped"], serde_json::json!([process]));
         assert_eq!(state_of(&mesh, process), (0, "stopped".into()));
-        eventually(told[0], || {
+        eventually(expected[0], || {
             let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
             let problems = status["clusters"][0]["problems"].to_string();
-            if code == 3 && problems.contains(told[1]) { Ok(()) } else { Err(problems) }
+            if code == 3 && problems.contains(expected[1]) { Ok(()) } else { Err(problems) }
         });
         assert_eq!(changed("start", &[])["started"], serde_json::json!([process]));
         assert_eq!(changed("start", &[])["started"], serde_json::json!([]), "it runs already");
@@ -352,7 +352,7 @@ fn processes_are_looked_after() {
         changed("start", &[]);
         wait_ready(&mesh);
     }
-    // The apiserver tells that its etcd is away, although it has nothing to write.
+    // The apiserver reports that its etcd is away, although it has nothing to write.
     json::of({
         let mut stop = mesh.lab("stop");
         stop.args(["--kill", "a/etcd"]);

@@ -152,17 +152,17 @@ impl Following {
         });
         let done = tokio::spawn(async move {
             // The last value may come in a list, which has an end of its own.
-            let (mut listing, mut told) = (false, false);
+            let (mut listing, mut ended) = (false, false);
             while let Some(batch) = events.recv().await {
                 for event in batch {
                     match event {
                         Event::Begin(DATA) => listing = true,
                         Event::Done(DATA, _) => listing = false,
-                        Event::Put(DATA, kv) => told |= kv.value == END.as_bytes(),
+                        Event::Put(DATA, kv) => ended |= kv.value == END.as_bytes(),
                         _ => {}
                     }
                 }
-                if told && !listing {
+                if ended && !listing {
                     return;
                 }
             }
@@ -198,7 +198,7 @@ impl Bare {
         Self { child: command.spawn().unwrap(), span, from, output }
     }
 
-    fn told(&self) -> Watch {
+    fn received(&self) -> Watch {
         let text = fs::read_to_string(&self.output).unwrap();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let responses = whole.filter_map(|line| etcdctl::response(line).unwrap()).collect();
@@ -295,7 +295,7 @@ async fn expire(connection: &Connection, dice: &mut Dice) {
 /// The nine properties of watches hold for all that came, over our client and over etcdctl; and a reader of our
 /// follower has at each moment what the etcd held at one revision, gets nothing twice, and ends equal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
+async fn watches_keep_what_an_etcd_promises_and_followers_report_it() {
     let mut etcd = Etcd::with(&["--experimental-watch-progress-notify-interval=100ms"]);
     let folder = tempfile::tempdir().unwrap();
     let target = etcd.target("admin");
@@ -384,7 +384,7 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     }
     let (mut progress, mut compacted, mut resumed) = (0, 0, 0);
     for follower in following {
-        timeout(PATIENCE, follower.done).await.expect("it is told the end").unwrap();
+        timeout(PATIENCE, follower.done).await.expect("it receives the end").unwrap();
         let entries = follower.entries.lock().unwrap().clone();
         let watches = watches(&entries, &follower.span);
         for watch in &watches {
@@ -400,26 +400,27 @@ async fn watches_keep_what_an_etcd_promises_and_followers_tell_it() {
     }
     let mut events = 0;
     for watch in &bare {
-        let told = || {
-            let told = watch.told();
-            let over = matches!(told.responses.last(), Some(Response::Compacted(_)));
-            (over || told.reached() == Some(end)).then_some(told)
+        let received = || {
+            let received = watch.received();
+            let over = matches!(received.responses.last(), Some(Response::Compacted(_)));
+            (over || received.reached() == Some(end)).then_some(received)
         };
-        let told = async {
+        let received = async {
             loop {
-                match told() {
-                    Some(told) => return told,
+                match received() {
+                    Some(received) => return received,
                     None => sleep(Duration::from_millis(50)).await,
                 }
             }
         };
-        let told = timeout(PATIENCE, told).await.expect("etcdctl is told the end");
-        assert_eq!(told.violations(&reference), [], "seed {SEED}");
-        compacted += told.responses.iter().filter(|r| matches!(r, Response::Compacted(_))).count();
-        events += told.events().count();
+        let received = timeout(PATIENCE, received).await.expect("etcdctl receives the end");
+        assert_eq!(received.violations(&reference), [], "seed {SEED}");
+        compacted +=
+            received.responses.iter().filter(|r| matches!(r, Response::Compacted(_))).count();
+        events += received.events().count();
     }
     println!(
-        "{} revisions, {} acknowledged; etcdctl told {events} events; of our watches {resumed} went on after another; \
+        "{} revisions, {} acknowledged; etcdctl received {events} events; of our watches {resumed} went on after another; \
          {progress} notes of progress, {compacted} watches lost to compaction",
         reference.last() - first.revision,
         acknowledged.len(),
@@ -445,7 +446,7 @@ async fn a_large_answer_comes_in_pieces() {
     let connected = timeout(PATIENCE, away.status.wait_for(|status| status.connected)).await;
     connected.expect("it connects").unwrap();
     let listed = async {
-        let done = |entry: &Entry| matches!(entry, Entry::Told(events) if events.iter().any(|e| matches!(e, Event::Done(DATA, _))));
+        let done = |entry: &Entry| matches!(entry, Entry::Reported(events) if events.iter().any(|e| matches!(e, Event::Done(DATA, _))));
         while !away.entries.lock().unwrap().iter().any(done) {
             sleep(Duration::from_millis(20)).await;
         }
@@ -466,7 +467,7 @@ async fn a_large_answer_comes_in_pieces() {
     let end = admin.apply(&[put("last".into(), END)]).await.unwrap();
     wanted.push((end, format!("{PREFIX}last").into_bytes()));
     away.gate.open.send(true).unwrap();
-    timeout(PATIENCE, away.done).await.expect("it is told the end").unwrap();
+    timeout(PATIENCE, away.done).await.expect("it receives the end").unwrap();
 
     let entries = away.entries.lock().unwrap().clone();
     let again = entries
@@ -475,7 +476,7 @@ async fn a_large_answer_comes_in_pieces() {
     let pieces: Vec<Vec<(i64, Vec<u8>)>> = entries[again.unwrap()..]
         .iter()
         .filter_map(|entry| match entry {
-            Entry::Told(events) => Some(events.iter()),
+            Entry::Reported(events) => Some(events.iter()),
             _ => None,
         })
         .map(|events| {
@@ -487,10 +488,11 @@ async fn a_large_answer_comes_in_pieces() {
         })
         .filter(|piece: &Vec<_>| !piece.is_empty())
         .collect();
-    let told: Vec<(i64, Vec<u8>)> = pieces.concat();
+    let received: Vec<(i64, Vec<u8>)> = pieces.concat();
     // The last revision that it knew may come once more.
-    let told: Vec<_> = told.into_iter().filter(|(_, key)| !key.ends_with(b"first")).collect();
-    assert_eq!(told, wanted, "in order, each once, all");
+    let received: Vec<_> =
+        received.into_iter().filter(|(_, key)| !key.ends_with(b"first")).collect();
+    assert_eq!(received, wanted, "in order, each once, all");
     let torn = pieces.windows(2).filter(|two| two[0].last().unwrap().0 == two[1][0].0).count();
     assert!(torn > 0, "no revision came in pieces: {}", pieces.len());
 }

@@ -1,4 +1,4 @@
-//! From what clusters say of services, and how their nodes are, to what clients connect to.
+//! From what clusters report of services, and how their nodes are, to what clients connect to.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -174,7 +174,7 @@ impl Balancer {
         changes
     }
 
-    /// A cluster said something of an address, so backends there whose node is not known are looked up again.
+    /// A cluster reported something of an address, so backends there whose node is not known are looked up again.
     pub fn place_at<N: AsRef<str>>(
         &mut self,
         cluster: ClusterId,
@@ -199,7 +199,7 @@ impl Balancer {
         changes
     }
 
-    /// A cluster said something of its nodes, so all its backends whose node is not known are looked up again.
+    /// A cluster reported something of its nodes, so all its backends whose node is not known are looked up again.
     pub fn place<N: AsRef<str>>(
         &mut self,
         cluster: ClusterId,

@@ -1,4 +1,4 @@
-//! What is known of a cluster, beside what it says of its services.
+//! What is known of a cluster, beside what it reports of its services.
 
 use mesh_model::ClusterName;
 

@@ -114,7 +114,7 @@ pub struct Candidate {
     pub cluster: Arc<str>,
     /// Its node, where known.
     pub node: Option<Arc<str>>,
-    /// Its zone, where its cluster says so.
+    /// Its zone, where its cluster reports it.
     pub zone: Option<Arc<str>>,
     /// By its cluster's word.
     pub condition: Condition,

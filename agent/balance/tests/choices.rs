@@ -226,7 +226,7 @@ fn what_is_used_in_another_tier_waits_for_its_tier() {
     assert_eq!(stage.words(), "a11 fallback later-tier, b11 in-use nobody-with-weight");
 }
 
-/// What a cluster says of an address is a reason to look up what is there, and nothing else.
+/// What a cluster reports of an address is a reason to look up what is there, and nothing else.
 #[test]
 fn placing_backends_costs_what_is_at_the_address() {
     let mut stage = Stage::with(global(), "a11");
@@ -235,7 +235,7 @@ fn placing_backends_costs_what_is_at_the_address() {
         let backend = Backend { address: [10, 2, 9, n].into(), ..backend("b11") };
         let (service, port_name) = (Arc::clone(&service), Arc::clone(&port_name));
         let state = BackendState::default();
-        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+        stage.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     }
     let asked = Cell::new(0);
     let node_of = |ip: IpAddr| {
@@ -260,7 +260,7 @@ fn placing_backends_costs_what_is_at_the_address() {
     stage.node("b1", false);
     assert_eq!(stage.last.len(), 50, "all that are on it");
     let backend = Backend { address: [10, 2, 9, 60].into(), ..backend("b11") };
-    stage.tell(&ServiceDelta::BackendRemoved { service, port_name, backend });
+    stage.report(&ServiceDelta::BackendRemoved { service, port_name, backend });
     assert_eq!(changes(&mut stage, Some([10, 2, 9, 60])), 0, "what is gone is not looked up");
 }
 
@@ -387,7 +387,7 @@ fn ports_meet_by_name_protocol_and_family() {
             Backend { address: address.parse().unwrap(), port, protocol, cluster: id(cluster) };
         let (service, port_name) = (service(), port_name.into());
         let state = BackendState::default();
-        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+        stage.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     }
     for (frontend, port_name, expected) in frontends {
         let mut found: Vec<String> = stage.tables[&frontend]
@@ -509,7 +509,7 @@ fn more_kinds_of_clusters_than_groups_share_the_last() {
         let backend = Backend { cluster: cluster(number), ..backend(&format!("a1{number}")) };
         let (service, port_name) = (service(), "http".into());
         let state = BackendState::default();
-        stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+        stage.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     }
     let shares = stage::shares(&stage.tables[&frontend()]);
     let share = |number: u32| {
@@ -528,10 +528,10 @@ fn a_new_cluster_touches_only_services_that_name_clusters() {
     let mut stage = Stage::with(global(), "a11 b11");
     let named = Arc::new(ServiceName::new("shop", "named"));
     let traffic = Arc::new(tiers("a;d"));
-    stage.tell(&ServiceDelta::ServiceSet { service: Arc::clone(&named), traffic });
+    stage.report(&ServiceDelta::ServiceSet { service: Arc::clone(&named), traffic });
     let other = Frontend { port: 81, ..frontend() };
     let port_name: Arc<str> = "http".into();
-    stage.tell(&ServiceDelta::FrontendAdded {
+    stage.report(&ServiceDelta::FrontendAdded {
         service: Arc::clone(&named),
         port_name: Arc::clone(&port_name),
         frontend: other,
@@ -541,7 +541,7 @@ fn a_new_cluster_touches_only_services_that_name_clusters() {
     let state = BackendState::default();
     let backend = backend("d11");
     let service = Arc::clone(&named);
-    stage.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    stage.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     let group = |stage: &Stage| stage.tables[&other].backends[&backend].number();
     assert_eq!(group(&stage), 1, "of a cluster that was not named");
     stage.cluster("d", InUse, true);

@@ -164,7 +164,7 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             Some(traffic) => {
                 world.services.insert(at, traffic.clone());
                 let traffic = Arc::new(traffic);
-                stage.tell(&ServiceDelta::ServiceSet { service: service(at), traffic });
+                stage.report(&ServiceDelta::ServiceSet { service: service(at), traffic });
             }
             None => {
                 let gone: Vec<Frontend> = world
@@ -175,10 +175,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                     .collect();
                 for frontend in gone {
                     world.frontends.remove(&frontend);
-                    stage.tell(&ServiceDelta::FrontendRemoved { service: service(at), frontend });
+                    stage.report(&ServiceDelta::FrontendRemoved { service: service(at), frontend });
                 }
                 world.services.remove(&at);
-                stage.tell(&ServiceDelta::ServiceRemoved { service: service(at) });
+                stage.report(&ServiceDelta::ServiceRemoved { service: service(at) });
             }
         },
         Step::Frontend { service: at, port, v6, second, there } => {
@@ -187,10 +187,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             if there && world.services.contains_key(&at) {
                 world.frontends.insert(frontend, (at, port));
                 let port_name = PORTS[port].into();
-                stage.tell(&ServiceDelta::FrontendAdded { service, port_name, frontend });
+                stage.report(&ServiceDelta::FrontendAdded { service, port_name, frontend });
             } else if !there {
                 world.frontends.remove(&frontend);
-                stage.tell(&ServiceDelta::FrontendRemoved { service, frontend });
+                stage.report(&ServiceDelta::FrontendRemoved { service, frontend });
             }
         }
         Step::Backend { service: at, port, spot, state } => {
@@ -198,10 +198,10 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             let (service, key) = (service(at), (at, port, backend));
             match state {
                 Some((condition, node)) => {
-                    let told = node.map(|node| format!("n{node}"));
-                    let node = told.clone().or(looked_up.map(|node| format!("n{node}")));
+                    let reported = node.map(|node| format!("n{node}"));
+                    let node = reported.clone().or(looked_up.map(|node| format!("n{node}")));
                     world.backends.insert(key, (condition, node));
-                    let node = told.map(|node| node.as_str().into());
+                    let node = reported.map(|node| node.as_str().into());
                     let state = BackendState { condition, node, zone: None };
                     let delta = ServiceDelta::BackendSet { service, port_name, backend, state };
                     let looked_up = *looked_up;
@@ -212,7 +212,7 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                 }
                 None => {
                     world.backends.remove(&key);
-                    stage.tell(&ServiceDelta::BackendRemoved { service, port_name, backend });
+                    stage.report(&ServiceDelta::BackendRemoved { service, port_name, backend });
                 }
             }
         }
@@ -376,8 +376,8 @@ fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseErro
         let expected = expected(world, frontend, replace);
         let found = stage.tables.get(frontend);
         prop_assert_eq!(found.is_some(), expected.is_some(), "{}", frontend);
-        let told = stage.balancer.content(frontend);
-        prop_assert_eq!(found, told.as_ref());
+        let reported = stage.balancer.content(frontend);
+        prop_assert_eq!(found, reported.as_ref());
         // The audit's way.
         let known = world.backends.iter().filter(|((of, _, _), _)| of == at);
         let known = known.map(|((_, port, backend), (condition, node))| KnownBackend {
@@ -405,9 +405,9 @@ fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseErro
         for (backend, share) in &expected {
             let found = shares[backend];
             prop_assert!((found - share).abs() < 1e-6, "{backend}: {found} and not {share}");
-            let said = explained.backends.iter().find(|c| c.backend == *backend).unwrap();
-            let Usage::InUse(said) = said.usage else { panic!("{said:?}") };
-            prop_assert!((said.0 as f64 / 1e9 - share).abs() < 1e-6, "{backend}: {said}");
+            let shown = explained.backends.iter().find(|c| c.backend == *backend).unwrap();
+            let Usage::InUse(shown) = shown.usage else { panic!("{shown:?}") };
+            prop_assert!((shown.0 as f64 / 1e9 - share).abs() < 1e-6, "{backend}: {shown}");
         }
         let used = |c: &&mesh_balance::Candidate| matches!(c.usage, Usage::InUse(_));
         prop_assert_eq!(explained.backends.iter().filter(used).count(), expected.len());

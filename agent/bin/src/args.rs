@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// The file that leads to the local cluster's etcd, in the format of a peer file
     #[arg(long, default_value = "/etc/clustermesh/local.yaml", env = "CLUSTERMESH_LOCAL_CONFIG")]
     pub(crate) local_config: PathBuf,
-    /// Where the agent keeps what outlives it: what clusters said last, and where their etcds were
+    /// Where the agent keeps what outlives it: what clusters reported last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// Seconds for which the last state of a cluster that is unreachable stays in use; the local cluster's always does

@@ -40,7 +40,7 @@ pub struct Add {
     pub uid: String,
     /// The pod's addresses on that interface.
     pub addresses: Vec<IpAddr>,
-    /// The result for the runtime: what the plugins before this one said, as they said it.
+    /// The result for the runtime: what the plugins before this one returned, as they returned it.
     pub reply: String,
 }
 

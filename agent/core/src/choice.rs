@@ -69,8 +69,8 @@ impl Choice {
         }
     }
 
-    /// Tells the balancer of clusters, before what they report of services: weights and tiers name clusters. A cluster that
-    /// is synced now is so only after that, in [`Choice::clusters`].
+    /// Gives the balancer the clusters, before what they report of services: weights and tiers name clusters. A cluster
+    /// that is synced now is so only after that, in [`Choice::clusters`].
     pub(crate) fn names(
         &mut self,
         merge: &Merge,
@@ -88,7 +88,7 @@ impl Choice {
         }
     }
 
-    /// Tells the balancer of clusters, after what they reported. `all_known`: there are no others.
+    /// Gives the balancer the clusters, after what they reported. `all_known`: there are no others.
     pub(crate) fn clusters(
         &mut self,
         merge: &Merge,

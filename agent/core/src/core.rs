@@ -266,7 +266,7 @@ impl Core {
 
     /// Follows up on what was reported: what is wanted, in the order in which it should happen.
     fn settle(&mut self, now: Instant) {
-        self.tell_names();
+        self.update_names();
         for delta in self.merge.take_deltas() {
             match delta {
                 Delta::Service(delta) => self.service(&delta),
@@ -279,7 +279,7 @@ impl Core {
                 Delta::Confirmed { cluster, kind, .. } => self.confirmed(&cluster, kind),
             }
         }
-        self.tell_clusters();
+        self.update_clusters();
         self.choice.place(&self.merge, &mut self.wanted.changes);
         if self.choice.take_in_use_moved() {
             self.probes.in_use_changed();
@@ -291,18 +291,18 @@ impl Core {
             self.look_at_probes(now);
         }
         let synced = self.merge.has_listed_services(&self.local);
-        if let Some(state) = self.readiness.tell(synced, now) {
+        if let Some(state) = self.readiness.update(synced, now) {
             self.wanted.local_state = Some(state);
         }
     }
 
-    fn tell_names(&mut self) {
+    fn update_names(&mut self) {
         let Self { merge, peers, staleness, health, choice, wanted, .. } = self;
         let view = |name: &ClusterName| view(name, merge, peers, staleness, health);
         choice.names(merge, view, &mut wanted.changes);
     }
 
-    fn tell_clusters(&mut self) {
+    fn update_clusters(&mut self) {
         let Self { merge, peers, staleness, health, choice, wanted, ids_moved, all_known, .. } =
             self;
         let view = |name: &ClusterName| view(name, merge, peers, staleness, health);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use mesh_merge::Merge;
 use mesh_model::Identity;
 use mesh_pods::{
-    AttachmentFound, AttachmentKey, Bound, Counts, Detached, LocalPods, PodAnswer, PodName, Pods,
-    State, Told,
+    AttachmentFound, AttachmentKey, Bound, Counts, Detached, LocalPod, LocalPods, PodAnswer,
+    PodName, Pods, State,
 };
 
 use crate::input::Wanted;
@@ -25,9 +25,9 @@ pub(crate) struct NodePods {
 struct LocalCluster<'a>(&'a Merge);
 
 impl LocalPods for LocalCluster<'_> {
-    fn pod(&self, name: &PodName) -> Option<Told<'_>> {
+    fn pod(&self, name: &PodName) -> Option<LocalPod<'_>> {
         let pod = self.0.local_pod(name.namespace(), name.name())?;
-        Some(Told { uid: &pod.uid, identity: pod.identity, socket_lb: pod.socket_lb })
+        Some(LocalPod { uid: &pod.uid, identity: pod.identity, socket_lb: pod.socket_lb })
     }
 }
 
@@ -78,7 +78,7 @@ impl NodePods {
     ) {
         // What Kubernetes would not name so, no runtime attaches.
         let Ok(pod) = PodName::new(&pod.namespace, &pod.name) else { return };
-        for Bound { key, before, now } in self.table.hear(&pod, &LocalCluster(merge)) {
+        for Bound { key, before, now } in self.table.update(&pod, &LocalCluster(merge)) {
             let before = before.map(Identity::get);
             tracing::info!(%pod, %key, ?before, identity = %now, "bound");
             self.answer(&key, wanted);

@@ -13,7 +13,7 @@ use crate::input::{KubeProxy, LocalState};
 pub(crate) struct LocalReadiness {
     kube_proxy: KubeProxy,
     beats: Beats,
-    told: Option<LocalState>,
+    sent: Option<LocalState>,
 }
 
 /// When the local cluster's writer reported last that it lives.
@@ -34,7 +34,7 @@ impl LocalReadiness {
         let away = found.is_some_and(|state| state.plain_passes);
         let last = if away { now.checked_sub(AWAY).unwrap_or(now) } else { now };
         let kube_proxy = if away { KubeProxy::Present } else { KubeProxy::Absent };
-        Self { kube_proxy, beats: Beats { count: 0, last }, told: found }
+        Self { kube_proxy, beats: Beats { count: 0, last }, sent: found }
     }
 
     /// So many beats came over the present connection by now.
@@ -56,16 +56,16 @@ impl LocalReadiness {
     }
 
     /// The state that the programs must get now, if that is new. `synced`: the local cluster's services are.
-    pub(crate) fn tell(&mut self, synced: bool, now: Instant) -> Option<LocalState> {
+    pub(crate) fn update(&mut self, synced: bool, now: Instant) -> Option<LocalState> {
         let away = self.is_away(now);
         let state = LocalState {
             unsure: away || !synced,
             plain_passes: away && self.kube_proxy == KubeProxy::Present,
         };
-        if self.told == Some(state) {
+        if self.sent == Some(state) {
             return None;
         }
-        self.told = Some(state);
+        self.sent = Some(state);
         Some(state)
     }
 
@@ -77,7 +77,7 @@ impl LocalReadiness {
     /// What an operator should look at.
     pub(crate) fn problem(&self, now: Instant) -> Option<String> {
         let away = self.beats.away(now)?;
-        let plain = match self.told.is_some_and(|state| state.plain_passes) {
+        let plain = match self.sent.is_some_and(|state| state.plain_passes) {
             true => ", and services that are not global are left to the kube-proxy",
             false => "",
         };
@@ -109,36 +109,36 @@ mod tests {
         let began = Instant::now();
         let at = |millis: u64| began + Duration::from_millis(millis);
         let mut local = LocalReadiness::new(None, began);
-        assert_eq!(local.tell(false, at(0)), Some(UNSYNCED));
+        assert_eq!(local.update(false, at(0)), Some(UNSYNCED));
         local.beats(1, at(500));
-        assert_eq!(local.tell(true, at(500)), Some(FRESH));
+        assert_eq!(local.update(true, at(500)), Some(FRESH));
         assert_eq!(
-            (local.tell(true, at(5_499)), local.next_timeout(at(5_499))),
+            (local.update(true, at(5_499)), local.next_timeout(at(5_499))),
             (None, Some(at(5_500)))
         );
-        assert_eq!(local.tell(true, at(5_500)), Some(UNSYNCED), "no kube-proxy is known");
+        assert_eq!(local.update(true, at(5_500)), Some(UNSYNCED), "no kube-proxy is known");
         assert_eq!(local.next_timeout(at(5_500)), None);
         local.set_kube_proxy(KubeProxy::Present);
-        assert_eq!(local.tell(true, at(5_600)), Some(LEFT));
+        assert_eq!(local.update(true, at(5_600)), Some(LEFT));
         assert!(local.problem(at(9_000)).unwrap().contains("left to the kube-proxy"));
         // Another connection counts from the beginning.
         local.beats(0, at(9_000));
-        assert_eq!(local.tell(true, at(9_000)), None);
+        assert_eq!(local.update(true, at(9_000)), None);
         local.beats(1, at(9_100));
-        assert_eq!(local.tell(true, at(9_100)), Some(FRESH));
+        assert_eq!(local.update(true, at(9_100)), Some(FRESH));
     }
 
     #[test]
     fn a_restart_does_not_take_plain_services_back_before_the_writer_reports() {
         let began = Instant::now();
         let mut local = LocalReadiness::new(Some(LEFT), began);
-        assert_eq!(local.tell(false, began), None, "it stays as the previous run left it");
-        assert_eq!(local.tell(false, began + AWAY), None);
+        assert_eq!(local.update(false, began), None, "it stays as the previous run left it");
+        assert_eq!(local.update(false, began + AWAY), None);
         local.beats(1, began + AWAY);
-        assert_eq!(local.tell(true, began + AWAY), Some(FRESH));
+        assert_eq!(local.update(true, began + AWAY), Some(FRESH));
         // What was in order is so for five seconds more.
         let mut local = LocalReadiness::new(Some(FRESH), began);
-        assert_eq!(local.tell(true, began), None);
-        assert_eq!(local.tell(true, began + AWAY), Some(UNSYNCED));
+        assert_eq!(local.update(true, began), None);
+        assert_eq!(local.update(true, began + AWAY), Some(UNSYNCED));
     }
 }

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_follower_is_told_what_the_old_one_was() {
+    fn a_new_follower_is_sent_what_the_old_one_was() {
         let b = ClusterName::new("b").unwrap();
         let mut quarantine = Quarantine::default();
         assert_eq!(quarantine.followed(&b), None);

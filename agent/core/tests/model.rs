@@ -123,7 +123,7 @@ type Found = BTreeSet<(u32, IpAddr)>;
 
 impl Model {
     /// Whether records of a cluster are accepted.
-    fn hears(&self, c: usize) -> bool {
+    fn accepts(&self, c: usize) -> bool {
         let seen = &self.clusters[c];
         seen.followed && seen.accepted && seen.connected && !seen.quarantined
     }
@@ -477,32 +477,32 @@ impl Stage {
             }
             Step::List(c, nodes, slices) => self.list(c, nodes, slices),
             Step::Slice(c, slice, endpoints) => {
-                if self.model.hears(c) {
+                if self.model.accepts(c) {
                     let record = slice_record(c, slice, &endpoints);
                     self.model.clusters[c].slices.insert(slice, endpoints);
                     self.records(c, vec![RecordEvent::Upsert(record)]);
                 }
             }
             Step::Unslice(c, slice) => {
-                if self.model.hears(c) {
+                if self.model.accepts(c) {
                     self.model.clusters[c].slices.remove(&slice);
                     self.records(c, vec![RecordEvent::Remove(slice_key(c, slice))]);
                 }
             }
             Step::Node(c, node) => {
-                if self.model.hears(c) {
+                if self.model.accepts(c) {
                     self.model.clusters[c].nodes.insert(node);
                     self.records(c, vec![RecordEvent::Upsert(node_record(c, node))]);
                 }
             }
             Step::Unnode(c, node) => {
-                if self.model.hears(c) {
+                if self.model.accepts(c) {
                     self.model.clusters[c].nodes.remove(&node);
                     self.records(c, vec![RecordEvent::Remove(RecordKey::Node(NODES[node].into()))]);
                 }
             }
             Step::Service(there) => {
-                if self.model.hears(0) {
+                if self.model.accepts(0) {
                     self.model.service = there;
                     let event = match there {
                         true => RecordEvent::Upsert(service_record()),
@@ -564,7 +564,7 @@ impl Stage {
     }
 
     fn list(&mut self, c: usize, nodes: Vec<usize>, slices: Vec<(usize, Vec<Endpoint>)>) {
-        if !self.model.hears(c) {
+        if !self.model.accepts(c) {
             return;
         }
         let seen = &mut self.model.clusters[c];

@@ -43,4 +43,4 @@ pub use tables::{
     AuditCursor, ClusterUse, Inherited, Numbered, Occupancy, Repairs, Shortage, Tables,
     TablesError, View,
 };
-pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_and_tell};
+pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_step_by_step};

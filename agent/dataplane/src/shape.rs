@@ -1,4 +1,4 @@
-//! What a map is, to tell one of ours from another under its name.
+//! What a map is, to distinguish one of ours from another under its name.
 
 use std::{fmt, io, path::Path};
 

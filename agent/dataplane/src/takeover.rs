@@ -61,12 +61,12 @@ struct Listed<'a, T>(&'a [T]);
 /// Takes over a node. Nothing is attached yet; whatever is goes on as it was until [`Programs::attach`]. The caller has
 /// the pins' lock.
 pub fn take_over(pins: PinRoot, sizes: Sizes, now: Instant) -> Result<TakenOver, TakeOverError> {
-    take_over_and_tell(pins, sizes, now, || ())
+    take_over_step_by_step(pins, sizes, now, || ())
 }
 
 /// The same, and has a function called after each write and each exchange of a hook, from the beginning: a test's way to
 /// die there.
-pub fn take_over_and_tell(
+pub fn take_over_step_by_step(
     pins: PinRoot,
     sizes: Sizes,
     now: Instant,

@@ -79,7 +79,7 @@ impl Versions {
 // === impl Answerer ===
 
 impl Answerer {
-    /// Answers that the node gave in the last full second, where it says so.
+    /// Answers that the node gave in the last full second, where it reports that.
     pub fn rate(self) -> Option<u32> {
         match self {
             Self::Kernel { rate } | Self::Agent { rate } => Some(rate),

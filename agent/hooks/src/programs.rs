@@ -151,7 +151,7 @@ impl ProgramsTask {
         }
     }
 
-    /// Puts back what was taken from the hooks: nothing tells of it but a look.
+    /// Puts back what was taken from the hooks: no event reports it, only a look does.
     fn audit(&mut self) {
         let found = match self.programs.audit() {
             Ok(found) => found,

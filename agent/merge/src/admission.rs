@@ -1,4 +1,4 @@
-//! What a cluster may say: its own pods and nodes, and nothing of any other cluster's.
+//! What a cluster may report: its own pods and nodes, and nothing of any other cluster's.
 
 use std::{fmt, net::IpAddr};
 
@@ -32,7 +32,7 @@ pub struct LocalRanges {
     pub service_cidrs: Vec<IpNet>,
 }
 
-/// Why a record is not taken. What its cluster said before stays.
+/// Why a record is not taken. What its cluster reported before stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {net} is {reason}")]
 pub struct Refused {
@@ -63,7 +63,7 @@ const SHOWN: usize = 8;
 /// How a cluster's records are judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Validator {
-    /// Ours: it may say anything about itself.
+    /// The local cluster: it may report anything about itself.
     Local,
     /// A peer with a grant.
     Granted {

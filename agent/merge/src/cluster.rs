@@ -39,7 +39,7 @@ pub(crate) struct Cluster {
     pub(crate) slices: HashMap<RecordKey, SliceEntry>,
     /// What the next slice is among its service's sources.
     next_source: u64,
-    /// What only the local cluster tells.
+    /// What only the local cluster reports.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
     /// Kinds whose initial sync is complete in this run.
@@ -69,7 +69,7 @@ struct Hosts {
     ips: Vec<IpAddr>,
 }
 
-/// How much a cluster says.
+/// How much a cluster reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Nodes.
@@ -87,7 +87,7 @@ pub struct Counts {
 }
 
 /// The round of what was not reported in this run.
-pub(crate) const UNTOLD: u32 = 0;
+pub(crate) const UNREPORTED: u32 = 0;
 
 /// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.
 const FREE_HOSTS: usize = 1_024;
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// Whether no list of it has begun in this run.
-    pub(crate) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_unreported(&self) -> bool {
         self.rounds.is_empty()
     }
 

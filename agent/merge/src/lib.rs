@@ -1,4 +1,4 @@
-//! What all clusters say, in one place: indexed tables that emit deltas.
+//! What all clusters report, in one place: indexed tables that emit deltas.
 //!
 //! Each record is checked against what its cluster may claim ([`Claims`]) before it enters, and each change costs what
 //! the change costs: the tables are mutable, and what follows from a change is emitted as [`Delta`]s, not found by looking

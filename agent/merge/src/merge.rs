@@ -31,7 +31,7 @@ mod views;
 pub use local::PodName;
 pub use prune::Expired;
 
-/// What all clusters say.
+/// What all clusters report.
 #[derive(Debug)]
 pub struct Merge {
     local: ClusterName,
@@ -46,7 +46,7 @@ pub struct Merge {
     deltas: Vec<Delta>,
 }
 
-/// A change that follows from what a cluster said.
+/// A change that follows from what a cluster reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delta {
     /// About a service.
@@ -95,7 +95,7 @@ pub struct IdInUse {
 // === impl Merge ===
 
 impl Merge {
-    /// The local cluster, which has said nothing yet.
+    /// The local cluster, which has reported nothing yet.
     pub fn new(local: ClusterName, ranges: LocalRanges) -> Self {
         let clusters = BTreeMap::from([(local.clone(), Cluster::new(Validator::Local))]);
         Self {
@@ -109,8 +109,9 @@ impl Merge {
         }
     }
 
-    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it said stays. Returns
-    /// who had the number that the grant has: nothing of it is accepted any more, and all it said is gone.
+    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it reported stays.
+    /// Returns who had the number that the grant has: nothing of it is accepted any more, and all that it reported is
+    /// gone.
     pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
         match claims {
             Some(claims) => self.grants.insert(name.clone(), claims),
@@ -145,7 +146,7 @@ impl Merge {
         self.grants.keys().find(|other| granted(other) == Some(id))
     }
 
-    /// Judges a peer by the grants as they are, and what it said already too.
+    /// Judges a peer by the grants as they are, and what it reported already too.
     fn set_judge(&mut self, name: &ClusterName) {
         let judge = match self.grants.get(name) {
             Some(claims) => Validator::Granted {
@@ -189,17 +190,18 @@ impl Merge {
         let nodes = cluster.nodes.iter();
         let nodes = nodes.filter(|(node, entry, _)| judge.check_node(node, entry).is_err());
         let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
-        let told = |service: &ServiceName, source| {
-            let told = cluster.services.get(service).and_then(|part| part.told(source));
-            told.into_iter().flat_map(BackendSet::addresses)
+        let addresses = |service: &ServiceName, source| {
+            let addresses = cluster.services.get(service).and_then(|part| part.backend_set(source));
+            addresses.into_iter().flat_map(BackendSet::addresses)
         };
         let services = cluster.services.keys().filter(|service| {
-            judge.check_service(service, told(service, SourceId::RECORD)).is_err()
+            judge.check_service(service, addresses(service, SourceId::RECORD)).is_err()
         });
         let services: Vec<Arc<ServiceName>> = services.cloned().collect();
         let slices = cluster.slices.iter().filter(|(_, slice)| {
             let service = slice.service.as_ref();
-            service.is_some_and(|name| judge.check_slice(name, told(name, slice.source)).is_err())
+            service
+                .is_some_and(|name| judge.check_slice(name, addresses(name, slice.source)).is_err())
         });
         let slices: Vec<RecordKey> = slices.map(|(key, _)| key.clone()).collect();
         for round in gone {
@@ -210,7 +212,7 @@ impl Merge {
         nodes.iter().for_each(|node| self.set_node(name, node, None));
     }
 
-    /// A peer that is gone takes everything with it that it said.
+    /// A peer that is gone takes everything with it that it reported.
     pub fn remove_peer(&mut self, name: &ClusterName) {
         if *name != self.local {
             self.grants.remove(name);
@@ -219,8 +221,8 @@ impl Merge {
         }
     }
 
-    /// The number of a cluster, as its config has it. What it said under another number is gone. With a number that
-    /// another has or is granted nothing of it is accepted until it has one of its own; what it said before stays.
+    /// The number of a cluster, as its config has it. What it reported under another ID is gone. With a number that
+    /// another has or is granted nothing of it is accepted until it has one of its own; what it reported before stays.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
         let holds =
             |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;
@@ -246,7 +248,7 @@ impl Merge {
         Ok(())
     }
 
-    /// Takes what a cluster says. A record that it may not say is refused, and what it said before stays.
+    /// Takes what a cluster reports. A record that it may not say is refused, and what it reported before stays.
     pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), Refused> {
         let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.held) else {
             return Ok(());

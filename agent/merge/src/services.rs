@@ -123,8 +123,8 @@ impl ServicePart {
         local.or_else(|| self.record.as_ref().map(|_| &*GLOBAL))
     }
 
-    /// What a source says of backends.
-    pub(crate) fn told(&self, source: SourceId) -> Option<&BackendSet> {
+    /// What a source reports of backends.
+    pub(crate) fn backend_set(&self, source: SourceId) -> Option<&BackendSet> {
         self.sources.get(&source)
     }
 
@@ -141,8 +141,8 @@ impl ServicePart {
         single.chain(several)
     }
 
-    /// Replaces what a source says.
-    pub(crate) fn tell(&mut self, source: SourceId, now: BackendSet) -> Changes {
+    /// Replaces what a source reports.
+    pub(crate) fn set_backends(&mut self, source: SourceId, now: BackendSet) -> Changes {
         let nothing = BackendSet::default();
         let before = self.sources.get(&source).unwrap_or(&nothing);
         let differs =
@@ -168,7 +168,7 @@ impl ServicePart {
         changes
     }
 
-    /// Puts what a source says in place, and keeps the index.
+    /// Puts what a source reports in place, and keeps the index.
     fn replace(
         &mut self,
         source: SourceId,
@@ -184,8 +184,8 @@ impl ServicePart {
         if self.sources.len() < 2 {
             self.index.clear();
         } else if were < 2 {
-            for (source, told) in &self.sources {
-                self.index.extend(told.iter().map(|(place, _)| (place.clone(), *source)));
+            for (source, backends) in &self.sources {
+                self.index.extend(backends.iter().map(|(place, _)| (place.clone(), *source)));
             }
         } else {
             self.index.extend(touched.iter().map(|place| (place.clone(), source)));
@@ -198,7 +198,7 @@ impl ServicePart {
     /// What is known of a place: of what slices say the best, else what the service v1 says.
     fn best(&self, place: &BackendId) -> Option<&BackendState> {
         if self.sources.len() < 2 {
-            return self.sources.values().find_map(|told| told.get(place));
+            return self.sources.values().find_map(|backends| backends.get(place));
         }
         let from = (place.clone(), SourceId::FIRST)..(place.clone(), SourceId::RECORD);
         let slices = self.index.range(from).map(|(_, source)| *source);
@@ -207,20 +207,21 @@ impl ServicePart {
         best.or_else(|| self.sources.get(&SourceId::RECORD)?.get(place))
     }
 
-    /// Whether the index has what the sources say and nothing else.
+    /// Whether the index has what the sources report and nothing else.
     #[cfg(test)]
     pub(crate) fn is_indexed(&self) -> bool {
-        let told = self.sources.iter().filter(|_| self.sources.len() > 1);
-        let told = told.flat_map(|(source, told)| told.iter().map(|(place, _)| (place, *source)));
+        let backends = self.sources.iter().filter(|_| self.sources.len() > 1);
+        let backends = backends
+            .flat_map(|(source, backends)| backends.iter().map(|(place, _)| (place, *source)));
         let indexed = self.index.iter().map(|(place, source)| (place, *source));
-        told.collect::<BTreeSet<_>>() == indexed.collect()
+        backends.collect::<BTreeSet<_>>() == indexed.collect()
     }
 
     /// What its service v1 takes, under the service's name.
     pub(crate) fn record_bytes(&self, name: &ServiceName) -> u64 {
-        let told = self.told(SourceId::RECORD).map_or(0, BackendSet::len);
+        let backends = self.backend_set(SourceId::RECORD).map_or(0, BackendSet::len);
         let frontends = self.record.as_ref().map(|record| frontends_bytes(&record.frontends));
-        part_bytes(name) + frontends.unwrap_or_default() + backends_bytes(told)
+        part_bytes(name) + frontends.unwrap_or_default() + backends_bytes(backends)
     }
 
     /// What was kept of the service v1, as a record. What was withdrawn is a service without backends.
@@ -231,8 +232,8 @@ impl ServicePart {
         id: ClusterId,
     ) -> Option<Record> {
         let record = self.record.as_ref()?;
-        let told = self.told(SourceId::RECORD);
-        let (backends, zones) = told.map(BackendSet::to_service).unwrap_or_default();
+        let backends = self.backend_set(SourceId::RECORD);
+        let (backends, zones) = backends.map(BackendSet::to_service).unwrap_or_default();
         Some(Record::Service(Box::new(GlobalService {
             cluster: cluster.clone(),
             cluster_id: id,
@@ -253,10 +254,10 @@ impl ServicePart {
 pub(crate) fn slice_bytes(
     name: &ServiceName,
     service: Option<&ServiceName>,
-    told: &BackendSet,
+    backends: &BackendSet,
 ) -> u64 {
     let entry = slot::<RecordKey, SliceEntry>() + text(&name.namespace) + text(&name.name);
-    entry + service.map_or(0, part_bytes) + backends_bytes(told.len())
+    entry + service.map_or(0, part_bytes) + backends_bytes(backends.len())
 }
 
 /// A part of a service without anything in it.

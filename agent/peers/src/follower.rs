@@ -51,12 +51,12 @@ impl Follower {
         Self { commands, undelivered: None, status, settings }
     }
 
-    /// Tells it to do something; later, if it has no room now.
+    /// Sends it a command; later, if it has no room now.
     pub fn command(&mut self, command: PeerCommand) {
         self.undelivered = self.commands.try_send(command.clone()).err().map(|_| command);
     }
 
-    /// Tells it again what it had no room for.
+    /// Sends it again what it had no room for.
     pub fn deliver(&mut self) {
         if let Some(command) = self.undelivered.take() {
             self.command(command);

@@ -1,6 +1,7 @@
 //! One task for each followed cluster, started, restarted and stopped as the peer files say.
 //!
-//! Stopping a task is safe at any point: what the cluster said is in the mesh's tables, and the next task lists anew.
+//! Stopping a task is safe at any point: what the cluster reported is in the mesh's tables, and the next task lists
+//! anew.
 
 use std::{
     collections::BTreeMap,
@@ -87,7 +88,7 @@ struct Following {
     /// Absent while the credentials are unusable.
     running: Option<Running>,
     status: watch::Sender<Status>,
-    /// What is said to the task that is running, or was.
+    /// What was sent to the task that is running, or was.
     commands: mpsc::Sender<PeerCommand>,
 }
 
@@ -383,12 +384,12 @@ fn not_used(peer: &ClusterName, why: impl Display) -> String {
 
 /// What the file says, and the defaults for what it does not.
 fn budget(file: &PeerFile) -> Budget {
-    let said = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
-    let (said, defaults) = (said.cloned().unwrap_or_default(), Budget::default());
+    let configured = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
+    let (configured, defaults) = (configured.cloned().unwrap_or_default(), Budget::default());
     Budget {
-        keys: said.keys.unwrap_or(defaults.keys),
-        bytes: said.bytes.unwrap_or(defaults.bytes),
-        changes_per_second: said.changes_per_second.unwrap_or(defaults.changes_per_second),
+        keys: configured.keys.unwrap_or(defaults.keys),
+        bytes: configured.bytes.unwrap_or(defaults.bytes),
+        changes_per_second: configured.changes_per_second.unwrap_or(defaults.changes_per_second),
     }
 }
 

@@ -37,8 +37,8 @@ fn local_file(folder: &Path, etcd: SocketAddr) -> std::path::PathBuf {
     path
 }
 
-/// Followers have a thread of their own, which may be faster than what tells the receiver of them: what a cluster says before
-/// the receiver follows it would be lost, and the cluster synced all the same.
+/// Followers have a thread of their own, which may be faster than the announcement to the receiver: what a cluster
+/// reports before the receiver follows it would be lost, and the cluster synced all the same.
 #[tokio::test]
 async fn no_follower_begins_before_its_cluster_is_announced() {
     mesh_certs::install_crypto();

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_cni::{Attachment, AttachmentKey, PodName};
 use mesh_model::Identity;
 
-/// What the local cluster says of this node's pods.
+/// What the local cluster reports of this node's pods.
 pub trait LocalPods {
-    /// What it says of one; `None` if it has no such pod.
-    fn pod(&self, name: &PodName) -> Option<Told<'_>>;
+    /// What it reports of one; `None` if it has no such pod.
+    fn pod(&self, name: &PodName) -> Option<LocalPod<'_>>;
 }
 
-/// What is said of a pod.
+/// A pod as its cluster reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told<'a> {
-    /// Tells it from another pod of its name; empty where that is not known.
+pub struct LocalPod<'a> {
+    /// Distinguishes it from another pod of its name; empty where that is not known.
     pub uid: &'a str,
     /// Who it is; `None` while it has no number.
     pub identity: Option<Identity>,
@@ -34,7 +34,7 @@ pub struct Pods {
 struct Entry {
     attachment: Attachment,
     identity: Option<Identity>,
-    /// What its cluster says of its sockets; `None` while it says nothing.
+    /// What its cluster reports of its sockets; `None` while it reports nothing.
     socket_lb: Option<bool>,
 }
 
@@ -43,7 +43,7 @@ struct Entry {
 pub enum State {
     /// It is known who it is.
     Bound(Identity),
-    /// Its cluster has not said who it is.
+    /// Its cluster has not reported who it is.
     Waiting,
 }
 
@@ -80,12 +80,12 @@ pub struct Counts {
 
 impl Pods {
     /// A pod is attached, for the first time or otherwise than before. `was` is who it was in a former life of the agent:
-    /// so it is until its cluster says otherwise.
+    /// so it is until its cluster reports something else.
     pub fn attach(
         &mut self,
         attachment: Attachment,
         was: Option<Identity>,
-        told: &impl LocalPods,
+        local_pods: &impl LocalPods,
     ) -> State {
         let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
         let before = self.entries.remove(&key);
@@ -100,7 +100,7 @@ impl Pods {
         }
         self.by_pod.entry(pod.clone()).or_default().insert(key.clone());
         self.entries.insert(key.clone(), Entry { attachment, identity, socket_lb });
-        self.hear(&pod, told);
+        self.update(&pod, local_pods);
         self.state(&key).unwrap_or(State::Waiting)
     }
 
@@ -115,11 +115,13 @@ impl Pods {
         }
     }
 
-    /// The local cluster said something about a pod. If it says nothing of it any more, the pod stays who it was: its
-    /// container may live a little longer than its object.
-    pub fn hear(&mut self, pod: &PodName, told: &impl LocalPods) -> Vec<Bound> {
+    /// The local cluster reported something about a pod. If it reports nothing of it any more, the pod stays who it
+    /// was: its container may live a little longer than its object.
+    pub fn update(&mut self, pod: &PodName, local_pods: &impl LocalPods) -> Vec<Bound> {
         let Some(keys) = self.by_pod.get(pod) else { return Vec::new() };
-        let Some(Told { uid, identity, socket_lb }) = told.pod(pod) else { return Vec::new() };
+        let Some(LocalPod { uid, identity, socket_lb }) = local_pods.pod(pod) else {
+            return Vec::new();
+        };
         let mut bound = Vec::new();
         for key in keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
@@ -154,7 +156,7 @@ impl Pods {
     }
 
     /// The network namespaces of all attachments, by their cookies, each with whether its sockets are led to services'
-    /// backends; `None` while its cluster has not said so of its pod in this life.
+    /// backends; `None` while its cluster has not reported so of its pod in this life.
     pub fn socket_lb(&self) -> impl Iterator<Item = (u64, Option<bool>)> {
         self.entries.values().map(|entry| (entry.attachment.netns.cookie, entry.socket_lb))
     }

@@ -15,7 +15,7 @@ pub(crate) struct Announcer {
 /// One kind of line.
 #[derive(Debug, Default)]
 struct Line<V> {
-    said: V,
+    logged: V,
     not_before: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl Announcer {
                 _ => tracing::info!("what could not be written is in place"),
             }
         }
-        let before = self.repairs.said;
+        let before = self.repairs.logged;
         if self.repairs.is_new(&status.repairs, now) {
             let repaired = status.repairs.saturating_sub(before);
             tracing::warn!(repaired, "another program changed what is ours; it is repaired");
@@ -55,12 +55,12 @@ impl Announcer {
 // === impl Line ===
 
 impl<V: PartialEq + Clone> Line<V> {
-    /// Whether it is to be said now.
+    /// Whether it is to be logged now.
     fn is_new(&mut self, value: &V, now: Instant) -> bool {
-        if self.said == *value || self.not_before.is_some_and(|at| at > now) {
+        if self.logged == *value || self.not_before.is_some_and(|at| at > now) {
             return false;
         }
-        self.said = value.clone();
+        self.logged = value.clone();
         self.not_before = Some(now + PAUSE);
         true
     }
@@ -71,15 +71,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_said_once_a_minute_and_the_last_state_is_said() {
+    fn a_line_is_logged_once_a_minute_and_the_last_state_is_logged() {
         let mut line = Line::default();
         let start = Instant::now();
-        let said = |line: &mut Line<usize>, second: u64, value| {
+        let logged = |line: &mut Line<usize>, second: u64, value| {
             line.is_new(&value, start + Duration::from_secs(second))
         };
-        assert!(!said(&mut line, 0, 0), "nothing to say");
-        assert!(said(&mut line, 1, 5));
-        assert!(!said(&mut line, 2, 6) && !said(&mut line, 30, 7));
-        assert!(said(&mut line, 61, 7) && !said(&mut line, 200, 7));
+        assert!(!logged(&mut line, 0, 0), "nothing to say");
+        assert!(logged(&mut line, 1, 5));
+        assert!(!logged(&mut line, 2, 6) && !logged(&mut line, 30, 7));
+        assert!(logged(&mut line, 61, 7) && !logged(&mut line, 200, 7));
     }
 }

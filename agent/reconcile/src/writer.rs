@@ -1,8 +1,8 @@
 //! The task that brings a [`Target`] to what is wanted.
 //!
 //! One task owns the target, the reconciler and what is wanted. Others reach it by [`Writer`], which never waits: an
-//! unbounded inbox (what callers want is bounded by what peers may say; the task takes all of it after each write, and
-//! no write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`] is
+//! unbounded inbox (what callers want is bounded by what peers may report; the task takes all of it after each write,
+//! and no write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`] is
 //! dropped. It may be aborted anywhere: what is outside stays, and the next run begins with a list.
 
 use std::{

@@ -270,7 +270,7 @@ impl World {
                     assert!(kind.is_none());
                     assert_eq!(recovered, failed_before);
                 }
-                Outcome::Failing { new: said } => assert!(kind.is_some() && (said || !new)),
+                Outcome::Failing { new: reported } => assert!(kind.is_some() && (reported || !new)),
                 other => panic!("{other:?}"),
             }
         }

@@ -51,7 +51,7 @@ fn a_repair_that_does_not_hold_is_no_endless_fight() {
 }
 
 #[test]
-fn what_failing_keys_have_in_common_is_said_once() {
+fn what_failing_keys_have_in_common_is_reported_once() {
     let mut reconciler: Reconciler<u16, ()> = Reconciler::default();
     let now = Instant::now();
     (0..500).for_each(|key| reconciler.want(key, Some(())));

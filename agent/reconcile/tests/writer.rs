@@ -206,7 +206,7 @@ async fn nothing_is_pruned_but_what_was_listed() {
     assert_eq!(left, [0, 1, 6, 7, 8, 9]);
     let status = writer.status().borrow().clone();
     assert_eq!((status.pruned, status.repairs), (3, 0));
-    // A list that fails prunes nothing and is said, until one succeeds.
+    // A list that fails prunes nothing and is reported, until one succeeds.
     outside.lock().unlisted = true;
     writer.may_prune(|_| true);
     sleep(60 * SECOND).await;

@@ -4,7 +4,8 @@
 //! (`mesh_reconcile::Writer`) bring the kernel to that with, each with a task and sockets of its own. Both speak netlink;
 //! no other program is run.
 //!
-//! Routes carry our own protocol number ([`PROTOCOL`]), so that ours are told from everybody else's; those we leave alone.
+//! Routes carry our own protocol number ([`PROTOCOL`]), so that ours can be distinguished from those of other programs;
+//! those we leave alone.
 
 use std::net::IpAddr;
 

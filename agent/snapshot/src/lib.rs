@@ -1,9 +1,10 @@
-//! What an agent keeps on disk for the day on which it finds nothing else: what each cluster said last ([`Snapshot`]), and
-//! where the etcds were ([`encode_addresses`]).
+//! What an agent keeps on disk for the day on which it finds nothing else: what each cluster reported last
+//! ([`Snapshot`]), and where the etcds were ([`encode_addresses`]).
 //!
 //! A file is lines of JSON behind a seal: its version, its length and a checksum of everything after it. One that is torn,
 //! damaged, of a later version or of another cluster is an error with its reason, and never half of a state. Records are
-//! in the form that clusters tell each other (`docs/wire.md`), so that they are judged like any others when they come back.
+//! in the form that clusters export to each other (`docs/wire.md`), so that they are judged like any others when they
+//! come back.
 //!
 //! Architecture invariant: bytes in, values out, and back. No IO, no time.
 

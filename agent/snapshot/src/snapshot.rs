@@ -1,4 +1,4 @@
-//! What one cluster said last.
+//! What one cluster reported last.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use crate::header::{self, HeaderError};
 
-/// What a cluster said last, as far as tables and routes need it.
+/// What a cluster reported last, as far as tables and routes need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The cluster.
     pub cluster: ClusterName,
     /// Its number then.
     pub id: ClusterId,
-    /// Which cluster it was, if it said so.
+    /// Which cluster it was, if it reported that.
     pub uuid: Option<Uuid>,
     /// Its records.
     pub records: Vec<Record>,

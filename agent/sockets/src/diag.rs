@@ -1,4 +1,4 @@
-//! What is said to the kernel about sockets, and what it answers: `sock_diag(7)`, without IO.
+//! What the kernel is asked about sockets, and what it answers: `sock_diag(7)`, without IO.
 //!
 //! Every message is a netlink header and a fixed struct; attributes may follow. Numbers are the machine's, addresses and
 //! ports are in network order.

@@ -24,7 +24,7 @@ pub(crate) struct Scan<'a, L> {
     pub(crate) protocols: HashSet<Protocol>,
 }
 
-/// Whom a scan asks about each socket, and tells what it did.
+/// What a scan asks about each socket, and reports to what it did.
 pub(crate) trait ScanObserver: Send {
     /// Whether a socket is looked for. Costs no pace.
     fn is_wanted(&self, socket: &ListedSocket) -> bool;

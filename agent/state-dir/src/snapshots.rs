@@ -34,7 +34,7 @@ pub struct Snapshots {
 /// A cluster's file.
 #[derive(Debug)]
 struct SnapshotFile {
-    /// The cluster said something since it was written.
+    /// The cluster reported something since it was written.
     changed: bool,
     not_before: Instant,
     /// Of what is in it, where this agent wrote it.
@@ -111,7 +111,7 @@ impl Snapshots {
         std::mem::take(&mut self.waiting)
     }
 
-    /// A cluster said something new.
+    /// A cluster reported something new.
     pub fn changed(&mut self, cluster: &ClusterName, now: Instant) {
         self.file(cluster, now).changed = true;
     }

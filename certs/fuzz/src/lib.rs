@@ -46,11 +46,11 @@ pub fn request(data: &[u8]) {
 
 /// What a request says, in the notation of [`der`]; it is signed here.
 pub fn signed_request(data: &[u8]) {
-    let said = der::assemble(data);
-    let signature = must(USER_KEY.sign(&said));
+    let content = der::assemble(data);
+    let signature = must(USER_KEY.sign(&content));
     let ed25519 = der::value(0x30, &der::value(0x06, &[0x2b, 0x65, 0x70]));
     let signature = der::value(0x03, &[[0].as_slice(), &signature].concat());
-    let all = der::value(0x30, &[said, ed25519, signature].concat());
+    let all = der::value(0x30, &[content, ed25519, signature].concat());
     if let Some(certificate) = sign(&pem("CERTIFICATE REQUEST", &all)) {
         assert!(certificate.public_key.ends_with(USER_KEY.public_key_raw()));
     }
@@ -83,10 +83,10 @@ pub fn certificate(data: &[u8]) {
         };
         // Nothing is made up: addresses aside, what is reported stands in the certificate.
         let written = names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err());
-        for said in
+        for content in
             written.chain([common_name]).map(String::as_bytes).chain([public_key.as_slice()])
         {
-            assert!(said.is_empty() || der.windows(said.len()).any(|part| part == said));
+            assert!(content.is_empty() || der.windows(content.len()).any(|part| part == content));
         }
     }
     load(&text, &key_pem(CA_SEED));

@@ -118,7 +118,7 @@ fn requests_survive() {
 
 #[test]
 fn signed_requests_survive() {
-    let said = |params: CertificateParams| {
+    let signed_part = |params: CertificateParams| {
         let der = params.serialize_request(&key(USER_SEED)).unwrap().der().to_vec();
         let text = der::disassemble(&der).unwrap();
         // Without the outermost sequence, the algorithm and the signature.
@@ -126,7 +126,7 @@ fn signed_requests_survive() {
         let end = lines.iter().rposition(|line| line.starts_with(" 30")).unwrap();
         lines[..end].join("\n")
     };
-    let mut all: Vec<String> = subjects().into_iter().map(said).collect();
+    let mut all: Vec<String> = subjects().into_iter().map(signed_part).collect();
     let [user, root] = [format!("0c '{USER}'"), "0c 'root'".into()];
     all.push(doubled(&all[0], &user, &root));
     all.push(doubled(&all[1], &root, &user));

@@ -1,5 +1,5 @@
 //! What it costs an agent that one backend of a service changes, by the size of the service and the form in which it is
-//! told: whole (v1) or in slices (v2).
+//! exported: whole (v1) or in slices (v2).
 //!
 //! The records are written into the other cluster's etcd as its apiserver would, from `mesh-wire`'s values, a change at a
 //! time. Its apiserver does not run meanwhile.
@@ -52,7 +52,7 @@ pub struct ChangeRow {
     pub changes: u32,
     /// CPU time of the agent for a change, in microseconds: the median of the rounds.
     pub micros: f64,
-    /// The same for a service of 100 backends, of which v2 tells in one slice.
+    /// The same for a service of 100 backends, of which v2 exports one slice.
     pub reference_micros: f64,
     /// The two in relation: the median of the rounds' ratios.
     pub ratio: f64,
@@ -64,7 +64,7 @@ pub struct ChangeRow {
     pub adding_writes: f64,
 }
 
-/// In what form a cluster tells its services.
+/// In what form a cluster exports its services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     V1,
@@ -315,14 +315,14 @@ fn whole(
     })))
 }
 
-/// The source's configuration as its apiserver left it, but that it tells services as v1 alone.
+/// The source's configuration as its apiserver left it, but that it exports services as v1 alone.
 fn services_only(lab: &BenchLab) -> Result<(String, Vec<u8>), BenchError> {
     let key = format!("{}a", mesh_wire::key::CLUSTER_CONFIGS);
     let mut get = lab.etcdctl(lab.cluster(0)?)?;
-    let told = run(get.args(["get", "--print-value-only", &key]))?;
+    let output = run(get.args(["get", "--print-value-only", &key]))?;
     let invalid = |error: String| BenchError::Unexpected(format!("{key}: {error}"));
     let mut config =
-        cluster_config::decode(told.trim_ascii()).map_err(|error| invalid(error.to_string()))?;
+        cluster_config::decode(output.trim_ascii()).map_err(|error| invalid(error.to_string()))?;
     config.export_mode = ExportMode::Services;
     Ok((key, cluster_config::encode(&config)))
 }

@@ -7,13 +7,13 @@ use crate::error::BenchError;
 /// Runs a command, and returns what it wrote.
 pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, BenchError> {
     let words = format!("{command:?}");
-    let failed = |said: String| BenchError::Command { command: words, said };
+    let failed = |printed: String| BenchError::Command { command: words, printed };
     match command.output() {
         Ok(output) if output.status.success() => Ok(output.stdout),
         // Some say on standard output what is not as it should be.
         Ok(output) => {
-            let said = [output.stderr, output.stdout].concat();
-            Err(failed(String::from_utf8_lossy(&said).trim().to_owned()))
+            let printed = [output.stderr, output.stdout].concat();
+            Err(failed(String::from_utf8_lossy(&printed).trim().to_owned()))
         }
         Err(error) => Err(failed(error.to_string())),
     }

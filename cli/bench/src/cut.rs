@@ -57,7 +57,7 @@ const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
 
 /// What a client says of a connection.
-enum Said {
+enum Report {
     Made,
     /// Begun then, in nanoseconds since the epoch, and never made.
     Lost(u64),
@@ -90,9 +90,9 @@ pub fn cut(
         mesh.clustermesh(&["status", "--wait"])?;
         mesh.lab("check-history", &["--wait"])?;
         let target = service_address(&mesh, &reader)?;
-        let (mut client, said) = mesh.client(target)?;
+        let (mut client, reports) = mesh.client(target)?;
         // Everything is as it will be: connections are made, and none is lost.
-        let ready = said.recv_timeout(PATIENCE);
+        let ready = reports.recv_timeout(PATIENCE);
         ready.map_err(|_| BenchError::Unexpected("the client makes no connection".into()))?;
         thread::sleep(Duration::from_millis(300));
         let (began, epoch) = (Instant::now(), unix_nanos());
@@ -109,7 +109,7 @@ pub fn cut(
         thread::sleep(AFTER);
         let _ = client.kill();
         let _ = client.wait();
-        result.take(written, epoch, said.iter());
+        result.take(written, epoch, reports.iter());
         Lab::open(lab)?.heal(None)?;
         // Other lives: to these it would be a link that flaps.
         mesh.lab("stop", &["agent"])?;
@@ -127,11 +127,11 @@ struct CutSamples {
 }
 
 impl CutSamples {
-    fn take(&mut self, written: Duration, epoch: u64, said: impl Iterator<Item = Said>) {
+    fn take(&mut self, written: Duration, epoch: u64, reports: impl Iterator<Item = Report>) {
         let mut last = epoch;
-        for said in said {
+        for report in reports {
             self.connections += 1;
-            if let Said::Lost(begun) = said {
+            if let Report::Lost(begun) = report {
                 self.lost += 1;
                 last = last.max(begun);
             }
@@ -156,7 +156,7 @@ impl CutSamples {
 
 impl BenchLab {
     /// Connects again and again, in the pod.
-    fn client(&self, to: SocketAddr) -> Result<(Child, Receiver<Said>), BenchError> {
+    fn client(&self, to: SocketAddr) -> Result<(Child, Receiver<Report>), BenchError> {
         let mut command = self.lab_command("exec");
         command.args(["b/client", "--", "clustermesh", "bench"]);
         command.args(["cut-client", &to.to_string()]).stdout(Stdio::piped());
@@ -164,19 +164,19 @@ impl BenchLab {
         let output = child.stdout.take();
         let output =
             output.ok_or_else(|| BenchError::Unexpected("a client without output".into()))?;
-        let (sender, said) = channel();
+        let (sender, reports) = channel();
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let said = match line.strip_prefix("lost ").map(str::parse) {
-                    Some(Ok(begun)) => Said::Lost(begun),
-                    _ => Said::Made,
+                let report = match line.strip_prefix("lost ").map(str::parse) {
+                    Some(Ok(begun)) => Report::Lost(begun),
+                    _ => Report::Made,
                 };
-                if sender.send(said).is_err() {
+                if sender.send(report).is_err() {
                     return;
                 }
             }
         });
-        Ok((child, said))
+        Ok((child, reports))
     }
 }
 
@@ -185,11 +185,11 @@ pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
     loop {
         thread::spawn(move || {
             let begun = unix_nanos();
-            let said = match TcpStream::connect_timeout(&to, DEADLINE) {
+            let report = match TcpStream::connect_timeout(&to, DEADLINE) {
                 Ok(_) => "made\n".to_owned(),
                 Err(_) => format!("lost {begun}\n"),
             };
-            let _ = std::io::stdout().write_all(said.as_bytes());
+            let _ = std::io::stdout().write_all(report.as_bytes());
         });
         thread::sleep(PAUSE);
     }
@@ -222,9 +222,9 @@ mod tests {
     #[test]
     fn the_last_connection_that_was_lost_counts() {
         let mut measured = CutSamples::default();
-        let said = [Said::Made, Said::Lost(1_300), Said::Lost(1_700), Said::Made];
-        measured.take(Duration::from_nanos(650), 1_000, said.into_iter());
-        measured.take(Duration::from_nanos(50), 1_000, [Said::Made].into_iter());
+        let reports = [Report::Made, Report::Lost(1_300), Report::Lost(1_700), Report::Made];
+        measured.take(Duration::from_nanos(650), 1_000, reports.into_iter());
+        measured.take(Duration::from_nanos(50), 1_000, [Report::Made].into_iter());
         let off = measured.summed_up();
         assert_eq!((off.written.max_nanos, off.avoided.max_nanos), (650, 700));
         assert_eq!((off.avoided.p50_nanos, off.connections, off.lost), (0, 5, 2));

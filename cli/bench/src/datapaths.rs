@@ -105,7 +105,7 @@ impl Datapath {
             true => Ok(()),
             false => Err(BenchError::Command {
                 command: command.join(" "),
-                said: "its words are above".into(),
+                printed: "its words are above".into(),
             }),
         }
     }

@@ -1,4 +1,5 @@
-//! What a cluster's endpoints cost an agent of another: to know them, to come back to them, and to hear of their changes.
+//! What a cluster's endpoints cost an agent of another: to know them, to come back to them, and to receive their
+//! changes.
 //!
 //! The endpoints are written into the cluster's etcd as its apiserver would, from `mesh-wire`'s values: a hundred thousand
 //! pods are too many for a folder of manifests. Their apiserver does not run meanwhile.
@@ -59,13 +60,13 @@ pub struct ReconnectCost {
     pub table_changes: u64,
 }
 
-/// What an event costs an etcd, for each that hears of it.
+/// What an event costs an etcd, for each that receives it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventCost {
     /// Agents that one etcd carries.
     pub readers: u32,
-    /// Changes that each heard of.
+    /// Changes that each received.
     pub events: u32,
     /// CPU time of the etcd for a change without readers, in microseconds.
     pub write_micros: f64,
@@ -121,7 +122,7 @@ pub fn endpoint_cost(
             Ok((resident(pid)?, ready, cpu(pid)?.saturating_sub(ready)))
         };
         let (none, none_cpu, _) = started(&mut lab)?;
-        // A list is no flood, but so many changes at once are: it hears of them when it starts.
+        // A list is no flood, but so many changes at once are: it receives them when it starts.
         lab.lab("stop", &["b/n1/agent"])?;
         let entries = addresses(0..count)?;
         let source = lab.cluster(0)?;
@@ -209,7 +210,7 @@ pub fn reconnect(
     })
 }
 
-/// Measures what an event costs the etcd for each who hears of it. Needs root.
+/// Measures what an event costs the etcd for each that receives it. Needs root.
 pub fn event_cost(
     lab: &str,
     options: EventOptions,
@@ -242,7 +243,7 @@ pub fn event_cost(
         lab.lab("start", &["b/agent"])?;
         lab.wait_ready("b")?;
         agents += spend()?;
-        // Who was over his budget has not heard of all.
+        // One that was over its budget has not received all.
         lab.wait_ready("b")?;
         lab.lab("stop", &["b/agent"])?;
         let watches = reader.nodes.iter().map(|node| watch(&lab, source, (reader, node)));

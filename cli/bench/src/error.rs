@@ -26,12 +26,12 @@ pub enum BenchError {
         source: io::Error,
     },
     /// A command that does a part of it.
-    #[error("`{command}` failed: {said}")]
+    #[error("`{command}` failed: {printed}")]
     Command {
         /// The command.
         command: String,
-        /// What it said.
-        said: String,
+        /// What it printed.
+        printed: String,
     },
     /// Something did not come about.
     #[error("{0}")]

@@ -143,10 +143,10 @@ fn taken(
     let root = PinRoot::open(pins)?;
     let (_programs, maps) = Programs::load(root, sizes((services, backends, slots)))?;
     let mut tables = Tables::restore(maps, Instant::now())?;
-    let told = mesh_dump::memory(pins)?;
-    let of = |name: &str| told.get(name).copied().unwrap_or_default();
+    let memory = mesh_dump::memory(pins)?;
+    let of = |name: &str| memory.get(name).copied().unwrap_or_default();
     let named = ["cm_services", "cm_headers", "cm_backends", "cm_slots"].map(of);
-    let empty_bytes: u64 = told.values().sum();
+    let empty_bytes: u64 = memory.values().sum();
     for service in 0..services.min(backends / EACH) / 2 {
         add(&mut tables, service, Transport::Tcp, PORT)?;
     }

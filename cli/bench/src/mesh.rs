@@ -1,4 +1,4 @@
-//! A mesh of many clusters, and what it costs one agent: to start, to hear of changes, to hold what there is.
+//! A mesh of many clusters, and what it costs one agent: to start, to receive changes, to hold what there is.
 //!
 //! One real agent, with its real followers, TLS and kernel tables, in a lab of two clusters. What it follows is recorded
 //! from the etcd of one of them, as its apiserver filled it, and replayed as so many clusters by one process

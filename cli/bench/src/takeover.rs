@@ -145,7 +145,7 @@ pub fn takeover(
     })
 }
 
-/// Waits until all is ready, and both replicas have said how far they are.
+/// Waits until all is ready, and both replicas have reported how far they are.
 fn settle(lab: &mut BenchLab) -> Result<(), BenchError> {
     lab.clustermesh(&["status", "--wait"])?;
     lab.lab("check-history", &["--wait"])?;

@@ -119,8 +119,8 @@ impl ProcessResources {
 /// Bytes that a node received over its link.
 pub(crate) fn received(node: &NodeState) -> Result<u64, BenchError> {
     let path = "/sys/class/net/eth0/statistics/rx_bytes";
-    let said = run(in_node(node, "cat").arg(path))?;
-    let text = String::from_utf8_lossy(&said);
+    let output = run(in_node(node, "cat").arg(path))?;
+    let text = String::from_utf8_lossy(&output);
     text.trim().parse().map_err(|_| BenchError::Unexpected(format!("{path}: {text}")))
 }
 
@@ -131,8 +131,8 @@ pub(crate) fn table_changes(node: &NodeState) -> Result<u64, BenchError> {
 
 /// A metric of a node's agent.
 pub(crate) fn metric(node: &NodeState, name: &str) -> Result<u64, BenchError> {
-    let said = run(in_node(node, "curl").args(["-s", "http://127.0.0.1:9981/metrics"]))?;
-    let text = String::from_utf8_lossy(&said);
+    let output = run(in_node(node, "curl").args(["-s", "http://127.0.0.1:9981/metrics"]))?;
+    let text = String::from_utf8_lossy(&output);
     let found = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());

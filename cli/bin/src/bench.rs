@@ -42,7 +42,7 @@ struct Measurement<'a> {
 /// How far a measurement is: steps done, and all.
 type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// The exit code of what was told to stop before it was done.
+/// The exit code of what was signalled to stop before it was done.
 const FAILED: i32 = 1;
 
 pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -60,7 +60,7 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
     measure(all, output)
 }
 
-/// Measures one after the other, and prints each as it comes; what failed is told at the end.
+/// Measures one after the other, and prints each as it comes; what failed is reported at the end.
 fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome> {
     let count = all.len();
     let (mut tables, mut failed) = (Map::new(), Vec::new());
@@ -234,7 +234,8 @@ fn done<E: Into<anyhow::Error>>(result: Result<(), E>) -> anyhow::Result<Outcome
     result.map(|()| Outcome::Done).map_err(Into::into)
 }
 
-/// Takes everything away that a measurement made, when this process is told to stop: the lab, namespaces, processes.
+/// Takes everything away that a measurement made, when this process is signalled to stop: the lab, namespaces,
+/// processes.
 fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt) = {

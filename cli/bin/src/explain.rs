@@ -110,19 +110,19 @@ fn explain_agent(
         None => ExplainRequest::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let told = runtime.block_on(async {
+    let reported = runtime.block_on(async {
         let mut client = mesh_admin::connect(&agent.socket).await?;
         anyhow::Ok(client.explain(request).await?.into_inner())
     })?;
     let port = wanted.and_then(|wanted| wanted.port.as_deref());
-    let frontends: Vec<ShownFrontend> = told
+    let frontends: Vec<ShownFrontend> = reported
         .frontends
         .iter()
         .map(ShownFrontend::of_agent)
         .filter(|frontend| port.is_none_or(|port| frontend.has_port(port)))
         .collect();
     if let (true, Some(ServiceQuery { service, .. })) = (frontends.is_empty(), wanted) {
-        match (told.without_frontend.is_empty(), port) {
+        match (reported.without_frontend.is_empty(), port) {
             (false, _) => bail!("service {service} of {} has no cluster IP", context.name),
             (true, Some(port)) => {
                 bail!("there is no service {service} with a port {port} in {}", context.name)

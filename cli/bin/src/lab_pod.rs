@@ -34,8 +34,8 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
             }
             LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,
             LabPodCommand::Hang { to, udp } => {
-                let tell = |event| output::line(serde_json::to_string(&event)?);
-                hang::hang(transport(udp), to, DEADLINE, tell).await?;
+                let print = |event| output::line(serde_json::to_string(&event)?);
+                hang::hang(transport(udp), to, DEADLINE, print).await?;
                 Ok(Outcome::Done)
             }
             LabPodCommand::Load { tcp, udp, rate, flows, datagram_flows, requests } => {

@@ -72,12 +72,12 @@ mod tests {
     #[test]
     fn a_cause_is_named_once() {
         let gone = || anyhow::Error::from(io::Error::new(io::ErrorKind::NotFound, "it is gone"));
-        for (error, told) in [
+        for (error, message) in [
             (gone(), "it is gone"),
             (gone().context("a.yaml"), "a.yaml: it is gone"),
             (gone().context("a.yaml: it is gone").context("b"), "b: a.yaml: it is gone"),
         ] {
-            assert_eq!(in_full(&error), told);
+            assert_eq!(in_full(&error), message);
         }
     }
 }

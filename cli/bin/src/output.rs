@@ -104,9 +104,9 @@ pub(crate) fn table(
 }
 
 /// The width of what is no terminal: what its reader says it has, or enough for most tables.
-fn columns(said: Option<&str>) -> u16 {
-    let said = said.and_then(|columns| columns.parse().ok());
-    said.filter(|columns| *columns > 0).unwrap_or(200)
+fn columns(given: Option<&str>) -> u16 {
+    let given = given.and_then(|columns| columns.parse().ok());
+    given.filter(|columns| *columns > 0).unwrap_or(200)
 }
 
 #[cfg(test)]
@@ -115,9 +115,9 @@ mod tests {
 
     #[test]
     fn what_is_no_terminal_has_the_width_it_says() {
-        for (said, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)]
+        for (given, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)]
         {
-            assert_eq!(columns(said), width, "{said:?}");
+            assert_eq!(columns(given), width, "{given:?}");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 /// How often it is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A cluster, as its daemons tell.
+/// A cluster, as its daemons report it.
 struct ClusterStatus {
     name: String,
     /// One a replica.
@@ -35,12 +35,12 @@ struct ClusterStatus {
 struct ApiserverStatus {
     /// `apiserver`, and `apiserver2` for a second replica.
     name: String,
-    told: Result<StatusResponse, String>,
+    reported: Result<StatusResponse, String>,
 }
 
 struct AgentStatus {
     node: String,
-    told: Result<(StatusResponse, Vec<Peer>), String>,
+    reported: Result<(StatusResponse, Vec<Peer>), String>,
 }
 
 pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -87,7 +87,7 @@ impl ClusterStatus {
         let mut apiservers = Vec::new();
         for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
         {
-            let told = async {
+            let reported = async {
                 let mut client = mesh_admin::connect(socket).await.map_err(|e| e.to_string())?;
                 let status =
                     client.status(StatusRequest {}).await.map_err(|e| e.message().to_owned())?;
@@ -97,11 +97,11 @@ impl ClusterStatus {
                 1 => "apiserver".to_owned(),
                 number => format!("apiserver{number}"),
             };
-            apiservers.push(ApiserverStatus { name, told: told.await });
+            apiservers.push(ApiserverStatus { name, reported: reported.await });
         }
         let mut agents = Vec::new();
         for agent in &context.agents {
-            let told = async {
+            let reported = async {
                 let mut client =
                     mesh_admin::connect(&agent.socket).await.map_err(|e| e.to_string())?;
                 let status =
@@ -112,7 +112,7 @@ impl ClusterStatus {
                     .map_err(|e| e.message().to_owned())?;
                 Ok((status.into_inner(), peers.into_inner().peers))
             };
-            agents.push(AgentStatus { node: agent.node.clone(), told: told.await });
+            agents.push(AgentStatus { node: agent.node.clone(), reported: reported.await });
         }
         let files = fs::read_dir(context.directory.join("peers")).into_iter().flatten().flatten();
         let is_peer = |path: &std::path::Path| {
@@ -130,8 +130,8 @@ impl ClusterStatus {
     fn broken(&self) -> Vec<String> {
         let name = &self.name;
         let mut broken = Vec::new();
-        for ApiserverStatus { name: who, told } in &self.apiservers {
-            match told {
+        for ApiserverStatus { name: who, reported } in &self.apiservers {
+            match reported {
                 Err(error) => broken.push(format!("{name}: {who}: {error}")),
                 Ok(status) if !status.ready => {
                     broken.push(format!("{name}: {who}: {}", status.problems.join("; ")));
@@ -139,8 +139,8 @@ impl ClusterStatus {
                 Ok(_) => {}
             }
         }
-        for AgentStatus { node, told } in &self.agents {
-            match told {
+        for AgentStatus { node, reported } in &self.agents {
+            match reported {
                 Err(error) => broken.push(format!("{name}/{node}: {error}")),
                 Ok((_, peers)) => {
                     let missing = self
@@ -186,8 +186,8 @@ impl ClusterStatus {
                 })),
             })
         };
-        let mut apiservers = self.apiservers.iter().map(|ApiserverStatus { name, told }| {
-            let mut value = match told {
+        let mut apiservers = self.apiservers.iter().map(|ApiserverStatus { name, reported }| {
+            let mut value = match reported {
                 Ok(status) => daemon(status),
                 Err(error) => json!({ "ready": false, "error": error }),
             };
@@ -201,7 +201,7 @@ impl ClusterStatus {
         let agents: Vec<Value> = self
             .agents
             .iter()
-            .map(|agent| match &agent.told {
+            .map(|agent| match &agent.reported {
                 Err(error) => json!({ "node": agent.node, "ready": false, "error": error }),
                 Ok((status, peers)) => {
                     let mut value = daemon(status);
@@ -279,24 +279,26 @@ fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
         let row = |who: &str, of: &str, state: &str, detail: String| {
             vec![cluster.name.clone(), who.to_owned(), of.to_owned(), state.to_owned(), detail]
         };
-        rows.extend(cluster.apiservers.iter().map(|ApiserverStatus { name, told }| match told {
-            Ok(status) => {
-                let exported =
-                    status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
-                let problems = status.problems.join("; ");
-                let detail =
-                    if problems.is_empty() { exported.unwrap_or_default() } else { problems };
-                row(name, "", if status.ready { "ready" } else { "NOT READY" }, detail)
+        rows.extend(cluster.apiservers.iter().map(|ApiserverStatus { name, reported }| {
+            match reported {
+                Ok(status) => {
+                    let exported =
+                        status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
+                    let problems = status.problems.join("; ");
+                    let detail =
+                        if problems.is_empty() { exported.unwrap_or_default() } else { problems };
+                    row(name, "", if status.ready { "ready" } else { "NOT READY" }, detail)
+                }
+                Err(error) => row(name, "", "NO ANSWER", error.clone()),
             }
-            Err(error) => row(name, "", "NO ANSWER", error.clone()),
         }));
         // All replicas say the same.
-        let mut told =
-            cluster.apiservers.iter().filter_map(|apiserver| apiserver.told.as_ref().ok());
-        let drained = told.next().and_then(|status| status.drained.as_ref());
+        let mut reported =
+            cluster.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
+        let drained = reported.next().and_then(|status| status.drained.as_ref());
         rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
-        for AgentStatus { node, told } in &cluster.agents {
-            match told {
+        for AgentStatus { node, reported } in &cluster.agents {
+            match reported {
                 Err(error) => rows.push(row(node, "", "NO ANSWER", error.clone())),
                 Ok((status, peers)) => {
                     for peer in peers {

@@ -171,7 +171,7 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
     place.write("b.json", &exported.stdout);
     let frontends =
         place.json("import --keys old.json --keys b.json --keys shy.json --objects a --cluster a");
-    let told = |list: &str| -> Vec<String> {
+    let backends = |list: &str| -> Vec<String> {
         let entries = frontends[0][list].as_array().unwrap().iter();
         entries
             .map(|e| {
@@ -184,10 +184,10 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
             })
             .collect()
     };
-    assert_eq!(told("inUse"), ["10.2.0.1 b ready", "10.9.0.1 old ready"]);
-    assert_eq!(told("fallback"), Vec::<String>::new());
+    assert_eq!(backends("inUse"), ["10.2.0.1 b ready", "10.9.0.1 old ready"]);
+    assert_eq!(backends("fallback"), Vec::<String>::new());
     assert_eq!(
-        told("leftOut"),
+        backends("leftOut"),
         [
             "10.2.0.2 b not-ready",
             "10.9.0.2 old other-port",
@@ -195,7 +195,7 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
             "10.8.0.2 shy not-shared"
         ]
     );
-    // The numbers of the three are theirs: ours is the first that is free, or what is said.
+    // The numbers of the three are theirs: ours is the first that is free, or the one that is given.
     for (id, code, says) in [
         ("1", 0, ""),
         ("9", 0, "cluster old is refused: the cluster has the local cluster's ID 9"),

@@ -14,12 +14,12 @@ pub enum ChaosError {
         source: io::Error,
     },
     /// A command that does a part of it.
-    #[error("`{command}` failed: {said}")]
+    #[error("`{command}` failed: {printed}")]
     Command {
         /// The command.
         command: String,
-        /// What it said.
-        said: String,
+        /// What it printed.
+        printed: String,
     },
     /// Requests that were not answered.
     #[error("{failed} of {offered} requests failed: {reasons}")]

@@ -43,7 +43,7 @@ pub enum Response {
     Compacted(i64),
 }
 
-/// One change, as a watch tells it.
+/// One change, as a watch reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The key.
@@ -153,7 +153,7 @@ impl Checker<'_> {
         self.violations.push(Violation { guarantee, what: format!("{}: {what}", self.watch.name) });
     }
 
-    /// What can be said of an event from it and from what came before it.
+    /// What can be checked of an event from it and from what came before it.
     fn each_event(&mut self) {
         let (mut last, mut progress) = (0, 0);
         let mut seen = BTreeSet::new();
@@ -212,7 +212,7 @@ impl Checker<'_> {
 
     /// No revision is in two messages, or partly in one.
     fn whole_revisions(&mut self) {
-        let mut told: BTreeMap<i64, BTreeSet<&[u8]>> = BTreeMap::new();
+        let mut received: BTreeMap<i64, BTreeSet<&[u8]>> = BTreeMap::new();
         let mut before: Option<i64> = None;
         for response in &self.watch.responses {
             let events = response.events();
@@ -223,12 +223,12 @@ impl Checker<'_> {
             }
             before = events.last().map(|event| event.revision).or(before);
             for event in events {
-                told.entry(event.revision).or_default().insert(&event.key);
+                received.entry(event.revision).or_default().insert(&event.key);
             }
         }
-        for (revision, told) in told {
+        for (revision, received) in received {
             let happened = self.reference.keys(revision).filter(|key| self.watch.asked_for(key));
-            let missing = happened.filter(|key| !told.contains(key)).count();
+            let missing = happened.filter(|key| !received.contains(key)).count();
             if missing > 0 {
                 self.violation(
                     Guarantee::Atomic,
@@ -240,19 +240,19 @@ impl Checker<'_> {
 
     /// Every revision in which something happened came.
     fn nothing_missing(&mut self) {
-        let mut told: BTreeSet<i64> = BTreeSet::new();
+        let mut received: BTreeSet<i64> = BTreeSet::new();
         let mut progress = Vec::new();
         for response in &self.watch.responses {
-            told.extend(response.events().iter().map(|event| event.revision));
+            received.extend(response.events().iter().map(|event| event.revision));
             if let Response::Progress(revision) = response {
-                progress.push((*revision, told.clone()));
+                progress.push((*revision, received.clone()));
             }
         }
         let asked = |key: &[u8]| self.watch.asked_for(key);
         let happened: Vec<i64> = self.reference.revisions(self.watch.from, asked).collect();
-        let (first, last) = (told.first().copied(), told.last().copied());
+        let (first, last) = (received.first().copied(), received.last().copied());
         let mut found = Vec::new();
-        for revision in happened.iter().copied().filter(|revision| !told.contains(revision)) {
+        for revision in happened.iter().copied().filter(|revision| !received.contains(revision)) {
             let what = format!("revision {revision} is missing");
             if Some(revision) < first {
                 found.push((Guarantee::Resumable, what));
@@ -260,9 +260,9 @@ impl Checker<'_> {
                 found.push((Guarantee::Reliable, what));
             }
         }
-        for (to, told) in progress {
+        for (to, received) in progress {
             let missing =
-                happened.iter().find(|revision| **revision <= to && !told.contains(revision));
+                happened.iter().find(|revision| **revision <= to && !received.contains(revision));
             if let Some(missing) = missing {
                 let what = format!("progress to {to} before revision {missing}");
                 found.push((Guarantee::Bookmarkable, what));

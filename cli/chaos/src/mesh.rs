@@ -40,7 +40,7 @@ pub(crate) struct Load {
 
 /// What `lab status` says, as far as it matters here.
 #[derive(Deserialize)]
-struct Told {
+struct LabStatus {
     lab: LabState,
 }
 
@@ -151,8 +151,8 @@ impl Mesh {
         words.extend(["--write-out=json"]);
         words.extend(files.iter().map(String::as_str));
         words.extend(args);
-        let said = self.lab("exec", &words)?;
-        match said.as_slice() {
+        let printed = self.lab("exec", &words)?;
+        match printed.as_slice() {
             [] => Ok(Value::Null),
             // Some commands answer in words whatever they are asked for.
             text => Ok(serde_json::from_slice(text).unwrap_or_default()),
@@ -190,10 +190,10 @@ impl Mesh {
     }
 
     fn look(&mut self) -> Result<(), ChaosError> {
-        let told = self.lab("status", &["--output", "json"])?;
-        let told: Told = serde_json::from_slice(&told)
+        let status = self.lab("status", &["--output", "json"])?;
+        let status: LabStatus = serde_json::from_slice(&status)
             .map_err(|error| ChaosError::Unexpected(format!("`lab status`: {error}")))?;
-        self.state = told.lab;
+        self.state = status.lab;
         Ok(())
     }
 
@@ -224,10 +224,10 @@ impl Mesh {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let said = [output.stderr, output.stdout].concat();
+        let printed = [output.stderr, output.stdout].concat();
         Err(ChaosError::Command {
             command: format!("clustermesh {}", args.join(" ")),
-            said: String::from_utf8_lossy(&said).trim().to_owned(),
+            printed: String::from_utf8_lossy(&printed).trim().to_owned(),
         })
     }
 

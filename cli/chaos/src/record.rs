@@ -108,17 +108,17 @@ impl<'a> Recorder<'a> {
             return Err(ChaosError::Unexpected(reason));
         }
         let deadline = Instant::now() + PATIENCE;
-        let (reference, told) = loop {
-            let told = self.told()?;
-            let reference = self.reference(&told, last.revision);
+        let (reference, received) = loop {
+            let received = self.received()?;
+            let reference = self.reference(&received, last.revision);
             let behind = |watch: &Watch| self.is_behind(watch, &reference, last.revision);
-            if !told.iter().any(behind) || Instant::now() >= deadline {
-                break (reference, told);
+            if !received.iter().any(behind) || Instant::now() >= deadline {
+                break (reference, received);
             }
             thread::sleep(LOOK);
         };
         let mut violations = Vec::new();
-        for watch in &told {
+        for watch in &received {
             violations.extend(watch.violations(&reference));
             if self.is_behind(watch, &reference, last.revision) {
                 let what = format!("{}: not all up to revision {}", watch.name, last.revision);
@@ -132,22 +132,22 @@ impl<'a> Recorder<'a> {
         Ok(WatchRecording {
             cluster: self.cluster.name.clone(),
             revisions: last.revision - self.first.revision,
-            watches: told.len(),
-            events: told.iter().map(|watch| watch.events().count()).sum(),
+            watches: received.len(),
+            events: received.iter().map(|watch| watch.events().count()).sum(),
             violations,
         })
     }
 
     /// What the watches reported so far.
-    fn told(&self) -> Result<Vec<Watch>, ChaosError> {
-        self.watches.iter().map(|watching| watching.told(self.first.revision + 1)).collect()
+    fn received(&self) -> Result<Vec<Watch>, ChaosError> {
+        self.watches.iter().map(|watching| watching.received(self.first.revision + 1)).collect()
     }
 
     /// What happened up to a revision, by the watch of everything.
-    fn reference(&self, told: &[Watch], last: i64) -> ReferenceModel {
+    fn reference(&self, received: &[Watch], last: i64) -> ReferenceModel {
         let mut reference = ReferenceModel::new(self.first.revision, self.first.keys.clone());
-        let everything = told.iter().take(1).flat_map(Watch::events);
-        everything.filter(|event| event.revision <= last).for_each(|event| reference.tell(event));
+        let everything = received.iter().take(1).flat_map(Watch::events);
+        everything.filter(|event| event.revision <= last).for_each(|event| reference.apply(event));
         reference
     }
 
@@ -165,7 +165,7 @@ impl<'a> Recorder<'a> {
 }
 
 impl Watching {
-    fn told(&self, from: i64) -> Result<Watch, ChaosError> {
+    fn received(&self, from: i64) -> Result<Watch, ChaosError> {
         let io = |source| ChaosError::Io { what: "what etcdctl printed", source };
         let text = fs::read_to_string(&self.output).map_err(io)?;
         let mut responses = Vec::new();
@@ -199,10 +199,10 @@ fn all(cluster: &ClusterState) -> Result<Range, ChaosError> {
     let io = |source| ChaosError::Io { what: "etcdctl", source };
     let output = etcdctl(cluster)?.args(["get", "", "--prefix"]).output().map_err(io)?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(ChaosError::Command {
             command: format!("etcdctl get, {}", cluster.name),
-            said,
+            printed,
         });
     }
     let text = String::from_utf8_lossy(&output.stdout);

@@ -158,7 +158,9 @@ impl Mesh {
                 })?;
                 match self.etcdctl(etcd, &["compact", "--physical", &revision.to_string()]) {
                     // Nothing was written since the last time.
-                    Err(ChaosError::Command { said, .. }) if said.contains("been compacted") => {
+                    Err(ChaosError::Command { printed, .. })
+                        if printed.contains("been compacted") =>
+                    {
                         Ok(())
                     }
                     compacted => compacted.map(drop),

@@ -321,7 +321,7 @@ fn https(ip: std::net::IpAddr, port: u16) -> String {
     format!("https://{}", std::net::SocketAddr::from((ip, port)))
 }
 
-/// Tells this making of the cluster from any other.
+/// Distinguishes this making of the cluster from any other.
 fn start_token() -> String {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -59,7 +59,7 @@ const INTERFACE: &str = "eth0";
 
 /// A result as far as the lab wants to know it.
 #[derive(Deserialize)]
-struct Told {
+struct AddResult {
     #[serde(default)]
     ips: Vec<Ip>,
 }
@@ -84,7 +84,7 @@ struct Failure {
 impl Added {
     /// The pod's addresses.
     pub fn ips(&self) -> Result<Vec<IpAddr>, LabError> {
-        let result = Told::deserialize(&self.result);
+        let result = AddResult::deserialize(&self.result);
         let result = result.map_err(|e| failed("the chain", "ADD", e.to_string()))?;
         if result.ips.is_empty() {
             return Err(failed("the chain", "ADD", "it gave no address".into()));
@@ -101,10 +101,11 @@ impl Attachment<'_> {
         let (mut result, mut took) = (None, Vec::new());
         for plugin in chain.plugins() {
             let began = Instant::now();
-            let said = self.call("ADD", &plugin.name(), &plugin.configuration(result.as_ref()))?;
+            let printed =
+                self.call("ADD", &plugin.name(), &plugin.configuration(result.as_ref()))?;
             took.push(began.elapsed());
-            let said = serde_json::from_slice(&said);
-            result = Some(said.map_err(|e| failed(&plugin.name(), "ADD", e.to_string()))?);
+            let printed = serde_json::from_slice(&printed);
+            result = Some(printed.map_err(|e| failed(&plugin.name(), "ADD", e.to_string()))?);
         }
         Ok(Added { result: result.unwrap_or_default(), took })
     }
@@ -167,13 +168,13 @@ impl Attachment<'_> {
                 reason: if details.is_empty() { msg } else { format!("{msg}: {details}") },
             },
             Err(_) => {
-                let said = String::from_utf8_lossy(&output.stdout);
-                failed(plugin, verb, format!("{}: {}", output.status, said.trim()))
+                let printed = String::from_utf8_lossy(&output.stdout);
+                failed(plugin, verb, format!("{}: {}", output.status, printed.trim()))
             }
         })
     }
 
-    /// What a kubelet's runtime tells of the pod.
+    /// What a kubelet's runtime passes about the pod.
     fn args(&self) -> String {
         let Self { container, namespace, name, uid, .. } = self;
         format!(

@@ -47,8 +47,8 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError
     if status.success() {
         return Ok(stdout);
     }
-    let said = [stdout, stderr].concat();
-    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&said).trim())))
+    let printed = [stdout, stderr].concat();
+    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&printed).trim())))
 }
 
 /// Runs `ip` with one command a line.

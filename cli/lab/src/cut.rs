@@ -32,7 +32,7 @@ impl Lab {
         impairment: Option<Impairment>,
     ) -> Result<Cut, LabError> {
         let cut = Cut { places: in_order(places), port, impairment };
-        // What cannot be cut is said before anything is changed.
+        // What cannot be cut is reported before anything is changed.
         Rules::default().add(&self.state, |_, _| String::new(), &cut)?;
         let mut cuts = self.state.cuts.clone();
         cuts.retain(|other| (&other.places, other.port) != (&cut.places, cut.port));

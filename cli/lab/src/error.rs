@@ -45,7 +45,7 @@ pub enum LabError {
     Command {
         /// What was run.
         command: String,
-        /// What it said.
+        /// What it printed.
         reason: String,
     },
     /// A CNI plugin that says why not.
@@ -57,7 +57,7 @@ pub enum LabError {
         verb: String,
         /// The specification's code, or the plugin's own.
         code: u64,
-        /// What it said.
+        /// What it printed.
         reason: String,
     },
     /// Something that should be installed.

@@ -56,7 +56,7 @@ impl Cluster {
         let ids = IdentityAllocator::new(setup.id, setup.limit);
         let mut cluster =
             Self { setup, given: objects, exported_objects: BTreeMap::new(), exporter, ids };
-        cluster.tell();
+        cluster.export();
         cluster
     }
 
@@ -74,13 +74,13 @@ impl Cluster {
     /// An object is there, new or changed.
     pub fn apply(&mut self, object: Object) {
         self.given.insert(object.key(), object);
-        self.tell();
+        self.export();
     }
 
     /// An object is gone. Returns whether it was there.
     pub fn delete(&mut self, key: &ObjectKey) -> bool {
         let was_there = self.given.remove(key).is_some();
-        self.tell();
+        self.export();
         was_there
     }
 
@@ -147,8 +147,8 @@ impl Cluster {
         self.exporter.takes_part(namespace)
     }
 
-    /// Tells the exporter what differs, in the order in which an apiserver's source does.
-    fn tell(&mut self) {
+    /// Gives the exporter what differs, in the order in which an apiserver's source does.
+    fn export(&mut self) {
         let mut now = self.given.clone();
         for slice in derived_slices(&now) {
             let object = Object::EndpointSlice(slice);

@@ -40,7 +40,7 @@ pub enum ScenarioEvent {
     Delete(ObjectKey),
 }
 
-/// Why a file tells no events.
+/// Why a file has no valid events.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct EventsError {

@@ -34,7 +34,7 @@ pub struct ExplainedBackend {
     pub cluster: String,
     /// Its node, where that is known.
     pub node: Option<String>,
-    /// Its zone, where its cluster says so.
+    /// Its zone, where its cluster reports it.
     pub zone: Option<String>,
     /// By its cluster's word.
     pub condition: Condition,

@@ -1,4 +1,4 @@
-//! A cluster's agents: what they make of what all clusters say.
+//! A cluster's agents: what they make of what all clusters report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -174,7 +174,7 @@ impl Importer {
         Ok((peer, kinds(role, with_local_keys, &config.export_mode)))
     }
 
-    /// Tells the merge what is other than before.
+    /// Gives the merge what is other than before.
     fn take(
         &mut self,
         last_seen: &mut LastSeen,

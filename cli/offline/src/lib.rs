@@ -1,4 +1,5 @@
-//! The mesh without a mesh: what clusters would tell each other, and what a cluster's clients would get, from files.
+//! The mesh without a mesh: what clusters would export to each other, and what a cluster's clients would get, from
+//! files.
 //!
 //! Everything is computed by the daemons' own code: objects are read by the apiserver's source, become keys by its
 //! exporter, are read again by the agent's wire, merged by its merge and chosen by its decision. What is here joins

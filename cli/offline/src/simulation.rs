@@ -163,7 +163,7 @@ impl Simulation {
             problems,
         };
         // The local cluster first: its ID is fixed.
-        simulation.hear(from);
+        simulation.import(from);
         simulation.hear_all();
         Ok(simulation)
     }
@@ -290,14 +290,14 @@ impl Simulation {
             ScenarioEvent::Apply(objects) => {
                 let cluster = self.objects_of(name, &what)?;
                 objects.iter().cloned().for_each(|object| cluster.apply(object));
-                self.hear(name);
+                self.import(name);
             }
             ScenarioEvent::Delete(key) => {
                 let was_there = self.objects_of(name, &what)?.delete(key);
                 if !was_there {
                     self.problems.push(format!("{}: cluster {name} has no {key}", what()));
                 }
-                self.hear(name);
+                self.import(name);
             }
         }
         Ok(())
@@ -316,12 +316,12 @@ impl Simulation {
 
     fn hear_all(&mut self) {
         for name in self.exporters.keys().cloned().collect::<Vec<_>>() {
-            self.hear(&name);
+            self.import(&name);
         }
     }
 
     /// Imports a cluster, if it is connected.
-    fn hear(&mut self, name: &ClusterName) {
+    fn import(&mut self, name: &ClusterName) {
         if self.reachability(name) != Reachability::Connected {
             return;
         }

@@ -55,11 +55,11 @@ impl Mesh {
     }
 
     fn seen_at(&self, from: &str, events: &str, at: &str) -> Vec<String> {
-        told(&self.at(from, events, at), "shop/web")
+        lines_of(&self.at(from, events, at), "shop/web")
     }
 }
 
-fn told(simulation: &Simulation, wanted: &str) -> Vec<String> {
+fn lines_of(simulation: &Simulation, wanted: &str) -> Vec<String> {
     let wanted = ServiceQuery::parse(wanted).unwrap();
     let explained = simulation.explain(Some(&wanted));
     let line = |explained: &mesh_offline::ExplainedFrontend| {
@@ -258,7 +258,7 @@ fn ports_meet_by_name_protocol_and_family() {
     );
     for (wanted, count) in [("shop/web:80", 2), ("shop/web:dns", 2), ("shop/web:81", 0), ("web", 0)]
     {
-        assert_eq!(told(&mesh.at("a", "[]", "0s"), wanted).len(), count, "{wanted}");
+        assert_eq!(lines_of(&mesh.at("a", "[]", "0s"), wanted).len(), count, "{wanted}");
     }
     // An unnamed port leads to unnamed ones.
     let mesh = Mesh::new(&[

@@ -1,5 +1,5 @@
-//! Watches, as etcd's Watch service tells them: each revision in a response of its own, and what a watch begins behind in
-//! few.
+//! Watches, as etcd's Watch service reports them: each revision in a response of its own, and what a watch begins
+//! behind in few.
 //!
 //! One task a stream. It owns the stream's watches and ends with it.
 

@@ -55,7 +55,7 @@ pub(crate) enum Look {
 }
 
 /// How often it is looked for numbers that are not in use; at least four times while one waits, so that every replica
-/// that uses it has said so by then.
+/// that uses it has reported it by then.
 const PASS: Duration = Duration::from_secs(30);
 /// How often a number is asked for again that could not be had.
 const RETRY: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Numbering {
         self.revision
     }
 
-    /// Another value whenever there is something to tell.
+    /// Another value whenever there is something to report.
     pub(crate) fn seen(&self) -> (u64, Option<String>) {
         (self.changes, self.problem.clone())
     }
@@ -133,7 +133,7 @@ impl Numbering {
         }
         self.looked = since;
         let Some(since) = since else {
-            // Without the journal no reader can be told what this is.
+            // Without the journal no reader can learn what this is.
             (self.revision, self.content) = (None, Some(content));
             return Look::Done;
         };
@@ -196,7 +196,7 @@ impl Numbering {
         due
     }
 
-    /// Tells the exporter which numbers there are.
+    /// Gives the exporter the IDs that there are.
     pub(crate) fn publish(&mut self, exporter: &mut Exporter) {
         self.publish_once(exporter);
         if exporter.is_disputed() {

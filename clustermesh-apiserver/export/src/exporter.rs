@@ -93,7 +93,7 @@ pub struct Exporter {
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
-    /// What a Cilium says of pods and label sets.
+    /// What a Cilium reports of pods and label sets.
     cilium: Cilium,
     /// What follows from each object.
     made: HashMap<ObjectKey, Vec<(String, Value)>>,
@@ -135,7 +135,7 @@ impl Exporter {
         }
     }
 
-    /// Takes what the source says.
+    /// Takes what the source reports.
     pub fn handle<A: Allocate>(&mut self, event: SourceEvent, allocate: &mut A) {
         match event {
             SourceEvent::Listing { kind } => {
@@ -143,16 +143,17 @@ impl Exporter {
             }
             SourceEvent::Applied { object, .. } => {
                 let key = object.key();
-                if let Some(told) = self.listing.get_mut(&key.kind) {
-                    told.insert(key.clone());
+                if let Some(listed) = self.listing.get_mut(&key.kind) {
+                    listed.insert(key.clone());
                 }
                 self.change(key, Some(object), allocate);
             }
             SourceEvent::Deleted { key, .. } => self.change(key, None, allocate),
             SourceEvent::Listed { kind, .. } => {
-                if let Some(told) = self.listing.remove(&kind) {
+                if let Some(listed) = self.listing.remove(&kind) {
                     let of_kind = self.objects.keys().filter(|key| key.kind == kind);
-                    let gone: Vec<_> = of_kind.filter(|key| !told.contains(key)).cloned().collect();
+                    let gone: Vec<_> =
+                        of_kind.filter(|key| !listed.contains(key)).cloned().collect();
                     gone.into_iter().for_each(|key| self.change(key, None, allocate));
                 }
                 if self.listed.insert(kind) && kind == Kind::Namespace {

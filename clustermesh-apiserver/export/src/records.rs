@@ -193,14 +193,14 @@ pub(crate) fn slice(
     slice: &EndpointSlice,
     drained: &Drained,
 ) -> (EndpointSlice, Vec<String>) {
-    let mut told = slice.clone();
-    told.cluster = local.name.to_string();
-    told.cluster_id = local.id;
+    let mut exported = slice.clone();
+    exported.cluster = local.name.to_string();
+    exported.cluster_id = local.id;
     let v4 = slice.address_type == "IPv4";
     let is_good =
         |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == v4);
     let mut notes = Vec::new();
-    for endpoint in &mut told.endpoints {
+    for endpoint in &mut exported.endpoints {
         if drained.has(endpoint) {
             leave(endpoint);
         }
@@ -213,9 +213,9 @@ pub(crate) fn slice(
         });
     }
     if !notes.is_empty() {
-        told.endpoints.retain(|endpoint| !endpoint.addresses.is_empty());
+        exported.endpoints.retain(|endpoint| !endpoint.addresses.is_empty());
     }
-    (told, notes)
+    (exported, notes)
 }
 
 /// An endpoint that is drained is as one that is shutting down: it serves whom it has, and no new connection goes there

@@ -7,7 +7,7 @@ use mesh_model::object::{Kind, Object, ObjectKey};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceVersion(pub u64);
 
-/// What a source says.
+/// What a source reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
     /// All objects of the kind follow; what is not among them when [`SourceEvent::Listed`] comes is gone. The first event

@@ -1,6 +1,6 @@
 //! Where a cluster's objects come from, behind one interface.
 //!
-//! A source tells [`SourceEvent`]s: what is there, when all of a kind was reported, what changes. That is Kubernetes'
+//! A source reports [`SourceEvent`]s: what is there, when all of a kind was reported, what changes. That is Kubernetes'
 //! own protocol of list and watch (`docs/adr/0004-one-source-interface.md` shows how each of its messages maps), so the
 //! exporter need not know whether a folder of manifests or an API server is behind it.
 

@@ -1,4 +1,4 @@
-//! A hostile cluster says what it may not.
+//! A hostile cluster reports what it may not.
 
 mod certificates;
 mod claims;
@@ -25,7 +25,7 @@ use crate::{
 
 /// Whom a row talks about.
 struct Victims {
-    /// The clusters that should not believe a word.
+    /// The clusters that should take none of it as valid.
     honest: [String; 2],
     /// The one that lies.
     hostile: String,
@@ -40,11 +40,11 @@ struct Victims {
 /// What must not change: each node's tables and routes.
 type Ground = BTreeMap<String, (Services, String)>;
 
-/// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not believed, is
-/// counted and named, and the honest clusters' traffic does not notice.
+/// Two honest clusters and a hostile one, whose etcd an attacker has in his hands: each row of the table is not taken
+/// as valid, is counted and named, and the honest clusters' traffic does not notice.
 pub fn false_records_are_rejected(mesh: &impl Mesh) {
     under_attack(mesh, |victims, unharmed| {
-        // As a cluster that tells services v1, and then as one that tells slices.
+        // As a cluster that exports services v1, and then as one that exports slices.
         for form in [Form::Services, Form::Slices] {
             let (key, value) = rows::config_of(victims, form);
             etcdctl::put(mesh, &victims.hostile, &key, value.as_bytes());

@@ -26,9 +26,9 @@ pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
         assert_eq!(pod["state"], "bound", "{pod:#}");
         let node = mesh.node_of(cluster, name);
         assert_eq!(pod["node"], node.as_str());
-        let told = published(mesh, cluster, &node, name);
-        assert_eq!(pod["identity"], told["identity"], "{told:#}");
-        assert_eq!(pod["uid"], told["uid"], "{told:#}");
+        let exported = published(mesh, cluster, &node, name);
+        assert_eq!(pod["identity"], exported["identity"], "{exported:#}");
+        assert_eq!(pod["uid"], exported["uid"], "{exported:#}");
         assert!(pod["netnsCookie"].as_u64().is_some_and(|cookie| cookie > 0), "{pod:#}");
         let ips: Vec<String> =
             mesh.pod_ips(cluster, name).iter().map(ToString::to_string).collect();
@@ -67,7 +67,7 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     agents.iter().for_each(|agent| mesh.start(agent));
     wait_ready(mesh);
     let node = mesh.node_of(&one, "spare-0");
-    let told = published(mesh, &one, &node, "spare-0");
+    let exported = published(mesh, &one, &node, "spare-0");
     let bound = || {
         let pods = pods(mesh, &one);
         let pod = pods.into_iter().find(|pod| pod["name"] == "spare-0");
@@ -77,7 +77,7 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
         }
     };
     let pod = eventually("the pod is bound", bound);
-    assert_eq!(pod["identity"], told["identity"], "{told:#}");
+    assert_eq!(pod["identity"], exported["identity"], "{exported:#}");
     json::of(mesh.check_pod(&one, "spare-0"));
 
     // Those who were bound before are so again, by the files that outlived the agents.
@@ -116,8 +116,8 @@ pub fn a_pod_starts_without_the_control_plane(mesh: &impl Mesh) {
     assert!(complaint.contains("clustermesh-cni CHECK: code 11"), "{complaint}");
     mesh.start(&apiserver);
     let pod = eventually("the pod is bound", bound);
-    let told = published(mesh, &one, &node, "spare-0");
-    assert_eq!(pod["identity"], told["identity"], "{told:#}");
+    let exported = published(mesh, &one, &node, "spare-0");
+    assert_eq!(pod["identity"], exported["identity"], "{exported:#}");
 
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
@@ -157,8 +157,8 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     let (code, _, complaint) = json::run(mesh.check_pod(cluster, CLIENT));
     assert_eq!(code, 1);
     assert!(complaint.contains("ptp CHECK"), "{complaint}");
-    let said = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
-    assert_eq!(said.unwrap_err()["code"], 102);
+    let answer = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
+    assert_eq!(answer.unwrap_err()["code"], 102);
     address("add", "24");
     let checked = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
     assert_eq!(checked, Ok(Value::Null));
@@ -171,8 +171,8 @@ pub fn check_notices_what_is_missing(mesh: &impl Mesh) {
     let file = &attachments(&mesh.pods_dir(cluster, &node))[0];
     let kept = fs::read(file).expect("the attachment");
     fs::remove_file(file).expect("it can be removed");
-    let said = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
-    assert_eq!(said.unwrap_err()["code"], 100);
+    let answer = by_hand(mesh, cluster, &node, "CHECK", &call(mesh, cluster, CLIENT));
+    assert_eq!(answer.unwrap_err()["code"], 100);
     eventually("the agent sees it too", || {
         let pods = pods(mesh, cluster);
         if pods.is_empty() { Ok(()) } else { Err(format!("{pods:#?}")) }
@@ -193,17 +193,17 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
     let node = &mesh.nodes(cluster)[0];
     mesh.apply(cluster, CLIENT, None);
     let good = call(mesh, cluster, CLIENT);
-    let said = by_hand(mesh, cluster, node, "VERSION", &good).expect("versions");
+    let answer = by_hand(mesh, cluster, node, "VERSION", &good).expect("versions");
     assert_eq!(
-        said,
+        answer,
         json!({ "cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"] })
     );
 
     // A second ADD of the same is what the first was, and passes on what it got, down to unknown fields.
     let mut again = good.clone();
     again.input["prevResult"]["somebody"] = json!({ "s": ["own"] });
-    let said = by_hand(mesh, cluster, node, "ADD", &again).expect("a result");
-    assert_eq!(said, again.input["prevResult"]);
+    let answer = by_hand(mesh, cluster, node, "ADD", &again).expect("a result");
+    assert_eq!(answer, again.input["prevResult"]);
     let pods = pods(mesh, cluster);
     assert!(pods.len() == 1 && pods[0]["state"] == "bound", "{pods:#?}");
 
@@ -298,11 +298,11 @@ fn by_hand(
     stdin.write_all(call.input.to_string().as_bytes()).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
-    let said = match output.stdout.as_slice() {
+    let answer = match output.stdout.as_slice() {
         [] => Value::Null,
         text => serde_json::from_slice(text).expect("JSON"),
     };
-    if output.status.success() { Ok(said) } else { Err(said) }
+    if output.status.success() { Ok(answer) } else { Err(answer) }
 }
 
 /// What the agents of a cluster know of its pods.

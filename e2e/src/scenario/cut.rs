@@ -27,10 +27,10 @@ pub fn a_partition_outlasts_a_compaction(mesh: &impl Mesh) {
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
         let ready =
             agents.iter().flat_map(|agent| agent["peers"].as_array().cloned().unwrap_or_default());
-        let hears = ready.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
-        match hears.count() {
+        let reached = ready.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
+        match reached.count() {
             0 if !agents.is_empty() => Ok(()),
-            hears => Err(format!("{hears} of {} still reach it", agents.len())),
+            reached => Err(format!("{reached} of {} still reach it", agents.len())),
         }
     });
     // More of what has traffic, less of what has none: what is cut off cannot know that a pod is gone.

@@ -60,8 +60,8 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
         if cut == BTreeSet::from([2]) { Ok(()) } else { Err(format!("{cut:?}")) }
     });
     let after = Traffic::start(mesh, &one, CLIENT, ECHO);
-    let said = data_path(mesh, &one, &node, &other);
-    assert!(said["state"] == "failed" && detail(&said).contains("cut"), "{said:#}");
+    let reported = data_path(mesh, &one, &node, &other);
+    assert!(reported["state"] == "failed" && detail(&reported).contains("cut"), "{reported:#}");
     thread::sleep(WATCHED);
     let report = after.stop_unharmed();
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one], "no other cluster is asked");
@@ -98,8 +98,8 @@ pub fn a_node_is_dead(mesh: &impl Mesh) {
     let left: BTreeSet<SocketAddr> = everybody.difference(&lost).copied().collect();
     wait_until_led_to(mesh, &one, &node, &left);
     assert_eq!(kernel::cut(&pins), BTreeSet::new(), "its cluster has another");
-    let said = data_path(mesh, &one, &node, &other);
-    assert!(detail(&said).contains(&second), "{said:#}");
+    let reported = data_path(mesh, &one, &node, &other);
+    assert!(detail(&reported).contains(&second), "{reported:#}");
     unharmed(mesh, &one);
 
     // No other backend is left: all pods of this cluster are gone, and the other's other node is dead too.
@@ -128,8 +128,8 @@ pub fn agents_are_away(mesh: &impl Mesh) {
         mesh.nodes(&other).into_iter().map(|node| Daemon::Agent(other.clone(), node)).collect();
     let count = |name: &str| metric(mesh, &one, &node, name);
     let says = |wanted: &str| {
-        let said = data_path(mesh, &one, &node, &other);
-        if detail(&said).contains(wanted) { Ok(()) } else { Err(format!("{said:#}")) }
+        let reported = data_path(mesh, &one, &node, &other);
+        if detail(&reported).contains(wanted) { Ok(()) } else { Err(format!("{reported:#}")) }
     };
     // Their kernels answer.
     agents.iter().for_each(|agent| mesh.kill(agent));
@@ -224,9 +224,9 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         let before = written();
         stroke();
         eventually("the node knows that it is alone", || {
-            let said = data_path(mesh, &one, &node, &other);
-            let alone = detail(&said).contains("it may be this node that is cut off");
-            if alone { Ok(()) } else { Err(format!("{said:#}")) }
+            let reported = data_path(mesh, &one, &node, &other);
+            let alone = detail(&reported).contains("it may be this node that is cut off");
+            if alone { Ok(()) } else { Err(format!("{reported:#}")) }
         });
         wait_until_led_to(mesh, &one, &node, &everybody);
         assert_eq!(kernel::cut(&mesh.pins(&one, &node)), BTreeSet::new());
@@ -239,8 +239,8 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         mesh.heal();
         for of in [&one, &other] {
             eventually("all answer again", || {
-                let said = data_path(mesh, &one, &node, of);
-                if said["state"] == "ok" { Ok(()) } else { Err(format!("{said:#}")) }
+                let reported = data_path(mesh, &one, &node, of);
+                if reported["state"] == "ok" { Ok(()) } else { Err(format!("{reported:#}")) }
             });
         }
         assert_eq!(written(), before, "nothing was taken that had to be given back");
@@ -309,8 +309,8 @@ fn detail(step: &Value) -> String {
 fn wait_until_probed(mesh: &impl Mesh, cluster: &str, peer: &str) {
     for node in mesh.nodes(cluster) {
         eventually("its nodes answer probes", || {
-            let said = data_path(mesh, cluster, &node, peer);
-            if said["state"] == "ok" { Ok(()) } else { Err(format!("{said:#}")) }
+            let reported = data_path(mesh, cluster, &node, peer);
+            if reported["state"] == "ok" { Ok(()) } else { Err(format!("{reported:#}")) }
         });
     }
 }

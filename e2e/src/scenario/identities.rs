@@ -77,9 +77,9 @@ pub fn a_journal_is_lost(mesh: &impl Mesh) {
     eventually("the apiserver says that its journal is lost", || {
         let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", &other]));
         let apiserver = &status["clusters"][0]["apiserver"];
-        let said = apiserver["problems"].to_string();
+        let problems = apiserver["problems"].to_string();
         let (gave, way_out) = ("not the one that gave", "--adopt-identities");
-        if code == 3 && said.contains(gave) && said.contains(way_out) {
+        if code == 3 && problems.contains(gave) && problems.contains(way_out) {
             Ok(())
         } else {
             Err(format!("{code}: {apiserver}"))
@@ -127,13 +127,13 @@ fn identity(mesh: &impl Mesh, cluster: &str, number: u64) -> Option<Value> {
 fn read_by_nodes(mesh: &impl Mesh, cluster: &str, numbers: &Numbers) {
     let values = ["get", "--prefix", "--print-value-only", "clustermesh/local/v1/pods/"];
     let text = etcdctl::run(mesh, cluster, &values);
-    let mut told = Numbers::new();
+    let mut exported = Numbers::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let pod: Value = serde_json::from_str(line).expect("JSON");
         for ip in pod["ips"].as_array().expect("addresses") {
             let number = pod["identity"].as_u64().expect("a number");
-            told.insert(ip.as_str().expect("an address").to_owned(), number);
+            exported.insert(ip.as_str().expect("an address").to_owned(), number);
         }
     }
-    assert_eq!(told, *numbers);
+    assert_eq!(exported, *numbers);
 }

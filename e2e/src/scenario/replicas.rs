@@ -117,8 +117,8 @@ pub fn a_replica_is_killed(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// A replica whose apiserver stood still is not accepted when it says less; an agent that reads there goes back to the
-/// other.
+/// A replica whose apiserver stood still is not accepted when it reports less; an agent that reads there goes back to
+/// the other.
 pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let ids = all_read_the_first(mesh, &one, &other);
@@ -132,9 +132,9 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
         etcdctl::get(mesh, &other, "cilium/.heartbeat.position")
             .map(|kv| kv["mod_revision"].clone())
     };
-    let told = position();
+    let last = position();
     eventually("the position is put", || {
-        if position() == told { Err("not yet".into()) } else { Ok(()) }
+        if position() == last { Err("not yet".into()) } else { Ok(()) }
     });
     let before = writes(mesh, &one);
     mesh.kill(&Daemon::Etcd(other.clone()));

@@ -80,6 +80,6 @@ fn calls(
     }
     match json::run(mesh.in_pod(cluster, pod, &call)) {
         (0, ..) => Ok(()),
-        (code, said, complaint) => Err(format!("{code}: {said:#} {complaint}")),
+        (code, printed, complaint) => Err(format!("{code}: {printed:#} {complaint}")),
     }
 }

@@ -26,9 +26,9 @@ pub fn an_agent_starts_without_its_local_etcd(mesh: &impl Mesh) {
         let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
         let peers =
             agents.iter().flat_map(|agent| agent["peers"].as_array().cloned().unwrap_or_default());
-        let heard = peers.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
-        let heard = heard.count();
-        if heard == mesh.nodes(&one).len() { Ok(()) } else { Err(format!("{heard}: {status:#}")) }
+        let synced = peers.filter(|peer| peer["name"] == other.as_str() && peer["ready"] == true);
+        let synced = synced.count();
+        if synced == mesh.nodes(&one).len() { Ok(()) } else { Err(format!("{synced}: {status:#}")) }
     });
     let (code, history, _) = json::run(mesh.check_history());
     assert_eq!(code, 0, "who knows no services knows nothing of what leads nowhere: {history:#}");

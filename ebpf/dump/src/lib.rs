@@ -322,8 +322,8 @@ pub fn memory(pins: &Path) -> Result<BTreeMap<String, u64>, DumpError> {
 fn bytes_of(pin: &Path) -> Result<u64, DumpError> {
     let map = open_map(pin)?;
     let fd = map.fd().as_fd().as_raw_fd();
-    let told = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(io_error(pin))?;
-    let bytes = told.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(io_error(pin))?;
+    let bytes = fdinfo.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
     bytes.ok_or_else(|| io_error(pin)(io::Error::other("the kernel does not say what it takes")))
 }
 

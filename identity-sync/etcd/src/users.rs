@@ -126,8 +126,9 @@ impl Users {
         match self.client.authenticate("root".into(), String::new()).await {
             Ok(_) => Ok(true),
             Err(etcd_client::Error::GRpcStatus(status)) => {
-                let said = |words| status.message().contains(words);
-                match (said("authentication is not enabled"), said("authentication failed")) {
+                let reported = |words| status.message().contains(words);
+                match (reported("authentication is not enabled"), reported("authentication failed"))
+                {
                     (true, _) => Ok(false),
                     (_, true) => Ok(true),
                     _ => Err(status.into()),

@@ -1,4 +1,4 @@
-//! Telling a deletion that a writer meant from a lease that ran out.
+//! Distinguishes a deletion that a writer meant from a lease that ran out.
 //!
 //! A living writer removes one key a revision, or puts its heartbeat into the revision in which it removes many. A lease
 //! that runs out removes all its keys in one revision, and means no more than that its writer was away for a while

@@ -38,7 +38,7 @@ pub enum ExportMode {
     Unknown(String),
 }
 
-/// What a cluster says about itself under `cilium/cluster-config/<name>`.
+/// What a cluster reports about itself under `cilium/cluster-config/<name>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// The cluster's number.

@@ -93,18 +93,18 @@ pub enum NodeHealth {
     Dead,
 }
 
-/// What a cluster says of a backend, beside where it is.
+/// What a cluster reports of a backend, beside where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendState {
     /// Whether it takes connections. Services v1 do not say, so those are ready.
     pub condition: Condition,
-    /// The node it is on, where the cluster says so.
+    /// The node it is on, where the cluster reports it.
     pub node: Option<Arc<str>>,
-    /// The zone it is in, where the cluster says so.
+    /// The zone it is in, where the cluster reports it.
     pub zone: Option<Arc<str>>,
 }
 
-/// A change to what the clusters say about a service.
+/// A change to what the clusters report about a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceDelta {
     /// One of our services is there, and asks for this. Before its frontends, and again when it asks for something else.
@@ -135,7 +135,7 @@ pub enum ServiceDelta {
         /// Its address and port.
         frontend: Frontend,
     },
-    /// A cluster has a backend for a service, which need not be ours; or says something else of it than before.
+    /// A cluster has a backend for a service, which need not be ours; or reports something else of it than before.
     BackendSet {
         /// The service.
         service: Arc<ServiceName>,
@@ -143,7 +143,7 @@ pub enum ServiceDelta {
         port_name: Arc<str>,
         /// Where it is.
         backend: Backend,
-        /// What its cluster says of it.
+        /// What its cluster reports of it.
         state: BackendState,
     },
     /// It has it no more.

@@ -1,7 +1,7 @@
 //! The vocabulary of the mesh: clusters, identities, nodes, addresses, services.
 //!
 //! Two families of types live here. **Objects** ([`object`]) are what a cluster has: the Kubernetes kinds the exporter
-//! reads, cut down to the fields the mesh uses. **Records** are what clusters tell each other: one per etcd key.
+//! reads, cut down to the fields the mesh uses. **Records** are what clusters export to each other: one per etcd key.
 //!
 //! Architecture invariant: no IO, no serde, no async. Bytes become these types in `mesh-wire` (records) and
 //! `mesh-source` (objects), and nowhere else.

@@ -39,7 +39,7 @@ pub struct LocalPod {
     pub name: String,
     /// The node it is scheduled to.
     pub node: String,
-    /// Tells it from another pod of that name, before or after it. Empty where its source gives none.
+    /// Distinguishes it from another pod of that name, before or after it. Empty where its source gives none.
     pub uid: String,
     /// Who it is; `None` while it has no number. Its labels are in the identity's own record.
     pub identity: Option<Identity>,

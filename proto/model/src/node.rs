@@ -1,4 +1,4 @@
-//! Nodes as clusters tell each other about them.
+//! Nodes as clusters export them to each other.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -103,7 +103,7 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Tells it from another pod of that name, before or after it; or empty.
+    /// Distinguishes it from another pod of that name, before or after it; or empty.
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,

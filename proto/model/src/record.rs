@@ -1,4 +1,4 @@
-//! One etcd key's worth of what a cluster says.
+//! One etcd key's worth of what a cluster reports.
 
 use ipnet::IpNet;
 
@@ -86,22 +86,22 @@ pub enum RecordKind {
     LocalEndpointSlice,
 }
 
-/// What a cluster says about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on changes.
-/// What was there before `Begin` and was not reported again when `Confirmed` comes is gone.
+/// What a cluster reports about its records. A kind's content is `Begin`, its records, `Confirmed`; from then on
+/// changes. What was there before `Begin` and was not reported again when `Confirmed` comes is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
     /// All records of the kind follow.
     Begin(RecordKind),
     /// A record is there.
     Upsert(Record),
-    /// A record is there, but what it says now was rejected: what it said before stays.
+    /// A record is there, but its new content was rejected: what it reported before stays.
     Keep(RecordKey),
     /// A record is gone.
     Remove(RecordKey),
     /// The records since `Begin` were all, and the writer vouches for it.
     Confirmed(RecordKind),
-    /// The cluster tells what these records were about as records of other kinds, which are confirmed: none of this one are
-    /// left, and none are followed.
+    /// The cluster exports what these records were about as records of other kinds, which are confirmed: none of this
+    /// one are left, and none are followed.
     Without(RecordKind),
 }
 

@@ -203,7 +203,7 @@ impl EndpointSlice {
         Some(ServiceName::new(&self.namespace, name))
     }
 
-    /// Whether it is a copy of what another cluster says: that cluster says it itself.
+    /// Whether it is a copy of what another cluster reports: that cluster reports it itself.
     pub fn is_copy(&self) -> bool {
         self.labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MESH_CONTROLLER)
     }

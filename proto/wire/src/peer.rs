@@ -13,7 +13,7 @@ pub enum Role {
     Remote,
 }
 
-/// Whom a reader believes to be talking to: every record is checked against it.
+/// Which cluster a reader expects: every record is checked against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's name, that of its configuration file.

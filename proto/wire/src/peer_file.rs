@@ -58,7 +58,7 @@ pub struct Grant {
     /// Which cluster it must be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uuid>,
-    /// Its number, which no other cluster gets. Absent in files that were written before this was said.
+    /// Its number, which no other cluster gets. Absent in files that were written before it was written there.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "cluster_id")]
     pub id: Option<u16>,
     /// Where its pods may be.

@@ -17,7 +17,7 @@ use crate::{error::DecodeError, limits};
 pub struct Position {
     /// By kind, the source's resource version up to which everything is in this etcd.
     pub source: BTreeMap<String, String>,
-    /// When the replica said so, in nanoseconds since the epoch.
+    /// When the replica wrote it, in nanoseconds since the epoch.
     pub unix_nano: u64,
 }
 

@@ -107,7 +107,7 @@ fn every_value() {
                                     decode(&alpha(layout), entry.key.as_bytes(), &encode(&record));
                                 assert_eq!(again.unwrap(), Some(record));
                             }
-                            // `;` in a value cannot be told from a separator; see `identities_of_objects`.
+                            // `;` in a value cannot be distinguished from a separator; see `identities_of_objects`.
                             _ if identity_with_semicolon => {}
                             _ => assert_eq!(
                                 String::from_utf8(encode(&record)).unwrap(),

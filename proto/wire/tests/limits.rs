@@ -257,7 +257,7 @@ fn at_the_limit_and_beyond() {
 
 /// Nothing of what a peer wrote is repeated in full.
 #[test]
-fn what_is_rejected_is_said_in_few_words() {
+fn what_is_rejected_is_reported_in_few_words() {
     let long = text(1_000_000);
     for (key, value) in [
         (format!("cilium/state/nodes/v1/alpha/{long}"), "{}".to_owned()),

@@ -15,7 +15,7 @@ use crate::{
     traffic_policy::TrafficPolicy,
 };
 
-/// A backend by what its cluster says of it now.
+/// A backend by what its cluster reports of it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownBackend<'a> {
     /// Where it is.
@@ -24,7 +24,7 @@ pub struct KnownBackend<'a> {
     pub port_name: &'a str,
     /// Whether it takes connections, by its cluster's word.
     pub condition: Condition,
-    /// The node it is on, where its cluster says so. Where it does not, it is on the one that was looked up before.
+    /// The node it is on, where its cluster reports it. Where it does not, it is on the one that was looked up before.
     pub node: Option<&'a str>,
 }
 

@@ -87,30 +87,30 @@ impl Stage {
         self.last = changes;
     }
 
-    pub(crate) fn tell(&mut self, delta: &ServiceDelta) {
+    pub(crate) fn report(&mut self, delta: &ServiceDelta) {
         let changes = self.balancer.apply(delta, |_, _| None::<&str>);
         self.take(changes);
     }
 
     pub(crate) fn traffic(&mut self, traffic: ServiceTraffic) {
         let traffic = Arc::new(traffic);
-        self.tell(&ServiceDelta::ServiceSet { service: service(), traffic });
+        self.report(&ServiceDelta::ServiceSet { service: service(), traffic });
     }
 
     pub(crate) fn frontend(&mut self, frontend: Frontend, port_name: &str) {
         let (service, port_name) = (service(), port_name.into());
-        self.tell(&ServiceDelta::FrontendAdded { service, port_name, frontend });
+        self.report(&ServiceDelta::FrontendAdded { service, port_name, frontend });
     }
 
     pub(crate) fn set(&mut self, word: &str, condition: Condition) {
         let state = BackendState { condition, node: Some(node(word)), zone: None };
         let (service, port_name, backend) = (service(), "http".into(), backend(word));
-        self.tell(&ServiceDelta::BackendSet { service, port_name, backend, state });
+        self.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     }
 
     pub(crate) fn remove(&mut self, word: &str) {
         let (service, port_name, backend) = (service(), "http".into(), backend(word));
-        self.tell(&ServiceDelta::BackendRemoved { service, port_name, backend });
+        self.report(&ServiceDelta::BackendRemoved { service, port_name, backend });
     }
 
     /// `b1` is node n1 of cluster b.
@@ -146,7 +146,7 @@ impl Stage {
         self.balancer.explain(&frontend()).unwrap()
     }
 
-    /// What is said of each backend, as `a11 in-use ready`.
+    /// What is reported of each backend, as `a11 in-use ready`.
     pub(crate) fn words(&self) -> String {
         let words = self.explain().backends;
         let words = words.iter().map(|candidate| {

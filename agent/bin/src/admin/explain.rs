@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_has_otherwise_is_said() {
+    fn what_the_kernel_has_otherwise_is_reported() {
         let backend = |last: u8| Backend {
             address: [10, 1, 1, last].into(),
             port: 80,

@@ -18,7 +18,7 @@ const BIND: Duration = Duration::from_millis(2_500);
 /// How long the agent may take for what it answers from memory.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What the agent said of an attachment.
+/// What the agent answered about an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It is known who it is.

@@ -1,4 +1,4 @@
-//! `clustermesh-cni`: the last plugin of a CNI chain. It tells the node's agent which pod has which addresses.
+//! `clustermesh-cni`: the last plugin of a CNI chain. It reports to the node's agent which pod has which addresses.
 //!
 //! Standard output is the runtime's, standard error its log.
 

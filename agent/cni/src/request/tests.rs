@@ -137,19 +137,19 @@ fn errors_name_the_field_and_have_the_specifications_codes() {
         ),
     ];
     for (input, code, text) in cases {
-        let (found, said) = of(input);
-        assert_eq!(found, code, "{input}: {said}");
-        assert!(said.starts_with(text), "{input}: {said}");
+        let (found, message) = of(input);
+        assert_eq!(found, code, "{input}: {message}");
+        assert!(message.starts_with(text), "{input}: {message}");
     }
     let many = vec![r#"{"address":"10.0.0.1/32"}"#; 65].join(",");
-    let (code, said) = of(&chained("1.0.0", &format!(r#"{{"ips":[{many}]}}"#)));
+    let (code, message) = of(&chained("1.0.0", &format!(r#"{{"ips":[{many}]}}"#)));
     assert_eq!(
-        (code, said.as_str()),
+        (code, message.as_str()),
         (7, "prevResult.ips: 65 are more than the 64 that a pod may have")
     );
-    let (code, said) = of(&" ".repeat(MAX_INPUT + 1));
+    let (code, message) = of(&" ".repeat(MAX_INPUT + 1));
     assert_eq!(code, 6);
-    assert!(said.ends_with("it has more than 1048576 bytes"), "{said}");
+    assert!(message.ends_with("it has more than 1048576 bytes"), "{message}");
 }
 
 #[test]

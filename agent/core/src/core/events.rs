@@ -40,7 +40,7 @@ impl Core {
             Ok(()) if before == Some(config.id) => self.choice.cluster_moved(name),
             Ok(()) => {
                 self.clusters_moved();
-                self.tell_names();
+                self.update_names();
                 self.renumber(name);
                 self.release_held();
             }

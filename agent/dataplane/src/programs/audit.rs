@@ -1,5 +1,5 @@
 //! Looking whether the programs are where they were attached. Any process of root's can take a link away or exchange its
-//! program; nothing tells of it, and connections would go by untranslated.
+//! program; no event reports it, and connections would go by untranslated.
 
 use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 

@@ -257,7 +257,7 @@ fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
 
 /// Sockets hang on a backend by its id. It is released with its last frontend, and by another id when it comes back.
 #[test]
-fn what_no_frontend_leads_to_any_more_is_told_by_its_id() {
+fn what_no_frontend_leads_to_any_more_is_released_by_its_id() {
     let mut tables = Tables::restore(Memory::new(8, 8, 64), Instant::now()).unwrap();
     let (one, other) = (frontend(1), frontend(2));
     let (here, there) = (backend(1, 1), backend(2, 2));
@@ -607,7 +607,7 @@ fn groups_that_contradict_themselves_are_repaired() {
     let now = Instant::now();
     let mut tables = Tables::restore(memory.clone(), now).unwrap();
     let second = Group::new(1).unwrap();
-    let tell = |tables: &mut Tables<Memory>| {
+    let report = |tables: &mut Tables<Memory>| {
         for f in 1..4 {
             add(tables, f, &[backend(1, u16::from(f))], now);
             let moved = Change::AddBackend(frontend(f), backend(2, u16::from(f)), second);
@@ -616,7 +616,7 @@ fn groups_that_contradict_themselves_are_repaired() {
         tables.prune_frontends(now).unwrap();
         tables.prune_backends(|_| true, now);
     };
-    tell(&mut tables);
+    report(&mut tables);
     let whole = memory.all();
     {
         let mut content = memory.content.borrow_mut();
@@ -629,11 +629,11 @@ fn groups_that_contradict_themselves_are_repaired() {
     }
     let mut tables = Tables::restore(memory.clone(), now).unwrap();
     assert_eq!(tables.audit().unwrap(), Repairs::default());
-    tell(&mut tables);
+    report(&mut tables);
     assert_eq!(memory.all(), whole);
     memory.content.borrow_mut().headers[0] = Header::grouped(99);
     let mut tables = Tables::restore(memory.clone(), now).unwrap();
-    tell(&mut tables);
+    report(&mut tables);
     assert_eq!(memory.all(), whole);
 }
 

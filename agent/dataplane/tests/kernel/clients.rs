@@ -149,7 +149,7 @@ impl Client {
         Self { way, socket }
     }
 
-    /// Asks, and says which server answered and whom the client believes it talked to.
+    /// Asks, and says which server answered and which peer address the client sees.
     pub(crate) fn ask(&self, to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
         let socket = &self.socket;
         let address = SockAddr::from(to);

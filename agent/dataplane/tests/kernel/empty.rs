@@ -10,7 +10,7 @@ use crate::{
 
 /// What a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Answer {
     /// No server is there.
     Refused,
     /// The server that has the address itself answers.
@@ -18,10 +18,10 @@ enum Told {
     /// A backend answers.
     Backend,
 }
-use Told::{Backend as B, Itself as I, Refused as R};
+use Answer::{Backend as B, Itself as I, Refused as R};
 
 /// Plain, pass if empty, the local state; what a client gets without a backend, and what with one.
-const TABLE: [(bool, bool, u32, Told, Told); 12] = [
+const TABLE: [(bool, bool, u32, Answer, Answer); 12] = [
     (false, false, 0, R, B),
     // The local cluster is not synced: it is not known that there is no backend.
     (false, false, LOCAL_UNSYNCED, I, B),
@@ -63,7 +63,7 @@ fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
             let frontend = Frontend { address: itself.ip(), port: itself.port(), protocol };
             let there = backend(other, protocol, 2);
             for (plain, pass_if_empty, local, empty, full) in TABLE {
-                let tell = || {
+                let ask = || {
                     let client = Client::open(way, family, Bound::Nothing);
                     match client.ask(family.named(itself)) {
                         Ok((port, _)) if port == itself.port() => I,
@@ -83,9 +83,9 @@ fn a_service_without_a_backend_is_refused_only_where_that_is_sure() {
                 let index = raw.index_of(frontend);
                 raw.set_settings(index, mesh_layout::Settings::new(0, plain, pass_if_empty));
                 raw.set_local_state(local);
-                assert_eq!(tell(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
+                assert_eq!(ask(), empty, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
                 apply(&mut tables, &[Change::AddBackend(frontend, there, Group::FIRST)]);
-                assert_eq!(tell(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
+                assert_eq!(ask(), full, "{way:?} {family:?}: {plain} {pass_if_empty} {local}");
                 raw.set_local_state(0);
                 apply(&mut tables, &[Change::RemoveBackend(frontend, there)]);
             }

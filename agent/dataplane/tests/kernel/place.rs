@@ -151,7 +151,7 @@ pub(crate) fn udp_server(ip: &str) -> SocketAddr {
     address
 }
 
-/// Which server answers a connection, and whom the client believes it talks to.
+/// Which server answers a connection, and which peer address the client sees.
 pub(crate) fn ask_tcp(to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
     let mut client = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
     let mut port = [0; 2];

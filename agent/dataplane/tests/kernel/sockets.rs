@@ -10,7 +10,7 @@ use crate::{
     *,
 };
 
-/// Who answers, and whom the client believes it talks to.
+/// Who answers, and which peer address the client sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Got {
     /// A backend, which the client sees as the service.

@@ -1,4 +1,4 @@
-//! UDP sockets that name the receiver of each datagram: what they keep, and whom they believe they talk to.
+//! UDP sockets that name the receiver of each datagram: what they keep, and which peer address they see.
 
 use std::{collections::BTreeSet, net::UdpSocket};
 

@@ -8,7 +8,8 @@ use std::{
 };
 
 use mesh_dataplane::{
-    Former, KernelMaps, PinError, Sizes, TakeOverError, TakenOver, take_over, take_over_and_tell,
+    Former, KernelMaps, PinError, Sizes, TakeOverError, TakenOver, take_over,
+    take_over_step_by_step,
 };
 use mesh_dump::{Dump, Entries};
 use mesh_layout::{LOCAL_UNSYNCED, MapGroup};
@@ -332,7 +333,7 @@ fn an_exchange_of_tables_may_end_anywhere() {
         LEFT.store(left.parse().unwrap(), Ordering::SeqCst);
         let pins = PinRoot::open(Path::new(pins)).unwrap();
         let mut taken =
-            take_over_and_tell(pins, LARGE, Instant::now(), die_after_the_last).unwrap();
+            take_over_step_by_step(pins, LARGE, Instant::now(), die_after_the_last).unwrap();
         taken.programs.attach(Path::new(cgroup)).unwrap();
         return;
     }
@@ -343,7 +344,7 @@ fn an_exchange_of_tables_may_end_anywhere() {
     let whole = dump(&place);
     drop((programs, tables));
     let pins = PinRoot::open(&place.pins).unwrap();
-    let mut taken = take_over_and_tell(pins, LARGE, Instant::now(), count).unwrap();
+    let mut taken = take_over_step_by_step(pins, LARGE, Instant::now(), count).unwrap();
     let fills = MADE.load(Ordering::SeqCst);
     taken.programs.attach(&place.cgroup).unwrap();
     let all = MADE.load(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What only the local cluster tells its nodes: namespaces, and this node's pods.
+//! What only the local cluster exports to its nodes: namespaces, and this node's pods.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -71,8 +71,8 @@ impl Merge {
         let key = PodName::new(&pod.namespace, &pod.name);
         let bytes = pod_bytes(&pod);
         let before = cluster.pods.insert(key.clone(), (pod, round));
-        let told = before.as_ref().map(|(pod, round)| (pod_bytes(pod), *round));
-        cluster.note(RecordKind::Pod, told, Some(bytes));
+        let was = before.as_ref().map(|(pod, round)| (pod_bytes(pod), *round));
+        cluster.note(RecordKind::Pod, was, Some(bytes));
         if before.map(|(pod, _)| pod).as_ref() != cluster.pods.get(&key).map(|(pod, _)| pod) {
             self.deltas.push(Delta::Pod(key));
         }

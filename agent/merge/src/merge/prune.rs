@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admission::Refused,
-    cluster::{ADDRESS_BYTES, Cluster, UNTOLD},
+    cluster::{ADDRESS_BYTES, Cluster, UNREPORTED},
     services::ServicePart,
 };
 
@@ -41,7 +41,7 @@ impl Merge {
     /// A record that is there and whose new content was refused: in the round that goes on, it was reported.
     pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let told = cluster.round(key.kind());
+        let current = cluster.round(key.kind());
         let kept = match key {
             RecordKey::Node(node) => {
                 cluster.nodes.round_mut(node).map(|(entry, round)| (entry.bytes(node), round))
@@ -74,7 +74,7 @@ impl Merge {
             }
         };
         if let Some((bytes, round)) = kept {
-            let before = std::mem::replace(round, told);
+            let before = std::mem::replace(round, current);
             cluster.note(key.kind(), Some((bytes, before)), Some(bytes));
         }
     }
@@ -89,9 +89,9 @@ impl Merge {
     /// What was not reported in this round is gone.
     pub(super) fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
-        let told = cluster.round(kind);
+        let current = cluster.round(kind);
         let id = cluster.id;
-        self.sweep(name, kind, |round| round != told);
+        self.sweep(name, kind, |round| round != current);
         if matches!(kind, RecordKind::Node | RecordKind::Address) {
             self.place_anew(name);
         }
@@ -103,7 +103,7 @@ impl Merge {
         self.deltas.push(Delta::Confirmed { cluster: name.clone(), id, kind });
     }
 
-    /// A cluster tells its services in another form: of this one nothing is left, and nothing will come.
+    /// A cluster exports its services in another form: of this one nothing is left, and nothing will come.
     pub(super) fn without(&mut self, name: &ClusterName, kind: RecordKind) {
         self.sweep(name, kind, |_| true);
         if let Some(cluster) = self.clusters.get_mut(name) {
@@ -111,16 +111,17 @@ impl Merge {
         }
     }
 
-    /// Takes what a cluster said in a previous run, of which nothing is known yet in this one: as if it was reported
-    /// and not confirmed. Returns what its grant does not cover.
+    /// Takes what a cluster reported in a previous run, of which nothing is known yet in this one: as if it was
+    /// reported and not confirmed. Returns what its grant does not cover.
     pub fn remember(
         &mut self,
         name: &ClusterName,
         id: ClusterId,
         records: Vec<Record>,
     ) -> Result<Vec<Refused>, IdInUse> {
-        let unheard = |cluster: &Cluster| cluster.is_unheard() && cluster.id == ClusterId::NONE;
-        if !self.clusters.get(name).is_some_and(unheard) {
+        let unreported =
+            |cluster: &Cluster| cluster.is_unreported() && cluster.id == ClusterId::NONE;
+        if !self.clusters.get(name).is_some_and(unreported) {
             return Ok(Vec::new());
         }
         let set = self.set_id(name, id);
@@ -133,17 +134,18 @@ impl Merge {
         Ok(records.filter_map(|record| self.apply(name, record).err()).collect())
     }
 
-    /// What a cluster is only known to have said in a former life is gone: it has not said it again for too long, or it
-    /// is not the cluster that said it. Without anything else it has no number either. Returns whether there was any.
+    /// What a cluster is only known to have reported in a previous run is gone: it has not reported it again for too
+    /// long, or it is not the cluster that reported it. Without anything else it has no number either. Returns whether
+    /// there was any.
     pub fn expire(&mut self, name: &ClusterName) -> Expired {
         let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };
         let before = cluster.counts();
-        let unheard = cluster.is_unheard();
+        let unreported = cluster.is_unreported();
         for kind in KINDS {
-            self.sweep(name, kind, |round| round == UNTOLD);
+            self.sweep(name, kind, |round| round == UNREPORTED);
         }
         let Some(cluster) = self.clusters.get_mut(name) else { return Expired::Nothing };
-        if unheard && *name != self.local {
+        if unreported && *name != self.local {
             cluster.id = ClusterId::NONE;
         }
         if cluster.counts() == before { Expired::Nothing } else { Expired::Something }
@@ -221,7 +223,7 @@ impl Merge {
         }
     }
 
-    /// Everything that a cluster said is gone.
+    /// Everything that a cluster reported is gone.
     pub(super) fn forget(&mut self, name: &ClusterName) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         cluster.identities.clear();

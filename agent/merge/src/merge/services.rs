@@ -1,4 +1,4 @@
-//! What clusters say of services: as one record a service, or as its slices.
+//! What clusters report of services: as one record a service, or as its slices.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -30,22 +30,22 @@ impl Merge {
         let round = cluster.round(RecordKind::Service);
         let mut interner = std::mem::take(&mut cluster.interner);
         let node_of = |address| cluster.node_of(address).cloned();
-        let told = record.map(|record| BackendSet::of_service(record, &mut interner, node_of));
-        let told = told.unwrap_or_default();
+        let backends = record.map(|record| BackendSet::of_service(record, &mut interner, node_of));
+        let backends = backends.unwrap_or_default();
         let frontends: BTreeSet<BackendId> = record
             .into_iter()
             .flat_map(|record| &record.frontends)
             .flat_map(|(ip, ports)| BackendId::all(*ip, ports, &mut interner).collect::<Vec<_>>())
             .collect();
         cluster.interner = interner;
-        let there = !frontends.is_empty() || !told.is_empty();
+        let there = !frontends.is_empty() || !backends.is_empty();
         let entry = there.then_some(RecordEntry { frontends, round });
         let of = Arc::clone(&service);
         self.change(name, service, |cluster, part| {
             let bytes = |part: &ServicePart| part.record_bytes(&of);
             let before = part.record.as_ref().map(|record| (bytes(part), record.round));
             part.record = entry;
-            let changes = part.tell(SourceId::RECORD, told);
+            let changes = part.set_backends(SourceId::RECORD, backends);
             let now = part.record.as_ref().map(|_| bytes(part));
             cluster.note(RecordKind::Service, before, now);
             changes
@@ -86,20 +86,20 @@ impl Merge {
         let kind = key.kind();
         let before = cluster.slices.remove(key);
         let source = before.as_ref().map_or_else(|| cluster.new_source(), |before| before.source);
-        // A copy of what another cluster says leads nowhere: that cluster says it itself.
+        // A copy of what another cluster reports leads nowhere: that cluster reports it itself.
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
-        let told = used
+        let backends = used
             .map(|slice| BackendSet::of_slice(slice, &mut cluster.interner))
             .unwrap_or_default();
         let key_name = match key {
             RecordKey::EndpointSlice(name) | RecordKey::LocalEndpointSlice(name) => name,
             _ => return,
         };
-        let bytes = slice.map(|_| slice_bytes(key_name, service.as_ref(), &told));
+        let bytes = slice.map(|_| slice_bytes(key_name, service.as_ref(), &backends));
         cluster.note(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
         let was = before.and_then(|before| before.service);
-        let service = service.filter(|_| !told.is_empty());
+        let service = service.filter(|_| !backends.is_empty());
         let service = match (&was, service) {
             (Some(was), Some(service)) if **was == service => Some(Arc::clone(was)),
             (_, service) => service.map(|service| cluster.service_name(service.into())),
@@ -110,10 +110,10 @@ impl Merge {
             cluster.slices.insert(key.clone(), entry);
         }
         if let Some(service) = &service {
-            self.change(name, Arc::clone(service), |_, part| part.tell(source, told));
+            self.change(name, Arc::clone(service), |_, part| part.set_backends(source, backends));
         }
         if let Some(was) = was.filter(|was| Some(was) != service.as_ref()) {
-            self.change(name, was, |_, part| part.tell(source, BackendSet::default()));
+            self.change(name, was, |_, part| part.set_backends(source, BackendSet::default()));
         }
     }
 
@@ -122,12 +122,12 @@ impl Merge {
         let Some(cluster) = self.clusters.get(name) else { return };
         let node_of = |address: IpAddr| cluster.node_of(address).cloned();
         let moved = cluster.services.iter().filter_map(|(service, part)| {
-            let told = part.told(SourceId::RECORD)?.placed_anew(node_of)?;
-            Some((Arc::clone(service), told))
+            let backends = part.backend_set(SourceId::RECORD)?.placed_anew(node_of)?;
+            Some((Arc::clone(service), backends))
         });
         let moved: Vec<(Arc<ServiceName>, BackendSet)> = moved.collect();
-        for (service, told) in moved {
-            self.change(name, service, |_, part| part.tell(SourceId::RECORD, told));
+        for (service, backends) in moved {
+            self.change(name, service, |_, part| part.set_backends(SourceId::RECORD, backends));
         }
     }
 

@@ -279,7 +279,7 @@ fn a_refused_record_changes_nothing_and_stays_in_a_listing() {
 }
 
 #[test]
-fn what_a_listing_does_not_tell_is_gone() {
+fn what_a_list_does_not_have_is_gone() {
     let mut merge = merge();
     merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
     merge.apply(&name("b"), service("b", "db", None, &[2])).unwrap();
@@ -327,7 +327,7 @@ fn a_number_is_one_clusters() {
 }
 
 #[test]
-fn whoever_has_anothers_number_is_not_heard() {
+fn a_peer_with_the_id_of_another_is_refused() {
     let mut merge = merge();
     merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
     let _ = merge.take_deltas();
@@ -336,7 +336,7 @@ fn whoever_has_anothers_number_is_not_heard() {
     merge.apply(&name("b"), RecordEvent::Begin(RecordKind::Service)).unwrap();
     merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
     merge.apply(&name("b"), RecordEvent::Confirmed(RecordKind::Service)).unwrap();
-    assert!(deltas(&mut merge).is_empty(), "what it said before stays");
+    assert!(deltas(&mut merge).is_empty(), "what it reported before stays");
     merge.set_id(&name("b"), id(2)).unwrap();
     merge.apply(&name("b"), service("b", "web", None, &[2])).unwrap();
     assert_eq!(deltas(&mut merge), ["+web 10.2.1.2", "-web 10.2.1.1"]);
@@ -398,7 +398,7 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
         })))
     };
     merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
-    for (ip, said, kept) in [
+    for (ip, reported, kept) in [
         ("10.2.1.1/32", 131_073, 131_073),
         ("10.2.1.2/32", 0, 0),
         ("10.2.1.3/32", 2, 0),
@@ -406,7 +406,7 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
         ("172.31.2.1/32", 1, 6),
         ("172.31.2.2/32", 6, 6),
     ] {
-        merge.apply(&name("b"), address(ip, said, "172.31.2.1")).unwrap();
+        merge.apply(&name("b"), address(ip, reported, "172.31.2.1")).unwrap();
         let found = merge.identity_of(&name("b"), ip.parse().unwrap());
         assert_eq!(found, Some(Identity::new(kept)), "{ip}");
     }
@@ -420,7 +420,7 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
 
 /// What a former life knew fills the same tables, is swept by a list, and expires without one.
 #[test]
-fn a_former_life_is_believed_until_it_is_heard_again() {
+fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
     let peer = name("b");
     let mut before = merge();
     before.apply(&peer, service("b", "web", Some(7), &[1, 2])).unwrap();
@@ -598,15 +598,17 @@ fn without_a_grant_there_are_no_routes() {
 fn hosts_that_nobody_is_on_are_forgotten() {
     let mut merge = merge();
     for n in 0..10_000_u32 {
-        let said = orders::address("10.2.1.1/32", 131_073);
-        let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+        let reported = orders::address("10.2.1.1/32", 131_073);
+        let RecordEvent::Upsert(Record::Address(mut address)) = reported else {
+            panic!("an address")
+        };
         address.host = Some(IpAddr::from(n.to_be_bytes()));
         merge.apply(&name("b"), RecordEvent::Upsert(Record::Address(address))).unwrap();
     }
     assert!(merge.clusters[&name("b")].hosts() < 2_000);
     merge.apply(&name("b"), node("b", "n1", "10.2.1.0/24")).unwrap();
-    let said = orders::address("10.2.1.2/32", 131_073);
-    let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+    let reported = orders::address("10.2.1.2/32", 131_073);
+    let RecordEvent::Upsert(Record::Address(mut address)) = reported else { panic!("an address") };
     address.host = Some(IpAddr::from([172, 31, 2, 1]));
     merge.apply(&name("b"), RecordEvent::Upsert(Record::Address(address))).unwrap();
     assert_eq!(merge.node_of(id(2), "10.2.1.2".parse().unwrap()), Some("n1"));

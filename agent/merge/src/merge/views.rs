@@ -1,4 +1,4 @@
-//! Looking at what all clusters say.
+//! Looking at what all clusters report.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -68,8 +68,8 @@ impl Merge {
         part.frontends().filter(holds).map(|place| (frontend(place), place.port_name.as_ref()))
     }
 
-    /// All backends of a service, of all clusters, with the names of the ports they serve and what their clusters say of
-    /// them.
+    /// All backends of a service, of all clusters, with the names of the ports they serve and what their clusters
+    /// report of them.
     pub fn backends_of(
         &self,
         service: &ServiceName,
@@ -96,7 +96,7 @@ impl Merge {
         self.grants.get(name)?.id
     }
 
-    /// How much a cluster says.
+    /// How much a cluster reports.
     pub fn counts(&self, name: &ClusterName) -> Counts {
         self.clusters.get(name).map(Cluster::counts).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ impl Merge {
         self.clusters.get(name).is_some_and(|cluster| cluster.confirmed.contains(&kind))
     }
 
-    /// The node that an address of a cluster is on, where the cluster said so.
+    /// The node that an address of a cluster is on, where the cluster reported it.
     pub fn node_of(&self, id: ClusterId, address: IpAddr) -> Option<&str> {
         self.clusters.values().find(|cluster| cluster.id == id)?.node_of(address).map(AsRef::as_ref)
     }
@@ -174,8 +174,8 @@ impl Merge {
         })
     }
 
-    /// What a cluster says of its nodes and services, as records: enough to fill tables and routes again. `None` before
-    /// it has reported all of both.
+    /// What a cluster reports of its nodes and services, as records: enough to fill tables and routes again. `None`
+    /// before it has reported all of both.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         if !self.is_confirmed(name, RecordKind::Node) || !self.has_listed_services(name) {
             return None;
@@ -188,8 +188,8 @@ impl Merge {
                 return None;
             };
             let service = slice.service.as_ref()?;
-            let told = cluster.services.get(service)?.told(slice.source)?;
-            let record = Box::new(told.to_slice(of, service, name, cluster.id));
+            let backends = cluster.services.get(service)?.backend_set(slice.source)?;
+            let record = Box::new(backends.to_slice(of, service, name, cluster.id));
             Some(match key {
                 RecordKey::LocalEndpointSlice(_) => Record::LocalEndpointSlice(record),
                 _ => Record::EndpointSlice(record),

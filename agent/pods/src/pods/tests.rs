@@ -25,7 +25,7 @@ fn name(pod: &str) -> PodName {
     PodName::new("shop", pod).unwrap()
 }
 
-/// What a cluster says: pods by name, each with its uid and number; and whether their sockets are left alone.
+/// What a cluster reports: pods by name, each with its uid and number; and whether their sockets are left alone.
 #[derive(Default)]
 struct Cluster(BTreeMap<PodName, (String, Option<Identity>)>, bool);
 
@@ -36,8 +36,8 @@ impl Cluster {
 }
 
 impl LocalPods for Cluster {
-    fn pod(&self, name: &PodName) -> Option<Told<'_>> {
-        self.0.get(name).map(|(uid, identity)| Told {
+    fn pod(&self, name: &PodName) -> Option<LocalPod<'_>> {
+        self.0.get(name).map(|(uid, identity)| LocalPod {
             uid,
             identity: *identity,
             socket_lb: !self.1,
@@ -65,14 +65,17 @@ fn one_that_is_not_waits_for_its_name_and_its_number() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), State::Waiting);
     cluster.says("cart-1", "u2", Some(70_001));
-    assert_eq!(pods.hear(&name("cart-1"), &cluster), [], "another pod");
+    assert_eq!(pods.update(&name("cart-1"), &cluster), [], "another pod");
     cluster.says("cart-0", "u1", None);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "no number yet");
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "no number yet");
     assert_eq!(pods.counts(), Counts { bound: 0, waiting: 1 });
     cluster.says("cart-0", "u1", Some(70_000));
     let now = Identity::new(70_000);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [Bound { key: key("c1"), before: None, now }]);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "said twice, it is bound once");
+    assert_eq!(
+        pods.update(&name("cart-0"), &cluster),
+        [Bound { key: key("c1"), before: None, now }]
+    );
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "reported twice, it is bound once");
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_relabelled_pod_becomes_another() {
     cluster.says("cart-0", "u1", Some(70_001));
     let before = Some(Identity::new(70_000));
     let now = Identity::new(70_001);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [Bound { key: key("c1"), before, now }]);
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [Bound { key: key("c1"), before, now }]);
     assert_eq!(pods.state(&key("c1")), Some(bound(70_001)));
 }
 
@@ -94,9 +97,9 @@ fn who_a_pod_was_stays_until_it_is_detached() {
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     // Its object is gone, its container not yet; then an object of its name without a number.
     cluster.0.clear();
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
+    assert_eq!(pods.update(&name("cart-0"), &cluster), []);
     cluster.says("cart-0", "u1", None);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
+    assert_eq!(pods.update(&name("cart-0"), &cluster), []);
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), bound(70_000));
     assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
     assert_eq!(pods.detach(&key("c1")), Detached::Now);
@@ -111,9 +114,9 @@ fn who_a_pod_was_in_a_former_life_it_is_until_its_cluster_says_otherwise() {
     let was = Some(Identity::new(70_000));
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), was, &cluster), bound(70_000));
     cluster.says("cart-0", "u1", Some(70_000));
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "nothing new");
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "nothing new");
     cluster.says("cart-0", "u1", Some(70_001));
-    assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
+    assert_eq!(pods.update(&name("cart-0"), &cluster).len(), 1);
     // What is known now counts more than what was.
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), was, &cluster), bound(70_001));
     assert_eq!(pods.attach(attachment("c2", "cart-0", "u1"), was, &cluster), bound(70_001));
@@ -127,7 +130,7 @@ fn the_next_pod_of_a_name_is_another_pod() {
     // Its successor is attached before it is reported, and while the first still ends.
     assert_eq!(pods.attach(attachment("c2", "cart-0", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u2", Some(70_002));
-    assert_eq!(pods.hear(&name("cart-0"), &cluster).len(), 1);
+    assert_eq!(pods.update(&name("cart-0"), &cluster).len(), 1);
     assert_eq!(pods.state(&key("c1")), Some(bound(70_000)));
     assert_eq!(pods.state(&key("c2")), Some(bound(70_002)));
     pods.detach(&key("c1"));
@@ -150,35 +153,35 @@ fn a_container_id_may_become_another_pods() {
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     assert_eq!(pods.attach(attachment("c1", "cart-1", "u2"), None, &cluster), State::Waiting);
     cluster.says("cart-0", "u1", Some(70_005));
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), [], "no attachment is that pod any more");
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "no attachment is that pod any more");
 }
 
 #[test]
-fn whose_sockets_are_left_alone_is_as_told_and_stays_until_it_is_told_otherwise() {
+fn whose_sockets_are_left_alone_is_as_reported_and_stays_until_something_else_is_reported() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
-    let said = |pods: &Pods| pods.socket_lb().collect::<Vec<_>>();
+    let socket_lb = |pods: &Pods| pods.socket_lb().collect::<Vec<_>>();
     pods.attach(attachment("c1", "cart-0", "u1"), Some(Identity::new(70_000)), &cluster);
-    assert_eq!(said(&pods), [(3, None)], "nothing was reported in this run");
+    assert_eq!(socket_lb(&pods), [(3, None)], "nothing was reported in this run");
     // Known before it has a number, and of another pod of the name not at all.
     cluster.1 = true;
     cluster.says("cart-0", "u2", Some(70_001));
-    pods.hear(&name("cart-0"), &cluster);
-    assert_eq!(said(&pods), [(3, None)]);
+    pods.update(&name("cart-0"), &cluster);
+    assert_eq!(socket_lb(&pods), [(3, None)]);
     cluster.says("cart-0", "u1", None);
-    assert_eq!(pods.hear(&name("cart-0"), &cluster), []);
-    assert_eq!(said(&pods), [(3, Some(false))]);
+    assert_eq!(pods.update(&name("cart-0"), &cluster), []);
+    assert_eq!(socket_lb(&pods), [(3, Some(false))]);
     // Its object goes before its container, and its attachment is read again.
     cluster.0.clear();
-    pods.hear(&name("cart-0"), &cluster);
+    pods.update(&name("cart-0"), &cluster);
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
-    assert_eq!(said(&pods), [(3, Some(false))]);
+    assert_eq!(socket_lb(&pods), [(3, Some(false))]);
     // The next pod in that container starts anew.
     pods.attach(attachment("c1", "cart-1", "u3"), None, &cluster);
-    assert_eq!(said(&pods), [(3, None)]);
+    assert_eq!(socket_lb(&pods), [(3, None)]);
     cluster.1 = false;
     cluster.says("cart-1", "u3", Some(70_000));
-    pods.hear(&name("cart-1"), &cluster);
-    assert_eq!(said(&pods), [(3, Some(true))]);
+    pods.update(&name("cart-1"), &cluster);
+    assert_eq!(socket_lb(&pods), [(3, Some(true))]);
     pods.detach(&key("c1"));
-    assert_eq!(said(&pods), []);
+    assert_eq!(socket_lb(&pods), []);
 }

@@ -198,6 +198,6 @@ fn error(message: Message<'_>) -> Result<(), Refused> {
     let has_words = NLM_F_CAPPED | NLM_F_ACK_TLVS;
     let words = (message.flags & has_words == has_words)
         .then(|| attributes(message.body.get(ERROR..).unwrap_or_default()));
-    let said = words.into_iter().flatten().find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG);
-    Err(Refused { errno, message: said.map(|(_, words)| text(words)) })
+    let reason = words.into_iter().flatten().find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG);
+    Err(Refused { errno, message: reason.map(|(_, words)| text(words)) })
 }

@@ -101,7 +101,8 @@ fn what_another_program_does_to_our_routes_is_undone_within_two_seconds_and_coun
 }
 
 #[test]
-fn a_route_that_another_program_changes_is_changed_back_and_one_that_it_takes_is_left_and_said() {
+fn a_route_that_another_program_changes_is_changed_back_and_one_that_it_takes_is_left_and_reported()
+{
     in_namespace(async || {
         link("eth0", &["172.31.1.1/16", "fd00:172::1/64"]);
         let routes = Routes::start();
@@ -111,7 +112,7 @@ fn a_route_that_another_program_changes_is_changed_back_and_one_that_it_takes_is
         ip("-6 route replace fd00:10:2::/64 via fd00:172::9 metric 1000000 proto static");
         until("the first is led back", || ours()[0] == before[0]).await;
         let theirs = "another program has a route with our metric";
-        until("the second is left and said", || {
+        until("the second is left and reported", || {
             routes.status().reasons.iter().any(|reason| reason.failure.reason() == theirs)
         })
         .await;
@@ -170,7 +171,7 @@ fn a_next_hop_that_is_not_on_a_link_is_no_failure_and_waits_for_one_that_covers_
 }
 
 #[test]
-fn others_routes_to_the_same_range_come_first_and_are_left_and_said() {
+fn others_routes_to_the_same_range_come_first_and_are_left_and_reported() {
     in_namespace(async || {
         link("eth0", &["172.31.1.1/16"]);
         ip("route add 10.2.1.0/24 via 172.31.8.8 metric 20 proto bird");

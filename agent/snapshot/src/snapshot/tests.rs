@@ -136,7 +136,7 @@ fn slices_and_the_local_clusters_services_come_back() {
 
 /// Whatever part of it was not written, and whatever byte is another one: it is seen.
 #[test]
-fn nothing_is_half_believed() {
+fn no_damaged_snapshot_is_read() {
     let file = snapshot().encode();
     for end in 0..file.len() {
         assert!(read(&file[..end]).is_err(), "the first {end} bytes");

@@ -220,7 +220,7 @@ impl Plan {
         })
     }
 
-    /// Watches the timed slices' keys, and tells when it sees one; first, that it watches.
+    /// Watches the timed slices' keys, and reports when it sees one; first, that it watches.
     fn watch(&self, stop: &AtomicBool, seen: &Sender<(String, Instant)>) -> Result<(), BenchError> {
         runtime()?.block_on(async {
             let mut watches = JoinSet::new();

@@ -26,7 +26,7 @@ pub(super) const PORT: u16 = 80;
 
 /// Gives a cluster of the lab nodes, pods and services.
 pub(super) fn fill(cluster: &ClusterState, size: ClusterSize) -> Result<(), BenchError> {
-    // The lab has told of the first node.
+    // The lab has made the first node.
     let nodes = (2..=size.nodes).map(|node| self::node(cluster.id, node));
     let pods = (0..size.endpoints).map(|pod| self::pod(cluster.id, size, pod));
     let services = (0..size.services).map(|number| service(cluster.id, number));

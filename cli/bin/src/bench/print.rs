@@ -124,7 +124,7 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
 pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
     output::line("one backend of a service changes, CPU time of an agent, microseconds")?;
     let header = [
-        "TOLD AS",
+        "EXPORTED AS",
         "BACKENDS",
         "BYTES",
         "CHANGES",

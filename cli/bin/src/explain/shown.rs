@@ -126,24 +126,24 @@ impl ShownFrontend {
     }
 
     /// What an agent says.
-    pub(crate) fn of_agent(told: &FrontendExplanation) -> Self {
+    pub(crate) fn of_agent(reported: &FrontendExplanation) -> Self {
         let of = |usage: &str| -> Vec<ShownBackend> {
-            let backends = told.backends.iter().filter(|backend| backend.usage == usage);
+            let backends = reported.backends.iter().filter(|backend| backend.usage == usage);
             let mut backends: Vec<ShownBackend> = backends.map(ShownBackend::of_agent).collect();
             backends.sort_by_key(ShownBackend::place);
             backends
         };
         Self {
-            service: format!("{}/{}", told.namespace, told.name),
-            port_name: told.port_name.clone(),
-            frontend: told.address.clone(),
-            port: small(told.port),
-            protocol: told.protocol.clone(),
-            choice: Some(ShownChoice::of_agent(told)),
+            service: format!("{}/{}", reported.namespace, reported.name),
+            port_name: reported.port_name.clone(),
+            frontend: reported.address.clone(),
+            port: small(reported.port),
+            protocol: reported.protocol.clone(),
+            choice: Some(ShownChoice::of_agent(reported)),
             in_use: of("in-use"),
             fallback: of("fallback"),
             left_out: of("left-out"),
-            differences: Some(told.differences.clone()),
+            differences: Some(reported.differences.clone()),
         }
     }
 
@@ -203,8 +203,8 @@ impl ShownChoice {
 }
 
 impl ShownChoice {
-    fn of_agent(told: &FrontendExplanation) -> Self {
-        let traffic = told.traffic.clone().unwrap_or_default();
+    fn of_agent(reported: &FrontendExplanation) -> Self {
+        let traffic = reported.traffic.clone().unwrap_or_default();
         let tier = |tier: &TrafficTier| ShownTier {
             tier: size(tier.number),
             clusters: tier
@@ -238,10 +238,10 @@ impl ShownChoice {
             minimum_healthy_percent: Some(traffic.minimum_healthy_percent)
                 .filter(|percent| *percent > 0)
                 .and_then(|percent| u8::try_from(percent).ok()),
-            basis: told.basis.clone(),
-            taken: told.settings.is_some(),
-            tiers: told.tiers.iter().map(tier).collect(),
-            groups: told.groups.iter().map(group).collect(),
+            basis: reported.basis.clone(),
+            taken: reported.settings.is_some(),
+            tiers: reported.tiers.iter().map(tier).collect(),
+            groups: reported.groups.iter().map(group).collect(),
         }
     }
 }
@@ -249,20 +249,20 @@ impl ShownChoice {
 // === impl ShownBackend ===
 
 impl ShownBackend {
-    fn of_agent(told: &Candidate) -> Self {
+    fn of_agent(reported: &Candidate) -> Self {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
-            address: told.address.clone(),
-            port: small(told.port),
-            cluster: told.cluster.clone(),
-            node: some(&told.node),
-            reason: told.because.clone(),
-            why: told.reason.clone(),
-            state: told.condition.clone(),
-            node_answers: told.node_answers,
-            zone: some(&told.zone),
-            tier: Some(size(told.tier)).filter(|tier| *tier > 0),
-            share: part(Share(told.share_billionths)),
+            address: reported.address.clone(),
+            port: small(reported.port),
+            cluster: reported.cluster.clone(),
+            node: some(&reported.node),
+            reason: reported.because.clone(),
+            why: reported.reason.clone(),
+            state: reported.condition.clone(),
+            node_answers: reported.node_answers,
+            zone: some(&reported.zone),
+            tier: Some(size(reported.tier)).filter(|tier| *tier > 0),
+            share: part(Share(reported.share_billionths)),
         }
     }
 

@@ -242,10 +242,10 @@ mod tests {
             ..Facts::default()
         };
         let dependent = finish(&facts).unwrap_err();
-        for (says, said) in
+        for (says, message) in
             ["local.crt", "of b is by the old", "--peer-done c"].iter().zip(&dependent)
         {
-            assert!(said.contains(says), "{said}");
+            assert!(message.contains(says), "{message}");
         }
         assert_eq!(dependent.len(), 3);
         let facts = Facts {

@@ -72,7 +72,7 @@ impl ReferenceModel {
     }
 
     /// Goes on with what a watch of everything reported, where each revision cannot be read.
-    pub fn tell(&mut self, event: &Event) {
+    pub fn apply(&mut self, event: &Event) {
         let before = self.end.get(&event.key).cloned();
         let after = event.value.clone().map(|value| Stored {
             value,

@@ -207,12 +207,12 @@ fn what_never_happened_is_found() {
 
 #[test]
 fn a_truth_by_a_watch_is_the_truth_by_reading() {
-    let mut told = ReferenceModel::new(1, keys([]));
-    sound().events().for_each(|event| told.tell(event));
+    let mut model = ReferenceModel::new(1, keys([]));
+    sound().events().for_each(|event| model.apply(event));
     let elsewhere = event("z", Some("x"), 4, None);
-    told.tell(&elsewhere);
-    assert_eq!(told.end(), reference().end());
+    model.apply(&elsewhere);
+    assert_eq!(model.end(), reference().end());
     for revision in 1..=3 {
-        assert_eq!(told.at(revision), reference().at(revision));
+        assert_eq!(model.at(revision), reference().at(revision));
     }
 }

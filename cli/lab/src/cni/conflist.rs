@@ -126,10 +126,10 @@ mod tests {
         let names: Vec<String> = chain.plugins().map(|plugin| plugin.name()).collect();
         assert_eq!(names, ["ptp", "clustermesh-cni"]);
         let result = json!({ "ips": [] });
-        let told: Vec<Value> =
+        let configured: Vec<Value> =
             chain.plugins().map(|plugin| plugin.configuration(Some(&result))).collect();
         assert_eq!(
-            told[0],
+            configured[0],
             json!({
                 "cniVersion": "1.0.0", "name": "pods", "type": "ptp", "prevResult": { "ips": [] },
                 "ipam": {
@@ -140,7 +140,7 @@ mod tests {
             })
         );
         assert_eq!(
-            told[1],
+            configured[1],
             json!({
                 "cniVersion": "1.0.0", "name": "pods", "type": "clustermesh-cni", "prevResult": { "ips": [] },
                 "agentSocket": "/lab/agent.sock", "podsDir": "/lab/pods",
@@ -157,8 +157,8 @@ mod tests {
             (r#"{"cniVersion":"1.0.0","plugins":[]}"#, "it has no name"),
             (r#"{"cniVersion":"1.0.0","name":"x","plugins":[1]}"#, "invalid type"),
         ] {
-            let said = Conflist::parse(text).unwrap_err().to_string();
-            assert!(said.contains(reason), "{said}");
+            let message = Conflist::parse(text).unwrap_err().to_string();
+            assert!(message.contains(reason), "{message}");
         }
     }
 }

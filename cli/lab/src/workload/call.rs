@@ -25,13 +25,13 @@ pub enum Transport {
     Udp,
 }
 
-/// An answer, and whom the client believes to have it from.
+/// An answer, and the address that the client sees it from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Called {
-    /// What the server said.
+    /// What the server answered.
     pub answer: Answer,
-    /// What `getpeername` said.
+    /// What `getpeername` returned.
     pub peer: SocketAddr,
 }
 
@@ -52,7 +52,7 @@ pub struct DatagramFlow {
 pub enum Next {
     /// It does.
     Open,
-    /// The server said that it was the last.
+    /// The server announced that it was the last.
     Closed,
 }
 

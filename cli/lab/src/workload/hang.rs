@@ -31,7 +31,7 @@ pub async fn hang(
     transport: Transport,
     to: SocketAddr,
     deadline: Duration,
-    mut tell: impl FnMut(Event) -> io::Result<()>,
+    mut report: impl FnMut(Event) -> io::Result<()>,
 ) -> io::Result<()> {
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let errno = |error: io::Error| error.raw_os_error().unwrap_or_default();
@@ -42,10 +42,10 @@ pub async fn hang(
                 socket.connect(to).await?;
                 timeout(deadline, ask_datagram(&socket)).await.unwrap_or_else(|_| Err(late()))
             };
-            tell(Event::Answered(ask().await?))?;
+            report(Event::Answered(ask().await?))?;
             let ended = timeout(PATIENCE, socket.recv(&mut [0; 1])).await.map_err(|_| late())?;
-            tell(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
-            tell(Event::Answered(ask().await?))
+            report(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
+            report(Event::Answered(ask().await?))
         }
         Transport::Tcp => {
             let ask = async || {
@@ -57,10 +57,10 @@ pub async fn hang(
                 asked.await.unwrap_or_else(|_| Err(late()))
             };
             let (mut flow, answer) = ask().await?;
-            tell(Event::Answered(answer))?;
+            report(Event::Answered(answer))?;
             let ended = timeout(PATIENCE, flow.wait()).await.map_err(|_| late())?;
-            tell(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
-            tell(Event::Answered(ask().await?.1))
+            report(Event::Ended(ended.err().map(errno).unwrap_or_default()))?;
+            report(Event::Answered(ask().await?.1))
         }
     }
 }

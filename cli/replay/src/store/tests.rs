@@ -115,10 +115,10 @@ proptest! {
         prop_assert_eq!((store.revision(), store.compacted()), (model.states.len() as i64, model.compacted));
         for revision in 1..=store.revision() {
             let read = store.range(&span(first, end), Some(revision), Some(limit));
-            let told = store.position_of(revision);
+            let position = store.position_of(revision);
             if revision < model.compacted {
                 prop_assert_eq!(read, Err(StoreError::Compacted));
-                prop_assert_eq!(told, Err(StoreError::Compacted));
+                prop_assert_eq!(position, Err(StoreError::Compacted));
                 continue;
             }
             let state = |revision: i64| &model.states[usize::try_from(revision).unwrap() - 1];
@@ -135,7 +135,7 @@ proptest! {
                 expected.extend(put.chain(gone));
             }
             let mut found: Vec<_> = store
-                .changes(told.unwrap())
+                .changes(position.unwrap())
                 .map(|(_, change)| (change.revision(), change.key()[1], matches!(change, Change::Put(_))))
                 .collect();
             found.sort_unstable();

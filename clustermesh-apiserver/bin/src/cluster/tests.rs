@@ -256,7 +256,7 @@ fn what_only_the_etcd_knows_is_published_at_once_and_goes_in_time() {
 }
 
 #[test]
-fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
+fn a_journal_that_is_gone_is_reported_and_stops_nothing_else() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = replica(folder.path());
     let path = ClusterDirectory::new(folder.path()).journal();
@@ -281,7 +281,7 @@ fn a_journal_that_is_gone_is_said_and_stops_nothing_else() {
 }
 
 #[test]
-fn a_typo_in_an_annotation_is_said_and_stops_nothing() {
+fn a_typo_in_an_annotation_is_reported_and_stops_nothing() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = replica(folder.path());
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true', clustermesh.dev/minimum-healthy: 'half'}}\nspec: {clusterIP: 10.101.0.10, ports: [{port: 80}]}\n";
@@ -425,7 +425,7 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
         problems[1].starts_with("1 objects are held back until all Namespaces"),
         "{problems:?}"
     );
-    // It is mended, and broken again: what it said stays.
+    // It is mended, and broken again: what it reported stays.
     write(folder.path(), "ns", opted_out);
     restarted.look();
     assert!(restarted.is_complete() && !is_shared(&restarted));

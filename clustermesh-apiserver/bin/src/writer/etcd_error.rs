@@ -121,7 +121,7 @@ impl From<&EtcdError> for EtcdFailure {
             EtcdError::NoSpace => Reason::Full,
             EtcdError::Compacted => Reason::Compacted,
             EtcdError::Slow(_) => Reason::Slow,
-            // It was there a moment ago: whether it is gone the next connection tells.
+            // It was there a moment ago: whether it is gone the next connection shows.
             EtcdError::TooLarge(_)
             | EtcdError::RequestTooLarge(_)
             | EtcdError::LeaseGone
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_is_told_apart_by_what_to_do_about_it() {
+    fn failures_are_distinguished_by_what_to_do_about_them() {
         let error = |error: EtcdError| EtcdFailure::from(&error).reason;
         assert_eq!(error(EtcdError::NoSpace), Reason::Full);
         assert_eq!(error(EtcdError::Compacted), Reason::Compacted);

@@ -60,7 +60,7 @@ pub(super) struct Memory {
     history: Option<Vec<u8>>,
     /// What the etcd should hold.
     exported: Exported,
-    /// How far of the source everything is in the etcd. Nothing is said before it is complete.
+    /// How far of the source everything is in the etcd. Nothing is reported before it is complete.
     written: Option<BTreeMap<String, String>>,
 }
 

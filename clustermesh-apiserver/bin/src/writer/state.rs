@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said_in_order() {
+    fn what_is_wrong_is_reported_in_order() {
         let mut state = StoreState { synced: true, ..StoreState::default() };
         assert_eq!(state.unready(), None);
         state.unknown_user = Some("ghost with role root".into());
@@ -123,13 +123,13 @@ mod tests {
         for n in 0..NOTICES + 5 {
             state.notice(Reason::Users, format!("notice {n}"), now);
         }
-        let told = state.problems(now);
+        let problems = state.problems(now);
         assert_eq!(
-            told[0],
+            problems[0],
             "Service shop/web-0: the etcd does not take key-00, 1600000 bytes: too large"
         );
-        assert_eq!(told[LISTED], "the etcd does not take 2 more keys");
-        assert_eq!(told.len(), LISTED + 1 + NOTICES);
+        assert_eq!(problems[LISTED], "the etcd does not take 2 more keys");
+        assert_eq!(problems.len(), LISTED + 1 + NOTICES);
         assert_eq!(state.problems(now + NEWS).len(), LISTED + 1, "old news is none");
     }
 }

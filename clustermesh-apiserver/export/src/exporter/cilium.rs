@@ -11,12 +11,12 @@ use mesh_model::{
 use super::{Exporter, Made, dependents::named, namespaces::namespace_of};
 use crate::records;
 
-/// What a Cilium says of pods and label sets.
+/// What a Cilium reports of pods and label sets.
 #[derive(Debug, Default)]
 pub(super) struct Cilium {
     /// The numbers that label sets have; the lowest counts.
     numbers: HashMap<Labels, BTreeSet<Identity>>,
-    /// The identities that pods have, by namespace and name, each as often as it is said.
+    /// The identities that pods have, by namespace and name, each as often as it is reported.
     pods: BTreeMap<(String, String), Vec<Identity>>,
 }
 
@@ -57,19 +57,19 @@ impl Cilium {
 
     fn forget(&mut self, endpoint: &CiliumEndpoint) {
         let pod = (endpoint.namespace.clone(), endpoint.name.clone());
-        let Some(said) = self.pods.get_mut(&pod) else { return };
-        if let Some(at) = said.iter().position(|identity| *identity == endpoint.identity) {
-            said.remove(at);
+        let Some(reported) = self.pods.get_mut(&pod) else { return };
+        if let Some(at) = reported.iter().position(|identity| *identity == endpoint.identity) {
+            reported.remove(at);
         }
-        if said.is_empty() {
+        if reported.is_empty() {
             self.pods.remove(&pod);
         }
     }
 
     /// Who a pod is; the inner `None` where the Cilium knows it and not who it is.
     pub(super) fn identity_of(&self, namespace: &str, name: &str) -> Option<Option<Identity>> {
-        let said = self.pods.get(&(namespace.to_owned(), name.to_owned()))?;
-        Some(said.first().copied().filter(|identity| *identity != Identity::UNKNOWN))
+        let reported = self.pods.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some(reported.first().copied().filter(|identity| *identity != Identity::UNKNOWN))
     }
 
     /// The number that a label set has.

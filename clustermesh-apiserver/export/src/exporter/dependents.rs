@@ -11,7 +11,7 @@ use super::Exporter;
 
 /// Who gets a service's slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reported {
+pub(super) struct Receivers {
     /// Local nodes.
     pub(super) local: bool,
     /// Other clusters.
@@ -45,7 +45,7 @@ impl Exporter {
                     affected.extend(slice.service().map(|name| service_key(&name)));
                 }
                 Object::Service(service) => {
-                    let [was, is] = [before, now].map(|version| self.told_of(version));
+                    let [was, is] = [before, now].map(|version| self.receivers_of(version));
                     if was != is {
                         affected.extend(self.slice_keys(service));
                     }
@@ -73,11 +73,11 @@ impl Exporter {
     }
 
     /// Who gets the slices of a service that may be there.
-    pub(super) fn told_of(&self, service: Option<&Object>) -> Reported {
-        let Some(Object::Service(service)) = service else { return Reported::default() };
+    pub(super) fn receivers_of(&self, service: Option<&Object>) -> Receivers {
+        let Some(Object::Service(service)) = service else { return Receivers::default() };
         let shared = self.asked(service).shared;
         // An alias has neither frontends nor backends.
-        Reported { local: !service.external_name, shared: shared && !service.external_name }
+        Receivers { local: !service.external_name, shared: shared && !service.external_name }
     }
 
     /// The keys of a service's slices, in the order of their names.

@@ -66,11 +66,11 @@ impl Exporter {
             Err(problem) => {
                 self.problems.insert(key.clone(), problem);
                 match self.objects.get(&key) {
-                    // It said nothing before, so its node learns at least that it is there.
+                    // It exported nothing before, so its node learns at least that it is there.
                     Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
                         records::local_pod(pod, None).into_iter().collect()
                     }
-                    // What it said before stays.
+                    // What it reported before stays.
                     _ => return,
                 }
             }

@@ -207,7 +207,7 @@ fn pods_without_an_address_of_their_own_are_not_exported() {
 }
 
 #[test]
-fn its_node_is_told_of_a_pod_as_soon_as_it_has_one() {
+fn its_node_receives_a_pod_as_soon_as_it_has_one() {
     let mut cluster = Cluster::new();
     let waiting = pod("p", "10.7.1.5", "x").replace("podIP: 10.7.1.5, ", "");
     cluster.apply(&waiting.replace("nodeName: n1, ", ""));
@@ -223,12 +223,12 @@ fn its_node_is_told_of_a_pod_as_soon_as_it_has_one() {
         "namespace: shop,",
         "namespace: shop, annotations: {clustermesh.dev/socket-lb: 'off'},",
     ));
-    let told = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
-    assert_eq!(cluster.local("pods"), [told]);
+    let exported = r#"n1/shop/p {"v":1,"namespace":"shop","name":"p","node":"n1","uid":"","identity":458753,"ips":["10.7.1.5"],"socketLB":false}"#;
+    assert_eq!(cluster.local("pods"), [exported]);
     // Others do not get a namespace that does not take part; local nodes do.
     cluster.apply(&namespace("false"));
     assert_eq!(cluster.value("ip/v1/default/10.7.1.5"), None);
-    assert_eq!(cluster.local("pods"), [told]);
+    assert_eq!(cluster.local("pods"), [exported]);
     assert_eq!(
         cluster.local("namespaces"),
         [
@@ -284,7 +284,7 @@ fn a_namespace_decides_for_what_is_in_it() {
 }
 
 #[test]
-fn what_a_listing_does_not_tell_is_gone() {
+fn what_a_list_does_not_have_is_gone() {
     let mut cluster = Cluster::new();
     cluster.apply(&format!("{}{}", pod("one", "10.7.1.5", "x"), pod("two", "10.7.1.6", "x")));
     assert!(!cluster.exporter.is_complete());
@@ -300,7 +300,7 @@ fn what_a_listing_does_not_tell_is_gone() {
 }
 
 #[test]
-fn without_a_number_a_pod_keeps_what_it_said() {
+fn without_an_id_a_pod_keeps_its_last_record() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("p", "10.7.1.5", "x"));
     cluster.counter.full = true;
@@ -310,11 +310,14 @@ fn without_a_number_a_pod_keeps_what_it_said() {
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
 
-    // One that said nothing before is there all the same, and its identity is not known.
+    // One that exported nothing before is there all the same, and its identity is not known.
     cluster.counter.full = true;
     assert!(cluster.apply(&pod("q", "10.7.1.7", "q")).is_empty());
-    let told = cluster.local("pods");
-    assert!(told[1].starts_with("n1/shop/q") && !told[1].contains("identity"), "{told:?}");
+    let exported = cluster.local("pods");
+    assert!(
+        exported[1].starts_with("n1/shop/q") && !exported[1].contains("identity"),
+        "{exported:?}"
+    );
     cluster.counter.full = false;
     cluster.exporter.retry(&mut cluster.counter);
     cluster.publish();

@@ -30,9 +30,9 @@ impl Exporter {
             // A Cilium knows more of a node than Kubernetes does.
             Some(Object::Node(node)) => {
                 let record = Record::Node(Box::new(records::node(&self.local, node)));
-                let told = !self.has_cilium_node(&node.name);
+                let used = !self.has_cilium_node(&node.name);
                 let (_, notes) = annotations::is_drained(&node.annotations);
-                Made { notes, ..Made::of(told.then_some(record).into_iter().collect()) }
+                Made { notes, ..Made::of(used.then_some(record).into_iter().collect()) }
             }
             Some(Object::CiliumNode(node)) => {
                 let record = Record::Node(Box::new(records::cilium_node(&self.local, node)));
@@ -71,7 +71,7 @@ impl Exporter {
             return Ok(Made::default());
         }
         if let Some(identity) = self.cilium.identity_of(&pod.namespace, &pod.name) {
-            // Its addresses are the Cilium's to tell.
+            // Its addresses are the Cilium's to export.
             return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
         }
         let labels = self.config.filter.identity(pod, &namespace, self.local.name.as_str());
@@ -121,14 +121,14 @@ impl Exporter {
     fn slice_records(&self, slice: &EndpointSlice) -> Made {
         let service = slice.service();
         let service = service.and_then(|name| self.objects.get(&service_key(&name)));
-        let told = self.told_of(service);
-        if !told.local || slice.is_copy() || !records::has_addresses(slice) {
+        let receivers = self.receivers_of(service);
+        if !receivers.local || slice.is_copy() || !records::has_addresses(slice) {
             return Made::default();
         }
         let (slice, notes) = records::slice(&self.local, slice, &self.drained);
         let slice = Box::new(slice);
         let mut made = Vec::new();
-        if told.shared {
+        if receivers.shared {
             made.push(Record::EndpointSlice(slice.clone()));
         }
         made.push(Record::LocalEndpointSlice(slice));

@@ -73,7 +73,7 @@ pub fn folder(data: &[u8]) {
         assert!(problem.to_string().starts_with(&problem.file.display().to_string()));
         assert!(!problem.reason.is_empty(), "{problem}");
     }
-    let mut follower = Follower { told: BTreeMap::new(), at: since };
+    let mut follower = Follower { reported: BTreeMap::new(), at: since };
     follower.follow(events);
     for file in &files {
         must(fs::remove_file(file));
@@ -81,7 +81,7 @@ pub fn folder(data: &[u8]) {
     }
     follower.follow(must(source.scan(after(4))));
     follower.follow(must(source.scan(after(5))));
-    assert_eq!(follower.told, BTreeMap::new());
+    assert_eq!(follower.reported, BTreeMap::new());
     assert!(source.is_listed());
 }
 
@@ -121,7 +121,7 @@ const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: last
 
 /// Has what the events reported so far.
 struct Follower {
-    told: BTreeMap<ObjectKey, Object>,
+    reported: BTreeMap<ObjectKey, Object>,
     at: ResourceVersion,
 }
 
@@ -132,12 +132,12 @@ impl Follower {
                 SourceEvent::Listing { .. } | SourceEvent::Bookmark { .. } => {}
                 SourceEvent::Applied { resource_version, object } => {
                     self.advance(resource_version);
-                    let before = self.told.insert(object.key(), object.clone());
-                    assert_ne!(before, Some(object), "told twice");
+                    let before = self.reported.insert(object.key(), object.clone());
+                    assert_ne!(before, Some(object), "reported twice");
                 }
                 SourceEvent::Deleted { resource_version, key } => {
                     self.advance(resource_version);
-                    assert!(self.told.remove(&key).is_some(), "{key} was never told");
+                    assert!(self.reported.remove(&key).is_some(), "{key} was never reported");
                 }
                 SourceEvent::Listed { resource_version, .. } => {
                     assert_eq!(resource_version, self.at);

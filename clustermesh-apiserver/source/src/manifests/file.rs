@@ -189,7 +189,7 @@ impl ManifestFile {
         }
     }
 
-    /// Of a text whose end is not there yet it is not said that it is broken.
+    /// Of a text whose end is not there yet it is not reported that it is broken.
     fn note_unusable(&mut self, progress: Progress) {
         let Pending::Unusable(line, reason) = &self.pending else { return };
         if progress > Progress::Writing {

@@ -63,14 +63,14 @@ pub(super) fn not_granted(v: &Victims) -> Vec<Row> {
     rows
 }
 
-/// Backends that are not the hostile cluster's, and what is said to a record that has them.
+/// Backends that are not the hostile cluster's, and what is answered to a record that has them.
 pub(super) fn backends(v: &Victims) -> [(&'static str, &str, Expected); 6] {
     [
         ("a backend that is our pod", v.pods[0].as_str(), Rejected(": 10.1.")),
         ("a backend that is another peer's pod", &v.pods[1], Rejected(": 10.2.")),
         ("a backend that is our node", &v.nodes[0], Rejected(": 172.31.1.1/32")),
         ("a backend on the client's own machine", "127.0.0.1", Rejected(": 127.0.0.1/32")),
-        ("a backend that tells secrets", "169.254.169.254", Rejected(": 169.254.169.254/32")),
+        ("a backend that serves secrets", "169.254.169.254", Rejected(": 169.254.169.254/32")),
         ("a backend outside all grants", "192.0.2.1", Rejected(": 192.0.2.1/32")),
     ]
 }

@@ -19,7 +19,7 @@ pub(super) enum Expected {
     Nothing,
 }
 
-/// How the hostile cluster tells its services.
+/// How the hostile cluster exports its services.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     Services,

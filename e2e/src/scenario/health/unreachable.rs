@@ -13,7 +13,7 @@ use crate::{
 const BUDGET: (&str, &str) = ("CLUSTERMESH_STALENESS_BUDGET_SECONDS", "4");
 
 /// A peer whose etcd is away loses nothing while its budget lasts, is left out then, and is back when it is reachable;
-/// what the local cluster said is used for ever. No request fails at any of it.
+/// what the local cluster reported is used for ever. No request fails at any of it.
 pub fn an_unreachable_peer_is_valid_for_its_staleness_budget(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let nodes = mesh.nodes(&one);

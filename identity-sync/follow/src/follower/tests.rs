@@ -356,7 +356,7 @@ proptest! {
                     etcd.cut(&mut follower, now);
                     etcd.restart(id);
                     etcd.fragments = fragments;
-                    // The head's keys are created elsewhere than before, or nothing could tell the two apart.
+                    // The head's keys are created elsewhere than before, or nothing could distinguish the two.
                     restarts += 1;
                     (0..restarts).for_each(|_| etcd.put("other", ""));
                     etcd.put("head/a", "");

@@ -125,8 +125,8 @@ impl Local {
             }
             PeerEvent::Record(RecordEvent::Keep(key)) => {
                 let round = self.rounds[&key.kind()];
-                if let Some((_, told)) = self.records.get_mut(&key) {
-                    *told = round;
+                if let Some((_, last)) = self.records.get_mut(&key) {
+                    *last = round;
                 }
             }
             PeerEvent::Record(RecordEvent::Remove(key)) => {
@@ -134,7 +134,7 @@ impl Local {
             }
             PeerEvent::Record(RecordEvent::Confirmed(kind)) => {
                 let round = self.rounds[&kind];
-                self.records.retain(|key, (_, told)| key.kind() != kind || *told == round);
+                self.records.retain(|key, (_, last)| key.kind() != kind || *last == round);
                 self.confirmed.push(kind);
             }
             PeerEvent::Record(RecordEvent::Without(kind)) => {
@@ -216,7 +216,7 @@ fn a_sign_of_life_is_given_by_whoever_answers() {
 }
 
 #[test]
-fn data_is_taken_before_the_canary_and_believed_complete_after_it() {
+fn data_is_taken_before_the_canary_and_counts_as_complete_after_it() {
     let mut etcd = alpha();
     let (mut follower, mut local, mut now) = settled(&mut etcd);
     assert_eq!((local.records.len(), local.confirmed.len()), (4, 0));
@@ -357,7 +357,7 @@ fn without_canaries_a_list_is_complete() {
 }
 
 #[test]
-fn a_rejected_record_keeps_what_it_said_before() {
+fn a_rejected_record_keeps_its_last_content() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -431,7 +431,7 @@ fn what_cannot_be_a_peer_is_refused_until_it_can() {
 
         etcd.put(CONFIG_KEY, &announced);
         settle(&mut etcd, &mut follower, &mut local, &mut now);
-        assert_eq!(local.records.len(), 4, "what it said stays");
+        assert_eq!(local.records.len(), 4, "what it reported stays");
         assert!(!follower.status().is_synced());
     }
 }
@@ -561,7 +561,7 @@ fn a_lease_that_ran_out_removes_nothing() {
     etcd.put(ADDRESS, r#"{"IP":"10.7.0.1","HostIP":"172.31.7.1","ID":458752}"#);
     etcd.put(SERVICE, &service(80));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    assert_eq!(local.records.len(), 4, "it has not said that this is all");
+    assert_eq!(local.records.len(), 4, "it has not reported that this is all");
     put_canaries(&mut etcd);
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     etcd.pass(&mut follower, &mut now, Duration::from_secs(120));
@@ -639,7 +639,7 @@ fn a_replica_whose_writer_stopped_is_left_for_another() {
     etcd.pass(&mut follower, &mut now, Duration::from_secs(20));
     assert_eq!(follower.status().reconnects, 1);
     local.take(&mut follower);
-    assert_eq!(local.records.len(), 4, "what it said stays");
+    assert_eq!(local.records.len(), 4, "what it reported stays");
     // It was the only one after all, and is not left at the same pace for ever.
     etcd.pass(&mut follower, &mut now, Duration::from_secs(12));
     assert_eq!(follower.status().reconnects, 1);
@@ -851,10 +851,10 @@ impl Writer {
             etcd.put(&Self::key(*n), &Self::value(*n, *port));
         }
         put_canaries(etcd);
-        self.tell(etcd);
+        self.put_position(etcd);
     }
 
-    fn tell(&mut self, etcd: &mut FakeEtcd) {
+    fn put_position(&mut self, etcd: &mut FakeEtcd) {
         self.version += 1;
         etcd.put(POSITION, &position(self.version));
     }
@@ -877,7 +877,7 @@ impl Writer {
         if self.leased {
             let value = port.map(|port| Self::value(n, port));
             etcd.change(&[(&Self::key(n), value.as_deref())]);
-            self.tell(etcd);
+            self.put_position(etcd);
         }
     }
 }
@@ -921,7 +921,7 @@ proptest! {
                             writer.removed.insert(n);
                         });
                         put_canaries(&mut etcd);
-                        writer.tell(&mut etcd);
+                        writer.put_position(&mut etcd);
                     }
                 }
                 Step::Expire if writer.leased && !writer.desired.is_empty() => {
@@ -942,7 +942,7 @@ proptest! {
                     etcd.cut(&mut follower, now);
                     id += u64::from(!same);
                     etcd.restart(id);
-                    // Created at another revision than in any history before: that is what tells them apart.
+                    // Created at another revision than in any history before: that is what distinguishes them.
                     restarts += 1;
                     (0..restarts).for_each(|_| etcd.put("other", ""));
                     writer.fill(&mut etcd);

@@ -28,7 +28,7 @@ const REMEMBERED: usize = 1_024;
 const EXAMPLE: usize = 512;
 /// Where counts come from: these lines are never held back.
 const TARGET: &str = "mesh_admin::logs::held_back";
-/// The fields that tell kinds apart. No value of a peer's record belongs into one of them.
+/// The fields that distinguish kinds. No value of a peer's record belongs into one of them.
 const KIND: [&str; 3] = ["peer", "cluster", "kind"];
 
 /// A layer that writes log lines, without the warnings that are held back.

@@ -109,7 +109,7 @@ async fn it_is_seen_how_a_file_was_written() {
 }
 
 #[test]
-fn without_an_instance_folders_are_looked_at_every_second_and_that_is_said() {
+fn without_an_instance_folders_are_looked_at_every_second_and_that_is_reported() {
     fn none(_: Arc<Subscriptions>) -> notify::Result<Box<dyn Watcher + Send>> {
         Err(notify::Error::io(io::Error::from_raw_os_error(24)))
     }

@@ -109,12 +109,12 @@ fn change(step: &Step, all: &mut All) -> Option<Change> {
     }
 }
 
-/// Tells a new writer what there is, but for one cluster's backends.
-fn tell(tables: &mut Tables<Memory>, all: &All, untold: Option<u32>, now: Instant) {
+/// Reports to a new writer what there is, but for one cluster's backends.
+fn report(tables: &mut Tables<Memory>, all: &All, unreported: Option<u32>, now: Instant) {
     for (f, model) in all {
         tables.apply(Change::SetFrontend(frontend(*f), model.settings), now).unwrap();
         for (backend, group) in &model.backends {
-            if untold != Some(backend.cluster.get().into()) {
+            if unreported != Some(backend.cluster.get().into()) {
                 let group = Group::new(*group).unwrap();
                 tables.apply(Change::AddBackend(frontend(*f), *backend, group), now).unwrap();
             }
@@ -168,21 +168,21 @@ proptest! {
                     memory.dies_after.set(memory.writes.get() + writes);
                     continue;
                 }
-                Step::Restart(untold) if memory.dies_after.get() == usize::MAX => {
+                Step::Restart(unreported) if memory.dies_after.get() == usize::MAX => {
                     // What rests, and is used no more, is cleared.
                     let used: BTreeSet<_> = model.values().flat_map(|m| m.backends.keys()).collect();
                     let writes = memory.writes.get() + memory.backends_in_use() - used.len();
                     tables = Tables::restore(memory.clone(), now).unwrap();
-                    tell(&mut tables, &model, Some(untold), now);
-                    tables.prune_backends(|cluster| u32::from(cluster.get()) != untold, now);
+                    report(&mut tables, &model, Some(unreported), now);
+                    tables.prune_backends(|cluster| u32::from(cluster.get()) != unreported, now);
                     prop_assert_eq!(memory.writes.get(), writes, "nothing differed");
                     let held = model.values().flat_map(|m| m.backends.keys());
-                    let held = held.filter(|b| u32::from(b.cluster.get()) == untold).count();
+                    let held = held.filter(|b| u32::from(b.cluster.get()) == unreported).count();
                     prop_assert_eq!(tables.inherited(), Inherited { frontends: 0, backends: held });
                     check(&memory, &model)?;
                     tables.prune_backends(|_| true, now);
                     for frontend in model.values_mut() {
-                        frontend.backends.retain(|b, _| u32::from(b.cluster.get()) != untold);
+                        frontend.backends.retain(|b, _| u32::from(b.cluster.get()) != unreported);
                     }
                 }
                 Step::Resize(size) if memory.dies_after.get() == usize::MAX => {
@@ -198,7 +198,7 @@ proptest! {
                     // As much as a new writer knows: nothing that only the mirror has.
                     let writes = memory.writes.get();
                     tables = Tables::restore(memory.clone(), now).unwrap();
-                    tell(&mut tables, &model, None, now);
+                    report(&mut tables, &model, None, now);
                     prop_assert_eq!(memory.writes.get(), writes);
                 }
                 Step::Restart(_) | Step::Resize(_) => continue,
@@ -217,7 +217,7 @@ proptest! {
                 tables = Tables::restore(memory.clone(), now).unwrap();
                 check_half_made(&memory, &before, &model)?;
                 prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
-                tell(&mut tables, &model, None, now);
+                report(&mut tables, &model, None, now);
                 tables.prune_backends(|_| true, now);
             }
             check(&memory, &model)?;

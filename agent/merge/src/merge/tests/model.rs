@@ -1,4 +1,4 @@
-//! The deltas, added up, are what the clusters say: against a model that only knows what each record said last.
+//! The deltas, added up, are what the clusters report: against a model that only knows what each record contained last.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use mesh_model::{
 use proptest::prelude::*;
 
 use super::{
-    slices::{AWAY, LEAVING, READY, endpoint, local, slice, told},
+    slices::{AWAY, LEAVING, READY, endpoint, local, reported, slice},
     *,
 };
 
@@ -29,7 +29,7 @@ enum Step {
     /// A service of the local cluster: whether it has a cluster IP, and is global.
     Local(usize, bool, bool),
     Unlocal(usize),
-    /// The cluster tells its services in one form only: slices, or not.
+    /// The cluster exports its services in one form only: slices, or not.
     Form(usize, bool),
     /// A cluster is gone, and back.
     Leave(usize),
@@ -68,7 +68,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// What each record said last.
+/// What each record contained last.
 #[derive(Clone, Debug, Default)]
 struct Model {
     /// By cluster and service: whether it has a cluster IP, and its backends.
@@ -182,7 +182,7 @@ fn slice_of(c: usize, of: usize, s: usize, endpoints: &[(u8, usize)]) -> RecordE
     let endpoints = endpoints.iter().map(|(last, condition)| {
         endpoint(&format!("10.{}.1.{last}", number(c)), CONDITIONS[*condition].1)
     });
-    told(slice(CLUSTERS[c], SERVICES[s], SLICES[of], endpoints.collect()))
+    reported(slice(CLUSTERS[c], SERVICES[s], SLICES[of], endpoints.collect()))
 }
 
 fn slice_kind(c: usize) -> RecordKind {
@@ -222,9 +222,9 @@ proptest! {
         let (mut model, mut sum) = (Model::default(), Sum::default());
         for step in steps {
             match step {
-                Step::Say(c, s, vip, said) => {
-                    merge.apply(&name(CLUSTERS[c]), say(c, s, vip, &said)).unwrap();
-                    model.records.insert((c, s), (vip, said.into_iter().collect()));
+                Step::Say(c, s, vip, content) => {
+                    merge.apply(&name(CLUSTERS[c]), say(c, s, vip, &content)).unwrap();
+                    model.records.insert((c, s), (vip, content.into_iter().collect()));
                 }
                 Step::Unsay(c, s) => {
                     let key = RecordKey::Service(ServiceName::new("shop", SERVICES[s]));
@@ -235,15 +235,15 @@ proptest! {
                     let cluster = name(CLUSTERS[c]);
                     merge.apply(&cluster, RecordEvent::Begin(RecordKind::Service)).unwrap();
                     model.records.retain(|(cluster, _), _| *cluster != c);
-                    for (s, said) in list {
-                        merge.apply(&cluster, say(c, s, false, &said)).unwrap();
-                        model.records.insert((c, s), (false, said.into_iter().collect()));
+                    for (s, content) in list {
+                        merge.apply(&cluster, say(c, s, false, &content)).unwrap();
+                        model.records.insert((c, s), (false, content.into_iter().collect()));
                     }
                     merge.apply(&cluster, RecordEvent::Confirmed(RecordKind::Service)).unwrap();
                 }
-                Step::Slice(c, of, s, said) => {
-                    merge.apply(&name(CLUSTERS[c]), slice_of(c, of, s, &said)).unwrap();
-                    model.slices.insert((c, of), (s, said));
+                Step::Slice(c, of, s, content) => {
+                    merge.apply(&name(CLUSTERS[c]), slice_of(c, of, s, &content)).unwrap();
+                    model.slices.insert((c, of), (s, content));
                 }
                 Step::Unslice(c, of) => {
                     let key = slice_key(c, of);
@@ -254,9 +254,9 @@ proptest! {
                     let cluster = name(CLUSTERS[c]);
                     merge.apply(&cluster, RecordEvent::Begin(slice_kind(c))).unwrap();
                     model.slices.retain(|(cluster, _), _| *cluster != c);
-                    for (of, s, said) in list {
-                        merge.apply(&cluster, slice_of(c, of, s, &said)).unwrap();
-                        model.slices.insert((c, of), (s, said));
+                    for (of, s, content) in list {
+                        merge.apply(&cluster, slice_of(c, of, s, &content)).unwrap();
+                        model.slices.insert((c, of), (s, content));
                     }
                     merge.apply(&cluster, RecordEvent::Confirmed(slice_kind(c))).unwrap();
                 }
@@ -329,11 +329,11 @@ proptest! {
             for s in SERVICES.map(|s| ServiceName::new("shop", s)) {
                 let asked: HashMap<Backend, Condition> =
                     merge.backends_of(&s).map(|(b, _, state)| (b, state.condition)).collect();
-                let told = sum.backends.iter().filter(|((of, _), _)| **of == s);
-                let told: HashMap<Backend, Condition> = told.map(|((_, b), c)| (*b, *c)).collect();
-                prop_assert_eq!(asked, told);
-                let told = sum.frontends.iter().filter(|(of, _)| **of == s).count();
-                prop_assert_eq!(merge.frontends_of(&s).count(), told);
+                let reported = sum.backends.iter().filter(|((of, _), _)| **of == s);
+                let reported: HashMap<Backend, Condition> = reported.map(|((_, b), c)| (*b, *c)).collect();
+                prop_assert_eq!(asked, reported);
+                let reported = sum.frontends.iter().filter(|(of, _)| **of == s).count();
+                prop_assert_eq!(merge.frontends_of(&s).count(), reported);
             }
             for (c, cluster) in CLUSTERS.map(name).iter().enumerate() {
                 let mut parts = merge.clusters[cluster].services.values();
@@ -343,8 +343,8 @@ proptest! {
                 });
                 let slices = model.slices.keys().filter(|(of, _)| *of == c);
                 let locals = if c == 0 { model.locals.len() } else { 0 };
-                let told = merge.kept(cluster).keys;
-                prop_assert_eq!(told, u64::try_from(records.count() + slices.count() + locals).unwrap());
+                let reported = merge.kept(cluster).keys;
+                prop_assert_eq!(reported, u64::try_from(records.count() + slices.count() + locals).unwrap());
             }
         }
     }

@@ -129,14 +129,14 @@ fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
                 Says(peer, record) => drop(merge.apply(&name(peer), record)),
             }
             let now = visible(&merge);
-            let (number, said) = now.get("c").cloned().unwrap_or_default();
+            let (number, texts) = now.get("c").cloned().unwrap_or_default();
             let forbidden = |text: &String| {
                 let granted = |peer: &str| merge.grants.contains_key(&name(peer));
                 text.contains("10.1.")
                     || granted("b") && text.contains("10.2.")
                     || granted("c") && !text.contains("10.3.")
             };
-            assert_eq!(said.iter().find(|text| forbidden(text)), None, "{order:#?}");
+            assert_eq!(texts.iter().find(|text| forbidden(text)), None, "{order:#?}");
             let b_has_its_own = merge.grants.get(&name("b")).is_some_and(|b| b.id.is_some());
             assert!(!(b_has_its_own && number == 2), "{order:#?}");
         }

@@ -51,8 +51,8 @@ pub(super) fn slice(
     }
 }
 
-/// The same as what a cluster says: of the local cluster it is local.
-pub(super) fn told(slice: EndpointSlice) -> RecordEvent {
+/// The same as what a cluster reports: of the local cluster it is local.
+pub(super) fn reported(slice: EndpointSlice) -> RecordEvent {
     let slice = Box::new(slice);
     RecordEvent::Upsert(match slice.cluster.as_str() {
         "a" => Record::LocalEndpointSlice(slice),
@@ -82,7 +82,7 @@ pub(super) fn local(vip: Option<u8>, global: bool) -> LocalService {
     }
 }
 
-fn tell_local(merge: &mut Merge, service: &LocalService) {
+fn report_local(merge: &mut Merge, service: &LocalService) {
     let record = Record::LocalService(Box::new(service.clone()));
     merge.apply(&name("a"), RecordEvent::Upsert(record)).unwrap();
 }
@@ -118,8 +118,8 @@ fn an_endpoint_is_ready_terminating_or_not_ready() {
         ([no, no, no], Condition::NotReady),
     ] {
         let mut merge = merge();
-        let said = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", conditions)]);
-        merge.apply(&name("b"), told(said)).unwrap();
+        let record = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", conditions)]);
+        merge.apply(&name("b"), reported(record)).unwrap();
         let (_, _, state) = merge.backends_of(&web()).next().unwrap();
         assert_eq!(state.condition, expected, "{conditions:?}");
     }
@@ -128,11 +128,11 @@ fn an_endpoint_is_ready_terminating_or_not_ready() {
 #[test]
 fn a_backend_has_the_ports_the_node_and_the_zone_of_its_slice() {
     let mut merge = merge();
-    let mut said = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", READY)]);
-    said.endpoints[0].addresses.push("10.2.1.2".into());
-    said.endpoints[0].node = Some("n1".into());
-    said.endpoints[0].zone = Some("east-1".into());
-    said.ports = vec![
+    let mut record = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", READY)]);
+    record.endpoints[0].addresses.push("10.2.1.2".into());
+    record.endpoints[0].node = Some("n1".into());
+    record.endpoints[0].zone = Some("east-1".into());
+    record.ports = vec![
         port("http", "TCP", 8080),
         port("dns", "UDP", 53),
         port("", "", 9000),
@@ -143,7 +143,7 @@ fn a_backend_has_the_ports_the_node_and_the_zone_of_its_slice() {
         SlicePort { name: None, protocol: None, number: Some(9001), app_protocol: None },
         SlicePort { number: None, ..port("all", "TCP", 1) },
     ];
-    merge.apply(&name("b"), told(said)).unwrap();
+    merge.apply(&name("b"), reported(record)).unwrap();
     assert_eq!(
         backends(&merge),
         [
@@ -164,8 +164,8 @@ fn an_address_in_two_slices_counts_once_and_the_better_word_counts() {
     let mut merge = merge();
     let peer = name("b");
     let say = |merge: &mut Merge, of: &str, conditions| {
-        let said = slice("b", "web", of, vec![endpoint("10.2.1.1", conditions)]);
-        merge.apply(&peer, told(said)).unwrap();
+        let record = slice("b", "web", of, vec![endpoint("10.2.1.1", conditions)]);
+        merge.apply(&peer, reported(record)).unwrap();
         deltas(merge)
     };
     let condition = |merge: &Merge| {
@@ -195,15 +195,15 @@ fn a_slice_that_moves_is_there_before_it_is_gone() {
     let mut merge = merge();
     let peer = name("b");
     let endpoints = || vec![endpoint("10.2.1.1", READY), endpoint("10.2.1.2", READY)];
-    merge.apply(&peer, told(slice("b", "web", "x", endpoints()))).unwrap();
+    merge.apply(&peer, reported(slice("b", "web", "x", endpoints()))).unwrap();
     let _ = merge.take_deltas();
-    merge.apply(&peer, told(slice("b", "db", "x", endpoints()))).unwrap();
+    merge.apply(&peer, reported(slice("b", "db", "x", endpoints()))).unwrap();
     assert_eq!(
         deltas(&mut merge),
         ["+db 10.2.1.1", "+db 10.2.1.2", "-web 10.2.1.1", "-web 10.2.1.2"]
     );
     // An endpoint from one slice to the next: split and merged, no reader sees it.
-    let split = |of: &str, last: &str| told(slice("b", "db", of, vec![endpoint(last, READY)]));
+    let split = |of: &str, last: &str| reported(slice("b", "db", of, vec![endpoint(last, READY)]));
     merge.apply(&peer, split("y", "10.2.1.2")).unwrap();
     merge.apply(&peer, split("x", "10.2.1.1")).unwrap();
     assert_eq!(deltas(&mut merge), [""; 0]);
@@ -212,7 +212,7 @@ fn a_slice_that_moves_is_there_before_it_is_gone() {
     // Without a service it belongs to none.
     let mut orphan = slice("b", "db", "x", endpoints());
     orphan.labels.clear();
-    merge.apply(&peer, told(orphan)).unwrap();
+    merge.apply(&peer, reported(orphan)).unwrap();
     assert_eq!(deltas(&mut merge), ["-db 10.2.1.3"]);
 }
 
@@ -222,21 +222,21 @@ fn copies_of_other_clusters_backends_are_passed_over() {
     let peer = name("b");
     let mut copy = slice("b", "web", "web-of-c", vec![endpoint("10.3.1.1", READY)]);
     copy.labels.insert(MANAGED_BY_LABEL.into(), MESH_CONTROLLER.into());
-    merge.apply(&peer, told(copy)).unwrap();
+    merge.apply(&peer, reported(copy)).unwrap();
     assert_eq!(deltas(&mut merge), [""; 0]);
     assert_eq!(merge.kept(&peer).keys, 1, "and cost their writer what all do");
 }
 
 #[test]
-fn a_slice_beyond_the_grant_is_refused_whole_and_what_it_said_stays() {
+fn a_slice_beyond_the_grant_is_refused_whole_and_its_last_content_stays() {
     let mut merge = merge();
     let peer = name("b");
     let good = vec![endpoint("10.2.1.1", READY), endpoint("10.2.1.2", READY)];
-    merge.apply(&peer, told(slice("b", "web", "web-1", good.clone()))).unwrap();
+    merge.apply(&peer, reported(slice("b", "web", "web-1", good.clone()))).unwrap();
     let _ = merge.take_deltas();
     merge.apply(&peer, RecordEvent::Begin(RecordKind::EndpointSlice)).unwrap();
     let stolen = vec![endpoint("10.2.1.3", READY), endpoint("10.3.1.1", AWAY)];
-    let refused = merge.apply(&peer, told(slice("b", "web", "web-1", stolen))).unwrap_err();
+    let refused = merge.apply(&peer, reported(slice("b", "web", "web-1", stolen))).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "endpoint slice shop/web-1: 10.3.1.1/32 is outside the pod ranges that this cluster may claim"
@@ -246,7 +246,7 @@ fn a_slice_beyond_the_grant_is_refused_whole_and_what_it_said_stays() {
     assert_eq!(backends(&merge).len(), 2);
     // A smaller grant takes back the whole slice.
     merge
-        .apply(&peer, told(slice("b", "web", "web-2", vec![endpoint("10.2.1.9", READY)])))
+        .apply(&peer, reported(slice("b", "web", "web-2", vec![endpoint("10.2.1.9", READY)])))
         .unwrap();
     let _ = merge.take_deltas();
     let claims = Claims { pod_cidrs: vec!["10.2.1.8/29".parse().unwrap()], ..Claims::default() };
@@ -270,10 +270,10 @@ fn from_one_form_of_services_to_the_other() {
 
     apply(&mut merge, RecordEvent::Begin(RecordKind::EndpointSlice));
     let first = slice("b", "web", "web-1", vec![endpoint("10.2.1.1", LEAVING)]);
-    apply(&mut merge, told(first));
+    apply(&mut merge, reported(first));
     assert_eq!(deltas(&mut merge), ["+web 10.2.1.1"], "a slice says more than a service");
     let second = slice("b", "web", "web-2", vec![endpoint("10.2.1.3", READY)]);
-    apply(&mut merge, told(second));
+    apply(&mut merge, reported(second));
     assert_eq!(deltas(&mut merge), ["+web 10.2.1.3"]);
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::EndpointSlice));
     apply(&mut merge, RecordEvent::Without(RecordKind::Service));
@@ -299,17 +299,17 @@ fn local_services_say_what_they_ask_for() {
     let mut merge = merge();
     let cluster = name("a");
     merge
-        .apply(&cluster, told(slice("a", "web", "web-1", vec![endpoint("10.1.1.1", AWAY)])))
+        .apply(&cluster, reported(slice("a", "web", "web-1", vec![endpoint("10.1.1.1", AWAY)])))
         .unwrap();
     assert_eq!(deltas(&mut merge), ["+web 10.1.1.1"], "slices come first");
     assert_eq!((merge.traffic_of(&web()), merge.services().count()), (None, 0));
 
     let plain = local(Some(10), false);
-    tell_local(&mut merge, &plain);
+    report_local(&mut merge, &plain);
     assert_eq!(deltas(&mut merge), ["set web", "+web 10.101.0.10:80/TCP"]);
     assert!(!merge.traffic_of(&web()).unwrap().global);
     assert_eq!(merge.local_service(&web()), Some(&plain));
-    tell_local(&mut merge, &plain);
+    report_local(&mut merge, &plain);
     assert_eq!(deltas(&mut merge), [""; 0]);
 
     // It turns global, and asks for more.
@@ -319,22 +319,22 @@ fn local_services_say_what_they_ask_for() {
         session_affinity: Some(60),
         ..ServiceTraffic::default()
     };
-    tell_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
+    report_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
     let set = merge.take_deltas();
-    let [Delta::Service(ServiceDelta::ServiceSet { traffic: said, .. })] = set.as_slice() else {
+    let [Delta::Service(ServiceDelta::ServiceSet { traffic: record, .. })] = set.as_slice() else {
         panic!("{set:?}")
     };
-    assert_eq!(**said, traffic);
+    assert_eq!(**record, traffic);
 
     // Headless, or another proxy's to serve: it is ours and has no frontends.
     for other in [
         LocalService { cluster_ips: Vec::new(), traffic: traffic.clone(), ..plain.clone() },
         LocalService { foreign_proxy: true, traffic: traffic.clone(), ..plain.clone() },
     ] {
-        tell_local(&mut merge, &other);
+        report_local(&mut merge, &other);
         assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP"]);
         assert_eq!(merge.services().count(), 1);
-        tell_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
+        report_local(&mut merge, &LocalService { traffic: traffic.clone(), ..plain.clone() });
         assert_eq!(deltas(&mut merge), ["+web 10.101.0.10:80/TCP"]);
     }
     merge.apply(&cluster, RecordEvent::Remove(RecordKey::LocalService(web()))).unwrap();
@@ -361,8 +361,8 @@ fn the_local_cluster_changes_to_the_local_form() {
         apply(&mut merge, RecordEvent::Begin(kind));
     }
     let endpoints = vec![endpoint("10.1.1.1", READY), endpoint("10.1.1.2", READY)];
-    apply(&mut merge, told(slice("a", "web", "web-1", endpoints)));
-    tell_local(&mut merge, &local(Some(10), true));
+    apply(&mut merge, reported(slice("a", "web", "web-1", endpoints)));
+    report_local(&mut merge, &local(Some(10), true));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalEndpointSlice));
     assert!(!merge.has_listed_services(&cluster));
     apply(&mut merge, RecordEvent::Confirmed(RecordKind::LocalService));
@@ -378,17 +378,17 @@ fn the_local_cluster_changes_to_the_local_form() {
 #[test]
 fn a_frontend_may_change_its_name_or_its_service() {
     let mut merge = merge();
-    tell_local(&mut merge, &local(Some(10), true));
+    report_local(&mut merge, &local(Some(10), true));
     let renamed = |of: &str, port_name: &str| {
         let port = Port { protocol: Protocol::Tcp, number: 80 };
         let ports = BTreeMap::from([(port_name.into(), port)]);
         LocalService { name: ServiceName::new("shop", of), ports, ..local(Some(10), true) }
     };
     for of in ["two", "one"] {
-        tell_local(&mut merge, &renamed(of, "http"));
+        report_local(&mut merge, &renamed(of, "http"));
     }
     let _ = merge.take_deltas();
-    tell_local(&mut merge, &renamed("web", "grpc"));
+    report_local(&mut merge, &renamed("web", "grpc"));
     assert_eq!(deltas(&mut merge), ["-web 10.101.0.10:80/TCP", "+web 10.101.0.10:80/TCP"]);
     assert_eq!(merge.frontends_of(&web()).next().unwrap().1, "grpc");
     // The first by name of those that wait.
@@ -423,8 +423,8 @@ fn a_backend_is_on_the_node_that_has_its_address() {
         ["http 10.2.1.1:8080/TCP Ready n1 -", "http 10.2.1.2:8080/TCP Ready n1 -"]
     );
     // The record of its address knows better.
-    let said = orders::address("10.2.1.2/32", 131_073);
-    let RecordEvent::Upsert(Record::Address(mut address)) = said else { panic!("an address") };
+    let record = orders::address("10.2.1.2/32", 131_073);
+    let RecordEvent::Upsert(Record::Address(mut address)) = record else { panic!("an address") };
     address.host = Some("172.31.2.2".parse().unwrap());
     merge.apply(&peer, RecordEvent::Upsert(Record::Address(address))).unwrap();
     let other = node("b", "n2", "10.2.2.0/24");
@@ -445,17 +445,17 @@ fn a_backend_is_on_the_node_that_has_its_address() {
 fn what_is_kept_for_the_next_life_says_the_same() {
     let mut before = merge();
     for (cluster, first) in [("a", "10.1.1."), ("b", "10.2.1.")] {
-        let mut said = slice(cluster, "web", "web-1", Vec::new());
+        let mut record = slice(cluster, "web", "web-1", Vec::new());
         for (last, conditions) in [READY, LEAVING, AWAY].into_iter().enumerate() {
             let mut one = endpoint(&format!("{first}{last}"), conditions);
             one.node = Some(format!("n{last}"));
             one.zone = (last == 1).then(|| "east-1".into());
-            said.endpoints.push(one);
+            record.endpoints.push(one);
         }
-        said.ports.push(port("", "UDP", 53));
-        before.apply(&name(cluster), told(said)).unwrap();
+        record.ports.push(port("", "UDP", 53));
+        before.apply(&name(cluster), reported(record)).unwrap();
     }
-    tell_local(
+    report_local(
         &mut before,
         &LocalService { internal_traffic_local: true, ..local(Some(10), true) },
     );
@@ -505,13 +505,16 @@ fn a_change_costs_its_slice_and_not_its_service() {
         let mut merge = merge();
         for of in 0..slices {
             merge
-                .apply(&peer, told(slice("b", "web", &format!("web-{of}"), endpoints(of, false))))
+                .apply(
+                    &peer,
+                    reported(slice("b", "web", &format!("web-{of}"), endpoints(of, false))),
+                )
                 .unwrap();
         }
         assert_eq!(merge.backends_of(&web()).count(), 100 * usize::from(slices));
         let _ = merge.take_deltas();
         let before = LOOKS.get();
-        merge.apply(&peer, told(slice("b", "web", "web-0", endpoints(0, true)))).unwrap();
+        merge.apply(&peer, reported(slice("b", "web", "web-0", endpoints(0, true)))).unwrap();
         assert_eq!(deltas(&mut merge), ["+web 10.2.0.50"]);
         LOOKS.get() - before
     };

@@ -103,10 +103,10 @@ fn what_somebody_else_does_is_due_at_once_and_named() {
         "not what is not ours"
     );
     assert_eq!(others.next_due(), None);
-    let told = others.problems().join("\n");
+    let problems = others.problems().join("\n");
     for says in ["n1: another program changed it; put right", "removed it; put back", "left alone"]
     {
-        assert!(told.contains(says), "{told}");
+        assert!(problems.contains(says), "{problems}");
     }
     // It is no news for ever; what stays where it is not ours is.
     others.tidy(etcd.at(601));
@@ -129,8 +129,8 @@ fn two_writers_do_not_fight_at_full_speed() {
     }
     // A few in the first minute, and then one a minute.
     assert!((50..=80).contains(&repairs), "{repairs}");
-    let told = others.problems();
-    assert!(told[0].contains("is there another writer?"), "{told:?}");
+    let problems = others.problems();
+    assert!(problems[0].contains("is there another writer?"), "{problems:?}");
     // Other keys are not made to wait by that.
     others.note("cilium/state/nodes/v1/a/n2".into(), ForeignWrite::Added, etcd.at(4_000));
     assert!(others.next_due() <= Some(etcd.at(4_000)));

@@ -4,7 +4,7 @@ use mesh_alloc::Found;
 use mesh_model::{ClusterName, Labels, RecordKey};
 use mesh_wire::{Key, Position, cluster_config};
 
-/// Takes note of what a key of the cluster says.
+/// Takes note of what a key of the cluster reports.
 pub(super) fn note(found: &mut Found, local: &ClusterName, key: &str, value: &[u8]) {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => {

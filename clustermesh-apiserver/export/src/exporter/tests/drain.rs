@@ -29,11 +29,11 @@ fn conditions(cluster: &Cluster) -> Vec<String> {
         None => '-',
     };
     let endpoints = slice(cluster, SLICE).unwrap().endpoints.into_iter();
-    let told = endpoints.map(|endpoint| {
-        let said = [endpoint.ready, endpoint.serving, endpoint.terminating].map(word);
-        format!("{} {}", endpoint.addresses[0], String::from_iter(said))
+    let exported = endpoints.map(|endpoint| {
+        let conditions = [endpoint.ready, endpoint.serving, endpoint.terminating].map(word);
+        format!("{} {}", endpoint.addresses[0], String::from_iter(conditions))
     });
-    told.collect()
+    exported.collect()
 }
 
 fn backends(cluster: &Cluster) -> Vec<&'static str> {
@@ -54,10 +54,10 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
     assert_eq!(drain(&mut cluster, false, &["n1"]), both);
     assert_eq!(conditions(&cluster), ["10.7.1.5 ftt", "10.7.2.5 ---", "10.7.1.6 fft"]);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
-    let told = cluster.local("endpointslices").join("");
+    let exported = cluster.local("endpointslices").join("");
     assert!(
-        told.contains(r#"["10.7.1.5"],"ready":false,"serving":true,"terminating":true"#),
-        "local nodes get the same: {told}"
+        exported.contains(r#"["10.7.1.5"],"ready":false,"serving":true,"terminating":true"#),
+        "local nodes get the same: {exported}"
     );
     assert!(drain(&mut cluster, false, &["n1"]).is_empty());
 

@@ -72,7 +72,7 @@ fn local_nodes_receive_every_service_but_an_alias() {
             "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{{spec}}}\n"
         )
     };
-    for (spec, told) in [
+    for (spec, exported) in [
         (
             "clusterIP: 10.97.0.1, ports: [{port: 80}]",
             r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
@@ -95,7 +95,7 @@ fn local_nodes_receive_every_service_but_an_alias() {
         ),
     ] {
         assert!(cluster.apply(&service(spec)).is_empty(), "others are not");
-        let expected = format!(r#"shop/web {{"v":1,"namespace":"shop","name":"web",{told}"#);
+        let expected = format!(r#"shop/web {{"v":1,"namespace":"shop","name":"web",{exported}"#);
         assert_eq!(cluster.local("services"), [expected]);
     }
     cluster.apply(&service("type: ExternalName, externalName: example.org"));
@@ -106,9 +106,9 @@ fn local_nodes_receive_every_service_but_an_alias() {
 fn local_nodes_receive_what_a_service_asks_for() {
     let mut cluster = Cluster::new();
     let annotated = |more: &str| SERVICE.replace("'true'}", &format!("'true', {more}}}"));
-    let told = |cluster: &Cluster| {
-        let told = cluster.local("services").join("");
-        told.split_once(r#""global":"#).unwrap().1.to_owned()
+    let exported = |cluster: &Cluster| {
+        let exported = cluster.local("services").join("");
+        exported.split_once(r#""global":"#).unwrap().1.to_owned()
     };
     for (annotations, asks) in [
         ("service.cilium.io/shared: 'false'", "true,\"shared\":false}"),
@@ -119,7 +119,7 @@ fn local_nodes_receive_what_a_service_asks_for() {
         ),
     ] {
         cluster.apply(&annotated(annotations));
-        assert_eq!(told(&cluster), asks, "{annotations}");
+        assert_eq!(exported(&cluster), asks, "{annotations}");
     }
     // Withheld from others, it uses theirs.
     let withheld = annotated("service.cilium.io/shared: 'false'");
@@ -130,7 +130,7 @@ fn local_nodes_receive_what_a_service_asks_for() {
         "metadata: {name: web, ",
         "metadata: {name: web, labels: {service.kubernetes.io/service-proxy-name: x}, ",
     ));
-    assert_eq!(told(&cluster), r#"true,"shared":false,"foreignProxy":true}"#);
+    assert_eq!(exported(&cluster), r#"true,"shared":false,"foreignProxy":true}"#);
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn slices_travel_as_they_are() {
         "endpoints: [{addresses: [10.7.1.5]}]",
         "endpoints: [{addresses: [10.7.1.5], nodeName: n1, zone: z1, hints: {forZones: [{name: z1}]}}, {addresses: [10.7.1.6], conditions: {ready: false, serving: false, terminating: true}}]",
     ));
-    let told = slice(&cluster, SLICE).unwrap();
-    assert_eq!(told.labels["kubernetes.io/service-name"], "web");
-    let [ready, gone] = told.endpoints.as_slice() else { panic!("{told:?}") };
+    let exported = slice(&cluster, SLICE).unwrap();
+    assert_eq!(exported.labels["kubernetes.io/service-name"], "web");
+    let [ready, gone] = exported.endpoints.as_slice() else { panic!("{exported:?}") };
     assert_eq!((ready.ready, ready.serving, ready.terminating), (None, None, None));
     assert_eq!((ready.node.as_deref(), ready.zone.as_deref()), (Some("n1"), Some("z1")));
-    assert_eq!(gone.terminating, Some(true), "one that is not ready is told of too");
+    assert_eq!(gone.terminating, Some(true), "one that is not ready is exported too");
     assert_eq!(
         cluster.local("endpointslices"),
         [

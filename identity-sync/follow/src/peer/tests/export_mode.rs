@@ -113,7 +113,7 @@ fn slices_need_a_canary_of_their_own_and_come_in_pages() {
 }
 
 #[test]
-fn a_cluster_that_begins_to_tell_slices_loses_nothing() {
+fn a_cluster_that_begins_to_export_slices_loses_nothing() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -177,7 +177,7 @@ fn what_goes_with_a_former_form_takes_nothing_away() {
 
 /// Watches are not in one order: the removal may arrive before the config that explains it.
 #[test]
-fn a_removal_that_is_heard_before_the_new_mode_takes_nothing_away() {
+fn a_removal_that_arrives_before_the_new_mode_takes_nothing_away() {
     for first in 0..8 {
         let mut etcd = alpha();
         put_canaries(&mut etcd);
@@ -288,10 +288,10 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     assert_eq!(services(&local), set([(LocalService, "db"), (LocalEndpointSlice, "db")]));
 }
 
-/// An apiserver of ours is exchanged for one that tells its nodes of all services: its predecessor's canary says nothing of
-/// these.
+/// An apiserver of ours is exchanged for one that exports all services to its nodes: its predecessor's canary says
+/// nothing of these.
 #[test]
-fn an_apiserver_that_begins_to_tell_all_services_is_waited_for() {
+fn an_apiserver_that_begins_to_export_all_services_is_waited_for() {
     let mut etcd = alpha();
     etcd.put(CONFIG_KEY, &ours(""));
     put_canaries(&mut etcd);
@@ -473,8 +473,8 @@ proptest! {
                     writer.untidy = true;
                 }
                 Step::Tidy(at_once) => {
-                    let heard = follower.accepted.as_ref().map(|config| config.export_mode.as_str());
-                    if heard == Some(writer.mode) {
+                    let accepted = follower.accepted.as_ref().map(|config| config.export_mode.as_str());
+                    if accepted == Some(writer.mode) {
                         writer.tidy(&mut etcd, at_once);
                     }
                 }

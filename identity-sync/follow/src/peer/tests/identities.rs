@@ -58,7 +58,7 @@ fn change(etcd: &mut FakeEtcd, changes: &BTreeMap<String, Option<String>>) {
 }
 
 /// What the reader has of addresses: which identity each has.
-fn believed(local: &Local) -> BTreeMap<String, u32> {
+fn known(local: &Local) -> BTreeMap<String, u32> {
     let address = |(key, (record, _)): (&RecordKey, &(Option<Record>, u32))| match (key, record) {
         (RecordKey::Address(net), Some(Record::Address(address))) => {
             Some((net.to_string(), address.identity.get()))
@@ -140,8 +140,8 @@ proptest! {
                 }
             }
             local.take(&mut follower);
-            for pair in believed(&local) {
-                prop_assert!(given.contains(&pair), "{pair:?} was never said");
+            for pair in known(&local) {
+                prop_assert!(given.contains(&pair), "{pair:?} was never reported");
             }
         }
         settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -151,6 +151,6 @@ proptest! {
             .iter()
             .map(|(n, identity)| (format!("10.7.0.{n}/32"), FIRST + u32::from(*identity)))
             .collect();
-        prop_assert_eq!(believed(&local), wanted);
+        prop_assert_eq!(known(&local), wanted);
     }
 }
