@@ -70,7 +70,7 @@ pub fn wanted(mesh: &impl Mesh, cluster: &str, clusters: &[&str]) -> Services {
     let number = |name: &str| {
         // The lab counts its clusters from 1.
         let index = all.iter().position(|other| other == name).expect("a cluster of the mesh");
-        u16::try_from(index + 1).expect("a cluster's number")
+        u16::try_from(index + 1).expect("a cluster's ID")
     };
     let destinations = |v4: bool| -> BTreeSet<Destination> {
         let of = |name: &&str| {

@@ -26,7 +26,7 @@ pub fn backend_entries(pins: &Path) -> usize {
     open(pins).backend_entries()
 }
 
-/// The numbers of the clusters whose backends are out of use.
+/// The IDs of the clusters whose backends are out of use.
 pub fn cut(pins: &Path) -> BTreeSet<u16> {
     open(pins).cut()
 }

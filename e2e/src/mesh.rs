@@ -84,7 +84,7 @@ pub trait Mesh {
     /// Starts a daemon that was killed, with a variable in its environment.
     fn start_with(&self, daemon: &Daemon, variable: (&str, &str));
 
-    /// The file in which a cluster's apiserver remembers its numbers.
+    /// The file in which a cluster's apiserver remembers its identities.
     fn journal(&self, cluster: &str) -> PathBuf;
 
     /// Cuts two places off from each other: clusters (`a`), nodes (`a/n1`), or a cluster's etcd (`a/etcd`).
@@ -158,7 +158,7 @@ pub fn connect(mesh: &impl Mesh, one: &str, other: &str) {
     wait_ready(mesh);
 }
 
-/// Waits until all that is configured stands.
+/// Waits until all that is configured is connected and ready.
 pub fn wait_ready(mesh: &impl Mesh) {
     json::of(mesh.clustermesh(&["status", "--wait"]));
 }

@@ -53,7 +53,7 @@ impl Netns {
 
     fn of(name: &str, binary: PathBuf, flags: &[&str]) -> Self {
         let mesh = Self { name: name.into(), binary };
-        // Another's or a former run's; the names are the scenarios' own.
+        // Another's or a previous run's; the names are the scenarios' own.
         json::of(mesh.lab("down"));
         let mut up = mesh.lab("up");
         up.args(flags);

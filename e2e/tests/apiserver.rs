@@ -253,7 +253,7 @@ fn copy(etcd: &Etcd, from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[test]
-fn users_and_roles_that_somebody_changed_are_put_right() {
+fn users_and_roles_that_another_client_changed_are_put_right() {
     let etcd = Etcd::protected(&[]);
     fs::write(etcd.folder().join("users.yaml"), "users:\n- {name: remote-b, role: remote}\n")
         .unwrap();
@@ -265,7 +265,7 @@ fn users_and_roles_that_somebody_changed_are_put_right() {
     root(&["auth", "disable"]);
     root(&["role", "grant-permission", "remote", "readwrite", "--prefix=true", "cilium/"]);
     root(&["user", "delete", "local-a"]);
-    apiserver.wait_problem("authentication was off: everybody could do everything");
+    apiserver.wait_problem("authentication was off: every client could do everything");
     apiserver.wait_problem("the role remote could do more than it may");
     apiserver.wait_problem("there was no user local-a");
     assert!(matches!(apiserver.trouble("users"), (false, 3..)));
@@ -320,7 +320,7 @@ fn a_certificate_that_ends_is_reported_and_a_new_one_taken() {
 }
 
 #[test]
-fn an_object_too_large_is_named_and_blocks_nobody() {
+fn an_object_too_large_is_named_and_blocks_no_other() {
     let etcd = Etcd::protected(&[]);
     let apiserver = ready(&etcd);
     let key = |name: &str| format!("cilium/state/services/v1/a/shop/{name}");

@@ -260,7 +260,7 @@ fn what_a_killed_one_left_behind_is_taken_away_by_the_next() {
     within(patience, "it fills", || if pins.exists() { Ok(()) } else { Err("no pins".into()) });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_ne!(left("benchkill", id), Vec::<PathBuf>::new(), "nobody could take it away");
+    assert_ne!(left("benchkill", id), Vec::<PathBuf>::new(), "no process could take it away");
     bench("benchkill", &["fill", "--services", "10"]);
     assert_eq!(left("benchkill", id), Vec::<PathBuf>::new());
 }

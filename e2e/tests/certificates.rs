@@ -246,7 +246,7 @@ fn server_and_client_certificates_are_rotated() {
     assert!(shown.contains(wanted), "{shown}, not {wanted}");
 
     assert_eq!(scene.rotated(&scene.one, &["--clients", "--min-age", "0"]).len(), 3);
-    patiently("everybody has connected with the new ones", || {
+    patiently("every client has connected with the new ones", || {
         let now = scene.reconnects(&scene.other, &scene.one);
         let all = now.iter().zip(&reconnects).all(|(now, before)| now > before);
         if all { Ok(()) } else { Err(format!("{now:?}")) }
@@ -314,7 +314,7 @@ fn a_ca_is_rotated() {
         key: pki.join("admin.key"),
     };
     scene.etcdctl(&one, &now, &list).expect("the new one's");
-    // Everybody starts from the files alone.
+    // Every daemon starts from the files alone.
     for daemon in daemons(&scene.mesh) {
         scene.mesh.kill(&daemon);
         scene.mesh.start(&daemon);
@@ -552,7 +552,7 @@ fn the_clock_jumps() {
     step("+0");
     wait_ready(&scene.mesh);
     scene.content(&one);
-    // Behind the beginning of every certificate: what stands goes on.
+    // Behind the beginning of every certificate: open connections go on.
     step("-730d");
     scene.follows_changes();
     step("+0");

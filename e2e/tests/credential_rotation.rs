@@ -1,4 +1,4 @@
-//! Connections to a real etcd whose certificates end, or are replaced while they stand.
+//! Connections to a real etcd whose certificates end, or are replaced while they are open.
 
 #![allow(
     clippy::unwrap_used,

@@ -353,7 +353,7 @@ async fn a_value_too_large_is_distinguished_from_other_failures() {
 #[tokio::test]
 async fn set_up_twice_changes_nothing() {
     let etcd = Etcd::start();
-    assert!(etcd.etcdctl("local", &["put", "before", "auth"]).is_ok(), "everybody may write");
+    assert!(etcd.etcdctl("local", &["put", "before", "auth"]).is_ok(), "every client may write");
     set_up_as(&etcd, &["remote-b", "remote-c"]).await;
     let first = users_and_roles(&etcd);
     let changes = auth_changes(&etcd);

@@ -172,8 +172,8 @@ fn files_agents_and_kernels_agree() {
         .collect();
     assert_eq!(clusters, BTreeSet::from(["a", "b"]));
     let number = shown["identities"][0]["number"].to_string();
-    let by_number = json::of(mesh.clustermesh(&["identity", "show", &number, "--context", "a"]));
-    assert_eq!(by_number["identities"][0], shown["identities"][0]);
+    let by_id = json::of(mesh.clustermesh(&["identity", "show", &number, "--context", "a"]));
+    assert_eq!(by_id["identities"][0], shown["identities"][0]);
     let (code, _, complaint) =
         json::run(mesh.clustermesh(&["identity", "show", "1", "--context", "a"]));
     assert!(code == 1 && complaint.contains("no agent knows an identity 1"), "{complaint}");

@@ -1,4 +1,4 @@
-//! The numbers that pods have. Needs root.
+//! The IDs that pods have. Needs root.
 
 use mesh_e2e::{Netns, scenario};
 

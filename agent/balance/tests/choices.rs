@@ -45,7 +45,7 @@ fn all_clusters_backends_are_used_alike() {
 }
 
 #[test]
-fn affinity_prefers_until_nobody_there_is_left() {
+fn affinity_prefers_until_no_backend_there_is_left() {
     let mut stage = Stage::with(affinity(Affinity::Local), "a11 a12 b11 c11");
     assert_eq!(stage.shares(), "a11 50, a12 50");
     stage.remove("a11");
@@ -82,7 +82,7 @@ fn a_backend_gets_by_its_clusters_weight() {
 }
 
 #[test]
-fn weight_zero_is_used_when_nobody_else_is_left() {
+fn weight_zero_is_used_when_no_other_backend_is_left() {
     let mut stage = Stage::with(weights(&[("a", 0), ("b", 5)]), "a11 a12 b11 c11");
     assert_eq!(stage.shares(), "b11 83.3, c11 16.7");
     stage.node("b1", false);
@@ -165,7 +165,7 @@ fn those_that_shut_down_are_used_when_nothing_else_is_left() {
 }
 
 #[test]
-fn if_nobody_answers_all_are_kept_as_they_were() {
+fn if_no_node_answers_all_are_kept_as_they_were() {
     let mut stage = Stage::with(affinity(Affinity::Remote), "b11 b21 c11");
     stage.set("c12", Condition::Terminating);
     let before = stage.shares();

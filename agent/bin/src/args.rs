@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// The cluster's name
     #[arg(long, env = "CLUSTERMESH_CLUSTER_NAME")]
     pub(crate) cluster_name: String,
-    /// The cluster's number
+    /// The cluster's ID
     #[arg(long, env = "CLUSTERMESH_CLUSTER_ID")]
     pub(crate) cluster_id: u32,
     /// How many clusters the mesh may have, 255 or 511; the same in all of them

@@ -77,7 +77,7 @@ impl Driver {
         self.node.writers.snapshots.clusters().cloned().collect()
     }
 
-    /// Takes messages until nobody is left to send any.
+    /// Takes messages until no sender is left.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

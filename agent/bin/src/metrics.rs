@@ -15,7 +15,7 @@ pub(crate) struct PeerLabel {
     pub(crate) peer: String,
 }
 
-/// How pods stand.
+/// The state of pods.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct PodLabel {
     pub(crate) state: &'static str,
@@ -101,7 +101,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("clustermesh_agent");
         registry.register(
             "peer_ready",
-            "1 while every step to the cluster stands",
+            "1 while every step of the connection to the cluster is ok",
             self.peer_ready.clone(),
         );
         registry.register(

@@ -55,7 +55,7 @@ pub(crate) struct Audit {
 }
 
 impl Node {
-    /// How a cluster's follower stands.
+    /// The state of a cluster's follower.
     pub(crate) fn status(&self, name: &ClusterName) -> Status {
         self.followers
             .get(name)

@@ -59,7 +59,7 @@ pub struct Remembered {
     pub pod: PodName,
     /// The pod's uid, or empty.
     pub uid: String,
-    /// The identity's number.
+    /// The identity.
     pub identity: u32,
 }
 

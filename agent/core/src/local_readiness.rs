@@ -30,7 +30,7 @@ impl LocalReadiness {
     /// The writer has not reported yet. `found` is the state that the previous run gave to the programs: it holds until
     /// the writer reports, or was away for long enough.
     pub(crate) fn new(found: Option<LocalState>, now: Instant) -> Self {
-        // A former run that found the writer away is right until the writer reports.
+        // A previous run that found the writer away is right until the writer reports.
         let away = found.is_some_and(|state| state.plain_passes);
         let last = if away { now.checked_sub(AWAY).unwrap_or(now) } else { now };
         let kube_proxy = if away { KubeProxy::Present } else { KubeProxy::Absent };

@@ -292,7 +292,7 @@ impl<K: Kernel> LbWriter<K> {
         self.changes
     }
 
-    /// How it stands.
+    /// Its state.
     pub fn status(&self) -> Status {
         self.reconciler.status(LbKey::to_string)
     }

@@ -40,7 +40,7 @@ pub use programs::{HookAudit, OtherProgram, Programs};
 pub use shape::Shape;
 pub use socket_list::SocketList;
 pub use tables::{
-    AuditCursor, ClusterUse, Inherited, Numbered, Occupancy, Repairs, Shortage, Tables,
+    AuditCursor, BackendWithId, ClusterUse, Inherited, Occupancy, Repairs, Shortage, Tables,
     TablesError, View,
 };
 pub use takeover::{Former, TakeOverError, TakenOver, take_over, take_over_step_by_step};

@@ -86,8 +86,8 @@ const LOOPBACK: u32 = 1;
 // === impl ProbeAnswer ===
 
 impl ProbeAnswer {
-    /// Loads the program onto its pinned maps. What a former agent attached goes on until [`ProbeAnswer::set_interfaces`].
-    /// The caller has the pins' lock.
+    /// Loads the program onto its pinned maps. What a previous agent attached goes on until
+    /// [`ProbeAnswer::set_interfaces`]. The caller has the pins' lock.
     pub fn load(pins: PinRoot) -> Result<Self, ProbeAnswerError> {
         if let Err(error) = programs_at_ingress(LOOPBACK)
             && error.kind() == io::ErrorKind::InvalidInput
@@ -144,7 +144,7 @@ impl ProbeAnswer {
     }
 
     /// From now on it is attached at these interfaces, by their indexes, and at no others. One that it is at already, a
-    /// former agent's included, goes on without a moment in between. Attaching takes some ten milliseconds each.
+    /// previous agent's included, goes on without a moment in between. Attaching takes some ten milliseconds each.
     pub fn set_interfaces(
         &mut self,
         interfaces: &BTreeSet<u32>,

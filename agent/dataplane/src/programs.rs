@@ -154,7 +154,7 @@ impl Programs {
     }
 
     /// Lets the sockets of these cgroups, by their ids, pass untouched, and of no others. A cgroup below one of them is
-    /// another. The map ends with these programs: a former agent's cgroup is gone with that agent's.
+    /// another. The map ends with these programs: a previous agent's cgroup is gone with that agent's.
     pub fn set_bypass(&mut self, cgroups: &[u64]) -> Result<(), ProgramsError> {
         Ok(maps::set_bypass(&mut self.ebpf, cgroups)?)
     }
@@ -167,8 +167,8 @@ impl Programs {
         self.sockets.take().unwrap_or(Err(ProgramsError::Missing("cm_list_tcp")))
     }
 
-    /// What programs counted on this node since the counters were made, by [`mesh_layout::Counter`]: those of former agents
-    /// and releases with the same layout of counters included.
+    /// What programs counted on this node since the counters were made, by [`mesh_layout::Counter`]: those of previous
+    /// agents and releases with the same layout of counters included.
     pub fn counters(&self) -> Result<[u64; COUNTERS], ProgramsError> {
         Ok(maps::counters(&self.ebpf)?)
     }

@@ -37,7 +37,7 @@ mod shares;
 pub use adopt::Shortage;
 pub use audit::{AuditCursor, Repairs};
 use backends::Backends;
-pub use draining_backends::Numbered;
+pub use draining_backends::BackendWithId;
 pub use error::TablesError;
 use id_allocator::IdAllocator;
 use service::Service;
@@ -58,7 +58,7 @@ pub struct Tables<K> {
     /// Frontends whose backends may still come in this batch of changes.
     settling: Vec<Frontend>,
     /// No longer used, and not asked for yet.
-    released: Vec<Numbered>,
+    released: Vec<BackendWithId>,
 }
 
 /// How full each table is.
@@ -315,12 +315,12 @@ impl Tables<KernelMaps> {
         self.kernel.peer_states().set_cut(cluster, cut);
     }
 
-    /// The clusters whose backends are out of use, those that a former agent took out included.
+    /// The clusters whose backends are out of use, those that a previous agent took out included.
     pub fn cut(&self) -> impl Iterator<Item = ClusterId> {
         self.kernel.peer_states().cut().collect::<Vec<_>>().into_iter()
     }
 
-    /// The bits of the node's own word, as they were set last, by a former agent perhaps.
+    /// The bits of the node's own word, as they were set last, by a previous agent perhaps.
     pub fn local_state(&self) -> u32 {
         self.kernel.local_state()
     }

@@ -1,7 +1,8 @@
 //! The socket from which this agent asks other nodes whether they are there.
 //!
-//! Questions go to a port that everybody knows. They leave from another one than the echo's, so that a flood of others'
-//! questions keeps no answer from us. A sender that does not know a question's nonce cannot answer it in another's place.
+//! Questions go to a port that every node knows. They leave from another one than the echo's, so that a flood of
+//! others' questions keeps no answer from us. A sender that does not know a question's nonce cannot answer it in
+//! another's place.
 //!
 //! Where neither the kernel nor an agent answers, the node's kernel sends the question back as "port unreachable". The
 //! asking socket finds that in its error queue: the question with its nonce, and the address that it was for.

@@ -1,6 +1,6 @@
 //! The clusters' words in the kernel (`cm_peer_state`): whose backends are out of use.
 //!
-//! A word stands at a cluster's ID, and IDs may become other clusters'. This says which words have to be written, and knows
+//! A word is at a cluster's ID, and IDs may become other clusters'. This says which words have to be written, and knows
 //! neither the kernel nor the time.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ use crate::nodes::NodeEntry;
 /// displaces the honest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Its number, if that is known. No other cluster gets it.
+    /// Its ID, if that is known. No other cluster gets it.
     pub id: Option<ClusterId>,
     /// Where its pods may be.
     pub pod_cidrs: Vec<IpNet>,

@@ -66,7 +66,7 @@ pub enum Delta {
     Confirmed {
         /// The cluster.
         cluster: ClusterName,
-        /// Its number.
+        /// Its ID.
         id: ClusterId,
         /// The kind.
         kind: RecordKind,
@@ -82,11 +82,11 @@ pub enum Located {
     Any,
 }
 
-/// Two clusters with one number.
+/// Two clusters with one ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the id {id} is {other}'s")]
 pub struct IdInUse {
-    /// The number.
+    /// The ID.
     pub id: ClusterId,
     /// Who has it.
     pub other: ClusterName,
@@ -110,7 +110,7 @@ impl Merge {
     }
 
     /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it reported stays.
-    /// Returns who had the number that the grant has: nothing of it is accepted any more, and all that it reported is
+    /// Returns who had the ID that the grant has: nothing of it is accepted any more, and all that it reported is
     /// gone.
     pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
         match claims {
@@ -221,7 +221,7 @@ impl Merge {
         }
     }
 
-    /// The number of a cluster, as its config has it. What it reported under another ID is gone. With a number that
+    /// The ID of a cluster, as its config has it. What it reported under another ID is gone. With an ID that
     /// another has or is granted nothing of it is accepted until it has one of its own; what it reported before stays.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
         let holds =

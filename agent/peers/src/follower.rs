@@ -14,7 +14,7 @@ pub struct Follower {
     commands: mpsc::Sender<PeerCommand>,
     /// What it had no room for: the last command.
     undelivered: Option<PeerCommand>,
-    /// How it stands.
+    /// Its state.
     pub status: watch::Receiver<Status>,
     /// What its peer file grants.
     pub settings: PeerSettings,

@@ -122,7 +122,7 @@ impl Attachments {
         }
     }
 
-    /// Keeps who an attachment is for the next life. Without that, the next life waits for its cluster.
+    /// Keeps who an attachment is for the next run. Without that, the next run waits for its cluster.
     pub fn remember(&self, attachment: &Attachment, identity: Identity) -> io::Result<()> {
         let Attachment { key, pod, uid, .. } = attachment;
         let was = Remembered { pod: pod.clone(), uid: uid.clone(), identity: identity.get() };
@@ -213,7 +213,7 @@ mod tests {
         fs::write(folder.join("note.txt"), "somebody's").unwrap();
         assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
         assert_eq!(attachments.scan(), [AttachmentFound::Unchanged(one.key.clone())]);
-        // The next life knows who it was, but not of whom comes in its place.
+        // The next run knows who it was, but not of whom comes in its place.
         attachments.remember(&one, Identity::new(70_000)).unwrap();
         let mut next_life = Attachments::new(folder.clone());
         let was = Some(Identity::new(70_000));

@@ -16,7 +16,7 @@ pub trait LocalPods {
 pub struct LocalPod<'a> {
     /// Distinguishes it from another pod of its name; empty where that is not known.
     pub uid: &'a str,
-    /// Who it is; `None` while it has no number.
+    /// Who it is; `None` while it has no ID.
     pub identity: Option<Identity>,
     /// Its connections to services are led by the node's socket hooks.
     pub socket_lb: bool,
@@ -38,7 +38,7 @@ struct Entry {
     socket_lb: Option<bool>,
 }
 
-/// How an attachment stands.
+/// The state of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It is known who it is.
@@ -67,7 +67,7 @@ pub enum Detached {
     Before,
 }
 
-/// How many attachments stand how.
+/// How many attachments are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Bound ones.
@@ -79,8 +79,8 @@ pub struct Counts {
 // === impl Pods ===
 
 impl Pods {
-    /// A pod is attached, for the first time or otherwise than before. `was` is who it was in a former life of the agent:
-    /// so it is until its cluster reports something else.
+    /// A pod is attached, for the first time or otherwise than before. `was` is who it was in a previous run of the
+    /// agent: so it is until its cluster reports something else.
     pub fn attach(
         &mut self,
         attachment: Attachment,
@@ -140,7 +140,7 @@ impl Pods {
         bound
     }
 
-    /// How an attachment stands; `None` if there is none.
+    /// The state of an attachment; `None` if there is none.
     pub fn state(&self, key: &AttachmentKey) -> Option<State> {
         self.entries.get(key).map(Entry::state)
     }
@@ -156,7 +156,7 @@ impl Pods {
     }
 
     /// The network namespaces of all attachments, by their cookies, each with whether its sockets are led to services'
-    /// backends; `None` while its cluster has not reported so of its pod in this life.
+    /// backends; `None` while its cluster has not reported it of its pod in this run.
     pub fn socket_lb(&self) -> impl Iterator<Item = (u64, Option<bool>)> {
         self.entries.values().map(|entry| (entry.attachment.netns.cookie, entry.socket_lb))
     }

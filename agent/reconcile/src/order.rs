@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 /// The order of keys that belong together. Groups are written in the order in which their first change arrived; within a
 /// group the lower rank comes first, then the earlier change. A group that never rests keeps no other waiting: what is
-/// wanted after the first of its keys was taken stands behind all other groups.
+/// wanted after the first of its keys was taken comes after all other groups.
 pub trait Order<K> {
     /// What keys that belong together have in common.
     type Group: Ord + Clone + Debug;

@@ -372,7 +372,7 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         self.last_error = error;
     }
 
-    /// How it stands. `describe` names a key.
+    /// Its state. `describe` names a key.
     pub fn status(&self, describe: impl Fn(&K) -> String) -> Status {
         let counts = self.store.counts();
         let (reasons, more_reasons) = reasons(self.store.failures(), describe);

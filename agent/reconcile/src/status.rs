@@ -7,7 +7,7 @@ use std::{
 
 use crate::failure::{Class, Failure};
 
-/// How a reconciler stands: the one form for all writers.
+/// The state of a reconciler: the one form for all writers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Keys that are to be written and have not failed.

@@ -169,7 +169,7 @@ where
         self.send(Command::Look);
     }
 
-    /// How it stands, and each change of that.
+    /// Its state, and each change of that.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -377,7 +377,7 @@ impl<T: Target> Task<T> {
         self.reconciler.audit_done(clock());
     }
 
-    /// Says how it stands: to who watches, to who waits, and in the log.
+    /// Publishes its state: to watchers, to waiters, and in the log.
     fn publish(&mut self) {
         let status = self.reconciler.status(|key| self.target.describe(key));
         self.announcer.announce(&status, clock());

@@ -56,7 +56,7 @@ impl KubeProxyWatch {
         Self { known, needed }
     }
 
-    /// Looks until nobody receives what it finds any more.
+    /// Looks until its receiver is gone.
     pub async fn run<M: From<FoundKubeProxy>>(mut self, messages: mpsc::Sender<M>) {
         while self.needed.wait_for(|needed| *needed).await.is_ok() {
             let found = match self.known {

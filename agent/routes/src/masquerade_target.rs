@@ -23,7 +23,7 @@ use family::{Claim, FamilyState, Plan};
 #[derive(Debug)]
 pub struct MasqueradeTarget {
     requests: Blocking<Nftables>,
-    /// Asks for the generation, which waits for nobody.
+    /// Asks for the generation, which waits for no transaction.
     watch: Nftables,
     state: [FamilyState; 2],
     /// The generation that `state` is of.
@@ -84,7 +84,7 @@ impl MasqueradeTarget {
         if Family::of(range) == Family::V4 { v4 } else { v6 }
     }
 
-    /// Reads what is there, and takes it for claimed where nobody claims it.
+    /// Reads what is there, and takes it for claimed where no program claims it.
     async fn read(&mut self) -> Result<(), MasqueradeError> {
         let read = |nftables: &mut Nftables| {
             let generation = nftables.generation()?;
@@ -115,7 +115,7 @@ impl MasqueradeTarget {
                 self.requests.run(call).await.map_err(Failure::failed)?;
             let known = before.ok().filter(|before| Some(*before) == self.generation);
             committed?;
-            // One step, and that is ours: nobody else changed anything.
+            // One step, and that is ours: no other program changed anything.
             let step = known.map(|before| before.wrapping_add(1));
             self.generation = after.ok().filter(|after| Some(*after) == step);
         }

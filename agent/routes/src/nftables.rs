@@ -71,7 +71,7 @@ impl Nftables {
         Ok(Self { socket })
     }
 
-    /// The number of the rule set's generation: another one after each transaction of anybody. Waits for nobody.
+    /// The number of the rule set's generation: another one after each transaction of any program. Waits for none.
     pub(crate) fn generation(&mut self) -> io::Result<u32> {
         let asked = self.socket.ask(messages::get_generation(), read::generation)?;
         asked.map_err(|refused| io::Error::other(refused.to_string()))

@@ -51,7 +51,7 @@ pub enum RouteChange {
     },
 }
 
-/// How a wanted route stands.
+/// The state of a wanted route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RouteState {
     /// In the kernel, or about to be.
@@ -167,7 +167,7 @@ impl RouteTable {
         }
     }
 
-    /// The wanted routes, each with how it stands.
+    /// The wanted routes, each with its state.
     pub fn routes(&self) -> impl Iterator<Item = (&Route, RouteState)> {
         self.wanted.iter().filter_map(|(range, routes)| {
             Some((routes.first()?, self.states.get(range).cloned().unwrap_or_default()))

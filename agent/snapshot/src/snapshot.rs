@@ -13,7 +13,7 @@ use crate::header::{self, HeaderError};
 pub struct Snapshot {
     /// The cluster.
     pub cluster: ClusterName,
-    /// Its number then.
+    /// Its ID then.
     pub id: ClusterId,
     /// Which cluster it was, if it reported that.
     pub uuid: Option<Uuid>,
@@ -48,7 +48,7 @@ pub enum SnapshotError {
         /// Whose it is.
         found: String,
     },
-    /// The number is none that this mesh allows.
+    /// The ID is none that this mesh allows.
     #[error("{0} is no cluster id here")]
     Id(u32),
 }

@@ -40,7 +40,7 @@ impl BareWatch {
         Ok(watch)
     }
 
-    /// The same, where nobody looks at what it writes.
+    /// The same, where no reader looks at what it writes.
     pub(crate) fn unread(mut etcdctl: Command, node: &NodeState) -> Result<Self, BenchError> {
         Self::spawn(etcdctl.stdout(Stdio::null()), node)
     }

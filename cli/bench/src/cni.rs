@@ -140,8 +140,8 @@ impl Variant {
         Self { called: Called::AtOnce, with_ours: true },
     ];
 
-    /// The order in a round. In turn each of the 24 there are: whoever comes after another finds the kernel still taking
-    /// away what that one had.
+    /// The order in a round. In turn each of the 24 there are: a plugin that comes after another finds the kernel still
+    /// taking away what that one had.
     fn order(round: usize) -> Vec<usize> {
         let mut left: Vec<usize> = (0..Self::ALL.len()).collect();
         let (mut choice, mut order) = (round, Vec::new());
@@ -162,7 +162,7 @@ impl Pod {
         let netns = format!("cm-{}-a-n1-default.{name}", lab.name());
         let manifest = cluster.directory.join("manifests").join(format!("{name}.json"));
         run(Command::new("ip").args(["netns", "add", &netns]))?;
-        // Else each address waits two seconds for somebody to object.
+        // Else each address waits two seconds for another host to object.
         let knobs = ["all", "default"].map(|which| format!("net.ipv6.conf.{which}.accept_dad=0"));
         let set = ["netns", "exec", &netns, "sysctl", "-q", "-w"];
         run(Command::new("ip").args(set).args(knobs))?;

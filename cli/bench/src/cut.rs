@@ -47,7 +47,7 @@ pub struct PartitionDetection {
 /// Between two connections of the client, and how long each may take.
 const PAUSE: Duration = Duration::from_millis(5);
 const DEADLINE: Duration = Duration::from_millis(500);
-/// How long it is watched that nobody is led there any more.
+/// How long it is watched that no connection is led there any more.
 const AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at the kernel.
 const LOOK: Duration = Duration::from_micros(500);

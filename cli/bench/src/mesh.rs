@@ -69,7 +69,7 @@ pub struct MeshRow {
     pub bootstrap: Bootstrap,
     /// Resident bytes of the agent after its start.
     pub resident: u64,
-    /// The same for each endpoint, beyond an agent that follows nobody.
+    /// The same for each endpoint, beyond an agent that follows no cluster.
     pub resident_each: f64,
     /// What else the agent holds.
     pub held: ProcessResources,

@@ -19,7 +19,7 @@ pub(crate) type Entries = Vec<(String, Vec<u8>)>;
 
 /// Endpoints of one identity.
 const TOGETHER: u32 = 50;
-/// The first of the cluster's identities that are used: its number is 1.
+/// The first of the cluster's identities that are used: its ID is 1.
 pub(crate) const FIRST_IDENTITY: u32 = 65_536 + 1_000;
 
 /// Endpoints with their identities.

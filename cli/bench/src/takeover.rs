@@ -48,7 +48,7 @@ pub struct Takeover {
     pub ratio: f64,
     /// Bytes that a reader's connection to the other replica brought, at the median.
     pub bytes_read: u64,
-    /// Writes to the kernel's tables beyond those that the same change takes while nobody dies, in all rounds.
+    /// Writes to the kernel's tables beyond those that the same change takes while no agent dies, in all rounds.
     pub needless_writes: u64,
 }
 
@@ -97,7 +97,7 @@ pub fn takeover(
         thread::sleep(LOOK);
     };
     settle(&mut lab)?;
-    // What a change costs while nobody dies.
+    // What a change costs while no agent dies.
     let before = table_changes(node)?;
     change(Some(0))?;
     arrives(2, Instant::now())?;
@@ -108,7 +108,7 @@ pub fn takeover(
         change(None)?;
         arrives(1, Instant::now())?;
         settle(&mut lab)?;
-        // Everybody reads the first; from then on the one that was not killed last.
+        // Every agent reads the first; from then on the one that was not killed last.
         let (dead, alive) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
         let before = table_changes(node)?;
         let begin = Instant::now();

@@ -42,7 +42,7 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
     let free = (1..=511)
         .filter_map(ClusterId::from_wire)
         .find(|id| !clusters.values().any(|cluster: &ClusterState| cluster.settings.id == *id));
-    let free = free.context("the peers have all numbers")?;
+    let free = free.context("the peers have all cluster IDs")?;
     let settings = settings_beside(objects, cluster, id.transpose()?, limit, free)?;
     let settings = options.over(settings);
     let content = mesh_offline::Content::Objects(Objects::read(objects)?);

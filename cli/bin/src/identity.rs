@@ -21,7 +21,7 @@ struct Seen {
 /// What is asked for by what identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
-    Number(u32),
+    Id(u32),
     /// It has all of these. Without a source any source will do.
     Labels(Vec<Label>),
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
         }
         IdentityCommand::Show { identity, from, cluster } => {
             let wanted = IdentityQuery::parse(identity);
-            let number = if let IdentityQuery::Number(number) = wanted { number } else { 0 };
+            let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
             let mut seen = ask(from, cluster.as_deref(), number)?;
             seen.retain(|seen| wanted.is(&seen.identity));
             if seen.is_empty() {
@@ -71,7 +71,7 @@ fn ask(from: &From, cluster: Option<&str>, number: u32) -> anyhow::Result<Vec<Se
 fn print(kind: &str, seen: &[Seen], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Text => {
-            let header = ["IN", "CLUSTER", "NUMBER", "ADDRESSES", "LABELS"];
+            let header = ["IN", "CLUSTER", "ID", "ADDRESSES", "LABELS"];
             output::table(&header, seen.iter().map(Seen::row))?;
             Ok(())
         }
@@ -88,7 +88,7 @@ impl IdentityQuery {
     fn parse(text: &str) -> Self {
         match text.parse() {
             // 0 is no identity's.
-            Ok(number) if number > 0 => Self::Number(number),
+            Ok(number) if number > 0 => Self::Id(number),
             _ => Self::Labels(
                 text.split([';', ',']).filter(|part| !part.is_empty()).map(Label::parse).collect(),
             ),
@@ -97,7 +97,7 @@ impl IdentityQuery {
 
     fn is(&self, identity: &Identity) -> bool {
         match self {
-            Self::Number(number) => identity.number == *number,
+            Self::Id(number) => identity.number == *number,
             Self::Labels(wanted) => {
                 let labels = Labels::parse(&identity.labels);
                 let has = |wanted: &Label| {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_asked_for_by_number_or_labels() {
+    fn an_identity_is_asked_for_by_id_or_labels() {
         let labels = "k8s:app=web;k8s:io.kubernetes.pod.namespace=shop;";
         let identity =
             Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };

@@ -42,7 +42,7 @@ struct Report {
     timed_out: bool,
 }
 
-/// How an etcd stands to CAs.
+/// Whether an etcd trusts the CAs that it should.
 #[derive(Debug, PartialEq, Eq)]
 enum Etcd {
     AsItShould,

@@ -81,7 +81,7 @@ pub fn range(text: &str) -> Result<Range, NotEtcdctl> {
     Ok(Range { cluster_id: header.cluster_id, revision: header.revision, keys: keys.collect() })
 }
 
-/// Reads one line of `watch`; `None` if it says nothing but that the watch stands.
+/// Reads one line of `watch`; `None` if it says nothing but that the watch is connected.
 pub fn response(line: &str) -> Result<Option<Response>, NotEtcdctl> {
     let WatchAnswer { header, events, compact_revision, created } = read(line)?;
     Ok(match (events.is_empty(), compact_revision) {

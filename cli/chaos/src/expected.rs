@@ -114,7 +114,7 @@ impl Manifests {
     }
 }
 
-/// What the kernel of a cluster's nodes should hold: `local` with its number and manifests, and those of all clusters
+/// What the kernel of a cluster's nodes should hold: `local` with its ID and manifests, and those of all clusters
 /// that it follows.
 pub(crate) fn expected(local: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
     let mut services = Services::new();

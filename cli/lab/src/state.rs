@@ -38,7 +38,7 @@ pub struct LabState {
 pub struct ClusterState {
     /// Its name.
     pub name: String,
-    /// Its number in the mesh.
+    /// Its ID in the mesh.
     pub id: u8,
     /// Its cluster directory.
     pub directory: PathBuf,
@@ -117,9 +117,9 @@ pub struct ProcessState {
     pub environment: Vec<(String, String)>,
     /// Where its output goes.
     pub log: PathBuf,
-    /// Its number; 0 while it is stopped.
+    /// Its ID; 0 while it is stopped.
     pub pid: i32,
-    /// When it was started, in the kernel's clock ticks since boot: a number alone may be another's by now.
+    /// When it was started, in the kernel's clock ticks since boot: an ID alone may be another's by now.
     pub start_time: u64,
 }
 

@@ -18,7 +18,7 @@ use crate::{identity_allocator::IdentityAllocator, keys_file::KeysFile};
 pub struct ClusterSetup {
     /// Its name.
     pub name: ClusterName,
-    /// Its number.
+    /// Its ID.
     pub id: ClusterId,
     /// The mesh's limit.
     pub limit: ClusterLimit,

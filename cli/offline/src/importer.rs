@@ -18,7 +18,7 @@ use crate::keys_file::KeysFile;
 pub(crate) struct ImporterSetup {
     /// The cluster.
     pub(crate) local: ClusterName,
-    /// Its number.
+    /// Its ID.
     pub(crate) id: ClusterId,
     /// The mesh's limit.
     pub(crate) limit: ClusterLimit,
@@ -126,7 +126,7 @@ impl Importer {
         }
     }
 
-    /// The number under which a cluster is known.
+    /// The ID under which a cluster is known.
     pub(crate) fn id_of(&self, name: &ClusterName) -> Option<ClusterId> {
         self.merge.id_of(name)
     }
@@ -183,7 +183,7 @@ impl Importer {
         file: &KeysFile,
     ) {
         if last_seen.peer.as_ref() != Some(&peer) || last_seen.kinds != kinds {
-            // All of it is of that number, and in that form, now.
+            // All of it is of that ID, and in that form, now.
             *last_seen = LastSeen::default();
             for kind in &kinds {
                 self.apply(last_seen, &peer, RecordEvent::Begin(*kind));

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct KeysFile {
     /// Whose they are.
     pub cluster: ClusterName,
-    /// Its number.
+    /// Its ID.
     pub id: ClusterId,
     /// Keys and values, sorted.
     pub entries: BTreeMap<String, Vec<u8>>,
@@ -43,7 +43,7 @@ pub enum KeysFileProblem {
     /// Whose keys they are is no cluster's name.
     #[error("cluster.name: {0}")]
     Name(#[from] InvalidClusterName),
-    /// Whose number is none.
+    /// Whose ID is none.
     #[error("cluster.id: {0} is no cluster id: it is 1 to 511")]
     Id(u32),
     /// There is no list of keys.

@@ -14,7 +14,7 @@ use mesh_source::{Drain, Format, MAX_FILE, Problem, decode};
 pub struct Objects {
     /// The objects, each from the first file that has it.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Objects that cannot be used, and second ones of a name. The others stand.
+    /// Objects that cannot be used, and second ones of a name. The others are used.
     pub problems: Vec<Problem>,
     /// What is drained of the cluster that has them.
     pub drain: Drain,

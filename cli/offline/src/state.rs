@@ -118,7 +118,7 @@ pub enum StateError {
 /// Where a cluster directory has its objects; all else in it is its daemons'.
 const MANIFESTS: &str = "manifests";
 
-/// What a cluster's folder holds, before it has a number.
+/// What a cluster's folder holds, before it has an ID.
 struct Found {
     settings_file: PathBuf,
     settings: Map<String, Value>,
@@ -193,7 +193,7 @@ fn settings(
 }
 
 /// The settings beside a cluster's objects: those of a `cluster.yaml` at the top of their folder, if there is one. What is
-/// given here counts in their place; `fallback` is the number of a cluster that has none.
+/// given here counts in their place; `fallback` is the ID of a cluster that has none.
 pub fn settings_beside(
     objects: &Path,
     name: &ClusterName,
@@ -282,7 +282,7 @@ impl Found {
         Ok(Self { settings_file, settings, content })
     }
 
-    /// The number that it has by itself.
+    /// The ID that it has by itself.
     fn id(&self) -> Option<u64> {
         let keys = match &self.content {
             Content::Keys(file) => Some(u64::from(file.id.get())),

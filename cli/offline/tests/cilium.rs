@@ -92,7 +92,7 @@ fn pods_get_the_first_id_that_is_free() {
         )
     };
     let labels = "k8s:app=cart;k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop;k8s:io.cilium.k8s.policy.cluster=alpha;k8s:io.cilium.k8s.policy.serviceaccount=default;k8s:io.kubernetes.pod.namespace=shop;";
-    let numbers = |text: &str| -> BTreeMap<String, String> {
+    let identities = |text: &str| -> BTreeMap<String, String> {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let objects = Objects::read(file.path()).unwrap();
@@ -105,17 +105,17 @@ fn pods_get_the_first_id_that_is_free() {
             .collect()
     };
     let first = FIRST.to_string();
-    assert_eq!(numbers(&pod("cart")), BTreeMap::from([(first.clone(), labels.to_owned())]));
-    // A Cilium's identity has that number: the pod gets the next.
+    assert_eq!(identities(&pod("cart")), BTreeMap::from([(first.clone(), labels.to_owned())]));
+    // A Cilium's identity has that ID: the pod gets the next.
     let other = format!(
         "{{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {{name: '{first}'}}, security-labels: {{'k8s:a': b}}}}"
     );
     let next = (FIRST + 1).to_string();
     assert_eq!(
-        numbers(&format!("{}\n---\n{other}", pod("cart"))),
+        identities(&format!("{}\n---\n{other}", pod("cart"))),
         BTreeMap::from([(first, "k8s:a=b;".to_owned()), (next, labels.to_owned())])
     );
-    // It has a number for the pod's labels: that is the pod's.
+    // It has an ID for the pod's labels: that is the pod's.
     let security: Vec<String> = labels
         .split_terminator(';')
         .map(|label| label.split_once('=').unwrap())
@@ -126,7 +126,7 @@ fn pods_get_the_first_id_that_is_free() {
         security.join(", ")
     );
     assert_eq!(
-        numbers(&format!("{}\n---\n{same}", pod("cart"))),
+        identities(&format!("{}\n---\n{same}", pod("cart"))),
         BTreeMap::from([("460000".to_owned(), labels.to_owned())])
     );
 }

@@ -82,7 +82,7 @@ fn lines_of(simulation: &Simulation, wanted: &str) -> Vec<String> {
     explained.iter().map(line).collect()
 }
 
-/// `shop/web` of cluster number `n`, with a port `http` and a slice of endpoints.
+/// `shop/web` of the cluster with ID `n`, with a port `http` and a slice of endpoints.
 fn cluster(n: u8, service: &Service<'_>, endpoints: &str) -> String {
     let Service { annotations, spec } = service;
     format!(
@@ -323,7 +323,7 @@ fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
         ("c/cluster.yaml", ranges(1)),
         ("c/x.yaml", web(3)),
     ]);
-    // b says more than is its own; c has our number.
+    // b reports more than is its own; c has the local cluster's ID.
     let seen = mesh.seen("a");
     assert_eq!(
         seen,

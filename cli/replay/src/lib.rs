@@ -2,7 +2,7 @@
 //!
 //! Two cores carry ten real etcds and not 250. One process of this serves as many clusters as a mesh has: each with a
 //! listener, certificates, revisions and an etcd cluster id of its own, over mutual TLS. What it holds is a recording of one
-//! cluster's etcd, made another's by name, number and address ([`Recording::of_cluster`]). `e2e/tests/replay.rs` holds its
+//! cluster's etcd, made another's by name, ID and address ([`Recording::of_cluster`]). `e2e/tests/replay.rs` holds its
 //! answers equal to a real etcd's, byte for byte.
 //!
 //! It keeps everything in memory, has no leases, and takes writes from the cluster's administrator only.

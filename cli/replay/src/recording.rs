@@ -145,7 +145,7 @@ impl Recording {
         }
     }
 
-    /// An ID of the recorded cluster's range as one of the other's; reserved ones are everybody's.
+    /// An ID of the recorded cluster's range as one of the other's; reserved ones are every cluster's.
     fn identity(&self, other: &Become<'_>, identity: Identity) -> Identity {
         let (from, to) =
             (self.peer.limit.identities(self.peer.id), self.peer.limit.identities(other.id));

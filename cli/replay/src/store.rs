@@ -148,8 +148,8 @@ impl Store {
         Ok(page)
     }
 
-    /// Makes writes in one revision: all, or none if a key stands there twice, or is put and in a span that is deleted. Returns how many keys each wrote or removed.
-    /// Writes that change nothing take no revision.
+    /// Makes writes in one revision: all, or none if a key is there twice, or is put and in a span that is deleted.
+    /// Returns how many keys each wrote or removed. Writes that change nothing take no revision.
     pub fn write(&mut self, writes: &[Write]) -> Result<Vec<usize>, StoreError> {
         let mut put = BTreeSet::new();
         for write in writes {

@@ -25,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     drain::{Asked, Change, Changed, NotChanged},
-    identity_allocation::{IdentityRecording, Numbering},
+    identity_allocation::{IdentityAllocation, IdentityRecording},
     metrics::Metrics,
     source::{Manifests, Source},
 };
@@ -80,9 +80,9 @@ impl Cluster {
         let settings = directory.settings()?;
         let filter =
             LabelFilter::new(label_rules.iter().map(String::as_str)).context("--identity-label")?;
-        let (exporter, numbering) =
+        let (exporter, allocation) =
             open_journal(&directory.journal(), &settings, filter, recording)?;
-        let source = Box::new(Manifests::new(directory, numbering, logs));
+        let source = Box::new(Manifests::new(directory, allocation, logs));
         Self::start(settings, source, exporter, metrics)
     }
 
@@ -172,7 +172,7 @@ fn open_journal(
     settings: &ClusterSettings,
     filter: LabelFilter,
     recording: IdentityRecording,
-) -> anyhow::Result<(Exporter, Numbering)> {
+) -> anyhow::Result<(Exporter, IdentityAllocation)> {
     let (id, limit) = (settings.id, settings.limit);
     let journal = Journal::open(path, id, limit, PATIENCE, SystemTime::now())?;
     let exporter = Exporter::new(ExporterConfig {
@@ -182,7 +182,7 @@ fn open_journal(
         default_global_namespace: settings.default_global_namespace,
         filter,
     });
-    Ok((exporter, Numbering::new(journal, recording)))
+    Ok((exporter, IdentityAllocation::new(journal, recording)))
 }
 
 /// The thread.

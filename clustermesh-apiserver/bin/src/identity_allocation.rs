@@ -17,7 +17,7 @@ pub(crate) struct IdentityRecording {
 }
 
 /// The journal, and what this replica has of it.
-pub(crate) struct Numbering {
+pub(crate) struct IdentityAllocation {
     journal: Journal,
     keeping: IdentityRecording,
     /// The revision of the manifests that is exported here. `None`: it could not be reported which one it is.
@@ -54,15 +54,15 @@ pub(crate) enum Look {
     Again,
 }
 
-/// How often it is looked for numbers that are not in use; at least four times while one waits, so that every replica
-/// that uses it has reported it by then.
+/// How often it is looked for identities that are not in use; at least four times while one waits, so that every
+/// replica that uses it has reported it by then.
 const PASS: Duration = Duration::from_secs(30);
-/// How often a number is asked for again that could not be had.
+/// How often an identity is asked for again that could not be had.
 const RETRY: Duration = Duration::from_secs(10);
 
-// === impl Numbering ===
+// === impl IdentityAllocation ===
 
-impl Numbering {
+impl IdentityAllocation {
     pub(crate) fn new(journal: Journal, keeping: IdentityRecording) -> Self {
         Self {
             journal,
@@ -82,7 +82,7 @@ impl Numbering {
         self.journal.uuid()
     }
 
-    /// How many numbers are given out.
+    /// How many identities are allocated.
     pub(crate) fn len(&self) -> usize {
         self.journal.len()
     }
@@ -183,7 +183,7 @@ impl Numbering {
         if let Some(Collected { marked, cleared, deleted }) = self.note(collected)
             && marked + cleared + deleted > 0
         {
-            tracing::info!(marked, cleared, deleted, "identity numbers");
+            tracing::info!(marked, cleared, deleted, "identities");
         }
     }
 
@@ -218,7 +218,7 @@ impl Numbering {
     }
 }
 
-impl Allocate for Numbering {
+impl Allocate for IdentityAllocation {
     type Error = AllocationError;
 
     fn identity(&mut self, labels: &Labels) -> Result<Identity, AllocationError> {

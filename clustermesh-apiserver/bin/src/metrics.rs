@@ -96,7 +96,7 @@ impl Metrics {
             self.written_keys.clone(),
         );
         registry.register("objects", "Objects exported from", self.objects.clone());
-        registry.register("identities", "Identity numbers given out", self.identities.clone());
+        registry.register("identities", "Identities that are allocated", self.identities.clone());
         let help = "Manifests, or objects in them, that cannot be used";
         registry.register("manifest_problems", help, self.manifest_problems.clone());
         let help = "1 while folders cannot be watched and are looked at every second";

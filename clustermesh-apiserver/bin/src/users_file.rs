@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_or_broken_file_removes_nobody() {
+    fn an_empty_or_broken_file_removes_no_user() {
         let (sender, receiver) = watch::channel(None);
         let now = || receiver.borrow().clone();
         for text in ["", " \n", "users: [", "users: 3"] {

@@ -33,12 +33,12 @@ mod translate;
 /// A key's value. Cheap to clone: what is kept of it in several places is one.
 pub type Value = Arc<[u8]>;
 
-/// Who gives numbers to label sets.
+/// Who allocates identities to label sets.
 pub trait Allocate {
     /// Why it may not.
     type Error: std::fmt::Display;
 
-    /// The number of a label set, remembered before it is returned.
+    /// The ID of a label set, remembered before it is returned.
     fn identity(&mut self, labels: &Labels) -> Result<Identity, Self::Error>;
 }
 
@@ -47,7 +47,7 @@ pub trait Allocate {
 pub struct ExporterConfig {
     /// The cluster's name.
     pub name: ClusterName,
-    /// Its number.
+    /// Its ID.
     pub id: ClusterId,
     /// What it announces.
     pub announced: ClusterConfig,
@@ -175,8 +175,8 @@ impl Exporter {
         }
     }
 
-    /// Tries again what could not be exported: a number may be free by now, or the disk that records it. And asks again
-    /// for all numbers, if a label set has another than before.
+    /// Tries again what could not be exported: an ID may be free by now, or the disk that records it. And asks again
+    /// for all IDs, if a label set has another than before.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
         let again: Vec<ObjectKey> = match self.identities.take_disputed() {
             true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),

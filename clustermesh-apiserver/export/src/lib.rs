@@ -4,7 +4,7 @@
 //! what should be in an etcd with what is, and orders the writes so that readers never meet a reference to something that
 //! is not there yet: identities before the addresses that have them.
 //!
-//! Architecture invariant: no IO. Numbers for identities are asked of [`Allocate`], wherever they are kept.
+//! Architecture invariant: no IO. Identities are asked of [`Allocate`], wherever they are kept.
 
 mod annotations;
 mod exporter;

@@ -24,7 +24,7 @@ pub struct ClusterDirectory {
 pub struct ClusterSettings {
     /// The cluster's name.
     pub name: ClusterName,
-    /// Its number.
+    /// Its ID.
     pub id: ClusterId,
     /// The mesh's limit.
     pub limit: ClusterLimit,
@@ -96,7 +96,7 @@ pub enum ClusterDirectoryProblem {
     /// The name.
     #[error(transparent)]
     Name(#[from] InvalidClusterName),
-    /// The number.
+    /// The ID.
     #[error(transparent)]
     Id(#[from] InvalidClusterId),
     /// The name that stands for none.
@@ -169,7 +169,7 @@ impl ClusterDirectory {
         self.path.join("state/drain.lock")
     }
 
-    /// The memory of identity numbers.
+    /// The memory of identities.
     pub fn journal(&self) -> PathBuf {
         self.path.join("state/identities.journal")
     }

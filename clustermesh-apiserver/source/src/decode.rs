@@ -24,7 +24,7 @@ pub enum Format {
 pub struct Decoded {
     /// The objects of kinds we read, with the line each begins at, counted from 1.
     pub objects: Vec<(usize, Object)>,
-    /// Objects that are well-formed and cannot be used. The others stand.
+    /// Objects that are well-formed and cannot be used. The others are used.
     pub rejected: Vec<DecodeProblem>,
 }
 
@@ -381,9 +381,9 @@ status:
             (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
             (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
             (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
-            (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity's number"),
-            (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity's number"),
-            (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity's number"),
+            (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity ID"),
+            (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity ID"),
+            (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity ID"),
             (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
             (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
             (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),

@@ -146,7 +146,7 @@ impl ManifestsSource {
         self.listed
     }
 
-    /// The content that the objects are from, in short: the same for everybody who read the same files.
+    /// The content that the objects are from, in short: the same for every replica that read the same files.
     pub fn fingerprint(&self) -> String {
         let mut all = Sha256::new();
         for (path, file) in &self.files {

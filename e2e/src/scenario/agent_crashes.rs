@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Ten kills of the agent on the client's node, every other one while new backends are on their way into its tables: no
-/// request fails, and each new life ends with what the manifests say.
+/// request fails, and each new run ends with what the manifests say.
 pub fn traffic_outlives_ten_kills_of_an_agent(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let agent = Daemon::Agent(one.clone(), mesh.nodes(&one)[0].clone());

@@ -90,7 +90,7 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     connect(mesh, &one, &hostile);
     connect(mesh, &other, &hostile);
     wait_for_history(mesh);
-    // Nobody puts right what the attacker writes.
+    // No apiserver puts right what the attacker writes.
     mesh.kill(&Daemon::Apiserver(hostile.clone()));
     let first = |ips: Vec<std::net::IpAddr>| ips[0].to_string();
     let pod = |cluster: &str| first(mesh.pod_ips(cluster, "echo"));
@@ -109,7 +109,7 @@ fn under_attack(mesh: &impl Mesh, attacks: impl FnOnce(&Victims, &dyn Fn(&str)))
     });
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
-    assert_eq!(report.clusters.len(), 2, "nobody answered but the honest: {report:#?}");
+    assert_eq!(report.clusters.len(), 2, "no cluster answered but the honest: {report:#?}");
 }
 
 /// Writes what a row says, waits until every honest agent has answered as it should, and takes it back.

@@ -11,7 +11,7 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, wait_ready},
 };
 
-/// When `apply` returns, each pod's node knows it by the number that the apiserver published, under its name and under its
+/// When `apply` returns, each pod's node knows it by the ID that the apiserver published, under its name and under its
 /// addresses; CHECK finds nothing; and when pods are gone, nothing of them is left.
 pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
     let cluster = &mesh.clusters()[0];
@@ -39,7 +39,7 @@ pub fn pods_are_bound_as_they_are_attached(mesh: &impl Mesh) {
             assert_eq!(pod["identity"], address["ID"], "{address:#}");
         }
         json::of(mesh.check_pod(cluster, name));
-        identities.push(pod["identity"].as_u64().expect("a number"));
+        identities.push(pod["identity"].as_u64().expect("an ID"));
     }
     assert_eq!(identities[0], identities[1], "two pods with the same labels");
     assert_ne!(identities[0], identities[2], "and one with others");

@@ -1,4 +1,4 @@
-//! The numbers that pods have, while what pods are changes and while what remembers them is lost.
+//! The IDs that pods have, while what pods are changes and while what remembers them is lost.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,22 +11,22 @@ use crate::{
     mesh::{Daemon, Mesh, eventually, output, wait_ready},
 };
 
-/// Each address with its number.
-type Numbers = BTreeMap<String, u64>;
+/// Each address with its ID.
+type Identities = BTreeMap<String, u64>;
 
-/// All pods become others, by their namespace's labels: each new number is published before an address has it, the old
-/// ones stay, and no request fails. An etcd that loses everything gets the same numbers again.
+/// All pods become others, by their namespace's labels: each new ID is published before an address has it, the old
+/// ones stay, and no request fails. An etcd that loses everything gets the same IDs again.
 pub fn pods_are_relabelled(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     wait_for_history(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    let before = [&one, &other].map(|cluster| numbers(mesh, cluster));
+    let before = [&one, &other].map(|cluster| identities(mesh, cluster));
     for cluster in [&one, &other] {
         mesh.apply(cluster, "namespace", None);
     }
     for (cluster, before) in [&one, &other].into_iter().zip(&before) {
-        let after = eventually("every address has another number", || {
-            let after = numbers(mesh, cluster);
+        let after = eventually("every address has another ID", || {
+            let after = identities(mesh, cluster);
             let other = |(ip, id): (&String, &u64)| before.get(ip).is_some_and(|old| old != id);
             if after.len() == before.len() && after.iter().all(other) {
                 Ok(after)
@@ -34,20 +34,19 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
                 Err(format!("{after:?} after {before:?}"))
             }
         });
-        for (ip, number) in &after {
+        for (ip, id) in &after {
             let address = etcdctl::get(mesh, cluster, &format!("cilium/state/ip/v1/default/{ip}"));
-            let (address, identity) =
-                (address.expect("it is there"), identity(mesh, cluster, *number));
-            let known = identity.expect("a published number")["create_revision"].as_i64();
-            assert!(known < address["mod_revision"].as_i64(), "{ip} has a number that is unknown");
+            let (address, identity) = (address.expect("it is there"), identity(mesh, cluster, *id));
+            let known = identity.expect("a published ID")["create_revision"].as_i64();
+            assert!(known < address["mod_revision"].as_i64(), "{ip} has an ID that is unknown");
         }
-        for number in before.values() {
-            assert!(identity(mesh, cluster, *number).is_some(), "{number} may be read still");
+        for id in before.values() {
+            assert!(identity(mesh, cluster, *id).is_some(), "{id} may be read still");
         }
         read_by_nodes(mesh, cluster, &after);
     }
 
-    let before = numbers(mesh, &other);
+    let before = identities(mesh, &other);
     let (etcd, apiserver) = (Daemon::Etcd(other.clone()), Daemon::Apiserver(other.clone()));
     mesh.kill(&apiserver);
     mesh.kill(&etcd);
@@ -55,18 +54,18 @@ pub fn pods_are_relabelled(mesh: &impl Mesh) {
     mesh.start(&etcd);
     mesh.start(&apiserver);
     wait_ready(mesh);
-    assert_eq!(numbers(mesh, &other), before, "the journal remembers");
+    assert_eq!(identities(mesh, &other), before, "the journal remembers");
     wait_for_history(mesh);
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// A journal that is gone is recognised by what the etcd has; nothing is written, and nothing numbered anew. Both ways out
-/// lead to the same numbers.
+/// A journal that is gone is recognised by what the etcd has; nothing is written, and nothing allocated anew. Both ways
+/// out lead to the same IDs.
 pub fn a_journal_is_lost(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
-    let before = numbers(mesh, &other);
+    let before = identities(mesh, &other);
     let (journal, apiserver) = (mesh.journal(&other), Daemon::Apiserver(other.clone()));
     let backup = fs::read(&journal).expect("a journal");
 
@@ -91,49 +90,49 @@ pub fn a_journal_is_lost(mesh: &impl Mesh) {
     fs::write(&journal, backup).expect("a disk");
     mesh.start(&apiserver);
     wait_ready(mesh);
-    assert_eq!(numbers(mesh, &other), before);
+    assert_eq!(identities(mesh, &other), before);
 
     mesh.kill(&apiserver);
     fs::remove_file(&journal).expect("it is there");
     mesh.start_with(&apiserver, ("CLUSTERMESH_ADOPT_IDENTITIES", "true"));
     wait_ready(mesh);
-    assert_eq!(numbers(mesh, &other), before);
+    assert_eq!(identities(mesh, &other), before);
     mesh.kill(&apiserver);
     mesh.start(&apiserver);
     wait_ready(mesh);
-    assert_eq!(numbers(mesh, &other), before);
+    assert_eq!(identities(mesh, &other), before);
     wait_for_history(mesh);
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-fn numbers(mesh: &impl Mesh, cluster: &str) -> Numbers {
+fn identities(mesh: &impl Mesh, cluster: &str) -> Identities {
     let values = ["get", "--prefix", "--print-value-only", "cilium/state/ip/v1/default/"];
     let text = output(mesh.etcdctl(cluster, &values)).unwrap_or_default();
     let values = text.lines().filter(|line| !line.is_empty());
-    let number = |line: &str| {
+    let id = |line: &str| {
         let value: Value = serde_json::from_str(line).expect("JSON");
         let ip = value["IP"].as_str().expect("an address").to_owned();
-        (ip, value["ID"].as_u64().expect("a number"))
+        (ip, value["ID"].as_u64().expect("an ID"))
     };
-    values.map(number).collect()
+    values.map(id).collect()
 }
 
-fn identity(mesh: &impl Mesh, cluster: &str, number: u64) -> Option<Value> {
-    etcdctl::get(mesh, cluster, &format!("cilium/state/identities/v1/id/{number}"))
+fn identity(mesh: &impl Mesh, cluster: &str, id: u64) -> Option<Value> {
+    etcdctl::get(mesh, cluster, &format!("cilium/state/identities/v1/id/{id}"))
 }
 
 /// What local nodes get of their pods is what others get.
-fn read_by_nodes(mesh: &impl Mesh, cluster: &str, numbers: &Numbers) {
+fn read_by_nodes(mesh: &impl Mesh, cluster: &str, identities: &Identities) {
     let values = ["get", "--prefix", "--print-value-only", "clustermesh/local/v1/pods/"];
     let text = etcdctl::run(mesh, cluster, &values);
-    let mut exported = Numbers::new();
+    let mut exported = Identities::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let pod: Value = serde_json::from_str(line).expect("JSON");
         for ip in pod["ips"].as_array().expect("addresses") {
-            let number = pod["identity"].as_u64().expect("a number");
-            exported.insert(ip.as_str().expect("an address").to_owned(), number);
+            let id = pod["identity"].as_u64().expect("an ID");
+            exported.insert(ip.as_str().expect("an address").to_owned(), id);
         }
     }
-    assert_eq!(exported, *numbers);
+    assert_eq!(exported, *identities);
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A flood of changes, then a record too many: the peer's pods that are known serve on, nothing more is taken of it,
-/// the local cluster's changes are, and everybody can see it. Lifted, or with a larger budget, the peer is as it
+/// the local cluster's changes are, and status shows it. Lifted, or with a larger budget, the peer is as it
 /// reports.
 pub fn a_peer_over_its_budget_costs_nothing_more(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);

@@ -81,8 +81,8 @@ fn writes(mesh: &impl Mesh, cluster: &str) -> Vec<u64> {
 /// The agent's metrics, by what every node has.
 const METRICS: &str = r"exec 3<>/dev/tcp/127.0.0.1/9981; printf 'GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n' >&3; cat <&3";
 
-/// The replica that everybody reads is killed, etcd and apiserver: its readers go over to the other, nothing is written
-/// that need not be, and what changes meanwhile arrives.
+/// The replica that every agent reads is killed, etcd and apiserver: its readers go over to the other, nothing is
+/// written that need not be, and what changes meanwhile arrives.
 pub fn a_replica_is_killed(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     same_content(mesh, &other);
@@ -159,7 +159,7 @@ pub fn a_replica_that_is_behind_removes_nothing(mesh: &impl Mesh) {
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// Both replicas see new pods at once, and give them the same numbers.
+/// Both replicas see new pods at once, and give them the same IDs.
 pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
@@ -173,7 +173,7 @@ pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
                 content.iter().filter(|line| line.contains(&format!("app=race-{round}-"))).count();
             if found == 40 { Ok(()) } else { Err(format!("{found} of 40")) }
         });
-        numbers_are_one_to_one(mesh, &other);
+        ids_are_one_to_one(mesh, &other);
     }
     // Killed in the middle of it, both begin with what is remembered.
     let pods: String = (0..40).map(|n| pod(5, n)).collect();
@@ -184,14 +184,14 @@ pub fn replicas_agree_on_identities(mesh: &impl Mesh) {
     }
     wait_ready(mesh);
     same_content(mesh, &other);
-    numbers_are_one_to_one(mesh, &other);
+    ids_are_one_to_one(mesh, &other);
     wait_for_history(mesh);
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
 }
 
-/// Every label set has one number, and every number one label set.
-fn numbers_are_one_to_one(mesh: &impl Mesh, cluster: &str) {
+/// Every label set has one ID, and every ID one label set.
+fn ids_are_one_to_one(mesh: &impl Mesh, cluster: &str) {
     let prefix = "cilium/state/identities/v1/id/";
     for replica in [1, 2] {
         let listed = output(mesh.etcdctl_at(cluster, replica, &["get", "--prefix", prefix]));

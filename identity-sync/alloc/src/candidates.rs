@@ -1,9 +1,9 @@
-//! The order in which numbers are tried for a label set.
+//! The order in which IDs are tried for a label set.
 
 use mesh_model::{ClusterId, ClusterLimit, Identity, Labels};
 use sha2::{Digest as _, Sha256};
 
-/// All numbers of a cluster, each once, in the order to try them for `labels`: from the hash of the labels' text form
+/// All IDs of a cluster, each once, in the order to try them for `labels`: from the hash of the labels' text form
 /// upwards, and round.
 pub fn candidates(
     labels: &Labels,

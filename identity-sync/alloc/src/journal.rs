@@ -1,8 +1,8 @@
-//! The memory of a cluster without Kubernetes: one JSON line an entry, appended and synced before its number is used.
+//! The memory of a cluster without Kubernetes: one JSON line an entry, appended and synced before its ID is used.
 //!
 //! All replicas of the cluster's apiserver share it. A replica that has something to decide locks it, reads what others
 //! wrote since, decides, writes, and lets go (`docs/adr/0006-one-journal-for-all-replicas.md`). So of two that want a
-//! number for one label set the second reads what the first got.
+//! ID for one label set the second reads what the first got.
 
 use std::{
     fs, io,
@@ -33,7 +33,7 @@ pub struct Journal {
     table: AllocationTable,
     cluster: ClusterId,
     limit: ClusterLimit,
-    /// It is known to be the one that gave this cluster's numbers: it may give new ones.
+    /// It is known to be the one that gave this cluster's IDs: it may give new ones.
     recognised: bool,
 }
 
@@ -52,7 +52,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// It was there and is not any more.
-    #[error("{} is gone: restore it. Until then no new number can be remembered, so none is given", path.display())]
+    #[error("{} is gone: restore it. Until then no new identity can be remembered, so none is allocated", path.display())]
     Gone {
         /// The file.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum JournalError {
         expected: Uuid,
     },
     /// A line is not what was written.
-    #[error("{}:{line}: {reason}. Restore the file from a backup; without one move it away and start the apiserver once with --adopt-identities, which takes the numbers that the etcd has", path.display())]
+    #[error("{}:{line}: {reason}. Restore the file from a backup; without one move it away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -79,22 +79,22 @@ pub enum JournalError {
     },
 }
 
-/// Why a label set has no number.
+/// Why a label set has no ID.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocationError {
     /// None is free.
     #[error(
-        "no identity number is free: {used} are in use and {resting} rest for up to {} hours before they can be given again. Leave labels out of identities that no policy selects on (--identity-label)",
+        "no identity is free: {used} are in use and {resting} rest for up to {} hours before they can be given again. Leave labels out of identities that no policy selects on (--identity-label)",
         REST.as_secs() / 3600
     )]
     Exhausted {
-        /// Numbers that label sets have.
+        /// IDs that label sets have.
         used: usize,
-        /// Numbers that label sets had not long ago.
+        /// IDs that label sets had not long ago.
         resting: usize,
     },
-    /// It is not known yet whether the journal is the one that gave the numbers there are.
-    #[error("new numbers wait until the journal was compared with the etcd")]
+    /// It is not known yet whether the journal is the one that gave the IDs there are.
+    #[error("new identities wait until the journal was compared with the etcd")]
     NotRecognised,
     /// It could not be remembered, so it is not given.
     #[error(transparent)]
@@ -104,11 +104,11 @@ pub enum AllocationError {
 /// What collecting did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Numbers that are not in use.
+    /// IDs that are not in use.
     pub marked: usize,
-    /// Numbers that are in use after all.
+    /// IDs that are in use after all.
     pub cleared: usize,
-    /// Numbers that were given back.
+    /// IDs that were given back.
     pub deleted: usize,
 }
 
@@ -155,26 +155,26 @@ impl Journal {
         self.table.uuid
     }
 
-    /// The number of a label set: the one it has, or had last, or a free one, once that is remembered.
+    /// The ID of a label set: the one it has, or had last, or a free one, once that is remembered.
     pub fn identity(
         &mut self,
         labels: &Labels,
         now: SystemTime,
     ) -> Result<Identity, AllocationError> {
         let refreshed = self.refresh();
-        if let Some((identity, State::Used)) = self.table.number_of(labels) {
-            // What is known is so without the file too: no other label set gets that number today.
+        if let Some((identity, State::Used)) = self.table.id_of(labels) {
+            // What is known is so without the file too: no other label set gets that ID today.
             return Ok(identity);
         }
         refreshed?;
         let recognised = self.recognised;
         self.locked(|locked, table| {
-            let known = match table.number_of(labels) {
-                Some((number, State::Used)) => return Ok(Ok(number)),
-                Some((number, _)) => Some(number),
-                None => table.former_number_of(labels),
+            let known = match table.id_of(labels) {
+                Some((id, State::Used)) => return Ok(Ok(id)),
+                Some((id, _)) => Some(id),
+                None => table.last_id_of(labels),
             };
-            let number = match known {
+            let id = match known {
                 Some(known) => known,
                 None if !recognised => return Ok(Err(AllocationError::NotRecognised)),
                 None => match table.free(labels, now) {
@@ -185,13 +185,13 @@ impl Journal {
                     }
                 },
             };
-            let used = identity(number, labels, State::Used, unix_nano(now));
+            let used = identity(id, labels, State::Used, unix_nano(now));
             write(locked, table, vec![used])?;
-            Ok(Ok(number))
+            Ok(Ok(id))
         })?
     }
 
-    /// Marks the numbers that are not in use, and gives those back that were marked `wait` ago and that no replica has
+    /// Marks the IDs that are not in use, and gives those back that were marked `wait` ago and that no replica has
     /// used since: each clears the marks of what it uses.
     pub fn collect(
         &mut self,
@@ -270,12 +270,12 @@ impl Journal {
         })
     }
 
-    /// The numbers that are to be published, or no more, since the last call. What another replica decided is among them.
+    /// The IDs that are to be published, or no more, since the last call. What another replica decided is among them.
     pub fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
         self.table.take_changes()
     }
 
-    /// How many numbers are allocated.
+    /// How many IDs are allocated.
     pub fn len(&self) -> usize {
         self.table.counts().0
     }
@@ -285,7 +285,7 @@ impl Journal {
         self.len() == 0
     }
 
-    /// Whether it was compared with an etcd and gives new numbers.
+    /// Whether it was compared with an etcd and gives new IDs.
     pub fn is_recognised(&self) -> bool {
         self.recognised
     }

@@ -102,8 +102,8 @@ async fn successor(
     }
 }
 
-/// A connection over which something was read: an etcd lets everybody in whose certificate it trusts, and knows whether
-/// there is such a user when he asks. Everybody who may read anything may read the heartbeat.
+/// A connection over which something was read: an etcd lets every client in whose certificate it trusts, and knows
+/// whether there is such a user when it asks. Every user who may read anything may read the heartbeat.
 async fn serving(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
     let connection = connect_to(target, endpoint, target.credentials.current()).await?;
     match connection.page(&KeyRange::prefix(HEARTBEAT), 1, None, true).await {

@@ -133,7 +133,7 @@ impl Connection {
         }
     }
 
-    /// Makes writes in one transaction: all or none. Returns its revision. No key may stand there twice, and there are at
+    /// Makes writes in one transaction: all or none. Returns its revision. No key may be there twice, and there are at
     /// most 128.
     pub async fn apply(&self, ops: &[Op]) -> Result<i64, EtcdError> {
         let ops: Vec<TxnOp> = ops.iter().map(txn_op).collect();

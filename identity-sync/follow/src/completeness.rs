@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_begins_waits_for_its_canary_alone() {
+    fn a_mode_that_begins_waits_for_its_canary_alone() {
         let mut completeness = services(true);
         put(&mut completeness, 3, 3);
         completeness.wait_for_canary(&[RecordKind::Service], 5);

@@ -71,7 +71,7 @@ impl Replica {
         self.left = self.left.saturating_add(1);
     }
 
-    /// The etcd's writer put its position, or did before the connection stood.
+    /// The etcd's writer put its position, or did before the connection was up.
     pub(crate) fn position(&mut self, position: Position, now: Instant) {
         if self.current.as_ref().is_some_and(|before| *before != position) {
             self.last_seen = Some(now);

@@ -1,6 +1,6 @@
 //! Which labels make an identity (`docs/wire.md`, "Label filter").
 //!
-//! Pods with equal labels share an identity, so every label that differs between two pods costs a number. The filter
+//! Pods with equal labels share an identity, so every label that differs between two pods costs an identity. The filter
 //! leaves out those that differ for no reason a policy cares about: controllers' hashes, ordinals, node details.
 
 use mesh_model::{

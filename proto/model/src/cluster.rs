@@ -1,4 +1,4 @@
-//! Cluster names, numbers and the configuration a cluster announces.
+//! Cluster names, IDs and the configuration a cluster announces.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
@@ -10,7 +10,7 @@ use crate::identity::Identity;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterName(Box<str>);
 
-/// A cluster's number, 0 to 511. 0 means "not part of a mesh" and is never a valid peer.
+/// A cluster's ID, 0 to 511. 0 means "not part of a mesh" and is never a valid peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(u16);
 
@@ -41,7 +41,7 @@ pub enum ExportMode {
 /// What a cluster reports about itself under `cilium/cluster-config/<name>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// The cluster's number.
+    /// The cluster's ID.
     pub id: ClusterId,
     /// The writer puts a canary for each prefix once it is complete.
     pub synced_canaries: bool,

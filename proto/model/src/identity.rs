@@ -1,4 +1,4 @@
-//! Security identities: the number, the label set behind it, and how both are written as text.
+//! Security identities: the ID, the label set behind it, and how both are written as text.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -48,17 +48,17 @@ impl Identity {
     /// Everything below has the same meaning in every cluster and is never allocated.
     pub const FIRST_ALLOCATABLE: u32 = 256;
 
-    /// An identity by number.
-    pub const fn new(number: u32) -> Self {
-        Self(number)
+    /// An identity by ID.
+    pub const fn new(id: u32) -> Self {
+        Self(id)
     }
 
-    /// The number.
+    /// The ID.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// Whether the number is one of the fixed ones.
+    /// Whether the ID is one of the fixed ones.
     pub const fn is_reserved(self) -> bool {
         self.0 < Self::FIRST_ALLOCATABLE
     }

@@ -41,7 +41,7 @@ pub struct LocalPod {
     pub node: String,
     /// Distinguishes it from another pod of that name, before or after it. Empty where its source gives none.
     pub uid: String,
-    /// Who it is; `None` while it has no number. Its labels are in the identity's own record.
+    /// Who it is; `None` while it has no ID. Its labels are in the identity's own record.
     pub identity: Option<Identity>,
     /// Its addresses, as far as they are known.
     pub ips: Vec<IpAddr>,

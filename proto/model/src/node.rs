@@ -33,7 +33,7 @@ pub struct Node {
     pub name: String,
     /// The cluster it says it belongs to.
     pub cluster: ClusterName,
-    /// That cluster's number.
+    /// That cluster's ID.
     pub cluster_id: ClusterId,
     /// In the writer's order: the first `Internal` of a family is the one to route to.
     pub addresses: Vec<NodeAddress>,

@@ -60,7 +60,7 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A node, as a Cilium knows it.
     CiliumNode(CiliumNode),
-    /// An identity that a Cilium gave its number.
+    /// An identity that a Cilium allocated.
     CiliumIdentity(CiliumIdentity),
     /// A pod's addresses and identity, as a Cilium knows them.
     CiliumEndpoint(CiliumEndpoint),
@@ -216,10 +216,10 @@ pub struct CiliumNode {
     pub boot_id: String,
 }
 
-/// An identity that a Cilium gave its number.
+/// An identity that a Cilium allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CiliumIdentity {
-    /// Its number, which is the object's name.
+    /// Its ID, which is the object's name.
     pub identity: Identity,
     /// What it stands for; empty if the object does not say.
     pub labels: Labels,

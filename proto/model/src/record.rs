@@ -38,7 +38,7 @@ pub enum Record {
 pub enum RecordKey {
     /// A node by name.
     Node(String),
-    /// An identity by number.
+    /// An identity by ID.
     Identity(Identity),
     /// An address or prefix.
     Address(IpNet),

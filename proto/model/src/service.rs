@@ -45,7 +45,7 @@ pub struct ServiceName {
 pub struct GlobalService {
     /// The cluster that exports it.
     pub cluster: ClusterName,
-    /// That cluster's number.
+    /// That cluster's ID.
     pub cluster_id: ClusterId,
     /// Which service.
     pub name: ServiceName,
@@ -81,7 +81,7 @@ pub struct Zone {
 pub struct EndpointSlice {
     /// The cluster that exports it, as text: checked against the key by the reader.
     pub cluster: String,
-    /// That cluster's number.
+    /// That cluster's ID.
     pub cluster_id: ClusterId,
     /// The namespace.
     pub namespace: String,

@@ -22,13 +22,13 @@ pub(crate) fn expect<T: fmt::Display + PartialEq>(
     Err(Mismatch { field, found: shown(&found.to_string()), expected: expected.to_string() })
 }
 
-/// Checks the cluster and number that a value carries.
+/// Checks the cluster and ID that a value carries.
 pub(crate) fn expect_cluster(peer: &Peer, name: &str, id: u32) -> Result<(), Mismatch> {
     expect("the cluster", name, peer.name.as_str())?;
     expect("the cluster id", id, u32::from(peer.id.get()))
 }
 
-/// Checks that an identity is the peer's to number.
+/// Checks that an identity is the peer's to allocate.
 pub(crate) fn identity_of(peer: &Peer, identity: Identity) -> Result<(), Mismatch> {
     let range = peer.limit.identities(peer.id);
     if range.contains(&identity.get()) {

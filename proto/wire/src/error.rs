@@ -44,7 +44,7 @@ pub enum DecodeError {
     /// A number outside of what is allowed.
     #[error("{field} is {found}: it is {allowed}")]
     Range {
-        /// The field it stands in.
+        /// The field it is in.
         field: &'static str,
         /// The number.
         found: u32,
@@ -68,7 +68,7 @@ pub enum DecodeError {
     /// An address, prefix or mask that is none.
     #[error("{field}: {text:?} is {reason}")]
     Address {
-        /// The field it stands in.
+        /// The field it is in.
         field: &'static str,
         /// The text, shortened where it is long.
         text: String,
@@ -78,7 +78,7 @@ pub enum DecodeError {
     /// A word that is none of those allowed.
     #[error("{field}: {text:?} is not allowed here")]
     Word {
-        /// The field it stands in.
+        /// The field it is in.
         field: &'static str,
         /// The text, shortened where it is long.
         text: String,

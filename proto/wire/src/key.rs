@@ -334,13 +334,13 @@ fn parse_record(layout: Layout, rest: &str) -> Result<Key, &'static str> {
         }
         // A cluster with identities in its own etcd keeps `value/` and `locks/` beside `id/`: not for readers.
         (Prefix::Identities, Layout::State) => match rest.strip_prefix("id/") {
-            Some(number) => (None, RecordKey::Identity(identity(number)?)),
+            Some(id) => (None, RecordKey::Identity(identity(id)?)),
             None => return Ok(Key::Other),
         },
         (Prefix::Identities, Layout::Cache) => {
             let (cluster, rest) = cluster_and(rest)?;
             match rest.strip_prefix("id/") {
-                Some(number) => (Some(cluster), RecordKey::Identity(identity(number)?)),
+                Some(id) => (Some(cluster), RecordKey::Identity(identity(id)?)),
                 None => return Ok(Key::Other),
             }
         }
@@ -368,9 +368,9 @@ fn cluster_name(name: &str) -> Result<ClusterName, &'static str> {
     ClusterName::new(name).map_err(|_| "an invalid cluster name")
 }
 
-fn identity(number: &str) -> Result<Identity, &'static str> {
-    let canonical = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
-    number.parse().ok().filter(|_| canonical).map(Identity::new).ok_or("not a decimal identity")
+fn identity(id: &str) -> Result<Identity, &'static str> {
+    let canonical = id.bytes().all(|b| b.is_ascii_digit()) && !id.starts_with('0');
+    id.parse().ok().filter(|_| canonical).map(Identity::new).ok_or("not a decimal identity")
 }
 
 /// An address or prefix in any spelling; `10.0.0.1` and `10.0.0.1/32` are the same record.

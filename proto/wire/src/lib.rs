@@ -1,7 +1,7 @@
 //! The contract between clusters: etcd keys and values, and the files that lead to an etcd (`docs/wire.md`).
 //!
 //! Everything a peer wrote passes through [`decode`]: it either becomes a record that its key, its cluster's name and
-//! its cluster's number all agree with, or a [`Rejected`] that says why not. Nothing here panics on any input: the
+//! its cluster's ID all agree with, or a [`Rejected`] that says why not. Nothing here panics on any input: the
 //! bodies in `fuzz/` run the whole crate on mutated data.
 //!
 //! Architecture invariant: bytes in, `mesh-model` types out, and back. No IO.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 go_struct! {
-    /// A pod, as on the wire. Without an identity it has no number yet.
+    /// A pod, as on the wire. Without an identity it has no ID yet.
     struct PodJson {
         "v" => v: u32;
         "namespace" => namespace: String;

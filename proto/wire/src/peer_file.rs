@@ -58,7 +58,7 @@ pub struct Grant {
     /// Which cluster it must be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uuid>,
-    /// Its number, which no other cluster gets. Absent in files that were written before it was written there.
+    /// Its ID, which no other cluster gets. Absent in files that were written before it was written there.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "cluster_id")]
     pub id: Option<u16>,
     /// Where its pods may be.
@@ -133,7 +133,7 @@ impl PeerFile {
             let wrong = match (hostname.as_str(), ips.as_slice()) {
                 ("", _) => Some("a hostname is empty".to_owned()),
                 (name, []) => Some(format!("{name} has no ips")),
-                (name, _) if !seen.insert(name) => Some(format!("{name} stands there twice")),
+                (name, _) if !seen.insert(name) => Some(format!("{name} is there twice")),
                 _ => None,
             };
             if let Some(wrong) = wrong {
@@ -154,7 +154,7 @@ impl PeerFile {
     }
 }
 
-/// A number that a cluster can have.
+/// An ID that a cluster can have.
 fn cluster_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let id = Option::<u32>::deserialize(deserializer)?;
     let Some(id) = id else { return Ok(None) };

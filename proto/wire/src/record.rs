@@ -49,7 +49,7 @@ fn decode_record(
     value_limit(&record_key).check(value.len())?;
     let record = match &record_key {
         RecordKey::Node(name) => node::decode(peer, name, value),
-        RecordKey::Identity(number) => identity::decode(peer, *number, value),
+        RecordKey::Identity(id) => identity::decode(peer, *id, value),
         RecordKey::Address(net) => ip::decode(peer, *net, value),
         RecordKey::Service(name) => service::decode(peer, name, value),
         RecordKey::EndpointSlice(name) => endpoint_slice::decode(peer, name, value, bytes),
@@ -110,8 +110,8 @@ fn record_key(peer: &Peer, key: &[u8]) -> Result<Option<RecordKey>, DecodeError>
     if let Some(cluster) = cluster {
         expect("the cluster in the key", cluster.as_str(), peer.name.as_str())?;
     }
-    if let RecordKey::Identity(number) = &record {
-        identity_of(peer, *number)?;
+    if let RecordKey::Identity(id) = &record {
+        identity_of(peer, *id)?;
     }
     Ok(Some(record))
 }

@@ -32,7 +32,7 @@ go_struct! {
 }
 
 go_struct! {
-    /// One port; its name is the key it stands under.
+    /// One port; its name is the key it is under.
     struct PortJson {
         "Protocol" => protocol: String;
         "Port" => port: u16;

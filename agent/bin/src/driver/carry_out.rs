@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use mesh_core::{LocalState, Prune, Reported, Wanted};
-use mesh_dataplane::Numbered;
+use mesh_dataplane::BackendWithId;
 use mesh_health::{Ending, Scope};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_model::lb::Backend;
@@ -168,6 +168,6 @@ impl Driver {
     }
 }
 
-fn target(Numbered { id, backend }: Numbered) -> Target {
+fn target(BackendWithId { id, backend }: BackendWithId) -> Target {
     Target { id, backend }
 }

@@ -1,4 +1,4 @@
-//! What is counted, set when somebody may look.
+//! What is counted, set when a scraper may look.
 
 use std::sync::atomic::Ordering;
 

@@ -41,7 +41,7 @@ impl Core {
             Ok(()) => {
                 self.clusters_moved();
                 self.update_names();
-                self.renumber(name);
+                self.id_changed(name);
                 self.release_held();
             }
             Err(in_use) => {
@@ -52,7 +52,7 @@ impl Core {
     }
 
     /// A cluster has another id: how its nodes are is said of that.
-    fn renumber(&mut self, name: &ClusterName) {
+    fn id_changed(&mut self, name: &ClusterName) {
         let Some(id) = self.merge.id_of(name) else { return };
         for (_, node, health) in self.health.unwell().filter(|(cluster, ..)| *cluster == name) {
             self.choice.node(id, node, health, &mut self.wanted.changes);

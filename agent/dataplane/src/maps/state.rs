@@ -47,7 +47,7 @@ impl PeerStates {
         word.is_some_and(|word| word.load(Ordering::Acquire) == PEER_CUT)
     }
 
-    /// The clusters whose backends are out of use, those that a former agent took out included.
+    /// The clusters whose backends are out of use, those that a previous agent took out included.
     pub fn cut(&self) -> impl Iterator<Item = ClusterId> {
         clusters().filter(|cluster| self.is_cut(*cluster))
     }
@@ -72,7 +72,7 @@ impl KernelMaps {
     }
 
     /// The bits of the node's own word ([`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]), as they were
-    /// set last, by a former agent perhaps.
+    /// set last, by a previous agent perhaps.
     pub fn local_state(&self) -> u32 {
         let word = self.peer_state.u32(LOCAL_STATE, 0);
         word.map_or(0, |word| word.load(Ordering::Relaxed)) & !LOCAL_HAS_UNBALANCED

@@ -76,7 +76,7 @@ impl<K: Kernel> Tables<K> {
         }
         tables.adopt_slots(&mut services, &ids, now)?;
         for (_, service) in &mut services {
-            service.renumber(&ids);
+            service.remap_ids(&ids);
         }
         for (frontend, service) in services {
             tables.kernel.set_settings(service.index, service.shown_settings());

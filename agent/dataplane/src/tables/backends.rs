@@ -73,7 +73,7 @@ impl Backends {
     }
 
     /// Takes in what was found in a place; false if it is taken already. The same backend may be found in several: where it
-    /// was before it was removed and came back, it rests, or rested when the former writer ended.
+    /// was before it was removed and came back, it rests, or rested when the previous writer ended.
     pub(super) fn claim(&mut self, id: u32, backend: Backend) -> bool {
         let fresh = self.allocator.claim(id);
         if fresh {

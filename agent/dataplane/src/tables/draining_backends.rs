@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 
 /// A backend by the id that sockets remember it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbered {
+pub struct BackendWithId {
     /// The id. No backend gets it again for as long as ids last, nor this one when it comes back.
     pub id: u32,
     /// The backend.
@@ -17,7 +17,7 @@ pub struct Numbered {
 impl<K: Kernel> Tables<K> {
     /// The backends that no frontend leads to any more, since this was asked last. Of those that no caller asks for, as
     /// many are kept as the table has places.
-    pub fn take_released(&mut self) -> Vec<Numbered> {
+    pub fn take_released(&mut self) -> Vec<BackendWithId> {
         std::mem::take(&mut self.released)
     }
 
@@ -27,15 +27,15 @@ impl<K: Kernel> Tables<K> {
     }
 
     /// The backends of a cluster that frontends lead to.
-    pub fn backends_in(&self, cluster: ClusterId) -> impl Iterator<Item = Numbered> {
+    pub fn backends_in(&self, cluster: ClusterId) -> impl Iterator<Item = BackendWithId> {
         let of = self.backends.iter().filter(move |(_, backend)| backend.cluster == cluster);
-        of.map(|(id, backend)| Numbered { id, backend: *backend })
+        of.map(|(id, backend)| BackendWithId { id, backend: *backend })
     }
 
     pub(super) fn remember_released(&mut self, id: u32, backend: Backend) {
         let room = self.kernel.sizes().backends;
         if u32::try_from(self.released.len()).is_ok_and(|kept| kept < room) {
-            self.released.push(Numbered { id, backend });
+            self.released.push(BackendWithId { id, backend });
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 
 impl<K: Kernel> Tables<K> {
     /// Takes over what is in the kernel. All of it is inherited ([`Tables::inherited`]) until a change claims it or
-    /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] remove it. What contradicts itself (the former writer died
-    /// between two writes) is repaired.
+    /// [`Tables::prune_backends`] and [`Tables::prune_frontends`] remove it. What contradicts itself (the previous
+    /// writer died between two writes) is repaired.
     pub fn restore(kernel: K, now: Instant) -> Result<Self, TablesError> {
         let Sizes { services, backends, slots, groups } = kernel.sizes();
         let mut tables = Self {

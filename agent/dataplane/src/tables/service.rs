@@ -114,7 +114,7 @@ impl Service {
     }
 
     /// Backends have other ids, in its slots already.
-    pub(super) fn renumber(&mut self, ids: &HashMap<u32, u32>) {
+    pub(super) fn remap_ids(&mut self, ids: &HashMap<u32, u32>) {
         let of = |id: u32| ids.get(&id).copied().unwrap_or(0);
         let positions = std::mem::take(&mut self.positions);
         self.positions = positions.into_iter().map(|(id, at)| (of(id), at)).collect();

@@ -274,7 +274,7 @@ fn what_no_frontend_leads_to_any_more_is_released_by_its_id() {
     assert_eq!((released, ids.len()), (vec![], 1));
     let id = ids[0];
     assert_eq!(apply(&[Change::RemoveBackend(one, there)]), (vec![], vec![id]));
-    let gone = Numbered { id, backend: there };
+    let gone = BackendWithId { id, backend: there };
     assert_eq!(apply(&[Change::RemoveFrontend(other)]), (vec![gone], vec![]));
     let (released, ids) = apply(&[add(one, there)]);
     assert_eq!(released, []);
@@ -663,7 +663,7 @@ fn mending_one_service_leaves_the_others_alone() {
 }
 
 #[test]
-fn an_audit_finds_what_nobody_wrote() {
+fn an_audit_finds_what_the_agent_did_not_write() {
     let memory = Memory::new(16, 64, 64);
     let now = Instant::now();
     let mut tables = Tables::restore(memory.clone(), now).unwrap();

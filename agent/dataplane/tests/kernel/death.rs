@@ -168,7 +168,7 @@ impl World {
     }
 }
 
-/// Opens the tables as a new life does.
+/// Opens the tables as a new run does.
 fn restore(pins: &Path, hook: fn()) -> Tables<KernelMaps> {
     let mut maps = KernelMaps::open(&PinRoot::open(pins).unwrap(), SIZES).unwrap();
     maps.after_each_write(hook);

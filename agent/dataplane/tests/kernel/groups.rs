@@ -106,7 +106,7 @@ fn groups_get_connections_by_their_weights() {
 }
 
 #[test]
-fn a_group_without_anybody_leaves_its_share_to_the_others() {
+fn a_group_without_backends_leaves_its_share_to_the_others() {
     let place = Place::new("groups-empty");
     let (programs, mut tables) = place.load();
     let mut grouped = Grouped::new(&place, &mut tables, &[2, 2, 2], &[5, 5, 10]);

@@ -75,7 +75,7 @@ fn connections_reach_backends_and_see_the_service() {
     assert_eq!(programs.counters().unwrap()[Counter::Translated as usize], 6);
 }
 
-/// The agent's own sockets reach the address that they ask for, and all others a backend; nothing is left of a former
+/// The agent's own sockets reach the address that they ask for, and all others a backend; nothing is left of a previous
 /// agent's cgroup.
 #[test]
 fn bypassed_cgroups_are_left_alone() {
@@ -124,7 +124,7 @@ fn bypassed_cgroups_are_left_alone() {
         assert_eq!(all(&mut programs, &[]), [false, false, false]);
         programs.set_bypass(&[agents[0].1]).unwrap();
         let (mut successor, _) = place.load();
-        assert_eq!(answers(&agents[0].0), server.port(), "a former agent's cgroup");
+        assert_eq!(answers(&agents[0].0), server.port(), "a previous agent's cgroup");
         assert_eq!(all(&mut successor, &[agents[1].1]), [false, false, true]);
         programs = successor;
     }

@@ -446,7 +446,7 @@ fn whatever_is_no_question_is_passed_on() {
             }
         }),
         ("of another length by UDP's header", |f| f.twist = |bytes| bytes[39] -= 1),
-        ("from nobody", |f| f.from = Ipv4Addr::UNSPECIFIED.into()),
+        ("from no address", |f| f.from = Ipv4Addr::UNSPECIFIED.into()),
         ("from itself", |f| f.from = Ipv4Addr::LOCALHOST.into()),
         ("from a group", |f| f.from = Ipv4Addr::new(224, 0, 0, 1).into()),
         ("from everyone", |f| f.from = Ipv4Addr::BROADCAST.into()),
@@ -469,7 +469,7 @@ fn whatever_is_no_question_is_passed_on() {
         ("shorter than its frame by its header", |f| f.twist = |bytes| bytes[19] -= 1),
         ("of another length by UDP's header", |f| f.twist = |bytes| bytes[59] -= 1),
         ("without a checksum", |f| f.checksum = Some(0)),
-        ("from nobody", |f| f.from = Ipv6Addr::UNSPECIFIED.into()),
+        ("from no address", |f| f.from = Ipv6Addr::UNSPECIFIED.into()),
         ("from itself", |f| f.from = Ipv6Addr::LOCALHOST.into()),
         ("from a group", |f| f.from = "ff02::1".parse().unwrap()),
     ];

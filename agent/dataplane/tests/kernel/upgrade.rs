@@ -551,7 +551,7 @@ fn pins_of_the_release_before_groups_are_adopted() {
                 fs::remove_dir_all(folder).unwrap();
             }
             if half_made {
-                // Everything but the last; one of them is nobody's.
+                // Everything but the last; one of them is not ours.
                 drop(
                     take_over(PinRoot::open(&place.pins).unwrap(), SIZES, Instant::now()).unwrap(),
                 );

@@ -120,7 +120,7 @@ fn a_node_of_the_previous_release_is_asked_in_both_versions() {
 
 /// Where no agent listens one datagram is enough, in either version in turn: there is one message a second for both.
 #[test]
-fn where_nobody_listens_one_datagram_is_sent_at_a_time() {
+fn where_no_agent_listens_one_datagram_is_sent_at_a_time() {
     let mut one = One::new();
     one.run(millis(2_000), |_, _| Some((Duration::ZERO, Reply::Refused)));
     let asked = one.run(millis(30_000), |_, _| Some((Duration::ZERO, Reply::Refused)));

@@ -126,7 +126,7 @@ impl Merge {
         }
         let set = self.set_id(name, id);
         if let Some(cluster) = self.clusters.get_mut(name) {
-            // It has not spoken itself yet, and may have another number when it does.
+            // It has not spoken itself yet, and may have another ID when it does.
             cluster.held = false;
         }
         set?;
@@ -135,7 +135,7 @@ impl Merge {
     }
 
     /// What a cluster is only known to have reported in a previous run is gone: it has not reported it again for too
-    /// long, or it is not the cluster that reported it. Without anything else it has no number either. Returns whether
+    /// long, or it is not the cluster that reported it. Without anything else it has no ID either. Returns whether
     /// there was any.
     pub fn expire(&mut self, name: &ClusterName) -> Expired {
         let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };

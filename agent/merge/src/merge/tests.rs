@@ -172,14 +172,15 @@ fn the_local_clusters_pods_are_known_by_name() {
         let (node, namespace, name) = (node.into(), "shop".into(), "p".into());
         RecordEvent::Remove(RecordKey::Pod { node, namespace, name })
     };
-    let (nobody, somebody) = (pod("n1", None), pod("n1", Some(Identity::new(65_540))));
+    let (without_identity, with_identity) =
+        (pod("n1", None), pod("n1", Some(Identity::new(65_540))));
     let local = name("a");
-    merge.apply(&local, upsert(&nobody)).unwrap();
-    merge.apply(&local, upsert(&nobody)).unwrap();
+    merge.apply(&local, upsert(&without_identity)).unwrap();
+    merge.apply(&local, upsert(&without_identity)).unwrap();
     assert_eq!(deltas(&mut merge), ["pod shop/p"], "what is reported again wakes no reader");
-    merge.apply(&local, upsert(&somebody)).unwrap();
+    merge.apply(&local, upsert(&with_identity)).unwrap();
     assert_eq!(deltas(&mut merge), ["pod shop/p"]);
-    assert_eq!(merge.local_pod("shop", "p"), Some(&somebody));
+    assert_eq!(merge.local_pod("shop", "p"), Some(&with_identity));
     assert_eq!(merge.local_pod("shop", "q"), None);
     assert_eq!(merge.counts(&local).pods, 1);
 
@@ -192,9 +193,11 @@ fn the_local_clusters_pods_are_known_by_name() {
     assert_eq!(deltas(&mut merge), ["pod shop/p", "pod shop/p"]);
 
     // A list without it takes it away, one with it does not.
-    merge.apply(&local, upsert(&somebody)).unwrap();
+    merge.apply(&local, upsert(&with_identity)).unwrap();
     merge.apply(&local, RecordEvent::Begin(RecordKind::Pod)).unwrap();
-    merge.apply(&local, RecordEvent::Keep(Record::Pod(Box::new(somebody.clone())).key())).unwrap();
+    merge
+        .apply(&local, RecordEvent::Keep(Record::Pod(Box::new(with_identity.clone())).key()))
+        .unwrap();
     merge.apply(&local, RecordEvent::Confirmed(RecordKind::Pod)).unwrap();
     assert_eq!(merge.local_pods().count(), 1);
     merge.apply(&local, RecordEvent::Begin(RecordKind::Pod)).unwrap();
@@ -202,7 +205,7 @@ fn the_local_clusters_pods_are_known_by_name() {
     assert_eq!(merge.local_pod("shop", "p"), None);
 
     // No other cluster has any here.
-    merge.apply(&name("b"), upsert(&somebody)).unwrap();
+    merge.apply(&name("b"), upsert(&with_identity)).unwrap();
     assert_eq!(merge.counts(&name("b")).pods, 0);
 }
 
@@ -316,7 +319,7 @@ fn what_a_list_does_not_have_is_gone() {
 }
 
 #[test]
-fn a_number_is_one_clusters() {
+fn an_id_is_one_clusters() {
     let mut merge = merge();
     assert_eq!(merge.set_id(&name("c"), id(2)), Err(IdInUse { id: id(2), other: name("b") }));
     merge.apply(&name("b"), service("b", "web", None, &[1])).unwrap();
@@ -418,7 +421,7 @@ fn an_address_has_only_an_identity_that_its_cluster_may_give() {
     assert_eq!(size_of::<(IpNet, AddressEntry)>(), 32);
 }
 
-/// What a former life knew fills the same tables, is swept by a list, and expires without one.
+/// What the previous run knew fills the same tables, is swept by a list, and expires without one.
 #[test]
 fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
     let peer = name("b");
@@ -443,7 +446,7 @@ fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
         let claims = merge.grants[&peer].clone();
         merge.remove_peer(&peer);
         merge.set_peer(&peer, Some(claims));
-        assert!(merge.remember(&peer, id(3), records.clone()).is_err(), "its number is another's");
+        assert!(merge.remember(&peer, id(3), records.clone()).is_err(), "its ID is another's");
         let foreign = node("b", "n2", "10.3.1.0/24");
         let RecordEvent::Upsert(foreign) = foreign else { panic!("a node") };
         let all = [records.clone(), vec![foreign]].concat();
@@ -466,7 +469,7 @@ fn state_of_the_previous_run_is_valid_until_it_is_reported_again() {
     let mut merge = remembered();
     assert_eq!(merge.expire(&peer), Expired::Something);
     assert_eq!(merge.counts(&peer), Counts::default());
-    assert!(merge.set_id(&name("c"), id(2)).is_ok(), "its number is free");
+    assert!(merge.set_id(&name("c"), id(2)).is_ok(), "its ID is free");
 }
 
 /// A peer whose lists are never confirmed does not get room for each of them.
@@ -595,7 +598,7 @@ fn without_a_grant_there_are_no_routes() {
 
 /// A peer that moves one address from host to host for ever keeps a bounded number of hosts here.
 #[test]
-fn hosts_that_nobody_is_on_are_forgotten() {
+fn hosts_that_no_address_is_on_are_forgotten() {
     let mut merge = merge();
     for n in 0..10_000_u32 {
         let reported = orders::address("10.2.1.1/32", 131_073);

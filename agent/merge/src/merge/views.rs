@@ -81,17 +81,17 @@ impl Merge {
         })
     }
 
-    /// The clusters by name, with their numbers.
+    /// The clusters by name, with their IDs.
     pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, ClusterId)> {
         self.clusters.iter().map(|(name, cluster)| (name, cluster.id))
     }
 
-    /// A cluster's number, once it has one.
+    /// A cluster's ID, once it has one.
     pub fn id_of(&self, name: &ClusterName) -> Option<ClusterId> {
         self.clusters.get(name).map(|cluster| cluster.id).filter(|id| *id != ClusterId::NONE)
     }
 
-    /// The number that a peer's grant keeps for it.
+    /// The ID that a peer's grant keeps for it.
     pub fn granted_id(&self, name: &ClusterName) -> Option<ClusterId> {
         self.grants.get(name)?.id
     }

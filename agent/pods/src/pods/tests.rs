@@ -25,7 +25,7 @@ fn name(pod: &str) -> PodName {
     PodName::new("shop", pod).unwrap()
 }
 
-/// What a cluster reports: pods by name, each with its uid and number; and whether their sockets are left alone.
+/// What a cluster reports: pods by name, each with its uid and ID; and whether their sockets are left alone.
 #[derive(Default)]
 struct Cluster(BTreeMap<PodName, (String, Option<Identity>)>, bool);
 
@@ -61,13 +61,13 @@ fn a_pod_that_is_known_is_bound_at_once() {
 }
 
 #[test]
-fn one_that_is_not_waits_for_its_name_and_its_number() {
+fn one_that_is_not_waits_for_its_name_and_its_id() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster), State::Waiting);
     cluster.says("cart-1", "u2", Some(70_001));
     assert_eq!(pods.update(&name("cart-1"), &cluster), [], "another pod");
     cluster.says("cart-0", "u1", None);
-    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "no number yet");
+    assert_eq!(pods.update(&name("cart-0"), &cluster), [], "no ID yet");
     assert_eq!(pods.counts(), Counts { bound: 0, waiting: 1 });
     cluster.says("cart-0", "u1", Some(70_000));
     let now = Identity::new(70_000);
@@ -95,7 +95,7 @@ fn who_a_pod_was_stays_until_it_is_detached() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     cluster.says("cart-0", "u1", Some(70_000));
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
-    // Its object is gone, its container not yet; then an object of its name without a number.
+    // Its object is gone, its container not yet; then an object of its name without an ID.
     cluster.0.clear();
     assert_eq!(pods.update(&name("cart-0"), &cluster), []);
     cluster.says("cart-0", "u1", None);
@@ -109,7 +109,7 @@ fn who_a_pod_was_stays_until_it_is_detached() {
 }
 
 #[test]
-fn who_a_pod_was_in_a_former_life_it_is_until_its_cluster_says_otherwise() {
+fn who_a_pod_was_in_the_previous_run_it_is_until_its_cluster_reports_something_else() {
     let (mut pods, mut cluster) = (Pods::default(), Cluster::default());
     let was = Some(Identity::new(70_000));
     assert_eq!(pods.attach(attachment("c1", "cart-0", "u1"), was, &cluster), bound(70_000));
@@ -162,7 +162,7 @@ fn whose_sockets_are_left_alone_is_as_reported_and_stays_until_something_else_is
     let socket_lb = |pods: &Pods| pods.socket_lb().collect::<Vec<_>>();
     pods.attach(attachment("c1", "cart-0", "u1"), Some(Identity::new(70_000)), &cluster);
     assert_eq!(socket_lb(&pods), [(3, None)], "nothing was reported in this run");
-    // Known before it has a number, and of another pod of the name not at all.
+    // Known before it has an ID, and of another pod of the name not at all.
     cluster.1 = true;
     cluster.says("cart-0", "u2", Some(70_001));
     pods.update(&name("cart-0"), &cluster);

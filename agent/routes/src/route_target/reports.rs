@@ -75,7 +75,7 @@ impl Reports {
         let Some(entry) = route::read(message) else { return };
         let (range, made) = (entry.range, message.kind == RTM_NEWROUTE);
         let own = message.port == port;
-        // One that stands where ours was: that goes without a report of its own.
+        // One that is where ours was: that goes without a report of its own.
         let replaces = !own && made && message.flags & NLM_F_REPLACE != 0;
         if replaces && mirror.remove_metric(&range, entry.metric) == News::New {
             self.found.gone.insert(range);

@@ -94,7 +94,7 @@ fn the_table_is_as_nft_would_make_it_and_its_elements_come_and_go_one_by_one() {
         drop(writer);
 
         let writer = both_families().await;
-        // In an element's place one that has it inside, and back: in one step for whoever looks.
+        // In an element's place one that has it inside, and back: in one step for every reader.
         want(&writer, ExemptSet::Mesh, &["10.2.0.0/16", "0.0.0.0/1"]).await;
         assert!(rules().contains("elements = { 0.0.0.0/1 }"), "{}", rules());
         want(&writer, ExemptSet::Mesh, &["-0.0.0.0/1", "224.0.0.0/3"]).await;

@@ -178,7 +178,7 @@ fn a_cluster_that_is_back_in_time_keeps_its_sockets() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_or_another_keeps_nobody_from_the_rest() {
+fn a_namespace_that_is_gone_or_another_does_not_block_the_rest() {
     let place = Place::new("gone");
     let mut running = place.start();
     let vip = frontend("10.96.0.1", Protocol::Udp);

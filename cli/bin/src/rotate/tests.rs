@@ -46,7 +46,7 @@ impl Two {
         fs::read_to_string(self.one.join("pki").join(name)).unwrap()
     }
 
-    /// Everybody who has a certificate is trusted by whom he shows it to, as the files are.
+    /// Every holder of a certificate is trusted by whom it is shown to, as the files are.
     fn assert_whole(&self) {
         let path = |path: &str| self.one.join("pki").join(path);
         let peers = self.other.join("peers");

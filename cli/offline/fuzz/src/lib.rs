@@ -83,7 +83,7 @@ fn own() -> ClusterName {
 fn simulation(mut clusters: BTreeMap<ClusterName, ClusterState>) -> Simulation {
     let free = (1..=511).filter_map(mesh_model::ClusterId::from_wire);
     let mut free = free.filter(|id| !clusters.values().any(|peer| peer.settings.id == *id));
-    let id = free.next().expect("one peer has one number");
+    let id = free.next().expect("one peer has one ID");
     let nowhere = std::path::Path::new("/nonexistent");
     let settings = settings_beside(nowhere, &own(), Some(id), None, id).expect("no settings");
     let objects = Objects { objects: OBJECTS.clone(), ..Objects::default() };

@@ -20,7 +20,7 @@ impl Folder {
         State::read(self.0.path()).map_err(|error| error.to_string().replace(&place, ""))
     }
 
-    /// Each cluster with its number and how many objects it has.
+    /// Each cluster with its ID and how many objects it has.
     fn clusters(&self) -> Vec<(String, u16, usize)> {
         let state = self.read().unwrap();
         let count = |content: &Content| match content {
@@ -35,7 +35,7 @@ impl Folder {
 }
 
 #[test]
-fn numbers_count_by_name_where_no_file_gives_one() {
+fn ids_count_by_name_where_no_file_gives_one() {
     let folder = Folder::new(&[
         ("a/objects.yaml", NAMESPACE),
         ("b/cluster.yaml", "id: 2\n"),

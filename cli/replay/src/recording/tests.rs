@@ -58,7 +58,7 @@ fn comparable(
 #[test]
 fn a_recording_of_another_cluster_is_what_that_clusters_exporter_writes() {
     let mut kinds = BTreeMap::new();
-    // Objects that have an identity of a number are of one cluster alone.
+    // Objects that have an identity with an ID are of one cluster alone.
     for scenario in ["nodes", "services"] {
         let alpha = ClusterName::new("alpha").unwrap();
         let recording = Recording::new(&alpha, exported(scenario, "alpha", 7)).unwrap();

@@ -21,9 +21,9 @@ impl Replica {
         let settings = directory.settings().unwrap();
         let filter = LabelFilter::new([]).unwrap();
         let recording = IdentityRecording { wait, adopt: false };
-        let (exporter, numbering) =
+        let (exporter, allocation) =
             open_journal(&directory.journal(), &settings, filter, recording).unwrap();
-        let source = Box::new(Manifests::new(&directory, numbering, Vec::new()));
+        let source = Box::new(Manifests::new(&directory, allocation, Vec::new()));
         let exports = Arc::new(Exports::default());
         let (published, view) = watch::channel(Arc::default());
         let (name, metrics) = (settings.name, Metrics::default());
@@ -157,7 +157,7 @@ fn two_replicas_export_the_same_and_say_how_far_they_are() {
     assert_eq!(other.revision(), before + 1);
     assert_eq!(one.desired, other.desired);
 
-    // A later life goes on from there.
+    // A later run goes on from there.
     drop(one);
     assert_eq!(replica(folder.path()).revision(), before + 1);
     // The old content again is a later revision.
@@ -197,7 +197,7 @@ fn an_identity_outlives_its_last_pod() {
     cluster.look();
     cluster.tick(true);
     assert_eq!(identities_of(&cluster), ["a", "b", "new"]);
-    // And its mark, in another life.
+    // And its mark, in another run.
     drop(cluster);
     let mut cluster = replica(folder.path());
     cluster.tick(true);
@@ -205,7 +205,7 @@ fn an_identity_outlives_its_last_pod() {
 }
 
 #[test]
-fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
+fn an_identity_that_no_pod_uses_goes_when_it_has_waited() {
     let folder = directory(&[("a", 1), ("b", 2)]);
     let mut cluster = Replica::open(folder.path(), Duration::ZERO);
     cluster.recognise(&Found::default()).unwrap();
@@ -221,7 +221,7 @@ fn an_identity_that_nobody_uses_goes_when_it_has_waited() {
 }
 
 #[test]
-fn nothing_is_numbered_before_the_journal_was_compared() {
+fn nothing_is_allocated_before_the_journal_was_compared() {
     let folder = directory(&[("a", 1)]);
     let mut cluster = open(folder.path());
     cluster.look();

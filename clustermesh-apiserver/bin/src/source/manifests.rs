@@ -14,13 +14,13 @@ use mesh_source::{
 use super::{Source, SourceState, Ticked};
 use crate::{
     drain::{Changed, LOCK_PATIENCE, NotChanged},
-    identity_allocation::{Look, Numbering, Seen},
+    identity_allocation::{IdentityAllocation, Look, Seen},
 };
 
 /// The source of a cluster directory.
 pub(crate) struct Manifests {
     source: ManifestsSource,
-    numbering: Numbering,
+    allocation: IdentityAllocation,
     drain: PathBuf,
     drain_lock: PathBuf,
     /// What watches of the folder and of `drain.yaml` noticed.
@@ -38,7 +38,7 @@ impl Manifests {
     /// The manifests of a directory, which are not read yet.
     pub(crate) fn new(
         directory: &ClusterDirectory,
-        numbering: Numbering,
+        allocation: IdentityAllocation,
         logs: Vec<WriteLog>,
     ) -> Self {
         let drain = directory.drain_file();
@@ -46,26 +46,26 @@ impl Manifests {
         // Identities have the journal's IDs, and no others.
         let source = source.of_kinds(&Kind::KUBERNETES).with_drain(&drain);
         let drain_lock = directory.drain_lock();
-        Self { source, numbering, drain, drain_lock, logs, away: None }
+        Self { source, allocation, drain, drain_lock, logs, away: None }
     }
 }
 
 impl Source for Manifests {
     /// Reads until it is known which revision of the manifests that was.
     fn look(&mut self, exporter: &mut Exporter, at: Moment) {
-        let Self { source, numbering, logs, away, .. } = self;
+        let Self { source, allocation, logs, away, .. } = self;
         for _ in 0..LOOKS {
-            let since = numbering.begin_look();
+            let since = allocation.begin_look();
             logs.iter().for_each(|log| source.note_written(log.take()));
             match source.scan(at) {
                 Ok(events) => {
                     *away = None;
                     // First, so that what comes to a drained node is never taken for one that stays.
                     if let Some(drain) = source.drain() {
-                        exporter.set_drain(drain.clone(), numbering);
+                        exporter.set_drain(drain.clone(), allocation);
                     }
-                    exporter.retry(numbering);
-                    events.into_iter().for_each(|event| exporter.handle(event, numbering));
+                    exporter.retry(allocation);
+                    events.into_iter().for_each(|event| exporter.handle(event, allocation));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the manifests cannot be read: the objects stay as they are");
@@ -79,38 +79,38 @@ impl Source for Manifests {
                 complete: source.is_listed(),
                 partly: source.keeps_something(),
             };
-            if numbering.end_look(seen, since) == Look::Done {
+            if allocation.end_look(seen, since) == Look::Done {
                 break;
             }
         }
-        numbering.publish(exporter);
+        allocation.publish(exporter);
     }
 
     fn tick(&mut self, exporter: &mut Exporter, synced: bool, at: Moment) -> Ticked {
-        let numbering = &mut self.numbering;
-        let before = numbering.seen();
-        numbering.refresh();
-        let retries = numbering.wants_retry(at.now);
-        if numbering.is_behind() || (retries && numbering.is_nowhere()) {
+        let allocation = &mut self.allocation;
+        let before = allocation.seen();
+        allocation.refresh();
+        let retries = allocation.wants_retry(at.now);
+        if allocation.is_behind() || (retries && allocation.is_nowhere()) {
             self.look(exporter, at);
             return Ticked::Changed;
         }
         let collects = self.source.is_listed() && exporter.is_complete();
-        numbering.collect(exporter, collects, synced, at.now);
+        allocation.collect(exporter, collects, synced, at.now);
         if retries {
-            exporter.retry(numbering);
+            exporter.retry(allocation);
         }
-        numbering.publish(exporter);
-        if numbering.seen() == before { Ticked::Nothing } else { Ticked::Changed }
+        allocation.publish(exporter);
+        if allocation.seen() == before { Ticked::Nothing } else { Ticked::Changed }
     }
 
     fn recognise(&mut self, found: &Found, exporter: &mut Exporter) -> Result<(), Lost> {
-        let first = self.numbering.recognise(found)?;
+        let first = self.allocation.recognise(found)?;
         if first {
-            exporter.set_uuid(self.numbering.uuid());
-            exporter.retry(&mut self.numbering);
+            exporter.set_uuid(self.allocation.uuid());
+            exporter.retry(&mut self.allocation);
         }
-        self.numbering.publish(exporter);
+        self.allocation.publish(exporter);
         Ok(())
     }
 
@@ -138,18 +138,18 @@ impl Source for Manifests {
     }
 
     fn state(&self) -> SourceState {
-        let version = self.numbering.revision().map(|revision| revision.to_string());
+        let version = self.allocation.revision().map(|revision| revision.to_string());
         let kinds = |version: String| -> BTreeMap<String, String> {
             Kind::KUBERNETES.map(|kind| (kind.to_string(), version.clone())).into()
         };
         let manifests = self.source.problems().iter().map(ToString::to_string);
-        let numbers = self.numbering.problem().map(ToOwned::to_owned);
+        let identities = self.allocation.problem().map(ToOwned::to_owned);
         SourceState {
             complete: self.source.is_listed(),
             versions: version.map(kinds),
             away: self.away.clone(),
-            problems: manifests.chain(numbers).collect(),
-            identities: self.numbering.len(),
+            problems: manifests.chain(identities).collect(),
+            identities: self.allocation.len(),
         }
     }
 

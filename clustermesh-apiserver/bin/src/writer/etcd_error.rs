@@ -33,7 +33,7 @@ pub(crate) enum Reason {
     DataLost,
     /// Another program changed its users and roles.
     Users,
-    /// It has numbers that the journal did not give.
+    /// It has IDs that the journal did not give.
     Journal,
     /// Anything else.
     Broken,

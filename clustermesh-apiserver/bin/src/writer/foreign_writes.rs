@@ -56,7 +56,7 @@ pub(crate) enum ForeignWrite {
 pub(crate) enum KeyOwner {
     /// This cluster's: it should be what is exported, or not be there.
     Local,
-    /// It stands where only this cluster's data should be, in another's name.
+    /// It is where only this cluster's data should be, in another's name.
     Misplaced,
     /// Not looked at.
     Other,

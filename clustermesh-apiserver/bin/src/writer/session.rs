@@ -78,8 +78,8 @@ pub(super) enum Ended {
     Drained,
 }
 
-/// What an operator reads of an etcd that let in everybody.
-const UNPROTECTED: &str = "authentication was off: everybody could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
+/// What an operator reads of an etcd that let in every client.
+const UNPROTECTED: &str = "authentication was off: every client could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
 /// How often users and roles are looked at: etcd has no watch for them.
 const USERS_EVERY: Duration = Duration::from_secs(10);
 /// The parent of what only the local nodes may read, of all versions.
@@ -187,9 +187,9 @@ impl<'a> Session<'a> {
 
     /// Without a file that could be read no peer's user is removed.
     async fn set_up_users(&mut self, file: Option<&UsersFile>) -> Result<(), EtcdError> {
-        let nobody = UsersFile::default();
+        let no_users = UsersFile::default();
         let local = &self.writer.cluster.settings.name;
-        let (mut desired, refused) = Desired::new(local, file.unwrap_or(&nobody));
+        let (mut desired, refused) = Desired::new(local, file.unwrap_or(&no_users));
         desired.peers_known = file.is_some();
         desired.extra = self.writer.extra_users.iter().cloned().collect();
         for user in refused {
@@ -285,7 +285,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where what is ours can be: configs, state and canaries stand one after another, what is cached before them.
+/// Where what is ours can be: configs, state and canaries follow one another, what is cached before them.
 fn spans() -> [KeyRange; 2] {
     let all = KeyRange { start: CLUSTER_CONFIGS.into(), end: KeyRange::prefix(CANARIES).end };
     [all, KeyRange::prefix(LOCAL)]

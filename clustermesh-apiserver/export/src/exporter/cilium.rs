@@ -14,8 +14,8 @@ use crate::records;
 /// What a Cilium reports of pods and label sets.
 #[derive(Debug, Default)]
 pub(super) struct Cilium {
-    /// The numbers that label sets have; the lowest counts.
-    numbers: HashMap<Labels, BTreeSet<Identity>>,
+    /// The IDs that label sets have; the lowest counts.
+    ids: HashMap<Labels, BTreeSet<Identity>>,
     /// The identities that pods have, by namespace and name, each as often as it is reported.
     pods: BTreeMap<(String, String), Vec<Identity>>,
 }
@@ -25,10 +25,10 @@ impl Cilium {
     pub(super) fn index(&mut self, before: Option<&Object>, now: Option<&Object>) {
         match before {
             Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
-                if let Some(numbers) = self.numbers.get_mut(labels) {
-                    numbers.remove(identity);
-                    if numbers.is_empty() {
-                        self.numbers.remove(labels);
+                if let Some(ids) = self.ids.get_mut(labels) {
+                    ids.remove(identity);
+                    if ids.is_empty() {
+                        self.ids.remove(labels);
                     }
                 }
             }
@@ -40,7 +40,7 @@ impl Cilium {
         }
         match now {
             Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
-                self.numbers.entry(labels.clone()).or_default().insert(*identity);
+                self.ids.entry(labels.clone()).or_default().insert(*identity);
             }
             Some(Object::CiliumEndpoint(endpoint)) => self.note(endpoint),
             Some(Object::CiliumEndpointSlice(slice)) => {
@@ -72,9 +72,9 @@ impl Cilium {
         Some(reported.first().copied().filter(|identity| *identity != Identity::UNKNOWN))
     }
 
-    /// The number that a label set has.
-    pub(super) fn number_of(&self, labels: &Labels) -> Option<Identity> {
-        self.numbers.get(labels)?.first().copied()
+    /// The ID that a label set has.
+    pub(super) fn id_of(&self, labels: &Labels) -> Option<Identity> {
+        self.ids.get(labels)?.first().copied()
     }
 }
 
@@ -97,7 +97,7 @@ impl Exporter {
         self.objects.iter().filter_map(inside).collect()
     }
 
-    /// An identity is published with the number and the labels that it has; one of no namespace is everybody's.
+    /// An identity is published with the ID and the labels that it has; one of no namespace is every cluster's.
     pub(super) fn cilium_identity_records(&self, identity: &CiliumIdentity) -> Made {
         let CiliumIdentity { identity, labels } = identity;
         if *labels == Labels::default() {

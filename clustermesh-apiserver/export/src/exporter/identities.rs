@@ -1,4 +1,4 @@
-//! Identities: published as long as their numbers are allocated, which is longer than pods have them.
+//! Identities: published as long as they are allocated, which is longer than pods have them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use mesh_wire::{Key, Layout, encode};
 
 use super::{Exporter, Value};
 
-/// Numbers, and who has them.
+/// IDs, and who has them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     /// Those that are allocated.
@@ -16,9 +16,9 @@ pub(super) struct Identities {
     of_pods: HashMap<ObjectKey, Identity>,
     /// How many pods have each, and what they asked for.
     used: HashMap<Identity, (usize, Labels)>,
-    /// The number that pods of a label set have.
-    numbers: HashMap<Labels, Identity>,
-    /// Some pods have a number that may not be theirs any more.
+    /// The ID that pods of a label set have.
+    ids: HashMap<Labels, Identity>,
+    /// Some pods have an ID that may not be theirs any more.
     disputed: bool,
 }
 
@@ -30,15 +30,15 @@ impl Identities {
             None => self.of_pods.remove(pod),
         };
         if let Some((identity, labels)) = identity {
-            self.numbers.insert(labels.clone(), identity);
+            self.ids.insert(labels.clone(), identity);
             self.used.entry(identity).or_insert((0, labels)).0 += 1;
         }
         let Some(before) = before else { return };
         if let Some((pods, labels)) = self.used.get_mut(&before) {
             *pods -= 1;
             if *pods == 0 {
-                if self.numbers.get(labels) == Some(&before) {
-                    self.numbers.remove(labels);
+                if self.ids.get(labels) == Some(&before) {
+                    self.ids.remove(labels);
                 }
                 self.used.remove(&before);
             }
@@ -49,12 +49,12 @@ impl Identities {
         std::mem::take(&mut self.disputed)
     }
 
-    /// Takes note of what a number is. One that pods have and that is another's now, or unallocated, and one that is
+    /// Takes note of what an ID is. One that pods have and that is another's now, or unallocated, and one that is
     /// lower than what its label set's pods have, is to be asked for again.
     fn set(&mut self, identity: Identity, labels: Option<Labels>) {
         let in_use = self.used.get(&identity).map(|(_, labels)| labels);
         self.disputed |= in_use.is_some_and(|in_use| labels.as_ref() != Some(in_use));
-        let had = labels.as_ref().and_then(|labels| self.numbers.get(labels));
+        let had = labels.as_ref().and_then(|labels| self.ids.get(labels));
         self.disputed |= had.is_some_and(|had| identity < *had);
         match labels {
             Some(labels) => self.labels.insert(identity, labels),
@@ -64,18 +64,18 @@ impl Identities {
 }
 
 impl Exporter {
-    /// A number is a label set's, or no longer allocated.
+    /// An ID is a label set's, or no longer allocated.
     pub fn set_identity(&mut self, identity: Identity, labels: Option<Labels>) {
         self.identities.set(identity, labels);
         self.settle_identity(identity);
     }
 
-    /// Whether a pod has a number.
+    /// Whether a pod has an ID.
     pub fn uses(&self, identity: Identity) -> bool {
         self.identities.used.contains_key(&identity)
     }
 
-    /// Whether pods have numbers that are to be asked for again ([`Exporter::retry`]).
+    /// Whether pods have IDs that are to be asked for again ([`Exporter::retry`]).
     pub fn is_disputed(&self) -> bool {
         self.identities.disputed
     }

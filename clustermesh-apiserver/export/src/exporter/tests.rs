@@ -9,7 +9,7 @@ mod drain;
 mod namespaces;
 mod services;
 
-/// Numbers label sets as they come.
+/// Allocates IDs to label sets as they come.
 #[derive(Default)]
 struct Counter {
     known: Vec<Labels>,
@@ -24,7 +24,7 @@ impl Allocate for Counter {
             return Ok(Identity::new(458_753 + u32::try_from(at).unwrap()));
         }
         if self.full {
-            return Err("no more numbers".into());
+            return Err("no more IDs".into());
         }
         self.known.push(labels.clone());
         self.identity(labels)
@@ -66,7 +66,7 @@ impl Cluster {
         self.changed()
     }
 
-    /// What was numbered is published.
+    /// What was allocated is published.
     fn publish(&mut self) {
         for (id, labels) in (458_753..).zip(&self.counter.known) {
             self.exporter.set_identity(Identity::new(id), Some(labels.clone()));
@@ -305,7 +305,7 @@ fn without_an_id_a_pod_keeps_its_last_record() {
     cluster.apply(&pod("p", "10.7.1.5", "x"));
     cluster.counter.full = true;
     assert!(cluster.apply(&pod("p", "10.7.1.6", "y")).is_empty());
-    assert_eq!(cluster.exporter.problems().values().collect::<Vec<_>>(), ["no more numbers"]);
+    assert_eq!(cluster.exporter.problems().values().collect::<Vec<_>>(), ["no more IDs"]);
     cluster.counter.full = false;
     assert_eq!(cluster.apply(&pod("p", "10.7.1.6", "z")).len(), 3);
     assert!(cluster.exporter.problems().is_empty());
@@ -326,7 +326,7 @@ fn without_an_id_a_pod_keeps_its_last_record() {
 }
 
 #[test]
-fn an_identity_is_published_as_long_as_it_is_somebodys_whoever_has_it() {
+fn an_identity_is_published_as_long_as_it_is_allocated_whichever_pod_has_it() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("p", "10.7.1.5", "old"));
     let [old, new] = [458_753, 458_754].map(Identity::new);
@@ -345,7 +345,7 @@ fn an_identity_is_published_as_long_as_it_is_somebodys_whoever_has_it() {
     cluster.delete(Kind::Pod, "shop", "p");
     assert!(!cluster.exporter.uses(new));
 
-    // Its number was given back.
+    // Its ID was given back.
     cluster.exporter.set_identity(old, None);
     assert_eq!(cluster.changed(), ["identities/v1/id/458753"]);
     // Of a namespace that does not take part none is published, nor another cluster's.
@@ -360,7 +360,7 @@ fn an_identity_is_published_as_long_as_it_is_somebodys_whoever_has_it() {
 }
 
 #[test]
-fn pods_go_over_to_the_lower_of_two_numbers() {
+fn pods_go_over_to_the_lower_of_two_ids() {
     let mut cluster = Cluster::new();
     cluster.apply(&pod("p", "10.7.1.5", "x"));
     let labels = cluster.counter.known[0].clone();
@@ -380,7 +380,7 @@ fn pods_go_over_to_the_lower_of_two_numbers() {
     assert!(address.contains(r#""ID":458752"#), "{address}");
     assert!(cluster.exporter.uses(lower) && !cluster.exporter.uses(Identity::new(458_753)));
 
-    // A number that is in use and was given back is asked for again.
+    // An ID that is in use and was given back is asked for again.
     cluster.exporter.set_identity(lower, None);
     assert!(cluster.exporter.is_disputed());
 }

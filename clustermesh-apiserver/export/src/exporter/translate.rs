@@ -75,7 +75,7 @@ impl Exporter {
             return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
         }
         let labels = self.config.filter.identity(pod, &namespace, self.local.name.as_str());
-        let identity = match self.cilium.number_of(&labels) {
+        let identity = match self.cilium.id_of(&labels) {
             Some(identity) => identity,
             None => allocate.identity(&labels).map_err(|error| error.to_string())?,
         };

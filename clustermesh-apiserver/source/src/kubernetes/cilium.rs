@@ -1,4 +1,4 @@
-//! What a Cilium keeps in Kubernetes about its own cluster. What it says is used as it is, identities' numbers included.
+//! What a Cilium keeps in Kubernetes about its own cluster. What it says is used as it is, identities' IDs included.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -120,7 +120,7 @@ pub(crate) struct CiliumEndpointSlice {
 #[serde(rename_all = "kebab-case", default)]
 struct CoreEndpoint {
     name: String,
-    /// The identity's number.
+    /// The identity's ID.
     id: i64,
     networking: Option<Networking>,
     encryption: Option<Encryption>,
@@ -170,7 +170,7 @@ impl CiliumIdentity {
     pub(crate) fn into_object(self) -> Result<Object, String> {
         let name = &self.metadata.name;
         let number = name.parse().ok().filter(|number: &u32| number.to_string() == *name);
-        let number = number.ok_or("its name is no identity's number")?;
+        let number = number.ok_or("its name is no identity ID")?;
         let labels = self.security_labels.unwrap_or_default();
         Ok(Object::CiliumIdentity(object::CiliumIdentity {
             identity: Identity::new(number),
@@ -253,7 +253,7 @@ impl CoreEndpoint {
 }
 
 impl NamedPortJson {
-    /// A port of a protocol that we do not know is of no use; the address stands.
+    /// A port of a protocol that we do not know is of no use; the address is used.
     fn into_model(self) -> Option<NamedPort> {
         let Self { name, port, protocol } = self;
         let port = Port { protocol: protocol.parse().ok()?, number: u16::try_from(port).ok()? };

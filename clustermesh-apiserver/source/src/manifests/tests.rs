@@ -212,7 +212,7 @@ fn an_object_that_is_cut_off_is_not_trusted() {
 }
 
 #[test]
-fn nothing_is_complete_while_somebody_may_be_writing() {
+fn nothing_is_complete_while_another_process_may_be_writing() {
     // A file in the middle of being written.
     let mut folder = Folder::new();
     folder.write_partly("a.yaml", &namespaces(&["one", "two"]));

@@ -1,4 +1,4 @@
-//! Certificates that are somebody else's: of the hostile cluster's etcd, and of whoever knocks at an honest one.
+//! Certificates of other clusters: of the hostile cluster's etcd, and of clients that connect to an honest one.
 
 use std::{
     fs,
@@ -75,7 +75,7 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
     strangers(mesh, victims, &own, &foreign);
 }
 
-/// Nobody gets into an honest cluster's etcd with what he has made himself, or with what has ended.
+/// No client gets into an honest cluster's etcd with what it has made itself, or with what has ended.
 fn strangers(mesh: &impl Mesh, victims: &Victims, own: &Ca, foreign: &Ca) {
     let [honest, other] = &victims.honest;
     let pki = mesh.peer_folder(honest).with_file_name("pki");

@@ -117,7 +117,7 @@ fn too_large(v: &Victims) -> Vec<Row> {
     ]
 }
 
-/// Others' names and numbers.
+/// Others' names and IDs.
 fn contradictory(v: &Victims) -> Vec<Row> {
     let [ours, others] = &v.honest;
     let identity = |number: u32| format!("{STATE}/identities/v1/id/{number}");
@@ -182,7 +182,12 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             Rejected("the cluster in the key is b"),
         ),
         row("a node that says it is ours", &key, &node(ours, 1), Rejected("the cluster is a")),
-        row("a node with our number", &key, &node(&v.hostile, 1), Rejected("the cluster id is 1")),
+        row(
+            "a node with the local ID",
+            &key,
+            &node(&v.hostile, 1),
+            Rejected("the cluster id is 1"),
+        ),
         row(
             "a service that says it is another peer's",
             &service_key(&v.hostile),
@@ -190,7 +195,7 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             Rejected("the cluster is b"),
         ),
         row(
-            "a service with our number",
+            "a service with the local ID",
             &service_key(&v.hostile),
             &service(&v.hostile, 1),
             Rejected("the cluster id is 1"),
@@ -234,7 +239,7 @@ fn slices(v: &Victims) -> Vec<Row> {
         of("a slice of names", named, Rejected("addressType")),
         of("a slice with a name among addresses", host, Rejected("addresses")),
         of("a slice of another peer", slice("b", 2, &[HOSTILE_POD]), Rejected("the cluster is b")),
-        of("a slice with our number", slice(&v.hostile, 1, &[]), Rejected("the cluster id is 1")),
+        of("a slice with the local ID", slice(&v.hostile, 1, &[]), Rejected("the cluster id is 1")),
         written(
             "a slice under our name",
             key(ours),
@@ -255,7 +260,7 @@ fn slices(v: &Victims) -> Vec<Row> {
     rows
 }
 
-/// What nobody reads, or only means something to its own cluster.
+/// What no cluster reads, or only means something to its own cluster.
 fn ignored(v: &Victims) -> Vec<Row> {
     let [ours, _] = &v.honest;
     let taken = service_value(&v.hostile, 3, &[], HTTP)
@@ -295,14 +300,14 @@ fn connection(v: &Victims) -> Vec<Row> {
     };
     vec![
         row("a heartbeat from the future", "cilium/.heartbeat", "2999-01-01T00:00:00Z", Nothing),
-        numbered("a config with no number", 0, "has no id"),
-        numbered("a config with a number beyond the limit", 256, "256"),
-        numbered("a config with a negative number", -1, "id"),
+        numbered("a config with no ID", 0, "has no id"),
+        numbered("a config with an ID beyond the limit", 256, "256"),
+        numbered("a config with a negative ID", -1, "id"),
         row("a config that is none", &config(v, 3).0, "{", Refused("JSON")),
-        // Its grant has its number: no other is its own business, not even one that is free.
-        numbered("a config with another number", 77, "has the id 77, not the 3"),
-        numbered("a config with an honest cluster's number", 1, "id 1"),
-        numbered("a config with the other honest cluster's number", 2, "id 2"),
+        // Its grant has its ID: no other is its own business, not even one that is free.
+        numbered("a config with another ID", 77, "has the id 77, not the 3"),
+        numbered("a config with an honest cluster's ID", 1, "id 1"),
+        numbered("a config with the other honest cluster's ID", 2, "id 2"),
     ]
 }
 

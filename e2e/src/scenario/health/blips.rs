@@ -1,4 +1,4 @@
-//! A way that is gone for a moment: new connections leave, and those that stand outlive it.
+//! A way that is gone for a moment: new connections leave, and those that are open outlive it.
 
 use std::{thread, time::Duration};
 

@@ -32,7 +32,7 @@ pub fn a_deployment_is_drained(mesh: &impl Mesh) {
 }
 
 /// A node, and then its whole cluster, is drained for maintenance and given back: new connections leave in good order,
-/// those that stand are served on, and no request fails. What is drained is used where no other backend is left.
+/// those that are open are served on, and no request fails. What is drained is used where no other backend is left.
 pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let node = mesh.node_of(&one, CLIENT);

@@ -25,7 +25,7 @@ struct Line {
 pub(super) enum Entry {
     /// Which cluster this is. The first line.
     Cluster { uuid: Uuid, unix_nano: u64 },
-    /// What became of a label set's number.
+    /// What became of a label set's identity.
     Identity { id: u32, labels: String, state: State, unix_nano: u64 },
     /// The manifests were at this revision. Lines of the first version name no content: revisions up to theirs were in use.
     Revision {
@@ -36,7 +36,7 @@ pub(super) enum Entry {
     },
 }
 
-/// How a number is.
+/// How an identity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum State {

@@ -12,33 +12,33 @@ use uuid::Uuid;
 use super::entry::{Entry, State, nanos, unix_nano};
 use crate::candidates::candidates;
 
-/// All numbers, by number and by label set.
+/// All IDs, by ID and by label set.
 #[derive(Debug)]
 pub(super) struct AllocationTable {
     cluster: ClusterId,
     limit: ClusterLimit,
     pub(super) uuid: Uuid,
-    by_number: BTreeMap<Identity, Number>,
-    /// The numbers that each label set has or had last: one, unless two journals were made one.
+    by_id: BTreeMap<Identity, Allocation>,
+    /// The IDs that each label set has or had last: one, unless two journals were made one.
     by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
-    /// Numbers that are not allocated, by the time that they were given back.
+    /// IDs that are not allocated, by the time that they were given back.
     resting: BTreeSet<(u64, Identity)>,
     pub(super) revision: u64,
     /// The content that the manifests had at that revision.
     pub(super) manifests: Option<String>,
-    /// Numbers that changed since the last call of `take_changes`.
+    /// IDs that changed since the last call of `take_changes`.
     changed: BTreeSet<Identity>,
     pub(super) lines: usize,
 }
 
 #[derive(Debug)]
-struct Number {
+struct Allocation {
     labels: Arc<Labels>,
     state: State,
     since: u64,
 }
 
-/// How long a number stays unallocated before another label set may have it: a reader that knew it as the former's has
+/// How long an ID stays unallocated before another label set may have it: a reader that knew it as the former's has
 /// forgotten it, or its cluster was unreachable for so long that nothing of it is used.
 pub(super) const REST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -49,7 +49,7 @@ impl AllocationTable {
             cluster,
             limit,
             uuid: Uuid::nil(),
-            by_number: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             by_labels: HashMap::new(),
             resting: BTreeSet::new(),
             revision: 0,
@@ -74,13 +74,13 @@ impl AllocationTable {
                 }
             }
             Entry::Identity { id, labels, state, unix_nano } => {
-                self.number(Identity::new(id), Labels::parse(&labels), state, unix_nano)?;
+                self.apply_identity(Identity::new(id), Labels::parse(&labels), state, unix_nano)?;
             }
         }
         Ok(())
     }
 
-    fn number(
+    fn apply_identity(
         &mut self,
         id: Identity,
         labels: Labels,
@@ -93,9 +93,9 @@ impl AllocationTable {
                 "identity {id} is not one of cluster {cluster}: was the cluster's id changed?"
             ));
         }
-        if let Some(before) = self.by_number.get(&id) {
+        if let Some(before) = self.by_id.get(&id) {
             if before.state != State::Deleted && *before.labels != labels {
-                return Err(format!("identity {id} stands there for two label sets"));
+                return Err(format!("identity {id} is there for two label sets"));
             }
             self.forget(id);
         }
@@ -105,13 +105,13 @@ impl AllocationTable {
         if state == State::Deleted {
             self.resting.insert((since, id));
         }
-        self.by_number.insert(id, Number { labels, state, since });
+        self.by_id.insert(id, Allocation { labels, state, since });
         self.changed.insert(id);
         Ok(())
     }
 
     fn forget(&mut self, id: Identity) {
-        let Some(Number { labels, since, .. }) = self.by_number.remove(&id) else { return };
+        let Some(Allocation { labels, since, .. }) = self.by_id.remove(&id) else { return };
         self.resting.remove(&(since, id));
         if let Some(ids) = self.by_labels.get_mut(&labels) {
             ids.remove(&id);
@@ -121,49 +121,49 @@ impl AllocationTable {
         }
     }
 
-    /// The number that a label set has; of two the lower one.
-    pub(super) fn number_of(&self, labels: &Labels) -> Option<(Identity, State)> {
-        self.numbers_of(labels).find(|(_, state)| *state != State::Deleted)
+    /// The ID that a label set has; of two the lower one.
+    pub(super) fn id_of(&self, labels: &Labels) -> Option<(Identity, State)> {
+        self.ids_of(labels).find(|(_, state)| *state != State::Deleted)
     }
 
-    /// The number that it had, and that no other label set has had since.
-    pub(super) fn former_number_of(&self, labels: &Labels) -> Option<Identity> {
-        self.numbers_of(labels).next().map(|(id, _)| id)
+    /// The ID that it had, and that no other label set has had since.
+    pub(super) fn last_id_of(&self, labels: &Labels) -> Option<Identity> {
+        self.ids_of(labels).next().map(|(id, _)| id)
     }
 
-    fn numbers_of(&self, labels: &Labels) -> impl Iterator<Item = (Identity, State)> {
+    fn ids_of(&self, labels: &Labels) -> impl Iterator<Item = (Identity, State)> {
         let ids = self.by_labels.get(labels).into_iter().flatten();
-        ids.filter_map(|id| Some((*id, self.by_number.get(id)?.state)))
+        ids.filter_map(|id| Some((*id, self.by_id.get(id)?.state)))
     }
 
-    /// Whether a number is one of the cluster's.
+    /// Whether an ID is one of the cluster's.
     pub(super) fn is_ours(&self, id: Identity) -> bool {
         self.limit.identities(self.cluster).contains(&id.get())
     }
 
-    /// Whether a number is allocated, or was.
+    /// Whether an ID is allocated, or was.
     pub(super) fn is_known(&self, id: Identity) -> bool {
-        self.by_number.contains_key(&id)
+        self.by_id.contains_key(&id)
     }
 
-    /// The number that a label set without one may have.
+    /// The ID that a label set without one may have.
     pub(super) fn free(&self, labels: &Labels, now: SystemTime) -> Option<Identity> {
         let range = self.limit.identities(self.cluster);
         let all = usize::try_from(range.end() - range.start() + 1).unwrap_or(usize::MAX);
         let rested = |since: u64| since.saturating_add(nanos(REST)) <= unix_nano(now);
-        if self.by_number.len() >= all && !self.resting.first().is_some_and(|(t, _)| rested(*t)) {
+        if self.by_id.len() >= all && !self.resting.first().is_some_and(|(t, _)| rested(*t)) {
             // Looking at each would not find one either, and many may ask.
             return None;
         }
-        candidates(labels, self.cluster, self.limit).find(|id| match self.by_number.get(id) {
+        candidates(labels, self.cluster, self.limit).find(|id| match self.by_id.get(id) {
             None => true,
-            Some(number) => number.state == State::Deleted && rested(number.since),
+            Some(allocation) => allocation.state == State::Deleted && rested(allocation.since),
         })
     }
 
-    /// How many numbers are allocated, and how many rest.
+    /// How many IDs are allocated, and how many rest.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.by_number.len() - self.resting.len(), self.resting.len())
+        (self.by_id.len() - self.resting.len(), self.resting.len())
     }
 
     /// What collecting finds to do: marks for what is not in use, an end for what was marked for long enough, and
@@ -175,18 +175,18 @@ impl AllocationTable {
         now: SystemTime,
     ) -> Vec<Entry> {
         let now = unix_nano(now);
-        let next = |id: &Identity, number: &Number| {
-            let over = number.since.saturating_add(nanos(wait)) <= now;
-            let state = match (number.state, in_use(*id, &number.labels)) {
+        let next = |id: &Identity, allocation: &Allocation| {
+            let over = allocation.since.saturating_add(nanos(wait)) <= now;
+            let state = match (allocation.state, in_use(*id, &allocation.labels)) {
                 (State::Used, true) | (State::Deleted, false) => return None,
                 (State::Marked | State::Deleted, true) => State::Used,
                 (State::Used, false) => State::Marked,
                 (State::Marked, false) if over => State::Deleted,
                 (State::Marked, false) => return None,
             };
-            Some(identity(*id, &number.labels, state, now))
+            Some(identity(*id, &allocation.labels, state, now))
         };
-        self.by_number.iter().filter_map(|(id, number)| next(id, number)).collect()
+        self.by_id.iter().filter_map(|(id, allocation)| next(id, allocation)).collect()
     }
 
     /// Lines that add up to the same.
@@ -199,21 +199,21 @@ impl AllocationTable {
         let cluster = Entry::Cluster { uuid: self.uuid, unix_nano: now };
         let (revision, manifests) = (self.revision, self.manifests.clone());
         let revision = Entry::Revision { revision, manifests, unix_nano: now };
-        let numbers = self.by_number.iter();
-        let numbers = numbers.map(|(id, n)| identity(*id, &n.labels, n.state, n.since));
-        [cluster, revision].into_iter().chain(numbers).collect()
+        let identities = self.by_id.iter();
+        let identities = identities.map(|(id, n)| identity(*id, &n.labels, n.state, n.since));
+        [cluster, revision].into_iter().chain(identities).collect()
     }
 
     /// How many lines are needed at most.
     pub(super) fn needed(&self) -> usize {
-        self.by_number.len() + 2
+        self.by_id.len() + 2
     }
 
-    /// Numbers that were allocated or released since the last call: those that are there, with their label sets.
+    /// IDs that were allocated or released since the last call: those that are there, with their label sets.
     pub(super) fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
         let published = |id: Identity| {
-            let number = self.by_number.get(&id).filter(|n| n.state != State::Deleted);
-            (id, number.map(|number| (*number.labels).clone()))
+            let allocation = self.by_id.get(&id).filter(|n| n.state != State::Deleted);
+            (id, allocation.map(|allocation| (*allocation.labels).clone()))
         };
         std::mem::take(&mut self.changed).into_iter().map(published).collect()
     }
@@ -221,11 +221,11 @@ impl AllocationTable {
     /// Takes the place of another reading of the journal: everything may have changed.
     pub(super) fn supersede(&mut self, before: &Self) {
         self.changed.extend(&before.changed);
-        self.changed.extend(before.by_number.keys());
+        self.changed.extend(before.by_id.keys());
     }
 }
 
-/// A line about a number.
+/// A line about an ID.
 pub(super) fn identity(id: Identity, labels: &Labels, state: State, unix_nano: u64) -> Entry {
     Entry::Identity { id: id.get(), labels: labels.to_string(), state, unix_nano }
 }

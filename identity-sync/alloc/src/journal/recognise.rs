@@ -1,4 +1,4 @@
-//! Whether the journal is the one that gave the numbers which are in an etcd
+//! Whether the journal is the one that gave the identities that are in an etcd
 //! (`docs/adr/0007-a-lost-journal-is-recognised.md`).
 
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::{
     write,
 };
 
-/// What an etcd says of the cluster's numbers.
+/// What an etcd says of the cluster's IDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The UUID in the cluster's config.
@@ -30,7 +30,7 @@ pub struct Found {
 pub enum Lost {
     /// The journal is another cluster's, or was made anew.
     #[error(
-        "the journal is not the one that gave the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the numbers that the etcd has"
+        "the journal is not the one that gave the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
     )]
     Another {
         /// The file.
@@ -44,7 +44,7 @@ pub enum Lost {
     },
     /// The journal was made anew.
     #[error(
-        "the journal has no number, and this etcd has {identities} identities of the cluster's. Restore {journal} and restart the apiserver. If it is lost, start the apiserver once with --adopt-identities, which takes the numbers that the etcd has"
+        "the journal has no identity, and this etcd has {identities} identities of the cluster's. Restore {journal} and restart the apiserver. If it is lost, start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
     )]
     Empty {
         /// The file.
@@ -58,9 +58,9 @@ pub enum Lost {
 }
 
 impl Journal {
-    /// Compares the journal with an etcd before anything is written there. From then on it gives new numbers.
+    /// Compares the journal with an etcd before anything is written there. From then on it gives new IDs.
     ///
-    /// A journal that is another's, or that has nothing, did not give the numbers in the etcd, and is refused; with `adopt`
+    /// A journal that is another's, or that has nothing, did not give the IDs in the etcd, and is refused; with `adopt`
     /// one that has nothing takes them. One of the same cluster may lack some all the same, if it was restored from a
     /// backup, or if the etcd was away for long: no other label set gets these before their rest is over.
     ///
@@ -92,7 +92,7 @@ impl Journal {
 
     /// Becomes the journal of what is in the etcd.
     fn adopt(&mut self, uuid: Uuid, found: &Found, now: SystemTime) -> Result<(), JournalError> {
-        tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's numbers into a new journal");
+        tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's identities into a new journal");
         self.locked(|locked, table| {
             table.uuid = uuid;
             if found.revision > table.revision {
@@ -116,7 +116,7 @@ impl Journal {
         })
     }
 
-    /// Numbers that only the etcd knows: as if no pod used them any more. One whose label set has another is not
+    /// IDs that only the etcd knows: as if no pod used them any more. One whose label set has another is not
     /// allocated.
     fn take_unknown(&mut self, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         let unknown =
@@ -129,14 +129,14 @@ impl Journal {
         self.locked(|locked, table| {
             let missing = found.identities.iter().filter(|(id, _)| unknown(table, *id));
             let taken = missing.map(|(id, labels)| {
-                let state = match table.number_of(labels) {
+                let state = match table.id_of(labels) {
                     Some(_) => State::Deleted,
                     None => State::Marked,
                 };
                 identity(*id, labels, state, unix_nano(now))
             });
             let mut taken: Vec<Entry> = taken.collect();
-            tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; numbers are kept until they have been unused for long");
+            tracing::warn!(identities = taken.len(), "the etcd has what the journal does not know; identities are kept until they have been unused for long");
             if is_behind(table) {
                 // Readers got later ones than it can know: whatever is now comes after them.
                 let (revision, unix_nano) = (found.revision, unix_nano(now));

@@ -29,7 +29,7 @@ fn labels(app: &str) -> Labels {
     Labels::parse(&format!("k8s:app={app};"))
 }
 
-fn number(journal: &mut Journal, app: &str, seconds: u64) -> Identity {
+fn allocate(journal: &mut Journal, app: &str, seconds: u64) -> Identity {
     journal.identity(&labels(app), at(seconds)).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn pass(journal: &mut Journal, used: &[&str], seconds: u64) -> (usize, usize, us
     (collected.marked, collected.cleared, collected.deleted)
 }
 
-/// The published numbers with the app of each.
+/// The published IDs with the app of each.
 fn published(journal: &mut Journal, known: &mut std::collections::BTreeMap<u32, String>) {
     for (id, labels) in journal.take_changes() {
         match labels {
@@ -57,38 +57,38 @@ fn remembers() {
     assert_eq!(read_uuid(&path).unwrap(), None);
     let mut journal = open(&path).unwrap();
     let uuid = journal.uuid();
-    let numbers = ["a", "b", "a"].map(|app| number(&mut journal, app, 0));
-    assert_eq!(numbers[0], numbers[2]);
-    assert_ne!(numbers[0], numbers[1]);
+    let ids = ["a", "b", "a"].map(|app| allocate(&mut journal, app, 0));
+    assert_eq!(ids[0], ids[2]);
+    assert_ne!(ids[0], ids[1]);
     drop(journal);
 
     let mut journal = open(&path).unwrap();
     assert_eq!((journal.uuid(), journal.len()), (uuid, 2));
     assert_eq!(read_uuid(&path).unwrap(), Some(uuid));
-    assert_eq!(number(&mut journal, "b", 0), numbers[1]);
+    assert_eq!(allocate(&mut journal, "b", 0), ids[1]);
 }
 
 #[test]
-fn two_that_want_a_number_for_one_label_set_get_the_same() {
+fn two_that_want_an_id_for_one_label_set_get_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let (mut one, mut other) = (open(&path).unwrap(), open(&path).unwrap());
     assert_eq!(one.uuid(), other.uuid());
-    let a = number(&mut one, "a", 0);
-    assert_eq!(number(&mut other, "a", 0), a);
-    let b = number(&mut other, "b", 0);
-    assert_eq!(number(&mut one, "b", 0), b);
+    let a = allocate(&mut one, "a", 0);
+    assert_eq!(allocate(&mut other, "a", 0), a);
+    let b = allocate(&mut other, "b", 0);
+    assert_eq!(allocate(&mut one, "b", 0), b);
     // What the other gave is published here too.
     let mut known = std::collections::BTreeMap::new();
     published(&mut one, &mut known);
     assert_eq!(known.len(), 2);
 
-    // The other's number is known by reading, although it stands where ours would have begun.
+    // The other's ID is known by reading, although it is where ours would have begun.
     let (cluster, limit) = limit();
     let first = candidates(&labels("c"), cluster, limit).next().unwrap();
     write_line(&path, &identity(first, &labels("z"), State::Used, 0));
-    assert_eq!(number(&mut one, "c", 0).get(), first.get() + 1);
-    assert_eq!(number(&mut other, "c", 0).get(), first.get() + 1);
+    assert_eq!(allocate(&mut one, "c", 0).get(), first.get() + 1);
+    assert_eq!(allocate(&mut other, "c", 0).get(), first.get() + 1);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn threads_that_race_agree() {
     };
     let racers: Vec<_> = (0..3).map(race).collect();
     let got: Vec<Vec<Identity>> = racers.into_iter().map(|r| r.join().unwrap()).collect();
-    assert!(got.iter().all(|numbers| *numbers == got[0]));
+    assert!(got.iter().all(|ids| *ids == got[0]));
     let distinct: std::collections::BTreeSet<_> = got[0].iter().collect();
     assert_eq!(distinct.len(), 100);
 }
@@ -121,11 +121,11 @@ fn write_line(path: &Path, entry: &Entry) {
 }
 
 #[test]
-fn what_nobody_uses_is_marked_then_given_back_and_rests_a_day() {
+fn what_no_pod_uses_is_marked_then_given_back_and_rests_a_day() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(&folder.path().join("journal")).unwrap();
     let (cluster, limit) = limit();
-    let a = number(&mut journal, "a", 0);
+    let a = allocate(&mut journal, "a", 0);
     let mut known = std::collections::BTreeMap::new();
     published(&mut journal, &mut known);
     assert_eq!(pass(&mut journal, &["a"], 10), (0, 0, 0));
@@ -144,44 +144,44 @@ fn what_nobody_uses_is_marked_then_given_back_and_rests_a_day() {
     });
     let (early, late) = (rivals.next().unwrap(), rivals.next().unwrap());
     assert_ne!(journal.identity(&early, at(910 + DAY - 1)).unwrap(), a);
-    assert_eq!(number(&mut journal, "a", 910 + DAY - 1), a);
+    assert_eq!(allocate(&mut journal, "a", 910 + DAY - 1), a);
 
     assert_eq!(pass(&mut journal, &[], 2 * DAY), (2, 0, 0));
     assert_eq!(pass(&mut journal, &[], 2 * DAY + 900), (0, 0, 2));
     assert_eq!(journal.identity(&late, at(3 * DAY + 900)).unwrap(), a);
-    assert_ne!(number(&mut journal, "a", 3 * DAY + 900), a);
+    assert_ne!(allocate(&mut journal, "a", 3 * DAY + 900), a);
 }
 
 #[test]
-fn use_clears_the_mark_whoever_uses_it() {
+fn use_clears_the_mark_whichever_replica_uses_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let (mut one, mut other) = (open(&path).unwrap(), open(&path).unwrap());
-    let a = number(&mut one, "a", 0);
+    let a = allocate(&mut one, "a", 0);
     assert_eq!(pass(&mut one, &[], 1), (1, 0, 0));
     // Another replica uses it still: its mark is another one from then on.
     assert_eq!(pass(&mut other, &["a"], 500), (0, 1, 0));
     assert_eq!(pass(&mut one, &[], 902), (1, 0, 0), "marked anew, not given back");
     // So does a pod that comes.
-    assert_eq!(number(&mut other, "a", 1_000), a);
+    assert_eq!(allocate(&mut other, "a", 1_000), a);
     assert_eq!(pass(&mut one, &["a"], 2_000), (0, 0, 0));
     // One that a replica uses is back although another gave it back.
     assert_eq!(pass(&mut one, &[], 3_000), (1, 0, 0));
     assert_eq!(pass(&mut one, &[], 4_000), (0, 0, 1));
     assert_eq!(pass(&mut other, &["a"], 4_001), (0, 1, 0));
-    assert_eq!(number(&mut one, "a", 4_002), a);
+    assert_eq!(allocate(&mut one, "a", 4_002), a);
 }
 
 #[test]
-fn of_two_numbers_of_one_label_set_the_lower_counts_and_the_other_drains() {
+fn of_two_ids_of_one_label_set_the_lower_counts_and_the_other_drains() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = open(&path).unwrap();
     let (high, low) = (Identity::new(458_800), Identity::new(458_799));
     write_line(&path, &identity(high, &labels("a"), State::Used, 0));
-    assert_eq!(number(&mut journal, "a", 0), high);
+    assert_eq!(allocate(&mut journal, "a", 0), high);
     write_line(&path, &identity(low, &labels("a"), State::Used, 0));
-    assert_eq!(number(&mut journal, "a", 0), low);
+    assert_eq!(allocate(&mut journal, "a", 0), low);
     let pass = |journal: &mut Journal, seconds| {
         let collected = journal.collect(|id, _| id == low, WAIT, at(seconds)).unwrap();
         (collected.marked, collected.deleted)
@@ -193,7 +193,7 @@ fn of_two_numbers_of_one_label_set_the_lower_counts_and_the_other_drains() {
     assert_eq!(pass(&mut journal, 900), (0, 1));
     published(&mut journal, &mut known);
     assert_eq!(known.keys().copied().collect::<Vec<_>>(), [low.get()]);
-    assert_eq!(number(&mut journal, "a", 901), low);
+    assert_eq!(allocate(&mut journal, "a", 901), low);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn when_none_is_free_it_says_so_until_one_is() {
     fs::write(&path, content).unwrap();
     let error = journal.identity(&labels("one more"), at(0)).unwrap_err().to_string();
     assert!(error.contains("65536 are in use and 0 rest for up to 24 hours"), "{error}");
-    assert_eq!(number(&mut journal, "458752", 0).get(), 458_752, "the others go on");
+    assert_eq!(allocate(&mut journal, "458752", 0).get(), 458_752, "the others go on");
 
     let all_but_one = |_, labels: &Labels| labels.get("k8s", "app") != Some("458900");
     journal.collect(all_but_one, WAIT, at(0)).unwrap();
@@ -227,7 +227,7 @@ fn a_cut_line_is_dropped_and_any_other_damage_is_named() {
     let path = folder.path().join("journal");
     let mut journal = open(&path).unwrap();
     for app in ["a", "b", "c"] {
-        number(&mut journal, app, 0);
+        allocate(&mut journal, app, 0);
     }
     drop(journal);
     let whole = fs::read(&path).unwrap();
@@ -259,16 +259,16 @@ fn a_running_one_outlives_what_happens_to_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = open(&path).unwrap();
-    let a = number(&mut journal, "a", 0);
+    let a = allocate(&mut journal, "a", 0);
     let whole = fs::read(&path).unwrap();
 
     fs::remove_file(&path).unwrap();
     let error = journal.identity(&labels("b"), at(0)).unwrap_err().to_string();
     assert!(error.contains("journal is gone: restore it"), "{error}");
-    assert_eq!(number(&mut journal, "a", 0), a, "what is known is known");
+    assert_eq!(allocate(&mut journal, "a", 0), a, "what is known is known");
     assert!(journal.revision().is_err());
     fs::write(&path, &whole).unwrap();
-    number(&mut journal, "b", 0);
+    allocate(&mut journal, "b", 0);
 
     let with_b = fs::read(&path).unwrap();
     fs::write(&path, [with_b.as_slice(), b"rubbish\n"].concat()).unwrap();
@@ -276,7 +276,7 @@ fn a_running_one_outlives_what_happens_to_its_file() {
         |journal: &mut Journal| journal.identity(&labels("c"), at(0)).unwrap_err().to_string();
     assert!(says(&mut journal).contains("journal:4: "), "{}", says(&mut journal));
     fs::write(&path, &with_b).unwrap();
-    number(&mut journal, "c", 0);
+    allocate(&mut journal, "c", 0);
 
     // Another cluster's is not written to.
     fs::remove_file(&path).unwrap();
@@ -294,8 +294,8 @@ fn a_long_file_becomes_short_and_says_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let (mut one, mut other) = (open(&path).unwrap(), open(&path).unwrap());
-    let a = number(&mut one, "a", 0);
-    number(&mut one, "b", 0);
+    let a = allocate(&mut one, "a", 0);
+    allocate(&mut one, "b", 0);
     assert_eq!(one.record("content", 0, at(0)).unwrap(), Recorded::At(1));
     // `b` comes and goes.
     let mut seconds = 0;
@@ -311,9 +311,9 @@ fn a_long_file_becomes_short_and_says_the_same() {
     one.compact(at(seconds)).unwrap();
 
     // A process that has the long one open goes on with the short one, and the mark is as old as it was.
-    assert_eq!(number(&mut other, "a", seconds), a);
-    let c = number(&mut other, "c", seconds);
-    assert_eq!(number(&mut one, "c", seconds), c);
+    assert_eq!(allocate(&mut other, "a", seconds), a);
+    let c = allocate(&mut other, "c", seconds);
+    assert_eq!(allocate(&mut one, "c", seconds), c);
     assert_eq!(other.record("content", 1, at(0)).unwrap(), Recorded::At(1));
     assert_eq!(pass(&mut other, &["a", "c"], seconds + 899), (0, 0, 0));
     assert_eq!(pass(&mut other, &["a", "c"], seconds + 900), (0, 0, 1));
@@ -362,7 +362,7 @@ fn a_journal_of_the_first_version_is_read() {
     fs::write(&path, text).unwrap();
     let mut journal = open(&path).unwrap();
     assert_eq!(journal.uuid(), Uuid::from_u128(1));
-    assert_eq!(number(&mut journal, "a", 0).get(), 458_800);
+    assert_eq!(allocate(&mut journal, "a", 0).get(), 458_800);
     assert_eq!(journal.record("x", 1_048_576, at(0)).unwrap(), Recorded::At(1_048_577));
 }
 
@@ -371,7 +371,7 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = open(&path).unwrap();
-    let a = number(&mut journal, "a", 0);
+    let a = allocate(&mut journal, "a", 0);
     let identities = vec![(a, labels("a"))];
     let found = Found { uuid: Some(journal.uuid()), identities, revision: 57 };
     let backup = fs::read(&path).unwrap();
@@ -387,37 +387,37 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     assert!(matches!(refused, AllocationError::NotRecognised), "{refused}");
     let no_config = Found { uuid: None, ..found.clone() };
     let error = new.recognise(&no_config, false, at(0)).unwrap_err().to_string();
-    assert!(error.contains("the journal has no number"), "{error}");
+    assert!(error.contains("the journal has no identity"), "{error}");
 
     // The way out: what the etcd has.
     assert_eq!(new.record("x", 0, at(0)).unwrap(), Recorded::At(1));
     new.recognise(&found, true, at(0)).unwrap();
     assert_eq!(new.record("x", 57, at(0)).unwrap(), Recorded::At(58), "readers got 57");
     assert_eq!(Some(new.uuid()), found.uuid);
-    assert_eq!(number(&mut new, "a", 0), a);
-    number(&mut new, "b", 0);
+    assert_eq!(allocate(&mut new, "a", 0), a);
+    allocate(&mut new, "b", 0);
     drop(new);
     let mut again = unrecognised(&path).unwrap();
     again.recognise(&found, false, at(0)).unwrap();
-    assert_eq!((again.len(), number(&mut again, "a", 0)), (2, a));
+    assert_eq!((again.len(), allocate(&mut again, "a", 0)), (2, a));
 
     // The other: the file.
     fs::write(&path, backup).unwrap();
     let mut restored = unrecognised(&path).unwrap();
     restored.recognise(&found, false, at(0)).unwrap();
     assert_eq!(restored.record("x", 57, at(0)).unwrap(), Recorded::At(58));
-    assert_eq!(number(&mut restored, "a", 0), a);
+    assert_eq!(allocate(&mut restored, "a", 0), a);
 
-    // One that has numbers of another cluster is no blank sheet.
+    // One that has IDs of another cluster is no blank sheet.
     let theirs = Found { uuid: Some(Uuid::from_u128(9)), ..found };
     assert!(restored.recognise(&theirs, true, at(0)).is_err());
 }
 
 #[test]
-fn what_only_the_etcd_knows_is_nobody_elses_for_a_day() {
+fn what_only_the_etcd_knows_no_other_label_set_gets_for_a_day() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(&folder.path().join("journal")).unwrap();
-    let b = number(&mut journal, "b", 0);
+    let b = allocate(&mut journal, "b", 0);
     let (cluster, limit) = limit();
     let a = candidates(&labels("c"), cluster, limit).next().unwrap();
     let second = Identity::new(a.get() + 1);
@@ -426,9 +426,9 @@ fn what_only_the_etcd_knows_is_nobody_elses_for_a_day() {
         vec![(a, labels("a")), (b, labels("b")), (second, labels("b")), (foreign, labels("x"))];
     let found = Found { uuid: Some(journal.uuid()), identities, revision: 0 };
     journal.recognise(&found, false, at(0)).unwrap();
-    assert_eq!(number(&mut journal, "c", 0).get(), a.get() + 2, "both rest, or are allocated");
-    assert_eq!(number(&mut journal, "a", 0), a);
-    assert_eq!(number(&mut journal, "b", 0), b);
+    assert_eq!(allocate(&mut journal, "c", 0).get(), a.get() + 2, "both rest, or are allocated");
+    assert_eq!(allocate(&mut journal, "a", 0), a);
+    assert_eq!(allocate(&mut journal, "b", 0), b);
     assert_eq!(journal.len(), 3);
     journal.recognise(&found, false, at(0)).unwrap();
     assert_eq!(journal.len(), 3);

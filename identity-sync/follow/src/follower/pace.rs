@@ -20,7 +20,7 @@ pub(super) const BURST: u32 = 6;
 // === impl ListPace ===
 
 impl ListPace {
-    /// When the next list may begin; any time, if nothing stands against it.
+    /// When the next list may begin; any time, if nothing prevents it.
     pub(super) fn next(&self) -> Option<Instant> {
         self.paid_at.and_then(|at| at.checked_sub(INTERVAL * (BURST - 1)))
     }

@@ -165,7 +165,7 @@ fn compaction_in_the_middle_of_a_watch_lists_once_more() {
     etcd.put("data/1", "v");
     etcd.put("data/2", "v");
     let (mut follower, mut local) = settled(&mut etcd, &mut now);
-    // The connection stands; what was not delivered yet is compacted away, a deletion among it.
+    // The connection is up; what was not delivered yet is compacted away, a deletion among it.
     etcd.put("data/3", "v");
     etcd.delete("data/1");
     etcd.put("data/4", "v");
@@ -192,7 +192,7 @@ fn progress_saves_a_list() {
 }
 
 #[test]
-fn a_value_too_large_is_named_and_hides_nobody() {
+fn a_value_too_large_is_named_and_hides_no_other() {
     let (mut etcd, mut now) = (FakeEtcd::new(1), Instant::now());
     etcd.page_bytes = 50;
     for n in 0..9 {

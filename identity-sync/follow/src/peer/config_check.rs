@@ -46,7 +46,7 @@ impl PeerFollower {
         if self.accepted.as_ref() == Some(&config) {
             return;
         }
-        let renumbered = self.accepted.as_ref().is_some_and(|before| before.id != config.id);
+        let id_changed = self.accepted.as_ref().is_some_and(|before| before.id != config.id);
         self.accepted = Some(config.clone());
         status.config = Some(config.clone());
         self.events.push(PeerEvent::Config(config.clone()));
@@ -56,7 +56,7 @@ impl PeerFollower {
         self.changed_form(self.announced_at);
         // It may be the form that was there before a change that is taken back.
         self.move_on();
-        if renumbered {
+        if id_changed {
             let ranges = self.completeness.ranges();
             ranges.into_iter().for_each(|range| self.follower.relist(range));
         }

@@ -186,7 +186,7 @@ fn a_complete_cluster_is_synced_with_one_list_a_range() {
 }
 
 #[test]
-fn a_sign_of_life_is_given_by_whoever_answers() {
+fn any_answer_is_a_sign_of_life() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -454,7 +454,7 @@ fn a_config_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn another_number_is_another_listing() {
+fn another_id_is_another_listing() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -463,7 +463,7 @@ fn another_number_is_another_listing() {
     settle(&mut etcd, &mut follower, &mut local, &mut now);
     assert_eq!(local.configs, [7, 8]);
     assert_eq!(local.rounds[&RecordKind::Node], 2);
-    // What still speaks of the old number is rejected.
+    // What still has the old ID is rejected.
     assert!(follower.status().rejected >= 2);
 }
 
@@ -490,7 +490,7 @@ fn held_by_its_owner() {
 }
 
 #[test]
-fn whoever_takes_another_number_is_held_no_longer() {
+fn a_peer_that_takes_another_id_is_held_no_longer() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -587,7 +587,7 @@ fn a_living_writer_removes_one_by_one_or_with_its_heartbeat() {
 }
 
 #[test]
-fn a_replica_that_is_behind_takes_nobody_back_in_time() {
+fn a_replica_that_is_behind_takes_no_reader_back_in_time() {
     let mut etcd = alpha();
     etcd.put(POSITION, &position(7));
     put_canaries(&mut etcd);

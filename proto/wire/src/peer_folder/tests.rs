@@ -123,7 +123,7 @@ fn a_peer_goes_when_its_file_is_gone_at_two_looks_a_second_apart() {
 }
 
 #[test]
-fn a_folder_that_is_away_removes_nobody() {
+fn a_folder_that_is_away_removes_no_peer() {
     let mut folder = Folder::new(&[]);
     // None yet, and none before: no peers.
     let reading = folder.look(FoundFolder::Missing, 0);

@@ -211,7 +211,7 @@ proptest! {
                 }
             }
             if memory.writes.get() > memory.dies_after.get() {
-                // Between its death and the next life programs read on; `read` asserts that they meet nothing false.
+                // Between its death and the next run programs read on; `read` asserts that they meet nothing false.
                 check_half_made(&memory, &before, &model)?;
                 memory.dies_after.set(usize::MAX);
                 tables = Tables::restore(memory.clone(), now).unwrap();

@@ -33,7 +33,7 @@ enum Step {
     Form(usize, bool),
     /// A cluster is gone, and back.
     Leave(usize),
-    /// This agent's life ends, and the next begins with what it had kept.
+    /// This agent's run ends, and the next begins with what it had kept.
     Restart,
 }
 
@@ -79,7 +79,7 @@ struct Model {
     locals: BTreeMap<usize, (bool, bool)>,
 }
 
-/// A cluster's number and a backend's last byte, by service; and how it is.
+/// A cluster's ID and a backend's last byte, by service; and how it is.
 type Backends = BTreeMap<(usize, usize, u8), Condition>;
 
 impl Model {
@@ -156,7 +156,7 @@ impl Sum {
         Ok(())
     }
 
-    fn by_number(&self) -> Backends {
+    fn by_id(&self) -> Backends {
         let of = |service: &ServiceName| {
             SERVICES.iter().position(|name| *name == service.name.as_ref()).unwrap()
         };
@@ -194,7 +194,7 @@ fn slice_key(c: usize, of: usize) -> RecordKey {
     if c == 0 { RecordKey::LocalEndpointSlice(name) } else { RecordKey::EndpointSlice(name) }
 }
 
-/// A life that begins with what the one before had kept.
+/// A run that begins with what the one before had kept.
 fn next_life(before: &Merge) -> Merge {
     let mut next = Merge::new(name("a"), before.ranges.clone());
     for cluster in CLUSTERS.map(name) {
@@ -319,7 +319,7 @@ proptest! {
             for delta in merge.take_deltas() {
                 if let Delta::Service(delta) = delta { sum.add(delta)? }
             }
-            prop_assert_eq!(sum.by_number(), model.backends());
+            prop_assert_eq!(sum.by_id(), model.backends());
             let services: BTreeMap<usize, (bool, bool)> = sum.services.iter().map(|(service, global)| {
                 let s = SERVICES.iter().position(|name| *name == service.name.as_ref()).unwrap();
                 (s, (sum.frontends.iter().any(|(of, _)| of == service), *global))

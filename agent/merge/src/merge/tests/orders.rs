@@ -7,7 +7,7 @@ use super::*;
 enum Arrival {
     /// A peer file is there, or another one.
     Peer(&'static str, Option<Claims>),
-    /// A cluster announces its number.
+    /// A cluster announces its ID.
     Id(&'static str, u32),
     /// A cluster says something.
     Says(&'static str, RecordEvent),
@@ -15,7 +15,7 @@ enum Arrival {
 
 use Arrival::{Id, Peer, Says};
 
-/// What is visible of a cluster: its number, and each record in words.
+/// What is visible of a cluster: its ID, and each record in words.
 type Visible = BTreeMap<String, (u16, BTreeSet<String>)>;
 
 fn claims(number: u32, id: Option<u32>) -> Option<Claims> {
@@ -124,7 +124,7 @@ fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
         for arrival in &order {
             match arrival.clone() {
                 Peer(peer, claims) => drop(merge.set_peer(&name(peer), claims)),
-                // A number that is another's, and a record that no cluster may say: that is what this is about.
+                // An ID that is another's, and a record that no cluster may say: that is what this is about.
                 Id(peer, number) => drop(merge.set_id(&name(peer), id(number))),
                 Says(peer, record) => drop(merge.apply(&name(peer), record)),
             }
@@ -193,11 +193,11 @@ fn a_liar_without_a_grant_says_nothing_of_what_others_are_granted() {
 }
 
 #[test]
-fn a_number_is_whose_it_is_granted_to_whoever_comes_first() {
+fn an_id_is_whose_it_is_granted_to_whichever_cluster_comes_first() {
     for grant in [None, claims(3, None), claims(3, Some(3))] {
         let end = play(&[honest(claims(2, Some(2))), liar(grant, 2)]);
         assert_eq!(end["b"], (2, records(OF_B)), "the honest is in no other's way");
-        assert_eq!(end["c"], (0, records([])), "the liar has no number, and is not accepted");
+        assert_eq!(end["c"], (0, records([])), "the liar has no ID, and is not accepted");
     }
 }
 

@@ -442,7 +442,7 @@ fn a_backend_is_on_the_node_that_has_its_address() {
 
 /// Of whatever form: states, nodes and zones too, and what a service asks for.
 #[test]
-fn what_is_kept_for_the_next_life_says_the_same() {
+fn what_is_kept_for_the_next_run_has_the_same_content() {
     let mut before = merge();
     for (cluster, first) in [("a", "10.1.1."), ("b", "10.2.1.")] {
         let mut record = slice(cluster, "web", "web-1", Vec::new());

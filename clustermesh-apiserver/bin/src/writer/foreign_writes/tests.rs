@@ -72,7 +72,7 @@ fn keys_are_ours_others_or_out_of_place() {
 }
 
 #[test]
-fn own_writes_are_not_somebody_elses() {
+fn own_writes_are_not_foreign() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     others.wrote(7);
     // By their revision, whatever is known of the key by now.
@@ -87,7 +87,7 @@ fn own_writes_are_not_somebody_elses() {
 }
 
 #[test]
-fn what_somebody_else_does_is_due_at_once_and_named() {
+fn what_another_client_does_is_due_at_once_and_named() {
     let (etcd, mut others) = (Etcd::new(), ForeignWrites::default());
     let canary = "cilium/synced/a/cilium/state/nodes/v1";
     assert_eq!(etcd.see(&mut others, &put(NODE, "theirs", 7), 0), Some(ForeignWrite::Changed));

@@ -1,4 +1,4 @@
-//! What an etcd says of the cluster's numbers, which the journal must know.
+//! What an etcd says of the cluster's IDs, which the journal must know.
 
 use mesh_alloc::Found;
 use mesh_model::{ClusterName, Labels, RecordKey};

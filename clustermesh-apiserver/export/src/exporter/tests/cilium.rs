@@ -29,7 +29,7 @@ fn nodes_identities_and_addresses_of_the_recording() {
     assert_eq!(compared, 4 + 3 + 3 + 3);
 }
 
-/// As in Cilium's own test of its exporter: `id` is the identity's number here.
+/// As in Cilium's own test of its exporter: `id` is the identity's ID here.
 const SLICE: &str = "apiVersion: cilium.io/v2alpha1
 kind: CiliumEndpointSlice
 metadata: {name: ces-1}
@@ -95,7 +95,7 @@ fn what_a_cilium_says_stands_in_place_of_what_kubernetes_does() {
     cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1");
     assert!(cluster.value("ip/v1/default/10.7.1.5").unwrap().contains("\"ID\":458753"));
 
-    // A pod without an endpoint has the number of its label set.
+    // A pod without an endpoint has the ID of its label set.
     let labels = cluster.counter.known[0].to_string();
     let labels: Vec<String> = labels
         .split_terminator(';')

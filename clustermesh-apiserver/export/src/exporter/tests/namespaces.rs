@@ -42,7 +42,7 @@ fn nothing_is_exported_before_all_namespaces_are_known() {
         cluster.listed(kind);
     });
     assert_eq!(all(&cluster), 1);
-    assert!(cluster.counter.known.is_empty(), "and nothing is numbered");
+    assert!(cluster.counter.known.is_empty(), "and nothing is allocated");
 
     cluster.apply(&namespace("false"));
     cluster.listed(Kind::Namespace);

@@ -32,17 +32,17 @@ struct Replica {
     published: BTreeMap<Identity, Labels>,
 }
 
-/// What became of a number, as seen from outside.
+/// What became of an ID, as seen from outside.
 #[derive(Default)]
 struct World {
     now: u64,
     /// When an app was last reported to be in use.
     touched: BTreeMap<Labels, u64>,
-    /// Who had each number last, and when it ended, if it did.
+    /// Who had each ID last, and when it ended, if it did.
     owners: BTreeMap<Identity, (Labels, Option<u64>)>,
 }
 
-/// Label sets that want the same few numbers.
+/// Label sets that want the same few IDs.
 static APPS: LazyLock<Vec<Labels>> = LazyLock::new(|| {
     let (cluster, limit) = limit();
     let first = |labels: &Labels| candidates(labels, cluster, limit).next().unwrap().get();
@@ -64,15 +64,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 impl World {
-    /// A label set was given a number: no other has had it for a day.
-    fn gave(&mut self, labels: &Labels, number: Identity) {
-        if let Some((owner, ended)) = self.owners.get(&number)
+    /// A label set was given an ID: no other has had it for a day.
+    fn gave(&mut self, labels: &Labels, id: Identity) {
+        if let Some((owner, ended)) = self.owners.get(&id)
             && owner != labels
         {
-            let ended = ended.expect("a number of two label sets");
-            assert!(ended + DAY <= self.now, "{number} rests until {}", ended + DAY);
+            let ended = ended.expect("an ID of two label sets");
+            assert!(ended + DAY <= self.now, "{id} rests until {}", ended + DAY);
         }
-        self.owners.insert(number, (labels.clone(), None));
+        self.owners.insert(id, (labels.clone(), None));
         self.touched.insert(labels.clone(), self.now);
     }
 
@@ -86,7 +86,7 @@ impl World {
             };
         }
         let distinct: BTreeSet<&Labels> = replica.published.values().collect();
-        assert_eq!(distinct.len(), replica.published.len(), "two numbers for one label set");
+        assert_eq!(distinct.len(), replica.published.len(), "two IDs for one label set");
         for (id, (labels, ended)) in &mut self.owners {
             match replica.published.get(id) {
                 Some(published) => {
@@ -107,7 +107,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn whatever_two_replicas_do_numbers_stay_their_label_sets(steps in steps()) {
+    fn whatever_two_replicas_do_ids_stay_their_label_sets(steps in steps()) {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let path = folder.path().join("journal");
         let mut replicas = [(), ()].map(|()| Replica {
@@ -121,9 +121,9 @@ proptest! {
             match step {
                 Step::Use(replica, app) => {
                     let replica = &mut replicas[replica];
-                    let number = replica.journal.identity(&APPS[app], now).unwrap();
-                    world.gave(&APPS[app], number);
-                    replica.using.insert(app, number);
+                    let id = replica.journal.identity(&APPS[app], now).unwrap();
+                    world.gave(&APPS[app], id);
+                    replica.using.insert(app, id);
                 }
                 Step::Unuse(replica, app) => {
                     replicas[replica].using.remove(&app);
@@ -136,14 +136,14 @@ proptest! {
                     };
                     replica.journal.collect(uses, WAIT, now).unwrap();
                     for (app, used) in using {
-                        let number = replica.journal.identity(&APPS[app], now).unwrap();
+                        let id = replica.journal.identity(&APPS[app], now).unwrap();
                         let (owner, ended) = &world.owners[&used];
                         let rested = *owner != APPS[app]
                             || ended.is_some_and(|ended| ended + DAY <= world.now);
-                        // A replica that slept for longer than a number rests asks for another.
-                        prop_assert!(number == used || rested, "{used} became {number}");
-                        world.gave(&APPS[app], number);
-                        replica.using.insert(app, number);
+                        // A replica that slept for longer than an ID rests asks for another.
+                        prop_assert!(id == used || rested, "{used} became {id}");
+                        world.gave(&APPS[app], id);
+                        replica.using.insert(app, id);
                     }
                 }
                 Step::Rewrite(replica) => replicas[replica].journal.rewrite(now).unwrap(),

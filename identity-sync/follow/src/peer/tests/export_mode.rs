@@ -141,7 +141,7 @@ fn a_cluster_that_begins_to_export_slices_loses_nothing() {
 }
 
 #[test]
-fn what_goes_with_a_former_form_takes_nothing_away() {
+fn what_goes_with_the_previous_mode_takes_nothing_away() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
@@ -329,7 +329,7 @@ enum Step {
     Delete(u8),
     /// Another mode; in the order in which it should be reported, or the config first.
     Mode(usize, bool),
-    /// What the mode does not have any more goes, once everybody knows.
+    /// What the mode does not have any more goes, once every reader knows.
     Tidy(bool),
     Cut,
     Compact,

@@ -126,7 +126,7 @@ fn what_a_restarted_container_has_no_more_goes_after_six_heartbeats() {
     for beat in 0..6 {
         assert_eq!((cilium.known(), cilium.held()), (records(0..KEYS + beat), 2));
         assert!(!cilium.follower.status().is_synced());
-        // Its life goes on: what comes anew is nothing that had gone.
+        // Its run goes on: what comes anew is nothing that had gone.
         cilium.put(KEYS + beat..KEYS + beat + 1);
         cilium.beat();
     }
