@@ -15,7 +15,7 @@ tests() { # NAME CARGO-FLAG... -- HARNESS-FLAG...
     local name=$1
     shift
     echo "test: $name" >&2
-    env "$runner=env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet --no-fail-fast "$@" -Zunstable-options --report-time --format pretty |
+    env "$runner=${room:-} env RUSTC_BOOTSTRAP=1" cargo test --locked --quiet --no-fail-fast "$@" -Zunstable-options --report-time --format pretty |
         tee -a "$log" | grep -vE '^(test .* ok( <.*>)?|running [0-9]+ tests?|test result: ok.*|)$' || [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 
@@ -43,7 +43,7 @@ fi
 tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-dataplane --lib --bins --tests --
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
-    tests "programs in the kernel" -p mesh-dataplane --test kernel --
+    room=$PWD/e2e/clean-room.sh tests "programs in the kernel" -p mesh-dataplane --test kernel --
     tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3 "${skipped[@]}"
 fi
 echo "test: documentation" >&2

@@ -15,6 +15,7 @@ use mesh_bench::{
     endpoint_cost, event_cost, fill, hostile, memory, mesh, picture, propagation, reconnect,
     takeover,
 };
+use mesh_lab::need_root;
 use mesh_offline::KeysFile;
 use mesh_replay::{Recording, serve};
 use serde::Serialize;
@@ -56,6 +57,7 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
         }
         one => measurements(&lab, one),
     };
+    need_root().context("a benchmark makes a lab, or what a lab has")?;
     clean_up_on_signal(&lab)?;
     measure(all, output)
 }

@@ -15,7 +15,8 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
 use mesh_lab::{
-    Component, Impairment, Lab, LabOptions, Liveness, Phase, ProcessState, workload::Applied,
+    Component, Impairment, Lab, LabOptions, Liveness, Phase, ProcessState, need_root,
+    workload::Applied,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -286,6 +287,7 @@ fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow:
 
 /// The daemons are beside this program, unless the operator says otherwise.
 fn bin_dir() -> anyhow::Result<PathBuf> {
+    need_root()?;
     let here = env::current_exe()?;
     let folder = here.parent().unwrap_or(Path::new("/")).to_owned();
     for binary in ["clustermesh-agent", "clustermesh-apiserver", "clustermesh-cni"] {

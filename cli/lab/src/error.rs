@@ -10,7 +10,7 @@ use mesh_source::cluster_directory::{ClusterDirectoryError, ClusterDirectoryProb
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// Namespaces, cgroups and eBPF are root's.
-    #[error("a lab needs root: it makes network namespaces and loads eBPF programs")]
+    #[error("a lab needs root, for network namespaces and eBPF programs: run it with sudo")]
     NotRoot,
     /// A name that cannot be one.
     #[error("{0:?} is no lab name: 1 to 12 of a-z and 0-9")]

@@ -312,7 +312,8 @@ fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(
     chain.write(&node.conflist())
 }
 
-fn need_root() -> Result<(), LabError> {
+/// Refuses who is not root, before anything else is looked at.
+pub fn need_root() -> Result<(), LabError> {
     if Uid::effective().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 

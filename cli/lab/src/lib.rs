@@ -25,7 +25,7 @@ pub mod workload;
 pub use cluster::Component;
 pub use command::{go_quoted, within_netns};
 pub use error::LabError;
-pub use lab::{Lab, Phase};
+pub use lab::{Lab, Phase, need_root};
 pub use link_fault::{Cut, Impairment};
 pub use options::LabOptions;
 pub use process::Liveness;

@@ -32,6 +32,8 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(name: &str) -> Self {
+        let is_root = nix::unistd::geteuid().is_root();
+        assert!(is_root, "these tests make cgroups and load eBPF programs: run them as root");
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let cgroup2 = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
