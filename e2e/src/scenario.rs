@@ -20,6 +20,7 @@ mod leases;
 mod quarantine;
 mod replicas;
 mod restarts;
+mod routed;
 mod services;
 mod socket_lb_opt_out;
 mod sockets;
@@ -61,6 +62,7 @@ pub use replicas::{
     a_replica_is_killed, a_replica_that_is_behind_removes_nothing, replicas_agree_on_identities,
 };
 pub use restarts::restarts_end_no_connection;
+pub use routed::a_router_between_all_nodes;
 pub use services::{
     affinity_fails_over_and_back, clients_come_back_to_their_backend,
     only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,

@@ -21,8 +21,8 @@ use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
 use mesh_health::ClusterHealth;
 use mesh_hooks::ProgramsHandle;
-use mesh_model::{ClusterId, ClusterName, ServiceName};
-use mesh_routes::reason;
+use mesh_model::{ClusterId, ClusterName, ServiceName, lb::Route};
+use mesh_routes::{RouteSummary, reason};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
@@ -298,8 +298,8 @@ fn detail(
 }
 
 fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) -> Step {
-    let mut broken = node.writers.routes.table().not_in_place();
-    let broken = broken.find(|(route, _)| route.cluster == *name);
+    let may_be_routed = |route: &Route| node.may_be_routed(route);
+    let routes = node.writers.routes.table().summary(name, may_be_routed);
     let report = node.writers.health.report();
     let health = report.clusters.get(name).cloned().unwrap_or_default();
     let all = health.all();
@@ -311,8 +311,8 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
         (StepState::Failed, reason.into())
     } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
         (StepState::Pending, String::new())
-    } else if let Some((route, state)) = broken {
-        (StepState::Failed, format!("route to {}: {}", route.range, reason(state)))
+    } else if let Some((range, state)) = &routes.example {
+        (StepState::Failed, format!("route to {range}: {}", reason(state)))
     } else if !health.dead.is_empty() || health.missing > 0 {
         (StepState::Failed, missing(&health, report.isolated))
     } else if health.answering > 0 {
@@ -325,6 +325,10 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
             let noticed = report.detection_without_agent.as_secs_f64();
             let without = health.without_agent;
             detail += &format!("; {without} of these without an agent, within {noticed:.1} s");
+        }
+        if routes.routed_by_the_network > 0 {
+            let RouteSummary { ranges, routed_by_the_network: routed, .. } = routes;
+            detail += &format!("; {routed} of {ranges} pod ranges are routed by the network");
         }
         (StepState::Ok, detail)
     } else if health.awaited > 0 {

@@ -79,6 +79,10 @@ pub(crate) struct Args {
     /// Where the cluster's services are; may be repeated. No peer may claim it
     #[arg(long = "service-cidr", env = "CLUSTERMESH_SERVICE_CIDR", value_delimiter = ',')]
     pub(crate) service_cidrs: Vec<IpNet>,
+    /// Who leads to other clusters' pods: the agent makes routes over their nodes where these are on a link of this node, or
+    /// the network alone
+    #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_ROUTES")]
+    pub(crate) routes: Routes,
     /// Make routes to the local cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
@@ -120,6 +124,16 @@ pub(crate) enum After {
     Time(Duration),
     /// It is not done.
     Never,
+}
+
+/// Who leads to other clusters' pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Routes {
+    /// Routes where the next hop is on a link; elsewhere the network, which probes show
+    #[default]
+    Auto,
+    /// The network
+    Off,
 }
 
 /// Whether a kube-proxy runs on this node.

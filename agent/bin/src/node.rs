@@ -8,7 +8,7 @@ use mesh_dataplane::{Forecast, KernelMaps, LbWriter, Level};
 use mesh_follow::Status;
 use mesh_health::Health;
 use mesh_hooks::{ProbeAnswerHandle, ProgramsHandle};
-use mesh_model::{ClusterName, Identity};
+use mesh_model::{ClusterName, Identity, lb::Route};
 use mesh_peers::Follower;
 use mesh_pods::Attachment;
 use mesh_routes::RouteWriters;
@@ -75,6 +75,16 @@ impl Node {
                 + self.writers.probe_answer.report().repairs,
             last: hooks.last_repair.clone().or_else(|| self.audit.last.clone()),
         }
+    }
+
+    /// Whether the network may lead to a route's next hop by itself: probes of nodes of that cluster were answered, or the
+    /// first answer may still come, and this node is not one that has never answered.
+    pub(crate) fn may_be_routed(&self, route: &Route) -> bool {
+        let report = self.writers.health.report();
+        let of_cluster = report.clusters.get(&route.cluster);
+        of_cluster.is_some_and(|health| {
+            health.all() > health.never_answered && !health.unverified.contains(&*route.node)
+        })
     }
 
     /// How full the tables are, and when they will be.

@@ -52,7 +52,7 @@ use tokio::{
 
 use crate::{
     admin::AgentAdmin,
-    args::{Args, ProbeAnswerer},
+    args::{Args, ProbeAnswerer, Routes},
     driver::{Audits, Driver},
     message::{Message, ask},
     metrics::Metrics,
@@ -227,7 +227,7 @@ fn open(
         terminator.map_err(|error| error.to_string())
     }));
     let seed = RandomState::new().hash_one(&args.node_name);
-    let routes = RouteWriters::open(&args.pod_cidrs, seed)?;
+    let routes = RouteWriters::open(&args.pod_cidrs, args.routes == Routes::Auto, seed)?;
     // Snapshots are for a kernel that has nothing: any other knows better.
     let bare = inherited == Inherited::default();
     let folder = args.state_dir.join("snapshots");

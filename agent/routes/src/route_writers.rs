@@ -1,7 +1,7 @@
 //! The way to other clusters' pods: what is wanted goes to two writers, each a task of its own, and nothing waits for them.
 
 use ipnet::IpNet;
-use mesh_model::lb::RouteDelta;
+use mesh_model::lb::{Route, RouteDelta};
 use mesh_reconcile::{Options, Status, Writer};
 use tokio::sync::mpsc;
 
@@ -15,6 +15,8 @@ use crate::{
 pub struct RouteWriters {
     table: RouteTable,
     routes: Writer<IpNet, NextHop>,
+    /// The kernel is to have routes: the network does not lead to pods by itself.
+    makes_routes: bool,
     exempt: Writer<Exempt, ()>,
     events: mpsc::UnboundedReceiver<RouteEvent>,
 }
@@ -33,8 +35,9 @@ pub enum RouteWritersError {
 // === impl RouteWriters ===
 
 impl RouteWriters {
-    /// Starts the writers. Packets from `pods` to the mesh keep their source.
-    pub fn open(pods: &[IpNet], seed: u64) -> Result<Self, RouteWritersError> {
+    /// Starts the writers. Packets from `pods` to the mesh keep their source. With `makes_routes` off those of a previous run
+    /// go as their clusters are listed, and no new ones come.
+    pub fn open(pods: &[IpNet], makes_routes: bool, seed: u64) -> Result<Self, RouteWritersError> {
         let (sender, events) = mpsc::unbounded_channel();
         let target = RouteTarget::open(sender)?;
         let (routes, _) = Writer::spawn("routes", target, RouteTarget::options(seed));
@@ -43,13 +46,15 @@ impl RouteWriters {
         let pods =
             pods.iter().map(|range| (Exempt { set: ExemptSet::Pods, range: *range }, Some(())));
         exempt.want(pods.collect());
-        Ok(Self { table: RouteTable::default(), routes, exempt, events })
+        Ok(Self { table: RouteTable::default(), routes, makes_routes, exempt, events })
     }
 
     /// Takes a change of what clusters' nodes lead to.
     pub fn apply(&mut self, delta: RouteDelta) {
         let Some(change) = self.table.apply(delta) else { return };
-        self.routes.want(vec![change.route()]);
+        if self.makes_routes {
+            self.routes.want(vec![change.route()]);
+        }
         let exempt = match change {
             RouteChange::Claimed { range, .. } => (range, Some(())),
             RouteChange::Released { range } => (range, None),
@@ -82,10 +87,14 @@ impl RouteWriters {
         &self.table
     }
 
-    /// What an operator should look at.
-    pub fn problems(&self) -> Vec<String> {
+    /// What an operator should look at. `answers` says whether probes of a route's next hop are answered, or soon will be: then
+    /// the network leads there by itself.
+    pub fn problems(&self, answers: impl Fn(&Route) -> bool) -> Vec<String> {
         let mut problems: Vec<String> = Vec::new();
-        let mut not_in_place = self.table.not_in_place();
+        let is_problem = |(route, state): &(&Route, &RouteState)| {
+            **state != RouteState::OffLink || !answers(route)
+        };
+        let mut not_in_place = self.table.not_in_place().filter(is_problem);
         if let Some((route, state)) = not_in_place.next() {
             let more = match not_in_place.count() {
                 0 => String::new(),
@@ -126,7 +135,9 @@ impl RouteWriters {
 pub fn reason(state: &RouteState) -> &str {
     match state {
         RouteState::InPlace => "in place",
-        RouteState::OffLink => "the next hop is not on a link of this node",
+        RouteState::OffLink => {
+            "the next hop is not on a link of this node, and no probe of it is answered"
+        }
         RouteState::Failed { reason } => reason,
     }
 }

@@ -43,7 +43,7 @@ impl Node {
             .chain(self.writers.sockets.problem())
             .chain(self.writers.health.report().all_problems())
             .chain(self.writers.probe_answer.report().problems.clone())
-            .chain(self.writers.routes.problems())
+            .chain(self.writers.routes.problems(|route| self.may_be_routed(route)))
             .chain(audit)
             .chain(tables)
             .chain(unmade)
