@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::sync::watch;
 
-use crate::details::{DetailsError, details_of, shown};
+use crate::details::{Details, DetailsError, details_of, shown};
 
 /// Where credentials are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +36,8 @@ pub struct Credentials {
     not_after: SystemTime,
     /// The file that the certificate is from, for what is reported about it.
     file: PathBuf,
+    /// When the last of the CAs, and the certificate, end, by their files.
+    ends: [(PathBuf, SystemTime); 2],
     /// What they were read from, to tell whether a later reading differs.
     source: [Vec<u8>; 3],
 }
@@ -48,7 +50,7 @@ pub struct Store {
 }
 
 /// Sees the credentials that a [`Store`] published last.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Receiver {
     current: Arc<ArcSwap<Credentials>>,
     changed: watch::Receiver<u64>,
@@ -132,7 +134,7 @@ impl CredentialFiles {
         now: SystemTime,
     ) -> Result<Credentials, CredentialsError> {
         let [ca, certificate, key] = &source;
-        let roots = roots(ca).map_err(|p| blame(&self.ca, p))?;
+        let (roots, last_ca) = roots(ca).map_err(|p| blame(&self.ca, p))?;
         let chain = chain(certificate).map_err(|p| blame(&self.certificate, p))?;
         let leaf = chain.first().ok_or_else(|| blame(&self.certificate, DetailsError::Empty))?;
         let about = details_of(leaf).map_err(|e| blame(&self.certificate, e))?;
@@ -162,6 +164,7 @@ impl CredentialFiles {
             not_before: about.not_before,
             not_after: about.not_after,
             file: self.certificate.clone(),
+            ends: [(self.ca.clone(), last_ca), (self.certificate.clone(), about.not_after)],
             source,
         };
         credentials.valid_at(now).map(|()| credentials)
@@ -184,6 +187,11 @@ impl Credentials {
     /// When the certificate ends.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// The files of the CAs and of the certificate, with when each ends: of several CAs, the last one.
+    pub fn certificates(&self) -> &[(PathBuf, SystemTime)] {
+        &self.ends
     }
 
     /// Whether the certificate has begun and is not over.
@@ -271,11 +279,13 @@ fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     if chain.is_empty() { Err(DetailsError::Empty.into()) } else { Ok(chain) }
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, Problem> {
-    let mut roots = RootCertStore::empty();
+/// The CAs, and when the last of them ends.
+fn roots(pem: &[u8]) -> Result<(RootCertStore, SystemTime), Problem> {
+    let (mut roots, mut last) = (RootCertStore::empty(), SystemTime::UNIX_EPOCH);
     for certificate in chain(pem)? {
-        let subject = details_of(&certificate)?.subject;
+        let Details { subject, not_after, .. } = details_of(&certificate)?;
         roots.add(certificate).map_err(|e| Problem::Ca { subject, reason: e.to_string() })?;
+        last = last.max(not_after);
     }
-    Ok(roots)
+    Ok((roots, last))
 }

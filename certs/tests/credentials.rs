@@ -1,6 +1,11 @@
 //! A CA issues, another cluster's request is signed, and only sound credentials are published.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     fs,
@@ -170,8 +175,16 @@ async fn only_sound_credentials_are_published() {
         assert!(receiver.current().not_after() < now + 2 * DAY - Duration::from_secs(60));
     }
 
-    write(folder.path(), b.certificate(), &second);
+    // A CA that ends sooner beside it changes nothing: the last one counts.
+    let (sooner, _) = Ca::create("b", now, DAY).unwrap();
+    let both = format!("{}{}", b.certificate(), sooner.certificate());
+    write(folder.path(), &both, &second);
     assert!(store.reload(now).unwrap());
     receiver.changed().await;
-    assert!(receiver.current().not_after() > now + DAY);
+    let current = receiver.current();
+    assert!(current.not_after() > now + DAY);
+    let [(ca, ca_ends), (certificate, ends)] = current.certificates() else { panic!("two files") };
+    let files = files(folder.path());
+    assert_eq!((ca, certificate, *ends), (&files.ca, &files.certificate, current.not_after()));
+    assert!(*ca_ends > now + Ca::LIFETIME - DAY);
 }

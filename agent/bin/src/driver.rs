@@ -108,7 +108,7 @@ impl Driver {
                 () = ready(()), if left == Left::Due => {}
             }
             left = self.node.lb.turn(TURN, Instant::now);
-            self.metrics.changes.inner().store(self.node.lb.changes(), Ordering::Relaxed);
+            self.metrics.tables.changes.inner().store(self.node.lb.changes(), Ordering::Relaxed);
             if left != Left::Due {
                 self.after_changes(Instant::now());
             }
@@ -166,7 +166,6 @@ impl Driver {
             }
             PeerMessage::Unfollow(name) => {
                 self.node.followers.remove(&name);
-                self.metrics.forget(&name);
                 self.input(Input::Unfollow(name));
             }
             PeerMessage::Read { problems, complete } => {
@@ -213,6 +212,6 @@ impl Driver {
         if self.node.core.is_synced() {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }
-        self.node.set_metrics(&self.metrics);
+        self.node.set_metrics(&self.metrics, now);
     }
 }

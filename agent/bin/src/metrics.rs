@@ -1,13 +1,15 @@
-//! What is counted.
+//! What is counted: `docs/metrics.md` has the names.
 
 use std::sync::atomic::AtomicU64;
 
-use mesh_model::ClusterName;
+use mesh_admin::metrics::{self, Counters, Gauges};
+use mesh_layout::{COUNTERS, Counter as ProgramCounter};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{counter::Counter, gauge::Gauge},
 };
+
+mod former;
 
 /// A followed cluster.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -15,198 +17,266 @@ pub(crate) struct PeerLabel {
     pub(crate) peer: String,
 }
 
-/// The state of pods.
+/// A word for what is counted.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct PodLabel {
-    pub(crate) state: &'static str,
+pub(crate) struct KindLabel {
+    pub(crate) kind: &'static str,
 }
 
 /// Sockets that were ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct SocketLabel {
-    pub(crate) protocol: &'static str,
+    pub(crate) kind: &'static str,
     pub(crate) reason: &'static str,
 }
 
-/// A table in the kernel.
+/// A certificate, or CAs, by which a cluster is followed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct TableLabel {
-    pub(crate) table: &'static str,
+pub(crate) struct CertificateLabel {
+    pub(crate) file: String,
+    pub(crate) peer: String,
 }
 
 type Count = Gauge<u64, AtomicU64>;
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// The agent's metrics, `clustermesh_agent_…`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
-    pub(crate) peer_ready: Family<PeerLabel, Gauge>,
-    pub(crate) peer_reconnects: Family<PeerLabel, Count>,
-    pub(crate) peer_rejected: Family<PeerLabel, Count>,
-    pub(crate) peer_records: Family<PeerLabel, Count>,
-    pub(crate) peer_record_bytes: Family<PeerLabel, Count>,
-    pub(crate) peer_quarantined: Family<PeerLabel, Gauge>,
+    pub(crate) peers: PeerMetrics,
+    pub(crate) health: HealthMetrics,
+    pub(crate) tables: TableMetrics,
+    pub(crate) problems: Count,
+    pub(crate) staleness_budget: Count,
     pub(crate) file_watch_fallback: Gauge,
     pub(crate) audit_passes: Counter,
     pub(crate) audit_repairs: Counter,
-    pub(crate) changes: Counter,
-    pub(crate) failed_changes: Count,
-    pub(crate) table_used: Family<TableLabel, Count>,
-    pub(crate) table_writes: Count,
-    pub(crate) table_size: Family<TableLabel, Count>,
-    pub(crate) table_full_in: Family<TableLabel, Count>,
-    pub(crate) inherited_frontends: Count,
-    pub(crate) inherited_backends: Count,
     pub(crate) routes: Count,
     pub(crate) failed_routes: Count,
-    pub(crate) pods: Family<PodLabel, Count>,
-    pub(crate) sockets_ended: Family<SocketLabel, Count>,
-    pub(crate) socket_passes: Count,
-    pub(crate) socket_failures: Count,
-    pub(crate) probes_sent: Count,
-    pub(crate) probes_answered: Count,
-    pub(crate) probes_refused: Count,
-    pub(crate) node_deaths: Count,
-    pub(crate) node_returns: Count,
-    pub(crate) node_relapses: Count,
-    pub(crate) cluster_cuts: Count,
-    pub(crate) detection: Count,
-    pub(crate) addresses_in_use: Count,
-    pub(crate) nodes_dead: Family<PeerLabel, Count>,
-    pub(crate) nodes_without_agent: Family<PeerLabel, Count>,
-    pub(crate) nodes_damped: Family<PeerLabel, Count>,
-    pub(crate) cut: Family<PeerLabel, Gauge>,
+    pub(crate) pods: Gauges<KindLabel>,
+    pub(crate) sockets_ended: Counters<SocketLabel>,
+    pub(crate) socket_scans: Counter,
+    pub(crate) socket_failures: Counter,
+    connections: Counters<KindLabel>,
 }
 
+/// What there is of each followed cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerMetrics {
+    pub(crate) ready: Gauges<PeerLabel>,
+    pub(crate) reconnects: Counters<PeerLabel>,
+    pub(crate) refused: Counters<PeerLabel>,
+    pub(crate) records: Gauges<PeerLabel>,
+    pub(crate) record_bytes: Gauges<PeerLabel>,
+    pub(crate) backends: Gauges<PeerLabel>,
+    pub(crate) quarantined: Gauges<PeerLabel>,
+    pub(crate) last_seen: Gauges<PeerLabel, f64>,
+    pub(crate) stale: Gauges<PeerLabel>,
+    pub(crate) unreachable: Gauges<PeerLabel>,
+    pub(crate) certificates: Gauges<CertificateLabel, f64>,
+}
+
+/// What the prober counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HealthMetrics {
+    pub(crate) probes_sent: Counter,
+    pub(crate) probes_answered: Counter,
+    pub(crate) probes_refused: Counter,
+    pub(crate) deaths: Counter,
+    pub(crate) returns: Counter,
+    pub(crate) relapses: Counter,
+    pub(crate) unreachable: Counter,
+    pub(crate) detection: Seconds,
+    pub(crate) addresses_in_use: Count,
+    pub(crate) dead: Gauges<PeerLabel>,
+    pub(crate) without_agent: Gauges<PeerLabel>,
+    pub(crate) damped: Gauges<PeerLabel>,
+}
+
+/// The tables in the kernel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableMetrics {
+    pub(crate) changes: Counter,
+    pub(crate) failing: Count,
+    pub(crate) writes: Counter,
+    pub(crate) used: Gauges<KindLabel>,
+    pub(crate) max: Gauges<KindLabel>,
+    pub(crate) time_to_full: Gauges<KindLabel>,
+    pub(crate) inherited_frontends: Count,
+    pub(crate) inherited_backends: Count,
+}
+
+// === impl Metrics ===
+
 impl Metrics {
-    /// Registers all of them.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let audit = registry.sub_registry_with_prefix("clustermesh_audit");
-        audit.register(
-            "passes",
-            "Comparisons of the tables with what they should be",
-            self.audit_passes.clone(),
-        );
-        let help = "Entries that were not what they should be: a bug, or a stranger at the tables";
-        audit.register("repairs", help, self.audit_repairs.clone());
-        let help = "Pods of this node, by whether it is known who they are";
-        registry.register("clustermesh_pods", help, self.pods.clone());
-        let sockets = registry.sub_registry_with_prefix("clustermesh_sockets");
-        let help = "Sockets ended because their backend was removed, or cannot be reached";
-        sockets.register("ended", help, self.sockets_ended.clone());
-        let help = "Times that sockets of vanished backends were looked for";
-        sockets.register("passes", help, self.socket_passes.clone());
-        let help = "Network namespaces in which they could not be";
-        sockets.register("failures", help, self.socket_failures.clone());
-        self.register_health(registry.sub_registry_with_prefix("clustermesh_health"));
-        let registry = registry.sub_registry_with_prefix("clustermesh_agent");
-        registry.register(
-            "peer_ready",
-            "1 while every step of the connection to the cluster is ok",
-            self.peer_ready.clone(),
-        );
-        registry.register(
-            "peer_reconnects",
-            "Connections to the cluster's etcd that broke",
-            self.peer_reconnects.clone(),
-        );
-        registry.register(
-            "peer_rejected",
-            "Records of the cluster that were refused",
-            self.peer_rejected.clone(),
-        );
-        registry.register("peer_records", "Records held of the cluster", self.peer_records.clone());
-        let help = "Bytes that the cluster's records take, about";
-        registry.register("peer_record_bytes", help, self.peer_record_bytes.clone());
-        let help = "1 while the cluster is over its budget and nothing more is taken of it";
-        registry.register("peer_quarantined", help, self.peer_quarantined.clone());
-        let help = "1 while folders cannot be watched and are looked at every second";
-        registry.register("file_watch_fallback", help, self.file_watch_fallback.clone());
-        registry.register(
-            "table_changes",
-            "Changes made to the kernel's tables",
-            self.changes.clone(),
-        );
-        let help = "Changes that the kernel's tables have no room for; tried again";
-        registry.register("table_changes_failed", help, self.failed_changes.clone());
-        let help = "Single writes to the kernel's tables, stores and system calls alike";
-        registry.register("table_writes", help, self.table_writes.clone());
-        registry.register("table_entries", "Entries of a table in use", self.table_used.clone());
-        let help = "Entries that a table has room for";
-        registry.register("table_entries_limit", help, self.table_size.clone());
+    /// All of them, for whoever asks.
+    pub(crate) fn exported(&self) -> metrics::Metrics {
+        let mut all = metrics::Metrics::new("clustermesh_agent", former::FORMER);
+        self.peers.register(&mut all);
+        self.health.register(&mut all);
+        self.tables.register(&mut all);
+        let help = "Problems that `clustermesh status` shows of this agent";
+        all.register("problems", help, self.problems.clone());
+        let help = "How long the last state of an unreachable cluster stays in use: --staleness-budget-seconds";
+        all.register("staleness_budget_seconds", help, self.staleness_budget.clone());
+        let help = "1 while folders cannot be watched and are read every second instead";
+        all.register("file_watch_fallback", help, self.file_watch_fallback.clone());
+        let help = "Comparisons of the kernel's tables with what they should hold";
+        all.register("audit_passes", help, self.audit_passes.clone());
+        let help = "Entries of tables and hooks that were not as they should be and were repaired: another program changed them, or a bug did";
+        all.register("audit_repairs", help, self.audit_repairs.clone());
+        let help = "Routes to other clusters' pods that this node should have";
+        all.register("routes", help, self.routes.clone());
+        let help = "Of these, routes that the kernel did not accept";
+        all.register("routes_failed", help, self.failed_routes.clone());
+        let help = "Pods of this node: bound have their identity, waiting do not have it yet";
+        all.register("pods", help, self.pods.clone());
+        let help = "Sockets ended because their backend was removed or is unreachable, by protocol";
+        all.register("sockets_ended", help, self.sockets_ended.clone());
+        let help = "Scans of the node's network namespaces for sockets of such backends";
+        all.register("socket_scans", help, self.socket_scans.clone());
+        let help = "Network namespaces that could not be scanned";
+        all.register("socket_scan_failures", help, self.socket_failures.clone());
+        let help = "Connections and datagrams to services as the kernel programs counted them, by what became of them";
+        all.register("connections", help, self.connections.clone());
+        all
+    }
+
+    /// What the kernel programs counted, by [`ProgramCounter`]; empty where the map cannot be read.
+    pub(crate) fn set_connections(&self, counted: &[u64]) {
+        let counted = PROGRAM_COUNTERS.iter().zip(counted);
+        self.connections.set(counted.map(|((_, kind), count)| (KindLabel { kind }, *count)));
+    }
+}
+
+/// The programs' counters in their order, and what each is called here.
+const PROGRAM_COUNTERS: [(ProgramCounter, &str); COUNTERS] = [
+    (ProgramCounter::Translated, "translated"),
+    (ProgramCounter::Retried, "retried"),
+    (ProgramCounter::Scanned, "scanned"),
+    (ProgramCounter::TookCut, "unreachable"),
+    (ProgramCounter::NoBackend, "no_backend"),
+    (ProgramCounter::Passed, "passed"),
+    (ProgramCounter::Affine, "affine"),
+    (ProgramCounter::Datagram, "datagram"),
+    (ProgramCounter::Overflowed, "overflowed"),
+];
+
+// === impl PeerMetrics ===
+
+impl PeerMetrics {
+    fn register(&self, all: &mut metrics::Metrics) {
         let help =
-            "When a table is full at the rate of the last hour; absent where it is not to be";
-        registry.register("table_full_in_seconds", help, self.table_full_in.clone());
-        let help = "Frontends of the previous run that no synced cluster has claimed yet";
-        registry.register("inherited_frontends", help, self.inherited_frontends.clone());
-        let help = "Backends of the previous run that no synced cluster has claimed yet";
-        registry.register("inherited_backends", help, self.inherited_backends.clone());
-        let help = "The former name of inherited_frontends, for one more minor release";
-        registry.register("held_frontends", help, self.inherited_frontends.clone());
-        let help = "The former name of inherited_backends, for one more minor release";
-        registry.register("held_backends", help, self.inherited_backends.clone());
-        registry.register("routes", "Routes to other clusters' pods", self.routes.clone());
-        registry.register(
-            "routes_failed",
-            "Routes that the kernel did not take",
-            self.failed_routes.clone(),
-        );
+            "1 while the agent is connected to the cluster's etcd and has read everything from it";
+        all.register("peer_ready", help, self.ready.clone());
+        let help = "Connections to the cluster's etcd that broke";
+        all.register("peer_reconnects", help, self.reconnects.clone());
+        let help =
+            "Records of the cluster that were refused: malformed, or not the cluster's to claim";
+        all.register("peer_records_refused", help, self.refused.clone());
+        let help = "Records of the cluster that the agent keeps";
+        all.register("peer_records", help, self.records.clone());
+        let help = "Memory that these records take, about";
+        all.register("peer_record_bytes", help, self.record_bytes.clone());
+        let help = "Backends of the cluster in the kernel's tables";
+        all.register("peer_backends", help, self.backends.clone());
+        let help = "1 while the cluster is over its budget and nothing more of it is accepted";
+        all.register("peer_quarantined", help, self.quarantined.clone());
+        let help = "Time since there was a connection to the cluster's etcd; 0 while there is one";
+        all.register("peer_last_seen_seconds", help, self.last_seen.clone());
+        let help = "1 while the cluster has been away for longer than its staleness budget, so that its backends are not used";
+        all.register("peer_stale", help, self.stale.clone());
+        let help = "1 while neither a node nor the etcd of the cluster answers, so that its backends are used only where there are no others";
+        all.register("peer_unreachable", help, self.unreachable.clone());
+        let help = "When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one";
+        all.register("certificate_not_after_timestamp_seconds", help, self.certificates.clone());
     }
+}
 
-    /// A cluster is no longer followed: its values are no one's.
-    pub(crate) fn forget(&self, name: &ClusterName) {
-        let label = PeerLabel { peer: name.to_string() };
-        for gauge in [&self.peer_ready, &self.peer_quarantined, &self.cut] {
-            gauge.remove(&label);
-        }
-        for count in [
-            &self.peer_reconnects,
-            &self.peer_rejected,
-            &self.peer_records,
-            &self.peer_record_bytes,
-            &self.nodes_dead,
-            &self.nodes_without_agent,
-            &self.nodes_damped,
-        ] {
-            count.remove(&label);
-        }
-    }
+// === impl HealthMetrics ===
 
-    fn register_health(&self, health: &mut Registry) {
-        for (name, help, counted) in [
+impl HealthMetrics {
+    fn register(&self, all: &mut metrics::Metrics) {
+        for (name, help, counter) in [
             ("probes_sent", "Probes sent to nodes", &self.probes_sent),
-            ("probes_answered", "Probes that were answered", &self.probes_answered),
+            ("probes_answered", "Probes that a node answered", &self.probes_answered),
             (
                 "probes_refused",
-                "Probes that came back: the node is there, and no agent",
+                "Probes that a node without an agent sent back",
                 &self.probes_refused,
             ),
-            ("node_deaths", "Addresses of nodes that answered no more", &self.node_deaths),
-            ("node_returns", "Addresses of nodes that answered again", &self.node_returns),
+            ("node_deaths", "Addresses of nodes that stopped answering", &self.deaths),
+            ("node_returns", "Addresses of nodes that answered again", &self.returns),
             (
                 "node_relapses",
-                "Deaths so soon after a return that the next return is damped",
-                &self.node_relapses,
+                "Deaths soon after a return: such an address must answer for longer before it counts as back",
+                &self.relapses,
             ),
             (
-                "addresses_in_use",
-                "Addresses of nodes that own backends in use, which are probed the most",
-                &self.addresses_in_use,
-            ),
-            ("cluster_cuts", "Clusters whose nodes and etcd answered no more", &self.cluster_cuts),
-            (
-                "detection_milliseconds",
-                "A node in use that dies is noticed within this time",
-                &self.detection,
+                "peer_unreachable_events",
+                "How often a cluster became unreachable",
+                &self.unreachable,
             ),
         ] {
-            health.register(name, help, counted.clone());
+            all.register(name, help, counter.clone());
         }
+        let help = "A node in use that dies is noticed within this time";
+        all.register("node_detection_seconds", help, self.detection.clone());
+        let help = "Addresses of nodes that have backends in use: these are probed most often";
+        all.register("probed_addresses_in_use", help, self.addresses_in_use.clone());
         let help = "Probed nodes of the cluster that do not answer";
-        health.register("nodes_dead", help, self.nodes_dead.clone());
-        let help = "Probed nodes of the cluster that answer without an agent";
-        health.register("nodes_without_agent", help, self.nodes_without_agent.clone());
-        let help = "Dead nodes of the cluster whose return is damped";
-        health.register("nodes_damped", help, self.nodes_damped.clone());
-        health.register("cluster_cut", "1 while the cluster is cut", self.cut.clone());
+        all.register("peer_nodes_dead", help, self.dead.clone());
+        let help = "Probed nodes of the cluster that answer, and on which no agent runs";
+        all.register("peer_nodes_without_agent", help, self.without_agent.clone());
+        let help = "Dead nodes of the cluster that come and go: they must answer for longer before they count as back";
+        all.register("peer_nodes_damped", help, self.damped.clone());
+    }
+}
+
+// === impl TableMetrics ===
+
+impl TableMetrics {
+    fn register(&self, all: &mut metrics::Metrics) {
+        let help = "Changes made to the kernel's tables";
+        all.register("table_changes", help, self.changes.clone());
+        let help = "Changes that failed, mostly because a table is full, and are tried again";
+        all.register("table_changes_failing", help, self.failing.clone());
+        let help =
+            "Single writes to the kernel's tables: system calls, and stores to mapped memory";
+        all.register("table_writes", help, self.writes.clone());
+        let help = "Entries of the table in use";
+        all.register("table_used_entries", help, self.used.clone());
+        let help = "Entries that the table has room for";
+        all.register("table_max_entries", help, self.max.clone());
+        let help = "When the table is full if it goes on to grow as it did; absent where it did not grow all the time, and before it was watched for 15 minutes";
+        all.register("table_time_to_full_seconds", help, self.time_to_full.clone());
+        let help = "Frontends that the previous run left in the tables and no synced cluster has claimed yet";
+        all.register("inherited_frontends", help, self.inherited_frontends.clone());
+        let help = "Backends that the previous run left in the tables and no synced cluster has claimed yet";
+        all.register("inherited_backends", help, self.inherited_backends.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::metrics::conventions::violations;
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_as_their_table_says() {
+        let metrics = Metrics::default();
+        metrics.set_connections(&[1; COUNTERS]);
+        let text = metrics.exported().text().unwrap();
+        let documentation = include_str!("../../../docs/metrics.md");
+        assert_eq!(violations(&text, "clustermesh_agent", documentation), Vec::<String>::new());
+        assert!(text.contains("clustermesh_agent_connections_total{kind=\"no_backend\"} 1\n"));
+    }
+
+    #[test]
+    fn counters_of_programs_are_in_their_order() {
+        for (at, (counter, _)) in PROGRAM_COUNTERS.into_iter().enumerate() {
+            assert_eq!(counter as usize, at);
+        }
     }
 }

@@ -42,7 +42,6 @@ use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyWatch, RouteWriters};
 use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
-use prometheus_client::registry::Registry;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -66,6 +65,8 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 const MESSAGES: usize = 64;
 /// How often readiness is worked out anew.
 const READINESS: Duration = Duration::from_millis(200);
+/// How often it is read what the programs counted.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// Runs until it is stopped.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -84,16 +85,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let _lock = Lock::wait(&args.state_dir.join("lock"), PREDECESSOR)?;
 
     let metrics = Metrics::default();
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let health = Health::new(registry);
+    let health = Health::new(metrics.exported());
     let probing =
         HealthOptions { local: name.clone(), port: args.probe_port, endings: args.endings() };
     let probing = mesh_health::Health::start(probing)?;
     let (remember, remembered) = mpsc::unbounded_channel();
     let (needed, needed_receiver) = watch::channel(false);
     let kube_proxy = KubeProxyWatch::new(args.kube_proxy.known(), needed_receiver);
-    let parts = Parts { probing, remember, needed, metrics };
+    let parts = Parts { probing, remember, needed, metrics: metrics.clone() };
     let (driver, programs_task, probe_answer_task) = open(&args, &name, (id, limit), parts)?;
     let addresses = EtcdAddresses::open(&args.state_dir);
     let (sender, receiver) = mpsc::channel(MESSAGES);
@@ -117,7 +116,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let peers = Peers::new(config, sender.clone(), follower_thread()?);
     let (attachments, looks) = AttachmentsTask::new(args.pods_dir(), remembered, sender.clone());
     let programs = driver.programs();
-    let admin = AgentAdmin { args: args.clone(), driver: sender.clone(), started, programs };
+    let admin = AgentAdmin {
+        args: args.clone(),
+        driver: sender.clone(),
+        started,
+        programs: programs.clone(),
+    };
     let pods_admin = PodsAdmin { driver: sender.clone(), looks };
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -132,6 +136,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = addresses.run() => {}
         () = kube_proxy.run(sender.clone()) => {}
         () = watch_readiness(&sender, &health) => {}
+        () = count_connections(programs.clone(), metrics) => {}
         served = health.clone().serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
@@ -295,5 +300,12 @@ async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {
         }
         health.set(reasons);
         sleep(READINESS).await;
+    }
+}
+
+async fn count_connections(programs: ProgramsHandle, metrics: Metrics) {
+    loop {
+        metrics.set_connections(&programs.counters().await);
+        sleep(COUNTING).await;
     }
 }

@@ -26,3 +26,4 @@ pub use input::{
     RestoredCluster, Wanted,
 };
 pub use peers::Refused;
+pub use staleness::Away;

@@ -22,6 +22,17 @@ pub(crate) struct Staleness {
     stale: BTreeMap<ClusterName, Instant>,
 }
 
+/// A peer that cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// Since when.
+    pub since: Instant,
+    /// When what it reported is no longer used.
+    pub stale_at: Instant,
+    /// It is no longer used.
+    pub stale: bool,
+}
+
 /// What became of a peer's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StalenessChange {
@@ -88,6 +99,17 @@ impl Staleness {
     /// Whether a cluster's state is no longer used.
     pub(crate) fn is_stale(&self, peer: &ClusterName) -> bool {
         self.stale.contains_key(peer)
+    }
+
+    /// Since when a peer cannot be followed, and when its budget is spent.
+    pub(crate) fn away(&self, peer: &ClusterName) -> Option<Away> {
+        let since = *self.since.get(peer)?;
+        Some(Away { since, stale_at: since + self.budget, stale: self.is_stale(peer) })
+    }
+
+    /// For how long the state of a peer that cannot be followed stays in use.
+    pub(crate) fn budget(&self) -> Duration {
+        self.budget
     }
 
     /// What an operator should look at.

@@ -217,6 +217,11 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
+    /// How many backends of each cluster they hold.
+    pub fn backends_by_cluster(&self) -> &BTreeMap<ClusterId, u32> {
+        self.backends.by_cluster()
+    }
+
     fn set_frontend(
         &mut self,
         frontend: Frontend,

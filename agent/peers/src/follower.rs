@@ -1,7 +1,9 @@
 //! A follower of a cluster, as the driver sees it.
 
-use mesh_core::{Connection, PeerSettings};
+use std::{path::PathBuf, time::SystemTime};
 
+use mesh_certs::Receiver;
+use mesh_core::{Connection, PeerSettings};
 use mesh_follow::{Budget, PeerCommand, Status};
 use mesh_health::{Etcd, EtcdLink, EtcdState};
 use mesh_merge::Claims;
@@ -18,6 +20,8 @@ pub struct Follower {
     pub status: watch::Receiver<Status>,
     /// What its peer file grants.
     pub settings: PeerSettings,
+    /// What it connects with; `None` while that cannot be used.
+    credentials: Option<Receiver>,
 }
 
 /// How health asks a followed etcd for a sign of life.
@@ -48,7 +52,18 @@ impl Follower {
         budget: Option<Budget>,
     ) -> Self {
         let settings = PeerSettings { claims, uuid, budget };
-        Self { commands, undelivered: None, status, settings }
+        Self { commands, undelivered: None, status, settings, credentials: None }
+    }
+
+    /// With the credentials that it connects with.
+    pub fn with_credentials(self, credentials: Option<Receiver>) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// The files of its CAs and certificate, with when each ends; none while they cannot be used.
+    pub fn certificates(&self) -> Vec<(PathBuf, SystemTime)> {
+        let current = self.credentials.as_ref().map(Receiver::current);
+        current.map(|current| current.certificates().to_vec()).unwrap_or_default()
     }
 
     /// Sends it a command; later, if it has no room now.

@@ -267,7 +267,8 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         });
         let mut following = Following { file, running: None, status, commands };
         // Before its task begins: events of a cluster that is not followed yet would be lost.
-        self.announce(name, &following).await;
+        let receiver = credentials.as_ref().ok().map(|(_, receiver)| receiver.clone());
+        self.announce(name, &following, receiver).await;
         if let Ok(credentials) = credentials {
             following.running = Some(self.spawn(name, &following, command_receiver, credentials));
         }
@@ -332,7 +333,12 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         }
     }
 
-    async fn announce(&self, name: &ClusterName, following: &Following) {
+    async fn announce(
+        &self,
+        name: &ClusterName,
+        following: &Following,
+        credentials: Option<Receiver>,
+    ) {
         let grant = following.file.clustermesh.as_ref();
         let follower = Follower::new(
             following.commands.clone(),
@@ -340,7 +346,8 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             grant.map(claims),
             grant.and_then(|grant| grant.uuid),
             (*name != self.local.name).then(|| budget(&following.file)),
-        );
+        )
+        .with_credentials(credentials);
         let _ = self.send(PeerMessage::Follow(name.clone(), follower)).await;
     }
 }

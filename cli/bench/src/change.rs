@@ -200,7 +200,7 @@ fn writes(
     service: &Service,
     node: &NodeState,
 ) -> Result<[f64; 2], BenchError> {
-    let written = || metric(node, "clustermesh_agent_table_writes");
+    let written = || metric(node, "clustermesh_agent_table_writes_total");
     thread::sleep(METRICS);
     let (mut sums, mut before) = ([0, 0], written()?);
     for change in 0..WRITTEN * 2 {

@@ -95,6 +95,8 @@ impl Cluster {
     ) -> anyhow::Result<Arc<Self>> {
         let exports = Arc::new(Exports::default());
         let (published, view) = watch::channel(Arc::default());
+        let ids = settings.limit.identities(settings.id);
+        metrics.identities_limit.set(u64::from(ids.end() - ids.start()) + 1);
         let name = settings.name.clone();
         let state = State::new(name, source, exporter, Arc::clone(&exports), published, metrics);
         let synced = Arc::new(AtomicBool::new(false));

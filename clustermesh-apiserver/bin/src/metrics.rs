@@ -1,11 +1,12 @@
-//! What is counted.
+//! What is counted: `docs/metrics.md` has the names.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicU64};
+use std::{collections::BTreeSet, sync::atomic::AtomicU64, time::UNIX_EPOCH};
 
+use mesh_admin::metrics::{self, Gauges};
+use mesh_certs::Credentials;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
 use crate::writer::{ForeignWrite, Reason};
@@ -14,6 +15,12 @@ use crate::writer::{ForeignWrite, Reason};
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     reason: &'static str,
+}
+
+/// A file with certificates.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FileLabel {
+    file: String,
 }
 
 /// The apiserver's metrics, `clustermesh_apiserver_…`.
@@ -33,74 +40,94 @@ pub(crate) struct Metrics {
     pub(crate) written_keys: Gauge<u64, AtomicU64>,
     pub(crate) objects: Gauge<u64, AtomicU64>,
     pub(crate) identities: Gauge<u64, AtomicU64>,
+    pub(crate) identities_limit: Gauge<u64, AtomicU64>,
     pub(crate) manifest_problems: Gauge<u64, AtomicU64>,
+    pub(crate) problems: Gauge<u64, AtomicU64>,
+    pub(crate) drained: Gauge,
+    pub(crate) drained_nodes: Gauge<u64, AtomicU64>,
+    certificates: Gauges<FileLabel, f64>,
     pub(crate) file_watch_fallback: Gauge,
 }
 
 impl Metrics {
-    /// Registers all of them.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("clustermesh_apiserver");
-        registry.register("etcd_puts", "Keys written to the etcd", self.puts.clone());
-        registry.register("etcd_deletes", "Keys removed from the etcd", self.deletes.clone());
-        registry.register(
-            "etcd_errors",
-            "Connections and requests that failed",
-            self.errors.clone(),
-        );
-        registry.register(
-            "etcd_trouble",
-            "1 for what keeps the etcd from being written to now",
-            self.trouble.clone(),
-        );
-        registry.register(
-            "etcd_troubles",
-            "How often the etcd was not as it should be, by what it was",
-            self.troubles.clone(),
-        );
-        registry.register(
-            "etcd_foreign_writes",
-            "Writes by another program to keys that are this cluster's, by what they did",
-            self.foreign.clone(),
-        );
-        registry.register(
-            "etcd_foreign_repairs",
-            "Keys that were put right after them",
-            self.foreign_repairs.clone(),
-        );
-        registry.register(
-            "etcd_refused_keys",
-            "Keys whose value the etcd does not take",
-            self.refused_keys.clone(),
-        );
-        for reason in Reason::ALL {
-            // What never happened is there too, as 0.
-            for label in labels(reason) {
-                let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
-            }
+    /// All of them, for whoever asks.
+    pub(crate) fn exported(&self) -> metrics::Metrics {
+        let mut all = metrics::Metrics::new("clustermesh_apiserver", &[]);
+        self.register_etcd(&mut all);
+        for (name, help, gauge) in [
+            (
+                "problems",
+                "Problems that `clustermesh status` shows of this apiserver",
+                &self.problems,
+            ),
+            ("desired_keys", "Keys that the etcd should hold", &self.desired_keys),
+            (
+                "written_keys",
+                "Keys that the etcd holds, each with the value it should have",
+                &self.written_keys,
+            ),
+            ("objects", "Kubernetes objects that keys are made of", &self.objects),
+            ("identities", "Identity IDs that are given to label sets", &self.identities),
+            (
+                "identities_limit",
+                "Identity IDs that the cluster has in all",
+                &self.identities_limit,
+            ),
+            (
+                "manifest_problems",
+                "Manifests, or objects in them, that cannot be used",
+                &self.manifest_problems,
+            ),
+            ("drained_nodes", "Drained nodes of the cluster", &self.drained_nodes),
+        ] {
+            all.register(name, help, gauge.clone());
         }
-        registry.register("heartbeats", "Heartbeats written", self.heartbeats.clone());
-        registry.register(
-            "etcd_connected",
-            "1 while the etcd can be written to",
-            self.connected.clone(),
-        );
-        registry.register(
-            "desired_keys",
-            "Keys that the etcd should hold",
-            self.desired_keys.clone(),
-        );
-        registry.register(
-            "written_keys",
-            "Keys that it holds as it should",
-            self.written_keys.clone(),
-        );
-        registry.register("objects", "Objects exported from", self.objects.clone());
-        registry.register("identities", "Identities that are allocated", self.identities.clone());
-        let help = "Manifests, or objects in them, that cannot be used";
-        registry.register("manifest_problems", help, self.manifest_problems.clone());
-        let help = "1 while folders cannot be watched and are looked at every second";
-        registry.register("file_watch_fallback", help, self.file_watch_fallback.clone());
+        let help = "1 while the whole cluster is drained";
+        all.register("drained", help, self.drained.clone());
+        let help =
+            "Heartbeats written to the etcd: one a minute tells peers that this apiserver runs";
+        all.register("heartbeats", help, self.heartbeats.clone());
+        let help = "1 while folders cannot be watched and are read every second instead";
+        all.register("file_watch_fallback", help, self.file_watch_fallback.clone());
+        let help = "When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one";
+        all.register("certificate_not_after_timestamp_seconds", help, self.certificates.clone());
+        all
+    }
+
+    fn register_etcd(&self, all: &mut metrics::Metrics) {
+        all.register("etcd_puts", "Keys written to the etcd", self.puts.clone());
+        all.register("etcd_deletes", "Keys removed from the etcd", self.deletes.clone());
+        let help = "Connections to the etcd, and attempts at one, that ended with an error";
+        all.register("etcd_errors", help, self.errors.clone());
+        let help = "1 for each reason for which the etcd cannot be written to now, else 0";
+        all.register("etcd_trouble", help, self.trouble.clone());
+        let help = "Events in which the etcd failed, or was found changed, by reason";
+        all.register("etcd_troubles", help, self.troubles.clone());
+        let help =
+            "Keys of this cluster that another program wrote or removed, by what it did to them";
+        all.register("etcd_foreign_writes", help, self.foreign.clone());
+        let help = "Keys that were repaired after another program changed them";
+        all.register("etcd_foreign_repairs", help, self.foreign_repairs.clone());
+        let help = "Keys whose value the etcd does not accept, because it is too large";
+        all.register("etcd_refused_keys", help, self.refused_keys.clone());
+        let help = "1 while the apiserver is connected to the etcd";
+        all.register("etcd_connected", help, self.connected.clone());
+        // What never happened is there too, as 0.
+        for label in Reason::ALL.into_iter().flat_map(labels) {
+            let _ = (self.trouble.get_or_create(&label), self.troubles.get_or_create(&label));
+        }
+        for write in ForeignWrite::ALL {
+            let _ = self.foreign.get_or_create(&ReasonLabel { reason: write.as_str() });
+        }
+    }
+
+    /// The files of credentials in use, and when each ends.
+    pub(crate) fn set_certificates(&self, credentials: &Credentials) {
+        let certificates = credentials.certificates().iter().map(|(file, not_after)| {
+            let since = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+            (FileLabel { file: file.display().to_string() }, since.as_secs_f64())
+        });
+        self.certificates.set(certificates);
     }
 
     /// The etcd was not as it should be.
@@ -131,4 +158,19 @@ fn labels(reason: Reason) -> impl Iterator<Item = ReasonLabel> {
         .into_iter()
         .flatten()
         .map(|reason| ReasonLabel { reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::metrics::conventions::violations;
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_as_their_table_says() {
+        let text = Metrics::default().exported().text().unwrap();
+        let documentation = include_str!("../../../docs/metrics.md");
+        assert_eq!(violations(&text, "clustermesh_apiserver", documentation), Vec::<String>::new());
+        assert!(text.contains("etcd_foreign_writes_total{reason=\"removed\"} 0\n"));
+    }
 }

@@ -18,7 +18,6 @@ use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_wire::users_file::UsersFile;
-use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -61,9 +60,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tracing::info!(version = mesh_admin::version::line(), configuration = ?args, "starting");
     let directory = ClusterDirectory::new(&args.config_dir);
     let metrics = Metrics::default();
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let health = Health::new(registry);
+    let health = Health::new(metrics.exported());
     let recording = IdentityRecording {
         wait: Duration::from_secs(args.identity_wait_seconds),
         adopt: args.adopt_identities,
@@ -148,6 +145,8 @@ async fn write(
         key: pki.join("admin.key"),
     };
     let (credentials, receiver) = open_credentials(files, &pki, &shared.store).await;
+    let published = receiver.clone();
+    shared.metrics.set_certificates(&published.current());
     let writer = Writer {
         cluster: shared.cluster,
         target: Target {
@@ -163,10 +162,10 @@ async fn write(
         drain,
         trouble,
         state: Arc::clone(&shared.store),
-        metrics: shared.metrics,
+        metrics: shared.metrics.clone(),
     };
     tokio::select! {
-        () = watch_credentials(credentials, &pki, &shared.store) => {}
+        () = watch_credentials((credentials, published), &pki, &shared.store, &shared.metrics) => {}
         () = writer.run() => {}
     }
 }
@@ -203,11 +202,17 @@ async fn open_credentials(
     }
 }
 
-async fn watch_credentials(store: Store, pki: &Path, state: &Mutex<StoreState>) {
+async fn watch_credentials(
+    (store, published): (Store, Receiver),
+    pki: &Path,
+    state: &Mutex<StoreState>,
+    metrics: &Metrics,
+) {
     let mut folder = FolderWatch::shallow(pki);
     loop {
         folder.changed().await;
         let problem = store.reload(SystemTime::now()).err().map(|error| error.to_string());
+        metrics.set_certificates(&published.current());
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) =
             problem.as_ref().filter(|problem| state.files.as_ref() != Some(*problem))
@@ -222,11 +227,15 @@ async fn watch_readiness(shared: Shared, health: Health) {
     let mut was_ready = false;
     loop {
         let state = shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let reasons = unready(&shared.cluster.view(), &state, Instant::now());
+        let (view, now) = (shared.cluster.view(), Instant::now());
+        let reasons = unready(&view, &state, now);
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
             tracing::info!(ready = was_ready, ?reasons, "readiness");
         }
+        let problems = [reasons.len(), view.problems.len(), state.problems(now).len()];
+        let problems = problems.into_iter().sum::<usize>() + usize::from(state.files.is_some());
+        shared.metrics.problems.set(problems.try_into().unwrap_or(u64::MAX));
         health.set(reasons);
         shared.metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
         time::sleep(READINESS).await;

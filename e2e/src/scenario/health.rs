@@ -46,7 +46,7 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     wait_for_backends(mesh, &[&one, &other]);
     wait_until_probed(mesh, &one, &other);
     eventually("the other node here and two there are asked often, in both families", || {
-        let often = metric(mesh, &one, &node, "health_addresses_in_use");
+        let often = metric(mesh, &one, &node, "probed_addresses_in_use");
         if often == 3 * 2 { Ok(()) } else { Err(format!("{often} addresses")) }
     });
     assert_eq!(kernel::cut(&pins), BTreeSet::new());
@@ -67,8 +67,12 @@ pub fn a_cluster_is_cut_off(mesh: &impl Mesh) {
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one], "no other cluster is asked");
     let report = traffic.stop();
     assert!(report.answered > 0, "{report:#?}");
-    assert_eq!(metric(mesh, &one, &node, "health_cluster_cuts"), 1, "one write for all of it");
-    assert_eq!(metric(mesh, &one, &node, "health_node_relapses"), 0);
+    assert_eq!(
+        metric(mesh, &one, &node, "peer_unreachable_events_total"),
+        1,
+        "one write for all of it"
+    );
+    assert_eq!(metric(mesh, &one, &node, "node_relapses_total"), 0);
 
     mesh.heal();
     wait_for_backends(mesh, &[&one, &other]);
@@ -133,14 +137,14 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     };
     // Their kernels answer.
     agents.iter().for_each(|agent| mesh.kill(agent));
-    let before = count("health_probes_answered");
+    let before = count("probes_answered_total");
     within(Duration::from_secs(60), "their kernels answer", || {
-        let answered = count("health_probes_answered") - before;
+        let answered = count("probes_answered_total") - before;
         if answered >= 100 { Ok(()) } else { Err(answered.to_string()) }
     });
     assert_eq!(says("2 of 2 probed nodes answer"), Ok(()));
     assert!(says("without an agent").is_err());
-    assert_eq!((count("health_node_deaths"), led_to(mesh, &one, &node)), (0, everybody.clone()));
+    assert_eq!((count("node_deaths_total"), led_to(mesh, &one, &node)), (0, everybody.clone()));
 
     // And where kernels do not, as those of nodes without our programs.
     for agent in &agents {
@@ -150,12 +154,12 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     agents.iter().for_each(|agent| mesh.kill(agent));
     eventually("its nodes answer without an agent", || says("; 2 of these without an agent"));
     // Far more than the kernels' burst of six, and each node is missed after three.
-    let before = count("health_probes_refused");
+    let before = count("probes_refused_total");
     within(Duration::from_secs(60), "refusals are counted", || {
-        let counted = count("health_probes_refused") - before;
+        let counted = count("probes_refused_total") - before;
         if counted >= 16 { Ok(()) } else { Err(counted.to_string()) }
     });
-    assert_eq!(count("health_node_deaths"), 0);
+    assert_eq!(count("node_deaths_total"), 0);
     assert_eq!(led_to(mesh, &one, &node), everybody);
 
     mesh.cut(&one, &format!("{other}/{second}"));
@@ -164,13 +168,13 @@ pub fn agents_are_away(mesh: &impl Mesh) {
     mesh.heal();
     wait_until_led_to(mesh, &one, &node, &everybody);
 
-    let deaths = count("health_node_deaths");
+    let deaths = count("node_deaths_total");
     agents.iter().for_each(|agent| mesh.start(agent));
     eventually("its agents answer", || {
         says("2 of 2 probed nodes answer")?;
         says("without an agent").map_or(Ok(()), |()| Err("not yet".into()))
     });
-    assert_eq!(count("health_node_deaths"), deaths);
+    assert_eq!(count("node_deaths_total"), deaths);
     unharmed(mesh, &one);
 }
 
@@ -183,7 +187,7 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
     let mut flaps = 0;
     let began = Instant::now();
     // Until it has come back twice, and a while longer.
-    while metric(mesh, &one, &node, "health_node_relapses") < 4 || flaps < 8 {
+    while metric(mesh, &one, &node, "node_relapses_total") < 4 || flaps < 8 {
         mesh.cut(&one, &other);
         thread::sleep(Duration::from_millis(1_000));
         mesh.heal();
@@ -191,7 +195,7 @@ pub fn a_flapping_link_is_damped(mesh: &impl Mesh) {
         flaps += 1;
         assert!(flaps < 15, "{flaps} flaps, and no relapse");
     }
-    let cuts = metric(mesh, &one, &node, "health_cluster_cuts");
+    let cuts = metric(mesh, &one, &node, "peer_unreachable_events_total");
     let minutes = began.elapsed().as_secs() / 60 + 1;
     assert!(cuts < flaps, "{cuts} of {flaps} were acted upon");
     assert!(cuts * 2 <= MOST_CHANGES_A_MINUTE * minutes + 1, "{cuts} cuts in {minutes} minutes");
@@ -220,7 +224,7 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         mesh.cut(&place, &other);
     }];
     for (round, stroke) in strokes.into_iter().enumerate() {
-        let written = || metric(mesh, &one, &node, "agent_table_changes");
+        let written = || metric(mesh, &one, &node, "table_changes_total");
         let before = written();
         stroke();
         eventually("the node knows that it is alone", || {
@@ -232,7 +236,7 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         assert_eq!(kernel::cut(&mesh.pins(&one, &node)), BTreeSet::new());
         if round == 0 {
             assert_eq!(written(), before, "nothing is written");
-            assert_eq!(metric(mesh, &one, &node, "health_node_deaths"), 0);
+            assert_eq!(metric(mesh, &one, &node, "node_deaths_total"), 0);
             in_one_stroke(mesh, &one, &node, false);
         }
         let before = written();
@@ -318,10 +322,7 @@ fn wait_until_probed(mesh: &impl Mesh, cluster: &str, peer: &str) {
 /// A number that a node's agent counts.
 fn metric(mesh: &impl Mesh, cluster: &str, node: &str, name: &str) -> u64 {
     let text = output(mesh.on_node(cluster, node, &["bash", "-c", METRICS])).expect("metrics");
-    let name = format!("clustermesh_{name}");
-    let value = text.lines().find_map(|line| {
-        let (metric, value) = line.split_once(' ')?;
-        (metric == name || metric == format!("{name}_total")).then_some(value)
-    });
+    let name = format!("clustermesh_agent_{name} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&name));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().expect("a number")
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
+
+use crate::metrics::Metrics;
 
 /// What a daemon shows to a kubelet and to Prometheus.
 #[derive(Clone)]
@@ -18,18 +19,19 @@ pub struct Health {
 struct Inner {
     /// Why the daemon is not ready; empty when it is.
     unready: Mutex<Vec<String>>,
-    registry: Registry,
+    metrics: Metrics,
 }
 
 impl Health {
     /// Not ready yet, with these metrics.
-    pub fn new(registry: Registry) -> Self {
+    pub fn new(metrics: Metrics) -> Self {
         let unready = Mutex::new(vec!["starting".to_owned()]);
-        Self { inner: Arc::new(Inner { unready, registry }) }
+        Self { inner: Arc::new(Inner { unready, metrics }) }
     }
 
     /// Says what keeps the daemon from being ready; nothing, if it is.
     pub fn set(&self, unready: Vec<String>) {
+        self.inner.metrics.set_ready(unready.is_empty());
         *self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner) = unready;
     }
 
@@ -62,11 +64,9 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
 }
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
-    let mut text = String::new();
-    let content_type =
-        [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    match encode(&mut text, &health.inner.registry) {
-        Ok(()) => (StatusCode::OK, content_type, text),
+    let content_type = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
+    match health.inner.metrics.text() {
+        Ok(text) => (StatusCode::OK, content_type, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, content_type, error.to_string()),
     }
 }

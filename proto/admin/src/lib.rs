@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod logs;
+pub mod metrics;
 mod socket;
 pub mod version;
 

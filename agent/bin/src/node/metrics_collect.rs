@@ -1,88 +1,134 @@
 //! What is counted, set when a scraper may look.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Instant, UNIX_EPOCH},
+};
+
+use mesh_model::ClusterName;
+use prometheus_client::metrics::counter::Counter;
 
 use super::Node;
-use crate::metrics::{Metrics, PeerLabel, PodLabel, SocketLabel, TableLabel};
+use crate::metrics::{CertificateLabel, KindLabel, Metrics, PeerLabel, SocketLabel};
 
 impl Node {
-    pub(crate) fn set_metrics(&self, metrics: &Metrics) {
-        let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
-        for (name, follower) in &self.followers {
-            let label = PeerLabel { peer: name.to_string() };
-            let status = follower.status.borrow();
-            let kept = self.core.merge().kept(name);
-            metrics.peer_ready.get_or_create(&label).set(status.is_synced().into());
-            metrics.peer_reconnects.get_or_create(&label).set(status.reconnects);
-            metrics
-                .peer_rejected
-                .get_or_create(&label)
-                .set(status.rejected + self.core.refused(name).count);
-            metrics.peer_records.get_or_create(&label).set(kept.keys);
-            metrics.peer_record_bytes.get_or_create(&label).set(kept.bytes);
-            let quarantined = self.core.quarantined(name).is_some();
-            metrics.peer_quarantined.get_or_create(&label).set(quarantined.into());
-        }
-        let pods = self.core.pod_counts();
-        for (state, n) in [("bound", pods.bound), ("waiting", pods.waiting)] {
-            metrics.pods.get_or_create(&PodLabel { state }).set(count(n));
-        }
+    pub(crate) fn set_metrics(&self, metrics: &Metrics, now: Instant) {
+        self.set_peer_metrics(metrics, now);
+        self.set_health_metrics(metrics);
+        self.set_table_metrics(metrics);
         self.set_socket_metrics(metrics);
+        metrics.problems.set(count(self.problems().len()));
+        metrics.staleness_budget.set(self.core.staleness_budget().as_secs());
+        let pods = self.core.pod_counts();
+        let pods = [("bound", pods.bound), ("waiting", pods.waiting)];
+        metrics.pods.set(pods.map(|(kind, pods)| (KindLabel { kind }, count(pods))));
         let audit = self.audit();
-        metrics.audit_passes.inner().store(audit.passes, Ordering::Relaxed);
-        metrics.audit_repairs.inner().store(audit.repairs, Ordering::Relaxed);
-        metrics.table_writes.set(self.lb.tables().writes());
-        for level in self.levels() {
-            let label = TableLabel { table: level.map };
-            metrics.table_used.get_or_create(&label).set(level.used.into());
-            metrics.table_size.get_or_create(&label).set(level.size.into());
-            match level.full_in {
-                Some(full_in) => {
-                    metrics.table_full_in.get_or_create(&label).set(full_in.as_secs());
-                }
-                None => {
-                    metrics.table_full_in.remove(&label);
-                }
-            }
-        }
-        let report = self.writers.health.report();
-        let counts = report.counts;
-        metrics.probes_sent.set(counts.sent);
-        metrics.probes_answered.set(counts.answered);
-        metrics.probes_refused.set(counts.refused);
-        metrics.node_deaths.set(counts.deaths);
-        metrics.node_returns.set(counts.returns);
-        metrics.node_relapses.set(counts.damped);
-        metrics.cluster_cuts.set(counts.cuts);
-        metrics.addresses_in_use.set(report.in_use.into());
-        metrics.detection.set(u64::try_from(report.detection.as_millis()).unwrap_or(u64::MAX));
-        for (name, health) in &report.clusters {
-            let label = PeerLabel { peer: name.to_string() };
-            metrics.nodes_dead.get_or_create(&label).set(count(health.dead.len()));
-            metrics.nodes_without_agent.get_or_create(&label).set(count(health.without_agent));
-            metrics.nodes_damped.get_or_create(&label).set(count(health.damped));
-            metrics.cut.get_or_create(&label).set(self.core.is_unreachable(name).into());
-        }
-        let held = self.lb.tables().inherited();
-        metrics.inherited_frontends.set(count(held.frontends));
-        metrics.inherited_backends.set(count(held.backends));
-        metrics.failed_changes.set(count(self.lb.status().failing));
+        store(&metrics.audit_passes, audit.passes);
+        store(&metrics.audit_repairs, audit.repairs);
         metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
         let routes = self.writers.routes.table();
         metrics.routes.set(count(routes.len()));
         metrics.failed_routes.set(count(routes.not_in_place().count()));
     }
 
+    fn set_peer_metrics(&self, metrics: &Metrics, now: Instant) {
+        let (peers, core) = (&metrics.peers, &self.core);
+        let status = |name: &ClusterName| self.status(name);
+        peers.ready.set(self.each_peer(|name| status(name).is_synced().into()));
+        peers.reconnects.set(self.each_peer(|name| status(name).reconnects));
+        let refused = |name: &ClusterName| status(name).rejected + core.refused(name).count;
+        peers.refused.set(self.each_peer(refused));
+        peers.records.set(self.each_peer(|name| core.merge().kept(name).keys));
+        peers.record_bytes.set(self.each_peer(|name| core.merge().kept(name).bytes));
+        let in_tables = self.lb.tables().backends_by_cluster();
+        let backends = |name: &ClusterName| {
+            let id = core.merge().id_of(name);
+            id.and_then(|id| in_tables.get(&id).copied()).unwrap_or_default().into()
+        };
+        peers.backends.set(self.each_peer(backends));
+        peers.quarantined.set(self.each_peer(|name| core.quarantined(name).is_some().into()));
+        let last_seen = |name: &ClusterName| {
+            let away = core.away(name);
+            away.map_or(0.0, |away| now.saturating_duration_since(away.since).as_secs_f64())
+        };
+        // What the local cluster reported never expires: nobody measures how long it is away.
+        let remote = |(label, _): &(PeerLabel, _)| label.peer != core.local().as_str();
+        peers.last_seen.set(self.each_peer(last_seen).filter(remote));
+        let stale = |name: &ClusterName| core.away(name).is_some_and(|away| away.stale).into();
+        let remote = |(label, _): &(PeerLabel, _)| label.peer != core.local().as_str();
+        peers.stale.set(self.each_peer(stale).filter(remote));
+        peers.unreachable.set(self.each_peer(|name| core.is_unreachable(name).into()));
+        let certificates = self.followers.iter().flat_map(|(peer, follower)| {
+            follower.certificates().into_iter().map(|(file, not_after)| {
+                let label =
+                    CertificateLabel { file: file.display().to_string(), peer: peer.to_string() };
+                let since = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+                (label, since.as_secs_f64())
+            })
+        });
+        peers.certificates.set(certificates);
+    }
+
+    /// A value of each followed cluster.
+    fn each_peer<V>(
+        &self,
+        value: impl Fn(&ClusterName) -> V,
+    ) -> impl Iterator<Item = (PeerLabel, V)> {
+        self.followers.keys().map(move |name| (PeerLabel { peer: name.to_string() }, value(name)))
+    }
+
+    fn set_health_metrics(&self, metrics: &Metrics) {
+        let (report, health) = (self.writers.health.report(), &metrics.health);
+        let counts = report.counts;
+        store(&health.probes_sent, counts.sent);
+        store(&health.probes_answered, counts.answered);
+        store(&health.probes_refused, counts.refused);
+        store(&health.deaths, counts.deaths);
+        store(&health.returns, counts.returns);
+        store(&health.relapses, counts.damped);
+        store(&health.unreachable, counts.cuts);
+        health.detection.set(report.detection.as_secs_f64());
+        health.addresses_in_use.set(report.in_use.into());
+        let of = |name: &ClusterName| report.clusters.get(name).cloned().unwrap_or_default();
+        health.dead.set(self.each_peer(|name| count(of(name).dead.len())));
+        health.without_agent.set(self.each_peer(|name| count(of(name).without_agent)));
+        health.damped.set(self.each_peer(|name| count(of(name).damped)));
+    }
+
+    fn set_table_metrics(&self, metrics: &Metrics) {
+        let tables = &metrics.tables;
+        store(&tables.writes, self.lb.tables().writes());
+        let levels: Vec<_> = self.levels().collect();
+        let label = |kind| KindLabel { kind };
+        tables.used.set(levels.iter().map(|level| (label(level.map), level.used.into())));
+        tables.max.set(levels.iter().map(|level| (label(level.map), level.size.into())));
+        let time_to_full =
+            levels.iter().filter_map(|level| Some((label(level.map), level.full_in?.as_secs())));
+        tables.time_to_full.set(time_to_full);
+        let inherited = self.lb.tables().inherited();
+        tables.inherited_frontends.set(count(inherited.frontends));
+        tables.inherited_backends.set(count(inherited.backends));
+        tables.failing.set(count(self.lb.status().failing));
+    }
+
     fn set_socket_metrics(&self, metrics: &Metrics) {
         let counts = self.writers.sockets.counts();
         let ended = [("removed", counts.removed), ("unreachable", counts.unreachable)];
-        for (reason, ended) in ended {
-            for (protocol, count) in [("tcp", ended.tcp), ("udp", ended.udp)] {
-                let label = SocketLabel { protocol, reason };
-                metrics.sockets_ended.get_or_create(&label).set(count);
-            }
-        }
-        metrics.socket_passes.set(counts.passes);
-        metrics.socket_failures.set(counts.failures);
+        let ended = ended.into_iter().flat_map(|(reason, ended)| {
+            let kinds = [("tcp", ended.tcp), ("udp", ended.udp)];
+            kinds.map(|(kind, count)| (SocketLabel { kind, reason }, count))
+        });
+        metrics.sockets_ended.set(ended);
+        store(&metrics.socket_scans, counts.passes);
+        store(&metrics.socket_failures, counts.failures);
     }
+}
+
+/// Sets a counter to what was counted elsewhere.
+fn store(counter: &Counter, counted: u64) {
+    counter.inner().store(counted, Ordering::Relaxed);
+}
+
+fn count(n: usize) -> u64 {
+    n.try_into().unwrap_or(u64::MAX)
 }

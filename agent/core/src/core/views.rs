@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mesh_balance::{Balancer, KnownBackend};
@@ -14,7 +14,7 @@ use mesh_model::{
 use mesh_pods::{Counts, Pods};
 
 use super::Core;
-use crate::{input::Connection, peers::Refused};
+use crate::{input::Connection, peers::Refused, staleness::Away};
 
 impl Core {
     /// The local cluster.
@@ -123,6 +123,16 @@ impl Core {
         let services = self.merge.services().map(|(service, ..)| service);
         let backends = services.flat_map(|service| self.merge.backends_of(service));
         backends.map(|(backend, ..)| backend).collect()
+    }
+
+    /// Since when a peer is not connected, and when what it reported is no longer used; nothing of one that is.
+    pub fn away(&self, name: &ClusterName) -> Option<Away> {
+        self.staleness.away(name)
+    }
+
+    /// For how long the state of a peer that is not connected stays in use.
+    pub fn staleness_budget(&self) -> Duration {
+        self.staleness.budget()
     }
 
     /// What an operator should look at.

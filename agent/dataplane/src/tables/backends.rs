@@ -1,8 +1,11 @@
 //! The backends that services lead to: each once, by what it is and by its place.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
-use mesh_model::lb::Backend;
+use mesh_model::{ClusterId, lb::Backend};
 
 use super::{TablesError, id_allocator::IdAllocator};
 
@@ -12,6 +15,8 @@ pub(super) struct Backends {
     ids: HashMap<Backend, u32>,
     /// By their places.
     used: HashMap<u32, BackendUse>,
+    /// How many of these each cluster has.
+    by_cluster: BTreeMap<ClusterId, u32>,
     /// By their places, the ids of those that are used no longer and that programs may still be reading.
     resting: HashMap<u32, u32>,
     allocator: IdAllocator,
@@ -44,7 +49,7 @@ impl Backends {
     pub(super) fn new(size: u32) -> Self {
         let allocator = IdAllocator::new("cm_backends", size).unlike_before();
         let (ids, used, resting) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { ids, used, resting, allocator, size }
+        Self { ids, used, by_cluster: BTreeMap::new(), resting, allocator, size }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -77,7 +82,7 @@ impl Backends {
     pub(super) fn claim(&mut self, id: u32, backend: Backend) -> bool {
         let fresh = self.allocator.claim(id);
         if fresh {
-            self.used.insert(id % self.size, BackendUse { id, backend, services: 0 });
+            self.put(BackendUse { id, backend, services: 0 });
         }
         fresh
     }
@@ -97,7 +102,7 @@ impl Backends {
     pub(super) fn add(&mut self, backend: Backend, now: Instant) -> Result<u32, TablesError> {
         let id = self.allocator.take(now)?;
         self.ids.insert(backend, id);
-        self.used.insert(id % self.size, BackendUse { id, backend, services: 0 });
+        self.put(BackendUse { id, backend, services: 0 });
         Ok(id)
     }
 
@@ -112,7 +117,7 @@ impl Backends {
         let ids = self.allocator.adopt(before.clone(), now)?;
         for (BackendUse { backend, services, .. }, id) in former.into_iter().zip(&ids) {
             self.ids.insert(backend, *id);
-            self.used.insert(id % self.size, BackendUse { id: *id, backend, services });
+            self.put(BackendUse { id: *id, backend, services });
         }
         Ok(before.into_iter().zip(ids).collect())
     }
@@ -133,12 +138,34 @@ impl Backends {
             return None;
         }
         let used = self.used.remove(&place)?;
+        self.uncount(used.backend.cluster);
         if self.ids.get(&used.backend) == Some(&id) {
             self.ids.remove(&used.backend);
         }
         self.resting.insert(place, id);
         self.allocator.give_back(id, now);
         Some(used.backend)
+    }
+
+    /// How many places each cluster's backends are in.
+    pub(super) fn by_cluster(&self) -> &BTreeMap<ClusterId, u32> {
+        &self.by_cluster
+    }
+
+    fn put(&mut self, used: BackendUse) {
+        *self.by_cluster.entry(used.backend.cluster).or_default() += 1;
+        if let Some(before) = self.used.insert(used.id % self.size, used) {
+            self.uncount(before.backend.cluster);
+        }
+    }
+
+    fn uncount(&mut self, cluster: ClusterId) {
+        if let Some(count) = self.by_cluster.get_mut(&cluster) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_cluster.remove(&cluster);
+            }
+        }
     }
 
     /// Those that no service uses.

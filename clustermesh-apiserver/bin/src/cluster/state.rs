@@ -120,6 +120,8 @@ impl State {
         };
         self.metrics.manifest_problems.set(count(view.problems.len()));
         self.metrics.desired_keys.set(count(view.desired_keys));
+        self.metrics.drained.set(view.drained.cluster.into());
+        self.metrics.drained_nodes.set(count(view.drained.nodes.len()));
         self.metrics.objects.set(count(view.objects));
         self.metrics.identities.set(count(view.identities));
         self.view.send_replace(Arc::new(view));

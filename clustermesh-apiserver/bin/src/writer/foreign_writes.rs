@@ -234,6 +234,9 @@ impl ForeignWrites {
 // === impl ForeignWrite ===
 
 impl ForeignWrite {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Added, Self::Changed, Self::Removed, Self::Misplaced];
+
     /// As metrics have it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -35,7 +35,7 @@ pub fn three_blips_end_no_socket(mesh: &impl Mesh) {
             if cut.is_empty() { Ok(()) } else { Err(format!("{cut:?}")) }
         });
     }
-    let cuts = metric(mesh, &one, &node, "health_cluster_cuts");
+    let cuts = metric(mesh, &one, &node, "peer_unreachable_events_total");
     assert!(cuts > 0, "new connections left");
     let ended = || {
         let counters = agent_status(mesh, &one, &node)["counters"].clone();

@@ -230,6 +230,11 @@ proptest! {
             shares::check(&tables);
             let wanted: HashMap<_, _> = model.iter().map(|(f, m)| (frontend(*f), wanted(m))).collect();
             prop_assert_eq!(tables.deviations(&wanted), []);
+            let mut by_cluster = BTreeMap::new();
+            for backend in model.values().flat_map(|m| m.backends.keys()).collect::<BTreeSet<_>>() {
+                *by_cluster.entry(backend.cluster).or_insert(0) += 1;
+            }
+            prop_assert_eq!(tables.backends_by_cluster(), &by_cluster);
             for (frontend, whole) in wanted {
                 prop_assert_eq!(tables.frontend(&frontend).unwrap().content(), whole);
             }
