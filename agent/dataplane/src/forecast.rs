@@ -19,7 +19,8 @@ pub struct Level {
     pub size: u32,
     /// How many more were in use in an hour, by the last one or what there was of it. `None`: too soon to say.
     pub growth_per_hour: Option<i64>,
-    /// When it is full at that rate; `None` where it does not become fuller.
+    /// When it is full if it goes on to grow; `None` where it did not grow in both halves of that time, and before it was
+    /// watched for 15 minutes: what comes all at once, as at start, is no growth that goes on.
     pub full_in: Option<Duration>,
 }
 
@@ -33,6 +34,8 @@ pub struct Forecast {
 const TABLES: usize = 4;
 /// The time that a rate is taken from.
 const WINDOW: Duration = Duration::from_secs(3_600);
+/// How long is measured before a forecast is made.
+const MEASURED: Duration = Duration::from_secs(900);
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// From this share on the operator should know, in percent.
@@ -69,16 +72,19 @@ impl Forecast {
         of.map(|(map, size)| {
             let (at, used) = used.next().unwrap_or_default();
             let growth = self.growth(at, used, now);
-            let full_in = growth.and_then(|(more, since)| {
+            let lasting = growth.filter(|(_, since)| *since >= MEASURED);
+            let full_in = lasting.and_then(|(more, since)| {
+                let half = self.growth_since(at, used, now, since / 2)?;
+                // The slower half says how fast it grows, and the whole can be no slower.
+                let (more, since) = [half, (more - half.0, since - half.1)]
+                    .into_iter()
+                    .min_by_key(|(more, since)| rate(*more, *since))?;
                 let room = u64::from(size.saturating_sub(used));
-                let millis =
-                    u128::from(room) * since.as_millis() / u128::try_from(more).ok()?.max(1);
-                (more > 0).then(|| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
+                let more = u128::try_from(more).ok().filter(|more| *more > 0)?;
+                let millis = u128::from(room) * since.as_millis() / more;
+                Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
             });
-            let per_hour = growth.and_then(|(more, since)| {
-                let millis = i128::try_from(since.as_millis()).ok()?.max(1);
-                i64::try_from(i128::from(more) * 3_600_000 / millis).ok()
-            });
+            let per_hour = growth.and_then(|(more, since)| i64::try_from(rate(more, since)).ok());
             Level { map, used, size, growth_per_hour: per_hour, full_in }
         })
     }
@@ -90,6 +96,25 @@ impl Forecast {
         let more = i64::from(used) - i64::from(*before.get(at)?);
         (since >= INTERVAL).then_some((more, since))
     }
+
+    /// How many more there are than at the newest sample that is so old, and how long ago that was.
+    fn growth_since(
+        &self,
+        at: usize,
+        used: u32,
+        now: Instant,
+        age: Duration,
+    ) -> Option<(i64, Duration)> {
+        let since = |then: &Instant| now.saturating_duration_since(*then);
+        let (then, before) = self.samples.iter().rfind(|(then, _)| since(then) >= age)?;
+        Some((i64::from(used) - i64::from(*before.get(at)?), since(then)))
+    }
+}
+
+/// So many more in this time, as how many that is in an hour.
+fn rate(more: i64, since: Duration) -> i128 {
+    let millis = i128::try_from(since.as_millis()).unwrap_or(i128::MAX).max(1);
+    i128::from(more) * 3_600_000 / millis
 }
 
 fn used(occupancy: &Occupancy) -> [u32; TABLES] {
@@ -170,20 +195,42 @@ mod tests {
             forecast.observe(&occupancy(800), minutes(n.into()));
         }
         let level = slots(&forecast, 860, minutes(120));
+        assert_eq!((level.growth_per_hour, level.full_in), (Some(60), None), "all at once");
+        assert_eq!(level.to_string(), "cm_slots: 86 % full");
+        // It goes on: two a minute at first, then one.
+        for n in 121..151u32 {
+            forecast.observe(&occupancy(860 + 2 * (n - 120)), minutes(n.into()));
+        }
+        for n in 151..181u32 {
+            forecast.observe(&occupancy(920 + n - 150), minutes(n.into()));
+        }
+        let level = slots(&forecast, 950, minutes(180));
         assert_eq!(
             (level.growth_per_hour, level.full_in),
-            (Some(60), Some(Duration::from_secs(8_400)))
+            (Some(150), Some(Duration::from_secs(3_000)))
         );
-        assert_eq!(level.to_string(), "cm_slots: 86 % full, full in 2 h at this rate");
-        assert_eq!(slots(&forecast, 800, minutes(120)).to_string(), "cm_slots: 80 % full");
-        let level = slots(&forecast, 700, minutes(120));
+        assert_eq!(level.to_string(), "cm_slots: 95 % full, full in 50 min at this rate");
+        let level = slots(&forecast, 700, minutes(180));
         assert_eq!(
             (level.growth_per_hour, level.full_in, level.is_high()),
             (Some(-100), None, false)
         );
-        assert_eq!(slots(&forecast, 1_000, minutes(120)).to_string(), "cm_slots: full");
-        let level = slots(&forecast, 801, minutes(120));
-        assert_eq!(level.to_string(), "cm_slots: 80 % full, full in 8 d at this rate");
+        assert_eq!(slots(&forecast, 1_000, minutes(180)).to_string(), "cm_slots: full");
+    }
+
+    /// Tables fill when an agent starts, and when somebody adds pods.
+    #[test]
+    fn a_burst_is_no_rate() {
+        let start = Instant::now();
+        let minutes = |n: u32| start + Duration::from_secs(60 * u64::from(n));
+        let mut forecast = Forecast::default();
+        for n in 0..100 {
+            let used = if n < 5 { n * 40 } else { 200 };
+            forecast.observe(&occupancy(used), minutes(n));
+            assert_eq!(slots(&forecast, used, minutes(n)).full_in, None, "after {n} minutes");
+        }
+        forecast.observe(&occupancy(230), minutes(100));
+        assert_eq!(slots(&forecast, 230, minutes(101)).full_in, None);
     }
 
     #[test]
@@ -203,14 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_no_rate() {
+    fn a_forecast_takes_a_quarter_of_an_hour() {
         let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut forecast = Forecast::default();
         forecast.observe(&occupancy(0), start);
-        let level = slots(&forecast, 900, start + Duration::from_secs(59));
+        let level = slots(&forecast, 59, at(59));
         assert_eq!((level.growth_per_hour, level.full_in), (None, None));
-        let level = slots(&forecast, 900, start + Duration::from_secs(60));
-        assert_eq!(level.full_in, Some(Duration::from_millis(6_666)));
-        assert_eq!(level.to_string(), "cm_slots: 90 % full, full in less than 1 min at this rate");
+        for n in 1..15u32 {
+            forecast.observe(&occupancy(60 * n), at(60 * u64::from(n)));
+        }
+        let level = slots(&forecast, 899, at(899));
+        assert_eq!((level.growth_per_hour, level.full_in), (Some(3_600), None));
+        let level = slots(&forecast, 900, at(900));
+        assert_eq!(level.full_in, Some(Duration::from_secs(100)));
+        assert_eq!(level.to_string(), "cm_slots: 90 % full, full in 1 min at this rate");
     }
 }
