@@ -12,6 +12,7 @@ packages=(
     etcd-server etcd-client containernetworking-plugins          # a lab's clusters
     iproute2 nftables procps bpftool                             # a lab's nodes
     curl faketime git libfaketime openssl                        # tests
+    prometheus                                                   # promtool, for alert rules
 )
 
 missing=()

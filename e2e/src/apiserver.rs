@@ -139,9 +139,14 @@ impl Apiserver {
         });
     }
 
+    /// All that it exports.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").expect("an answer").1
+    }
+
     /// A metric by its whole name, labels included: `clustermesh_apiserver_etcd_trouble{reason="away"}`.
     pub fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.get("/metrics").expect("an answer");
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
     }

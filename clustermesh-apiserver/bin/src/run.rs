@@ -82,7 +82,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         args: args.clone(),
         cluster: Arc::clone(&cluster),
         store: Arc::clone(&store),
-        trouble,
+        trouble: trouble.clone(),
         started,
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -113,7 +113,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         // Of its own: what it computes over all keys keeps nothing else waiting.
         () = task(writing) => tracing::info!("everything is written"),
         () = asked_to_stop => {}
-        () = task(watch_readiness(shared, health.clone())) => {}
+        () = task(watch_readiness(shared, trouble, health.clone())) => {}
         served = health.serve(args.metrics_address) => {
             served.with_context(|| format!("--metrics-address {}", args.metrics_address))?;
         }
@@ -223,7 +223,11 @@ async fn watch_credentials(
     }
 }
 
-async fn watch_readiness(shared: Shared, health: Health) {
+async fn watch_readiness(
+    shared: Shared,
+    trouble: watch::Receiver<Option<Failure>>,
+    health: Health,
+) {
     let mut was_ready = false;
     loop {
         let state = shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -233,11 +237,14 @@ async fn watch_readiness(shared: Shared, health: Health) {
             was_ready = reasons.is_empty();
             tracing::info!(ready = was_ready, ?reasons, "readiness");
         }
+        let fallback = mesh_files::watch_fallback().is_some();
+        // As many as the admin API lists.
+        let single = [state.files.is_some(), trouble.borrow().is_some(), fallback];
         let problems = [reasons.len(), view.problems.len(), state.problems(now).len()];
-        let problems = problems.into_iter().sum::<usize>() + usize::from(state.files.is_some());
+        let problems = single.map(usize::from).into_iter().chain(problems).sum::<usize>();
         shared.metrics.problems.set(problems.try_into().unwrap_or(u64::MAX));
         health.set(reasons);
-        shared.metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
+        shared.metrics.file_watch_fallback.set(fallback.into());
         time::sleep(READINESS).await;
     }
 }
