@@ -80,7 +80,7 @@ pub struct Tier {
 pub struct TierCluster {
     /// Its name, or `id N` where none is known.
     pub cluster: Arc<str>,
-    /// How many connections one of its backends gets beside one of weight 1.
+    /// How many connections it gets, or one of its backends, beside one of weight 1: `traffic.weights_of`.
     pub weight: u32,
     /// Whether its backends are used.
     pub state: ClusterState,

@@ -128,7 +128,15 @@ impl Plan {
         let measured = pass.is_some_and(|pass| !pass.terminating && !pass.weightless);
         let minimum = policy.minimum_healthy().filter(|_| measured);
         share_load(&mut tiers, minimum);
-        let chosen = pass.map(|pass| choose(&tiers, pass)).unwrap_or_default();
+        let claim = |pass: Pass, part: &Part, usable: u64| {
+            let weight = u64::from(pass.weight(part));
+            match policy.shares_are_of_clusters() {
+                // A cluster of which too little is healthy leaves a part to the others of its tier.
+                true => weight * capacity(usable, part.counts.meant().into(), minimum),
+                false => weight * usable,
+            }
+        };
+        let chosen = pass.map(|pass| choose(&tiers, pass, claim)).unwrap_or_default();
         Self { pass, tiers, minimum, chosen }
     }
 }
@@ -155,15 +163,15 @@ fn capacity(usable: u64, meant: u64, minimum: Option<u8>) -> u64 {
     }
 }
 
-/// Within a tier, a backend gets by its cluster's weight.
-fn choose(tiers: &[TierPlan], pass: Pass) -> Chosen {
+/// Within a tier, clusters get by what each claims; and of a group's backends one gets as much as another.
+fn choose(tiers: &[TierPlan], pass: Pass, claim: impl Fn(Pass, &Part, u64) -> u64) -> Chosen {
     let mut exact = [0_u64; Group::COUNT];
     let mut groups = Vec::with_capacity(tiers.iter().map(|tier| tier.parts.len()).sum());
     for tier in tiers.iter().filter(|tier| tier.load > 0) {
         let mut claims = [0_u64; Group::COUNT];
         for (part, usable) in tier.parts.iter().filter(|(_, usable)| *usable > 0) {
             let Placement { group, .. } = part.place;
-            let claim = usable * u64::from(pass.weight(part));
+            let claim = claim(pass, part, *usable);
             claims.iter_mut().skip(group.number()).take(1).for_each(|sum| *sum += claim);
             groups.extend(
                 pass.healths(part.cut).map(|backend_health| (part.cluster, backend_health, group)),

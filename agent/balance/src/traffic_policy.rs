@@ -1,4 +1,4 @@
-//! Where a service's Service puts each cluster: its tier, its weight, and from both the group of its backends.
+//! Where a service's Service puts each cluster: its tier, its weight, and from these the group of its backends.
 
 use std::{
     cmp::Reverse,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_model::{
-    Affinity, ClusterId, ClusterName, ServiceTraffic,
+    Affinity, ClusterId, ClusterName, ServiceTraffic, WeightsOf,
     lb::{Group, Weights},
 };
 
@@ -18,8 +18,17 @@ use crate::cluster::ClusterView;
 pub(crate) struct TrafficPolicy {
     pub(crate) traffic: Arc<ServiceTraffic>,
     local: ClusterId,
-    /// The group of each tier and weight that a cluster has; more than there are groups share the last.
-    groups: BTreeMap<(usize, Reverse<u32>), Group>,
+    /// The group of each kind of cluster; more than there are groups share the last.
+    groups: BTreeMap<GroupKey, Group>,
+}
+
+/// What clusters have in common whose backends are in one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct GroupKey {
+    tier: usize,
+    weight: Reverse<u32>,
+    /// A cluster that has its weight as a whole is in no group with another; [`ClusterId::NONE`] for all others.
+    alone: ClusterId,
 }
 
 /// Where a cluster's backends are.
@@ -42,11 +51,12 @@ impl TrafficPolicy {
         clusters: &BTreeMap<ClusterId, ClusterView>,
     ) -> Self {
         let mut policy = Self { traffic, local, groups: BTreeMap::new() };
-        let mut keys: BTreeSet<(usize, Reverse<u32>)> = match &*policy.traffic {
+        let mut keys: BTreeSet<GroupKey> = match &*policy.traffic {
             traffic if !traffic.global => BTreeSet::new(),
             traffic if traffic.weights.is_empty() && traffic.tiers.is_empty() => {
                 let tiers = if traffic.affinity == Affinity::None { 1 } else { 2 };
-                (0..tiers).map(|tier| (tier, Reverse(DEFAULT_WEIGHT))).collect()
+                let (weight, alone) = (Reverse(DEFAULT_WEIGHT), ClusterId::NONE);
+                (0..tiers).map(|tier| GroupKey { tier, weight, alone }).collect()
             }
             _ => clusters.iter().map(|(id, view)| policy.key(*id, Some(&view.name))).collect(),
         };
@@ -74,7 +84,7 @@ impl TrafficPolicy {
         let key = self.key(cluster, name);
         let last = Group::new(self.groups.len().clamp(1, Group::COUNT) - 1);
         let group = self.groups.get(&key).copied().or(last).unwrap_or_default();
-        let (tier, Reverse(weight)) = key;
+        let GroupKey { tier, weight: Reverse(weight), .. } = key;
         Some(Placement { tier, weight, group })
     }
 
@@ -86,7 +96,14 @@ impl TrafficPolicy {
     /// Whether it makes a difference how many backends there are, where there are any.
     pub(crate) fn counts(&self) -> bool {
         self.traffic.global
-            && !(self.traffic.weights.is_empty() && self.traffic.minimum_healthy.is_none())
+            && (self.traffic.minimum_healthy.is_some()
+                || !(self.traffic.weights.is_empty() || self.shares_are_of_clusters()))
+    }
+
+    /// Whether a tier's load is shared out to clusters; to backends otherwise.
+    pub(crate) fn shares_are_of_clusters(&self) -> bool {
+        let ServiceTraffic { global, weights, weights_of, .. } = &*self.traffic;
+        *global && !weights.is_empty() && *weights_of == WeightsOf::Clusters
     }
 
     /// What the kernel is given, by what each group should get. One group alone gets everything.
@@ -105,7 +122,7 @@ impl TrafficPolicy {
         Weights(weights)
     }
 
-    fn key(&self, cluster: ClusterId, name: Option<&ClusterName>) -> (usize, Reverse<u32>) {
+    fn key(&self, cluster: ClusterId, name: Option<&ClusterName>) -> GroupKey {
         let traffic = &*self.traffic;
         let named = |tier: &BTreeSet<ClusterName>| name.is_some_and(|name| tier.contains(name));
         let is_local = cluster == self.local;
@@ -118,6 +135,11 @@ impl TrafficPolicy {
             Affinity::Remote => usize::from(is_local),
         };
         let weight = name.and_then(|name| traffic.weights.get(name)).copied();
-        (tier, Reverse(weight.unwrap_or(DEFAULT_WEIGHT)))
+        let is_alone = weight.is_some() && traffic.weights_of == WeightsOf::Clusters;
+        GroupKey {
+            tier,
+            weight: Reverse(weight.unwrap_or(DEFAULT_WEIGHT)),
+            alone: if is_alone { cluster } else { ClusterId::NONE },
+        }
     }
 }

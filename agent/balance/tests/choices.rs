@@ -18,7 +18,7 @@ use mesh_balance::{
 use mesh_model::{
     Affinity, ClusterId, ClusterName,
     Protocol::{Tcp, Udp},
-    ServiceName, ServiceTraffic,
+    ServiceName, ServiceTraffic, WeightsOf,
     lb::{Backend, BackendState, Change, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
 use stage::{Stage, backend, frontend, global, id, name, service};
@@ -27,9 +27,15 @@ fn affinity(affinity: Affinity) -> ServiceTraffic {
     ServiceTraffic { affinity, ..global() }
 }
 
+/// Of each backend of a cluster.
 fn weights(weights: &[(&str, u32)]) -> ServiceTraffic {
     let weights = weights.iter().map(|(cluster, weight)| (name(cluster), *weight)).collect();
     ServiceTraffic { weights, ..global() }
+}
+
+/// Of clusters as a whole.
+fn cluster_weights(of: &[(&str, u32)]) -> ServiceTraffic {
+    ServiceTraffic { weights_of: WeightsOf::Clusters, ..weights(of) }
 }
 
 /// `a,b;c`
@@ -79,6 +85,73 @@ fn a_backend_gets_by_its_clusters_weight() {
     assert_eq!(stage.shares(), "a11 50, b11 16.7, b12 16.7, c11 16.7", "1 where none is given");
     stage.remove("a11");
     assert_eq!(stage.shares(), "b11 33.3, b12 33.3, c11 33.3");
+}
+
+/// However many backends it has; those that are not named count 1 each and are one group.
+#[test]
+fn a_cluster_gets_by_its_weight() {
+    for (of, backends, expected) in [
+        (
+            &[("a", 90), ("b", 10)][..],
+            "a11 a12 a13 b11 b12",
+            "a11 30, a12 30, a13 30, b11 5, b12 5",
+        ),
+        (&[("a", 90), ("b", 10)], "a11 b11 b12", "a11 90, b11 5, b12 5"),
+        (&[("a", 90), ("b", 10)], "b11 b12", "b11 50, b12 50"),
+        // c counts 1, and with d 2: spread over the three backends of both.
+        (&[("a", 2)], "a11 b11", "a11 66.7, b11 33.3"),
+        (&[("a", 3)], "a11 a12 b11 b12", "a11 37.5, a12 37.5, b11 12.5, b12 12.5"),
+        (&[("a", 2)], "a11 c11 d11 d12", "a11 50, c11 16.7, d11 16.7, d12 16.7"),
+        // A named one is a group of its own, also with another's weight.
+        (&[("a", 1), ("b", 1)], "a11 b11 b12 b13", "a11 50, b11 16.7, b12 16.7, b13 16.7"),
+        (&[("a", 0)], "a11 b11 c11 c12", "b11 33.3, c11 33.3, c12 33.3"),
+        // For want of others: each cluster as another.
+        (&[("a", 0), ("b", 0)], "a11 b11 b12", "a11 50, b11 25, b12 25"),
+    ] {
+        let stage = Stage::with(cluster_weights(of), backends);
+        assert_eq!(stage.shares(), expected, "{of:?}: {backends}");
+    }
+}
+
+/// In a later tier too; and what no cluster can use there is no share of anything.
+#[test]
+fn shares_of_clusters_are_of_their_tiers_load() {
+    let traffic = ServiceTraffic { tiers: tiers("b;a,c").tiers, ..cluster_weights(&[("a", 3)]) };
+    let mut stage = Stage::with(traffic.clone(), "a11 a12 b11 c11 d11");
+    assert_eq!(stage.shares(), "b11 100");
+    stage.remove("b11");
+    assert_eq!(stage.shares(), "a11 37.5, a12 37.5, c11 25");
+    stage.cluster("c", Stale, false);
+    assert_eq!(stage.shares(), "a11 50, a12 50");
+    stage.node("a1", false);
+    assert_eq!(stage.shares(), "d11 100");
+    let local = ServiceTraffic { affinity: Affinity::Local, ..cluster_weights(&[("b", 3)]) };
+    let mut stage = Stage::with(local, "a11 b11 b12 c11");
+    assert_eq!(stage.shares(), "a11 100");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "b11 37.5, b12 37.5, c11 25");
+}
+
+/// One pod that is left carries its cluster's share, unless a minimum says how many are enough.
+#[test]
+fn a_cluster_that_is_not_healthy_enough_leaves_a_part_of_its_share() {
+    let asked = cluster_weights(&[("a", 90), ("b", 10)]);
+    let mut stage = Stage::with(asked.clone(), "a11 a12 a13 b11 b12");
+    stage.set("a12", Condition::NotReady);
+    stage.set("a13", Condition::NotReady);
+    assert_eq!(stage.shares(), "a11 90, b11 5, b12 5");
+    for (minimum, expected) in [
+        (30, "a11 90, b11 5, b12 5"),
+        // A third is half of two thirds: 45 beside 10.
+        (67, "a11 81.7, b11 9.1, b12 9.1"),
+        (100, "a11 75, b11 12.5, b12 12.5"),
+    ] {
+        stage.traffic(ServiceTraffic { minimum_healthy: Some(minimum), ..asked.clone() });
+        assert_eq!(stage.shares(), expected, "{minimum} %");
+    }
+    stage.set("a12", Condition::Ready);
+    stage.set("a13", Condition::Ready);
+    assert_eq!(stage.shares(), "a11 30, a12 30, a13 30, b11 5, b12 5");
 }
 
 #[test]
@@ -325,6 +398,13 @@ fn one_change_costs_one_change_and_one_set_of_weights() {
         stage.remove("b13");
         assert!(matches!(stage.last[..], [Change::SetWeights(..), Change::RemoveBackend(..)]));
     }
+    let mut stage = Stage::with(cluster_weights(&[("a", 3)]), "a11 b11 b12");
+    stage.set("b13", Condition::Ready);
+    assert!(matches!(stage.last[..], [Change::AddBackend(..)]), "shares are as before");
+    stage.remove("b13");
+    assert!(matches!(stage.last[..], [Change::RemoveBackend(..)]));
+    stage.remove("a11");
+    assert!(matches!(stage.last[..], [Change::SetWeights(..), Change::RemoveBackend(..)]));
     let mut stage = Stage::with(affinity(Affinity::Local), "a11 a12 b11");
     stage.set("b12", Condition::Ready);
     assert_eq!(stage.last, [], "no service uses it");
@@ -494,6 +574,29 @@ fn an_explanation_has_the_arithmetic() {
             "the tiers before this one cannot carry everything: tier 2 carries 50 %, and it gets 12.5 % as one of 1 of weight 1",
         ]
     );
+}
+
+#[test]
+fn an_explanation_says_whose_weight_it_is() {
+    let stage = Stage::with(cluster_weights(&[("a", 2)]), "a11 b11 c11 c12");
+    let explained = stage.explain();
+    let because: Vec<&str> = explained.backends.iter().map(|c| c.because.as_str()).collect();
+    let other = "ready: tier 1 carries 100 %, and it gets 16.67 % as one of 3 of clusters that have weight 1 each";
+    assert_eq!(
+        because,
+        [
+            "ready: tier 1 carries 100 %, and it gets 50 % as one of 1 of a, which has weight 2",
+            other,
+            other,
+            other,
+        ]
+    );
+    let groups: Vec<String> = explained
+        .groups
+        .iter()
+        .map(|group| format!("{} of weight {}: {}", group.backends, group.weight, group.share))
+        .collect();
+    assert_eq!(groups, ["1 of weight 2: 50 %", "3 of weight 1: 50 %"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::{
 
 use mesh_balance::{ClusterState, KnownBackend, Usage};
 use mesh_model::{
-    Affinity, ClusterId, Protocol, ServiceName, ServiceTraffic,
+    Affinity, ClusterId, Protocol, ServiceName, ServiceTraffic, WeightsOf,
     lb::{Backend, BackendState, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
 use proptest::prelude::*;
@@ -71,7 +71,8 @@ struct World {
 
 fn traffic() -> impl Strategy<Value = ServiceTraffic> {
     let affinity = prop_oneof![Just(Affinity::None), Just(Affinity::Local), Just(Affinity::Remote)];
-    let weights = prop::collection::btree_map(0_usize..4, 0_u32..4, 0..3);
+    let weights_of = prop_oneof![Just(WeightsOf::Backends), Just(WeightsOf::Clusters)];
+    let weights = (prop::collection::btree_map(0_usize..4, 0_u32..4, 0..4), weights_of);
     let tiers = prop_oneof![
         2 => Just(Vec::new()),
         1 => Just((0..4).collect::<Vec<usize>>()).prop_shuffle().prop_flat_map(|order| {
@@ -86,13 +87,16 @@ fn traffic() -> impl Strategy<Value = ServiceTraffic> {
     let minimum = prop::option::of(1_u8..=100);
     let affine = prop::option::of(1_u32..100);
     (any::<bool>(), affinity, affine, weights, tiers, minimum).prop_map(
-        |(global, affinity, session_affinity, weights, tiers, minimum_healthy)| ServiceTraffic {
-            global,
-            affinity,
-            session_affinity,
-            weights: weights.into_iter().map(|(at, w)| (name(CLUSTERS[at]), w)).collect(),
-            tiers,
-            minimum_healthy,
+        |(global, affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy)| {
+            ServiceTraffic {
+                global,
+                affinity,
+                session_affinity,
+                weights: weights.into_iter().map(|(at, w)| (name(CLUSTERS[at]), w)).collect(),
+                weights_of,
+                tiers,
+                minimum_healthy,
+            }
         },
     )
 }
@@ -259,6 +263,8 @@ struct Seen {
     unverified: bool,
     tier: usize,
     weight: f64,
+    /// Its cluster is named in the weights.
+    named: bool,
 }
 
 /// What each backend of a frontend gets; `None` where the frontend is left alone.
@@ -306,6 +312,7 @@ fn expected(
             unverified: health == Some(&NodeHealth::Unverified),
             tier,
             weight: if traffic.global { f64::from(named.unwrap_or(1)) } else { 1.0 },
+            named: named.is_some(),
         });
     }
     // The first kind that there is any of.
@@ -348,11 +355,43 @@ fn expected(
         for (tier, load) in loads {
             let mine = || usable.iter().filter(|b| b.tier == tier);
             let weight = |b: &Seen| if b.weight == 0.0 { 1.0 } else { b.weight };
-            let all: f64 = mine().map(|b| weight(b)).sum();
+            let of_clusters = traffic.global
+                && !traffic.weights.is_empty()
+                && traffic.weights_of == WeightsOf::Clusters;
+            let enough = traffic.minimum_healthy.filter(|_| traffic.global && kind % 4 == 0);
+            // What a cluster claims of its tier as a whole.
+            let claim = |cluster: ClusterId| {
+                let one = mine().find(|b| b.backend.cluster == cluster).unwrap();
+                let can = mine().filter(|b| b.backend.cluster == cluster).count() as f64;
+                let meant = seen.iter().filter(|b| {
+                    b.backend.cluster == cluster && b.condition != Condition::Terminating
+                });
+                let able = enough.map_or(1.0, |minimum| {
+                    (can / meant.count() as f64 / (f64::from(minimum) / 100.0)).min(1.0)
+                });
+                weight(one) * able
+            };
+            let clusters: BTreeSet<ClusterId> = mine().map(|b| b.backend.cluster).collect();
+            let of_backends: f64 = mine().map(|b| weight(b)).sum();
+            let of_all: f64 = clusters.iter().map(|cluster| claim(*cluster)).sum();
             for b in mine() {
+                // Those of one name, or all that have none.
+                let together = |other: &Seen| match b.named {
+                    true => other.backend.cluster == b.backend.cluster,
+                    false => !other.named,
+                };
+                let share = if of_clusters {
+                    let group: Vec<&&Seen> = mine().filter(|other| together(other)).collect();
+                    let of_group: BTreeSet<ClusterId> =
+                        group.iter().map(|other| other.backend.cluster).collect();
+                    let claimed: f64 = of_group.iter().map(|cluster| claim(*cluster)).sum();
+                    claimed / of_all / group.len() as f64
+                } else {
+                    weight(b) / of_backends
+                };
                 // What is left of 1 by rounding is nothing.
                 if load > 1e-12 {
-                    result.insert(b.backend, load / carried * weight(b) / all);
+                    result.insert(b.backend, load / carried * share);
                 }
             }
         }

@@ -268,6 +268,7 @@ fn print_frontend(
         asks.extend(
             choice.minimum_healthy_percent.map(|percent| format!("minimum healthy {percent} %")),
         );
+        asks.extend(choice.weights_of.as_ref().map(|of| format!("weights of {of}")));
         if !choice.taken {
             asks.push("left to kube-proxy".into());
         }

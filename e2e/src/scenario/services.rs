@@ -13,6 +13,7 @@ use crate::{
 const GLOBAL: (&str, &str) = ("service.cilium.io/global", "true");
 const AFFINITY: &str = "service.cilium.io/affinity";
 const WEIGHTS: &str = "clustermesh.dev/weights";
+const WEIGHTS_OF: &str = "clustermesh.dev/weights-of";
 const TIERS: &str = "clustermesh.dev/tiers";
 const MINIMUM: &str = "clustermesh.dev/minimum-healthy";
 
@@ -93,6 +94,21 @@ pub fn weights_tiers_and_a_minimum_spread_as_they_say(mesh: &impl Mesh) {
     mine.wait(mesh, a, "b/0 50, b/1 50");
     theirs.set(mesh, b, [Condition::Ready, Condition::NotReady]);
     spread(&mine, "a/0 18.75, a/1 18.75, b/0 50, c/0 6.25, c/1 6.25");
+
+    // A weight is a cluster's share, whether it has three pods, two or one.
+    theirs.set(mesh, b, [Condition::Ready, Condition::Ready]);
+    mesh.apply(a, "echo", Some(3));
+    let weights = (WEIGHTS, "a=90,b=10,c=0");
+    mine.conditions = vec![Condition::Ready; 3];
+    mine.annotate(mesh, a, &[GLOBAL, weights]);
+    spread(&mine, "a/0 30, a/1 30, a/2 30, b/0 5, b/1 5");
+    mine.annotate(mesh, a, &[GLOBAL, weights, (WEIGHTS_OF, "backends")]);
+    mine.wait(mesh, a, "a/0 31.03, a/1 31.03, a/2 31.03, b/0 3.45, b/1 3.45");
+    mine.annotate(mesh, a, &[GLOBAL, weights]);
+    mine.set(mesh, a, [Condition::Ready, Condition::NotReady]);
+    mine.wait(mesh, a, "a/0 90, b/0 5, b/1 5");
+    mine.set(mesh, a, [Condition::Ready, Condition::Ready]);
+    theirs.set(mesh, b, [Condition::Ready, Condition::NotReady]);
 
     // Half is enough now.
     mine.annotate(mesh, a, &[GLOBAL, (TIERS, "b;a,c"), (MINIMUM, "50%")]);

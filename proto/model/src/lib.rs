@@ -28,4 +28,4 @@ pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{
     EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName, SliceEndpoint,
 };
-pub use traffic::{Affinity, ServiceTraffic};
+pub use traffic::{Affinity, ServiceTraffic, WeightsOf};

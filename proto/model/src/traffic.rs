@@ -19,6 +19,16 @@ pub enum Affinity {
     Remote,
 }
 
+/// What a weight is given to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WeightsOf {
+    /// Each backend of the cluster: more backends get more connections. What a local prefix means that does not say.
+    #[default]
+    Backends,
+    /// The cluster as a whole, however many backends it has.
+    Clusters,
+}
+
 /// How connections to a service are spread. Of the local cluster's Service only: what a peer wishes for its own clients
 /// is its own business.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,9 +39,11 @@ pub struct ServiceTraffic {
     pub affinity: Affinity,
     /// For so many seconds a client comes back to the backend it had, 1 to 86,400.
     pub session_affinity: Option<u32>,
-    /// How many connections a backend of a cluster gets, beside one of weight 1; which is that of a cluster that is not
-    /// named. 0: none, as long as there is another. At most [`ServiceTraffic::MAX_WEIGHT`].
+    /// How many connections a cluster gets, beside one of weight 1; which is that of a cluster that is not named.
+    /// 0: none, as long as there is another. At most [`ServiceTraffic::MAX_WEIGHT`].
     pub weights: BTreeMap<ClusterName, u32>,
+    /// What a weight is given to. Without meaning where there are no weights.
+    pub weights_of: WeightsOf,
     /// Clusters in the order in which they are used, in place of `affinity`. Those that are not named come last.
     pub tiers: Vec<BTreeSet<ClusterName>>,
     /// The share of a tier's backends, in percent, 1 to 100, that can carry all its load. With less, the rest of the load
@@ -57,6 +69,18 @@ impl Affinity {
             Self::None => "none",
             Self::Local => "local",
             Self::Remote => "remote",
+        }
+    }
+}
+
+// === impl WeightsOf ===
+
+impl WeightsOf {
+    /// The word in annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backends => "backends",
+            Self::Clusters => "clusters",
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Affinity, ClusterName, LocalService, Record, ServiceName, ServiceTraffic};
+use mesh_model::{
+    Affinity, ClusterName, LocalService, Record, ServiceName, ServiceTraffic, WeightsOf,
+};
 
 use crate::{
     check::{address, expect},
@@ -26,6 +28,7 @@ go_struct! {
         "affinity" => affinity: String, omit;
         "sessionAffinitySeconds" => session_affinity: u32, omit;
         "weights" => weights: BTreeMap<String, u32>, omit;
+        "weightsOf" => weights_of: String, omit;
         "tiers" => tiers: Vec<Vec<String>>, omit;
         "minimumHealthyPercent" => minimum_healthy: u32, omit;
         "publishNotReadyAddresses" => publish_not_ready_addresses: bool, omit;
@@ -45,8 +48,16 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         internal_traffic_local,
         foreign_proxy,
     } = service;
-    let ServiceTraffic { global, affinity, session_affinity, weights, tiers, minimum_healthy } =
-        traffic;
+    let ServiceTraffic {
+        global,
+        affinity,
+        session_affinity,
+        weights,
+        weights_of,
+        tiers,
+        minimum_healthy,
+    } = traffic;
+    let weights_of = if *weights_of == WeightsOf::Backends { "" } else { weights_of.as_str() };
     let affinity = if *affinity == Affinity::None { "" } else { affinity.as_str() };
     go_json::to_vec(&LocalServiceJson {
         v: VERSION,
@@ -59,6 +70,7 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         affinity: affinity.into(),
         session_affinity: session_affinity.unwrap_or_default(),
         weights: weights.iter().map(|(name, weight)| (name.to_string(), *weight)).collect(),
+        weights_of: weights_of.into(),
         tiers: tiers.iter().map(|tier| tier.iter().map(ToString::to_string).collect()).collect(),
         minimum_healthy: minimum_healthy.unwrap_or_default().into(),
         publish_not_ready_addresses: *publish_not_ready_addresses,
@@ -85,6 +97,7 @@ pub(crate) fn decode(key: &ServiceName, value: &[u8]) -> Result<Record, DecodeEr
             affinity: affinity(&json.affinity)?,
             session_affinity: session_affinity(json.session_affinity)?,
             weights: weights(&json.weights)?,
+            weights_of: weights_of(&json.weights_of)?,
             tiers: tiers(&json.tiers)?,
             minimum_healthy: minimum_healthy(json.minimum_healthy)?,
         },
@@ -129,6 +142,15 @@ fn weights(json: &BTreeMap<String, u32>) -> Result<BTreeMap<ClusterName, u32>, D
     json.iter().map(weight).collect()
 }
 
+/// A writer that does not know the word means backends.
+fn weights_of(word: &str) -> Result<WeightsOf, DecodeError> {
+    match word {
+        "" | "backends" => Ok(WeightsOf::Backends),
+        "clusters" => Ok(WeightsOf::Clusters),
+        other => Err(DecodeError::Word { field: "weightsOf", text: shown(other) }),
+    }
+}
+
 /// Each cluster is in one tier, and each tier has a cluster.
 fn tiers(json: &[Vec<String>]) -> Result<Vec<BTreeSet<ClusterName>>, DecodeError> {
     let mut seen = BTreeSet::new();
@@ -163,7 +185,7 @@ mod tests {
 
     const KEY: &str = "clustermesh/local/v1/services/shop/cart";
     const PLAIN: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#;
-    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"foreignProxy":true}"#;
+    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"foreignProxy":true}"#;
 
     #[test]
     fn as_written() {
@@ -192,6 +214,7 @@ mod tests {
                 affinity: Affinity::Local,
                 session_affinity: Some(10_800),
                 weights: [(name("alpha"), 3), (name("beta"), 0)].into(),
+                weights_of: WeightsOf::Clusters,
                 tiers: vec![[name("alpha"), name("beta")].into(), [name("gamma")].into()],
                 minimum_healthy: Some(30),
             },
@@ -205,6 +228,21 @@ mod tests {
             assert_eq!(String::from_utf8(record::encode(&record)).unwrap(), json);
             let decoded = record::decode(&alpha(Role::Local), KEY.as_bytes(), json.as_bytes());
             assert_eq!(decoded.unwrap(), Some(record));
+        }
+    }
+
+    /// What an older apiserver writes, and what one may that spells the default out.
+    #[test]
+    fn weights_are_of_backends_unless_the_record_says_otherwise() {
+        for (word, expected) in [
+            ("", WeightsOf::Backends),
+            (r#""weightsOf":"backends","#, WeightsOf::Backends),
+            (r#""weightsOf":"clusters","#, WeightsOf::Clusters),
+        ] {
+            let json = FULL.replace(r#""weightsOf":"clusters","#, word);
+            let record = record::decode(&alpha(Role::Local), KEY.as_bytes(), json.as_bytes());
+            let Some(Record::LocalService(service)) = record.unwrap() else { unreachable!() };
+            assert_eq!(service.traffic.weights_of, expected, "{word}");
         }
     }
 
@@ -230,6 +268,7 @@ mod tests {
             ("\"alpha\":3", "\"alpha\":65536", "weights is 65536: it is 0 to 65535"),
             ("\"alpha\":3", "\"alpha\":-3", "JSON: weights"),
             ("\"alpha\":3", "\"Alpha\":3", "weights: \"Alpha\" is not allowed here"),
+            ("\"clusters\"", "\"nodes\"", "weightsOf: \"nodes\" is not allowed here"),
             ("[\"gamma\"]", "[\"alpha\"]", "tiers: \"alpha\" is not allowed here"),
             ("[\"gamma\"]", "[]", "tiers: \"\" is not allowed here"),
             ("[\"gamma\"]", "[\"-\"]", "tiers: \"-\" is not allowed here"),

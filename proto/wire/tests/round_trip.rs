@@ -12,7 +12,7 @@ use mesh_model::{
     AddressKind, Affinity, ClusterConfig, ClusterId, ClusterLimit, ClusterName, EndpointAddress,
     EndpointSlice, ExportMode, GlobalService, Identity, Label, Labels, LocalNamespace, LocalPod,
     LocalService, NamedPort, Node, NodeAddress, Port, PortMap, Protocol, Record, ServiceName,
-    ServiceTraffic, SliceEndpoint,
+    ServiceTraffic, SliceEndpoint, WeightsOf,
     node::FamilyPair,
     service::{SERVICE_NAME_LABEL, SlicePort, Zone},
 };
@@ -245,15 +245,17 @@ fn local_service() -> impl Strategy<Value = Record> {
         Just(Vec::new()),
         (clusters("[a-m]{1,3}"), clusters("[n-z]{1,3}")).prop_map(|(a, b)| vec![a, b])
     ];
+    let weights_of = prop_oneof![Just(WeightsOf::Backends), Just(WeightsOf::Clusters)];
     let weights = (clusters("[a-z]{1,3}"), vec(0u32..=65_535, 3))
         .prop_map(|(names, weights)| names.into_iter().zip(weights).collect());
     (
         (name(), name(), vec(ip(), 0..3), btree_map(text(), port(), 0..3)),
-        (affinity, option::of(1u32..=86_400), weights, tiers, option::of(1u8..=100)),
+        (affinity, option::of(1u32..=86_400), (weights, weights_of), tiers, option::of(1u8..=100)),
         any::<[bool; 5]>(),
     )
         .prop_map(|((namespace, name, cluster_ips, ports), traffic, flags)| {
-            let (affinity, session_affinity, weights, tiers, minimum_healthy) = traffic;
+            let (affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy) =
+                traffic;
             let [global, shared, not_ready, internal_traffic_local, foreign_proxy] = flags;
             Record::LocalService(Box::new(LocalService {
                 name: ServiceName::new(&namespace, &name),
@@ -264,6 +266,7 @@ fn local_service() -> impl Strategy<Value = Record> {
                     affinity,
                     session_affinity,
                     weights,
+                    weights_of,
                     tiers,
                     minimum_healthy,
                 },

@@ -261,7 +261,7 @@ impl View<'_> {
         location: &Location,
     ) -> String {
         let (cluster, node) = (self.balancer.name(location.cluster), &location.node);
-        let gets = || self.gets(usage, place);
+        let gets = || self.gets(usage, place, location.cluster);
         match reason {
             Reason::Ready => format!("ready: {}", gets()),
             Reason::Failover => format!("no tier before this one has a usable backend: {}", gets()),
@@ -314,7 +314,7 @@ impl View<'_> {
     }
 
     /// How a used backend's share comes about.
-    fn gets(&self, usage: Usage, place: Option<Placement>) -> String {
+    fn gets(&self, usage: Usage, place: Option<Placement>, cluster: ClusterId) -> String {
         let share = usage.share();
         let Some(place) = place else { return format!("it gets {share}") };
         let tier = self.plan.tiers.iter().find(|tier| tier.tier == place.tier);
@@ -322,7 +322,14 @@ impl View<'_> {
         let group = self.groups.get(&place.group);
         let (of, weight) = group.map_or((0, place.weight), |group| (group.backends, group.weight));
         let tier = place.tier + 1;
-        format!("tier {tier} carries {load}, and it gets {share} as one of {of} of weight {weight}")
+        let view = self.balancer.clusters.get(&cluster);
+        let weights = &self.policy.traffic.weights;
+        let of = match view.filter(|view| weights.contains_key(&view.name)) {
+            _ if !self.policy.shares_are_of_clusters() => format!("{of} of weight {weight}"),
+            Some(view) => format!("{of} of {}, which has weight {weight}", view.name),
+            None => format!("{of} of clusters that have weight {weight} each"),
+        };
+        format!("tier {tier} carries {load}, and it gets {share} as one of {of}")
     }
 }
 

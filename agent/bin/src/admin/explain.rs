@@ -80,6 +80,10 @@ fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
         weights: weights.map(|(cluster, weight)| (cluster.to_string(), *weight)).collect(),
         tiers: traffic.tiers.iter().map(clusters).collect(),
         minimum_healthy_percent: traffic.minimum_healthy.unwrap_or(0).into(),
+        weights_of: match traffic.weights.is_empty() {
+            true => String::new(),
+            false => traffic.weights_of.as_str().into(),
+        },
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct ShownChoice {
     /// In seconds.
     pub(crate) session_affinity: Option<u32>,
     pub(crate) minimum_healthy_percent: Option<u8>,
+    /// What a weight is given to, `clusters` or `backends`; only where there are weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) weights_of: Option<String>,
     /// Who was looked for last, and found.
     pub(crate) basis: String,
     /// What it is in the kernel; false where it is left to kube-proxy.
@@ -194,6 +197,8 @@ impl ShownChoice {
             affinity: if traffic.global { traffic.affinity } else { Affinity::None }.to_string(),
             session_affinity: traffic.session_affinity,
             minimum_healthy_percent: traffic.minimum_healthy,
+            weights_of: (!traffic.weights.is_empty())
+                .then(|| traffic.weights_of.as_str().to_owned()),
             basis: explanation.basis.as_str().into(),
             taken: explanation.settings.is_some(),
             tiers: tiers.collect(),
@@ -238,6 +243,7 @@ impl ShownChoice {
             minimum_healthy_percent: Some(traffic.minimum_healthy_percent)
                 .filter(|percent| *percent > 0)
                 .and_then(|percent| u8::try_from(percent).ok()),
+            weights_of: Some(traffic.weights_of).filter(|of| !of.is_empty()),
             basis: reported.basis.clone(),
             taken: reported.settings.is_some(),
             tiers: reported.tiers.iter().map(tier).collect(),

@@ -1,15 +1,18 @@
-//! Our own annotations of a Service: weights and tiers of clusters, and how many backends are enough.
+//! Our own annotations of a Service: weights and tiers of clusters, what a weight is given to, and how many backends are
+//! enough.
 //!
 //! Each is taken as a whole or not at all: half of a list of weights would send traffic where it was not wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Affinity, ClusterName, ServiceTraffic, lb::Group};
+use mesh_model::{Affinity, ClusterName, ServiceTraffic, WeightsOf, lb::Group};
 
 use super::{Annotations, shown};
 
-/// How many connections a cluster's backends get, beside those of others: `a=3,b=1`.
+/// How many connections a cluster gets, beside others: `a=90,b=10`.
 const WEIGHTS: &str = "clustermesh.dev/weights";
+/// What has the weight: the cluster, or each of its backends.
+const WEIGHTS_OF: &str = "clustermesh.dev/weights-of";
 /// Clusters in the order in which they are used: `a,b;c`.
 const TIERS: &str = "clustermesh.dev/tiers";
 /// The share of a tier's backends that can carry all its load: `30%`.
@@ -30,14 +33,18 @@ enum Invalid {
     EmptyTier,
     #[error("{:?} is no share: it is 1% to 100%", shown(.0))]
     Share(String),
+    #[error("{:?} is neither clusters nor backends", shown(.0))]
+    WeightsOf(String),
     #[error("{found} different pairs of tier and weight, where no more than {max} can be told apart", max = Group::COUNT)]
+    Pairs { found: usize },
+    #[error("{found} groups, one for each cluster with a weight and one for the others of each tier, where no more than {max} can be told apart", max = Group::COUNT)]
     Groups { found: usize },
 }
 
 /// The weight of a cluster that is not named.
 const WEIGHT: u32 = 1;
 
-/// Reads all three. Weights and tiers that make too many groups together are both left out.
+/// Reads all four. Weights and tiers that make too many groups together are both left out.
 pub(super) fn read(
     local: &ClusterName,
     annotations: &Annotations,
@@ -45,17 +52,27 @@ pub(super) fn read(
     problems: &mut Vec<String>,
 ) {
     let weights = annotation(annotations, WEIGHTS, weights, problems);
+    let weights_of = annotation(annotations, WEIGHTS_OF, weights_of, problems);
     let tiers = annotation(annotations, TIERS, tiers, problems);
     traffic.minimum_healthy = annotation(annotations, MINIMUM_HEALTHY, share, problems);
     traffic.weights = weights.unwrap_or_default();
+    traffic.weights_of = match traffic.weights.is_empty() {
+        true => WeightsOf::default(),
+        false => weights_of.unwrap_or(WeightsOf::Clusters),
+    };
     traffic.tiers = tiers.unwrap_or_default();
     let found = groups(local, traffic);
     if found > Group::COUNT {
         let named = [(WEIGHTS, !traffic.weights.is_empty()), (TIERS, !traffic.tiers.is_empty())];
         let named: Vec<&str> =
             named.into_iter().filter_map(|(name, there)| there.then_some(name)).collect();
-        problems.push(format!("{}: {}", named.join(" and "), Invalid::Groups { found }));
+        let invalid = match traffic.weights_of {
+            WeightsOf::Backends => Invalid::Pairs { found },
+            WeightsOf::Clusters => Invalid::Groups { found },
+        };
+        problems.push(format!("{}: {invalid}", named.join(" and ")));
         traffic.weights.clear();
+        traffic.weights_of = WeightsOf::default();
         traffic.tiers.clear();
     }
 }
@@ -92,6 +109,12 @@ fn weights(text: &str) -> Result<BTreeMap<ClusterName, u32>, Invalid> {
     Ok(weights)
 }
 
+fn weights_of(text: &str) -> Result<WeightsOf, Invalid> {
+    let known = [WeightsOf::Clusters, WeightsOf::Backends];
+    let found = known.into_iter().find(|of| text.trim().eq_ignore_ascii_case(of.as_str()));
+    found.ok_or_else(|| Invalid::WeightsOf(text.trim().into()))
+}
+
 fn tiers(text: &str) -> Result<Vec<BTreeSet<ClusterName>>, Invalid> {
     let mut seen = BTreeSet::new();
     let mut tiers = Vec::new();
@@ -123,9 +146,10 @@ fn cluster(name: &str) -> Result<ClusterName, Invalid> {
     ClusterName::new(name.trim()).map_err(|_| Invalid::Cluster(name.trim().into()))
 }
 
-/// How many different pairs of tier and weight clusters can have: those that are named, the local one, and any other.
+/// How many groups clusters can be in: those that are named, the local one, and any other. Clusters of one tier and weight
+/// are one group, but for a cluster that has a weight as a whole: that is one alone.
 fn groups(local: &ClusterName, traffic: &ServiceTraffic) -> usize {
-    let ServiceTraffic { affinity, weights, tiers, .. } = traffic;
+    let ServiceTraffic { affinity, weights, weights_of, tiers, .. } = traffic;
     let tier_of = |cluster: Option<&ClusterName>| match affinity {
         _ if !tiers.is_empty() => {
             let named = |tier: &BTreeSet<ClusterName>| cluster.is_some_and(|c| tier.contains(c));
@@ -139,8 +163,13 @@ fn groups(local: &ClusterName, traffic: &ServiceTraffic) -> usize {
         cluster.and_then(|c| weights.get(c)).copied().unwrap_or(WEIGHT)
     };
     let named = weights.keys().chain(tiers.iter().flatten()).chain([local]).map(Some);
-    let pairs = named.chain([None]).map(|cluster| (tier_of(cluster), weight_of(cluster)));
-    pairs.collect::<BTreeSet<_>>().len()
+    let alone = |cluster: Option<&ClusterName>| {
+        let is_alone =
+            |name: &ClusterName| *weights_of == WeightsOf::Clusters && weights.contains_key(name);
+        cluster.filter(|name| is_alone(name)).cloned()
+    };
+    let groups = named.chain([None]).map(|of| (tier_of(of), weight_of(of), alone(of)));
+    groups.collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]
@@ -163,6 +192,31 @@ mod tests {
         assert_eq!(asked.traffic.weights, weights.into());
         assert_eq!(asked.traffic.tiers, [["a", "b"].map(name).into(), [name("c")].into()]);
         assert_eq!(asked.traffic.minimum_healthy, Some(30));
+    }
+
+    #[test]
+    fn weights_are_of_clusters_unless_the_annotation_says_backends() {
+        let weights = (WEIGHTS, "a=90,b=10");
+        for (annotations, expected, problem) in [
+            (&[weights][..], WeightsOf::Clusters, None),
+            (&[weights, (WEIGHTS_OF, "clusters")], WeightsOf::Clusters, None),
+            (&[weights, (WEIGHTS_OF, " Backends ")], WeightsOf::Backends, None),
+            (
+                &[weights, (WEIGHTS_OF, "pods")],
+                WeightsOf::Clusters,
+                Some(r#""pods" is neither clusters nor backends"#),
+            ),
+            // Without weights the record says nothing, as one of an older writer.
+            (&[], WeightsOf::Backends, None),
+            (&[(WEIGHTS_OF, "clusters")], WeightsOf::Backends, None),
+            (&[(WEIGHTS, "a=many")], WeightsOf::Backends, Some(r#""many" is no weight"#)),
+        ] {
+            let asked = asked_by(annotations);
+            assert_eq!(asked.traffic.weights_of, expected, "{annotations:?}");
+            let problems: Vec<bool> =
+                asked.problems.iter().map(|p| problem.is_some_and(|q| p.contains(q))).collect();
+            assert_eq!(problems, vec![true; usize::from(problem.is_some())], "{annotations:?}");
+        }
     }
 
     #[test]
@@ -201,40 +255,47 @@ mod tests {
         }
     }
 
-    /// Eight different pairs of tier and weight are what there is; the clusters that are not named are one, and the
-    /// local one is another.
+    /// Eight groups are what there is; the clusters that are not named are one of each tier.
     #[test]
     fn eight_groups_are_the_most() {
         let seven = "a=2,b=3,c=4,d=5,e=6,f=7,g=8";
         let eight = format!("{seven},h=9");
+        let local = ("service.cilium.io/affinity", "local");
+        let backends = (WEIGHTS_OF, "backends");
         for (annotations, groups) in [
             (&[(WEIGHTS, seven)][..], 8),
+            (&[(WEIGHTS, seven), backends], 8),
             (&[(WEIGHTS, eight.as_str())], 9),
-            // One of weight 1 is in no group of its own.
-            (&[(WEIGHTS, "a=2,b=3,c=4,d=5,e=6,f=7,g=8,h=1")], 8),
+            (&[(WEIGHTS, eight.as_str()), backends], 9),
+            // Clusters of one weight are one group of backends, and each a group of its own.
+            (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1"), backends], 2),
+            (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1")], 9),
             (&[(TIERS, "a;b;c;d;e;f;g")], 8),
             (&[(TIERS, "a;b;c;d;e;f;g;h")], 9),
+            (&[(TIERS, "a,b;c"), (WEIGHTS, "a=3,b=2,c=3"), backends], 4),
+            // a; b; c; and all others.
             (&[(TIERS, "a,b;c"), (WEIGHTS, "a=3,b=2,c=3")], 4),
+            // a; b and c; d; and all others.
+            (&[(TIERS, "a,b,c;d"), (WEIGHTS, "a=3")], 4),
             // `a` is the cluster whose service it is.
-            (&[(WEIGHTS, seven), ("service.cilium.io/affinity", "local")], 8),
-            (
-                &[
-                    (WEIGHTS, "b=2,c=3,d=4,e=5,f=6,g=7,h=8"),
-                    ("service.cilium.io/affinity", "local"),
-                ],
-                9,
-            ),
+            (&[(WEIGHTS, seven), local], 8),
+            (&[(WEIGHTS, "b=2,c=3,d=4,e=5,f=6,g=7,h=8"), local], 9),
         ] {
             let asked = asked_by(annotations);
             if groups <= 8 {
                 assert_eq!(asked.problems, Vec::<String>::new(), "{annotations:?}");
                 continue;
             }
-            let says = format!(
-                "{groups} different pairs of tier and weight, where no more than 8 can be told apart"
-            );
+            let of = match annotations.contains(&backends) || annotations[0].0 == TIERS {
+                true => "different pairs of tier and weight",
+                false => {
+                    "groups, one for each cluster with a weight and one for the others of each tier"
+                }
+            };
+            let says = format!("{groups} {of}, where no more than 8 can be told apart");
             assert!(asked.problems[0].ends_with(&says), "{annotations:?}: {:?}", asked.problems);
             assert!(asked.traffic.weights.is_empty() && asked.traffic.tiers.is_empty());
+            assert_eq!(asked.traffic.weights_of, WeightsOf::Backends);
         }
     }
 }

@@ -14,13 +14,14 @@ use crate::{
     mesh::{Mesh, eventually, socket_address},
 };
 
-/// A service of two pods.
+/// A service of the first pods of `echo`.
 #[derive(Clone, Debug)]
 pub(super) struct Shop {
     pub(super) namespace: &'static str,
     pub(super) name: &'static str,
     pub(super) annotations: Vec<(&'static str, &'static str)>,
-    pub(super) conditions: [Condition; 2],
+    /// One for each of its pods.
+    pub(super) conditions: Vec<Condition>,
     pub(super) session_affinity: Option<u32>,
     pub(super) headless: bool,
 }
@@ -54,7 +55,7 @@ impl Shop {
             namespace: "shop",
             name,
             annotations: annotations.to_vec(),
-            conditions: [Condition::Ready; 2],
+            conditions: vec![Condition::Ready; 2],
             session_affinity: None,
             headless: false,
         }
@@ -95,7 +96,7 @@ impl Shop {
     }
 
     pub(super) fn set(&mut self, mesh: &impl Mesh, cluster: &str, conditions: [Condition; 2]) {
-        self.conditions = conditions;
+        self.conditions = conditions.to_vec();
         self.apply(mesh, cluster);
     }
 
@@ -200,7 +201,7 @@ impl Shop {
 fn shares_of(mesh: &impl Mesh, entry: &Entry) -> BTreeMap<String, f64> {
     let mut names = BTreeMap::<IpAddr, String>::new();
     for cluster in mesh.clusters() {
-        for pod in ["echo-0", "echo-1"] {
+        for pod in ["echo-0", "echo-1", "echo-2"] {
             let ips = mesh.pod_ips(&cluster, pod).into_iter();
             names.extend(ips.map(|ip| (ip, format!("{cluster}/{pod}"))));
         }

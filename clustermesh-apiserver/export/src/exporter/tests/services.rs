@@ -115,7 +115,7 @@ fn local_nodes_receive_what_a_service_asks_for() {
         ("service.cilium.io/affinity: remote", "true,\"shared\":true,\"affinity\":\"remote\"}"),
         (
             "clustermesh.dev/weights: 'beta=3,alpha=1', clustermesh.dev/tiers: 'beta;alpha', clustermesh.dev/minimum-healthy: 30%",
-            r#"true,"shared":true,"weights":{"alpha":1,"beta":3},"tiers":[["beta"],["alpha"]],"minimumHealthyPercent":30}"#,
+            r#"true,"shared":true,"weights":{"alpha":1,"beta":3},"weightsOf":"clusters","tiers":[["beta"],["alpha"]],"minimumHealthyPercent":30}"#,
         ),
     ] {
         cluster.apply(&annotated(annotations));
