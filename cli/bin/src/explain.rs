@@ -2,10 +2,11 @@
 
 mod shown;
 
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, error::ErrorKind};
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterId;
@@ -21,7 +22,7 @@ use crate::{
     outcome::{Outcome, complain, warn},
     output::{self, Output},
 };
-use shown::{ShownBackend, ShownFrontend};
+use shown::{ShownAbsence, ShownBackend, ShownFrontend};
 
 /// `clustermesh import`.
 pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -80,11 +81,10 @@ pub(crate) fn explain(
         bail!("--state is computed from files: there is no --context or --node to ask");
     }
     let (simulation, at) = simulate(what_if)?;
-    let frontends = explained(&simulation, wanted.as_ref())?;
+    let (frontends, absent) = explained(&simulation, wanted.as_ref());
     let from = simulation.local().as_str();
-    print_explained(from, Some(at), &frontends, output)?;
-    simulation.notes().into_iter().chain(simulation.refusals()).for_each(warn);
-    Ok(complain(simulation.problems()))
+    print_explained(from, Some(at), (&frontends, &absent), output)?;
+    Ok(finish(&simulation, wanted.as_ref(), &frontends))
 }
 
 /// Asks a node's agent.
@@ -114,28 +114,39 @@ fn explain_agent(
         let mut client = mesh_admin::connect(&agent.socket).await?;
         anyhow::Ok(client.explain(request).await?.into_inner())
     })?;
-    let port = wanted.and_then(|wanted| wanted.port.as_deref());
     let frontends: Vec<ShownFrontend> = reported
         .frontends
         .iter()
         .map(ShownFrontend::of_agent)
-        .filter(|frontend| port.is_none_or(|port| frontend.has_port(port)))
+        .filter(|frontend| wanted.is_none_or(|wanted| frontend.has_port(wanted)))
         .collect();
-    if let (true, Some(ServiceQuery { service, .. })) = (frontends.is_empty(), wanted) {
-        match (reported.without_frontend.is_empty(), port) {
-            (false, _) => bail!("service {service} of {} has no cluster IP", context.name),
-            (true, Some(port)) => {
-                bail!("there is no service {service} with a port {port} in {}", context.name)
-            }
-            (true, None) => bail!(
-                "there is no service {service} in {}: it must exist in the cluster that is asked",
-                context.name
-            ),
-        }
-    }
-    print_explained(&context.name, None, &frontends, output)?;
+    let none = wanted.filter(|_| frontends.is_empty());
+    let absent: Vec<ShownFrontend> = none
+        .map(|wanted| {
+            let ServiceQuery { service, port, .. } = wanted;
+            let name = &context.name;
+            let (word, reason) = match (reported.without_frontend.is_empty(), port) {
+                (false, _) => ("headless", format!("service {service} of {name} has no cluster IP")),
+                (true, Some(port)) => (
+                    "no-frontend",
+                    format!("there is no service {service} with a port {port} in {name}"),
+                ),
+                (true, None) => (
+                    "no-service",
+                    format!(
+                        "there is no service {service} in {name}: it must exist in the cluster that is asked"
+                    ),
+                ),
+            };
+            ShownFrontend::without(service, name, word, reason)
+        })
+        .into_iter()
+        .collect();
+    print_explained(&context.name, None, (&frontends, &absent), output)?;
+    let reasons = absent.iter().filter_map(|absent| absent.absence.as_ref());
+    let reasons = reasons.map(|absence| absence.reason.clone());
     let all = frontends.iter().flat_map(|frontend| frontend.differences.iter().flatten());
-    Ok(complain(all.cloned()))
+    Ok(complain(reasons.chain(all.cloned())))
 }
 
 /// Computes what a mesh is like at the time that is asked for.
@@ -155,30 +166,33 @@ fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
     Ok((simulation, at))
 }
 
+/// What is wanted: frontends, and beside them what has none or is refused, each with its reason.
 fn explained(
     simulation: &Simulation,
     wanted: Option<&ServiceQuery>,
-) -> anyhow::Result<Vec<ShownFrontend>> {
-    let explained = simulation.explain(wanted);
-    if let (true, Some(wanted)) = (explained.is_empty(), wanted) {
-        let (service, local) = (&wanted.service, simulation.local());
-        let having = simulation.clusters_with(service);
-        let names: Vec<&str> = having.iter().map(|name| name.as_str()).collect();
-        match (names.as_slice(), having.contains(&local)) {
-            ([], _) => bail!("there is no service {service} in any cluster"),
-            (_, false) => warn(format!(
-                "cluster {local} has no service {service}, so it does not use that of {}",
-                names.join(", ")
-            )),
-            (_, true) => match &wanted.port {
-                Some(port) => {
-                    bail!("service {service} of cluster {local} has no frontend with a port {port}")
-                }
-                None => warn(format!("service {service} of cluster {local} has no cluster IP")),
-            },
-        }
+) -> (Vec<ShownFrontend>, Vec<ShownFrontend>) {
+    let frontends = simulation.explain(wanted);
+    let absent = simulation.without_frontend(wanted).into_iter().chain(simulation.refused(wanted));
+    let absent = absent.map(|unserved| ShownFrontend::absent(&unserved));
+    (frontends.iter().map(ShownFrontend::new).collect(), absent.collect())
+}
+
+/// Says what is not as it should be: what is refused, objects that are rejected, and that what is wanted is not there.
+fn finish(
+    simulation: &Simulation,
+    wanted: Option<&ServiceQuery>,
+    frontends: &[ShownFrontend],
+) -> Outcome {
+    simulation.notes().into_iter().chain(simulation.refusals()).for_each(warn);
+    let mut absent = Vec::new();
+    if wanted.is_some() && frontends.is_empty() {
+        absent = simulation.without_frontend(wanted);
     }
-    Ok(explained.iter().map(ShownFrontend::new).collect())
+    let absent = absent.into_iter().map(|unserved| unserved.reason);
+    match complain(absent.chain(simulation.problems())) {
+        Outcome::Done if !simulation.refused(wanted).is_empty() => Outcome::NotReady,
+        outcome => outcome,
+    }
 }
 
 fn print_backends(
@@ -186,58 +200,74 @@ fn print_backends(
     wanted: Option<&ServiceQuery>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let frontends = explained(simulation, wanted)?;
+    let (frontends, absent) = explained(simulation, wanted);
+    let outcome = finish(simulation, wanted, &frontends);
+    let all = frontends.into_iter().chain(absent).map(ShownFrontend::brief);
+    let all: Vec<ShownFrontend> = all.collect();
     match output {
-        Output::Json => {
-            let brief: Vec<ShownFrontend> =
-                frontends.into_iter().map(ShownFrontend::brief).collect();
-            output::value(&brief)?;
-        }
-        Output::Text => print_table(&frontends)?,
+        Output::Json => output::value(&all)?,
+        Output::Text => print_table(&all)?,
     }
-    simulation.notes().into_iter().chain(simulation.refusals()).for_each(warn);
-    Ok(complain(simulation.problems()))
+    Ok(outcome)
 }
 
 fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
-    let rows = frontends.iter().flat_map(|frontend| {
-        let row = |used: &str, backend: &ShownBackend| {
-            vec![
-                frontend.service.clone(),
-                format!("{}/{}", socket(&frontend.frontend, frontend.port), frontend.protocol),
-                used.to_owned(),
-                socket(&backend.address, backend.port),
-                backend.cluster.clone(),
-                backend.node.clone().unwrap_or_default(),
-                backend.reason.clone(),
-            ]
-        };
-        let all = [
-            ("in use", &frontend.in_use),
-            ("fallback", &frontend.fallback),
-            ("left out", &frontend.left_out),
-        ];
-        let rows = all
-            .into_iter()
-            .flat_map(|(used, backends)| backends.iter().map(move |backend| (used, backend)));
-        rows.map(|(used, backend)| row(used, backend)).collect::<Vec<_>>()
-    });
+    let rows =
+        frontends.iter().flat_map(|frontend| {
+            let address = frontend.address().unwrap_or_default();
+            let row = |used: &str, backend: Option<&ShownBackend>, cluster: &str, reason: &str| {
+                vec![
+                    frontend.service.clone(),
+                    address.clone(),
+                    used.to_owned(),
+                    backend.map(ShownBackend::socket).unwrap_or_default(),
+                    cluster.to_owned(),
+                    backend.and_then(|backend| backend.node.clone()).unwrap_or_default(),
+                    reason.to_owned(),
+                ]
+            };
+            let mut rows = Vec::new();
+            if let Some(ShownAbsence { cluster, key, why, reason }) = &frontend.absence {
+                let used = if why.ends_with("refused") { "refused" } else { "no frontend" };
+                let key = key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
+                rows.push(row(used, None, cluster, &format!("{key}{reason}")));
+            }
+            rows.extend(frontend.backends().map(|(used, backend)| {
+                row(used, Some(backend), &backend.cluster, &backend.reason)
+            }));
+            if rows.is_empty() {
+                rows.push(row("none", None, "", "no cluster has a backend for it"));
+            }
+            rows
+        });
     let header = ["SERVICE", "FRONTEND", "USED", "BACKEND", "CLUSTER", "NODE", "REASON"];
-    output::table(&header, rows)?;
+    table(&header, rows)?;
     Ok(())
+}
+
+/// A table as wide as its cells where it goes to a program that does not say how wide it is.
+fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> std::io::Result<()> {
+    if std::io::stdout().is_terminal() || std::env::var_os("COLUMNS").is_some() {
+        return output::table(header, rows);
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().copied());
+    table.add_rows(rows);
+    table.lines().try_for_each(|text| output::line(text.trim_end()))
 }
 
 fn print_explained(
     from: &str,
     at: Option<Duration>,
-    frontends: &[ShownFrontend],
+    (frontends, absent): (&[ShownFrontend], &[ShownFrontend]),
     output: Output,
 ) -> anyhow::Result<()> {
     if output == Output::Json {
         let at = at.map(time);
         return output::json(
             "Explanation",
-            json!({ "from": from, "at": at, "frontends": frontends }),
+            json!({ "from": from, "at": at, "frontends": frontends, "withoutFrontend": absent }),
         );
     }
     for (index, frontend) in frontends.iter().enumerate() {
@@ -245,6 +275,12 @@ fn print_explained(
             output::line("")?;
         }
         print_frontend(from, at, frontend)?;
+    }
+    if !absent.is_empty() {
+        if !frontends.is_empty() {
+            output::line("")?;
+        }
+        print_table(absent)?;
     }
     Ok(())
 }
@@ -254,11 +290,11 @@ fn print_frontend(
     at: Option<Duration>,
     frontend: &ShownFrontend,
 ) -> anyhow::Result<()> {
-    let ShownFrontend { service, port_name, protocol, .. } = frontend;
+    let ShownFrontend { service, port_name, .. } = frontend;
     let name = if port_name.is_empty() { String::new() } else { format!(" ({port_name})") };
     let at = at.map(|at| format!(" at {}", time(at))).unwrap_or_default();
-    let address = socket(&frontend.frontend, frontend.port);
-    output::line(format!("{service} in {from}{at}: {address}/{protocol}{name}"))?;
+    let address = frontend.address().unwrap_or_default();
+    output::line(format!("{service} in {from}{at}: {address}{name}"))?;
     if let Some(choice) = &frontend.choice {
         let mut asks = vec![if choice.global { "global" } else { "not global" }.to_owned()];
         if choice.affinity != "none" {
@@ -294,28 +330,21 @@ fn print_frontend(
                 percent(tier.load),
             ]
         });
-        output::table(&["TIER", "CLUSTERS", "USABLE", "HEALTH", "CAPACITY", "LOAD"], tiers)?;
+        table(&["TIER", "CLUSTERS", "USABLE", "HEALTH", "CAPACITY", "LOAD"], tiers)?;
         output::line("")?;
     }
-    let all = [
-        ("in use", &frontend.in_use),
-        ("fallback", &frontend.fallback),
-        ("left out", &frontend.left_out),
-    ];
-    let rows = all.into_iter().flat_map(|(used, backends)| {
-        backends.iter().map(move |backend| {
-            vec![
-                socket(&backend.address, backend.port),
-                backend.cluster.clone(),
-                backend.node.clone().unwrap_or_default(),
-                backend.state.clone(),
-                used.to_owned(),
-                if backend.share > 0.0 { percent(backend.share) } else { String::new() },
-                backend.reason.clone(),
-            ]
-        })
+    let rows = frontend.backends().map(|(used, backend)| {
+        vec![
+            backend.socket(),
+            backend.cluster.clone(),
+            backend.node.clone().unwrap_or_default(),
+            backend.state.clone(),
+            used.to_owned(),
+            if backend.share > 0.0 { percent(backend.share) } else { String::new() },
+            backend.reason.clone(),
+        ]
     });
-    output::table(&["BACKEND", "CLUSTER", "NODE", "STATE", "USED", "SHARE", "REASON"], rows)?;
+    table(&["BACKEND", "CLUSTER", "NODE", "STATE", "USED", "SHARE", "REASON"], rows)?;
     Ok(())
 }
 
@@ -332,9 +361,4 @@ fn basis(word: &str) -> &'static str {
 fn percent(part: f64) -> String {
     let text = format!("{:.2}", part * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-/// An address and port as one writes them.
-fn socket(address: &str, port: u16) -> String {
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }

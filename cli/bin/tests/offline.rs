@@ -198,7 +198,7 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
     // The numbers of the three are theirs: ours is the first that is free, or the one that is given.
     for (id, code, says) in [
         ("1", 0, ""),
-        ("9", 0, "cluster old is refused: the cluster has the local cluster's ID 9"),
+        ("9", 3, "cluster old is refused: the cluster has the local cluster's ID 9"),
         ("300", 1, "300 is no cluster id: with a limit of 255 clusters it is 1 to 255"),
         ("0", 1, "0 is no cluster id"),
     ] {
@@ -282,12 +282,6 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
     for (line, code, says) in [
         ("service backends --state broken --from a", 1, "web.yaml:"),
         ("service backends --state m --from b", 1, "--from: there is no cluster b (there are: a)"),
-        (
-            "service backends shop/none --state m --from a",
-            1,
-            "there is no service shop/none in any cluster",
-        ),
-        ("service backends shop/web:81 --state m --from a", 1, "has no frontend with a port 81"),
         ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is no service"),
         (
             "service backends --state m --from a --events events.json",
@@ -316,6 +310,127 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         assert!(ended.stderr.contains(says), "{line}: {}", ended.stderr);
         assert_eq!(ended.stdout, "", "{line}");
     }
+}
+
+/// A mistake ends with 1, and what is refused or is not there with 3: listed with its reason, for programs and for people.
+#[test]
+fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
+    let headless =
+        WEB.replace("name: web", "name: db").replace("clusterIP: 10.101.0.10", "clusterIP: None");
+    let theirs = WEB.replace("name: web", "name: only").replace("10.101", "10.102");
+    let place = Place::new(&[
+        ("m/a/web.yaml", &format!("{WEB}---\n{headless}")),
+        ("m/b/web.yaml", &theirs),
+        ("a/web.yaml", WEB),
+        (
+            "liar.json",
+            r#"{"cluster":{"name":"b","id":7},"entries":[{"key":"cilium/cluster-config/b","value":"{\"id\":7,\"capabilities\":{}}"},
+            {"key":"cilium/state/services/v1/b/shop/web","value":"{\"cluster\":\"c\"}"}]}"#,
+        ),
+        (
+            "config.json",
+            r#"{"cluster":{"name":"b","id":7},"entries":[{"key":"cilium/cluster-config/b","value":"{\"id\":700}"}]}"#,
+        ),
+    ]);
+    let key = "cilium/state/services/v1/b/shop/web";
+    let liar = "import --keys liar.json --objects a --cluster a";
+    let config = "import --keys config.json --objects a --cluster a";
+    for (line, code, service, why, key, says) in [
+        (liar.to_owned(), 3, "shop/web", "refused", json!(key), "expected b"),
+        (format!("{liar} shop/web"), 3, "shop/web", "refused", json!(key), "expected b"),
+        (config.to_owned(), 3, "", "cluster-refused", Value::Null, "cluster b is refused: "),
+        (
+            format!("{config} shop/web"),
+            3,
+            "",
+            "cluster-refused",
+            Value::Null,
+            "cluster b is refused: ",
+        ),
+        (
+            "service backends --state m --from a".into(),
+            0,
+            "shop/db",
+            "headless",
+            Value::Null,
+            "has no cluster IP",
+        ),
+        (
+            "service backends shop/db --state m --from a".into(),
+            3,
+            "shop/db",
+            "headless",
+            Value::Null,
+            "has no cluster IP",
+        ),
+        (
+            "service backends shop/only --state m --from a".into(),
+            3,
+            "shop/only",
+            "no-service",
+            Value::Null,
+            "it does not use that of b",
+        ),
+        (
+            "service backends shop/none --state m --from a".into(),
+            3,
+            "shop/none",
+            "no-service",
+            Value::Null,
+            "there is no service shop/none in any cluster",
+        ),
+        (
+            "service backends shop/web:81 --state m --from a".into(),
+            3,
+            "shop/web",
+            "no-frontend",
+            Value::Null,
+            "has no frontend with a port 81",
+        ),
+        (
+            "service backends shop/web:80/UDP --state m --from a".into(),
+            3,
+            "shop/web",
+            "no-frontend",
+            Value::Null,
+            "has no frontend with a port 80/UDP",
+        ),
+    ] {
+        let ended = place.run(&line);
+        assert_eq!(ended.code, code, "{line}: {}", ended.stderr);
+        let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let absent = printed.as_array().unwrap().last().unwrap();
+        assert_eq!(
+            (&absent["service"], &absent["why"], &absent["key"]),
+            (&json!(service), &json!(why), &key),
+            "{line}"
+        );
+        assert_eq!((&absent["frontend"], &absent["inUse"]), (&Value::Null, &json!([])), "{line}");
+        let reason = absent["reason"].as_str().unwrap();
+        assert!(reason.contains(says), "{line}: {reason}");
+        let text = place.run(&format!("{line} --output text"));
+        assert_eq!(text.code, code, "{line}: {}", text.stderr);
+        let row = text.stdout.lines().find(|row| row.contains(reason));
+        let used = if why.ends_with("refused") { "refused" } else { "no frontend" };
+        assert!(row.is_some_and(|row| row.contains(used)), "{line}: {}", text.stdout);
+        assert_eq!(code == 3, ended.stderr.contains(says), "{line}: {}", ended.stderr);
+    }
+    // What is asked for is there, with its protocol too, and without a backend.
+    for line in [
+        "service backends shop/web",
+        "service backends shop/web:80/TCP",
+        "service backends shop/web:http/tcp",
+    ] {
+        let ended = place.run(&format!("{line} --state m --from a -o text"));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{line}");
+        let row = ended.stdout.lines().nth(1).unwrap();
+        assert!(row.ends_with("no cluster has a backend for it"), "{row}");
+    }
+    let explained = place.run("service explain shop/db --state m --from a -o json");
+    assert_eq!(explained.code, 3, "{}", explained.stderr);
+    let explained: Value = serde_json::from_str(&explained.stdout).unwrap();
+    assert_eq!(explained["frontends"], json!([]));
+    assert_eq!(explained["withoutFrontend"][0]["why"], "headless");
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! Where a cluster's clients end up, and why.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr as _};
 
 use mesh_balance::{Candidate, Explanation, Reason, Share, Usage};
 use mesh_model::{
-    ClusterName, ServiceName,
-    lb::{Condition, NodeHealth},
+    ClusterName, Protocol, ServiceName,
+    lb::{Condition, Frontend, NodeHealth},
 };
 
 use crate::{
     events::time,
-    exports::Offers,
-    simulation::{Reachability, Simulation},
+    exports::{NotExported, Offer, Offers},
+    simulation::{Exporter, Reachability, Simulation},
 };
 
 /// A frontend with all backends of its service, of all clusters.
@@ -28,8 +28,8 @@ pub struct ExplainedFrontend {
 pub struct ExplainedBackend {
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
+    /// Its port; `None` where it has none that could be used.
+    pub port: Option<u16>,
     /// Its cluster.
     pub cluster: String,
     /// Its node, where that is known.
@@ -57,36 +57,59 @@ pub struct ServiceQuery {
     pub service: ServiceName,
     /// The number or the name of its port.
     pub port: Option<String>,
+    /// That port's protocol.
+    pub protocol: Option<Protocol>,
 }
 
 /// Why a text names no service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no service, as in NAMESPACE/NAME or NAMESPACE/NAME:PORT")]
+#[error(
+    "{0:?} is no service, as in NAMESPACE/NAME, NAMESPACE/NAME:PORT or NAMESPACE/NAME:PORT/TCP"
+)]
 pub struct InvalidServiceQuery(String);
 
 // === impl ServiceQuery ===
 
 impl ServiceQuery {
-    /// Reads `[NAMESPACE/]NAME[:PORT]`.
+    /// All ports of a service.
+    pub(crate) fn of(service: &ServiceName) -> Self {
+        Self { service: service.clone(), port: None, protocol: None }
+    }
+
+    /// Reads `[NAMESPACE/]NAME[:PORT[/PROTOCOL]]`.
     pub fn parse(text: &str) -> Result<Self, InvalidServiceQuery> {
         let invalid = || InvalidServiceQuery(text.into());
         let (name, port) = match text.split_once(':') {
-            Some((name, port)) => (name, Some(port.to_owned())),
+            Some((name, port)) => (name, Some(port)),
             None => (text, None),
         };
+        let (port, protocol) = match port.map(|port| port.split_once('/').unwrap_or((port, ""))) {
+            Some((port, "")) if !text.ends_with('/') => (Some(port), None),
+            Some((port, word)) => {
+                let protocol = Protocol::from_str(&word.to_ascii_uppercase());
+                (Some(port), Some(protocol.map_err(|_| invalid())?))
+            }
+            None => (None, None),
+        };
+        let port = port.map(ToOwned::to_owned);
         let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
         let empty = namespace.is_empty() || name.is_empty() || name.contains('/');
         if empty || port.as_ref().is_some_and(String::is_empty) {
             return Err(invalid());
         }
-        Ok(Self { service: ServiceName::new(namespace, name), port })
+        Ok(Self { service: ServiceName::new(namespace, name), port, protocol })
+    }
+
+    /// Whether it is a port that is asked for.
+    pub fn has_port(&self, name: &str, number: u16, protocol: Protocol) -> bool {
+        let is = |port: &String| name == port || number.to_string() == *port;
+        self.port.as_ref().is_none_or(is) && self.protocol.is_none_or(|asked| asked == protocol)
     }
 
     fn matches(&self, explanation: &Explanation) -> bool {
-        let port = |port: &String| {
-            explanation.port_name.as_ref() == port || explanation.frontend.port.to_string() == *port
-        };
-        *explanation.service == self.service && self.port.as_ref().is_none_or(port)
+        let Frontend { port, protocol, .. } = explanation.frontend;
+        *explanation.service == self.service
+            && self.has_port(&explanation.port_name, port, protocol)
     }
 }
 
@@ -118,13 +141,13 @@ impl Simulation {
 
     fn explained(&self, explanation: Explanation) -> ExplainedFrontend {
         let mut entries: Vec<ExplainedBackend> =
-            explanation.backends.iter().map(|candidate| self.entry(candidate)).collect();
+            explanation.backends.iter().map(|c| self.entry(&explanation.service, c)).collect();
         let known: BTreeSet<(String, IpAddr)> =
             entries.iter().map(|entry| (entry.cluster.clone(), entry.address)).collect();
-        for name in self.exporters.keys().filter(|name| *name != self.local()) {
-            let not_exported = self.not_exported(name, &explanation);
+        for name in self.exporters.keys() {
+            let others = self.not_known(name, &explanation);
             entries.extend(
-                not_exported
+                others
                     .into_iter()
                     .filter(|entry| !known.contains(&(entry.cluster.clone(), entry.address))),
             );
@@ -134,8 +157,25 @@ impl Simulation {
         ExplainedFrontend { explanation, entries }
     }
 
-    fn entry(&self, candidate: &Candidate) -> ExplainedBackend {
+    /// Whether services of its namespace can be global here, as far as that is known.
+    fn local_takes_part(&self, service: &ServiceName) -> bool {
+        match self.exporters.get(self.local()) {
+            Some(Exporter::Objects(cluster)) => cluster.takes_part(&service.namespace),
+            _ => true,
+        }
+    }
+
+    fn entry(&self, service: &ServiceName, candidate: &Candidate) -> ExplainedBackend {
         let mut entry = ExplainedBackend::new(candidate);
+        // What is not global is not told apart where a service is chosen.
+        if candidate.reason == Reason::NotGlobal && !self.local_takes_part(service) {
+            let (local, namespace) = (self.local(), &service.namespace);
+            entry.word = NotExported::NamespaceNotGlobal.as_str();
+            entry.reason = format!(
+                "it is of cluster {}, and namespace {namespace} of cluster {local} is not global (clustermesh.cilium.io/global)",
+                entry.cluster
+            );
+        }
         let name = ClusterName::new(&candidate.cluster);
         match name.map(|name| self.reachability(&name)) {
             Ok(Reachability::Stale(since, until)) if candidate.reason == Reason::ClusterStale => {
@@ -153,8 +193,8 @@ impl Simulation {
         entry
     }
 
-    /// What a cluster has for the service, each with why it is not offered here.
-    fn not_exported(&self, name: &ClusterName, explanation: &Explanation) -> Vec<ExplainedBackend> {
+    /// What a cluster has for the service, each with why no agent here would know of it.
+    fn not_known(&self, name: &ClusterName, explanation: &Explanation) -> Vec<ExplainedBackend> {
         let Some(exporter) = self.exporters.get(name) else { return Vec::new() };
         let service = &*explanation.service;
         let offers = Offers::of(exporter, service);
@@ -165,7 +205,8 @@ impl Simulation {
         for offer in offers.offers.values().filter(|offer| alike(&offer.address)) {
             let refused = last_seen.and_then(|last_seen| offer.refused(last_seen));
             let whole = last_seen.and_then(|last_seen| last_seen.refusal.as_deref());
-            let (word, reason) = match (self.reachability(name), offers.not_exported) {
+            let not_exported = offers.not_exported.filter(|_| name != self.local());
+            let (word, reason) = match (self.reachability(name), not_exported) {
                 (Reachability::Removed(at), _) => (
                     "removed",
                     format!(
@@ -191,6 +232,10 @@ impl Simulation {
                         ("cluster-refused", format!("cluster {name} is refused: {why}"))
                     }
                     (None, Some(why)) => ("refused", format!("refused: {why}")),
+                    (None, None) if offer.ports.is_empty() => {
+                        ("no-port", "it has no port that a frontend could lead to".into())
+                    }
+                    (None, None) if offer.is_sctp_only() => ("sctp", SCTP.into()),
                     (None, None) if offer.condition == Condition::NotReady => {
                         ("not-ready", "it is not ready, and services v1 leave those out".into())
                     }
@@ -199,26 +244,16 @@ impl Simulation {
                     }
                 },
             };
-            let Some(port) = offer.port(&explanation.port_name, frontend.protocol) else {
-                continue;
-            };
-            entries.push(ExplainedBackend {
-                address: offer.address,
-                port: port.number,
-                cluster: name.to_string(),
-                node: offer.node.clone(),
-                zone: None,
-                condition: offer.condition,
-                node_answers: true,
-                tier: None,
-                usage: Usage::LeftOut,
-                word,
-                reason,
-            });
+            let port = offer.port(&explanation.port_name, frontend.protocol);
+            let port = port.map(|port| port.number);
+            entries.push(ExplainedBackend::left_out(name, offer, port, word, reason));
         }
         entries
     }
 }
+
+/// Why a port of this protocol leads nowhere.
+pub(crate) const SCTP: &str = "SCTP is carried between clusters and not balanced";
 
 fn stale(cluster: &str, since: std::time::Duration, until: std::time::Duration) -> String {
     format!(
@@ -231,10 +266,33 @@ fn stale(cluster: &str, since: std::time::Duration, until: std::time::Duration) 
 // === impl ExplainedBackend ===
 
 impl ExplainedBackend {
+    /// One that no agent knows of, or none could use.
+    pub(crate) fn left_out(
+        cluster: &ClusterName,
+        offer: &Offer,
+        port: Option<u16>,
+        word: &'static str,
+        reason: String,
+    ) -> Self {
+        Self {
+            address: offer.address,
+            port,
+            cluster: cluster.to_string(),
+            node: offer.node.clone(),
+            zone: None,
+            condition: offer.condition,
+            node_answers: true,
+            tier: None,
+            usage: Usage::LeftOut,
+            word,
+            reason,
+        }
+    }
+
     fn new(candidate: &Candidate) -> Self {
         Self {
             address: candidate.backend.address,
-            port: candidate.backend.port,
+            port: Some(candidate.backend.port),
             cluster: candidate.cluster.to_string(),
             node: candidate.node.as_deref().map(ToOwned::to_owned),
             zone: candidate.zone.as_deref().map(ToOwned::to_owned),

@@ -158,7 +158,16 @@ impl Offers {
 impl Offer {
     /// Why the record is refused that it is in.
     pub(crate) fn refused<'a>(&self, last_seen: &'a LastSeen) -> Option<&'a str> {
-        self.records.iter().find_map(|key| last_seen.refused.get(key)).map(String::as_str)
+        self.records
+            .iter()
+            .find_map(|key| last_seen.refused.get(key))
+            .map(|refused| refused.reason.as_str())
+    }
+
+    /// Whether all that it has is SCTP.
+    pub(crate) fn is_sctp_only(&self) -> bool {
+        let mut ports = self.ports.iter();
+        !self.ports.is_empty() && ports.all(|(_, port)| port.protocol == Protocol::Sctp)
     }
 
     /// Its port of a name and protocol; another one where it has none such.

@@ -6,10 +6,12 @@ use mesh_balance::{Balancer, ClusterState, ClusterView, Rules};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Claims, Delta, LocalRanges, Merge};
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, RecordEvent, RecordKey,
-    RecordKind,
+    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Record, RecordEvent,
+    RecordKey, RecordKind, ServiceName,
 };
-use mesh_wire::{Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal, key::LOCAL};
+use mesh_wire::{
+    DecodeError, Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal, key::LOCAL,
+};
 
 use crate::keys_file::KeysFile;
 
@@ -49,9 +51,20 @@ pub(crate) struct LastSeen {
     /// Why it is not taken as a peer.
     pub(crate) refusal: Option<String>,
     /// Records that are not taken, and why.
-    pub(crate) refused: BTreeMap<RecordKey, String>,
+    pub(crate) refused: BTreeMap<RecordKey, Refused>,
     /// Keys that are not understood, and why.
-    pub(crate) rejected: BTreeMap<String, String>,
+    pub(crate) rejected: BTreeMap<String, DecodeError>,
+}
+
+/// A record that is not taken.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Its key.
+    pub(crate) key: String,
+    /// Whose backends are in it.
+    pub(crate) service: Option<ServiceName>,
+    /// Why.
+    pub(crate) reason: String,
 }
 
 /// The order in which records are handed on, so that what is referred to is there.
@@ -200,7 +213,7 @@ impl Importer {
                 _ if is_local && peer.role == Role::Remote => None,
                 Ok(known) => known.filter(|known| kinds.contains(&known.kind())),
                 Err(rejected) => {
-                    last_seen.rejected.insert(key.clone(), rejected.reason.to_string());
+                    last_seen.rejected.insert(key.clone(), rejected.reason);
                     None
                 }
             };
@@ -212,7 +225,7 @@ impl Importer {
                 }
                 Ok(None) => {}
                 Err(rejected) => {
-                    last_seen.rejected.insert(key.clone(), rejected.reason.to_string());
+                    last_seen.rejected.insert(key.clone(), rejected.reason);
                     events.push(RecordEvent::Keep(known));
                 }
             }
@@ -250,15 +263,17 @@ impl Importer {
 
     fn apply(&mut self, last_seen: &mut LastSeen, peer: &Peer, event: RecordEvent) {
         let key = match &event {
-            RecordEvent::Upsert(record) => Some(record.key()),
-            RecordEvent::Remove(key) => Some(key.clone()),
+            RecordEvent::Upsert(record) => Some((record.key(), service_of(record))),
+            RecordEvent::Remove(key) => Some((key.clone(), None)),
             _ => None,
         };
         match (self.merge.apply(&peer.name, event), key) {
-            (Err(refused), Some(key)) => {
-                last_seen.refused.insert(key, refused.to_string());
+            (Err(refused), Some((record, service))) => {
+                let key = Key::of_record(peer.layout, &peer.name, record.clone()).to_string();
+                let reason = refused.to_string();
+                last_seen.refused.insert(record, Refused { key, service, reason });
             }
-            (Ok(()), Some(key)) => {
+            (Ok(()), Some((key, _))) => {
                 last_seen.refused.remove(&key);
             }
             (_, None) => {}
@@ -277,6 +292,20 @@ impl Importer {
         for id in ids {
             self.balancer.place(id, |address| self.merge.node_of(id, address));
         }
+    }
+}
+
+/// The service whose backends a record has.
+fn service_of(record: &Record) -> Option<ServiceName> {
+    match record {
+        Record::Service(service) => Some(service.name.clone()),
+        Record::LocalService(service) => Some(service.name.clone()),
+        Record::EndpointSlice(slice) | Record::LocalEndpointSlice(slice) => slice.service(),
+        Record::Node(_)
+        | Record::Identity(..)
+        | Record::Address(_)
+        | Record::Namespace(_)
+        | Record::Pod(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod keys_file;
 mod objects;
 mod simulation;
 mod state;
+mod unserved;
 
 pub use cluster::{Cluster, ClusterSetup};
 pub use diff::{Difference, Scope, diff};
@@ -30,3 +31,4 @@ pub use keys_file::{KeysFile, KeysFileError, KeysFileProblem};
 pub use objects::{Objects, ObjectsError};
 pub use simulation::{Options, Simulation, SimulationError};
 pub use state::{ClusterState, Content, State, StateError, settings_beside};
+pub use unserved::Unserved;

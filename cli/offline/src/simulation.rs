@@ -226,7 +226,7 @@ impl Simulation {
                 last_seen.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")),
             );
             let refused = last_seen.refused.values();
-            all.extend(refused.map(|why| format!("cluster {name}: refused: {why}")));
+            all.extend(refused.map(|r| format!("cluster {name}: refused: {}", r.reason)));
             let rejected = last_seen.rejected.iter();
             all.extend(rejected.map(|(key, why)| format!("cluster {name}: {key}: {why}")));
         }

@@ -13,7 +13,7 @@ use mesh_balance::Usage;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterName;
 use mesh_offline::{
-    ExplainedBackend, Options, ServiceQuery, Simulation, State, parse_events, parse_time,
+    ExplainedBackend, Options, ServiceQuery, Simulation, State, Unserved, parse_events, parse_time,
 };
 use mesh_source::Format;
 
@@ -59,6 +59,25 @@ impl Mesh {
     }
 }
 
+fn address(entry: &ExplainedBackend) -> String {
+    let port = entry.port.map_or_else(|| "-".into(), |port| port.to_string());
+    format!("{}:{port}", entry.address)
+}
+
+/// What has no frontend or is refused, each as `service frontend key why | backends`.
+fn absent(simulation: &Simulation, wanted: Option<&str>) -> Vec<String> {
+    let wanted = wanted.map(|wanted| ServiceQuery::parse(wanted).unwrap());
+    let without = simulation.without_frontend(wanted.as_ref()).into_iter();
+    let line = |unserved: Unserved| {
+        let service = unserved.service.map_or_else(|| "-".into(), |service| service.to_string());
+        let frontend = unserved.frontend.map_or_else(|| "-".into(), |f| f.to_string());
+        let key = unserved.key.unwrap_or_else(|| "-".into());
+        let backends: Vec<String> = unserved.backends.iter().map(address).collect();
+        format!("{service} {frontend} {key} {} | {}", unserved.word, backends.join(", "))
+    };
+    without.chain(simulation.refused(wanted.as_ref())).map(line).collect()
+}
+
 fn lines_of(simulation: &Simulation, wanted: &str) -> Vec<String> {
     let wanted = ServiceQuery::parse(wanted).unwrap();
     let explained = simulation.explain(Some(&wanted));
@@ -66,8 +85,8 @@ fn lines_of(simulation: &Simulation, wanted: &str) -> Vec<String> {
         let of = |wanted: fn(Usage) -> bool, with_word: bool| {
             let entries = explained.entries.iter().filter(|entry| wanted(entry.usage));
             let entry = |entry: &ExplainedBackend| match with_word {
-                true => format!("{}:{} {}", entry.address, entry.port, entry.word),
-                false => format!("{}:{}", entry.address, entry.port),
+                true => format!("{} {}", address(entry), entry.word),
+                false => address(entry),
             };
             entries.map(entry).collect::<Vec<_>>().join(", ")
         };
@@ -181,8 +200,10 @@ fn namespaces_services_and_proxies_that_keep_a_cluster_out_are_named() {
     let mesh = Mesh::new(&[("a/x.yaml", namespace("false") + &web(1)), ("b/x.yaml", web(2))]);
     assert_eq!(
         mesh.seen("a"),
-        ["10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.2.0.1:8080 not-global"]
+        ["10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.2.0.1:8080 namespace-not-global"]
     );
+    let reason = &mesh.at("a", "[]", "0s").explain(None)[0].entries[1].reason;
+    assert!(reason.contains("namespace shop of cluster a is not global"), "{reason}");
     // Without a service of that name there is nothing to connect to.
     let mesh = Mesh::new(&[("a/x.yaml", slice(1, &ready(1))), ("b/x.yaml", web(2))]);
     assert!(mesh.seen("a").is_empty());
@@ -256,8 +277,17 @@ fn ports_meet_by_name_protocol_and_family() {
             "[fd00:101::10]:80/TCP = fd00:2::1:8080 |  | ",
         ]
     );
-    for (wanted, count) in [("shop/web:80", 2), ("shop/web:dns", 2), ("shop/web:81", 0), ("web", 0)]
-    {
+    for (wanted, count) in [
+        ("shop/web:80", 2),
+        ("shop/web:dns", 2),
+        ("shop/web:81", 0),
+        ("web", 0),
+        ("shop/web:80/TCP", 2),
+        ("shop/web:80/tcp", 2),
+        ("shop/web:http/TCP", 2),
+        ("shop/web:80/UDP", 0),
+        ("shop/web:53/UDP", 2),
+    ] {
         assert_eq!(lines_of(&mesh.at("a", "[]", "0s"), wanted).len(), count, "{wanted}");
     }
     // An unnamed port leads to unnamed ones.
@@ -324,6 +354,20 @@ fn what_a_cluster_may_not_claim_is_refused_with_its_reason() {
         ("c/x.yaml", web(3)),
     ]);
     // b reports more than is its own; c has the local cluster's ID.
+    let refused = [
+        "- - - cluster-refused | ",
+        "shop/web - cilium/state/endpointslices/v1/b/shop/web-2 refused | ",
+    ];
+    let mut found = absent(&mesh.at("a", "[]", "0s"), None);
+    found.sort();
+    assert_eq!(found, refused);
+    let mut found = absent(&mesh.at("a", "[]", "0s"), Some("shop/web"));
+    found.sort();
+    assert_eq!(found, refused);
+    assert!(
+        !absent(&mesh.at("a", "[]", "0s"), Some("shop/other")).contains(&refused[1].to_owned()),
+        "it is of another service"
+    );
     let seen = mesh.seen("a");
     assert_eq!(
         seen,
@@ -448,4 +492,93 @@ fn events_of_strangers_are_refused() {
     let state = State::read(mesh.0.path()).unwrap();
     let error = Simulation::new(state, &name("z"), options()).unwrap_err().to_string();
     assert_eq!(error, "--from: there is no cluster z (there are: a, b)");
+}
+
+#[test]
+fn what_is_no_service_is_said() {
+    for text in
+        ["", "/web", "shop/", "a/b/c", "web:", "web:80/", "web:80/TCPX", "web:/TCP", "web:80/TCP/x"]
+    {
+        assert!(ServiceQuery::parse(text).is_err(), "{text:?}");
+    }
+}
+
+/// Pods without the target port, endpoints without ports, ports of SCTP: each is in the list with its reason, of the local
+/// cluster and of others.
+#[test]
+fn whoever_has_no_port_for_a_frontend_is_listed() {
+    let pod = |n: u8, name: &str, ports: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: web}}}}\nspec: {{nodeName: n1, containers: [{{name: c, image: i, ports: [{ports}]}}]}}\nstatus: {{podIP: 10.{n}.0.1, podIPs: [{{ip: 10.{n}.0.{}}}], conditions: [{{type: Ready, status: 'True'}}]}}\n",
+            if name == "with" { 1 } else { 2 }
+        )
+        .replace(&format!("podIP: 10.{n}.0.1"), &format!("podIP: 10.{n}.0.{}", if name == "with" { 1 } else { 2 }))
+    };
+    let service = |n: u8| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{GLOBAL}}}}}\nspec: {{clusterIP: 10.10{n}.0.10, selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: http}}]}}\n"
+        )
+    };
+    let http = "{name: http, containerPort: 8080}";
+    let pods = |n: u8| service(n) + &pod(n, "with", http) + &pod(n, "without", "");
+    let sctp =
+        cluster(3, &plain(GLOBAL), &ready(3)).replace("port: 8080}", "port: 8080, protocol: SCTP}");
+    let portless = cluster(4, &plain(GLOBAL), &ready(4))
+        .replace("ports: [{name: http, port: 8080}]", "ports: []");
+    let mesh = Mesh::new(&[
+        ("a/x.yaml", pods(1)),
+        ("b/x.yaml", pods(2)),
+        ("c/x.yaml", sctp),
+        ("d/x.yaml", portless),
+    ]);
+    assert_eq!(
+        mesh.seen("a"),
+        [
+            "10.101.0.10:80/TCP = 10.1.0.1:8080, 10.2.0.1:8080 |  | 10.1.0.2:- no-port, 10.2.0.2:- no-port, 10.3.0.1:8080 sctp, 10.4.0.1:- no-port"
+        ]
+    );
+}
+
+/// What has no frontend has an entry with the reason: headless services, ports of SCTP, services that only others have or
+/// no cluster has.
+#[test]
+fn what_has_no_frontend_is_listed_with_its_reason() {
+    let headless =
+        cluster(1, &plain(GLOBAL), &ready(1)).replace("clusterIP: 10.101.0.10", "clusterIP: None");
+    let sctp = cluster(1, &plain(GLOBAL), "")
+        .replace("name: web,", "name: signal,")
+        .replace("service-name: web", "service-name: signal")
+        .replace("web-1", "signal-1")
+        .replace("port: 80}", "port: 38412, protocol: SCTP}");
+    let alias = "---\napiVersion: v1\nkind: Service\nmetadata: {name: alias, namespace: shop}\nspec: {type: ExternalName, externalName: example.com}\n";
+    let theirs = cluster(2, &plain(GLOBAL), &ready(2));
+    let theirs = theirs.replace("web", "only").replace("10.102.0.10", "10.102.0.11");
+    let mesh = Mesh::new(&[
+        ("a/x.yaml", format!("{headless}---\n{sctp}{alias}")),
+        ("b/x.yaml", cluster(2, &plain(GLOBAL), &ready(2)) + "---\n" + &theirs),
+    ]);
+    let simulation = mesh.at("a", "[]", "0s");
+    let alias = "shop/alias - - external-name | ";
+    let signal = "shop/signal 10.101.0.10:38412/SCTP - sctp | ";
+    let web = "shop/web - - headless | 10.1.0.1:8080, 10.2.0.1:8080";
+    assert_eq!(absent(&simulation, None), [alias, signal, web]);
+    for (wanted, expected) in [
+        ("shop/web", web),
+        ("shop/web:80", web),
+        ("shop/signal", signal),
+        ("shop/signal:38412/SCTP", signal),
+        ("shop/alias", alias),
+        ("shop/only", "shop/only - - no-service | 10.2.0.1:8080"),
+        ("shop/none", "shop/none - - no-service | "),
+        ("shop/signal:80", "shop/signal - - no-frontend | "),
+        ("shop/signal:38412/TCP", "shop/signal - - no-frontend | "),
+    ] {
+        assert_eq!(absent(&simulation, Some(wanted)), [expected], "{wanted}");
+        assert!(lines_of(&simulation, wanted).is_empty(), "{wanted}");
+    }
+    let at_b = mesh.at("b", "[]", "0s");
+    assert_eq!(absent(&at_b, None), Vec::<String>::new());
+    let asked = ServiceQuery::parse("shop/alias").unwrap();
+    let reason = &at_b.without_frontend(Some(&asked))[0].reason;
+    assert_eq!(reason, "cluster b has no service shop/alias, so it does not use that of a");
 }

@@ -3,21 +3,21 @@
 
 use mesh_admin::v1::{Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
 use mesh_balance::{Explanation, Share, Usage};
-use mesh_model::{Affinity, lb::Condition};
-use mesh_offline::{ExplainedBackend, ExplainedFrontend};
+use mesh_model::{Affinity, ServiceName, lb::Condition};
+use mesh_offline::{ExplainedBackend, ExplainedFrontend, ServiceQuery, Unserved};
 use serde::Serialize;
 
-/// A frontend with all backends of its service.
+/// A frontend with all backends of its service; or what has none, or was refused, with the reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownFrontend {
-    /// `NAMESPACE/NAME`.
+    /// `NAMESPACE/NAME`; empty where that is not known, or all services are meant.
     pub(crate) service: String,
     pub(crate) port_name: String,
-    /// Its address.
-    pub(crate) frontend: String,
-    pub(crate) port: u16,
-    pub(crate) protocol: String,
+    /// Its address; `None` where clients cannot connect to it.
+    pub(crate) frontend: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Option<String>,
     /// What follows says how it was chosen: `explain` has it, `backends` not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) choice: Option<ShownChoice>,
@@ -27,6 +27,24 @@ pub(crate) struct ShownFrontend {
     /// What a kernel has otherwise than this; only where an agent was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) differences: Option<Vec<String>>,
+    /// Why it leads nowhere, or is refused.
+    #[serde(flatten)]
+    pub(crate) absence: Option<ShownAbsence>,
+}
+
+/// Why no connection leads to a service, or what a cluster reports is refused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownAbsence {
+    /// The cluster whose service or record it is.
+    pub(crate) cluster: String,
+    /// The etcd key that is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// As a stable word.
+    pub(crate) why: String,
+    /// As a sentence.
+    pub(crate) reason: String,
 }
 
 /// How backends were chosen.
@@ -89,7 +107,8 @@ pub(crate) struct ShownGroup {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownBackend {
     pub(crate) address: String,
-    pub(crate) port: u16,
+    /// `None` where it has none that could be used.
+    pub(crate) port: Option<u16>,
     pub(crate) cluster: String,
     pub(crate) node: Option<String>,
     /// As a sentence.
@@ -117,15 +136,42 @@ impl ShownFrontend {
         Self {
             service: explanation.service.to_string(),
             port_name: explanation.port_name.to_string(),
-            frontend: explanation.frontend.address.to_string(),
-            port: explanation.frontend.port,
-            protocol: explanation.frontend.protocol.to_string(),
+            frontend: Some(explanation.frontend.address.to_string()),
+            port: Some(explanation.frontend.port),
+            protocol: Some(explanation.frontend.protocol.to_string()),
             choice: Some(ShownChoice::new(explanation)),
             in_use: of(|usage| matches!(usage, Usage::InUse(_))),
             fallback: of(|usage| usage == Usage::Fallback),
             left_out: of(|usage| usage == Usage::LeftOut),
             differences: None,
+            absence: None,
         }
+    }
+
+    /// What has no frontend, or is refused.
+    pub(crate) fn absent(unserved: &Unserved) -> Self {
+        let Unserved { service, port_name, frontend, cluster, key, word, reason, backends } =
+            unserved;
+        let absence = ShownAbsence {
+            cluster: cluster.to_string(),
+            key: key.clone(),
+            why: (*word).into(),
+            reason: reason.clone(),
+        };
+        Self {
+            port_name: port_name.clone(),
+            frontend: frontend.map(|frontend| frontend.address.to_string()),
+            port: frontend.map(|frontend| frontend.port),
+            protocol: frontend.map(|frontend| frontend.protocol.to_string()),
+            left_out: backends.iter().map(ShownBackend::new).collect(),
+            ..Self::nowhere(service.as_ref(), absence)
+        }
+    }
+
+    /// Where clients connect to, as one writes it.
+    pub(crate) fn address(&self) -> Option<String> {
+        let (address, protocol) = (self.frontend.as_ref()?, self.protocol.as_ref()?);
+        Some(format!("{}/{protocol}", socket(address, self.port?)))
     }
 
     /// What an agent says.
@@ -139,20 +185,57 @@ impl ShownFrontend {
         Self {
             service: format!("{}/{}", reported.namespace, reported.name),
             port_name: reported.port_name.clone(),
-            frontend: reported.address.clone(),
-            port: small(reported.port),
-            protocol: reported.protocol.clone(),
+            frontend: Some(reported.address.clone()),
+            port: Some(small(reported.port)),
+            protocol: Some(reported.protocol.clone()),
             choice: Some(ShownChoice::of_agent(reported)),
             in_use: of("in-use"),
             fallback: of("fallback"),
             left_out: of("left-out"),
             differences: Some(reported.differences.clone()),
+            absence: None,
         }
     }
 
-    /// Whether it is a port that is asked for, by number or name.
-    pub(crate) fn has_port(&self, wanted: &str) -> bool {
-        self.port_name == wanted || self.port.to_string() == wanted
+    /// Whether it is a port that is asked for.
+    pub(crate) fn has_port(&self, wanted: &ServiceQuery) -> bool {
+        let protocol = self.protocol.as_ref().and_then(|word| word.parse().ok());
+        let port = self.port.zip(protocol);
+        port.is_some_and(|(port, protocol)| wanted.has_port(&self.port_name, port, protocol))
+    }
+
+    /// A service of a cluster to which no connection leads.
+    pub(crate) fn without(
+        service: &ServiceName,
+        cluster: &str,
+        word: &str,
+        reason: String,
+    ) -> Self {
+        let (cluster, why) = (cluster.to_owned(), word.to_owned());
+        Self::nowhere(Some(service), ShownAbsence { cluster, key: None, why, reason })
+    }
+
+    fn nowhere(service: Option<&ServiceName>, absence: ShownAbsence) -> Self {
+        Self {
+            service: service.map(ToString::to_string).unwrap_or_default(),
+            port_name: String::new(),
+            frontend: None,
+            port: None,
+            protocol: None,
+            choice: None,
+            in_use: Vec::new(),
+            fallback: Vec::new(),
+            left_out: Vec::new(),
+            differences: None,
+            absence: Some(absence),
+        }
+    }
+
+    /// All backends, each with whether it is used.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&'static str, &ShownBackend)> {
+        let all =
+            [("in use", &self.in_use), ("fallback", &self.fallback), ("left out", &self.left_out)];
+        all.into_iter().flat_map(|(used, backends)| backends.iter().map(move |b| (used, b)))
     }
 
     /// Without how it was chosen.
@@ -259,7 +342,7 @@ impl ShownBackend {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
             address: reported.address.clone(),
-            port: small(reported.port),
+            port: Some(small(reported.port)),
             cluster: reported.cluster.clone(),
             node: some(&reported.node),
             reason: reported.because.clone(),
@@ -272,8 +355,13 @@ impl ShownBackend {
         }
     }
 
+    /// Its address as one writes it, with its port if it has one.
+    pub(crate) fn socket(&self) -> String {
+        self.port.map_or_else(|| self.address.clone(), |port| socket(&self.address, port))
+    }
+
     /// What they are sorted by.
-    fn place(&self) -> (String, Option<std::net::IpAddr>, u16) {
+    fn place(&self) -> (String, Option<std::net::IpAddr>, Option<u16>) {
         (self.cluster.clone(), self.address.parse().ok(), self.port)
     }
 
@@ -297,6 +385,11 @@ impl ShownBackend {
             share: part(entry.share()),
         }
     }
+}
+
+/// An address and port as one writes them.
+fn socket(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 /// A share as a part of 1.
