@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test lint bench soak fuzz chaos mutants
+.PHONY: setup build demo test test-full lint bench soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -22,6 +22,10 @@ demo: build
 test: build
 	@$(development)/setup.sh cargo-deny
 	@e2e/test.sh
+
+## The same, and the suites of etcd, watches and chaos on each etcd of docs/etcd.md.
+test-full: test
+	@e2e/etcd/test.sh
 
 lint: setup
 	@$(development)/setup.sh cargo-deny

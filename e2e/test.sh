@@ -43,6 +43,8 @@ fi
 tests "units and properties" --workspace --exclude mesh-e2e --exclude mesh-dataplane --lib --bins --tests --
 tests "tables" -p mesh-dataplane --lib --
 if [ -z "$why" ]; then
+    # Before the tests, which would each wait for it.
+    for version in 3.5 3.6; do deploy/development/etcd.sh "$version" >/dev/null; done
     room=$PWD/e2e/clean-room.sh tests "programs in the kernel" -p mesh-dataplane --test kernel --
     tests "whole meshes" -p mesh-e2e --lib --tests -- --test-threads=3 "${skipped[@]}"
 fi

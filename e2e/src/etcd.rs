@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io::Write as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -25,10 +26,15 @@ pub struct Etcd {
     /// For other members, of which there are none.
     peer_port: u16,
     child: Option<Child>,
+    /// A path, or a name in `PATH`.
+    program: PathBuf,
     flags: Vec<String>,
     /// It is started by `clustermesh-apiserver etcd-init`.
     protected: bool,
 }
+
+/// The etcd of tests that do not say which, as of a lab; Debian's, unless set.
+const PROGRAM: &str = "CLUSTERMESH_LAB_ETCD";
 
 impl Etcd {
     /// Starts an etcd of cluster `a`: empty, and without authentication.
@@ -39,6 +45,14 @@ impl Etcd {
     /// The same of another cluster.
     pub fn of(cluster: &str) -> Self {
         let mut etcd = Self::make(cluster, &[]);
+        etcd.start_again();
+        etcd
+    }
+
+    /// An etcd of cluster `a` that is this program, with more flags.
+    pub fn running(program: &Path, flags: &[&str]) -> Self {
+        let mut etcd = Self::make("a", flags);
+        etcd.program = program.into();
         etcd.start_again();
         etcd
     }
@@ -70,9 +84,10 @@ impl Etcd {
             .expect("certificates");
         let [port, peer_port] = free_ports();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let program = env::var_os(PROGRAM).map_or_else(|| "etcd".into(), PathBuf::from);
         let settings = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16]\nnodeCIDRs: [172.31.1.0/24]\n";
         fs::write(folder.path().join("cluster.yaml"), settings).expect("a file");
-        Self { folder, port, peer_port, child: None, flags, protected: false }
+        Self { folder, port, peer_port, child: None, program, flags, protected: false }
     }
 
     /// Starts it after a [`Etcd::kill`], with what it had.
@@ -80,7 +95,7 @@ impl Etcd {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = match self.protected {
             true => self.etcd_init(&["--exec"]),
-            false => Command::new("etcd"),
+            false => Command::new(&self.program),
         };
         command.args(self.words());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
@@ -95,7 +110,7 @@ impl Etcd {
     pub fn etcd_init(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(binary().with_file_name("clustermesh-apiserver"));
         command.arg("etcd-init").arg("--config-dir").arg(self.folder()).args(flags);
-        command.args(["--log-format", "text", "--", "etcd"]);
+        command.args(["--log-format", "text", "--"]).arg(&self.program);
         command
     }
 

@@ -14,6 +14,7 @@
 pub mod apiserver;
 pub mod echo_service;
 pub mod etcd;
+pub mod etcd_version;
 pub mod etcdctl;
 pub mod json;
 pub mod kernel;
@@ -29,6 +30,7 @@ pub mod watch_recorder;
 
 pub use apiserver::Apiserver;
 pub use etcd::Etcd;
+pub use etcd_version::EtcdVersion;
 pub use load::Traffic;
 pub use mesh::{Daemon, Mesh};
 pub use netns::Netns;

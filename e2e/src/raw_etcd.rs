@@ -158,6 +158,26 @@ impl RawEtcd {
             .map_err(|status| (status.code(), status.message().to_owned()))
     }
 
+    /// Asks for a stream, as by `Maintenance/Snapshot`: its first message.
+    pub async fn ask_first(
+        &self,
+        method: &str,
+        request: &Message,
+    ) -> Result<Message, (Code, String)> {
+        let asked = timeout(PATIENCE, async {
+            let mut grpc = Grpc::new(self.channel.clone());
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let request = Request::new(request.encode());
+            let opened = grpc.server_streaming(request, path(method), RawCodec).await?;
+            let first = opened.into_inner().next().await;
+            first.unwrap_or_else(|| Err(Status::unavailable("the stream is empty")))
+        });
+        let answer = asked.await.expect("an answer in time");
+        answer
+            .map(|answer| Message::decode(&answer))
+            .map_err(|status| (status.code(), status.message().to_owned()))
+    }
+
     /// Opens a watch stream. An etcd may answer with the first response only.
     pub fn watch(&self) -> RawWatch {
         let (requests, receiver) = mpsc::unbounded_channel();

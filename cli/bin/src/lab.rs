@@ -32,10 +32,11 @@ const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
     match command {
-        LabCommand::Up { which, clusters, nodes, replicas, etcd_quota } => {
+        LabCommand::Up { which, clusters, nodes, replicas, etcd, etcd_quota } => {
             let name = which.lab;
             let bin_dir = bin_dir()?;
-            up(LabOptions { name, clusters, nodes, replicas, bin_dir, etcd_quota }, output)
+            let options = LabOptions { name, clusters, nodes, replicas, bin_dir, etcd, etcd_quota };
+            up(options, output)
         }
         LabCommand::Down { which } => {
             Lab::down(&which.lab)?;

@@ -185,7 +185,7 @@ fn etcd(
         format!("--config-dir={}", cluster.directory.display()),
         "--exec".into(),
         "--".into(),
-        "etcd".into(),
+        options.etcd.display().to_string(),
     ]);
     command.extend([
         flag("name", "clustermesh".into()),

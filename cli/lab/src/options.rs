@@ -15,6 +15,8 @@ pub struct LabOptions {
     pub replicas: u8,
     /// Where the mesh's binaries are.
     pub bin_dir: PathBuf,
+    /// The etcd that each cluster runs: a path, or a name in `PATH`.
+    pub etcd: PathBuf,
     /// How many bytes an etcd may hold; its own limit, unless given.
     pub etcd_quota: Option<u64>,
 }

@@ -27,6 +27,9 @@ pub(crate) enum LabCommand {
         /// How many replicas of each cluster's control plane: an etcd and an apiserver each, on nodes n1, n2, …
         #[arg(long, default_value_t = 1)]
         replicas: u8,
+        /// The etcd that each cluster runs: a path, or a name in PATH
+        #[arg(long, value_name = "PATH", default_value = "etcd", env = "CLUSTERMESH_LAB_ETCD")]
+        etcd: PathBuf,
         /// Bytes that an etcd may hold; etcd's own limit, unless given
         #[arg(long)]
         etcd_quota: Option<u64>,
