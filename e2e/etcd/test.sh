@@ -12,3 +12,6 @@ for version in 3.5 3.6; do
         cargo test --locked --quiet --no-fail-fast -p mesh-e2e --test "$suite" -- --test-threads=3
     done
 done
+
+echo "test: 200,000 idle revisions" >&2
+REVISIONS=200000 cargo test --locked --quiet --no-fail-fast -p mesh-e2e --test etcd_capacity does_not_grow

@@ -38,6 +38,12 @@ pub(crate) struct Args {
     /// An etcd user of yours that is left alone; may be repeated. Other users that have a role are removed
     #[arg(long = "etcd-extra-users", env = "CLUSTERMESH_ETCD_EXTRA_USERS", value_delimiter = ',')]
     pub(crate) etcd_extra_users: Vec<String>,
+    /// Bytes that the etcd may hold (its --quota-backend-bytes), where it does not say so itself, as before 3.6
+    #[arg(long, default_value_t = 2 << 30, env = "CLUSTERMESH_ETCD_QUOTA_BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) etcd_quota_bytes: u64,
+    /// All peers are trusted: an etcd version that lets a peer do more than its role says is no problem
+    #[arg(long, env = "CLUSTERMESH_TRUSTED_PEERS")]
+    pub(crate) trusted_peers: bool,
     /// The socket of the admin API
     #[arg(
         long,

@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     foreign: Family<ReasonLabel, Counter>,
     pub(crate) foreign_repairs: Counter,
     pub(crate) refused_keys: Gauge<u64, AtomicU64>,
+    pub(crate) etcd_size: Gauge<u64, AtomicU64>,
+    pub(crate) etcd_quota: Gauge<u64, AtomicU64>,
     pub(crate) heartbeats: Counter,
     pub(crate) connected: Gauge,
     pub(crate) desired_keys: Gauge<u64, AtomicU64>,
@@ -110,6 +112,9 @@ impl Metrics {
         all.register("etcd_foreign_repairs", help, self.foreign_repairs.clone());
         let help = "Keys whose value the etcd does not accept, because it is too large";
         all.register("etcd_refused_keys", help, self.refused_keys.clone());
+        all.register("etcd_size_bytes", "Bytes of the etcd's file", self.etcd_size.clone());
+        let help = "Bytes that the etcd's file may have";
+        all.register("etcd_quota_bytes", help, self.etcd_quota.clone());
         let help = "1 while the apiserver is connected to the etcd";
         all.register("etcd_connected", help, self.connected.clone());
         // What never happened is there too, as 0.

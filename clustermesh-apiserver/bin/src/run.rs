@@ -159,6 +159,8 @@ async fn write(
         users,
         extra_users: args.etcd_extra_users,
         heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        quota: args.etcd_quota_bytes,
+        trusted_peers: args.trusted_peers,
         drain,
         trouble,
         state: Arc::clone(&shared.store),

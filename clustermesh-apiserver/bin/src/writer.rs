@@ -4,7 +4,9 @@
 //! begins by comparing all there is, so it does not matter what the one before had done. Cancelling loses nothing; asked
 //! to end it writes what is pending and ends.
 
+mod etcd_capacity;
 mod etcd_error;
+mod etcd_version;
 mod foreign_writes;
 mod session;
 mod session_error;
@@ -37,6 +39,10 @@ pub(crate) struct Writer {
     /// Users that an administrator made, and that are left alone.
     pub(crate) extra_users: Vec<String>,
     pub(crate) heartbeat: Duration,
+    /// Bytes that the etcd may hold, where it does not say so.
+    pub(crate) quota: u64,
+    /// What a peer can do on a bad version of etcd is no problem.
+    pub(crate) trusted_peers: bool,
     /// Becomes true when it is time to end.
     pub(crate) drain: watch::Receiver<bool>,
     /// Why newer credentials do not take over.
@@ -157,6 +163,10 @@ impl Writer {
         self.metrics.written_keys.set(state.written.try_into().unwrap_or(u64::MAX));
         self.metrics.refused_keys.set(state.refused.len().try_into().unwrap_or(u64::MAX));
         self.metrics.set_trouble(&state.reasons());
+        if let Some(fill) = &state.fill {
+            self.metrics.etcd_size.set(fill.size);
+            self.metrics.etcd_quota.set(fill.quota);
+        }
         changed
     }
 }

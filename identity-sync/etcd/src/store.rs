@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use etcd_client::{
-    Client, ConnectOptions, GetOptions, KvClient, LeaseClient, PutOptions, Txn, TxnOp, WatchClient,
-    proto::PbTxnOpResponse,
+    Client, ConnectOptions, GetOptions, KvClient, LeaseClient, MaintenanceClient, PutOptions, Txn,
+    TxnOp, WatchClient, proto::PbTxnOpResponse,
 };
 use mesh_certs::Credentials;
 use mesh_follow::{Header, KeyRange, KeyValue};
@@ -163,6 +163,10 @@ impl Connection {
 
     pub(crate) fn watch_client(&self) -> WatchClient {
         self.client.watch_client().max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn maintenance(&self) -> MaintenanceClient {
+        self.client.maintenance_client()
     }
 
     fn lease(&self) -> LeaseClient {

@@ -5,6 +5,7 @@
 
 mod batches;
 mod comparison;
+mod examination;
 mod id_recovery;
 mod repair;
 mod signs;
@@ -30,7 +31,8 @@ use tokio::{
 };
 
 use super::{
-    Writer, etcd_error::Reason, foreign_writes::ForeignWrites, session_error::SessionError,
+    Writer, etcd_capacity::Capacity, etcd_error::Reason, foreign_writes::ForeignWrites,
+    session_error::SessionError,
 };
 use crate::cluster::ExportChanges;
 use signs::{Sign, Signs};
@@ -62,6 +64,8 @@ pub(super) struct Memory {
     exported: Exported,
     /// How far of the source everything is in the etcd. Nothing is reported before it is complete.
     written: Option<BTreeMap<String, String>>,
+    /// How the etcd's size went.
+    capacity: Capacity,
 }
 
 /// What the etcd should hold, as far as the writer took it.
@@ -82,6 +86,8 @@ pub(super) enum Ended {
 const UNPROTECTED: &str = "authentication was off: every client could do everything. Start the etcd by `clustermesh-apiserver etcd-init`, which switches it on before anything else can reach the etcd";
 /// How often users and roles are looked at: etcd has no watch for them.
 const USERS_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked how full the etcd is.
+const EXAMINE_EVERY: Duration = Duration::from_secs(60);
 /// The parent of what only the local nodes may read, of all versions.
 const LOCAL: &str = "clustermesh/local/";
 
@@ -121,6 +127,7 @@ impl<'a> Session<'a> {
         writer.set(|state| state.trouble = None);
         let mut watching = session.watch(from).await?;
         let mut again = every(USERS_EVERY);
+        let mut examine = every(EXAMINE_EVERY);
         loop {
             let due = session.foreign.next_due();
             tokio::select! {
@@ -138,6 +145,7 @@ impl<'a> Session<'a> {
                 seen = watching.next() => session.see(&seen?.1),
                 () = until(due) => Box::pin(session.repair()).await?,
                 _ = again.tick() => session.check_users().await?,
+                _ = examine.tick() => session.examine().await?,
             }
         }
     }

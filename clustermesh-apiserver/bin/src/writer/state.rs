@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::etcd_error::{EtcdFailure, Reason};
+use super::{
+    etcd_capacity::Fill,
+    etcd_error::{EtcdFailure, Reason},
+};
 
 /// How the etcd is.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,10 @@ pub(crate) struct StoreState {
     pub(crate) written: usize,
     /// Keys that the etcd does not take.
     pub(crate) refused: BTreeMap<String, Refused>,
+    /// How full the etcd is.
+    pub(crate) fill: Option<Fill>,
+    /// Why its version is not fit for peers that are not trusted.
+    pub(crate) unfit: Option<String>,
     /// What others did to keys of ours, in words.
     pub(crate) others: Vec<String>,
     /// What had to be put right, when, and in words.
@@ -76,6 +83,8 @@ impl StoreState {
         let notices = self.notices.iter().filter(|(_, at)| recent(at));
         let notices = notices.map(|((_, text), _)| format!("etcd: {text}"));
         let users = self.users_file.iter().cloned();
+        let users = users.chain(self.unfit.clone());
+        let users = users.chain(self.fill.iter().flat_map(Fill::problems));
         users.chain(refused).chain(more).chain(notices).chain(self.others.iter().cloned()).collect()
     }
 
