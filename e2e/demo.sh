@@ -102,7 +102,7 @@ clustermesh lab exec a/client -- clustermesh lab-pod load --tcp "$vip:80" --udp 
 sleep 1
 for process in a/n1/agent a/n2/agent b/apiserver b/etcd; do show clustermesh lab stop --kill "$process"; done
 if clustermesh status > "$work/status"; then fail "clustermesh status says that something is wrong"; fi
-grep -v ' ready ' "$work/status" | sed 's/^/    /'
+sed 's/^/    /' "$work/status"
 sleep 2
 calls 40
 if [ "$(answered_by a)" -eq 0 ] || [ "$(answered_by b)" -eq 0 ]; then fail "both clusters still answer"; fi

@@ -160,7 +160,7 @@ pub fn connect(mesh: &impl Mesh, one: &str, other: &str) {
 
 /// Waits until all that is configured is connected and ready.
 pub fn wait_ready(mesh: &impl Mesh) {
-    json::of(mesh.clustermesh(&["status", "--wait"]));
+    json::of(mesh.clustermesh(&["status", "--wait", "--allow-degraded"]));
 }
 
 /// The addresses at which clients in `cluster` find a service's port, by IP protocol name (`TCP`, `UDP`).

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
@@ -10,10 +10,11 @@ use mesh_admin::{
         self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
         LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, StatusRequest,
-        StatusResponse, Step, StepState, Table, UndrainRequest, UndrainResponse,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, Problem, StatusRequest,
+        StatusResponse, State, Step, StepState, Table, UndrainRequest, UndrainResponse,
         admin_server::Admin,
     },
+    phase_remedy,
     version::version,
 };
 use mesh_core::Lifted;
@@ -90,7 +91,8 @@ impl Admin for AgentAdmin {
         let (args, started) = (self.args.clone(), self.started);
         let counters = self.programs.counters().await;
         let status = move |node: &Node| {
-            let audit = node.audit();
+            let (audit, problems) = (node.audit(), node.problems(Instant::now()));
+            let ready = unready(node).is_empty();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
             let ended = node.writers.sockets.counts();
             let ended = [
@@ -114,8 +116,10 @@ impl Admin for AgentAdmin {
                 started_unix_seconds: started
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |since| since.as_secs()),
-                ready: unready(node).is_empty(),
-                problems: node.problems(),
+                ready,
+                state: State::of(ready, !problems.is_empty()).into(),
+                problems: problems.iter().map(|problem| problem.message.clone()).collect(),
+                problem_details: problems,
                 configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
                 tables: node.levels().map(table).collect(),
                 counters: names
@@ -143,7 +147,8 @@ impl Admin for AgentAdmin {
         let peers = |node: &Node| {
             let mut names: Vec<&ClusterName> = node.core.peers().collect();
             names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
-            names.into_iter().map(|name| peer(node, name)).collect()
+            let problems = node.problems(Instant::now());
+            names.into_iter().map(|name| peer(node, name, &problems)).collect()
         };
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
     }
@@ -223,18 +228,43 @@ impl Admin for AgentAdmin {
     }
 }
 
-fn peer(node: &Node, name: &ClusterName) -> Peer {
+fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
     let status = node.status(name);
     let counts = node.core.merge().counts(name);
     let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
     let ladder = ladder(node, name, &status);
     let stands = |step: &Step| matches!(step.state(), StepState::Ok | StepState::Unknown);
     let refused = Some(node.core.refused(name).last).filter(|last| !last.is_empty());
+    let quarantined = node.core.quarantined(name);
+    let ready = ladder.iter().all(stands) && quarantined.is_none();
+    let degraded = problems.iter().any(|problem| problem.peer == name.as_str())
+        || status.held > 0
+        || node.core.is_restored(name);
+    let remedy = match (quarantined, ladder.iter().find(|step| !stands(step))) {
+        _ if ready => String::new(),
+        (Some(_), _) => format!(
+            "find out why it reports so much; then: clustermesh quarantine lift {name}, or a larger budget in its peer file"
+        ),
+        (None, Some(step)) => phase_remedy(&step.name).into(),
+        (None, None) => String::new(),
+    };
+    let away = node.core.away(name);
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let unix = |at: Instant| {
+        let at = match at.checked_duration_since(now) {
+            Some(until) => wall.checked_add(until),
+            None => wall.checked_sub(now.saturating_duration_since(at)),
+        };
+        at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).as_ref().map(Duration::as_secs)
+    };
+    let in_use = |id| count(node.lb.tables().backends_in(id).count());
     Peer {
         name: name.to_string(),
         own: name == node.core.local(),
         cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
-        ready: ladder.iter().all(stands) && node.core.quarantined(name).is_none(),
+        ready,
+        state: State::of(ready, degraded).into(),
+        remedy,
         ladder,
         etcd_cluster_id: status.etcd_cluster_id.map(|id| format!("{id:x}")).unwrap_or_default(),
         revision: status.revision,
@@ -250,7 +280,15 @@ fn peer(node: &Node, name: &ClusterName) -> Peer {
         held: status.held.try_into().unwrap_or(u64::MAX),
         last_rejected: refused.or(status.last_rejected).unwrap_or_default(),
         remembered: node.core.is_restored(name),
-        quarantined: node.core.quarantined(name).unwrap_or_default().to_owned(),
+        quarantined: quarantined.unwrap_or_default().to_owned(),
+        last_seen_unix_seconds: match &away {
+            Some(away) => unix(away.since),
+            None => status.connected.then_some(now).and_then(unix),
+        },
+        unreachable_since_unix_seconds: away.and_then(|away| unix(away.since)),
+        stale_at_unix_seconds: away.and_then(|away| unix(away.stale_at)),
+        backends_in_use: away.and_then(|_| node.core.merge().id_of(name)).map(in_use),
+        refused_now: count(node.core.refused_now(name)),
     }
 }
 

@@ -212,6 +212,7 @@ impl Driver {
         if self.node.core.is_synced() {
             self.node.forecast.observe(&self.node.lb.tables().occupancy(), now);
         }
+        self.node.observe_repairs(now);
         self.node.set_metrics(&self.metrics, now);
     }
 }

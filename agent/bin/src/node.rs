@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 mod metrics_collect;
 mod problems;
 
-pub(crate) use problems::unready;
+pub(crate) use problems::{RecentRepairs, unready};
 
 /// The core, its followers and its writers.
 pub(crate) struct Node {
@@ -30,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) attachment_problems: Vec<String>,
     pub(crate) forecast: Forecast,
     pub(crate) audit: Audit,
+    pub(crate) recent_repairs: RecentRepairs,
 }
 
 /// What does what is wanted elsewhere.

@@ -55,7 +55,7 @@ use crate::{
     driver::{Audits, Driver},
     message::{Message, ask},
     metrics::Metrics,
-    node::{Audit, Node, Writers, unready},
+    node::{Audit, Node, RecentRepairs, Writers, unready},
     pods::PodsAdmin,
 };
 
@@ -286,6 +286,7 @@ fn open(
         attachment_problems: Vec::new(),
         forecast: Forecast::default(),
         audit: Audit::default(),
+        recent_repairs: RecentRepairs::default(),
     };
     let driver = Driver::new(node, verdicts, audits, parts.metrics, pin_lock);
     Ok((driver, programs_task, probe_answer_task))

@@ -15,8 +15,10 @@ mod local_pods;
 mod local_readiness;
 mod peers;
 mod probe_targets;
+mod problem;
 mod program_upgrade;
 mod quarantine;
+mod refused_records;
 mod restored;
 mod staleness;
 
@@ -27,3 +29,4 @@ pub use input::{
 };
 pub use peers::Refused;
 pub use staleness::Away;
+pub use problem::{Problem, ProblemKind};

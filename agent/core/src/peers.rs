@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_follow::Budget;
-use mesh_model::ClusterName;
+use mesh_model::{ClusterName, RecordEvent, RecordKey};
 
-use crate::input::{Connection, PeerSettings};
+use crate::{
+    input::{Connection, PeerSettings},
+    problem::{Problem, ProblemKind},
+    refused_records::RefusedRecords,
+};
 
 /// All of them, the local cluster included.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(crate) struct Peers {
     /// The files were read in full: a cluster that is not followed is no peer.
     complete: bool,
     refused: BTreeMap<ClusterName, Refused>,
+    /// What is refused now.
+    refused_records: BTreeMap<ClusterName, RefusedRecords>,
     /// Clusters that hold because their id is another's.
     waiting: BTreeSet<ClusterName>,
 }
@@ -43,6 +49,7 @@ impl Peers {
             problems: Vec::new(),
             complete: false,
             refused: BTreeMap::new(),
+            refused_records: BTreeMap::new(),
             waiting: BTreeSet::new(),
         }
     }
@@ -61,6 +68,7 @@ impl Peers {
     pub(crate) fn unfollow(&mut self, name: &ClusterName) {
         self.followed.remove(name);
         self.refused.remove(name);
+        self.refused_records.remove(name);
         self.waiting.remove(name);
     }
 
@@ -81,6 +89,31 @@ impl Peers {
         let refused = self.refused.entry(name.clone()).or_default();
         refused.count += count;
         refused.last = reason;
+    }
+
+    /// A cluster reported a record: taken, or refused for a reason.
+    pub(crate) fn reported(&mut self, name: &ClusterName, event: &RecordEvent) {
+        if let Some(records) = self.refused_records.get_mut(name) {
+            records.event(event);
+        } else if let RecordEvent::Keep(_) = event {
+            self.refused_records.entry(name.clone()).or_default().event(event);
+        }
+    }
+
+    /// The record that was reported last is refused.
+    pub(crate) fn refuse_record(
+        &mut self,
+        name: &ClusterName,
+        key: Option<RecordKey>,
+        reason: &str,
+    ) {
+        let records = self.refused_records.entry(name.clone()).or_default();
+        records.refuse(key, reason);
+    }
+
+    /// How many records of a cluster are refused now.
+    pub(crate) fn refused_now(&self, name: &ClusterName) -> usize {
+        self.refused_records.get(name).map_or(0, RefusedRecords::len)
     }
 
     /// A cluster holds until its id is free.
@@ -124,11 +157,13 @@ impl Peers {
     }
 
     /// What an operator should look at.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
-        let refused = self.refused.iter().filter(|(_, refused)| refused.count > 0);
-        let refused = refused.map(|(peer, Refused { count, last })| {
-            format!("{peer}: {count} records refused, last {last}")
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
+        let files = self.problems.iter().cloned();
+        let files = files.map(|message| Problem::new(ProblemKind::PeerFile, message));
+        let refused = self.refused_records.iter().filter_map(|(peer, records)| {
+            let message = format!("{peer}: {}", records.describe()?);
+            Some(Problem::of(ProblemKind::RecordsRefused, peer, message))
         });
-        self.problems.iter().cloned().chain(refused)
+        files.chain(refused)
     }
 }

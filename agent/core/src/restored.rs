@@ -10,7 +10,10 @@ use std::{
 use mesh_model::ClusterName;
 use uuid::Uuid;
 
-use crate::input::RestoredCluster;
+use crate::{
+    input::RestoredCluster,
+    problem::{Problem, ProblemKind},
+};
 
 /// What is left of the previous run.
 #[derive(Debug)]
@@ -114,12 +117,13 @@ impl Restored {
     }
 
     /// What an operator should look at.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.expired.iter().map(|cluster| {
-            format!(
+            let message = format!(
                 "{cluster}: not reached since the agent started, {} s ago or more: its state from before is no longer used",
                 self.budget.as_secs()
-            )
+            );
+            Problem::of(ProblemKind::PeerStale, cluster, message)
         })
     }
 }

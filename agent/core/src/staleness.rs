@@ -11,7 +11,10 @@ use std::{
 
 use mesh_model::ClusterName;
 
-use crate::input::Connection;
+use crate::{
+    input::Connection,
+    problem::{Problem, ProblemKind},
+};
 
 /// Which peers cannot be followed, and since when.
 #[derive(Debug)]
@@ -113,14 +116,15 @@ impl Staleness {
     }
 
     /// What an operator should look at.
-    pub(crate) fn problems(&self, now: Instant) -> impl Iterator<Item = String> {
+    pub(crate) fn problems(&self, now: Instant) -> impl Iterator<Item = Problem> {
         self.stale.iter().map(move |(peer, since)| {
             let away = now.saturating_duration_since(*since).as_secs();
             let budget = self.budget.as_secs();
-            format!(
+            let message = format!(
                 "{peer}: unreachable for {away} s, more than its staleness budget of {budget} s: its backends are no \
                  longer used"
-            )
+            );
+            Problem::of(ProblemKind::PeerStale, peer, message)
         })
     }
 }
@@ -152,7 +156,9 @@ mod tests {
         assert_eq!(staleness.look(&b, AWAY, at(1_810)), StalenessChange::Stale);
         assert!(staleness.is_stale(&b) && !staleness.is_stale(&c));
         assert_eq!(staleness.look(&b, AWAY, at(1_811)), StalenessChange::None, "once");
-        let problem = staleness.problems(at(1_900)).next().unwrap();
+        let away = Away { since: at(910), stale_at: at(1_810), stale: true };
+        assert_eq!(staleness.away(&b), Some(away));
+        let problem = staleness.problems(at(1_900)).next().unwrap().message;
         assert!(
             problem.contains("b: unreachable for 990 s, more than its staleness budget of 900 s"),
             "{problem}"

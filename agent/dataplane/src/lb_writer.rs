@@ -18,7 +18,7 @@ use mesh_model::{
     ClusterId,
     lb::{Backend, Change, Frontend, Group, Settings, Weights},
 };
-use mesh_reconcile::{Action, Apply, Failure, Left, Order, Reconciler, Status, Verb};
+use mesh_reconcile::{Action, Apply, Class, Failure, Left, Order, Reconciler, Status, Verb};
 
 use crate::{
     kernel::Kernel,
@@ -67,8 +67,8 @@ struct Target<'a, K> {
 
 /// What peers wait for that have as much of a table as they may.
 const SHARES: &str = "shares";
-/// How many services are shown by name.
-const SHOWN: usize = 8;
+/// How many frontends of a full table are shown by name.
+const SHOWN: usize = 2;
 /// How many changes are made between two looks at the clock.
 const STEP: usize = 32;
 
@@ -297,8 +297,8 @@ impl<K: Kernel> LbWriter<K> {
         self.reconciler.status(LbKey::to_string)
     }
 
-    /// Frontends that the tables do not have as they should, a line for each of the first few. `service` names the one that a
-    /// frontend is of.
+    /// Frontends that the tables do not have as they should: a sentence for each table that is full, and one for what fails
+    /// otherwise, with the first of them. `service` names the one that a frontend is of.
     pub fn problems(&self, service: impl Fn(&Frontend) -> Option<String>) -> Vec<String> {
         let mut by_frontend: BTreeMap<Frontend, (usize, &LbKey, &Failure)> = BTreeMap::new();
         for (key, failure) in self.failures() {
@@ -309,22 +309,29 @@ impl<K: Kernel> LbWriter<K> {
                 (entry.1, entry.2) = (key, failure);
             }
         }
-        let line = |(frontend, (count, key, failure)): (&Frontend, &(usize, &LbKey, &Failure))| {
-            let name = service(frontend).unwrap_or_else(|| "a service".into());
-            let what = match key {
-                LbKey::Frontend(_) => "cannot be added".into(),
-                LbKey::Backend(..) if *count == 1 => "a backend cannot be added".into(),
-                LbKey::Backend(..) => format!("{count} backends cannot be added"),
-                LbKey::Weights(_) => "its weights cannot be set".into(),
-            };
-            format!("{name} ({frontend}): {what}: {failure}")
-        };
-        let mut lines: Vec<String> = by_frontend.iter().take(SHOWN).map(line).collect();
-        let more = by_frontend.len().saturating_sub(SHOWN);
-        if more > 0 {
-            lines.push(format!("{more} more services do not have all that they should"));
+        let mut by_class: BTreeMap<Class, (usize, Vec<String>, &Failure)> = BTreeMap::new();
+        for (frontend, (count, key, failure)) in by_frontend {
+            let class = by_class.entry(failure.class()).or_insert((0, Vec::new(), failure));
+            class.0 += 1;
+            if class.1.len() < SHOWN {
+                let name = service(&frontend).unwrap_or_else(|| "a service".into());
+                let what = match key {
+                    LbKey::Frontend(_) => "cannot be added".into(),
+                    LbKey::Backend(..) if count == 1 => "a backend cannot be added".into(),
+                    LbKey::Backend(..) => format!("{count} backends cannot be added"),
+                    LbKey::Weights(_) => "its weights cannot be set".into(),
+                };
+                class.1.push(format!("{name} ({frontend}): {what}"));
+            }
         }
-        lines
+        let line = |(count, shown, failure): (usize, Vec<String>, &Failure)| {
+            let examples = shown.join("; ");
+            match count {
+                1 => format!("{examples}: {failure}"),
+                count => format!("{count} frontends are not complete: {failure}; such as {examples}"),
+            }
+        };
+        by_class.into_values().map(line).collect()
     }
 
     /// What cannot be made, with its reason.

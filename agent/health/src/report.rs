@@ -88,20 +88,20 @@ pub struct Words {
 // === impl Report ===
 
 impl Report {
-    /// What an operator should look at: why nodes cannot be asked, and nodes that are used only where there are no others.
-    pub fn all_problems(&self) -> Vec<String> {
+    /// Clusters with nodes that are used only where there are no others, each with a sentence.
+    pub fn unverified(&self) -> impl Iterator<Item = (&ClusterName, String)> {
         let unverified = self.clusters.iter().filter(|(_, health)| !health.unverified.is_empty());
-        let unverified = unverified.map(|(name, health)| {
+        unverified.map(|(name, health)| {
             let nodes: Vec<&str> = health.unverified.iter().take(5).map(AsRef::as_ref).collect();
             let more = if health.unverified.len() > nodes.len() { ", …" } else { "" };
-            format!(
+            let message = format!(
                 "{} nodes of {name} have no address or have never answered a probe, while others of it do, so their pods \
                  are used only where there are no others: {}{more}",
                 health.unverified.len(),
                 nodes.join(", ")
-            )
-        });
-        self.problems.iter().cloned().chain(unverified).collect()
+            );
+            (name, message)
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use mesh_model::{ClusterId, ClusterName, Identity, Record, ServiceName, SliceEndpoint};
+use mesh_model::{ClusterId, ClusterName, Identity, Record, RecordKey, ServiceName, SliceEndpoint};
 
 use crate::nodes::NodeEntry;
 
@@ -42,6 +42,16 @@ pub struct Refused {
     pub net: IpNet,
     /// Why not.
     pub reason: &'static str,
+}
+
+/// A record that is not taken, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{refused}")]
+pub struct RefusedRecord {
+    /// The record.
+    pub key: RecordKey,
+    /// Why.
+    pub refused: Refused,
 }
 
 /// A peer whose file does not say where its pods may be: it may say so itself of any address, so no route follows from it.

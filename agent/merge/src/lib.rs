@@ -16,6 +16,6 @@ mod nodes;
 mod services;
 
 pub use accounting::Tally;
-pub use admission::{Claims, LocalRanges, MissingGrant, Refused};
+pub use admission::{Claims, LocalRanges, MissingGrant, Refused, RefusedRecord};
 pub use cluster::Counts;
 pub use merge::{Delta, Expired, IdInUse, Located, Merge, PodName};

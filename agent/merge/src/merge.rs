@@ -15,7 +15,7 @@ use mesh_model::{
 
 use crate::{
     accounting::{slot, text},
-    admission::{Claims, LocalRanges, Refused, Validator},
+    admission::{Claims, LocalRanges, RefusedRecord, Validator},
     backend_set::BackendSet,
     cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
     nodes::NodeEntry,
@@ -249,7 +249,7 @@ impl Merge {
     }
 
     /// Takes what a cluster reports. A record that it may not say is refused, and what it reported before stays.
-    pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), Refused> {
+    pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), RefusedRecord> {
         let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.held) else {
             return Ok(());
         };
@@ -257,8 +257,9 @@ impl Merge {
             RecordEvent::Begin(kind) => cluster.begin(kind),
             RecordEvent::Upsert(record) => {
                 if let Err(refused) = cluster.judge.check(&record) {
-                    self.keep(name, &record.key());
-                    return Err(refused);
+                    let key = record.key();
+                    self.keep(name, &key);
+                    return Err(RefusedRecord { key, refused });
                 }
                 self.upsert(name, record);
             }

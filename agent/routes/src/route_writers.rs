@@ -118,16 +118,16 @@ impl RouteWriters {
             ));
         }
         problems.extend(self.routes.status().borrow().last_error.clone());
-        for (what, status) in
-            [("routes", self.routes.status()), ("masquerade exemptions", self.exempt.status())]
-        {
-            let repairs = status.borrow().repairs;
-            if repairs > 0 {
-                problems
-                    .push(format!("{repairs} {what} were changed by another program and repaired"));
-            }
-        }
         problems
+    }
+
+    /// What another program changed and was put right since the start: how much, and of what.
+    pub fn repairs(&self) -> Vec<(u64, &'static str)> {
+        [("routes", self.routes.status()), ("masquerade exemptions", self.exempt.status())]
+            .map(|(what, status)| (status.borrow().repairs, what))
+            .into_iter()
+            .filter(|(repairs, _)| *repairs > 0)
+            .collect()
     }
 }
 

@@ -126,7 +126,7 @@ impl BenchLab {
 
     /// Waits until a cluster's agents follow whom they should.
     pub(crate) fn wait_ready(&self, cluster: &str) -> Result<(), BenchError> {
-        self.clustermesh(&["status", "--wait", "--context", cluster]).map(drop)
+        self.clustermesh(&["status", "--wait", "--allow-degraded", "--context", cluster]).map(drop)
     }
 
     pub(crate) fn cluster(&self, index: usize) -> Result<&ClusterState, BenchError> {

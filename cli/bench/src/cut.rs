@@ -87,7 +87,7 @@ pub fn cut(
     let mut result = CutSamples::default();
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
-        mesh.clustermesh(&["status", "--wait"])?;
+        mesh.clustermesh(&["status", "--wait", "--allow-degraded"])?;
         mesh.lab("check-history", &["--wait"])?;
         let target = service_address(&mesh, &reader)?;
         let (mut client, reports) = mesh.client(target)?;

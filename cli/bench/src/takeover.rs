@@ -147,7 +147,7 @@ pub fn takeover(
 
 /// Waits until all is ready, and both replicas have reported how far they are.
 fn settle(lab: &mut BenchLab) -> Result<(), BenchError> {
-    lab.clustermesh(&["status", "--wait"])?;
+    lab.clustermesh(&["status", "--wait", "--allow-degraded"])?;
     lab.lab("check-history", &["--wait"])?;
     // Positions are put every 5 s, and readers wait for the next one's.
     thread::sleep(Duration::from_secs(6));

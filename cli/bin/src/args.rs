@@ -133,9 +133,15 @@ pub(crate) struct StatusArgs {
     /// Only this cluster
     #[arg(long)]
     pub(crate) context: Option<String>,
-    /// Wait until every peer is connected and synced
+    /// Show also what is in order
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Wait until everything is ready and has no problem
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Take what is ready and has a problem for ready
+    #[arg(long)]
+    pub(crate) allow_degraded: bool,
     /// Seconds to wait
     #[arg(long, default_value_t = 60, requires = "wait")]
     pub(crate) wait_duration: u64,

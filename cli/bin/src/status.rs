@@ -1,12 +1,21 @@
-//! How the clusters and their connections are.
+//! How the clusters and their connections are (`docs/status.md`).
+
+mod json;
+mod text;
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use indicatif::ProgressBar;
-use mesh_admin::v1::{ListPeersRequest, Peer, StatusRequest, StatusResponse, StepState};
+use mesh_admin::{
+    Daemon,
+    v1::{
+        ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient,
+    },
+};
 use mesh_lab::contexts::Context;
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
@@ -14,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::{
     args::StatusArgs,
-    contexts, drain,
+    contexts,
     outcome::Outcome,
     output::{self, Output},
 };
@@ -46,35 +55,49 @@ struct AgentStatus {
 pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> {
     let contexts = contexts::find_or_all(args.context.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (clusters, in_time) = runtime.block_on(look(&contexts, args));
+    let (clusters, in_time) = runtime.block_on(look(&contexts, args))?;
+    let state = clusters.iter().map(ClusterStatus::state).max().unwrap_or(State::Ready);
     match output {
-        Output::Text => print(&clusters)?,
+        Output::Text => text::print(&clusters, args.verbose)?,
         Output::Json => {
             let ready = clusters.iter().all(ClusterStatus::is_ready);
             let clusters: Vec<Value> = clusters.iter().map(ClusterStatus::json).collect();
-            output::json("Status", json!({ "ready": ready, "clusters": clusters }))?;
+            output::json(
+                "Status",
+                json!({ "ready": ready, "state": state.word(), "clusters": clusters }),
+            )?;
         }
     }
-    Ok(match (clusters.iter().all(ClusterStatus::is_ready), in_time) {
+    Ok(match (is_done(state, args), in_time) {
         (true, _) => Outcome::Done,
         (false, true) => Outcome::NotReady,
         (false, false) => Outcome::Timeout,
     })
 }
 
+/// Whether that is what is asked for.
+fn is_done(state: State, args: &StatusArgs) -> bool {
+    state == State::Ready || (state == State::Degraded && args.allow_degraded)
+}
+
 /// Looks once, or until all is ready or the time is over.
-async fn look(contexts: &[Context], args: &StatusArgs) -> (Vec<ClusterStatus>, bool) {
+async fn look(
+    contexts: &[Context],
+    args: &StatusArgs,
+) -> anyhow::Result<(Vec<ClusterStatus>, bool)> {
     let deadline = Instant::now() + Duration::from_secs(args.wait_duration);
     let progress = if args.wait { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     loop {
         let mut clusters = Vec::new();
         for context in contexts {
-            clusters.push(ClusterStatus::ask(context).await);
+            clusters.push(ClusterStatus::ask(context).await?);
         }
-        let broken = clusters.iter().flat_map(ClusterStatus::broken).next();
-        let Some(broken) = broken.filter(|_| args.wait) else { return (clusters, true) };
+        let waits = clusters.iter().find(|cluster| !is_done(cluster.state(), args));
+        let Some(broken) = waits.filter(|_| args.wait).map(ClusterStatus::first_problem) else {
+            return Ok((clusters, true));
+        };
         if Instant::now() >= deadline {
-            return (clusters, false);
+            return Ok((clusters, false));
         }
         progress.set_message(broken);
         progress.tick();
@@ -83,39 +106,30 @@ async fn look(contexts: &[Context], args: &StatusArgs) -> (Vec<ClusterStatus>, b
 }
 
 impl ClusterStatus {
-    async fn ask(context: &Context) -> Self {
+    async fn ask(context: &Context) -> anyhow::Result<Self> {
         let mut apiservers = Vec::new();
         for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
         {
-            let reported = async {
-                let mut client = mesh_admin::connect(socket).await.map_err(|e| e.to_string())?;
-                let status =
-                    client.status(StatusRequest {}).await.map_err(|e| e.message().to_owned())?;
-                Ok(status.into_inner())
+            let reported = match open(socket).await? {
+                Ok(mut client) => status(&mut client).await,
+                Err(error) => Err(error),
             };
             let name = match number {
                 1 => "apiserver".to_owned(),
                 number => format!("apiserver{number}"),
             };
-            apiservers.push(ApiserverStatus { name, reported: reported.await });
+            apiservers.push(ApiserverStatus { name, reported });
         }
         let mut agents = Vec::new();
         for agent in &context.agents {
-            let reported = async {
-                let mut client =
-                    mesh_admin::connect(&agent.socket).await.map_err(|e| e.to_string())?;
-                let status =
-                    client.status(StatusRequest {}).await.map_err(|e| e.message().to_owned())?;
-                let peers = client
-                    .list_peers(ListPeersRequest {})
-                    .await
-                    .map_err(|e| e.message().to_owned())?;
-                Ok((status.into_inner(), peers.into_inner().peers))
+            let reported = match open(&agent.socket).await? {
+                Ok(client) => status_and_peers(client).await,
+                Err(error) => Err(error),
             };
-            agents.push(AgentStatus { node: agent.node.clone(), reported: reported.await });
+            agents.push(AgentStatus { node: agent.node.clone(), reported });
         }
         let files = fs::read_dir(context.directory.join("peers")).into_iter().flatten().flatten();
-        let is_peer = |path: &std::path::Path| {
+        let is_peer = |path: &Path| {
             fs::read_to_string(path).is_ok_and(|text| PeerFile::is_one(&text))
         };
         let files = files.filter(|entry| is_peer(&entry.path()));
@@ -123,7 +137,7 @@ impl ClusterStatus {
             files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         configured.retain(|name| *name != context.name && !name.starts_with('.'));
         configured.sort();
-        Self { name: context.name.clone(), apiservers, agents, configured }
+        Ok(Self { name: context.name.clone(), apiservers, agents, configured })
     }
 
     /// What keeps the cluster from being ready, in words.
@@ -153,7 +167,7 @@ impl ClusterStatus {
                     let failed = peers.iter().filter(|peer| !peer.ready);
                     broken
                         .extend(failed.map(|peer| {
-                            format!("{name}/{node}: {}: {}", peer.name, summary(peer))
+                            format!("{name}/{node}: {}: {}", peer.name, text::summary(peer))
                         }));
                 }
             }
@@ -165,174 +179,62 @@ impl ClusterStatus {
         self.broken().is_empty()
     }
 
-    fn json(&self) -> Value {
-        let daemon = |status: &StatusResponse| {
-            json!({
-                "ready": status.ready, "problems": status.problems,
-                "version": status.version.as_ref().map(|v| v.version.clone()),
-                "tables": status.tables.iter().map(|t| json!({
-                    "name": t.name, "used": t.used, "size": t.size, "growthPerHour": t.growth_per_hour,
-                    "fullInSeconds": t.full_in_seconds, "flag": t.flag,
-                })).collect::<Vec<_>>(),
-                "counters": status.counters,
-                "audit": status.audit.as_ref().map(|a| json!({
-                    "passes": a.passes, "repairs": a.repairs, "last": a.last,
-                })),
-                "drained": status.drained.as_ref().map(drain::state_json),
-                "store": status.store.as_ref().map(|s| json!({
-                    "connected": s.connected, "endpoint": s.endpoint, "failure": s.failure,
-                    "desiredKeys": s.desired_keys, "writtenKeys": s.written_keys,
-                    "objects": s.objects, "identities": s.identities,
-                })),
+    /// The worst of its daemons and connections.
+    fn state(&self) -> State {
+        let apiservers = self.apiservers.iter().map(|a| a.reported.as_ref().map(state_of));
+        let agents = self.agents.iter().map(|agent| {
+            let reported = agent.reported.as_ref();
+            reported.map(|(status, peers)| {
+                peers.iter().map(peer_state).chain([state_of(status)]).max().unwrap_or_default()
             })
-        };
-        let mut apiservers = self.apiservers.iter().map(|ApiserverStatus { name, reported }| {
-            let mut value = match reported {
-                Ok(status) => daemon(status),
-                Err(error) => json!({ "ready": false, "error": error }),
-            };
-            if let Some(value) = value.as_object_mut() {
-                value.insert("name".into(), json!(name));
-            }
-            value
         });
-        let apiserver = apiservers.next();
-        let replicas: Vec<Value> = apiservers.collect();
-        let agents: Vec<Value> = self
-            .agents
-            .iter()
-            .map(|agent| match &agent.reported {
-                Err(error) => json!({ "node": agent.node, "ready": false, "error": error }),
-                Ok((status, peers)) => {
-                    let mut value = daemon(status);
-                    if let Some(value) = value.as_object_mut() {
-                        value.insert("node".into(), json!(agent.node));
-                        value.insert("peers".into(), peers.iter().map(peer_json).collect());
-                    }
-                    value
-                }
-            })
-            .collect();
-        json!({
-            "name": self.name, "ready": self.is_ready(), "problems": self.broken(),
-            "configuredPeers": self.configured, "apiserver": apiserver, "replicas": replicas, "agents": agents,
-        })
+        let worst = apiservers.chain(agents).map(|state| state.unwrap_or(State::NotReady)).max();
+        if self.is_ready() { worst.unwrap_or(State::Ready) } else { State::NotReady }
+    }
+
+    /// What is waited for, in words.
+    fn first_problem(&self) -> String {
+        let apiservers = self.apiservers.iter().filter_map(|a| a.reported.as_ref().ok());
+        let agents = self.agents.iter().filter_map(|agent| Some(&agent.reported.as_ref().ok()?.0));
+        let problems = apiservers.chain(agents).flat_map(|status| &status.problems);
+        let problems = problems.map(|problem| format!("{}: {problem}", self.name));
+        self.broken().into_iter().chain(problems).next().unwrap_or_default()
     }
 }
 
-/// How a peer is, and whether what is known of it is old.
-fn summary(peer: &Peer) -> String {
-    match peer.remembered {
-        true => format!("{}; using what it reported before the agent started", reached(peer)),
-        false => reached(peer),
+/// Connects to a daemon. That its socket is another user's is an error of the command and no state of the daemon.
+async fn open(socket: &Path) -> anyhow::Result<Result<AdminClient<Daemon>, String>> {
+    match mesh_admin::connect(socket).await {
+        Err(error) if error.is_forbidden() => Err(error.into()),
+        connected => Ok(connected.map_err(|error| error.to_string())),
     }
 }
 
-/// The first broken step with its reason, or what was reached.
-fn reached(peer: &Peer) -> String {
-    let step = |state: StepState| peer.ladder.iter().find(|step| step.state() == state);
-    if let Some(failed) = step(StepState::Failed) {
-        return format!("{}: {}", failed.name, failed.detail);
-    }
-    if peer.held > 0 {
-        return format!(
-            "{} keys of a lease that ran out stay until their writer is back",
-            peer.held
-        );
-    }
-    if let Some(pending) = step(StepState::Pending) {
-        return format!("waiting for {}", pending.name);
-    }
-    let details = peer.ladder.iter().filter(|step| !step.detail.is_empty());
-    let details = details.skip_while(|step| step.name != "synced").map(|step| step.detail.clone());
-    details.collect::<Vec<_>>().join("; ")
+async fn status(client: &mut AdminClient<Daemon>) -> Result<StatusResponse, String> {
+    let status = client.status(StatusRequest {}).await;
+    Ok(status.map_err(|status| status.message().to_owned())?.into_inner())
 }
 
-fn peer_json(peer: &Peer) -> Value {
-    let ladder: Vec<Value> = peer
-        .ladder
-        .iter()
-        .map(|step| {
-            let state = match step.state() {
-                StepState::Ok => "ok",
-                StepState::Failed => "failed",
-                StepState::Pending | StepState::Unspecified => "pending",
-                StepState::Unknown => "unknown",
-            };
-            json!({ "name": step.name, "state": state, "detail": step.detail })
-        })
-        .collect();
-    json!({
-        "name": peer.name, "own": peer.own, "clusterId": peer.cluster_id, "ready": peer.ready, "ladder": ladder,
-        "etcdClusterId": peer.etcd_cluster_id, "revision": peer.revision, "reconnects": peer.reconnects,
-        "heartbeats": peer.heartbeats, "nodes": peer.nodes, "identities": peer.identities,
-        "addresses": peer.addresses, "services": peer.services,
-        "namespaces": peer.own.then_some(peer.namespaces), "pods": peer.own.then_some(peer.pods), "rejected": peer.rejected,
-        "lastRejected": peer.last_rejected, "held": peer.held, "remembered": peer.remembered,
-        "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
-    })
+async fn status_and_peers(
+    mut client: AdminClient<Daemon>,
+) -> Result<(StatusResponse, Vec<Peer>), String> {
+    let status = status(&mut client).await?;
+    let peers = client.list_peers(ListPeersRequest {}).await;
+    Ok((status, peers.map_err(|status| status.message().to_owned())?.into_inner().peers))
 }
 
-fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    for cluster in clusters {
-        let row = |who: &str, of: &str, state: &str, detail: String| {
-            vec![cluster.name.clone(), who.to_owned(), of.to_owned(), state.to_owned(), detail]
-        };
-        rows.extend(cluster.apiservers.iter().map(|ApiserverStatus { name, reported }| {
-            match reported {
-                Ok(status) => {
-                    let exported =
-                        status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
-                    let problems = status.problems.join("; ");
-                    let detail =
-                        if problems.is_empty() { exported.unwrap_or_default() } else { problems };
-                    row(name, "", if status.ready { "ready" } else { "NOT READY" }, detail)
-                }
-                Err(error) => row(name, "", "NO ANSWER", error.clone()),
-            }
-        }));
-        // All replicas say the same.
-        let mut reported =
-            cluster.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
-        let drained = reported.next().and_then(|status| status.drained.as_ref());
-        rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
-        for AgentStatus { node, reported } in &cluster.agents {
-            match reported {
-                Err(error) => rows.push(row(node, "", "NO ANSWER", error.clone())),
-                Ok((status, peers)) => {
-                    for peer in peers {
-                        let name = if peer.own {
-                            format!("{} (local)", peer.name)
-                        } else {
-                            peer.name.clone()
-                        };
-                        let state = match peer.ready {
-                            _ if !peer.quarantined.is_empty() => "QUARANTINED",
-                            true => "ready",
-                            false => "NOT READY",
-                        };
-                        rows.push(row(node, &name, state, summary(peer)));
-                    }
-                    let known = |name: &String| peers.iter().any(|peer| peer.name == *name);
-                    for name in cluster.configured.iter().filter(|name| !known(name)) {
-                        rows.push(row(
-                            node,
-                            name,
-                            "NOT READY",
-                            "its peer file is not taken yet".into(),
-                        ));
-                    }
-                    rows.extend(
-                        status
-                            .problems
-                            .iter()
-                            .map(|problem| row(node, "", "PROBLEM", problem.clone())),
-                    );
-                }
-            }
-        }
+/// How a daemon is; one of a release that does not say it, by its problems.
+fn state_of(status: &StatusResponse) -> State {
+    match status.state() {
+        State::Unspecified => State::of(status.ready, !status.problems.is_empty()),
+        state => state,
     }
-    output::table(&["CLUSTER", "NODE", "FOLLOWS", "STATE", "DETAIL"], rows)?;
-    Ok(())
+}
+
+/// How a peer is, as its agent has it.
+fn peer_state(peer: &Peer) -> State {
+    match peer.state() {
+        State::Unspecified => State::of(peer.ready, false),
+        state => state,
+    }
 }

@@ -129,7 +129,7 @@ impl Mesh {
 
     /// Waits until every daemon is ready, and every kernel what the manifests say.
     pub(crate) fn settle(&self) -> Result<(), ChaosError> {
-        self.clustermesh(&["status", "--wait"])?;
+        self.clustermesh(&["status", "--wait", "--allow-degraded"])?;
         self.lab("check-history", &["--wait"]).map(drop)
     }
 

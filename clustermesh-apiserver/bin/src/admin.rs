@@ -7,11 +7,12 @@ use std::{
 };
 
 use mesh_admin::{
+    ProblemCode,
     v1::{
         DrainOutcome, DrainRequest, DrainResponse, Drained, DrainedNode, ExplainRequest,
         ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, StatusRequest,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Problem, State, StatusRequest,
         StatusResponse, Store, UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
@@ -39,10 +40,14 @@ pub(crate) struct ApiserverAdmin {
 }
 
 /// What keeps the apiserver from being ready.
-pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<String> {
-    let source = (!view.complete).then(|| "the manifests were never read in full".to_owned());
-    let away = view.away(now).map(|why| format!("the source is away: {why}"));
-    source.into_iter().chain(away).chain(store.unready()).collect()
+pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Problem> {
+    let source = (!view.complete)
+        .then(|| ProblemCode::ManifestsUnread.problem("the manifests were never read in full"));
+    let away = view.away(now);
+    let away =
+        away.map(|why| ProblemCode::SourceAway.problem(format!("the source is away: {why}")));
+    let etcd = store.unready().map(|why| ProblemCode::Etcd.problem(why));
+    source.into_iter().chain(away).chain(etcd).collect()
 }
 
 /// What is drained, as the API has it.
@@ -91,9 +96,13 @@ impl Admin for ApiserverAdmin {
         let ready = unready.is_empty();
         let kept = self.trouble.borrow().as_ref().map(ToString::to_string);
         let kept = store.files.iter().cloned().chain(kept);
-        let kept = kept.map(|why| format!("new credentials for the etcd are not used: {why}"));
+        let kept = kept.map(|why| {
+            let why = format!("new credentials for the etcd are not used: {why}");
+            ProblemCode::Credentials.problem(why)
+        });
         let problems = unready.into_iter().chain(kept).chain(view.problems.iter().cloned());
-        let problems = problems.chain(store.problems(now)).chain(mesh_files::watch_fallback());
+        let fallback = mesh_files::watch_fallback().map(|why| ProblemCode::FileWatch.problem(why));
+        let problems: Vec<Problem> = problems.chain(store.problems(now)).chain(fallback).collect();
         let failure = store.trouble.as_ref().map(ToString::to_string);
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
@@ -105,7 +114,9 @@ impl Admin for ApiserverAdmin {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             ready,
-            problems: problems.collect(),
+            state: State::of(ready, !problems.is_empty()).into(),
+            problems: problems.iter().map(|problem| problem.message.clone()).collect(),
+            problem_details: problems,
             configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
             store: Some(Store {
                 connected: store.connected,

@@ -235,6 +235,7 @@ async fn watch_readiness(
         let state = shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (view, now) = (shared.cluster.view(), Instant::now());
         let reasons = unready(&view, &state, now);
+        let reasons: Vec<String> = reasons.into_iter().map(|problem| problem.message).collect();
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
             tracing::info!(ready = was_ready, ?reasons, "readiness");

@@ -3,10 +3,12 @@
 pub mod health;
 pub mod logs;
 pub mod metrics;
+mod problem;
 mod socket;
 pub mod version;
 
-pub use socket::{SocketError, connect, connect_pods, serve, serve_with_pods};
+pub use problem::{ProblemCode, phase_remedy};
+pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
 
 /// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(

@@ -1,16 +1,27 @@
 //! The admin API's Unix socket.
 
 use std::{
+    error::Error,
     fs, io,
+    iter::successors,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Channel, Endpoint, Server, Uri, server::Router};
+use tonic::{
+    Status, TimeoutExpired,
+    body::Body,
+    codegen::http::{Request, Response},
+    transport::{Channel, Endpoint, Server, Uri, server::Router},
+};
+use tower::Service;
 
 use crate::v1::{
     admin_client::AdminClient,
@@ -23,7 +34,7 @@ use crate::v1::{
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), reason(source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -38,6 +49,25 @@ pub enum SocketError {
         /// Why.
         reason: String,
     },
+}
+
+impl SocketError {
+    /// Whether the socket is another user's.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// What is wrong with a socket's file, and what to do.
+fn reason(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "permission denied: run it as root (sudo)".into(),
+        io::ErrorKind::NotFound => "there is no such socket: the daemon does not run".into(),
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens (connection refused): the daemon does not run; its log says why".into()
+        }
+        _ => source.to_string(),
+    }
 }
 
 /// Serves the admin API on a socket that only its owner may open, until dropped.
@@ -73,20 +103,33 @@ async fn listen(path: &Path, services: Router) -> Result<(), SocketError> {
         .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
 }
 
+/// A connection to a daemon. What fails is said of the daemon and not of the transport.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    channel: Channel,
+    path: Arc<Path>,
+    limit: Duration,
+}
+
 /// How long a daemon may take to answer. It answers from memory: one that does not is stuck.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Connects to a daemon's admin API.
-pub async fn connect(path: &Path) -> Result<AdminClient<Channel>, SocketError> {
-    channel(path).await.map(AdminClient::new)
+pub async fn connect(path: &Path) -> Result<AdminClient<Daemon>, SocketError> {
+    connect_within(path, ANSWER).await
+}
+
+async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daemon>, SocketError> {
+    let channel = channel(path, limit).await?;
+    Ok(AdminClient::new(Daemon { channel, path: path.into(), limit }))
 }
 
 /// Connects to an agent's pods.
 pub async fn connect_pods(path: &Path) -> Result<PodsClient<Channel>, SocketError> {
-    channel(path).await.map(PodsClient::new)
+    channel(path, ANSWER).await.map(PodsClient::new)
 }
 
-async fn channel(path: &Path) -> Result<Channel, SocketError> {
+async fn channel(path: &Path, limit: Duration) -> Result<Channel, SocketError> {
     let socket = path.to_owned();
     // Asked for once by itself: the error of a failed file is lost in the transport's.
     UnixStream::connect(path)
@@ -96,9 +139,93 @@ async fn channel(path: &Path) -> Result<Channel, SocketError> {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    let endpoint = Endpoint::from_static("http://admin").timeout(ANSWER);
+    let endpoint = Endpoint::from_static("http://admin").timeout(limit);
     endpoint
         .connect_with_connector(connector)
         .await
         .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
+}
+
+impl Daemon {
+    /// What a failed transport means.
+    fn failure(&self, error: &(dyn Error + 'static)) -> Status {
+        let path = self.path.display();
+        let mut causes = successors(Some(error), |error: &&'_ (dyn Error + 'static)| (*error).source());
+        match causes.any(|cause| cause.is::<TimeoutExpired>()) {
+            true => Status::deadline_exceeded(format!(
+                "{path}: no answer within {:?}: the daemon hangs; see its log, or restart it",
+                self.limit
+            )),
+            false => Status::unavailable(format!(
+                "{path}: the connection was closed: the daemon has ended or was restarted; try again, or see its log"
+            )),
+        }
+    }
+}
+
+impl Service<Request<Body>> for Daemon {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.channel.poll_ready(context).map_err(|error| self.failure(&error))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (answer, daemon) = (self.channel.call(request), self.clone());
+        Box::pin(async move { answer.await.map_err(|error| daemon.failure(&error)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::v1::StatusRequest;
+
+    /// What a question to a daemon comes to that takes connections and does this with them.
+    async fn asked(name: &str, keep: bool) -> Status {
+        let folder = std::env::temp_dir().join(format!("mesh-admin-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let daemon: JoinHandle<()> = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                if keep {
+                    kept.push(stream);
+                }
+            }
+        });
+        let failed = match connect_within(&path, Duration::from_millis(50)).await {
+            Ok(mut client) => client.status(StatusRequest {}).await.unwrap_err(),
+            Err(error) => Status::unavailable(error.to_string()),
+        };
+        daemon.abort();
+        fs::remove_dir_all(&folder).unwrap();
+        failed
+    }
+
+    #[tokio::test]
+    async fn a_failed_transport_is_a_sentence_about_the_daemon() {
+        let hung = asked("hung", true).await;
+        assert!(hung.message().contains("agent.sock: no answer within 50ms"), "{hung:?}");
+        let closed = asked("closed", false).await;
+        assert!(closed.message().contains("agent.sock: the connection was closed"), "{closed:?}");
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_opened_says_what_to_do() {
+        for (kind, says) in [
+            (io::ErrorKind::PermissionDenied, "run it as root (sudo)"),
+            (io::ErrorKind::NotFound, "the daemon does not run"),
+            (io::ErrorKind::ConnectionRefused, "the daemon does not run"),
+        ] {
+            let error = SocketError::Io { path: "agent.sock".into(), source: kind.into() };
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.is_forbidden(), kind == io::ErrorKind::PermissionDenied);
+        }
+    }
 }

@@ -17,6 +17,7 @@ impl Core {
             PeerEvent::Rejected(reason) => {
                 tracing::warn!(peer = %name, reason, "a record was rejected");
                 // Counted where it was rejected; the last reason is that of either kind.
+                self.peers.refuse_record(name, None, &reason);
                 self.peers.refuse(name, 0, reason);
             }
             // On its way when its follower was asked to hold.
@@ -61,9 +62,12 @@ impl Core {
 
     fn record(&mut self, name: &ClusterName, event: RecordEvent) {
         self.look_at_kind(name, &event);
+        self.peers.reported(name, &event);
         if let Err(refused) = self.merge.apply(name, event) {
             tracing::warn!(peer = %name, %refused, "a record was refused");
-            self.peers.refuse(name, 1, refused.to_string());
+            let reason = refused.to_string();
+            self.peers.refuse_record(name, Some(refused.key), &reason);
+            self.peers.refuse(name, 1, reason);
         }
         self.check_budget(name);
     }

@@ -14,7 +14,12 @@ use mesh_model::{
 use mesh_pods::{Counts, Pods};
 
 use super::Core;
-use crate::{input::Connection, peers::Refused, staleness::Away};
+use crate::{
+    input::Connection,
+    peers::Refused,
+    problem::{Problem, ProblemKind},
+    staleness::Away,
+};
 
 impl Core {
     /// The local cluster.
@@ -125,6 +130,11 @@ impl Core {
         backends.map(|(backend, ..)| backend).collect()
     }
 
+    /// How many records of a cluster are refused now.
+    pub fn refused_now(&self, name: &ClusterName) -> usize {
+        self.peers.refused_now(name)
+    }
+
     /// Since when a peer is not connected, and when what it reported is no longer used; nothing of one that is.
     pub fn away(&self, name: &ClusterName) -> Option<Away> {
         self.staleness.away(name)
@@ -136,14 +146,19 @@ impl Core {
     }
 
     /// What an operator should look at.
-    pub fn problems(&self, now: Instant) -> Vec<String> {
+    pub fn problems(&self, now: Instant) -> Vec<Problem> {
+        let missing = self.merge.missing_grants().map(|missing| {
+            Problem::of(ProblemKind::MissingGrant, &missing.cluster, missing.to_string())
+        });
+        let readiness = self.readiness.problem(now);
+        let pods = self.pods.problem();
         self.peers
             .problems()
-            .chain(self.merge.missing_grants().map(|missing| missing.to_string()))
+            .chain(missing)
             .chain(self.restored.problems())
             .chain(self.staleness.problems(now))
-            .chain(self.readiness.problem(now))
-            .chain(self.pods.problem())
+            .chain(readiness.map(|why| Problem::new(ProblemKind::LocalApiserver, why)))
+            .chain(pods.map(|why| Problem::new(ProblemKind::PodsWaiting, why)))
             .collect()
     }
 }

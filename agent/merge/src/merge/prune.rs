@@ -9,7 +9,7 @@ use super::{
     local::{namespace_bytes, pod_bytes},
 };
 use crate::{
-    admission::Refused,
+    admission::RefusedRecord,
     cluster::{ADDRESS_BYTES, Cluster, UNREPORTED},
     services::ServicePart,
 };
@@ -118,7 +118,7 @@ impl Merge {
         name: &ClusterName,
         id: ClusterId,
         records: Vec<Record>,
-    ) -> Result<Vec<Refused>, IdInUse> {
+    ) -> Result<Vec<RefusedRecord>, IdInUse> {
         let unreported =
             |cluster: &Cluster| cluster.is_unreported() && cluster.id == ClusterId::NONE;
         if !self.clusters.get(name).is_some_and(unreported) {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_alloc::{AllocationError, Found, Lost};
 use mesh_export::{DrainState, Exporter};
 use mesh_files::Moment;
@@ -136,21 +137,27 @@ impl State {
     }
 
     /// What is wrong with the source and objects in it.
-    fn problems(&self, source: &SourceState, drained: &DrainState) -> Vec<String> {
+    fn problems(&self, source: &SourceState, drained: &DrainState) -> Vec<Problem> {
         let waiting = AllocationError::NotRecognised.to_string();
         let objects = self.exporter.problems().iter().filter(|(_, why)| **why != waiting);
         let notes = self.exporter.notes().iter();
         let notes = notes.flat_map(|(object, notes)| notes.iter().map(move |why| (object, why)));
-        let objects = objects.chain(notes).map(|(object, why)| format!("{object}: {why}"));
+        let objects = objects.chain(notes).map(|(object, why)| {
+            ProblemCode::Object.problem(format!("{object}: {why}")).about(object.to_string())
+        });
         let nodes = drained.nodes.iter().filter(|node| !node.known && source.complete);
-        let nodes = nodes.map(|node| format!("drain.yaml: there is no node {}", node.name));
+        let nodes = nodes.map(|node| {
+            ProblemCode::DrainFile.problem(format!("drain.yaml: there is no node {}", node.name))
+        });
         let all = source.problems.iter().cloned().chain(self.exporter.held_back());
+        let all = all.map(|message| ProblemCode::Object.problem(message));
         all.chain(objects).chain(nodes).collect()
     }
 
     /// Logs each problem once, not with every look.
-    fn log(&mut self, problems: &[String]) {
-        let now: BTreeSet<String> = problems.iter().cloned().collect();
+    fn log(&mut self, problems: &[Problem]) {
+        let now: BTreeSet<String> =
+            problems.iter().map(|problem| problem.message.clone()).collect();
         let new: Vec<&String> = now.difference(&self.logged).collect();
         for problem in new.iter().take(LOGGED) {
             tracing::warn!(kind = problem, "not exported, or as it was before");

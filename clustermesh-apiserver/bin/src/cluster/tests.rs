@@ -82,7 +82,7 @@ impl Replica {
     }
 
     fn problems(&self) -> Vec<String> {
-        self.view.borrow().problems.clone()
+        self.view.borrow().problems.iter().map(|problem| problem.message.clone()).collect()
     }
 
     fn is_complete(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mesh_admin::v1::Problem;
 use mesh_export::DrainState;
 
 /// How a cluster is, as its thread found it last.
@@ -10,7 +11,7 @@ pub(crate) struct View {
     /// Everything was read once.
     pub(crate) complete: bool,
     /// What is wrong, each with what to do.
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<Problem>,
     /// Since when the source cannot be reached, and why.
     pub(crate) away: Option<(Instant, String)>,
     /// Objects that are known.

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_admin::{ProblemCode, v1::Problem};
+
 use super::{
     etcd_capacity::Fill,
     etcd_error::{EtcdFailure, Reason},
@@ -71,21 +73,27 @@ impl StoreState {
     }
 
     /// What needs attention although it is ready.
-    pub(crate) fn problems(&self, now: Instant) -> Vec<String> {
+    pub(crate) fn problems(&self, now: Instant) -> Vec<Problem> {
         let refused = self.refused.iter().take(LISTED).map(|(key, refused)| {
             let Refused { object, bytes, reason } = refused;
-            let object = object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
-            format!("{object}the etcd does not take {key}, {bytes} bytes: {reason}")
+            let name = object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+            let message = format!("{name}the etcd does not take {key}, {bytes} bytes: {reason}");
+            ProblemCode::RefusedKey.problem(message).about(object.clone().unwrap_or_default())
         });
         let more = self.refused.len().saturating_sub(LISTED);
-        let more = (more > 0).then(|| format!("the etcd does not take {more} more keys"));
+        let more = (more > 0).then(|| {
+            ProblemCode::RefusedKey.problem(format!("the etcd does not take {more} more keys"))
+        });
         let recent = |at: &Instant| now.saturating_duration_since(*at) < NEWS;
         let notices = self.notices.iter().filter(|(_, at)| recent(at));
-        let notices = notices.map(|((_, text), _)| format!("etcd: {text}"));
-        let users = self.users_file.iter().cloned();
-        let users = users.chain(self.unfit.clone());
-        let users = users.chain(self.fill.iter().flat_map(Fill::problems));
-        users.chain(refused).chain(more).chain(notices).chain(self.others.iter().cloned()).collect()
+        let notices =
+            notices.map(|((_, text), _)| ProblemCode::EtcdRepaired.problem(format!("etcd: {text}")));
+        let users = self.users_file.iter().map(|why| ProblemCode::UsersFile.problem(why));
+        let others = self.others.iter().map(|other| ProblemCode::ForeignWriter.problem(other));
+        let capacity = self.unfit.iter().cloned().chain(self.fill.iter().flat_map(Fill::problems));
+        let capacity = capacity.map(|why| ProblemCode::EtcdCapacity.problem(why));
+        let users = users.chain(capacity);
+        users.chain(refused).chain(more).chain(notices).chain(others).collect()
     }
 
     /// Something was not as it should be, and is now.
@@ -134,10 +142,10 @@ mod tests {
         }
         let problems = state.problems(now);
         assert_eq!(
-            problems[0],
+            problems[0].message,
             "Service shop/web-0: the etcd does not take key-00, 1600000 bytes: too large"
         );
-        assert_eq!(problems[LISTED], "the etcd does not take 2 more keys");
+        assert_eq!(problems[LISTED].message, "the etcd does not take 2 more keys");
         assert_eq!(problems.len(), LISTED + 1 + NOTICES);
         assert_eq!(state.problems(now + NEWS).len(), LISTED + 1, "old news is none");
     }

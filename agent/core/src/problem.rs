@@ -1,0 +1,43 @@
+//! What an operator should look at.
+
+use mesh_model::ClusterName;
+
+/// Something that is wrong now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind of thing.
+    pub kind: ProblemKind,
+    /// The cluster, where it is about one.
+    pub peer: Option<ClusterName>,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What kind of thing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A peer file, or the credentials beside it.
+    PeerFile,
+    /// Records of a peer that are not accepted.
+    RecordsRefused,
+    /// A peer file without a grant.
+    MissingGrant,
+    /// A peer that was unreachable for longer than its budget.
+    PeerStale,
+    /// The local cluster's writer reports nothing.
+    LocalApiserver,
+    /// Pods of this node without an identity.
+    PodsWaiting,
+}
+
+// === impl Problem ===
+
+impl Problem {
+    pub(crate) fn new(kind: ProblemKind, message: String) -> Self {
+        Self { kind, peer: None, message }
+    }
+
+    pub(crate) fn of(kind: ProblemKind, peer: &ClusterName, message: String) -> Self {
+        Self { kind, peer: Some(peer.clone()), message }
+    }
+}

@@ -1,0 +1,288 @@
+//! The status as text: a line a cluster first, then what is not ready, or everything.
+
+use std::collections::BTreeMap;
+
+use mesh_admin::v1::{Peer, Problem, State, StepState};
+
+use super::{AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of};
+use crate::{drain, output};
+
+/// Nodes that a problem is shown with.
+const NODES: usize = 3;
+
+/// Prints all clusters; with `verbose` what is in order too.
+pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result<()> {
+    clusters.iter().try_for_each(|cluster| output::line(cluster.headline()))?;
+    let rows: Vec<Vec<String>> = clusters.iter().flat_map(|c| c.rows(verbose)).collect();
+    if !rows.is_empty() {
+        output::line("")?;
+        output::table(&["CLUSTER", "NODE", "FOLLOWS", "STATE", "DETAIL"], rows)?;
+    }
+    let problems: Vec<String> = clusters.iter().flat_map(ClusterStatus::problem_lines).collect();
+    if !problems.is_empty() {
+        output::line("")?;
+        problems.iter().try_for_each(output::line)?;
+    }
+    Ok(())
+}
+
+impl ClusterStatus {
+    /// `a: 1/1 apiservers, 2/2 agents, 11/11 peers ready`, and what is not so.
+    fn headline(&self) -> String {
+        let ready = |state: State| state != State::NotReady;
+        let apiservers = self.apiservers.iter().filter(|apiserver| {
+            apiserver.reported.as_ref().is_ok_and(|status| ready(state_of(status)))
+        });
+        let answered = |agent: &&AgentStatus| {
+            agent.reported.as_ref().is_ok_and(|(status, _)| ready(state_of(status)))
+        };
+        let agents = self.agents.iter().filter(answered).count();
+        let peer_ready = |name: &&String| {
+            let mut answers = self.agents.iter().filter_map(|agent| agent.reported.as_ref().ok());
+            let is_ready = |peers: &[Peer]| peers.iter().any(|p| p.name == **name && p.ready);
+            answers.clone().next().is_some() && answers.all(|(_, peers)| is_ready(peers))
+        };
+        let peers = self.configured.iter().filter(peer_ready).count();
+        let line = format!(
+            "{}: {}/{} apiservers, {agents}/{} agents, {peers}/{} peers ready",
+            self.name,
+            apiservers.count(),
+            self.apiservers.len(),
+            self.agents.len(),
+            self.configured.len(),
+        );
+        match self.state() {
+            State::Ready if self.configured.is_empty() => {
+                format!("{line}; not connected to any cluster: clustermesh connect")
+            }
+            State::Ready => line,
+            State::Degraded => format!("{line}; DEGRADED"),
+            State::NotReady | State::Unspecified => format!("{line}; NOT READY"),
+        }
+    }
+
+    /// What is not ready or degraded, with what is drained; with `verbose` everything.
+    fn rows(&self, verbose: bool) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        let row = |who: &str, of: &str, state: &str, detail: String| {
+            vec![self.name.clone(), who.to_owned(), of.to_owned(), state.to_owned(), detail]
+        };
+        for ApiserverStatus { name, reported } in &self.apiservers {
+            match reported {
+                // Its problems follow below.
+                Ok(status) if verbose || state_of(status) == State::NotReady => {
+                    let exported =
+                        status.store.as_ref().map(|s| format!("exports {} keys", s.desired_keys));
+                    rows.push(row(name, "", word(state_of(status)), exported.unwrap_or_default()));
+                }
+                Ok(_) => {}
+                Err(error) => rows.push(row(name, "", "NO ANSWER", error.clone())),
+            }
+        }
+        // All replicas say the same.
+        let mut reported =
+            self.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
+        let drained = reported.next().and_then(|status| status.drained.as_ref());
+        rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
+        for AgentStatus { node, reported } in &self.agents {
+            let (_, peers) = match reported {
+                Err(error) => {
+                    rows.push(row(node, "", "NO ANSWER", error.clone()));
+                    continue;
+                }
+                Ok(reported) => reported,
+            };
+            for peer in peers.iter().filter(|peer| verbose || peer_state(peer) != State::Ready) {
+                let name = match peer.own {
+                    true => format!("{} (local)", peer.name),
+                    false => peer.name.clone(),
+                };
+                let state = match peer.quarantined.is_empty() {
+                    true => word(peer_state(peer)),
+                    false => "QUARANTINED",
+                };
+                rows.push(row(node, &name, state, detail(&self.name, peer)));
+            }
+            let known = |name: &&String| peers.iter().any(|peer| peer.name == **name);
+            rows.extend(self.configured.iter().filter(|name| !known(name)).map(|name| {
+                row(node, name, "NOT READY", "waiting for the agent to load its peer file".into())
+            }));
+        }
+        rows
+    }
+
+    /// A line for each problem, however many nodes have it.
+    fn problem_lines(&self) -> Vec<String> {
+        let mut who: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        let mut order = Vec::new();
+        let apiservers = self.apiservers.iter().filter_map(|ApiserverStatus { name, reported }| {
+            Some((name, &reported.as_ref().ok()?.problem_details))
+        });
+        let agents = self.agents.iter().filter_map(|AgentStatus { node, reported }| {
+            Some((node, &reported.as_ref().ok()?.0.problem_details))
+        });
+        for (name, problems) in apiservers.chain(agents) {
+            for Problem { message, remedy, .. } in problems {
+                let key = (message.as_str(), remedy.as_str());
+                let nodes = who.entry(key).or_default();
+                if nodes.is_empty() {
+                    order.push(key);
+                }
+                nodes.push(name);
+            }
+        }
+        let line = |key: (&str, &str)| {
+            let nodes = who.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let shown = nodes.iter().take(NODES).copied().collect::<Vec<_>>().join(", ");
+            let more = match nodes.len().saturating_sub(NODES) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let (message, remedy) = key;
+            format!("PROBLEM {}/{shown}{more}: {message} → {remedy}", self.name)
+        };
+        order.into_iter().map(line).collect()
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Ready => "ready",
+        State::Degraded => "DEGRADED",
+        State::NotReady | State::Unspecified => "NOT READY",
+    }
+}
+
+/// How a peer is, what follows from it, and what to do.
+fn detail(local: &str, peer: &Peer) -> String {
+    let mut detail = summary(peer);
+    if let Some(away) = away(local, peer) {
+        detail += &format!("; {away}");
+    }
+    match peer.remedy.is_empty() {
+        true => detail,
+        false => format!("{detail} → {}", peer.remedy),
+    }
+}
+
+/// Of a peer that is not connected: since when, and for how long what it reported is used.
+fn away(local: &str, peer: &Peer) -> Option<String> {
+    let since = peer.unreachable_since_unix_seconds.and_then(rfc_3339)?;
+    let until = peer.stale_at_unix_seconds.and_then(rfc_3339)?;
+    let name = &peer.name;
+    Some(match peer.backends_in_use.unwrap_or(0) {
+        0 => format!("unreachable since {since}; none of its backends is in use"),
+        count => format!(
+            "unreachable since {since}; its {count} backends stay in use until {until}; to stop using them now: \
+             clustermesh drain {name} --from {local}"
+        ),
+    })
+}
+
+/// How a peer is, and whether what is known of it is old.
+pub(super) fn summary(peer: &Peer) -> String {
+    match peer.remembered {
+        true => format!("{}; using what it reported before the agent started", reached(peer)),
+        false => reached(peer),
+    }
+}
+
+/// The first broken step with its reason, or what was reached.
+fn reached(peer: &Peer) -> String {
+    let step = |state: StepState| peer.ladder.iter().find(|step| step.state() == state);
+    if let Some(failed) = step(StepState::Failed) {
+        return format!("{}: {}", failed.name, failed.detail);
+    }
+    if peer.held > 0 {
+        return format!(
+            "{} keys of a lease that ran out stay until their writer is back",
+            peer.held
+        );
+    }
+    if let Some(pending) = step(StepState::Pending) {
+        return format!("waiting for {}", pending.name);
+    }
+    let details = peer.ladder.iter().filter(|step| !step.detail.is_empty());
+    let details = details.skip_while(|step| step.name != "synced").map(|step| step.detail.clone());
+    details.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::{
+        ProblemCode,
+        v1::{StatusResponse, Step},
+    };
+
+    use super::*;
+
+    fn peer(name: &str, ready: bool) -> Peer {
+        Peer { name: name.into(), ready, ..Peer::default() }
+    }
+
+    fn cluster(agents: Vec<AgentStatus>, configured: &[&str]) -> ClusterStatus {
+        let status = StatusResponse { ready: true, ..StatusResponse::default() };
+        ClusterStatus {
+            name: "a".into(),
+            apiservers: vec![ApiserverStatus { name: "apiserver".into(), reported: Ok(status) }],
+            agents,
+            configured: configured.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn agent(node: &str, peers: Vec<Peer>, problems: Vec<Problem>) -> AgentStatus {
+        let status = StatusResponse {
+            ready: true,
+            problems: problems.iter().map(|problem| problem.message.clone()).collect(),
+            problem_details: problems,
+            ..StatusResponse::default()
+        };
+        AgentStatus { node: node.into(), reported: Ok((status, peers)) }
+    }
+
+    #[test]
+    fn what_is_in_order_is_a_line() {
+        let agents = vec![agent("n1", vec![peer("a", true), peer("b", true)], Vec::new())];
+        let cluster = cluster(agents, &["b"]);
+        assert_eq!(cluster.headline(), "a: 1/1 apiservers, 1/1 agents, 1/1 peers ready");
+        assert!(cluster.rows(false).is_empty() && cluster.problem_lines().is_empty());
+        assert_eq!(cluster.rows(true).len(), 3);
+    }
+
+    #[test]
+    fn a_problem_of_many_nodes_is_a_line_that_says_what_to_do() {
+        let problem = || ProblemCode::TableFull.problem("cm_backends is full");
+        let agents = (1..=5).map(|n| agent(&format!("n{n}"), vec![peer("b", true)], vec![problem()]));
+        let cluster = cluster(agents.collect(), &["b"]);
+        assert_eq!(cluster.headline(), "a: 1/1 apiservers, 5/5 agents, 1/1 peers ready; DEGRADED");
+        let [line] = cluster.problem_lines().try_into().unwrap();
+        let says = "PROBLEM a/n1, n2, n3 and 2 more: cm_backends is full → restart the agent with a larger table";
+        assert!(line.starts_with(says), "{line}");
+    }
+
+    #[test]
+    fn a_peer_that_is_away_says_since_when_and_until_when() {
+        let failed = Step {
+            name: "tcp".into(),
+            state: StepState::Failed.into(),
+            detail: "nobody listens".into(),
+        };
+        let gone = Peer {
+            ladder: vec![failed],
+            remedy: "see whether it runs".into(),
+            unreachable_since_unix_seconds: Some(1_800_000_000),
+            stale_at_unix_seconds: Some(1_800_000_900),
+            backends_in_use: Some(2),
+            ..peer("c", false)
+        };
+        let cluster = cluster(vec![agent("n1", vec![gone], Vec::new())], &["c"]);
+        assert!(cluster.headline().ends_with("0/1 peers ready; NOT READY"));
+        let [row] = cluster.rows(false).try_into().unwrap();
+        assert_eq!(row[..4], ["a", "n1", "c", "NOT READY"]);
+        assert_eq!(
+            row[4],
+            "tcp: nobody listens; unreachable since 2027-01-15T08:00:00Z; its 2 backends stay in use until \
+             2027-01-15T08:15:00Z; to stop using them now: clustermesh drain c --from a → see whether it runs"
+        );
+    }
+}
