@@ -271,15 +271,18 @@ fn down_after_up_was_killed() {
         assert_eq!(lab("down", name, &[]).0, 0, "{stage}");
         assert_eq!(remains(name), Vec::<String>::new(), "{stage}");
     }
-    // Where it had not got far enough to call itself up, `up` may be repeated as it is.
-    let mut up = Command::new(binary());
-    up.args(["lab", "up", "--lab", name]);
-    let mut up = sleeper(up);
+    // Where it did not come to its end, `up` may be repeated as it is.
     let node = PathBuf::from(format!("/run/netns/cm-{name}-a-n1"));
-    eventually("a node is made", || if node.exists() { Ok(()) } else { Err("not yet".into()) });
-    up.kill().unwrap();
-    up.wait().unwrap();
-    assert_eq!(lab("up", name, &["--nodes", "1"]), (0, String::new()));
+    for path in [node, folder.join("logs/b-n2-agent.log")] {
+        let mut up = Command::new(binary());
+        up.args(["lab", "up", "--lab", name]);
+        let mut up = sleeper(up);
+        eventually("it is half up", || if path.exists() { Ok(()) } else { Err("not yet".into()) });
+        up.kill().unwrap();
+        up.wait().unwrap();
+        assert_eq!(lab("up", name, &["--nodes", "1"]), (0, String::new()));
+        assert_eq!(lab("down", name, &[]).0, 0);
+    }
 }
 
 /// Commands and logs reach the caller as they are; every kind of process stops and starts, and the status says which.

@@ -22,11 +22,11 @@ pub enum LabError {
     #[error("{0} replicas on {1} nodes: there is at least one, and each has a node of its own")]
     Replicas(u8, usize),
     /// There is none.
-    #[error("there is no lab {0:?}. Make one with `clustermesh lab up`")]
+    #[error("there is no lab {0:?}. Make it with `clustermesh lab up --lab {0}`")]
     NotUp(String),
     /// There is one.
     #[error(
-        "the lab {0:?} is up already. Take it down with `clustermesh lab down`, or make another with --lab NAME"
+        "the lab {0:?} is up already. Take it down with `clustermesh lab down --lab {0}`, or make another with --lab NAME"
     )]
     AlreadyUp(String),
     /// Another process works on it.

@@ -58,10 +58,10 @@ impl Lab {
             return Err(LabError::Replicas(options.replicas, options.nodes));
         }
         let lock = lock(&name)?;
-        if LabState::load(&name.folder())?.is_some() {
+        if LabState::load(&name.folder())?.is_some_and(|state| state.made) {
             return Err(LabError::AlreadyUp(options.name.clone()));
         }
-        // What a crash left behind.
+        // What a crash, or one who lost patience, left behind.
         remove_everything(&name)?;
         let mut lab = Self { name, state: LabState::default(), _lock: lock };
         match lab.make(options, &mut progress) {
@@ -275,7 +275,10 @@ impl Lab {
         thread::sleep(WATCHED);
         match self.state.processes.iter().find(|process| process.liveness() != Liveness::Running) {
             Some(dead) => Err(LabError::Died { name: dead.name.clone(), log: dead.last_words() }),
-            None => Ok(()),
+            None => {
+                self.state.made = true;
+                self.save()
+            }
         }
     }
 

@@ -30,6 +30,14 @@ pub struct LabState {
     /// Relays before etcds that some nodes reach with a delay.
     #[serde(default)]
     pub relays: Vec<Relay>,
+    /// It was made to the end. One that was not has nothing that is worth keeping.
+    #[serde(default = "made")]
+    pub made: bool,
+}
+
+/// What labs of former releases are, which do not say it.
+fn made() -> bool {
+    true
 }
 
 /// A cluster of a lab.
