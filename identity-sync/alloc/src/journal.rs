@@ -67,6 +67,16 @@ pub enum JournalError {
         /// Whose it was.
         expected: Uuid,
     },
+    /// It is of another ID than the cluster is said to have.
+    #[error("{}: the cluster's settings say `id: {said}`, and the journal is of `id: {found}`: set `id: {found}` again in cluster.yaml. To really give the cluster another ID, disconnect it, move the journal away and begin with an empty etcd", path.display())]
+    OtherId {
+        /// The file.
+        path: PathBuf,
+        /// Whose identities it has.
+        found: ClusterId,
+        /// The ID that the cluster is said to have.
+        said: ClusterId,
+    },
     /// A line is not what was written.
     #[error("{}:{line}: {reason}. Restore the file from a backup; without one move it away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has", path.display())]
     Damaged {
@@ -328,6 +338,10 @@ impl Journal {
 /// Takes what was read.
 fn take(path: &Path, table: &mut AllocationTable, entries: Vec<Entry>) -> Result<(), JournalError> {
     for entry in entries {
+        if let Some(found) = table.other_cluster(&entry) {
+            let said = table.cluster;
+            return Err(JournalError::OtherId { path: path.into(), found, said });
+        }
         table.take(entry).map_err(|reason| JournalError::Damaged {
             path: path.into(),
             line: table.lines,

@@ -99,9 +99,7 @@ async fn connect_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     endpoint: &str,
     stream: S,
 ) -> Result<Connection, Failure> {
-    let tls = connect_tls(&credentials, tls, host, stream)
-        .await
-        .map_err(|reason| Failure::new(ConnectionPhase::Tls, reason))?;
+    let tls = connect_tls(&credentials, tls, host, stream).await?;
     let tls = wait_for_verdict(tls).await.map_err(|error| {
         let reason = format!("{host}, as {}: {error}", credentials.subject());
         Failure::new(ConnectionPhase::Authenticated, reason)
@@ -168,12 +166,19 @@ async fn connect_tls<S: AsyncRead + AsyncWrite + Unpin>(
     tls: TlsConnector,
     host: &str,
     stream: S,
-) -> Result<TlsStream<S>, String> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|e| format!("{host}: {e}"))?;
+) -> Result<TlsStream<S>, Failure> {
+    let wrong = |reason| Failure::new(ConnectionPhase::Tls, reason);
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| wrong(format!("{host}: {e}")))?;
     match timeout(STEP, tls.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(format!("{host}, as {}: {error}", credentials.subject())),
-        Err(_) => Err(format!("{host}: no TLS answer within {STEP:?}")),
+        Ok(Err(error)) => Err(wrong(format!("{host}, as {}: {error}", credentials.subject()))),
+        // No certificate was shown, so none is to blame: the kernel takes connections for a process that hangs.
+        Err(_) => Err(Failure::new(
+            ConnectionPhase::Tcp,
+            format!(
+                "{host}: takes the connection and sends nothing for {STEP:?}: the etcd hangs, or another program listens there"
+            ),
+        )),
     }
 }
 

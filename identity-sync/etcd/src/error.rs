@@ -118,16 +118,32 @@ fn explain_status(status: &tonic::Status) -> String {
                 | io::ErrorKind::BrokenPipe
         )
     });
-    // A killed etcd ends TLS without saying so; rustls has a page about that, and no kind for it that gets here.
-    if closed || status.message().contains("without sending TLS close_notify") {
-        return "the etcd closed the connection".into();
+    if closed {
+        return CLOSED.into();
     }
-    with_causes(status.message().to_owned(), causes(status))
+    in_words(with_causes(status.message().to_owned(), causes(status)))
+}
+
+const CLOSED: &str = "the etcd closed the connection";
+
+/// What the transport's words mean. They have no kinds that get here. What is not known stays as it is.
+fn in_words(text: String) -> String {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["keep-alive timed out", "KeepAliveTimedOut", "Timeout expired"]) {
+        "the etcd no longer answers: it hangs, or the way to it is cut".into()
+    // A killed etcd ends TLS without saying so; rustls has a page about that.
+    } else if says(&["without sending TLS close_notify", "broken pipe", "Broken pipe"])
+        || says(&["connection reset", "Connection reset", "error reading a body from connection"])
+    {
+        CLOSED.into()
+    } else {
+        text
+    }
 }
 
 /// An error with its causes, each once.
 pub(crate) fn explain(error: &dyn Error) -> String {
-    with_causes(error.to_string(), causes(error))
+    in_words(with_causes(error.to_string(), causes(error)))
 }
 
 fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -145,4 +161,35 @@ fn with_causes<'a>(
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transports_words_become_a_sentence_about_the_etcd() {
+        for (transport, says) in [
+            (
+                "h2 protocol error: error reading a body from connection: stream closed because of a broken pipe",
+                "the etcd closed the connection",
+            ),
+            (
+                "h2 protocol error: peer closed connection without sending TLS close_notify: https://docs.rs/rustls",
+                "the etcd closed the connection",
+            ),
+            (
+                "h2 protocol error: http2 error: keep-alive timed out: operation timed out",
+                "the etcd no longer answers: it hangs, or the way to it is cut",
+            ),
+            (
+                "transport error: Timeout expired",
+                "the etcd no longer answers: it hangs, or the way to it is cut",
+            ),
+            ("etcdserver: no leader", "etcdserver: no leader"),
+        ] {
+            let status = tonic::Status::unknown(transport);
+            assert_eq!(EtcdError::from(status).to_string(), says, "{transport}");
+        }
+    }
 }

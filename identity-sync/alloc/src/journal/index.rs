@@ -15,7 +15,7 @@ use crate::candidates::candidates;
 /// All IDs, by ID and by label set.
 #[derive(Debug)]
 pub(super) struct AllocationTable {
-    cluster: ClusterId,
+    pub(super) cluster: ClusterId,
     limit: ClusterLimit,
     pub(super) uuid: Uuid,
     by_id: BTreeMap<Identity, Allocation>,
@@ -80,6 +80,13 @@ impl AllocationTable {
         Ok(())
     }
 
+    /// The cluster that an entry's identity is of, if that is another.
+    pub(super) fn other_cluster(&self, entry: &Entry) -> Option<ClusterId> {
+        let Entry::Identity { id, .. } = entry else { return None };
+        let id = Identity::new(*id);
+        if self.is_ours(id) { None } else { self.limit.cluster_of(id) }
+    }
+
     fn apply_identity(
         &mut self,
         id: Identity,
@@ -89,9 +96,7 @@ impl AllocationTable {
     ) -> Result<(), String> {
         if !self.is_ours(id) {
             let cluster = self.cluster;
-            return Err(format!(
-                "identity {id} is not one of cluster {cluster}: was the cluster's id changed?"
-            ));
+            return Err(format!("identity {id} is not one of cluster {cluster}"));
         }
         if let Some(before) = self.by_id.get(&id) {
             if before.state != State::Deleted && *before.labels != labels {

@@ -51,6 +51,20 @@ fn published(journal: &mut Journal, known: &mut std::collections::BTreeMap<u32, 
 }
 
 #[test]
+fn a_journal_of_another_id_says_which_id_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("identities.journal");
+    allocate(&mut open(&path).unwrap(), "a", 0);
+    let (_, limit) = limit();
+    let other = ClusterId::new(9, limit).unwrap();
+    let error = Journal::open(&path, other, limit, Duration::ZERO, at(1)).unwrap_err().to_string();
+    assert!(
+        error.contains("say `id: 9`, and the journal is of `id: 7`: set `id: 7` again"),
+        "{error}"
+    );
+}
+
+#[test]
 fn remembers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state/identities.journal");
