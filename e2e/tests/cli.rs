@@ -245,7 +245,7 @@ fn keys_stay_at_home(folders: &[PathBuf; 2]) {
 
 /// Clusters that cannot be in one mesh are refused with what to do about it, before anything is changed.
 #[test]
-fn what_cannot_be_connected_is_refused() {
+fn what_cannot_be_connected_is_refis_drained() {
     let name = "e2eclrefuse";
     let mesh = Netns::sized(name, 2, 1);
     connect(&mesh, "a", "b");
@@ -609,4 +609,80 @@ fn tables_fit_the_terminal() {
             assert!(whole.split_whitespace().any(|other| other == word), "{word} of {whole}");
         }
     }
+}
+
+/// A cluster dies with all it has. The other says since when and until when its backends are used, leaves it alone when it is
+/// asked to, and forgets it when its directory is gone too.
+#[test]
+fn a_dead_cluster_is_drained_and_left() {
+    let name = "e2ecldead";
+    let mesh = Netns::sized(name, 2, 1);
+    for cluster in ["a", "b"] {
+        mesh.apply(cluster, "echo", None);
+    }
+    connect(&mesh, "a", "b");
+    let a = directory(name, "a");
+    let code = |args: &[&str]| run(mesh.clustermesh(args)).0;
+    let is_drained = || {
+        let (_, explained, _) =
+            json::run(mesh.clustermesh(&["service", "explain", "default/echo", "--context", "a"]));
+        explained.to_string().contains("cluster-drained")
+    };
+    let peer = || {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
+        let peers = status["clusters"][0]["agents"][0]["peers"].as_array().cloned();
+        peers
+            .unwrap_or_default()
+            .into_iter()
+            .find(|peer| peer["name"] == "b")
+            .unwrap_or(Value::Null)
+    };
+    assert_eq!((&peer()["state"], &peer()["staleAt"]), (&"ready".into(), &Value::Null));
+    let mut stop = mesh.lab("stop");
+    stop.args(["--kill", "b/"]);
+    json::of(stop);
+    eventually("a says for how long b's backends are used", || {
+        let peer = peer();
+        let away = peer["staleAt"].is_string() && peer["unreachableSince"].is_string();
+        let in_use = peer["backendsInUse"].as_u64().is_some_and(|count| count > 0);
+        let is_so = peer["state"] == "notReady" && away && in_use;
+        if is_so { Ok(()) } else { Err(peer.to_string()) }
+    });
+    let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a", "--output", "text"]));
+    assert!(
+        text.starts_with("a: 1/1 apiservers, 1/1 agents, 0/1 peers ready; NOT READY"),
+        "{text}"
+    );
+    assert!(!is_drained());
+
+    assert_eq!(code(&["drain", "x", "--from", "a"]), 1, "x is no peer");
+    assert_eq!(code(&["drain", "b", "--from", "a"]), 0);
+    eventually("b is drained in a", || match (is_drained(), &peer()["drainedHere"]) {
+        (true, Value::Bool(true)) => Ok(()),
+        (explained, drained) => Err(format!("explain {explained}, status {drained}")),
+    });
+    assert_eq!(code(&["undrain", "b", "--from", "a"]), 0);
+    eventually(
+        "b is used in a again",
+        || if is_drained() { Err(peer().to_string()) } else { Ok(()) },
+    );
+    assert_eq!(code(&["drain", "b", "--from", "a"]), 0);
+
+    fs::rename(directory(name, "b"), directory(name, "b-is-gone")).unwrap();
+    let leave = words(&["disconnect"], &A_AND_B);
+    let (left, _, complaint) = run(mesh.clustermesh(&leave));
+    let command = "clustermesh disconnect --context b --destination-context a";
+    assert!(left == 3 && complaint.contains(command), "{left} {complaint}");
+    assert!(!a.join("peers/b").exists());
+    for (file, name) in [("users.yaml", "remote-b"), ("drained-peers.yaml", "- b")] {
+        assert!(!fs::read_to_string(a.join(file)).unwrap().contains(name), "{file}");
+    }
+    assert_eq!(code(&leave), 1, "there is nothing of b any more");
+    eventually("a is alone and ready", || {
+        match run(mesh.clustermesh(&["status", "--context", "a", "--allow-degraded"])) {
+            (0, ..) => Ok(()),
+            (_, text, _) => Err(text),
+        }
+    });
+    fs::rename(directory(name, "b-is-gone"), directory(name, "b")).unwrap();
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use mesh_lab::contexts::Contexts;
 use mesh_source::{Drain, cluster_directory::ClusterSettings};
-use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
+use mesh_wire::{drained_peers::DrainedPeers, peer_file::PeerFile, users_file::UsersFile};
 use serde_json::Value;
 
 fn document(name: &str) -> String {
@@ -108,6 +108,17 @@ fn drain_yaml() {
     assert_eq!((drain.cluster, drain.nodes.len()), (false, 1));
     let complaint = Drain::parse("unknown: 1").unwrap_err().to_string();
     assert_eq!(tables(section, 0), [expected(&complaint)]);
+}
+
+#[test]
+fn drained_peers_yaml() {
+    let text = document("files.md");
+    let section = section(&text, "drained-peers.yaml");
+    let drained = DrainedPeers::parse(example(section)).unwrap();
+    assert_eq!(drained.clusters.len(), 1);
+    let complaint = DrainedPeers::parse("unknown: 1").unwrap_err().to_string();
+    assert!(complaint.contains("clusters"), "{complaint}");
+    assert_eq!(tables(section, 0), [set(["clusters"])]);
 }
 
 #[test]

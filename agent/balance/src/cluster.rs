@@ -21,16 +21,24 @@ pub enum ClusterState {
     InUse,
     /// None of its nodes answers, nor does its etcd: they are used only if nothing answers at all.
     Cut,
+    /// The operator of the local cluster has it leave that one alone: likewise.
+    Drained,
     /// It was disconnected for longer than its staleness budget: what is known of it is not valid any more.
     Stale,
 }
 
 impl ClusterState {
+    /// Whether its backends are used only if nothing else answers at all.
+    pub(crate) fn is_last(self) -> bool {
+        matches!(self, Self::Cut | Self::Drained)
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InUse => "in-use",
             Self::Cut => "cut",
+            Self::Drained => "drained",
             Self::Stale => "stale",
         }
     }

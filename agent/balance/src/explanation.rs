@@ -172,6 +172,8 @@ pub enum Reason {
     NodeUnverified,
     /// Its cluster is cut off.
     ClusterCut,
+    /// Its cluster is drained in this one.
+    ClusterDrained,
     /// It is not ready.
     NotReady,
     /// Its cluster has been disconnected for too long.
@@ -230,6 +232,7 @@ impl Candidate {
             (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
             (_, Condition::NotReady) => Reason::NotReady.as_str(),
             (ClusterState::Cut, _) => Reason::ClusterCut.as_str(),
+            (ClusterState::Drained, _) => Reason::ClusterDrained.as_str(),
             _ if self.node_health == NodeHealth::Dead => Reason::NodeDead.as_str(),
             _ if self.node_health == NodeHealth::Unverified => Reason::NodeUnverified.as_str(),
             (_, Condition::Terminating) => Reason::Terminating.as_str(),
@@ -257,6 +260,7 @@ impl Reason {
             Self::NodeDead => "node-dead",
             Self::NodeUnverified => "node-unverified",
             Self::ClusterCut => "cluster-cut",
+            Self::ClusterDrained => "cluster-drained",
             Self::NotReady => "not-ready",
             Self::ClusterStale => "cluster-stale",
             Self::NotGlobal => "not-global",

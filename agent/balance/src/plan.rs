@@ -94,7 +94,7 @@ impl Plan {
             let view = clusters.get(cluster);
             let state = view.map_or(ClusterState::InUse, |view| view.state);
             let place = policy.place(*cluster, view.map(|view| &view.name))?;
-            let cut = state == ClusterState::Cut;
+            let cut = state.is_last();
             (state != ClusterState::Stale).then_some(Part {
                 cluster: *cluster,
                 place,

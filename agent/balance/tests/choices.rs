@@ -12,7 +12,7 @@ mod stage;
 use std::{cell::Cell, net::IpAddr, sync::Arc};
 
 use mesh_balance::{
-    ClusterState::{Cut, InUse, Stale},
+    ClusterState::{Cut, Drained, InUse, Stale},
     ClusterView, GroupShare, Tier,
 };
 use mesh_model::{
@@ -73,6 +73,18 @@ fn affinity_prefers_until_no_backend_there_is_left() {
     assert_eq!(stage.shares(), "a11 100");
     stage.node("b1", true);
     assert_eq!(stage.shares(), "b11 100");
+}
+
+#[test]
+fn a_cluster_that_is_drained_here_is_used_only_where_nothing_else_answers() {
+    let mut stage = Stage::with(global(), "a11 b11");
+    stage.cluster("b", Drained, true);
+    assert_eq!(stage.shares(), "a11 100");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "b11 100");
+    stage.set("a11", Condition::Ready);
+    stage.cluster("b", InUse, true);
+    assert_eq!(stage.shares(), "a11 50, b11 50");
 }
 
 #[test]

@@ -2,21 +2,23 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
+    ProblemCode, phase_remedy,
     v1::{
         self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
         LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, Problem, StatusRequest,
-        StatusResponse, State, Step, StepState, Table, UndrainRequest, UndrainResponse,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Peer, Problem, State,
+        StatusRequest, StatusResponse, Step, StepState, Table, UndrainRequest, UndrainResponse,
         admin_server::Admin,
     },
-    phase_remedy,
     version::version,
 };
+use mesh_certs::Expiring;
 use mesh_core::Lifted;
 use mesh_dataplane::{Level, flag_of};
 use mesh_follow::{ConnectionPhase, Status as FollowStatus};
@@ -90,8 +92,10 @@ impl Admin for AgentAdmin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (args, started) = (self.args.clone(), self.started);
         let counters = self.programs.counters().await;
+        let certificates = certificates(&self.args.config_dir.join("peers"));
         let status = move |node: &Node| {
-            let (audit, problems) = (node.audit(), node.problems(Instant::now()));
+            let (audit, mut problems) = (node.audit(), node.problems(Instant::now()));
+            problems.extend(certificates);
             let ready = unready(node).is_empty();
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
             let ended = node.writers.sockets.counts();
@@ -144,10 +148,12 @@ impl Admin for AgentAdmin {
         &self,
         _: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
+        let certificates = certificates(&self.args.config_dir.join("peers"));
         let peers = |node: &Node| {
             let mut names: Vec<&ClusterName> = node.core.peers().collect();
             names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
-            let problems = node.problems(Instant::now());
+            let mut problems = node.problems(Instant::now());
+            problems.extend(certificates);
             names.into_iter().map(|name| peer(node, name, &problems)).collect()
         };
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
@@ -228,6 +234,25 @@ impl Admin for AgentAdmin {
     }
 }
 
+/// What peers' clusters issued for this one and ends soon.
+fn certificates(peers: &Path) -> Vec<Problem> {
+    let problem = |expiring: Expiring| {
+        let name = expiring.file.file_name()?.to_str()?;
+        let (peer, what) = name.split_once(".etcd-client")?;
+        // What a peer left that is no more is nobody's.
+        peers.join(peer).exists().then(|| {
+            let what = if what.starts_with("-ca") { "--ca" } else { "--clients" };
+            Problem {
+                remedy: format!("clustermesh certs rotate --context {peer} {what}"),
+                object: expiring.file.display().to_string(),
+                ..ProblemCode::CertificateExpiring.of_peer(peer, expiring.to_string())
+            }
+        })
+    };
+    let expiring = mesh_certs::expiring(peers, SystemTime::now());
+    expiring.into_iter().filter_map(problem).collect()
+}
+
 fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
     let status = node.status(name);
     let counts = node.core.merge().counts(name);
@@ -289,6 +314,7 @@ fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
         stale_at_unix_seconds: away.and_then(|away| unix(away.stale_at)),
         backends_in_use: away.and_then(|_| node.core.merge().id_of(name)).map(in_use),
         refused_now: count(node.core.refused_now(name)),
+        drained_here: node.core.is_drained(name),
     }
 }
 

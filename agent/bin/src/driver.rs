@@ -168,8 +168,8 @@ impl Driver {
                 self.node.followers.remove(&name);
                 self.input(Input::Unfollow(name));
             }
-            PeerMessage::Read { problems, complete } => {
-                self.input(Input::PeersRead { problems, complete });
+            PeerMessage::Read { problems, complete, drained } => {
+                self.input(Input::PeersRead { problems, complete, drained });
             }
         }
     }

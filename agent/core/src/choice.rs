@@ -185,10 +185,11 @@ impl Choice {
 }
 
 /// How a cluster is seen by the balancer.
-pub(crate) fn state(stale: bool, unreachable: bool) -> ClusterState {
-    match (stale, unreachable) {
-        (true, _) => ClusterState::Stale,
-        (false, true) => ClusterState::Cut,
-        (false, false) => ClusterState::InUse,
+pub(crate) fn state(stale: bool, drained: bool, unreachable: bool) -> ClusterState {
+    match (stale, drained, unreachable) {
+        (true, ..) => ClusterState::Stale,
+        (false, true, _) => ClusterState::Drained,
+        (false, false, true) => ClusterState::Cut,
+        (false, false, false) => ClusterState::InUse,
     }
 }

@@ -131,8 +131,12 @@ impl Core {
             }
             Input::Follow(name, settings) => self.follow(&name, settings, now),
             Input::Unfollow(name) => self.unfollow(&name),
-            Input::PeersRead { problems, complete } => {
+            Input::PeersRead { problems, complete, drained } => {
                 self.peers.files_read(problems, complete);
+                for name in self.peers.set_drained(drained) {
+                    tracing::info!(peer = %name, drained = self.peers.is_drained(&name), "drained here");
+                    self.choice.cluster_moved(&name);
+                }
                 if complete {
                     self.forget_strangers();
                 }
@@ -405,6 +409,7 @@ fn view(
     health: &HealthView,
 ) -> ClusterView {
     let synced = merge.has_listed_services(name) && peers.connection(name).synced;
-    let state = choice::state(staleness.is_stale(name), health.is_cut(name));
+    let drained = peers.is_drained(name);
+    let state = choice::state(staleness.is_stale(name), drained, health.is_cut(name));
     ClusterView { name: name.clone(), state, synced }
 }

@@ -31,6 +31,8 @@ pub enum Input {
         problems: Vec<String>,
         /// A cluster that is not followed by now is no peer.
         complete: bool,
+        /// Clusters whose backends are to be used only where nothing else answers.
+        drained: BTreeSet<ClusterName>,
     },
     /// What health found of a node or a cluster.
     Verdict(Verdict),

@@ -28,5 +28,5 @@ pub use input::{
     RestoredCluster, Wanted,
 };
 pub use peers::Refused;
-pub use staleness::Away;
 pub use problem::{Problem, ProblemKind};
+pub use staleness::Away;

@@ -22,6 +22,8 @@ pub(crate) struct Peers {
     refused: BTreeMap<ClusterName, Refused>,
     /// What is refused now.
     refused_records: BTreeMap<ClusterName, RefusedRecords>,
+    /// Clusters that the operator of this one has it leave alone.
+    drained: BTreeSet<ClusterName>,
     /// Clusters that hold because their id is another's.
     waiting: BTreeSet<ClusterName>,
 }
@@ -50,8 +52,20 @@ impl Peers {
             complete: false,
             refused: BTreeMap::new(),
             refused_records: BTreeMap::new(),
+            drained: BTreeSet::new(),
             waiting: BTreeSet::new(),
         }
+    }
+
+    /// The operator has the local cluster leave these alone. Returns those for which that is new, or no longer so.
+    pub(crate) fn set_drained(&mut self, drained: BTreeSet<ClusterName>) -> Vec<ClusterName> {
+        let before = std::mem::replace(&mut self.drained, drained);
+        before.symmetric_difference(&self.drained).cloned().collect()
+    }
+
+    /// Whether the local cluster is to leave this one alone.
+    pub(crate) fn is_drained(&self, name: &ClusterName) -> bool {
+        self.drained.contains(name)
     }
 
     /// A cluster is followed by a new follower. Whether its budget is another than before.

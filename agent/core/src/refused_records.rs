@@ -41,9 +41,9 @@ impl RefusedRecords {
             RecordEvent::Remove(key) => {
                 self.records.remove(key);
             }
-            RecordEvent::Confirmed(kind) => self
-                .records
-                .retain(|key, refusal| key.kind() != *kind || !refusal.listed_before),
+            RecordEvent::Confirmed(kind) => {
+                self.records.retain(|key, refusal| key.kind() != *kind || !refusal.listed_before)
+            }
             RecordEvent::Without(kind) => self.records.retain(|key, _| key.kind() != *kind),
         }
     }

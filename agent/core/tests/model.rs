@@ -452,7 +452,11 @@ impl Stage {
             }
             Step::FilesRead(complete) => {
                 self.model.files_complete = complete;
-                self.handle(Input::PeersRead { problems: Vec::new(), complete });
+                self.handle(Input::PeersRead {
+                    problems: Vec::new(),
+                    complete,
+                    drained: BTreeSet::new(),
+                });
             }
             Step::Connect(c) => {
                 let seen = &mut self.model.clusters[c];

@@ -328,7 +328,9 @@ impl<K: Kernel> LbWriter<K> {
             let examples = shown.join("; ");
             match count {
                 1 => format!("{examples}: {failure}"),
-                count => format!("{count} frontends are not complete: {failure}; such as {examples}"),
+                count => {
+                    format!("{count} frontends are not complete: {failure}; such as {examples}")
+                }
             }
         };
         by_class.into_values().map(line).collect()

@@ -249,7 +249,11 @@ impl Merge {
     }
 
     /// Takes what a cluster reports. A record that it may not say is refused, and what it reported before stays.
-    pub fn apply(&mut self, name: &ClusterName, event: RecordEvent) -> Result<(), RefusedRecord> {
+    pub fn apply(
+        &mut self,
+        name: &ClusterName,
+        event: RecordEvent,
+    ) -> Result<(), Box<RefusedRecord>> {
         let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.held) else {
             return Ok(());
         };
@@ -259,7 +263,7 @@ impl Merge {
                 if let Err(refused) = cluster.judge.check(&record) {
                     let key = record.key();
                     self.keep(name, &key);
-                    return Err(RefusedRecord { key, refused });
+                    return Err(Box::new(RefusedRecord { key, refused }));
                 }
                 self.upsert(name, record);
             }

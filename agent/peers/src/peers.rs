@@ -4,7 +4,7 @@
 //! anew.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
     fs, io,
     path::{Path, PathBuf},
@@ -23,6 +23,7 @@ use mesh_follow::{
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::{
+    drained_peers::{DRAINED_PEERS_FILE, DrainedPeers},
     peer_file::{Grant, PeerFile},
     peer_folder::{FoundFile, FoundFolder, PeerFolder, RemovedPeer},
 };
@@ -49,6 +50,8 @@ pub enum PeerMessage {
         problems: Vec<String>,
         /// A cluster that is not followed by now is no peer.
         complete: bool,
+        /// Clusters that this one is to leave alone.
+        drained: BTreeSet<ClusterName>,
     },
 }
 
@@ -79,6 +82,8 @@ pub struct Peers<M> {
     /// Where followers run.
     runtime: runtime::Handle,
     following: BTreeMap<ClusterName, Following>,
+    /// As the file said when it was understood last.
+    drained: BTreeSet<ClusterName>,
     /// Rings when a task has trouble with new credentials, or no longer has.
     troubled: Arc<Notify>,
 }
@@ -141,6 +146,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             messages,
             runtime,
             following: BTreeMap::new(),
+            drained: BTreeSet::new(),
             troubled: Arc::default(),
         }
     }
@@ -150,17 +156,21 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         let mut folder = FolderWatch::new(&self.folder);
         let log = folder.write_log();
         let mut beside = FolderWatch::shallow(self.local_file.parent().unwrap_or(&self.local_file));
+        let drained = self.drained_file();
+        let mut above = FolderWatch::shallow(drained.parent().unwrap_or(&drained));
         loop {
             let PeersRead { problems, complete, next_look } = self.reconcile(log.take()).await;
             for problem in &problems {
                 tracing::warn!(kind = problem, "peer files");
             }
-            if self.send(PeerMessage::Read { problems, complete }).await.is_err() {
+            let drained = self.drained.clone();
+            if self.send(PeerMessage::Read { problems, complete, drained }).await.is_err() {
                 return;
             }
             tokio::select! {
                 () = folder.changed() => {}
                 () = beside.changed() => {}
+                () = above.changed() => {}
                 () = self.troubled.notified() => {}
                 () = until(next_look) => {}
             }
@@ -169,6 +179,28 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
 
     async fn send(&self, message: PeerMessage) -> Result<(), mpsc::error::SendError<M>> {
         self.messages.send(message.into()).await
+    }
+
+    fn drained_file(&self) -> PathBuf {
+        self.folder.with_file_name(DRAINED_PEERS_FILE)
+    }
+
+    /// Reads which clusters are to be left alone. What cannot be read leaves that as it was; a file that is not there drains
+    /// nothing. Returns what is wrong.
+    fn read_drained(&mut self) -> Option<String> {
+        let file = self.drained_file();
+        let problem = |why: &dyn Display| {
+            Some(format!("{}: {why}; what is drained stays as it is", file.display()))
+        };
+        match fs::read_to_string(&file) {
+            Ok(text) => match DrainedPeers::parse(&text) {
+                Ok(read) => self.drained = read.clusters,
+                Err(error) => return problem(&error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.drained.clear(),
+            Err(error) => return problem(&error),
+        }
+        None
     }
 
     /// The peers that were removed within the last hour, with the reason, the last one first.
@@ -207,6 +239,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             let trouble = trouble.as_ref().and_then(|trouble| trouble.as_ref());
             problems.extend(trouble.map(|failure| not_used(name, failure)));
         }
+        problems.extend(self.read_drained());
         problems.extend(mesh_files::watch_fallback());
         let next_look = reading.next_look.into_iter().chain(self.files.next_look()).min();
         PeersRead { problems, complete: reading.complete, next_look }

@@ -64,7 +64,10 @@ async fn no_follower_begins_before_its_cluster_is_announced() {
     };
     // There is no room for an announcement.
     let (messages, mut receiver) = mpsc::channel(1);
-    messages.send(PeerMessage::Read { problems: Vec::new(), complete: false }).await.unwrap();
+    messages
+        .send(PeerMessage::Read { problems: Vec::new(), complete: false, drained: [].into() })
+        .await
+        .unwrap();
     let peers = Peers::<PeerMessage>::new(config, messages, follower_thread().unwrap());
     tokio::spawn(peers.run());
     let early = timeout(Duration::from_millis(500), etcd.accept()).await;

@@ -7,20 +7,24 @@
 mod plan;
 mod side;
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    path::{Path, PathBuf},
+};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use mesh_model::ClusterName;
 use serde_json::json;
 
 use crate::{
     args::{ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
     contexts,
-    outcome::Outcome,
+    outcome::{Outcome, warn},
     output::{self, Output},
 };
 #[cfg(test)]
 pub(crate) use plan::tests::{connect as plan_between, make};
-use plan::{Step, plan_connect, plan_disconnect};
+use plan::{Step, plan_connect, plan_disconnect, plan_leave};
 pub(crate) use side::Side;
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -34,10 +38,47 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
 }
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
+    let (one, other) = (args.pair.context.as_str(), args.pair.destination_context.as_str());
+    match (at_hand(one), at_hand(other)) {
+        (Ok(here), Err(why)) => return leave((one, &here), other, &why, args.dry_run, output),
+        (Err(why), Ok(here)) => return leave((other, &here), one, &why, args.dry_run, output),
+        (Ok(_), Ok(_)) | (Err(_), Err(_)) => {}
+    }
     let (source, destination) = sides(&args.pair, !args.dry_run)?;
     let mut steps = plan_disconnect(&source, &destination)?;
     steps.extend(plan_disconnect(&destination, &source)?);
     carry_out("Disconnect", steps, args.dry_run, output)
+}
+
+/// A context's cluster directory, if there is one.
+fn at_hand(context: &str) -> anyhow::Result<PathBuf> {
+    let directory = contexts::find(context)?.directory;
+    match directory.is_dir() {
+        true => Ok(directory),
+        false => bail!("there is no cluster directory {}", directory.display()),
+    }
+}
+
+/// Cleans the side that is at hand, and names what is left to do for the other.
+fn leave(
+    (here, directory): (&str, &Path),
+    gone: &str,
+    why: &anyhow::Error,
+    dry_run: bool,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let peer = ClusterName::new(gone).with_context(|| format!("{gone}: {why:#}"))?;
+    let side = Side::read(directory, !dry_run)?;
+    let steps = plan_leave(&side, &peer)?;
+    // Else it is more likely a slip of the pen than a cluster that is gone.
+    if steps.is_empty() {
+        bail!("{here} has nothing of {gone}, and {gone} is not at hand: {why:#}");
+    }
+    carry_out("Disconnect", steps, dry_run, output)?;
+    warn(format!(
+        "{gone} is not at hand ({why:#}): if it still exists, run `clustermesh disconnect --context {gone} --destination-context {here}` where it is"
+    ));
+    Ok(Outcome::NotReady)
 }
 
 /// Both clusters. Locked in the same order whichever is named first, so that two commands never wait for each other.

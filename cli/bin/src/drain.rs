@@ -1,5 +1,7 @@
 //! Having clients leave a cluster or a node, for maintenance, and letting them come back.
 
+pub(crate) mod here;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -50,7 +52,10 @@ struct Answer {
 }
 
 pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::Result<Outcome> {
-    let DrainArgs { target, context } = args;
+    let DrainArgs { target, context, from } = args;
+    if let Some(from) = from {
+        return here::run(change, target, from, output);
+    }
     let what = What::parse(target, context.is_some())?;
     let target = Target::find(what, context.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -71,6 +76,11 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
                 drained.endpoints.to_string(),
             ];
             output::table(&["CLUSTER", "NODE", "STATE", "ENDPOINTS LEAVING"], [row])?;
+            if let Some(still) = state_text(drained).filter(|_| change == Change::Undrain) {
+                output::line(format!(
+                    "still drained: {still}; to undrain a node: clustermesh undrain {cluster}/NODE"
+                ))?;
+            }
         }
         Output::Json => output::json(
             "Drain",
@@ -123,7 +133,10 @@ async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
     }
     let Some(mut client) = client else {
         let failed = failed.unwrap_or_else(|| anyhow::anyhow!("no admin socket"));
-        return Err(failed.context(format!("{}: no apiserver answers", context.name)));
+        let name = &context.name;
+        return Err(failed.context(format!(
+            "{name}: no apiserver answers, and nothing was changed; to have another cluster leave {name} alone: clustermesh drain {name} --from CLUSTER"
+        )));
     };
     let status = client.status(StatusRequest {}).await;
     let status = status.map_err(|status| anyhow::anyhow!("{}", status.message()))?;

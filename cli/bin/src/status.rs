@@ -12,9 +12,7 @@ use std::{
 use indicatif::ProgressBar;
 use mesh_admin::{
     Daemon,
-    v1::{
-        ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient,
-    },
+    v1::{ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient},
 };
 use mesh_lab::contexts::Context;
 use mesh_wire::peer_file::PeerFile;
@@ -129,9 +127,8 @@ impl ClusterStatus {
             agents.push(AgentStatus { node: agent.node.clone(), reported });
         }
         let files = fs::read_dir(context.directory.join("peers")).into_iter().flatten().flatten();
-        let is_peer = |path: &Path| {
-            fs::read_to_string(path).is_ok_and(|text| PeerFile::is_one(&text))
-        };
+        let is_peer =
+            |path: &Path| fs::read_to_string(path).is_ok_and(|text| PeerFile::is_one(&text));
         let files = files.filter(|entry| is_peer(&entry.path()));
         let mut configured: Vec<String> =
             files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -165,10 +162,9 @@ impl ClusterStatus {
                         format!("{name}/{node}: {peer}: the agent has not taken its peer file yet")
                     }));
                     let failed = peers.iter().filter(|peer| !peer.ready);
-                    broken
-                        .extend(failed.map(|peer| {
-                            format!("{name}/{node}: {}: {}", peer.name, text::summary(peer))
-                        }));
+                    broken.extend(failed.map(|peer| {
+                        format!("{name}/{node}: {}: {}", peer.name, text::summary(peer))
+                    }));
                 }
             }
         }

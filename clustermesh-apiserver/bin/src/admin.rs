@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,11 +13,12 @@ use mesh_admin::{
         DrainOutcome, DrainRequest, DrainResponse, Drained, DrainedNode, ExplainRequest,
         ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Problem, State, StatusRequest,
-        StatusResponse, Store, UndrainRequest, UndrainResponse, admin_server::Admin,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, Problem, State,
+        StatusRequest, StatusResponse, Store, UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
 };
+use mesh_certs::Expiring;
 use mesh_export::DrainState;
 use mesh_follow::Failure;
 use tokio::sync::watch;
@@ -37,6 +39,8 @@ pub(crate) struct ApiserverAdmin {
     /// Why newer credentials do not take over.
     pub(crate) trouble: watch::Receiver<Option<Failure>>,
     pub(crate) started: SystemTime,
+    /// Where the cluster's certificates are.
+    pub(crate) pki: PathBuf,
 }
 
 /// What keeps the apiserver from being ready.
@@ -48,6 +52,23 @@ pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Prob
         away.map(|why| ProblemCode::SourceAway.problem(format!("the source is away: {why}")));
     let etcd = store.unready().map(|why| ProblemCode::Etcd.problem(why));
     source.into_iter().chain(away).chain(etcd).collect()
+}
+
+/// The cluster's own certificates that end soon.
+fn certificates(pki: &Path, cluster: &str) -> Vec<Problem> {
+    let problem = |expiring: Expiring| {
+        let what = match expiring.file.file_stem().and_then(|name| name.to_str()) {
+            Some("ca" | "ca-next") => "--ca",
+            Some("server") => "--server",
+            _ => "--clients",
+        };
+        let code = ProblemCode::CertificateExpiring;
+        Problem {
+            remedy: format!("clustermesh certs rotate --context {cluster} {what}"),
+            ..code.problem(expiring.to_string()).about(expiring.file.display().to_string())
+        }
+    };
+    mesh_certs::expiring(pki, SystemTime::now()).into_iter().map(problem).collect()
 }
 
 /// What is drained, as the API has it.
@@ -102,7 +123,9 @@ impl Admin for ApiserverAdmin {
         });
         let problems = unready.into_iter().chain(kept).chain(view.problems.iter().cloned());
         let fallback = mesh_files::watch_fallback().map(|why| ProblemCode::FileWatch.problem(why));
-        let problems: Vec<Problem> = problems.chain(store.problems(now)).chain(fallback).collect();
+        let certificates = certificates(&self.pki, settings.name.as_str());
+        let problems = problems.chain(store.problems(now)).chain(fallback).chain(certificates);
+        let problems: Vec<Problem> = problems.collect();
         let failure = store.trouble.as_ref().map(ToString::to_string);
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),

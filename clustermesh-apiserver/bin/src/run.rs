@@ -84,6 +84,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         store: Arc::clone(&store),
         trouble: trouble.clone(),
         started,
+        pki: directory.pki(),
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

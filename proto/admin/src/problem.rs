@@ -46,8 +46,6 @@ codes! {
         "write the peer file anew, which adds the grant: clustermesh connect",
     PeerStale "peer-stale"
         "bring PEER's etcd back, or leave it: clustermesh disconnect",
-    PeerDrained "peer-drained"
-        "when PEER may be used again: clustermesh undrain PEER --from the local cluster",
     LocalApiserver "local-apiserver"
         "start the local cluster's apiserver, or see its log",
     PodsWaiting "pods-waiting"
@@ -155,7 +153,9 @@ pub fn phase_remedy(phase: &str) -> &'static str {
         "authenticated" => {
             "see whether the cluster has a user for this one in users.yaml and its apiserver runs; or: clustermesh connect"
         }
-        "config" => "see that the cluster's apiserver runs, and that name and ID are as in the peer file",
+        "config" => {
+            "see that the cluster's apiserver runs, and that name and ID are as in the peer file"
+        }
         "synced" => "see whether the cluster's apiserver runs: it vouches for what its etcd holds",
         "data-path" => "see the nodes' uplinks, routes and firewalls",
         _ => "see the agent's log",
@@ -176,6 +176,24 @@ mod tests {
             let problem = code.of_peer("b", "it is broken");
             assert!(!problem.remedy.is_empty() && !problem.remedy.contains("PEER"), "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_document_has_each_code_and_phase() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/status.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let rows = |start: &str| -> BTreeSet<String> {
+            let (_, section) = document.split_once(start).unwrap();
+            let section = section.split("\n## ").next().unwrap();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+            rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned())).collect()
+        };
+        let codes = ProblemCode::ALL.iter().map(|code| code.as_str().to_owned());
+        assert_eq!(rows("## Problems"), codes.collect());
+        for phase in rows("## Connection phases") {
+            assert_ne!(phase_remedy(&phase), phase_remedy("none"), "{phase}");
+        }
+        assert_eq!(rows("## Connection phases").len(), 7);
     }
 
     #[test]

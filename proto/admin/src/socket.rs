@@ -3,7 +3,6 @@
 use std::{
     error::Error,
     fs, io,
-    iter::successors,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
@@ -143,24 +142,38 @@ async fn channel(path: &Path, limit: Duration) -> Result<Channel, SocketError> {
     endpoint
         .connect_with_connector(connector)
         .await
-        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
+        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: failure(&e, limit) })
 }
 
 impl Daemon {
-    /// What a failed transport means.
     fn failure(&self, error: &(dyn Error + 'static)) -> Status {
-        let path = self.path.display();
-        let mut causes = successors(Some(error), |error: &&'_ (dyn Error + 'static)| (*error).source());
-        match causes.any(|cause| cause.is::<TimeoutExpired>()) {
-            true => Status::deadline_exceeded(format!(
-                "{path}: no answer within {:?}: the daemon hangs; see its log, or restart it",
-                self.limit
-            )),
-            false => Status::unavailable(format!(
-                "{path}: the connection was closed: the daemon has ended or was restarted; try again, or see its log"
-            )),
+        let message = format!("{}: {}", self.path.display(), failure(error, self.limit));
+        match is_late(error) {
+            true => Status::deadline_exceeded(message),
+            false => Status::unavailable(message),
         }
     }
+}
+
+/// What a failed transport means, and what to do.
+fn failure(error: &(dyn Error + 'static), limit: Duration) -> String {
+    match is_late(error) {
+        true => {
+            format!("no answer within {limit:?}: the daemon hangs; see its log, or restart it")
+        }
+        false => "the connection was closed: the daemon has ended or was restarted; try again, or see its log".into(),
+    }
+}
+
+fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Service<Request<Body>> for Daemon {

@@ -9,6 +9,7 @@
 pub mod canary;
 mod check;
 pub mod cluster_config;
+pub mod drained_peers;
 mod endpoint_slice;
 mod error;
 mod excerpt;

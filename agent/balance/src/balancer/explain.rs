@@ -217,9 +217,10 @@ impl View<'_> {
         let terminating = condition == Condition::Terminating;
         let pass = self.plan.pass;
         let reason = match pass {
-            _ if state == ClusterState::Cut && !pass.is_some_and(Pass::reaches_cut) => {
-                Reason::ClusterCut
-            }
+            _ if state.is_last() && !pass.is_some_and(Pass::reaches_cut) => match state {
+                ClusterState::Drained => Reason::ClusterDrained,
+                _ => Reason::ClusterCut,
+            },
             _ if !pass.is_none_or(|pass| pass.reaches(node)) => match node {
                 NodeHealth::Unverified => Reason::NodeUnverified,
                 NodeHealth::Alive | NodeHealth::Dead => Reason::NodeDead,
@@ -285,7 +286,9 @@ impl View<'_> {
                 }
             }
             Reason::WeightZero => format!("{cluster} has weight 0, and others can be used"),
-            Reason::Terminating => "it shuts down, and others are ready".into(),
+            Reason::Terminating => {
+                "it shuts down or is drained by its cluster, and others are ready".into()
+            }
             Reason::NoVerifiedNode => {
                 format!(
                     "node {node} has never answered, and no backend on one that did is left: {}",
@@ -297,6 +300,9 @@ impl View<'_> {
                 format!("node {node} has never answered, while others of {cluster} do")
             }
             Reason::ClusterCut => format!("cluster {cluster} is cut off: none of it answers"),
+            Reason::ClusterDrained => {
+                format!("cluster {cluster} is drained here (clustermesh undrain {cluster} --from)")
+            }
             Reason::NotReady => "it is not ready".into(),
             Reason::ClusterStale => {
                 format!(

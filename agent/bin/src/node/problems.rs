@@ -84,7 +84,8 @@ impl Node {
         });
         let routes = self.writers.routes.problems(|route| self.may_be_routed(route));
         let health = self.writers.health.report();
-        let (programs, answer) = (self.writers.programs.report(), self.writers.probe_answer.report());
+        let (programs, answer) =
+            (self.writers.programs.report(), self.writers.probe_answer.report());
         unready_problems(self)
             .chain(self.core.problems(now).into_iter().map(core_problem))
             .chain(programs.problems.iter().cloned().map(coded(ProblemCode::Programs)))

@@ -83,6 +83,11 @@ impl Core {
         self.restored.is_in_use(name)
     }
 
+    /// Whether the local cluster's operator has it leave a cluster alone.
+    pub fn is_drained(&self, name: &ClusterName) -> bool {
+        self.peers.is_drained(name)
+    }
+
     /// Whether nothing of a cluster answers.
     pub fn is_unreachable(&self, name: &ClusterName) -> bool {
         self.health.is_cut(name)

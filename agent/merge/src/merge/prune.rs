@@ -131,7 +131,9 @@ impl Merge {
         }
         set?;
         let records = records.into_iter().map(RecordEvent::Upsert);
-        Ok(records.filter_map(|record| self.apply(name, record).err()).collect())
+        Ok(records
+            .filter_map(|record| self.apply(name, record).err().map(|refused| *refused))
+            .collect())
     }
 
     /// What a cluster is only known to have reported in a previous run is gone: it has not reported it again for too

@@ -13,4 +13,10 @@ pub(crate) struct DrainArgs {
     /// The cluster: a name in $CLUSTERMESH_CONTEXTS, or a cluster directory (with a slash in it)
     #[arg(long)]
     pub(crate) context: Option<String>,
+    /// Leave CLUSTER alone in this cluster only, whether CLUSTER can be reached or not: a context or a cluster directory
+    ///
+    /// All of CLUSTER's backends are used only where nothing else answers. It is written to drained-peers.yaml of the cluster
+    /// directory, outlives restarts, and ends with `undrain CLUSTER --from` the same cluster.
+    #[arg(long, value_name = "CONTEXT", conflicts_with = "context")]
+    pub(crate) from: Option<String>,
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use mesh_certs::{Bundle, Ca, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
+use mesh_model::ClusterName;
 use mesh_wire::{
     peer_file::{Grant, HostAlias, PeerFile},
     users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
@@ -17,7 +18,10 @@ use mesh_wire::{
 
 use uuid::Uuid;
 
-use crate::connect::side::{PeerPaths, Side};
+use crate::{
+    connect::side::{PeerPaths, Side},
+    drain::here,
+};
 
 /// A change to a cluster directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,33 +161,53 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
     Ok(steps)
 }
 
-/// What makes `source` follow `destination` no more.
+/// Takes the connection from `source` to `destination` back.
 pub(crate) fn plan_disconnect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
-    let paths = source.paths(destination.name());
-    let remove = |path: PathBuf, what: String| Step::Remove {
-        cluster: source.name().to_string(),
-        path,
-        what,
-    };
+    let mut steps = forget_peer(source, destination.name())?;
+    steps.extend(forget_user(destination, source.name())?);
+    Ok(steps)
+}
+
+/// Takes back what one side has of a connection in both directions: the other is not at hand.
+pub(crate) fn plan_leave(side: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
+    let mut steps = forget_peer(side, peer)?;
+    steps.extend(forget_user(side, peer)?);
+    Ok(steps)
+}
+
+/// What `source` needs to follow a peer.
+fn forget_peer(source: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
+    let paths = source.paths(peer);
+    let cluster = source.name().to_string();
     // First: without it the agents need nothing of the rest.
     let files = [
-        (paths.file, format!("peer {}", destination.name())),
+        (paths.file, format!("peer {peer}")),
         (paths.certificate, "certificate".into()),
         (paths.key, "key".into()),
         (paths.ca, "CA".into()),
     ];
-    let mut steps: Vec<Step> = files
-        .into_iter()
-        .filter(|(path, _)| path.exists())
-        .map(|(path, what)| remove(path, what))
-        .collect();
-    let user = remote_user(source.name());
-    if destination.users.users.iter().any(|other| other.name == user) {
-        let mut users = destination.users.clone();
-        users.users.retain(|other| other.name != user);
-        steps.push(write_users(destination, &users, format!("users without {user}"))?);
+    let files = files.into_iter().filter(|(path, _)| path.exists());
+    let mut steps: Vec<Step> =
+        files.map(|(path, what)| Step::Remove { cluster: cluster.clone(), path, what }).collect();
+    // A peer of that name that is connected later is not drained from the start.
+    let (path, mut drained) = here::read(source.directory.path())?;
+    if drained.clusters.remove(peer) {
+        let (content, access) = (drained.to_yaml()?, Access::All);
+        let what = format!("drained peers without {peer}");
+        steps.push(Step::Write { cluster, path, content, access, what });
     }
     Ok(steps)
+}
+
+/// The user by which a peer reads the etcd of `destination`.
+fn forget_user(destination: &Side, peer: &ClusterName) -> anyhow::Result<Vec<Step>> {
+    let user = remote_user(peer);
+    let mut users = destination.users.clone();
+    users.users.retain(|other| other.name != user);
+    Ok(match users == destination.users {
+        true => Vec::new(),
+        false => vec![write_users(destination, &users, format!("users without {user}"))?],
+    })
 }
 
 /// The key, certificate and CA that `source` needs; nothing where what it has is good for a while.

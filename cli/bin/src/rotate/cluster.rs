@@ -295,9 +295,10 @@ impl Files {
         self.sound() && read(&self.certificate).is_ok_and(|text| cas.signed(&text))
     }
 
-    /// Whether they are sound, and were issued not longer ago.
+    /// Whether they are sound, were issued not longer ago, and do not end soon.
     fn young(&self, now: SystemTime, age: Duration) -> bool {
-        self.sound() && first(&self.certificate).is_ok_and(|d| d.not_before + BACKDATED + age > now)
+        let is_young = |d: Details| d.not_before + BACKDATED + age > now && !d.is_expiring(now);
+        self.sound() && first(&self.certificate).is_ok_and(is_young)
     }
 
     fn sound(&self) -> bool {

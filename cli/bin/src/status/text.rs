@@ -103,6 +103,14 @@ impl ClusterStatus {
                 };
                 rows.push(row(node, &name, state, detail(&self.name, peer)));
             }
+            rows.extend(peers.iter().filter(|peer| peer.drained_here).map(|peer| {
+                let name = &peer.name;
+                let what = format!(
+                    "its backends are used only where nothing else answers → clustermesh undrain {name} --from {}",
+                    self.name
+                );
+                row(node, name, "DRAINED", what)
+            }));
             let known = |name: &&String| peers.iter().any(|peer| peer.name == **name);
             rows.extend(self.configured.iter().filter(|name| !known(name)).map(|name| {
                 row(node, name, "NOT READY", "waiting for the agent to load its peer file".into())
@@ -172,6 +180,9 @@ fn away(local: &str, peer: &Peer) -> Option<String> {
     let name = &peer.name;
     Some(match peer.backends_in_use.unwrap_or(0) {
         0 => format!("unreachable since {since}; none of its backends is in use"),
+        count if peer.drained_here => {
+            format!("unreachable since {since}; its {count} backends are drained")
+        }
         count => format!(
             "unreachable since {since}; its {count} backends stay in use until {until}; to stop using them now: \
              clustermesh drain {name} --from {local}"
@@ -252,7 +263,8 @@ mod tests {
     #[test]
     fn a_problem_of_many_nodes_is_a_line_that_says_what_to_do() {
         let problem = || ProblemCode::TableFull.problem("cm_backends is full");
-        let agents = (1..=5).map(|n| agent(&format!("n{n}"), vec![peer("b", true)], vec![problem()]));
+        let agents =
+            (1..=5).map(|n| agent(&format!("n{n}"), vec![peer("b", true)], vec![problem()]));
         let cluster = cluster(agents.collect(), &["b"]);
         assert_eq!(cluster.headline(), "a: 1/1 apiservers, 5/5 agents, 1/1 peers ready; DEGRADED");
         let [line] = cluster.problem_lines().try_into().unwrap();

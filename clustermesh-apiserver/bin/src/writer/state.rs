@@ -86,8 +86,8 @@ impl StoreState {
         });
         let recent = |at: &Instant| now.saturating_duration_since(*at) < NEWS;
         let notices = self.notices.iter().filter(|(_, at)| recent(at));
-        let notices =
-            notices.map(|((_, text), _)| ProblemCode::EtcdRepaired.problem(format!("etcd: {text}")));
+        let notices = notices
+            .map(|((_, text), _)| ProblemCode::EtcdRepaired.problem(format!("etcd: {text}")));
         let users = self.users_file.iter().map(|why| ProblemCode::UsersFile.problem(why));
         let others = self.others.iter().map(|other| ProblemCode::ForeignWriter.problem(other));
         let capacity = self.unfit.iter().cloned().chain(self.fill.iter().flat_map(Fill::problems));

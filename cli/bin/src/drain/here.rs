@@ -1,0 +1,114 @@
+//! Having one cluster leave another alone, whether that one can be reached or not: `drained-peers.yaml` in its directory.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use mesh_files::{Access, Lock, write_atomic};
+use mesh_model::ClusterName;
+use mesh_wire::drained_peers::{DRAINED_PEERS_FILE, DrainedPeers};
+use serde_json::json;
+
+use super::Change;
+use crate::{
+    contexts,
+    outcome::Outcome,
+    output::{self, Output},
+};
+
+/// How long another's change of the same cluster is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(
+    change: Change,
+    target: &str,
+    from: &str,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let Ok(peer) = ClusterName::new(target) else {
+        bail!("{target:?} is no cluster's name: --from is for whole clusters");
+    };
+    let directory = contexts::find(from)?.directory;
+    let changed = set(&directory, &peer, change)?;
+    let state = match (change, changed) {
+        (Change::Drain, true) => "drained",
+        (Change::Drain, false) => "was drained already",
+        (Change::Undrain, true) => "undrained",
+        (Change::Undrain, false) => "was not drained",
+    };
+    match output {
+        Output::Text => output::line(format!("{peer} in {from}: {state}"))?,
+        Output::Json => output::json(
+            "Drain",
+            json!({
+                "cluster": peer.to_string(), "from": from, "drained": change == Change::Drain,
+                "changed": changed,
+            }),
+        )?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Changes the file. Whether it was otherwise before.
+fn set(directory: &Path, peer: &ClusterName, change: Change) -> anyhow::Result<bool> {
+    if !directory.is_dir() {
+        bail!("{}: there is no such cluster directory", directory.display());
+    }
+    let _lock = Lock::wait(&directory.join(".connect.lock"), PATIENCE)?;
+    let (path, mut drained) = read(directory)?;
+    let changed = match change {
+        Change::Drain if !directory.join("peers").join(peer.as_str()).exists() => {
+            bail!(
+                "{peer} is no peer of this cluster: there is no {}/peers/{peer}",
+                directory.display()
+            )
+        }
+        Change::Drain => drained.clusters.insert(peer.clone()),
+        Change::Undrain => drained.clusters.remove(peer),
+    };
+    if changed {
+        write_atomic(&path, drained.to_yaml()?.as_bytes(), Access::All)
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(changed)
+}
+
+/// The file, and what it says.
+pub(crate) fn read(directory: &Path) -> anyhow::Result<(PathBuf, DrainedPeers)> {
+    let path = directory.join(DRAINED_PEERS_FILE);
+    let drained = match fs::read_to_string(&path) {
+        Ok(text) => DrainedPeers::parse(&text).with_context(|| path.display().to_string())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DrainedPeers::default(),
+        Err(error) => return Err(error).context(path.display().to_string()),
+    };
+    Ok((path, drained))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_drained_here_until_it_is_undrained() {
+        let directory = std::env::temp_dir().join(format!("drain-here-{}", std::process::id()));
+        fs::create_dir_all(directory.join("peers")).unwrap();
+        fs::write(directory.join("peers/c"), "endpoints: []").unwrap();
+        let [c, d] = ["c", "d"].map(|name| ClusterName::new(name).unwrap());
+        let set = |peer: &ClusterName, change| set(&directory, peer, change);
+        assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is no peer"));
+        assert!(!set(&c, Change::Undrain).unwrap());
+        assert!(set(&c, Change::Drain).unwrap());
+        assert!(!set(&c, Change::Drain).unwrap());
+        assert_eq!(read(&directory).unwrap().1.clusters, [c.clone()].into());
+        // Also of one that was disconnected meanwhile.
+        fs::remove_file(directory.join("peers/c")).unwrap();
+        assert!(set(&c, Change::Undrain).unwrap());
+        assert_eq!(read(&directory).unwrap().1, DrainedPeers::default());
+        fs::write(directory.join(DRAINED_PEERS_FILE), "clusters: 3").unwrap();
+        assert!(set(&c, Change::Undrain).is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
