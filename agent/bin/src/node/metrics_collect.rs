@@ -17,7 +17,7 @@ impl Node {
         self.set_health_metrics(metrics);
         self.set_table_metrics(metrics);
         self.set_socket_metrics(metrics);
-        metrics.problems.set(count(self.problems().len()));
+        metrics.problems.set(count(self.problems(now).len()));
         metrics.staleness_budget.set(self.core.staleness_budget().as_secs());
         let pods = self.core.pod_counts();
         let pods = [("bound", pods.bound), ("waiting", pods.waiting)];
