@@ -50,7 +50,7 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
     clusters.insert(cluster.clone(), ClusterState { settings, content });
     let filter = LabelFilter::new(options.identity_labels.iter().map(String::as_str))?;
     let options = Options::new(filter);
-    let simulation = Simulation::new(State { clusters }, cluster, options)?;
+    let simulation = Simulation::new(State { clusters, stray: Vec::new() }, cluster, options)?;
     let wanted = service.as_deref().map(ServiceQuery::parse).transpose()?;
     print_backends(&simulation, wanted.as_ref(), output)
 }

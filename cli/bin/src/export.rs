@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);
     let file = if *local { exporting.all_keys_file() } else { exporting.keys_file() };
     output::value(&file.to_json())?;
-    exporting.notes().for_each(warn);
+    objects.notes.iter().map(ToString::to_string).chain(exporting.notes()).for_each(warn);
     let problems = objects.problems.iter().map(ToString::to_string);
     Ok(complain(problems.chain(exporting.problems())))
 }

@@ -46,9 +46,7 @@ impl Manifests {
                 Err(error) => return Err(error),
             };
             let json = file.extension().is_some_and(|extension| extension == "json");
-            let Ok(decoded) = decode(if json { Format::Json } else { Format::Yaml }, &text) else {
-                continue;
-            };
+            let decoded = decode(if json { Format::Json } else { Format::Yaml }, &text);
             for (_, object) in decoded.objects {
                 objects.entry(object.key()).or_insert(object);
             }

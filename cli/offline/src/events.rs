@@ -208,7 +208,7 @@ fn event(value: Value) -> Result<Event, String> {
 
 /// The objects of kinds that are read; others are passed over, as in a file.
 fn applied(value: &Value) -> Result<Vec<Object>, String> {
-    let decoded = decode(Format::Json, &value.to_string()).map_err(|error| error.reason)?;
+    let decoded = decode(Format::Json, &value.to_string()).whole().map_err(|error| error.reason)?;
     match decoded.rejected.first() {
         Some(problem) => Err(problem.reason.clone()),
         None => Ok(decoded.objects.into_iter().map(|(_, object)| object).collect()),

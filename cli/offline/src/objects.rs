@@ -1,13 +1,13 @@
 //! Objects from files, all at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use mesh_model::object::{Object, ObjectKey};
-use mesh_source::{Drain, Format, MAX_FILE, Problem, decode};
+use mesh_source::{Admitted, Drain, Format, MAX_FILE, PassedOver, Problem, admit, decode};
 
 /// What files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Objects {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// Objects that cannot be used, and second ones of a name. The others are used.
     pub problems: Vec<Problem>,
+    /// What the files hold beside the mesh's objects, each kind once with its number.
+    pub notes: Vec<Problem>,
     /// What is drained of the cluster that has them.
     pub drain: Drain,
 }
@@ -34,6 +36,17 @@ pub enum ObjectsError {
     /// A file is not understood.
     #[error(transparent)]
     File(Problem),
+}
+
+/// What is known of files that are being read.
+#[derive(Default)]
+struct Reading {
+    /// Where each object is.
+    places: BTreeMap<ObjectKey, (PathBuf, usize)>,
+    /// What cannot be used.
+    unreadable: BTreeSet<ObjectKey>,
+    /// What is no object of the mesh: where it is first, and how often.
+    passed_over: BTreeMap<PassedOver, (PathBuf, usize, usize)>,
 }
 
 /// The name of a cluster's settings, which are no object.
@@ -57,27 +70,21 @@ impl Objects {
             files.push(path.into());
         }
         files.sort();
-        let mut owners = BTreeMap::new();
-        for file in files {
-            objects.add(&file, &mut owners)?;
-        }
-        Ok(objects)
+        let drain = std::mem::take(&mut objects.drain);
+        Ok(Self { drain, ..Self::read_files(&files)? })
     }
 
-    /// Takes another folder's or file's objects in.
+    /// Takes the objects of files in.
     pub(crate) fn read_files(files: &[PathBuf]) -> Result<Self, ObjectsError> {
-        let (mut objects, mut owners) = (Self::default(), BTreeMap::new());
+        let (mut objects, mut reading) = (Self::default(), Reading::default());
         for file in files {
-            objects.add(file, &mut owners)?;
+            objects.add(file, &mut reading)?;
         }
+        objects.finish(reading);
         Ok(objects)
     }
 
-    fn add(
-        &mut self,
-        file: &Path,
-        owners: &mut BTreeMap<ObjectKey, PathBuf>,
-    ) -> Result<(), ObjectsError> {
+    fn add(&mut self, file: &Path, reading: &mut Reading) -> Result<(), ObjectsError> {
         let problem = |line, reason| Problem { file: file.into(), line, reason };
         let length = fs::metadata(file).map_err(read_error(file))?.len();
         if length > MAX_FILE {
@@ -87,21 +94,48 @@ impl Objects {
         let text = fs::read_to_string(file).map_err(read_error(file))?;
         let format = Format::of(file).unwrap_or(Format::Yaml);
         let decoded = decode(format, &text)
+            .whole()
             .map_err(|error| ObjectsError::File(problem(Some(error.line), error.reason)))?;
-        self.problems.extend(
-            decoded.rejected.into_iter().map(|error| problem(Some(error.line), error.reason)),
-        );
+        for error in decoded.rejected {
+            self.problems.push(problem(Some(error.line), error.reason));
+            reading.unreadable.extend(error.key);
+        }
+        for (what, places) in decoded.passed_over {
+            let first = || (file.to_path_buf(), places.line, 0);
+            reading.passed_over.entry(what).or_insert_with(first).2 += places.count;
+        }
         for (line, object) in decoded.objects {
             let key = object.key();
-            if let Some(owner) = owners.get(&key) {
+            if let Some((owner, _)) = reading.places.get(&key) {
                 let reason = format!("{key} is in {} already; that one stays", owner.display());
                 self.problems.push(problem(Some(line), reason));
                 continue;
             }
-            owners.insert(key.clone(), file.into());
+            reading.places.insert(key.clone(), (file.into(), line));
             self.objects.insert(key, object);
         }
         Ok(())
+    }
+
+    /// Says what follows from all files together.
+    fn finish(&mut self, reading: Reading) {
+        let Reading { places, unreadable, passed_over } = reading;
+        let given = std::mem::take(&mut self.objects);
+        let Admitted { objects, refused } = admit(given, &unreadable, &BTreeMap::new());
+        self.objects = objects;
+        for (key, reason) in refused {
+            let Some((file, line)) = places.get(&key) else { continue };
+            let reason = format!("{key}: {reason}");
+            self.problems.push(Problem { file: file.clone(), line: Some(*line), reason });
+        }
+        for (what, (file, line, count)) in passed_over {
+            let reason = format!("{what} ({count} of them)");
+            let problem = Problem { file, line: Some(line), reason };
+            match what.is_mistake() {
+                true => self.problems.push(problem),
+                false => self.notes.push(problem),
+            }
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Simulation {
     now: Duration,
     /// What is not as it should be, and changes nothing else.
     problems: Vec<String>,
+    /// What the files hold and is not read.
+    notes: Vec<String>,
 }
 
 /// A cluster that says something.
@@ -132,13 +134,14 @@ impl Simulation {
         let replace_kube_proxy = options.replace_kube_proxy;
         let setup = ImporterSetup { local: from.clone(), id, limit, ranges, replace_kube_proxy };
         let mut importer = Importer::new(setup);
-        let mut problems = Vec::new();
+        let (mut problems, mut notes) = (state.stray, Vec::new());
         let (mut exporters, mut grants) = (BTreeMap::new(), BTreeMap::new());
         for (name, ClusterState { settings, content }) in state.clusters {
             grants.insert(name.clone(), claims(&settings, &content));
             let exporter = match content {
                 Content::Objects(objects) => {
                     problems.extend(objects.problems.iter().map(ToString::to_string));
+                    notes.extend(objects.notes.iter().map(ToString::to_string));
                     let setup = ClusterSetup::new(&settings, options.filter.clone());
                     let cluster = Cluster::new(setup, objects.objects);
                     Exporter::Objects(Box::new(cluster.with_drain(objects.drain)))
@@ -161,6 +164,7 @@ impl Simulation {
             links,
             now,
             problems,
+            notes,
         };
         // The local cluster first: its ID is fixed.
         simulation.import(from);
@@ -214,7 +218,7 @@ impl Simulation {
                 Exporter::Keys(_) => Vec::new(),
             }
         };
-        self.exporters.iter().flat_map(of).collect()
+        self.notes.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()
     }
 
     /// What the one that looks refuses: whole clusters, records and keys, each with its reason.

@@ -8,7 +8,11 @@ use std::{
 
 use mesh_labels::LabelFilter;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, cluster::InvalidClusterName};
-use mesh_source::cluster_directory::{ClusterDirectoryProblem, ClusterSettings};
+use mesh_source::{
+    Format, MAX_FILE,
+    cluster_directory::{ClusterDirectoryProblem, ClusterSettings},
+    decode,
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -23,6 +27,8 @@ use crate::{
 pub struct State {
     /// By name.
     pub clusters: BTreeMap<ClusterName, ClusterState>,
+    /// Manifests that are in no cluster's folder, or beside the folder that counts, each a sentence.
+    pub stray: Vec<String>,
 }
 
 /// A cluster of a mesh.
@@ -120,6 +126,7 @@ const MANIFESTS: &str = "manifests";
 
 /// What a cluster's folder holds, before it has an ID.
 struct Found {
+    folder: PathBuf,
     settings_file: PathBuf,
     settings: Map<String, Value>,
     content: Content,
@@ -130,20 +137,30 @@ struct Found {
 impl State {
     /// Reads a folder of clusters.
     pub fn read(folder: &Path) -> Result<Self, StateError> {
-        let mut found = BTreeMap::new();
+        let (mut found, mut stray) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(at(folder))? {
             let entry = entry.map_err(at(folder))?;
             let path = entry.path();
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            if hidden || !fs::metadata(&path).map_err(at(&path))?.is_dir() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if !fs::metadata(&path).map_err(at(&path))?.is_dir() {
+                if is_manifest(&path) {
+                    stray.push(format!(
+                        "{}: it is no cluster's: put it into the folder of one",
+                        path.display()
+                    ));
+                }
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
             let name = ClusterName::new(&name)
                 .map_err(|source| StateError::Name { path: path.clone(), source })?;
             let cluster = Found::read(&path, &name)?;
+            stray.extend(cluster.stray()?);
             found.insert(name, cluster);
         }
+        stray.sort();
         if found.is_empty() {
             return Err(StateError::Empty(folder.into()));
         }
@@ -160,7 +177,7 @@ impl State {
                 .map_err(|problem| StateError::Settings { path, problem })?;
             clusters.insert(name, ClusterState { settings, content: cluster.content });
         }
-        Ok(Self { clusters })
+        Ok(Self { clusters, stray })
     }
 }
 
@@ -279,7 +296,28 @@ impl Found {
                 Content::Keys(Box::new(file))
             }
         };
-        Ok(Self { settings_file, settings, content })
+        let folder = folder.to_owned();
+        Ok(Self { folder, settings_file, settings, content })
+    }
+
+    /// Manifests at the top of the folder of a cluster that has its objects in `manifests/`.
+    fn stray(&self) -> Result<Vec<String>, StateError> {
+        let Self { folder, settings_file, .. } = self;
+        let mut all = Vec::new();
+        if !fs::metadata(folder.join(MANIFESTS)).is_ok_and(|metadata| metadata.is_dir()) {
+            return Ok(all);
+        }
+        for entry in fs::read_dir(folder).map_err(at(folder))? {
+            let path = entry.map_err(at(folder))?.path();
+            let is_known = path == *settings_file || path == folder.join(DRAIN);
+            if !is_known && is_manifest(&path) {
+                all.push(format!(
+                    "{}: it is not read: the objects of this cluster are in {MANIFESTS}/",
+                    path.display()
+                ));
+            }
+        }
+        Ok(all)
     }
 
     /// The ID that it has by itself.
@@ -304,6 +342,19 @@ fn is_keys_file(file: &Path) -> Result<bool, StateError> {
     let text = fs::read_to_string(file).map_err(read_error(file))?;
     let is_one = |value: &Value| value.get("kind").is_none() && value.get("cluster").is_some();
     Ok(serde_json::from_str::<Value>(&text).is_ok_and(|value| is_one(&value)))
+}
+
+/// Whether a file has objects in it: events may be beside the folders, too.
+fn is_manifest(path: &Path) -> bool {
+    let Some(format) = Format::of(path) else { return false };
+    let is_small =
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_FILE);
+    let decoded = match fs::read_to_string(path) {
+        Ok(text) if is_small => decode(format, &text),
+        _ => return false,
+    };
+    !(decoded.objects.is_empty() && decoded.passed_over.is_empty())
+        || decoded.rejected.iter().any(|problem| problem.key.is_some())
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {

@@ -1,14 +1,24 @@
 //! From a manifest's text to objects.
+//!
+//! There is one meaning for YAML documents, JSON and what is in a List: each becomes the same tree, and the tree is read. A
+//! mistake costs its object.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use mesh_model::object::{Kind, Object};
-use serde::de::DeserializeOwned;
+use mesh_model::object::{Kind, Object, ObjectKey};
+use serde_json::Value;
 
 use crate::kubernetes::{
-    CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode, Header, Namespace, Node, Pod,
-    Service, Slice,
+    CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode, Endpoints, Header, Namespace,
+    Node, Pod, Service, Slice,
 };
+
+mod fields;
+mod misspelt;
+mod passed_over;
+mod tree;
+
+pub use passed_over::PassedOver;
 
 /// How a manifest is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +36,19 @@ pub struct Decoded {
     pub objects: Vec<(usize, Object)>,
     /// Objects that are well-formed and cannot be used. The others are used.
     pub rejected: Vec<DecodeProblem>,
+    /// Documents that are not even well-formed: it cannot be known which objects were to be in them.
+    pub broken: Vec<DecodeProblem>,
+    /// What is no object of the mesh, by what it is.
+    pub passed_over: BTreeMap<PassedOver, Places>,
+}
+
+/// Where something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The first line with it, counted from 1.
+    pub line: usize,
+    /// How often it is there.
+    pub count: usize,
 }
 
 /// What is wrong, and where.
@@ -36,31 +59,37 @@ pub struct DecodeProblem {
     pub line: usize,
     /// What is wrong there.
     pub reason: String,
+    /// The object that it is about, where that is known.
+    pub key: Option<ObjectKey>,
 }
 
-/// Reads a manifest. An error means that the text as a whole cannot be trusted; objects of other kinds are passed over.
-pub fn decode(format: Format, text: &str) -> Result<Decoded, DecodeProblem> {
+/// Where an object is in a text.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    line: usize,
+    /// In which list, and as which of its items.
+    item: Option<(&'a Header, usize)>,
+}
+
+/// Reads a manifest.
+pub fn decode(format: Format, text: &str) -> Decoded {
     decode_kinds(&Kind::ALL, format, text)
 }
 
 /// Reads objects of some kinds, and passes over all others.
-pub(crate) fn decode_kinds(
-    kinds: &[Kind],
-    format: Format,
-    text: &str,
-) -> Result<Decoded, DecodeProblem> {
+pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decoded {
     let mut decoded = Decoded::default();
     match format {
         // Nothing is in an empty file, whatever its name: that is how the last object is removed.
         Format::Json if text.trim().is_empty() => {}
-        Format::Json => decoded.document(kinds, format, 1, text)?,
+        Format::Json => decoded.document(kinds, format, 1, text),
         Format::Yaml => {
             for (line, document) in documents(text) {
-                decoded.document(kinds, format, line, document)?;
+                decoded.document(kinds, format, line, document);
             }
         }
     }
-    Ok(decoded)
+    decoded
 }
 
 // === impl Format ===
@@ -76,114 +105,153 @@ impl Format {
     }
 }
 
+// === impl Decoded ===
+
 impl Decoded {
-    fn document(
-        &mut self,
-        kinds: &[Kind],
-        format: Format,
-        line: usize,
-        text: &str,
-    ) -> Result<(), DecodeProblem> {
-        let at =
-            |(within, reason): (usize, String)| DecodeProblem { line: line + within - 1, reason };
-        let Some(header) = read::<Option<Header>>(format, text).map_err(at)? else { return Ok(()) };
-        if header.kind == "List" {
-            #[derive(serde::Deserialize)]
-            struct List {
-                #[serde(default)]
-                items: Vec<serde_json::Value>,
-            }
-            let list: List = read(format, text).map_err(at)?;
-            for (index, item) in list.items.into_iter().enumerate() {
-                // A value made from text that was read is read again; its lines are gone, so its place is named.
-                let item = item.to_string();
-                let problem =
-                    |(_, reason)| DecodeProblem { line, reason: format!("item {index}: {reason}") };
-                let header: Header = read(Format::Json, &item).map_err(problem)?;
-                if header.kind.is_empty() || header.kind == "List" {
-                    let what = if header.kind.is_empty() { "without a kind" } else { "a List" };
-                    let reason = format!("item {index} is {what}: a List holds objects");
-                    self.rejected.push(DecodeProblem { line, reason });
-                    continue;
-                }
-                match object(kinds, Format::Json, &header, &item).map_err(problem)? {
-                    Some(object) => self.take(line, &header, object),
-                    None => continue,
-                }
-            }
-            return Ok(());
+    /// The same, or what is wrong if not all of it is well-formed.
+    pub fn whole(self) -> Result<Self, DecodeProblem> {
+        match self.broken.first() {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(self),
         }
-        if header.kind.is_empty() {
-            let reason = "an object without a kind".into();
-            self.rejected.push(DecodeProblem { line, reason });
-            return Ok(());
-        }
-        if let Some(object) = object(kinds, format, &header, text).map_err(at)? {
-            self.take(line, &header, object);
-        }
-        Ok(())
     }
 
-    fn take(&mut self, line: usize, header: &Header, object: Result<Object, String>) {
-        let named = if header.metadata.name.is_empty() {
-            Err("it has no metadata.name".into())
-        } else {
-            object
+    fn document(&mut self, kinds: &[Kind], format: Format, line: usize, text: &str) {
+        let broken =
+            |within: usize, reason| DecodeProblem { line: line + within - 1, reason, key: None };
+        match tree::read(format, text) {
+            Err((within, reason)) => self.broken.push(broken(within, reason)),
+            Ok(None | Some(Value::Null)) => {}
+            Ok(Some(value @ Value::Object(_))) => {
+                self.object(kinds, Place { line, item: None }, &value);
+            }
+            Ok(Some(_)) => self.broken.push(broken(1, "this is no object with fields".into())),
+        }
+    }
+
+    fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: &Value) {
+        let mut header = match fields::read::<Header>(value) {
+            Ok(header) => header,
+            Err(reason) => return self.reject(place, None, reason),
         };
-        match named {
-            Ok(object) => self.objects.push((line, object)),
+        header.inherit(place.item.map(|(list, _)| list));
+        match (header.kind.as_str(), place.item) {
+            ("", _) => self.reject(place, None, "an object without a kind".into()),
+            (kind, Some(_)) if list_of(kind).is_some() => {
+                self.reject(place, None, format!("a {kind} in a List: a List holds objects"));
+            }
+            (kind, None) if list_of(kind).is_some() => self.list(kinds, place.line, &header, value),
+            _ => match kinds.iter().find(|kind| header.kind == kind.as_str()) {
+                Some(kind) => self.known(*kind, place, &header, value),
+                None => self.unknown(kinds, place, &header),
+            },
+        }
+    }
+
+    fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, value: &Value) {
+        let items = match value.get("items") {
+            None => &[],
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(_) => {
+                let reason = format!("{}: items is not a list", header.kind);
+                return self.reject(Place { line, item: None }, None, reason);
+            }
+        };
+        for (index, item) in (0..).zip(items) {
+            self.object(kinds, Place { line, item: Some((header, index)) }, item);
+        }
+    }
+
+    fn known(&mut self, kind: Kind, place: Place<'_>, header: &Header, value: &Value) {
+        let key = header.key(kind);
+        let named = || match header.metadata.name.is_empty() {
+            true => Err("it has no metadata.name".into()),
+            false => object(kind, header, value),
+        };
+        match named() {
+            Ok(object) => {
+                if let Some(what) = PassedOver::of(&object) {
+                    self.pass_over(place.line, what);
+                }
+                self.objects.push((place.line, object));
+            }
             Err(reason) => {
                 let (kind, namespace) = (&header.kind, header.metadata.namespace());
-                let reason = format!("{kind} {namespace}/{}: {reason}", header.metadata.name);
-                self.rejected.push(DecodeProblem { line, reason });
+                let reason = match key.namespace.as_str() {
+                    "" => format!("{kind} {}: {reason}", header.metadata.name),
+                    _ => format!("{kind} {namespace}/{}: {reason}", header.metadata.name),
+                };
+                let key = Some(key).filter(|key| !key.name.is_empty());
+                self.reject(place, key, reason);
             }
         }
+    }
+
+    fn unknown(&mut self, kinds: &[Kind], place: Place<'_>, header: &Header) {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        match misspelt::meant(&header.kind, &known) {
+            Some(meant) => {
+                let Header { kind, metadata, .. } = header;
+                let (namespace, name) = (metadata.namespace(), &metadata.name);
+                let reason = format!("{kind} {namespace}/{name}: kind: did you mean {meant}?");
+                self.reject(place, None, reason);
+            }
+            None => self.pass_over(place.line, PassedOver::Kind(header.kind.clone())),
+        }
+    }
+
+    fn pass_over(&mut self, line: usize, what: PassedOver) {
+        let places = self.passed_over.entry(what).or_insert(Places { line, count: 0 });
+        places.count += 1;
+    }
+
+    fn reject(&mut self, place: Place<'_>, key: Option<ObjectKey>, reason: String) {
+        let Place { line, item } = place;
+        let reason = match item {
+            Some((_, index)) => format!("item {index}: {reason}"),
+            None => reason,
+        };
+        self.rejected.push(DecodeProblem { line, reason, key });
     }
 }
 
-/// Reads an object of a kind we know: `None` for the others, the inner error for one that cannot be used.
-#[allow(clippy::type_complexity, reason = "three outcomes, each used once")]
-fn object(
-    kinds: &[Kind],
-    format: Format,
-    header: &Header,
-    text: &str,
-) -> Result<Option<Result<Object, String>>, (usize, String)> {
-    let Some(kind) = kinds.iter().find(|kind| header.kind == kind.as_str()) else {
-        return Ok(None);
-    };
+/// What a list of an API server holds, by its kind: everything, or one kind.
+fn list_of(kind: &str) -> Option<&str> {
+    let of = kind.strip_suffix("List")?;
+    let is_read = Kind::ALL.iter().any(|kind| kind.as_str() == of);
+    (of.is_empty() || is_read).then_some(of)
+}
+
+/// Reads an object of a kind that we know.
+fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> {
     let version = match kind {
         Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service => "v1",
+        Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service | Kind::Endpoints => "v1",
         Kind::CiliumNode | Kind::CiliumIdentity | Kind::CiliumEndpoint => "cilium.io/v2",
         Kind::CiliumEndpointSlice => "cilium.io/v2alpha1",
     };
     if header.api_version != version {
         let found = &header.api_version;
-        return Ok(Some(Err(format!("apiVersion {found:?}: {version} is what is read"))));
+        return Err(format!("apiVersion {found:?}: {version} is what is read"));
     }
-    Ok(Some(match kind {
-        Kind::Namespace => Ok(read::<Namespace>(format, text)?.into_object()),
-        Kind::Node => read::<Node>(format, text)?.into_object(),
-        Kind::Pod => read::<Pod>(format, text)?.into_object(),
-        Kind::Service => read::<Service>(format, text)?.into_object(),
-        Kind::EndpointSlice => Ok(read::<Slice>(format, text)?.into_object()),
-        Kind::CiliumNode => read::<CiliumNode>(format, text)?.into_object(),
-        Kind::CiliumIdentity => read::<CiliumIdentity>(format, text)?.into_object(),
-        Kind::CiliumEndpoint => read::<CiliumEndpoint>(format, text)?.into_object(),
-        Kind::CiliumEndpointSlice => read::<CiliumEndpointSlice>(format, text)?.into_object(),
-    }))
-}
-
-/// Reads a value, or says at which line (counted from 1) what is wrong.
-fn read<T: DeserializeOwned>(format: Format, text: &str) -> Result<T, (usize, String)> {
-    match format {
-        Format::Json => serde_json::from_str(text).map_err(|e| (e.line().max(1), e.to_string())),
-        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| {
-            let line =
-                e.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
-            (line.max(1), e.without_snippet().to_string())
-        }),
+    if let Some(field) = tree::twice(value) {
+        return Err(format!("{field} is there twice"));
+    }
+    if let Some(problem) = misspelt::misspelt(&header.kind, value) {
+        return Err(problem);
+    }
+    header.metadata.check(kind)?;
+    match kind {
+        Kind::Namespace => Ok(fields::read::<Namespace>(value)?.into_object()),
+        Kind::Node => fields::read::<Node>(value)?.into_object(),
+        Kind::Pod => fields::read::<Pod>(value)?.into_object(),
+        Kind::Service => fields::read::<Service>(value)?.into_object(),
+        Kind::EndpointSlice => fields::read::<Slice>(value)?.into_object(),
+        Kind::Endpoints => fields::read::<Endpoints>(value)?.into_object(),
+        Kind::CiliumNode => fields::read::<CiliumNode>(value)?.into_object(),
+        Kind::CiliumIdentity => fields::read::<CiliumIdentity>(value)?.into_object(),
+        Kind::CiliumEndpoint => fields::read::<CiliumEndpoint>(value)?.into_object(),
+        Kind::CiliumEndpointSlice => fields::read::<CiliumEndpointSlice>(value)?.into_object(),
     }
 }
 
@@ -216,200 +284,4 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use mesh_model::object::TargetPort;
-
-    use super::*;
-
-    const NODE: &str = "apiVersion: v1
-kind: Node
-metadata: {name: n1, labels: {zone: z}}
-spec: {podCIDR: 10.1.1.0/24, podCIDRs: [10.1.1.0/24, 'fd00:10:1:1::/64']}
-status:
-  addresses:
-  - {type: InternalIP, address: 172.31.1.1}
-  - {type: Hostname, address: n1}
-";
-
-    fn yaml(text: &str) -> Decoded {
-        decode(Format::Yaml, text).unwrap()
-    }
-
-    #[test]
-    fn several_documents_lists_and_unknown_kinds() {
-        let text = format!(
-            "# a comment\n---\n{NODE}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec: {{replicas: 2}}\n--- # next\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {{name: shop}}\n- {{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: shop}}}}\n"
-        );
-        let decoded = yaml(&text);
-        let kinds: Vec<_> =
-            decoded.objects.iter().map(|(line, o)| (*line, o.key().to_string())).collect();
-        let expected = [(3, "Node n1"), (17, "Namespace shop"), (17, "Pod shop/p")];
-        assert_eq!(kinds, expected.map(|(line, key)| (line, key.to_owned())));
-        let Object::Node(node) = &decoded.objects[0].1 else { panic!("no node") };
-        assert_eq!((node.pod_cidrs.len(), node.addresses.len()), (2, 1));
-        assert!(yaml("").objects.is_empty());
-        let behind =
-            yaml("--- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n--- # more\n");
-        assert_eq!((behind.objects.len(), behind.objects[0].0), (1, 1));
-    }
-
-    #[test]
-    fn nothing_is_skipped_without_a_reason_but_other_kinds() {
-        let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
-        let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            reasons,
-            [
-                "line 1: an object without a kind",
-                "line 4: item 0 is a List: a List holds objects",
-                "line 4: item 1 is without a kind: a List holds objects",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_pod_says_which_it_is_and_what_it_wants() {
-        let pod = |annotations: &str| {
-            let text = format!(
-                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
-            );
-            let Object::Pod(pod) = yaml(&text).objects.remove(0).1 else { panic!("no pod") };
-            (pod.uid, pod.socket_lb_off)
-        };
-        for (annotations, off) in [
-            ("{}", false),
-            ("{clustermesh.dev/socket-lb: 'off'}", true),
-            ("{clustermesh.dev/socket-lb: 'OFF'}", true),
-            ("{clustermesh.dev/socket-lb: 'on'}", false),
-        ] {
-            assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");
-        }
-    }
-
-    #[test]
-    fn json() {
-        let text = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"shop"},
-            "spec":{"clusterIP":"10.101.0.10","clusterIPs":["10.101.0.10","fd00:100:1::10"],"selector":{"app":"web"},
-            "ports":[{"name":"http","port":80,"targetPort":"http"},{"port":53,"protocol":"UDP","targetPort":5353}]}}"#;
-        let decoded = decode(Format::Json, text).unwrap();
-        let Object::Service(service) = &decoded.objects[0].1 else { panic!("no service") };
-        assert_eq!(service.cluster_ips.len(), 2);
-        assert_eq!(service.ports[0].target, TargetPort::Name("http".into()));
-        assert_eq!(service.ports[1].target, TargetPort::Number(5353));
-        let problem = decode(Format::Json, "{\n\"kind\": 3}").unwrap_err();
-        assert_eq!(problem.line, 2);
-        assert_eq!(decode(Format::Json, "\n"), Ok(Decoded::default()));
-    }
-
-    #[test]
-    fn a_broken_text_says_where() {
-        let text = format!(
-            "{NODE}---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nstatus:\n  podIP: nonsense\n"
-        );
-        let problem = decode(Format::Yaml, &text).unwrap_err();
-        assert_eq!(problem.line, 15, "{problem}");
-        assert!(decode(Format::Yaml, "a: [").is_err());
-        assert!(decode(Format::Yaml, "just text").is_err());
-    }
-
-    #[test]
-    fn an_object_that_cannot_be_used_rejects_itself() {
-        let service = |spec: &str| {
-            format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
-            )
-        };
-        for (text, says) in [
-            (service("{ports: [{port: 80}]}"), "line 1: Service shop/web: it has no clusterIP"),
-            (
-                service("{clusterIP: 10.0.0.x, ports: []}"),
-                "clusterIP \"10.0.0.x\" is no IP address",
-            ),
-            (
-                service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
-                "\"QUIC\" is no protocol",
-            ),
-            (
-                service("{clusterIP: None, sessionAffinity: Cookie}"),
-                "sessionAffinity \"Cookie\": it is None or ClientIP",
-            ),
-            (
-                service(
-                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}",
-                ),
-                "timeoutSeconds 0: it is 1 to 86400",
-            ),
-            (
-                service(
-                    "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
-                ),
-                "timeoutSeconds 86401: it is 1 to 86400",
-            ),
-            (
-                service("{clusterIP: None, internalTrafficPolicy: Nearest}"),
-                "internalTrafficPolicy \"Nearest\": it is Cluster or Local",
-            ),
-            (
-                service("{clusterIP: None, ipFamilies: [IPv5]}"),
-                "ipFamilies \"IPv5\": each is IPv4 or IPv6",
-            ),
-            (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
-            (NODE.replace("n1,", "'',"), "no metadata.name"),
-            (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),
-        ] {
-            let decoded = yaml(&format!("{text}---\n{NODE}"));
-            assert_eq!(decoded.objects.len(), 1, "{text}");
-            let problem = decoded.rejected[0].to_string();
-            assert!(problem.contains(says), "{problem}");
-        }
-    }
-
-    #[test]
-    fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
-        let object =
-            |kind: &str, rest: &str| format!("apiVersion: cilium.io/v2\nkind: {kind}\n{rest}\n");
-        let node =
-            |spec: &str| object("CiliumNode", &format!("metadata: {{name: n1}}\nspec: {spec}"));
-        let endpoint = |status: &str| {
-            object(
-                "CiliumEndpoint",
-                &format!("metadata: {{name: p, namespace: shop}}\nstatus: {status}"),
-            )
-        };
-        for (text, says) in [
-            (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode default/n1: \"x\" is no IP address"),
-            (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
-            (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
-            (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
-            (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity ID"),
-            (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity ID"),
-            (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity ID"),
-            (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
-            (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
-            (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),
-            (
-                "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\n".into(),
-                "it has no namespace",
-            ),
-            (
-                "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\nnamespace: shop\nendpoints: [{name: p, encryption: {key: -1}}]\n".into(),
-                "endpoint \"p\": encryption.key -1",
-            ),
-        ] {
-            let decoded = yaml(&format!("{text}---\n{NODE}"));
-            assert_eq!(decoded.objects.len(), 1, "{text}");
-            let problem = decoded.rejected[0].to_string();
-            assert!(problem.contains(says), "{problem}");
-        }
-    }
-
-    #[test]
-    fn kinds_that_are_not_asked_for_are_passed_over_unread() {
-        let text = format!(
-            "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1}}\nspec: 7\n---\n{NODE}"
-        );
-        let decoded = decode_kinds(&Kind::KUBERNETES, Format::Yaml, &text).unwrap();
-        assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0));
-        assert!(decode(Format::Yaml, &text).is_err());
-    }
-}
+mod tests;

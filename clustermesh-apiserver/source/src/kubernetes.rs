@@ -1,20 +1,24 @@
 //! The fields of Kubernetes' kinds that the mesh uses, and what becomes of them.
 //!
-//! Unknown fields are ignored and absent ones have Kubernetes' defaults, so an object of any version is read.
+//! Unknown fields are ignored and absent ones have Kubernetes' defaults, so an object of any version is read. What an API
+//! server would refuse is refused here too, by field.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_model::{
     AddressKind, NamedPort, NodeAddress, Port, Protocol,
-    object::{self, Object},
+    object::{self, Kind, Object, ObjectKey},
 };
 use serde::Deserialize;
 
 mod cilium;
+mod endpoints;
+mod names;
 mod services;
 
 pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode};
+pub(crate) use endpoints::Endpoints;
 pub(crate) use services::{Service, Slice};
 
 /// What says how to read the rest.
@@ -26,14 +30,22 @@ pub(crate) struct Header {
     #[serde(default)]
     pub(crate) kind: String,
     #[serde(default)]
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: Name,
+}
+
+/// What names an object.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Name {
+    pub(crate) name: String,
+    namespace: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Metadata {
-    pub(crate) name: String,
-    pub(crate) namespace: Option<String>,
+    name: String,
+    namespace: Option<String>,
     uid: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
@@ -58,9 +70,9 @@ pub(crate) struct Node {
 #[serde(rename_all = "camelCase", default)]
 struct NodeSpec {
     #[serde(rename = "podCIDR")]
-    pod_cidr: Option<IpNet>,
+    pod_cidr: String,
     #[serde(rename = "podCIDRs")]
-    pod_cidrs: Vec<IpNet>,
+    pod_cidrs: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,19 +114,21 @@ struct PodSpec {
     hostname: Option<String>,
     subdomain: Option<String>,
     containers: Vec<Container>,
+    init_containers: Vec<Container>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Container {
     ports: Vec<ContainerPort>,
+    restart_policy: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ContainerPort {
     name: Option<String>,
-    container_port: u16,
+    container_port: i64,
     protocol: Option<String>,
 }
 
@@ -124,7 +138,7 @@ struct PodStatus {
     phase: Option<String>,
     conditions: Vec<Condition>,
     #[serde(rename = "podIP")]
-    pod_ip: Option<IpAddr>,
+    pod_ip: String,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<PodIp>,
 }
@@ -138,7 +152,7 @@ struct Condition {
 
 #[derive(Debug, Deserialize)]
 struct PodIp {
-    ip: IpAddr,
+    ip: String,
 }
 
 /// The label that an API server puts on every namespace.
@@ -147,14 +161,65 @@ pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const SOCKET_LB_ANNOTATION: &str = "clustermesh.dev/socket-lb";
 const DEFAULT: &str = "default";
 
+// === impl Header ===
+
+impl Header {
+    /// What names the object, of a kind.
+    pub(crate) fn key(&self, kind: Kind) -> ObjectKey {
+        let namespace = match kind.is_namespaced() {
+            true => self.metadata.namespace(),
+            false => String::new(),
+        };
+        ObjectKey { kind, namespace, name: self.metadata.name.clone() }
+    }
+
+    /// In a list of one kind, as an API server answers with, the items need not say theirs.
+    pub(crate) fn inherit(&mut self, list: Option<&Self>) {
+        let Some(list) = list else { return };
+        let Some(kind) = list.kind.strip_suffix("List").filter(|kind| !kind.is_empty()) else {
+            return;
+        };
+        if self.kind.is_empty() {
+            self.kind = kind.into();
+            if self.api_version.is_empty() {
+                self.api_version.clone_from(&list.api_version);
+            }
+        }
+    }
+}
+
+// === impl Name ===
+
+impl Name {
+    /// The namespace of a namespaced object.
+    pub(crate) fn namespace(&self) -> String {
+        namespace_or_default(self.namespace.as_deref())
+    }
+
+    /// Refuses names that no API server takes: they would be parts of keys.
+    pub(crate) fn check(&self, kind: Kind) -> Result<(), String> {
+        let name = match kind {
+            Kind::Namespace | Kind::Service => names::label(&self.name),
+            _ => names::subdomain(&self.name),
+        };
+        name.map_err(|reason| format!("metadata.name {:?}: {reason}", self.name))?;
+        let namespace = self.namespace();
+        names::label(&namespace)
+            .map_err(|reason| format!("metadata.namespace {namespace:?}: {reason}"))
+    }
+}
+
 // === impl Metadata ===
 
 impl Metadata {
     /// The namespace of a namespaced object.
     pub(crate) fn namespace(&self) -> String {
-        let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-        namespace.unwrap_or(DEFAULT).into()
+        namespace_or_default(self.namespace.as_deref())
     }
+}
+
+fn namespace_or_default(namespace: Option<&str>) -> String {
+    namespace.filter(|namespace| !namespace.is_empty()).unwrap_or(DEFAULT).into()
 }
 
 // === impl Namespace ===
@@ -178,24 +243,29 @@ impl Node {
     pub(crate) fn into_object(self) -> Result<Object, String> {
         let Self { metadata, spec, status } = self;
         let mut addresses = Vec::new();
-        for NodeAddressJson { kind, address } in status.addresses {
+        for (index, NodeAddressJson { kind, address }) in (0..).zip(status.addresses) {
             let kind = match kind.as_str() {
                 "InternalIP" => AddressKind::Internal,
                 "ExternalIP" => AddressKind::External,
                 // Names.
                 _ => continue,
             };
-            let ip: IpAddr =
-                address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
-            addresses.push(NodeAddress { kind, ip: ip.to_canonical() });
+            let field = || format!("status.addresses[{index}].address");
+            addresses.push(NodeAddress { kind, ip: parse_ip(&address, field)? });
         }
-        let one = spec.pod_cidr.into_iter().filter(|_| spec.pod_cidrs.is_empty());
+        let ranges = listed(spec.pod_cidr, spec.pod_cidrs, "spec.podCIDR");
+        let mut pod_cidrs = Vec::new();
+        for (field, range) in ranges {
+            let range: IpNet =
+                range.parse().map_err(|_| format!("{field}: {range:?} is no pod range"))?;
+            pod_cidrs.push(range.trunc());
+        }
         Ok(Object::Node(object::Node {
             name: metadata.name,
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
             addresses,
-            pod_cidrs: one.chain(spec.pod_cidrs.iter().copied()).map(|net| net.trunc()).collect(),
+            pod_cidrs,
             boot_id: status.node_info.boot_id,
         }))
     }
@@ -211,14 +281,28 @@ impl Pod {
         let socket_lb = annotations.get(SOCKET_LB_ANNOTATION);
         let socket_lb_off = socket_lb.is_some_and(|word| word.eq_ignore_ascii_case("off"));
         let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
-        let one = status.pod_ip.into_iter().filter(|_| status.pod_ips.is_empty());
-        let ports = spec.containers.into_iter().flat_map(|container| container.ports);
+        let mut ips = Vec::new();
+        let of_list = status.pod_ips.into_iter().map(|ip| ip.ip).collect();
+        for (field, ip) in listed(status.pod_ip, of_list, "status.podIP") {
+            ips.push(parse_ip(&ip, || field.clone())?);
+        }
         let mut named_ports = Vec::new();
-        for ContainerPort { name, container_port, protocol } in ports {
-            let Some(name) = name else { continue };
-            let port =
-                Port { protocol: parse_protocol(protocol.as_deref())?, number: container_port };
-            named_ports.push(NamedPort { name, port });
+        // An init container that is restarted always runs beside the others.
+        let sidecars = spec.init_containers.into_iter().map(|container| {
+            let ports =
+                if container.restart_policy == "Always" { container.ports } else { Vec::new() };
+            ("initContainers", ports)
+        });
+        let containers =
+            spec.containers.into_iter().map(|container| ("containers", container.ports));
+        for (list, ports) in containers.chain(sidecars) {
+            for ContainerPort { name, container_port, protocol } in ports {
+                let field = format!("spec.{list}[].ports[]");
+                let port = parse_port(container_port, || format!("{field}.containerPort"))?;
+                let protocol = parse_protocol(protocol.as_deref(), || format!("{field}.protocol"))?;
+                let Some(name) = name.filter(|name| !name.is_empty()) else { continue };
+                named_ports.push(NamedPort { name, port: Port { protocol, number: port } });
+            }
         }
         Ok(Object::Pod(object::Pod {
             namespace,
@@ -228,10 +312,7 @@ impl Pod {
             service_account: spec.service_account_name.unwrap_or_else(|| DEFAULT.into()),
             node: spec.node_name.unwrap_or_default(),
             host_network: spec.host_network,
-            ips: one
-                .chain(status.pod_ips.iter().map(|p| p.ip))
-                .map(|ip| ip.to_canonical())
-                .collect(),
+            ips,
             ready: status.conditions.iter().any(ready),
             terminating: metadata.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
@@ -243,6 +324,29 @@ impl Pod {
     }
 }
 
-fn parse_protocol(word: Option<&str>) -> Result<Protocol, String> {
-    word.map_or(Ok(Protocol::Tcp), str::parse).map_err(|e| e.to_string())
+/// A field and the list that stands in its place where it is there, without empty ones, each with its path.
+fn listed(one: String, list: Vec<String>, field: &'static str) -> Vec<(String, String)> {
+    let all = match list.is_empty() {
+        true => vec![(field.to_owned(), one)],
+        false => (0..)
+            .zip(list)
+            .map(|(index, entry): (usize, _)| (format!("{field}s[{index}]"), entry))
+            .collect(),
+    };
+    all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
+}
+
+fn parse_ip(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, String> {
+    let ip: Result<IpAddr, _> = text.parse();
+    ip.map(|ip| ip.to_canonical()).map_err(|_| format!("{}: {text:?} is no IP address", field()))
+}
+
+fn parse_port(number: i64, field: impl FnOnce() -> String) -> Result<u16, String> {
+    let port = u16::try_from(number).ok().filter(|number| *number != 0);
+    port.ok_or_else(|| format!("{} {number}: it is 1 to 65535", field()))
+}
+
+fn parse_protocol(word: Option<&str>, field: impl FnOnce() -> String) -> Result<Protocol, String> {
+    let word = word.filter(|word| !word.is_empty());
+    word.map_or(Ok(Protocol::Tcp), str::parse).map_err(|error| format!("{}: {error}", field()))
 }

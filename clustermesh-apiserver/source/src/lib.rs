@@ -4,6 +4,7 @@
 //! own protocol of list and watch (`docs/adr/0004-one-source-interface.md` shows how each of its messages maps), so the
 //! exporter need not know whether a folder of manifests or an API server is behind it.
 
+mod admitted;
 pub mod cluster_directory;
 mod decode;
 mod derived;
@@ -14,7 +15,8 @@ mod kubernetes;
 mod manifests;
 mod problem;
 
-pub use decode::{DecodeProblem, Decoded, Format, decode};
+pub use admitted::{Admitted, admit};
+pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};

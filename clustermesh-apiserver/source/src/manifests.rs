@@ -16,6 +16,8 @@ use mesh_model::object::{Kind, Object, ObjectKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    admitted::{Admitted, admit},
+    decode::PassedOver,
     derived::derived_slices,
     drain::{Drain, DrainFile},
     event::{ResourceVersion, SourceEvent},
@@ -47,7 +49,11 @@ pub struct ManifestsSource {
     /// Each kind's listing was begun.
     begun: bool,
     listed: bool,
+    /// Where each object is from that several files may have.
+    owners: BTreeMap<ObjectKey, PathBuf>,
     problems: Vec<Problem>,
+    /// What the folder holds beside the mesh's objects.
+    notes: Vec<Problem>,
 }
 
 /// Why the folder says nothing.
@@ -85,7 +91,9 @@ impl ManifestsSource {
             resource_version: since,
             begun: false,
             listed: false,
+            owners: BTreeMap::new(),
             problems: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -140,6 +148,11 @@ impl ManifestsSource {
         &self.problems
     }
 
+    /// What is in the folder and no object of the mesh, each kind once with its number. Nothing is wrong with it.
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
+    }
+
     /// Whether everything was reported once. Not while a file is broken whose former content is not known, or may be in
     /// the middle of being written: what it held must not be taken for removed.
     pub fn is_listed(&self) -> bool {
@@ -171,7 +184,8 @@ impl ManifestsSource {
     /// Whether what some file held before stays, because what it holds now was not understood, or may not be all of it.
     pub fn keeps_something(&self) -> bool {
         let drain = self.drain.as_ref().is_some_and(|drain| !drain.is_settled());
-        drain || self.files.values().any(|file| !file.is_settled())
+        let keeps = |file: &ManifestFile| !file.is_settled() || !file.kept().is_empty();
+        drain || self.files.values().any(keeps)
     }
 
     fn list(&self) -> Result<Listing, ScanError> {
@@ -210,34 +224,84 @@ impl ManifestsSource {
         });
     }
 
-    /// All objects, each from the first file that has it, and the endpoint slices that follow from them.
+    /// All objects, each from one file, and the endpoint slices that follow from them. Of two files the one stays whose
+    /// object is in force; at the start it is the first by name.
     fn gather(&mut self) -> BTreeMap<ObjectKey, Object> {
         let mut objects = BTreeMap::new();
-        let mut owners = BTreeMap::<ObjectKey, &PathBuf>::new();
+        let mut owners = BTreeMap::<ObjectKey, PathBuf>::new();
+        let mut lines = BTreeMap::<ObjectKey, usize>::new();
+        let mut unreadable = BTreeSet::new();
         self.problems.clear();
         self.problems.extend(self.drain.as_ref().and_then(DrainFile::problem).cloned());
         for (path, file) in &self.files {
+            let held = file.held().iter().map(|(_, object)| object);
+            let in_force = held.chain(file.kept()).map(Object::key);
+            let in_force = in_force.filter(|key| self.owners.get(key) == Some(path));
+            owners.extend(in_force.map(|key| (key, path.clone())));
+        }
+        for (path, file) in &self.files {
             self.problems.extend(file.problems().iter().cloned());
+            unreadable.extend(file.refused().cloned());
             for (line, object) in file.held() {
                 let key = object.key();
-                if let Some(owner) = owners.get(&key) {
+                let owner = owners.entry(key.clone()).or_insert_with(|| path.clone());
+                if owner == path && !lines.contains_key(&key) {
+                    lines.insert(key.clone(), *line);
+                    objects.insert(key, object.clone());
+                } else if owner == path || self.files.get(owner).is_some_and(|file| file.has(&key))
+                {
                     let reason = format!("{key} is in {} already; that one stays", owner.display());
                     self.problems.push(Problem { file: path.clone(), line: Some(*line), reason });
-                    continue;
                 }
-                owners.insert(key.clone(), path);
-                objects.insert(key, object.clone());
             }
         }
-        // What moved from one file to another is in the other one.
-        for object in self.files.values().flat_map(ManifestFile::kept) {
-            objects.entry(object.key()).or_insert_with(|| object.clone());
+        // What moves from one file to another is in the former until it is known to be gone from there.
+        for (path, file) in &self.files {
+            for object in file.kept() {
+                let key = object.key();
+                let owner = owners.entry(key.clone()).or_insert_with(|| path.clone());
+                if owner == path {
+                    objects.entry(key).or_insert_with(|| object.clone());
+                }
+            }
         }
+        let Admitted { mut objects, refused } = admit(objects, &unreadable, &self.reported);
+        for (key, reason) in refused {
+            let Some(file) = owners.get(&key).cloned() else { continue };
+            let (line, reason) = (lines.get(&key).copied(), format!("{key}: {reason}"));
+            self.problems.push(Problem { file, line, reason });
+        }
+        self.owners = owners;
+        self.note_passed_over();
         for slice in derived_slices(&objects) {
             let object = Object::EndpointSlice(slice);
             objects.entry(object.key()).or_insert(object);
         }
         objects
+    }
+
+    /// Says once of each kind what is not read, and how much of it there is.
+    fn note_passed_over(&mut self) {
+        let mut all = BTreeMap::<&PassedOver, (Problem, usize)>::new();
+        for (path, file) in &self.files {
+            for (what, places) in file.passed_over() {
+                let first = || Problem {
+                    file: path.clone(),
+                    line: Some(places.line),
+                    reason: what.to_string(),
+                };
+                all.entry(what).or_insert_with(|| (first(), 0)).1 += places.count;
+            }
+        }
+        self.notes.clear();
+        for (what, (problem, count)) in all {
+            let reason = format!("{} ({count} of them)", problem.reason);
+            let problem = Problem { reason, ..problem };
+            match what.is_mistake() {
+                true => self.problems.push(problem),
+                false => self.notes.push(problem),
+            }
+        }
     }
 
     fn report(&mut self, now: BTreeMap<ObjectKey, Object>) -> Vec<SourceEvent> {

@@ -32,6 +32,8 @@ pub enum Kind {
     CiliumEndpoint,
     /// `cilium.io/v2alpha1 CiliumEndpointSlice`.
     CiliumEndpointSlice,
+    /// `v1 Endpoints`.
+    Endpoints,
 }
 
 /// What names an object in its cluster. Namespace is empty for the cluster-scoped kinds.
@@ -66,6 +68,8 @@ pub enum Object {
     CiliumEndpoint(CiliumEndpoint),
     /// Several of those in one object.
     CiliumEndpointSlice(CiliumEndpointSlice),
+    /// The endpoints of a service in the form that slices replaced.
+    Endpoints(Endpoints),
 }
 
 /// A namespace.
@@ -259,11 +263,24 @@ pub struct CiliumEndpointSlice {
     pub endpoints: Vec<CiliumEndpoint>,
 }
 
+/// The endpoints of the service of their name. They count where it has neither a selector nor slices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their name, and their service's.
+    pub name: String,
+    /// Their keeper wants no slices made of them.
+    pub skip: bool,
+    /// The slices that they stand for. Their `cluster` fields are empty.
+    pub slices: Vec<EndpointSlice>,
+}
+
 // === impl Kind ===
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -273,11 +290,22 @@ impl Kind {
         Self::CiliumIdentity,
         Self::CiliumEndpoint,
         Self::CiliumEndpointSlice,
+        Self::Endpoints,
     ];
 
     /// Those that every Kubernetes has.
     pub const KUBERNETES: [Self; 5] =
         [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
+
+    /// Those of a folder of manifests, where nobody makes slices of Endpoints.
+    pub const MANIFESTS: [Self; 6] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Endpoints,
+    ];
 
     /// The kind's name in Kubernetes.
     pub fn as_str(self) -> &'static str {
@@ -291,13 +319,18 @@ impl Kind {
             Self::CiliumIdentity => "CiliumIdentity",
             Self::CiliumEndpoint => "CiliumEndpoint",
             Self::CiliumEndpointSlice => "CiliumEndpointSlice",
+            Self::Endpoints => "Endpoints",
         }
     }
 
     /// Whether its objects are in a namespace.
     pub fn is_namespaced(self) -> bool {
         match self {
-            Self::Pod | Self::Service | Self::EndpointSlice | Self::CiliumEndpoint => true,
+            Self::Pod
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::CiliumEndpoint
+            | Self::Endpoints => true,
             Self::Namespace
             | Self::Node
             | Self::CiliumNode
@@ -334,6 +367,7 @@ impl Object {
             Self::CiliumNode(o) => (Kind::CiliumNode, "", &o.name),
             Self::CiliumEndpoint(o) => (Kind::CiliumEndpoint, o.namespace.as_str(), &o.name),
             Self::CiliumEndpointSlice(o) => (Kind::CiliumEndpointSlice, "", &o.name),
+            Self::Endpoints(o) => (Kind::Endpoints, o.namespace.as_str(), &o.name),
             Self::Namespace(o) => (Kind::Namespace, "", &o.name),
             Self::Node(o) => (Kind::Node, "", &o.name),
             Self::Pod(o) => (Kind::Pod, o.namespace.as_str(), &o.name),

@@ -89,7 +89,8 @@ fn simulation(mut clusters: BTreeMap<ClusterName, ClusterState>) -> Simulation {
     let objects = Objects { objects: OBJECTS.clone(), ..Objects::default() };
     clusters.insert(own(), ClusterState { settings, content: Content::Objects(objects) });
     let options = Options::new(FILTER.clone());
-    Simulation::new(State { clusters }, &own(), options).expect("its own cluster is there")
+    Simulation::new(State { clusters, stray: Vec::new() }, &own(), options)
+        .expect("its own cluster is there")
 }
 
 fn objects() -> BTreeMap<ObjectKey, Object> {
@@ -105,7 +106,7 @@ addressType: IPv4
 endpoints: [{addresses: [10.1.0.1]}]
 ports: [{name: http, port: 8080}]
 ";
-    let decoded = decode(Format::Yaml, text).expect("good objects");
+    let decoded = decode(Format::Yaml, text).whole().expect("good objects");
     decoded.objects.into_iter().map(|(_, object)| (object.key(), object)).collect()
 }
 

@@ -100,3 +100,25 @@ fn mistakes_name_their_file() {
     let error = State::read(Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent: "), "{error}");
 }
+
+#[test]
+fn manifests_at_a_wrong_level_are_named() {
+    let folder = Folder::new(&[
+        ("web.yaml", NAMESPACE),
+        ("events.json", r#"[{"at":"1m","disconnect":"b"}]"#),
+        ("a/manifests/x.yaml", NAMESPACE),
+        ("a/y.yaml", NAMESPACE),
+        ("a/drain.yaml", "cluster: true\n"),
+        ("b/x.yaml", NAMESPACE),
+    ]);
+    let place = format!("{}/", folder.0.path().display());
+    let stray: Vec<String> =
+        folder.read().unwrap().stray.iter().map(|line| line.replace(&place, "")).collect();
+    assert_eq!(
+        stray,
+        [
+            "a/y.yaml: it is not read: the objects of this cluster are in manifests/",
+            "web.yaml: it is no cluster's: put it into the folder of one",
+        ]
+    );
+}

@@ -7,7 +7,7 @@ use mesh_export::Exporter;
 use mesh_files::{Access, Lock, Moment, WriteLog, Written, write_atomic};
 use mesh_model::object::Kind;
 use mesh_source::{
-    Drain, DrainError, ManifestsSource, ResourceVersion, ScanError,
+    Drain, DrainError, ManifestsSource, Problem, ResourceVersion, ScanError,
     cluster_directory::ClusterDirectory,
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Manifests {
     logs: Vec<WriteLog>,
     /// Why the folder cannot be read.
     away: Option<String>,
+    /// What was logged of what is in the folder and is not read.
+    logged: Vec<Problem>,
 }
 
 /// How often the manifests are read to find one revision of them, while other replicas find others.
@@ -44,16 +46,16 @@ impl Manifests {
         let drain = directory.drain_file();
         let source = ManifestsSource::new(&directory.manifests(), ResourceVersion::default());
         // Identities have the journal's IDs, and no others.
-        let source = source.of_kinds(&Kind::KUBERNETES).with_drain(&drain);
+        let source = source.of_kinds(&Kind::MANIFESTS).with_drain(&drain);
         let drain_lock = directory.drain_lock();
-        Self { source, allocation, drain, drain_lock, logs, away: None }
+        Self { source, allocation, drain, drain_lock, logs, away: None, logged: Vec::new() }
     }
 }
 
 impl Source for Manifests {
     /// Reads until it is known which revision of the manifests that was.
     fn look(&mut self, exporter: &mut Exporter, at: Moment) {
-        let Self { source, allocation, logs, away, .. } = self;
+        let Self { source, allocation, logs, away, logged, .. } = self;
         for _ in 0..LOOKS {
             let since = allocation.begin_look();
             logs.iter().for_each(|log| source.note_written(log.take()));
@@ -82,6 +84,10 @@ impl Source for Manifests {
             if allocation.end_look(seen, since) == Look::Done {
                 break;
             }
+        }
+        if logged != source.notes() {
+            *logged = source.notes().to_vec();
+            logged.iter().for_each(|note| tracing::info!(%note, "not read"));
         }
         allocation.publish(exporter);
     }

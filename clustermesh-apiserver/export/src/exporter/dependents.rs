@@ -66,7 +66,7 @@ impl Exporter {
                 Object::CiliumEndpointSlice(slice) => {
                     affected.extend(slice.endpoints.iter().map(pod_key));
                 }
-                Object::Pod(_) => {}
+                Object::Pod(_) | Object::Endpoints(_) => {}
             }
         }
         affected

@@ -71,6 +71,7 @@ pub(super) fn namespace_of(object: &Object) -> Option<&str> {
         Object::CiliumIdentity(identity) => identity.labels.namespace(),
         Object::CiliumEndpoint(endpoint) => Some(&endpoint.namespace),
         Object::CiliumEndpointSlice(slice) => Some(&slice.namespace),
+        Object::Endpoints(endpoints) => Some(&endpoints.namespace),
         Object::Namespace(_) | Object::Node(_) | Object::CiliumNode(_) => None,
     }
 }

@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     fn apply(&mut self, yaml: &str) -> Vec<String> {
-        for (_, object) in decode(Format::Yaml, yaml).unwrap().objects {
+        for (_, object) in decode(Format::Yaml, yaml).whole().unwrap().objects {
             let event = SourceEvent::Applied { resource_version: ResourceVersion(1), object };
             self.exporter.handle(event, &mut self.counter);
         }

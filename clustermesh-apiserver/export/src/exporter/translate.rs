@@ -53,7 +53,8 @@ impl Exporter {
                 Made { notes, ..Made::of(vec![Record::Namespace(Box::new(local))]) }
             }
             Some(Object::EndpointSlice(slice)) => self.slice_records(slice),
-            None => Made::default(),
+            // The slices that they stand for are objects of their own.
+            Some(Object::Endpoints(_)) | None => Made::default(),
         })
     }
 

@@ -21,14 +21,14 @@ pub fn manifest(data: &[u8]) {
     for format in [Format::Yaml, Format::Json] {
         let decoded = decode(format, text);
         places(text, &decoded);
-        let Ok(decoded) = decoded else { continue };
-        // A list in a list is passed over, as other kinds are.
+        let Ok(decoded) = decoded.whole() else { continue };
+        // A list in a list is refused.
         let is_list = text.contains("List");
         match format {
             Format::Json if is_list => {}
             Format::Json => listed(format, &format!("{LIST_JSON}{text}]}}"), &decoded),
             Format::Yaml => {
-                let more = must(decode(format, &format!("{text}\n---\n{NAMESPACE}")));
+                let more = decode(format, &format!("{text}\n---\n{NAMESPACE}"));
                 assert_eq!(more.rejected, decoded.rejected);
                 assert_eq!(
                     more.objects.split_last().map(|(_, rest)| rest),
@@ -153,26 +153,23 @@ impl Follower {
 }
 
 /// Whatever was found has a line that the text has, and a name or a reason.
-fn places(text: &str, decoded: &Result<Decoded, mesh_source::DecodeProblem>) {
+fn places(text: &str, decoded: &Decoded) {
     let lines = 1..=text.matches(['\n', '\r']).count() + 1;
-    let problems = match decoded {
-        Ok(decoded) => {
-            for (line, object) in &decoded.objects {
-                assert!(lines.contains(line), "{}: line {line}", object.key());
-                assert!(!object.key().name.is_empty(), "{object:?}");
-            }
-            decoded.rejected.as_slice()
-        }
-        Err(problem) => std::slice::from_ref(problem),
-    };
-    for problem in problems {
+    for (line, object) in &decoded.objects {
+        assert!(lines.contains(line), "{}: line {line}", object.key());
+        assert!(!object.key().name.is_empty(), "{object:?}");
+    }
+    for places in decoded.passed_over.values() {
+        assert!(lines.contains(&places.line) && places.count > 0, "{places:?}");
+    }
+    for problem in decoded.rejected.iter().chain(&decoded.broken) {
         assert!(lines.contains(&problem.line) && !problem.reason.is_empty(), "{problem}");
     }
 }
 
-/// A list of one document. It may be refused, for a list is read more strictly; it is never understood differently.
+/// A list of one document: it is understood the same.
 fn listed(format: Format, list: &str, alone: &Decoded) {
-    let Ok(list) = decode(format, list) else { return };
+    let Ok(list) = decode(format, list).whole() else { return };
     let [listed, alone] = [&list, alone].map(|all| all.objects.iter().map(|(_, object)| object));
     assert!(listed.eq(alone), "{list:?}");
 }
@@ -225,7 +222,7 @@ mod tests {
         for (format, open) in deep {
             let open = open.repeat(100_000);
             for text in [open.clone(), format!("{LIST_JSON}{open}")] {
-                assert!(decode(format, &text).is_err(), "{}", &text[..40]);
+                assert!(decode(format, &text).whole().is_err(), "{}", &text[..40]);
             }
         }
         // Nine of nine of nine: 9^8 values in a few lines.
@@ -235,7 +232,7 @@ mod tests {
             text.push_str(&format!("a{at}: &a{at} [{nine}]\n"));
         }
         text.push_str("kind: List\nitems: *a8\n");
-        let error = decode(Format::Yaml, &text).unwrap_err();
+        let error = decode(Format::Yaml, &text).whole().unwrap_err();
         assert!(error.reason.contains("budget"), "{error}");
     }
 

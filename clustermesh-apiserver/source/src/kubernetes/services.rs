@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_model::{
-    EndpointSlice, Protocol, ServiceTraffic, SliceEndpoint,
+    EndpointSlice, ServiceTraffic, SliceEndpoint,
     object::{self, IpFamily, Object, TargetPort},
-    service::SlicePort,
+    service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Metadata, parse_protocol};
+use super::{Metadata, names, parse_ip, parse_port, parse_protocol};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Service {
@@ -56,16 +57,9 @@ struct ServicePort {
     name: Option<String>,
     #[serde(default)]
     protocol: Option<String>,
-    port: u16,
+    port: i64,
     #[serde(default)]
-    target_port: Option<IntOrString>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum IntOrString {
-    Int(u16),
-    String(String),
+    target_port: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +106,7 @@ struct ForZone {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct EndpointPort {
+pub(super) struct EndpointPort {
     name: Option<String>,
     protocol: Option<String>,
     port: Option<i32>,
@@ -131,6 +125,7 @@ impl Service {
         let internal_traffic_local = spec.internal_traffic_local()?;
         let ip_families = spec.ip_families()?;
         let external_name = spec.kind.as_deref() == Some("ExternalName");
+        let ports = service_ports(spec.ports)?;
         let mut ips = spec.cluster_ips;
         if let Some(ip) = spec.cluster_ip.filter(|ip| !ip.is_empty() && !ips.contains(ip)) {
             ips.insert(0, ip);
@@ -140,29 +135,14 @@ impl Service {
             true => Vec::new(),
             false => ips
                 .iter()
-                .map(|ip| {
-                    ip.parse::<IpAddr>().map_err(|_| format!("clusterIP {ip:?} is no IP address"))
-                })
+                .map(|ip| parse_ip(ip, || "spec.clusterIP".into()))
                 .collect::<Result<_, _>>()?,
         };
         if cluster_ips.is_empty() && !headless && !external_name {
             return Err("it has no clusterIP: without an API server to choose one, write it into the manifest, or `clusterIP: None`".into());
         }
-        let mut ports = Vec::new();
-        for ServicePort { name, protocol, port, target_port } in spec.ports {
-            let protocol = parse_protocol(protocol.as_deref())?;
-            let target = match target_port {
-                None => TargetPort::Number(port),
-                Some(IntOrString::Int(0)) => TargetPort::Number(port),
-                Some(IntOrString::Int(number)) => TargetPort::Number(number),
-                Some(IntOrString::String(name)) => TargetPort::Name(name),
-            };
-            ports.push(object::ServicePort {
-                name: name.unwrap_or_default(),
-                protocol,
-                port,
-                target,
-            });
+        if ports.is_empty() && !headless && !external_name {
+            return Err("spec.ports: it needs one".into());
         }
         Ok(Object::Service(object::Service {
             namespace: metadata.namespace(),
@@ -170,7 +150,7 @@ impl Service {
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
             selector: spec.selector.unwrap_or_default(),
-            cluster_ips: cluster_ips.into_iter().map(|ip| ip.to_canonical()).collect(),
+            cluster_ips,
             headless,
             external_name,
             ports,
@@ -182,8 +162,57 @@ impl Service {
     }
 }
 
+/// The ports of a service. Each has a name that no other has, or is the only one.
+fn service_ports(given: Vec<ServicePort>) -> Result<Vec<object::ServicePort>, String> {
+    let several = given.len() > 1;
+    let mut ports: Vec<object::ServicePort> = Vec::new();
+    for (index, ServicePort { name, protocol, port, target_port }) in (0..).zip(given) {
+        let index: usize = index;
+        let field = |name: &str| format!("spec.ports[{index}].{name}");
+        let port = parse_port(port, || field("port"))?;
+        let protocol = parse_protocol(protocol.as_deref(), || field("protocol"))?;
+        let name = name.unwrap_or_default();
+        if name.is_empty() && several {
+            return Err(format!("{}: each of several ports needs a name", field("name")));
+        }
+        if !name.is_empty() {
+            names::label(&name).map_err(|why| format!("{} {name:?}: {why}", field("name")))?;
+        }
+        if ports.iter().any(|other| other.name == name) {
+            return Err(format!("{} {name:?}: another port has that name", field("name")));
+        }
+        if ports.iter().any(|other| (other.port, other.protocol) == (port, protocol)) {
+            return Err(format!("{}: {port}/{protocol} is there twice", field("port")));
+        }
+        let target = match target_port {
+            None => TargetPort::Number(port),
+            Some(Value::Number(number)) if number.as_i64() == Some(0) => TargetPort::Number(port),
+            Some(Value::Number(number)) => {
+                let number = number.as_i64().unwrap_or(-1);
+                TargetPort::Number(parse_port(number, || field("targetPort"))?)
+            }
+            Some(Value::String(name)) if name.is_empty() => TargetPort::Number(port),
+            Some(Value::String(name)) => {
+                names::port(&name).map_err(|why| {
+                    let number =
+                        name.parse::<u16>().map(|_| "; a number is written without quotes");
+                    format!("{} {name:?}: {why}{}", field("targetPort"), number.unwrap_or_default())
+                })?;
+                TargetPort::Name(name)
+            }
+            Some(other) => {
+                return Err(format!(
+                    "{}: {other} is neither a number nor a name",
+                    field("targetPort")
+                ));
+            }
+        };
+        ports.push(object::ServicePort { name, protocol, port, target });
+    }
+    Ok(ports)
+}
+
 impl ServiceSpec {
-    /// What an API server would not take is refused here too, by name.
     fn session_affinity(&self) -> Result<Option<u32>, String> {
         match self.session_affinity.as_deref() {
             None | Some("" | "None") => return Ok(None),
@@ -227,22 +256,43 @@ impl ServiceSpec {
 // === impl Slice ===
 
 impl Slice {
-    pub(crate) fn into_object(self) -> Object {
+    pub(crate) fn into_object(self) -> Result<Object, String> {
         let Self { metadata, address_type, endpoints, ports } = self;
-        Object::EndpointSlice(EndpointSlice {
+        let labels = metadata.labels.clone().unwrap_or_default();
+        match address_type.as_str() {
+            "IPv4" | "IPv6" | "FQDN" => {}
+            "" => return Err("it has no addressType: it is IPv4, IPv6 or FQDN".into()),
+            other => return Err(format!("addressType {other:?}: it is IPv4, IPv6 or FQDN")),
+        }
+        if labels.get(SERVICE_NAME_LABEL).is_none_or(String::is_empty) {
+            return Err(format!(
+                "metadata.labels: without {SERVICE_NAME_LABEL} it is no service's"
+            ));
+        }
+        let mut known: Vec<SlicePort> = Vec::new();
+        for (index, port) in (0..).zip(ports.unwrap_or_default()) {
+            let index: usize = index;
+            let port = port.into_model(|| format!("ports[{index}]"))?;
+            if known.iter().any(|other| other.name == port.name) {
+                let name = port.name.unwrap_or_default();
+                return Err(format!("ports[{index}].name {name:?}: another port has that name"));
+            }
+            known.push(port);
+        }
+        let endpoints = endpoints.unwrap_or_default();
+        if let Some(index) = endpoints.iter().position(|endpoint| endpoint.addresses.is_empty()) {
+            return Err(format!("endpoints[{index}].addresses: it needs one"));
+        }
+        Ok(Object::EndpointSlice(EndpointSlice {
             namespace: metadata.namespace(),
             name: metadata.name,
-            labels: metadata.labels.unwrap_or_default(),
+            labels,
             annotations: metadata.annotations.unwrap_or_default(),
             address_type,
-            endpoints: endpoints
-                .unwrap_or_default()
-                .into_iter()
-                .map(Endpoint::into_model)
-                .collect(),
-            ports: ports.unwrap_or_default().into_iter().map(EndpointPort::into_model).collect(),
+            endpoints: endpoints.into_iter().map(Endpoint::into_model).collect(),
+            ports: known,
             ..EndpointSlice::default()
-        })
+        }))
     }
 }
 
@@ -265,14 +315,18 @@ impl Endpoint {
 }
 
 impl EndpointPort {
-    /// With the defaults that an API server fills in.
-    fn into_model(self) -> SlicePort {
+    /// With the defaults that an API server fills in. One without a number stands for all ports.
+    pub(super) fn into_model(self, field: impl Fn() -> String) -> Result<SlicePort, String> {
         let Self { name, protocol, port, app_protocol } = self;
-        SlicePort {
+        if let Some(port) = port {
+            parse_port(port.into(), || format!("{}.port", field()))?;
+        }
+        let protocol = parse_protocol(protocol.as_deref(), || format!("{}.protocol", field()))?;
+        Ok(SlicePort {
             name: Some(name.unwrap_or_default()),
-            protocol: Some(protocol.unwrap_or_else(|| Protocol::Tcp.as_str().into())),
+            protocol: Some(protocol.as_str().into()),
             number: port,
             app_protocol,
-        }
+        })
     }
 }

@@ -4,7 +4,7 @@
 //! cut off. What it lacks is kept until it is known that it is meant to be gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use mesh_model::object::{Kind, Object, ObjectKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decode::{DecodeProblem, Decoded, Format, decode_kinds},
+    decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode_kinds},
     problem::Problem,
 };
 
@@ -29,8 +29,12 @@ pub(super) struct ManifestFile {
     pending: Pending,
     /// In force, with lines: what it holds.
     held: Vec<(usize, Object)>,
-    /// In force too: what it held before and lacks now, or what is cut off of it.
+    /// In force too: what it held before and lacks now, or what is cut off of it, or refused.
     kept: Vec<Object>,
+    /// What it holds and cannot be used.
+    refused: BTreeSet<ObjectKey>,
+    /// What it holds and is no object of the mesh.
+    passed_over: BTreeMap<PassedOver, Places>,
     /// Since when it holds no object, while some are in force.
     emptied: Option<Instant>,
     /// Since when it changes without a pause.
@@ -48,8 +52,8 @@ enum Pending {
     Nothing,
     /// What it holds, and the digest of its text.
     Whole(Decoded, [u8; 32]),
-    /// What it holds cannot be read or understood, in this line. What was in force stays.
-    Unusable(Option<usize>, String),
+    /// It cannot be read. What was in force stays.
+    Unusable(String),
 }
 
 /// No honest manifest is larger, in bytes; a file that is, is not read into memory.
@@ -65,9 +69,11 @@ impl ManifestFile {
         Self {
             path,
             stamp: None,
-            pending: Pending::Unusable(None, String::new()),
+            pending: Pending::Unusable(String::new()),
             held: Vec::new(),
             kept: Vec::new(),
+            refused: BTreeSet::new(),
+            passed_over: BTreeMap::new(),
             emptied: None,
             unsettled: None,
             digest: None,
@@ -110,6 +116,21 @@ impl ManifestFile {
         &self.held
     }
 
+    /// Whether it holds an object.
+    pub(super) fn has(&self, key: &ObjectKey) -> bool {
+        self.held.iter().any(|(_, object)| object.key() == *key)
+    }
+
+    /// What it holds and cannot be used.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.refused.iter()
+    }
+
+    /// What it holds and is no object of the mesh.
+    pub(super) fn passed_over(&self) -> &BTreeMap<PassedOver, Places> {
+        &self.passed_over
+    }
+
     /// What it held and is still in force.
     pub(super) fn kept(&self) -> &[Object] {
         &self.kept
@@ -136,11 +157,10 @@ impl ManifestFile {
         };
         let format = Format::of(&self.path).unwrap_or(Format::Yaml);
         self.pending = match &text {
-            Ok(text) => match decode_kinds(kinds, format, text) {
-                Ok(decoded) => Pending::Whole(decoded, Sha256::digest(text).into()),
-                Err(error) => Pending::Unusable(Some(error.line), error.reason),
-            },
-            Err(error) => Pending::Unusable(None, error.to_string()),
+            Ok(text) => {
+                Pending::Whole(decode_kinds(kinds, format, text), Sha256::digest(text).into())
+            }
+            Err(error) => Pending::Unusable(error.to_string()),
         };
         is_still(&self.path, stamp)
     }
@@ -167,15 +187,30 @@ impl ManifestFile {
         self.emptied = is_emptied.then(|| self.emptied.unwrap_or(now));
         let looked_twice =
             self.emptied.is_none_or(|since| now.saturating_duration_since(since) >= QUIET);
+        self.refused = decoded.rejected.iter().filter_map(|problem| problem.key.clone()).collect();
+        self.passed_over.clone_from(&decoded.passed_over);
         if progress > Progress::Writing {
-            let problem = |p: &DecodeProblem| self.problem(Some(p.line), p.reason.clone());
-            self.problems = decoded.rejected.iter().map(problem).collect();
+            let rejected = decoded.rejected.iter().map(|problem| {
+                let stays = problem.key.as_ref().is_some_and(|key| before.contains_key(key));
+                self.refusal(problem, stays)
+            });
+            let broken = decoded.broken.iter().map(|problem| self.breakage(problem));
+            self.problems = rejected.chain(broken).collect();
         }
+        let is_whole = decoded.broken.is_empty();
         self.held = held;
-        if progress == Progress::Settled && looked_twice {
+        if progress == Progress::Settled && looked_twice && is_whole {
+            before.retain(|key, _| self.refused.contains(key));
             self.digest = Some(*digest);
+            self.kept = before.into_values().collect();
             self.pending = Pending::Nothing;
             (self.emptied, self.unsettled) = (None, None);
+            return;
+        }
+        if progress == Progress::Settled && !is_whole {
+            // Nothing is awaited of it.
+            (self.emptied, self.unsettled) = (None, None);
+            self.kept = before.into_values().collect();
             return;
         }
         self.kept = before.into_values().collect();
@@ -189,15 +224,35 @@ impl ManifestFile {
         }
     }
 
-    /// Of a text whose end is not there yet it is not reported that it is broken.
     fn note_unusable(&mut self, progress: Progress) {
-        let Pending::Unusable(line, reason) = &self.pending else { return };
+        let Pending::Unusable(reason) = &self.pending else { return };
         if progress > Progress::Writing {
-            let stays = match self.digest {
-                Some(_) => "what it held before stays",
-                None => "mend or remove it: until then nothing new is exported",
-            };
-            self.problems = vec![self.problem(*line, format!("{reason}; {stays}"))];
+            self.problems = vec![self.problem(None, format!("{reason}; {}", self.until_mended()))];
+        }
+    }
+
+    /// What is wrong with an object.
+    fn refusal(&self, problem: &DecodeProblem, stays: bool) -> Problem {
+        let DecodeProblem { line, reason, key } = problem;
+        let is_namespace = key.as_ref().is_some_and(|key| key.kind == Kind::Namespace);
+        let what = match (stays, is_namespace) {
+            (true, _) => "; it stays as it was",
+            (false, true) => "; until then nothing in it is exported",
+            (false, false) => "",
+        };
+        self.problem(Some(*line), format!("{reason}{what}"))
+    }
+
+    /// What is wrong with a document of which nothing is known.
+    fn breakage(&self, problem: &DecodeProblem) -> Problem {
+        self.problem(Some(problem.line), format!("{}; {}", problem.reason, self.until_mended()))
+    }
+
+    fn until_mended(&self) -> &'static str {
+        match self.digest {
+            Some(_) => "what it held before stays",
+            // It may be a Namespace that opts out.
+            None => "mend or remove it: until then nothing new is exported",
         }
     }
 

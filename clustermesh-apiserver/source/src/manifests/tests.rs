@@ -337,16 +337,227 @@ fn an_empty_or_unreadable_folder_changes_nothing() {
 }
 
 #[test]
-fn the_first_file_keeps_an_object_that_two_have() {
+fn what_is_in_force_stays_when_a_copy_turns_up() {
     let mut folder = Folder::new();
-    folder.write("b.yaml", &namespace("one"));
+    let web = |address: &str| SERVICE.replace("10.101.0.10", address);
+    folder.write("web.yaml", &web("10.101.0.10"));
     folder.scan();
-    folder.write("a.yaml", &namespace("one"));
+    // Its name is before the other's.
+    folder.write("web-before-change.yaml", &web("10.101.0.99"));
     assert!(folder.scan().is_empty());
     let problems = folder.problems();
-    assert_eq!(problems.len(), 1);
-    assert!(problems[0].starts_with("b.yaml:1: Namespace one is in"), "{problems:?}");
-    assert!(problems[0].ends_with("a.yaml already; that one stays"), "{problems:?}");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("web-before-change.yaml:1: Service shop/web is in"),
+        "{problems:?}"
+    );
+    assert!(problems[0].ends_with("web.yaml already; that one stays"), "{problems:?}");
+    // It changes: that counts.
+    folder.write("web.yaml", &web("10.101.0.11"));
+    assert_eq!(folder.scan(), ["+Service shop/web"]);
+    // Only when it is gone is the other one taken, in its place.
+    folder.remove("web.yaml");
+    assert!(folder.after(20).is_empty());
+    assert_eq!(folder.after(1_000), ["+Service shop/web"]);
+    assert!(folder.problems().is_empty());
+    // At a start the first by name is taken; in one file the first of two.
+    folder.write("web.yaml", &format!("{}---\n{}", web("10.101.0.12"), web("10.101.0.13")));
+    folder.ms += 10_000;
+    let mut other = ManifestsSource::new(folder.folder.path(), ResourceVersion::default());
+    other.scan(folder.now()).unwrap();
+    let files: Vec<_> = other.problems().iter().map(|p| (p.file.clone(), p.line)).collect();
+    assert_eq!(files, [(folder.path("web.yaml"), Some(1)), (folder.path("web.yaml"), Some(6))]);
+}
+
+#[test]
+fn a_mistake_costs_its_object_and_what_was_in_force_of_it_stays() {
+    let mut folder = Folder::new();
+    let list = |second: &str| {
+        format!(
+            "kind: List\nitems:\n- {{apiVersion: v1, kind: Namespace, metadata: {{name: one}}}}\n- {{apiVersion: v1, kind: Namespace, metadata: {{name: two{second}}}}}\n"
+        )
+    };
+    folder.write("a.yaml", &list(""));
+    assert_eq!(folder.scan(), ["+Namespace one", "+Namespace two", "listed"]);
+    folder.write("a.yaml", &format!("{}---\n{}", list(", labels: {a: 1}"), namespace("three")));
+    assert_eq!(folder.scan(), ["+Namespace three"]);
+    assert_eq!(
+        folder.problems(),
+        [
+            "a.yaml:1: item 1: Namespace two: metadata.labels.a: 1 is not a text, in quotes; it stays as it was"
+        ]
+    );
+    assert!(folder.source.keeps_something());
+    assert!(folder.after(10_000).is_empty());
+    // After a restart nothing is known of it. The others are in force, and the source is complete; of a Namespace it is
+    // assumed that it opts out.
+    folder.source = ManifestsSource::new(folder.folder.path(), ResourceVersion::default());
+    assert_eq!(
+        folder.after(1_000),
+        ["+Namespace one", "+Namespace three", "+Namespace two", "listed"]
+    );
+    let Object::Namespace(two) = folder.source.reported.values().last().unwrap() else {
+        panic!("no namespace")
+    };
+    assert_eq!(
+        two.annotations.get("clustermesh.cilium.io/global").map(String::as_str),
+        Some("false")
+    );
+    assert_eq!(
+        folder.problems(),
+        [
+            "a.yaml:1: item 1: Namespace two: metadata.labels.a: 1 is not a text, in quotes; until then nothing in it is exported"
+        ]
+    );
+    folder.write("a.yaml", &list(""));
+    assert_eq!(folder.scan(), ["+Namespace two", "-Namespace three"]);
+    // Gone from the file, it is gone.
+    folder.write("a.yaml", &list(", labels: {a: 1}"));
+    folder.scan();
+    folder.write("a.yaml", &namespace("one"));
+    assert_eq!(folder.scan(), ["-Namespace two"]);
+    assert!(folder.problems().is_empty() && !folder.source.keeps_something());
+}
+
+#[test]
+fn a_broken_document_costs_no_other_of_its_file() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &namespaces(&["one", "two"]));
+    folder.scan();
+    folder.write("a.yaml", &format!("{}---\nkind: [\n", namespace("three")));
+    assert_eq!(folder.scan(), ["+Namespace three"]);
+    assert!(folder.problems()[0].ends_with("what it held before stays"), "{:?}", folder.problems());
+    assert!(folder.after(10_000).is_empty(), "one and two may be in what is broken");
+    folder.write("a.yaml", &namespace("three"));
+    assert_eq!(folder.scan(), ["-Namespace one", "-Namespace two"]);
+}
+
+#[test]
+fn an_address_is_one_services_and_it_is_said_whose() {
+    let mut folder = Folder::new();
+    let service = |name: &str, ip: &str| SERVICE.replace("web", name).replace("10.101.0.10", ip);
+    folder.write("a.yaml", &service("web", "10.101.0.10"));
+    folder.scan();
+    folder.write("b.yaml", &format!("# first by name\n{}", service("aaa", "10.101.0.10")));
+    assert!(folder.scan().is_empty());
+    assert_eq!(
+        folder.problems(),
+        ["b.yaml:1: Service shop/aaa: clusterIP: 10.101.0.10:80/TCP is shop/web's"]
+    );
+    // Two that change places.
+    folder.write("b.yaml", &service("aaa", "10.101.0.11"));
+    assert_eq!(folder.scan(), ["+Service shop/aaa"]);
+    folder.write("a.yaml", &service("web", "10.101.0.11"));
+    assert!(folder.scan().is_empty(), "it stays where it was, for aaa has that one");
+    assert_eq!(
+        folder.problems(),
+        ["a.yaml:1: Service shop/web: clusterIP: 10.101.0.11:80/TCP is shop/aaa's"]
+    );
+    folder.write("b.yaml", &service("aaa", "10.101.0.10"));
+    assert_eq!(folder.scan(), ["+Service shop/aaa", "+Service shop/web"]);
+    assert!(folder.problems().is_empty());
+    // When its owner is gone it is the other one's.
+    folder.write("b.yaml", &service("aaa", "10.101.0.11"));
+    folder.scan();
+    folder.remove("a.yaml");
+    folder.scan();
+    assert_eq!(folder.after(1_000), ["+Service shop/aaa", "-Service shop/web"]);
+}
+
+#[test]
+fn what_is_not_read_is_said_once_with_its_number() {
+    let mut folder = Folder::new();
+    folder.write(
+        "a.yaml",
+        &format!("{}---\nkind: Deployment\n---\nkind: ServiceExport\n", namespace("one")),
+    );
+    folder
+        .write("b.yaml", "kind: Deployment\n---\nkind: ServiceExport\n---\nkind: ServiceExport\n");
+    folder.scan();
+    assert_eq!(
+        folder.problems(),
+        [
+            "a.yaml:7: kind ServiceExport is not read: a Service is exported by its annotation service.cilium.io/global: \"true\" (3 of them)"
+        ]
+    );
+    let notes: Vec<_> =
+        folder.source.notes().iter().map(|note| (note.line, note.reason.as_str())).collect();
+    assert_eq!(notes, [(Some(5), "kind Deployment is not read (2 of them)")]);
+}
+
+#[test]
+fn endpoints_stand_for_slices_where_nothing_else_does() {
+    let bare = SERVICE.replace("selector: {app: web}, ", "");
+    let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop, labels: {a: b}}\nsubsets: [{addresses: [{ip: 192.0.2.1, nodeName: n1}, {ip: '2001:db8::1'}], notReadyAddresses: [{ip: 192.0.2.2}], ports: [{name: http, port: 8080}]}]\n";
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n";
+    for (service, endpoints, beside, mirrored) in [
+        (bare.as_str(), endpoints.to_owned(), "", true),
+        (SERVICE, endpoints.to_owned(), "", false),
+        (bare.as_str(), endpoints.to_owned(), slice, false),
+        ("", endpoints.to_owned(), "", false),
+        (
+            bare.as_str(),
+            endpoints.replace("a: b", "endpointslice.kubernetes.io/skip-mirror: 'true'"),
+            "",
+            false,
+        ),
+        (
+            bare.as_str(),
+            endpoints.replace(
+                "labels: {a: b}",
+                "annotations: {control-plane.alpha.kubernetes.io/leader: x}",
+            ),
+            "",
+            false,
+        ),
+    ] {
+        let mut folder = Folder::new();
+        folder.write("a.yaml", &[service, &endpoints, beside].join("\n---\n"));
+        folder.scan();
+        assert_eq!(folder.problems(), Vec::<String>::new());
+        let made: Vec<_> = folder
+            .source
+            .reported
+            .values()
+            .filter_map(|object| match object {
+                Object::EndpointSlice(slice) if slice.name != "s" => Some(slice.clone()),
+                _ => None,
+            })
+            .collect();
+        if !mirrored {
+            assert_eq!(made, [], "{service} {endpoints}");
+            continue;
+        }
+        let short: Vec<_> = made
+            .iter()
+            .map(|slice| {
+                let endpoints: Vec<_> = slice
+                    .endpoints
+                    .iter()
+                    .map(|e| (e.addresses[0].as_str(), e.ready, e.node.as_deref()))
+                    .collect();
+                (slice.address_type.as_str(), slice.ports[0].number, endpoints)
+            })
+            .collect();
+        assert_eq!(
+            short,
+            [
+                (
+                    "IPv4",
+                    Some(8080),
+                    vec![("192.0.2.1", Some(true), Some("n1")), ("192.0.2.2", Some(false), None)]
+                ),
+                ("IPv6", Some(8080), vec![("2001:db8::1", Some(true), None)]),
+            ]
+        );
+        let labels = &made[0].labels;
+        assert_eq!(labels.get("kubernetes.io/service-name").map(String::as_str), Some("web"));
+        assert_eq!(
+            labels.get("endpointslice.kubernetes.io/managed-by").map(String::as_str),
+            Some("endpointslicemirroring-controller.k8s.io")
+        );
+        assert_eq!(labels.get("a").map(String::as_str), Some("b"));
+    }
 }
 
 #[test]

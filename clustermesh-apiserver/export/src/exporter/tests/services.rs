@@ -86,12 +86,12 @@ fn local_nodes_receive_every_service_but_an_alias() {
             r#""clusterIPs":[],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#,
         ),
         (
-            "clusterIP: 10.97.0.1, sessionAffinity: ClientIP, publishNotReadyAddresses: true, internalTrafficPolicy: Local",
-            r#""clusterIPs":["10.97.0.1"],"ports":{},"global":false,"shared":false,"sessionAffinitySeconds":10800,"publishNotReadyAddresses":true,"internalTrafficLocal":true}"#,
+            "clusterIP: 10.97.0.1, ports: [{port: 80}], sessionAffinity: ClientIP, publishNotReadyAddresses: true, internalTrafficPolicy: Local",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"sessionAffinitySeconds":10800,"publishNotReadyAddresses":true,"internalTrafficLocal":true}"#,
         ),
         (
-            "clusterIP: 10.97.0.1, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
-            r#""clusterIPs":["10.97.0.1"],"ports":{},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
+            "clusterIP: 10.97.0.1, ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}",
+            r#""clusterIPs":["10.97.0.1"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false,"sessionAffinitySeconds":7}"#,
         ),
     ] {
         assert!(cluster.apply(&service(spec)).is_empty(), "others are not");
@@ -196,7 +196,7 @@ fn one_endpoints_change_is_one_slice_one_service_and_one_local_slice() {
     let other = SERVICE.split_once("---\n").unwrap().1.replace("web-1", "web-2");
     cluster.apply(&format!("{SERVICE}{}", other.replace("10.7.1.5", "10.7.2.5")));
     let next = other.replace("10.7.1.5", "10.7.2.6");
-    for (_, object) in decode(Format::Yaml, &next).unwrap().objects {
+    for (_, object) in decode(Format::Yaml, &next).objects {
         let event = SourceEvent::Applied { resource_version: ResourceVersion(2), object };
         cluster.exporter.handle(event, &mut cluster.counter);
     }

@@ -1,0 +1,303 @@
+//! Fields that no object has, and that look like one that it should have.
+//!
+//! An object of a newer Kubernetes may have fields that are not known here: only what looks like a field that is read is
+//! taken for a mistake.
+
+use serde_json::Value;
+use strsim::osa_distance;
+
+/// The fields of Kubernetes at a place of an object. `[]` stands for each entry of a list.
+type Fields = (&'static str, &'static [&'static str]);
+
+const OBJECT: Fields = ("", &["apiVersion", "kind", "metadata", "spec", "status"]);
+const METADATA: Fields = (
+    "metadata",
+    &[
+        "annotations",
+        "clusterName",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "managedFields",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ],
+);
+
+const NODE: &[Fields] = &[
+    OBJECT,
+    METADATA,
+    (
+        "spec",
+        &[
+            "configSource",
+            "externalID",
+            "podCIDR",
+            "podCIDRs",
+            "providerID",
+            "taints",
+            "unschedulable",
+        ],
+    ),
+    (
+        "status",
+        &[
+            "addresses",
+            "allocatable",
+            "capacity",
+            "conditions",
+            "config",
+            "daemonEndpoints",
+            "declaredFeatures",
+            "features",
+            "images",
+            "nodeInfo",
+            "phase",
+            "runtimeHandlers",
+            "volumesAttached",
+            "volumesInUse",
+        ],
+    ),
+    ("status.addresses[]", &["address", "type"]),
+];
+
+const POD: &[Fields] = &[
+    OBJECT,
+    METADATA,
+    (
+        "spec",
+        &[
+            "activeDeadlineSeconds",
+            "affinity",
+            "automountServiceAccountToken",
+            "containers",
+            "dnsConfig",
+            "dnsPolicy",
+            "enableServiceLinks",
+            "ephemeralContainers",
+            "hostAliases",
+            "hostIPC",
+            "hostNetwork",
+            "hostPID",
+            "hostUsers",
+            "hostname",
+            "hostnameOverride",
+            "imagePullSecrets",
+            "initContainers",
+            "nodeName",
+            "nodeSelector",
+            "os",
+            "overhead",
+            "preemptionPolicy",
+            "priority",
+            "priorityClassName",
+            "readinessGates",
+            "resourceClaims",
+            "resources",
+            "restartPolicy",
+            "runtimeClassName",
+            "schedulerName",
+            "schedulingGates",
+            "securityContext",
+            "serviceAccount",
+            "serviceAccountName",
+            "setHostnameAsFQDN",
+            "shareProcessNamespace",
+            "subdomain",
+            "terminationGracePeriodSeconds",
+            "tolerations",
+            "topologySpreadConstraints",
+            "volumes",
+        ],
+    ),
+    ("spec.containers[].ports[]", &["containerPort", "hostIP", "hostPort", "name", "protocol"]),
+    (
+        "status",
+        &[
+            "conditions",
+            "containerStatuses",
+            "ephemeralContainerStatuses",
+            "hostIP",
+            "hostIPs",
+            "initContainerStatuses",
+            "message",
+            "nominatedNodeName",
+            "observedGeneration",
+            "phase",
+            "podIP",
+            "podIPs",
+            "qosClass",
+            "reason",
+            "resize",
+            "resourceClaimStatuses",
+            "resources",
+            "startTime",
+        ],
+    ),
+    ("status.podIPs[]", &["ip"]),
+];
+
+const SERVICE: &[Fields] = &[
+    OBJECT,
+    METADATA,
+    (
+        "spec",
+        &[
+            "allocateLoadBalancerNodePorts",
+            "clusterIP",
+            "clusterIPs",
+            "externalIPs",
+            "externalName",
+            "externalTrafficPolicy",
+            "healthCheckNodePort",
+            "internalTrafficPolicy",
+            "ipFamilies",
+            "ipFamily",
+            "ipFamilyPolicy",
+            "loadBalancerClass",
+            "loadBalancerIP",
+            "loadBalancerSourceRanges",
+            "ports",
+            "publishNotReadyAddresses",
+            "selector",
+            "sessionAffinity",
+            "sessionAffinityConfig",
+            "topologyKeys",
+            "trafficDistribution",
+            "type",
+        ],
+    ),
+    ("spec.ports[]", &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"]),
+    ("spec.sessionAffinityConfig", &["clientIP"]),
+    ("spec.sessionAffinityConfig.clientIP", &["timeoutSeconds"]),
+];
+
+const SLICE: &[Fields] = &[
+    ("", &["addressType", "apiVersion", "endpoints", "kind", "metadata", "ports"]),
+    METADATA,
+    (
+        "endpoints[]",
+        &[
+            "addresses",
+            "conditions",
+            "deprecatedTopology",
+            "hints",
+            "hostname",
+            "nodeName",
+            "targetRef",
+            "zone",
+        ],
+    ),
+    ("endpoints[].conditions", &["ready", "serving", "terminating"]),
+    ("endpoints[].hints", &["forNodes", "forZones"]),
+    ("ports[]", &["appProtocol", "name", "port", "protocol"]),
+];
+
+const ENDPOINTS: &[Fields] = &[
+    ("", &["apiVersion", "kind", "metadata", "subsets"]),
+    METADATA,
+    ("subsets[]", &["addresses", "notReadyAddresses", "ports"]),
+    ("subsets[].addresses[]", &["hostname", "ip", "nodeName", "targetRef"]),
+    ("subsets[].ports[]", &["appProtocol", "name", "port", "protocol"]),
+];
+
+/// Says of the first misspelt field which one is meant.
+pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
+    let fields = match kind {
+        "Namespace" => &[OBJECT, METADATA],
+        "Node" => NODE,
+        "Pod" => POD,
+        "Service" => SERVICE,
+        "EndpointSlice" => SLICE,
+        "Endpoints" => ENDPOINTS,
+        _ => return None,
+    };
+    within(fields, value, "", "")
+}
+
+/// The one of some words that a misspelt one looks like.
+pub(crate) fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let most = if found.chars().count() <= 5 { 1 } else { 2 };
+    let near = known.iter().map(|known| (osa_distance(found, known), *known));
+    near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
+}
+
+/// `sort` is the path with `[]` in place of each number.
+fn within(fields: &[Fields], value: &Value, path: &str, sort: &str) -> Option<String> {
+    match value {
+        Value::Object(map) => {
+            let join = |to: &str, name: &str| match to {
+                "" => name.to_owned(),
+                to => format!("{to}.{name}"),
+            };
+            let known = fields.iter().find(|(at, _)| *at == sort).map(|(_, known)| *known);
+            map.iter().find_map(|(name, value)| {
+                if let Some(known) = known
+                    && !known.contains(&name.as_str())
+                {
+                    let meant = meant(name, known)?;
+                    return Some(format!("{}: did you mean {meant}?", join(path, name)));
+                }
+                within(fields, value, &join(path, name), &join(sort, name))
+            })
+        }
+        Value::Array(list) => (0..).zip(list).find_map(|(index, value): (usize, _)| {
+            within(fields, value, &format!("{path}[{index}]"), &format!("{sort}[]"))
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_field_is_named_and_other_fields_are_another_versions() {
+        for (kind, value, says) in [
+            ("Service", json!({"spec": {"port": 80}}), Some("spec.port: did you mean ports?")),
+            (
+                "Service",
+                json!({"spec": {"clusterIp": "x"}}),
+                Some("spec.clusterIp: did you mean clusterIP?"),
+            ),
+            ("Service", json!({"sepc": {}}), Some("sepc: did you mean spec?")),
+            (
+                "Service",
+                json!({"spec": {"ports": [{}, {"taretPort": 1}]}}),
+                Some("spec.ports[1].taretPort: did you mean targetPort?"),
+            ),
+            (
+                "EndpointSlice",
+                json!({"endpoints": [{"adresses": []}]}),
+                Some("endpoints[0].adresses: did you mean addresses?"),
+            ),
+            (
+                "Pod",
+                json!({"metadata": {"lables": {}}}),
+                Some("metadata.lables: did you mean labels?"),
+            ),
+            // Fields of Kubernetes, of a newer one, and what users name.
+            ("Service", json!({"spec": {"ipFamilyPolicy": "x", "newThing": 1}}), None),
+            (
+                "Service",
+                json!({"metadata": {"labels": {"nam": "x"}}, "spec": {"selector": {"por": "x"}}}),
+                None,
+            ),
+            ("Pod", json!({"status": {"hostIP": "x", "hostIPs": []}}), None),
+            ("CiliumNode", json!({"sepc": {}}), None),
+        ] {
+            assert_eq!(misspelt(kind, &value).as_deref(), says, "{kind} {value}");
+        }
+    }
+}

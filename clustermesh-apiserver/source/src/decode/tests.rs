@@ -1,0 +1,461 @@
+use mesh_model::object::TargetPort;
+
+use super::*;
+
+const NODE: &str = "apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {zone: z}}
+spec: {podCIDR: 10.1.1.0/24, podCIDRs: [10.1.1.0/24, 'fd00:10:1:1::/64']}
+status:
+  addresses:
+  - {type: InternalIP, address: 172.31.1.1}
+  - {type: Hostname, address: n1}
+";
+
+fn yaml(text: &str) -> Decoded {
+    decode(Format::Yaml, text).whole().unwrap()
+}
+
+#[test]
+fn several_documents_lists_and_unknown_kinds() {
+    let text = format!(
+        "# a comment\n---\n{NODE}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec: {{replicas: 2}}\n--- # next\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {{name: shop}}\n- {{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: shop}}}}\n"
+    );
+    let decoded = yaml(&text);
+    let kinds: Vec<_> =
+        decoded.objects.iter().map(|(line, o)| (*line, o.key().to_string())).collect();
+    let expected = [(3, "Node n1"), (17, "Namespace shop"), (17, "Pod shop/p")];
+    assert_eq!(kinds, expected.map(|(line, key)| (line, key.to_owned())));
+    let Object::Node(node) = &decoded.objects[0].1 else { panic!("no node") };
+    assert_eq!((node.pod_cidrs.len(), node.addresses.len()), (2, 1));
+    assert!(yaml("").objects.is_empty());
+    let behind =
+        yaml("--- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n--- # more\n");
+    assert_eq!((behind.objects.len(), behind.objects[0].0), (1, 1));
+}
+
+#[test]
+fn nothing_is_skipped_without_a_reason_but_other_kinds() {
+    let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
+    let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        reasons,
+        [
+            "line 1: an object without a kind",
+            "line 4: item 0: a List in a List: a List holds objects",
+            "line 4: item 1: an object without a kind",
+        ]
+    );
+}
+
+#[test]
+fn a_pod_says_which_it_is_and_what_it_wants() {
+    let pod = |annotations: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
+        );
+        let Object::Pod(pod) = yaml(&text).objects.remove(0).1 else { panic!("no pod") };
+        (pod.uid, pod.socket_lb_off)
+    };
+    for (annotations, off) in [
+        ("{}", false),
+        ("{clustermesh.dev/socket-lb: 'off'}", true),
+        ("{clustermesh.dev/socket-lb: 'OFF'}", true),
+        ("{clustermesh.dev/socket-lb: 'on'}", false),
+    ] {
+        assert_eq!(pod(annotations), ("5b0f2a54".to_owned(), off), "{annotations}");
+    }
+}
+
+#[test]
+fn json() {
+    let text = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"shop"},
+        "spec":{"clusterIP":"10.101.0.10","clusterIPs":["10.101.0.10","fd00:100:1::10"],"selector":{"app":"web"},
+        "ports":[{"name":"http","port":80,"targetPort":"http"},{"name":"dns","port":53,"protocol":"UDP","targetPort":5353}]}}"#;
+    let decoded = decode(Format::Json, text);
+    let Object::Service(service) = &decoded.objects[0].1 else { panic!("no service") };
+    assert_eq!(service.cluster_ips.len(), 2);
+    assert_eq!(service.ports[0].target, TargetPort::Name("http".into()));
+    assert_eq!(service.ports[1].target, TargetPort::Number(5353));
+    assert_eq!(decode(Format::Json, "{\n\"kind\": }").broken[0].line, 2);
+    assert_eq!(decode(Format::Json, "\n"), Decoded::default());
+}
+
+#[test]
+fn a_broken_document_says_where_and_costs_no_other() {
+    let text = format!(
+        "{NODE}---\napiVersion: v1\nkind: Pod\nmetadata: [\n---\n{}",
+        NODE.replace("n1", "n2")
+    );
+    let decoded = decode(Format::Yaml, &text);
+    assert_eq!((decoded.objects.len(), decoded.broken.len()), (2, 1));
+    assert!((9..=13).contains(&decoded.broken[0].line), "{:?}", decoded.broken);
+    assert!(decoded.whole().is_err());
+    for text in ["a: [", "just text", "- a\n- b"] {
+        assert_eq!(decode(Format::Yaml, text).broken.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_object_that_cannot_be_used_rejects_itself() {
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    for (text, says) in [
+        (service("{ports: [{port: 80}]}"), "line 1: Service shop/web: it has no clusterIP"),
+        (
+            service("{clusterIP: 10.0.0.x, ports: [{port: 80}]}"),
+            "spec.clusterIP: \"10.0.0.x\" is no IP address",
+        ),
+        (
+            service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
+            "\"QUIC\" is no protocol",
+        ),
+        (
+            service("{clusterIP: None, sessionAffinity: Cookie}"),
+            "sessionAffinity \"Cookie\": it is None or ClientIP",
+        ),
+        (
+            service(
+                "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}",
+            ),
+            "timeoutSeconds 0: it is 1 to 86400",
+        ),
+        (
+            service(
+                "{clusterIP: None, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
+            ),
+            "timeoutSeconds 86401: it is 1 to 86400",
+        ),
+        (
+            service("{clusterIP: None, internalTrafficPolicy: Nearest}"),
+            "internalTrafficPolicy \"Nearest\": it is Cluster or Local",
+        ),
+        (
+            service("{clusterIP: None, ipFamilies: [IPv5]}"),
+            "ipFamilies \"IPv5\": each is IPv4 or IPv6",
+        ),
+        (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
+        (NODE.replace("n1,", "'',"), "no metadata.name"),
+        (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),
+    ] {
+        let decoded = yaml(&format!("{text}---\n{NODE}"));
+        assert_eq!(decoded.objects.len(), 1, "{text}");
+        let problem = decoded.rejected[0].to_string();
+        assert!(problem.contains(says), "{problem}");
+    }
+}
+
+#[test]
+fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
+    let object =
+        |kind: &str, rest: &str| format!("apiVersion: cilium.io/v2\nkind: {kind}\n{rest}\n");
+    let node = |spec: &str| object("CiliumNode", &format!("metadata: {{name: n1}}\nspec: {spec}"));
+    let endpoint = |status: &str| {
+        object(
+            "CiliumEndpoint",
+            &format!("metadata: {{name: p, namespace: shop}}\nstatus: {status}"),
+        )
+    };
+    for (text, says) in [
+        (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode n1: \"x\" is no IP address"),
+        (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
+        (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
+        (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
+        (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity ID"),
+        (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
+        (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
+        (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),
+        (
+            "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\n".into(),
+            "it has no namespace",
+        ),
+        (
+            "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\nnamespace: shop\nendpoints: [{name: p, encryption: {key: -1}}]\n".into(),
+            "endpoint \"p\": encryption.key -1",
+        ),
+    ] {
+        let decoded = yaml(&format!("{text}---\n{NODE}"));
+        assert_eq!(decoded.objects.len(), 1, "{text}");
+        let problem = decoded.rejected[0].to_string();
+        assert!(problem.contains(says), "{problem}");
+    }
+}
+
+#[test]
+fn kinds_that_are_not_asked_for_are_passed_over_unread() {
+    let text = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1}}\nspec: 7\n---\n{NODE}"
+    );
+    let decoded = decode_kinds(&Kind::KUBERNETES, Format::Yaml, &text);
+    assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0));
+    let of = PassedOver::Kind("CiliumNode".into());
+    assert_eq!(decoded.passed_over.get(&of), Some(&Places { line: 1, count: 1 }));
+    assert_eq!(decode(Format::Yaml, &text).rejected.len(), 1);
+}
+
+/// The same object as a YAML document, as JSON, and as an item of a List of each.
+fn forms(object: &str) -> [(&'static str, Decoded); 4] {
+    let value = tree::read(Format::Yaml, object).unwrap().unwrap();
+    let item = object.replace('\n', "\n  ");
+    [
+        ("YAML", decode(Format::Yaml, object)),
+        ("YAML List", decode(Format::Yaml, &format!("kind: List\nitems:\n- {item}\n"))),
+        ("JSON", decode(Format::Json, &value.to_string())),
+        ("JSON List", decode(Format::Json, &format!("{{\"kind\":\"List\",\"items\":[{value}]}}"))),
+    ]
+}
+
+#[test]
+fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let ports = |ports: &str| service(&format!("{{clusterIP: 10.101.0.10, ports: {ports}}}"));
+    let pod = |metadata: &str, rest: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, {metadata}}}\n{rest}\n"
+        )
+    };
+    let slice = |labels: &str, rest: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s, namespace: shop, labels: {labels}}}\n{rest}\n"
+        )
+    };
+    let of_web = "{kubernetes.io/service-name: web}";
+    for (object, says) in [
+        // Types.
+        (
+            pod("labels: {version: 1.0}", ""),
+            "Pod shop/p: metadata.labels.version: 1.0 is not a text, in quotes",
+        ),
+        (
+            pod("annotations: {a: true}", ""),
+            "Pod shop/p: metadata.annotations.a: true is not a text, in quotes",
+        ),
+        (
+            pod("labels: [x]", ""),
+            "Pod shop/p: metadata.labels: [\"x\"] is not an object with fields",
+        ),
+        (
+            pod("", "spec: {hostNetwork: 'true'}"),
+            "Pod shop/p: spec.hostNetwork: \"true\" is not true or false, without quotes",
+        ),
+        (
+            pod("", "spec: {hostNetwork: yes}"),
+            "Pod shop/p: spec.hostNetwork: \"yes\" is not true or false",
+        ),
+        (pod("", "spec: {containers: {}}"), "Pod shop/p: spec.containers: {} is not a list"),
+        (
+            pod("", "status: {podIP: nonsense}"),
+            "Pod shop/p: status.podIP: \"nonsense\" is no IP address",
+        ),
+        (
+            pod("", "spec: {containers: [{ports: [{containerPort: 0}]}]}"),
+            "Pod shop/p: spec.containers[].ports[].containerPort 0: it is 1 to 65535",
+        ),
+        (
+            pod("", "spec: {containers: [{ports: [{name: x}]}]}"),
+            "Pod shop/p: spec.containers[0].ports[0]: it has no containerPort",
+        ),
+        (
+            ports("[{port: '80'}]"),
+            "Service shop/web: spec.ports[0].port: \"80\" is not a whole number, without quotes",
+        ),
+        // What an API server refuses.
+        (ports("[{port: 0}]"), "Service shop/web: spec.ports[0].port 0: it is 1 to 65535"),
+        (ports("[{port: 70000}]"), "Service shop/web: spec.ports[0].port 70000: it is 1 to 65535"),
+        (
+            ports("[{port: 80, targetPort: 70000}]"),
+            "Service shop/web: spec.ports[0].targetPort 70000: it is 1 to 65535",
+        ),
+        (
+            ports("[{port: 80, targetPort: '3000'}]"),
+            "Service shop/web: spec.ports[0].targetPort \"3000\": the name of a port is at most 15 of a-z, 0-9 and -, with a letter among them; a number is written without quotes",
+        ),
+        (
+            ports("[{port: 80, targetPort: true}]"),
+            "Service shop/web: spec.ports[0].targetPort: true is neither a number nor a name",
+        ),
+        (
+            ports("[{port: 80, protocol: tcp}]"),
+            "Service shop/web: spec.ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+        ),
+        (
+            ports("[{port: 80, targetPort: 8080}, {port: 81, targetPort: 9090}]"),
+            "Service shop/web: spec.ports[0].name: each of several ports needs a name",
+        ),
+        (
+            ports("[{port: 53, protocol: UDP}, {port: 53}]"),
+            "Service shop/web: spec.ports[0].name: each of several ports needs a name",
+        ),
+        (
+            ports("[{name: a, port: 80}, {name: a, port: 81}]"),
+            "Service shop/web: spec.ports[1].name \"a\": another port has that name",
+        ),
+        (
+            ports("[{name: a, port: 80}, {name: b, port: 80}]"),
+            "Service shop/web: spec.ports[1].port: 80/TCP is there twice",
+        ),
+        (
+            ports("[{name: a/b, port: 80}]"),
+            "Service shop/web: spec.ports[0].name \"a/b\": it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit",
+        ),
+        (service("{clusterIP: 10.101.0.10}"), "Service shop/web: spec.ports: it needs one"),
+        (
+            service("{clusterIP: 10.101.0.10, port: 80}"),
+            "Service shop/web: spec.port: did you mean ports?",
+        ),
+        (
+            ports("[{port: 80}]").replace("name: web", "name: a/b"),
+            "Service shop/a/b: metadata.name \"a/b\": it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit",
+        ),
+        (
+            slice("{}", "addressType: IPv4"),
+            "EndpointSlice shop/s: metadata.labels: without kubernetes.io/service-name it is no service's",
+        ),
+        (
+            slice(of_web, "endpoints: []"),
+            "EndpointSlice shop/s: it has no addressType: it is IPv4, IPv6 or FQDN",
+        ),
+        (
+            slice(of_web, "addressType: ipv4"),
+            "EndpointSlice shop/s: addressType \"ipv4\": it is IPv4, IPv6 or FQDN",
+        ),
+        (
+            slice(of_web, "addressType: IPv4\nendpoints: [{adresses: [10.1.1.1]}]"),
+            "EndpointSlice shop/s: endpoints[0].adresses: did you mean addresses?",
+        ),
+        (
+            slice(of_web, "addressType: IPv4\nendpoints: [{}]"),
+            "EndpointSlice shop/s: endpoints[0].addresses: it needs one",
+        ),
+        (
+            slice(of_web, "addressType: IPv4\nports: [{port: 0}]"),
+            "EndpointSlice shop/s: ports[0].port 0: it is 1 to 65535",
+        ),
+        (
+            slice(of_web, "addressType: IPv4\nports: [{port: 80, protocol: tcp}]"),
+            "EndpointSlice shop/s: ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+        ),
+        (
+            slice(of_web, "addressType: IPv4\nports: [{port: 80}, {port: 81}]"),
+            "EndpointSlice shop/s: ports[1].name \"\": another port has that name",
+        ),
+        (
+            "apiVersion: v1\nkind: Servcie\nmetadata: {name: web, namespace: shop}\n".into(),
+            "Servcie shop/web: kind: did you mean Service?",
+        ),
+    ] {
+        for (form, decoded) in forms(&object) {
+            assert_eq!((decoded.objects.len(), decoded.broken.len()), (0, 0), "{form} {object}");
+            let reasons: Vec<&str> =
+                decoded.rejected.iter().map(|p| p.reason.trim_start_matches("item 0: ")).collect();
+            assert_eq!(reasons, [says], "{form} {object}");
+            assert!(form.contains("List") == decoded.rejected[0].reason.starts_with("item 0: "));
+        }
+    }
+}
+
+#[test]
+fn what_is_null_or_empty_is_not_there_in_each_form() {
+    let pod = |spec: &str, status: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, labels: null}}\nspec: {spec}\nstatus: {status}\n"
+        )
+    };
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{clusterIP: None, {spec}}}\n"
+        )
+    };
+    for (object, same) in [
+        (pod("{hostNetwork: null, containers: null}", "{podIP: '', podIPs: null}"), pod("{}", "{}")),
+        (service("publishNotReadyAddresses: null, ports: null, selector: null"), service("")),
+        (
+            "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: '', podCIDRs: null}\n".into(),
+            "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n".into(),
+        ),
+    ] {
+        let [(_, expected), ..] = forms(&same);
+        assert_eq!(expected.objects.len(), 1, "{same}");
+        for (form, decoded) in forms(&object) {
+            assert_eq!(decoded.rejected, [], "{form} {object}");
+            assert_eq!(decoded.objects[0].1, expected.objects[0].1, "{form} {object}");
+        }
+    }
+}
+
+#[test]
+fn a_field_that_is_there_twice_costs_its_object() {
+    let twice = "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}}";
+    let good = twice.replace("\"a\"", "\"b\"").replace("\"x\":\"1\",", "");
+    let list = format!("{{\"kind\":\"List\",\"items\":[{twice},{good}]}}");
+    for (format, text) in [
+        (Format::Json, list.clone()),
+        (Format::Yaml, list),
+        (Format::Yaml, format!("{twice}\n---\n{good}")),
+    ] {
+        let decoded = decode(format, &text);
+        assert_eq!(
+            (decoded.objects.len(), decoded.rejected.len(), decoded.broken.len()),
+            (1, 1, 0),
+            "{text}"
+        );
+        let reason = &decoded.rejected[0].reason;
+        assert!(reason.ends_with("Namespace a: metadata.labels.x is there twice"), "{reason}");
+    }
+}
+
+#[test]
+fn a_list_of_one_kind_says_of_its_items_what_they_are() {
+    let text = "apiVersion: v1\nkind: PodList\nitems: [{metadata: {name: p, namespace: shop}}, {kind: Namespace, apiVersion: v1, metadata: {name: shop}}]\n";
+    let keys: Vec<String> = yaml(text).objects.iter().map(|(_, o)| o.key().to_string()).collect();
+    assert_eq!(keys, ["Pod shop/p", "Namespace shop"]);
+}
+
+#[test]
+fn what_is_passed_over_is_counted() {
+    let names = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: FQDN\n";
+    let text =
+        format!("kind: Deployment\n---\nkind: ServiceExport\n---\nkind: Deployment\n---\n{names}");
+    let decoded = yaml(&text);
+    let said: Vec<(String, usize, bool)> = decoded
+        .passed_over
+        .iter()
+        .map(|(what, places)| (what.to_string(), places.count, what.is_mistake()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("kind Deployment is not read".to_owned(), 2, false),
+            (
+                "kind ServiceExport is not read: a Service is exported by its annotation service.cilium.io/global: \"true\"".to_owned(),
+                1,
+                true,
+            ),
+            ("EndpointSlices of addressType FQDN are not exported: no reader takes names".to_owned(), 1, true),
+        ]
+    );
+}
+
+#[test]
+fn a_list_of_thousands_of_pods_is_read() {
+    let pod = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: p-N, namespace: shop, labels: {app: web, a: b, c: d}}\n  spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}\n  status: {podIP: 10.1.1.1, conditions: [{type: Ready, status: 'True'}]}\n";
+    let items: String = (0..8_000).map(|n| pod.replace('N', &n.to_string())).collect();
+    assert_eq!(yaml(&format!("kind: List\nitems:\n{items}")).objects.len(), 8_000);
+}
+
+#[test]
+fn a_port_of_a_sidecar_has_its_name() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {initContainers: [{restartPolicy: Always, ports: [{name: side, containerPort: 1}]}, {ports: [{name: once, containerPort: 2}]}], containers: [{ports: [{name: main, containerPort: 3}]}]}\n";
+    let Object::Pod(pod) = yaml(text).objects.remove(0).1 else { panic!("no pod") };
+    let ports: Vec<&str> = pod.named_ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(ports, ["main", "side"]);
+}

@@ -1,0 +1,151 @@
+//! From a text to a tree of values: the same tree for YAML, JSON and what is in a List.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::Format;
+
+/// A value without `null` in its objects: as in Kubernetes, a field without a value is one that is not there.
+struct Tree(Value);
+
+struct TreeVisitor;
+
+/// Marks an object that has a field twice. No name of a field has this character.
+const TWICE: &str = "\0";
+
+/// Reads one value; `None` where there is none. An error has its line, counted from 1.
+pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, String)> {
+    let tree: Option<Tree> = match format {
+        Format::Json => serde_json::from_str(text).map_err(|e| (e.line().max(1), e.to_string()))?,
+        Format::Yaml => serde_saphyr::from_str_with_options(text, yaml(text)).map_err(|e| {
+            let line = e.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
+            (line.max(1), e.without_snippet().to_string())
+        })?,
+    };
+    Ok(tree.map(|tree| tree.0))
+}
+
+/// The first field that is there twice, with its path.
+pub(super) fn twice(value: &Value) -> Option<String> {
+    twice_below(value, "")
+}
+
+fn twice_below(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::Object(map) => {
+            let join =
+                |name: &str| if path.is_empty() { name.into() } else { format!("{path}.{name}") };
+            match map.get(TWICE).and_then(Value::as_str) {
+                Some(name) => Some(join(name)),
+                None => map.iter().find_map(|(name, value)| twice_below(value, &join(name))),
+            }
+        }
+        Value::Array(list) => (0..)
+            .zip(list)
+            .find_map(|(index, value): (usize, _)| twice_below(value, &format!("{path}[{index}]"))),
+        _ => None,
+    }
+}
+
+/// As many values as a text of that length can hold, but no more: an alias may stand for many.
+fn yaml(text: &str) -> serde_saphyr::Options {
+    let most = 250_000.max(text.len());
+    let budget = serde_saphyr::budget!(
+        max_nodes: most,
+        max_events: 1_000_000.max(most.saturating_mul(2)),
+    );
+    // The tree says itself what is there twice, so that it costs the object and not the file.
+    serde_saphyr::options!(
+        budget: budget,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        // As in YAML 1.2: `no`, `off` and `n` are texts.
+        strict_booleans: true,
+        with_snippet: false,
+    )
+}
+
+// === impl Tree ===
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree(Number::from_f64(value).map_or(Value::Null, Value::Number)))
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Tree, E> {
+        Err(E::custom(format_args!("{value} is too large a number")))
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Tree, E> {
+        Err(E::custom(format_args!("{value} is too large a number")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree(value.into()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Tree, E> {
+        Ok(Tree(value.into()))
+    }
+
+    fn visit_none<E>(self) -> Result<Tree, E> {
+        Ok(Tree(Value::Null))
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree, E> {
+        Ok(Tree(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        Tree::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tree, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Tree(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Tree(values.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
+        let mut fields = Map::new();
+        let mut seen = BTreeSet::new();
+        while let Some((name, Tree(value))) = map.next_entry::<String, Tree>()? {
+            if name.contains(TWICE) {
+                return Err(A::Error::custom("a field's name has a NUL in it"));
+            }
+            if !seen.insert(name.clone()) {
+                fields.insert(TWICE.into(), name.into());
+            } else if !value.is_null() {
+                fields.insert(name, value);
+            }
+        }
+        Ok(Tree(fields.into()))
+    }
+}
