@@ -160,16 +160,13 @@ impl Cluster {
             _ => None,
         }));
         let resource_version = ResourceVersion::default();
-        for (_, object) in
-            now.iter().filter(|(key, object)| self.exported_objects.get(*key) != Some(*object))
-        {
-            let event = SourceEvent::Applied { resource_version, object: object.clone() };
-            self.exporter.handle(event, &mut self.ids);
-        }
-        for key in self.exported_objects.keys().filter(|key| !now.contains_key(*key)) {
-            let event = SourceEvent::Deleted { resource_version, key: key.clone() };
-            self.exporter.handle(event, &mut self.ids);
-        }
+        let known = &self.exported_objects;
+        let changed = now.iter().filter(|(key, object)| known.get(*key) != Some(*object));
+        let applied = changed
+            .map(|(_, object)| SourceEvent::Applied { resource_version, object: object.clone() });
+        let gone = known.keys().filter(|key| !now.contains_key(*key));
+        let deleted = gone.map(|key| SourceEvent::Deleted { resource_version, key: key.clone() });
+        self.exporter.handle_all(applied.chain(deleted), &mut self.ids);
         self.exported_objects = now;
         if !self.exporter.is_complete() {
             // There is nothing but what was given.

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use mesh_model::{
     Affinity, ClusterName, ServiceTraffic,
-    object::{Namespace, Service},
+    object::{Kind, Namespace, Service},
 };
 
 mod balance;
+mod names;
 
 /// The annotations of an object.
 pub(crate) type Annotations = BTreeMap<String, String>;
@@ -56,19 +57,24 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
         ..ServiceTraffic::default()
     };
     balance::read(local, annotations, &mut traffic, &mut problems);
+    names::unknown(Kind::Service, annotations, &mut problems);
     LbAnnotations { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
 /// Whether a node's clients are to leave it, and what is wrong with its saying so.
 pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
     let mut problems = Vec::new();
-    (truth(annotations, DRAIN, &mut problems) == Some(true), problems)
+    let drained = truth(annotations, DRAIN, &mut problems) == Some(true);
+    names::unknown(Kind::Node, annotations, &mut problems);
+    (drained, problems)
 }
 
 /// Whether a namespace takes part in the mesh, and what is wrong with its saying so. `None`: it does not say.
 pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
     let mut problems = Vec::new();
-    (truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems), problems)
+    let global = truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems);
+    names::unknown(Kind::Namespace, &namespace.annotations, &mut problems);
+    (global, problems)
 }
 
 /// The first annotation that is there: the new name wins over the old one.

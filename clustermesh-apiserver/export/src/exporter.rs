@@ -105,6 +105,10 @@ pub struct Exporter {
     problems: BTreeMap<ObjectKey, String>,
     notes: BTreeMap<ObjectKey, Vec<String>>,
     identities: Identities,
+    /// Services whose records are made anew when all of several events were handled.
+    deferred: Option<BTreeSet<ObjectKey>>,
+    /// How often records were made of an object: the work that was done.
+    makes: usize,
 }
 
 // === impl Exporter ===
@@ -132,7 +136,21 @@ impl Exporter {
             problems: BTreeMap::new(),
             notes: BTreeMap::new(),
             identities: Identities::default(),
+            deferred: None,
+            makes: 0,
         }
+    }
+
+    /// Takes several things that the source reports. A service's record is made once, however many of its slices came.
+    pub fn handle_all<A: Allocate>(
+        &mut self,
+        events: impl IntoIterator<Item = SourceEvent>,
+        allocate: &mut A,
+    ) {
+        self.deferred.get_or_insert_default();
+        events.into_iter().for_each(|event| self.handle(event, allocate));
+        let deferred = self.deferred.take().unwrap_or_default();
+        deferred.into_iter().for_each(|key| self.make(key, allocate));
     }
 
     /// Takes what the source reports.

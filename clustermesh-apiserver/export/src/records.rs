@@ -123,13 +123,15 @@ pub(crate) fn addresses(
         .collect()
 }
 
-/// A service with its backends, but for those on `drained` nodes. `slices` are those of the service, in the order of their names.
+/// A service with its backends, but for those on `drained` nodes, and what the record has no room for. `slices` are those of
+/// the service, in the order of their names.
 pub(crate) fn service<'a>(
     local: &LocalCluster,
     service: &object::Service,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     drained: &Drained,
-) -> GlobalService {
+) -> (GlobalService, Vec<String>) {
+    let mut conflicts = BTreeMap::<String, Conflict>::new();
     let mut record = GlobalService {
         cluster: local.name.clone(),
         cluster_id: local.id,
@@ -148,16 +150,50 @@ pub(crate) fn service<'a>(
         let listed = slice.endpoints.iter().filter(|endpoint| endpoint.is_listed());
         for endpoint in listed.filter(|endpoint| !drained.has(endpoint)) {
             for ip in endpoint.ips() {
-                add_backend(&mut record, ip, endpoint, &ports);
+                add_backend(&mut record, ip, endpoint, &ports, &mut conflicts);
             }
         }
     }
-    record
+    let notes = conflicts.into_iter().map(|(name, conflict)| conflict.sentence(&name)).collect();
+    (record, notes)
 }
 
-/// If an address is in two slices, the later one's ports are the backend's.
-fn add_backend(record: &mut GlobalService, ip: IpAddr, endpoint: &SliceEndpoint, ports: &PortMap) {
-    record.backends.insert(ip, ports.clone());
+/// A port of which an address has two numbers: a record has room for one.
+struct Conflict {
+    /// Of how many addresses.
+    addresses: usize,
+    /// One of them.
+    ip: IpAddr,
+    /// What the record has, and what it has not.
+    ports: [Port; 2],
+}
+
+impl Conflict {
+    fn sentence(&self, name: &str) -> String {
+        let Self { addresses, ip, ports: [kept, left] } = self;
+        format!(
+            "port {name:?} has two numbers at one address (as {ip}: {} and {}; {addresses} in all): services v1 have the first, slices both",
+            kept.number, left.number
+        )
+    }
+}
+
+/// An address that is in several slices has the ports of all. Of two numbers for one name the earlier slice's counts.
+fn add_backend(
+    record: &mut GlobalService,
+    ip: IpAddr,
+    endpoint: &SliceEndpoint,
+    ports: &PortMap,
+    conflicts: &mut BTreeMap<String, Conflict>,
+) {
+    let known = record.backends.entry(ip).or_default();
+    for (name, port) in ports {
+        let kept = *known.entry(name.clone()).or_insert(*port);
+        if kept != *port {
+            let first = || Conflict { addresses: 0, ip, ports: [kept, *port] };
+            conflicts.entry(name.clone()).or_insert_with(first).addresses += 1;
+        }
+    }
     if let Some(hostname) = &endpoint.hostname {
         record.hostnames.insert(ip, hostname.clone());
     }

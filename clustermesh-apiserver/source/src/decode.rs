@@ -18,6 +18,7 @@ mod misspelt;
 mod passed_over;
 mod tree;
 
+pub use misspelt::meant;
 pub use passed_over::PassedOver;
 
 /// How a manifest is written.
@@ -189,7 +190,7 @@ impl Decoded {
 
     fn unknown(&mut self, kinds: &[Kind], place: Place<'_>, header: &Header) {
         let known: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-        match misspelt::meant(&header.kind, &known) {
+        match meant(&header.kind, &known) {
             Some(meant) => {
                 let Header { kind, metadata, .. } = header;
                 let (namespace, name) = (metadata.namespace(), &metadata.name);

@@ -16,7 +16,7 @@ mod manifests;
 mod problem;
 
 pub use admitted::{Admitted, admit};
-pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
+pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode, meant};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};

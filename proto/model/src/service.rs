@@ -212,9 +212,10 @@ impl EndpointSlice {
 // === impl SliceEndpoint ===
 
 impl SliceEndpoint {
-    /// Whether services v1 list it: ready or serving, where each absent condition counts as met.
+    /// Whether services v1 list it: it takes connections, or is shutting down and still serves. Readers of them know no
+    /// conditions, and use what is listed in full.
     pub fn is_listed(&self) -> bool {
-        self.ready.unwrap_or(true) || self.serving.unwrap_or(true)
+        self.condition() != Condition::NotReady
     }
 
     /// Whether it takes connections (`docs/wire.md`, "Endpoint slices").

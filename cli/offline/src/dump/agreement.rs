@@ -67,6 +67,13 @@ impl ClusterInKeys {
                                 "{address} has port {port_name:?} {number}/{protocol} in the service only"
                             ));
                         }
+                        let unknown =
+                            sliced.iter().filter(|(name, port)| ports.get(name) != Some(port));
+                        for (port_name, Port { protocol, number }) in unknown {
+                            say(format!(
+                                "{address} has port {port_name:?} {number}/{protocol} in a slice only"
+                            ));
+                        }
                     }
                 }
             }

@@ -67,7 +67,7 @@ impl Source for Manifests {
                         exporter.set_drain(drain.clone(), allocation);
                     }
                     exporter.retry(allocation);
-                    events.into_iter().for_each(|event| exporter.handle(event, allocation));
+                    exporter.handle_all(events, allocation);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the manifests cannot be read: the objects stay as they are");

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::records;
 
+/// What an etcd takes as one value, in bytes: its default of 1.5 MiB a request, with room for the request's own fields.
+const MAX_VALUE: usize = 1_536 * 1_024 - 1_024;
+
 impl Exporter {
     /// Replaces or removes an object, and makes anew what follows from it.
     pub(super) fn change<A: Allocate>(
@@ -42,7 +45,13 @@ impl Exporter {
             affected.extend(self.with_endpoints_on(&key.name));
         }
         for affected in affected {
-            self.make(affected, allocate);
+            match &mut self.deferred {
+                // Its record has all its slices in it: it is made once, after the last of them.
+                Some(deferred) if affected.kind == Kind::Service => {
+                    deferred.insert(affected);
+                }
+                _ => self.make(affected, allocate),
+            }
         }
         match decides {
             Changed::All => self.settle_all_identities(),
@@ -53,6 +62,7 @@ impl Exporter {
 
     /// Makes an object's records anew, and changes the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
+        self.makes += 1;
         let records = match self.records(&key, allocate) {
             Ok(Made { records, identity, notes }) => {
                 self.problems.remove(&key);
@@ -80,6 +90,13 @@ impl Exporter {
             (of_record.to_string(), Value::from(encode(record)))
         };
         let now: Vec<(String, Value)> = records.iter().map(of).collect();
+        for (etcd_key, value) in now.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
+            let note = format!(
+                "{etcd_key} has {} bytes: an etcd takes {MAX_VALUE}, unless its --max-request-bytes is more",
+                value.len()
+            );
+            self.notes.entry(key.clone()).or_default().push(note);
+        }
         let before = match now.is_empty() {
             true => self.made.remove(&key),
             false => self.made.insert(key.clone(), now.clone()),

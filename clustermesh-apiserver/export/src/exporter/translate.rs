@@ -99,21 +99,17 @@ impl Exporter {
             return Made::default();
         }
         let asked = self.asked(service);
-        let mut made = Vec::new();
+        let (mut made, mut notes) = (Vec::new(), asked.problems.clone());
         if asked.shared {
             let keys: Vec<ObjectKey> = self.slice_keys(service).collect();
             let slices = keys.iter().filter_map(|key| match self.objects.get(key) {
                 Some(Object::EndpointSlice(slice)) => Some(slice),
                 _ => None,
             });
-            made.push(Record::Service(Box::new(records::service(
-                &self.local,
-                service,
-                slices,
-                &self.drained,
-            ))));
+            let (record, lost) = records::service(&self.local, service, slices, &self.drained);
+            made.push(Record::Service(Box::new(record)));
+            notes.extend(lost);
         }
-        let notes = asked.problems.clone();
         made.push(Record::LocalService(Box::new(records::local_service(service, asked))));
         Made { notes, ..Made::of(made) }
     }

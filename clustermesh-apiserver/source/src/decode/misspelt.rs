@@ -224,7 +224,7 @@ pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
 }
 
 /// The one of some words that a misspelt one looks like.
-pub(crate) fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = if found.chars().count() <= 5 { 1 } else { 2 };
     let near = known.iter().map(|known| (osa_distance(found, known), *known));
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)

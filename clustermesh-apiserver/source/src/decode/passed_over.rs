@@ -31,7 +31,7 @@ impl PassedOver {
     pub fn is_mistake(&self) -> bool {
         match self {
             Self::Kind(kind) => EXPORTS.contains(&kind.as_str()),
-            Self::Names => true,
+            Self::Names => false,
         }
     }
 }

@@ -440,7 +440,7 @@ fn what_is_passed_over_is_counted() {
                 1,
                 true,
             ),
-            ("EndpointSlices of addressType FQDN are not exported: no reader takes names".to_owned(), 1, true),
+            ("EndpointSlices of addressType FQDN are not exported: no reader takes names".to_owned(), 1, false),
         ]
     );
 }

@@ -43,7 +43,7 @@ fn a_service_is_what_its_slices_are() {
             .contains(r#""backends":{"10.7.1.5":{"http":{"Protocol":"TCP","Port":8080}}}"#)
     );
 
-    // Not ready and not serving is no backend; not ready but serving is one.
+    // What takes no connections and is not shutting down is no backend.
     let conditions = |text: &str| {
         SERVICE.replace(
             "{addresses: [10.7.1.5]}",
@@ -52,7 +52,14 @@ fn a_service_is_what_its_slices_are() {
     };
     assert_eq!(cluster.apply(&conditions("{ready: false, serving: false}")), both);
     assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#));
-    assert_eq!(cluster.apply(&conditions("{ready: false, serving: true}")), both);
+    for unused in ["{ready: false}", "{ready: false, serving: true, terminating: false}"] {
+        cluster.apply(&conditions(unused));
+        assert!(cluster.value(service).unwrap().contains(r#""backends":{}"#), "{unused}");
+    }
+    assert_eq!(
+        cluster.apply(&conditions("{ready: false, serving: true, terminating: true}")),
+        both
+    );
     assert!(cluster.value(service).unwrap().contains("10.7.1.5"));
 
     assert_eq!(cluster.delete(Kind::EndpointSlice, "shop", "web-1"), both);
@@ -232,4 +239,70 @@ fn services_of_the_recording() {
     let recorded = of(recorded.into_iter().map(|(key, value)| (key, value.into())).collect());
     assert_eq!(recorded.len(), 10);
     assert_eq!(of(cluster.exporter.desired().clone()), recorded);
+}
+
+fn slice_of(name: &str, address: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\nendpoints: [{{addresses: [{address}]}}]\nports: {ports}\n---\n"
+    )
+}
+
+#[test]
+fn services_v1_has_the_ports_of_all_slices_and_what_it_has_no_room_for_is_said() {
+    let mut cluster = Cluster::new();
+    let service = "services/v1/alpha/shop/web";
+    cluster.apply(SERVICE);
+    cluster.delete(Kind::EndpointSlice, "shop", "web-1");
+    cluster.apply(&slice_of("a", "10.7.1.5", "[{name: http, port: 8090}]"));
+    cluster.apply(&slice_of("b", "10.7.1.5", "[{name: admin, port: 9090}]"));
+    let union = r#""backends":{"10.7.1.5":{"admin":{"Protocol":"TCP","Port":9090},"http":{"Protocol":"TCP","Port":8090}}}"#;
+    assert!(cluster.value(service).unwrap().contains(union), "{:?}", cluster.value(service));
+    assert!(cluster.exporter.notes().is_empty());
+    cluster.apply(&slice_of("c", "10.7.1.5", "[{name: http, port: 8091}]"));
+    assert!(cluster.value(service).unwrap().contains(union), "{:?}", cluster.value(service));
+    let notes: Vec<&String> = cluster.exporter.notes().values().flatten().collect();
+    assert_eq!(
+        notes,
+        [
+            r#"port "http" has two numbers at one address (as 10.7.1.5: 8090 and 8091; 1 in all): services v1 have the first, slices both"#
+        ]
+    );
+}
+
+#[test]
+fn a_service_is_made_once_however_many_slices_come_and_too_long_a_value_is_said() {
+    let mut cluster = Cluster::new();
+    let slices: String = (0..400)
+        .map(|n| {
+            let addresses: Vec<String> = (0..100)
+                .map(|m| format!("{{addresses: [10.{}.{}.{m}]}}", n / 100, n % 100))
+                .collect();
+            slice_of(
+                &format!("s-{n:03}"),
+                "x",
+                "[{name: http, port: 8080}, {name: admin, port: 9090}]",
+            )
+            .replace("[{addresses: [x]}]", &format!("[{}]", addresses.join(", ")))
+        })
+        .collect();
+    let text = format!("{SERVICE}---\n{slices}");
+    let objects = decode(Format::Yaml, &text).objects;
+    let count = objects.len();
+    let resource_version = ResourceVersion(1);
+    let events =
+        objects.into_iter().map(|(_, object)| SourceEvent::Applied { resource_version, object });
+    let before = cluster.exporter.makes;
+    cluster.exporter.handle_all(events, &mut cluster.counter);
+    assert!(
+        cluster.exporter.makes - before <= count,
+        "{} of {count}",
+        cluster.exporter.makes - before
+    );
+    let notes: Vec<&String> = cluster.exporter.notes().values().flatten().collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("cilium/state/services/v1/alpha/shop/web has "), "{notes:?}");
+    assert!(
+        notes[0].ends_with(" bytes: an etcd takes 1571840, unless its --max-request-bytes is more"),
+        "{notes:?}"
+    );
 }
