@@ -33,12 +33,14 @@ pub(crate) struct Args {
     /// Where the agent keeps what outlives it: what clusters reported last, and where their etcds were
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds for which the last state of a cluster that is unreachable stays in use; the local cluster's always does
+    /// Seconds for which the last state of a cluster that is unreachable stays in use, or `never`: it is not left, as in a
+    /// Cilium; the local cluster's always stays
     #[arg(
         long,
         alias = "staleness-budget",
         default_value_t = 900,
-        env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS"
+        env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS",
+        value_parser = staleness_budget
     )]
     pub(crate) staleness_budget_seconds: u64,
     /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
@@ -218,6 +220,16 @@ fn power_of_two(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A number of seconds, or `never`.
+fn staleness_budget(text: &str) -> Result<u64, std::num::ParseIntError> {
+    /// Longer than any process runs, and short enough to be added to a time: a hundred years.
+    const NEVER: u64 = 100 * 365 * 24 * 60 * 60;
+    match text {
+        "never" => Ok(NEVER),
+        seconds => seconds.parse(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +260,13 @@ mod tests {
         for bad in ["15", "-1s", "", "soon"] {
             assert!(endings(&["--end-udp-of-dead-after", bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_staleness_budget_is_seconds_or_never() {
+        assert_eq!(staleness_budget("0"), Ok(0));
+        assert_eq!(staleness_budget("900"), Ok(900));
+        assert!(staleness_budget("never").is_ok_and(|seconds| seconds > 1_000_000_000));
+        assert!(staleness_budget("ever").is_err());
     }
 }

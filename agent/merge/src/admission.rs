@@ -237,19 +237,18 @@ impl Validator {
                 Self::Local | Self::Ungranted { .. } => false,
             };
             if !external && self.node(what, net).is_err() {
-                return Err(refused);
+                let reason = match refused.reason {
+                    OUTSIDE_PODS => OUTSIDE_THE_MESH,
+                    other => other,
+                };
+                return Err(Refused { reason, ..refused });
             }
         }
         Ok(())
     }
 
     fn pods(&self, what: impl Fn() -> String, net: IpNet) -> Result<(), Refused> {
-        self.within(
-            what,
-            net,
-            |claims| &claims.pod_cidrs,
-            "outside the pod ranges that this cluster may claim",
-        )
+        self.within(what, net, |claims| &claims.pod_cidrs, OUTSIDE_PODS)
     }
 
     fn node(&self, what: impl Fn() -> String, net: IpNet) -> Result<(), Refused> {
@@ -289,6 +288,11 @@ impl Validator {
         }
     }
 }
+
+const OUTSIDE_PODS: &str = "outside the pod ranges that this cluster may claim";
+/// The same of a backend, which an operator may allow to be anywhere.
+const OUTSIDE_THE_MESH: &str = "outside the pod ranges that this cluster may claim: if it is a backend outside the mesh, \
+                                write `externalBackends: true` below `clustermesh` in the peer's file";
 
 /// The same addresses in as few ranges as there can be.
 fn aggregate(ranges: &[IpNet]) -> Vec<IpNet> {

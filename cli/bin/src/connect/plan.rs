@@ -92,6 +92,10 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
         // Pods of one cluster where another's pods or nodes are: a packet could mean either.
         overlap(here, &here.settings.pod_cidrs, there, &settings.pod_cidrs, "pod")?;
         overlap(here, &here.settings.pod_cidrs, there, &settings.node_cidrs, "node")?;
+        // What is a service's here is never another's: agents would refuse all of it. Two clusters' services may have the
+        // same addresses.
+        services_apart(here, there, &settings.pod_cidrs, "pod")?;
+        services_apart(here, there, &settings.node_cidrs, "node")?;
         for (name, peer) in &here.peers {
             let grant = peer.clustermesh.iter().filter(|_| name != there.name());
             if grant.clone().any(|grant| grant.id == Some(settings.id.get())) {
@@ -147,7 +151,7 @@ pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<
         steps.push(write_users(destination, &users, format!("users with {user}"))?);
     }
     steps.extend(credentials(source, destination, &paths, &user)?);
-    let file = peer_file(destination, &paths);
+    let file = peer_file(destination, &paths, source.peer(destination.name()));
     if source.peer(destination.name()) != Some(&file) {
         // Last: it is what the agents look for.
         steps.push(Step::Write {
@@ -268,8 +272,11 @@ fn usable(paths: &PeerPaths, ca: &Ca, trusted: &Bundle, user: &str, now: SystemT
     same_ca && ours && credentials.not_after() > now + RENEW_BEFORE
 }
 
-/// Where a cluster is, and what it may claim.
-fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
+/// Where a cluster is, and what it may claim. What an operator granted in the file that is there stays granted.
+fn peer_file(destination: &Side, paths: &PeerPaths, known: Option<&PeerFile>) -> PeerFile {
+    let known = known.and_then(|file| file.clustermesh.as_ref());
+    // Beside the file: the directory may be copied, and a path to it may be relative.
+    let beside = |path: &PathBuf| path.file_name().map(PathBuf::from);
     let settings = &destination.settings;
     let mut endpoints = Vec::new();
     let mut host_aliases = Vec::new();
@@ -283,17 +290,17 @@ fn peer_file(destination: &Side, paths: &PeerPaths) -> PeerFile {
     }
     PeerFile {
         endpoints,
-        trusted_ca_file: Some(paths.ca.clone()),
-        cert_file: Some(paths.certificate.clone()),
-        key_file: Some(paths.key.clone()),
+        trusted_ca_file: beside(&paths.ca),
+        cert_file: beside(&paths.certificate),
+        key_file: beside(&paths.key),
         host_aliases,
         clustermesh: Some(Grant {
             uuid: destination.uuid,
             id: Some(settings.id.get()),
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidrs: settings.node_cidrs.clone(),
-            external_backends: false,
-            budget: None,
+            external_backends: known.is_some_and(|grant| grant.external_backends),
+            budget: known.and_then(|grant| grant.budget.clone()),
         }),
     }
 }
@@ -336,6 +343,19 @@ fn overlap(
         if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
             bail!(
                 "the pod range {range} of {} overlaps the {kind} range {other} of {}: clusters of a mesh need pod ranges of their own",
+                here.name(),
+                there.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn services_apart(here: &Side, there: &Side, theirs: &[IpNet], kind: &str) -> anyhow::Result<()> {
+    for range in &here.settings.service_cidrs {
+        if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
+            bail!(
+                "the service range {range} of {} overlaps the {kind} range {other} of {}: its agents would refuse what is there",
                 here.name(),
                 there.name()
             );

@@ -97,13 +97,13 @@ impl Exporter {
         self.objects.iter().filter_map(inside).collect()
     }
 
-    /// An identity is published with the ID and the labels that it has; one of no namespace is every cluster's.
+    /// An identity is published with the ID and the labels that it has; one of no namespace is skipped, as by Cilium.
     pub(super) fn cilium_identity_records(&self, identity: &CiliumIdentity) -> Made {
         let CiliumIdentity { identity, labels } = identity;
         if *labels == Labels::default() {
             return Made { notes: vec!["it has no security-labels".into()], ..Made::default() };
         }
-        let takes_part = labels.namespace().is_none_or(|namespace| self.takes_part(namespace));
+        let takes_part = labels.namespace().is_some_and(|namespace| self.takes_part(namespace));
         let record = takes_part.then(|| Record::Identity(*identity, labels.clone()));
         Made::of(record.into_iter().collect())
     }

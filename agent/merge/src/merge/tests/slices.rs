@@ -239,7 +239,7 @@ fn a_slice_beyond_the_grant_is_refused_whole_and_its_last_content_stays() {
     let refused = merge.apply(&peer, reported(slice("b", "web", "web-1", stolen))).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "endpoint slice shop/web-1: 10.3.1.1/32 is outside the pod ranges that this cluster may claim"
+        "endpoint slice shop/web-1: 10.3.1.1/32 is outside the pod ranges that this cluster may claim: if it is a backend outside the mesh, write `externalBackends: true` below `clustermesh` in the peer's file"
     );
     merge.apply(&peer, RecordEvent::Confirmed(RecordKind::EndpointSlice)).unwrap();
     assert_eq!(deltas(&mut merge), ["b confirmed EndpointSlice"]);

@@ -81,10 +81,11 @@ fn connected_once_and_taken_back() {
     let grant = peer.clustermesh.as_ref().unwrap();
     assert_eq!((grant.id, &grant.pod_cidrs[..]), (Some(2), &["10.2.0.0/16".parse().unwrap()][..]));
     let files = CredentialFiles {
-        ca: peer.trusted_ca_file.clone().unwrap(),
-        certificate: peer.cert_file.clone().unwrap(),
-        key: peer.key_file.clone().unwrap(),
+        ca: a.join("peers").join(peer.trusted_ca_file.clone().unwrap()),
+        certificate: a.join("peers").join(peer.cert_file.clone().unwrap()),
+        key: a.join("peers").join(peer.key_file.clone().unwrap()),
     };
+    assert_eq!(peer.cert_file.as_deref(), Some(Path::new("b.etcd-client.crt")), "wherever a is");
     assert_eq!(files.load(SystemTime::now()).unwrap().subject(), "CN=remote-a");
     assert_eq!(Side::read(&b, false).unwrap().users.users[0].name, "remote-a");
     let key = "BEGIN PRIVATE KEY";
@@ -105,10 +106,33 @@ fn connected_once_and_taken_back() {
 }
 
 #[test]
+fn what_an_operator_granted_outlives_connecting_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (make(root.path(), "a", 1, |_| {}), make(root.path(), "b", 2, |_| {}));
+    carry_out(connect(&a, &b).unwrap());
+    let path = a.join("peers/b");
+    let text = fs::read_to_string(&path).unwrap();
+    let granted =
+        text.replace("externalBackends: false", "externalBackends: true\n  budget: {keys: 7}");
+    assert_ne!(granted, text);
+    fs::write(&path, granted).unwrap();
+    let grant = || Side::read(&a, false).unwrap().peers.remove(0).1.clustermesh.unwrap();
+    let before = grant();
+    // Something else changed: the file is written anew.
+    let settings = b.join("cluster.yaml");
+    let moved = fs::read_to_string(&settings).unwrap().replace("172.31.2.1", "172.31.2.9");
+    fs::write(&settings, moved).unwrap();
+    carry_out(connect(&a, &b).unwrap());
+    assert!(fs::read_to_string(&path).unwrap().contains("172.31.2.9"));
+    assert_eq!(grant(), before);
+    assert!(before.external_backends && before.budget.is_some());
+}
+
+#[test]
 fn what_cannot_be_connected_is_refused_before_anything_changes() {
     let net = |text: &str| text.parse::<IpNet>().unwrap();
     type Change = Box<dyn FnOnce(&mut ClusterSettings)>;
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 9] = [
         (Box::new(|s| s.name = ClusterName::new("a").unwrap()), "both clusters are called a"),
         (
             Box::new(|s| s.id = ClusterId::new(1, ClusterLimit::Max255).unwrap()),
@@ -117,6 +141,14 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
         (Box::new(|s| s.limit = ClusterLimit::Max511), "maxConnectedClusters"),
         (Box::new(move |s| s.pod_cidrs = vec![net("10.1.128.0/17")]), "overlaps the pod range"),
         (Box::new(move |s| s.node_cidrs = vec![net("10.1.7.0/24")]), "overlaps the node range"),
+        (
+            Box::new(move |s| s.pod_cidrs = vec![net("10.96.0.0/17")]),
+            "the service range 10.96.0.0/16 of a overlaps the pod range",
+        ),
+        (
+            Box::new(move |s| s.node_cidrs = vec![net("10.96.0.0/17")]),
+            "the service range 10.96.0.0/16 of a overlaps the node range",
+        ),
         (Box::new(|s| s.endpoints.clear()), "names no `endpoints`"),
         (Box::new(|s| s.pod_cidrs.clear()), "names no `podCIDRs`"),
     ];
