@@ -141,7 +141,7 @@ fn json_is_one_object() {
         not_camel_case(&value, &["counters", "services"], &mut wrong);
         assert_eq!(wrong, Vec::<String>::new(), "{args:?}");
     }
-    // What went wrong is not data.
+    // What went wrong is an object too.
     for args in [
         vec!["connect", "--context", "a", "--destination-context", "nowhere"],
         vec!["service", "show", "nothing"],
@@ -149,7 +149,8 @@ fn json_is_one_object() {
     ] {
         let (code, stdout, stderr) = run(mesh.clustermesh(&words(&args, &["--output", "json"])));
         assert!(code == 1 || code == 2, "{args:?} ended with {code}");
-        assert_eq!(stdout, "", "{args:?}");
+        let value: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&value["kind"], &value["code"]), (&"Error".into(), &code.into()), "{args:?}");
         assert!(stderr.starts_with("error: "), "{args:?}: {stderr}");
     }
 }
@@ -685,4 +686,49 @@ fn a_dead_cluster_is_drained_and_left() {
         }
     });
     fs::rename(directory(name, "b-is-gone"), directory(name, "b")).unwrap();
+}
+
+/// While agents are dead, lists show what the others answer, name those that do not, and end with 3.
+#[test]
+fn lists_show_what_answers() {
+    let name = "e2eclidead";
+    let mesh = Netns::sized(name, 2, 2);
+    for cluster in ["a", "b"] {
+        mesh.apply(cluster, "echo", None);
+    }
+    connect(&mesh, "a", "b");
+    wait_ready(&mesh);
+    let kill = |process: &str| {
+        let mut stop = mesh.lab("stop");
+        stop.args(["--kill", process]);
+        json::of(stop);
+    };
+    let seen_in = |list: &Value, field: &str| -> Vec<String> {
+        let all = list["items"].as_array().unwrap().iter();
+        let mut all: Vec<_> = all.map(|item| item[field].as_str().unwrap().to_owned()).collect();
+        all.dedup();
+        all
+    };
+    kill("b/n1/agent");
+    let (code, list, complaints) = json::run(mesh.clustermesh(&["service", "list"]));
+    assert_eq!((code, seen_in(&list, "in")), (3, vec!["a".into(), "b".into()]), "{list:#}");
+    let why = "warning: as b/n2 has it: the agent of b/n1 does not run (socket ";
+    assert!(complaints.starts_with(why) && complaints.lines().count() == 1, "{complaints}");
+
+    kill("b/n2/agent");
+    for (args, field) in [
+        (&["service", "list"][..], "in"),
+        (&["service", "show", "echo"], "in"),
+        (&["node", "list"], "in"),
+        (&["identity", "list"], "in"),
+        (&["pod", "list"], "cluster"),
+    ] {
+        let (code, list, complaints) = json::run(mesh.clustermesh(args));
+        assert_eq!((code, seen_in(&list, field)), (3, vec!["a".into()]), "{args:?}: {list:#}");
+        for node in ["n1", "n2"] {
+            let why = format!("warning: the agent of b/{node} does not run (socket ");
+            let lines = complaints.lines().filter(|line| line.starts_with(&why));
+            assert_eq!(lines.count(), 1, "{args:?}: {complaints}");
+        }
+    }
 }

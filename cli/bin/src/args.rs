@@ -7,7 +7,11 @@ mod etcd;
 mod lab;
 mod offline;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{
+    Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
 
 pub(crate) use self::{
     bench::{BenchArgs, BenchCommand},
@@ -16,7 +20,7 @@ pub(crate) use self::{
     lab::{LabCommand, LabPodCommand},
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
 };
-use crate::output::Format;
+use crate::{outcome::usage, output::Format};
 pub(crate) use certs::{CertsCommand, RotateArgs};
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
@@ -30,6 +34,15 @@ pub(crate) struct Args {
     /// How results are written; tables and sentences, unless given
     #[arg(long, short, value_enum, global = true)]
     pub(crate) output: Option<Format>,
+    /// Only this cluster: a context's name, or a cluster directory (with a slash in it)
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// The file with the contexts, in place of $CLUSTERMESH_CONTEXTS
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "lab")]
+    pub(crate) contexts: Option<PathBuf>,
+    /// The lab, in place of $CLUSTERMESH_LAB; the only one that is up, unless given
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) lab: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -71,7 +84,11 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Benchmarks on this machine, each beside a reference in the same run
     Bench(BenchArgs),
-    /// What a shell needs to complete these commands
+    /// Show which contexts there are
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Generate shell completions
+    #[command(visible_alias = "completion")]
     Completions {
         /// The shell
         #[arg(value_enum)]
@@ -82,6 +99,21 @@ pub(crate) enum Command {
     /// The lab's servers and clients, run in its pods
     #[command(subcommand, hide = true)]
     LabPod(LabPodCommand),
+}
+
+impl Command {
+    /// Whether it writes a list, of which there are names.
+    pub(crate) fn is_list(&self) -> bool {
+        match self {
+            Self::Service(service) => {
+                matches!(service.command, ServiceCommand::List { .. } | ServiceCommand::Show { .. })
+            }
+            Self::Config(command) => matches!(command, ConfigCommand::GetContexts),
+            Self::Lab(command) => matches!(command, LabCommand::List),
+            Self::Pod(_) | Self::Node(_) | Self::Identity(_) => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -111,12 +143,29 @@ pub(crate) struct DisconnectArgs {
 /// Two clusters.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Pair {
-    /// The one cluster: a name in $CLUSTERMESH_CONTEXTS, or a cluster directory (with a slash in it)
-    #[arg(long)]
-    pub(crate) context: String,
+    /// The one cluster: a context's name, or a cluster directory (with a slash in it)
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
     /// The other cluster
-    #[arg(long)]
+    #[arg(long, value_name = "CONTEXT")]
     pub(crate) destination_context: String,
+}
+
+impl Pair {
+    /// The one cluster. Without it the command ends as by a wrong flag: clap cannot ask for what may stand before the command.
+    pub(crate) fn context(&self) -> &str {
+        self.context.as_deref().unwrap_or_else(|| missing("--context CONTEXT: one of the clusters"))
+    }
+}
+
+/// Ends the program for want of an argument.
+pub(crate) fn missing(what: &str) -> ! {
+    usage(&Args::command().error(ErrorKind::MissingRequiredArgument, what))
+}
+
+/// Ends the program because of an argument that is there.
+pub(crate) fn refuse(what: &str) -> ! {
+    usage(&Args::command().error(ErrorKind::ValueValidation, what))
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -159,29 +208,34 @@ pub(crate) enum ServiceCommand {
     List {
         #[command(flatten)]
         from: From,
-        /// Only this namespace
-        #[arg(long, short)]
-        namespace: Option<String>,
+        #[command(flatten)]
+        namespace: Namespaces,
     },
-    /// One service with its backends
+    /// Show one service with its backends
     Show {
-        /// NAMESPACE/NAME; or a NAME in the namespace `default`
+        /// NAMESPACE/NAME, or NAME
         service: String,
+        #[command(flatten)]
+        namespace: Namespace,
         #[command(flatten)]
         from: From,
     },
     /// The backends that each frontend of a cluster uses, could use and leaves out, from files
     Backends {
-        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
+        #[command(flatten)]
+        namespace: Namespace,
         #[command(flatten)]
         what_if: WhatIf,
     },
     /// Why connections end where they end: tiers, weights, and each backend with its reason; from files with --state, else
     /// as a node's agent has it
     Explain {
-        /// Only this one: NAMESPACE/NAME[:PORT]; or a NAME in the namespace `default`
+        /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
+        #[command(flatten)]
+        namespace: Namespace,
         #[command(flatten)]
         what_if: WhatIf,
         #[command(flatten)]
@@ -203,11 +257,10 @@ pub(crate) enum PodCommand {
         #[arg(long)]
         context: Option<String>,
         /// Only of this node
-        #[arg(long)]
+        #[arg(long, value_name = "NODE")]
         node: Option<String>,
-        /// Only of this namespace
-        #[arg(long, short)]
-        namespace: Option<String>,
+        #[command(flatten)]
+        namespace: Namespaces,
     },
 }
 
@@ -275,15 +328,62 @@ pub(crate) enum QuarantineCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// List the contexts
+    GetContexts,
+    /// Show which contexts commands are about, and where they are from
+    CurrentContext,
+}
+
 /// Whose view.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct From {
     /// Only in this cluster
     #[arg(long)]
     pub(crate) context: Option<String>,
-    /// The node whose kernel is shown; the first, unless given
-    #[arg(long)]
+    /// The node whose kernel is shown; the first whose agent answers, unless given
+    #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
+}
+
+/// Where a name is one.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Namespace {
+    /// The namespace of a NAME without one
+    #[arg(long, short, default_value = "default")]
+    namespace: String,
+}
+
+/// Of which namespaces something is listed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Namespaces {
+    /// Only this namespace
+    #[arg(long, short)]
+    namespace: Option<String>,
+    /// All namespaces, which is what is listed without --namespace
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
+    all_namespaces: bool,
+}
+
+impl Namespace {
+    pub(crate) fn name(&self) -> &str {
+        &self.namespace
+    }
+
+    /// `NAMESPACE/NAME` of a name with or without one.
+    pub(crate) fn complete(&self, service: String) -> String {
+        match service.contains('/') {
+            true => service,
+            false => format!("{}/{service}", self.namespace),
+        }
+    }
+}
+
+impl Namespaces {
+    pub(crate) fn only(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|_| !self.all_namespaces)
+    }
 }
 
 #[cfg(test)]
@@ -292,7 +392,6 @@ mod tests {
 
     #[test]
     fn flags_are_sound() {
-        use clap::CommandFactory as _;
         Args::command().debug_assert();
     }
 }

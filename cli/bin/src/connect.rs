@@ -84,9 +84,10 @@ fn leave(
 /// Both clusters. Locked in the same order whichever is named first, so that two commands never wait for each other.
 fn sides(pair: &Pair, change: bool) -> anyhow::Result<(Side, Side)> {
     let directory = |name: &str| anyhow::Ok(contexts::find(name)?.directory);
-    let (source, destination) = (directory(&pair.context)?, directory(&pair.destination_context)?);
+    let context = pair.context();
+    let (source, destination) = (directory(context)?, directory(&pair.destination_context)?);
     match source.cmp(&destination) {
-        Ordering::Equal => bail!("{} cannot be connected to itself", pair.context),
+        Ordering::Equal => bail!("{context} cannot be connected to itself"),
         Ordering::Less => {
             let source = Side::read(&source, change)?;
             Ok((source, Side::read(&destination, change)?))

@@ -3,33 +3,93 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, bail};
-use mesh_lab::contexts::{AgentSocket, Context, Contexts, of_labs};
+use mesh_lab::{
+    Lab,
+    contexts::{AgentSocket, Context, Contexts, of_lab},
+};
 
 /// The variable that names a contexts file.
-const VARIABLE: &str = "CLUSTERMESH_CONTEXTS";
+const CONTEXTS: &str = "CLUSTERMESH_CONTEXTS";
+/// The variable that names a lab.
+const LAB: &str = "CLUSTERMESH_LAB";
 /// Where a host's own daemons listen.
 const APISERVER: &str = "/run/clustermesh/apiserver.sock";
 const AGENT: &str = "/run/clustermesh/agent.sock";
+/// Where a host's own cluster directory is.
+const DIRECTORY: &str = "/etc/clustermesh";
 
 /// The largest answer of a daemon that is read, in bytes: there may be 100,000 identities.
 pub(crate) const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// All contexts there are: those of `$CLUSTERMESH_CONTEXTS`, or of the labs on this machine.
-pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
-    let files = match env::var_os(VARIABLE) {
-        Some(file) => vec![PathBuf::from(file)],
-        None => of_labs(),
+/// What says which contexts there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// By flags.
+    flags: Named,
+    /// By variables. A flag is newer than any of them.
+    variables: Named,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Named {
+    contexts: Option<PathBuf>,
+    lab: Option<String>,
+}
+
+/// Where contexts are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A contexts file.
+    File(PathBuf),
+    /// A lab's contexts file.
+    Lab(String),
+    /// No file: this host's own daemons.
+    ThisHost,
+}
+
+/// One for all commands: it is asked for deep below them.
+static CHOICE: OnceLock<Choice> = OnceLock::new();
+
+/// Takes note of the flags that say which contexts there are. The first call counts.
+pub(crate) fn choose(contexts: Option<PathBuf>, lab: Option<String>) {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let variables = Named {
+        contexts: variable(CONTEXTS).map(PathBuf::from),
+        lab: variable(LAB).map(|lab| lab.to_string_lossy().into_owned()),
     };
-    let mut contexts = Vec::new();
-    for file in files {
-        let read =
-            Contexts::read(&file).with_context(|| format!("contexts file {}", file.display()))?;
-        contexts.extend(read.contexts);
+    let _ = CHOICE.set(Choice { flags: Named { contexts, lab }, variables });
+}
+
+/// Where the contexts are from. It is refused where that would be a guess.
+pub(crate) fn origin() -> anyhow::Result<Origin> {
+    choice().origin(&Lab::all())
+}
+
+/// The lab that a command is about, which is up.
+pub(crate) fn lab() -> anyhow::Result<String> {
+    choice().lab(&Lab::all())
+}
+
+/// The lab that is named, whether it is up or not.
+pub(crate) fn named_lab() -> Option<String> {
+    let Choice { flags, variables } = choice();
+    flags.lab.or(variables.lab)
+}
+
+/// All contexts there are; none on a host that has no contexts file and no lab.
+pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
+    match origin()?.file()? {
+        Some(file) => {
+            let read = Contexts::read(&file)
+                .with_context(|| format!("contexts file {}", file.display()))?;
+            Ok(read.contexts)
+        }
+        None => Ok(Vec::new()),
     }
-    Ok(contexts)
 }
 
 /// One context: a cluster directory if it has a slash in it, a name otherwise. A name that is there twice is an error.
@@ -45,14 +105,14 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Context> {
             let known: Vec<&str> = contexts.iter().map(|context| context.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             bail!(
-                "there is no context {name:?} (known: {known}). Name a cluster directory (with a slash), set {VARIABLE}, or make a lab with `clustermesh lab up`"
+                "there is no context {name:?} (known: {known}). Name a cluster directory (with a slash), a contexts file with --contexts or {CONTEXTS}, or make a lab with `clustermesh lab up`"
             )
         }
         several => {
             let places: Vec<String> =
                 several.iter().map(|c| c.directory.display().to_string()).collect();
             bail!(
-                "the context {name:?} is there {} times: {}. Set {VARIABLE} to one contexts file",
+                "the context {name:?} is there {} times: {}. Give each a name of its own in the contexts file",
                 several.len(),
                 places.join(", ")
             )
@@ -66,25 +126,28 @@ pub(crate) fn find_or_all(name: Option<&str>) -> anyhow::Result<Vec<Context>> {
         Some(name) => Ok(vec![find(name)?]),
         None => {
             let contexts = all()?;
-            let own = || vec![of_directory(Path::new("/etc/clustermesh"))];
+            let own = || vec![of_directory(Path::new(DIRECTORY))];
             Ok(if contexts.is_empty() { own() } else { contexts })
         }
     }
 }
 
-/// The agent of a node of a cluster; of its first, unless one is named.
-pub(crate) fn agent_of<'a>(
+/// The agents of a cluster; only that of a node, if one is named.
+pub(crate) fn agents_of<'a>(
     context: &'a Context,
     node: Option<&str>,
-) -> anyhow::Result<&'a AgentSocket> {
-    let agent = match node {
-        None => context.agents.first(),
-        Some(node) => context.agents.iter().find(|agent| agent.node == node),
-    };
-    agent.with_context(|| {
+) -> anyhow::Result<Vec<&'a AgentSocket>> {
+    let wanted = |agent: &&AgentSocket| node.is_none_or(|node| node == agent.node);
+    let agents: Vec<&AgentSocket> = context.agents.iter().filter(wanted).collect();
+    if agents.is_empty() {
         let nodes: Vec<&str> = context.agents.iter().map(|a| a.node.as_str()).collect();
-        format!("{} has no such node; it has: {}", context.name, nodes.join(", "))
-    })
+        bail!("{} has no such node; it has: {}", context.name, nodes.join(", "));
+    }
+    Ok(agents)
+}
+
+fn choice() -> Choice {
+    CHOICE.get().cloned().unwrap_or_default()
 }
 
 fn of_directory(directory: &Path) -> Context {
@@ -96,5 +159,123 @@ fn of_directory(directory: &Path) -> Context {
         replicas: Vec::new(),
         agents: vec![AgentSocket { node: "this node".into(), socket: AGENT.into() }],
         netns: None,
+    }
+}
+
+// === impl Choice ===
+
+impl Choice {
+    /// `--contexts` or `--lab`, else `$CLUSTERMESH_CONTEXTS`, else `$CLUSTERMESH_LAB`, else the only lab that is up, else this
+    /// host.
+    fn origin(&self, labs: &[String]) -> anyhow::Result<Origin> {
+        for Named { contexts, lab } in [&self.flags, &self.variables] {
+            if let Some(file) = contexts {
+                return Ok(Origin::File(file.clone()));
+            }
+            if let Some(lab) = lab {
+                return Ok(Origin::Lab(up(lab, labs)?));
+            }
+        }
+        match labs {
+            [] => Ok(Origin::ThisHost),
+            [only] => Ok(Origin::Lab(only.clone())),
+            several => bail!(too_many(several)),
+        }
+    }
+
+    /// `--lab`, else `$CLUSTERMESH_LAB`, else the only lab that is up.
+    fn lab(&self, labs: &[String]) -> anyhow::Result<String> {
+        match (self.flags.lab.as_ref().or(self.variables.lab.as_ref()), labs) {
+            (Some(lab), _) => up(lab, labs),
+            (None, [only]) => Ok(only.clone()),
+            (None, []) => bail!("no lab is up. Make one with `clustermesh lab up`"),
+            (None, several) => bail!(too_many(several)),
+        }
+    }
+}
+
+fn up(lab: &str, labs: &[String]) -> anyhow::Result<String> {
+    if labs.iter().any(|other| other == lab) {
+        return Ok(lab.into());
+    }
+    let up = match labs {
+        [] => "no lab is up".to_owned(),
+        labs => format!("up: {}", labs.join(", ")),
+    };
+    bail!("there is no lab {lab:?} ({up}). Make it with `clustermesh lab up --lab {lab}`")
+}
+
+fn too_many(labs: &[String]) -> String {
+    format!("{} labs are up: {}; set {LAB} or --lab", labs.len(), labs.join(", "))
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The contexts file, if there is one.
+    pub(crate) fn file(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(match self {
+            Self::File(file) => Some(file.clone()),
+            Self::Lab(lab) => Some(of_lab(lab)?),
+            Self::ThisHost => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who names what, and which labs are up: where the contexts are from, or why that is refused.
+    #[test]
+    fn contexts_are_from_one_place() {
+        let named = |contexts: &str, lab: &str| Named {
+            contexts: Some(contexts).filter(|file| !file.is_empty()).map(PathBuf::from),
+            lab: Some(lab).filter(|lab| !lab.is_empty()).map(str::to_owned),
+        };
+        let file = |file: &str| Ok(Origin::File(file.into()));
+        let lab = |lab: &str| Ok(Origin::Lab(lab.into()));
+        let none = ("", "");
+        for (flags, variables, labs, wanted) in [
+            (("f", ""), ("v", "nc"), &["nc", "demo"][..], file("f")),
+            (("", "demo"), ("v", "nc"), &["nc", "demo"], lab("demo")),
+            (none, ("v", "nc"), &["nc", "demo"], file("v")),
+            (none, ("", "nc"), &["nc", "demo"], lab("nc")),
+            (none, ("", "nosuch"), &["nc", "demo"], Err("no lab \"nosuch\" (up: nc, demo)")),
+            (("", "nosuch"), none, &[], Err("no lab \"nosuch\" (no lab is up)")),
+            (none, none, &["nc"], lab("nc")),
+            (none, none, &[], Ok(Origin::ThisHost)),
+            (
+                none,
+                none,
+                &["bench", "demo", "nc"],
+                Err("3 labs are up: bench, demo, nc; set CLUSTERMESH_LAB or --lab"),
+            ),
+        ] {
+            let choice = Choice {
+                flags: named(flags.0, flags.1),
+                variables: named(variables.0, variables.1),
+            };
+            let labs: Vec<String> = labs.iter().map(ToString::to_string).collect();
+            match (choice.origin(&labs).map_err(|error| error.to_string()), wanted) {
+                (Err(found), Err(wanted)) => assert!(found.contains(wanted), "{found}"),
+                (found, wanted) => assert_eq!(found, wanted.map_err(str::to_owned), "{choice:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_is_about_one_lab() {
+        let labs = ["demo", "nc"].map(str::to_owned);
+        let of = |lab: Option<&str>| Choice {
+            flags: Named { contexts: None, lab: lab.map(str::to_owned) },
+            variables: Named { contexts: Some("elsewhere".into()), lab: None },
+        };
+        let error = |found: anyhow::Result<String>| found.unwrap_err().to_string();
+        assert_eq!(of(Some("nc")).lab(&labs).unwrap(), "nc");
+        assert_eq!(of(None).lab(&labs[..1]).unwrap(), "demo");
+        assert!(error(of(None).lab(&labs)).starts_with("2 labs are up: demo, nc;"));
+        assert!(error(of(None).lab(&[])).contains("lab up"));
+        assert!(error(of(Some("x")).lab(&labs)).contains("\"x\""));
     }
 }

@@ -5,7 +5,6 @@ mod shown;
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Context as _, bail};
-use clap::{CommandFactory as _, error::ErrorKind};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
@@ -17,10 +16,12 @@ use mesh_offline::{
 use serde_json::json;
 
 use crate::{
-    args::{Args, From, ImportArgs, WhatIf},
-    contexts::{self, agent_of},
+    args::{From, ImportArgs, WhatIf, missing},
+    ask::{self, Unanswered, Which, unreachable},
+    contexts,
     outcome::{Outcome, complain, warn},
     output::{self, Output},
+    service::meant,
 };
 use shown::{ShownAbsence, ShownBackend, ShownFrontend};
 
@@ -101,7 +102,6 @@ fn explain_agent(
             bail!("whose clients connect? Name one with --context: {}", names.join(", "))
         }
     };
-    let agent = agent_of(context, from.node.as_deref())?;
     let request = match wanted {
         Some(ServiceQuery { service, .. }) => ExplainRequest {
             namespace: service.namespace.to_string(),
@@ -109,11 +109,15 @@ fn explain_agent(
         },
         None => ExplainRequest::default(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reported = runtime.block_on(async {
-        let mut client = mesh_admin::connect(&agent.socket).await?;
-        anyhow::Ok(client.explain(request).await?.into_inner())
+    let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
+        let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let request = request.clone();
+        Ok(client.explain(request).await.map_err(Unanswered::failed)?.into_inner())
     })?;
+    let outcome = complain(answers.warnings);
+    let Some(reported) = answers.answers.into_iter().next().map(|answer| answer.answer) else {
+        bail!("no agent of {} answers", context.name)
+    };
     let frontends: Vec<ShownFrontend> = reported
         .frontends
         .iter()
@@ -134,7 +138,8 @@ fn explain_agent(
                 (true, None) => (
                     "no-service",
                     format!(
-                        "there is no service {service} in {name}: it must exist in the cluster that is asked"
+                        "there is no service {service} in {name}{}: it must exist in the cluster that is asked",
+                        meant(&contexts, from.node.as_deref(), &service.name)
                     ),
                 ),
             };
@@ -146,15 +151,14 @@ fn explain_agent(
     let reasons = absent.iter().filter_map(|absent| absent.absence.as_ref());
     let reasons = reasons.map(|absence| absence.reason.clone());
     let all = frontends.iter().flat_map(|frontend| frontend.differences.iter().flatten());
-    Ok(complain(reasons.chain(all.cloned())))
+    Ok(complain(reasons.chain(all.cloned())).and(outcome))
 }
 
 /// Computes what a mesh is like at the time that is asked for.
 fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
     let WhatIf { state, from, events, at, staleness_budget } = what_if;
     let (Some(state), Some(from)) = (state, from) else {
-        let missing = "--state DIR --from CLUSTER say of which clusters, and whose clients connect";
-        Args::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+        missing("--state DIR --from CLUSTER say of which clusters, and whose clients connect")
     };
     let events = events.as_ref().map(|file| read_events(file)).transpose()?.unwrap_or_default();
     let last = events.last().map(|event| event.at).unwrap_or_default();

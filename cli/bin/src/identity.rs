@@ -1,15 +1,16 @@
 //! Identities, as agents know them.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use mesh_admin::v1::{Identity, ListIdentitiesRequest};
 use mesh_model::{Label, Labels};
 use serde_json::{Map, Value, json};
 
 use crate::{
     args::{From, IdentityArgs, IdentityCommand},
-    contexts::{self, agent_of},
-    outcome::Outcome,
-    output::{self, Output},
+    ask::{self, Unanswered, Which, unreachable},
+    contexts,
+    outcome::{Outcome, complain},
+    output::{self, Listed, Output},
 };
 
 /// An identity, and whose agent says so.
@@ -27,59 +28,47 @@ enum IdentityQuery {
 }
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
-    match &args.command {
+    let (kind, seen, warnings) = match &args.command {
         IdentityCommand::List { from, cluster } => {
-            let seen = ask(from, cluster.as_deref(), 0)?;
-            if let (true, Some(cluster)) = (seen.is_empty(), cluster) {
+            let (seen, warnings) = ask(from, cluster.as_deref(), 0)?;
+            if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
                 bail!("no agent knows an identity of a cluster {cluster}");
             }
-            print("IdentityList", &seen, output)?;
+            ("IdentityList", seen, warnings)
         }
         IdentityCommand::Show { identity, from, cluster } => {
             let wanted = IdentityQuery::parse(identity);
             let number = if let IdentityQuery::Id(number) = wanted { number } else { 0 };
-            let mut seen = ask(from, cluster.as_deref(), number)?;
+            let (mut seen, warnings) = ask(from, cluster.as_deref(), number)?;
             seen.retain(|seen| wanted.is(&seen.identity));
             if seen.is_empty() {
-                bail!("no agent knows an identity {identity}");
+                complain(warnings);
+                bail!("no agent that answers knows an identity {identity}");
             }
-            print("Identity", &seen, output)?;
+            ("Identity", seen, warnings)
         }
-    }
-    Ok(Outcome::Done)
+    };
+    output::list(output, kind, Some("identities"), &seen, json!({ "warnings": warnings }))?;
+    Ok(complain(warnings))
 }
 
 /// Asks one node of each cluster.
-fn ask(from: &From, cluster: Option<&str>, number: u32) -> anyhow::Result<Vec<Seen>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut seen = Vec::new();
-    for context in contexts::find_or_all(from.context.as_deref())? {
-        let agent = agent_of(&context, from.node.as_deref())?;
+fn ask(
+    from: &From,
+    cluster: Option<&str>,
+    number: u32,
+) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
+    let contexts = contexts::find_or_all(from.context.as_deref())?;
+    let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
         let request = ListIdentitiesRequest { cluster: cluster.unwrap_or_default().into(), number };
-        let identities = runtime.block_on(async {
-            let client = mesh_admin::connect(&agent.socket).await?;
-            let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
-            anyhow::Ok(client.list_identities(request).await?.into_inner().identities)
-        });
-        let identities = identities.with_context(|| format!("{}/{}", context.name, agent.node))?;
-        let of = |identity| Seen { from: context.name.clone(), identity };
-        seen.extend(identities.into_iter().map(of));
-    }
-    Ok(seen)
-}
-
-fn print(kind: &str, seen: &[Seen], output: Output) -> anyhow::Result<()> {
-    match output {
-        Output::Text => {
-            let header = ["IN", "CLUSTER", "ID", "ADDRESSES", "LABELS"];
-            output::table(&header, seen.iter().map(Seen::row))?;
-            Ok(())
-        }
-        Output::Json => {
-            let identities: Vec<Value> = seen.iter().map(Seen::json).collect();
-            output::json(kind, json!({ "identities": identities }))
-        }
-    }
+        let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+        let identities = client.list_identities(request).await.map_err(Unanswered::failed)?;
+        Ok(identities.into_inner().identities)
+    })?;
+    let (answers, warnings) = answers.split();
+    let of = |(from, identity)| Seen { from, identity };
+    Ok((answers.map(of).collect(), warnings))
 }
 
 // === impl IdentityQuery ===
@@ -119,11 +108,18 @@ const UNSPECIFIED: &str = "unspec";
 
 // === impl Seen ===
 
-impl Seen {
-    fn row(&self) -> Vec<String> {
+impl Listed for Seen {
+    const HEADER: &'static [&'static str] = &["IN", "CLUSTER", "ID", "ADDRESSES", "LABELS"];
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.identity.cluster, self.identity.number)
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
         let Identity { cluster, number, labels, addresses } = &self.identity;
         let labels = labels.trim_end_matches(';').replace(';', " ");
-        vec![self.from.clone(), cluster.clone(), number.to_string(), addresses.to_string(), labels]
+        let (number, addresses) = (number.to_string(), addresses.to_string());
+        vec![vec![self.from.clone(), cluster.clone(), number, addresses, labels]]
     }
 
     fn json(&self) -> Value {

@@ -3,6 +3,7 @@
 mod chaos;
 mod cuts;
 mod history;
+mod list;
 
 use std::{
     env, fs,
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::LabCommand,
+    contexts,
     outcome::Outcome,
     output::{self, Output},
 };
@@ -32,24 +34,26 @@ const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
     match command {
-        LabCommand::Up { which, clusters, nodes, replicas, etcd, etcd_quota } => {
-            let name = which.lab;
+        LabCommand::Up { clusters, nodes, replicas, etcd, etcd_quota } => {
+            let name = new_lab();
             let bin_dir = bin_dir()?;
             let options = LabOptions { name, clusters, nodes, replicas, bin_dir, etcd, etcd_quota };
             up(options, output)
         }
-        LabCommand::Down { which } => {
-            Lab::down(&which.lab)?;
-            print_result(
-                output,
-                "LabDown",
-                &format!("the lab {} is gone", which.lab),
-                json!({ "lab": which.lab }),
-            )
+        LabCommand::Down => {
+            let name = new_lab();
+            let existed = Lab::down(&name)?;
+            let text = if existed {
+                format!("the lab {name} is gone")
+            } else {
+                format!("there is no lab {name}{}", others(&Lab::all()))
+            };
+            print_result(output, "LabDown", &text, json!({ "lab": name, "existed": existed }))
         }
-        LabCommand::Status { which } => status(&Lab::open(&which.lab)?, output),
-        LabCommand::Exec { which, place, command } => {
-            let lab = Lab::open(&which.lab)?;
+        LabCommand::List => list::run(output),
+        LabCommand::Status => status(&Lab::open(&contexts::lab()?)?, output),
+        LabCommand::Exec { place, command } => {
+            let lab = Lab::open(&contexts::lab()?)?;
             let mut command = match place.split('/').collect::<Vec<_>>().as_slice() {
                 [cluster, "node", node] => lab.command_on_node(cluster, node, &command)?,
                 _ => lab.command_in_pod(&place, &command)?,
@@ -59,13 +63,13 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let error = command.exec();
             Err(error).context(format!("{:?}", command.get_program()))
         }
-        LabCommand::CheckPod { which, pod } => {
-            Lab::open(&which.lab)?.check_pod(&pod)?;
+        LabCommand::CheckPod { pod } => {
+            Lab::open(&contexts::lab()?)?.check_pod(&pod)?;
             let text = format!("{pod} is attached as it was");
             print_result(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
-        LabCommand::Logs { which, process } => {
-            let lab = Lab::open(&which.lab)?;
+        LabCommand::Logs { process } => {
+            let lab = Lab::open(&contexts::lab()?)?;
             let names = lab.matching(&[process])?;
             let found = lab.processes().filter(|process| names.contains(&process.name));
             let mut logs = Vec::new();
@@ -84,8 +88,8 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             }
             Ok(Outcome::Done)
         }
-        LabCommand::Stop { which, processes, kill } => {
-            let mut lab = Lab::open(&which.lab)?;
+        LabCommand::Stop { processes, kill } => {
+            let mut lab = Lab::open(&contexts::lab()?)?;
             let names = lab.matching(&processes)?;
             lab.stop(&processes, if kill { Signal::SIGKILL } else { Signal::SIGTERM })?;
             print_result(
@@ -95,8 +99,8 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
                 json!({ "stopped": names }),
             )
         }
-        LabCommand::Start { which, processes, environment } => {
-            let mut lab = Lab::open(&which.lab)?;
+        LabCommand::Start { processes, environment } => {
+            let mut lab = Lab::open(&contexts::lab()?)?;
             lab.set_environment(&processes, &environment)?;
             let started = lab.start(&processes)?;
             let text = match started.as_slice() {
@@ -105,34 +109,39 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             };
             print_result(output, "LabStart", &text, json!({ "started": started }))
         }
-        LabCommand::Cut { which, one, other, port, rate, loss, delay } => {
+        LabCommand::Cut { one, other, port, rate, loss, delay } => {
             let rate = rate.as_deref().map(Impairment::rate);
             let loss = || loss.as_deref().map(Impairment::loss);
             let delay = || delay.as_deref().map(Impairment::delay);
             let impairment = rate.or_else(loss).or_else(delay).transpose()?;
-            cuts::cut(&which.lab, [&one, &other], port, impairment, output)
+            cuts::cut(&contexts::lab()?, [&one, &other], port, impairment, output)
         }
-        LabCommand::Heal { which, places } => cuts::heal(&which.lab, &places, output),
-        LabCommand::CheckHistory { which, wait, wait_duration, record } => {
+        LabCommand::Heal { places } => cuts::heal(&contexts::lab()?, &places, output),
+        LabCommand::CheckHistory { wait, wait_duration, record } => {
             let wait = wait.then(|| Duration::from_secs(wait_duration));
-            history::check(&which.lab, wait, record.map(seconds), output)
+            history::check(&contexts::lab()?, wait, record.map(seconds), output)
         }
         LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
             let options = mesh_chaos::run::Options { lab, seed, faults, replicas, keep };
             chaos::run(&options, output)
         }
-        LabCommand::Apply { which, cluster, file, replicas, grace } => {
+        LabCommand::Apply { cluster, file, replicas, grace } => {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let text = match replicas {
                 Some(replicas) => with_replicas(&text, replicas),
                 None => text,
             };
-            let applied =
-                Lab::open(&which.lab)?.apply(&cluster, &stem(&file)?, &text, seconds(grace))?;
+            let applied = Lab::open(&contexts::lab()?)?.apply(
+                &cluster,
+                &stem(&file)?,
+                &text,
+                seconds(grace),
+            )?;
             print_applied(&applied, output)
         }
-        LabCommand::Delete { which, cluster, file, grace } => {
-            let applied = Lab::open(&which.lab)?.delete(&cluster, &stem(&file)?, seconds(grace))?;
+        LabCommand::Delete { cluster, file, grace } => {
+            let applied =
+                Lab::open(&contexts::lab()?)?.delete(&cluster, &stem(&file)?, seconds(grace))?;
             print_applied(&applied, output)
         }
     }
@@ -159,9 +168,8 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     progress.finish_and_clear();
     let took = started.elapsed();
     let text = format!(
-        "the lab {name} is up: {clusters} clusters of {nodes} nodes, after {:.1} s\nexport CLUSTERMESH_CONTEXTS={}",
+        "the lab {name} is up: {clusters} clusters of {nodes} nodes, after {:.1} s\nexport CLUSTERMESH_LAB={name}",
         took.as_secs_f64(),
-        file.display()
     );
     let value = json!({
         "lab": name, "clusters": clusters, "nodes": nodes, "contexts": file, "seconds": took.as_secs_f64(),
@@ -284,6 +292,16 @@ fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow:
         Output::Json => output::json(kind, value)?,
     }
     Ok(Outcome::Done)
+}
+
+/// The lab that is made or taken down: the one that is named, or `default`. What is up does not decide that.
+fn new_lab() -> String {
+    contexts::named_lab().unwrap_or_else(|| "default".into())
+}
+
+/// The labs that may have been meant.
+fn others(labs: &[String]) -> String {
+    if labs.is_empty() { String::new() } else { format!("; up: {}", labs.join(", ")) }
 }
 
 /// The daemons are beside this program, unless the operator says otherwise.

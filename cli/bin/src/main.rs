@@ -1,9 +1,11 @@
 //! `clustermesh`: the mesh from the command line. One module a noun; every command goes through what the daemons offer.
 
 mod args;
+mod ask;
 mod bench;
 mod certs;
 mod completions;
+mod config;
 mod connect;
 mod contexts;
 mod drain;
@@ -23,35 +25,49 @@ mod service;
 mod status;
 mod version;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::Parser as _;
 
 use crate::{
-    args::{Args, Command, ServiceArgs, ServiceCommand},
+    args::{Args, Command, ServiceArgs, ServiceCommand, refuse},
     drain::Change,
     outcome::Outcome,
-    output::Output,
+    output::{Format, Output},
 };
 
 fn main() -> ExitCode {
     mesh_certs::install_crypto();
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| {
+        Output::new(output::asked_for(env::args()));
+        outcome::usage(&error)
+    });
     let output = Output::new(args.output);
+    if args.output == Some(Format::Name) && !args.command.is_list() {
+        refuse("-o name: this command does not write a list")
+    }
+    if args.contexts.is_some() && args.lab.is_some() {
+        refuse("--contexts and --lab both say which contexts there are: give one of them")
+    }
+    contexts::choose(args.contexts, args.lab);
     let done = match args.command {
         Command::Lab(command) => lab::run(command, output),
         Command::Connect(command) => connect::connect(&command, output),
         Command::Disconnect(command) => connect::disconnect(&command, output),
         Command::Status(command) => status::run(&command, output),
         Command::Service(ServiceArgs {
-            command: ServiceCommand::Backends { service, what_if },
+            command: ServiceCommand::Backends { service, namespace, what_if },
         }) => {
             let output = Output::of_data(args.output);
+            let service = service.map(|service| namespace.complete(service));
             explain::backends(service.as_deref(), &what_if, output)
         }
         Command::Service(ServiceArgs {
-            command: ServiceCommand::Explain { service, what_if, agent },
-        }) => explain::explain(service.as_deref(), &what_if, &agent, output),
+            command: ServiceCommand::Explain { service, namespace, what_if, agent },
+        }) => {
+            let service = service.map(|service| namespace.complete(service));
+            explain::explain(service.as_deref(), &what_if, &agent, output)
+        }
         Command::Service(command) => service::run(&command, output),
         Command::Pod(command) => pod::run(&command, output),
         Command::Node(command) => node::run(&command, output),
@@ -64,6 +80,7 @@ fn main() -> ExitCode {
         Command::Export(command) => export::run(&command),
         Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
         Command::Bench(command) => bench::run(command, output),
+        Command::Config(command) => config::run(&command, args.context.as_deref(), output),
         Command::Completions { shell } => completions::run(shell),
         Command::Version => version::run(output),
         Command::LabPod(command) => lab_pod::run(command, output),

@@ -1,14 +1,15 @@
 //! Nodes, as agents know them.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use mesh_admin::v1::{ListNodesRequest, Node};
 use serde_json::{Value, json};
 
 use crate::{
     args::{NodeArgs, NodeCommand},
-    contexts::{self, agent_of},
-    outcome::Outcome,
-    output::{self, Output},
+    ask::{self, Unanswered, Which, unreachable},
+    contexts,
+    outcome::{Outcome, complain},
+    output::{self, Listed, Output},
 };
 
 /// A node, and whose agent says so.
@@ -19,42 +20,36 @@ struct Seen {
 
 pub(crate) fn run(args: &NodeArgs, output: Output) -> anyhow::Result<Outcome> {
     let NodeCommand::List { from, cluster } = &args.command;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut seen = Vec::new();
-    for context in contexts::find_or_all(from.context.as_deref())? {
-        let agent = agent_of(&context, from.node.as_deref())?;
+    let contexts = contexts::find_or_all(from.context.as_deref())?;
+    let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
         let request = ListNodesRequest { cluster: cluster.clone().unwrap_or_default() };
-        let nodes = runtime.block_on(async {
-            let client = mesh_admin::connect(&agent.socket).await?;
-            let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
-            anyhow::Ok(client.list_nodes(request).await?.into_inner().nodes)
-        });
-        let nodes = nodes.with_context(|| format!("{}/{}", context.name, agent.node))?;
-        seen.extend(nodes.into_iter().map(|node| Seen { from: context.name.clone(), node }));
-    }
-    if let (true, Some(cluster)) = (seen.is_empty(), cluster) {
+        let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+        let nodes = client.list_nodes(request).await.map_err(Unanswered::failed)?;
+        Ok(nodes.into_inner().nodes)
+    })?;
+    let (nodes, warnings) = answers.split();
+    let seen: Vec<Seen> = nodes.map(|(from, node)| Seen { from, node }).collect();
+    if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
         bail!("no agent knows a node of a cluster {cluster}");
     }
-    match output {
-        Output::Text => {
-            let header = ["IN", "CLUSTER", "NAME", "ADDRESSES", "POD RANGES"];
-            output::table(&header, seen.iter().map(Seen::row))?;
-        }
-        Output::Json => {
-            let nodes: Vec<Value> = seen.iter().map(Seen::json).collect();
-            output::json("NodeList", json!({ "nodes": nodes }))?;
-        }
-    }
-    Ok(Outcome::Done)
+    output::list(output, "NodeList", Some("nodes"), &seen, json!({ "warnings": warnings }))?;
+    Ok(complain(warnings))
 }
 
-impl Seen {
-    fn row(&self) -> Vec<String> {
+impl Listed for Seen {
+    const HEADER: &'static [&'static str] = &["IN", "CLUSTER", "NAME", "ADDRESSES", "POD RANGES"];
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.node.cluster, self.node.name)
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
         let Self { from, node } = self;
         let cluster =
             if node.own { format!("{} (local)", node.cluster) } else { node.cluster.clone() };
         let (addresses, ranges) = (node.internal_addresses.join(", "), node.pod_cidrs.join(", "));
-        vec![from.clone(), cluster, node.name.clone(), addresses, ranges]
+        vec![vec![from.clone(), cluster, node.name.clone(), addresses, ranges]]
     }
 
     fn json(&self) -> Value {

@@ -2,6 +2,8 @@
 
 use std::{io, process::ExitCode};
 
+use crate::output;
+
 /// How a command ended that did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -14,6 +16,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// Both of them: the worse one.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == Self::Done { other } else { self }
+    }
+
     /// The exit code of a command; an error, which is printed, is 1, and clap's usage errors are 2.
     #[allow(clippy::print_stderr, reason = "this is where errors go")]
     pub(crate) fn exit(done: anyhow::Result<Self>) -> ExitCode {
@@ -24,11 +31,25 @@ impl Outcome {
             // The reader has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {}", in_full(&error));
+                let message = in_full(&error);
+                // Standard output may be what failed.
+                let _ = output::error(1, &message);
+                eprintln!("error: {message}");
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+/// Ends the program because of its arguments: with 2, or with 0 where help was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ! {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // Standard output may be what failed.
+        let _ = output::error(2, message);
+    }
+    error.exit()
 }
 
 /// Says what one should know beside a result.

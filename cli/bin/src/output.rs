@@ -3,13 +3,16 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets::NOTHING};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How results are written, as a user says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +23,10 @@ pub(crate) enum Format {
     Json,
     /// The same as YAML.
     Yaml,
+    /// Tables with more columns.
+    Wide,
+    /// Of a list, the names alone.
+    Name,
 }
 
 /// For whom results are written.
@@ -32,11 +39,23 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Values for programs are written as YAML: the one thing that no command needs to know of its output.
-static AS_YAML: OnceLock<bool> = OnceLock::new();
+/// What was asked for, where no command needs to know of it: YAML in place of JSON, more columns, names alone.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+/// Whether a value was written: there is one, and an error is no second one.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// The version of all JSON that the CLI writes.
 const API_VERSION: &str = "clustermesh.dev/v1";
+
+/// The format that arguments ask for, which are wrong as a whole.
+pub(crate) fn asked_for(arguments: impl Iterator<Item = String>) -> Option<Format> {
+    let words = arguments.collect::<Vec<_>>().join(" ");
+    let asked = |flag: &str| {
+        let rest = words.split_once(flag)?.1;
+        Format::from_str(rest.split(' ').next()?, false).ok()
+    };
+    [" -o ", " -o=", " -o", " --output ", " --output="].into_iter().find_map(asked)
+}
 
 /// Writes a line.
 pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
@@ -46,9 +65,9 @@ pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
 impl Output {
     /// What a user asked for; without a word tables.
     pub(crate) fn new(format: Option<Format>) -> Self {
-        let _ = AS_YAML.set(format == Some(Format::Yaml));
+        let _ = FORMAT.set(format.unwrap_or(Format::Text));
         match format {
-            None | Some(Format::Text) => Self::Text,
+            None | Some(Format::Text | Format::Wide | Format::Name) => Self::Text,
             Some(Format::Json | Format::Yaml) => Self::Json,
         }
     }
@@ -64,7 +83,8 @@ impl Output {
 
 /// Writes a value as it is.
 pub(crate) fn value(value: &impl Serialize) -> anyhow::Result<()> {
-    if AS_YAML.get() == Some(&true) {
+    WRITTEN.store(true, Ordering::Relaxed);
+    if is(Format::Yaml) {
         // Through JSON, so that both have the same fields.
         let yaml = serde_saphyr::to_string(&serde_json::to_value(value)?)?;
         return Ok(line(yaml.trim_end())?);
@@ -83,30 +103,144 @@ pub(crate) fn json(kind: &str, value: impl Serialize) -> anyhow::Result<()> {
     self::value(&object)
 }
 
-/// Writes a table that fits the terminal.
+/// What a list holds.
+pub(crate) trait Listed {
+    /// The columns of its table, the wide ones last.
+    const HEADER: &'static [&'static str];
+    /// How many of them are only shown with `-o wide`.
+    const WIDE: usize = 0;
+
+    /// What `-o name` shows of it.
+    fn name(&self) -> String;
+    /// Its lines in the table, a cell a column.
+    fn rows(&self) -> Vec<Vec<String>>;
+    fn json(&self) -> Value;
+}
+
+/// Writes a list in the format that is asked for. In JSON `items` has it, and so has `older`, the name that the field had
+/// before; `fields` stand beside it.
+pub(crate) fn list<T: Listed>(
+    output: Output,
+    kind: &str,
+    older: Option<&str>,
+    items: &[T],
+    fields: Value,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Json => {
+            let items = Value::Array(items.iter().map(T::json).collect());
+            let mut object = Map::new();
+            if let Some(older) = older {
+                object.insert(older.into(), items.clone());
+            }
+            object.insert("items".into(), items);
+            if let Value::Object(fields) = fields {
+                object.extend(fields);
+            }
+            json(kind, object)
+        }
+        Output::Text if is(Format::Name) => {
+            let mut names: Vec<String> = items.iter().map(T::name).collect();
+            names.sort();
+            names.dedup();
+            Ok(names.iter().try_for_each(line)?)
+        }
+        Output::Text => {
+            let hidden = if is(Format::Wide) { 0 } else { T::WIDE };
+            let shown = T::HEADER.len().saturating_sub(hidden);
+            let mut rows: Vec<Vec<String>> = items.iter().flat_map(T::rows).collect();
+            rows.iter_mut().for_each(|row| row.truncate(shown));
+            Ok(table(T::HEADER.get(..shown).unwrap_or_default(), rows)?)
+        }
+    }
+}
+
+/// Writes an error as programs read it, unless they have something to read already.
+pub(crate) fn error(code: u8, message: &str) -> anyhow::Result<()> {
+    match (is(Format::Json) || is(Format::Yaml)) && !WRITTEN.load(Ordering::Relaxed) {
+        true => json("Error", json!({ "code": code, "message": message })),
+        false => Ok(()),
+    }
+}
+
+/// Whether only names are asked for.
+pub(crate) fn names_only() -> bool {
+    is(Format::Name)
+}
+
+fn is(format: Format) -> bool {
+    FORMAT.get() == Some(&format)
+}
+
+/// Writes a table. At a terminal it fits in, as far as that breaks no word; elsewhere no line is broken, unless `$COLUMNS`
+/// says how long one may be.
 pub(crate) fn table(
     header: &[&str],
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = rows.into_iter().collect();
+    let width = match size(&io::stdout()) {
+        Some(width) => Some(width),
+        None => columns(env::var("COLUMNS").ok().as_deref()),
+    };
+    laid_out(header, &rows, width).iter().try_for_each(|text| line(painted(text)))
+}
+
+/// The lines of a table.
+fn laid_out(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> Vec<String> {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).force_no_tty();
     table.set_header(header.iter().copied());
     for row in rows {
         table.add_row(row);
     }
-    if !table.is_tty() {
-        table.set_width(columns(env::var("COLUMNS").ok().as_deref()));
+    match width {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
     }
-    for text in table.lines() {
-        line(text.trim_end())?;
+    let longest = |text: &str| text.split(' ').map(|word| word.chars().count()).max();
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(String::as_str);
+        let words = cells.chain(header.get(index).copied()).filter_map(longest).max();
+        // A column of comfy-table has a blank on either side.
+        let least = u16::try_from(words.unwrap_or_default() + 2).unwrap_or(u16::MAX);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
     }
-    Ok(())
+    table.lines().map(|text| text.trim_end().to_owned()).collect()
 }
 
-/// The width of what is no terminal: what its reader says it has, or enough for most tables.
-fn columns(given: Option<&str>) -> u16 {
-    let given = given.and_then(|columns| columns.parse().ok());
-    given.filter(|columns| *columns > 0).unwrap_or(200)
+/// What needs somebody's attention is red where colours can be seen and are wanted: no-color.org.
+fn painted(text: &str) -> String {
+    let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    match wanted && !dumb && io::stdout().is_terminal() {
+        true => in_colours(text),
+        false => text.to_owned(),
+    }
+}
+
+fn in_colours(text: &str) -> String {
+    let (red, yellow, end) = ("\x1b[31m", "\x1b[33m", "\x1b[0m");
+    let paint = |text: String, (words, colour): (&str, &str)| {
+        text.replace(words, &format!("{colour}{words}{end}"))
+    };
+    [("NOT READY", red), ("DIED", red), ("FAILED", red), ("degraded", yellow)]
+        .into_iter()
+        .fold(text.to_owned(), paint)
+}
+
+/// How many columns a terminal has.
+fn size(stdout: &io::Stdout) -> Option<u16> {
+    stdout.is_terminal().then(Table::new).and_then(|table| table.width())
+}
+
+/// The width of what is no terminal, if its reader says that it has one.
+fn columns(given: Option<&str>) -> Option<u16> {
+    given.and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0)
 }
 
 #[cfg(test)]
@@ -115,9 +249,32 @@ mod tests {
 
     #[test]
     fn what_is_no_terminal_has_the_width_it_says() {
-        for (given, width) in [(Some("80"), 80), (None, 200), (Some("0"), 200), (Some("wide"), 200)]
+        for (given, width) in
+            [(Some("80"), Some(80)), (None, None), (Some("0"), None), (Some("wide"), None)]
         {
             assert_eq!(columns(given), width, "{given:?}");
         }
+    }
+
+    /// Lines are as long as they must be for a pipe; for a terminal they are broken, but no word is.
+    #[test]
+    fn tables_break_no_word() {
+        let words = "k8s:io.kubernetes.pod.namespace=shop";
+        let rows = [vec!["a".to_owned(), [words; 8].join(" ")], vec!["b".into(), "x".into()]];
+        let piped = laid_out(&["CLUSTER", "LABELS"], &rows, None);
+        assert_eq!(piped.len(), 3, "{piped:#?}");
+        for width in [20, 60, 80, 120] {
+            let lines = laid_out(&["CLUSTER", "LABELS"], &rows, Some(width));
+            let whole = lines.iter().flat_map(|line| line.split_whitespace());
+            assert_eq!(whole.filter(|word| *word == words).count(), 8, "{width}: {lines:#?}");
+            let longest = lines.iter().map(String::len).max().unwrap();
+            assert!(longest <= usize::from(width.max(60)), "{width}: {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn colours_leave_the_words() {
+        assert_eq!(in_colours("a  NOT READY  tcp"), "a  \x1b[31mNOT READY\x1b[0m  tcp");
+        assert_eq!(in_colours("a  ready"), "a  ready");
     }
 }

@@ -1,13 +1,14 @@
 //! Peers that are over their budget.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use mesh_admin::v1::{LiftOutcome, LiftQuarantineRequest};
 use serde_json::json;
 
 use crate::{
     args::{QuarantineArgs, QuarantineCommand},
+    ask::{self, Unanswered, Which, unreachable},
     contexts,
-    outcome::Outcome,
+    outcome::{Outcome, complain},
     output::{self, Output},
 };
 
@@ -19,29 +20,26 @@ struct Answer {
 
 pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outcome> {
     let QuarantineCommand::Lift { peer, context } = &args.command;
-    let contexts = contexts::find_or_all(context.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut contexts = contexts::find_or_all(context.as_deref())?;
+    contexts.retain(|context| context.name != *peer);
+    let asked = ask::ask(&contexts, Which::Every(None), async |socket| {
+        let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let request = LiftQuarantineRequest { peer: peer.clone() };
+        let answer = client.lift_quarantine(request).await.map_err(Unanswered::failed)?;
+        Ok(answer.into_inner().outcome())
+    })?;
     let mut answers = Vec::new();
-    for context in contexts.iter().filter(|context| context.name != *peer) {
-        for agent in &context.agents {
-            let place = format!("{}/{}", context.name, agent.node);
-            let outcome = runtime.block_on(async {
-                let mut client = mesh_admin::connect(&agent.socket).await?;
-                let request = LiftQuarantineRequest { peer: peer.clone() };
-                let answer = client.lift_quarantine(request).await;
-                answer
-                    .map(|answer| answer.into_inner().outcome())
-                    .map_err(|status| anyhow::anyhow!("{}", status.message()))
-            });
-            match outcome.with_context(|| place.clone())? {
-                LiftOutcome::Lifted => answers.push(Answer { place, lifted: true }),
-                LiftOutcome::NotQuarantined => answers.push(Answer { place, lifted: false }),
-                LiftOutcome::UnknownPeer | LiftOutcome::Unspecified => {}
-            }
+    for answer in asked.answers {
+        let place = format!("{}/{}", answer.context, answer.node);
+        match answer.answer {
+            LiftOutcome::Lifted => answers.push(Answer { place, lifted: true }),
+            LiftOutcome::NotQuarantined => answers.push(Answer { place, lifted: false }),
+            LiftOutcome::UnknownPeer | LiftOutcome::Unspecified => {}
         }
     }
+    let outcome = complain(asked.warnings);
     if answers.is_empty() {
-        bail!("no agent follows a cluster {peer}");
+        bail!("no agent that answers follows a cluster {peer}");
     }
     match output {
         Output::Text => {
@@ -59,5 +57,5 @@ pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outco
             output::json("QuarantineLift", json!({ "peer": peer, "agents": answers }))?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }

@@ -1,14 +1,21 @@
 //! What clients connect to, and where they end up.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
 use anyhow::bail;
 use mesh_admin::v1::{Backend, Frontend, ListServicesRequest, Service};
+use mesh_lab::contexts::Context;
 use serde_json::{Value, json};
 
 use crate::{
     args::{From, ServiceArgs, ServiceCommand},
+    ask::{self, Unanswered, Which, unreachable},
     contexts,
-    outcome::Outcome,
-    output::{self, Output},
+    outcome::{Outcome, complain},
+    output::{self, Listed, Output},
 };
 
 /// A service, as a node of a cluster balances it.
@@ -20,26 +27,24 @@ struct Seen {
 pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome> {
     match &args.command {
         ServiceCommand::List { from, namespace } => {
-            let seen = ask(from, namespace.as_deref().unwrap_or_default(), "")?;
-            match output {
-                Output::Text => list(&seen)?,
-                Output::Json => {
-                    let services: Vec<Value> = seen.iter().map(Seen::json).collect();
-                    output::json("ServiceList", json!({ "services": services }))?;
-                }
-            }
-            Ok(Outcome::Done)
+            let (seen, warnings) = ask(from, namespace.only().unwrap_or_default(), "")?;
+            let fields = json!({ "warnings": warnings });
+            output::list(output, "ServiceList", Some("services"), &seen, fields)?;
+            Ok(complain(warnings))
         }
-        ServiceCommand::Show { service, from } => {
-            let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
-            let seen = ask(from, namespace, name)?;
+        ServiceCommand::Show { service, namespace, from } => {
+            let (namespace, name) = service.split_once('/').unwrap_or((namespace.name(), service));
+            let (seen, warnings) = ask(from, namespace, name)?;
+            let outcome = complain(warnings);
             if seen.is_empty() {
+                let contexts = contexts::find_or_all(from.context.as_deref())?;
                 bail!(
-                    "there is no service {namespace}/{name}: it must exist in the cluster that is asked, and be global, to be in the mesh"
+                    "there is no service {namespace}/{name}{}: it must exist in the cluster that is asked, and be global, to be in the mesh",
+                    meant(&contexts, from.node.as_deref(), name)
                 );
             }
             match output {
-                Output::Text => {
+                Output::Text if !output::names_only() => {
                     for (index, seen) in seen.iter().enumerate() {
                         if index > 0 {
                             output::line("")?;
@@ -47,14 +52,13 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
                         show(seen)?;
                     }
                 }
-                Output::Json => {
-                    let services: Vec<Value> = seen.iter().map(Seen::json).collect();
-                    output::json("Service", json!({ "services": services }))?;
+                Output::Text | Output::Json => {
+                    output::list(output, "Service", Some("services"), &seen, json!({}))?;
                 }
             }
             let mut frontends = seen.iter().flat_map(|seen| &seen.service.frontends);
             let used = frontends.all(|frontend| !frontend.backends.is_empty());
-            Ok(if used { Outcome::Done } else { Outcome::NotReady })
+            Ok(outcome.and(if used { Outcome::Done } else { Outcome::NotReady }))
         }
         // Computed elsewhere.
         ServiceCommand::Backends { .. } | ServiceCommand::Explain { .. } => Ok(Outcome::Done),
@@ -62,40 +66,45 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
 }
 
 /// Asks one node of each cluster.
-fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<Vec<Seen>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut seen = Vec::new();
-    for context in contexts::find_or_all(from.context.as_deref())? {
-        let agent = contexts::agent_of(&context, from.node.as_deref())?;
-        let request = ListServicesRequest { namespace: namespace.into(), name: name.into() };
-        let services = runtime.block_on(async {
-            let mut client = mesh_admin::connect(&agent.socket).await?;
-            anyhow::Ok(client.list_services(request).await?.into_inner().services)
-        })?;
-        seen.extend(
-            services.into_iter().map(|service| Seen { from: context.name.clone(), service }),
-        );
-    }
-    Ok(seen)
+fn ask(from: &From, namespace: &str, name: &str) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
+    let contexts = contexts::find_or_all(from.context.as_deref())?;
+    ask_of(&contexts, from.node.as_deref(), namespace, name)
 }
 
-fn list(seen: &[Seen]) -> anyhow::Result<()> {
-    let rows = seen.iter().flat_map(|Seen { from, service }| {
-        service.frontends.iter().map(|frontend| {
-            vec![
-                from.clone(),
-                service.namespace.clone(),
-                service.name.clone(),
-                endpoint(&frontend.address, frontend.port),
-                frontend.protocol.clone(),
-                frontend.port_name.clone(),
-                clusters(frontend),
-            ]
-        })
-    });
-    let header = ["IN", "NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "PORT", "BACKENDS"];
-    output::table(&header, rows)?;
-    Ok(())
+fn ask_of(
+    contexts: &[Context],
+    node: Option<&str>,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<(Vec<Seen>, Vec<String>)> {
+    let answers = ask::ask(contexts, Which::One(node), async |socket| {
+        let request = ListServicesRequest { namespace: namespace.into(), name: name.into() };
+        let client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+        let mut client = client.max_decoding_message_size(contexts::MAX_ANSWER);
+        let services = client.list_services(request).await.map_err(Unanswered::failed)?;
+        Ok(services.into_inner().services)
+    })?;
+    let (services, warnings) = answers.split();
+    Ok((services.map(|(from, service)| Seen { from, service }).collect(), warnings))
+}
+
+/// The services of that name in other namespaces, as a question; nothing if there is none.
+pub(crate) fn meant(contexts: &[Context], node: Option<&str>, name: &str) -> String {
+    let all = ask_of(contexts, node, "", "").map(|(seen, _)| seen).unwrap_or_default();
+    did_you_mean(all.iter().map(|seen| &seen.service), name)
+}
+
+fn did_you_mean<'a>(services: impl Iterator<Item = &'a Service>, name: &str) -> String {
+    let others: BTreeSet<String> = services
+        .filter(|service| service.name == name)
+        .map(|service| format!("{}/{name}", service.namespace))
+        .collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => {
+            format!(" (did you mean {}?)", others.into_iter().collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
@@ -107,7 +116,11 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
             format!(" ({})", frontend.port_name)
         };
         let address = endpoint(&frontend.address, frontend.port);
-        output::line(format!("\n{address}/{}{name}: {}", frontend.protocol, clusters(frontend)))?;
+        output::line(format!(
+            "\n{address}/{}{name}: {}",
+            frontend.protocol,
+            clusters_of(&frontend.backends)
+        ))?;
         let row = |backend: &Backend| {
             vec![
                 endpoint(&backend.address, backend.port),
@@ -118,20 +131,25 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
             ]
         };
         let header = ["BACKEND", "CLUSTER", "NODE", "STATE", "REASON"];
-        output::table(&header, frontend.backends.iter().map(row))?;
+        let mut backends: Vec<&Backend> = frontend.backends.iter().collect();
+        backends.sort_by_key(|backend| (backend.address.parse::<IpAddr>().ok(), backend.port));
+        output::table(&header, backends.into_iter().map(row))?;
     }
     Ok(())
 }
 
-/// `2 of a, 3 of b`.
-fn clusters(frontend: &Frontend) -> String {
-    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    frontend
-        .backends
-        .iter()
-        .for_each(|backend| *counts.entry(backend.cluster.as_str()).or_default() += 1);
+/// How many clusters are named in a line.
+const NAMED_CLUSTERS: usize = 4;
+
+/// `2 of a, 3 of b`; `16 of 8 clusters` where these are many.
+fn clusters_of(backends: &[Backend]) -> String {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    backends.iter().for_each(|backend| *counts.entry(backend.cluster.as_str()).or_default() += 1);
     if counts.is_empty() {
         return "none".into();
+    }
+    if counts.len() > NAMED_CLUSTERS {
+        return format!("{} of {} clusters", backends.len(), counts.len());
     }
     counts
         .iter()
@@ -144,7 +162,31 @@ fn endpoint(address: &str, port: u32) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-impl Seen {
+impl Listed for Seen {
+    const HEADER: &'static [&'static str] =
+        &["IN", "NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "PORT", "BACKENDS"];
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.service.namespace, self.service.name)
+    }
+
+    /// One a frontend.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let Self { from, service } = self;
+        let row = |frontend: &Frontend| {
+            vec![
+                from.clone(),
+                service.namespace.clone(),
+                service.name.clone(),
+                endpoint(&frontend.address, frontend.port),
+                frontend.protocol.clone(),
+                frontend.port_name.clone(),
+                clusters_of(&frontend.backends),
+            ]
+        };
+        service.frontends.iter().map(row).collect()
+    }
+
     fn json(&self) -> Value {
         let backend = |b: &Backend| {
             json!({
@@ -162,5 +204,40 @@ impl Seen {
             "in": self.from, "namespace": self.service.namespace, "name": self.service.name,
             "frontends": self.service.frontends.iter().map(frontend).collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_of_another_namespace_is_proposed() {
+        let service = |namespace: &str, name: &str| Service {
+            namespace: namespace.into(),
+            name: name.into(),
+            frontends: Vec::new(),
+        };
+        let services = [
+            service("shop", "web"),
+            service("other", "web"),
+            service("shop", "web"),
+            service("a", "db"),
+        ];
+        let text = did_you_mean(services.iter(), "web");
+        assert_eq!(text, " (did you mean other/web, shop/web?)");
+        assert_eq!(did_you_mean(services.iter(), "nothing"), "");
+    }
+
+    #[test]
+    fn many_clusters_are_counted() {
+        let of = |clusters: &[&str]| {
+            let backend =
+                |cluster: &&str| Backend { cluster: (*cluster).into(), ..Backend::default() };
+            clusters_of(&clusters.iter().map(backend).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), "none");
+        assert_eq!(of(&["b", "a", "b"]), "1 of a, 2 of b");
+        assert_eq!(of(&["a", "b", "c", "d", "e", "e"]), "6 of 5 clusters");
     }
 }

@@ -8,6 +8,8 @@ use std::{
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
+use crate::{error::LabError, names::LabName};
+
 /// A contexts file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contexts {
@@ -60,11 +62,10 @@ impl Contexts {
     }
 }
 
-/// The contexts files of all labs.
-pub fn of_labs() -> Vec<PathBuf> {
-    let labs = fs::read_dir("/run/clustermesh-lab").into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        labs.map(|lab| lab.path().join("contexts.yaml")).filter(|path| path.exists()).collect();
-    files.sort();
-    files
+/// Where a lab's contexts file is, whether the lab is up or not.
+///
+/// # Errors
+/// The name is not one that a lab can have.
+pub fn of_lab(name: &str) -> Result<PathBuf, LabError> {
+    Ok(LabName::new(name)?.folder().join("contexts.yaml"))
 }

@@ -87,11 +87,12 @@ impl Lab {
         }
     }
 
-    /// Takes a lab away, whatever is left of it. Taking away nothing is done at once.
-    pub fn down(name: &str) -> Result<(), LabError> {
+    /// Takes a lab away, whatever is left of it, and tells whether anything was. Taking away nothing is done at once.
+    pub fn down(name: &str) -> Result<bool, LabError> {
         need_root()?;
         let name = LabName::new(name)?;
         let lock = lock(&name)?;
+        let existed = is_there(&name)?;
         remove_everything(&name)?;
         let folder = name.folder();
         if folder.exists() {
@@ -102,7 +103,13 @@ impl Lab {
         let _ = fs::remove_file(lock_file);
         // Others' labs keep theirs.
         let _ = folder.parent().map(fs::remove_dir);
-        Ok(())
+        Ok(existed)
+    }
+
+    /// What is in a lab that is up, for those who only look: its lock is not waited for.
+    pub fn peek(name: &str) -> Result<LabState, LabError> {
+        let name = LabName::new(name)?;
+        LabState::load(&name.folder())?.ok_or_else(|| LabError::NotUp(name.as_str().into()))
     }
 
     /// The names of all labs that are up.
@@ -170,8 +177,7 @@ impl Lab {
 
     /// Every process of the lab: daemons, and the pods'.
     pub fn processes(&self) -> impl Iterator<Item = &ProcessState> {
-        let pods = self.state.clusters.iter().flat_map(|cluster| &cluster.pods);
-        self.state.processes.iter().chain(pods.filter_map(|pod| pod.process.as_ref()))
+        self.state.all_processes()
     }
 
     /// A cluster's component.
@@ -313,6 +319,16 @@ fn make_cni(number: ClusterNumber, node: &NodeState, at: NodeNumber) -> Result<(
     let ranges = number.node_pod_cidrs(at);
     let chain = Conflist::for_node(&ranges, &ipam, &node.admin_socket, &node.pods_dir())?;
     chain.write(&node.conflist())
+}
+
+/// Whether anything is left of a lab: its state, its tables, its processes' cgroup or its network namespaces.
+fn is_there(name: &LabName) -> Result<bool, LabError> {
+    let cgroup = name.cgroup(&host_setup::cgroup2()?);
+    let folders = [name.folder(), name.pins(), cgroup];
+    let mut netns = fs::read_dir(NETNS).into_iter().flatten().flatten();
+    let prefix = name.netns_prefix();
+    let is_ours = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    Ok(folders.iter().any(|folder| folder.exists()) || netns.any(is_ours))
 }
 
 /// Refuses who is not root, before anything else is looked at.

@@ -196,6 +196,12 @@ impl LabState {
         write_atomic(&path, &text, Access::Owner).map_err(LabError::io(path))
     }
 
+    /// Every process of the lab: daemons, and the pods'.
+    pub fn all_processes(&self) -> impl Iterator<Item = &ProcessState> {
+        let pods = self.clusters.iter().flat_map(|cluster| &cluster.pods);
+        self.processes.iter().chain(pods.filter_map(|pod| pod.process.as_ref()))
+    }
+
     /// Where a node's tables are pinned.
     pub fn pins(&self, cluster: &str, node: &str) -> PathBuf {
         Path::new(PINS_ROOT).join(&self.name).join(cluster).join(node)

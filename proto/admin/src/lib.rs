@@ -9,6 +9,8 @@ pub mod version;
 
 pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
+/// How a daemon answers what it cannot do.
+pub use tonic::Status;
 
 /// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(

@@ -2,22 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as ClapArgs, Subcommand};
-
-/// Which lab.
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct Which {
-    /// The lab's name
-    #[arg(long, default_value = "default", env = "CLUSTERMESH_LAB")]
-    pub(crate) lab: String,
-}
+use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Make a lab
     Up {
-        #[command(flatten)]
-        which: Which,
         /// How many clusters
         #[arg(long, default_value_t = 2)]
         clusters: usize,
@@ -35,19 +25,13 @@ pub(crate) enum LabCommand {
         etcd_quota: Option<u64>,
     },
     /// Remove a lab, whatever is left of it
-    Down {
-        #[command(flatten)]
-        which: Which,
-    },
+    Down,
+    /// The labs that are up, and whether their processes run
+    List,
     /// State of a lab and its processes
-    Status {
-        #[command(flatten)]
-        which: Which,
-    },
+    Status,
     /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
     Exec {
-        #[command(flatten)]
-        which: Which,
         /// Where
         place: String,
         /// The command
@@ -56,23 +40,17 @@ pub(crate) enum LabCommand {
     },
     /// Ask a pod's CNI plugins whether it is attached as it was: CLUSTER/POD or CLUSTER/NAMESPACE/POD
     CheckPod {
-        #[command(flatten)]
-        which: Which,
         /// The pod
         pod: String,
     },
     /// The log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
-        #[command(flatten)]
-        which: Which,
         /// The process
         process: String,
     },
     /// Stop processes: one by name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
     Stop {
-        #[command(flatten)]
-        which: Which,
         /// Which ones
         #[arg(required = true)]
         processes: Vec<String>,
@@ -82,8 +60,6 @@ pub(crate) enum LabCommand {
     },
     /// Start processes that were stopped or died
     Start {
-        #[command(flatten)]
-        which: Which,
         /// Which ones
         #[arg(required = true)]
         processes: Vec<String>,
@@ -93,8 +69,6 @@ pub(crate) enum LabCommand {
     },
     /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd, a/etcd2)
     Cut {
-        #[command(flatten)]
-        which: Which,
         /// The one place
         one: String,
         /// The other
@@ -114,8 +88,6 @@ pub(crate) enum LabCommand {
     },
     /// Heal what is cut between two places, or everything
     Heal {
-        #[command(flatten)]
-        which: Which,
         /// The two places; all of them, unless given
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
@@ -123,8 +95,6 @@ pub(crate) enum LabCommand {
     /// Compare every kernel with the manifests: of its local cluster, and of those it follows. Exits with 3 if they
     /// differ
     CheckHistory {
-        #[command(flatten)]
-        which: Which,
         /// Wait until they are equal
         #[arg(long)]
         wait: bool,
@@ -155,8 +125,6 @@ pub(crate) enum LabCommand {
     },
     /// Apply a manifest to a cluster: pods, deployments, services, namespaces
     Apply {
-        #[command(flatten)]
-        which: Which,
         /// The cluster
         #[arg(long)]
         cluster: String,
@@ -172,8 +140,6 @@ pub(crate) enum LabCommand {
     },
     /// Delete what a manifest made
     Delete {
-        #[command(flatten)]
-        which: Which,
         /// The cluster
         #[arg(long)]
         cluster: String,

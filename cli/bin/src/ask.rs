@@ -1,0 +1,184 @@
+//! Asking agents. One that does not answer keeps nobody from what the others answer: it is a warning, and the command ends
+//! with 3.
+
+use std::{
+    fmt,
+    io::ErrorKind,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use mesh_admin::{SocketError, Status};
+use mesh_lab::contexts::{AgentSocket, Context};
+
+use crate::contexts::agents_of;
+
+/// What agents answered.
+#[derive(Debug)]
+pub(crate) struct Answers<T> {
+    pub(crate) answers: Vec<Answer<T>>,
+    /// Why some did not, one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What one agent answered.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    /// The context's name.
+    pub(crate) context: String,
+    pub(crate) node: String,
+    pub(crate) answer: T,
+}
+
+/// Why an agent did not answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// Nothing listens on its socket.
+    NotRunning(PathBuf),
+    /// The socket is another user's.
+    Forbidden(PathBuf),
+    /// It answers with an error, or not in time.
+    Failed(String),
+}
+
+/// Which agents of a cluster are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which<'a> {
+    /// That of this node; without one, the first that answers.
+    One(Option<&'a str>),
+    /// That of this node; without one, all of them.
+    Every(Option<&'a str>),
+}
+
+impl<T> Answers<Vec<T>> {
+    /// Each thing that was answered, with the context that it is from; and the warnings.
+    pub(crate) fn split(self) -> (impl Iterator<Item = (String, T)>, Vec<String>) {
+        let each = |Answer { context, answer, .. }: Answer<Vec<T>>| {
+            answer.into_iter().map(move |one| (context.clone(), one))
+        };
+        (self.answers.into_iter().flat_map(each), self.warnings)
+    }
+}
+
+/// Asks agents of each cluster.
+///
+/// # Errors
+/// A cluster does not have the node that is named.
+pub(crate) fn ask<T>(
+    contexts: &[Context],
+    which: Which<'_>,
+    question: impl AsyncFn(&Path) -> Result<T, Unanswered>,
+) -> anyhow::Result<Answers<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (Which::One(node) | Which::Every(node)) = which;
+    let (mut answers, mut warnings) = (Vec::new(), Vec::new());
+    for context in contexts {
+        let mut unanswered = Vec::new();
+        for AgentSocket { node, socket } in agents_of(context, node)? {
+            match runtime.block_on(question(socket)) {
+                Ok(answer) => {
+                    let (context, node) = (context.name.clone(), node.clone());
+                    answers.push(Answer { context, node, answer });
+                }
+                Err(why) => {
+                    unanswered.push(format!("the agent of {}/{node} {why}", context.name));
+                    continue;
+                }
+            }
+            if let Which::One(_) = which {
+                let instead =
+                    |why: &mut String| *why = format!("as {}/{node} has it: {why}", context.name);
+                unanswered.iter_mut().for_each(instead);
+                break;
+            }
+        }
+        warnings.extend(unanswered);
+    }
+    Ok(Answers { answers, warnings })
+}
+
+// === impl Unanswered ===
+
+impl Unanswered {
+    /// What the agent answers is an error.
+    pub(crate) fn failed(status: Status) -> Self {
+        Self::Failed(status.message().to_owned())
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning(socket) => write!(f, "does not run (socket {})", socket.display()),
+            Self::Forbidden(socket) => {
+                write!(f, "may be asked by root only (socket {})", socket.display())
+            }
+            Self::Failed(reason) => write!(f, "does not answer: {reason}"),
+        }
+    }
+}
+
+/// What keeps an agent from being reached.
+pub(crate) fn unreachable(error: SocketError) -> Unanswered {
+    let (SocketError::Io { path, .. } | SocketError::Unreachable { path, .. }) = &error;
+    match UnixStream::connect(path).map_err(|error| error.kind()) {
+        Err(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            Unanswered::NotRunning(path.clone())
+        }
+        Err(ErrorKind::PermissionDenied) => Unanswered::Forbidden(path.clone()),
+        _ => Unanswered::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two clusters of two nodes, of which some answer.
+    fn asked(which: Which<'_>, running: &[&str]) -> Answers<()> {
+        let agent = |cluster: &str, node: &str| AgentSocket {
+            node: node.into(),
+            socket: format!("/{cluster}/{node}").into(),
+        };
+        let context = |name: &str| Context {
+            name: name.into(),
+            directory: "/".into(),
+            apiserver: "/".into(),
+            replicas: Vec::new(),
+            agents: vec![agent(name, "n1"), agent(name, "n2")],
+            netns: None,
+        };
+        let answers = async |socket: &Path| match running.contains(&socket.to_str().unwrap()) {
+            true => Ok(()),
+            false => Err(Unanswered::NotRunning(socket.into())),
+        };
+        ask(&["b", "c"].map(context), which, answers).unwrap()
+    }
+
+    #[test]
+    fn one_dead_agent_empties_no_list() {
+        let of = |answers: &Answers<()>| -> Vec<String> {
+            answers.answers.iter().map(|a| format!("{}/{}", a.context, a.node)).collect()
+        };
+        let (n1, n2) =
+            ("the agent of c/n1 does not run (socket /c/n1)", "does not run (socket /c/n2)");
+        let found = asked(Which::One(None), &["/b/n2"]);
+        assert_eq!(of(&found), ["b/n2"]);
+        assert_eq!(
+            found.warnings,
+            [
+                "as b/n2 has it: the agent of b/n1 does not run (socket /b/n1)",
+                n1,
+                &format!("the agent of c/n2 {n2}")
+            ]
+        );
+        let found = asked(Which::One(None), &["/b/n1", "/b/n2", "/c/n1"]);
+        assert_eq!((of(&found), found.warnings), (vec!["b/n1".into(), "c/n1".into()], vec![]));
+        // Who is named is asked, and nobody instead.
+        let found = asked(Which::One(Some("n1")), &["/b/n1", "/c/n2"]);
+        assert_eq!((of(&found), found.warnings), (vec!["b/n1".into()], vec![n1.to_owned()]));
+        let found = asked(Which::Every(None), &["/b/n1", "/b/n2", "/c/n2"]);
+        assert_eq!(of(&found), ["b/n1", "b/n2", "c/n2"]);
+        assert_eq!(found.warnings, [n1]);
+    }
+}

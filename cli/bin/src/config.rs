@@ -1,0 +1,72 @@
+//! Which contexts there are.
+
+use mesh_lab::contexts::Context;
+use serde_json::{Value, json};
+
+use crate::{
+    args::ConfigCommand,
+    contexts::{self, Origin},
+    outcome::Outcome,
+    output::{self, Listed, Output},
+};
+
+pub(crate) fn run(
+    command: &ConfigCommand,
+    context: Option<&str>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let all = contexts::find_or_all(context)?;
+    if let ConfigCommand::GetContexts = command {
+        output::list(output, "ContextList", None, &all, json!({}))?;
+        return Ok(Outcome::Done);
+    }
+    let origin = match context.is_some_and(|name| name.contains('/')) {
+        true => Origin::ThisHost,
+        false => contexts::origin()?,
+    };
+    let names: Vec<&str> = all.iter().map(|context| context.name.as_str()).collect();
+    match output {
+        Output::Text => {
+            output::line(format!("{}: {}", in_words(&origin)?, names.join(", ")))?;
+        }
+        Output::Json => {
+            let lab = match &origin {
+                Origin::Lab(lab) => Some(lab),
+                Origin::File(_) | Origin::ThisHost => None,
+            };
+            let fields = json!({ "contexts": names, "file": origin.file()?, "lab": lab });
+            output::json("CurrentContext", fields)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn in_words(origin: &Origin) -> anyhow::Result<String> {
+    Ok(match (origin, origin.file()?) {
+        (Origin::Lab(lab), Some(file)) => format!("lab {lab} ({})", file.display()),
+        (_, Some(file)) => format!("contexts file {}", file.display()),
+        (_, None) => "this host".into(),
+    })
+}
+
+impl Listed for Context {
+    const HEADER: &'static [&'static str] = &["NAME", "NODES", "DIRECTORY"];
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let nodes: Vec<&str> = self.agents.iter().map(|agent| agent.node.as_str()).collect();
+        let directory = self.directory.display().to_string();
+        vec![vec![self.name.clone(), nodes.join(", "), directory]]
+    }
+
+    fn json(&self) -> Value {
+        let agents = self.agents.iter().map(|a| json!({ "node": a.node, "socket": a.socket }));
+        json!({
+            "name": self.name, "directory": self.directory, "apiserver": self.apiserver,
+            "replicas": self.replicas, "agents": agents.collect::<Vec<_>>(), "netns": self.netns,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Which contexts commands are about, as flags and variables say it; and how wrong arguments are answered. Needs no lab, and
+//! none that is up makes a difference.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "all of this is test code"
+)]
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::{Value, json};
+
+/// Runs a command line in a folder, with variables: exit code, standard output and standard error.
+fn run(folder: &Path, variables: &[(&str, &str)], line: &str) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
+    command.args(line.split(' ')).current_dir(folder);
+    for variable in ["CLUSTERMESH_CONTEXTS", "CLUSTERMESH_LAB", "COLUMNS"] {
+        command.env_remove(variable);
+    }
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A folder with two contexts files, of clusters whose daemons do not run.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, clusters) in [("one.yaml", ["a", "b"]), ("two.yaml", ["c", "c"])] {
+        let context = |(index, name): (usize, &str)| {
+            let at = format!("{}/{index}", folder.path().display());
+            let agents = ["n1", "n2"]
+                .map(|node| json!({ "node": node, "socket": format!("{at}/{node}.sock") }));
+            json!({
+                "name": name, "directory": at, "apiserver": format!("{at}/apiserver.sock"),
+                "agents": agents,
+            })
+        };
+        let contexts: Vec<Value> = clusters.into_iter().enumerate().map(context).collect();
+        let text = json!({ "contexts": contexts }).to_string();
+        fs::write(folder.path().join(file), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn flags_come_before_variables() {
+    let folder = folder();
+    let names = |variables: &[(&str, &str)], line: &str| {
+        let (code, stdout, stderr) = run(folder.path(), variables, line);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
+        stdout
+    };
+    let variable = [("CLUSTERMESH_CONTEXTS", "two.yaml"), ("CLUSTERMESH_LAB", "nosuchlab")];
+    assert_eq!(names(&variable, "config get-contexts -o name"), "c\n");
+    // Before the command and after it.
+    for line in [
+        "--contexts one.yaml config get-contexts -o name",
+        "config get-contexts --contexts one.yaml -o name",
+    ] {
+        assert_eq!(names(&variable, line), "a\nb\n");
+    }
+    let shown = names(&variable, "config current-context --contexts one.yaml");
+    assert_eq!(shown, "contexts file one.yaml: a, b\n");
+    for line in [
+        "--context b config get-contexts -o name --contexts one.yaml",
+        "config get-contexts --context b -o name --contexts one.yaml",
+    ] {
+        assert_eq!(names(&[], line), "b\n");
+    }
+    let (code, _, stderr) = run(folder.path(), &variable, "config get-contexts --lab nosuchlab");
+    assert!(code == 1 && stderr.contains("there is no lab \"nosuchlab\""), "{code}: {stderr}");
+    let both = "--lab x config get-contexts --contexts one.yaml";
+    let (code, _, stderr) = run(folder.path(), &[], both);
+    assert!(code == 2 && stderr.contains("--contexts and --lab"), "{code}: {stderr}");
+}
+
+#[test]
+fn a_context_that_is_there_twice_is_refused() {
+    let folder = folder();
+    let path = folder.path().display();
+    let (code, _, stderr) =
+        run(folder.path(), &[], "quarantine lift x --contexts two.yaml --context c");
+    assert_eq!(code, 1);
+    assert!(stderr.contains(&format!("2 times: {path}/0, {path}/1.")), "{stderr}");
+    let (_, _, stderr) = run(folder.path(), &[], "service list --contexts one.yaml --context z");
+    assert!(stderr.contains("(known: a, b)"), "{stderr}");
+}
+
+/// Lists are printed without those who do not answer, who are named, one a line.
+#[test]
+fn dead_agents_are_named_one_by_one() {
+    let folder = folder();
+    let path = folder.path().display();
+    for (command, field) in [
+        ("service list", "services"),
+        ("node list", "nodes"),
+        ("identity list", "identities"),
+        ("pod list", "pods"),
+    ] {
+        let line = format!("{command} --contexts one.yaml -o json");
+        let (code, stdout, stderr) = run(folder.path(), &[], &line);
+        assert_eq!(code, 3, "{command}: {stderr}");
+        let value: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&value[field], &value["items"]), (&json!([]), &json!([])), "{value:#}");
+        assert_eq!(value["warnings"].as_array().unwrap().len(), 4, "{value:#}");
+        let warning = format!("warning: the agent of b/n2 does not run (socket {path}/1/n2.sock)");
+        assert!(stderr.lines().any(|line| line == warning), "{stderr}");
+        assert_eq!(stderr.lines().count(), 4, "{stderr}");
+    }
+}
+
+/// With `-o json` an error is an object, on standard output; people find it on standard error.
+#[test]
+fn errors_are_objects() {
+    let folder = folder();
+    for (line, code, message) in [
+        ("service show web --contexts none.yaml", 1, "none.yaml"),
+        ("no-such-command", 2, "unrecognized subcommand"),
+        ("connect --destination-context b", 2, "--context"),
+    ] {
+        for format in ["-o json", "--output=json", "-ojson"] {
+            let (found, stdout, stderr) = run(folder.path(), &[], &format!("{line} {format}"));
+            assert_eq!(found, code, "{line}: {stderr}");
+            let value: Value = serde_json::from_str(&stdout).unwrap();
+            assert_eq!(value["apiVersion"], "clustermesh.dev/v1");
+            assert_eq!((&value["kind"], &value["code"]), (&json!("Error"), &json!(code)));
+            assert!(value["message"].as_str().unwrap().contains(message), "{value:#}");
+            assert!(stderr.starts_with("error: "), "{stderr}");
+        }
+        let (_, stdout, stderr) = run(folder.path(), &[], line);
+        assert_eq!(stdout, "", "{line}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+    let (code, _, stderr) = run(folder.path(), &[], "version -o name");
+    assert!(code == 2 && stderr.contains("-o name"), "{stderr}");
+}
