@@ -421,9 +421,11 @@ fn errors_say_what_to_do() {
         );
     }
     let (code, complaint) = lab("up", "No-Name", &[]);
-    assert!(code == 1 && complaint.contains("a-z and 0-9"), "{complaint}");
+    assert!(code == 2 && complaint.contains("a-z and 0-9"), "{complaint}");
     let (code, complaint) = lab("up", "e2elabnone", &["--clusters", "100"]);
-    assert!(code == 1 && complaint.contains("1 to 99"), "{complaint}");
+    assert!(code == 2 && complaint.contains("1 to 99"), "{complaint}");
+    let (code, complaint) = lab("up", "e2elabnone", &["--clusters", "0"]);
+    assert!(code == 2 && complaint.contains("1 to 99"), "{complaint}");
     assert_eq!(remains("e2elabnone"), Vec::<String>::new(), "asking makes nothing");
 
     let name = "e2elaberr";

@@ -3,6 +3,7 @@
 mod bench;
 mod certs;
 mod drain;
+mod duration;
 mod etcd;
 mod lab;
 mod offline;
@@ -31,8 +32,15 @@ pub(crate) use certs::{CertsCommand, RotateArgs};
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout"
 )]
 pub(crate) struct Args {
-    /// How results are written; tables and sentences, unless given
-    #[arg(long, short, value_enum, global = true)]
+    /// Output format: text, wide, json, yaml or name
+    #[arg(
+        long,
+        short,
+        value_enum,
+        global = true,
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
     pub(crate) output: Option<Format>,
     /// Only this cluster: a context's name, or a cluster directory (with a slash in it)
     #[arg(long, global = true, value_name = "CONTEXT")]
@@ -41,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "lab")]
     pub(crate) contexts: Option<PathBuf>,
     /// The lab, in place of $CLUSTERMESH_LAB; the only one that is up, unless given
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", value_parser = lab_name)]
     pub(crate) lab: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -53,36 +61,40 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Disconnect two clusters
     Disconnect(DisconnectArgs),
-    /// State of the clusters and their connections
+    /// Show the state of the clusters and their connections
     Status(StatusArgs),
-    /// What clients connect to, and where they end up
+    /// Show services and their backends
+    #[command(visible_aliases = ["svc", "services"])]
     Service(ServiceArgs),
-    /// Pods, and their identities
+    /// Show pods and their identities
+    #[command(visible_alias = "pods")]
     Pod(PodArgs),
-    /// Nodes of all clusters, as an agent knows them
+    /// Show the nodes of all clusters
+    #[command(visible_alias = "nodes")]
     Node(NodeArgs),
-    /// Identities of all clusters, as an agent knows them
+    /// Show the identities of all clusters
+    #[command(visible_alias = "identities")]
     Identity(IdentityArgs),
-    /// Have clients leave a cluster or a node, for maintenance: connections that exist are served on
+    /// Stop new connections to a cluster or node; established connections continue. Pods are not evicted
     Drain(DrainArgs),
-    /// Let clients come back to what was drained
+    /// Allow new connections to a drained cluster or node again
     Undrain(DrainArgs),
-    /// Peers that are over their budget
+    /// Handle peers that exceeded their budget
     Quarantine(QuarantineArgs),
-    /// CAs, certificates and requests
+    /// Make, sign, show and rotate certificates
     #[command(subcommand)]
     Certs(CertsCommand),
-    /// What an etcd holds of the mesh
+    /// Show and compare what etcds hold
     #[command(subcommand)]
     Etcd(Box<EtcdCommand>),
-    /// The etcd keys and values that objects become, from files; printed as a keys file
+    /// Compute the etcd keys and values of manifests, and print them as a keys file
     Export(ExportArgs),
-    /// The frontends and backends that a cluster gets from its own objects and peers' keys, from files
+    /// Compute a cluster's frontends and backends from manifests and peers' keys files
     Import(ImportArgs),
-    /// Clusters made of network namespaces, on this machine
+    /// Run clusters made of network namespaces on this machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Benchmarks on this machine, each beside a reference in the same run
+    /// Run benchmarks, each beside a reference in the same run
     Bench(BenchArgs),
     /// Show which contexts there are
     #[command(subcommand)]
@@ -94,7 +106,7 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// What was built
+    /// Print version
     Version,
     /// The lab's servers and clients, run in its pods
     #[command(subcommand, hide = true)]
@@ -158,6 +170,12 @@ impl Pair {
     }
 }
 
+/// A name that a lab may have.
+fn lab_name(name: &str) -> Result<String, String> {
+    mesh_lab::contexts::of_lab(name).map_err(|error| error.to_string())?;
+    Ok(name.into())
+}
+
 /// Ends the program for want of an argument.
 pub(crate) fn missing(what: &str) -> ! {
     usage(&Args::command().error(ErrorKind::MissingRequiredArgument, what))
@@ -180,7 +198,7 @@ pub(crate) enum ConnectionMode {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
     /// Only this cluster
-    #[arg(long)]
+    #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// Show also what is in order
     #[arg(long, short)]
@@ -204,7 +222,8 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
-    /// All services in the mesh, as each cluster's clients find them
+    /// List the services of the mesh, as each cluster's clients see them
+    #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
         from: From,
@@ -220,7 +239,7 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         from: From,
     },
-    /// The backends that each frontend of a cluster uses, could use and leaves out, from files
+    /// Compute from files which backends each frontend of a cluster uses, could use and leaves out
     Backends {
         /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
@@ -229,8 +248,9 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         what_if: WhatIf,
     },
-    /// Why connections end where they end: tiers, weights, and each backend with its reason; from files with --state, else
-    /// as a node's agent has it
+    /// Explain load balancing: tiers, weights, and the reason for each backend
+    ///
+    /// A node's agent is asked; with --state it is computed from files.
     Explain {
         /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
@@ -251,10 +271,11 @@ pub(crate) struct PodArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PodCommand {
-    /// The pods of every node, with their addresses and identities; exits with 3 while one waits for its identity
+    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity
+    #[command(visible_alias = "ls")]
     List {
         /// Only of this cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CONTEXT")]
         context: Option<String>,
         /// Only of this node
         #[arg(long, value_name = "NODE")]
@@ -272,12 +293,13 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// The nodes, with their addresses and pod ranges
+    /// List the nodes with their addresses and pod ranges
+    #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
         from: From,
         /// Only of this cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
 }
@@ -290,22 +312,23 @@ pub(crate) struct IdentityArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
-    /// The identities, with their labels
+    /// List the identities with their labels
+    #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
         from: From,
         /// Only of this cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
-    /// One by its ID, or those that have some labels
+    /// Show an identity by its ID, or those that have some labels
     Show {
         /// ID, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
         identity: String,
         #[command(flatten)]
         from: From,
         /// Only of this cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
 }
@@ -318,12 +341,12 @@ pub(crate) struct QuarantineArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuarantineCommand {
-    /// Follow a peer again, from the beginning
+    /// Lift the quarantine: re-list the peer and accept its updates again
     Lift {
         /// The peer
         peer: String,
         /// Only by this cluster's agents
-        #[arg(long)]
+        #[arg(long, value_name = "CONTEXT")]
         context: Option<String>,
     },
 }
@@ -340,7 +363,7 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct From {
     /// Only in this cluster
-    #[arg(long)]
+    #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// The node whose kernel is shown; the first whose agent answers, unless given
     #[arg(long, value_name = "NODE")]

@@ -4,9 +4,11 @@ mod chaos;
 mod cuts;
 mod history;
 mod list;
+mod logs;
+mod manifests;
 
 use std::{
-    env, fs,
+    env,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,10 +19,12 @@ use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
 use mesh_lab::{
     Component, Impairment, Lab, LabOptions, Liveness, Phase, ProcessState, need_root,
-    workload::Applied,
+    workload::Source,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+
+use manifests::Manifest;
 
 use crate::{
     args::LabCommand,
@@ -68,25 +72,8 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let text = format!("{pod} is attached as it was");
             print_result(output, "LabCheckPod", &text, json!({ "pod": pod }))
         }
-        LabCommand::Logs { process } => {
-            let lab = Lab::open(&contexts::lab()?)?;
-            let names = lab.matching(&[process])?;
-            let found = lab.processes().filter(|process| names.contains(&process.name));
-            let mut logs = Vec::new();
-            for process in found {
-                let text =
-                    fs::read(&process.log).with_context(|| process.log.display().to_string())?;
-                logs.push((&process.name, String::from_utf8_lossy(&text).trim_end().to_owned()));
-            }
-            match output {
-                Output::Text => logs.iter().try_for_each(|(_, text)| output::line(text))?,
-                Output::Json => {
-                    let logs =
-                        logs.iter().map(|(name, text)| json!({ "process": name, "text": text }));
-                    output::json("LabLogs", json!({ "logs": logs.collect::<Vec<_>>() }))?;
-                }
-            }
-            Ok(Outcome::Done)
+        LabCommand::Logs { process, follow, tail } => {
+            logs::run(&process, logs::Part { follow, tail }, output)
         }
         LabCommand::Stop { processes, kill } => {
             let mut lab = Lab::open(&contexts::lab()?)?;
@@ -118,31 +105,33 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Heal { places } => cuts::heal(&contexts::lab()?, &places, output),
         LabCommand::CheckHistory { wait, wait_duration, record } => {
-            let wait = wait.then(|| Duration::from_secs(wait_duration));
-            history::check(&contexts::lab()?, wait, record.map(seconds), output)
+            let wait = wait.then_some(wait_duration);
+            history::check(&contexts::lab()?, wait, record, output)
         }
         LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
             let options = mesh_chaos::run::Options { lab, seed, faults, replicas, keep };
             chaos::run(&options, output)
         }
         LabCommand::Apply { cluster, file, replicas, grace } => {
-            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            let text = match replicas {
-                Some(replicas) => with_replicas(&text, replicas),
-                None => text,
-            };
-            let applied = Lab::open(&contexts::lab()?)?.apply(
-                &cluster,
-                &stem(&file)?,
-                &text,
-                seconds(grace),
-            )?;
-            print_applied(&applied, output)
+            let manifests = manifests::read(&file)?;
+            let mut lab = Lab::open(&contexts::lab()?)?;
+            let applied = manifests.into_iter().map(|Manifest { name, path, text }| {
+                let text = match replicas {
+                    Some(replicas) => with_replicas(&text, replicas),
+                    None => text,
+                };
+                let source = name.as_deref().map_or(Source::Stream, Source::Manifest);
+                lab.apply(&cluster, source, &text, grace).context(path)
+            });
+            manifests::print(applied, output)
         }
         LabCommand::Delete { cluster, file, grace } => {
-            let applied =
-                Lab::open(&contexts::lab()?)?.delete(&cluster, &stem(&file)?, seconds(grace))?;
-            print_applied(&applied, output)
+            let manifests = manifests::read(&file)?;
+            let mut lab = Lab::open(&contexts::lab()?)?;
+            let deleted = manifests.into_iter().map(|Manifest { path, text, .. }| {
+                lab.delete(&cluster, &text, grace).context(path)
+            });
+            manifests::print(deleted, output)
         }
     }
 }
@@ -270,22 +259,6 @@ fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
     Ok(if well { Outcome::Done } else { Outcome::NotReady })
 }
 
-fn print_applied(applied: &Applied, output: Output) -> anyhow::Result<Outcome> {
-    let Applied { started, stopped, written } = applied;
-    let part = |verb: &str, names: &[String]| {
-        if names.is_empty() { None } else { Some(format!("{verb} {}", names.join(", "))) }
-    };
-    let parts = [part("started", started), part("stopped", stopped), part("wrote", written)];
-    let text = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let text = if text.is_empty() { "nothing to change".to_owned() } else { text };
-    print_result(
-        output,
-        "LabApply",
-        &text,
-        json!({ "started": started, "stopped": stopped, "written": written }),
-    )
-}
-
 fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<Outcome> {
     match output {
         Output::Text => output::line(text)?,
@@ -318,16 +291,6 @@ fn bin_dir() -> anyhow::Result<PathBuf> {
         }
     }
     Ok(folder)
-}
-
-/// What a manifest is called by `lab delete`: its file's name.
-fn stem(file: &Path) -> anyhow::Result<String> {
-    let stem = file.file_stem().context("the manifest has no name")?;
-    Ok(stem.to_string_lossy().into_owned())
-}
-
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 /// A manifest with another number of replicas in each `replicas:` line.

@@ -1,5 +1,6 @@
 //! What runs in a lab: pods and services from manifests, and the small servers and clients that judge the mesh.
 
+mod applied;
 mod apply;
 pub mod call;
 pub mod echo;
@@ -8,7 +9,8 @@ pub mod load;
 mod pods;
 pub mod relay;
 
-pub use apply::Applied;
+pub use applied::Change;
+pub use apply::{Applied, Source};
 
 use std::net::SocketAddr;
 

@@ -9,9 +9,9 @@ use super::offline::SetupArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EtcdCommand {
-    /// All that an etcd holds of the mesh, decoded, and what is not as the contract says
+    /// Print what an etcd holds of the mesh, decoded, and the entries that violate the wire format
     #[command(
-        after_help = "Exit codes: 0 all is as the contract says, 1 failed, 2 usage, 3 something is not"
+        after_help = "Exit codes: 0 no entry violates the wire format, 1 failed, 2 usage, 3 some do"
     )]
     Dump {
         #[command(flatten)]
@@ -20,7 +20,7 @@ pub(crate) enum EtcdCommand {
         #[arg(long)]
         deviations: bool,
     },
-    /// What two etcds hold otherwise, or an etcd otherwise than objects say
+    /// Compare two etcds, or an etcd with manifests
     #[command(after_help = "Exit codes: 0 they are the same, 1 failed, 2 usage, 3 they are not")]
     Diff(Box<DiffArgs>),
 }

@@ -1,18 +1,20 @@
 //! `clustermesh lab`, and what runs in a lab's pods.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
+
+use super::duration::duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Make a lab
     Up {
         /// How many clusters
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, value_name = "COUNT", default_value = "2", value_parser = size)]
         clusters: usize,
         /// How many nodes a cluster
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, value_name = "COUNT", default_value = "2", value_parser = size)]
         nodes: usize,
         /// How many replicas of each cluster's control plane: an etcd and an apiserver each, on nodes n1, n2, …
         #[arg(long, default_value_t = 1)]
@@ -26,9 +28,10 @@ pub(crate) enum LabCommand {
     },
     /// Remove a lab, whatever is left of it
     Down,
-    /// The labs that are up, and whether their processes run
+    /// List the labs that are up, and whether their processes run
+    #[command(visible_alias = "ls")]
     List,
-    /// State of a lab and its processes
+    /// Show the state of a lab and its processes
     Status,
     /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
     Exec {
@@ -43,11 +46,17 @@ pub(crate) enum LabCommand {
         /// The pod
         pod: String,
     },
-    /// The log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
+    /// Show the log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
         /// The process
         process: String,
+        /// Also show what is written from now on, until ^C
+        #[arg(long, short)]
+        follow: bool,
+        /// Only the last lines, so many
+        #[arg(long, value_name = "LINES")]
+        tail: Option<usize>,
     },
     /// Stop processes: one by name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
     Stop {
@@ -98,12 +107,12 @@ pub(crate) enum LabCommand {
         /// Wait until they are equal
         #[arg(long)]
         wait: bool,
-        /// Seconds to wait
-        #[arg(long, default_value_t = 60, requires = "wait")]
-        wait_duration: u64,
-        /// Watch every cluster's etcd for so many seconds first, and see that its watches keep what etcd promises
-        #[arg(long, value_name = "SECONDS")]
-        record: Option<f64>,
+        /// How long to wait
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "wait")]
+        wait_duration: Duration,
+        /// Watch every cluster's etcd for this long first, and check that its watches keep what etcd promises
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        record: Option<Duration>,
     },
     /// Random faults, one after another, in a lab made for it and under load: none may make a difference
     Chaos {
@@ -128,27 +137,27 @@ pub(crate) enum LabCommand {
         /// The cluster
         #[arg(long)]
         cluster: String,
-        /// The manifest, YAML; its name is what `lab delete` takes
+        /// A manifest, a folder of manifests, or - for standard input
         #[arg(long, short)]
         file: PathBuf,
         /// Set the number of replicas of all deployments in it
         #[arg(long)]
         replicas: Option<u32>,
-        /// Seconds that a pod goes on after it is marked as terminating
-        #[arg(long, default_value_t = 1.0)]
-        grace: f64,
+        /// terminationGracePeriodSeconds of the lab's pods
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        grace: Duration,
     },
-    /// Delete what a manifest made
+    /// Delete the objects that a manifest names
     Delete {
         /// The cluster
         #[arg(long)]
         cluster: String,
-        /// The manifest
+        /// A manifest, a folder of manifests, or - for standard input
         #[arg(long, short)]
         file: PathBuf,
-        /// Seconds that a pod goes on after it is marked as terminating
-        #[arg(long, default_value_t = 1.0)]
-        grace: f64,
+        /// terminationGracePeriodSeconds of the lab's pods
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        grace: Duration,
     },
 }
 
@@ -215,6 +224,14 @@ pub(crate) enum LabPodCommand {
         #[arg(long)]
         requests: Option<u64>,
     },
+}
+
+/// How many clusters, or nodes a cluster.
+fn size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=99) => Ok(count),
+        _ => Err("a lab has 1 to 99 clusters of 1 to 99 nodes".into()),
+    }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

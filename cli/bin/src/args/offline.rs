@@ -8,7 +8,7 @@ use mesh_model::{ClusterLimit, ClusterName};
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
     /// A manifest, or a folder of them (*.yaml, *.yml, *.json)
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     pub(crate) objects: PathBuf,
     /// The cluster's name
     #[arg(long)]
@@ -26,10 +26,10 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ImportArgs {
     /// What a peer's etcd holds, as `export` writes it; may be repeated
-    #[arg(long, required = true)]
+    #[arg(long, value_name = "FILE", required = true)]
     pub(crate) keys: Vec<PathBuf>,
     /// The importing cluster's manifest, or a folder of them (*.yaml, *.yml, *.json), with a cluster.yaml or without
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     pub(crate) objects: PathBuf,
     /// The importing cluster's name
     #[arg(long)]
@@ -47,19 +47,19 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WhatIf {
     /// Compute from a folder with a folder for each cluster: its manifests, with a cluster.yaml or without
-    #[arg(long, requires = "from")]
+    #[arg(long, value_name = "DIR", requires = "from")]
     pub(crate) state: Option<PathBuf>,
     /// The cluster whose clients connect
-    #[arg(long, requires = "state")]
+    #[arg(long, value_name = "CLUSTER", requires = "state")]
     pub(crate) from: Option<ClusterName>,
     /// What happens to the clusters
-    #[arg(long, requires = "state")]
+    #[arg(long, value_name = "FILE", requires = "state")]
     pub(crate) events: Option<PathBuf>,
     /// When to look, as in 0s, 90s, 16m or 1h30m; after the last event, unless given
-    #[arg(long, requires = "state", value_parser = mesh_offline::parse_time)]
+    #[arg(long, value_name = "DURATION", requires = "state", value_parser = mesh_offline::parse_time)]
     pub(crate) at: Option<Duration>,
     /// How long what an unreachable cluster last reported is valid
-    #[arg(long, default_value = "15m", value_parser = mesh_offline::parse_time)]
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = mesh_offline::parse_time)]
     pub(crate) staleness_budget: Duration,
 }
 

@@ -1,16 +1,12 @@
 //! Applying manifests to a lab's cluster: what a scheduler, a kubelet and an API server would do, as far as pods,
 //! deployments, services and namespaces go.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use mesh_files::{Access, write_atomic};
+use mesh_model::object::Kind;
 use serde_json::{Value, json};
 
+use super::applied::{AppliedFiles, Change, ObjectId};
 use crate::{command::enter, error::LabError, lab::Lab, state::PodState};
 
 /// What an apply did.
@@ -20,8 +16,10 @@ pub struct Applied {
     pub started: Vec<String>,
     /// Pods that were stopped.
     pub stopped: Vec<String>,
-    /// Other objects that were written.
-    pub written: Vec<String>,
+    /// Other objects, as `Service shop/web`, and what was done to them.
+    pub objects: Vec<(String, Change)>,
+    /// Objects of kinds that a lab does not know.
+    pub ignored: Vec<String>,
 }
 
 /// A pod that a manifest asks for.
@@ -33,79 +31,92 @@ pub(super) struct WantedPod {
     pub(super) object: Value,
 }
 
+/// What a manifest asks for.
+#[derive(Debug, Default)]
+struct Wanted {
+    pods: Vec<WantedPod>,
+    /// Deployments, by namespace and name: pods called after them are theirs.
+    deployments: Vec<(String, String)>,
+    others: Vec<Value>,
+    ignored: Vec<String>,
+}
+
+/// Where objects are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A manifest by its name: what it said before and does not say now goes.
+    Manifest(&'a str),
+    /// A stream: what it does not speak of stays.
+    Stream,
+}
+
 impl Lab {
-    /// Makes a cluster hold what a manifest says, and no longer what the manifest of that name said before. `source` is
-    /// the manifest's name; `grace` is how long a pod goes on after it was withdrawn.
+    /// Makes a cluster hold what a manifest says. An object is known by its kind, namespace and name: the newest apply of it is
+    /// in force. `grace` is how long a pod goes on after it is marked as terminating.
     pub fn apply(
         &mut self,
         cluster: &str,
-        source: &str,
+        source: Source<'_>,
         text: &str,
         grace: Duration,
     ) -> Result<Applied, LabError> {
         self.state.cluster(cluster)?;
-        let mut pods = Vec::new();
-        let mut others = Vec::new();
-        for object in documents(text)? {
-            match field(&object, "kind") {
-                "Pod" => pods.push(wanted_pod(object)),
-                "Deployment" => pods.extend(deployment(&object)?),
-                "Service" => others.push(self.service(cluster, object)?),
-                _ => others.push(object),
-            }
+        let Wanted { mut pods, deployments, others, ignored } = Wanted::read(text)?;
+        let mut services = Vec::new();
+        for object in others {
+            services.push(match field(&object, "kind") {
+                "Service" => self.service(cluster, object)?,
+                _ => object,
+            });
         }
-        let mut applied = Applied::default();
-        let manifests = self.state.cluster(cluster)?.directory.join("manifests");
-        let file = manifests.join(format!("applied-{source}.json"));
-        write_list(&file, &others)?;
-        applied
-            .written
-            .extend(others.iter().map(|o| format!("{} {}", field(o, "kind"), name_of(o))));
+        let prune = source != Source::Stream;
+        let changes = self.applied_files(cluster)?.put(source.name(), services, prune)?;
+        let objects = changes.into_iter().map(|(id, change)| (id.to_string(), change)).collect();
+        let mut applied = Applied { objects, ignored, ..Applied::default() };
 
-        let keeps = |pod: &PodState| {
-            pods.iter().any(|w| (&w.namespace, &w.name) == (&pod.namespace, &pod.name))
+        let keeps = |pod: &PodState| pods.iter().any(|wanted| wanted.is(pod));
+        let is_gone = |pod: &&PodState| {
+            !keeps(pod) && (prune && pod.source == source.name() || is_of(&deployments, pod))
         };
-        let gone: Vec<PodState> = self
-            .state
-            .cluster(cluster)?
-            .pods
-            .iter()
-            .filter(|p| p.source == source && !keeps(p))
-            .cloned()
-            .collect();
+        let all = &self.state.cluster(cluster)?.pods;
+        let gone: Vec<PodState> = all.iter().filter(is_gone).cloned().collect();
         self.withdraw(cluster, &gone, grace)?;
         applied.stopped.extend(gone.into_iter().map(|pod| pod.name));
+        for pod in &mut self.state.cluster_mut(cluster)?.pods {
+            if pods.iter().any(|wanted| wanted.is(pod)) {
+                pod.source = source.name().into();
+            }
+        }
+        self.save()?;
         let known = &self.state.cluster(cluster)?.pods;
-        pods.retain(|wanted| {
-            let is_it = |p: &PodState| (&p.namespace, &p.name) == (&wanted.namespace, &wanted.name);
-            !known.iter().any(is_it)
-        });
+        pods.retain(|wanted| !known.iter().any(|pod| wanted.is(pod)));
         applied.started.extend(pods.iter().map(|pod| pod.name.clone()));
-        self.start_pods(cluster, source, pods)?;
+        self.start_pods(cluster, source.name(), pods)?;
         Ok(applied)
     }
 
-    /// Takes back what a manifest of that name made.
+    /// Takes back the objects that a manifest names, from whichever manifest they were applied.
     pub fn delete(
         &mut self,
         cluster: &str,
-        source: &str,
+        text: &str,
         grace: Duration,
     ) -> Result<Applied, LabError> {
-        let manifests = self.state.cluster(cluster)?.directory.join("manifests");
-        let file = manifests.join(format!("applied-{source}.json"));
-        if !file.exists() {
-            let known = fs::read_dir(&manifests).into_iter().flatten().flatten();
-            let known = known.filter_map(|e| e.file_name().into_string().ok());
-            let known = known.filter_map(|name| {
-                Some(name.strip_prefix("applied-")?.strip_suffix(".json")?.to_owned())
-            });
-            let known = known.collect::<Vec<_>>().join(", ");
-            return Err(LabError::Unknown { kind: "manifest", name: source.into(), known });
-        }
-        let applied = self.apply(cluster, source, "", grace)?;
-        fs::remove_file(&file).map_err(LabError::io(file))?;
-        Ok(applied)
+        let Wanted { pods, deployments, others, ignored } = Wanted::read(text)?;
+        let ids: Vec<ObjectId> = others.iter().map(ObjectId::of).collect();
+        let deleted = self.applied_files(cluster)?.delete(&ids)?;
+        let objects = deleted.iter().map(|id| (id.to_string(), Change::Deleted)).collect();
+        let is_gone =
+            |pod: &&PodState| is_of(&deployments, pod) || pods.iter().any(|wanted| wanted.is(pod));
+        let all = &self.state.cluster(cluster)?.pods;
+        let gone: Vec<PodState> = all.iter().filter(is_gone).cloned().collect();
+        self.withdraw(cluster, &gone, grace)?;
+        let stopped = gone.into_iter().map(|pod| pod.name).collect();
+        Ok(Applied { stopped, objects, ignored, ..Applied::default() })
+    }
+
+    fn applied_files(&self, cluster: &str) -> Result<AppliedFiles, LabError> {
+        AppliedFiles::read(&self.state.cluster(cluster)?.directory.join("manifests"))
     }
 
     /// A command that runs in a pod.
@@ -174,6 +185,59 @@ impl Lab {
     }
 }
 
+// === impl Wanted ===
+
+impl Wanted {
+    fn read(text: &str) -> Result<Self, LabError> {
+        let mut wanted = Self::default();
+        for object in documents(text)? {
+            match field(&object, "kind") {
+                "Pod" => wanted.pods.push(wanted_pod(object)),
+                "Deployment" => {
+                    wanted.deployments.push((namespace_of(&object), name_of(&object)));
+                    wanted.pods.extend(deployment(&object)?);
+                }
+                kind if is_known(kind) => wanted.others.push(object),
+                _ => wanted.ignored.push(ObjectId::of(&object).to_string()),
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// Whether daemons read objects of this kind.
+fn is_known(kind: &str) -> bool {
+    Kind::ALL.iter().any(|known| known.as_str() == kind)
+}
+
+/// Whether a pod is one of these deployments.
+fn is_of(deployments: &[(String, String)], pod: &PodState) -> bool {
+    deployments.iter().any(|(namespace, name)| {
+        let index = pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-'));
+        let is_index = |index: &str| index.parse::<u64>().is_ok();
+        *namespace == pod.namespace && index.is_some_and(is_index)
+    })
+}
+
+// === impl WantedPod ===
+
+impl WantedPod {
+    fn is(&self, pod: &PodState) -> bool {
+        (&self.namespace, &self.name) == (&pod.namespace, &pod.name)
+    }
+}
+
+// === impl Source ===
+
+impl<'a> Source<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Manifest(name) => name,
+            Self::Stream => "stdin",
+        }
+    }
+}
+
 /// The objects in a manifest.
 fn documents(text: &str) -> Result<Vec<Value>, LabError> {
     let manifest = |e: serde_saphyr::Error| LabError::Manifest(e.without_snippet().to_string());
@@ -223,12 +287,6 @@ pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)
         ("POD_NAME", pod.name.clone()),
     ];
     own.map(|(key, value)| (key.to_owned(), value)).into()
-}
-
-fn write_list(path: &Path, items: &[Value]) -> Result<(), LabError> {
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
-    let text = serde_json::to_vec_pretty(&list).map_err(|e| LabError::Manifest(e.to_string()))?;
-    write_atomic(path, &text, Access::All).map_err(LabError::io(path))
 }
 
 fn field<'a>(object: &'a Value, key: &str) -> &'a str {

@@ -1,0 +1,149 @@
+//! What `lab apply` and `lab delete` read and print.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use mesh_lab::workload::{Applied, Change};
+use serde_json::{Value, json};
+
+use super::print_result;
+use crate::{
+    outcome::{Outcome, warn},
+    output::Output,
+};
+
+/// A manifest.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    /// Its file's name without the ending; none of standard input.
+    pub(super) name: Option<String>,
+    /// What it is called in an error.
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// Reads a manifest, every manifest of a folder, or with `-` what comes on standard input.
+pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Manifest>> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().lock().read_to_string(&mut text).context("standard input")?;
+        return Ok(vec![Manifest { name: None, path: "standard input".into(), text }]);
+    }
+    let mut paths = vec![file.to_owned()];
+    if file.is_dir() {
+        paths = in_folder(file)?;
+        if paths.is_empty() {
+            bail!("{}: there is no *.yaml, *.yml or *.json in it", file.display());
+        }
+    }
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        Ok(Manifest { name, path: path.display().to_string(), text })
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if path.is_file() && ending.is_some_and(|e| ["yaml", "yml", "json"].contains(&e)) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Prints what was done to each object.
+pub(super) fn print(
+    all: impl Iterator<Item = anyhow::Result<Applied>>,
+    output: Output,
+) -> anyhow::Result<Outcome> {
+    let mut done = Applied::default();
+    for applied in all {
+        let Applied { started, stopped, objects, ignored } = applied?;
+        done.started.extend(started);
+        done.stopped.extend(stopped);
+        done.objects.extend(objects);
+        done.ignored.extend(ignored);
+    }
+    let Applied { started, stopped, objects, ignored } = &done;
+    for object in ignored {
+        warn(format!("ignored: {object}: a lab has no objects of this kind"));
+    }
+    let value = json!({
+        "started": started, "stopped": stopped, "written": written(objects), "ignored": ignored,
+        "objects": objects.iter().map(|(object, change)| {
+            json!({ "object": object, "change": change.as_str() })
+        }).collect::<Vec<Value>>(),
+    });
+    print_result(output, "LabApply", &in_words(&done), value)
+}
+
+fn in_words(Applied { started, stopped, objects, ignored: _ }: &Applied) -> String {
+    let objects = objects.iter().map(|(object, change)| format!("{object} {}", change.as_str()));
+    let pods = |pods: &[String], word: &'static str| {
+        pods.iter().map(move |pod| format!("Pod {pod} {word}")).collect::<Vec<_>>()
+    };
+    let pods = [pods(started, "started"), pods(stopped, "stopped")].concat();
+    let lines: Vec<String> = objects.chain(pods).collect();
+    if lines.is_empty() { "nothing to change".into() } else { lines.join("\n") }
+}
+
+/// The objects that are there now, as they were named before they had a namespace.
+fn written(objects: &[(String, Change)]) -> Vec<String> {
+    let there = objects.iter().filter(|(_, change)| *change != Change::Deleted);
+    let short = |object: &str| match object.split_once(' ') {
+        Some((kind, name)) => format!("{kind} {}", name.rsplit('/').next().unwrap_or(name)),
+        None => object.to_owned(),
+    };
+    there.map(|(object, _)| short(object)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_its_manifests() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.json", "c.yml", "notes.txt"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let names = |manifests: Vec<Manifest>| -> Vec<String> {
+            manifests.into_iter().map(|manifest| manifest.text).collect()
+        };
+        assert_eq!(names(read(folder.path()).unwrap()), ["a.json", "b.yaml", "c.yml"]);
+        let one = read(&folder.path().join("b.yaml")).unwrap();
+        assert_eq!(one[0].name.as_deref(), Some("b"));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(read(empty.path()).unwrap_err().to_string().contains("*.yaml"));
+    }
+
+    #[test]
+    fn each_object_has_a_line() {
+        let applied = Applied {
+            started: vec!["web-0".into()],
+            objects: vec![
+                ("Service shop/web".into(), Change::Configured),
+                ("Namespace shop".into(), Change::Unchanged),
+                ("Service shop/db".into(), Change::Deleted),
+            ],
+            ..Applied::default()
+        };
+        assert_eq!(
+            in_words(&applied),
+            "Service shop/web configured\nNamespace shop unchanged\nService shop/db deleted\nPod web-0 started"
+        );
+        assert_eq!(written(&applied.objects), ["Service web", "Namespace shop"]);
+        assert_eq!(in_words(&Applied::default()), "nothing to change");
+    }
+}
