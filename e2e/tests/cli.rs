@@ -732,3 +732,98 @@ fn lists_show_what_answers() {
         }
     }
 }
+
+/// A sysdump has what a bug report needs, and no key of any cluster.
+#[test]
+fn a_sysdump_has_no_secrets() {
+    let name = "e2eclidump";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    wait_ready(&mesh);
+    let mut restart = mesh.lab("stop");
+    restart.args(["b/n1/agent"]);
+    json::of(restart);
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("dump.tar.gz").display().to_string();
+    let (code, printed, _) = json::run(mesh.clustermesh(&["sysdump", "--output-file", &archive]));
+    // One agent does not answer; everything else is there.
+    assert_eq!(code, 3, "{printed:#}");
+    assert!(printed["warnings"].to_string().contains("b/n1"), "{printed:#}");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&archive).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut tar = Command::new("tar");
+    tar.args(["-xzf", &archive, "--strip-components=1", "-C"]).arg(folder.path());
+    let (code, _, complaint) = run(tar);
+    assert_eq!(code, 0, "{complaint}");
+    for (path, word) in [
+        ("version.json", "mapLayout"),
+        ("a/status.json", "\"Status\""),
+        ("a/etcd.json", "EtcdDump"),
+        ("a/services.json", "ServiceList"),
+        ("a/n1/agent.json", "pin-root"),
+        ("a/n1/routes.txt", "10.1."),
+        ("a/n1/nftables.txt", ""),
+        ("a/directory/cluster.yaml", "name: a"),
+        ("a/directory/peers/b", "endpoints"),
+        ("logs/a-etcd.log", "etcd"),
+        ("logs/b-n1-agent.log", "cluster"),
+        ("missing.txt", "b/n1"),
+    ] {
+        let text = fs::read_to_string(folder.path().join(path))
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.contains(word), "{path}: no {word} in {text}");
+    }
+    let mut secrets = vec!["PRIVATE KEY".to_owned()];
+    for cluster in ["a", "b"] {
+        for (path, text) in files(&directory(name, cluster)) {
+            if path.extension().is_some_and(|ending| ending == "key") {
+                let text = String::from_utf8(text).unwrap();
+                let lines = text.lines().filter(|line| !line.starts_with("-----"));
+                secrets.extend(lines.map(str::to_owned));
+            }
+        }
+    }
+    assert!(secrets.len() > 8, "there are keys");
+    fs::remove_file(&archive).unwrap();
+    for (path, bytes) in files(folder.path()) {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{} has {secret}", path.display());
+        }
+    }
+}
+
+/// The test passes in a mesh, fails by name where the clusters are not connected, and leaves nothing behind.
+#[test]
+fn connectivity_is_tested() {
+    let name = "e2eclconn";
+    let mesh = Netns::sized(name, 2, 1);
+    let failed = |timeout: &str| {
+        let args = ["connectivity", "test", "--timeout", timeout];
+        let (code, report, complaint) = json::run(mesh.clustermesh(&args));
+        let checks = report["items"].as_array().unwrap().clone();
+        assert_eq!(checks.len(), 2 * 3 * 4, "{report:#}");
+        let failed = checks.into_iter().filter(|check| check["passed"] == false);
+        (code, failed.collect::<Vec<Value>>(), complaint)
+    };
+    let before = mesh.state();
+    let (code, without, complaint) = failed("200ms");
+    assert_eq!((code, without.len()), (1, 2 * 2 * 4), "{without:#?}");
+    assert!(without.iter().all(|check| check["check"] != "local"), "{without:#?}");
+    assert!(complaint.contains("16 of 24 checks failed"), "{complaint}");
+
+    connect(&mesh, "a", "b");
+    wait_ready(&mesh);
+    let (code, with, _) = failed("20s");
+    assert_eq!((code, with), (0, vec![]));
+    let pods = |state: &mesh_lab::LabState| {
+        state.clusters.iter().map(|cluster| cluster.pods.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(pods(&mesh.state()), pods(&before));
+    for cluster in ["a", "b"] {
+        let manifests = files(&directory(name, cluster).join("manifests"));
+        let left = |text: &[u8]| String::from_utf8_lossy(text).contains("clustermesh-test");
+        assert!(!manifests.iter().any(|(_, text)| left(text)), "{manifests:?}");
+    }
+}

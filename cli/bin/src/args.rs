@@ -7,6 +7,7 @@ mod duration;
 mod etcd;
 mod lab;
 mod offline;
+mod tools;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     etcd::{DiffArgs, EtcdCommand, SourceArgs, WithArgs},
     lab::{LabCommand, LabPodCommand},
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
+    tools::{ConnectivityCommand, SysdumpArgs},
 };
 use crate::{outcome::usage, output::Format};
 pub(crate) use certs::{CertsCommand, RotateArgs};
@@ -96,6 +98,11 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Run benchmarks, each beside a reference in the same run
     Bench(BenchArgs),
+    /// Write one archive for a bug report: status, etcds, routes, logs, versions; without keys and passwords
+    Sysdump(SysdumpArgs),
+    /// Test connections between clusters
+    #[command(subcommand)]
+    Connectivity(ConnectivityCommand),
     /// Show which contexts there are
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -122,6 +129,7 @@ impl Command {
             }
             Self::Config(command) => matches!(command, ConfigCommand::GetContexts),
             Self::Lab(command) => matches!(command, LabCommand::List),
+            Self::Connectivity(_) => true,
             Self::Pod(_) | Self::Node(_) | Self::Identity(_) => true,
             _ => false,
         }

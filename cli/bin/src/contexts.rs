@@ -80,6 +80,13 @@ pub(crate) fn named_lab() -> Option<String> {
     flags.lab.or(variables.lab)
 }
 
+/// The lab whose contexts these are, if it is one.
+pub(crate) fn lab_of(origin: &Origin) -> anyhow::Result<Option<String>> {
+    let Some(file) = origin.file()? else { return Ok(None) };
+    let is_its = |lab: &String| of_lab(lab).is_ok_and(|of_lab| of_lab == file);
+    Ok(Lab::all().into_iter().find(is_its))
+}
+
 /// All contexts there are; none on a host that has no contexts file and no lab.
 pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
     match origin()?.file()? {

@@ -7,6 +7,7 @@ mod certs;
 mod completions;
 mod config;
 mod connect;
+mod connectivity;
 mod contexts;
 mod drain;
 mod etcd;
@@ -23,6 +24,7 @@ mod quarantine;
 mod rotate;
 mod service;
 mod status;
+mod sysdump;
 mod version;
 
 use std::{env, process::ExitCode};
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
         Command::Export(command) => export::run(&command),
         Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
         Command::Bench(command) => bench::run(command, output),
+        Command::Sysdump(command) => sysdump::run(&command, output),
+        Command::Connectivity(command) => connectivity::run(&command, output),
         Command::Config(command) => config::run(&command, args.context.as_deref(), output),
         Command::Completions { shell } => completions::run(shell),
         Command::Version => version::run(output),

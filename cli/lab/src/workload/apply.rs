@@ -1,7 +1,7 @@
 //! Applying manifests to a lab's cluster: what a scheduler, a kubelet and an API server would do, as far as pods,
 //! deployments, services and namespaces go.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
 use mesh_model::object::Kind;
 use serde_json::{Value, json};
@@ -117,6 +117,26 @@ impl Lab {
 
     fn applied_files(&self, cluster: &str) -> Result<AppliedFiles, LabError> {
         AppliedFiles::read(&self.state.cluster(cluster)?.directory.join("manifests"))
+    }
+
+    /// The cluster IPs that a service was given, an IPv4 one first.
+    ///
+    /// # Errors
+    /// The cluster or the service is not there.
+    pub fn service_addresses(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, LabError> {
+        let services = &self.state.cluster(cluster)?.services;
+        let key = format!("{namespace}/{name}");
+        let last = services.get(&key).ok_or_else(|| LabError::Unknown {
+            kind: "service",
+            name: key.clone(),
+            known: services.keys().cloned().collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(self.number(cluster)?.service_ips(*last).into())
     }
 
     /// A command that runs in a pod.

@@ -1,0 +1,29 @@
+//! Flags of commands about a whole mesh: an archive for bug reports, and a test of its connections.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::duration::duration;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SysdumpArgs {
+    /// Only of this cluster
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// Where to write the archive; clustermesh-sysdump-<time>.tar.gz, unless given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectivityCommand {
+    /// Test connections between the clusters of a lab: local, remote, failover; exits with 1 if a check fails
+    ///
+    /// Runs a client and an echo server in the namespace clustermesh-test of each cluster, and removes them afterwards.
+    Test {
+        /// How long a check may take until it has failed
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+        timeout: Duration,
+    },
+}

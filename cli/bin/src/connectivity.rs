@@ -1,0 +1,144 @@
+//! `clustermesh connectivity test`: a short run over a mesh, every connection of which is judged.
+
+mod check;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use mesh_lab::{Lab, workload::Source};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::ConnectivityCommand,
+    contexts,
+    outcome::{Outcome, warn},
+    output::{self, Output},
+};
+use check::{Check, CheckResult, Goal, checks};
+
+/// The namespace in which everything is made.
+const NAMESPACE: &str = "clustermesh-test";
+/// How long a pod goes on that is removed.
+const GRACE: Duration = Duration::from_millis(200);
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Somebody wants it to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Result<Outcome> {
+    let ConnectivityCommand::Test { timeout } = command;
+    let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
+        bail!("the contexts are not a lab's: the test makes its pods in a lab. Name one with --lab")
+    };
+    let clusters: Vec<String> =
+        Lab::peek(&lab)?.clusters.into_iter().map(|cluster| cluster.name).collect();
+    stop_on_signal()?;
+    let progress = ProgressBar::new_spinner();
+    let tested = test(&lab, &clusters, *timeout, &progress);
+    progress.set_message("removing what the test made");
+    progress.tick();
+    let removed = remove(&lab, &clusters);
+    progress.finish_and_clear();
+    for left in removed {
+        warn(format!("not all is removed: {left:#}"));
+    }
+    let results = tested?;
+    output::list(output, "ConnectivityTest", None, &results, json!({}))?;
+    if STOP.load(Ordering::Relaxed) {
+        bail!("stopped after {} checks", results.len());
+    }
+    let failed = results.iter().filter(|result| result.outcome.is_err()).count();
+    match failed {
+        0 => Ok(Outcome::Done),
+        failed => bail!("{failed} of {} checks failed", results.len()),
+    }
+}
+
+fn test(
+    lab: &str,
+    clusters: &[String],
+    timeout: Duration,
+    progress: &ProgressBar,
+) -> anyhow::Result<Vec<CheckResult>> {
+    progress.set_message(format!("making pods in namespace {NAMESPACE}"));
+    progress.tick();
+    for cluster in clusters {
+        apply(lab, cluster, 1)?;
+    }
+    let mut results = Vec::new();
+    for check in checks(clusters) {
+        if STOP.load(Ordering::Relaxed) {
+            break;
+        }
+        progress.set_message(check.to_string());
+        progress.tick();
+        // Without its own pods a cluster fails over to the others.
+        let own_pods_gone = check.goal == Goal::Failover;
+        if own_pods_gone {
+            apply(lab, &check.cluster, 0)?;
+        }
+        let outcome = attempt(lab, &check, timeout);
+        if own_pods_gone {
+            apply(lab, &check.cluster, 1)?;
+        }
+        results.push(CheckResult { check, outcome });
+    }
+    Ok(results)
+}
+
+/// Tries until the check passes or its time is over; then with the last reason.
+fn attempt(lab: &str, check: &Check, timeout: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match check.run(lab) {
+            Err(_) if Instant::now() < deadline && !STOP.load(Ordering::Relaxed) => {
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome.map_err(|error| format!("{error:#}")),
+        }
+    }
+}
+
+fn apply(lab: &str, cluster: &str, replicas: u32) -> anyhow::Result<()> {
+    let manifest = check::manifest(NAMESPACE, replicas);
+    let mut lab = Lab::open(lab)?;
+    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE)
+        .with_context(|| format!("cluster {cluster}"))?;
+    Ok(())
+}
+
+/// Removes everything from every cluster, also where one of them fails.
+fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
+    let manifest = check::manifest(NAMESPACE, 1);
+    let remove = |cluster: &String| {
+        let removed = Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE));
+        removed.map(drop).with_context(|| format!("cluster {cluster}")).err()
+    };
+    clusters.iter().filter_map(remove).collect()
+}
+
+/// A signal ends the test after the check that runs: what it made is removed all the same.
+fn stop_on_signal() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        STOP.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}

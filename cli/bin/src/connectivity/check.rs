@@ -1,0 +1,291 @@
+//! The checks: who calls which service, and who must answer.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use anyhow::{Context as _, bail};
+use mesh_lab::{
+    Lab,
+    workload::call::{Called, Transport},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::NAMESPACE;
+use crate::output::Listed;
+
+/// Who is to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The local cluster, which is preferred.
+    Local,
+    /// Another cluster, as these are preferred.
+    Remote,
+    /// Another cluster, as the preferred local one has no pods.
+    Failover,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+/// One check.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) cluster: String,
+    pub(super) goal: Goal,
+    pub(super) family: Family,
+    pub(super) transport: Transport,
+}
+
+/// What came of it: nothing, or why it failed.
+#[derive(Debug)]
+pub(super) struct CheckResult {
+    pub(super) check: Check,
+    pub(super) outcome: Result<(), String>,
+}
+
+/// What `lab-pod call` prints.
+#[derive(Debug, Deserialize)]
+struct Calls {
+    calls: Vec<Called>,
+}
+
+/// The service's port, and the pods'.
+const PORT: u16 = 80;
+const TARGET: u16 = 8080;
+
+/// All checks, cluster by cluster. What needs another cluster is left out where there is none.
+pub(super) fn checks(clusters: &[String]) -> Vec<Check> {
+    let goals = match clusters.len() {
+        0 | 1 => &[Goal::Local][..],
+        _ => &[Goal::Local, Goal::Remote, Goal::Failover],
+    };
+    let mut all = Vec::new();
+    for (cluster, goal) in clusters.iter().flat_map(|c| goals.iter().map(move |goal| (c, *goal))) {
+        for family in [Family::V4, Family::V6] {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                all.push(Check { cluster: cluster.clone(), goal, family, transport });
+            }
+        }
+    }
+    all
+}
+
+/// A client, an echo server, and its services: one that prefers the local cluster, and one that prefers the others.
+pub(super) fn manifest(namespace: &str, replicas: u32) -> String {
+    let labels = json!({ "app": "echo" });
+    let service = |affinity: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": format!("echo-{affinity}"), "namespace": namespace,
+                "annotations": {
+                    "service.cilium.io/global": "true", "service.cilium.io/affinity": affinity,
+                },
+            },
+            "spec": {
+                "ipFamilyPolicy": "PreferDualStack", "selector": labels,
+                "ports": [
+                    { "name": "tcp", "port": PORT, "targetPort": TARGET },
+                    { "name": "udp", "port": PORT, "targetPort": TARGET, "protocol": "UDP" },
+                ],
+            },
+        })
+    };
+    let target = TARGET.to_string();
+    let container = json!({
+        "name": "echo",
+        "command": ["clustermesh", "lab-pod", "serve", "--tcp", target, "--udp", target],
+        "ports": [
+            { "name": "tcp", "containerPort": TARGET },
+            { "name": "udp", "containerPort": TARGET, "protocol": "UDP" },
+        ],
+    });
+    let items = json!([
+        {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "client", "namespace": namespace },
+            "spec": { "containers": [{ "name": "client" }] },
+        },
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "echo", "namespace": namespace },
+            "spec": {
+                "replicas": replicas, "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels }, "spec": { "containers": [container] },
+                },
+            },
+        },
+        service("local"),
+        service("remote"),
+    ]);
+    json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()
+}
+
+// === impl Check ===
+
+impl Check {
+    /// Calls once, and judges the answer.
+    pub(super) fn run(&self, lab: &str) -> anyhow::Result<()> {
+        let lab = Lab::open(lab)?;
+        let address = self.service_address(&lab)?;
+        let pod = format!("{}/{NAMESPACE}/client", self.cluster);
+        let (_, client) = lab.state().pod(&pod)?;
+        let client = client.ips.clone();
+        let to = SocketAddr::from((address, PORT)).to_string();
+        let mut words = vec!["clustermesh", "lab-pod", "call", &to, "-o", "json"];
+        if self.transport == Transport::Udp {
+            words.push("--udp");
+        }
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let mut command = lab.command_in_pod(&pod, &words)?;
+        // Others may work on the lab while this waits for an answer.
+        drop(lab);
+        let ended = command.output().context("the client")?;
+        if !ended.status.success() {
+            let complaint = String::from_utf8_lossy(&ended.stderr);
+            bail!("{to}: {}", complaint.trim().trim_start_matches("error: "));
+        }
+        let calls: Calls = serde_json::from_slice(&ended.stdout).context("the client's answer")?;
+        let called = calls.calls.first().context("the client did not call")?;
+        self.judge(called, &client)
+    }
+
+    fn service_address(&self, lab: &Lab) -> anyhow::Result<IpAddr> {
+        let name = match self.goal {
+            Goal::Local | Goal::Failover => "echo-local",
+            Goal::Remote => "echo-remote",
+        };
+        let all = lab.service_addresses(&self.cluster, NAMESPACE, name)?;
+        let wanted = |ip: &IpAddr| ip.is_ipv4() == (self.family == Family::V4);
+        all.into_iter().find(wanted).with_context(|| format!("{name} has no such address"))
+    }
+
+    /// Whether the right cluster answered, and saw the client as who it is.
+    fn judge(&self, called: &Called, client: &[IpAddr]) -> anyhow::Result<()> {
+        let answer = &called.answer;
+        let is_local = answer.cluster == self.cluster;
+        if is_local != (self.goal == Goal::Local) {
+            let wanted = if is_local { "another cluster" } else { "the local cluster" };
+            bail!("cluster {} answered (pod {}), not {wanted}", answer.cluster, answer.pod);
+        }
+        let seen = answer.client.ip().to_canonical();
+        if !client.contains(&seen) {
+            let own: Vec<String> = client.iter().map(ToString::to_string).collect();
+            bail!("the server sees the client as {seen}, not as {}", own.join(" or "));
+        }
+        Ok(())
+    }
+
+    fn goal(&self) -> &'static str {
+        match self.goal {
+            Goal::Local => "local",
+            Goal::Remote => "remote",
+            Goal::Failover => "failover",
+        }
+    }
+
+    fn family(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+
+    fn transport(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (goal, family, transport) = (self.goal(), self.family(), self.transport());
+        write!(f, "{}: {goal}, {family}, {transport}", self.cluster)
+    }
+}
+
+impl Listed for CheckResult {
+    const HEADER: &'static [&'static str] =
+        &["CLUSTER", "CHECK", "FAMILY", "PROTOCOL", "RESULT", "REASON"];
+
+    fn name(&self) -> String {
+        self.check.to_string()
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let Self { check, outcome } = self;
+        let result = if outcome.is_ok() { "passed" } else { "FAILED" };
+        let reason = outcome.as_ref().err().map(String::as_str).unwrap_or_default();
+        let cells =
+            [&check.cluster, check.goal(), check.family(), check.transport(), result, reason];
+        vec![cells.map(str::to_owned).into()]
+    }
+
+    fn json(&self) -> Value {
+        let Self { check, outcome } = self;
+        json!({
+            "cluster": check.cluster, "check": check.goal(), "family": check.family(),
+            "protocol": check.transport(), "passed": outcome.is_ok(), "reason": outcome.as_ref().err(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_lab::workload::Answer;
+
+    use super::*;
+
+    #[test]
+    fn the_wrong_cluster_and_a_masked_client_fail() {
+        let client: IpAddr = "10.1.1.2".parse().unwrap();
+        let judged = |goal: Goal, cluster: &str, seen: &str| {
+            let check =
+                Check { cluster: "a".into(), goal, family: Family::V4, transport: Transport::Tcp };
+            let answer = Answer {
+                pod: "echo-0".into(),
+                node: "n1".into(),
+                cluster: cluster.into(),
+                client: seen.parse().unwrap(),
+            };
+            let called = Called { answer, peer: "10.101.0.1:80".parse().unwrap() };
+            check.judge(&called, &[client]).map_err(|error| error.to_string())
+        };
+        let own = "10.1.1.2:4000";
+        assert_eq!(judged(Goal::Local, "a", own), Ok(()));
+        assert_eq!(judged(Goal::Local, "a", "[::ffff:10.1.1.2]:4000"), Ok(()));
+        assert_eq!(judged(Goal::Remote, "b", own), Ok(()));
+        assert_eq!(judged(Goal::Failover, "b", own), Ok(()));
+        for (goal, cluster, seen, reason) in [
+            (Goal::Local, "b", own, "cluster b answered (pod echo-0), not the local cluster"),
+            (Goal::Remote, "a", own, "cluster a answered (pod echo-0), not another cluster"),
+            (Goal::Failover, "a", own, "not another cluster"),
+            (
+                Goal::Remote,
+                "b",
+                "172.31.1.1:4000",
+                "sees the client as 172.31.1.1, not as 10.1.1.2",
+            ),
+        ] {
+            assert!(judged(goal, cluster, seen).unwrap_err().contains(reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_needs_another_cluster_is_left_out_without_one() {
+        let of = |clusters: &[&str]| {
+            checks(&clusters.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["a"]).len(), 4);
+        assert_eq!(of(&["a", "b"]).len(), 2 * 3 * 4);
+    }
+}
