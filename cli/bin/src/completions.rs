@@ -18,6 +18,54 @@ pub(crate) fn run(shell: Shell) -> anyhow::Result<Outcome> {
     // Into memory first: a reader that has seen enough is no error.
     let mut script = Vec::new();
     clap_complete::generate(generator, &mut Args::command(), "clustermesh", &mut script);
-    io::stdout().lock().write_all(&script)?;
+    let script = with_names(shell, String::from_utf8(script)?);
+    io::stdout().lock().write_all(script.as_bytes())?;
     Ok(Outcome::Done)
+}
+
+/// After whichever flags bash offers contexts; what clap made is asked for the rest.
+const BASH: &str = r#"
+_clustermesh_names() {
+    local word="${COMP_WORDS[COMP_CWORD]}" names
+    case "${COMP_WORDS[COMP_CWORD-1]}" in
+        --context | --destination-context | --with-context | --peer-context)
+            names="$(clustermesh config get-contexts -o name 2>/dev/null)" ;;
+        --lab)
+            names="$(clustermesh lab list -o name 2>/dev/null)" ;;
+        *)
+            _clustermesh "$@"
+            return ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$names" -- "$word")
+}
+complete -F _clustermesh_names -o bashdefault -o default clustermesh
+"#;
+
+const ZSH: &str = r#"
+_clustermesh_contexts() {
+    compadd -- ${(f)"$(clustermesh config get-contexts -o name 2>/dev/null)"}
+}
+"#;
+
+const FISH: &str = r#"
+for flag in context destination-context with-context peer-context
+    complete -c clustermesh -l $flag -x -a "(clustermesh config get-contexts -o name 2>/dev/null)"
+end
+complete -c clustermesh -l lab -x -a "(clustermesh lab list -o name 2>/dev/null)"
+"#;
+
+/// A script that also completes the names of contexts and labs, which are known when it is used.
+fn with_names(shell: Shell, script: String) -> String {
+    match shell {
+        Shell::Bash => script + BASH,
+        Shell::Fish => script + FISH,
+        Shell::Zsh => {
+            let script = script.replace(":CONTEXT:_default", ":CONTEXT:_clustermesh_contexts");
+            // Its first line says whose completions these are.
+            match script.split_once('\n') {
+                Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
+                None => script,
+            }
+        }
+    }
 }

@@ -136,3 +136,32 @@ fn errors_are_objects() {
     let (code, _, stderr) = run(folder.path(), &[], "version -o name");
     assert!(code == 2 && stderr.contains("-o name"), "{stderr}");
 }
+
+/// bash offers the contexts there are; the scripts of the other shells ask for them too.
+#[test]
+fn contexts_are_completed() {
+    let folder = folder();
+    let variables = [("CLUSTERMESH_CONTEXTS", "one.yaml")];
+    let (code, script, _) = run(folder.path(), &variables, "completion bash");
+    assert_eq!(code, 0);
+    fs::write(folder.path().join("completions"), script).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_clustermesh")).parent().unwrap().display();
+    let complete = |words: &str| {
+        let shell = format!(
+            "PATH={binary}:$PATH; source ./completions; COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _clustermesh_names clustermesh \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &shell]).current_dir(folder.path()).envs(variables);
+        String::from_utf8(bash.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(complete("clustermesh status --context ''"), "a b\n");
+    assert_eq!(complete("clustermesh connect --destination-context b"), "b\n");
+    assert!(complete("clustermesh sysd").contains("sysdump"));
+    let (_, zsh, _) = run(folder.path(), &[], "completions zsh");
+    assert!(zsh.starts_with("#compdef clustermesh\n"), "{zsh}");
+    assert!(zsh.contains(":CONTEXT:_clustermesh_contexts"), "{zsh}");
+    let (_, fish, _) = run(folder.path(), &[], "completions fish");
+    assert!(fish.contains("config get-contexts -o name"), "{fish}");
+}
