@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
-use mesh_lab::{Lab, workload::Source};
+use mesh_lab::{Lab, need_root, workload::Source};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,6 +34,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Result<Outcome> {
     let ConnectivityCommand::Test { timeout } = command;
+    need_root()?;
     let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
         bail!("the contexts are not a lab's: the test makes its pods in a lab. Name one with --lab")
     };

@@ -37,6 +37,9 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome> {
+    if !matches!(command, LabCommand::List) {
+        need_root()?;
+    }
     match command {
         LabCommand::Up { clusters, nodes, replicas, etcd, etcd_quota } => {
             let name = new_lab();

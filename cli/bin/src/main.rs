@@ -29,10 +29,8 @@ mod version;
 
 use std::{env, process::ExitCode};
 
-use clap::Parser as _;
-
 use crate::{
-    args::{Args, Command, ServiceArgs, ServiceCommand, refuse},
+    args::{Command, ServiceArgs, ServiceCommand, refuse},
     drain::Change,
     outcome::Outcome,
     output::{Format, Output},
@@ -40,7 +38,7 @@ use crate::{
 
 fn main() -> ExitCode {
     mesh_certs::install_crypto();
-    let args = Args::try_parse().unwrap_or_else(|error| {
+    let args = args::parse().unwrap_or_else(|error| {
         Output::new(output::asked_for(env::args()));
         outcome::usage(&error)
     });

@@ -69,6 +69,11 @@ fn flags_come_before_variables() {
     ] {
         assert_eq!(names(&[], line), "b\n");
     }
+    // Also where a command cannot do without it.
+    for line in ["--context z etcd dump", "--context z connect --destination-context a"] {
+        let (code, _, stderr) = run(folder.path(), &[("CLUSTERMESH_CONTEXTS", "one.yaml")], line);
+        assert!(code == 1 && stderr.contains("no context \"z\""), "{line}: {code}: {stderr}");
+    }
     let (code, _, stderr) = run(folder.path(), &variable, "config get-contexts --lab nosuchlab");
     assert!(code == 1 && stderr.contains("there is no lab \"nosuchlab\""), "{code}: {stderr}");
     let both = "--lab x config get-contexts --contexts one.yaml";
