@@ -70,7 +70,10 @@ pub(super) fn run(process: &str, part: Part, output: Output) -> anyhow::Result<O
             output::json("LabLogs", json!({ "logs": logs, "items": logs }))?;
         }
     }
-    while follow {
+    if !follow {
+        return Ok(Outcome::Done);
+    }
+    loop {
         thread::sleep(LOOK);
         let several = all.len() > 1;
         for shown in &mut all {
@@ -81,7 +84,6 @@ pub(super) fn run(process: &str, part: Part, output: Output) -> anyhow::Result<O
             }
         }
     }
-    Ok(Outcome::Done)
 }
 
 /// The last lines of a text.
