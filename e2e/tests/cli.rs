@@ -761,7 +761,7 @@ fn a_sysdump_has_no_secrets() {
         ("a/etcd.json", "EtcdDump"),
         ("a/services.json", "ServiceList"),
         ("a/n1/agent.json", "effective"),
-        ("a/n1/routes.txt", "10.1."),
+        ("a/n1/routes.txt", "10.2.1.0/24"),
         ("a/n1/nftables.txt", ""),
         ("a/directory/cluster.yaml", "name: a"),
         ("a/directory/peers/b", "endpoints"),
