@@ -452,6 +452,44 @@ fn errors_say_what_to_do() {
     assert_eq!(lab("exec", name, &["a/node/n1"]).0, 2);
 }
 
+/// The newest apply of an object is in force, from whichever file; `delete` takes the objects that its file names, and no pods of
+/// another.
+#[test]
+fn objects_are_known_by_their_names() {
+    let name = "e2elabapply";
+    let mesh = Netns::sized(name, 1, 1);
+    mesh.apply("a", "echo", Some(1));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("service.yaml");
+    let service = "kind: Service\nmetadata: { name: echo, annotations: { x: y } }\n\
+                   spec: { selector: { app: echo }, ports: [{ port: 80 }] }\n---\n\
+                   kind: StatefulSet\nmetadata: { name: db }\n";
+    fs::write(&file, service).unwrap();
+    let run = |command: &str, file: &Path, input: Stdio| {
+        let mut lab = mesh.lab(command);
+        lab.args(["--cluster", "a", "--file"]).arg(file).stdin(input);
+        let (code, value, complaint) = json::run(lab);
+        assert_eq!(code, 0, "{complaint}");
+        assert!(complaint.contains("ignored: StatefulSet default/db"), "{complaint}");
+        assert_eq!(value["objects"].as_array().unwrap().len(), 1, "{value:#}");
+        assert_eq!(value["objects"][0]["object"], "Service default/echo");
+        value["objects"][0]["change"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(run("apply", &file, Stdio::null()), "configured");
+    assert_eq!(run("apply", folder.path(), Stdio::null()), "unchanged");
+    let input = || Stdio::from(fs::File::open(&file).unwrap());
+    assert_eq!(run("apply", Path::new("-"), input()), "unchanged");
+    assert_eq!(run("delete", &file, Stdio::null()), "deleted");
+    let state = mesh.state();
+    let pods: Vec<&str> = state.clusters[0].pods.iter().map(|pod| pod.name.as_str()).collect();
+    assert_eq!(pods, ["echo-0"]);
+
+    fs::write(&file, "kind: [").unwrap();
+    let (code, complaint) =
+        lab("apply", name, &["--cluster", "a", "--file", &file.display().to_string()]);
+    assert!(code == 1 && complaint.contains("service.yaml"), "{complaint}");
+}
+
 /// What `lab status` ends with, and says of a process.
 fn state_of(mesh: &Netns, process: &str) -> (i32, String) {
     let (code, status, _) = json::run(mesh.lab("status"));

@@ -32,6 +32,7 @@ pub(crate) use self::{
 use crate::{outcome::usage, output::Format};
 pub(crate) use certs::{CertsCommand, RotateArgs};
 use context_first::context_after_command;
+use duration::seconds;
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
 #[derive(Debug, Parser)]
@@ -230,8 +231,8 @@ pub(crate) struct StatusArgs {
     /// Take what is ready and has a problem for ready
     #[arg(long)]
     pub(crate) allow_degraded: bool,
-    /// Seconds to wait
-    #[arg(long, default_value_t = 60, requires = "wait")]
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = seconds, requires = "wait")]
     pub(crate) wait_duration: u64,
 }
 

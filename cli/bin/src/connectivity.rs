@@ -74,6 +74,7 @@ fn test(
         apply(lab, cluster, 1)?;
     }
     let mut results = Vec::new();
+    let mut without_pods = None;
     for check in checks(clusters) {
         if STOP.load(Ordering::Relaxed) {
             break;
@@ -81,14 +82,14 @@ fn test(
         progress.set_message(check.to_string());
         progress.tick();
         // Without its own pods a cluster fails over to the others.
-        let own_pods_gone = check.goal == Goal::Failover;
-        if own_pods_gone {
-            apply(lab, &check.cluster, 0)?;
+        let wanted = (check.goal == Goal::Failover).then(|| check.cluster.clone());
+        if without_pods != wanted {
+            for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
+                cluster.as_ref().map(|cluster| apply(lab, cluster, replicas)).transpose()?;
+            }
+            without_pods = wanted;
         }
         let outcome = attempt(lab, &check, timeout);
-        if own_pods_gone {
-            apply(lab, &check.cluster, 1)?;
-        }
         results.push(CheckResult { check, outcome });
     }
     Ok(results)

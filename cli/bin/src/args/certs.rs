@@ -4,15 +4,17 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::duration::seconds;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
     /// Make a cluster's CA, and the certificates of its daemons
     Init {
         /// The cluster's name
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: String,
         /// The folder, pki/ of a cluster directory
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// An address at which the cluster's etcd is reached; may be repeated
         #[arg(long = "address")]
@@ -27,7 +29,7 @@ pub(crate) enum CertsCommand {
     /// Issue a certificate with a new key: for a client USER, or for a server
     Issue {
         /// The folder with the CA
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The etcd user; the common name
         #[arg(long, conflicts_with_all = ["dns", "addresses"], required_unless_present = "dns")]
@@ -45,7 +47,7 @@ pub(crate) enum CertsCommand {
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
         /// How long it lives, as in 90s, 30m, 12h or 30d, in place of --days
-        #[arg(long, conflicts_with = "days", value_parser = lifetime)]
+        #[arg(long, value_name = "DURATION", conflicts_with = "days", value_parser = lifetime)]
         lifetime: Option<Duration>,
     },
     /// Make a key and a request for a client certificate, for another cluster to sign
@@ -60,7 +62,7 @@ pub(crate) enum CertsCommand {
     /// Sign another cluster's request: a client certificate for exactly the user named here
     Sign {
         /// The folder with the CA
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The request, PEM
         request: PathBuf,
@@ -109,10 +111,10 @@ pub(crate) struct RotateArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// How long the new certificates live, as in 90s, 30m, 12h or 30d; a year, unless given
-    #[arg(long, value_parser = lifetime)]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(crate) lifetime: Option<Duration>,
-    /// With --server and --clients: leave alone what was issued fewer seconds ago, so that a repeated command goes on
-    #[arg(long, default_value_t = 600)]
+    /// With --server and --clients: leave alone what was issued less than this ago, so that a repeated command goes on
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = seconds)]
     pub(crate) min_age: u64,
     /// The context of a cluster that follows this one, if it is not called like it; may be repeated
     #[arg(long = "peer-context")]
@@ -128,22 +130,13 @@ pub(crate) struct RotateArgs {
     pub(crate) etcd_restarted: bool,
 }
 
-/// A time as in `90s`, `30m`, `12h` or `30d`.
+/// A time as in `90s`, `1h30m`, `720h` or `30d`.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is no time, as in 90s, 30m, 12h or 30d");
-    let unit = text.chars().last().ok_or_else(invalid)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 24 * 3_600,
-        _ => return Err(invalid()),
-    };
-    let number = text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok());
-    let lifetime = number.and_then(|number| number.checked_mul(seconds)).ok_or_else(invalid)?;
+    let lifetime = mesh_offline::parse_time(text)
+        .map_err(|_| format!("{text:?} is no time, as in 90s, 1h30m, 720h or 30d"))?;
     // Ten years, as for --days.
-    match (1..=3_650 * 24 * 3_600).contains(&lifetime) {
-        true => Ok(Duration::from_secs(lifetime)),
+    match (1..=3_650 * 24 * 3_600).contains(&lifetime.as_secs()) {
+        true => Ok(lifetime),
         false => Err(format!("{text:?} is not from 1s to 3650d")),
     }
 }
@@ -155,6 +148,7 @@ mod tests {
     #[test]
     fn times() {
         assert_eq!(lifetime("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(lifetime("1h30m"), Ok(Duration::from_secs(5_400)));
         assert_eq!(lifetime("2d"), Ok(Duration::from_secs(2 * 24 * 3_600)));
         for bad in ["", "s", "0s", "9", "1y", "-1s", "3651d", "99999999999999999999d"] {
             assert!(lifetime(bad).is_err(), "{bad}");

@@ -14,6 +14,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The same in whole seconds; a part of one counts as one.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    let duration = duration(text)?;
+    Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +38,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
+        assert_eq!((seconds("1m30s"), seconds("200ms"), seconds("7")), (Ok(90), Ok(1), Ok(7)));
         for bad in ["", "s", "5 s", "-1", "-1s", "1y", "inf", "nan", "99999999999999999999d"] {
             assert!(duration(bad).unwrap_err().contains("no duration"), "{bad}");
         }
