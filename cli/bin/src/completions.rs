@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 
 use crate::{
     args::{Args, Shell},
@@ -17,10 +17,17 @@ pub(crate) fn run(shell: Shell) -> anyhow::Result<Outcome> {
     };
     // Into memory first: a reader that has seen enough is no error.
     let mut script = Vec::new();
-    clap_complete::generate(generator, &mut Args::command(), "clustermesh", &mut script);
+    clap_complete::generate(generator, &mut offered(), "clustermesh", &mut script);
     let script = with_names(shell, String::from_utf8(script)?);
     io::stdout().lock().write_all(script.as_bytes())?;
     Ok(Outcome::Done)
+}
+
+/// The commands that help shows.
+fn offered() -> Command {
+    let all = Args::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+    Command::new("clustermesh").args(all.get_arguments()).subcommands(shown)
 }
 
 /// After whichever flags bash offers contexts; what clap made is asked for the rest.

@@ -149,6 +149,7 @@ fn contexts_are_completed() {
     let variables = [("CLUSTERMESH_CONTEXTS", "one.yaml")];
     let (code, script, _) = run(folder.path(), &variables, "completion bash");
     assert_eq!(code, 0);
+    assert!(!script.contains("lab-pod") && script.contains("disconnect"), "{script}");
     fs::write(folder.path().join("completions"), script).unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_clustermesh")).parent().unwrap().display();
     let complete = |words: &str| {
