@@ -172,6 +172,8 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn service(name: &str, weights: &str) -> Value {
@@ -192,9 +194,9 @@ mod tests {
             words(files().put(source, objects.to_vec(), prune))
         };
         let (web, other) = (service("web", ""), service("web", "a=90,b=10"));
-        assert_eq!(put("shop", &[web.clone()], true), ["Service default/web created"]);
-        assert_eq!(put("shop", &[web.clone()], true), ["Service default/web unchanged"]);
-        assert_eq!(put("shopw", &[other.clone()], true), ["Service default/web configured"]);
+        assert_eq!(put("shop", from_ref(&web), true), ["Service default/web created"]);
+        assert_eq!(put("shop", from_ref(&web), true), ["Service default/web unchanged"]);
+        assert_eq!(put("shopw", from_ref(&other), true), ["Service default/web configured"]);
         assert_eq!(
             files().files,
             BTreeMap::from([("shop".to_owned(), vec![]), ("shopw".to_owned(), vec![other])])
