@@ -47,7 +47,7 @@ fn load() -> Load {
 async fn idle(connection: &Connection, revisions: u64) -> Result<[u64; 2], EtcdError> {
     const WRITERS: u64 = 64;
     let mut largest = [0; 2];
-    for (half, largest) in largest.iter_mut().enumerate() {
+    for largest in &mut largest {
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
             let connection = connection.clone();
@@ -72,7 +72,6 @@ async fn idle(connection: &Connection, revisions: u64) -> Result<[u64; 2], EtcdE
         while let Some(written) = writers.join_next().await {
             *largest = (*largest).max(written.expect("a writer")?);
         }
-        println!("half {half}: at most {largest} bytes");
     }
     Ok(largest)
 }

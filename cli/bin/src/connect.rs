@@ -38,7 +38,7 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
 }
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
-    let (one, other) = (args.pair.context.as_str(), args.pair.destination_context.as_str());
+    let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
     match (at_hand(one), at_hand(other)) {
         (Ok(here), Err(why)) => return leave((one, &here), other, &why, args.dry_run, output),
         (Err(why), Ok(here)) => return leave((other, &here), one, &why, args.dry_run, output),

@@ -108,12 +108,15 @@ fn pods_get_the_first_id_that_is_free() {
     assert_eq!(identities(&pod("cart")), BTreeMap::from([(first.clone(), labels.to_owned())]));
     // A Cilium's identity has that ID: the pod gets the next.
     let other = format!(
-        "{{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {{name: '{first}'}}, security-labels: {{'k8s:a': b}}}}"
+        "{{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {{name: '{first}'}}, security-labels: {{'k8s:a': b, 'k8s:io.kubernetes.pod.namespace': shop}}}}"
     );
     let next = (FIRST + 1).to_string();
     assert_eq!(
         identities(&format!("{}\n---\n{other}", pod("cart"))),
-        BTreeMap::from([(first, "k8s:a=b;".to_owned()), (next, labels.to_owned())])
+        BTreeMap::from([
+            (first, "k8s:a=b;k8s:io.kubernetes.pod.namespace=shop;".to_owned()),
+            (next, labels.to_owned())
+        ])
     );
     // It has an ID for the pod's labels: that is the pod's.
     let security: Vec<String> = labels

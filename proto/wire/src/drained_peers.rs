@@ -74,7 +74,7 @@ mod tests {
         for (text, says) in [
             ("", "it is empty"),
             ("cluster: [c]", "cluster"),
-            ("clusters: c", "clusters"),
+            ("clusters: c", "expected sequence"),
             ("clusters: [C/]", "\"C/\" is no cluster's name"),
         ] {
             let error = DrainedPeers::parse(text).unwrap_err().to_string();
