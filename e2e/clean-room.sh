@@ -14,7 +14,12 @@ if [ -z "$cgroups" ]; then
     exit 1
 fi
 
-# The room's root in the cgroup tree is a folder of its own, which goes with the room.
+# The room's root in the cgroup tree is a folder of its own, which goes with the room; or, where that was killed, with the next.
+for left in "$cgroups"/clustermesh-clean-room-*; do
+    if [ -d "$left" ] && [ ! -e "/proc/${left##*-}" ]; then
+        find "$left" -depth -type d -exec rmdir {} + || true
+    fi
+done
 room=$cgroups/clustermesh-clean-room-$$
 before=$(sed -n 's/^0:://p' /proc/self/cgroup)
 leave() {

@@ -9,6 +9,7 @@
 mod backend_health;
 mod balancer;
 mod cluster;
+mod differences;
 mod explanation;
 mod nodes;
 mod plan;
@@ -18,6 +19,7 @@ mod unplaced;
 
 pub use balancer::{Balancer, KnownBackend, Rules};
 pub use cluster::{ClusterState, ClusterView};
+pub use differences::differences;
 pub use explanation::{
     Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
 };

@@ -16,6 +16,7 @@ use mesh_dataplane::{Left, PinLock};
 use mesh_files::until;
 use mesh_health::{Order, Verdict, Verdicts};
 use mesh_hooks::ProgramsHandle;
+use mesh_metrics::Metrics;
 use mesh_model::ClusterName;
 use mesh_peers::{Follower, PeerMessage};
 use mesh_pods::{AttachmentKey, AttachmentsRead, PodAnswer, State};
@@ -24,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{message::Message, metrics::Metrics, node::Node};
+use crate::{message::Message, node::Node};
 
 mod audit;
 mod carry_out;

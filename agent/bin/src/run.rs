@@ -36,6 +36,7 @@ use mesh_health::{HealthOptions, Order, PeerStates, Verdicts};
 use mesh_hooks::{ProbeAnswerHandle, ProbeAnswerTask, ProgramsHandle, ProgramsTask};
 use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::LocalRanges;
+use mesh_metrics::Metrics;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
 use mesh_peers::{Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
@@ -54,7 +55,6 @@ use crate::{
     args::{Args, ProbeAnswerer, Routes},
     driver::{Audits, Driver},
     message::{Message, ask},
-    metrics::Metrics,
     node::{Audit, Node, RecentRepairs, Writers, unready},
     pods::PodsAdmin,
 };

@@ -191,3 +191,20 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     assert!(all.len() > 30, "{all:?}");
     all
 }
+
+/// With its admin API, and with its tests.
+#[test]
+fn the_agents_binary_is_wiring() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/bin/src")];
+    let mut lines = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path: PathBuf = entry.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => lines += fs::read_to_string(&path).unwrap().lines().count(),
+            }
+        }
+    }
+    assert!((1_000..=2_500).contains(&lines), "{lines} lines: move what is no wiring to a library");
+}

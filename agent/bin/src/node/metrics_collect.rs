@@ -5,11 +5,11 @@ use std::{
     time::{Instant, UNIX_EPOCH},
 };
 
+use mesh_metrics::{CertificateLabel, KindLabel, Metrics, PeerLabel, SocketLabel};
 use mesh_model::ClusterName;
 use prometheus_client::metrics::counter::Counter;
 
 use super::Node;
-use crate::metrics::{CertificateLabel, KindLabel, Metrics, PeerLabel, SocketLabel};
 
 impl Node {
     pub(crate) fn set_metrics(&self, metrics: &Metrics, now: Instant) {

@@ -3,7 +3,7 @@
 use mesh_admin::metrics::Former;
 
 /// All of them.
-pub(super) const FORMER: &[Former] = &[
+pub(crate) const FORMER: &[Former] = &[
     Former::name("clustermesh_agent_peer_reconnects", "clustermesh_agent_peer_reconnects_total"),
     Former::name("clustermesh_agent_peer_rejected", "clustermesh_agent_peer_records_refused_total"),
     Former::name(

@@ -1,4 +1,4 @@
-//! What is counted: `docs/metrics.md` has the names.
+//! What the agent counts. `docs/metrics.md` has the names, and a test holds it.
 
 use std::sync::atomic::AtomicU64;
 
@@ -13,28 +13,34 @@ mod former;
 
 /// A followed cluster.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct PeerLabel {
-    pub(crate) peer: String,
+pub struct PeerLabel {
+    /// Its name.
+    pub peer: String,
 }
 
 /// A word for what is counted.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct KindLabel {
-    pub(crate) kind: &'static str,
+pub struct KindLabel {
+    /// The word.
+    pub kind: &'static str,
 }
 
 /// Sockets that were ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct SocketLabel {
-    pub(crate) kind: &'static str,
-    pub(crate) reason: &'static str,
+pub struct SocketLabel {
+    /// The word.
+    pub kind: &'static str,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// A certificate, or CAs, by which a cluster is followed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct CertificateLabel {
-    pub(crate) file: String,
-    pub(crate) peer: String,
+pub struct CertificateLabel {
+    /// The file's path.
+    pub file: String,
+    /// Its name.
+    pub peer: String,
 }
 
 type Count = Gauge<u64, AtomicU64>;
@@ -42,75 +48,122 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 /// The agent's metrics, `clustermesh_agent_…`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Metrics {
-    pub(crate) peers: PeerMetrics,
-    pub(crate) health: HealthMetrics,
-    pub(crate) tables: TableMetrics,
-    pub(crate) problems: Count,
-    pub(crate) staleness_budget: Count,
-    pub(crate) file_watch_fallback: Gauge,
-    pub(crate) audit_passes: Counter,
-    pub(crate) audit_repairs: Counter,
-    pub(crate) routes: Count,
-    pub(crate) failed_routes: Count,
-    pub(crate) pods: Gauges<KindLabel>,
-    pub(crate) sockets_ended: Counters<SocketLabel>,
-    pub(crate) socket_scans: Counter,
-    pub(crate) socket_failures: Counter,
+pub struct Metrics {
+    /// Of each followed cluster.
+    pub peers: PeerMetrics,
+    /// The prober's.
+    pub health: HealthMetrics,
+    /// The tables in the kernel.
+    pub tables: TableMetrics,
+    /// Problems that `clustermesh status` shows of this agent.
+    pub problems: Count,
+    /// How long the last state of an unreachable cluster stays in use: --staleness-budget-seconds.
+    pub staleness_budget: Count,
+    /// 1 while folders cannot be watched and are read every second instead.
+    pub file_watch_fallback: Gauge,
+    /// Comparisons of the kernel's tables with what they should hold.
+    pub audit_passes: Counter,
+    /// Entries of tables and hooks that were not as they should be and were repaired: another program changed them, or
+    /// a bug did.
+    pub audit_repairs: Counter,
+    /// Routes to other clusters' pods that this node should have.
+    pub routes: Count,
+    /// Of these, routes that the kernel did not accept.
+    pub failed_routes: Count,
+    /// Pods of this node: bound have their identity, waiting do not have it yet.
+    pub pods: Gauges<KindLabel>,
+    /// Sockets ended because their backend was removed or is unreachable, by protocol.
+    pub sockets_ended: Counters<SocketLabel>,
+    /// Scans of the node's network namespaces for sockets of such backends.
+    pub socket_scans: Counter,
+    /// Network namespaces that could not be scanned.
+    pub socket_failures: Counter,
     connections: Counters<KindLabel>,
 }
 
 /// What there is of each followed cluster.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PeerMetrics {
-    pub(crate) ready: Gauges<PeerLabel>,
-    pub(crate) reconnects: Counters<PeerLabel>,
-    pub(crate) refused: Counters<PeerLabel>,
-    pub(crate) records: Gauges<PeerLabel>,
-    pub(crate) record_bytes: Gauges<PeerLabel>,
-    pub(crate) backends: Gauges<PeerLabel>,
-    pub(crate) quarantined: Gauges<PeerLabel>,
-    pub(crate) last_seen: Gauges<PeerLabel, f64>,
-    pub(crate) stale: Gauges<PeerLabel>,
-    pub(crate) unreachable: Gauges<PeerLabel>,
-    pub(crate) certificates: Gauges<CertificateLabel, f64>,
+pub struct PeerMetrics {
+    /// 1 while the agent is connected to the cluster's etcd and has read everything from it.
+    pub ready: Gauges<PeerLabel>,
+    /// Connections to the cluster's etcd that broke.
+    pub reconnects: Counters<PeerLabel>,
+    /// Records of the cluster that were refused: malformed, or not the cluster's to claim.
+    pub refused: Counters<PeerLabel>,
+    /// Records of the cluster that the agent keeps.
+    pub records: Gauges<PeerLabel>,
+    /// Memory that these records take, about.
+    pub record_bytes: Gauges<PeerLabel>,
+    /// Backends of the cluster in the kernel's tables.
+    pub backends: Gauges<PeerLabel>,
+    /// 1 while the cluster is over its budget and nothing more of it is accepted.
+    pub quarantined: Gauges<PeerLabel>,
+    /// Time since there was a connection to the cluster's etcd; 0 while there is one.
+    pub last_seen: Gauges<PeerLabel, f64>,
+    /// 1 while the cluster has been away for longer than its staleness budget, so that its backends are not used.
+    pub stale: Gauges<PeerLabel>,
+    /// How often a cluster became unreachable.
+    pub unreachable: Gauges<PeerLabel>,
+    /// When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one.
+    pub certificates: Gauges<CertificateLabel, f64>,
 }
 
 /// What the prober counts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HealthMetrics {
-    pub(crate) probes_sent: Counter,
-    pub(crate) probes_answered: Counter,
-    pub(crate) probes_refused: Counter,
-    pub(crate) deaths: Counter,
-    pub(crate) returns: Counter,
-    pub(crate) relapses: Counter,
-    pub(crate) unreachable: Counter,
-    pub(crate) detection: Seconds,
-    pub(crate) addresses_in_use: Count,
-    pub(crate) dead: Gauges<PeerLabel>,
-    pub(crate) without_agent: Gauges<PeerLabel>,
-    pub(crate) damped: Gauges<PeerLabel>,
+pub struct HealthMetrics {
+    /// Probes sent to nodes.
+    pub probes_sent: Counter,
+    /// Probes that a node answered.
+    pub probes_answered: Counter,
+    /// Probes that a node without an agent sent back.
+    pub probes_refused: Counter,
+    /// Addresses of nodes that stopped answering.
+    pub deaths: Counter,
+    /// Addresses of nodes that answered again.
+    pub returns: Counter,
+    /// Deaths soon after a return: such an address must answer for longer before it counts as back.
+    pub relapses: Counter,
+    /// How often a cluster became unreachable.
+    pub unreachable: Counter,
+    /// A node in use that dies is noticed within this time.
+    pub detection: Seconds,
+    /// Addresses of nodes that have backends in use: these are probed most often.
+    pub addresses_in_use: Count,
+    /// Probed nodes of the cluster that do not answer.
+    pub dead: Gauges<PeerLabel>,
+    /// Probed nodes of the cluster that answer, and on which no agent runs.
+    pub without_agent: Gauges<PeerLabel>,
+    /// Dead nodes of the cluster that come and go: they must answer for longer before they count as back.
+    pub damped: Gauges<PeerLabel>,
 }
 
 /// The tables in the kernel.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TableMetrics {
-    pub(crate) changes: Counter,
-    pub(crate) failing: Count,
-    pub(crate) writes: Counter,
-    pub(crate) used: Gauges<KindLabel>,
-    pub(crate) max: Gauges<KindLabel>,
-    pub(crate) time_to_full: Gauges<KindLabel>,
-    pub(crate) inherited_frontends: Count,
-    pub(crate) inherited_backends: Count,
+pub struct TableMetrics {
+    /// Changes made to the kernel's tables.
+    pub changes: Counter,
+    /// Changes that failed, mostly because a table is full, and are tried again.
+    pub failing: Count,
+    /// Single writes to the kernel's tables: system calls, and stores to mapped memory.
+    pub writes: Counter,
+    /// Entries of the table in use.
+    pub used: Gauges<KindLabel>,
+    /// Entries that the table has room for.
+    pub max: Gauges<KindLabel>,
+    /// When the table is full if it goes on to grow as it did; absent where it did not grow all the time, and before it
+    /// was watched for 15 minutes.
+    pub time_to_full: Gauges<KindLabel>,
+    /// Frontends that the previous run left in the tables and no synced cluster has claimed yet.
+    pub inherited_frontends: Count,
+    /// Backends that the previous run left in the tables and no synced cluster has claimed yet.
+    pub inherited_backends: Count,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
     /// All of them, for whoever asks.
-    pub(crate) fn exported(&self) -> metrics::Metrics {
+    pub fn exported(&self) -> metrics::Metrics {
         let mut all = metrics::Metrics::new("clustermesh_agent", former::FORMER);
         self.peers.register(&mut all);
         self.health.register(&mut all);
@@ -143,7 +196,7 @@ impl Metrics {
     }
 
     /// What the kernel programs counted, by [`ProgramCounter`]; empty where the map cannot be read.
-    pub(crate) fn set_connections(&self, counted: &[u64]) {
+    pub fn set_connections(&self, counted: &[u64]) {
         let counted = PROGRAM_COUNTERS.iter().zip(counted);
         self.connections.set(counted.map(|((_, kind), count)| (KindLabel { kind }, *count)));
     }
