@@ -52,7 +52,7 @@ answered_by() { grep -c "cluster $1;" "$work/answers" || true; }
 backends() {
     for _ in $(seq 100); do
         clustermesh service show echo --context a --output json > "$work/service"
-        found=$(grep -c "\"cluster\": \"$2\"" "$work/service" || true)
+        found=$(clustermesh service show echo --context a | awk -v cluster="$2" '$2 == cluster' | wc -l)
         if [ "$found" -eq "$(($1 * 4))" ]; then return; fi # two families, two protocols
         sleep 0.1
     done

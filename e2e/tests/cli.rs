@@ -246,7 +246,7 @@ fn keys_stay_at_home(folders: &[PathBuf; 2]) {
 
 /// Clusters that cannot be in one mesh are refused with what to do about it, before anything is changed.
 #[test]
-fn what_cannot_be_connected_is_refis_drained() {
+fn what_cannot_be_connected_is_refused() {
     let name = "e2eclrefuse";
     let mesh = Netns::sized(name, 2, 1);
     connect(&mesh, "a", "b");
@@ -591,7 +591,9 @@ fn tables_fit_the_terminal() {
     let mesh = Netns::sized(name, 2, 1);
     connect(&mesh, "a", "b");
     let binary = binary().display().to_string();
-    for (width, args) in [(80, "status"), (100, "status"), (80, "lab status --lab e2ecltable")] {
+    for (width, args) in
+        [(80, "status --verbose"), (100, "status -v"), (80, "lab status --lab e2ecltable")]
+    {
         // script(1) is a terminal.
         let shell = format!("stty cols {width}; {binary} {args}");
         let mut script = Command::new("script");

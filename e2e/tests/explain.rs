@@ -176,5 +176,8 @@ fn files_agents_and_kernels_agree() {
     assert_eq!(by_id["identities"][0], shown["identities"][0]);
     let (code, _, complaint) =
         json::run(mesh.clustermesh(&["identity", "show", "1", "--context", "a"]));
-    assert!(code == 1 && complaint.contains("no agent knows an identity 1"), "{complaint}");
+    assert!(
+        code == 1 && complaint.contains("no agent that answers knows an identity 1"),
+        "{complaint}"
+    );
 }

@@ -80,8 +80,10 @@ impl ProbeAnswerHandle {
     }
 
     /// Who answers now.
-    pub fn report(&self) -> watch::Ref<'_, ProbeAnswerReport> {
-        self.report.borrow()
+    ///
+    /// A copy: who asks twice while holding what a channel lends waits for its own first look, if the task reports in between.
+    pub fn report(&self) -> ProbeAnswerReport {
+        self.report.borrow().clone()
     }
 }
 

@@ -99,8 +99,10 @@ impl ProgramsHandle {
     }
 
     /// How they are now.
-    pub fn report(&self) -> watch::Ref<'_, ProgramsReport> {
-        self.report.borrow()
+    ///
+    /// A copy: who asks twice while holding what a channel lends waits for its own first look, if the task reports in between.
+    pub fn report(&self) -> ProgramsReport {
+        self.report.borrow().clone()
     }
 }
 
