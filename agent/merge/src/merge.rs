@@ -84,7 +84,7 @@ pub enum Located {
 
 /// Two clusters with one ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the id {id} is {other}'s")]
+#[error("the ID {id} is {other}'s")]
 pub struct IdInUse {
     /// The ID.
     pub id: ClusterId,

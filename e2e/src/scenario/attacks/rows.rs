@@ -305,9 +305,9 @@ fn connection(v: &Victims) -> Vec<Row> {
         numbered("a config with a negative ID", -1, "id"),
         row("a config that is none", &config(v, 3).0, "{", Refused("JSON")),
         // Its grant has its ID: no other is its own business, not even one that is free.
-        numbered("a config with another ID", 77, "has the id 77, not the 3"),
-        numbered("a config with an honest cluster's ID", 1, "local cluster's ID 1"),
-        numbered("a config with the other honest cluster's ID", 2, "id 2"),
+        numbered("a config with another ID", 77, "has the ID 77, not the 3"),
+        numbered("a config with an honest cluster's ID", 1, "ID 1"),
+        numbered("a config with the other honest cluster's ID", 2, "ID 2"),
     ]
 }
 

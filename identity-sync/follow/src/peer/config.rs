@@ -32,7 +32,7 @@ pub enum Refusal {
     #[error("the cluster has no id: it is not set up for a mesh")]
     NoId,
     /// Its id is beyond our limit.
-    #[error("the cluster's id {id} is above the limit of {limit} clusters")]
+    #[error("the cluster's ID {id} is above the limit of {limit} clusters")]
     IdAboveLimit {
         /// Its id.
         id: ClusterId,
@@ -54,7 +54,7 @@ pub enum Refusal {
     },
     /// It has another id than the one that it was connected with.
     #[error(
-        "the cluster has the id {found}, not the {expected} that was connected. Run `clustermesh connect` again if that is meant"
+        "the cluster has the ID {found}, not the {expected} that was connected. Run `clustermesh connect` again if that is meant"
     )]
     Id {
         /// Its id.
@@ -63,7 +63,7 @@ pub enum Refusal {
         expected: ClusterId,
     },
     /// Another peer has its id.
-    #[error("the cluster's id {id} is in use by {other}: give one of the two another")]
+    #[error("the cluster's ID {id} is in use by {other}: give one of the two another")]
     IdInUse {
         /// Its id.
         id: ClusterId,
