@@ -2,6 +2,7 @@
 //!
 //! [`Peers`] reads the files and owns the tasks; what happens is a [`PeerMessage`] to the other end of a channel, and a [`Follower`] is how that end sees a task.
 
+mod drained;
 mod follower;
 mod peers;
 

@@ -23,7 +23,6 @@ use mesh_follow::{
 use mesh_merge::Claims;
 use mesh_model::{ClusterId, ClusterName};
 use mesh_wire::{
-    drained_peers::{DRAINED_PEERS_FILE, DrainedPeers},
     peer_file::{Grant, PeerFile},
     peer_folder::{FoundFile, FoundFolder, PeerFolder, RemovedPeer},
 };
@@ -33,7 +32,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::follower::Follower;
+use crate::{drained::DrainedPeersFile, follower::Follower};
 
 /// What happens to followed clusters.
 #[derive(Debug)]
@@ -82,8 +81,7 @@ pub struct Peers<M> {
     /// Where followers run.
     runtime: runtime::Handle,
     following: BTreeMap<ClusterName, Following>,
-    /// As the file said when it was understood last.
-    drained: BTreeSet<ClusterName>,
+    drained: DrainedPeersFile,
     /// Rings when a task has trouble with new credentials, or no longer has.
     troubled: Arc<Notify>,
 }
@@ -136,6 +134,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
     /// The local cluster of a file and the peers of a folder, of which nothing is read yet. Followers run on `runtime`.
     pub fn new(config: PeersConfig, messages: mpsc::Sender<M>, runtime: runtime::Handle) -> Self {
         let PeersConfig { local, local_file, folder, previous, last_addresses } = config;
+        let drained = DrainedPeersFile::beside(&folder);
         Self {
             files: TextFolder::new(&folder),
             peers: PeerFolder::new(folder.display().to_string(), local.name.clone(), previous),
@@ -146,7 +145,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             messages,
             runtime,
             following: BTreeMap::new(),
-            drained: BTreeSet::new(),
+            drained,
             troubled: Arc::default(),
         }
     }
@@ -156,14 +155,15 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         let mut folder = FolderWatch::new(&self.folder);
         let log = folder.write_log();
         let mut beside = FolderWatch::shallow(self.local_file.parent().unwrap_or(&self.local_file));
-        let drained = self.drained_file();
-        let mut above = FolderWatch::shallow(drained.parent().unwrap_or(&drained));
+        let mut above = FolderWatch::shallow(self.drained.folder());
+        let log_above = above.write_log();
         loop {
-            let PeersRead { problems, complete, next_look } = self.reconcile(log.take()).await;
+            let written = (log.take(), log_above.take());
+            let PeersRead { problems, complete, next_look } = self.reconcile(written).await;
             for problem in &problems {
                 tracing::warn!(kind = problem, "peer files");
             }
-            let drained = self.drained.clone();
+            let drained = self.drained.clusters().clone();
             if self.send(PeerMessage::Read { problems, complete, drained }).await.is_err() {
                 return;
             }
@@ -181,36 +181,17 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         self.messages.send(message.into()).await
     }
 
-    fn drained_file(&self) -> PathBuf {
-        self.folder.with_file_name(DRAINED_PEERS_FILE)
-    }
-
-    /// Reads which clusters are to be left alone. What cannot be read leaves that as it was; a file that is not there drains
-    /// nothing. Returns what is wrong.
-    fn read_drained(&mut self) -> Option<String> {
-        let file = self.drained_file();
-        let problem = |why: &dyn Display| {
-            Some(format!("{}: {why}; what is drained stays as it is", file.display()))
-        };
-        match fs::read_to_string(&file) {
-            Ok(text) => match DrainedPeers::parse(&text) {
-                Ok(read) => self.drained = read.clusters,
-                Err(error) => return problem(&error),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.drained.clear(),
-            Err(error) => return problem(&error),
-        }
-        None
-    }
-
     /// The peers that were removed within the last hour, with the reason, the last one first.
     fn removed_peers(&self, now: Instant) -> impl Iterator<Item = &RemovedPeer> {
         self.peers.removed(now)
     }
 
-    /// Reads the files and makes the tasks what they say ([`PeerFolder`] has the rules). `written`: what a watch of the
-    /// folder noticed.
-    async fn reconcile(&mut self, written: BTreeMap<PathBuf, Written>) -> PeersRead {
+    /// Reads the files and makes the tasks what they say ([`PeerFolder`] has the rules). `written` and `written_above`: what
+    /// watches of the folder and of the one above it noticed.
+    async fn reconcile(
+        &mut self,
+        (written, written_above): (BTreeMap<PathBuf, Written>, BTreeMap<PathBuf, Written>),
+    ) -> PeersRead {
         let mut problems = Vec::new();
         match fs::read_to_string(&self.local_file) {
             Ok(text) => match PeerFile::parse(&text) {
@@ -239,9 +220,10 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             let trouble = trouble.as_ref().and_then(|trouble| trouble.as_ref());
             problems.extend(trouble.map(|failure| not_used(name, failure)));
         }
-        problems.extend(self.read_drained());
+        problems.extend(self.drained.look(written_above, at));
         problems.extend(mesh_files::watch_fallback());
-        let next_look = reading.next_look.into_iter().chain(self.files.next_look()).min();
+        let looks = [reading.next_look, self.files.next_look(), self.drained.next_look()];
+        let next_look = looks.into_iter().flatten().min();
         PeersRead { problems, complete: reading.complete, next_look }
     }
 
