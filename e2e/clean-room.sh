@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command as on a machine that nobody prepared: without a BPF file system, without /run/netns and what earlier labs left in /run, and in
+# Runs a command as on a new machine: without a BPF file system, without /run/netns and what earlier labs left in /run, and in
 # a cgroup namespace of its own, as in a container. Root. Nothing of it outlives the command.
 #   e2e/clean-room.sh COMMAND [ARGUMENT...]
 set -euo pipefail

@@ -1,4 +1,4 @@
-//! The first run on a machine that nobody prepared.
+//! The first run on a new machine.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,

@@ -34,6 +34,8 @@ impl RefusedRecords {
                 let records = self.records.iter_mut().filter(|(key, _)| key.kind() == *kind);
                 records.for_each(|(_, refusal)| refusal.listed_before = true);
             }
+            // Nearly always: no key is made for it.
+            RecordEvent::Upsert(_) if self.records.is_empty() => {}
             RecordEvent::Upsert(record) => {
                 self.records.remove(&record.key());
             }

@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(slots(&forecast, 1_000, minutes(180)).to_string(), "cm_slots: full");
     }
 
-    /// Tables fill when an agent starts, and when somebody adds pods.
+    /// Tables fill when an agent starts, and when pods are added.
     #[test]
     fn a_burst_is_no_rate() {
         let start = Instant::now();

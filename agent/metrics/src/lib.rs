@@ -162,7 +162,7 @@ pub struct TableMetrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// All of them, for whoever asks.
+    /// All of them, as they are exported.
     pub fn exported(&self) -> metrics::Metrics {
         let mut all = metrics::Metrics::new("clustermesh_agent", former::FORMER);
         self.peers.register(&mut all);

@@ -1,5 +1,4 @@
-//! Asking agents. One that does not answer keeps nobody from what the others answer: it is a warning, and the command ends
-//! with 3.
+//! Asking agents. What the others answer is shown where one does not answer: that is a warning, and the command ends with 3.
 
 use std::{
     fmt,
@@ -174,7 +173,7 @@ mod tests {
         );
         let found = asked(Which::One(None), &["/b/n1", "/b/n2", "/c/n1"]);
         assert_eq!((of(&found), found.warnings), (vec!["b/n1".into(), "c/n1".into()], vec![]));
-        // Who is named is asked, and nobody instead.
+        // The one that is named is asked, and no other instead.
         let found = asked(Which::One(Some("n1")), &["/b/n1", "/c/n2"]);
         assert_eq!((of(&found), found.warnings), (vec!["b/n1".into()], vec![n1.to_owned()]));
         let found = asked(Which::Every(None), &["/b/n1", "/b/n2", "/c/n2"]);

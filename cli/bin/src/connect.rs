@@ -25,7 +25,7 @@ use crate::{
 #[cfg(test)]
 pub(crate) use plan::tests::{connect as plan_between, make};
 use plan::{Step, plan_connect, plan_disconnect, plan_leave};
-pub(crate) use side::Side;
+pub(crate) use side::{Side, lock};
 
 pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outcome> {
     let (source, destination) = sides(&args.pair, !args.dry_run)?;

@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_millis(200);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Somebody wants it to end.
+/// The user, or a signal, wants it to end.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Result<Outcome> {

@@ -63,16 +63,10 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
     let Answer { cluster, node, changed, drained } = &answer;
     match output {
         Output::Text => {
-            let state = match (change, changed) {
-                (Change::Drain, true) => "drained",
-                (Change::Drain, false) => "was drained already",
-                (Change::Undrain, true) => "undrained",
-                (Change::Undrain, false) => "was not drained",
-            };
             let row = vec![
                 cluster.clone(),
                 node.clone().unwrap_or_default(),
-                state.to_owned(),
+                change.done(*changed).to_owned(),
                 drained.endpoints.to_string(),
             ];
             output::table(&["CLUSTER", "NODE", "STATE", "ENDPOINTS LEAVING"], [row])?;
@@ -91,6 +85,18 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
         )?,
     }
     Ok(Outcome::Done)
+}
+
+impl Change {
+    /// What became of it: it changed something, or all was so already.
+    fn done(self, changed: bool) -> &'static str {
+        match (self, changed) {
+            (Self::Drain, true) => "drained",
+            (Self::Drain, false) => "was drained already",
+            (Self::Undrain, true) => "undrained",
+            (Self::Undrain, false) => "was not drained",
+        }
+    }
 }
 
 /// What of a cluster is drained, as JSON.

@@ -213,7 +213,7 @@ fn laid_out(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> Vec<St
     table.lines().map(|text| text.trim_end().to_owned()).collect()
 }
 
-/// What needs somebody's attention is red where colours can be seen and are wanted: no-color.org.
+/// What needs an operator's attention is red where colours can be seen and are wanted: no-color.org.
 fn painted(text: &str) -> String {
     let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");

@@ -52,7 +52,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All of them, for whoever asks.
+    /// All of them, as they are exported.
     pub(crate) fn exported(&self) -> metrics::Metrics {
         let mut all = metrics::Metrics::new("clustermesh_apiserver", &[]);
         self.register_etcd(&mut all);

@@ -297,7 +297,7 @@ impl Kind {
     pub const KUBERNETES: [Self; 5] =
         [Self::Namespace, Self::Node, Self::Pod, Self::Service, Self::EndpointSlice];
 
-    /// Those of a folder of manifests, where nobody makes slices of Endpoints.
+    /// Those of a folder of manifests, where no controller makes slices of Endpoints.
     pub const MANIFESTS: [Self; 6] = [
         Self::Namespace,
         Self::Node,

@@ -22,7 +22,7 @@ pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
     let problem = |expiring: Expiring| {
         let name = expiring.file.file_name()?.to_str()?;
         let (peer, what) = name.split_once(".etcd-client")?;
-        // What a peer left that is no more is nobody's.
+        // Files that a removed peer left are of no use.
         peers.join(peer).exists().then(|| {
             let what = if what.starts_with("-ca") { "--ca" } else { "--clients" };
             Problem {

@@ -51,12 +51,9 @@ impl Node {
             let away = core.away(name);
             away.map_or(0.0, |away| now.saturating_duration_since(away.since).as_secs_f64())
         };
-        // What the local cluster reported never expires: nobody measures how long it is away.
-        let remote = |(label, _): &(PeerLabel, _)| label.peer != core.local().as_str();
-        peers.last_seen.set(self.each_peer(last_seen).filter(remote));
+        peers.last_seen.set(self.each_remote(last_seen));
         let stale = |name: &ClusterName| core.away(name).is_some_and(|away| away.stale).into();
-        let remote = |(label, _): &(PeerLabel, _)| label.peer != core.local().as_str();
-        peers.stale.set(self.each_peer(stale).filter(remote));
+        peers.stale.set(self.each_remote(stale));
         peers.unreachable.set(self.each_peer(|name| core.is_unreachable(name).into()));
         let certificates = self.followers.iter().flat_map(|(peer, follower)| {
             follower.certificates().into_iter().map(|(file, not_after)| {
@@ -75,6 +72,15 @@ impl Node {
         value: impl Fn(&ClusterName) -> V,
     ) -> impl Iterator<Item = (PeerLabel, V)> {
         self.followers.keys().map(move |name| (PeerLabel { peer: name.to_string() }, value(name)))
+    }
+
+    /// The same without the local cluster: what that reported never expires, and how long it is away is not measured.
+    fn each_remote<V>(
+        &self,
+        value: impl Fn(&ClusterName) -> V,
+    ) -> impl Iterator<Item = (PeerLabel, V)> {
+        let local = self.core.local().as_str();
+        self.each_peer(value).filter(move |(label, _)| label.peer != local)
     }
 
     fn set_health_metrics(&self, metrics: &Metrics) {

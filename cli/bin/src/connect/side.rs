@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_alloc::read_uuid;
 use mesh_certs::ClusterPki;
-use mesh_files::Lock;
+use mesh_files::{Lock, LockError};
 use mesh_model::ClusterName;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
 use mesh_wire::{peer_file::PeerFile, users_file::UsersFile};
@@ -39,13 +39,17 @@ pub(crate) struct PeerPaths {
     pub(crate) key: PathBuf,
 }
 
+/// Locks a cluster directory's peers for one who changes them.
+pub(crate) fn lock(directory: &Path) -> Result<Lock, LockError> {
+    Lock::wait(&directory.join(".connect.lock"), PATIENCE)
+}
+
 impl Side {
     /// Reads a cluster directory, and locks it if it is to be changed.
     pub(crate) fn read(path: &Path, change: bool) -> anyhow::Result<Self> {
         let directory = ClusterDirectory::new(path);
         let settings = directory.settings()?;
-        let lock =
-            if change { Some(Lock::wait(&path.join(".connect.lock"), PATIENCE)?) } else { None };
+        let lock = change.then(|| lock(path)).transpose()?;
         let users = match fs::read_to_string(directory.users_file()) {
             Ok(text) => UsersFile::parse(&text)
                 .with_context(|| directory.users_file().display().to_string())?,

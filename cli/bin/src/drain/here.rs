@@ -3,24 +3,21 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use mesh_files::{Access, Lock, write_atomic};
+use mesh_files::{Access, write_atomic};
 use mesh_model::ClusterName;
 use mesh_wire::drained_peers::{DRAINED_PEERS_FILE, DrainedPeers};
 use serde_json::json;
 
 use super::Change;
 use crate::{
+    connect::lock,
     contexts,
     outcome::Outcome,
     output::{self, Output},
 };
-
-/// How long another's change of the same cluster is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(
     change: Change,
@@ -33,14 +30,8 @@ pub(super) fn run(
     };
     let directory = contexts::find(from)?.directory;
     let changed = set(&directory, &peer, change)?;
-    let state = match (change, changed) {
-        (Change::Drain, true) => "drained",
-        (Change::Drain, false) => "was drained already",
-        (Change::Undrain, true) => "undrained",
-        (Change::Undrain, false) => "was not drained",
-    };
     match output {
-        Output::Text => output::line(format!("{peer} in {from}: {state}"))?,
+        Output::Text => output::line(format!("{peer} in {from}: {}", change.done(changed)))?,
         Output::Json => output::json(
             "Drain",
             json!({
@@ -57,7 +48,7 @@ fn set(directory: &Path, peer: &ClusterName, change: Change) -> anyhow::Result<b
     if !directory.is_dir() {
         bail!("{}: there is no such cluster directory", directory.display());
     }
-    let _lock = Lock::wait(&directory.join(".connect.lock"), PATIENCE)?;
+    let _lock = lock(directory)?;
     let (path, mut drained) = read(directory)?;
     let changed = match change {
         Change::Drain if !directory.join("peers").join(peer.as_str()).exists() => {

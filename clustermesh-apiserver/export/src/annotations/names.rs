@@ -1,4 +1,4 @@
-//! Annotations that nobody reads: a misspelt name would do nothing, without a word.
+//! Annotations that no code reads: a misspelt name would do nothing, without a word.
 
 use mesh_model::object::Kind;
 

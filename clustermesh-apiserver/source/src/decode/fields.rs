@@ -25,7 +25,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// What a decoder says, in the words of somebody who wrote the field.
+/// What a decoder says, in the words of the user who wrote the field.
 fn plain(found: Option<&Value>, reason: &str) -> String {
     if let Some(field) = reason.strip_prefix("missing field `") {
         return format!("it has no {}", field.trim_end_matches('`'));

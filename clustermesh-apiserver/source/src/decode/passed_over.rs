@@ -27,7 +27,7 @@ impl PassedOver {
         }
     }
 
-    /// Whether whoever wrote it wanted something of the mesh: a Deployment beside a Service is no mistake.
+    /// Whether its author wanted something of the mesh: a Deployment beside a Service is no mistake.
     pub fn is_mistake(&self) -> bool {
         match self {
             Self::Kind(kind) => EXPORTS.contains(&kind.as_str()),
