@@ -49,6 +49,8 @@ pub(crate) struct Driver {
 const TURN: Duration = Duration::from_millis(2);
 /// How often connections are looked at, what failed is tried again, and metrics are set.
 const TICK: Duration = Duration::from_secs(1);
+/// How long an agent that stops begins to write snapshots.
+const STOP: Duration = Duration::from_secs(2);
 
 impl Driver {
     pub(crate) fn new(
@@ -78,7 +80,7 @@ impl Driver {
         self.node.writers.snapshots.clusters().cloned().collect()
     }
 
-    /// Takes messages until no sender is left.
+    /// Takes messages until it is to stop, or no sender is left.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,8 +105,8 @@ impl Driver {
                     self.node.writers.routes.report(event);
                 }
                 message = inbox.recv() => match message {
+                    None | Some(Message::Stop) => return self.write_snapshots().await,
                     Some(message) => self.take(message),
-                    None => return,
                 },
                 () = ready(()), if left == Left::Due => {}
             }
@@ -114,6 +116,12 @@ impl Driver {
                 self.after_changes(Instant::now());
             }
         }
+    }
+
+    /// The next agent may find a kernel without tables, or tables that it cannot read.
+    async fn write_snapshots(&mut self) {
+        let (core, end) = (&self.node.core, Instant::now() + STOP);
+        self.node.writers.snapshots.write_all(core.local(), end, |name| core.records(name)).await;
     }
 
     fn input(&mut self, input: Input) {
@@ -148,6 +156,7 @@ impl Driver {
             }
             Message::KubeProxy(found) => self.input(Input::KubeProxy(found)),
             Message::Query(query) => (query.0)(&self.node),
+            Message::Stop => {}
         }
     }
 

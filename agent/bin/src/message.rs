@@ -22,6 +22,8 @@ pub(crate) enum Message {
     KubeProxy(KubeProxy),
     /// A look at everything.
     Query(Query),
+    /// The agent stops: the last message.
+    Stop,
 }
 
 impl From<FoundKubeProxy> for Message {

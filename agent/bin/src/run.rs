@@ -45,9 +45,8 @@ use mesh_sockets::{BackendSockets, SocketTerminator};
 use mesh_state_dir::{EtcdAddresses, Snapshots};
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -124,11 +123,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let pods_admin = PodsAdmin { driver: sender.clone(), looks };
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let ended = core_thread(driver, receiver)?;
+    let stop = mesh_admin::stop_signal()?;
+    let mut ended = core_thread(driver, receiver)?;
     tokio::select! {
-        _ = ended => anyhow::bail!("the core has ended"),
+        _ = &mut ended => anyhow::bail!("the core has ended"),
         () = programs_task.run() => {}
         () = probe_answer_task.run() => {}
         () = peers.run() => {}
@@ -143,9 +141,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         served = mesh_admin::serve_with_pods(&args.admin_socket, admin, pods_admin) => {
             served.context("--admin-socket")?;
         }
-        _ = terminate.recv() => tracing::info!("stopping; the kernel goes on with what it has"),
-        _ = interrupt.recv() => tracing::info!("stopping; the kernel goes on with what it has"),
+        () = stop => {}
     }
+    tracing::info!("stopping; the kernel goes on with what it has");
+    let stopped = async { sender.send(Message::Stop).await.is_ok() && ended.await.is_ok() };
+    let _ = timeout(PREDECESSOR, stopped).await;
     Ok(())
 }
 

@@ -170,6 +170,34 @@ impl Snapshots {
         }
     }
 
+    /// Writes all that changed, the cluster `first` before others, and is done when it is on disk. What is not begun by
+    /// `end` stays as it was written before.
+    pub async fn write_all(
+        &mut self,
+        first: &ClusterName,
+        end: Instant,
+        mut records: impl FnMut(&ClusterName) -> Option<(ClusterId, Vec<Record>)>,
+    ) {
+        let mut files: Vec<_> = self.files.iter_mut().collect();
+        files.sort_by_key(|(cluster, _)| *cluster != first);
+        for (cluster, file) in files {
+            if let Some(writing) = file.writing.take() {
+                let _ = writing.await;
+            }
+            if !file.changed || Instant::now() >= end {
+                continue;
+            }
+            let Some((id, records)) = records(cluster) else { continue };
+            let snapshot = Snapshot { cluster: cluster.clone(), id, uuid: file.uuid, records };
+            match store(&path(&self.folder, cluster), &snapshot, None) {
+                Ok(_) => file.changed = false,
+                Err(error) => {
+                    tracing::warn!(peer = %cluster, %error, "a snapshot cannot be written")
+                }
+            }
+        }
+    }
+
     /// Takes note of what was written.
     pub async fn finish(&mut self, now: Instant) {
         for (cluster, file) in &mut self.files {
@@ -328,6 +356,41 @@ mod tests {
         assert!(next.take_all().is_empty());
         next.retain(&BTreeSet::new());
         assert!(!at.join("b.jsonl").exists(), "a peer that is gone takes its file with it");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_stops_writes_what_changed_just_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("snapshots");
+        let now = Instant::now();
+        let [a, b, c] = ["a", "b", "c"].map(|name| ClusterName::new(name).unwrap());
+        let open = || Snapshots::open(at.clone(), &a, ClusterLimit::Max255, true, now).unwrap();
+        let mut snapshots = open();
+        snapshots.changed(&b, now);
+        snapshots.write_records(now, |_, _| Some(snapshot(2)));
+        // One is being written, and changes meanwhile; one was not listed in full.
+        [&a, &b, &c].into_iter().for_each(|cluster| snapshots.changed(cluster, now));
+        let id = |id| ClusterId::new(id, ClusterLimit::Max255).unwrap();
+        let mut asked = Vec::new();
+        let end = now + Duration::from_secs(3_600);
+        let records = |cluster: &ClusterName| {
+            asked.push(cluster.clone());
+            (*cluster != c).then(|| (id(3), Vec::new()))
+        };
+        snapshots.write_all(&b, end, records).await;
+        assert_eq!(asked, [b.clone(), a.clone(), c.clone()]);
+        let mut next = open();
+        let found = next.take_all();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&a, &b]);
+        assert!(found.values().all(|snapshot| snapshot.id == id(3)), "{found:?}");
+
+        let records = |of: &ClusterName| {
+            assert_eq!(*of, c, "others did not change");
+            None
+        };
+        snapshots.write_all(&b, end, records).await;
+        next.changed(&b, now);
+        next.write_all(&b, now, |_| panic!("too late")).await;
     }
 
     #[tokio::test]

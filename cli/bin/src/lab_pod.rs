@@ -4,10 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use mesh_lab::workload::{call, echo, hang, load, relay};
 use serde_json::json;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 use crate::{
     args::LabPodCommand,
@@ -87,12 +84,10 @@ async fn ask(to: SocketAddr, udp: bool, count: u32, output: Output) -> anyhow::R
 async fn put_under_load(load: load::Load, output: Output) -> anyhow::Result<Outcome> {
     let (stop, stopped) = watch::channel(false);
     let mut running = tokio::spawn(load::run(load, stopped));
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let asked_to_stop = mesh_admin::stop_signal()?;
     let over = tokio::select! {
         report = &mut running => Some(report?),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = asked_to_stop => None,
     };
     let _ = stop.send(true);
     let report = match over {

@@ -18,12 +18,7 @@ use mesh_files::FolderWatch;
 use mesh_follow::{ConnectionPhase, Failure};
 use mesh_source::cluster_directory::ClusterDirectory;
 use mesh_wire::users_file::UsersFile;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-    time,
-};
+use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
     admin::{ApiserverAdmin, unready},
@@ -86,13 +81,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         started,
         pki: directory.pki(),
     };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = mesh_admin::stop_signal()?;
     let asked_to_stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        stop.await;
         tracing::info!("asked to stop: writing what is pending");
         // What changed a moment ago may not have been noticed yet.
         let _ = time::timeout(DRAIN, cluster.flush()).await;

@@ -5,10 +5,12 @@ pub mod logs;
 pub mod metrics;
 mod problem;
 mod socket;
+mod stop;
 pub mod version;
 
 pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
+pub use stop::stop_signal;
 /// How a daemon answers what it cannot do.
 pub use tonic::Status;
 
