@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     args::Args,
     message::{Message, ask},
-    node::{Node, unready},
 };
+use mesh_node::{Node, unready};
 
 mod explain;
 mod known;

@@ -25,7 +25,9 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{message::Message, node::Node};
+use mesh_node::Node;
+
+use crate::message::Message;
 
 mod audit;
 mod carry_out;

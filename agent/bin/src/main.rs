@@ -5,7 +5,6 @@ mod admin;
 mod args;
 mod driver;
 mod message;
-mod node;
 mod pods;
 mod run;
 

@@ -7,7 +7,7 @@ use mesh_pods::AttachmentsRead;
 use mesh_routes::FoundKubeProxy;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::node::Node;
+use mesh_node::Node;
 
 /// A message for the driver.
 #[derive(Debug)]

@@ -13,10 +13,8 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{
-    message::{Message, ask},
-    node::Node,
-};
+use crate::message::{Message, ask};
+use mesh_node::Node;
 
 /// Answers for the node's pods.
 pub(crate) struct PodsAdmin {

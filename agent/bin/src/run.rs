@@ -38,6 +38,7 @@ use mesh_layout::{LOCAL_PLAIN_PASSES, LOCAL_UNSYNCED};
 use mesh_merge::LocalRanges;
 use mesh_metrics::Metrics;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Identity};
+use mesh_node::{Audit, Node, RecentRepairs, Writers, unready};
 use mesh_peers::{Peers, PeersConfig, follower_thread};
 use mesh_pods::{Attachment, AttachmentsTask};
 use mesh_routes::{KubeProxyWatch, RouteWriters};
@@ -54,7 +55,6 @@ use crate::{
     args::{Args, ProbeAnswerer, Routes},
     driver::{Audits, Driver},
     message::{Message, ask},
-    node::{Audit, Node, RecentRepairs, Writers, unready},
     pods::PodsAdmin,
 };
 

@@ -9,7 +9,7 @@ use mesh_model::{
     lb::{Backend, Content, Frontend, NodeHealth, Settings},
 };
 
-use crate::node::Node;
+use mesh_node::Node;
 
 /// What is asked for; an empty text for everything.
 #[derive(Clone, Debug)]

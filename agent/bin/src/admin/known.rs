@@ -3,7 +3,7 @@
 use mesh_admin::v1;
 use mesh_model::{ClusterId, ClusterName};
 
-use crate::node::Node;
+use mesh_node::Node;
 
 /// The nodes of a cluster, or of all.
 pub(super) fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {

@@ -15,7 +15,7 @@ use mesh_health::ClusterHealth;
 use mesh_model::{ClusterName, lb::Route};
 use mesh_routes::{RouteSummary, reason};
 
-use crate::node::Node;
+use mesh_node::Node;
 
 /// What peers' clusters issued for this one and ends soon.
 pub(super) fn certificates(peers: &Path) -> Vec<Problem> {

@@ -7,7 +7,7 @@ use mesh_balance::Candidate;
 use mesh_model::{ServiceName, lb};
 
 use super::cluster_name;
-use crate::node::Node;
+use mesh_node::Node;
 
 /// A service, if it is taken, with what the kernel has of it and not what it should have.
 pub(super) fn service(state: &Node, service: &ServiceName) -> Option<v1::Service> {

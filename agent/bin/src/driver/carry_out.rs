@@ -10,7 +10,7 @@ use mesh_model::lb::Backend;
 use mesh_sockets::{Netns, Target};
 
 use super::{Driver, TURN};
-use crate::node::Node;
+use mesh_node::Node;
 
 /// What is done when the tables have all the changes that were wanted before it.
 #[derive(Debug, Default)]

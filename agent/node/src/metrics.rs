@@ -9,10 +9,11 @@ use mesh_metrics::{CertificateLabel, KindLabel, Metrics, PeerLabel, SocketLabel}
 use mesh_model::ClusterName;
 use prometheus_client::metrics::counter::Counter;
 
-use super::Node;
+use crate::Node;
 
 impl Node {
-    pub(crate) fn set_metrics(&self, metrics: &Metrics, now: Instant) {
+    /// Sets all metrics to what is so now.
+    pub fn set_metrics(&self, metrics: &Metrics, now: Instant) {
         self.set_peer_metrics(metrics, now);
         self.set_health_metrics(metrics);
         self.set_table_metrics(metrics);

@@ -16,48 +16,65 @@ use mesh_sockets::BackendSockets;
 use mesh_state_dir::Snapshots;
 use tokio::sync::{mpsc, watch};
 
-mod metrics_collect;
+mod metrics;
 mod problems;
 
-pub(crate) use problems::{RecentRepairs, unready};
+pub use problems::{RecentRepairs, unready};
 
 /// The core, its followers and its writers.
-pub(crate) struct Node {
-    pub(crate) core: Core,
-    pub(crate) followers: BTreeMap<ClusterName, Follower>,
-    pub(crate) lb: LbWriter<KernelMaps>,
-    pub(crate) writers: Writers,
-    pub(crate) attachment_problems: Vec<String>,
-    pub(crate) forecast: Forecast,
-    pub(crate) audit: Audit,
-    pub(crate) recent_repairs: RecentRepairs,
+pub struct Node {
+    /// What is wanted.
+    pub core: Core,
+    /// The followed clusters, the local one among them.
+    pub followers: BTreeMap<ClusterName, Follower>,
+    /// The kernel's tables of services.
+    pub lb: LbWriter<KernelMaps>,
+    /// The other writers.
+    pub writers: Writers,
+    /// What is wrong with the files of attachments.
+    pub attachment_problems: Vec<String>,
+    /// When the tables will be full.
+    pub forecast: Forecast,
+    /// What audits of the tables found.
+    pub audit: Audit,
+    /// Whether something was put right lately.
+    pub recent_repairs: RecentRepairs,
 }
 
 /// What does what is wanted elsewhere.
-pub(crate) struct Writers {
-    pub(crate) health: Health,
-    pub(crate) programs: ProgramsHandle,
-    pub(crate) routes: RouteWriters,
-    pub(crate) probe_answer: ProbeAnswerHandle,
-    pub(crate) snapshots: Snapshots,
-    pub(crate) sockets: BackendSockets,
-    pub(crate) remember: mpsc::UnboundedSender<(Attachment, Identity)>,
+pub struct Writers {
+    /// The prober, and the words of nodes that programs read.
+    pub health: Health,
+    /// The programs at their hooks.
+    pub programs: ProgramsHandle,
+    /// Routes and masquerading.
+    pub routes: RouteWriters,
+    /// The program that answers probes.
+    pub probe_answer: ProbeAnswerHandle,
+    /// What is kept on disk for the next run.
+    pub snapshots: Snapshots,
+    /// Sockets that are to be ended.
+    pub sockets: BackendSockets,
+    /// Identities that attachments got, which their files keep.
+    pub remember: mpsc::UnboundedSender<(Attachment, Identity)>,
     /// Whether it matters if a kube-proxy runs.
-    pub(crate) kube_proxy: watch::Sender<bool>,
+    pub kube_proxy: watch::Sender<bool>,
 }
 
 /// What audits found, which should be nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Audit {
-    pub(crate) passes: u64,
-    pub(crate) repairs: u64,
+pub struct Audit {
+    /// How often all was compared.
+    pub passes: u64,
+    /// How many entries were put right.
+    pub repairs: u64,
     /// The last one that was not in vain, or that failed.
-    pub(crate) last: Option<String>,
+    pub last: Option<String>,
 }
 
 impl Node {
     /// The state of a cluster's follower.
-    pub(crate) fn status(&self, name: &ClusterName) -> Status {
+    pub fn status(&self, name: &ClusterName) -> Status {
         self.followers
             .get(name)
             .map(|follower| follower.status.borrow().clone())
@@ -65,7 +82,7 @@ impl Node {
     }
 
     /// What all audits found.
-    pub(crate) fn audit(&self) -> Audit {
+    pub fn audit(&self) -> Audit {
         let words = self.writers.health.report().words;
         let hooks = self.writers.programs.report();
         Audit {
@@ -80,7 +97,7 @@ impl Node {
 
     /// Whether the network may lead to a route's next hop by itself: probes of nodes of that cluster were answered, or the
     /// first answer may still come, and this node is not one that has never answered.
-    pub(crate) fn may_be_routed(&self, route: &Route) -> bool {
+    pub fn may_be_routed(&self, route: &Route) -> bool {
         let report = self.writers.health.report();
         let of_cluster = report.clusters.get(&route.cluster);
         of_cluster.is_some_and(|health| {
@@ -89,7 +106,7 @@ impl Node {
     }
 
     /// How full the tables are, and when they will be.
-    pub(crate) fn levels(&self) -> impl Iterator<Item = Level> + use<> {
+    pub fn levels(&self) -> impl Iterator<Item = Level> + use<> {
         self.forecast.levels(&self.lb.tables().occupancy(), std::time::Instant::now()).into_iter()
     }
 }

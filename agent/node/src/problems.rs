@@ -6,20 +6,20 @@ use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_core::ProblemKind;
 use mesh_dataplane::{Level, flag_of};
 
-use super::Node;
+use crate::Node;
 
 /// What was put right so long ago is no news; the counters have it.
 const NEWS: Duration = Duration::from_secs(600);
 
 /// When the last of some repairs was seen.
 #[derive(Debug, Default)]
-pub(crate) struct RecentRepairs {
+pub struct RecentRepairs {
     total: u64,
     last: Option<Instant>,
 }
 
 /// What keeps the agent from being ready: its local cluster's etcd, and programs that are not in use yet. A peer never does.
-pub(crate) fn unready(node: &Node) -> Vec<String> {
+pub fn unready(node: &Node) -> Vec<String> {
     unready_problems(node).map(|problem| problem.message).collect()
 }
 
@@ -59,7 +59,7 @@ fn core_problem(problem: mesh_core::Problem) -> Problem {
 
 impl RecentRepairs {
     /// So many there were by now.
-    pub(crate) fn observe(&mut self, total: u64, now: Instant) {
+    pub fn observe(&mut self, total: u64, now: Instant) {
         if total > self.total {
             (self.total, self.last) = (total, Some(now));
         }
@@ -74,7 +74,7 @@ impl RecentRepairs {
 
 impl Node {
     /// All problems, what keeps the agent from being ready first.
-    pub(crate) fn problems(&self, now: Instant) -> Vec<Problem> {
+    pub fn problems(&self, now: Instant) -> Vec<Problem> {
         let coded = |code: ProblemCode| move |message: String| code.problem(message);
         let tables = self.levels().filter(Level::is_high);
         let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
@@ -105,7 +105,7 @@ impl Node {
     }
 
     /// Takes note of what was repaired by now.
-    pub(crate) fn observe_repairs(&mut self, now: Instant) {
+    pub fn observe_repairs(&mut self, now: Instant) {
         let routes: u64 = self.writers.routes.repairs().into_iter().map(|(count, _)| count).sum();
         let total = self.audit().repairs + routes;
         self.recent_repairs.observe(total, now);
