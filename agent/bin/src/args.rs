@@ -4,11 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
-use mesh_admin::logs::LogArgs;
+use mesh_admin::{duration, logs::LogArgs};
 use mesh_health::EndingPolicy;
 use mesh_layout::default_sizes;
 
-/// Keeps this node's kernel equal to what all clusters of the mesh say.
+/// Node agent: programs this node's eBPF load balancer from the state of all clusters
 #[derive(Clone, Debug, Parser)]
 #[command(name = "clustermesh-agent", version = mesh_admin::version::line())]
 pub(crate) struct Args {
@@ -24,40 +24,50 @@ pub(crate) struct Args {
     /// The name of this node, as in its Node object
     #[arg(long, env = "CLUSTERMESH_NODE_NAME")]
     pub(crate) node_name: String,
-    /// Where peers/ is
+    /// The folder with `peers/`: a file for each cluster that is followed
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
-    /// The file that leads to the local cluster's etcd, in the format of a peer file
+    /// The file with the address and credentials of the local cluster's etcd, in the format of a peer file
     #[arg(long, default_value = "/etc/clustermesh/local.yaml", env = "CLUSTERMESH_LOCAL_CONFIG")]
     pub(crate) local_config: PathBuf,
-    /// Where the agent keeps what outlives it: what clusters reported last, and where their etcds were
+    /// The folder for what the agent needs after a restart: the last state of each cluster, and the addresses of its etcd
     #[arg(long, default_value = "/var/lib/clustermesh/agent", env = "CLUSTERMESH_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
-    /// Seconds for which the last state of a cluster that is unreachable stays in use, or `never`: it is not left, as in a
-    /// Cilium; the local cluster's always stays
+    /// How long backends of an unreachable cluster stay in use, as in `90s` or `1h30m`; `never` ends it, as in Cilium. The
+    /// local cluster's never expire
+    #[arg(long, value_name = "DURATION", default_value = "15m", env = "CLUSTERMESH_STALENESS_BUDGET", value_parser = staleness_budget)]
+    pub(crate) staleness_budget: Duration,
+    /// The same in seconds; until the next minor release
+    #[arg(long, hide = true, conflicts_with = "staleness_budget", env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS", value_parser = staleness_budget)]
+    pub(crate) staleness_budget_seconds: Option<Duration>,
+    /// How often the kernel's tables are compared with what they should hold; less often where a comparison takes long
+    #[arg(long, value_name = "DURATION", default_value = "1m", env = "CLUSTERMESH_AUDIT_INTERVAL", value_parser = interval)]
+    pub(crate) audit_interval: Duration,
+    /// The same in seconds; until the next minor release
+    #[arg(long, hide = true, conflicts_with = "audit_interval", env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = interval)]
+    pub(crate) audit_interval_seconds: Option<Duration>,
+    /// After how long TCP connections to the pods of an unreachable cluster are ended; `never` leaves them alone
     #[arg(
         long,
-        alias = "staleness-budget",
-        default_value_t = 900,
-        env = "CLUSTERMESH_STALENESS_BUDGET_SECONDS",
-        value_parser = staleness_budget
+        value_name = "DURATION",
+        default_value = "15s",
+        env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS_AFTER"
     )]
-    pub(crate) staleness_budget_seconds: u64,
-    /// Seconds between two comparisons of the kernel's tables with what they should be; more, where one takes long
-    #[arg(long, default_value_t = 60, env = "CLUSTERMESH_AUDIT_INTERVAL_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) audit_interval_seconds: u64,
-    /// End TCP connections to the pods of a cluster that is cut once nothing of it has answered for so long, as `15s`;
-    /// `never`, and they are left to themselves
-    #[arg(long, default_value = "15s", env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS_AFTER")]
     pub(crate) end_tcp_of_cut_clusters_after: After,
-    /// The same of connected UDP sockets, and to the pods of a node that is dead
-    #[arg(long, default_value = "3s", env = "CLUSTERMESH_END_UDP_OF_DEAD_AFTER")]
+    /// After how long connected UDP sockets to the pods of an unreachable cluster or a dead node are ended; `never` leaves
+    /// them alone
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "3s",
+        env = "CLUSTERMESH_END_UDP_OF_DEAD_AFTER"
+    )]
     pub(crate) end_udp_of_dead_after: After,
     /// `false` is `--end-tcp-of-cut-clusters-after never`; until the next minor release
     #[arg(long, default_value_t = true, action = ArgAction::Set, env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS", hide = true)]
     pub(crate) end_tcp_of_cut_clusters: bool,
-    /// Where the CNI plugin keeps its attachments, as its `podsDir` says; the folder `pods` beside the admin socket, unless
-    /// given. Best in memory: nothing in it outlives a boot
+    /// The folder where the CNI plugin keeps a file for each pod (its `podsDir`); `pods` beside the admin socket, unless
+    /// given. Put it on a tmpfs: nothing in it is valid after a boot
     #[arg(long, env = "CLUSTERMESH_PODS_DIR")]
     pub(crate) pods_dir: Option<PathBuf>,
     /// The socket of the admin API
@@ -72,46 +82,44 @@ pub(crate) struct Args {
     /// The cgroup whose processes are load-balanced; the first cgroup2 mount, unless given
     #[arg(long, env = "CLUSTERMESH_CGROUP_ROOT")]
     pub(crate) cgroup_root: Option<PathBuf>,
-    /// Where the cluster's pods are; may be repeated. No peer may claim it
+    /// An address range of the cluster's pods; may be repeated. No peer may claim it
     #[arg(long = "pod-cidr", env = "CLUSTERMESH_POD_CIDR", value_delimiter = ',')]
     pub(crate) pod_cidrs: Vec<IpNet>,
-    /// Where the cluster's nodes are; may be repeated. No peer may claim it
+    /// An address range of the cluster's nodes; may be repeated. No peer may claim it
     #[arg(long = "node-cidr", env = "CLUSTERMESH_NODE_CIDR", value_delimiter = ',')]
     pub(crate) node_cidrs: Vec<IpNet>,
-    /// Where the cluster's services are; may be repeated. No peer may claim it
+    /// An address range of the cluster's services; may be repeated. No peer may claim it
     #[arg(long = "service-cidr", env = "CLUSTERMESH_SERVICE_CIDR", value_delimiter = ',')]
     pub(crate) service_cidrs: Vec<IpNet>,
-    /// Who leads to other clusters' pods: the agent makes routes over their nodes where these are on a link of this node, or
-    /// the network alone
+    /// Whether the agent makes routes to other clusters' pods
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_ROUTES")]
     pub(crate) routes: Routes,
     /// Make routes to the local cluster's pods too: for a cluster whose CNI does not
     #[arg(long, env = "CLUSTERMESH_OWN_ROUTES")]
     pub(crate) own_routes: bool,
-    /// Take all of the cluster's services, not only global ones: for a cluster without a kube-proxy
+    /// Balance all of the cluster's services, not only global ones: for a cluster without a kube-proxy
     #[arg(long, env = "CLUSTERMESH_REPLACE_KUBE_PROXY")]
     pub(crate) replace_kube_proxy: bool,
-    /// Whether a kube-proxy runs on this node, which takes services that are not global over when the local apiserver
-    /// does not report. It is looked for, unless given; where it uses iptables-legacy it must be
+    /// Whether a kube-proxy runs on this node: services that are not global are left to it while the local apiserver is
+    /// stale. `auto` does not find one that uses iptables-legacy
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_KUBE_PROXY")]
     pub(crate) kube_proxy: KubeProxy,
-    /// The UDP port of the probe echo
+    /// The UDP port on which probes from other nodes are answered; the same on all nodes of the mesh
     #[arg(long, default_value_t = 9984, env = "CLUSTERMESH_PROBE_PORT")]
     pub(crate) probe_port: u16,
-    /// Who answers probes where they arrive on Ethernet: the kernel, whatever the agent does and before any firewall of the
-    /// node's, or the agent alone
+    /// Who answers probes
     #[arg(long, value_enum, default_value_t, env = "CLUSTERMESH_PROBE_ANSWER")]
     pub(crate) probe_answer: ProbeAnswerer,
-    /// Room for services: frontends, each an address, port and protocol
+    /// How many frontends the kernel's table holds: one for each address, port and protocol of a service
     #[arg(long, default_value_t = entries(default_sizes::SERVICES), env = "CLUSTERMESH_MAX_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) max_services: u32,
-    /// Room for backends, a power of two
+    /// How many backends the kernel's table holds, a power of two
     #[arg(long, default_value_t = entries(default_sizes::BACKENDS), env = "CLUSTERMESH_MAX_BACKENDS", value_parser = power_of_two)]
     pub(crate) max_backends: u32,
-    /// Room for places of backends in services, a power of two
+    /// How many entries of backends in frontends the kernel's table holds, a power of two
     #[arg(long, default_value_t = entries(default_sizes::SLOTS), env = "CLUSTERMESH_MAX_SLOTS", value_parser = power_of_two)]
     pub(crate) max_slots: u32,
-    /// Room for services whose backends have different chances, by weights or tiers
+    /// How many frontends with weights or tiers the kernel's table holds
     #[arg(long, default_value_t = entries(default_sizes::GROUPS), env = "CLUSTERMESH_MAX_WEIGHTED_SERVICES", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) max_weighted_services: u32,
     /// How logs are written
@@ -128,32 +136,32 @@ pub(crate) enum After {
     Never,
 }
 
-/// Who leads to other clusters' pods.
+/// Whether the agent makes routes to other clusters' pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Routes {
-    /// Routes where the next hop is on a link; elsewhere the network, which probes show
+    /// Over their nodes, where these are on a link of this node; elsewhere the network must lead there
     #[default]
     Auto,
-    /// The network
+    /// None: the network must lead there
     Off,
 }
 
 /// Whether a kube-proxy runs on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KubeProxy {
-    /// By what it leaves in nftables, or its IPVS link
+    /// Look for its nftables rules or its IPVS link
     #[default]
     Auto,
-    /// It does
+    /// One runs
     Present,
-    /// It does not
+    /// None runs
     Absent,
 }
 
 /// Who answers probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProbeAnswerer {
-    /// A program at the ingress of the interfaces that carry the node's addresses (Linux 6.6)
+    /// An eBPF program on the node's Ethernet interfaces, before any firewall, also while the agent does not run (Linux 6.6)
     #[default]
     Kernel,
     /// The agent, while it runs
@@ -174,17 +182,28 @@ impl KubeProxy {
 impl FromStr for After {
     type Err = String;
 
-    /// Reads a time with its unit, as `15s` or `500ms`, or `never`.
+    /// Reads a duration with its unit, as `15s` or `500ms`, or `never`.
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "never" {
-            return Ok(Self::Never);
+        match text {
+            "never" => Ok(Self::Never),
+            text => {
+                duration::with_unit(text).map(Self::Time).map_err(|why| format!("{why}, or never"))
+            }
         }
-        let time = text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok());
-        time.map(Self::Time).ok_or_else(|| "neither a time, as 15s or 500ms, nor never".into())
     }
 }
 
 impl Args {
+    /// How long backends of an unreachable cluster stay in use.
+    pub(crate) fn staleness_budget(&self) -> Duration {
+        self.staleness_budget_seconds.unwrap_or(self.staleness_budget)
+    }
+
+    /// How often the kernel's tables are compared with what they should hold.
+    pub(crate) fn audit_interval(&self) -> Duration {
+        self.audit_interval_seconds.unwrap_or(self.audit_interval)
+    }
+
     /// When sockets are ended to what does not answer.
     pub(crate) fn endings(&self) -> EndingPolicy {
         let time = |after| match after {
@@ -220,14 +239,21 @@ fn power_of_two(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A number of seconds, or `never`.
-fn staleness_budget(text: &str) -> Result<u64, std::num::ParseIntError> {
+/// A duration, or `never`.
+fn staleness_budget(text: &str) -> Result<Duration, String> {
     /// Longer than any process runs, and short enough to be added to a time: a hundred years.
-    const NEVER: u64 = 100 * 365 * 24 * 60 * 60;
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     match text {
         "never" => Ok(NEVER),
-        seconds => seconds.parse(),
+        text => duration::of_flag(text).map_err(|why| format!("{why}, or never")),
     }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    duration::of_flag(text).and_then(|time| match time >= Duration::from_secs(1) {
+        true => Ok(time),
+        false => Err("less than 1s".into()),
+    })
 }
 
 #[cfg(test)]
@@ -263,10 +289,29 @@ mod tests {
     }
 
     #[test]
-    fn a_staleness_budget_is_seconds_or_never() {
-        assert_eq!(staleness_budget("0"), Ok(0));
-        assert_eq!(staleness_budget("900"), Ok(900));
-        assert!(staleness_budget("never").is_ok_and(|seconds| seconds > 1_000_000_000));
-        assert!(staleness_budget("ever").is_err());
+    fn durations_have_units_and_their_former_flags_are_seconds() {
+        let parsed = |flags: &[&str]| {
+            let required =
+                ["agent", "--cluster-name", "a", "--cluster-id", "1", "--node-name", "n"];
+            let args = Args::try_parse_from([&required[..], flags].concat());
+            args.map(|args| (args.staleness_budget().as_secs(), args.audit_interval().as_secs()))
+        };
+        for (flags, wanted) in [
+            (&[][..], (900, 60)),
+            (&["--staleness-budget", "1m30s", "--audit-interval", "2h"], (90, 7_200)),
+            (&["--staleness-budget", "0", "--audit-interval", "5"], (0, 5)),
+            (&["--staleness-budget-seconds", "4", "--audit-interval-seconds", "7"], (4, 7)),
+        ] {
+            assert_eq!(parsed(flags).unwrap(), wanted, "{flags:?}");
+        }
+        let (never, _) = parsed(&["--staleness-budget", "never"]).unwrap();
+        assert!(never > 1_000_000_000);
+        for bad in [
+            &["--staleness-budget", "ever"][..],
+            &["--audit-interval", "0"],
+            &["--staleness-budget", "1m", "--staleness-budget-seconds", "60"],
+        ] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -253,7 +253,7 @@ fn open(
             service_cidrs: args.service_cidrs.clone(),
         },
         local_routes: args.own_routes,
-        staleness_budget: Duration::from_secs(args.staleness_budget_seconds),
+        staleness_budget: args.staleness_budget(),
         snapshots: restored,
         unbalanced,
         local_state: (!bare).then_some(LocalState {
@@ -277,7 +277,7 @@ fn open(
         remember: parts.remember,
         kube_proxy: parts.needed,
     };
-    let audits = Audits::new(Duration::from_secs(args.audit_interval_seconds), now);
+    let audits = Audits::new(args.audit_interval(), now);
     let node = Node {
         core: Core::new(config, now),
         followers: BTreeMap::new(),

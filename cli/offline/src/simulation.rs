@@ -100,7 +100,7 @@ pub enum SimulationError {
     },
 }
 
-/// How long what an unreachable cluster last reported is valid, as the agent's `--staleness-budget-seconds` has it unless given.
+/// How long what an unreachable cluster last reported is valid, as the agent's `--staleness-budget` has it unless given.
 const STALENESS_BUDGET: Duration = Duration::from_secs(15 * 60);
 
 // === impl Options ===

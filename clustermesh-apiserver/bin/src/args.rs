@@ -1,11 +1,11 @@
 //! The flags. Each can be given as `CLUSTERMESH_<FLAG>` too.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use mesh_admin::logs::LogArgs;
+use mesh_admin::{duration, logs::LogArgs};
 
-/// Exports a cluster's objects into its etcd, for the clusters that may read it.
+/// Exports a cluster's services, pods and nodes into its etcd, where other clusters' agents read them
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "clustermesh-apiserver",
@@ -35,13 +35,13 @@ pub(crate) struct Args {
     /// The etcd to write to
     #[arg(long, default_value = "https://127.0.0.1:2379", env = "CLUSTERMESH_ETCD_ENDPOINT")]
     pub(crate) etcd_endpoint: String,
-    /// An etcd user of yours that is left alone; may be repeated. Other users that have a role are removed
+    /// An etcd user of yours that the apiserver keeps; may be repeated. Other users that have a role are removed
     #[arg(long = "etcd-extra-users", env = "CLUSTERMESH_ETCD_EXTRA_USERS", value_delimiter = ',')]
     pub(crate) etcd_extra_users: Vec<String>,
-    /// Bytes that the etcd may hold (its --quota-backend-bytes), where it does not say so itself, as before 3.6
+    /// How many bytes the etcd may hold, as its --quota-backend-bytes says; only an etcd before 3.6 needs it
     #[arg(long, default_value_t = 2 << 30, env = "CLUSTERMESH_ETCD_QUOTA_BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) etcd_quota_bytes: u64,
-    /// All peers are trusted: an etcd version that lets a peer do more than its role says is no problem
+    /// Trust all peers: do not report an etcd version that lets a peer do more than its role allows
     #[arg(long, env = "CLUSTERMESH_TRUSTED_PEERS")]
     pub(crate) trusted_peers: bool,
     /// The socket of the admin API
@@ -58,13 +58,19 @@ pub(crate) struct Args {
     /// the rules a whitelist
     #[arg(long = "identity-label", env = "CLUSTERMESH_IDENTITY_LABEL", value_delimiter = ' ')]
     pub(crate) identity_labels: Vec<String>,
-    /// Seconds between heartbeats
-    #[arg(long, default_value_t = 60, env = "CLUSTERMESH_HEARTBEAT_SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub(crate) heartbeat_seconds: u64,
-    /// Seconds that an identity stays published after its last pod is gone, so that no reader meets an address whose identity
-    /// it does not know
-    #[arg(long, default_value_t = 900, env = "CLUSTERMESH_IDENTITY_WAIT_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) identity_wait_seconds: u64,
+    /// How often a heartbeat is written to the etcd, 1s to 5m
+    #[arg(long, value_name = "DURATION", default_value = "1m", env = "CLUSTERMESH_HEARTBEAT", value_parser = heartbeat)]
+    heartbeat: Duration,
+    /// The same in seconds; until the next minor release
+    #[arg(long, hide = true, conflicts_with = "heartbeat", env = "CLUSTERMESH_HEARTBEAT_SECONDS", value_parser = heartbeat)]
+    heartbeat_seconds: Option<Duration>,
+    /// How long an identity stays published after its last pod is gone, so that no reader meets an address whose identity it
+    /// does not know
+    #[arg(long, value_name = "DURATION", default_value = "15m", env = "CLUSTERMESH_IDENTITY_WAIT", value_parser = identity_wait)]
+    identity_wait: Duration,
+    /// The same in seconds; until the next minor release
+    #[arg(long, hide = true, conflicts_with = "identity_wait", env = "CLUSTERMESH_IDENTITY_WAIT_SECONDS", value_parser = identity_wait)]
+    identity_wait_seconds: Option<Duration>,
     /// Take the identity IDs that the etcd has where the journal has none: after the journal was lost, once
     #[arg(long, env = "CLUSTERMESH_ADOPT_IDENTITIES")]
     pub(crate) adopt_identities: bool,
@@ -79,16 +85,73 @@ pub(crate) struct EtcdInitArgs {
     /// The cluster directory: cluster.yaml, pki/, users.yaml
     #[arg(long, default_value = "/etc/clustermesh", env = "CLUSTERMESH_CONFIG_DIR")]
     pub(crate) config_dir: PathBuf,
-    /// An etcd user of yours that is left alone; may be repeated. Other users that have a role are an error
+    /// An etcd user of yours to keep; may be repeated. Other users that have a role are an error
     #[arg(long = "etcd-extra-users", env = "CLUSTERMESH_ETCD_EXTRA_USERS", value_delimiter = ',')]
     pub(crate) extra_users: Vec<String>,
-    /// Become the etcd afterwards, as the command says, and do not end
+    /// Start the etcd afterwards in place of this process (exec)
     #[arg(long)]
     pub(crate) exec: bool,
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
-    /// The command that starts the etcd, with the flags that it will have, paths absolute: `-- etcd --data-dir=…`
+    /// The command that starts the etcd, with all its flags and absolute paths: `-- etcd --data-dir=…`
     #[arg(required = true, last = true)]
     pub(crate) etcd: Vec<String>,
+}
+
+impl Args {
+    /// How often a heartbeat is written.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat_seconds.unwrap_or(self.heartbeat)
+    }
+
+    /// How long an identity stays published that no pod has.
+    pub(crate) fn identity_wait(&self) -> Duration {
+        self.identity_wait_seconds.unwrap_or(self.identity_wait)
+    }
+}
+
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_secs(1)..=Duration::from_secs(300), "1s to 5m")
+}
+
+fn identity_wait(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_secs(1)..=Duration::MAX, "1s or longer")
+}
+
+/// A duration of those that are allowed, which are `words`.
+fn within(text: &str, allowed: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
+    let duration = duration::of_flag(text)?;
+    match allowed.contains(&duration) {
+        true => Ok(duration),
+        false => Err(format!("not {words}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_their_former_flags_are_seconds() {
+        let parsed = |flags: &[&str]| {
+            let cli = Cli::try_parse_from([&["apiserver"], flags].concat());
+            cli.map(|cli| (cli.serve.heartbeat().as_secs(), cli.serve.identity_wait().as_secs()))
+        };
+        for (flags, wanted) in [
+            (&[][..], (60, 900)),
+            (&["--heartbeat", "1m30s", "--identity-wait", "2h"], (90, 7_200)),
+            (&["--heartbeat-seconds", "4", "--identity-wait-seconds", "7"], (4, 7)),
+        ] {
+            assert_eq!(parsed(flags).unwrap(), wanted, "{flags:?}");
+        }
+        for bad in [
+            &["--heartbeat", "301s"][..],
+            &["--heartbeat", "0"],
+            &["--identity-wait", "soon"],
+            &["--heartbeat", "1m", "--heartbeat-seconds", "60"],
+        ] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -56,10 +56,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let directory = ClusterDirectory::new(&args.config_dir);
     let metrics = Metrics::default();
     let health = Health::new(metrics.exported());
-    let recording = IdentityRecording {
-        wait: Duration::from_secs(args.identity_wait_seconds),
-        adopt: args.adopt_identities,
-    };
+    let recording = IdentityRecording { wait: args.identity_wait(), adopt: args.adopt_identities };
     // What is drained is beside the manifests.
     let watches =
         [FolderWatch::new(&directory.manifests()), FolderWatch::shallow(directory.path())];
@@ -139,6 +136,7 @@ async fn write(
     let (credentials, receiver) = open_credentials(files, &pki, &shared.store).await;
     let published = receiver.clone();
     shared.metrics.set_certificates(&published.current());
+    let heartbeat = args.heartbeat();
     let writer = Writer {
         cluster: shared.cluster,
         target: Target {
@@ -150,7 +148,7 @@ async fn write(
         },
         users,
         extra_users: args.etcd_extra_users,
-        heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        heartbeat,
         quota: args.etcd_quota_bytes,
         trusted_peers: args.trusted_peers,
         drain,

@@ -1,5 +1,6 @@
 //! What a daemon shows its operator: the admin API over a Unix socket, health and metrics over HTTP, and logs.
 
+pub mod duration;
 pub mod health;
 pub mod logs;
 pub mod metrics;
