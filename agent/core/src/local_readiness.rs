@@ -50,6 +50,11 @@ impl LocalReadiness {
         self.kube_proxy = kube_proxy;
     }
 
+    /// How long ago the writer last reported; or this began, if it has not.
+    pub(crate) fn last_seen(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.beats.last)
+    }
+
     /// Whether the writer has been away for too long.
     pub(crate) fn is_away(&self, now: Instant) -> bool {
         self.beats.away(now).is_some()
@@ -111,6 +116,7 @@ mod tests {
         let mut local = LocalReadiness::new(None, began);
         assert_eq!(local.update(false, at(0)), Some(UNSYNCED));
         local.beats(1, at(500));
+        assert_eq!(local.last_seen(at(1_700)), Duration::from_millis(1_200));
         assert_eq!(local.update(true, at(500)), Some(FRESH));
         assert_eq!(
             (local.update(true, at(5_499)), local.next_timeout(at(5_499))),

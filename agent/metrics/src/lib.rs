@@ -57,8 +57,12 @@ pub struct Metrics {
     pub tables: TableMetrics,
     /// Problems that `clustermesh status` shows of this agent.
     pub problems: Count,
-    /// How long the last state of an unreachable cluster stays in use: --staleness-budget-seconds.
+    /// How long the last state of an unreachable cluster stays in use: --staleness-budget.
     pub staleness_budget: Count,
+    /// Time since the local apiserver last reported, which it does every second.
+    pub local_last_seen: Seconds,
+    /// 1 while the local apiserver does not report: services without backends are not refused.
+    pub local_stale: Gauge,
     /// 1 while folders cannot be watched and are read every second instead.
     pub file_watch_fallback: Gauge,
     /// Comparisons of the kernel's tables with what they should hold.
@@ -102,7 +106,9 @@ pub struct PeerMetrics {
     pub last_seen: Gauges<PeerLabel, f64>,
     /// 1 while the cluster has been away for longer than its staleness budget, so that its backends are not used.
     pub stale: Gauges<PeerLabel>,
-    /// How often a cluster became unreachable.
+    /// 1 while the local cluster is drained of the cluster, so that its backends are used only where nothing else answers.
+    pub drained: Gauges<PeerLabel>,
+    /// 1 while nothing of the cluster answers.
     pub unreachable: Gauges<PeerLabel>,
     /// When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one.
     pub certificates: Gauges<CertificateLabel, f64>,
@@ -170,8 +176,13 @@ impl Metrics {
         self.tables.register(&mut all);
         let help = "Problems that `clustermesh status` shows of this agent";
         all.register("problems", help, self.problems.clone());
-        let help = "How long the last state of an unreachable cluster stays in use: --staleness-budget-seconds";
+        let help =
+            "How long the last state of an unreachable cluster stays in use: --staleness-budget";
         all.register("staleness_budget_seconds", help, self.staleness_budget.clone());
+        let help = "Time since the local apiserver last reported, which it does every second";
+        all.register("local_last_seen_seconds", help, self.local_last_seen.clone());
+        let help = "1 while the local apiserver does not report, so that connections to services without backends are not refused";
+        all.register("local_stale", help, self.local_stale.clone());
         let help = "1 while folders cannot be watched and are read every second instead";
         all.register("file_watch_fallback", help, self.file_watch_fallback.clone());
         let help = "Comparisons of the kernel's tables with what they should hold";
@@ -239,6 +250,8 @@ impl PeerMetrics {
         all.register("peer_last_seen_seconds", help, self.last_seen.clone());
         let help = "1 while the cluster has been away for longer than its staleness budget, so that its backends are not used";
         all.register("peer_stale", help, self.stale.clone());
+        let help = "1 while the local cluster is drained of the cluster, so that its backends are used only where nothing else answers";
+        all.register("peer_drained", help, self.drained.clone());
         let help = "1 while neither a node nor the etcd of the cluster answers, so that its backends are used only where there are no others";
         all.register("peer_unreachable", help, self.unreachable.clone());
         let help = "When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one";

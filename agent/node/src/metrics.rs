@@ -20,6 +20,8 @@ impl Node {
         self.set_socket_metrics(metrics);
         metrics.problems.set(count(self.problems(now).len()));
         metrics.staleness_budget.set(self.core.staleness_budget().as_secs());
+        metrics.local_last_seen.set(self.core.writer_last_seen(now).as_secs_f64());
+        metrics.local_stale.set(self.core.is_writer_away(now).into());
         let pods = self.core.pod_counts();
         let pods = [("bound", pods.bound), ("waiting", pods.waiting)];
         metrics.pods.set(pods.map(|(kind, pods)| (KindLabel { kind }, count(pods))));
@@ -55,6 +57,7 @@ impl Node {
         peers.last_seen.set(self.each_remote(last_seen));
         let stale = |name: &ClusterName| core.away(name).is_some_and(|away| away.stale).into();
         peers.stale.set(self.each_remote(stale));
+        peers.drained.set(self.each_remote(|name| core.is_drained(name).into()));
         peers.unreachable.set(self.each_peer(|name| core.is_unreachable(name).into()));
         let certificates = self.followers.iter().flat_map(|(peer, follower)| {
             follower.certificates().into_iter().map(|(file, not_after)| {

@@ -149,6 +149,10 @@ impl Admin for ApiserverAdmin {
                 written_keys: count(store.written),
                 objects: count(view.objects),
                 identities: count(view.identities),
+                size_bytes: store.fill.as_ref().map(|fill| fill.size),
+                used_bytes: store.fill.as_ref().map(|fill| fill.used),
+                quota_bytes: store.fill.as_ref().map(|fill| fill.quota),
+                full_in_seconds: store.fill.as_ref().and_then(|fill| Some(fill.full_in?.as_secs())),
             }),
             drained: Some(drained(view.drained.clone())),
             ..StatusResponse::default()

@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use crate::writer::{ForeignWrite, Reason};
+use crate::writer::{Fill, ForeignWrite, Reason};
 
 /// Why something is as it is, in a word.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) refused_keys: Gauge<u64, AtomicU64>,
     pub(crate) etcd_size: Gauge<u64, AtomicU64>,
     pub(crate) etcd_quota: Gauge<u64, AtomicU64>,
+    /// A family without labels, so that it can be absent.
+    etcd_time_to_full: Gauges<Vec<(String, String)>>,
     pub(crate) heartbeats: Counter,
     pub(crate) connected: Gauge,
     pub(crate) desired_keys: Gauge<u64, AtomicU64>,
@@ -115,6 +117,8 @@ impl Metrics {
         all.register("etcd_size_bytes", "Bytes of the etcd's file", self.etcd_size.clone());
         let help = "Bytes that the etcd's file may have";
         all.register("etcd_quota_bytes", help, self.etcd_quota.clone());
+        let help = "When the etcd is full if it goes on to grow as it did; absent where it does not, and before it was watched for ten minutes";
+        all.register("etcd_time_to_full_seconds", help, self.etcd_time_to_full.clone());
         let help = "1 while the apiserver is connected to the etcd";
         all.register("etcd_connected", help, self.connected.clone());
         // What never happened is there too, as 0.
@@ -133,6 +137,13 @@ impl Metrics {
             (FileLabel { file: file.display().to_string() }, since.as_secs_f64())
         });
         self.certificates.set(certificates);
+    }
+
+    /// How full the etcd is.
+    pub(crate) fn set_fill(&self, fill: &Fill) {
+        self.etcd_size.set(fill.size);
+        self.etcd_quota.set(fill.quota);
+        self.etcd_time_to_full.set(fill.full_in.map(|full_in| (Vec::new(), full_in.as_secs())));
     }
 
     /// The etcd was not as it should be.

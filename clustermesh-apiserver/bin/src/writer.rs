@@ -26,6 +26,7 @@ use mesh_wire::users_file::UsersFile;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{cluster::Cluster, metrics::Metrics};
+pub(crate) use etcd_capacity::Fill;
 pub(crate) use etcd_error::{EtcdFailure, Reason};
 pub(crate) use foreign_writes::ForeignWrite;
 use session::{Ended, Memory, Session};
@@ -164,8 +165,7 @@ impl Writer {
         self.metrics.refused_keys.set(state.refused.len().try_into().unwrap_or(u64::MAX));
         self.metrics.set_trouble(&state.reasons());
         if let Some(fill) = &state.fill {
-            self.metrics.etcd_size.set(fill.size);
-            self.metrics.etcd_quota.set(fill.quota);
+            self.metrics.set_fill(fill);
         }
         changed
     }

@@ -104,6 +104,11 @@ impl Core {
         self.readiness.is_away(now)
     }
 
+    /// How long ago the local cluster's writer last reported; or this began, if it has not.
+    pub fn writer_last_seen(&self, now: Instant) -> Duration {
+        self.readiness.last_seen(now)
+    }
+
     /// What a cluster's snapshot on disk should hold; `None` before the cluster is synced.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         self.merge.records(name)

@@ -23,11 +23,11 @@ pub(crate) struct Fill {
     /// Bytes of its file.
     pub(crate) size: u64,
     /// Bytes of these in use.
-    used: u64,
+    pub(crate) used: u64,
     /// Bytes that the file may have.
     pub(crate) quota: u64,
     /// When it will be full, if it goes on like this.
-    full_in: Option<Duration>,
+    pub(crate) full_in: Option<Duration>,
     /// How old the oldest revision is that can still be read, where that is too old.
     pub(crate) uncompacted: Option<Duration>,
 }
