@@ -24,7 +24,7 @@ pub(crate) use self::{
     lab::{LabCommand, LabPodCommand},
     lists::{
         From, IdentityArgs, IdentityCommand, NodeArgs, NodeCommand, PodArgs, PodCommand,
-        ServiceArgs, ServiceCommand,
+        ServiceArgs, ServiceCommand, Services,
     },
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
     tools::{ConnectivityCommand, SysdumpArgs},
@@ -52,13 +52,13 @@ pub(crate) struct Args {
         value_name = "FORMAT"
     )]
     pub(crate) output: Option<Format>,
-    /// Only this cluster: a context's name, or a cluster directory (with a slash in it)
+    /// Only this cluster: a context's name, or a cluster directory (with a slash in it); may stand anywhere
     #[arg(long, global = true, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// The file with the contexts, in place of $CLUSTERMESH_CONTEXTS
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "lab")]
     pub(crate) contexts: Option<PathBuf>,
-    /// The lab, in place of $CLUSTERMESH_LAB; the only one that is up, unless given
+    /// The lab, in place of $CLUSTERMESH_LAB; by default the only one that is up
     #[arg(long, global = true, value_name = "NAME", value_parser = lab_name)]
     pub(crate) lab: Option<String>,
     #[command(subcommand)]
@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Disconnect two clusters
     Disconnect(DisconnectArgs),
-    /// Show the state of the clusters and their connections
+    /// Show the state of the clusters and their connections; with -o wide also what each connection carries
     Status(StatusArgs),
     /// Show services and their backends
     #[command(visible_aliases = ["svc", "services"])]
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Allow new connections to a drained cluster or node again
     Undrain(DrainArgs),
-    /// Handle peers that exceeded their budget
+    /// Accept a cluster again that exported more than its budget allows
     Quarantine(QuarantineArgs),
     /// Make, sign, show and rotate certificates
     #[command(subcommand)]
@@ -106,12 +106,12 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Run benchmarks, each beside a reference in the same run
     Bench(BenchArgs),
-    /// Write one archive for a bug report: status, etcds, routes, logs, versions; without keys and passwords
+    /// Write one archive for a bug report: status, etcds, routes, logs, versions; no keys, tokens or passwords
     Sysdump(SysdumpArgs),
     /// Test connections between clusters
     #[command(subcommand)]
     Connectivity(ConnectivityCommand),
-    /// Show which contexts there are
+    /// Show the contexts: the clusters that commands ask
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Generate shell completions
@@ -144,6 +144,22 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Whether it is about the clusters of contexts. The flag stands at all commands, since it may stand before them.
+    pub(crate) fn takes_context(&self) -> bool {
+        match self {
+            Self::Service(service) => !matches!(service.command, ServiceCommand::Backends { .. }),
+            Self::Certs(certs) => matches!(certs, CertsCommand::Rotate(_)),
+            Self::Connect(_) | Self::Disconnect(_) | Self::Status(_) | Self::Pod(_) => true,
+            Self::Node(_) | Self::Identity(_) | Self::Drain(_) | Self::Undrain(_) => true,
+            Self::Quarantine(_) | Self::Etcd(_) | Self::Sysdump(_) | Self::Config(_) => true,
+            Self::Export(_) | Self::Import(_) | Self::Lab(_) | Self::Bench(_) => false,
+            Self::Connectivity(_) | Self::Completions { .. } | Self::Version => false,
+            Self::LabPod(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ConnectArgs {
     #[command(flatten)]
@@ -151,7 +167,7 @@ pub(crate) struct ConnectArgs {
     /// Which of the two follow the other
     #[arg(long, value_enum, default_value_t)]
     pub(crate) connection_mode: ConnectionMode,
-    /// One of them was rebuilt: take it in place of the cluster of the same name that was connected before
+    /// One of the clusters was rebuilt: replace the connection to the former cluster of that name
     #[arg(long)]
     pub(crate) replace: bool,
     /// Print what would be changed, and change nothing
@@ -171,7 +187,7 @@ pub(crate) struct DisconnectArgs {
 /// Two clusters.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Pair {
-    /// The one cluster: a context's name, or a cluster directory (with a slash in it)
+    /// One of the two clusters: a context's name, or a cluster directory (with a slash in it)
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// The other cluster
@@ -222,13 +238,13 @@ pub(crate) struct StatusArgs {
     /// Only this cluster
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
-    /// Show also what is in order
+    /// Also show what is in order
     #[arg(long, short)]
     pub(crate) verbose: bool,
     /// Wait until everything is ready and has no problem
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Take what is ready and has a problem for ready
+    /// End with 0 although something is degraded: ready, with a problem
     #[arg(long)]
     pub(crate) allow_degraded: bool,
     /// How long to wait
@@ -246,7 +262,7 @@ pub(crate) struct QuarantineArgs {
 pub(crate) enum QuarantineCommand {
     /// Lift the quarantine: re-list the peer and accept its updates again
     Lift {
-        /// The peer
+        /// The cluster that is in quarantine
         peer: String,
         /// Only by this cluster's agents
         #[arg(long, value_name = "CONTEXT")]
@@ -258,7 +274,7 @@ pub(crate) enum QuarantineCommand {
 pub(crate) enum ConfigCommand {
     /// List the contexts
     GetContexts,
-    /// Show which contexts commands are about, and where they are from
+    /// Show which contexts are in use, and the file or lab they are from
     CurrentContext,
 }
 

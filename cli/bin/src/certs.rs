@@ -135,25 +135,28 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
         |time: SystemTime| Timestamp::try_from(time).map(|t| t.to_string()).unwrap_or_default();
     match output {
         Output::Text => {
-            let row = |(file, details): &(String, Details)| {
-                let kind = match (details.is_ca, details.usages.as_slice()) {
+            for (index, (file, details)) in all.iter().enumerate() {
+                if index > 0 {
+                    output::line("")?;
+                }
+                let purpose = match (details.is_ca, details.usages.as_slice()) {
                     (true, _) => "CA".into(),
                     (false, usages) => usages.join(", "),
                 };
                 let validity = if valid(details) { "valid" } else { "NOT VALID NOW" };
-                vec![
-                    file.clone(),
-                    details.subject.clone(),
-                    kind,
-                    details.issuer.clone(),
-                    format!("{validity}, until {}", time(details.not_after)),
-                    details.names.join(", "),
-                ]
-            };
-            output::table(
-                &["FILE", "SUBJECT", "FOR", "ISSUER", "VALIDITY", "NAMES"],
-                all.iter().map(row),
-            )?;
+                output::line(file)?;
+                for (name, value) in [
+                    ("subject", details.subject.clone()),
+                    ("for", purpose),
+                    ("issuer", details.issuer.clone()),
+                    ("validity", format!("{validity}, until {}", time(details.not_after))),
+                    ("names", details.names.join(", ")),
+                ] {
+                    if !value.is_empty() {
+                        output::line(format!("  {:<10}{value}", format!("{name}:")))?;
+                    }
+                }
+            }
         }
         Output::Json => {
             let certificates: Vec<_> = all
@@ -162,11 +165,14 @@ fn show(output: Output, all: &[(String, Details)]) -> anyhow::Result<Outcome> {
                     json!({
                         "file": file, "subject": d.subject, "commonName": d.common_name, "issuer": d.issuer,
                         "serial": d.serial, "notBefore": time(d.not_before), "notAfter": time(d.not_after),
-                        "valid": valid(d), "authority": d.is_ca, "usages": d.usages, "names": d.names,
+                        "valid": valid(d), "authority": d.is_ca, "isCa": d.is_ca, "usages": d.usages, "names": d.names,
                     })
                 })
                 .collect();
-            output::json("Certificates", json!({ "certificates": certificates }))?;
+            output::json(
+                "Certificates",
+                json!({ "certificates": certificates, "items": certificates }),
+            )?;
         }
     }
     Ok(if all.iter().all(|(_, details)| valid(details)) {

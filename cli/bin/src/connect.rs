@@ -118,7 +118,9 @@ fn carry_out(
                 (false, false) => {}
             }
         }
-        Output::Json => output::json(kind, json!({ "changes": shown, "dryRun": dry_run }))?,
+        Output::Json => {
+            output::json(kind, json!({ "changes": shown, "items": shown, "dryRun": dry_run }))?
+        }
     }
     Ok(Outcome::Done)
 }

@@ -56,7 +56,7 @@ fn dump(dump: &Dump, only_deviations: bool, output: Output) -> anyhow::Result<Ou
                 .iter()
                 .map(|deviation| json!({ "key": deviation.key, "reason": deviation.reason }))
                 .collect();
-            let fields = json!({ "cluster": cluster, "entries": entries, "deviations": all });
+            let fields = json!({ "cluster": cluster, "entries": entries, "items": entries, "deviations": all });
             output::json("EtcdDump", fields)?;
         }
         Output::Text => {
@@ -126,7 +126,7 @@ fn print_diff(differences: &[Difference], output: Output) -> anyhow::Result<Outc
                 })
             };
             let all: Vec<Value> = differences.iter().map(difference).collect();
-            output::json("EtcdDiff", json!({ "differences": all }))?;
+            output::json("EtcdDiff", json!({ "differences": all, "items": all }))?;
         }
         Output::Text => {
             for difference in differences {

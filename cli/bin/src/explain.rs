@@ -16,7 +16,7 @@ use mesh_offline::{
 use serde_json::json;
 
 use crate::{
-    args::{From, ImportArgs, WhatIf, missing},
+    args::{From, ImportArgs, Services, WhatIf, missing},
     ask::{self, Unanswered, Which, unreachable},
     contexts,
     outcome::{Outcome, complain, warn},
@@ -25,9 +25,46 @@ use crate::{
 };
 use shown::{ShownAbsence, ShownBackend, ShownFrontend};
 
+/// Which services are asked for.
+struct Wanted {
+    /// One service, or a port of it.
+    query: Option<ServiceQuery>,
+    of: Of,
+}
+
+/// Of which services, where it is not one.
+enum Of {
+    Any,
+    Namespace(String),
+    /// All that are called like this one.
+    Name(ServiceQuery),
+}
+
+impl Wanted {
+    fn new(services: &Services) -> anyhow::Result<Self> {
+        Ok(match services {
+            Services::One(text) => Self { query: Some(ServiceQuery::parse(text)?), of: Of::Any },
+            Services::Named(text) => Self { query: None, of: Of::Name(ServiceQuery::parse(text)?) },
+            Services::Of(namespace) => Self { query: None, of: Of::Namespace(namespace.clone()) },
+            Services::All => Self { query: None, of: Of::Any },
+        })
+    }
+
+    /// Whether a frontend of what was answered is one of them.
+    fn is(&self, frontend: &ShownFrontend) -> bool {
+        let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();
+        let of = match &self.of {
+            Of::Any => true,
+            Of::Namespace(wanted) => namespace == wanted,
+            Of::Name(wanted) => name == &*wanted.service.name && frontend.has_port(wanted),
+        };
+        of && self.query.as_ref().is_none_or(|query| frontend.has_port(query))
+    }
+}
+
 /// `clustermesh import`.
 pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcome> {
-    let ImportArgs { keys, objects, cluster, id, service, options } = args;
+    let ImportArgs { keys, objects, cluster, id, service, namespace, options } = args;
     let mut clusters = std::collections::BTreeMap::new();
     for path in keys {
         let file = KeysFile::read(path)?;
@@ -52,48 +89,44 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
     let filter = LabelFilter::new(options.identity_labels.iter().map(String::as_str))?;
     let options = Options::new(filter);
     let simulation = Simulation::new(State { clusters, stray: Vec::new() }, cluster, options)?;
-    let wanted = service.as_deref().map(ServiceQuery::parse).transpose()?;
-    print_backends(&simulation, wanted.as_ref(), output)
+    let wanted = Wanted::new(&namespace.services(service.as_deref()))?;
+    print_backends(&simulation, &wanted, output)
 }
 
 /// `clustermesh service backends`.
 pub(crate) fn backends(
-    service: Option<&str>,
+    services: &Services,
     what_if: &WhatIf,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let wanted = service.map(ServiceQuery::parse).transpose()?;
+    let wanted = Wanted::new(services)?;
     let (simulation, _) = simulate(what_if)?;
-    print_backends(&simulation, wanted.as_ref(), output)
+    print_backends(&simulation, &wanted, output)
 }
 
 /// `clustermesh service explain`.
 pub(crate) fn explain(
-    service: Option<&str>,
+    services: &Services,
     what_if: &WhatIf,
     agent: &From,
     output: Output,
 ) -> anyhow::Result<Outcome> {
-    let wanted = service.map(ServiceQuery::parse).transpose()?;
+    let wanted = Wanted::new(services)?;
     if what_if.state.is_none() {
-        return explain_agent(wanted.as_ref(), agent, output);
+        return explain_agent(&wanted, agent, output);
     }
     if agent.context.is_some() || agent.node.is_some() {
         bail!("--state is computed from files: there is no --context or --node to ask");
     }
     let (simulation, at) = simulate(what_if)?;
-    let (frontends, absent) = explained(&simulation, wanted.as_ref());
+    let (frontends, absent) = explained(&simulation, &wanted);
     let from = simulation.local().as_str();
     print_explained(from, Some(at), (&frontends, &absent), output)?;
-    Ok(finish(&simulation, wanted.as_ref(), &frontends))
+    Ok(finish(&simulation, wanted.query.as_ref(), &frontends))
 }
 
 /// Asks a node's agent.
-fn explain_agent(
-    wanted: Option<&ServiceQuery>,
-    from: &From,
-    output: Output,
-) -> anyhow::Result<Outcome> {
+fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result<Outcome> {
     let contexts = contexts::find_or_all(from.context.as_deref())?;
     let context = match contexts.as_slice() {
         [context] => context,
@@ -102,12 +135,15 @@ fn explain_agent(
             bail!("whose clients connect? Name one with --context: {}", names.join(", "))
         }
     };
-    let request = match wanted {
-        Some(ServiceQuery { service, .. }) => ExplainRequest {
+    let request = match (&wanted.query, &wanted.of) {
+        (Some(ServiceQuery { service, .. }), _) => ExplainRequest {
             namespace: service.namespace.to_string(),
             name: service.name.to_string(),
         },
-        None => ExplainRequest::default(),
+        (None, Of::Namespace(namespace)) => {
+            ExplainRequest { namespace: namespace.clone(), ..ExplainRequest::default() }
+        }
+        (None, Of::Name(_) | Of::Any) => ExplainRequest::default(),
     };
     let answers = ask::ask(&contexts, Which::One(from.node.as_deref()), async |socket| {
         let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
@@ -122,9 +158,9 @@ fn explain_agent(
         .frontends
         .iter()
         .map(ShownFrontend::of_agent)
-        .filter(|frontend| wanted.is_none_or(|wanted| frontend.has_port(wanted)))
+        .filter(|frontend| wanted.is(frontend))
         .collect();
-    let none = wanted.filter(|_| frontends.is_empty());
+    let none = wanted.query.as_ref().filter(|_| frontends.is_empty());
     let absent: Vec<ShownFrontend> = none
         .map(|wanted| {
             let ServiceQuery { service, port, .. } = wanted;
@@ -171,14 +207,14 @@ fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
 }
 
 /// What is wanted: frontends, and beside them what has none or is refused, each with its reason.
-fn explained(
-    simulation: &Simulation,
-    wanted: Option<&ServiceQuery>,
-) -> (Vec<ShownFrontend>, Vec<ShownFrontend>) {
-    let frontends = simulation.explain(wanted);
-    let absent = simulation.without_frontend(wanted).into_iter().chain(simulation.refused(wanted));
+fn explained(simulation: &Simulation, wanted: &Wanted) -> (Vec<ShownFrontend>, Vec<ShownFrontend>) {
+    let query = wanted.query.as_ref();
+    let frontends = simulation.explain(query);
+    let frontends = frontends.iter().map(ShownFrontend::new);
+    let absent = simulation.without_frontend(query).into_iter().chain(simulation.refused(query));
     let absent = absent.map(|unserved| ShownFrontend::absent(&unserved));
-    (frontends.iter().map(ShownFrontend::new).collect(), absent.collect())
+    let is = |frontend: &ShownFrontend| query.is_some() || wanted.is(frontend);
+    (frontends.filter(is).collect(), absent.filter(is).collect())
 }
 
 /// Says what is not as it should be: what is refused, objects that are rejected, and that what is wanted is not there.
@@ -201,11 +237,11 @@ fn finish(
 
 fn print_backends(
     simulation: &Simulation,
-    wanted: Option<&ServiceQuery>,
+    wanted: &Wanted,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let (frontends, absent) = explained(simulation, wanted);
-    let outcome = finish(simulation, wanted, &frontends);
+    let outcome = finish(simulation, wanted.query.as_ref(), &frontends);
     let all = frontends.into_iter().chain(absent).map(ShownFrontend::brief);
     let all: Vec<ShownFrontend> = all.collect();
     match output {
@@ -271,7 +307,10 @@ fn print_explained(
         let at = at.map(time);
         return output::json(
             "Explanation",
-            json!({ "from": from, "at": at, "frontends": frontends, "withoutFrontend": absent }),
+            json!({
+                "from": from, "at": at, "frontends": frontends, "items": frontends,
+                "withoutFrontend": absent,
+            }),
         );
     }
     for (index, frontend) in frontends.iter().enumerate() {

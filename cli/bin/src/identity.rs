@@ -29,10 +29,13 @@ enum IdentityQuery {
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
     let (kind, seen, warnings) = match &args.command {
-        IdentityCommand::List { from, cluster } => {
-            let (seen, warnings) = ask(from, cluster.as_deref(), 0)?;
+        IdentityCommand::List { from, cluster, namespace } => {
+            let (mut seen, warnings) = ask(from, cluster.as_deref(), 0)?;
             if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
                 bail!("no agent knows an identity of a cluster {cluster}");
+            }
+            if let Some(namespace) = namespace.only() {
+                seen.retain(|seen| seen.namespace() == Some(namespace));
             }
             ("IdentityList", seen, warnings)
         }
@@ -103,13 +106,19 @@ impl IdentityQuery {
     }
 }
 
+/// The label that has a pod's namespace.
+const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// How the keys of labels begin that are not the pod's own.
+const ADDED: [&str; 2] = ["io.kubernetes.pod.", "io.cilium.k8s."];
 /// The source of a label that names none.
 const UNSPECIFIED: &str = "unspec";
 
 // === impl Seen ===
 
 impl Listed for Seen {
-    const HEADER: &'static [&'static str] = &["IN", "CLUSTER", "ID", "ADDRESSES", "LABELS"];
+    const HEADER: &'static [&'static str] =
+        &["IN", "CLUSTER", "ID", "NAMESPACE", "ADDRESSES", "LABELS", "ALL LABELS"];
+    const WIDE: usize = 1;
 
     fn name(&self) -> String {
         format!("{}/{}", self.identity.cluster, self.identity.number)
@@ -117,9 +126,16 @@ impl Listed for Seen {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let Identity { cluster, number, labels, addresses } = &self.identity;
-        let labels = labels.trim_end_matches(';').replace(';', " ");
+        let all = labels.trim_end_matches(';').replace(';', " ");
+        let own = Labels::parse(labels);
+        // What Kubernetes and Cilium add to the pod's own labels is shown in other columns, or wide.
+        let own =
+            own.iter().filter(|(_, key, _)| !ADDED.iter().any(|added| key.starts_with(added)));
+        let own: Vec<String> = own.map(|(_, key, value)| format!("{key}={value}")).collect();
+        let namespace = self.namespace().unwrap_or_default().to_owned();
         let (number, addresses) = (number.to_string(), addresses.to_string());
-        vec![vec![self.from.clone(), cluster.clone(), number, addresses, labels]]
+        let (from, cluster) = (self.from.clone(), cluster.clone());
+        vec![vec![from, cluster, number, namespace, addresses, own.join(" "), all]]
     }
 
     fn json(&self) -> Value {
@@ -131,13 +147,36 @@ impl Listed for Seen {
             .collect();
         json!({
             "in": self.from, "cluster": cluster, "number": number, "labels": labels, "addresses": addresses,
+            "namespace": self.namespace(),
         })
+    }
+}
+
+impl Seen {
+    /// The namespace of the pods that have it.
+    fn namespace(&self) -> Option<&str> {
+        let mut labels = self.identity.labels.split(';').filter_map(|label| label.split_once('='));
+        let is = |key: &str| key.split_once(':').is_some_and(|(_, key)| key == NAMESPACE);
+        labels.find(|(key, _)| is(key)).map(|(_, value)| value)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pods_own_labels_are_shown_and_all_of_them_wide() {
+        let labels =
+            "k8s:app=web;k8s:io.cilium.k8s.policy.cluster=a;k8s:io.kubernetes.pod.namespace=shop;";
+        let identity =
+            Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };
+        let seen = Seen { from: "b".into(), identity };
+        assert_eq!(seen.namespace(), Some("shop"));
+        let all =
+            "k8s:app=web k8s:io.cilium.k8s.policy.cluster=a k8s:io.kubernetes.pod.namespace=shop";
+        assert_eq!(seen.rows(), [["b", "a", "70000", "shop", "1", "app=web", all]]);
+    }
 
     #[test]
     fn an_identity_is_asked_for_by_id_or_labels() {

@@ -49,6 +49,9 @@ fn main() -> ExitCode {
     if args.contexts.is_some() && args.lab.is_some() {
         refuse("--contexts and --lab both say which contexts there are: give one of them")
     }
+    if args.context.is_some() && !args.command.takes_context() {
+        refuse("--context: this command asks no cluster's daemons")
+    }
     contexts::choose(args.contexts, args.lab);
     let done = match args.command {
         Command::Lab(command) => lab::run(command, output),
@@ -59,15 +62,11 @@ fn main() -> ExitCode {
             command: ServiceCommand::Backends { service, namespace, what_if },
         }) => {
             let output = Output::of_data(args.output);
-            let service = service.map(|service| namespace.complete(service));
-            explain::backends(service.as_deref(), &what_if, output)
+            explain::backends(&namespace.services(service.as_deref()), &what_if, output)
         }
         Command::Service(ServiceArgs {
             command: ServiceCommand::Explain { service, namespace, what_if, agent },
-        }) => {
-            let service = service.map(|service| namespace.complete(service));
-            explain::explain(service.as_deref(), &what_if, &agent, output)
-        }
+        }) => explain::explain(&namespace.services(service.as_deref()), &what_if, &agent, output),
         Command::Service(command) => service::run(&command, output),
         Command::Pod(command) => pod::run(&command, output),
         Command::Node(command) => node::run(&command, output),

@@ -49,12 +49,21 @@ const API_VERSION: &str = "clustermesh.dev/v1";
 
 /// The format that arguments ask for, which are wrong as a whole.
 pub(crate) fn asked_for(arguments: impl Iterator<Item = String>) -> Option<Format> {
-    let words = arguments.collect::<Vec<_>>().join(" ");
-    let asked = |flag: &str| {
-        let rest = words.split_once(flag)?.1;
-        Format::from_str(rest.split(' ').next()?, false).ok()
-    };
-    [" -o ", " -o=", " -o", " --output ", " --output="].into_iter().find_map(asked)
+    let mut asked = None;
+    // What follows is another program's.
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    while let Some(argument) = arguments.next() {
+        let format = match argument.as_str() {
+            "-o" | "--output" => arguments.next(),
+            argument => {
+                let short = argument.strip_prefix("-o").filter(|_| !argument.starts_with("--"));
+                let format = short.or_else(|| argument.strip_prefix("--output="));
+                format.map(|format| format.trim_start_matches('=').to_owned())
+            }
+        };
+        asked = format.and_then(|format| Format::from_str(&format, false).ok()).or(asked);
+    }
+    asked
 }
 
 /// Writes a line.
@@ -168,6 +177,11 @@ pub(crate) fn names_only() -> bool {
     is(Format::Name)
 }
 
+/// Whether tables have more columns.
+pub(crate) fn is_wide() -> bool {
+    is(Format::Wide)
+}
+
 fn is(format: Format) -> bool {
     FORMAT.get() == Some(&format)
 }
@@ -246,6 +260,23 @@ fn columns(given: Option<&str>) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_format_of_wrong_arguments_is_found() {
+        for (arguments, format) in [
+            ("clustermesh -o json nothing", Some(Format::Json)),
+            ("clustermesh nothing -ojson", Some(Format::Json)),
+            ("clustermesh nothing -o=yaml", Some(Format::Yaml)),
+            ("clustermesh nothing --output yaml", Some(Format::Yaml)),
+            ("clustermesh --output=json nothing", Some(Format::Json)),
+            ("clustermesh nothing --out -o", None),
+            ("clustermesh nothing -o xml", None),
+            ("clustermesh lab exec -- curl -o json", None),
+        ] {
+            let words = arguments.split(' ').map(str::to_owned);
+            assert_eq!(asked_for(words), format, "{arguments}");
+        }
+    }
 
     #[test]
     fn what_is_no_terminal_has_the_width_it_says() {

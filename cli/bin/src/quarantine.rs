@@ -37,7 +37,7 @@ pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outco
             LiftOutcome::UnknownPeer | LiftOutcome::Unspecified => {}
         }
     }
-    let outcome = complain(asked.warnings);
+    let outcome = complain(asked.warnings.clone());
     if answers.is_empty() {
         bail!("no agent that answers follows a cluster {peer}");
     }
@@ -54,7 +54,10 @@ pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outco
                 .iter()
                 .map(|answer| json!({ "node": answer.place, "lifted": answer.lifted }))
                 .collect();
-            output::json("QuarantineLift", json!({ "peer": peer, "agents": answers }))?;
+            output::json(
+                "QuarantineLift",
+                json!({ "peer": peer, "agents": answers, "items": answers, "warnings": asked.warnings }),
+            )?;
         }
     }
     Ok(outcome)

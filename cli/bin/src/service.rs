@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::bail;
-use mesh_admin::v1::{Backend, Frontend, ListServicesRequest, Service};
+use mesh_admin::v1::{Backend, ClusterSet, Frontend, ListServicesRequest, Service, Traffic};
 use mesh_lab::contexts::Context;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{From, ServiceArgs, ServiceCommand},
+    args::{From, ServiceArgs, ServiceCommand, Services},
     ask::{self, Unanswered, Which, unreachable},
     contexts,
     outcome::{Outcome, complain},
@@ -33,13 +33,18 @@ pub(crate) fn run(args: &ServiceArgs, output: Output) -> anyhow::Result<Outcome>
             Ok(complain(warnings))
         }
         ServiceCommand::Show { service, namespace, from } => {
-            let (namespace, name) = service.split_once('/').unwrap_or((namespace.name(), service));
+            let wanted = namespace.services(Some(service));
+            let (namespace, name) = match &wanted {
+                Services::One(service) => service.split_once('/').unwrap_or_default(),
+                _ => ("", service.as_str()),
+            };
             let (seen, warnings) = ask(from, namespace, name)?;
             let outcome = complain(warnings);
             if seen.is_empty() {
                 let contexts = contexts::find_or_all(from.context.as_deref())?;
                 bail!(
-                    "there is no service {namespace}/{name}{}: it must exist in the cluster that is asked, and be global, to be in the mesh",
+                    "there is no service {}{}: it must exist in the cluster that is asked, and be global, to be in the mesh",
+                    [namespace, name].join("/").trim_start_matches('/'),
                     meant(&contexts, from.node.as_deref(), name)
                 );
             }
@@ -108,7 +113,9 @@ fn did_you_mean<'a>(services: impl Iterator<Item = &'a Service>, name: &str) -> 
 }
 
 fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
-    output::line(format!("{}/{} in {from}", service.namespace, service.name))?;
+    let policy = service.traffic.as_ref().map(policy).filter(|policy| !policy.is_empty());
+    let policy = policy.map(|policy| format!(": {policy}")).unwrap_or_default();
+    output::line(format!("{}/{} in {from}{policy}", service.namespace, service.name))?;
     for frontend in &service.frontends {
         let name = if frontend.port_name.is_empty() {
             String::new()
@@ -158,13 +165,73 @@ fn clusters_of(backends: &[Backend]) -> String {
         .join(", ")
 }
 
+/// What a service asks for beyond any backend: `tiers b, a; weights a=90 b=10 (of clusters)`.
+fn policy(traffic: &Traffic) -> String {
+    let mut policy = Vec::new();
+    if traffic.global && !traffic.affinity.is_empty() && traffic.affinity != "none" {
+        policy.push(format!("affinity {}", traffic.affinity));
+    }
+    if !traffic.tiers.is_empty() {
+        let tier = |tier: &ClusterSet| tier.clusters.join("+");
+        policy.push(format!(
+            "tiers {}",
+            traffic.tiers.iter().map(tier).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if !traffic.weights.is_empty() {
+        let weights: BTreeMap<_, _> = traffic.weights.iter().collect();
+        let weights = weights.iter().map(|(cluster, weight)| format!("{cluster}={weight}"));
+        let weights = weights.collect::<Vec<_>>().join(" ");
+        policy.push(format!("weights {weights} (of {})", traffic.weights_of));
+    }
+    if traffic.minimum_healthy_percent > 0 {
+        policy.push(format!("minimum healthy {} %", traffic.minimum_healthy_percent));
+    }
+    if traffic.session_affinity_seconds > 0 {
+        policy.push(format!("session affinity {}s", traffic.session_affinity_seconds));
+    }
+    policy.join("; ")
+}
+
+/// The same as JSON; null where an agent of an older release answers.
+fn traffic_json(traffic: &Traffic) -> Value {
+    let weights: BTreeMap<_, _> = traffic.weights.iter().collect();
+    let tiers: Vec<_> = traffic.tiers.iter().map(|tier| &tier.clusters).collect();
+    let given = |number: u32| (number > 0).then_some(number);
+    json!({
+        "global": traffic.global, "affinity": traffic.affinity, "weights": weights,
+        "weightsOf": (!weights.is_empty()).then_some(&traffic.weights_of), "tiers": tiers,
+        "minimumHealthyPercent": given(traffic.minimum_healthy_percent),
+        "sessionAffinitySeconds": given(traffic.session_affinity_seconds),
+    })
+}
+
+/// How many backends are in each state: `3 ready, 1 terminating`.
+fn states_of(backends: &[Backend]) -> String {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    backends.iter().for_each(|backend| *counts.entry(backend.state.as_str()).or_default() += 1);
+    let states: Vec<String> =
+        counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    states.join(", ")
+}
+
 fn endpoint(address: &str, port: u32) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 impl Listed for Seen {
-    const HEADER: &'static [&'static str] =
-        &["IN", "NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "PORT", "BACKENDS"];
+    const HEADER: &'static [&'static str] = &[
+        "IN",
+        "NAMESPACE",
+        "NAME",
+        "FRONTEND",
+        "PROTOCOL",
+        "PORT",
+        "BACKENDS",
+        "STATES",
+        "POLICY",
+    ];
+    const WIDE: usize = 2;
 
     fn name(&self) -> String {
         format!("{}/{}", self.service.namespace, self.service.name)
@@ -182,6 +249,8 @@ impl Listed for Seen {
                 frontend.protocol.clone(),
                 frontend.port_name.clone(),
                 clusters_of(&frontend.backends),
+                states_of(&frontend.backends),
+                service.traffic.as_ref().map(policy).unwrap_or_default(),
             ]
         };
         service.frontends.iter().map(row).collect()
@@ -202,6 +271,7 @@ impl Listed for Seen {
         };
         json!({
             "in": self.from, "namespace": self.service.namespace, "name": self.service.name,
+            "traffic": self.service.traffic.as_ref().map(traffic_json),
             "frontends": self.service.frontends.iter().map(frontend).collect::<Vec<_>>(),
         })
     }
@@ -217,6 +287,7 @@ mod tests {
             namespace: namespace.into(),
             name: name.into(),
             frontends: Vec::new(),
+            traffic: None,
         };
         let services = [
             service("shop", "web"),
@@ -227,6 +298,34 @@ mod tests {
         let text = did_you_mean(services.iter(), "web");
         assert_eq!(text, " (did you mean other/web, shop/web?)");
         assert_eq!(did_you_mean(services.iter(), "nothing"), "");
+    }
+
+    #[test]
+    fn weights_and_tiers_are_shown() {
+        let set = |clusters: &[&str]| ClusterSet {
+            clusters: clusters.iter().map(ToString::to_string).collect(),
+        };
+        let traffic = Traffic {
+            global: true,
+            affinity: "local".into(),
+            session_affinity_seconds: 60,
+            weights: [("b".to_owned(), 10), ("a".to_owned(), 90)].into(),
+            tiers: vec![set(&["b", "c"]), set(&["a"])],
+            minimum_healthy_percent: 0,
+            weights_of: "clusters".into(),
+        };
+        assert_eq!(
+            policy(&traffic),
+            "affinity local; tiers b+c, a; weights a=90 b=10 (of clusters); session affinity 60s"
+        );
+        let wanted = json!({
+            "global": true, "affinity": "local", "weights": { "a": 90, "b": 10 }, "weightsOf": "clusters",
+            "tiers": [["b", "c"], ["a"]], "minimumHealthyPercent": null, "sessionAffinitySeconds": 60,
+        });
+        assert_eq!(traffic_json(&traffic), wanted);
+        let plain = Traffic { global: true, affinity: "none".into(), ..Traffic::default() };
+        assert_eq!(policy(&plain), "");
+        assert_eq!(traffic_json(&plain)["weightsOf"], Value::Null);
     }
 
     #[test]

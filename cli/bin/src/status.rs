@@ -1,7 +1,8 @@
 //! How the clusters and their connections are (`docs/status.md`).
 
-mod json;
+pub(crate) mod json;
 mod text;
+mod wide;
 
 use std::{
     fs,
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> 
             let clusters: Vec<Value> = clusters.iter().map(ClusterStatus::json).collect();
             output::json(
                 "Status",
-                json!({ "ready": ready, "state": state.word(), "clusters": clusters }),
+                json!({ "ready": ready, "state": state.word(), "clusters": clusters, "items": clusters }),
             )?;
         }
     }
@@ -84,6 +85,8 @@ async fn look(
     args: &StatusArgs,
 ) -> anyhow::Result<(Vec<ClusterStatus>, bool)> {
     let deadline = Instant::now() + Duration::from_secs(args.wait_duration);
+    // ^C while it waits ends the waiting: what is missing is printed all the same.
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     let progress = if args.wait { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     loop {
         let mut clusters = Vec::new();
@@ -99,7 +102,10 @@ async fn look(
         }
         progress.set_message(broken);
         progress.tick();
-        sleep(LOOK).await;
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            _ = &mut stop => return Ok((clusters, false)),
+        }
     }
 }
 

@@ -78,6 +78,11 @@ impl Balancer {
         self.services.get(service).is_some_and(|service| self.rules.takes(service))
     }
 
+    /// What a service of ours asks for.
+    pub fn traffic(&self, service: &ServiceName) -> Option<&mesh_model::ServiceTraffic> {
+        Some(&self.services.get(service)?.policy.as_ref()?.traffic)
+    }
+
     fn tier(&self, plan: &TierPlan, minimum: Option<u8>) -> Tier {
         let cluster = |(part, usable): &(Part, u64)| TierCluster {
             cluster: self.name(part.cluster),

@@ -68,7 +68,7 @@ fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
     }
 }
 
-fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
+pub(super) fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
     let clusters = |tier: &BTreeSet<_>| v1::ClusterSet {
         clusters: tier.iter().map(ToString::to_string).collect(),
     };

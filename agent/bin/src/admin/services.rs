@@ -6,7 +6,7 @@ use mesh_admin::v1;
 use mesh_balance::Candidate;
 use mesh_model::{ServiceName, lb};
 
-use super::cluster_name;
+use super::{cluster_name, explain::traffic};
 use mesh_node::Node;
 
 /// A service, if it is taken, with what the kernel has of it and not what it should have.
@@ -20,6 +20,7 @@ pub(super) fn service(state: &Node, service: &ServiceName) -> Option<v1::Service
             .iter()
             .filter_map(|found| frontend(state, found))
             .collect(),
+        traffic: balancer.traffic(service).map(traffic),
     })
 }
 

@@ -11,6 +11,7 @@ mod registry;
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, IsTerminal as _, Read as _, Write as _},
     process::ExitCode,
 };
@@ -18,9 +19,25 @@ use std::{
 use mesh_admin::logs::LogArgs;
 use mesh_cni::{CniError, CniVersion, MAX_INPUT, Request, VariablesOf, version_reply};
 
+/// What a person reads who starts it.
+const HELP: &str = "\
+clustermesh-cni reports to this node's clustermesh-agent which pod has which addresses.
+
+It is a CNI plugin, the last one of a chain. A container runtime starts it with CNI_COMMAND and other
+variables in its environment, and with the network configuration on standard input:
+https://www.cni.dev/docs/spec/. Put it into the runtime's plugin folder (/opt/cni/bin), and add
+{\"type\": \"clustermesh-cni\"} to the end of `plugins` in the network's conflist (/etc/cni/net.d).
+
+  --help     print this
+  --version  print the version";
+
 fn main() -> ExitCode {
-    if env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
-        return print_reply(&format!("clustermesh-cni {}", mesh_admin::version::line()));
+    match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some("--version" | "-V") => {
+            return print_reply(&format!("clustermesh-cni {}", mesh_admin::version::line()));
+        }
+        Some("--help" | "-h" | "help") => return print_reply(HELP),
+        _ => {}
     }
     let log = LogArgs { log_format: None, log_level: "info".into() };
     // Without a log it works all the same.

@@ -13,16 +13,16 @@ pub(crate) enum CertsCommand {
         /// The cluster's name
         #[arg(long, value_name = "CLUSTER")]
         cluster: String,
-        /// The folder, pki/ of a cluster directory
+        /// The folder to write to: pki/ of a cluster directory
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// An address at which the cluster's etcd is reached; may be repeated
-        #[arg(long = "address")]
+        #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
         /// The namespace of the apiserver's Service
         #[arg(long, default_value = "clustermesh")]
         namespace: String,
-        /// Days that the certificates live
+        /// For how many days the certificates are valid
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
@@ -31,22 +31,22 @@ pub(crate) enum CertsCommand {
         /// The folder with the CA
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// The etcd user; the common name
+        /// The etcd user: the common name of the certificate
         #[arg(long, conflicts_with_all = ["dns", "addresses"], required_unless_present = "dns")]
         user: Option<String>,
         /// A server's DNS name, the first of which is its common name; may be repeated
         #[arg(long)]
         dns: Vec<String>,
         /// A server's address; may be repeated
-        #[arg(long = "address")]
+        #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
         /// Where to write: NAME.crt and NAME.key
         #[arg(long)]
         out: PathBuf,
-        /// Days that the certificate lives
+        /// For how many days the certificate is valid
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
-        /// How long it lives, as in 90s, 30m, 12h or 30d, in place of --days
+        /// How long it is valid, as in 90s, 30m, 12h or 30d, in place of --days
         #[arg(long, value_name = "DURATION", conflicts_with = "days", value_parser = lifetime)]
         lifetime: Option<Duration>,
     },
@@ -64,19 +64,19 @@ pub(crate) enum CertsCommand {
         /// The folder with the CA
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// The request, PEM
+        /// The request, a PEM file
         request: PathBuf,
-        /// The user it must be for
-        #[arg(long)]
+        /// The user that the certificate is for; a request for another user is refused
+        #[arg(long, value_name = "USER")]
         user: String,
-        /// Where to write the certificate; standard output, unless given
-        #[arg(long)]
+        /// Where to write the certificate; by default standard output
+        #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Days that the certificate lives
+        /// For how many days the certificate is valid
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
-    /// Exchange certificates, or the CA, while everything runs. Repeat it until it has nothing left to do
+    /// Replace certificates, or the CA, while everything runs. Repeat it until it has nothing left to do
     #[command(
         after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 another cluster must be changed first (it says which and how), 4 the restarted etcd did not come back in time"
     )]
@@ -92,8 +92,8 @@ pub(crate) enum CertsCommand {
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 pub(crate) struct RotateArgs {
-    /// The cluster whose certificates are exchanged
-    #[arg(long)]
+    /// The cluster whose certificates are replaced
+    #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: String,
     /// The CA, and everything that it signed; the old one stays trusted until --finish
     #[arg(long, group = "what")]
@@ -104,28 +104,28 @@ pub(crate) struct RotateArgs {
     /// The certificates of the apiserver, of the agents, and of the clusters that follow this one
     #[arg(long, group = "what")]
     pub(crate) clients: bool,
-    /// Trust the old CA no longer; refused while anything depends on it
+    /// Stop trusting the old CA; refused while a certificate of it is in use
     #[arg(long, requires = "ca")]
     pub(crate) finish: bool,
     /// Print what would be changed, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// How long the new certificates live, as in 90s, 30m, 12h or 30d; a year, unless given
+    /// How long the new certificates are valid, as in 90s, 30m, 12h or 30d; by default a year
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(crate) lifetime: Option<Duration>,
-    /// With --server and --clients: leave alone what was issued less than this ago, so that a repeated command goes on
+    /// With --server and --clients: keep certificates issued less than this ago, so that a repeated command goes on
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = seconds)]
     pub(crate) min_age: u64,
-    /// The context of a cluster that follows this one, if it is not called like it; may be repeated
-    #[arg(long = "peer-context")]
+    /// The context of a cluster that follows this one, if the context has another name; may be repeated
+    #[arg(long = "peer-context", value_name = "CONTEXT")]
     pub(crate) peer_contexts: Vec<String>,
-    /// A cluster whose context is not at hand has what it needs; may be repeated
-    #[arg(long = "peer-done")]
+    /// A cluster without a context here, where you installed the new files by hand; may be repeated
+    #[arg(long = "peer-done", value_name = "CLUSTER")]
     pub(crate) peers_done: Vec<String>,
-    /// A shell command that restarts the etcd, for when it must read other CAs
-    #[arg(long, conflicts_with = "etcd_restarted")]
+    /// A shell command that restarts the etcd: it reads new CAs only at its start
+    #[arg(long, value_name = "COMMAND", conflicts_with = "etcd_restarted")]
     pub(crate) restart_etcd: Option<String>,
-    /// The etcd was restarted: go on although it cannot be asked from here
+    /// You restarted the etcd: go on although it cannot be asked from here
     #[arg(long)]
     pub(crate) etcd_restarted: bool,
 }

@@ -16,7 +16,7 @@ pub(crate) enum EtcdCommand {
     Dump {
         #[command(flatten)]
         source: SourceArgs,
-        /// Only what is not as the contract says
+        /// Print only entries that violate the wire format
         #[arg(long)]
         deviations: bool,
     },
@@ -40,53 +40,53 @@ pub(crate) struct DiffArgs {
 #[group(id = "source", required = true, multiple = true)]
 pub(crate) struct SourceArgs {
     /// The etcd of a cluster, read as its agents do
-    #[arg(long, conflicts_with_all = ["keys", "endpoints"])]
+    #[arg(long, value_name = "CONTEXT", conflicts_with_all = ["keys", "endpoints"])]
     pub(crate) context: Option<String>,
-    /// A keys file
-    #[arg(long, conflicts_with = "endpoints")]
+    /// A keys file, as `export` writes it
+    #[arg(long, value_name = "FILE", conflicts_with = "endpoints")]
     pub(crate) keys: Option<PathBuf>,
-    /// Where an etcd is: https://host:port; may be repeated or separated by commas, and one is read
-    #[arg(long, value_delimiter = ',', requires_all = ["cacert", "cert", "key"])]
+    /// An etcd, https://HOST:PORT; may be repeated or separated by commas: the first that answers is read
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires_all = ["cacert", "cert", "key"])]
     pub(crate) endpoints: Vec<String>,
-    /// The CA that its certificate is from
-    #[arg(long, requires = "endpoints")]
+    /// The CA of its certificate
+    #[arg(long, value_name = "FILE", requires = "endpoints")]
     pub(crate) cacert: Option<PathBuf>,
     /// The client's certificate
-    #[arg(long, requires = "endpoints")]
+    #[arg(long, value_name = "FILE", requires = "endpoints")]
     pub(crate) cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, requires = "endpoints")]
+    /// The client's private key
+    #[arg(long, value_name = "FILE", requires = "endpoints")]
     pub(crate) key: Option<PathBuf>,
 }
 
 /// What it is compared with.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WithArgs {
-    /// Another cluster's etcd, or a copy of it
-    #[arg(long, group = "with", conflicts_with_all = ["with_keys", "with_endpoints", "objects"])]
+    /// The etcd of another cluster, or another replica's
+    #[arg(long, value_name = "CONTEXT", group = "with", conflicts_with_all = ["with_keys", "with_endpoints", "objects"])]
     pub(crate) with_context: Option<String>,
-    /// A keys file
-    #[arg(long, group = "with", conflicts_with_all = ["with_endpoints", "objects"])]
+    /// A keys file, as `export` writes it
+    #[arg(long, value_name = "FILE", group = "with", conflicts_with_all = ["with_endpoints", "objects"])]
     pub(crate) with_keys: Option<PathBuf>,
-    /// Another etcd
-    #[arg(long, group = "with", value_delimiter = ',', requires_all = ["with_cacert", "with_cert", "with_key"], conflicts_with = "objects")]
+    /// Another etcd, https://HOST:PORT
+    #[arg(long, value_name = "URL", group = "with", value_delimiter = ',', requires_all = ["with_cacert", "with_cert", "with_key"], conflicts_with = "objects")]
     pub(crate) with_endpoints: Vec<String>,
     /// Its CA
-    #[arg(long, requires = "with_endpoints")]
+    #[arg(long, value_name = "FILE", requires = "with_endpoints")]
     pub(crate) with_cacert: Option<PathBuf>,
     /// The client's certificate for it
-    #[arg(long, requires = "with_endpoints")]
+    #[arg(long, value_name = "FILE", requires = "with_endpoints")]
     pub(crate) with_cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, requires = "with_endpoints")]
+    /// The client's private key for it
+    #[arg(long, value_name = "FILE", requires = "with_endpoints")]
     pub(crate) with_key: Option<PathBuf>,
-    /// What objects become: a manifest or a folder of them, as `export` reads it
-    #[arg(long, group = "with", required_unless_present_any = ["with_context", "with_keys", "with_endpoints"])]
+    /// The keys that a manifest, or a folder of them, would have, as `export` computes them
+    #[arg(long, value_name = "PATH", group = "with", required_unless_present_any = ["with_context", "with_keys", "with_endpoints"])]
     pub(crate) objects: Option<PathBuf>,
-    /// The objects' cluster; the one whose etcd it is, unless given
+    /// The cluster of the objects; by default the one whose etcd it is
     #[arg(long, requires = "objects")]
     pub(crate) cluster: Option<ClusterName>,
-    /// Its ID; that of the one whose etcd it is, unless given
+    /// The ID of that cluster; by default that of the cluster whose etcd it is
     #[arg(long, requires = "objects")]
     pub(crate) id: Option<u32>,
 }

@@ -8,25 +8,25 @@ use super::duration::duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
-    /// Make a lab
+    /// Make a lab: clusters of network namespaces, with their daemons
     Up {
         /// How many clusters
         #[arg(long, value_name = "COUNT", default_value = "2", value_parser = size)]
         clusters: usize,
-        /// How many nodes a cluster
+        /// How many nodes each cluster has
         #[arg(long, value_name = "COUNT", default_value = "2", value_parser = size)]
         nodes: usize,
-        /// How many replicas of each cluster's control plane: an etcd and an apiserver each, on nodes n1, n2, …
-        #[arg(long, default_value_t = 1)]
+        /// How many replicas of the control plane each cluster has: an etcd and an apiserver each, on nodes n1, n2, …
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
         replicas: u8,
         /// The etcd that each cluster runs: a path, or a name in PATH
         #[arg(long, value_name = "PATH", default_value = "etcd", env = "CLUSTERMESH_LAB_ETCD")]
         etcd: PathBuf,
-        /// Bytes that an etcd may hold; etcd's own limit, unless given
-        #[arg(long)]
+        /// How many bytes an etcd may hold; by default etcd's own limit
+        #[arg(long, value_name = "BYTES")]
         etcd_quota: Option<u64>,
     },
-    /// Remove a lab, whatever is left of it
+    /// Remove a lab, also one that is half up
     Down,
     /// List the labs that are up, and whether their processes run
     #[command(visible_alias = "ls")]
@@ -35,13 +35,13 @@ pub(crate) enum LabCommand {
     Status,
     /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
     Exec {
-        /// Where
+        /// The pod, or the node
         place: String,
         /// The command
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Ask a pod's CNI plugins whether it is attached as it was: CLUSTER/POD or CLUSTER/NAMESPACE/POD
+    /// Have the CNI plugins check the network of a pod (CNI CHECK): CLUSTER/POD or CLUSTER/NAMESPACE/POD
     CheckPod {
         /// The pod
         pod: String,
@@ -54,7 +54,7 @@ pub(crate) enum LabCommand {
         /// Also show what is written from now on, until ^C
         #[arg(long, short)]
         follow: bool,
-        /// Only the last lines, so many
+        /// Show only so many of the last lines
         #[arg(long, value_name = "LINES")]
         tail: Option<usize>,
     },
@@ -72,37 +72,36 @@ pub(crate) enum LabCommand {
         /// Which ones
         #[arg(required = true)]
         processes: Vec<String>,
-        /// A variable of their environment from now on, NAME=VALUE; may be repeated
-        #[arg(long = "env", value_parser = variable)]
+        /// A variable of their environment from now on; may be repeated
+        #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
         environment: Vec<(String, String)>,
     },
-    /// Cut two places off from each other: clusters (a), nodes (a/n1), or a cluster's etcd (a/etcd, a/etcd2)
+    /// Block the network between two of: clusters (a), nodes (a/n1), etcds (a/etcd, a/etcd2)
     Cut {
-        /// The one place
+        /// One of the two
         one: String,
         /// The other
         other: String,
-        /// Only what goes to this port, TCP or UDP, and what comes back from it
+        /// Block only this port, TCP and UDP, and its answers
         #[arg(long)]
         port: Option<u16>,
-        /// Let this much through each way, as in 1mbit, instead of nothing
-        #[arg(long, group = "passes")]
+        /// Do not block, but limit the rate each way, as in 1mbit
+        #[arg(long, value_name = "RATE", group = "passes")]
         rate: Option<String>,
-        /// Lose so many packets each way, as in 30%, instead of all
-        #[arg(long, group = "passes")]
+        /// Do not block, but lose so many packets each way, as in 30%
+        #[arg(long, value_name = "PERCENT", group = "passes")]
         loss: Option<String>,
-        /// Lose nothing, and let everything come later, as in 200ms; one of the places is an etcd
-        #[arg(long, group = "passes")]
+        /// Do not block, but delay everything, as in 200ms; one of the two is an etcd
+        #[arg(long, value_name = "DURATION", group = "passes")]
         delay: Option<String>,
     },
-    /// Heal what is cut between two places, or everything
+    /// End what `cut` did between two of them, or everywhere
     Heal {
-        /// The two places; all of them, unless given
+        /// The two, as `cut` has them; by default all
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
     },
-    /// Compare every kernel with the manifests: of its local cluster, and of those it follows. Exits with 3 if they
-    /// differ
+    /// Compare every node's kernel tables with the manifests of all clusters that it follows. Exits with 3 if they differ
     CheckHistory {
         /// Wait until they are equal
         #[arg(long)]
@@ -110,25 +109,25 @@ pub(crate) enum LabCommand {
         /// How long to wait
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "wait")]
         wait_duration: Duration,
-        /// Watch every cluster's etcd for this long first, and check that its watches keep what etcd promises
+        /// First watch every etcd for this long, and check that its watches keep etcd's guarantees
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         record: Option<Duration>,
     },
-    /// Random faults, one after another, in a lab made for it and under load: none may make a difference
+    /// Make a lab, load it, and inject random faults one after another: none may make a difference
     Chaos {
         /// The name of the lab that is made
         #[arg(long, default_value = "chaos")]
         lab: String,
-        /// What the faults follow from: the same seed, the same faults
-        #[arg(long, default_value_t = 1)]
+        /// The seed of the faults: the same seed, the same faults
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
         seed: u64,
         /// How many faults
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, value_name = "COUNT", default_value_t = 200)]
         faults: usize,
         /// How many replicas of each cluster's control plane
         #[arg(long, default_value_t = 1)]
         replicas: u8,
-        /// Leave the lab up afterwards
+        /// Leave the lab up when it is over
         #[arg(long)]
         keep: bool,
     },

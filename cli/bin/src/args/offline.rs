@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, ValueEnum};
 use mesh_model::{ClusterLimit, ClusterName};
 
+use super::lists::Namespace;
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
     /// A manifest, or a folder of them (*.yaml, *.yml, *.json)
@@ -16,7 +18,7 @@ pub(crate) struct ExportArgs {
     /// The cluster's ID
     #[arg(long)]
     pub(crate) id: u32,
-    /// Also what only the cluster's nodes may read
+    /// Also print the keys that only the cluster's own nodes may read
     #[arg(long)]
     pub(crate) local: bool,
     #[command(flatten)]
@@ -34,11 +36,13 @@ pub(crate) struct ImportArgs {
     /// The importing cluster's name
     #[arg(long)]
     pub(crate) cluster: ClusterName,
-    /// Its ID; that of cluster.yaml, or the first that no peer has, unless given
-    #[arg(long)]
+    /// Its ID; by default that of cluster.yaml, or the first that no peer has
+    #[arg(long, value_name = "ID")]
     pub(crate) id: Option<u32>,
-    /// Only this service: NAMESPACE/NAME[:PORT]
+    /// Only this service: NAMESPACE/NAME[:PORT], or NAME[:PORT]
     pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
     #[command(flatten)]
     pub(crate) options: SetupArgs,
 }
@@ -52,10 +56,10 @@ pub(crate) struct WhatIf {
     /// The cluster whose clients connect
     #[arg(long, value_name = "CLUSTER", requires = "state")]
     pub(crate) from: Option<ClusterName>,
-    /// What happens to the clusters
+    /// An events file: what happens to the clusters, and when
     #[arg(long, value_name = "FILE", requires = "state")]
     pub(crate) events: Option<PathBuf>,
-    /// When to look, as in 0s, 90s, 16m or 1h30m; after the last event, unless given
+    /// Show the state at this time, as in 0s, 90s, 16m or 1h30m; by default after the last event
     #[arg(long, value_name = "DURATION", requires = "state", value_parser = mesh_offline::parse_time)]
     pub(crate) at: Option<Duration>,
     /// How long what an unreachable cluster last reported is valid
@@ -66,14 +70,14 @@ pub(crate) struct WhatIf {
 /// A cluster's settings, where they are not taken from a cluster.yaml.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SetupArgs {
-    /// How many clusters the mesh may have: 255 or 511; as in cluster.yaml, or 255, unless given
-    #[arg(long, value_parser = limit)]
+    /// How many clusters the mesh may have: 255 or 511; by default as in cluster.yaml, or 255
+    #[arg(long, value_name = "COUNT", value_parser = limit)]
     pub(crate) max_connected_clusters: Option<ClusterLimit>,
-    /// Whether namespaces without an annotation take part; as in cluster.yaml, or true, unless given
-    #[arg(long)]
+    /// Whether namespaces without an annotation take part; by default as in cluster.yaml, or true
+    #[arg(long, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) default_global_namespace: Option<bool>,
     /// A rule for the labels that make an identity, as the apiserver has it; may be repeated
-    #[arg(long = "identity-label")]
+    #[arg(long = "identity-label", value_name = "RULE")]
     pub(crate) identity_labels: Vec<String>,
 }
 

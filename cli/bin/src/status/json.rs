@@ -1,5 +1,7 @@
 //! The status as JSON. Fields are added, and keep their meaning.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use mesh_admin::v1::{Peer, Problem, StatusResponse, StepState};
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ impl ClusterStatus {
                     "name": t.name, "used": t.used, "size": t.size, "growthPerHour": t.growth_per_hour,
                     "fullInSeconds": t.full_in_seconds, "flag": t.flag,
                 })).collect::<Vec<_>>(),
-                "counters": status.counters,
+                "counters": counters_json(&status.counters),
                 "audit": status.audit.as_ref().map(|a| json!({
                     "passes": a.passes, "repairs": a.repairs, "last": a.last,
                 })),
@@ -27,6 +29,8 @@ impl ClusterStatus {
                     "connected": s.connected, "endpoint": s.endpoint, "failure": s.failure,
                     "desiredKeys": s.desired_keys, "writtenKeys": s.written_keys,
                     "objects": s.objects, "identities": s.identities,
+                    "sizeBytes": s.size_bytes, "usedBytes": s.used_bytes, "quotaBytes": s.quota_bytes,
+                    "fullInSeconds": s.full_in_seconds,
                 })),
             })
         };
@@ -65,6 +69,25 @@ impl ClusterStatus {
             "configuredPeers": self.configured, "apiserver": apiserver, "replicas": replicas, "agents": agents,
         })
     }
+}
+
+/// The counters of a daemon in camelCase; with underscores too, as they were called before, until the next minor release.
+pub(crate) fn counters_json(counters: &HashMap<String, u64>) -> Value {
+    let both = |(name, count): (&String, &u64)| {
+        [(camel_case(name), json!(count)), (name.clone(), json!(count))]
+    };
+    Value::Object(counters.iter().flat_map(both).collect())
+}
+
+/// `no_backend` as `noBackend`.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let mut letters = word.chars();
+        let initial = letters.next().map(|letter| letter.to_ascii_uppercase());
+        name + &initial.into_iter().chain(letters).collect::<String>()
+    })
 }
 
 fn problem_json(problem: &Problem) -> Value {
@@ -110,4 +133,19 @@ fn peer_json(peer: &Peer) -> Value {
         "remedy": (!peer.remedy.is_empty()).then_some(&peer.remedy), "held": peer.held, "remembered": peer.remembered,
         "quarantined": (!peer.quarantined.is_empty()).then_some(&peer.quarantined),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_camel_case_and_keep_their_former_names() {
+        let counters = [("no_backend", 3), ("tcp_sockets_ended", 2), ("translated", 1)];
+        let counters = counters.map(|(name, count)| (name.to_owned(), count)).into();
+        let wanted = json!({
+            "noBackend": 3, "no_backend": 3, "tcpSocketsEnded": 2, "tcp_sockets_ended": 2, "translated": 1,
+        });
+        assert_eq!(counters_json(&counters), wanted);
+    }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use mesh_admin::v1::{Peer, Problem, State, StepState};
 
-use super::{AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of};
+use super::{
+    AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of, wide,
+};
 use crate::{drain, output};
 
 /// Nodes that a problem is shown with.
@@ -17,6 +19,9 @@ pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result
     if !rows.is_empty() {
         output::line("")?;
         output::table(&["CLUSTER", "NODE", "FOLLOWS", "STATE", "DETAIL"], rows)?;
+    }
+    if output::is_wide() {
+        wide::print(clusters)?;
     }
     let problems: Vec<String> = clusters.iter().flat_map(ClusterStatus::problem_lines).collect();
     if !problems.is_empty() {
