@@ -4,9 +4,9 @@ mod redact;
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -25,11 +25,24 @@ use crate::{
     contexts::{self, Origin},
     outcome::{Outcome, complain},
     output::{self, Output},
+    status::json::counters_json,
 };
 use redact::redact;
 
 /// The most of a log that is taken, in bytes from its end.
 const LOG: usize = 8 * 1024 * 1024;
+
+/// The daemons' systemd units.
+const UNITS: [&str; 2] = ["clustermesh-agent", "clustermesh-apiserver"];
+/// Files of a cluster directory that are taken as they are, beside those of peers.
+const FILES: [&str; 6] = [
+    "cluster.yaml",
+    "drain.yaml",
+    "drained-peers.yaml",
+    "local.yaml",
+    "users.yaml",
+    "contexts.yaml",
+];
 
 /// What goes into the archive.
 #[derive(Debug, Default)]
@@ -59,10 +72,7 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
         Some(lab) => collected.lab(&Lab::peek(&lab)?),
         None => {
             collected.network("this-node", None);
-            let units = ["-u", "clustermesh-agent", "-u", "clustermesh-apiserver"];
-            let journal = ["--no-pager", "-n", "20000"];
-            let command = [&["journalctl"][..], &units, &journal].concat();
-            collected.command("logs/journal.log".into(), &command);
+            UNITS.iter().for_each(|unit| collected.journal(unit));
         }
     }
     progress.finish_and_clear();
@@ -76,6 +86,11 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
         }
     }
     Ok(complain(collected.missing))
+}
+
+async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
+    let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+    Ok(client.status(StatusRequest {}).await.map_err(Unanswered::failed)?.into_inner())
 }
 
 impl Collected {
@@ -128,38 +143,83 @@ impl Collected {
         Ok(())
     }
 
-    /// A cluster's settings and its peers' files, and what flags its agents run with.
+    /// A cluster's settings and its peers' files, and what flags its daemons run with.
     fn configuration(&mut self, context: &Context) -> anyhow::Result<()> {
-        let peers = fs::read_dir(context.directory.join("peers")).into_iter().flatten().flatten();
-        let peers = peers.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut files = vec!["cluster.yaml".to_owned(), "drain.yaml".into(), "local.yaml".into()];
-        files.extend(peers.map(|name| format!("peers/{name}")));
-        for name in files {
-            let Ok(text) = fs::read_to_string(context.directory.join(&name)) else { continue };
-            // Certificates and keys are beside the peers' files.
-            if !name.starts_with("peers/") || PeerFile::is_one(&text) {
-                self.files.push((format!("{}/directory/{name}", context.name), redact(&text)));
+        self.directory(&context.name, &context.directory)?;
+        let replicas = [&context.apiserver].into_iter().chain(&context.replicas);
+        for (number, socket) in (1..).zip(replicas) {
+            let name = if number == 1 { "apiserver".into() } else { format!("apiserver{number}") };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            match runtime.block_on(status(socket)) {
+                Ok(status) => self.daemon(format!("{}/{name}.json", context.name), status)?,
+                Err(why) => self.missing.push(format!("the {name} of {} {why}", context.name)),
             }
         }
         let all = std::slice::from_ref(context);
-        let answers = ask::ask(all, Which::Every(None), async |socket| {
-            let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
-            let status = client.status(StatusRequest {}).await.map_err(Unanswered::failed)?;
-            Ok(status.into_inner())
-        })?;
+        let answers = ask::ask(all, Which::Every(None), status)?;
         for answer in answers.answers {
-            let StatusResponse { configuration, tables, counters, .. } = answer.answer;
-            let flags: std::collections::BTreeMap<_, _> = configuration.into_iter().collect();
-            let tables: Vec<_> = tables
-                .iter()
-                .map(|table| json!({ "name": table.name, "used": table.used, "size": table.size }))
-                .collect();
-            let value = json!({ "configuration": flags, "tables": tables, "counters": counters });
-            let path = format!("{}/{}/agent.json", context.name, answer.node);
-            self.files.push((path, redact(&serde_json::to_string_pretty(&value)?)));
+            self.daemon(format!("{}/{}/agent.json", context.name, answer.node), answer.answer)?;
         }
         self.missing.extend(answers.warnings);
         Ok(())
+    }
+
+    /// The files of a cluster directory that have no keys: manifests may have Secrets and are none of them.
+    fn directory(&mut self, cluster: &str, directory: &Path) -> anyhow::Result<()> {
+        let entries = fs::read_dir(directory.join("peers")).into_iter().flatten().flatten();
+        let peers = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let peers = peers.map(|name| format!("peers/{name}"));
+        for name in FILES.into_iter().map(str::to_owned).chain(peers) {
+            let path = format!("{cluster}/directory/{name}");
+            let text = match fs::read_to_string(directory.join(&name)) {
+                Ok(text) => text,
+                // Most of them are there only where they are needed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    self.missing.push(format!("{path}: {error}"));
+                    continue;
+                }
+            };
+            // Certificates and keys are beside the peers' files.
+            if !name.starts_with("peers/") || PeerFile::is_one(&text) {
+                self.files.push((path, redact(&text)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a daemon answers of itself.
+    fn daemon(&mut self, path: String, status: StatusResponse) -> anyhow::Result<()> {
+        let StatusResponse { configuration, tables, counters, version, .. } = status;
+        let flags: std::collections::BTreeMap<_, _> = configuration.into_iter().collect();
+        let tables: Vec<_> = tables
+            .iter()
+            .map(|table| json!({ "name": table.name, "used": table.used, "size": table.size }))
+            .collect();
+        let value = json!({
+            "version": version.map(|version| version.version), "configuration": flags, "tables": tables,
+            "counters": counters_json(&counters),
+        });
+        self.files.push((path, redact(&serde_json::to_string_pretty(&value)?)));
+        Ok(())
+    }
+
+    /// What systemd's journal has of a unit. Where that is nothing, the archive says so.
+    fn journal(&mut self, unit: &str) {
+        let path = format!("logs/{unit}.log");
+        let errors = self.missing.len();
+        self.command(
+            path.clone(),
+            &["journalctl", "--no-pager", "--output=short-iso", "--lines=20000", "--unit", unit],
+        );
+        let is_entry = |line: &str| !line.starts_with("-- ") && !line.trim().is_empty();
+        let found = self.files.iter().find(|(file, _)| *file == path);
+        let is_empty = found.is_none_or(|(_, text)| !text.lines().any(is_entry));
+        if is_empty && self.missing.len() == errors {
+            self.missing.push(format!(
+                "{path}: the journal has no entries of {unit}: if it does not run under systemd, add its log to the report"
+            ));
+        }
     }
 
     /// The network of each node of a lab, and the logs of its processes.
@@ -221,10 +281,12 @@ impl Collected {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
         let archive = options.open(file).with_context(place)?;
         let mut archive = tar::Builder::new(GzEncoder::new(archive, Compression::default()));
-        let missing = self.missing.iter().map(|line| format!("{line}\n")).collect::<String>();
+        // What a command complained of is in it.
+        let missing =
+            redact(&self.missing.iter().map(|line| format!("{line}\n")).collect::<String>());
         let all = self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
-        for (path, text) in all.chain([("missing.txt", missing.as_str())]) {
+        for (path, text) in all.chain([("errors.txt", missing.as_str())]) {
             let mut header = tar::Header::new_gnu();
             header.set_size(u64::try_from(text.len())?);
             header.set_mode(0o600);
@@ -235,5 +297,90 @@ impl Collected {
         }
         let mut archive = archive.into_inner().with_context(place)?.finish().with_context(place)?;
         archive.flush().with_context(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// What an archive has, by path.
+    fn written(collected: &Collected) -> Vec<(String, String)> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dump.tar.gz");
+        collected.write("dump", &file).unwrap();
+        let archive = flate2::read::GzDecoder::new(fs::File::open(&file).unwrap());
+        let mut archive = tar::Archive::new(archive);
+        let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            (path.trim_start_matches("dump/").to_owned(), text)
+        };
+        archive.entries().unwrap().map(read).collect()
+    }
+
+    /// A secret in each kind of file that is taken, and in those that are not.
+    #[test]
+    fn no_kind_of_file_brings_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path();
+        fs::create_dir_all(directory.join("peers")).unwrap();
+        fs::create_dir_all(directory.join("manifests")).unwrap();
+        let key = "-----BEGIN EC PRIVATE KEY-----\nHUSHHUSH\nHUSH=\n-----END EC PRIVATE KEY-----\n";
+        let secrets = format!("name: a\npassword: HUSH\ntoken: |\n  HUSH\n  HUSH\nid: 1\n{key}");
+        for name in FILES {
+            fs::write(directory.join(name), &secrets).unwrap();
+        }
+        fs::write(directory.join("peers/b"), format!("endpoints: [https://b:2379]\n{secrets}"))
+            .unwrap();
+        fs::write(directory.join("peers/b.etcd-client.key"), key).unwrap();
+        fs::write(directory.join("manifests/secret.yaml"), &secrets).unwrap();
+        let mut collected = Collected::default();
+        collected.directory("a", directory).unwrap();
+        // What commands print, and what they complain of; a log, the beginning of which is cut off; a daemon's answer.
+        collected.command("a/status.json".into(), &["echo", "{\"token\": \"HUSH\"}"]);
+        collected.command("a/nftables.txt".into(), &["sh", "-c", "echo password=HUSH >&2; exit 1"]);
+        let cut_off = key.split_once('\n').unwrap().1;
+        collected.command("logs/a.log".into(), &["printf", cut_off]);
+        let configuration = [("effective".to_owned(), "Args { token: \"HUSH\" }".to_owned())];
+        let status =
+            StatusResponse { configuration: configuration.into(), ..StatusResponse::default() };
+        collected.daemon("a/n1/agent.json".into(), status).unwrap();
+        let files = written(&collected);
+        for path in [
+            "a/directory/cluster.yaml",
+            "a/directory/users.yaml",
+            "a/directory/peers/b",
+            "a/status.json",
+            "a/nftables.txt.stderr",
+            "logs/a.log",
+            "a/n1/agent.json",
+            "errors.txt",
+        ] {
+            assert!(files.iter().any(|(file, _)| file == path), "no {path}");
+        }
+        for (path, text) in &files {
+            assert!(!text.contains("HUSH") && !path.contains("key"), "{path}: {text}");
+            assert!(!path.contains("manifests"), "{path}");
+        }
+        let (_, cluster) =
+            files.iter().find(|(path, _)| path == "a/directory/cluster.yaml").unwrap();
+        assert!(cluster.contains("name: a") && cluster.contains("id: 1"), "{cluster}");
+    }
+
+    /// Whether there is a journal on this machine or not: of a unit that never was it has nothing, and the archive says so.
+    #[test]
+    fn a_journal_without_entries_is_an_error_of_the_archive() {
+        let mut collected = Collected::default();
+        collected.journal("clustermesh-no-such-unit");
+        let [error] = collected.missing.as_slice() else { panic!("{:?}", collected.missing) };
+        assert!(error.starts_with("logs/clustermesh-no-such-unit.log: "), "{error}");
+        let files = written(&collected);
+        let (_, errors) = files.iter().find(|(path, _)| path == "errors.txt").unwrap();
+        assert_eq!(errors, &format!("{error}\n"));
     }
 }

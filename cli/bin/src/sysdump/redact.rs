@@ -5,43 +5,90 @@ const REMOVED: &str = "(removed)";
 /// What comes before a secret, in any case.
 const WORDS: [&str; 5] = ["password", "passwd", "token", "secret", "authorization"];
 
-/// A text without private keys, and without what follows `password`, `token` and the like.
+/// A text without private keys, without what follows `password`, `token` and the like, and without tokens and passwords that
+/// show what they are.
 pub(super) fn redact(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
+    let mut kept: Vec<String> = Vec::new();
     let mut in_key = false;
+    // The indentation of the name of a secret whose value is in the lines below it.
+    let mut below: Option<usize> = None;
     for line in text.split_inclusive('\n') {
+        let indentation = line.len() - line.trim_start().len();
+        match below {
+            Some(name) if indentation > name || line.trim().is_empty() => continue,
+            _ => below = None,
+        }
         // A key may be in one line, with its line ends as \n.
         let begins = line.contains("PRIVATE KEY-----") && line.contains("-----BEGIN");
         let ends = line.contains("-----END") && line.contains("PRIVATE KEY-----");
         match (in_key || begins, ends) {
-            (false, _) => kept.push_str(&without_values(line)),
+            (false, true) => {
+                // The beginning of a log may be in the middle of a key.
+                while kept.last().is_some_and(|line| is_base64(line.trim())) {
+                    kept.pop();
+                }
+                kept.push(format!("{REMOVED}\n"));
+            }
+            (false, false) => {
+                let (line, is_below) = without_values(line);
+                below = is_below.then_some(indentation);
+                kept.push(line);
+            }
             (true, ends) => {
                 if begins {
                     let before = line.split("-----BEGIN").next().unwrap_or_default();
-                    kept.extend([before, REMOVED, "\n"]);
+                    kept.push(format!("{before}{REMOVED}\n"));
                 }
                 in_key = !ends;
             }
         }
     }
-    kept
+    kept.concat()
 }
 
-/// A line without the values of secrets: what stands after `token:` or `token=`, up to its end.
-fn without_values(line: &str) -> String {
+fn is_base64(text: &str) -> bool {
+    let is = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    !text.is_empty() && text.bytes().all(is)
+}
+
+/// A line without words that are secrets by themselves: JSON web tokens, and passwords in addresses.
+fn without_tokens(line: &str) -> String {
+    let end = |c: char| c.is_whitespace() || "\"'`,;()<>[]{}".contains(c);
+    let word = |word: &str| {
+        let is_token =
+            word.trim_end_matches(end).starts_with("eyJ") && word.matches('.').count() == 2;
+        if is_token {
+            let tail = word.len() - word.trim_end_matches(end).len();
+            return format!("{REMOVED}{}", word.get(word.len() - tail..).unwrap_or_default());
+        }
+        let address = word.split_once("://").and_then(|(scheme, rest)| {
+            let host = rest.split('/').next()?;
+            let (user, _) = host.rsplit_once('@')?;
+            let after = rest.get(user.len()..)?;
+            user.contains(':').then(|| format!("{scheme}://{REMOVED}{after}"))
+        });
+        address.unwrap_or_else(|| word.to_owned())
+    };
+    line.split_inclusive(end).map(word).collect()
+}
+
+/// A line without the values of secrets: what stands after `token:` or `token=`, up to its end. And whether the value goes on
+/// in the lines below, which are indented.
+fn without_values(line: &str) -> (String, bool) {
     let lower = line.to_ascii_lowercase();
     let value = WORDS.iter().flat_map(|word| lower.match_indices(word)).filter_map(|(at, word)| {
         let after = at + word.len();
         let sign = lower.get(after..)?.trim_start_matches(['"', '\'', '_', '-', ' ']);
-        let is_value = sign.starts_with(['=', ':']) && !sign.get(1..)?.trim().is_empty();
-        is_value.then(|| line.len() - sign.len() + 1)
+        sign.starts_with(['=', ':']).then(|| line.len() - sign.len() + 1)
     });
     match value.min() {
         Some(at) => {
             let end = if line.ends_with('\n') { "\n" } else { "" };
-            format!("{} {REMOVED}{end}", line.get(..at).unwrap_or_default())
+            let value = line.get(at..).unwrap_or_default().trim();
+            let is_below = value.is_empty() || value.starts_with(['|', '>', '{', '[']);
+            (format!("{} {REMOVED}{end}", line.get(..at).unwrap_or_default()), is_below)
         }
-        None => line.to_owned(),
+        None => (without_tokens(line), false),
     }
 }
 
@@ -62,6 +109,12 @@ mod tests {
             ("Authorization: Bearer abc", "Authorization: (removed)"),
             ("-----BEGIN EC PRIVATE KEY-----\ncut off", "(removed)\n"),
             ("kind: Secret\n", "kind: Secret\n"),
+            ("a: 1\ntoken: |\n  abc\n\n  def\nb: 2\n", "a: 1\ntoken: (removed)\nb: 2\n"),
+            ("{\n \"secret\": {\n  \"x\": \"y\"\n }\n}\n", "{\n \"secret\": (removed)\n }\n}\n"),
+            ("MIGH+/\nabc=\n-----END PRIVATE KEY-----\nb\n", "(removed)\nb\n"),
+            ("got \"eyJhbGci.eyJzdWIi.c2ln\", then\n", "got \"(removed)\", then\n"),
+            ("to https://root:hunter2@etcd:2379/x\n", "to https://(removed)@etcd:2379/x\n"),
+            ("to https://etcd:2379/@x 10.1.1.1\n", "to https://etcd:2379/@x 10.1.1.1\n"),
         ] {
             assert_eq!(redact(text), wanted, "{text}");
         }
