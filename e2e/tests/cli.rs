@@ -769,7 +769,8 @@ fn a_sysdump_has_no_secrets() {
         ("a/directory/peers/b", "endpoints"),
         ("logs/a-etcd.log", "etcd"),
         ("logs/b-n1-agent.log", "cluster"),
-        ("missing.txt", "b/n1"),
+        ("a/apiserver.json", "etcd_endpoint"),
+        ("errors.txt", "b/n1"),
     ] {
         let text = fs::read_to_string(folder.path().join(path))
             .unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -1,6 +1,7 @@
 //! `clustermesh connectivity test`: a short run over a mesh, every connection of which is judged.
 
 mod check;
+mod skip;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -20,7 +21,8 @@ use crate::{
     outcome::{Outcome, warn},
     output::{self, Output},
 };
-use check::{Check, CheckResult, Goal, checks};
+use check::{Check, CheckOutcome, CheckResult, Goal, checks};
+use skip::Layout;
 
 /// The namespace in which everything is made.
 const NAMESPACE: &str = "clustermesh-test";
@@ -55,8 +57,12 @@ pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Resu
     if STOP.load(Ordering::Relaxed) {
         bail!("stopped after {} checks", results.len());
     }
-    let failed = results.iter().filter(|result| result.outcome.is_err()).count();
-    match failed {
+    let count = |wanted: fn(&CheckOutcome) -> bool| {
+        results.iter().filter(|result| wanted(&result.outcome)).count()
+    };
+    let skipped = count(|outcome| matches!(outcome, CheckOutcome::Skipped(_)));
+    match count(|outcome| matches!(outcome, CheckOutcome::Failed(_))) {
+        0 if skipped == results.len() => bail!("no check was made: all are skipped"),
         0 => Ok(Outcome::Done),
         failed => bail!("{failed} of {} checks failed", results.len()),
     }
@@ -73,11 +79,17 @@ fn test(
     for cluster in clusters {
         apply(lab, cluster, 1)?;
     }
+    let contexts = contexts::all()?;
+    let layout = Layout::find(&Lab::open(lab)?, &contexts)?;
     let mut results = Vec::new();
     let mut without_pods = None;
     for check in checks(clusters) {
         if STOP.load(Ordering::Relaxed) {
             break;
+        }
+        if let Some(why) = layout.skip(&check) {
+            results.push(CheckResult { check, outcome: CheckOutcome::Skipped(why) });
+            continue;
         }
         progress.set_message(check.to_string());
         progress.tick();
@@ -96,14 +108,15 @@ fn test(
 }
 
 /// Tries until the check passes or its time is over; then with the last reason.
-fn attempt(lab: &str, check: &Check, timeout: Duration) -> Result<(), String> {
+fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
     let deadline = Instant::now() + timeout;
     loop {
         match check.run(lab) {
             Err(_) if Instant::now() < deadline && !STOP.load(Ordering::Relaxed) => {
                 thread::sleep(PAUSE);
             }
-            outcome => return outcome.map_err(|error| format!("{error:#}")),
+            Ok(()) => return CheckOutcome::Passed,
+            Err(error) => return CheckOutcome::Failed(format!("{error:#}")),
         }
     }
 }

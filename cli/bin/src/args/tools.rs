@@ -8,10 +8,10 @@ use super::duration::duration;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SysdumpArgs {
-    /// Only of this cluster
+    /// Only this cluster
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
-    /// Where to write the archive; clustermesh-sysdump-<time>.tar.gz, unless given
+    /// Where to write the archive; by default clustermesh-sysdump-TIME.tar.gz here
     #[arg(long, value_name = "FILE")]
     pub(crate) output_file: Option<PathBuf>,
 }
@@ -21,8 +21,9 @@ pub(crate) enum ConnectivityCommand {
     /// Test connections between the clusters of a lab: local, remote, failover; exits with 1 if a check fails
     ///
     /// Runs a client and an echo server in the namespace clustermesh-test of each cluster, and removes them afterwards.
+    /// What drained clusters would have to answer is skipped, and so is an address family that pods do not have.
     Test {
-        /// How long a check may take until it has failed
+        /// How long a check is tried before it has failed
         #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
         timeout: Duration,
     },

@@ -42,11 +42,21 @@ pub(super) struct Check {
     pub(super) transport: Transport,
 }
 
-/// What came of it: nothing, or why it failed.
+/// A check, and what came of it.
 #[derive(Debug)]
 pub(super) struct CheckResult {
     pub(super) check: Check,
-    pub(super) outcome: Result<(), String>,
+    pub(super) outcome: CheckOutcome,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CheckOutcome {
+    Passed,
+    /// Why it failed.
+    Failed(String),
+    /// Why it was not made.
+    Skipped(String),
 }
 
 /// What `lab-pod call` prints.
@@ -192,16 +202,49 @@ impl Check {
     }
 
     fn family(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
+        self.family.as_str()
     }
 
     fn transport(&self) -> &'static str {
         match self.transport {
             Transport::Tcp => "TCP",
             Transport::Udp => "UDP",
+        }
+    }
+}
+
+impl Family {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+impl CheckOutcome {
+    /// A stable word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed(_) => "failed",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Passed => None,
+            Self::Failed(reason) | Self::Skipped(reason) => Some(reason),
+        }
+    }
+
+    /// Whether it passed; nothing of one that was not made.
+    fn passed(&self) -> Option<bool> {
+        match self {
+            Self::Passed => Some(true),
+            Self::Failed(_) => Some(false),
+            Self::Skipped(_) => None,
         }
     }
 }
@@ -223,8 +266,8 @@ impl Listed for CheckResult {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let Self { check, outcome } = self;
-        let result = if outcome.is_ok() { "passed" } else { "FAILED" };
-        let reason = outcome.as_ref().err().map(String::as_str).unwrap_or_default();
+        let result = if outcome.passed() == Some(false) { "FAILED" } else { outcome.word() };
+        let reason = outcome.reason().unwrap_or_default();
         let cells =
             [&check.cluster, check.goal(), check.family(), check.transport(), result, reason];
         vec![cells.map(str::to_owned).into()]
@@ -234,7 +277,8 @@ impl Listed for CheckResult {
         let Self { check, outcome } = self;
         json!({
             "cluster": check.cluster, "check": check.goal(), "family": check.family(),
-            "protocol": check.transport(), "passed": outcome.is_ok(), "reason": outcome.as_ref().err(),
+            "protocol": check.transport(), "passed": outcome.passed(), "result": outcome.word(),
+            "reason": outcome.reason(),
         })
     }
 }

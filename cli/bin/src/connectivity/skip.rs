@@ -1,0 +1,140 @@
+//! Checks that cannot pass by what an operator wants: no cluster is there to answer them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use mesh_admin::v1::{ListPeersRequest, StatusRequest};
+use mesh_lab::{Lab, contexts::Context};
+
+use super::{
+    NAMESPACE,
+    check::{Check, Family, Goal},
+};
+
+/// What of a mesh decides which checks there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Clusters that are drained as a whole.
+    pub(super) drained: BTreeSet<String>,
+    /// By cluster the ones that it is drained of.
+    pub(super) drained_of: BTreeMap<String, BTreeSet<String>>,
+    /// By cluster the families of its pods' addresses.
+    pub(super) families: BTreeMap<String, Vec<Family>>,
+}
+
+impl Layout {
+    /// Asks daemons what is drained, and the lab which addresses the test's clients have.
+    pub(super) fn find(lab: &Lab, contexts: &[Context]) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut layout = Self::default();
+        for context in contexts {
+            let name = &context.name;
+            let (_, client) = lab.state().pod(&format!("{name}/{NAMESPACE}/client"))?;
+            let has = |v4| client.ips.iter().any(|ip| ip.is_ipv4() == v4);
+            let families = [(Family::V4, has(true)), (Family::V6, has(false))];
+            let families = families.into_iter().filter(|(_, has)| *has).map(|(family, _)| family);
+            layout.families.insert(name.clone(), families.collect());
+            runtime.block_on(layout.ask(context)).with_context(|| format!("cluster {name}"))?;
+        }
+        Ok(layout)
+    }
+
+    /// A daemon that does not answer is one that the checks judge.
+    async fn ask(&mut self, context: &Context) -> anyhow::Result<()> {
+        let name = &context.name;
+        if let Ok(mut apiserver) = mesh_admin::connect(&context.apiserver).await {
+            let status = apiserver.status(StatusRequest {}).await;
+            let drained = status.ok().and_then(|status| status.into_inner().drained);
+            if drained.is_some_and(|drained| drained.cluster) {
+                self.drained.insert(name.clone());
+            }
+        }
+        for agent in &context.agents {
+            let Ok(mut client) = mesh_admin::connect(&agent.socket).await else { continue };
+            let Ok(peers) = client.list_peers(ListPeersRequest {}).await else { continue };
+            let drained = peers.into_inner().peers.into_iter().filter(|peer| peer.drained_here);
+            self.drained_of.entry(name.clone()).or_default().extend(drained.map(|peer| peer.name));
+        }
+        Ok(())
+    }
+
+    /// Why a check is left out, if it is.
+    pub(super) fn skip(&self, check: &Check) -> Option<String> {
+        let Check { cluster, goal, family, .. } = check;
+        let has = |cluster: &str| self.families.get(cluster).is_some_and(|f| f.contains(family));
+        if !has(cluster) {
+            return Some(format!("pods of {cluster} have no {} addresses", family.as_str()));
+        }
+        let others = || self.families.keys().filter(|other| *other != cluster);
+        if *goal == Goal::Local {
+            let drained = self.drained.contains(cluster) && others().count() > 0;
+            return drained.then(|| format!("{cluster} is drained"));
+        }
+        if !others().any(|other| has(other)) {
+            return Some(format!("pods of other clusters have no {} addresses", family.as_str()));
+        }
+        let left = self.drained_of.get(cluster);
+        let takes = |other: &&String| {
+            !self.drained.contains(*other) && left.is_none_or(|left| !left.contains(*other))
+        };
+        let answers = others().filter(|other| has(other)).any(|other| takes(&other));
+        (!answers).then(|| "all other clusters are drained".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_lab::workload::call::Transport;
+
+    use super::*;
+
+    fn layout(families: &[(&str, &[Family])], drained: &[&str]) -> Layout {
+        let families = families.iter().map(|(name, of)| ((*name).to_owned(), of.to_vec()));
+        Layout {
+            families: families.collect(),
+            drained: drained.iter().map(ToString::to_string).collect(),
+            drained_of: BTreeMap::new(),
+        }
+    }
+
+    fn skipped(layout: &Layout, cluster: &str, goal: Goal, family: Family) -> Option<String> {
+        let cluster = cluster.to_owned();
+        layout.skip(&Check { cluster, goal, family, transport: Transport::Tcp })
+    }
+
+    const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+    #[test]
+    fn a_drained_cluster_is_not_expected_to_answer() {
+        let layout = layout(&[("a", BOTH), ("b", BOTH)], &["b"]);
+        let of = |cluster, goal| skipped(&layout, cluster, goal, Family::V4);
+        assert_eq!(of("a", Goal::Local), None);
+        assert_eq!(of("b", Goal::Local).unwrap(), "b is drained");
+        for goal in [Goal::Remote, Goal::Failover] {
+            assert_eq!(of("a", goal).unwrap(), "all other clusters are drained");
+            assert_eq!(of("b", goal), None);
+        }
+        let mut left = tests::layout(&[("a", BOTH), ("b", BOTH), ("c", BOTH)], &["b"]);
+        assert_eq!(skipped(&left, "a", Goal::Remote, Family::V4), None, "c answers");
+        left.drained_of.insert("a".into(), ["c".to_owned()].into());
+        let why = skipped(&left, "a", Goal::Remote, Family::V4).unwrap();
+        assert_eq!(why, "all other clusters are drained");
+        assert_eq!(skipped(&left, "b", Goal::Remote, Family::V4), None);
+    }
+
+    #[test]
+    fn a_family_that_pods_do_not_have_is_left_out() {
+        for (only, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+            let layout = layout(&[("a", &[only]), ("b", &[only])], &[]);
+            for goal in [Goal::Local, Goal::Remote, Goal::Failover] {
+                assert_eq!(skipped(&layout, "a", goal, only), None);
+                let why = skipped(&layout, "a", goal, other).unwrap();
+                assert!(why.starts_with("pods of a have no IPv"), "{why}");
+            }
+        }
+        let mixed = layout(&[("a", BOTH), ("b", &[Family::V4])], &[]);
+        assert_eq!(skipped(&mixed, "a", Goal::Local, Family::V6), None);
+        let why = skipped(&mixed, "a", Goal::Remote, Family::V6).unwrap();
+        assert_eq!(why, "pods of other clusters have no IPv6 addresses");
+    }
+}
