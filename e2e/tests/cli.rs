@@ -137,6 +137,10 @@ fn json_is_one_object() {
         assert_eq!(code, 0, "{args:?}: {complaints}");
         assert_eq!(value["apiVersion"], "clustermesh.dev/v1", "{args:?}: {value:#}");
         assert_eq!(value["kind"], kind, "{args:?}: {value:#}");
+        let is_list = ["Status", "ServiceList", "Service", "LabLogs", "Connect", "Disconnect"];
+        if is_list.contains(&kind) || args.starts_with(&["certs", "show"]) {
+            assert!(value["items"].is_array(), "{args:?}: {value:#}");
+        }
         let mut wrong = Vec::new();
         not_camel_case(&value, &["counters", "services"], &mut wrong);
         assert_eq!(wrong, Vec::<String>::new(), "{args:?}");
@@ -819,6 +823,28 @@ fn connectivity_is_tested() {
     wait_ready(&mesh);
     let (code, with, _) = failed("20s");
     assert_eq!((code, with), (0, vec![]));
+
+    // What nobody is to answer is skipped, which is no failure.
+    json::of(mesh.clustermesh(&["drain", "b"]));
+    let args = ["connectivity", "test", "--timeout", "20s"];
+    let (code, report, complaint) = json::run(mesh.clustermesh(&args));
+    assert_eq!(code, 0, "{report:#} {complaint}");
+    let skipped: Vec<&Value> =
+        report["items"].as_array().unwrap().iter().filter(|c| c["result"] == "skipped").collect();
+    let of = |cluster: &str, check: &str| {
+        skipped.iter().filter(|c| c["cluster"] == cluster && c["check"] == check).count()
+    };
+    assert_eq!([of("a", "remote"), of("a", "failover"), of("b", "local")], [4; 3], "{report:#}");
+    assert_eq!(skipped.len(), 12, "{report:#}");
+    json::of(mesh.clustermesh(&["undrain", "b"]));
+
+    // A broken link is a failure of what needs it.
+    let mut cut = mesh.lab("cut");
+    cut.args(["a", "b"]);
+    json::of(cut);
+    let (code, broken, _) = failed("200ms");
+    assert!(code == 1 && broken.iter().all(|check| check["check"] != "local"), "{broken:#?}");
+    json::of(mesh.lab("heal"));
     let pods = |state: &mesh_lab::LabState| {
         state.clusters.iter().map(|cluster| cluster.pods.len()).collect::<Vec<_>>()
     };

@@ -233,6 +233,9 @@ fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
                 ]
             });
             output::table(&["PROCESS", "STATE", "PID", "NETWORK NAMESPACE"], rows)?;
+            for died in lab.processes().filter(|process| process.liveness() == Liveness::Died) {
+                output::line(format!("{} died → clustermesh lab logs {0} --tail 20", died.name))?;
+            }
             let rows = state.clusters.iter().flat_map(|cluster| {
                 cluster.pods.iter().map(|pod| {
                     let ips: Vec<String> = pod.ips.iter().map(ToString::to_string).collect();

@@ -45,11 +45,17 @@ impl Outcome {
 pub(crate) fn usage(error: &clap::Error) -> ! {
     if error.use_stderr() {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         // Standard output may be what failed.
-        let _ = output::error(2, message);
+        let _ = output::error(2, &first_sentence(&text));
     }
     error.exit()
+}
+
+/// What is wrong by what clap writes: all up to the first empty line, without lists of what would have been right.
+fn first_sentence(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with('[')).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Says what one should know beside a result.
@@ -89,6 +95,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_usage_error_names_what_is_missing() {
+        let text = "error: the following required arguments were not provided:\n  <A>\n  <B>...\n\nUsage: x\n";
+        let wanted = "the following required arguments were not provided: <A> <B>...";
+        assert_eq!(first_sentence(text), wanted);
+        let text = "error: a command is missing\n  [subcommands: a, b]\n\nUsage: x";
+        assert_eq!(first_sentence(text), "a command is missing");
+    }
 
     #[test]
     fn a_cause_is_named_once() {

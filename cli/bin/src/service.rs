@@ -128,6 +128,13 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
             frontend.protocol,
             clusters_of(&frontend.backends)
         ))?;
+        if frontend.backends.is_empty() {
+            let (namespace, name) = (&service.namespace, &service.name);
+            output::line(format!(
+                "no cluster has a backend that is used → clustermesh service explain {namespace}/{name} --context {from}"
+            ))?;
+            continue;
+        }
         let row = |backend: &Backend| {
             vec![
                 endpoint(&backend.address, backend.port),
