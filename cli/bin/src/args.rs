@@ -8,6 +8,7 @@ mod duration;
 mod etcd;
 mod lab;
 mod lists;
+mod namespaces;
 mod offline;
 mod tools;
 
@@ -24,8 +25,9 @@ pub(crate) use self::{
     lab::{LabCommand, LabPodCommand},
     lists::{
         From, IdentityArgs, IdentityCommand, NodeArgs, NodeCommand, PodArgs, PodCommand,
-        ServiceArgs, ServiceCommand, Services,
+        ServiceArgs, ServiceCommand,
     },
+    namespaces::Services,
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
     tools::{ConnectivityCommand, SysdumpArgs},
 };

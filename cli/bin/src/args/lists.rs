@@ -2,7 +2,10 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::offline::WhatIf;
+use super::{
+    namespaces::{Namespace, Namespaces},
+    offline::WhatIf,
+};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServiceArgs {
@@ -134,86 +137,4 @@ pub(crate) struct From {
     /// Ask the agent of this node; by default the first that answers
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
-}
-
-/// Where a name is one.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Namespace {
-    /// The namespace of a NAME without one, `default` unless given; without a NAME: only this namespace
-    #[arg(long, short)]
-    namespace: Option<String>,
-    /// All namespaces: every service of that NAME
-    #[arg(long, short = 'A', conflicts_with = "namespace")]
-    all_namespaces: bool,
-}
-
-/// Which services are meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Services {
-    /// `NAMESPACE/NAME[:PORT]`.
-    One(String),
-    /// All of this name, in whichever namespace, with a port or without: `NAME[:PORT]`.
-    Named(String),
-    /// All of a namespace.
-    Of(String),
-    All,
-}
-
-/// Of which namespaces something is listed.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Namespaces {
-    /// Only this namespace
-    #[arg(long, short)]
-    namespace: Option<String>,
-    /// All namespaces, as without --namespace
-    #[arg(long, short = 'A', conflicts_with = "namespace")]
-    all_namespaces: bool,
-}
-
-impl Namespace {
-    /// What is meant by a name with or without a namespace, or by none.
-    pub(crate) fn services(&self, name: Option<&str>) -> Services {
-        let Self { namespace, all_namespaces } = self;
-        match (name, namespace) {
-            // A slash after a colon is that of a port's protocol.
-            (Some(name), _) if name.split(':').next().is_some_and(|name| name.contains('/')) => {
-                Services::One(name.to_owned())
-            }
-            (Some(name), _) if *all_namespaces => Services::Named(name.to_owned()),
-            (Some(name), namespace) => {
-                Services::One(format!("{}/{name}", namespace.as_deref().unwrap_or("default")))
-            }
-            (None, Some(namespace)) => Services::Of(namespace.clone()),
-            (None, None) => Services::All,
-        }
-    }
-}
-
-impl Namespaces {
-    pub(crate) fn only(&self) -> Option<&str> {
-        self.namespace.as_deref().filter(|_| !self.all_namespaces)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_of_the_namespace_that_is_given() {
-        let of = |namespace: Option<&str>, all_namespaces: bool, name: Option<&str>| {
-            Namespace { namespace: namespace.map(str::to_owned), all_namespaces }.services(name)
-        };
-        assert_eq!(of(None, false, Some("web")), Services::One("default/web".into()));
-        assert_eq!(of(Some("shop"), false, Some("web:80")), Services::One("shop/web:80".into()));
-        assert_eq!(
-            of(Some("shop"), false, Some("web:80/TCP")),
-            Services::One("shop/web:80/TCP".into())
-        );
-        assert_eq!(of(Some("x"), false, Some("shop/web")), Services::One("shop/web".into()));
-        assert_eq!(of(None, true, Some("web")), Services::Named("web".into()));
-        assert_eq!(of(Some("shop"), false, None), Services::Of("shop".into()));
-        assert_eq!(of(None, true, None), Services::All);
-        assert_eq!(of(None, false, None), Services::All);
-    }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, ValueEnum};
 use mesh_model::{ClusterLimit, ClusterName};
 
-use super::lists::Namespace;
+use super::namespaces::Namespace;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
