@@ -63,7 +63,12 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
     };
     let progress = ProgressBar::new_spinner();
     let mut collected = Collected::default();
-    collected.ask(&origin, &contexts, &progress)?;
+    // A directory is no context of a file.
+    let origin_asked = match args.context.as_deref().is_some_and(|name| name.contains('/')) {
+        true => &Origin::ThisHost,
+        false => &origin,
+    };
+    collected.ask(origin_asked, &contexts, &progress)?;
     for context in &contexts {
         collected.configuration(context)?;
     }
@@ -88,6 +93,40 @@ pub(crate) fn run(args: &SysdumpArgs, output: Output) -> anyhow::Result<Outcome>
     Ok(complain(collected.missing))
 }
 
+/// This program's own commands about some contexts, each with the file that it goes into. Without a contexts file, and where a
+/// context is a directory, the directory is named.
+fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<String>)> {
+    let choice: Vec<String> = match file {
+        Some(file) => vec!["--contexts".into(), file.display().to_string()],
+        None => Vec::new(),
+    };
+    let command = |words: &[&str]| {
+        let words = words.iter().copied().chain(["-o", "json"]).map(str::to_owned);
+        choice.iter().cloned().chain(words).collect::<Vec<String>>()
+    };
+    let mut commands = vec![
+        ("version.json".to_owned(), command(&["version"])),
+        ("contexts.json".to_owned(), command(&["config", "get-contexts"])),
+    ];
+    for Context { name, directory, .. } in contexts {
+        let directory = directory.display().to_string();
+        let context = if file.is_some() { name.as_str() } else { &directory };
+        for (file, words) in [
+            ("status", &["status"][..]),
+            ("services", &["service", "list"]),
+            ("explained", &["service", "explain"]),
+            ("nodes", &["node", "list"]),
+            ("identities", &["identity", "list"]),
+            ("pods", &["pod", "list"]),
+            ("etcd", &["etcd", "dump"]),
+        ] {
+            let words = [words, &["--context", context]].concat();
+            commands.push((format!("{name}/{file}.json"), command(&words)));
+        }
+    }
+    commands
+}
+
 async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
     let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
     Ok(client.status(StatusRequest {}).await.map_err(Unanswered::failed)?.into_inner())
@@ -102,42 +141,11 @@ impl Collected {
         progress: &ProgressBar,
     ) -> anyhow::Result<()> {
         let own = std::env::current_exe()?.display().to_string();
-        let mut commands: Vec<(String, Vec<&str>)> = vec![
-            ("version.json".into(), vec!["version"]),
-            ("contexts.json".into(), vec!["config", "get-contexts"]),
-        ];
-        let directories: Vec<String> =
-            contexts.iter().map(|context| context.name.clone()).collect();
-        for name in &directories {
-            let in_all = |words: &[&'static str]| -> Vec<&str> {
-                words.iter().copied().chain(["--context", name.as_str()]).collect()
-            };
-            for (file, words) in [
-                ("status", &["status"][..]),
-                ("services", &["service", "list"]),
-                ("explained", &["service", "explain"]),
-                ("nodes", &["node", "list"]),
-                ("identities", &["identity", "list"]),
-                ("pods", &["pod", "list"]),
-                ("etcd", &["etcd", "dump"]),
-            ] {
-                commands.push((format!("{name}/{file}.json"), in_all(words)));
-            }
-        }
-        let file = origin.file()?.map(|file| file.display().to_string());
-        let choice: Vec<&str> = match (&file, contexts) {
-            (Some(file), _) => vec!["--contexts", file],
-            (None, _) => Vec::new(),
-        };
-        for (file, words) in commands {
+        for (file, words) in commands(origin.file()?.as_deref(), contexts) {
             progress.set_message(format!("clustermesh {}", words.join(" ")));
             progress.tick();
-            // Where there are no contexts, the host's own daemons are asked without naming one.
-            let words = match choice.is_empty() && words.first() != Some(&"etcd") {
-                true => words.into_iter().filter(|word| !word.starts_with("--context")).collect(),
-                false => words,
-            };
-            let command = [&[own.as_str()][..], &choice, &words, &["-o", "json"]].concat();
+            let words = words.iter().map(String::as_str);
+            let command: Vec<&str> = [own.as_str()].into_iter().chain(words).collect();
             self.command(file, &command);
         }
         Ok(())
@@ -304,7 +312,10 @@ impl Collected {
 mod tests {
     use std::io::Read as _;
 
+    use clap::Parser as _;
+
     use super::*;
+    use crate::{args::Args, output::Format};
 
     /// What an archive has, by path.
     fn written(collected: &Collected) -> Vec<(String, String)> {
@@ -321,6 +332,33 @@ mod tests {
             (path.trim_start_matches("dump/").to_owned(), text)
         };
         archive.entries().unwrap().map(read).collect()
+    }
+
+    /// What it runs are commands that there are, with a contexts file and on a host that has none.
+    #[test]
+    fn each_command_is_one_of_ours() {
+        let context = Context {
+            name: "clustermesh".into(),
+            directory: "/etc/clustermesh".into(),
+            apiserver: "/run/apiserver.sock".into(),
+            replicas: Vec::new(),
+            agents: Vec::new(),
+            netns: None,
+        };
+        for (file, named) in
+            [(None, "/etc/clustermesh"), (Some(Path::new("/contexts.yaml")), "clustermesh")]
+        {
+            let all = commands(file, std::slice::from_ref(&context));
+            assert_eq!(all.len(), 2 + 7);
+            for (path, words) in all {
+                let words = ["clustermesh".to_owned()].into_iter().chain(words);
+                let args =
+                    Args::try_parse_from(words).unwrap_or_else(|error| panic!("{path}: {error}"));
+                assert_eq!(args.output, Some(Format::Json), "{path}");
+                let context = path.contains('/').then_some(named);
+                assert_eq!(args.context.as_deref(), context, "{path}");
+            }
+        }
     }
 
     /// A secret in each kind of file that is taken, and in those that are not.

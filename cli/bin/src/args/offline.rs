@@ -84,11 +84,8 @@ pub(crate) struct SetupArgs {
 /// Which shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shell {
-    /// bash.
     Bash,
-    /// zsh.
     Zsh,
-    /// fish.
     Fish,
 }
 
