@@ -77,11 +77,16 @@ pub(crate) fn complain(problems: impl IntoIterator<Item = String>) -> Outcome {
 /// An error with its causes, but for those that it has shown itself.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for error in error.chain() {
+        let cause = error.to_string();
         match text.is_empty() {
             true => text = cause,
             false if text.contains(&cause) => {}
             false => text.extend([": ", &cause]),
+        }
+        // It says what its cause means; the transport's words add nothing.
+        if error.is::<mesh_admin::SocketError>() {
+            break;
         }
     }
     text
@@ -95,6 +100,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_says_what_is_wrong_without_the_transports_words() {
+        let path = std::path::PathBuf::from("/run/x.sock");
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        let error = mesh_admin::SocketError::Io { path, source };
+        let sentence = error.to_string();
+        let error = anyhow::Error::from(error).context("nothing was changed");
+        assert_eq!(in_full(&error), format!("nothing was changed: {sentence}"));
+    }
 
     #[test]
     fn a_usage_error_names_what_is_missing() {
