@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "lab")]
     pub(crate) contexts: Option<PathBuf>,
     /// The lab, in place of $CLUSTERMESH_LAB; by default the only one that is up
-    #[arg(long, global = true, value_name = "NAME", value_parser = lab_name)]
+    #[arg(long, global = true, value_name = "LAB", value_parser = lab_name)]
     pub(crate) lab: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,

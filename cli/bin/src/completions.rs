@@ -52,6 +52,9 @@ const ZSH: &str = r#"
 _clustermesh_contexts() {
     compadd -- ${(f)"$(clustermesh config get-contexts -o name 2>/dev/null)"}
 }
+_clustermesh_labs() {
+    compadd -- ${(f)"$(clustermesh lab list -o name 2>/dev/null)"}
+}
 "#;
 
 const FISH: &str = r#"
@@ -68,10 +71,36 @@ fn with_names(shell: Shell, script: String) -> String {
         Shell::Fish => script + FISH,
         Shell::Zsh => {
             let script = script.replace(":CONTEXT:_default", ":CONTEXT:_clustermesh_contexts");
+            let script = script.replace(":LAB:_default", ":LAB:_clustermesh_labs");
             // Its first line says whose completions these are.
             match script.split_once('\n') {
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
                 None => script,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_and_labs_are_completed_in_every_shell() {
+        for (shell, generator, words) in [
+            (Shell::Bash, clap_complete::Shell::Bash, ["config get-contexts", "lab list"]),
+            (Shell::Fish, clap_complete::Shell::Fish, ["config get-contexts", "lab list"]),
+            (
+                Shell::Zsh,
+                clap_complete::Shell::Zsh,
+                [":CONTEXT:_clustermesh_contexts", ":LAB:_clustermesh_labs"],
+            ),
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(generator, &mut offered(), "clustermesh", &mut script);
+            let script = with_names(shell, String::from_utf8(script).unwrap());
+            for word in words {
+                assert!(script.contains(word), "{shell:?} has no {word}");
             }
         }
     }

@@ -146,7 +146,7 @@ impl Listed for Seen {
             .map(|(source, key, value)| (format!("{source}:{key}"), value.into()))
             .collect();
         json!({
-            "in": self.from, "cluster": cluster, "number": number, "labels": labels, "addresses": addresses,
+            "in": self.from, "cluster": cluster, "id": number, "number": number, "labels": labels, "addresses": addresses,
             "namespace": self.namespace(),
         })
     }

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use mesh_lab::Lab;
 use serde_json::{Value, json};
 
 use crate::{
+    args::refuse,
     contexts,
     outcome::Outcome,
     output::{self, Output},
@@ -40,9 +41,7 @@ struct Shown {
 pub(super) fn run(process: &str, part: Part, output: Output) -> anyhow::Result<Outcome> {
     let Part { follow, tail } = part;
     if follow && output == Output::Json {
-        bail!(
-            "--follow shows lines as they come: there is no end at which one object could be written"
-        );
+        refuse("--follow writes lines as they come, and no object: leave out -o json");
     }
     let lab = Lab::open(&contexts::lab()?)?;
     let names = lab.matching(&[process.to_owned()])?;
