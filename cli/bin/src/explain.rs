@@ -1,6 +1,7 @@
 //! Where connections end, and why: from files, or as an agent has it.
 
 mod shown;
+mod wanted;
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -24,43 +25,7 @@ use crate::{
     service::meant,
 };
 use shown::{ShownAbsence, ShownBackend, ShownFrontend};
-
-/// Which services are asked for.
-struct Wanted {
-    /// One service, or a port of it.
-    query: Option<ServiceQuery>,
-    of: Of,
-}
-
-/// Of which services, where it is not one.
-enum Of {
-    Any,
-    Namespace(String),
-    /// All that are called like this one.
-    Name(ServiceQuery),
-}
-
-impl Wanted {
-    fn new(services: &Services) -> anyhow::Result<Self> {
-        Ok(match services {
-            Services::One(text) => Self { query: Some(ServiceQuery::parse(text)?), of: Of::Any },
-            Services::Named(text) => Self { query: None, of: Of::Name(ServiceQuery::parse(text)?) },
-            Services::Of(namespace) => Self { query: None, of: Of::Namespace(namespace.clone()) },
-            Services::All => Self { query: None, of: Of::Any },
-        })
-    }
-
-    /// Whether a frontend of what was answered is one of them.
-    fn is(&self, frontend: &ShownFrontend) -> bool {
-        let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();
-        let of = match &self.of {
-            Of::Any => true,
-            Of::Namespace(wanted) => namespace == wanted,
-            Of::Name(wanted) => name == &*wanted.service.name && frontend.has_port(wanted),
-        };
-        of && self.query.as_ref().is_none_or(|query| frontend.has_port(query))
-    }
-}
+use wanted::{Of, Wanted};
 
 /// `clustermesh import`.
 pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcome> {

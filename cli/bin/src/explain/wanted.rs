@@ -1,0 +1,43 @@
+//! Which services are asked for.
+
+use mesh_offline::ServiceQuery;
+
+use super::shown::ShownFrontend;
+use crate::args::Services;
+
+/// Which services are asked for.
+pub(super) struct Wanted {
+    /// One service, or a port of it.
+    pub(super) query: Option<ServiceQuery>,
+    pub(super) of: Of,
+}
+
+/// Of which services, where it is not one.
+pub(super) enum Of {
+    Any,
+    Namespace(String),
+    /// All that are called like this one.
+    Name(ServiceQuery),
+}
+
+impl Wanted {
+    pub(super) fn new(services: &Services) -> anyhow::Result<Self> {
+        Ok(match services {
+            Services::One(text) => Self { query: Some(ServiceQuery::parse(text)?), of: Of::Any },
+            Services::Named(text) => Self { query: None, of: Of::Name(ServiceQuery::parse(text)?) },
+            Services::Of(namespace) => Self { query: None, of: Of::Namespace(namespace.clone()) },
+            Services::All => Self { query: None, of: Of::Any },
+        })
+    }
+
+    /// Whether a frontend of what was answered is one of them.
+    pub(super) fn is(&self, frontend: &ShownFrontend) -> bool {
+        let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();
+        let of = match &self.of {
+            Of::Any => true,
+            Of::Namespace(wanted) => namespace == wanted,
+            Of::Name(wanted) => name == &*wanted.service.name && frontend.has_port(wanted),
+        };
+        of && self.query.as_ref().is_none_or(|query| frontend.has_port(query))
+    }
+}
