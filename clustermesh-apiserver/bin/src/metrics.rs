@@ -189,4 +189,25 @@ mod tests {
         assert_eq!(violations(&text, "clustermesh_apiserver", documentation), Vec::<String>::new());
         assert!(text.contains("etcd_foreign_writes_total{reason=\"removed\"} 0\n"));
     }
+
+    #[test]
+    fn a_forecast_is_there_while_the_etcd_fills_up() {
+        let metrics = Metrics::default();
+        let exported = metrics.exported();
+        let series = |full_in: Option<u64>| {
+            let full_in = full_in.map(std::time::Duration::from_secs);
+            metrics.set_fill(&Fill { size: 3, used: 2, quota: 4, full_in, uncompacted: None });
+            let text = exported.text().unwrap();
+            assert!(text.contains("clustermesh_apiserver_etcd_size_bytes 3\n"), "{text}");
+            let documentation = include_str!("../../../docs/metrics.md");
+            let found = violations(&text, "clustermesh_apiserver", documentation);
+            assert_eq!(found, Vec::<String>::new());
+            let name = "clustermesh_apiserver_etcd_time_to_full_seconds";
+            text.lines().find(|line| line.starts_with(name)).map(str::to_owned)
+        };
+        assert_eq!(series(None), None);
+        let wanted = "clustermesh_apiserver_etcd_time_to_full_seconds{} 60";
+        assert_eq!(series(Some(60)).as_deref(), Some(wanted));
+        assert_eq!(series(None), None);
+    }
 }
