@@ -87,7 +87,8 @@ pub(crate) fn explain(
     let (frontends, absent) = explained(&simulation, &wanted);
     let from = simulation.local().as_str();
     print_explained(from, Some(at), (&frontends, &absent), output)?;
-    Ok(finish(&simulation, wanted.query.as_ref(), &frontends))
+    let outcome = finish(&simulation, wanted.query.as_ref(), &frontends);
+    Ok(outcome.and(complain(wanted.missing(&frontends))))
 }
 
 /// Asks a node's agent.
@@ -152,7 +153,8 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
     let reasons = absent.iter().filter_map(|absent| absent.absence.as_ref());
     let reasons = reasons.map(|absence| absence.reason.clone());
     let all = frontends.iter().flat_map(|frontend| frontend.differences.iter().flatten());
-    Ok(complain(reasons.chain(all.cloned())).and(outcome))
+    let missing = wanted.missing(&frontends);
+    Ok(complain(reasons.chain(all.cloned()).chain(missing)).and(outcome))
 }
 
 /// Computes what a mesh is like at the time that is asked for.
@@ -207,6 +209,7 @@ fn print_backends(
 ) -> anyhow::Result<Outcome> {
     let (frontends, absent) = explained(simulation, wanted);
     let outcome = finish(simulation, wanted.query.as_ref(), &frontends);
+    let outcome = outcome.and(complain(wanted.missing(&frontends)));
     let all = frontends.into_iter().chain(absent).map(ShownFrontend::brief);
     let all: Vec<ShownFrontend> = all.collect();
     match output {

@@ -488,3 +488,39 @@ fn shells_complete_what_there_is() {
     }
     assert_eq!(place.run("completions tcsh").code, 2);
 }
+
+/// A name is of the namespace that is given, or of all; without a name a namespace is shown.
+#[test]
+fn namespaces_are_chosen_by_flags() {
+    let other = WEB.replace("namespace: shop", "namespace: other").replace("0.10", "0.11");
+    let place = Place::new(&[("mesh/a/web.yaml", WEB), ("mesh/a/other.yaml", &other)]);
+    let line = |command: &str, flags: &str| {
+        format!("service {command} {flags} --state mesh --from a -o json")
+    };
+    let of = |flags: &str| {
+        let shown = place.json(&line("explain", flags));
+        let services = shown["items"].as_array().unwrap().iter().map(|f| f["service"].clone());
+        let services = services.collect::<Vec<Value>>();
+        let backends = place.json(&line("backends", flags));
+        let same: Vec<Value> =
+            backends.as_array().unwrap().iter().map(|f| f["service"].clone()).collect();
+        assert_eq!(services, same, "{flags}");
+        services
+    };
+    let both = [json!("other/web"), json!("shop/web")];
+    assert_eq!(of("-A"), both);
+    assert_eq!(of("web -A"), both);
+    assert_eq!(of("web:http -A"), both);
+    assert_eq!(of("-n shop"), both[1..]);
+    assert_eq!(of("web -n other"), both[..1]);
+    assert_eq!(of("web:80/TCP -n other"), both[..1]);
+    assert_eq!(of("shop/web -n other"), both[1..]);
+    assert_eq!(of("-n nowhere"), Vec::<Value>::new());
+    for command in ["explain", "backends"] {
+        let ended = place.run(&line(command, "nothing -A"));
+        assert_eq!(ended.code, 3, "{}", ended.stderr);
+        let says = "there is no service nothing in any namespace";
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+        assert_eq!(place.run(&line(command, "-A -n shop")).code, 2);
+    }
+}

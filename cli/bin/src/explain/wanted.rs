@@ -30,6 +30,16 @@ impl Wanted {
         })
     }
 
+    /// What is to be said where nothing was found: only a name that is nowhere is worth a word here.
+    pub(super) fn missing(&self, frontends: &[ShownFrontend]) -> Option<String> {
+        match &self.of {
+            Of::Name(query) if frontends.is_empty() => {
+                Some(format!("there is no service {} in any namespace", query.service.name))
+            }
+            Of::Name(_) | Of::Any | Of::Namespace(_) => None,
+        }
+    }
+
     /// Whether a frontend of what was answered is one of them.
     pub(super) fn is(&self, frontend: &ShownFrontend) -> bool {
         let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();
