@@ -66,8 +66,8 @@ pub(crate) struct Args {
     /// `false` is `--end-tcp-of-cut-clusters-after never`; until the next minor release
     #[arg(long, default_value_t = true, action = ArgAction::Set, env = "CLUSTERMESH_END_TCP_OF_CUT_CLUSTERS", hide = true)]
     pub(crate) end_tcp_of_cut_clusters: bool,
-    /// The folder where the CNI plugin keeps a file for each pod (its `podsDir`); `pods` beside the admin socket, unless
-    /// given. Put it on a tmpfs: nothing in it is valid after a boot
+    /// The folder where the CNI plugin keeps a file for each pod (its `podsDir`); by default `pods` beside the admin
+    /// socket. Put it on a tmpfs: nothing in it is valid after a boot
     #[arg(long, env = "CLUSTERMESH_PODS_DIR")]
     pub(crate) pods_dir: Option<PathBuf>,
     /// The socket of the admin API
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     /// Where kernel tables and programs are pinned, on a BPF file system
     #[arg(long, default_value = "/sys/fs/bpf/clustermesh", env = "CLUSTERMESH_PIN_ROOT")]
     pub(crate) pin_root: PathBuf,
-    /// The cgroup whose processes are load-balanced; the first cgroup2 mount, unless given
+    /// The cgroup whose processes are load-balanced; by default the first cgroup2 mount
     #[arg(long, env = "CLUSTERMESH_CGROUP_ROOT")]
     pub(crate) cgroup_root: Option<PathBuf>,
     /// An address range of the cluster's pods; may be repeated. No peer may claim it

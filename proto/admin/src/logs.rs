@@ -19,7 +19,7 @@ mod limit;
 /// The flags about logs.
 #[derive(Clone, Debug, Args)]
 pub struct LogArgs {
-    /// How log lines are written: text on a terminal and JSON elsewhere, unless given
+    /// How log lines are written: by default text on a terminal and JSON elsewhere
     #[arg(long, value_enum, env = "CLUSTERMESH_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
     /// Which log lines are written, as in `info` or `info,mesh_follow=debug`

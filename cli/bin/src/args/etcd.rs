@@ -11,6 +11,7 @@ use super::offline::SetupArgs;
 pub(crate) enum EtcdCommand {
     /// Print what an etcd holds of the mesh, decoded, and the entries that violate the wire format
     #[command(
+        override_usage = "clustermesh etcd dump [OPTIONS] <--context CONTEXT | --keys FILE | --endpoints URL --cacert FILE --cert FILE --key FILE>",
         after_help = "Exit codes: 0 no entry violates the wire format, 1 failed, 2 usage, 3 some do"
     )]
     Dump {
@@ -21,7 +22,10 @@ pub(crate) enum EtcdCommand {
         deviations: bool,
     },
     /// Compare two etcds, or an etcd with manifests
-    #[command(after_help = "Exit codes: 0 they are the same, 1 failed, 2 usage, 3 they are not")]
+    #[command(
+        override_usage = "clustermesh etcd diff [OPTIONS] <SOURCE> <OTHER>\n\n  SOURCE: --context CONTEXT, --keys FILE, or --endpoints URL --cacert FILE --cert FILE --key FILE\n  OTHER:  --with-context CONTEXT, --with-keys FILE, --objects PATH, or --with-endpoints URL with --with-cacert, --with-cert and --with-key",
+        after_help = "Exit codes: 0 they are the same, 1 failed, 2 usage, 3 they differ"
+    )]
     Diff(Box<DiffArgs>),
 }
 

@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 /// Where a name is one.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Namespace {
-    /// The namespace of a NAME without one, `default` unless given; without a NAME: only this namespace
+    /// The namespace of NAME; by default `default`. Without a NAME: show only this namespace
     #[arg(long, short)]
     namespace: Option<String>,
     /// All namespaces: every service of that NAME
