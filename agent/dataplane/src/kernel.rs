@@ -17,6 +17,18 @@ pub struct Sizes {
     pub groups: u32,
 }
 
+impl Sizes {
+    /// Of a table by its name.
+    pub fn of(&self, map: &str) -> u32 {
+        match map {
+            "cm_services" => self.services,
+            "cm_backends" => self.backends,
+            "cm_groups" => self.groups,
+            _ => self.slots,
+        }
+    }
+}
+
 /// Some frontends, and the position of the next.
 pub type Listed = (Vec<(FrontendKey, ServiceRef)>, Option<u32>);
 

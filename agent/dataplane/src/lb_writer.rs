@@ -9,7 +9,6 @@
 //! it has no backend does so from then on.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -18,12 +17,15 @@ use mesh_model::{
     ClusterId,
     lb::{Backend, Change, Frontend, Group, Settings, Weights},
 };
-use mesh_reconcile::{Action, Apply, Class, Failure, Left, Order, Reconciler, Status, Verb};
+use mesh_reconcile::{Action, Apply, Failure, Left, Order, Reconciler, Status, Verb};
 
 use crate::{
     kernel::Kernel,
+    room::flag_of,
     tables::{Inherited, Occupancy, Tables, TablesError},
 };
+
+mod problems;
 
 /// The tables, and what of them is pending or failing.
 #[derive(Debug)]
@@ -65,10 +67,9 @@ struct Target<'a, K> {
     changes: &'a mut u64,
 }
 
-/// What peers wait for that have as much of a table as they may.
-const SHARES: &str = "shares";
-/// How many frontends of a full table are shown by name.
-const SHOWN: usize = 2;
+/// What peers wait for that have as much of a table as they may: the table, and the pool.
+const SHARES: [(&str, &str); 2] =
+    [("cm_backends", "share of cm_backends"), ("cm_slots", "share of cm_slots")];
 /// How many changes are made between two looks at the clock.
 const STEP: usize = 32;
 
@@ -228,7 +229,9 @@ impl<K: Kernel> LbWriter<K> {
         if self.reconciler.is_idle() || given_back == 0 && before == self.tables.occupancy() {
             return;
         }
-        self.reconciler.freed(SHARES, given_back);
+        for (_, pool) in SHARES {
+            self.reconciler.freed(pool, given_back);
+        }
         let now = self.tables.occupancy();
         for (pool, before, now) in [
             ("cm_services", before.services, now.services),
@@ -297,45 +300,6 @@ impl<K: Kernel> LbWriter<K> {
         self.reconciler.status(LbKey::to_string)
     }
 
-    /// Frontends that the tables do not have as they should: a sentence for each table that is full, and one for what fails
-    /// otherwise, with the first of them. `service` names the one that a frontend is of.
-    pub fn problems(&self, service: impl Fn(&Frontend) -> Option<String>) -> Vec<String> {
-        let mut by_frontend: BTreeMap<Frontend, (usize, &LbKey, &Failure)> = BTreeMap::new();
-        for (key, failure) in self.failures() {
-            let entry = by_frontend.entry(key.frontend()).or_insert((0, key, failure));
-            entry.0 += 1;
-            // The others need the frontend itself.
-            if matches!(key, LbKey::Frontend(_)) {
-                (entry.1, entry.2) = (key, failure);
-            }
-        }
-        let mut by_class: BTreeMap<Class, (usize, Vec<String>, &Failure)> = BTreeMap::new();
-        for (frontend, (count, key, failure)) in by_frontend {
-            let class = by_class.entry(failure.class()).or_insert((0, Vec::new(), failure));
-            class.0 += 1;
-            if class.1.len() < SHOWN {
-                let name = service(&frontend).unwrap_or_else(|| "a service".into());
-                let what = match key {
-                    LbKey::Frontend(_) => "cannot be added".into(),
-                    LbKey::Backend(..) if count == 1 => "a backend cannot be added".into(),
-                    LbKey::Backend(..) => format!("{count} backends cannot be added"),
-                    LbKey::Weights(_) => "its weights cannot be set".into(),
-                };
-                class.1.push(format!("{name} ({frontend}): {what}"));
-            }
-        }
-        let line = |(count, shown, failure): (usize, Vec<String>, &Failure)| {
-            let examples = shown.join("; ");
-            match count {
-                1 => format!("{examples}: {failure}"),
-                count => {
-                    format!("{count} frontends are not complete: {failure}; such as {examples}")
-                }
-            }
-        };
-        by_class.into_values().map(line).collect()
-    }
-
     /// What cannot be made, with its reason.
     pub fn failures(&self) -> impl Iterator<Item = (&LbKey, &Failure)> {
         self.reconciler.failures()
@@ -374,6 +338,12 @@ impl<K: Kernel> Apply<LbKey, LbValue> for Target<'_, K> {
     }
 }
 
+/// The pool of what peers may have of a table.
+fn share_of(map: &str) -> &'static str {
+    let share = SHARES.into_iter().find(|(table, _)| *table == map);
+    share.map_or("shares", |(_, pool)| pool)
+}
+
 /// What can be expected of the next attempt.
 fn failure(error: TablesError) -> Failure {
     match &error {
@@ -381,18 +351,8 @@ fn failure(error: TablesError) -> Failure {
             Failure::no_room(map, format_args!("{error} ({})", flag_of(map)))
         }
         TablesError::Share { map, .. } => {
-            Failure::no_room(SHARES, format_args!("{error} ({})", flag_of(map)))
+            Failure::no_room(share_of(map), format_args!("{error} ({})", flag_of(map)))
         }
         TablesError::Kernel { .. } | TablesError::NoFrontend(_) => Failure::failed(&error),
-    }
-}
-
-/// The agent's flag that a table's size is.
-pub fn flag_of(map: &str) -> &'static str {
-    match map {
-        "cm_services" => "--max-services",
-        "cm_backends" => "--max-backends",
-        "cm_groups" => "--max-weighted-services",
-        _ => "--max-slots",
     }
 }

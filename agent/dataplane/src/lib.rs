@@ -8,6 +8,7 @@
 //! Architecture invariant: this crate knows neither etcd nor peers. What should be in the tables comes in as
 //! [`mesh_model::lb::Change`].
 
+mod capabilities;
 mod convert;
 mod error;
 mod forecast;
@@ -20,6 +21,7 @@ mod pinned;
 mod pins;
 mod probe_answer;
 mod programs;
+mod room;
 mod shape;
 mod slots;
 mod socket_list;
@@ -27,16 +29,18 @@ mod tables;
 mod takeover;
 mod ungrouped;
 
+pub use capabilities::missing_capabilities;
 pub use error::{MapsError, ProgramsError};
 pub use forecast::{Forecast, Level};
 pub use kernel::{Kernel, Listed, Sizes};
-pub use lb_writer::{LbKey, LbValue, LbWriter, flag_of};
+pub use lb_writer::{LbKey, LbValue, LbWriter};
 pub use maps::{KernelMaps, PeerStates};
 pub use mesh_reconcile::Left;
 pub use own_cgroup::{Bypass, first_cgroup2};
 pub use pins::{PinError, PinLock, PinRoot};
 pub use probe_answer::{AnswerState, ProbeAnswer, ProbeAnswerError};
 pub use programs::{HookAudit, OtherProgram, Programs};
+pub use room::{flag_of, larger_table};
 pub use shape::Shape;
 pub use socket_list::SocketList;
 pub use tables::{

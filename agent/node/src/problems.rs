@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_core::ProblemKind;
-use mesh_dataplane::{Level, flag_of};
+use mesh_dataplane::{Level, larger_table};
 
 use crate::Node;
 
@@ -77,7 +77,8 @@ impl Node {
     pub fn problems(&self, now: Instant) -> Vec<Problem> {
         let coded = |code: ProblemCode| move |message: String| code.problem(message);
         let tables = self.levels().filter(Level::is_high);
-        let tables = tables.map(|level| format!("{level} ({})", flag_of(level.map)));
+        let tables = tables
+            .map(|level| format!("{level}: {}", larger_table(level.map, level.size, level.size)));
         let merge = self.core.merge();
         let unmade = self.lb.problems(|frontend| {
             merge.service_of(frontend).map(|s| format!("{}/{}", s.namespace, s.name))

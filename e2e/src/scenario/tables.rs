@@ -9,6 +9,7 @@ use crate::echo_service::{
     wait_for_backends_in,
 };
 use crate::{
+    json,
     kernel::services,
     load::{Assert as _, Traffic},
     mesh::{Daemon, Mesh, eventually, wait_ready},
@@ -120,9 +121,10 @@ pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     let more = u32::try_from((size - used) / 4 + 1).expect("a few");
     // The local cluster's, which may fill what peers leave.
     mesh.apply(&one, "echo", Some(2 + more));
+    let at_least = format!("set --max-backends to at least {}", 2 * size);
     let status = eventually("the table and the service are named", || {
         let status = agent_status(mesh, &one, &node);
-        let names = ["default/echo", "cannot be added", "cm_backends is full", "--max-backends"];
+        let names = ["default/echo", "cannot be added", "cm_backends is full", &at_least];
         match says(&status, &names) && says(&status, &["cm_backends", "full"]) {
             true => Ok(status),
             false => Err(status.to_string()),
@@ -130,6 +132,11 @@ pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     });
     assert_eq!(backends(&status)["flag"], "--max-backends", "{status:#}");
     assert_eq!(backends(&status)["size"], size, "{status:#}");
+    let explained = explained(mesh, &one);
+    let left_out = explained.iter().filter(|backend| backend["why"] == "not-programmed");
+    let said: Vec<&Value> = left_out.map(|backend| &backend["reason"]).collect();
+    let is_named = |said: &&Value| said.to_string().contains("--max-backends");
+    assert!(!said.is_empty() && said.iter().all(is_named), "{explained:#?}");
 
     mesh.apply(&other, "echo", Some(1));
     wait_for_backends_in(mesh, &one, &[&one, &other]);
@@ -139,6 +146,19 @@ pub fn a_full_table_is_named_and_filled_when_there_is_room(mesh: &impl Mesh) {
     });
     let report = traffic.stop_unharmed();
     report.assert_clients(&client_ips(mesh, &one));
+}
+
+/// All backends of the echo service, as the agent of the first node explains them.
+fn explained(mesh: &impl Mesh, cluster: &str) -> Vec<Value> {
+    let node = &mesh.nodes(cluster)[0];
+    let args = ["service", "explain", ECHO, "--context", cluster, "--node", node];
+    let (_, explained, _) = json::run(mesh.clustermesh(&args));
+    let frontends = explained["frontends"].as_array().cloned().unwrap_or_default();
+    let lists = ["inUse", "fallback", "leftOut"];
+    let backends = |frontend: &Value| {
+        lists.map(|list| frontend[list].as_array().cloned().unwrap_or_default()).concat()
+    };
+    frontends.iter().flat_map(backends).collect()
 }
 
 /// The folders with tables below a pin root.

@@ -243,6 +243,22 @@ impl fmt::Display for NodeHealth {
     }
 }
 
+// === impl Change ===
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetFrontend(frontend, _) => write!(f, "set {frontend}"),
+            Self::RemoveFrontend(frontend) => write!(f, "remove {frontend}"),
+            Self::AddBackend(frontend, backend, _) => write!(f, "add {backend} to {frontend}"),
+            Self::RemoveBackend(frontend, backend) => {
+                write!(f, "remove {backend} from {frontend}")
+            }
+            Self::SetWeights(frontend, _) => write!(f, "set the weights of {frontend}"),
+        }
+    }
+}
+
 // === impl Backend ===
 
 impl fmt::Display for Backend {

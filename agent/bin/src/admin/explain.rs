@@ -1,12 +1,12 @@
 //! Why frontends lead where they lead, beside what the kernel has of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_admin::v1;
-use mesh_balance::{Candidate, Explanation, differences};
+use mesh_balance::{Candidate, Explanation, Usage, differences};
 use mesh_model::{
     ServiceName, ServiceTraffic,
-    lb::{Backend, Content, Frontend, NodeHealth, Settings},
+    lb::{Backend, Content, Frontend, Group, NodeHealth, Settings},
 };
 
 use mesh_node::Node;
@@ -62,7 +62,7 @@ fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
         basis: explanation.basis.as_str().into(),
         tiers: explanation.tiers.iter().map(tier).collect(),
         groups: explanation.groups.iter().map(group).collect(),
-        backends: explanation.backends.iter().map(candidate).collect(),
+        backends: programmed(node, &explanation, should.as_ref(), has.as_ref()),
         kernel: has.map(|has| kernel(node, &frontend, &has)),
         differences,
     }
@@ -123,6 +123,44 @@ fn group(group: &mesh_balance::GroupShare) -> v1::TrafficGroup {
         kernel_weight: group.kernel_weight,
         share_billionths: group.share.0,
     }
+}
+
+/// All backends: one that the kernel should have and has not gets no connection, and the others of its group get its share.
+fn programmed(
+    node: &Node,
+    explanation: &Explanation,
+    should: Option<&Content>,
+    has: Option<&Content>,
+) -> Vec<v1::Candidate> {
+    let group = |backend: &Backend| should.and_then(|should| should.backends.get(backend));
+    let is_missing = |backend: &Backend| {
+        group(backend).is_some() && !has.is_some_and(|has| has.backends.contains_key(backend))
+    };
+    // By group, how much the missing ones should get, and how many others there are.
+    let mut groups: BTreeMap<Group, (u64, u64)> = BTreeMap::new();
+    for Candidate { backend, usage, .. } in &explanation.backends {
+        let Some(group) = group(backend) else { continue };
+        let (missed, others) = groups.entry(*group).or_default();
+        match is_missing(backend) {
+            true => *missed += usage.share().0,
+            false => *others += 1,
+        }
+    }
+    let shown = |known: &Candidate| {
+        let mut shown = candidate(known);
+        if is_missing(&known.backend) {
+            let failure = node.lb.failure_of(&explanation.frontend, &known.backend);
+            let why = failure.map_or_else(|| "it is being added".into(), ToString::to_string);
+            shown.usage = Usage::LeftOut.as_str().into();
+            shown.share_billionths = 0;
+            shown.reason = "not-programmed".into();
+            shown.because = format!("not programmed: {why}");
+        } else if let Some((missed, others)) = group(&known.backend).and_then(|g| groups.get(g)) {
+            shown.share_billionths += missed.checked_div(*others).unwrap_or_default();
+        }
+        shown
+    };
+    explanation.backends.iter().map(shown).collect()
 }
 
 fn candidate(candidate: &Candidate) -> v1::Candidate {

@@ -120,7 +120,7 @@ impl Driver {
             (mem::take(&mut self.audits.deviations), mem::take(&mut self.audits.repairs));
         let repaired = repairs.total();
         if repaired > 0 {
-            self.node.audit.last = Some(format!("{repairs:?}"));
+            self.node.audit.last = Some(repairs.to_string());
         }
         if deviations + repaired > 0 {
             let last = self.node.audit.last.as_deref().unwrap_or_default();
@@ -161,7 +161,7 @@ impl Driver {
         for change in deviations {
             if self.node.lb.repair(change, now) {
                 self.audits.deviations += 1;
-                self.node.audit.last = Some(format!("a change was not made: {change:?}"));
+                self.node.audit.last = Some(format!("a change was not made: {change}"));
             }
         }
     }

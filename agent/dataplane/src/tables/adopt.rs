@@ -15,6 +15,7 @@ use super::{
 use crate::{
     convert,
     kernel::{Kernel, Sizes},
+    room::larger_table,
     slots::Range,
 };
 
@@ -131,6 +132,7 @@ fn needed_slots((_, slots): (Group, &Slots)) -> u64 {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { map, size, needed } = self;
-        write!(f, "{map} would have room for {size}, and what is in use needs {needed}")
+        let larger = larger_table(map, *size, needed.saturating_sub(*size));
+        write!(f, "{map} would have room for {size}, and what is in use needs {needed}: {larger}")
     }
 }

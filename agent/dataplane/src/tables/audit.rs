@@ -7,7 +7,7 @@
 //! An audit goes in slices, between which the tables may change: what comes or goes meanwhile is looked at or is not, and is
 //! never taken for what it is not.
 
-use std::{collections::HashMap, io, ops::Bound};
+use std::{collections::HashMap, fmt, io, ops::Bound};
 
 use mesh_layout::ServiceRef;
 use mesh_model::lb::{Change, Content, Frontend, Weights};
@@ -75,6 +75,26 @@ impl Repairs {
     pub fn total(&self) -> u64 {
         let Self { frontends, headers, settings, groups, slots, backends } = self;
         frontends + headers + settings + groups + slots + backends
+    }
+}
+
+impl fmt::Display for Repairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frontends, headers, settings, groups, slots, backends } = self;
+        let counts = [
+            (frontends, "frontends"),
+            (headers, "headers"),
+            (settings, "settings"),
+            (groups, "groups"),
+            (slots, "slots"),
+            (backends, "backends"),
+        ];
+        let found = counts.into_iter().filter(|(count, _)| **count > 0);
+        for (n, (count, what)) in found.enumerate() {
+            let separator = if n == 0 { "" } else { ", " };
+            write!(f, "{separator}{count} {what}")?;
+        }
+        Ok(())
     }
 }
 

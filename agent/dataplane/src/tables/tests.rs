@@ -699,6 +699,8 @@ fn an_audit_finds_what_the_agent_did_not_write() {
         content.settings[four.index() as usize] = mesh_layout::Settings::new(9, true, true);
     }
     let repairs = tables.audit().unwrap();
+    let words = "2 frontends, 2 headers, 1 settings, 1 groups, 1 slots, 2 backends";
+    assert_eq!(repairs.to_string(), words);
     let expected = Repairs { frontends: 2, headers: 2, settings: 1, groups: 1, ..repairs };
     assert_eq!(repairs, Repairs { slots: 1, backends: 2, ..expected });
     assert_eq!(memory.see_all(), whole);

@@ -52,6 +52,11 @@ fn a_frontend_refuses_only_when_all_that_is_wanted_of_it_was_made() {
     let status = writer.status();
     assert_eq!((status.pending, status.failing), (0, 1));
     assert!(status.reasons[0].failure.reason().contains("--max-"), "{status:?}");
+    let why = writer.failure_of(&frontend(3), &backend(1, 9)).unwrap().to_string();
+    assert!(why.contains("cm_slots is full") && why.contains("--max-slots"), "{why}");
+    assert!(writer.failure_of(&frontend(3), &backend(1, 8)).is_none());
+    let [problem] = <[String; 1]>::try_from(writer.problems(|_| Some("shop/web".into()))).unwrap();
+    assert!(problem.ends_with(": set --max-slots to at least 16"), "{problem}");
     // A change of its settings changes nothing of that.
     let sticky = Settings { session_affinity: 60, ..STRICT };
     writer.want([Change::SetFrontend(frontend(3), sticky)], LONG, || now);
