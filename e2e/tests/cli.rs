@@ -668,6 +668,13 @@ fn a_dead_cluster_is_drained_and_left() {
         (true, Value::Bool(true)) => Ok(()),
         (explained, drained) => Err(format!("explain {explained}, status {drained}")),
     });
+    // What is left alone on purpose is drained, and keeps nobody from being ready.
+    assert_eq!((&peer()["state"], &peer()["ready"]), (&"degraded".into(), &false.into()));
+    let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a", "--output", "text"]));
+    assert!(text.contains("DRAINED") && text.contains("0/1 peers ready; DEGRADED"), "{text}");
+    let nodes = ["node", "list", "--context", "a", "--cluster", "b"];
+    let (_, nodes, _) = json::run(mesh.clustermesh(&nodes));
+    assert_eq!(nodes["items"][0]["status"], "drained", "{nodes:#}");
     assert_eq!(code(&["undrain", "b", "--from", "a"]), 0);
     eventually(
         "b is used in a again",

@@ -10,8 +10,8 @@ use mesh_admin::{
         self, DrainRequest, DrainResponse, ExplainRequest, ExplainResponse, LiftOutcome,
         LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, State, StatusRequest,
-        StatusResponse, Table, UndrainRequest, UndrainResponse, admin_server::Admin,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, PreviewDrainRequest, State,
+        StatusRequest, StatusResponse, Table, UndrainRequest, UndrainResponse, admin_server::Admin,
     },
     version::version,
 };
@@ -36,7 +36,7 @@ mod services;
 use self::{
     explain::{Wanted, explain},
     known::{identities, nodes},
-    peers::{certificates, peer},
+    peers::{all_peers, certificates},
     services::service,
 };
 
@@ -84,7 +84,11 @@ impl AgentAdmin {
 
 #[tonic::async_trait]
 impl Admin for AgentAdmin {
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let StatusRequest { peers: with_peers } = request.into_inner();
         let (args, started) = (self.args.clone(), self.started);
         let counters = self.programs.counters().await;
         let certificates = certificates(&self.args.config_dir.join("peers"));
@@ -92,6 +96,7 @@ impl Admin for AgentAdmin {
             let (audit, mut problems) = (node.audit(), node.problems(Instant::now()));
             problems.extend(certificates);
             let ready = unready(node).is_empty();
+            let peers = if with_peers { all_peers(node, &problems) } else { Vec::new() };
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
             let ended = node.writers.sockets.counts();
             let ended = [
@@ -129,6 +134,7 @@ impl Admin for AgentAdmin {
                     .collect(),
                 store: None,
                 drained: None,
+                peers,
                 audit: Some(v1::Audit {
                     passes: audit.passes,
                     repairs: audit.repairs,
@@ -145,11 +151,9 @@ impl Admin for AgentAdmin {
     ) -> Result<Response<ListPeersResponse>, Status> {
         let certificates = certificates(&self.args.config_dir.join("peers"));
         let peers = |node: &Node| {
-            let mut names: Vec<&ClusterName> = node.core.peers().collect();
-            names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
             let mut problems = node.problems(Instant::now());
             problems.extend(certificates);
-            names.into_iter().map(|name| peer(node, name, &problems)).collect()
+            all_peers(node, &problems)
         };
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
     }
@@ -204,6 +208,13 @@ impl Admin for AgentAdmin {
         &self,
         _: Request<UndrainRequest>,
     ) -> Result<Response<UndrainResponse>, Status> {
+        Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
+    }
+
+    async fn preview_drain(
+        &self,
+        _: Request<PreviewDrainRequest>,
+    ) -> Result<Response<DrainResponse>, Status> {
         Err(Status::unimplemented("an agent exports nothing: ask the apiserver"))
     }
 

@@ -1,11 +1,14 @@
 //! Having clients leave a cluster or a node, for maintenance, and letting them come back.
 
 pub(crate) mod here;
+mod wait;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_admin::v1::{DrainOutcome, DrainRequest, Drained, StatusRequest, UndrainRequest};
+use mesh_admin::v1::{
+    DrainOutcome, DrainRequest, Drained, PreviewDrainRequest, StatusRequest, UndrainRequest,
+};
 use mesh_lab::contexts::Context;
 use serde_json::{Value, json};
 
@@ -52,24 +55,31 @@ struct Answer {
 }
 
 pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::Result<Outcome> {
-    let DrainArgs { target, context, from } = args;
+    let DrainArgs { target, context, from, dry_run, wait, wait_duration } = args;
+    let limit = wait.then_some(Duration::from_secs(*wait_duration));
     if let Some(from) = from {
-        return here::run(change, target, from, output);
+        return here::run(change, target, from, (*dry_run, limit), output);
     }
     let what = What::parse(target, context.is_some())?;
     let target = Target::find(what, context.as_deref())?;
+    let asked = target.context.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(ask(change, target))?;
+    let answer = runtime.block_on(ask(change, *dry_run, target))?;
+    drop(runtime);
     let Answer { cluster, node, changed, drained } = &answer;
+    let outcome = match limit {
+        Some(limit) => wait::until_in_force(change, &asked, cluster, node.as_deref(), limit)?,
+        None => Outcome::Done,
+    };
     match output {
         Output::Text => {
             let row = vec![
                 cluster.clone(),
                 node.clone().unwrap_or_default(),
-                change.done(*changed).to_owned(),
+                change.done(*changed, *dry_run).to_owned(),
                 drained.endpoints.to_string(),
             ];
-            output::table(&["CLUSTER", "NODE", "STATE", "ENDPOINTS LEAVING"], [row])?;
+            output::table(&["CLUSTER", "NODE", "STATE", "PODS LEAVING"], [row])?;
             if let Some(still) = state_text(drained).filter(|_| change == Change::Undrain) {
                 output::line(format!(
                     "still drained: {still}; to undrain a node: clustermesh undrain {cluster}/NODE"
@@ -80,21 +90,23 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
             "Drain",
             json!({
                 "cluster": cluster, "node": node, "drained": change == Change::Drain,
-                "changed": changed, "state": state_json(drained),
+                "changed": changed, "dryRun": dry_run, "state": state_json(drained),
             }),
         )?,
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 impl Change {
-    /// What became of it: it changed something, or all was so already.
-    fn done(self, changed: bool) -> &'static str {
-        match (self, changed) {
-            (Self::Drain, true) => "drained",
-            (Self::Drain, false) => "was drained already",
-            (Self::Undrain, true) => "undrained",
-            (Self::Undrain, false) => "was not drained",
+    /// What became of it, or would: it changed something, or all was so already.
+    fn done(self, changed: bool, dry_run: bool) -> &'static str {
+        match (self, changed, dry_run) {
+            (Self::Drain, true, false) => "drained",
+            (Self::Drain, true, true) => "would be drained",
+            (Self::Drain, false, _) => "was drained already",
+            (Self::Undrain, true, false) => "undrained",
+            (Self::Undrain, true, true) => "would be undrained",
+            (Self::Undrain, false, _) => "was not drained",
         }
     }
 }
@@ -118,10 +130,10 @@ pub(crate) fn state_text(drained: &Drained) -> Option<String> {
         (false, []) => return None,
         (false, nodes) => format!("nodes {}", nodes.join(", ")),
     };
-    Some(format!("{what}: {} endpoints leaving", drained.endpoints))
+    Some(format!("{what}: {} pods leaving", drained.endpoints))
 }
 
-async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
+async fn ask(change: Change, dry_run: bool, target: Target) -> anyhow::Result<Answer> {
     let Target { context, what } = target;
     let sockets: Vec<&PathBuf> =
         [&context.apiserver].into_iter().chain(&context.replicas).collect();
@@ -144,7 +156,7 @@ async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
             "{name}: no apiserver answers, and nothing was changed; to have another cluster leave {name} alone: clustermesh drain {name} --from CLUSTER"
         )));
     };
-    let status = client.status(StatusRequest {}).await;
+    let status = client.status(StatusRequest::default()).await;
     let status = status.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     let local = status.into_inner().cluster;
     let (cluster, node) = match what {
@@ -154,19 +166,27 @@ async fn ask(change: Change, target: Target) -> anyhow::Result<Answer> {
         What::Either(name) => (local.clone(), Some(name)),
     };
     let node_text = node.clone().unwrap_or_default();
+    let failed = |status: mesh_admin::Status| match status.code() {
+        mesh_admin::Code::Unimplemented => {
+            anyhow::anyhow!("the apiserver is of a release without --dry-run; nothing was changed")
+        }
+        _ => anyhow::anyhow!("{}", status.message()),
+    };
     let (outcome, drained) = match change {
+        _ if dry_run => {
+            let undrain = change == Change::Undrain;
+            let request = PreviewDrainRequest { cluster, node: node_text, undrain };
+            let answer = client.preview_drain(request).await.map_err(failed)?.into_inner();
+            (answer.outcome(), answer.drained)
+        }
         Change::Drain => {
             let request = DrainRequest { cluster, node: node_text };
-            let answer = client.drain(request).await;
-            let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-            let answer = answer.into_inner();
+            let answer = client.drain(request).await.map_err(failed)?.into_inner();
             (answer.outcome(), answer.drained)
         }
         Change::Undrain => {
             let request = UndrainRequest { cluster, node: node_text };
-            let answer = client.undrain(request).await;
-            let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-            let answer = answer.into_inner();
+            let answer = client.undrain(request).await.map_err(failed)?.into_inner();
             (answer.outcome(), answer.drained)
         }
     };
@@ -240,8 +260,8 @@ mod tests {
         let node = |name: &str| mesh_admin::v1::DrainedNode { name: name.into(), ..<_>::default() };
         for (cluster, nodes, endpoints, says) in [
             (false, vec![], 0, None),
-            (false, vec![node("n1"), node("n2")], 3, Some("nodes n1, n2: 3 endpoints leaving")),
-            (true, vec![node("n1")], 9, Some("the whole cluster: 9 endpoints leaving")),
+            (false, vec![node("n1"), node("n2")], 3, Some("nodes n1, n2: 3 pods leaving")),
+            (true, vec![node("n1")], 9, Some("the whole cluster: 9 pods leaving")),
         ] {
             let text = state_text(&Drained { cluster, nodes, endpoints });
             assert_eq!(text.as_deref(), says);

@@ -195,7 +195,7 @@ fn wait_ready(sockets: &[(String, PathBuf)], deadline: Instant) -> anyhow::Resul
                     let status = mesh_admin::connect(socket).await.map_err(|e| e.to_string())?;
                     let mut status = status;
                     let status = status
-                        .status(StatusRequest {})
+                        .status(StatusRequest::default())
                         .await
                         .map_err(|e| e.message().to_owned())?;
                     let status = status.into_inner();

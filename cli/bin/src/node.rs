@@ -38,7 +38,8 @@ pub(crate) fn run(args: &NodeArgs, output: Output) -> anyhow::Result<Outcome> {
 }
 
 impl Listed for Seen {
-    const HEADER: &'static [&'static str] = &["IN", "CLUSTER", "NAME", "ADDRESSES", "POD RANGES"];
+    const HEADER: &'static [&'static str] =
+        &["IN", "CLUSTER", "NAME", "STATUS", "ADDRESSES", "POD RANGES"];
 
     fn name(&self) -> String {
         format!("{}/{}", self.node.cluster, self.node.name)
@@ -49,13 +50,14 @@ impl Listed for Seen {
         let cluster =
             if node.own { format!("{} (local)", node.cluster) } else { node.cluster.clone() };
         let (addresses, ranges) = (node.internal_addresses.join(", "), node.pod_cidrs.join(", "));
-        vec![vec![from.clone(), cluster, node.name.clone(), addresses, ranges]]
+        let status = node.status.clone();
+        vec![vec![from.clone(), cluster, node.name.clone(), status, addresses, ranges]]
     }
 
     fn json(&self) -> Value {
         let Self { from, node } = self;
         json!({
-            "in": from, "cluster": node.cluster, "clusterId": node.cluster_id, "own": node.own, "name": node.name,
+            "in": from, "cluster": node.cluster, "clusterId": node.cluster_id, "own": node.own, "name": node.name, "status": node.status,
             "internalAddresses": node.internal_addresses, "podCIDRs": node.pod_cidrs,
         })
     }

@@ -165,11 +165,14 @@ fn clusters_of(backends: &[Backend]) -> String {
     if counts.len() > NAMED_CLUSTERS {
         return format!("{} of {} clusters", backends.len(), counts.len());
     }
-    counts
-        .iter()
-        .map(|(cluster, count)| format!("{count} of {cluster}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let in_words = |(cluster, count): (&&str, &usize)| {
+        let mut of = backends.iter().filter(|backend| backend.cluster == **cluster);
+        match of.all(|backend| matches!(&*backend.state, "drained" | "cluster-drained")) {
+            true => format!("{count} of {cluster} (drained)"),
+            false => format!("{count} of {cluster}"),
+        }
+    };
+    counts.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 
 /// What a service asks for beyond any backend: `tiers b, a; weights a=90 b=10 (of clusters)`.

@@ -145,6 +145,15 @@ impl ClusterStatus {
 
     /// What keeps the cluster from being ready, in words.
     fn broken(&self) -> Vec<String> {
+        self.broken_where(|peer| !peer.ready)
+    }
+
+    /// The same, but for peers that the cluster leaves alone on purpose.
+    fn broken_unless_drained(&self) -> Vec<String> {
+        self.broken_where(|peer| !peer.ready && !peer.drained_here)
+    }
+
+    fn broken_where(&self, is_broken: impl Fn(&Peer) -> bool) -> Vec<String> {
         let name = &self.name;
         let mut broken = Vec::new();
         for ApiserverStatus { name: who, reported } in &self.apiservers {
@@ -167,7 +176,7 @@ impl ClusterStatus {
                     broken.extend(missing.map(|peer| {
                         format!("{name}/{node}: {peer}: the agent has not taken its peer file yet")
                     }));
-                    let failed = peers.iter().filter(|peer| !peer.ready);
+                    let failed = peers.iter().filter(|peer| is_broken(peer));
                     broken.extend(failed.map(|peer| {
                         format!("{name}/{node}: {}: {}", peer.name, text::summary(peer))
                     }));
@@ -191,7 +200,11 @@ impl ClusterStatus {
             })
         });
         let worst = apiservers.chain(agents).map(|state| state.unwrap_or(State::NotReady)).max();
-        if self.is_ready() { worst.unwrap_or(State::Ready) } else { State::NotReady }
+        match (self.broken().is_empty(), self.broken_unless_drained().is_empty()) {
+            (true, _) => worst.unwrap_or(State::Ready),
+            (false, true) => worst.unwrap_or(State::Ready).max(State::Degraded),
+            (false, false) => State::NotReady,
+        }
     }
 
     /// What is waited for, in words.
@@ -213,14 +226,20 @@ async fn open(socket: &Path) -> anyhow::Result<Result<AdminClient<Daemon>, Strin
 }
 
 async fn status(client: &mut AdminClient<Daemon>) -> Result<StatusResponse, String> {
-    let status = client.status(StatusRequest {}).await;
+    let status = client.status(StatusRequest::default()).await;
     Ok(status.map_err(|status| status.message().to_owned())?.into_inner())
 }
 
 async fn status_and_peers(
     mut client: AdminClient<Daemon>,
 ) -> Result<(StatusResponse, Vec<Peer>), String> {
-    let status = status(&mut client).await?;
+    let status = client.status(StatusRequest { peers: true }).await;
+    let mut status = status.map_err(|status| status.message().to_owned())?.into_inner();
+    let peers = std::mem::take(&mut status.peers);
+    // It follows its own cluster at least: an agent of a release that does not answer that with the status.
+    if !peers.is_empty() {
+        return Ok((status, peers));
+    }
     let peers = client.list_peers(ListPeersRequest {}).await;
     Ok((status, peers.map_err(|status| status.message().to_owned())?.into_inner().peers))
 }

@@ -129,7 +129,7 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
 
 async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
     let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
-    Ok(client.status(StatusRequest {}).await.map_err(Unanswered::failed)?.into_inner())
+    Ok(client.status(StatusRequest::default()).await.map_err(Unanswered::failed)?.into_inner())
 }
 
 impl Collected {

@@ -12,7 +12,7 @@ use mesh_model::{
 use mesh_wire::{
     Key, Layout, Peer, Position, Prefix, Role, cluster_config, decode,
     key::{HISTORY, LOCAL},
-    timestamp,
+    local_drain, timestamp,
 };
 use serde_json::Value;
 
@@ -182,6 +182,13 @@ impl Dump {
                 entry.what = "position";
                 entry.value = value::json(value);
                 if let Err(error) = Position::decode(value) {
+                    entry.deviations.push(format!("undecodable value: {error}"));
+                }
+            }
+            Key::LocalDrain => {
+                entry.what = "local-drain";
+                entry.value = value::json(value);
+                if let Err(error) = local_drain::decode(value) {
                     entry.deviations.push(format!("undecodable value: {error}"));
                 }
             }

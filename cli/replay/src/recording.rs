@@ -96,7 +96,7 @@ impl Recording {
                 }
                 None => (key.to_owned(), value.to_vec()),
             },
-            Key::Heartbeat | Key::Position | Key::LocalPosition | Key::Other => {
+            Key::Heartbeat | Key::Position | Key::LocalPosition | Key::LocalDrain | Key::Other => {
                 (key.to_owned(), value.to_vec())
             }
         })

@@ -13,8 +13,9 @@ use mesh_admin::{
         DrainOutcome, DrainRequest, DrainResponse, Drained, DrainedNode, ExplainRequest,
         ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
         ListIdentitiesResponse, ListNodesRequest, ListNodesResponse, ListPeersRequest,
-        ListPeersResponse, ListServicesRequest, ListServicesResponse, Problem, State,
-        StatusRequest, StatusResponse, Store, UndrainRequest, UndrainResponse, admin_server::Admin,
+        ListPeersResponse, ListServicesRequest, ListServicesResponse, PreviewDrainRequest, Problem,
+        State, StatusRequest, StatusResponse, Store, UndrainRequest, UndrainResponse,
+        admin_server::Admin,
     },
     version::version,
 };
@@ -27,7 +28,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     args::Args,
     cluster::{Cluster, View},
-    drain::{Asked, Change, Changed, NotChanged},
+    drain::{Asked, Change, Changed, Extent, NotChanged},
     writer::StoreState,
 };
 
@@ -48,8 +49,8 @@ pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Prob
     let source = (!view.complete)
         .then(|| ProblemCode::ManifestsUnread.problem("the manifests were never read in full"));
     let away = view.away(now);
-    let away =
-        away.map(|why| ProblemCode::SourceAway.problem(format!("the source is away: {why}")));
+    let away = away
+        .map(|why| ProblemCode::SourceAway.problem(format!("the manifests cannot be read: {why}")));
     let etcd = store.unready().map(|why| ProblemCode::Etcd.problem(why));
     source.into_iter().chain(away).chain(etcd).collect()
 }
@@ -206,7 +207,8 @@ impl Admin for ApiserverAdmin {
         request: Request<DrainRequest>,
     ) -> Result<Response<DrainResponse>, Status> {
         let DrainRequest { cluster, node } = request.into_inner();
-        let (outcome, drained) = self.change_drain(Change::Drain, Asked { cluster, node }).await?;
+        let asked = Asked { cluster, node, extent: Extent::Change };
+        let (outcome, drained) = self.change_drain(Change::Drain, asked).await?;
         Ok(Response::new(DrainResponse { outcome, drained: Some(drained) }))
     }
 
@@ -215,8 +217,19 @@ impl Admin for ApiserverAdmin {
         request: Request<UndrainRequest>,
     ) -> Result<Response<UndrainResponse>, Status> {
         let UndrainRequest { cluster, node } = request.into_inner();
-        let asked = Asked { cluster, node };
+        let asked = Asked { cluster, node, extent: Extent::Change };
         let (outcome, drained) = self.change_drain(Change::Undrain, asked).await?;
         Ok(Response::new(UndrainResponse { outcome, drained: Some(drained) }))
+    }
+
+    async fn preview_drain(
+        &self,
+        request: Request<PreviewDrainRequest>,
+    ) -> Result<Response<DrainResponse>, Status> {
+        let PreviewDrainRequest { cluster, node, undrain } = request.into_inner();
+        let change = if undrain { Change::Undrain } else { Change::Drain };
+        let asked = Asked { cluster, node, extent: Extent::Preview };
+        let (outcome, drained) = self.change_drain(change, asked).await?;
+        Ok(Response::new(DrainResponse { outcome, drained: Some(drained) }))
     }
 }

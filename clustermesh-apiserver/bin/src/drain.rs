@@ -22,6 +22,18 @@ pub(crate) struct Asked {
     pub(crate) cluster: String,
     /// A node of it; empty: all of it.
     pub(crate) node: String,
+    /// Whether it is done.
+    pub(crate) extent: Extent,
+}
+
+/// How far a change goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// It is made.
+    #[default]
+    Change,
+    /// Only what it would come to is of interest.
+    Preview,
 }
 
 /// Whether it took anything.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesh_model::{ClusterConfig, ClusterId, RecordKind};
+use mesh_model::{ClusterConfig, ClusterId, LocalDrain, RecordKind};
 
 /// A phase on the way from a name to data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,8 @@ pub struct Status {
     pub heartbeats: u64,
     /// How often the local cluster's writer showed in this run that it lives, once a second.
     pub local_beats: u64,
+    /// What the local cluster says is drained of it.
+    pub drained: LocalDrain,
     /// Signs of life that were asked for and given, in this run.
     pub answers: u64,
 }

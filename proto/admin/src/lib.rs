@@ -13,7 +13,7 @@ pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
 pub use stop::stop_signal;
 /// How a daemon answers what it cannot do.
-pub use tonic::Status;
+pub use tonic::{Code, Status};
 
 /// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(

@@ -63,7 +63,7 @@ fn reason(source: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "permission denied: run it as root (sudo)".into(),
         io::ErrorKind::NotFound => "there is no such socket: the daemon does not run".into(),
         io::ErrorKind::ConnectionRefused => {
-            "nobody listens (connection refused): the daemon does not run; its log says why".into()
+            "the daemon does not run: nothing listens on its socket; its log says why".into()
         }
         _ => source.to_string(),
     }
@@ -213,7 +213,7 @@ mod tests {
             }
         });
         let failed = match connect_within(&path, Duration::from_millis(50)).await {
-            Ok(mut client) => client.status(StatusRequest {}).await.unwrap_err(),
+            Ok(mut client) => client.status(StatusRequest::default()).await.unwrap_err(),
             Err(error) => Status::unavailable(error.to_string()),
         };
         daemon.abort();

@@ -22,7 +22,7 @@ pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMod
 pub use condition::Condition;
 pub use endpoint::{EndpointAddress, NamedPort};
 pub use identity::{Identity, Label, Labels};
-pub use local::{LocalNamespace, LocalPod, LocalService};
+pub use local::{LocalDrain, LocalNamespace, LocalPod, LocalService};
 pub use node::{AddressKind, Node, NodeAddress};
 pub use record::{Record, RecordEvent, RecordKey, RecordKind};
 pub use service::{

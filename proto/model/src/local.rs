@@ -1,6 +1,9 @@
 //! What only the local cluster's nodes get: services, pods by name, and namespaces (`docs/wire.md`, "Local prefix").
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     identity::Identity,
@@ -58,4 +61,25 @@ pub struct LocalNamespace {
     pub labels: BTreeMap<String, String>,
     /// Its pods and services take part in the mesh.
     pub global: bool,
+}
+
+/// What of the local cluster is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalDrain {
+    /// All of it.
+    pub cluster: bool,
+    /// Nodes by name.
+    pub nodes: BTreeSet<String>,
+}
+
+impl LocalDrain {
+    /// Whether anything is.
+    pub fn is_empty(&self) -> bool {
+        !self.cluster && self.nodes.is_empty()
+    }
+
+    /// Whether a node is, by itself or with all of its cluster.
+    pub fn has(&self, node: &str) -> bool {
+        self.cluster || self.nodes.contains(node)
+    }
 }

@@ -48,6 +48,8 @@ pub enum Key {
     Position,
     /// `clustermesh/local/v1/position`.
     LocalPosition,
+    /// `clustermesh/local/v1/drain`.
+    LocalDrain,
     /// A record.
     Record {
         /// The tree it is in.
@@ -85,6 +87,8 @@ pub const CANARIES: &str = "cilium/synced/";
 pub const LOCAL: &str = "clustermesh/local/v1/";
 /// How far the writer is with its source, for local nodes: every second, where [`POSITION`] is for all.
 pub const LOCAL_POSITION: &str = "clustermesh/local/v1/position";
+/// What of the cluster is drained, for local nodes; absent where nothing is.
+pub const LOCAL_DRAIN: &str = "clustermesh/local/v1/drain";
 /// The parent of namespaces within [`LOCAL`].
 pub const NAMESPACES: &str = "clustermesh/local/v1/namespaces/";
 /// The parent of pods within [`LOCAL`], below which each node has its own.
@@ -223,6 +227,7 @@ impl fmt::Display for Key {
             Self::Heartbeat => f.write_str(HEARTBEAT),
             Self::Position => f.write_str(POSITION),
             Self::LocalPosition => f.write_str(LOCAL_POSITION),
+            Self::LocalDrain => f.write_str(LOCAL_DRAIN),
             Self::Other => f.write_str("?"),
             Self::Record { layout, cluster, record } => {
                 match record {
@@ -266,6 +271,7 @@ fn parse(key: &str) -> Result<Key, &'static str> {
         HEARTBEAT => return Ok(Key::Heartbeat),
         POSITION => return Ok(Key::Position),
         LOCAL_POSITION => return Ok(Key::LocalPosition),
+        LOCAL_DRAIN => return Ok(Key::LocalDrain),
         _ => {}
     }
     if let Some(cluster) = key.strip_prefix(CLUSTER_CONFIGS) {

@@ -19,6 +19,7 @@ mod ip;
 pub mod key;
 mod limits;
 mod local;
+pub mod local_drain;
 mod local_service;
 mod local_slice;
 mod node;

@@ -148,6 +148,15 @@ fn programmed(
     }
     let shown = |known: &Candidate| {
         let mut shown = candidate(known);
+        if known.state() == "terminating"
+            && let Some(why) = node.drained(&shown.cluster, known.node.as_deref())
+        {
+            shown.state = "drained".into();
+            shown.because = match known.usage {
+                Usage::InUse(_) => format!("{}; {why}", known.because),
+                Usage::Fallback | Usage::LeftOut => format!("{why}, and others are ready"),
+            };
+        }
         if is_missing(&known.backend) {
             let failure = node.lb.failure_of(&explanation.frontend, &known.backend);
             let why = failure.map_or_else(|| "it is being added".into(), ToString::to_string);

@@ -21,6 +21,7 @@ pub(super) fn nodes(state: &Node, wanted: &str) -> Vec<v1::Node> {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            status: state.node_status(name, node).into(),
         };
         state.core.merge().nodes(name).map(node).collect()
     };

@@ -36,7 +36,14 @@ pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
     expiring.into_iter().filter_map(problem).collect()
 }
 
-pub(super) fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
+/// The local cluster first.
+pub(super) fn all_peers(node: &Node, problems: &[Problem]) -> Vec<Peer> {
+    let mut names: Vec<&ClusterName> = node.core.peers().collect();
+    names.sort_by_key(|name| (*name != node.core.local(), (*name).clone()));
+    names.into_iter().map(|name| peer(node, name, problems)).collect()
+}
+
+fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
     let status = node.status(name);
     let counts = node.core.merge().counts(name);
     let count = |n: usize| n.try_into().unwrap_or(u64::MAX);
@@ -45,6 +52,7 @@ pub(super) fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Pee
     let refused = Some(node.core.refused(name).last).filter(|last| !last.is_empty());
     let quarantined = node.core.quarantined(name);
     let ready = ladder.iter().all(stands) && quarantined.is_none();
+    let drained_here = node.core.is_drained(name);
     let degraded = problems.iter().any(|problem| problem.peer == name.as_str())
         || status.held > 0
         || node.core.is_restored(name);
@@ -71,7 +79,8 @@ pub(super) fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Pee
         own: name == node.core.local(),
         cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
         ready,
-        state: State::of(ready, degraded).into(),
+        // One that is left alone on purpose keeps nobody from anything.
+        state: State::of(ready || drained_here, degraded || !ready).into(),
         remedy,
         ladder,
         etcd_cluster_id: status.etcd_cluster_id.map(|id| format!("{id:x}")).unwrap_or_default(),
@@ -97,16 +106,34 @@ pub(super) fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Pee
         stale_at_unix_seconds: away.and_then(|away| unix(away.stale_at)),
         backends_in_use: away.and_then(|_| node.core.merge().id_of(name)).map(in_use),
         refused_now: count(node.core.refused_now(name)),
-        drained_here: node.core.is_drained(name),
+        drained_here,
+        drained: status.drained.cluster,
+        drained_nodes: status.drained.nodes.into_iter().collect(),
     }
 }
 
 /// Every step from the name to the data path, the first broken one with its reason.
 fn ladder(node: &Node, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
     let reached = status.reached();
+    // An etcd that hangs keeps its connection: what its writer puts each second is missing first.
+    let is_silent = name == node.core.local()
+        && status.local_beats > 0
+        && node.core.is_writer_away(Instant::now());
     let step = |phase: ConnectionPhase| {
         let (state, detail) = match &status.failure {
-            Some(failure) if failure.phase == phase => (StepState::Failed, failure.reason.clone()),
+            None if is_silent && phase == ConnectionPhase::Synced => {
+                let reason = "the local apiserver's reports no longer arrive: it, or this etcd, hangs or does not run";
+                (StepState::Failed, reason.into())
+            }
+            Some(failure) if failure.phase == phase => {
+                let waits = phase == ConnectionPhase::Authenticated && name != node.core.local();
+                let reason = &failure.reason;
+                let reason = match waits {
+                    true => format!("waiting for {name} to accept this cluster: {reason}"),
+                    false => reason.clone(),
+                };
+                (StepState::Failed, reason)
+            }
             _ if Some(phase) <= reached => (StepState::Ok, detail(node, name, status, phase)),
             _ => (StepState::Pending, String::new()),
         };
@@ -128,7 +155,7 @@ fn detail(
     phase: ConnectionPhase,
 ) -> String {
     match (phase, &status.config) {
-        (ConnectionPhase::Config, Some(config)) => format!("id {}", config.id),
+        (ConnectionPhase::Config, Some(config)) => format!("ID {}", config.id),
         (ConnectionPhase::Synced, _) => {
             let counts = node.core.merge().counts(name);
             let listed = format!(
@@ -154,7 +181,12 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
     let others = node.core.merge().counts(name).nodes > usize::from(name == node.core.local());
     let unprobed = all == 0 && others;
     let (state, mut detail) = if node.core.is_unreachable(name) {
-        let reason = "cut: neither a node nor the etcd answers, and its pods are used only where there are no others";
+        let reason = match node.core.is_drained(name) {
+            true => "unreachable: neither a node nor the etcd answers; it is drained here",
+            false => {
+                "unreachable: neither a node nor the etcd answers, and its pods are used only where there are no others"
+            }
+        };
         (StepState::Failed, reason.into())
     } else if unprobed || (all == 0 && reached < Some(ConnectionPhase::Synced)) {
         (StepState::Pending, String::new())
@@ -164,15 +196,17 @@ fn data_path(node: &Node, name: &ClusterName, reached: Option<ConnectionPhase>) 
         (StepState::Failed, missing(&health, report.isolated))
     } else if health.answering > 0 {
         let noticed = report.detection.as_secs_f64();
-        let mut detail = format!(
-            "{} of {all} probed nodes answer, a dead one is noticed within {noticed:.1} s",
-            health.answering
-        );
-        if health.without_agent > 0 {
-            let noticed = report.detection_without_agent.as_secs_f64();
-            let without = health.without_agent;
-            detail += &format!("; {without} of these without an agent, within {noticed:.1} s");
-        }
+        let mut detail = format!("{} of {all} probed nodes answer", health.answering);
+        detail += &match health.without_agent {
+            0 => format!("; failure detection {noticed:.1} s"),
+            without => {
+                let has = if without == 1 { "has" } else { "have" };
+                let later = report.detection_without_agent.as_secs_f64();
+                format!(
+                    "; {without} {has} no agent (failure detection {later:.1} s, others {noticed:.1} s)"
+                )
+            }
+        };
         if routes.routed_by_the_network > 0 {
             let RouteSummary { ranges, routed_by_the_network: routed, .. } = routes;
             detail += &format!("; {routed} of {ranges} pod ranges are routed by the network");

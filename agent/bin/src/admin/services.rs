@@ -41,12 +41,18 @@ fn frontend(state: &Node, frontend: &lb::Frontend) -> Option<v1::Frontend> {
 fn backend(state: &Node, backend: &lb::Backend, known: Option<&&Candidate>) -> v1::Backend {
     let node = known.and_then(|candidate| candidate.node.as_deref());
     let node = node.or_else(|| state.core.merge().node_of(backend.cluster, backend.address));
+    let cluster = cluster_name(state, backend.cluster);
+    let is_drained = || state.drained(&cluster, node).is_some();
+    let condition = match known.map_or("unknown", |candidate| candidate.state()) {
+        "terminating" if is_drained() => "drained",
+        state => state,
+    };
     v1::Backend {
         address: backend.address.to_string(),
         port: backend.port.into(),
-        cluster: cluster_name(state, backend.cluster),
         node: node.unwrap_or_default().into(),
-        state: known.map_or("unknown", |candidate| candidate.state()).into(),
+        state: condition.into(),
+        cluster,
         reason: known.map_or("unknown", |candidate| candidate.reason.as_str()).into(),
     }
 }

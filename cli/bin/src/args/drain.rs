@@ -2,6 +2,8 @@
 
 use clap::Args as ClapArgs;
 
+use super::duration::seconds;
+
 /// What clients are to leave, or may come back to.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DrainArgs {
@@ -19,4 +21,13 @@ pub(crate) struct DrainArgs {
     /// directory, outlives restarts, and ends with `undrain CLUSTER --from` the same cluster.
     #[arg(long, value_name = "CONTEXT", conflicts_with = "context")]
     pub(crate) from: Option<String>,
+    /// Show what it would do, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait until every agent of the contexts has it in force: no new connection goes there where there are others
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = seconds, requires = "wait")]
+    pub(crate) wait_duration: u64,
 }

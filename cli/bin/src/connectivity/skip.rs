@@ -43,7 +43,7 @@ impl Layout {
     async fn ask(&mut self, context: &Context) -> anyhow::Result<()> {
         let name = &context.name;
         if let Ok(mut apiserver) = mesh_admin::connect(&context.apiserver).await {
-            let status = apiserver.status(StatusRequest {}).await;
+            let status = apiserver.status(StatusRequest::default()).await;
             let drained = status.ok().and_then(|status| status.into_inner().drained);
             if drained.is_some_and(|drained| drained.cluster) {
                 self.drained.insert(name.clone());

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -11,7 +12,7 @@ use mesh_model::ClusterName;
 use mesh_wire::drained_peers::{DRAINED_PEERS_FILE, DrainedPeers};
 use serde_json::json;
 
-use super::Change;
+use super::{Change, wait};
 use crate::{
     connect::lock,
     contexts,
@@ -23,28 +24,40 @@ pub(super) fn run(
     change: Change,
     target: &str,
     from: &str,
+    (dry_run, limit): (bool, Option<Duration>),
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let Ok(peer) = ClusterName::new(target) else {
         bail!("{target:?} is no cluster's name: --from is for whole clusters");
     };
-    let directory = contexts::find(from)?.directory;
-    let changed = set(&directory, &peer, change)?;
+    let context = contexts::find(from)?;
+    let changed = set(&context.directory, &peer, change, dry_run)?;
+    let outcome = match limit {
+        Some(limit) => wait::until_in_force_here(change, &context, peer.as_str(), limit)?,
+        None => Outcome::Done,
+    };
     match output {
-        Output::Text => output::line(format!("{peer} in {from}: {}", change.done(changed)))?,
+        Output::Text => {
+            output::line(format!("{peer} in {from}: {}", change.done(changed, dry_run)))?
+        }
         Output::Json => output::json(
             "Drain",
             json!({
                 "cluster": peer.to_string(), "from": from, "drained": change == Change::Drain,
-                "changed": changed,
+                "changed": changed, "dryRun": dry_run,
             }),
         )?,
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
-/// Changes the file. Whether it was otherwise before.
-fn set(directory: &Path, peer: &ClusterName, change: Change) -> anyhow::Result<bool> {
+/// Changes the file, or finds out whether it would. Whether it was otherwise before.
+fn set(
+    directory: &Path,
+    peer: &ClusterName,
+    change: Change,
+    dry_run: bool,
+) -> anyhow::Result<bool> {
     if !directory.is_dir() {
         bail!("{}: there is no such cluster directory", directory.display());
     }
@@ -60,7 +73,7 @@ fn set(directory: &Path, peer: &ClusterName, change: Change) -> anyhow::Result<b
         Change::Drain => drained.clusters.insert(peer.clone()),
         Change::Undrain => drained.clusters.remove(peer),
     };
-    if changed {
+    if changed && !dry_run {
         write_atomic(&path, drained.to_yaml()?.as_bytes(), Access::All)
             .with_context(|| path.display().to_string())?;
     }
@@ -88,9 +101,11 @@ mod tests {
         fs::create_dir_all(directory.join("peers")).unwrap();
         fs::write(directory.join("peers/c"), "endpoints: []").unwrap();
         let [c, d] = ["c", "d"].map(|name| ClusterName::new(name).unwrap());
-        let set = |peer: &ClusterName, change| set(&directory, peer, change);
+        let preview = |peer: &ClusterName, change| set(&directory, peer, change, true);
+        let set = |peer: &ClusterName, change| set(&directory, peer, change, false);
         assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is no peer"));
         assert!(!set(&c, Change::Undrain).unwrap());
+        assert!(preview(&c, Change::Drain).unwrap() && preview(&c, Change::Drain).unwrap());
         assert!(set(&c, Change::Drain).unwrap());
         assert!(!set(&c, Change::Drain).unwrap());
         assert_eq!(read(&directory).unwrap().1.clusters, [c.clone()].into());

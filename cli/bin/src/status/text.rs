@@ -102,9 +102,10 @@ impl ClusterStatus {
                     true => format!("{} (local)", peer.name),
                     false => peer.name.clone(),
                 };
-                let state = match peer.quarantined.is_empty() {
-                    true => word(peer_state(peer)),
-                    false => "QUARANTINED",
+                let state = match (peer.drained_here, peer.quarantined.is_empty()) {
+                    (true, _) => "DRAINED",
+                    (false, true) => word(peer_state(peer)),
+                    (false, false) => "QUARANTINED",
                 };
                 rows.push(row(node, &name, state, detail(&self.name, peer)));
             }
@@ -278,11 +279,28 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_left_alone_is_drained_and_not_broken() {
+        let drained = |ready: bool| Peer {
+            drained_here: true,
+            state: State::of(true, !ready).into(),
+            ..peer("c", ready)
+        };
+        for (ready, ends) in [(true, "1/1 peers ready"), (false, "0/1 peers ready; DEGRADED")] {
+            let cluster = cluster(vec![agent("n1", vec![drained(ready)], Vec::new())], &["c"]);
+            assert!(cluster.headline().ends_with(ends), "{}", cluster.headline());
+            let rows = cluster.rows(false);
+            assert!(rows.iter().all(|row| row[3] == "DRAINED"), "{rows:?}");
+            assert!(rows.iter().any(|row| row[4].contains("clustermesh undrain c --from a")));
+            assert_eq!(cluster.is_ready(), ready, "what `ready` means stays");
+        }
+    }
+
+    #[test]
     fn a_peer_that_is_away_says_since_when_and_until_when() {
         let failed = Step {
             name: "tcp".into(),
             state: StepState::Failed.into(),
-            detail: "nobody listens".into(),
+            detail: "nothing listens there".into(),
         };
         let gone = Peer {
             ladder: vec![failed],
@@ -298,7 +316,7 @@ mod tests {
         assert_eq!(row[..4], ["a", "n1", "c", "NOT READY"]);
         assert_eq!(
             row[4],
-            "tcp: nobody listens; unreachable since 2027-01-15T08:00:00Z; its 2 backends stay in use until \
+            "tcp: nothing listens there; unreachable since 2027-01-15T08:00:00Z; its 2 backends stay in use until \
              2027-01-15T08:15:00Z; to stop using them now: clustermesh drain c --from a → see whether it runs"
         );
     }

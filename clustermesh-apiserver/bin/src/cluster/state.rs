@@ -1,6 +1,6 @@
 //! What the cluster's thread owns.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use mesh_admin::{ProblemCode, v1::Problem};
 use mesh_alloc::{AllocationError, Found, Lost};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{ExportChanges, Exports, View};
 use crate::{
-    drain::{Asked, Change, Changed, NotChanged},
+    drain::{Asked, Change, Changed, Extent, NotChanged},
     metrics::Metrics,
     source::{Source, SourceState, Ticked},
 };
@@ -87,9 +87,19 @@ impl State {
         }
         let complete = self.source.state().complete;
         let exporter = &self.exporter;
-        let changed = self
-            .source
-            .change_drain(&mut |drain| change.apply(asked, &local, exporter, complete, drain))?;
+        let mut preview = None;
+        let changed = self.source.change_drain(&mut |drain| {
+            let before = drain.clone();
+            change.apply(asked, &local, exporter, complete, drain)?;
+            if asked.extent == Extent::Preview {
+                let changed = if *drain == before { Changed::Before } else { Changed::Now };
+                preview = Some((changed, mem::replace(drain, before)));
+            }
+            Ok(())
+        })?;
+        if let Some((changed, drain)) = preview {
+            return Ok((changed, self.exporter.drain_state_with(drain)));
+        }
         self.look(at);
         Ok((changed, self.exporter.drain_state()))
     }

@@ -317,13 +317,21 @@ fn backends(cluster: &Replica) -> Vec<&'static str> {
 
 #[test]
 fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
-    use crate::drain::{Asked, Change, Changed};
+    use crate::drain::{Asked, Change, Changed, Extent};
     let folder = on_two_nodes();
     let mut cluster = replica(folder.path());
     let mut other = replica(folder.path());
     assert_eq!(backends(&cluster), ["10.1.1.1", "10.1.3.1"], "the annotation says so");
-    let node = |node: &str| Asked { cluster: "a".into(), node: node.into() };
+    let node =
+        |node: &str| Asked { cluster: "a".into(), node: node.into(), extent: Extent::Change };
     let before = cluster.revision();
+    // A look at what it would come to changes nothing.
+    let preview = Asked { extent: Extent::Preview, ..node("n1") };
+    for _ in 0..2 {
+        let (changed, drained) = cluster.change_drain(Change::Drain, &preview).unwrap();
+        assert_eq!((changed, drained.nodes.len(), drained.endpoints), (Changed::Now, 2, 2));
+    }
+    assert_eq!((backends(&cluster), cluster.revision()), (vec!["10.1.1.1", "10.1.3.1"], before));
 
     let (changed, drained) = cluster.change_drain(Change::Drain, &node("n1")).unwrap();
     assert_eq!((changed, drained.cluster, drained.endpoints), (Changed::Now, false, 2));
@@ -338,7 +346,7 @@ fn a_node_is_drained_until_it_is_undrained_through_any_restart() {
 
     let mut cluster = replica(folder.path());
     assert_eq!(backends(&cluster), ["10.1.3.1"]);
-    let all = Asked { cluster: String::new(), node: String::new() };
+    let all = Asked::default();
     cluster.change_drain(Change::Drain, &all).unwrap();
     assert!(backends(&cluster).is_empty());
     cluster.change_drain(Change::Undrain, &all).unwrap();
@@ -358,7 +366,7 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
     let mut unread = open(folder.path());
     let mut cluster = replica(folder.path());
     let refused = |cluster: &mut Replica, change, name: &str, node: &str| {
-        let asked = Asked { cluster: name.into(), node: node.into() };
+        let asked = Asked { cluster: name.into(), node: node.into(), ..Asked::default() };
         let error = cluster.change_drain(change, &asked).unwrap_err().to_string();
         (error, fs::read_to_string(&path).unwrap_or_default())
     };
@@ -375,7 +383,7 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
         assert_eq!(file, "", "{says}");
     }
     // A node that only its endpoints are on is one.
-    let asked = |node: &str| Asked { cluster: String::new(), node: node.into() };
+    let asked = |node: &str| Asked { node: node.into(), ..Asked::default() };
     cluster.change_drain(Change::Drain, &asked("n3")).unwrap();
     cluster.change_drain(Change::Drain, &asked("")).unwrap();
     let (error, _) = refused(&mut cluster, Change::Undrain, "", "n3");

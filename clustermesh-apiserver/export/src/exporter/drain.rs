@@ -1,15 +1,16 @@
 //! What clients are to leave: the whole cluster or nodes, by `drain.yaml` or by a node's annotation.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_model::{
-    SliceEndpoint,
+    LocalDrain, SliceEndpoint,
     object::{Kind, Object, ObjectKey},
 };
 use mesh_source::Drain;
+use mesh_wire::{key::LOCAL_DRAIN, local_drain};
 
 use super::{
-    Allocate, Exporter,
+    Allocate, Exporter, Value,
     dependents::{named, service_key},
 };
 use crate::annotations;
@@ -30,7 +31,7 @@ pub struct DrainState {
     pub cluster: bool,
     /// Nodes by name.
     pub nodes: Vec<DrainedNode>,
-    /// How many endpoints are exported as leaving because of that.
+    /// How many pods, and endpoints that are no pod's, serve and are left because of that.
     pub endpoints: usize,
 }
 
@@ -69,6 +70,7 @@ impl Exporter {
                 affected.extend(self.with_endpoints_on(&node));
             }
         }
+        self.export_drain();
         if before.cluster != self.drained.file.cluster {
             let of_slices = self
                 .objects
@@ -81,25 +83,68 @@ impl Exporter {
 
     /// What is drained, and why.
     pub fn drain_state(&self) -> DrainState {
-        if !self.drained.file.cluster && self.drained.nodes.is_empty() {
+        self.state_of(&self.drained)
+    }
+
+    /// What that would be if the file said something else.
+    pub fn drain_state_with(&self, file: Drain) -> DrainState {
+        let annotated = self.drained.nodes.iter().filter(|node| self.is_annotated(node));
+        let nodes: BTreeSet<String> = annotated.chain(&file.nodes).cloned().collect();
+        self.state_of(&Drained { file, nodes })
+    }
+
+    fn state_of(&self, drained: &Drained) -> DrainState {
+        if !drained.file.cluster && drained.nodes.is_empty() {
             // The usual state, and no reason to count all endpoints.
             return DrainState::default();
         }
         let node = |name: &String| DrainedNode {
             name: name.clone(),
-            by_file: self.drained.file.nodes.contains(name),
+            by_file: drained.file.nodes.contains(name),
             by_annotation: self.is_annotated(name),
             known: self.has_node(name),
         };
+        DrainState {
+            cluster: drained.file.cluster,
+            nodes: drained.nodes.iter().map(node).collect(),
+            endpoints: self.leaving(drained),
+        }
+    }
+
+    /// How many pods, and endpoints that are none, serve and are left because of that; each once, whatever the number of its
+    /// addresses and services.
+    fn leaving(&self, drained: &Drained) -> usize {
         let slices = self.objects.values().filter_map(|object| match object {
             Object::EndpointSlice(slice) => Some(slice),
             _ => None,
         });
-        let endpoints = slices.flat_map(|slice| &slice.endpoints);
-        DrainState {
-            cluster: self.drained.file.cluster,
-            nodes: self.drained.nodes.iter().map(node).collect(),
-            endpoints: endpoints.filter(|endpoint| self.drained.has(endpoint)).count(),
+        let endpoints = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+            let serves = endpoint.serving.or(endpoint.ready) != Some(false);
+            serves && endpoint.terminating != Some(true) && drained.has(endpoint)
+        });
+        let mut addresses: BTreeSet<IpAddr> = endpoints
+            .flat_map(|endpoint| &endpoint.addresses)
+            .filter_map(|address| address.parse().ok())
+            .collect();
+        let pods = self.objects.values().filter(|object| {
+            let Object::Pod(pod) = object else { return false };
+            // All of its addresses are taken away.
+            pod.ips.iter().filter(|ip| addresses.remove(*ip)).count() > 0
+        });
+        pods.count() + addresses.len()
+    }
+
+    /// Says to the cluster's own nodes what is drained.
+    fn export_drain(&mut self) {
+        let drain =
+            LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
+        let value = (!drain.is_empty()).then(|| Value::from(local_drain::encode(&drain)));
+        let before = match value.clone() {
+            Some(value) => self.desired.insert(LOCAL_DRAIN.into(), value),
+            None => self.desired.remove(LOCAL_DRAIN),
+        };
+        if before != value {
+            self.changed.insert(LOCAL_DRAIN.into());
         }
     }
 
@@ -118,10 +163,14 @@ impl Exporter {
 
     /// Takes note of whether a node is drained, and says whether that is news.
     pub(super) fn settle_drained(&mut self, node: &str) -> bool {
-        match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
+        let changed = match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
             true => self.drained.nodes.insert(node.to_owned()),
             false => self.drained.nodes.remove(node),
+        };
+        if changed {
+            self.export_drain();
         }
+        changed
     }
 
     /// The slices that have endpoints on a node, and their services.

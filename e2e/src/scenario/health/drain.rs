@@ -43,8 +43,17 @@ pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
 
     let place = format!("{other}/{second}");
-    json::of(mesh.clustermesh(&["drain", &place]));
-    wait_until_led_to(mesh, &one, &node, &without(&on_second));
+    let preview = json::of(mesh.clustermesh(&["drain", &place, "--dry-run"]));
+    assert!(preview["changed"] == true && preview["dryRun"] == true, "{preview:#}");
+    json::of(mesh.clustermesh(&["drain", &place, "--wait"]));
+    assert_eq!(led_to(mesh, &one, &node), without(&on_second), "all agents have it by now");
+    // The cluster's own agents know why its pods are left.
+    let nodes = ["node", "list", "--context", &other, "--cluster", &other];
+    let (_, nodes, _) = json::run(mesh.clustermesh(&nodes));
+    let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
+    let status =
+        |name: &str| nodes.iter().find(|node| node["name"] == name).map(|n| n["status"].clone());
+    assert_eq!((status(&first), status(&second)), (Some("ready".into()), Some("drained".into())));
     json::of(mesh.clustermesh(&["drain", &other]));
     let theirs = on_first.union(&on_second).copied().collect();
     wait_until_led_to(mesh, &one, &node, &without(&theirs));

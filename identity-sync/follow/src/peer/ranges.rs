@@ -4,8 +4,8 @@ use mesh_model::{ClusterName, RecordKind};
 use mesh_wire::{
     Key, Layout, Prefix,
     key::{
-        CANARIES, HEARTBEAT, HISTORY, LOCAL_ENDPOINT_SLICES, LOCAL_POSITION, LOCAL_SERVICES,
-        NAMESPACES, PODS,
+        CANARIES, HEARTBEAT, HISTORY, LOCAL_DRAIN, LOCAL_ENDPOINT_SLICES, LOCAL_POSITION,
+        LOCAL_SERVICES, NAMESPACES, PODS,
     },
 };
 
@@ -21,6 +21,8 @@ pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
 /// What the local cluster's writer puts every second, of the local cluster only.
 pub(super) const LOCAL_BEAT: RangeId = RangeId(u8::MAX);
+/// What of the local cluster is drained.
+pub(super) const LOCAL_DRAINED: RangeId = RangeId(u8::MAX - 1);
 /// The first of the ranges with records, in each layout: a range that comes or goes leaves the others their names.
 const STATE: u8 = 4;
 const CACHE: u8 = 64;
@@ -75,8 +77,10 @@ pub(super) fn data_ranges(
         names_history: false,
     }];
     if config.role == Role::Local {
-        let span = KeyRange::key(LOCAL_POSITION);
-        ranges.push(RangeConfig { id: LOCAL_BEAT, span, page: SMALL_PAGE, names_history: false });
+        for (id, key) in [(LOCAL_BEAT, LOCAL_POSITION), (LOCAL_DRAINED, LOCAL_DRAIN)] {
+            let span = KeyRange::key(key);
+            ranges.push(RangeConfig { id, span, page: SMALL_PAGE, names_history: false });
+        }
     }
     for (kind, id) in &kinds {
         if ranges.iter().all(|range| range.id != *id) {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record, RecordKey};
+use mesh_model::{ClusterId, ClusterLimit, ClusterName, LocalDrain, Record, RecordKey};
 use mesh_wire::{
     Key, Layout, Prefix,
     key::{HEARTBEAT, HISTORY, POSITION},
@@ -279,8 +279,8 @@ fn the_local_cluster_reports_this_nodes_pods_where_it_has_the_canary() {
     put_local(&mut etcd);
     let (mut follower, mut local, mut now) = settled_as(Role::Local, &mut etcd);
     assert!(follower.status().is_synced(), "a Cilium's apiserver has no such canary");
-    // As of a peer, and how far its writer is.
-    assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 7));
+    // As of a peer, and how far its writer is and what is drained.
+    assert_eq!((local.records.len(), local.confirmed.len(), etcd.lists), (4, 4, 8));
 
     etcd.put(LOCAL_CANARY, "2026-11-21T01:16:04Z");
     settle(&mut etcd, &mut follower, &mut local, &mut now);
@@ -311,6 +311,29 @@ fn the_local_writers_beats_are_counted_and_no_peers() {
         settle(&mut etcd, &mut follower, &mut local, &mut now);
         assert_eq!(follower.status().local_beats, beats, "{role:?}");
         assert!(follower.status().is_synced() && local.rejected.is_empty());
+    }
+}
+
+#[test]
+fn the_local_cluster_says_what_of_it_is_drained_and_no_peer() {
+    let n1 = LocalDrain { cluster: false, nodes: ["n1".to_owned()].into() };
+    for (role, known) in [(Role::Local, n1.clone()), (Role::Remote, LocalDrain::default())] {
+        let mut etcd = alpha();
+        put_canaries(&mut etcd);
+        let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
+        let mut told = |etcd: &mut FakeEtcd, now: &mut Instant| {
+            settle(etcd, &mut follower, &mut local, now);
+            (follower.status().drained.clone(), local.rejected.len())
+        };
+        assert_eq!(told(&mut etcd, &mut now), (LocalDrain::default(), 0));
+        let value = mesh_wire::local_drain::encode(&n1);
+        etcd.put(mesh_wire::key::LOCAL_DRAIN, &String::from_utf8(value).unwrap());
+        assert_eq!(told(&mut etcd, &mut now), (known.clone(), 0));
+        // What cannot be understood leaves what was there.
+        etcd.put(mesh_wire::key::LOCAL_DRAIN, "n2");
+        assert_eq!(told(&mut etcd, &mut now), (known, usize::from(role == Role::Local)));
+        etcd.delete(mesh_wire::key::LOCAL_DRAIN);
+        assert_eq!(told(&mut etcd, &mut now).0, LocalDrain::default());
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use mesh_model::{RecordEvent, RecordKey};
+use mesh_model::{LocalDrain, RecordEvent, RecordKey};
 use mesh_wire::{
     Decoded, Position, cluster_config, decode_counting, decode_removal,
-    key::{HEARTBEAT, POSITION},
+    key::{HEARTBEAT, LOCAL_DRAIN, POSITION},
+    local_drain,
 };
 
 use super::{
     BACKEND_BYTES, EVENT_BYTES, PeerEvent, PeerFollower,
     keepalive::Keepalive,
-    ranges::{BEAT, CANARY, CONFIG, LOCAL_BEAT, NAME},
+    ranges::{BEAT, CANARY, CONFIG, LOCAL_BEAT, LOCAL_DRAINED, NAME},
 };
 use crate::{
     deletions::Deletions,
@@ -82,9 +83,15 @@ impl PeerFollower {
                 self.judge();
             }
             // A writer that loses its lease loses its config with it; it is still the same cluster.
-            Event::Delete(range @ (CONFIG | CANARY | BEAT | NAME | LOCAL_BEAT), key, revision) => {
-                if range == CANARY {
-                    self.canary_gone(&key, revision);
+            Event::Delete(
+                range @ (CONFIG | CANARY | BEAT | NAME | LOCAL_BEAT | LOCAL_DRAINED),
+                key,
+                revision,
+            ) => {
+                match range {
+                    CANARY => self.canary_gone(&key, revision),
+                    LOCAL_DRAINED => self.follower.status_mut().drained = LocalDrain::default(),
+                    _ => {}
                 }
                 self.deletions.deleted(now, range, key, revision, false);
             }
@@ -116,10 +123,15 @@ impl PeerFollower {
                 let live = !self.listing.contains(&LOCAL_BEAT);
                 self.follower.status_mut().local_beats += u64::from(live);
             }
+            Event::Begin(LOCAL_DRAINED) => {
+                self.follower.status_mut().drained = LocalDrain::default();
+            }
+            Event::Put(LOCAL_DRAINED, kv) => self.local_drain(&kv),
             Event::Begin(NAME) => self.named = false,
             Event::Put(NAME, _) => self.named = true,
-            Event::Begin(BEAT | LOCAL_BEAT) | Event::Done(BEAT | NAME | LOCAL_BEAT, _) => {}
-            Event::TooLarge(BEAT | NAME | LOCAL_BEAT, _) => {}
+            Event::Begin(BEAT | LOCAL_BEAT) => {}
+            Event::Done(BEAT | NAME | LOCAL_BEAT | LOCAL_DRAINED, _) => {}
+            Event::TooLarge(BEAT | NAME | LOCAL_BEAT | LOCAL_DRAINED, _) => {}
             Event::Begin(range) => {
                 let begun = self.completeness.begin(range).into_iter();
                 self.events.extend(begun.map(|kind| PeerEvent::Record(RecordEvent::Begin(kind))));
@@ -170,13 +182,14 @@ impl PeerFollower {
                 self.replica.position(position, now);
                 self.caught_up(was_older);
             }
-            Err(error) => {
-                let reason = format!("{POSITION}: {error}");
-                let status = self.follower.status_mut();
-                status.rejected += 1;
-                status.last_rejected = Some(reason.clone());
-                self.events.push(PeerEvent::Rejected(reason));
-            }
+            Err(error) => self.reject(POSITION.as_bytes(), format!("{POSITION}: {error}")),
+        }
+    }
+
+    fn local_drain(&mut self, kv: &KeyValue) {
+        match local_drain::decode(&kv.value) {
+            Ok(drain) => self.follower.status_mut().drained = drain,
+            Err(error) => self.reject(&kv.key, format!("{LOCAL_DRAIN}: {error}")),
         }
     }
 

@@ -5,8 +5,8 @@
 
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_wire::{
-    Key, Layout, Peer, Role, cluster_config, decode, decode_removal, encode, peer_file::PeerFile,
-    timestamp, users_file::UsersFile,
+    Key, Layout, Peer, Role, cluster_config, decode, decode_removal, encode, local_drain,
+    peer_file::PeerFile, timestamp, users_file::UsersFile,
 };
 
 mod run;
@@ -47,6 +47,9 @@ pub fn entry(data: &[u8]) {
         && !matches!(key, Key::Other | Key::Canary(_, None))
     {
         assert_eq!(Key::parse(key.to_string().as_bytes()), Ok(key));
+    }
+    if let Ok(drain) = local_drain::decode(value) {
+        assert_eq!(local_drain::decode(&local_drain::encode(&drain)).ok(), Some(drain));
     }
     let _ = timestamp(value);
 }
@@ -91,6 +94,9 @@ mod tests {
                 );
             }
         }
+        all.push(
+            b"clustermesh/local/v1/drain\n{\"v\":1,\"cluster\":false,\"nodes\":[\"n1\"]}".to_vec(),
+        );
         assert!(all.len() > 50, "{}", all.len());
         all
     }

@@ -64,13 +64,28 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
     assert_eq!(drain(&mut cluster, true, &["n1"]), both);
     assert_eq!(conditions(&cluster), ["10.7.1.5 ftt", "10.7.2.5 ftt", "10.7.1.6 fft"]);
     assert!(backends(&cluster).is_empty());
-    assert_eq!(cluster.exporter.drain_state().endpoints, 3);
+    // The third does not serve.
+    assert_eq!(cluster.exporter.drain_state().endpoints, 2);
+    let without = Drain { cluster: false, nodes: ["n2".to_owned()].into() };
+    let what_if = cluster.exporter.drain_state_with(without);
+    assert_eq!(
+        (what_if.cluster, what_if.nodes[0].name.as_str(), what_if.endpoints),
+        (false, "n2", 1)
+    );
+    assert_eq!(for_local_nodes(&cluster).unwrap(), r#"{"v":1,"cluster":true,"nodes":["n1"]}"#);
 
     // Undrained, all is as it was; and what others see of a node that is drained goes by what is true now.
     assert_eq!(drain(&mut cluster, false, &["n1"]), both);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
     assert_eq!(drain(&mut cluster, false, &[]), both);
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
+    assert_eq!(for_local_nodes(&cluster), None);
+}
+
+/// What the cluster's own nodes are told of it.
+fn for_local_nodes(cluster: &Cluster) -> Option<String> {
+    let value = cluster.exporter.desired().get(mesh_wire::key::LOCAL_DRAIN)?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 #[test]
