@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     args::Args,
+    clashes::clashes,
     cluster::{Cluster, View},
     drain::{Asked, Change, Changed, Extent, NotChanged},
     writer::StoreState,
@@ -42,6 +43,8 @@ pub(crate) struct ApiserverAdmin {
     pub(crate) started: SystemTime,
     /// Where the cluster's certificates are.
     pub(crate) pki: PathBuf,
+    /// Where its peer files are.
+    pub(crate) peers: PathBuf,
 }
 
 /// What keeps the apiserver from being ready.
@@ -126,6 +129,7 @@ impl Admin for ApiserverAdmin {
         let fallback = mesh_files::watch_fallback().map(|why| ProblemCode::FileWatch.problem(why));
         let certificates = certificates(&self.pki, settings.name.as_str());
         let problems = problems.chain(store.problems(now)).chain(fallback).chain(certificates);
+        let problems = problems.chain(clashes(&self.peers, settings));
         let problems: Vec<Problem> = problems.collect();
         let failure = store.trouble.as_ref().map(ToString::to_string);
         Ok(Response::new(StatusResponse {

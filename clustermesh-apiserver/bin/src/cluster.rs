@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_alloc::{Found, Journal, Lost};
-use mesh_export::{DrainState, Exporter, ExporterConfig, announced};
+use mesh_export::{DrainState, Exporter, ExporterConfig, GrantedRanges, announced};
 use mesh_files::{Moment, WriteLog};
 use mesh_labels::LabelFilter;
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};
@@ -183,6 +183,10 @@ fn open_journal(
         announced: announced(id, limit, Some(journal.uuid())),
         default_global_namespace: settings.default_global_namespace,
         filter,
+    });
+    let exporter = exporter.with_granted_ranges(GrantedRanges {
+        pods: settings.pod_cidrs.clone(),
+        nodes: settings.node_cidrs.clone(),
     });
     Ok((exporter, IdentityAllocation::new(journal, recording)))
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod args;
+mod clashes;
 mod cluster;
 mod drain;
 mod etcd_init;

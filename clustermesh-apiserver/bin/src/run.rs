@@ -77,6 +77,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         trouble: trouble.clone(),
         started,
         pki: directory.pki(),
+        peers: directory.peers(),
     };
     let stop = mesh_admin::stop_signal()?;
     let asked_to_stop = async {

@@ -15,7 +15,7 @@ use mesh_source::SourceEvent;
 use mesh_wire::{Key, cluster_config};
 use uuid::Uuid;
 
-use crate::records::LocalCluster;
+use crate::{claims::GrantedRanges, records::LocalCluster};
 use cilium::Cilium;
 use drain::Drained;
 pub use drain::{DrainState, DrainedNode};
@@ -93,6 +93,7 @@ pub struct Exporter {
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
+    granted: GrantedRanges,
     /// What a Cilium reports of pods and label sets.
     cilium: Cilium,
     /// What follows from each object.
@@ -128,6 +129,7 @@ impl Exporter {
             namespaces: Namespaces::default(),
             slices: BTreeMap::new(),
             drained: Drained::default(),
+            granted: GrantedRanges::default(),
             cilium: Cilium::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
@@ -139,6 +141,11 @@ impl Exporter {
             deferred: None,
             makes: 0,
         }
+    }
+
+    /// One that says of each object what of it other clusters refuse.
+    pub fn with_granted_ranges(self, granted: GrantedRanges) -> Self {
+        Self { granted, ..self }
     }
 
     /// Takes several things that the source reports. A service's record is made once, however many of its slices came.

@@ -7,9 +7,11 @@
 //! Architecture invariant: no IO. Identities are asked of [`Allocate`], wherever they are kept.
 
 mod annotations;
+mod claims;
 mod exporter;
 mod plan;
 mod records;
 
+pub use claims::GrantedRanges;
 pub use exporter::{Allocate, DrainState, DrainedNode, Exporter, ExporterConfig, Value, announced};
 pub use plan::{Actual, Write, fingerprint, plan};

@@ -84,6 +84,8 @@ codes! {
         "put files in place that belong together: clustermesh certs rotate",
     Object "object"
         "mend the object that is named",
+    ClusterConfig "cluster-config"
+        "mend cluster.yaml and restart the daemons; what PEER has is in its peer file",
     UsersFile "users-file"
         "mend users.yaml, or write it anew: clustermesh connect",
     RefusedKey "refused-key"
@@ -151,7 +153,7 @@ pub fn phase_remedy(phase: &str) -> &'static str {
         "tcp" => "see whether the cluster's etcd runs, and whether a firewall is in the way",
         "tls" => "see docs/certificates.md; for an expired certificate: clustermesh certs rotate",
         "authenticated" => {
-            "see whether the cluster has a user for this one in users.yaml and its apiserver runs; or: clustermesh connect"
+            "its apiserver makes the user within seconds of clustermesh connect: see that it runs, and that its users.yaml has this cluster"
         }
         "config" => {
             "see that the cluster's apiserver runs, and that name and ID are as in the peer file"

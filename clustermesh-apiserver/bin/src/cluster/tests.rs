@@ -519,3 +519,34 @@ async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
     let values = cluster.exports().take().values;
     assert_eq!(values.keys().collect::<Vec<_>>(), ["cilium/cluster-config/a"]);
 }
+
+/// Other clusters grant what `cluster.yaml` says. The cluster where the mistake is says so itself, as long as it is there.
+#[test]
+fn what_other_clusters_refuse_is_a_problem_here() {
+    let folder = directory(&[("a", 1)]);
+    let mut cluster = replica(folder.path());
+    let problems = |cluster: &mut Replica| -> Vec<String> {
+        cluster.look();
+        cluster.problems()
+    };
+    assert_eq!(problems(&mut cluster), [""; 0]);
+    let node = |range: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: n3}}\nspec: {{podCIDR: {range}}}\nstatus: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n"
+        )
+    };
+    for (range, address, says) in [
+        ("10.9.9.0/24", "172.31.1.3", Some("n3: 10.9.9.0/24 is not in podCIDRs of cluster.yaml")),
+        ("10.1.9.0/24", "172.31.9.3", Some("n3: 172.31.9.3 is not in nodeCIDRs of cluster.yaml")),
+        ("10.1.9.0/24", "172.31.1.3", None),
+    ] {
+        write(folder.path(), "node", &node(range, address));
+        let found = problems(&mut cluster);
+        assert_eq!(found.len(), usize::from(says.is_some()), "{found:?}");
+        assert!(says.is_none_or(|says| found[0].contains(says)), "{found:?}");
+    }
+    let stray = pod("a", 2).replace("10.1.1.2", "10.7.1.2");
+    write(folder.path(), "stray", &stray);
+    let found = problems(&mut cluster);
+    assert!(found.len() == 1 && found[0].contains("10.7.1.2/32 is not in podCIDRs"), "{found:?}");
+}

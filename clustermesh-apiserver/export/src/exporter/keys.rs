@@ -64,8 +64,9 @@ impl Exporter {
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
         self.makes += 1;
         let records = match self.records(&key, allocate) {
-            Ok(Made { records, identity, notes }) => {
+            Ok(Made { records, identity, mut notes }) => {
                 self.problems.remove(&key);
+                notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));
                 match notes.is_empty() {
                     true => self.notes.remove(&key),
                     false => self.notes.insert(key.clone(), notes),

@@ -1,0 +1,85 @@
+//! What this cluster claims although its own peer files grant it to another: that cluster's peers refuse one of the two.
+
+use std::{fs, path::Path};
+
+use ipnet::IpNet;
+use mesh_admin::{ProblemCode, v1::Problem};
+use mesh_source::cluster_directory::ClusterSettings;
+use mesh_wire::peer_file::{Grant, PeerFile};
+
+/// Reads the peer files. What is wrong with one is its agents' to say.
+pub(crate) fn clashes(peers: &Path, settings: &ClusterSettings) -> Vec<Problem> {
+    let files = fs::read_dir(peers).into_iter().flatten().flatten();
+    let mut grants: Vec<(String, Grant)> = files
+        .filter_map(|entry| {
+            let text =
+                fs::read_to_string(entry.path()).ok().filter(|text| PeerFile::is_one(text))?;
+            let name =
+                entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'))?;
+            Some((name, PeerFile::parse(&text).ok()?.clustermesh?))
+        })
+        .filter(|(name, _)| name != settings.name.as_str())
+        .collect();
+    grants.sort_by(|(one, _), (other, _)| one.cmp(other));
+    grants.iter().flat_map(|(peer, grant)| clash(settings, peer, grant)).collect()
+}
+
+fn clash(settings: &ClusterSettings, peer: &str, grant: &Grant) -> Vec<Problem> {
+    let problem = |what: String| {
+        let message = format!(
+            "{what}, by the peer file {peer}: other clusters take it of one of the two only"
+        );
+        ProblemCode::ClusterConfig.of_peer(peer, message)
+    };
+    let id = settings.id.get();
+    let id = (grant.id == Some(id)).then(|| format!("the ID {id} is that of {peer} too"));
+    let overlap = |list: &str, ours: &[IpNet], theirs: &[IpNet]| {
+        let both = ours.iter().flat_map(|ours| theirs.iter().map(move |theirs| (ours, theirs)));
+        let mut both =
+            both.filter(|(ours, theirs)| ours.contains(*theirs) || theirs.contains(*ours));
+        let (ours, theirs) = both.next()?;
+        Some(format!("{ours} in {list} of cluster.yaml overlaps with {theirs} of {peer}"))
+    };
+    let pods = overlap("podCIDRs", &settings.pod_cidrs, &grant.pod_cidrs);
+    let services = overlap("serviceCIDRs", &settings.service_cidrs, &grant.pod_cidrs);
+    id.into_iter().chain(pods).chain(services).map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_was_granted_is_not_for_this_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |id: u16, pods: &str| {
+            let file = format!(
+                "endpoints:\n- https://b.mesh.cilium.io:2379\ntrusted-ca-file: /a\nkey-file: /b\ncert-file: /c\nclustermesh:\n  id: {id}\n  podCIDRs: [{pods}]\n  nodeCIDRs: [172.31.2.0/24]\n"
+            );
+            fs::write(folder.path().join("b"), file).unwrap();
+        };
+        fs::write(folder.path().join("b.etcd-client.crt"), "a certificate").unwrap();
+        let text = "name: a\nid: 1\npodCIDRs: [10.1.0.0/16]\nserviceCIDRs: [10.101.0.0/16]\nnodeCIDRs: [172.31.0.0/16]\n";
+        let settings = ClusterSettings::parse(text).unwrap();
+        let found = || -> Vec<String> {
+            clashes(folder.path(), &settings).into_iter().map(|problem| problem.message).collect()
+        };
+        // Nodes of all clusters may be in one range.
+        write(2, "10.2.0.0/16");
+        assert!(found().is_empty());
+        write(1, "10.0.0.0/8");
+        let says = [
+            "the ID 1 is that of b too",
+            "10.1.0.0/16 in podCIDRs of cluster.yaml overlaps with 10.0.0.0/8 of b",
+            "10.101.0.0/16 in serviceCIDRs of cluster.yaml overlaps with 10.0.0.0/8 of b",
+        ];
+        let problems = found();
+        assert_eq!(problems.len(), 3);
+        for (problem, says) in problems.iter().zip(says) {
+            assert!(problem.starts_with(says), "{problem}");
+        }
+        // It goes with its cause.
+        fs::remove_file(folder.path().join("b")).unwrap();
+        assert!(found().is_empty());
+    }
+}
