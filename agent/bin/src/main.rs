@@ -8,6 +8,8 @@ mod message;
 mod pods;
 mod run;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
@@ -22,9 +24,16 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8] = b"narenas:1,background_thread:true,dirty_decay_ms:1000\0";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args = args::Args::parse();
+    mesh_admin::exit_code(start(args))
+}
+
+fn start(args: args::Args) -> anyhow::Result<()> {
     mesh_admin::logs::init(&args.log)?;
     mesh_certs::install_crypto();
+    if let Some(missing) = mesh_dataplane::missing_capabilities() {
+        anyhow::bail!(missing);
+    }
     run::run(args)
 }

@@ -61,7 +61,7 @@ pub enum LabError {
         reason: String,
     },
     /// Something that should be installed.
-    #[error("{0} is not installed. Run `make setup` once")]
+    #[error("{0} is not installed: {remedy}", remedy = package(.0))]
     Missing(String),
     /// No cgroup v2.
     #[error("no cgroup2 is mounted")]
@@ -132,5 +132,39 @@ impl LabError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// How to get a program that is missing, on Debian and what follows it.
+fn package(program: &str) -> String {
+    let package = match program {
+        "ip" | "tc" => "iproute2",
+        "nft" => "nftables",
+        "sysctl" => "procps",
+        "etcd" => "etcd-server",
+        "etcdctl" => "etcd-client",
+        "ptp" | "host-local" => "containernetworking-plugins",
+        "curl" | "ping" => program,
+        _ => return "install it, or put it beside this program".into(),
+    };
+    format!("apt install {package}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_says_how_to_get_it() {
+        for (program, says) in [
+            ("ip", "ip is not installed: apt install iproute2"),
+            ("nft", "nft is not installed: apt install nftables"),
+            (
+                "clustermesh-agent",
+                "clustermesh-agent is not installed: install it, or put it beside this program",
+            ),
+        ] {
+            assert_eq!(LabError::Missing(program.into()).to_string(), says);
+        }
     }
 }

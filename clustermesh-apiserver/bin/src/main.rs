@@ -13,10 +13,15 @@ mod source;
 mod users_file;
 mod writer;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
-fn main() -> anyhow::Result<()> {
-    let args::Cli { command, serve } = args::Cli::parse();
+fn main() -> ExitCode {
+    mesh_admin::exit_code(start(args::Cli::parse()))
+}
+
+fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {
     mesh_certs::install_crypto();
     match command {
         None => {

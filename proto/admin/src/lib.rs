@@ -11,7 +11,7 @@ pub mod version;
 
 pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
-pub use stop::stop_signal;
+pub use stop::{exit_code, stop_signal};
 /// How a daemon answers what it cannot do.
 pub use tonic::{Code, Status};
 

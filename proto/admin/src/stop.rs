@@ -1,6 +1,6 @@
-//! How a daemon is asked to stop.
+//! How a daemon is asked to stop, and how it ends.
 
-use std::io;
+use std::{fmt, io, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,4 +17,16 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// How a daemon ends: with 1 where it failed, and why in one line, causes included.
+#[allow(clippy::print_stderr, reason = "the log may be what failed")]
+pub fn exit_code(ended: Result<(), impl fmt::Display>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
