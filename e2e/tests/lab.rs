@@ -386,6 +386,21 @@ fn processes_are_looked_after() {
         let apiserver = &status["clusters"][0]["apiserver"];
         if apiserver["ready"] == false { Ok(()) } else { Err(apiserver.to_string()) }
     });
+    // One that cannot begin says why.
+    let start = |size: &str| {
+        let mut start = mesh.lab("start");
+        start.args(["b/n1/agent", "--env", &format!("CLUSTERMESH_MAX_BACKENDS={size}")]);
+        json::run(start)
+    };
+    json::of({
+        let mut stop = mesh.lab("stop");
+        stop.arg("b/n1/agent");
+        stop
+    });
+    let (code, _, complaint) = start("3");
+    let says = ["b/n1/agent ended right after its start", "--max-backends"];
+    assert!(code == 1 && says.iter().all(|says| complaint.contains(says)), "{complaint}");
+    assert_eq!(start("1024").0, 0);
     // All of a kind, and all of a cluster.
     let named = |word: &str| {
         let mut stop = mesh.lab("stop");
@@ -488,6 +503,28 @@ fn objects_are_known_by_their_names() {
     let (code, complaint) =
         lab("apply", name, &["--cluster", "a", "--file", &file.display().to_string()]);
     assert!(code == 1 && complaint.contains("service.yaml"), "{complaint}");
+}
+
+/// A pod whose template changed is another pod; one whose template is as it was stays.
+#[test]
+fn pods_follow_their_template() {
+    let mesh = Netns::sized("e2elabtmpl", 1, 1);
+    mesh.apply("a", "echo", None);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("echo.yaml");
+    let text = fs::read_to_string(example("echo")).unwrap();
+    let apply = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let mut lab = mesh.lab("apply");
+        lab.args(["--cluster", "a", "--file"]).arg(&file);
+        let value = json::of(lab);
+        (value["started"].clone(), value["stopped"].clone())
+    };
+    let (none, both) = (serde_json::json!([]), serde_json::json!(["echo-0", "echo-1"]));
+    assert_eq!(apply(&text), (none.clone(), none));
+    let changed = text.replace("labels: { app: echo }\n", "labels: { app: echo, version: two }\n");
+    assert_ne!(changed, text);
+    assert_eq!(apply(&changed), (both.clone(), both));
 }
 
 /// What `lab status` ends with, and says of a process.

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     args::{ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
     contexts,
-    outcome::{Outcome, warn},
+    outcome::{Outcome, note, warn},
     output::{self, Output},
 };
 #[cfg(test)]
@@ -34,7 +34,20 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
     if args.connection_mode == ConnectionMode::Bidirectional {
         steps.extend(plan_connect(&destination, &source)?);
     }
-    carry_out("Connect", steps, args.dry_run, output)
+    let changes = !steps.is_empty() && !args.dry_run;
+    let outcome = carry_out("Connect", steps, args.dry_run, output)?;
+    if changes {
+        let (one, other) = (args.pair.context(), &args.pair.destination_context);
+        let both = args.connection_mode == ConnectionMode::Bidirectional;
+        let waits = match both {
+            true => format!(
+                "waiting for {other} and {one} to accept each other: clustermesh status --wait"
+            ),
+            false => format!("waiting for {other} to accept {one}: clustermesh status --wait"),
+        };
+        note(&contexts::hint(&waits));
+    }
+    Ok(outcome)
 }
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {

@@ -87,6 +87,11 @@ pub(crate) fn lab_of(origin: &Origin) -> anyhow::Result<Option<String>> {
     Ok(Lab::all().into_iter().find(is_its))
 }
 
+/// A text with commands to run: they name the lab that a flag named, where there are others.
+pub(crate) fn hint(text: &str) -> String {
+    choice().hint(text, &Lab::all())
+}
+
 /// All contexts there are; none on a host that has no contexts file and no lab.
 pub(crate) fn all() -> anyhow::Result<Vec<Context>> {
     match origin()?.file()? {
@@ -190,6 +195,16 @@ impl Choice {
         }
     }
 
+    /// The variable holds for the next command too, and a flag does not.
+    fn hint(&self, text: &str, labs: &[String]) -> String {
+        match &self.flags.lab {
+            Some(lab) if labs.len() > 1 && !text.contains("--lab") => {
+                text.replace("clustermesh ", &format!("clustermesh --lab {lab} "))
+            }
+            _ => text.to_owned(),
+        }
+    }
+
     /// `--lab`, else `$CLUSTERMESH_LAB`, else the only lab that is up.
     fn lab(&self, labs: &[String]) -> anyhow::Result<String> {
         match (self.flags.lab.as_ref().or(self.variables.lab.as_ref()), labs) {
@@ -269,6 +284,22 @@ mod tests {
                 (found, wanted) => assert_eq!(found, wanted.map_err(str::to_owned), "{choice:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_hint_names_the_lab_that_a_flag_named_where_there_are_others() {
+        let labs = ["demo", "nc"].map(str::to_owned);
+        let of = |flag: Option<&str>| Choice {
+            flags: Named { contexts: None, lab: flag.map(str::to_owned) },
+            variables: Named { contexts: None, lab: Some("demo".into()) },
+        };
+        let text = "it is broken → clustermesh certs rotate --context a";
+        let named = "it is broken → clustermesh --lab nc certs rotate --context a";
+        assert_eq!(of(Some("nc")).hint(text, &labs), named);
+        assert_eq!(of(Some("nc")).hint(named, &labs), named);
+        // The variable holds for the next command, and the only lab needs no name.
+        assert_eq!(of(None).hint(text, &labs), text);
+        assert_eq!(of(Some("nc")).hint(text, &labs[1..]), text);
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             let mut lab = Lab::open(&contexts::lab()?)?;
             lab.set_environment(&processes, &environment)?;
             let started = lab.start(&processes)?;
+            lab.watch_start(&started)?;
             let text = match started.as_slice() {
                 [] => "all of them run already".to_owned(),
                 started => format!("started {}", started.join(", ")),
@@ -144,8 +145,11 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(100));
+    let mut interrupted = false;
     let lab = Lab::up(&options, |phase| {
+        interrupted |= phase == Phase::Remains;
         progress.set_message(match phase {
+            Phase::Remains => "taking away what an earlier `lab up` left half made",
             Phase::Machines => "making network namespaces",
             Phase::Directories => "making cluster directories and certificates",
             Phase::Daemons => "starting etcd, apiservers and agents",
@@ -156,11 +160,15 @@ fn up(options: LabOptions, output: Output) -> anyhow::Result<Outcome> {
     let sockets = sockets(&lab);
     // Ready daemons need no lock, and others may look meanwhile.
     drop(lab);
-    wait_ready(&sockets, started + READY)?;
+    wait_ready(name, &sockets, started + READY)?;
     progress.finish_and_clear();
     let took = started.elapsed();
+    let remains = match interrupted {
+        true => "what an earlier `lab up` had left half made was taken away\n",
+        false => "",
+    };
     let text = format!(
-        "the lab {name} is up: {clusters} clusters of {nodes} nodes, after {:.1} s\nexport CLUSTERMESH_LAB={name}",
+        "{remains}the lab {name} is up: {clusters} clusters of {nodes} nodes, after {:.1} s\nexport CLUSTERMESH_LAB={name}",
         took.as_secs_f64(),
     );
     let value = json!({
@@ -186,7 +194,7 @@ fn sockets(lab: &Lab) -> Vec<(String, PathBuf)> {
     sockets
 }
 
-fn wait_ready(sockets: &[(String, PathBuf)], deadline: Instant) -> anyhow::Result<()> {
+fn wait_ready(lab: &str, sockets: &[(String, PathBuf)], deadline: Instant) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for (name, socket) in sockets {
@@ -204,7 +212,9 @@ fn wait_ready(sockets: &[(String, PathBuf)], deadline: Instant) -> anyhow::Resul
                 match asked.await {
                     Ok(()) => break,
                     Err(reason) if Instant::now() >= deadline => {
-                        bail!("{name} is not ready: {reason}. See `clustermesh lab logs {name}`")
+                        bail!(
+                            "{name} is not ready: {reason}. See `clustermesh lab logs {name} --lab {lab}`"
+                        )
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use crate::output;
+use crate::{contexts, output};
 
 /// How a command ended that did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Outcome {
             // The reader has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                let message = in_full(&error);
+                let message = contexts::hint(&in_full(&error));
                 // Standard output may be what failed.
                 let _ = output::error(1, &message);
                 eprintln!("error: {message}");
@@ -56,6 +56,12 @@ fn first_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let lines: Vec<&str> = lines.filter(|line| !line.starts_with('[')).collect();
     lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+/// Says how it goes on.
+#[allow(clippy::print_stderr, reason = "progress is no data")]
+pub(crate) fn note(what: &str) {
+    eprintln!("{what}");
 }
 
 /// Says what one should know beside a result.

@@ -27,6 +27,8 @@ use crate::{
 /// What is being done, for those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// What is left of a lab that was made by halves: it goes.
+    Remains,
     /// Namespaces and links.
     Machines,
     /// Cluster directories and certificates.
@@ -44,7 +46,7 @@ pub struct Lab {
 }
 
 /// How long a daemon is watched after its start: one that cannot run ends at once.
-const WATCHED: Duration = Duration::from_millis(100);
+pub(crate) const WATCHED: Duration = Duration::from_millis(100);
 /// How long another command's lock is waited for.
 const LOCK: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,9 @@ impl Lab {
             return Err(LabError::AlreadyUp(options.name.clone()));
         }
         // What a crash, or one who lost patience, left behind.
+        if is_there(&name)? {
+            progress(Phase::Remains);
+        }
         remove_everything(&name)?;
         let mut lab = Self { name, state: LabState::default(), _lock: lock };
         match lab.make(options, &mut progress) {

@@ -19,6 +19,7 @@ mod link_fault;
 mod names;
 mod options;
 mod process;
+mod starting;
 mod state;
 pub mod workload;
 

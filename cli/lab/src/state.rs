@@ -9,6 +9,7 @@ use std::{
 
 use mesh_files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{error::LabError, link_fault::Cut, names::PINS_ROOT};
 
@@ -105,6 +106,9 @@ pub struct PodState {
     pub source: String,
     /// Its manifest.
     pub manifest: PathBuf,
+    /// What was applied; null in a lab of a release that did not keep it.
+    #[serde(default)]
+    pub template: Value,
     /// Its process; absent for a pod that only exists to run commands in.
     pub process: Option<ProcessState>,
 }

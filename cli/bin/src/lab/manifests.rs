@@ -90,10 +90,14 @@ pub(super) fn print(
 
 fn in_words(Applied { started, stopped, objects, ignored: _ }: &Applied) -> String {
     let objects = objects.iter().map(|(object, change)| format!("{object} {}", change.as_str()));
-    let pods = |pods: &[String], word: &'static str| {
-        pods.iter().map(move |pod| format!("Pod {pod} {word}")).collect::<Vec<_>>()
-    };
-    let pods = [pods(started, "started"), pods(stopped, "stopped")].concat();
+    let in_both = |pod: &&String| started.contains(pod) && stopped.contains(pod);
+    let started_only =
+        started.iter().filter(|pod| !stopped.contains(pod)).map(|pod| (pod, "started"));
+    let stopped_only =
+        stopped.iter().filter(|pod| !started.contains(pod)).map(|pod| (pod, "stopped"));
+    let restarted = started.iter().filter(in_both).map(|pod| (pod, "restarted"));
+    let pods = started_only.chain(stopped_only).chain(restarted);
+    let pods = pods.map(|(pod, word)| format!("Pod {pod} {word}"));
     let lines: Vec<String> = objects.chain(pods).collect();
     if lines.is_empty() { "nothing to change".into() } else { lines.join("\n") }
 }
@@ -145,5 +149,9 @@ mod tests {
         );
         assert_eq!(written(&applied.objects), ["Service web", "Namespace shop"]);
         assert_eq!(in_words(&Applied::default()), "nothing to change");
+        let pods = ["web-0", "web-1"].map(str::to_owned).to_vec();
+        let replaced =
+            Applied { started: pods.clone(), stopped: pods[1..].into(), ..<_>::default() };
+        assert_eq!(in_words(&replaced), "Pod web-0 started\nPod web-1 restarted");
     }
 }

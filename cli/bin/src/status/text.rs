@@ -7,15 +7,18 @@ use mesh_admin::v1::{Peer, Problem, State, StepState};
 use super::{
     AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of, wide,
 };
-use crate::{drain, output};
+use crate::{contexts::hint, drain, output};
 
 /// Nodes that a problem is shown with.
 const NODES: usize = 3;
 
 /// Prints all clusters; with `verbose` what is in order too.
 pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result<()> {
-    clusters.iter().try_for_each(|cluster| output::line(cluster.headline()))?;
-    let rows: Vec<Vec<String>> = clusters.iter().flat_map(|c| c.rows(verbose)).collect();
+    let mut lines = clusters.iter().map(|cluster| hint(&cluster.headline()));
+    lines.try_for_each(output::line)?;
+    let rows = clusters.iter().flat_map(|c| c.rows(verbose));
+    let rows: Vec<Vec<String>> =
+        rows.map(|row| row.iter().map(|cell| hint(cell)).collect()).collect();
     if !rows.is_empty() {
         output::line("")?;
         output::table(&["CLUSTER", "NODE", "FOLLOWS", "STATE", "DETAIL"], rows)?;
@@ -26,7 +29,7 @@ pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result
     let problems: Vec<String> = clusters.iter().flat_map(ClusterStatus::problem_lines).collect();
     if !problems.is_empty() {
         output::line("")?;
-        problems.iter().try_for_each(output::line)?;
+        problems.iter().try_for_each(|problem| output::line(hint(problem)))?;
     }
     Ok(())
 }

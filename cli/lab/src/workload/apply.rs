@@ -74,9 +74,10 @@ impl Lab {
         let objects = changes.into_iter().map(|(id, change)| (id.to_string(), change)).collect();
         let mut applied = Applied { objects, ignored, ..Applied::default() };
 
-        let keeps = |pod: &PodState| pods.iter().any(|wanted| wanted.is(pod));
-        let is_gone = |pod: &&PodState| {
-            !keeps(pod) && (prune && pod.source == source.name() || is_of(&deployments, pod))
+        // One whose template changed is another pod, as a Deployment would have it.
+        let is_gone = |pod: &&PodState| match pods.iter().find(|wanted| wanted.is(pod)) {
+            Some(wanted) => wanted.is_changed(pod),
+            None => prune && pod.source == source.name() || is_of(&deployments, pod),
         };
         let all = &self.state.cluster(cluster)?.pods;
         let gone: Vec<PodState> = all.iter().filter(is_gone).cloned().collect();
@@ -244,6 +245,10 @@ fn is_of(deployments: &[(String, String)], pod: &PodState) -> bool {
 impl WantedPod {
     fn is(&self, pod: &PodState) -> bool {
         (&self.namespace, &self.name) == (&pod.namespace, &pod.name)
+    }
+
+    fn is_changed(&self, pod: &PodState) -> bool {
+        !pod.template.is_null() && pod.template != self.object
     }
 }
 

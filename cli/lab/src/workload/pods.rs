@@ -80,6 +80,7 @@ impl Lab {
             }
         };
         let uid = Uuid::new_v4().to_string();
+        let template = object.clone();
         if let Some(object) = object.as_object_mut() {
             object.insert("apiVersion".into(), json!("v1"));
             object.insert("kind".into(), json!("Pod"));
@@ -107,6 +108,7 @@ impl Lab {
             node: node.name.clone(),
             ips: Vec::new(),
             source: source.into(),
+            template,
             process: None,
         };
         Ok(Scheduled { node, pod, object })
