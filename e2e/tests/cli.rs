@@ -268,7 +268,7 @@ fn what_cannot_be_connected_is_refused() {
     };
     let cases: [(&str, &str, &str, &[&str]); 6] = [
         ("name: c", "name: a", "the same name", &["both clusters are called a", "another name"]),
-        ("id: 3", "id: 1", "the same id", &["both have the id 1", "another"]),
+        ("id: 3", "id: 1", "the same id", &["both have the ID 1", "another"]),
         (
             "10.3.0.0/16",
             "10.1.128.0/17",

@@ -181,7 +181,7 @@ impl Machine {
         self.news = true;
         self.counts.audits += 1;
         for write in self.words.audit(states.cut()) {
-            tracing::error!(id = %write.cluster, cut = write.cut, "a cluster's word in the kernel was not what it should be");
+            tracing::error!(id = %write.cluster, cut = write.cut, "a cluster's state in the kernel was not as it was written");
             states.set_cut(write.cluster, write.cut);
             self.counts.repairs += 1;
         }

@@ -98,7 +98,7 @@ impl Verdict {
                 tracing::info!(peer = %cluster, "the cluster was cut when the agent's previous run ended: it stays cut until it answers");
             }
             Self::Cluster { cluster, cut: true, last_answer: Some(_) } => {
-                tracing::warn!(peer = %cluster, "neither a node nor the etcd answers: the cluster is cut");
+                tracing::warn!(peer = %cluster, "neither a node nor the etcd answers: the cluster is unreachable");
             }
             Self::Cluster { cluster, cut: false, .. } => {
                 tracing::info!(peer = %cluster, "the cluster answers again");

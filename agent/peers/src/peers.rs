@@ -128,6 +128,14 @@ pub fn follower_thread() -> io::Result<runtime::Handle> {
     Ok(handle)
 }
 
+/// Waits for a change in a folder, if there is one to watch.
+async fn changed(watch: Option<&mut FolderWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 // === impl Peers ===
 
 impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
@@ -154,8 +162,11 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
     pub async fn run(mut self) {
         let mut folder = FolderWatch::new(&self.folder);
         let log = folder.write_log();
-        let mut beside = FolderWatch::shallow(self.local_file.parent().unwrap_or(&self.local_file));
         let mut above = FolderWatch::shallow(self.drained.folder());
+        let beside = self.local_file.parent().unwrap_or(&self.local_file);
+        // By default one folder has both files: two watches of it would have each change read twice.
+        let apart = beside != self.drained.folder();
+        let mut beside = apart.then(|| FolderWatch::shallow(beside));
         let log_above = above.write_log();
         loop {
             let written = (log.take(), log_above.take());
@@ -169,7 +180,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
             }
             tokio::select! {
                 () = folder.changed() => {}
-                () = beside.changed() => {}
+                () = changed(beside.as_mut()) => {}
                 () = above.changed() => {}
                 () = self.troubled.notified() => {}
                 () = until(next_look) => {}
@@ -401,7 +412,7 @@ fn found(read: io::Result<BTreeMap<String, TextFile>>) -> FoundFolder {
 
 /// What an operator reads of new credentials, or a new peer file, that cannot be used.
 fn not_used(peer: &ClusterName, why: impl Display) -> String {
-    format!("{peer}: new credentials are not used, the old ones stay in force: {why}")
+    format!("{peer}: new credentials are not used, the previous ones stay in use: {why}")
 }
 
 /// What the file says, and the defaults for what it does not.

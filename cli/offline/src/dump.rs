@@ -346,9 +346,9 @@ fn config_deviations(config: &ClusterConfig) -> Vec<String> {
     }
     let id = u32::from(config.id.get());
     if id == 0 {
-        found.push("the cluster has no id".into());
+        found.push("the cluster has no ID".into());
     } else if id > limit_of(config).get() {
-        found.push(format!("the id {id} is above the limit of {} clusters", limit_of(config)));
+        found.push(format!("the ID {id} is above the limit of {} clusters", limit_of(config)));
     }
     if let ExportMode::Unknown(word) = &config.export_mode {
         found.push(format!("endpointSlicesExportMode is {word:?}, which no version knows"));

@@ -268,9 +268,9 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, says) in [
-            ("name: a\nid: 0", "0 is no cluster id"),
+            ("name: a\nid: 0", "0 is no cluster ID"),
             ("name: default\nid: 1", "give it its own"),
-            ("name: a\nid: 256", "256 is no cluster id"),
+            ("name: a\nid: 256", "256 is no cluster ID"),
             ("name: A\nid: 1", "\"A\" is no cluster name"),
             ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is no limit"),
             ("name: a\nid: 1\npodCIDR: []", "podCIDR"),

@@ -87,7 +87,9 @@ impl From<tonic::Status> for EtcdError {
             return Self::LeaseGone;
         }
         match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(message.into()),
+            Code::PermissionDenied | Code::Unauthenticated => {
+                Self::Denied(message.trim_start_matches("etcdserver: ").into())
+            }
             Code::ResourceExhausted | Code::OutOfRange if !message.contains("future revision") => {
                 Self::TooLarge(message.into())
             }

@@ -242,12 +242,12 @@ impl Follower {
         if header.cluster_id == 0 {
             return Err(Failure::new(
                 ConnectionPhase::Authenticated,
-                "the etcd names no cluster id in its answer",
+                "the etcd names no cluster ID in its answer",
             ));
         }
         if known != header.cluster_id {
             let reason =
-                format!("the etcd cluster id changed from {known:x} to {:x}", header.cluster_id);
+                format!("the etcd cluster ID changed from {known:x} to {:x}", header.cluster_id);
             return Err(Failure::new(ConnectionPhase::Authenticated, reason));
         }
         if !self.status.connected {

@@ -67,9 +67,9 @@ pub struct InvalidClusterName {
     pub name: String,
 }
 
-/// Why a number is no cluster id.
+/// Why a number is no cluster ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{id} is no cluster id: with a limit of {limit} clusters it is 1 to {limit}")]
+#[error("{id} is no cluster ID: with a limit of {limit} clusters it is 1 to {limit}")]
 pub struct InvalidClusterId {
     /// The refused number.
     pub id: u32,

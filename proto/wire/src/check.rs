@@ -25,7 +25,7 @@ pub(crate) fn expect<T: fmt::Display + PartialEq>(
 /// Checks the cluster and ID that a value carries.
 pub(crate) fn expect_cluster(peer: &Peer, name: &str, id: u32) -> Result<(), Mismatch> {
     expect("the cluster", name, peer.name.as_str())?;
-    expect("the cluster id", id, u32::from(peer.id.get()))
+    expect("the cluster ID", id, u32::from(peer.id.get()))
 }
 
 /// Checks that an identity is the peer's to allocate.

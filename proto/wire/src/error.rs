@@ -52,7 +52,7 @@ pub enum DecodeError {
         allowed: &'static str,
     },
     /// A cluster id outside every limit.
-    #[error("{id} is no cluster id")]
+    #[error("{id} is no cluster ID")]
     ClusterId {
         /// The number.
         id: u32,

@@ -185,7 +185,7 @@ fn lies() {
     let cases: &[(&str, String, &str)] = &[
         ("nodes/v1/alpha/n1", node("n2", "alpha", 7), "Name is n2"),
         ("nodes/v1/alpha/n1", node("n1", "beta", 7), "the cluster is beta"),
-        ("nodes/v1/alpha/n1", node("n1", "alpha", 8), "the cluster id is 8"),
+        ("nodes/v1/alpha/n1", node("n1", "alpha", 8), "the cluster ID is 8"),
         ("nodes/v1/beta/n1", node("n1", "beta", 8), "the cluster in the key is beta"),
         ("services/v1/alpha/shop/web", service("alpha", "web2", 7, "{}"), "name is web2"),
         ("services/v1/alpha/shop/web", service("beta", "web", 7, "{}"), "the cluster is beta"),

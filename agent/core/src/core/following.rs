@@ -59,7 +59,7 @@ impl Core {
     /// A peer had the id that another is granted: it waits for one of its own.
     fn hold_displaced(&mut self, displaced: Option<ClusterName>, by: &ClusterName) {
         let Some((displaced, id)) = displaced.zip(self.merge.granted_id(by)) else { return };
-        tracing::warn!(peer = %displaced, %id, granted = %by, "its id is another's by the grant");
+        tracing::warn!(peer = %displaced, %id, granted = %by, "its ID is granted to another cluster");
         let refusal = Refusal::IdInUse { id, other: by.clone() };
         self.hold(&displaced, refusal);
     }

@@ -61,7 +61,7 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
     }
     if one.settings.id == other.settings.id {
         bail!(
-            "{} and {} both have the id {}: give one of them another",
+            "{} and {} both have the ID {}: give one of them another",
             one.name(),
             other.name(),
             one.settings.id
@@ -100,7 +100,7 @@ pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<(
             let grant = peer.clustermesh.iter().filter(|_| name != there.name());
             if grant.clone().any(|grant| grant.id == Some(settings.id.get())) {
                 bail!(
-                    "{} has the id {}, which is {name}'s, a peer of {} already: give it another",
+                    "{} has the ID {}, which is {name}'s, a peer of {} already: give it another",
                     there.name(),
                     settings.id,
                     here.name()

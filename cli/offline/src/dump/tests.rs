@@ -106,10 +106,10 @@ fn deviations_are_named() {
         (&[("cilium/.heartbeat", "soon")], "cilium/.heartbeat: the value is no time"),
         (&[("cilium/.heartbeat.position", "{}")], "undecodable value"),
         (&[("cilium/cluster-config/beta", "{")], "cilium/cluster-config/beta: undecodable value"),
-        (&[("cilium/cluster-config/beta", r#"{"capabilities":{}}"#)], "the cluster has no id"),
+        (&[("cilium/cluster-config/beta", r#"{"capabilities":{}}"#)], "the cluster has no ID"),
         (
             &[("cilium/cluster-config/beta", r#"{"id":300,"capabilities":{}}"#)],
-            "the id 300 is above the limit of 255",
+            "the ID 300 is above the limit of 255",
         ),
         (
             &[(

@@ -82,7 +82,7 @@ fn mistakes_name_their_file() {
         (&[("readme.txt", "")][..], "there is no cluster in it"),
         (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is no cluster name"),
         (&[("a/cluster.yaml", "name: b\n")], "a/cluster.yaml: name: \"b\" in the folder of a"),
-        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is no cluster id"),
+        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is no cluster ID"),
         (&[("a/cluster.yaml", "id: x\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "podCIDR: []\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "[1]\n")], "a/cluster.yaml: it should be a map"),

@@ -186,7 +186,7 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             "a node with the local ID",
             &key,
             &node(&v.hostile, 1),
-            Rejected("the cluster id is 1"),
+            Rejected("the cluster ID is 1"),
         ),
         row(
             "a service that says it is another peer's",
@@ -198,7 +198,7 @@ fn contradictory(v: &Victims) -> Vec<Row> {
             "a service with the local ID",
             &service_key(&v.hostile),
             &service(&v.hostile, 1),
-            Rejected("the cluster id is 1"),
+            Rejected("the cluster ID is 1"),
         ),
         row(
             "a value under another address",
@@ -239,7 +239,7 @@ fn slices(v: &Victims) -> Vec<Row> {
         of("a slice of names", named, Rejected("addressType")),
         of("a slice with a name among addresses", host, Rejected("addresses")),
         of("a slice of another peer", slice("b", 2, &[HOSTILE_POD]), Rejected("the cluster is b")),
-        of("a slice with the local ID", slice(&v.hostile, 1, &[]), Rejected("the cluster id is 1")),
+        of("a slice with the local ID", slice(&v.hostile, 1, &[]), Rejected("the cluster ID is 1")),
         written(
             "a slice under our name",
             key(ours),

@@ -232,7 +232,7 @@ fn an_etcd_that_contradicts_itself_is_left() {
     };
     let header = |cluster_id| Header { cluster_id, revision: 2 };
     let lies: [(Header, Vec<KeyValue>, bool, &str); 5] = [
-        (header(0), vec![], false, "names no cluster id"),
+        (header(0), vec![], false, "names no cluster ID"),
         (header(1), vec![kv("other/1")], false, "not asked for"),
         (header(1), vec![kv("head/2"), kv("head/1")], false, "out of order"),
         (header(1), vec![kv("head/1"), kv("head/1")], false, "out of order"),

@@ -29,7 +29,7 @@ pub struct PeerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It has no id, so it is not part of a mesh.
-    #[error("the cluster has no id: it is not set up for a mesh")]
+    #[error("the cluster has no ID: it is not set up for a mesh")]
     NoId,
     /// Its id is beyond our limit.
     #[error("the cluster's ID {id} is above the limit of {limit} clusters")]

@@ -136,7 +136,7 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
         (Box::new(|s| s.name = ClusterName::new("a").unwrap()), "both clusters are called a"),
         (
             Box::new(|s| s.id = ClusterId::new(1, ClusterLimit::Max255).unwrap()),
-            "both have the id 1",
+            "both have the ID 1",
         ),
         (Box::new(|s| s.limit = ClusterLimit::Max511), "maxConnectedClusters"),
         (Box::new(move |s| s.pod_cidrs = vec![net("10.1.128.0/17")]), "overlaps the pod range"),
@@ -168,7 +168,7 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     let d = make(root.path(), "d", 2, |s| s.pod_cidrs = vec![net("10.4.0.0/16")]);
     carry_out(connect(&a, &b).unwrap());
     let error = connect(&a, &d).unwrap_err().to_string();
-    assert!(error.contains("d has the id 2, which is b's, a peer of a already"), "{error}");
+    assert!(error.contains("d has the ID 2, which is b's, a peer of a already"), "{error}");
     let error = connect(&a, &c).unwrap_err().to_string();
     assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
 }
