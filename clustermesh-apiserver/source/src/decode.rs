@@ -14,6 +14,7 @@ use crate::kubernetes::{
 };
 
 mod fields;
+mod labels;
 mod misspelt;
 mod passed_over;
 mod tree;
@@ -80,6 +81,8 @@ pub fn decode(format: Format, text: &str) -> Decoded {
 /// Reads objects of some kinds, and passes over all others.
 pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decoded {
     let mut decoded = Decoded::default();
+    // Some editors begin a file with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
         // Nothing is in an empty file, whatever its name: that is how the last object is removed.
         Format::Json if text.trim().is_empty() => {}
@@ -131,6 +134,9 @@ impl Decoded {
     }
 
     fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: &Value) {
+        if let Value::Array(_) = value {
+            return self.reject(place, None, "a list is no object with fields".into());
+        }
         let mut header = match fields::read::<Header>(value) {
             Ok(header) => header,
             Err(reason) => return self.reject(place, None, reason),
@@ -150,6 +156,10 @@ impl Decoded {
     }
 
     fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, value: &Value) {
+        if let Some(problem) = misspelt::misspelt_list(value) {
+            let reason = format!("{}: {problem}", header.kind);
+            return self.reject(Place { line, item: None }, None, reason);
+        }
         let items = match value.get("items") {
             None => &[],
             Some(Value::Array(items)) => items.as_slice(),
@@ -177,10 +187,11 @@ impl Decoded {
                 self.objects.push((place.line, object));
             }
             Err(reason) => {
-                let (kind, namespace) = (&header.kind, header.metadata.namespace());
-                let reason = match key.namespace.as_str() {
-                    "" => format!("{kind} {}: {reason}", header.metadata.name),
-                    _ => format!("{kind} {namespace}/{}: {reason}", header.metadata.name),
+                let (kind, namespace, name) = (&header.kind, &key.namespace, &key.name);
+                let reason = match (namespace.as_str(), name.as_str()) {
+                    ("", "") => format!("{kind}: {reason}"),
+                    ("", name) => format!("{kind} {name}: {reason}"),
+                    (namespace, name) => format!("{kind} {namespace}/{name}: {reason}"),
                 };
                 let key = Some(key).filter(|key| !key.name.is_empty());
                 self.reject(place, key, reason);
@@ -193,8 +204,13 @@ impl Decoded {
         match meant(&header.kind, &known) {
             Some(meant) => {
                 let Header { kind, metadata, .. } = header;
-                let (namespace, name) = (metadata.namespace(), &metadata.name);
-                let reason = format!("{kind} {namespace}/{name}: kind: did you mean {meant}?");
+                let reason = match metadata.name.as_str() {
+                    "" => format!("kind {kind}: did you mean {meant}?"),
+                    name => {
+                        let namespace = metadata.namespace();
+                        format!("{kind} {namespace}/{name}: kind: did you mean {meant}?")
+                    }
+                };
                 self.reject(place, None, reason);
             }
             None => self.pass_over(place.line, PassedOver::Kind(header.kind.clone())),
@@ -242,6 +258,7 @@ fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> 
         return Err(problem);
     }
     header.metadata.check(kind)?;
+    labels::check(kind, value)?;
     match kind {
         Kind::Namespace => Ok(fields::read::<Namespace>(value)?.into_object()),
         Kind::Node => fields::read::<Node>(value)?.into_object(),
@@ -256,18 +273,20 @@ fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> 
     }
 }
 
-/// The documents of a YAML text, each with the line it begins at. A line that begins with `---` always ends a document:
-/// YAML allows it nowhere else.
+/// The documents of a YAML text, each with the line it begins at. A line that begins with `---` always ends a document, and
+/// so does one of `...`: YAML allows them nowhere else.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let is_marker =
         |line: &str| line == "---" || line.starts_with("--- ") || line.starts_with("---\t");
     let mut all = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        if is_marker(line.trim_end()) {
+        let is_end = line.trim_end() == "...";
+        if is_end || is_marker(line.trim_end()) {
             all.push((start_line, text.get(start..at).unwrap_or_default()));
             let rest = line.trim_start_matches('-');
             (start, start_line) = match rest.trim_start() {
+                _ if is_end => (at + line.len(), number + 1),
                 "" => (at + line.len(), number + 1),
                 comment if comment.starts_with('#') => (at + line.len(), number + 1),
                 // A document may begin behind its marker.
@@ -277,10 +296,13 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
         at += line.len();
     }
     all.push((start_line, text.get(start..).unwrap_or_default()));
-    let blank = |document: &str| {
-        document.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+    // Directives (`%YAML 1.2`) stand before a marker, and say nothing that would be read otherwise.
+    let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let says_nothing = |document: &str| {
+        let mut lines = document.lines();
+        lines.all(|line| is_blank(line) || line.starts_with('%'))
     };
-    all.retain(|(_, document)| !blank(document));
+    all.retain(|(_, document)| !says_nothing(document));
     all
 }
 

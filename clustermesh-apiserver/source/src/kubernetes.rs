@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 mod cilium;
 mod endpoints;
-mod names;
+pub(crate) mod names;
 mod services;
 
 pub(crate) use cilium::{CiliumEndpoint, CiliumEndpointSlice, CiliumIdentity, CiliumNode};

@@ -6,6 +6,8 @@
 use serde_json::Value;
 use strsim::osa_distance;
 
+use super::tree;
+
 /// The fields of Kubernetes at a place of an object. `[]` stands for each entry of a list.
 type Fields = (&'static str, &'static [&'static str]);
 
@@ -209,6 +211,16 @@ const ENDPOINTS: &[Fields] = &[
     ("subsets[].ports[]", &["appProtocol", "name", "port", "protocol"]),
 ];
 
+const LIST: &[Fields] = &[("", &["apiVersion", "items", "kind", "metadata"])];
+
+/// Says of a list, without what is in it, which field is misspelt or there twice.
+pub(super) fn misspelt_list(value: &Value) -> Option<String> {
+    let fields = value.as_object()?.iter().filter(|(name, _)| *name != "items");
+    let fields = Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect());
+    let twice = tree::twice(&fields).map(|field| format!("{field} is there twice"));
+    twice.or_else(|| within(LIST, &fields, "", ""))
+}
+
 /// Says of the first misspelt field which one is meant.
 pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
     let fields = match kind {
@@ -226,7 +238,12 @@ pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
 /// The one of some words that a misspelt one looks like.
 pub fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = if found.chars().count() <= 5 { 1 } else { 2 };
-    let near = known.iter().map(|known| (osa_distance(found, known), *known));
+    let small = found.to_ascii_lowercase();
+    let near = known.iter().map(|known| {
+        // One that is written otherwise in large letters only is near, too.
+        let distance = osa_distance(found, known);
+        (distance.min(osa_distance(&small, &known.to_ascii_lowercase()) + 1), *known)
+    });
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
 }
 
@@ -248,6 +265,10 @@ fn within(fields: &[Fields], value: &Value, path: &str, sort: &str) -> Option<St
                 }
                 within(fields, value, &join(path, name), &join(sort, name))
             })
+        }
+        // Where there are fields, there is no list.
+        Value::Array(_) if fields.iter().any(|(at, _)| *at == sort) => {
+            Some(format!("{path}: a list is no object with fields"))
         }
         Value::Array(list) => (0..).zip(list).find_map(|(index, value): (usize, _)| {
             within(fields, value, &format!("{path}[{index}]"), &format!("{sort}[]"))

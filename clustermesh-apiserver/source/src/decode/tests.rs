@@ -229,6 +229,11 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         )
     };
     let of_web = "{kubernetes.io/service-name: web}";
+    let endpoints = |ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: web, namespace: shop}}\nsubsets: [{{addresses: [{{ip: 10.1.1.1}}], ports: {ports}}}]\n"
+        )
+    };
     for (object, says) in [
         // Types.
         (
@@ -349,6 +354,59 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "EndpointSlice shop/s: ports[1].name \"\": another port has that name",
         ),
         (
+            slice(of_web, "addressType: IPv4\nports: [{name: a/b, port: 80}]"),
+            "EndpointSlice shop/s: ports[0].name \"a/b\": it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit",
+        ),
+        // A port without a name beside one that has one.
+        (
+            ports("[{name: http, port: 80}, {port: 81}]"),
+            "Service shop/web: spec.ports[1].name: each of several ports needs a name",
+        ),
+        (
+            endpoints("[{name: http, port: 80}, {port: 81}]"),
+            "Endpoints shop/web: subsets[0].ports[1].name: each of several ports needs a name",
+        ),
+        (
+            endpoints("[{name: a, port: 80}, {name: a, port: 81}]"),
+            "Endpoints shop/web: subsets[0].ports[1].name \"a\": another port has that name",
+        ),
+        (
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets: [{ports: [{port: 80}]}]\n".into(),
+            "Endpoints shop/web: subsets[0].addresses: it needs one",
+        ),
+        // Labels are parts of identities.
+        (
+            pod("labels: {'a b': x}", ""),
+            "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+        ),
+        (
+            pod("labels: {app: 'x;k8s:io.cilium.k8s.policy.cluster=b'}", ""),
+            "Pod shop/p: metadata.labels.app: \"x;k8s:io.cilium.k8s.policy.cluster=b\": a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",
+        ),
+        (
+            pod("annotations: {'a/b/c': x}", ""),
+            "Pod shop/p: metadata.annotations \"a/b/c\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+        ),
+        (
+            service("{clusterIP: None, selector: {app: -x}}"),
+            "Service shop/web: spec.selector.app: \"-x\": a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",
+        ),
+        // Numbers of any size, and none.
+        (
+            ports("[{port: 99999999999999999999999999}]"),
+            "Service shop/web: spec.ports[0].port: 1e+26 is not a whole number",
+        ),
+        (
+            ports("[{port: .inf}]"),
+            "Service shop/web: spec.ports[0].port: \".inf\" is not a whole number",
+        ),
+        // A list in place of fields.
+        (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is no object with fields"),
+        (
+            "apiVersion: v1\nkind: SERVICE\nmetadata: {name: web, namespace: shop}\n".into(),
+            "SERVICE shop/web: kind: did you mean Service?",
+        ),
+        (
             "apiVersion: v1\nkind: Servcie\nmetadata: {name: web, namespace: shop}\n".into(),
             "Servcie shop/web: kind: did you mean Service?",
         ),
@@ -410,6 +468,107 @@ fn a_field_that_is_there_twice_costs_its_object() {
         );
         let reason = &decoded.rejected[0].reason;
         assert!(reason.ends_with("Namespace a: metadata.labels.x is there twice"), "{reason}");
+    }
+}
+
+#[test]
+fn a_slice_may_have_a_port_without_a_name_beside_others() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: http, port: 80}, {port: 81}]\n";
+    for (form, decoded) in forms(slice) {
+        assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0), "{form}");
+    }
+}
+
+/// What other programs write around objects costs none of them.
+#[test]
+fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
+    let one = "apiVersion: v1\nkind: Namespace\nmetadata: {name: one}\n";
+    let two = one.replace("one", "two");
+    for (text, objects) in [
+        (format!("\u{feff}{one}"), 1),
+        (format!("{one}---\n{two}").replace('\n', "\r\n"), 2),
+        (format!("%YAML 1.2\n---\n{one}"), 1),
+        (format!("# first\n%YAML 1.1\n%TAG ! !x\n--- # here\n{one}...\n%YAML 1.2\n---\n{two}"), 2),
+        (format!("{one}...\n{two}...\n"), 2),
+        (format!("---\n---\n# none\n---\n{one}---\nnull\n---\n~\n---\n"), 1),
+        (
+            format!(
+                "kind: List\nitems: [&a {{apiVersion: v1, kind: Namespace, metadata: &m {{name: one}}}}, {{apiVersion: v1, kind: Namespace, metadata: {{<<: *m, name: two}}}}]\n"
+            ),
+            2,
+        ),
+    ] {
+        let decoded = decode(Format::Yaml, &text);
+        assert_eq!(decoded.broken, [], "{text}");
+        assert_eq!((decoded.objects.len(), decoded.rejected.len()), (objects, 0), "{text}");
+    }
+    let json = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"one"}}"#;
+    assert_eq!(decode(Format::Json, &format!("\u{feff}{json}\r\n")).objects.len(), 1);
+}
+
+/// One that is wrong in a List, whatever is wrong, costs itself; and a list itself has no field that is passed over.
+#[test]
+fn a_list_loses_nothing_without_a_word() {
+    let good = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"good"}}"#;
+    for (bad, says) in [
+        ("7", "item 0: 7 is not an object with fields"),
+        ("null", "item 0: null is not an object with fields"),
+        ("[\"v1\",\"Namespace\"]", "item 0: a list is no object with fields"),
+        (
+            r#"{"apiVersion":"v1","kind":"Namespace","metadata":{}}"#,
+            "item 0: Namespace: it has no metadata.name",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"Namespace","metadata":["bad"]}"#,
+            "item 0: Namespace bad: metadata: a list is no object with fields",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"ports":[{"port":1e400}]}}"#,
+            "item 0: Service default/web: spec.ports[0].port: \".inf\" is not a whole number",
+        ),
+    ] {
+        let text = format!("{{\"kind\":\"List\",\"items\":[{bad},{good}]}}");
+        for format in [Format::Json, Format::Yaml] {
+            let decoded = decode(format, &text);
+            assert_eq!((decoded.objects.len(), decoded.broken.len()), (1, 0), "{text}");
+            let reasons: Vec<&str> = decoded.rejected.iter().map(|p| p.reason.as_str()).collect();
+            assert_eq!(reasons, [says], "{text}");
+        }
+    }
+    for (list, says) in [
+        (format!("{{\"kind\":\"List\",\"itmes\":[{good}]}}"), "List: itmes: did you mean items?"),
+        (
+            format!("{{\"kind\":\"List\",\"items\":[{good}],\"items\":[]}}"),
+            "List: items is there twice",
+        ),
+    ] {
+        let decoded = decode(Format::Json, &list);
+        assert_eq!(decoded.rejected.first().map(|p| p.reason.as_str()), Some(says), "{list}");
+    }
+}
+
+/// In plain words, and with the place once.
+#[test]
+fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
+    let bomb: String = ('b'..='h')
+        .zip('a'..)
+        .map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(",")))
+        .collect();
+    let deep = format!("a: {}{}\n", "[".repeat(5_000), "]".repeat(5_000));
+    for (format, text, says) in [
+        (
+            Format::Yaml,
+            format!("a: &a [x]\n{bomb}"),
+            "not read as YAML: its aliases stand for too many values",
+        ),
+        (Format::Yaml, deep, "not read as YAML: its values are in one another too deeply"),
+        (Format::Json, "a: 1".into(), "not JSON: expected value"),
+        (Format::Json, "{} {}".into(), "not JSON: trailing characters"),
+        (Format::Yaml, "a: *b".into(), "not YAML: alias references unknown anchor"),
+    ] {
+        let decoded = decode(format, &text);
+        let reasons: Vec<&str> = decoded.broken.iter().map(|p| p.reason.as_str()).collect();
+        assert_eq!(reasons, [says], "{}", text.chars().take(60).collect::<String>());
     }
 }
 

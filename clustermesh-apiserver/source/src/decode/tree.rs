@@ -17,14 +17,36 @@ const TWICE: &str = "\0";
 
 /// Reads one value; `None` where there is none. An error has its line, counted from 1.
 pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, String)> {
-    let tree: Option<Tree> = match format {
-        Format::Json => serde_json::from_str(text).map_err(|e| (e.line().max(1), e.to_string()))?,
-        Format::Yaml => serde_saphyr::from_str_with_options(text, yaml(text)).map_err(|e| {
-            let line = e.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
-            (line.max(1), e.without_snippet().to_string())
-        })?,
+    let tree = match format {
+        Format::Json => match serde_json::from_str::<Option<Tree>>(text) {
+            // YAML has a form for it, so that it costs its object; and JSON is YAML.
+            Err(error) if error.to_string().starts_with("number out of range") => yaml(text)?,
+            read => {
+                read.map_err(|error| (error.line().max(1), plain("JSON", &error.to_string())))?
+            }
+        },
+        Format::Yaml => yaml(text)?,
     };
     Ok(tree.map(|tree| tree.0))
+}
+
+fn yaml(text: &str) -> Result<Option<Tree>, (usize, String)> {
+    serde_saphyr::from_str_with_options(text, options(text)).map_err(|error| {
+        let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
+        (line.max(1), plain("YAML", &error.without_snippet().to_string()))
+    })
+}
+
+/// What a parser says, without the place: that is said in another form.
+fn plain(form: &str, said: &str) -> String {
+    let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
+    if said.starts_with("budget breached") {
+        return format!("not read as {form}: its aliases stand for too many values");
+    }
+    if said.starts_with("recursion limit") {
+        return format!("not read as {form}: its values are in one another too deeply");
+    }
+    format!("not {form}: {said}")
 }
 
 /// The first field that is there twice, with its path.
@@ -50,7 +72,7 @@ fn twice_below(value: &Value, path: &str) -> Option<String> {
 }
 
 /// As many values as a text of that length can hold, but no more: an alias may stand for many.
-fn yaml(text: &str) -> serde_saphyr::Options {
+fn options(text: &str) -> serde_saphyr::Options {
     let most = 250_000.max(text.len());
     let budget = serde_saphyr::budget!(
         max_nodes: most,
@@ -62,6 +84,8 @@ fn yaml(text: &str) -> serde_saphyr::Options {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
         // As in YAML 1.2: `no`, `off` and `n` are texts.
         strict_booleans: true,
+        // Infinite numbers are texts where a number belongs.
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
         with_snippet: false,
     )
 }

@@ -56,9 +56,17 @@ impl Endpoints {
         let mut by_sort = BTreeMap::<(bool, Vec<SlicePort>), Vec<SliceEndpoint>>::new();
         for (index, subset) in (0..).zip(subsets) {
             let mut ports = Vec::new();
+            let several = subset.ports.len() > 1;
             for (n, port) in (0..).zip(subset.ports) {
                 let n: usize = n;
-                ports.push(port.into_model(|| format!("subsets[{index}].ports[{n}]"))?);
+                let field = || format!("subsets[{index}].ports[{n}]");
+                if several && !port.is_named() {
+                    return Err(format!("{}.name: each of several ports needs a name", field()));
+                }
+                port.add_to(&mut ports, field)?;
+            }
+            if subset.addresses.is_empty() && subset.not_ready_addresses.is_empty() {
+                return Err(format!("subsets[{index}].addresses: it needs one"));
             }
             let ready = subset.addresses.into_iter().map(|address| (address, true));
             let not_ready = subset.not_ready_addresses.into_iter().map(|address| (address, false));

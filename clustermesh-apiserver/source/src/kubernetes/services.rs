@@ -272,12 +272,8 @@ impl Slice {
         let mut known: Vec<SlicePort> = Vec::new();
         for (index, port) in (0..).zip(ports.unwrap_or_default()) {
             let index: usize = index;
-            let port = port.into_model(|| format!("ports[{index}]"))?;
-            if known.iter().any(|other| other.name == port.name) {
-                let name = port.name.unwrap_or_default();
-                return Err(format!("ports[{index}].name {name:?}: another port has that name"));
-            }
-            known.push(port);
+            // As an API server has it: one of several may be without a name.
+            port.add_to(&mut known, || format!("ports[{index}]"))?;
         }
         let endpoints = endpoints.unwrap_or_default();
         if let Some(index) = endpoints.iter().position(|endpoint| endpoint.addresses.is_empty()) {
@@ -316,17 +312,40 @@ impl Endpoint {
 
 impl EndpointPort {
     /// With the defaults that an API server fills in. One without a number stands for all ports.
-    pub(super) fn into_model(self, field: impl Fn() -> String) -> Result<SlicePort, String> {
+    fn into_model(self, field: impl Fn() -> String) -> Result<SlicePort, String> {
         let Self { name, protocol, port, app_protocol } = self;
         if let Some(port) = port {
             parse_port(port.into(), || format!("{}.port", field()))?;
         }
         let protocol = parse_protocol(protocol.as_deref(), || format!("{}.protocol", field()))?;
+        let name = name.unwrap_or_default();
+        if !name.is_empty() {
+            names::label(&name).map_err(|why| format!("{}.name {name:?}: {why}", field()))?;
+        }
         Ok(SlicePort {
-            name: Some(name.unwrap_or_default()),
+            name: Some(name),
             protocol: Some(protocol.as_str().into()),
             number: port,
             app_protocol,
         })
+    }
+
+    /// Beside others, of which none has its name.
+    pub(super) fn add_to(
+        self,
+        known: &mut Vec<SlicePort>,
+        field: impl Fn() -> String,
+    ) -> Result<(), String> {
+        let port = self.into_model(&field)?;
+        if known.iter().any(|other| other.name == port.name) {
+            let name = port.name.unwrap_or_default();
+            return Err(format!("{}.name {name:?}: another port has that name", field()));
+        }
+        known.push(port);
+        Ok(())
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| !name.is_empty())
     }
 }
