@@ -7,7 +7,9 @@ use std::{
 };
 
 use mesh_model::object::{Object, ObjectKey};
-use mesh_source::{Admitted, Drain, Format, MAX_FILE, PassedOver, Problem, admit, decode};
+use mesh_source::{
+    Admitted, Copies, Drain, Format, MAX_FILE, PassedOver, Problem, admit, decode, read_text,
+};
 
 /// What files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum ObjectsError {
 struct Reading {
     /// Where each object is.
     places: BTreeMap<ObjectKey, (PathBuf, usize)>,
+    /// What is there twice.
+    copies: Copies,
     /// What cannot be used.
     unreadable: BTreeSet<ObjectKey>,
     /// What is no object of the mesh: where it is first, and how often.
@@ -91,7 +95,7 @@ impl Objects {
             let reason = format!("larger than {MAX_FILE} bytes");
             return Err(ObjectsError::File(problem(None, reason)));
         }
-        let text = fs::read_to_string(file).map_err(read_error(file))?;
+        let text = read_text(file).map_err(read_error(file))?;
         let format = Format::of(file).unwrap_or(Format::Yaml);
         let decoded = decode(format, &text)
             .whole()
@@ -107,8 +111,7 @@ impl Objects {
         for (line, object) in decoded.objects {
             let key = object.key();
             if let Some((owner, _)) = reading.places.get(&key) {
-                let reason = format!("{key} is in {} already; that one stays", owner.display());
-                self.problems.push(problem(Some(line), reason));
+                reading.copies.add((file, line), owner, key);
                 continue;
             }
             reading.places.insert(key.clone(), (file.into(), line));
@@ -119,7 +122,8 @@ impl Objects {
 
     /// Says what follows from all files together.
     fn finish(&mut self, reading: Reading) {
-        let Reading { places, unreadable, passed_over } = reading;
+        let Reading { places, copies, unreadable, passed_over } = reading;
+        self.problems.extend(copies.problems());
         let given = std::mem::take(&mut self.objects);
         let Admitted { objects, refused } = admit(given, &unreadable, &BTreeMap::new());
         self.objects = objects;

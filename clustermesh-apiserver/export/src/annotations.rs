@@ -8,9 +8,9 @@ use mesh_model::{
     Affinity, ClusterName, ServiceTraffic,
     object::{Kind, Namespace, Service},
 };
+use mesh_source::unknown_annotations;
 
 mod balance;
-mod names;
 
 /// The annotations of an object.
 pub(crate) type Annotations = BTreeMap<String, String>;
@@ -57,7 +57,7 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
         ..ServiceTraffic::default()
     };
     balance::read(local, annotations, &mut traffic, &mut problems);
-    names::unknown(Kind::Service, annotations, &mut problems);
+    problems.extend(unknown_annotations(Kind::Service, annotations));
     LbAnnotations { traffic, shared: global && shared && !foreign_proxy, foreign_proxy, problems }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
 pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
     let mut problems = Vec::new();
     let drained = truth(annotations, DRAIN, &mut problems) == Some(true);
-    names::unknown(Kind::Node, annotations, &mut problems);
+    problems.extend(unknown_annotations(Kind::Node, annotations));
     (drained, problems)
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
 pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
     let mut problems = Vec::new();
     let global = truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems);
-    names::unknown(Kind::Namespace, &namespace.annotations, &mut problems);
+    problems.extend(unknown_annotations(Kind::Namespace, &namespace.annotations));
     (global, problems)
 }
 

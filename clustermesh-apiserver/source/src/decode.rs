@@ -19,7 +19,7 @@ mod misspelt;
 mod passed_over;
 mod tree;
 
-pub use misspelt::meant;
+pub(crate) use misspelt::meant;
 pub use passed_over::PassedOver;
 
 /// How a manifest is written.
@@ -181,7 +181,7 @@ impl Decoded {
         };
         match named() {
             Ok(object) => {
-                if let Some(what) = PassedOver::of(&object) {
+                for what in PassedOver::of(&object, value) {
                     self.pass_over(place.line, what);
                 }
                 self.objects.push((place.line, object));

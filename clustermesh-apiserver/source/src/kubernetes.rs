@@ -158,7 +158,7 @@ struct PodIp {
 /// The label that an API server puts on every namespace.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// On a pod: `off` leaves its connections alone at the socket.
-const SOCKET_LB_ANNOTATION: &str = "clustermesh.dev/socket-lb";
+pub(crate) const SOCKET_LB_ANNOTATION: &str = "clustermesh.dev/socket-lb";
 const DEFAULT: &str = "default";
 
 // === impl Header ===

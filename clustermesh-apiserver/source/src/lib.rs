@@ -5,7 +5,9 @@
 //! exporter need not know whether a folder of manifests or an API server is behind it.
 
 mod admitted;
+mod annotation_names;
 pub mod cluster_directory;
+mod copies;
 mod decode;
 mod derived;
 mod drain;
@@ -16,10 +18,12 @@ mod manifests;
 mod problem;
 
 pub use admitted::{Admitted, admit};
-pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode, meant};
+pub use annotation_names::unknown_annotations;
+pub use copies::Copies;
+pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
-pub use manifests::{MAX_FILE, ManifestsSource, ScanError};
+pub use manifests::{MAX_FILE, ManifestsSource, ScanError, read_text};
 pub use problem::Problem;

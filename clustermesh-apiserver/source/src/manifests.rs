@@ -5,7 +5,7 @@
 //! written in its place, in one that is empty, and where a file was.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     time::Instant,
@@ -17,14 +17,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     admitted::{Admitted, admit},
+    copies::Copies,
     decode::PassedOver,
     derived::derived_slices,
     drain::{Drain, DrainFile},
     event::{ResourceVersion, SourceEvent},
     problem::Problem,
 };
-pub use file::MAX_FILE;
 use file::ManifestFile;
+pub use file::{MAX_FILE, read_text};
 use listing::Listing;
 
 mod file;
@@ -230,6 +231,8 @@ impl ManifestsSource {
         let mut objects = BTreeMap::new();
         let mut owners = BTreeMap::<ObjectKey, PathBuf>::new();
         let mut lines = BTreeMap::<ObjectKey, usize>::new();
+        let mut copies = Copies::default();
+        let mut held_by = HashMap::<PathBuf, BTreeSet<ObjectKey>>::new();
         let mut unreadable = BTreeSet::new();
         self.problems.clear();
         self.problems.extend(self.drain.as_ref().and_then(DrainFile::problem).cloned());
@@ -248,13 +251,17 @@ impl ManifestsSource {
                 if owner == path && !lines.contains_key(&key) {
                     lines.insert(key.clone(), *line);
                     objects.insert(key, object.clone());
-                } else if owner == path || self.files.get(owner).is_some_and(|file| file.has(&key))
-                {
-                    let reason = format!("{key} is in {} already; that one stays", owner.display());
-                    self.problems.push(Problem { file: path.clone(), line: Some(*line), reason });
+                    continue;
+                }
+                // What it had and lacks now moves.
+                let keys = || self.files.get(owner).map(ManifestFile::keys).unwrap_or_default();
+                let held = held_by.entry(owner.clone()).or_insert_with(keys);
+                if held.contains(&key) {
+                    copies.add((path, *line), owner, key);
                 }
             }
         }
+        self.problems.extend(copies.problems());
         // What moves from one file to another is in the former until it is known to be gone from there.
         for (path, file) in &self.files {
             for object in file.kept() {
@@ -297,7 +304,7 @@ impl ManifestsSource {
         for (what, (problem, count)) in all {
             let reason = format!("{} ({count} of them)", problem.reason);
             let problem = Problem { reason, ..problem };
-            match what.is_mistake() {
+            match what.is_reported() {
                 true => self.problems.push(problem),
                 false => self.notes.push(problem),
             }

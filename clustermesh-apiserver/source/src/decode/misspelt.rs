@@ -236,7 +236,7 @@ pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
 }
 
 /// The one of some words that a misspelt one looks like.
-pub fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = if found.chars().count() <= 5 { 1 } else { 2 };
     let small = found.to_ascii_lowercase();
     let near = known.iter().map(|known| {

@@ -604,6 +604,38 @@ fn what_is_passed_over_is_counted() {
     );
 }
 
+/// Pods are many alike: what is wrong with an annotation of theirs is said once, with how many have it.
+#[test]
+fn misspelt_annotations_of_pods_are_counted() {
+    let object = |kind: &str, name: &str, annotations: &str, rest: &str| {
+        let of = if kind == "EndpointSlice" { "discovery.k8s.io/v1" } else { "v1" };
+        format!(
+            "---\napiVersion: {of}\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}, annotations: {annotations}}}\n{rest}\n"
+        )
+    };
+    let text = [
+        object("Pod", "a", "{clustermesh.dev/sockt-lb: 'off', example.org/x: y}", ""),
+        object("Pod", "b", "{clustermesh.dev/sockt-lb: 'off'}", ""),
+        object("Pod", "c", "{clustermesh.dev/socket-lb: 'none'}", ""),
+        object("Pod", "d", "{clustermesh.dev/socket-lb: 'Off'}", ""),
+        object("EndpointSlice", "s", "{service.cilium.io/global: 'true'}", "addressType: IPv4"),
+    ];
+    let said: Vec<(String, usize, bool)> = yaml(&text.concat())
+        .passed_over
+        .iter()
+        .map(|(what, places)| (what.to_string(), places.count, what.is_mistake()))
+        .collect();
+    let expected = [
+        ("Pod: clustermesh.dev/socket-lb: \"none\" is neither on nor off", 1),
+        (
+            "Pod: clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
+            2,
+        ),
+        ("EndpointSlice: service.cilium.io/global is an annotation of a Service", 1),
+    ];
+    assert_eq!(said, expected.map(|(what, count)| (what.to_owned(), count, false)));
+}
+
 #[test]
 fn a_list_of_thousands_of_pods_is_read() {
     let pod = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: p-N, namespace: shop, labels: {app: web, a: b, c: d}}\n  spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}\n  status: {podIP: 10.1.1.1, conditions: [{type: Ready, status: 'True'}]}\n";

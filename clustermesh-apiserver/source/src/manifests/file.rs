@@ -61,6 +61,17 @@ pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// A file that changes for so long without a pause is named.
 const LONG: Duration = Duration::from_secs(10);
 
+/// Reads a file's text. One that is no UTF-8 is said in words.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => io::Error::new(
+            error.kind(),
+            "it is no UTF-8: write it as UTF-8, not as UTF-16 or Latin-1",
+        ),
+        _ => error,
+    })
+}
+
 // === impl ManifestFile ===
 
 impl ManifestFile {
@@ -117,8 +128,8 @@ impl ManifestFile {
     }
 
     /// Whether it holds an object.
-    pub(super) fn has(&self, key: &ObjectKey) -> bool {
-        self.held.iter().any(|(_, object)| object.key() == *key)
+    pub(super) fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.held.iter().map(|(_, object)| object.key()).collect()
     }
 
     /// What it holds and cannot be used.
@@ -149,7 +160,7 @@ impl ManifestFile {
     fn read(&mut self, kinds: &[Kind], stamp: Stamp) -> bool {
         self.stamp = Some(stamp);
         let text = match stamp.length() {
-            0..=MAX_FILE => fs::read_to_string(&self.path),
+            0..=MAX_FILE => read_text(&self.path),
             _ => Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 format!("larger than {MAX_FILE} bytes"),

@@ -1,8 +1,10 @@
 //! Annotations that no code reads: a misspelt name would do nothing, without a word.
 
+use std::collections::BTreeMap;
+
 use mesh_model::object::Kind;
 
-use super::Annotations;
+use crate::decode::meant;
 
 /// What is ours.
 const LOCAL: &str = "clustermesh.dev/";
@@ -34,24 +36,41 @@ const KNOWN: &[(&str, Kind)] = &[
     ("service.cilium.io/type", Kind::Service),
 ];
 
+/// Cilium's former names, under a domain that has many more.
+const FORMER: [&str; 3] =
+    ["io.cilium/global-service", "io.cilium/service-affinity", "io.cilium/shared-service"];
+
 /// Says of each annotation of an object that no kind, or not its kind, has.
-pub(super) fn unknown(kind: Kind, annotations: &Annotations, problems: &mut Vec<String>) {
-    let prefixes = || CILIUM.into_iter().chain([LOCAL]);
-    let names = annotations.keys().filter(|name| prefixes().any(|prefix| name.starts_with(prefix)));
-    for name in names {
-        let belongs = KNOWN.iter().find(|(known, _)| known == name).map(|(_, kind)| *kind);
-        match belongs {
-            Some(belongs) if belongs == kind => {}
-            Some(belongs) => problems.push(format!("{name} is an annotation of a {belongs}")),
-            None => {
-                let known: Vec<&str> =
-                    KNOWN.iter().filter(|(_, of)| *of == kind).map(|(known, _)| *known).collect();
-                let meant = mesh_source::meant(name, &known);
-                let meant = meant.map(|meant| format!(": did you mean {meant}?"));
-                problems.push(format!("{name} is no annotation{}", meant.unwrap_or_default()));
-            }
+pub fn unknown_annotations(kind: Kind, annotations: &BTreeMap<String, String>) -> Vec<String> {
+    annotations.keys().filter_map(|name| unknown(kind, name)).collect()
+}
+
+/// Says of an annotation that no kind, or not this kind, has it.
+pub(crate) fn unknown(kind: Kind, name: &str) -> Option<String> {
+    if FORMER.contains(&name) {
+        return (kind != Kind::Service).then(|| belongs(name, Kind::Service));
+    }
+    if name.starts_with("io.cilium/") {
+        let meant = meant(name, &FORMER)?;
+        return Some(format!("{name} is no annotation: did you mean {meant}?"));
+    }
+    if !CILIUM.into_iter().chain([LOCAL]).any(|prefix| name.starts_with(prefix)) {
+        return None;
+    }
+    match KNOWN.iter().find(|(known, _)| *known == name) {
+        Some((_, of)) if *of == kind => None,
+        Some((_, of)) => Some(belongs(name, *of)),
+        None => {
+            let known: Vec<&str> =
+                KNOWN.iter().filter(|(_, of)| *of == kind).map(|(known, _)| *known).collect();
+            let meant = meant(name, &known).map(|meant| format!(": did you mean {meant}?"));
+            Some(format!("{name} is no annotation{}", meant.unwrap_or_default()))
         }
     }
+}
+
+fn belongs(name: &str, of: Kind) -> String {
+    format!("{name} is an annotation of a {of}")
 }
 
 #[cfg(test)]
@@ -97,14 +116,38 @@ mod tests {
                 "service.cilium.io/global",
                 Some("service.cilium.io/global is an annotation of a Service"),
             ),
+            (
+                Kind::Pod,
+                "clustermesh.dev/sockt-lb",
+                Some(
+                    "clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
+                ),
+            ),
+            (
+                Kind::EndpointSlice,
+                "clustermesh.dev/weights",
+                Some("clustermesh.dev/weights is an annotation of a Service"),
+            ),
+            (
+                Kind::Service,
+                "io.cilium/global-servce",
+                Some(
+                    "io.cilium/global-servce is no annotation: did you mean io.cilium/global-service?",
+                ),
+            ),
+            (
+                Kind::Pod,
+                "io.cilium/shared-service",
+                Some("io.cilium/shared-service is an annotation of a Service"),
+            ),
+            (Kind::Service, "io.cilium/shared-service", None),
+            (Kind::Node, "io.cilium/some-other-thing", None),
             (Kind::Service, "clustermesh.dev/weights", None),
             (Kind::Service, "service.cilium.io/lb-algorithm", None),
             (Kind::Service, "example.org/global", None),
             (Kind::Node, "clustermesh.dev/drain", None),
         ] {
-            let mut problems = Vec::new();
-            unknown(kind, &[(name.to_owned(), String::new())].into(), &mut problems);
-            assert_eq!(problems.first().map(String::as_str), says, "{kind} {name}");
+            assert_eq!(unknown(kind, name).as_deref(), says, "{kind} {name}");
         }
     }
 }
