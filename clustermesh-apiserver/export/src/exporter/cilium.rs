@@ -16,9 +16,17 @@ use crate::records;
 pub(super) struct Cilium {
     /// The IDs that label sets have; the lowest counts.
     ids: HashMap<Labels, BTreeSet<Identity>>,
-    /// The identities that pods have, by namespace and name, each as often as it is reported.
-    pods: BTreeMap<(String, String), Vec<Identity>>,
+    /// The identities that pods have by their endpoints, and by slices of them. Where there is a slice, these alone count: a
+    /// Cilium that keeps slices reads nothing else.
+    by_endpoint: Pods,
+    by_slice: Pods,
+    /// How many slices there are.
+    slices: usize,
 }
+
+/// Identities of pods, by namespace and name, each as often as it is reported.
+#[derive(Debug, Default)]
+struct Pods(BTreeMap<(String, String), Vec<Identity>>);
 
 impl Cilium {
     /// Takes note of an object that was and is.
@@ -32,9 +40,10 @@ impl Cilium {
                     }
                 }
             }
-            Some(Object::CiliumEndpoint(endpoint)) => self.forget(endpoint),
+            Some(Object::CiliumEndpoint(endpoint)) => self.by_endpoint.forget(endpoint),
             Some(Object::CiliumEndpointSlice(slice)) => {
-                slice.endpoints.iter().for_each(|endpoint| self.forget(endpoint));
+                self.slices -= 1;
+                slice.endpoints.iter().for_each(|endpoint| self.by_slice.forget(endpoint));
             }
             _ => {}
         }
@@ -42,33 +51,24 @@ impl Cilium {
             Some(Object::CiliumIdentity(CiliumIdentity { identity, labels })) => {
                 self.ids.entry(labels.clone()).or_default().insert(*identity);
             }
-            Some(Object::CiliumEndpoint(endpoint)) => self.note(endpoint),
+            Some(Object::CiliumEndpoint(endpoint)) => self.by_endpoint.note(endpoint),
             Some(Object::CiliumEndpointSlice(slice)) => {
-                slice.endpoints.iter().for_each(|endpoint| self.note(endpoint));
+                self.slices += 1;
+                slice.endpoints.iter().for_each(|endpoint| self.by_slice.note(endpoint));
             }
             _ => {}
         }
     }
 
-    fn note(&mut self, endpoint: &CiliumEndpoint) {
-        let pod = (endpoint.namespace.clone(), endpoint.name.clone());
-        self.pods.entry(pod).or_default().push(endpoint.identity);
-    }
-
-    fn forget(&mut self, endpoint: &CiliumEndpoint) {
-        let pod = (endpoint.namespace.clone(), endpoint.name.clone());
-        let Some(reported) = self.pods.get_mut(&pod) else { return };
-        if let Some(at) = reported.iter().position(|identity| *identity == endpoint.identity) {
-            reported.remove(at);
-        }
-        if reported.is_empty() {
-            self.pods.remove(&pod);
-        }
+    /// Whether endpoints count that are in no slice.
+    pub(super) fn counts_endpoints(&self) -> bool {
+        self.slices == 0
     }
 
     /// Who a pod is; the inner `None` where the Cilium knows it and not who it is.
     pub(super) fn identity_of(&self, namespace: &str, name: &str) -> Option<Option<Identity>> {
-        let reported = self.pods.get(&(namespace.to_owned(), name.to_owned()))?;
+        let pods = if self.counts_endpoints() { &self.by_endpoint } else { &self.by_slice };
+        let reported = pods.0.get(&(namespace.to_owned(), name.to_owned()))?;
         Some(reported.first().copied().filter(|identity| *identity != Identity::UNKNOWN))
     }
 
@@ -77,6 +77,28 @@ impl Cilium {
         self.ids.get(labels)?.first().copied()
     }
 }
+
+// === impl Pods ===
+
+impl Pods {
+    fn note(&mut self, endpoint: &CiliumEndpoint) {
+        let pod = (endpoint.namespace.clone(), endpoint.name.clone());
+        self.0.entry(pod).or_default().push(endpoint.identity);
+    }
+
+    fn forget(&mut self, endpoint: &CiliumEndpoint) {
+        let pod = (endpoint.namespace.clone(), endpoint.name.clone());
+        let Some(reported) = self.0.get_mut(&pod) else { return };
+        if let Some(at) = reported.iter().position(|identity| *identity == endpoint.identity) {
+            reported.remove(at);
+        }
+        if reported.is_empty() {
+            self.0.remove(&pod);
+        }
+    }
+}
+
+// === impl Exporter ===
 
 impl Exporter {
     pub(super) fn has_cilium_node(&self, name: &str) -> bool {
@@ -106,6 +128,12 @@ impl Exporter {
         let takes_part = labels.namespace().is_some_and(|namespace| self.takes_part(namespace));
         let record = takes_part.then(|| Record::Identity(*identity, labels.clone()));
         Made::of(record.into_iter().collect())
+    }
+
+    /// Who is another, or is none, once the first slice of endpoints came or the last one went.
+    pub(super) fn with_endpoints(&self) -> impl Iterator<Item = ObjectKey> {
+        let kinds = [Kind::Pod, Kind::CiliumEndpoint];
+        self.objects.keys().filter(move |key| kinds.contains(&key.kind)).cloned()
     }
 
     /// Addresses are published as the Cilium has them, in namespaces that take part.

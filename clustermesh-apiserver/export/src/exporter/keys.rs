@@ -1,7 +1,5 @@
 //! From records to keys and their values, and whose a key is that several objects have.
 
-use std::collections::BTreeSet;
-
 use mesh_model::{
     Record,
     object::{Kind, Object, ObjectKey},
@@ -25,7 +23,6 @@ impl Exporter {
         object: Option<Object>,
         allocate: &mut A,
     ) {
-        let mut affected = BTreeSet::from([key.clone()]);
         let before = match object {
             Some(object) => self.objects.insert(key.clone(), object),
             None => self.objects.remove(&key),
@@ -33,15 +30,27 @@ impl Exporter {
         if before.as_ref() == self.objects.get(&key) {
             return;
         }
-        affected.extend(self.affected_by(before.as_ref(), self.objects.get(&key)));
         let decides = self.namespaces.index(before.as_ref(), self.objects.get(&key));
+        self.index_slice(&key, before.as_ref());
+        let counted = self.cilium.counts_endpoints();
+        self.cilium.index(before.as_ref(), self.objects.get(&key));
+        let counts = self.cilium.counts_endpoints();
+        let is_node = matches!(key.kind, Kind::Node | Kind::CiliumNode);
+        let drains = is_node && self.settle_drained(&key.name);
+        if !self.is_open() {
+            // Nothing is made of any object yet. Once all Namespaces are known, everything is.
+            return;
+        }
+        let mut affected = self.affected_by(before.as_ref(), self.objects.get(&key));
+        affected.insert(key.clone());
         if decides == Changed::All {
             let inside = self.objects.iter().filter(|(_, object)| namespace_of(object).is_some());
             affected.extend(inside.map(|(key, _)| key.clone()));
         }
-        self.index_slice(&key, before.as_ref());
-        self.cilium.index(before.as_ref(), self.objects.get(&key));
-        if matches!(key.kind, Kind::Node | Kind::CiliumNode) && self.settle_drained(&key.name) {
+        if counted != counts {
+            affected.extend(self.with_endpoints());
+        }
+        if drains {
             affected.extend(self.with_endpoints_on(&key.name));
         }
         for affected in affected {

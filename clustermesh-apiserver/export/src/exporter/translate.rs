@@ -40,6 +40,7 @@ impl Exporter {
                 Made { notes, ..Made::of(vec![record]) }
             }
             Some(Object::CiliumIdentity(identity)) => self.cilium_identity_records(identity),
+            Some(Object::CiliumEndpoint(_)) if !self.cilium.counts_endpoints() => Made::default(),
             Some(Object::CiliumEndpoint(endpoint)) => {
                 self.cilium_endpoint_records(std::slice::from_ref(endpoint))
             }

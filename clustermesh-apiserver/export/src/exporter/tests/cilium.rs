@@ -60,6 +60,35 @@ fn a_slice_of_endpoints_is_the_addresses_in_it() {
     assert_eq!(cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1").len(), 3);
 }
 
+/// A Cilium with `--enable-cilium-endpoint-slice` reads slices and nothing else, and goes on to keep endpoints.
+#[test]
+fn endpoints_beside_slices_do_not_count() {
+    let endpoint = |name: &str, ip: &str, id: u32| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumEndpoint\nmetadata: {{name: {name}, namespace: shop}}\nstatus: {{identity: {{id: {id}}}, networking: {{addressing: [{{ipv4: {ip}}}]}}}}\n---\n"
+        )
+    };
+    let mut cluster = Cluster::new();
+    cluster.apply(&format!("{}{}", node("172.31.7.1"), pod("a", "10.7.1.5", "cart")));
+    // One that a slice has otherwise, and one that none has.
+    cluster.apply(&endpoint("a", "10.7.1.5", 458_900));
+    cluster.apply(&endpoint("old", "10.7.1.9", 458_901));
+    let id_of = |cluster: &Cluster, ip: &str| {
+        let value = cluster.value(&format!("ip/v1/default/{ip}"))?;
+        let (_, id) = value.split_once("\"ID\":")?;
+        Some(id.split(',').next().unwrap_or_default().to_owned())
+    };
+    let ids = |cluster: &Cluster| ["10.7.1.5", "10.7.1.9"].map(|ip| id_of(cluster, ip));
+    let of_endpoints = [Some("458900".to_owned()), Some("458901".to_owned())];
+    assert_eq!(ids(&cluster), of_endpoints);
+    cluster.apply(SLICE);
+    assert_eq!(ids(&cluster), [Some("458800".to_owned()), None]);
+    assert!(cluster.local("pods")[0].contains("\"identity\":458800"));
+    cluster.delete(Kind::CiliumEndpointSlice, "", "ces-1");
+    assert_eq!(ids(&cluster), of_endpoints);
+    assert!(cluster.local("pods")[0].contains("\"identity\":458900"));
+}
+
 #[test]
 fn an_identity_is_of_its_namespace_and_has_labels() {
     let identity = |labels: &str| {
