@@ -224,6 +224,32 @@ fn connect() {
 }
 
 #[test]
+fn export() {
+    let few = ["--pods", "30,300", "--rounds", "1"];
+    let table = bench("benchexport", &[&["export"], &few[..]].concat());
+    let forms: Vec<(&str, f64)> = rows(&table)
+        .iter()
+        .map(|row| (row["form"].as_str().unwrap(), number(row, "/podsAService")))
+        .collect();
+    let expected = [
+        ("documents", 300.0),
+        ("documents", 100.0),
+        ("list", 100.0),
+        ("json", 100.0),
+        ("folder", 100.0),
+    ];
+    assert_eq!(forms, expected);
+    for row in rows(&table) {
+        // The config, an address a pod; and of each service itself and an identity, beside its slices.
+        let services = 300.0 / number(row, "/podsAService");
+        assert!(number(row, "/keys") > 1.0 + 300.0 + 2.0 * services, "{row:#}");
+        for positive in ["/millis", "/fewerMillis", "/decodeMillis", "/ratio"] {
+            assert!(number(row, positive) > 0.0, "{positive} of {row:#}");
+        }
+    }
+}
+
+#[test]
 fn fill() {
     let row = bench("benchfill", &["fill", "--services", "2000"]);
     // Each service has two backends of its own: an entry, a header, and for each backend what it is made of and its slot.

@@ -16,6 +16,7 @@ mod cut;
 mod datapaths;
 mod endpoints;
 mod error;
+mod export;
 mod fill;
 mod hostile;
 mod mesh;
@@ -37,6 +38,7 @@ pub use endpoints::{
     EndpointCost, EventCost, EventOptions, ReconnectCost, endpoint_cost, event_cost, reconnect,
 };
 pub use error::BenchError;
+pub use export::{ExportCost, ExportOptions, export};
 pub use fill::{FillCost, TableMemory, fill, memory};
 pub use hostile::{HostileCost, hostile};
 pub use mesh::{Bootstrap, Changes, ClusterSize, Etcds, MeshOptions, MeshRow, mesh, picture};

@@ -7,13 +7,13 @@ mod print;
 
 use std::{cell::OnceCell, fs, path::Path, thread};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
 use mesh_bench::{
-    ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions, MeshOptions,
-    PropagationOptions, TakeoverOptions, change, clean_up, client, cni, connect, cut, cut_client,
-    endpoint_cost, event_cost, fill, hostile, memory, mesh, picture, propagation, reconnect,
-    takeover,
+    ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
+    ExportOptions, MeshOptions, PropagationOptions, TakeoverOptions, change, clean_up, client, cni,
+    connect, cut, cut_client, endpoint_cost, event_cost, export, fill, hostile, memory, mesh,
+    picture, propagation, reconnect, takeover,
 };
 use mesh_lab::need_root;
 use mesh_offline::KeysFile;
@@ -52,6 +52,10 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
         BenchCommand::CutClient { to } => return done(cut_client(to)),
         BenchCommand::Client => return done(client()),
         BenchCommand::Replay { keys, clusters } => return done(replay(&keys, &clusters)),
+        // It makes nothing but files.
+        command @ BenchCommand::Export { .. } => {
+            return measure(measurements(&lab, command), output);
+        }
         BenchCommand::All => {
             everything().into_iter().flat_map(|one| measurements(&lab, one)).collect()
         }
@@ -100,7 +104,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
 fn everything() -> Vec<BenchCommand> {
     let defaults =
         ["connect", "propagation", "takeover", "cut", "endpoints", "reconnect", "events"];
-    let more = ["cni", "change", "fill", "memory", "mesh"];
+    let more = ["cni", "change", "export", "fill", "memory", "mesh"];
     defaults.into_iter().chain(more).filter_map(BenchCommand::with_defaults).collect()
 }
 
@@ -183,6 +187,16 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             Box::new(move |progress| {
                 let options = ChangeOptions { backends, rounds, batch };
                 figures(change(lab, &options, progress)?, |rows| print::changed(rows))
+            }),
+        ),
+        BenchCommand::Export { pods, rounds } => one(
+            "export",
+            Box::new(move |progress| {
+                let pods = pods
+                    .try_into()
+                    .map_err(|_| anyhow!("--pods takes two numbers: fewer, and more"))?;
+                let options = ExportOptions { pods, rounds };
+                figures(export(options, progress)?, |rows| print::exported(rows))
             }),
         ),
         BenchCommand::Fill { services } => {

@@ -1,6 +1,6 @@
 //! Endpoint slices for services that have none: from pods, or from Endpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use mesh_model::{
     EndpointSlice, ServiceName,
@@ -10,11 +10,14 @@ use mesh_model::{
 
 use crate::endpoints as from_pods;
 
+/// Pods by namespace and one of the labels that services select by.
+type Labelled<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>;
+
 /// The endpoint slices of the services that have none of their own, as the kube-controller-manager would make them: from
 /// the pods that a service selects, and from the Endpoints of one that selects none.
 pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlice> {
     let mut given = BTreeSet::new();
-    let mut pods = BTreeMap::<&str, Vec<&Pod>>::new();
+    let mut pods: Vec<&Pod> = Vec::new();
     let mut services: Vec<&Service> = Vec::new();
     let mut nodes = BTreeMap::<&str, &Node>::new();
     let mut endpoints = BTreeMap::<ServiceName, &Endpoints>::new();
@@ -24,7 +27,7 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
                 let service = slice.labels.get(SERVICE_NAME_LABEL);
                 given.extend(service.map(|name| ServiceName::new(&slice.namespace, name)));
             }
-            Object::Pod(pod) => pods.entry(pod.namespace.as_str()).or_default().push(pod),
+            Object::Pod(pod) => pods.push(pod),
             Object::Service(service) => services.push(service),
             Object::Node(node) => {
                 nodes.insert(node.name.as_str(), node);
@@ -42,6 +45,7 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
     }
     services
         .retain(|service| !given.contains(&ServiceName::new(&service.namespace, &service.name)));
+    let pods = labelled(&services, &pods);
     services
         .into_iter()
         .flat_map(|service| {
@@ -50,8 +54,30 @@ pub fn derived_slices(objects: &BTreeMap<ObjectKey, Object>) -> Vec<EndpointSlic
                 let mirrored = endpoints.get(&name).filter(|_| !service.external_name);
                 return mirrored.map(|endpoints| endpoints.slices.clone()).unwrap_or_default();
             }
-            let pods = pods.get(service.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
-            from_pods::slices(service, pods.iter().copied(), &nodes)
+            let namespace = service.namespace.as_str();
+            let candidates = service.selector.iter().map(|(label, value)| {
+                let with = pods.get(&(namespace, label.as_str(), value.as_str()));
+                with.map(Vec::as_slice).unwrap_or_default()
+            });
+            let fewest = candidates.min_by_key(|pods| pods.len()).unwrap_or_default();
+            from_pods::slices(service, fewest.iter().copied(), &nodes)
         })
         .collect()
+}
+
+/// Pods by what services select: each service looks at a few of its namespace's, and not at all of them.
+fn labelled<'a>(services: &[&'a Service], pods: &[&'a Pod]) -> Labelled<'a> {
+    let selected: HashSet<(&str, &str)> = services
+        .iter()
+        .flat_map(|service| &service.selector)
+        .map(|(label, value)| (label.as_str(), value.as_str()))
+        .collect();
+    let mut labelled = Labelled::new();
+    for pod in pods {
+        let labels = pod.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+        for (label, value) in labels.filter(|label| selected.contains(label)) {
+            labelled.entry((pod.namespace.as_str(), label, value)).or_default().push(pod);
+        }
+    }
+    labelled
 }

@@ -118,6 +118,15 @@ pub(crate) enum BenchCommand {
         #[arg(long, default_value_t = 20)]
         batch: u32,
     },
+    /// How long objects take to become keys, by their number and form, beside fewer of them
+    Export {
+        /// Numbers of pods: fewer, and more
+        #[arg(long, value_delimiter = ',', default_values_t = [2_000, 20_000], value_parser = clap::value_parser!(u32).range(1..=200_000))]
+        pods: Vec<u32>,
+        /// How often the files take turns
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// What it costs to fill the tables, beside as many bare updates of a map
     Fill {
         /// How many services

@@ -1,8 +1,9 @@
 //! Figures as tables.
 
 use mesh_bench::{
-    ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, FillCost,
-    HostileCost, MeshRow, PartitionDetection, Propagation, ReconnectCost, TableMemory, Takeover,
+    ChangeRow, CniRow, ConnectRow, Distribution, EndpointCost, Etcds, EventCost, ExportCost,
+    FillCost, HostileCost, MeshRow, PartitionDetection, Propagation, ReconnectCost, TableMemory,
+    Takeover,
 };
 
 use crate::output;
@@ -119,6 +120,37 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
         first(row).into_iter().chain(rest).collect()
     });
     Ok(output::table(&header, changes)?)
+}
+
+pub(super) fn exported(rows: &[ExportCost]) -> anyhow::Result<()> {
+    output::line("clustermesh export, milliseconds from its start to its end")?;
+    let header = [
+        "WRITTEN AS",
+        "PODS",
+        "A SERVICE",
+        "MB",
+        "KEYS",
+        "READ AS OBJECTS",
+        "ALL",
+        "FEWER PODS",
+        "ALL OF THEM",
+        "RATIO",
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.form.into(),
+            row.pods.to_string(),
+            row.pods_a_service.to_string(),
+            format!("{:.1}", row.bytes as f64 / 1e6),
+            row.keys.to_string(),
+            format!("{:.0}", row.decode_millis),
+            format!("{:.0}", row.millis),
+            row.fewer_pods.to_string(),
+            format!("{:.0}", row.fewer_millis),
+            format!("{:.1}", row.ratio),
+        ]
+    });
+    Ok(output::table(&header, cells)?)
 }
 
 pub(super) fn changed(rows: &[ChangeRow]) -> anyhow::Result<()> {
