@@ -97,7 +97,8 @@ fn other(
         Some(id) => ClusterId::new(id, limit.unwrap_or(ClusterLimit::Max511))?,
         None => found.map(|(_, id)| *id).context("--id is missing: the ID of the cluster")?,
     };
-    let settings = options.over(settings_beside(path, &name, Some(id), limit, id)?);
+    let settings =
+        options.over(settings_beside(path, &name, Some(id), limit, (id, ClusterLimit::default()))?);
     let objects = Objects::read(path)?;
     let cluster =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);

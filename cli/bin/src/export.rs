@@ -15,7 +15,13 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let ExportArgs { objects: path, cluster, id, local, options } = args;
     let limit = options.max_connected_clusters;
     let id = ClusterId::new(*id, limit.unwrap_or(ClusterLimit::Max511))?;
-    let settings = options.over(settings_beside(path, cluster, Some(id), limit, id)?);
+    let settings = options.over(settings_beside(
+        path,
+        cluster,
+        Some(id),
+        limit,
+        (id, ClusterLimit::default()),
+    )?);
     let objects = Objects::read(path)?;
     let exporting =
         Cluster::new(setup(&settings, options)?, objects.objects).with_drain(objects.drain);

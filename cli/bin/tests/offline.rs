@@ -313,6 +313,59 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
 }
 
 /// A mistake ends with 1, and what is refused or is not there with 3: listed with its reason, for programs and for people.
+/// Keys of a service of one backend, below a tree.
+fn some_keys(head: &str, config: &str, tree: &str) -> String {
+    let value = r#"{\"cluster\":\"b\",\"namespace\":\"shop\",\"name\":\"web\",\"frontends\":{},\"backends\":{\"10.2.0.1\":{\"http\":{\"Protocol\":\"TCP\",\"Port\":8080}}},\"labels\":{},\"selector\":{},\"includeExternal\":true,\"shared\":true,\"clusterID\":300}"#;
+    format!(
+        r#"{{{head}"entries":[{config}{{"key":"cilium/{tree}/services/v1/b/shop/web","value":"{value}"}}]}}"#
+    )
+}
+
+#[test]
+fn keys_without_a_config_are_read_with_a_warning_and_never_against_it() {
+    let head = r#""cluster":{"name":"b","id":300},"#;
+    let config = |id: u32| {
+        format!(
+            r#"{{"key":"cilium/cluster-config/b","value":"{{\"id\":{id},\"capabilities\":{{\"maxConnectedClusters\":511}}}}"}},"#
+        )
+    };
+    let object = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: {service.cilium.io/global: 'true'}}\nspec: {clusterIP: 10.101.0.10, ports: [{name: http, port: 80}]}\n";
+    let files = [
+        ("state.json", some_keys(head, "", "state")),
+        ("cache.json", some_keys(head, "", "cache")),
+        ("whole.json", some_keys("", &config(300), "state")),
+        ("other.json", some_keys(head, &config(301), "state")),
+        ("nobody.json", some_keys("", "", "state")),
+        ("a/web.yaml", object.to_owned()),
+    ];
+    let files: Vec<(&str, &str)> =
+        files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let place = Place::new(&files);
+    let no_config = "warning: cluster b: there is no cilium/cluster-config/b among its keys";
+    let contradiction =
+        "its keys file contradicts itself: cluster.id: 300, and cilium/cluster-config/b says 301";
+    for (file, code, backends, says) in [
+        ("state.json", 0, 1, no_config),
+        ("cache.json", 0, 1, no_config),
+        ("whole.json", 0, 1, ""),
+        ("other.json", 3, 0, contradiction),
+        ("nobody.json", 1, 0, "nobody.json: it has no `cluster` {name, id}, and there is no"),
+    ] {
+        let ended = place
+            .run(&format!("import --keys {file} --objects a --cluster a --output json shop/web"));
+        assert_eq!(ended.code, code, "{file}: {}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{file}: {}", ended.stderr);
+        assert_eq!(says.is_empty(), ended.stderr.is_empty(), "{file}: {}", ended.stderr);
+        if code != 1 {
+            let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+            let in_use = printed[0]["inUse"].as_array().unwrap();
+            assert_eq!(in_use.len(), backends, "{file}: {printed:#}");
+        }
+    }
+    let dumped = place.run("etcd dump --keys cache.json");
+    assert!(dumped.stderr.contains(no_config), "{}", dumped.stderr);
+}
+
 #[test]
 fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
     let headless =

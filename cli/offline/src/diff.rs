@@ -116,7 +116,7 @@ mod tests {
         let entry =
             |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
         let entries = entries.iter().map(entry).collect();
-        Dump::new(&EtcdContent { entries, cluster: None, whole: false })
+        Dump::new(&EtcdContent { entries, cluster: None, whole: false, contradiction: None })
     }
 
     fn differences(left: &Dump, right: &Dump, scope: Scope) -> Vec<String> {

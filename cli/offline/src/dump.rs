@@ -27,6 +27,8 @@ pub struct EtcdContent {
     pub cluster: Option<(ClusterName, ClusterId)>,
     /// What is not among the keys is not in the etcd.
     pub whole: bool,
+    /// Why whose they are, where something says so, is not whose the keys say.
+    pub contradiction: Option<String>,
 }
 
 /// What an etcd holds.
@@ -83,6 +85,7 @@ impl From<&KeysFile> for EtcdContent {
             entries: file.entries.iter().map(entry).collect(),
             cluster: Some((file.cluster.clone(), file.id)),
             whole: false,
+            contradiction: file.contradiction(),
         }
     }
 }
@@ -238,7 +241,13 @@ impl Dump {
             entry.deviations.push(format!("there is no config of cluster {of}"));
             return;
         };
-        let limit = config.map_or(ClusterLimit::default(), limit_of);
+        // Without a config the ID shows which limit it must be.
+        let of_id = if u32::from(id.get()) > ClusterLimit::default().get() {
+            ClusterLimit::Max511
+        } else {
+            ClusterLimit::default()
+        };
+        let limit = config.map_or(of_id, limit_of);
         let role = if layout == Layout::State { Role::Local } else { Role::Remote };
         let peer = Peer { name: of.clone(), role, id, limit, layout };
         match decode(&peer, key, value) {
@@ -266,12 +275,17 @@ impl Dump {
                 reason: "it is missing: no cluster can be a peer without it".into(),
             });
         }
+        self.deviations.extend(holding.contradiction.iter().map(|reason| Deviation {
+            key: "cluster".into(),
+            reason: format!("contradiction: {reason}"),
+        }));
         let local_cluster = self.cluster.as_ref().map(|(name, _)| name);
         for (name, found) in found {
             let layout = found.layout.unwrap_or(Layout::State);
             // A list that was made by hand has no canaries.
             if holding.whole || !found.canaries.is_empty() {
                 let promised = found.config.as_ref().map(promised);
+                let promised = promised.map(|all| found.copied(all));
                 let local = local_cluster == Some(name) && found.has_local();
                 let all =
                     promised.unwrap_or_default().into_iter().chain(local.then_some(Prefix::Local));
@@ -292,6 +306,23 @@ impl Dump {
 // === impl ClusterInKeys ===
 
 impl ClusterInKeys {
+    /// Of what a config promises what is copied: it is the source's, and who copies leaves out one form of services.
+    fn copied(&self, mut promised: Vec<Prefix>) -> Vec<Prefix> {
+        if self.layout == Some(Layout::Cache) {
+            promised.retain(|prefix| match prefix {
+                Prefix::Services | Prefix::EndpointSlices => self.has_form(*prefix),
+                _ => true,
+            });
+        }
+        promised
+    }
+
+    /// Whether one of the two forms of services is there.
+    fn has_form(&self, form: Prefix) -> bool {
+        self.canaries.contains(&form)
+            || self.records.keys().any(|key| Prefix::of(key.kind()) == form)
+    }
+
     fn has_local(&self) -> bool {
         self.records.keys().any(|key| Prefix::of(key.kind()) == Prefix::Local)
     }

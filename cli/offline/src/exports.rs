@@ -86,8 +86,8 @@ impl Offers {
 
     fn of_keys(file: &KeysFile, service: &ServiceName) -> Self {
         let mut all = Self::default();
-        let config = crate::importer::config_of(file);
-        let layout = config.as_ref().map_or(Layout::State, Layout::of);
+        let config = file.config();
+        let layout = config.as_ref().map_or_else(|| file.layout(), Layout::of);
         let peer = Peer {
             name: file.cluster.clone(),
             role: Role::Remote,

@@ -158,6 +158,9 @@ impl Importer {
         let KeysFile { cluster: name, id, entries } = file;
         let ImporterSetup { local, id: local_id, limit, .. } = &self.setup;
         let role = if name == local { Role::Local } else { Role::Remote };
+        if let Some(contradiction) = file.contradiction() {
+            return Err(format!("its keys file contradicts itself: {contradiction}"));
+        }
         let config = match entries.get(&Key::ClusterConfig(name.clone()).to_string()) {
             Some(value) => cluster_config::decode(value)
                 .map_err(|error| format!("the cluster's config: {error}"))?,
@@ -166,6 +169,7 @@ impl Importer {
                 id: *id,
                 export_mode: mode_of(file),
                 max_connected_clusters: limit.get(),
+                cached: file.layout() == Layout::Cache,
                 ..ClusterConfig::default()
             },
         };
@@ -328,16 +332,10 @@ fn kinds(role: Role, with_local_keys: bool, mode: &ExportMode) -> BTreeSet<Recor
     kinds
 }
 
-/// What a file's cluster announces.
-pub(crate) fn config_of(file: &KeysFile) -> Option<ClusterConfig> {
-    let value = file.entries.get(&Key::ClusterConfig(file.cluster.clone()).to_string())?;
-    cluster_config::decode(value).ok()
-}
-
 /// What a list of keys without a config has.
 fn mode_of(file: &KeysFile) -> ExportMode {
     let has = |prefix: Prefix| {
-        let path = format!("{}/", prefix.path(Layout::State));
+        let path = format!("{}/", prefix.path(file.layout()));
         file.entries.keys().any(|key| key.starts_with(&path))
     };
     match (has(Prefix::EndpointSlices), has(Prefix::Services)) {

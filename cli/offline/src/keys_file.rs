@@ -7,7 +7,8 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use mesh_model::{ClusterId, ClusterName, cluster::InvalidClusterName};
+use mesh_model::{ClusterConfig, ClusterId, ClusterName, cluster::InvalidClusterName};
+use mesh_wire::{Key, Layout, cluster_config};
 use serde::{Deserialize, Serialize};
 
 /// A cluster's keys and values.
@@ -37,9 +38,17 @@ pub enum KeysFileProblem {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// Not JSON, or not of this shape.
-    #[error("not a keys file: {0}")]
+    /// It is no text.
+    #[error("not a keys file: it is no UTF-8")]
+    Text,
+    /// Not JSON, or not of this shape. The message has its line.
+    #[error("not a keys file, as `clustermesh export` prints it: {0}")]
     Json(#[from] serde_json::Error),
+    /// It does not say whose keys they are, and nor do they.
+    #[error(
+        "it has no `cluster` {{name, id}}, and there is no cilium/cluster-config/<name> among its keys that says whose they are: add one of them"
+    )]
+    Nobody,
     /// Whose keys they are is no cluster's name.
     #[error("cluster.name: {0}")]
     Name(#[from] InvalidClusterName),
@@ -66,7 +75,9 @@ pub enum KeysFileProblem {
 /// As it is written. What others add is passed over.
 #[derive(Serialize, Deserialize)]
 struct KeysJson {
-    cluster: ClusterJson,
+    /// Need not be there where the keys say whose they are.
+    #[serde(default)]
+    cluster: Option<ClusterJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     entries: Option<Vec<EntryJson>>,
     /// The name that recorded scenarios have for it.
@@ -94,16 +105,19 @@ struct EntryJson {
 impl KeysFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, KeysFileError> {
-        let text = fs::read_to_string(path).map_err(KeysFileProblem::from);
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => KeysFileProblem::Text,
+            _ => KeysFileProblem::Read(error),
+        });
         text.and_then(|text| Self::parse(&text))
             .map_err(|problem| KeysFileError { path: path.into(), problem })
     }
 
     /// Reads a text.
     pub fn parse(text: &str) -> Result<Self, KeysFileProblem> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let KeysJson { cluster, entries, source } = serde_json::from_str(text)?;
-        let id = ClusterId::from_wire(cluster.id).filter(|id| *id != ClusterId::NONE);
-        let id = id.ok_or(KeysFileProblem::Id(cluster.id))?;
+        let head = cluster.map(ClusterJson::checked).transpose()?;
         let (list, given) = match (entries, source) {
             (Some(entries), _) => ("entries", entries),
             (None, Some(source)) => ("source", source),
@@ -129,7 +143,53 @@ impl KeysFile {
             }
             entries.insert(key, value);
         }
-        Ok(Self { cluster: ClusterName::new(&cluster.name)?, id, entries })
+        let (cluster, id) = match head.or_else(|| owner(&entries)) {
+            Some(owner) => owner,
+            None => return Err(KeysFileProblem::Nobody),
+        };
+        Ok(Self { cluster, id, entries })
+    }
+
+    /// The config that the cluster announces, if it is among the keys and can be read.
+    pub(crate) fn config(&self) -> Option<ClusterConfig> {
+        let value = self.entries.get(&Key::ClusterConfig(self.cluster.clone()).to_string())?;
+        cluster_config::decode(value).ok()
+    }
+
+    /// Why whose they are is not whose the keys themselves say.
+    pub fn contradiction(&self) -> Option<String> {
+        let Self { cluster, id, entries } = self;
+        let key = Key::ClusterConfig(cluster.clone());
+        match self.config() {
+            Some(config) if config.id != *id => {
+                Some(format!("cluster.id: {id}, and {key} says {}", config.id))
+            }
+            Some(_) => None,
+            None if entries.contains_key(&key.to_string()) => None,
+            None => owner(entries).map(|(other, _)| {
+                format!("cluster.name: {cluster}, and the keys are of {other}: there is a config of it, and none of {cluster}")
+            }),
+        }
+    }
+
+    /// Says that there is no config among the keys: no agent would take any of them.
+    pub fn lacks_config(&self) -> Option<String> {
+        let key = Key::ClusterConfig(self.cluster.clone()).to_string();
+        (!self.entries.contains_key(&key)).then(|| {
+            format!(
+                "cluster {}: there is no {key} among its keys: they are taken as if there was one of ID {}, but an agent refuses such a cluster",
+                self.cluster, self.id
+            )
+        })
+    }
+
+    /// How the keys are laid out, where no config says so.
+    pub(crate) fn layout(&self) -> Layout {
+        let has = |tree: &str| self.entries.keys().any(|key| key.starts_with(tree));
+        match has("cilium/cache/") && !has("cilium/state/") {
+            true => Layout::Cache,
+            false => Layout::State,
+        }
     }
 
     /// The file's text as a JSON value: text as `value`, what is none as `value_b64`.
@@ -139,9 +199,35 @@ impl KeysFile {
             let value_b64 = text.is_none().then(|| BASE64.encode(value));
             EntryJson { key: key.clone(), value: text, value_b64 }
         };
-        let cluster = ClusterJson { name: self.cluster.to_string(), id: self.id.get().into() };
+        let cluster =
+            Some(ClusterJson { name: self.cluster.to_string(), id: self.id.get().into() });
         let entries = Some(self.entries.iter().map(entry).collect());
         serde_json::to_value(KeysJson { cluster, entries, source: None }).unwrap_or_default()
+    }
+}
+
+// === impl ClusterJson ===
+
+impl ClusterJson {
+    fn checked(self) -> Result<(ClusterName, ClusterId), KeysFileProblem> {
+        let id = ClusterId::from_wire(self.id).filter(|id| *id != ClusterId::NONE);
+        let id = id.ok_or(KeysFileProblem::Id(self.id))?;
+        Ok((ClusterName::new(&self.name)?, id))
+    }
+}
+
+/// Whose etcd it is, as far as the keys say: the one cluster that is not copied there, or the only one that is.
+fn owner(entries: &BTreeMap<String, Vec<u8>>) -> Option<(ClusterName, ClusterId)> {
+    let configs = entries.iter().filter_map(|(key, value)| match Key::parse(key.as_bytes()) {
+        Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
+        _ => None,
+    });
+    let (copied, own): (Vec<_>, Vec<_>) = configs.partition(|(_, config)| config.cached);
+    match (own.as_slice(), copied.as_slice()) {
+        ([(name, config)], _) | ([], [(name, config)]) if config.id != ClusterId::NONE => {
+            Some((name.clone(), config.id))
+        }
+        _ => None,
     }
 }
 
@@ -166,12 +252,52 @@ mod tests {
     }
 
     #[test]
+    fn whose_keys_they_are_follows_from_the_config_and_may_not_contradict_it() {
+        let config = |name: &str, id: u32, cached: bool| {
+            format!(
+                r#"{{"key":"cilium/cluster-config/{name}","value":"{{\"id\":{id},\"capabilities\":{{\"cached\":{cached}}}}}"}}"#
+            )
+        };
+        let file = |head: &str, entries: &[String]| {
+            let text = format!(r#"{{{head}"entries":[{}]}}"#, entries.join(","));
+            KeysFile::parse(&text)
+        };
+        let of = |entries: &[String]| {
+            file("", entries).ok().map(|file| (file.cluster.to_string(), file.id.get()))
+        };
+        assert_eq!(of(&[config("b", 2, false)]), Some(("b".into(), 2)));
+        assert_eq!(of(&[config("b", 2, true)]), Some(("b".into(), 2)));
+        assert_eq!(of(&[config("a", 1, false), config("b", 2, true)]), Some(("a".into(), 1)));
+        assert_eq!(of(&[config("a", 1, true), config("b", 2, true)]), None);
+        let said = |entries: &[String]| {
+            let file = file(r#""cluster":{"name":"b","id":2},"#, entries).unwrap();
+            (file.contradiction().unwrap_or_default(), file.lacks_config().is_some())
+        };
+        assert_eq!(said(&[config("b", 2, false)]), (String::new(), false));
+        assert_eq!(said(&[config("a", 1, false), config("b", 2, true)]), (String::new(), false));
+        assert_eq!(said(&[]), (String::new(), true));
+        assert_eq!(
+            said(&[config("b", 3, false)]),
+            ("cluster.id: 2, and cilium/cluster-config/b says 3".into(), false)
+        );
+        assert_eq!(
+            said(&[config("c", 2, false)]),
+            (
+                "cluster.name: b, and the keys are of c: there is a config of it, and none of b"
+                    .into(),
+                true
+            )
+        );
+    }
+
+    #[test]
     fn mistakes_name_their_place() {
         let with =
             |entries: &str| format!(r#"{{"cluster":{{"name":"b","id":2}},"entries":{entries}}}"#);
         for (text, says) in [
-            ("[".to_owned(), "not a keys file: EOF"),
-            ("{}".to_owned(), "missing field `cluster`"),
+            ("[".to_owned(), "not a keys file, as `clustermesh export` prints it: EOF"),
+            ("{}".to_owned(), "no list `entries`"),
+            (r#"{"entries":[]}"#.to_owned(), "it has no `cluster` {name, id}, and"),
             (r#"{"cluster":{"name":"b"}}"#.to_owned(), "missing field `id`"),
             (r#"{"cluster":{"name":"b","id":2}}"#.to_owned(), "no list `entries`"),
             (r#"{"cluster":{"name":"B","id":2},"entries":[]}"#.to_owned(), "cluster.name: \"B\""),

@@ -30,5 +30,5 @@ pub use explained::{ExplainedBackend, ExplainedFrontend, InvalidServiceQuery, Se
 pub use keys_file::{KeysFile, KeysFileError, KeysFileProblem};
 pub use objects::{Objects, ObjectsError};
 pub use simulation::{Options, Simulation, SimulationError};
-pub use state::{ClusterState, Content, State, StateError, settings_beside};
+pub use state::{ClusterState, Content, State, StateError, limit_of, settings_beside};
 pub use unserved::Unserved;

@@ -215,7 +215,7 @@ impl Simulation {
                 Exporter::Objects(cluster) => {
                     cluster.notes().map(|note| format!("cluster {name}: {note}")).collect()
                 }
-                Exporter::Keys(_) => Vec::new(),
+                Exporter::Keys(file) => file.lacks_config().into_iter().collect(),
             }
         };
         self.notes.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()

@@ -17,7 +17,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     cluster::ClusterSetup,
-    importer::config_of,
     keys_file::{KeysFile, KeysFileError},
     objects::{DRAIN, Objects, ObjectsError, SETTINGS, list, read_drain, read_error},
 };
@@ -124,6 +123,9 @@ pub enum StateError {
 /// Where a cluster directory has its objects; all else in it is its daemons'.
 const MANIFESTS: &str = "manifests";
 
+/// The setting of the mesh's limit.
+const LIMIT: &str = "maxConnectedClusters";
+
 /// What a cluster's folder holds, before it has an ID.
 struct Found {
     folder: PathBuf,
@@ -165,9 +167,14 @@ impl State {
             return Err(StateError::Empty(folder.into()));
         }
         let mut clusters = BTreeMap::new();
+        // All clusters of a mesh have one limit: where a few say it, the others have it too.
+        let limit = found.values().find_map(Found::limit);
         let given: BTreeSet<u64> = found.values().filter_map(Found::id).collect();
         let mut free = (1..=u64::from(u16::MAX)).filter(|id| !given.contains(id));
-        for (name, cluster) in found {
+        for (name, mut cluster) in found {
+            if let Some(limit) = cluster.limit().or_else(|| limit.clone()) {
+                cluster.settings.entry(LIMIT).or_insert(limit);
+            }
             let id = match cluster.id() {
                 Some(id) => id,
                 None => free.next().ok_or_else(|| StateError::Ids(folder.into()))?,
@@ -187,13 +194,22 @@ impl ClusterState {
     /// A cluster of which nothing is known but its keys.
     pub fn of_keys(file: KeysFile) -> Result<Self, StateError> {
         let mut given = Map::new();
-        let announced = config_of(&file).map(|config| config.max_connected_clusters);
-        if let Some(limit) = announced.and_then(|limit| ClusterLimit::try_from(limit).ok()) {
-            given.insert("maxConnectedClusters".into(), limit.get().into());
+        if let Some(limit) = limit_of(&file) {
+            given.insert(LIMIT.into(), limit.get().into());
         }
         let settings =
             settings(&file.cluster, file.id.get().into(), given).map_err(StateError::Given)?;
         Ok(Self { settings, content: Content::Keys(Box::new(file)) })
+    }
+}
+
+/// The mesh's limit as a cluster announces it; without a config, as its ID shows.
+pub fn limit_of(file: &KeysFile) -> Option<ClusterLimit> {
+    match file.config() {
+        Some(config) => ClusterLimit::try_from(config.max_connected_clusters).ok(),
+        None => {
+            (u32::from(file.id.get()) > ClusterLimit::Max255.get()).then_some(ClusterLimit::Max511)
+        }
     }
 }
 
@@ -210,13 +226,13 @@ fn settings(
 }
 
 /// The settings beside a cluster's objects: those of a `cluster.yaml` at the top of their folder, if there is one. What is
-/// given here counts in their place; `fallback` is the ID of a cluster that has none.
+/// given here counts in their place; `fallback` are the ID and the limit of a cluster that has none.
 pub fn settings_beside(
     objects: &Path,
     name: &ClusterName,
     id: Option<ClusterId>,
     limit: Option<ClusterLimit>,
-    fallback: ClusterId,
+    fallback: (ClusterId, ClusterLimit),
 ) -> Result<ClusterSettings, StateError> {
     let path = objects.join(SETTINGS);
     let mut given = read_settings(&path)?;
@@ -225,9 +241,10 @@ pub fn settings_beside(
         given.insert("id".into(), id.get().into());
     }
     if let Some(limit) = limit {
-        given.insert("maxConnectedClusters".into(), limit.get().into());
+        given.insert(LIMIT.into(), limit.get().into());
     }
-    settings(name, fallback.get().into(), given).map_err(|problem| match path.exists() {
+    given.entry(LIMIT).or_insert_with(|| fallback.1.get().into());
+    settings(name, fallback.0.get().into(), given).map_err(|problem| match path.exists() {
         true => StateError::Settings { path, problem },
         false => StateError::Given(problem),
     })
@@ -318,6 +335,15 @@ impl Found {
             }
         }
         Ok(all)
+    }
+
+    /// The limit that it has by itself.
+    fn limit(&self) -> Option<Value> {
+        let announced = || match &self.content {
+            Content::Keys(file) => limit_of(file).map(|limit| limit.get().into()),
+            Content::Objects(_) => None,
+        };
+        self.settings.get(LIMIT).cloned().or_else(announced)
     }
 
     /// The ID that it has by itself.

@@ -39,3 +39,31 @@ impl Copies {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::object::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_few_are_named_and_the_others_counted() {
+        let key = |number: usize| ObjectKey {
+            kind: Kind::Pod,
+            namespace: "shop".into(),
+            name: format!("p-{number}"),
+        };
+        let said = |count: usize| -> Vec<String> {
+            let mut copies = Copies::default();
+            for number in 1..=count {
+                copies.add((Path::new("b.yaml"), number), Path::new("a.yaml"), key(number));
+            }
+            copies.problems().map(|problem| problem.to_string()).collect()
+        };
+        assert_eq!(said(1), ["b.yaml:1: Pod shop/p-1 is in a.yaml already; that one stays"]);
+        assert_eq!(said(3).len(), 3);
+        let many = said(1_000);
+        assert_eq!(many.len(), 4);
+        assert_eq!(many[3], "b.yaml:4: 997 more objects are in a.yaml already; those stay");
+    }
+}

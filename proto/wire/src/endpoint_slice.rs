@@ -142,15 +142,19 @@ fn read_counting(value: &[u8], bytes: &mut usize) -> Result<EndpointSlice, Decod
 }
 
 fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let zstd = |e: &dyn std::fmt::Display| DecodeError::Zstd(e.to_string());
+    let unpacked = zstd_frame::most_unpacked(value);
+    let unpacked = unpacked.map_err(|error| DecodeError::Zstd(error.to_string()))?;
     // Refused before anything is unpacked.
-    limits::SERVICE_VALUE.check(zstd_frame::most_unpacked(value).map_err(|e| zstd(&e))?)?;
+    limits::SERVICE_VALUE.check(unpacked)?;
+    // What a decoder says of it is of use to whoever writes decoders.
+    let damaged =
+        || DecodeError::Zstd("the frame is damaged, or larger than a reader unpacks".into());
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(MAX_WINDOW);
-    let stream = StreamingDecoder::new_with_decoder(value, decoder).map_err(|e| zstd(&e))?;
+    let stream = StreamingDecoder::new_with_decoder(value, decoder).map_err(|_| damaged())?;
     let mut message = Vec::new();
     let limit = u64::try_from(limits::SERVICE_VALUE.most()).unwrap_or(u64::MAX) + 1;
-    stream.take(limit).read_to_end(&mut message).map_err(|e| zstd(&e))?;
+    stream.take(limit).read_to_end(&mut message).map_err(|_| damaged())?;
     limits::SERVICE_VALUE.check(message.len())?;
     Ok(message)
 }

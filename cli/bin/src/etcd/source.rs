@@ -120,7 +120,8 @@ pub(crate) fn read(source: &Source) -> anyhow::Result<EtcdRead> {
     match source {
         Source::File(path) => {
             let file = KeysFile::read(path)?;
-            Ok(EtcdRead { holding: EtcdContent::from(&file), notes: Vec::new() })
+            let notes = file.lacks_config().into_iter().collect();
+            Ok(EtcdRead { holding: EtcdContent::from(&file), notes })
         }
         Source::Etcd { endpoints, host_aliases, credentials, netns } => {
             let (_store, receiver) = Store::open(credentials.clone(), SystemTime::now())?;
@@ -159,7 +160,10 @@ async fn read_etcd(target: &Target) -> anyhow::Result<EtcdRead> {
         bail!("{}: nothing of the mesh may be read: {}", connection.endpoint(), notes.join("; "));
     }
     let whole = notes.is_empty();
-    Ok(EtcdRead { holding: EtcdContent { entries, cluster: None, whole }, notes })
+    Ok(EtcdRead {
+        holding: EtcdContent { entries, cluster: None, whole, contradiction: None },
+        notes,
+    })
 }
 
 async fn connect_any(target: &Target) -> anyhow::Result<Connection> {

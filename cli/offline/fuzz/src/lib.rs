@@ -85,7 +85,9 @@ fn simulation(mut clusters: BTreeMap<ClusterName, ClusterState>) -> Simulation {
     let mut free = free.filter(|id| !clusters.values().any(|peer| peer.settings.id == *id));
     let id = free.next().expect("one peer has one ID");
     let nowhere = std::path::Path::new("/nonexistent");
-    let settings = settings_beside(nowhere, &own(), Some(id), None, id).expect("no settings");
+    let settings =
+        settings_beside(nowhere, &own(), Some(id), None, (id, mesh_model::ClusterLimit::default()))
+            .expect("no settings");
     let objects = Objects { objects: OBJECTS.clone(), ..Objects::default() };
     clusters.insert(own(), ClusterState { settings, content: Content::Objects(objects) });
     let options = Options::new(FILTER.clone());

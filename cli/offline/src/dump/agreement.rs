@@ -9,7 +9,7 @@ use mesh_model::{
     ClusterName, EndpointSlice, ExportMode, Port, Protocol, Record, RecordKey, ServiceName,
     service::SERVICE_NAME_LABEL,
 };
-use mesh_wire::{Key, Layout};
+use mesh_wire::{Key, Layout, Prefix};
 
 use super::{ClusterInKeys, Deviation};
 
@@ -21,6 +21,11 @@ impl ClusterInKeys {
     pub(super) fn disagreements(&self, name: &ClusterName, layout: Layout) -> Vec<Deviation> {
         let mode = self.config.as_ref().map(|config| &config.export_mode);
         if mode != Some(&ExportMode::ServicesAndEndpointSlices) {
+            return Vec::new();
+        }
+        let forms = [Prefix::Services, Prefix::EndpointSlices];
+        if layout == Layout::Cache && !forms.into_iter().all(|form| self.has_form(form)) {
+            // Who copies takes one form of the two.
             return Vec::new();
         }
         let mut of_slices = BTreeMap::<ServiceName, Backends>::new();

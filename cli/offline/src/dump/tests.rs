@@ -7,7 +7,12 @@ const CONFIG: &str = r#"{"id":7,"capabilities":{"syncedCanaries":true,"maxConnec
 
 fn holding(entries: &[(&str, &str)]) -> EtcdContent {
     let entry = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-    EtcdContent { entries: entries.iter().map(entry).collect(), cluster: None, whole: false }
+    EtcdContent {
+        entries: entries.iter().map(entry).collect(),
+        cluster: None,
+        whole: false,
+        contradiction: None,
+    }
 }
 
 fn deviations(holding: &EtcdContent) -> Vec<String> {
@@ -39,6 +44,47 @@ fn what_a_cilium_wrote_is_as_the_contract_says_but_for_what_it_is_known_for() {
         [
             "cilium/state/endpointslices/v1/alpha/shop/fqdn-1: undecodable value: addressType: \"FQDN\" is not allowed here"
         ]
+    );
+}
+
+/// Who copies another cluster's etcd may copy one form of services only; the config is the source's.
+#[test]
+fn a_cache_with_one_form_of_services_is_no_contradiction() {
+    let config = CONFIG.replace("\"syncedCanaries\"", "\"cached\":true,\"syncedCanaries\"");
+    let service = r#"{"cluster":"alpha","namespace":"shop","name":"web","frontends":{},"backends":{"10.0.0.1":{"http":{"Protocol":"TCP","Port":80}}},"labels":{},"selector":{},"includeExternal":true,"shared":true,"clusterID":7}"#;
+    let time = "2027-02-03T04:05:06Z";
+    let canaries = ["identities", "ip", "nodes", "serviceexports"]
+        .map(|tree| format!("cilium/synced/alpha/cilium/cache/{tree}/v1"));
+    let cache = |entries: &[(&str, &str)]| {
+        let head = [("cilium/cluster-config/alpha", config.as_str())];
+        let canaries = canaries.iter().map(|key| (key.as_str(), time));
+        let all: Vec<_> = head.into_iter().chain(canaries).chain(entries.iter().copied()).collect();
+        EtcdContent { whole: true, ..holding(&all) }
+    };
+    let services = [
+        ("cilium/cache/services/v1/alpha/shop/web", service),
+        ("cilium/synced/alpha/cilium/cache/services/v1", time),
+    ];
+    let slices = ("cilium/synced/alpha/cilium/cache/endpointslices/v1", time);
+    assert_eq!(deviations(&cache(&services)), Vec::<String>::new());
+    assert_eq!(deviations(&cache(&[slices])), Vec::<String>::new());
+    let both = [services[0], services[1], slices];
+    let found = deviations(&cache(&both));
+    assert!(found[0].contains("10.0.0.1 is in the service only"), "{found:?}");
+}
+
+#[test]
+fn a_cluster_that_is_known_by_its_keys_has_the_limit_of_its_id_and_no_other_name() {
+    let file = |id: u32, entries: &str| {
+        let text = format!(r#"{{"cluster":{{"name":"b","id":{id}}},"entries":[{entries}]}}"#);
+        deviations(&EtcdContent::from(&KeysFile::parse(&text).unwrap()))
+    };
+    let node = r#"{"key":"cilium/state/nodes/v1/b/n1","value":"{\"Name\":\"n1\",\"Cluster\":\"b\",\"ClusterID\":300}"}"#;
+    assert_eq!(file(300, node), Vec::<String>::new());
+    let config = r#"{"key":"cilium/cluster-config/b","value":"{\"id\":3}"}"#;
+    assert_eq!(
+        file(2, config),
+        ["cluster: contradiction: cluster.id: 2, and cilium/cluster-config/b says 3"]
     );
 }
 

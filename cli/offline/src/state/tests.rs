@@ -51,6 +51,31 @@ fn ids_count_by_name_where_no_file_gives_one() {
 }
 
 #[test]
+fn one_limit_counts_for_all_who_do_not_say() {
+    let keys = |limit: &str| {
+        format!(
+            r#"{{"cluster":{{"name":"b","id":300}},"entries":[{{"key":"cilium/cluster-config/b","value":"{{\"id\":300{limit}}}"}}]}}"#
+        )
+    };
+    let limits = |keys: &str| {
+        let folder = Folder::new(&[("a/objects.yaml", NAMESPACE), ("b/keys.json", keys)]);
+        let state = folder.read();
+        let all = |state: State| -> Vec<u32> {
+            state.clusters.values().map(|cluster| cluster.settings.limit.get()).collect()
+        };
+        state.map(all)
+    };
+    let says = keys(r#",\"capabilities\":{\"maxConnectedClusters\":511}"#);
+    assert_eq!(limits(&says), Ok(vec![511, 511]));
+    // Without a config its ID shows it.
+    let none = r#"{"cluster":{"name":"b","id":300},"entries":[]}"#;
+    assert_eq!(limits(none), Ok(vec![511, 511]));
+    // One that contradicts itself is not helped.
+    let error = limits(&keys("")).unwrap_err();
+    assert!(error.contains("300"), "{error}");
+}
+
+#[test]
 fn a_cluster_directory_is_read_as_its_daemons_read_it() {
     let folder = Folder::new(&[
         (
