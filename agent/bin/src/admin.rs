@@ -28,6 +28,7 @@ use crate::{
 };
 use mesh_node::{Node, unready};
 
+mod absences;
 mod explain;
 mod known;
 mod peers;
@@ -173,12 +174,16 @@ impl Admin for AgentAdmin {
         request: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
         let ExplainRequest { namespace, name } = request.into_inner();
-        let explained = self.each_service(Wanted { namespace, name }, explain).await?;
+        let wanted = Wanted { namespace, name };
+        let explained = self.each_service(wanted.clone(), explain).await?;
         let mut all = ExplainResponse::default();
         for one in explained {
             all.frontends.extend(one.frontends);
             all.without_frontend.extend(one.without_frontend);
+            all.absences.extend(one.absences);
         }
+        let refused = self.ask(move |node: &Node| absences::refused(node, &wanted)).await?;
+        all.absences.extend(refused);
         Ok(Response::new(all))
     }
 

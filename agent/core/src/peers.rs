@@ -130,6 +130,14 @@ impl Peers {
         self.refused_records.get(name).map_or(0, RefusedRecords::len)
     }
 
+    /// Those records, each with why.
+    pub(crate) fn refused_records(
+        &self,
+        name: &ClusterName,
+    ) -> impl Iterator<Item = (&RecordKey, &str)> {
+        self.refused_records.get(name).into_iter().flat_map(RefusedRecords::iter)
+    }
+
     /// A cluster holds until its id is free.
     pub(crate) fn wait_for_id(&mut self, name: &ClusterName) {
         self.waiting.insert(name.clone());

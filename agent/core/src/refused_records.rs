@@ -64,6 +64,11 @@ impl RefusedRecords {
         self.records.len()
     }
 
+    /// Each with why.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RecordKey, &str)> {
+        self.records.iter().map(|(key, refusal)| (key, refusal.reason.as_str()))
+    }
+
     /// How many, and the first of them; nothing where there is none.
     pub(crate) fn describe(&self) -> Option<String> {
         let shown = self.records.values().take(SHOWN).map(|refusal| refusal.reason.as_str());
@@ -97,6 +102,8 @@ mod tests {
         refused.event(&RecordEvent::Keep(node("n2")));
         refused.refuse(None, "no JSON");
         refused.refuse(Some(node("n3")), "third");
+        let keys: Vec<RecordKey> = refused.iter().map(|(key, _)| key.clone()).collect();
+        assert_eq!(keys, ["n1", "n2", "n3"].map(node));
         let all = "3 records are refused, among them: 10.1.9.0/24 is ours; no JSON";
         assert_eq!(refused.describe().unwrap(), all);
         refused.event(&RecordEvent::Remove(node("n3")));

@@ -11,8 +11,8 @@ use mesh_admin::v1::ExplainRequest;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterId;
 use mesh_offline::{
-    ClusterState, KeysFile, Objects, Options, ServiceQuery, Simulation, State, read_events,
-    settings_beside, time,
+    ClusterState, KeysFile, Objects, Options, ServiceQuery, Simulation, State, limit_of,
+    read_events, settings_beside, time,
 };
 use serde_json::json;
 
@@ -31,9 +31,11 @@ use wanted::{Of, Wanted};
 pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcome> {
     let ImportArgs { keys, objects, cluster, id, service, namespace, options } = args;
     let mut clusters = std::collections::BTreeMap::new();
+    let mut announced = None;
     for path in keys {
         let file = KeysFile::read(path)?;
         let name = file.cluster.clone();
+        announced = announced.or_else(|| limit_of(&file));
         if name == *cluster {
             bail!("{}: its keys are of {name}, the importing cluster itself", path.display());
         }
@@ -47,7 +49,13 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
         .filter_map(ClusterId::from_wire)
         .find(|id| !clusters.values().any(|cluster: &ClusterState| cluster.settings.id == *id));
     let free = free.context("the peers have all cluster IDs")?;
-    let settings = settings_beside(objects, cluster, id.transpose()?, limit, free)?;
+    let settings = settings_beside(
+        objects,
+        cluster,
+        id.transpose()?,
+        limit,
+        (free, announced.unwrap_or_default()),
+    )?;
     let settings = options.over(settings);
     let content = mesh_offline::Content::Objects(Objects::read(objects)?);
     clusters.insert(cluster.clone(), ClusterState { settings, content });
@@ -126,8 +134,12 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
         .map(ShownFrontend::of_agent)
         .filter(|frontend| wanted.is(frontend))
         .collect();
-    let none = wanted.query.as_ref().filter(|_| frontends.is_empty());
-    let absent: Vec<ShownFrontend> = none
+    let reported_absent = reported.absences.iter().map(ShownFrontend::absent_of_agent);
+    let mut absent: Vec<ShownFrontend> =
+        reported_absent.filter(|absent| wanted.may_be(absent)).collect();
+    let said = absent.iter().any(ShownFrontend::has_no_frontend);
+    let none = wanted.query.as_ref().filter(|_| frontends.is_empty() && !said);
+    let unknown = none
         .map(|wanted| {
             let ServiceQuery { service, port, .. } = wanted;
             let name = &context.name;
@@ -146,11 +158,14 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
                 ),
             };
             ShownFrontend::without(service, name, word, reason)
-        })
-        .into_iter()
-        .collect();
+        });
+    absent.extend(unknown);
     print_explained(&context.name, None, (&frontends, &absent), output)?;
-    let reasons = absent.iter().filter_map(|absent| absent.absence.as_ref());
+    let (refused, nowhere): (Vec<_>, Vec<_>) =
+        absent.iter().partition(|absent| absent.is_refused());
+    // What was not asked for by name, or leads somewhere too, is in the table and no failure.
+    let failed = nowhere.into_iter().filter(|_| wanted.query.is_some() && frontends.is_empty());
+    let reasons = refused.into_iter().chain(failed).filter_map(|absent| absent.absence.as_ref());
     let reasons = reasons.map(|absence| absence.reason.clone());
     let all = frontends.iter().flat_map(|frontend| frontend.differences.iter().flatten());
     let missing = wanted.missing(&frontends);

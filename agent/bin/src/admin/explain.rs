@@ -11,6 +11,8 @@ use mesh_model::{
 
 use mesh_node::Node;
 
+use super::absences;
+
 /// What is asked for; an empty text for everything.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -36,6 +38,7 @@ pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse
             name: service.name.to_string(),
         });
     }
+    response.absences = absences::of_service(node, service);
     let explained = frontends.iter().filter_map(|frontend| balancer.explain(frontend));
     response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
     response

@@ -8,7 +8,7 @@ use std::{
 use mesh_balance::{Balancer, KnownBackend};
 use mesh_merge::Merge;
 use mesh_model::{
-    ClusterId, ClusterName, Record, ServiceName,
+    ClusterId, ClusterName, Record, RecordKey, ServiceName,
     lb::{Backend, Content, Frontend},
 };
 use mesh_pods::{Counts, Pods};
@@ -143,6 +143,11 @@ impl Core {
     /// How many records of a cluster are refused now.
     pub fn refused_now(&self, name: &ClusterName) -> usize {
         self.peers.refused_now(name)
+    }
+
+    /// The records of a cluster that are refused now, each with why; at most as many as are kept.
+    pub fn refused_records(&self, name: &ClusterName) -> impl Iterator<Item = (&RecordKey, &str)> {
+        self.peers.refused_records(name)
     }
 
     /// Since when a peer is not connected, and when what it reported is no longer used; nothing of one that is.

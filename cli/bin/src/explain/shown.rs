@@ -1,7 +1,7 @@
 //! Where connections to a frontend end, in the form that is printed (`docs/offline.md`). Whether it was computed from files
 //! or asked of an agent makes no difference here.
 
-use mesh_admin::v1::{Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
+use mesh_admin::v1::{Absence, Candidate, FrontendExplanation, TrafficGroup, TrafficTier};
 use mesh_balance::{Explanation, Share, Usage};
 use mesh_model::{Affinity, ServiceName, lb::Condition};
 use mesh_offline::{ExplainedBackend, ExplainedFrontend, ServiceQuery, Unserved};
@@ -215,6 +215,37 @@ impl ShownFrontend {
         Self::nowhere(Some(service), ShownAbsence { cluster, key: None, why, reason })
     }
 
+    /// What an agent says of what has no frontend, or is refused.
+    pub(crate) fn absent_of_agent(reported: &Absence) -> Self {
+        let Absence {
+            namespace,
+            name,
+            port_name,
+            address,
+            port,
+            protocol,
+            cluster,
+            key,
+            why,
+            reason,
+        } = reported;
+        let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let service = given(name).map(|name| ServiceName::new(namespace, &name));
+        let absence = ShownAbsence {
+            cluster: cluster.clone(),
+            key: given(key),
+            why: why.clone(),
+            reason: reason.clone(),
+        };
+        Self {
+            port_name: port_name.clone(),
+            frontend: given(address),
+            port: u16::try_from(*port).ok().filter(|port| *port != 0),
+            protocol: given(protocol),
+            ..Self::nowhere(service.as_ref(), absence)
+        }
+    }
+
     fn nowhere(service: Option<&ServiceName>, absence: ShownAbsence) -> Self {
         Self {
             service: service.map(ToString::to_string).unwrap_or_default(),
@@ -229,6 +260,18 @@ impl ShownFrontend {
             differences: None,
             absence: Some(absence),
         }
+    }
+
+    /// Whether it is something of another cluster that is refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        let refused = ["refused", "cluster-refused"];
+        self.absence.as_ref().is_some_and(|absence| refused.contains(&absence.why.as_str()))
+    }
+
+    /// Whether it says why a service, or a port of it, has no frontend.
+    pub(crate) fn has_no_frontend(&self) -> bool {
+        let of_others = self.absence.as_ref().is_none_or(|of| of.why == "namespace-not-global");
+        !of_others && !self.is_refused()
     }
 
     /// All backends, each with whether it is used.

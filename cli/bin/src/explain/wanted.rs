@@ -40,6 +40,19 @@ impl Wanted {
         }
     }
 
+    /// Whether what has no frontend, or is refused, may be about one of them: not all of it names a service or a port.
+    pub(super) fn may_be(&self, absent: &ShownFrontend) -> bool {
+        let (namespace, name) = absent.service.split_once('/').unwrap_or_default();
+        let (of, named) = match &self.of {
+            Of::Any => (true, None),
+            Of::Namespace(wanted) => (namespace == wanted, None),
+            Of::Name(wanted) => (name == &*wanted.service.name, Some(wanted)),
+        };
+        let port = self.query.as_ref().or(named);
+        let has_port = absent.port.is_none() || port.is_none_or(|port| absent.has_port(port));
+        (of || absent.service.is_empty()) && has_port
+    }
+
     /// Whether a frontend of what was answered is one of them.
     pub(super) fn is(&self, frontend: &ShownFrontend) -> bool {
         let (namespace, name) = frontend.service.split_once('/').unwrap_or_default();

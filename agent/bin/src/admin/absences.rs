@@ -1,0 +1,192 @@
+//! What has no frontend or is refused, and why: what explanations of frontends cannot show.
+
+use mesh_admin::v1::Absence;
+use mesh_model::{ClusterName, LocalService, Protocol, RecordKey, ServiceName};
+use mesh_node::Node;
+use mesh_wire::{Key, Layout};
+
+use super::explain::Wanted;
+
+/// So many refused records of a cluster are listed: status has how many there are.
+const REFUSED: usize = 100;
+
+/// What of a service leads nowhere, or to its own cluster only.
+pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
+    let (local, merge) = (node.core.local(), node.core.merge());
+    let closed = merge.local_namespace(&service.namespace).is_some_and(|of| !of.global);
+    let mut all: Vec<Absence> =
+        closed.then(|| namespace_not_global(local, service)).into_iter().collect();
+    all.extend(
+        merge.local_service(service).into_iter().flat_map(|known| leads_nowhere(local, known)),
+    );
+    all
+}
+
+/// Of other clusters, what is refused of a service, or of all: whole clusters, and records.
+pub(super) fn refused(node: &Node, wanted: &Wanted) -> Vec<Absence> {
+    let core = &node.core;
+    let of_cluster = |name: &ClusterName| {
+        let quarantined = core.quarantined(name).map(|why| Absence {
+            cluster: name.to_string(),
+            why: "cluster-refused".into(),
+            reason: format!("nothing more of cluster {name} is accepted: {why}"),
+            ..Absence::default()
+        });
+        let records = core.refused_records(name);
+        let records = records.filter_map(|(key, why)| refused_record(name, key, why, wanted));
+        quarantined.into_iter().chain(records.take(REFUSED)).collect::<Vec<_>>()
+    };
+    core.peers().filter(|name| *name != core.local()).flat_map(of_cluster).collect()
+}
+
+fn of(cluster: &ClusterName, service: &ServiceName, why: &str, reason: String) -> Absence {
+    Absence {
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
+        cluster: cluster.to_string(),
+        why: why.into(),
+        reason,
+        ..Absence::default()
+    }
+}
+
+fn namespace_not_global(local: &ClusterName, service: &ServiceName) -> Absence {
+    let reason = format!(
+        "namespace {} of cluster {local} is not global (clustermesh.cilium.io/global): no other cluster's backends are used",
+        service.namespace
+    );
+    of(local, service, "namespace-not-global", reason)
+}
+
+/// Of a service that local nodes know, what has no frontend.
+fn leads_nowhere(local: &ClusterName, known: &LocalService) -> Vec<Absence> {
+    let service = &known.name;
+    if known.foreign_proxy {
+        let reason = format!(
+            "service {service} of cluster {local} is another proxy's (service.kubernetes.io/service-proxy-name)"
+        );
+        return vec![of(local, service, "foreign-proxy", reason)];
+    }
+    if known.cluster_ips.is_empty() {
+        let reason = format!(
+            "service {service} of cluster {local} has no cluster IP: clients connect to its pods themselves"
+        );
+        return vec![of(local, service, "headless", reason)];
+    }
+    let sctp = known.ports.iter().filter(|(_, port)| port.protocol == Protocol::Sctp);
+    let of_port = sctp.flat_map(|(name, port)| {
+        known.cluster_ips.iter().map(move |ip| Absence {
+            port_name: name.clone(),
+            address: ip.to_string(),
+            port: port.number.into(),
+            protocol: port.protocol.to_string(),
+            ..of(local, service, "sctp", "SCTP is carried between clusters and not balanced".into())
+        })
+    });
+    of_port.collect()
+}
+
+/// A record that has backends of a service that is wanted. The key of a slice does not name its service.
+fn refused_record(
+    cluster: &ClusterName,
+    record: &RecordKey,
+    why: &str,
+    wanted: &Wanted,
+) -> Option<Absence> {
+    let service = match record {
+        RecordKey::Service(name) => Some(name.clone()).filter(|name| wanted.is(name)),
+        RecordKey::EndpointSlice(slice) => {
+            let may_be = wanted.namespace.is_empty() || *slice.namespace == *wanted.namespace;
+            return may_be.then(|| refused_key(cluster, record, why));
+        }
+        _ => return None,
+    }?;
+    Some(Absence {
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
+        ..refused_key(cluster, record, why)
+    })
+}
+
+fn refused_key(cluster: &ClusterName, record: &RecordKey, why: &str) -> Absence {
+    Absence {
+        cluster: cluster.to_string(),
+        key: Key::of_record(Layout::State, cluster, record.clone()).to_string(),
+        why: "refused".into(),
+        reason: format!("refused: {why}"),
+        ..Absence::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mesh_model::{Port, ServiceTraffic};
+
+    use super::*;
+
+    fn name(text: &str) -> ClusterName {
+        ClusterName::new(text).unwrap()
+    }
+
+    fn known(ips: &[&str], protocols: &[(&str, Protocol)], foreign_proxy: bool) -> LocalService {
+        let ports = protocols
+            .iter()
+            .map(|(name, protocol)| ((*name).to_owned(), Port { protocol: *protocol, number: 80 }));
+        LocalService {
+            name: ServiceName::new("shop", "web"),
+            cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ports: ports.collect::<BTreeMap<_, _>>(),
+            traffic: ServiceTraffic::default(),
+            shared: true,
+            publish_not_ready_addresses: false,
+            internal_traffic_local: false,
+            foreign_proxy,
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_says_why() {
+        let both = [("http", Protocol::Tcp), ("signal", Protocol::Sctp)];
+        for (service, expected) in [
+            (known(&["10.101.0.10"], &both[..1], false), &[][..]),
+            (known(&["10.101.0.10"], &both, false), &["sctp 10.101.0.10 80"]),
+            (
+                known(&["10.101.0.10", "fd00::1"], &both, false),
+                &["sctp 10.101.0.10 80", "sctp fd00::1 80"],
+            ),
+            (known(&[], &both, false), &["headless  0"]),
+            (known(&["10.101.0.10"], &both, true), &["foreign-proxy  0"]),
+        ] {
+            let found = leads_nowhere(&name("a"), &service).into_iter();
+            let found: Vec<String> =
+                found.map(|one| format!("{} {} {}", one.why, one.address, one.port)).collect();
+            assert_eq!(found, expected, "{service:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_record_is_listed_with_its_key_where_it_may_be_of_the_service() {
+        let wanted =
+            |namespace: &str, name: &str| Wanted { namespace: namespace.into(), name: name.into() };
+        let service = RecordKey::Service(ServiceName::new("shop", "web"));
+        for (wanted, listed) in [
+            (wanted("", ""), true),
+            (wanted("shop", "web"), true),
+            (wanted("shop", "api"), false),
+            (wanted("other", "web"), false),
+        ] {
+            let found = refused_record(&name("b"), &service, "it is ours", &wanted);
+            assert_eq!(found.is_some(), listed, "{wanted:?}");
+            let Some(found) = found else { continue };
+            assert_eq!(found.key, "cilium/state/services/v1/b/shop/web");
+            assert_eq!(
+                (found.why.as_str(), found.reason.as_str()),
+                ("refused", "refused: it is ours")
+            );
+        }
+        let other = RecordKey::Node("n1".into());
+        assert_eq!(refused_record(&name("b"), &other, "", &wanted("", "")), None);
+    }
+}
