@@ -492,9 +492,7 @@ fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
         (format!("{one}...\n{two}...\n"), 2),
         (format!("---\n---\n# none\n---\n{one}---\nnull\n---\n~\n---\n"), 1),
         (
-            format!(
-                "kind: List\nitems: [&a {{apiVersion: v1, kind: Namespace, metadata: &m {{name: one}}}}, {{apiVersion: v1, kind: Namespace, metadata: {{<<: *m, name: two}}}}]\n"
-            ),
+            "kind: List\nitems: [&a {apiVersion: v1, kind: Namespace, metadata: &m {name: one}}, {apiVersion: v1, kind: Namespace, metadata: {<<: *m, name: two}}]\n".to_owned(),
             2,
         ),
     ] {
