@@ -1,21 +1,28 @@
 //! How backends are, and how many of each cluster are so.
 
+use std::collections::BTreeMap;
+
 use mesh_model::lb::{Condition, NodeHealth};
 
-/// How a backend is: by its cluster's word, and by whether its node answers.
+use crate::locality::{Locality, Narrowing};
+
+/// How a backend is: by its cluster's word, by whether its node answers, and by where it is for clients of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BackendHealth {
     condition: Condition,
     /// Of one that is not ready it makes no difference, and is `Alive`.
     node: NodeHealth,
+    locality: Locality,
 }
 
 /// How many backends of a cluster are how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     ready: OnNodes,
     terminating: OnNodes,
     not_ready: u32,
+    /// Those of which it matters where they are: few services ask for that.
+    located: BTreeMap<BackendHealth, u32>,
 }
 
 /// How many are on nodes that are how.
@@ -29,9 +36,9 @@ struct OnNodes {
 // === impl BackendHealth ===
 
 impl BackendHealth {
-    pub(crate) fn new(condition: Condition, node: NodeHealth) -> Self {
+    pub(crate) fn new(condition: Condition, node: NodeHealth, locality: Locality) -> Self {
         let node = if condition == Condition::NotReady { NodeHealth::Alive } else { node };
-        Self { condition, node }
+        Self { condition, node, locality }
     }
 
     /// The cluster's word alone.
@@ -44,9 +51,19 @@ impl BackendHealth {
         self.node
     }
 
+    /// Where it is for clients of this node.
+    pub(crate) fn locality(self) -> Locality {
+        self.locality
+    }
+
     /// The same on a node that is otherwise.
     pub(crate) fn on(self, node: NodeHealth) -> Self {
-        Self::new(self.condition, node)
+        Self::new(self.condition, node, self.locality)
+    }
+
+    /// The same elsewhere.
+    pub(crate) fn at(self, locality: Locality) -> Self {
+        Self { locality, ..self }
     }
 }
 
@@ -54,8 +71,19 @@ impl BackendHealth {
 
 impl Counts {
     pub(crate) fn of(&self, health: BackendHealth) -> u32 {
-        let mut counts = *self;
-        *counts.count(health)
+        let of = |on: &OnNodes| match health.node {
+            NodeHealth::Alive => on.alive,
+            NodeHealth::Unverified => on.unverified,
+            NodeHealth::Dead => on.dead,
+        };
+        match health.condition {
+            _ if health.locality != Locality::Any => {
+                self.located.get(&health).copied().unwrap_or_default()
+            }
+            Condition::Ready => of(&self.ready),
+            Condition::Terminating => of(&self.terminating),
+            Condition::NotReady => self.not_ready,
+        }
     }
 
     /// One more; returns whether it is the first.
@@ -69,20 +97,50 @@ impl Counts {
     pub(crate) fn remove(&mut self, health: BackendHealth) -> bool {
         let count = self.count(health);
         *count = count.saturating_sub(1);
-        *count == 0
+        let is_last = *count == 0;
+        if is_last {
+            self.located.remove(&health);
+        }
+        is_last
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Those that are meant to take connections: all but the ones that shut down.
-    pub(crate) fn meant(&self) -> u32 {
+    /// Those that are meant to take this node's connections: all but the ones that shut down, and those that are elsewhere.
+    pub(crate) fn meant(&self, narrowing: Option<Narrowing>) -> u32 {
         let OnNodes { alive, unverified, dead } = self.ready;
-        [alive, unverified, dead, self.not_ready].into_iter().fold(0, u32::saturating_add)
+        let located = self.located.iter().filter(|(health, _)| {
+            health.condition != Condition::Terminating && health.locality.is_used(narrowing)
+        });
+        let located = located.map(|(_, count)| *count);
+        [alive, unverified, dead, self.not_ready]
+            .into_iter()
+            .chain(located)
+            .fold(0, u32::saturating_add)
+    }
+
+    /// Where those are that could be used now, as far as it matters.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = Locality> + Clone {
+        self.localities_of(Condition::Ready, NodeHealth::Alive)
+    }
+
+    /// Where those are that are so, as far as it matters.
+    pub(crate) fn localities_of(
+        &self,
+        condition: Condition,
+        node: NodeHealth,
+    ) -> impl Iterator<Item = Locality> + Clone {
+        let of =
+            move |health: &&BackendHealth| (health.condition, health.node) == (condition, node);
+        self.located.keys().filter(of).map(|health| health.locality)
     }
 
     fn count(&mut self, health: BackendHealth) -> &mut u32 {
+        if health.locality != Locality::Any {
+            return self.located.entry(health).or_default();
+        }
         let on = match health.condition {
             Condition::Ready => &mut self.ready,
             Condition::Terminating => &mut self.terminating,

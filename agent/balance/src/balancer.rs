@@ -13,6 +13,7 @@ use mesh_model::{
 
 use crate::{
     cluster::{ClusterState, ClusterView},
+    locality::Client,
     nodes::Nodes,
     pool::{Pool, PoolKey},
     traffic_policy::TrafficPolicy,
@@ -35,6 +36,8 @@ pub struct Balancer {
     /// There are no other clusters than these.
     all_known: bool,
     synced: rules::SyncStatus,
+    /// Where the clients are.
+    pub(crate) client: Client,
     pub(crate) nodes: Nodes,
     pub(crate) services: HashMap<Arc<ServiceName>, Service>,
     pub(crate) frontends: HashMap<Frontend, (Arc<ServiceName>, PoolKey)>,
@@ -64,6 +67,7 @@ impl Balancer {
             clusters: BTreeMap::from([(rules.local, view)]),
             all_known: false,
             synced: rules::SyncStatus::default(),
+            client: Client { cluster: rules.local, node: rules.node.clone(), zone: None },
             rules,
             nodes: Nodes::default(),
             services: HashMap::new(),
@@ -158,6 +162,29 @@ impl Balancer {
         changes
     }
 
+    /// The zone of the node that clients are on; `None` where it is not known. It is not known until this is called.
+    pub fn set_zone(&mut self, zone: Option<&str>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.client.zone.as_deref() == zone {
+            return changes;
+        }
+        self.client.zone = zone.map(Into::into);
+        let follows = |service: &Service| {
+            service.policy.as_ref().is_some_and(|policy| policy.traffic.topology_hints)
+        };
+        let affected = self.services.iter().filter(|(_, service)| follows(service));
+        let client = self.client.clone();
+        // In their order, so that one agent does as another.
+        for service in affected.map(|(name, _)| Arc::clone(name)).collect::<BTreeSet<_>>() {
+            let policy = self.services.get(&service).and_then(|service| service.policy.as_ref());
+            let traffic = policy.map(|policy| Arc::clone(&policy.traffic));
+            self.each_pool(&service, &mut changes, |pool| {
+                pool.set_localities(&client, traffic.as_deref())
+            });
+        }
+        changes
+    }
+
     /// The clusters that were set.
     pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
         self.clusters.keys().copied()
@@ -193,7 +220,7 @@ impl Balancer {
             let Some((_, member)) = pool.and_then(|pool| pool.get(&backend)) else { continue };
             let condition = member.backend_health.condition();
             let (node, zone) = (Some(Arc::clone(&node)), member.zone.clone());
-            let state = BackendState { condition, node, zone };
+            let state = BackendState { condition, node, zone, hints: member.hints.clone() };
             self.set_backend(&service, &key, backend, state, &mut changes);
         }
         changes

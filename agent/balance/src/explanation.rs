@@ -22,6 +22,8 @@ pub struct Explanation {
     pub traffic: Arc<ServiceTraffic>,
     /// What it is like; `None` where it is left to what serves it without us, as a kube-proxy.
     pub settings: Option<Settings>,
+    /// What it means for a client on which node it is, as a sentence; `None` where all are treated alike.
+    pub locality: Option<String>,
     /// Which backends were looked for last, and found.
     pub basis: Basis,
     /// The tiers that have backends, in their order.
@@ -178,6 +180,10 @@ pub enum Reason {
     NotReady,
     /// Its cluster has been disconnected for too long.
     ClusterStale,
+    /// The service's connections stay on their node, and it is on another.
+    OtherNode,
+    /// It is meant for clients of other nodes or zones, and others are meant for this one.
+    HintedElsewhere,
     /// It is another cluster's, and the service is not global.
     NotGlobal,
     /// The service is not global, and those are left to what serves them without us.
@@ -263,6 +269,8 @@ impl Reason {
             Self::ClusterDrained => "cluster-drained",
             Self::NotReady => "not-ready",
             Self::ClusterStale => "cluster-stale",
+            Self::OtherNode => "other-node",
+            Self::HintedElsewhere => "hinted-elsewhere",
             Self::NotGlobal => "not-global",
             Self::NotTaken => "not-taken",
             Self::OtherPort => "other-port",

@@ -11,6 +11,7 @@ mod balancer;
 mod cluster;
 mod differences;
 mod explanation;
+mod locality;
 mod nodes;
 mod plan;
 mod pool;

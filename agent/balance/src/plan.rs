@@ -11,6 +11,7 @@ use mesh_model::{
 use crate::{
     backend_health::{BackendHealth, Counts},
     cluster::{ClusterState, ClusterView},
+    locality::{Locality, Narrowing},
     traffic_policy::{Placement, TrafficPolicy},
 };
 
@@ -71,10 +72,12 @@ pub(crate) struct TierPlan {
 }
 
 /// A cluster's part of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) cluster: ClusterId,
     pub(crate) place: Placement,
+    /// By which hints its backends are narrowed.
+    pub(crate) narrowing: Option<Narrowing>,
     cut: bool,
     counts: Counts,
 }
@@ -98,8 +101,9 @@ impl Plan {
             (state != ClusterState::Stale).then_some(Part {
                 cluster: *cluster,
                 place,
+                narrowing: Narrowing::of(counts.usable()),
                 cut,
-                counts: *counts,
+                counts: counts.clone(),
             })
         };
         let mut parts = Vec::with_capacity(counts.len());
@@ -119,7 +123,7 @@ impl Plan {
             });
             tier.usable += usable;
             if part.place.weight > 0 {
-                tier.meant += u64::from(part.counts.meant());
+                tier.meant += u64::from(part.meant());
             }
             tier.parts.push((part, usable));
         }
@@ -132,7 +136,7 @@ impl Plan {
             let weight = u64::from(pass.weight(part));
             match policy.shares_are_of_clusters() {
                 // A cluster of which too little is healthy leaves a part to the others of its tier.
-                true => weight * capacity(usable, part.counts.meant().into(), minimum),
+                true => weight * capacity(usable, part.meant().into(), minimum),
                 false => weight * usable,
             }
         };
@@ -174,7 +178,7 @@ fn choose(tiers: &[TierPlan], pass: Pass, claim: impl Fn(Pass, &Part, u64) -> u6
             let claim = claim(pass, part, *usable);
             claims.iter_mut().skip(group.number()).take(1).for_each(|sum| *sum += claim);
             groups.extend(
-                pass.healths(part.cut).map(|backend_health| (part.cluster, backend_health, group)),
+                pass.healths(part).map(|backend_health| (part.cluster, backend_health, group)),
             );
         }
         let all = claims.iter().sum();
@@ -190,6 +194,15 @@ fn choose(tiers: &[TierPlan], pass: Pass, claim: impl Fn(Pass, &Part, u64) -> u6
 fn scaled(of: u64, by: u64, whole: u64) -> u64 {
     let exact = u128::from(of) * u128::from(by) / u128::from(whole.max(1));
     u64::try_from(exact).unwrap_or(u64::MAX)
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Its backends that are meant to take this node's connections.
+    fn meant(&self) -> u32 {
+        self.counts.meant(self.narrowing)
+    }
 }
 
 // === impl Chosen ===
@@ -270,15 +283,22 @@ impl Pass {
         if self.weightless != (part.place.weight == 0) {
             return 0;
         }
-        self.healths(part.cut).map(|backend_health| u64::from(part.counts.of(backend_health))).sum()
+        self.healths(part).map(|backend_health| u64::from(part.counts.of(backend_health))).sum()
     }
 
-    /// How backends are that it would use.
-    fn healths(self, cut: bool) -> impl Iterator<Item = BackendHealth> {
+    /// How backends of a cluster are that it would use.
+    fn healths(self, part: &Part) -> impl Iterator<Item = BackendHealth> {
         let condition = if self.terminating { Condition::Terminating } else { Condition::Ready };
         let nodes = [NodeHealth::Alive, NodeHealth::Unverified, NodeHealth::Dead].into_iter();
-        let nodes = nodes.filter(move |node| self.reaches(*node) && (!cut || self.reaches_cut()));
-        nodes.map(move |node| BackendHealth::new(condition, node))
+        let reaches =
+            move |node: &NodeHealth| self.reaches(*node) && (!part.cut || self.reaches_cut());
+        nodes.filter(reaches).flat_map(move |node| {
+            let located = part.counts.localities_of(condition, node);
+            let located = located.filter(|locality| locality.is_used(part.narrowing));
+            std::iter::once(Locality::Any)
+                .chain(located)
+                .map(move |locality| BackendHealth::new(condition, node, locality))
+        })
     }
 
     /// The weight that counts in it.

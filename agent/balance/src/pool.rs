@@ -8,12 +8,13 @@ use std::{
 };
 
 use mesh_model::{
-    ClusterId, Protocol,
-    lb::{Backend, Change, Frontend, Group, NodeHealth, Settings, Weights},
+    ClusterId, Protocol, ServiceTraffic,
+    lb::{Backend, Change, Frontend, Group, Hints, NodeHealth, Settings, Weights},
 };
 
 use crate::{
     backend_health::{BackendHealth, Counts},
+    locality::Client,
     nodes::Nodes,
     plan::Chosen,
 };
@@ -54,6 +55,7 @@ pub(crate) struct Location {
 pub(crate) struct Member {
     pub(crate) backend_health: BackendHealth,
     pub(crate) zone: Option<Arc<str>>,
+    pub(crate) hints: Option<Arc<Hints>>,
 }
 
 /// A backend that is not where it was, or not how it was; or is new, or gone.
@@ -137,25 +139,29 @@ impl Pool {
         node: &str,
         health: NodeHealth,
     ) -> Vec<Moved> {
-        let mut moved = Vec::new();
         let row = self.members.range_mut(Location::first(cluster, node)..);
         let row = row.take_while(|(at, _)| at.cluster == cluster && at.node.as_ref() == node);
-        for (location, member) in row {
-            let before = member.backend_health;
-            member.backend_health = before.on(health);
-            if before == member.backend_health {
-                continue;
-            }
-            let counts = self.counts.entry(cluster).or_default();
-            self.reshaped |= counts.remove(before);
-            self.reshaped |= counts.add(member.backend_health);
-            moved.push(Moved {
-                backend: location.backend,
-                before: Some((Arc::clone(&location.node), before)),
-                now: Some((Arc::clone(&location.node), member.backend_health)),
-            });
-        }
-        moved
+        change(row, &mut self.counts, &mut self.reshaped, |_, member| {
+            member.backend_health.on(health)
+        })
+    }
+
+    /// It means something else for clients where backends are.
+    pub(crate) fn set_localities(
+        &mut self,
+        client: &Client,
+        traffic: Option<&ServiceTraffic>,
+    ) -> Vec<Moved> {
+        let all = self.members.iter_mut();
+        change(
+            all,
+            &mut self.counts,
+            &mut self.reshaped,
+            |Location { cluster, node, .. }, member| {
+                let hints = member.hints.as_deref();
+                member.backend_health.at(client.locality(traffic, *cluster, node, hints))
+            },
+        )
     }
 
     /// All backends, in the order of clusters and nodes.
@@ -272,4 +278,27 @@ impl Pool {
         }
         Some((node, member.backend_health))
     }
+}
+
+/// Backends stay where they are, and are otherwise.
+fn change<'a>(
+    members: impl Iterator<Item = (&'a Location, &'a mut Member)>,
+    counts: &mut BTreeMap<ClusterId, Counts>,
+    reshaped: &mut bool,
+    health: impl Fn(&Location, &Member) -> BackendHealth,
+) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    for (location, member) in members {
+        let (before, now) = (member.backend_health, health(location, member));
+        if before == now {
+            continue;
+        }
+        member.backend_health = now;
+        let counts = counts.entry(location.cluster).or_default();
+        *reshaped |= counts.remove(before);
+        *reshaped |= counts.add(now);
+        let place = |health| Some((Arc::clone(&location.node), health));
+        moved.push(Moved { backend: location.backend, before: place(before), now: place(now) });
+    }
+    moved
 }

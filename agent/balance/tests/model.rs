@@ -19,7 +19,7 @@ use std::{
 use mesh_balance::{ClusterState, KnownBackend, Usage};
 use mesh_model::{
     Affinity, ClusterId, Protocol, ServiceName, ServiceTraffic, WeightsOf,
-    lb::{Backend, BackendState, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
+    lb::{Backend, BackendState, Condition, Frontend, Hints, NodeHealth, ServiceDelta, Settings},
 };
 use proptest::prelude::*;
 use stage::{CLUSTERS, Stage, id, name, shares, view};
@@ -42,13 +42,18 @@ enum Step {
         service: usize,
         port: usize,
         spot: Spot,
-        state: Option<(Condition, Option<u8>)>,
+        state: Option<(Condition, Option<u8>, Meant)>,
     },
     Node(usize, u8, NodeHealth),
     Cluster(usize, Option<(ClusterState, bool)>),
     /// Where backends are whose cluster does not say.
     Placement(u8),
+    /// The zone of the node that clients are on, which is n1 of the first cluster.
+    Zone(Option<u8>),
 }
+
+/// For whose clients a backend is: numbers of nodes and of zones.
+type Meant = (BTreeSet<u8>, BTreeSet<u8>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Spot {
@@ -63,10 +68,11 @@ struct Spot {
 struct World {
     services: BTreeMap<usize, ServiceTraffic>,
     frontends: BTreeMap<Frontend, (usize, usize)>,
-    backends: BTreeMap<(usize, usize, Backend), (Condition, Option<String>)>,
+    backends: BTreeMap<(usize, usize, Backend), (Condition, Option<String>, Meant)>,
     /// Nodes that are not simply alive.
     unwell: BTreeMap<(ClusterId, String), NodeHealth>,
     clusters: BTreeMap<usize, (ClusterState, bool)>,
+    zone: Option<u8>,
 }
 
 fn traffic() -> impl Strategy<Value = ServiceTraffic> {
@@ -86,8 +92,13 @@ fn traffic() -> impl Strategy<Value = ServiceTraffic> {
     ];
     let minimum = prop::option::of(1_u8..=100);
     let affine = prop::option::of(1_u32..100);
-    (any::<bool>(), affinity, affine, weights, tiers, minimum).prop_map(
-        |(global, affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy)| {
+    let local = prop_oneof![
+        3 => Just((false, false)), 1 => Just((true, false)), 2 => Just((false, true)), 1 => Just((true, true))
+    ];
+    let of = (any::<bool>(), local);
+    (of, affinity, affine, weights, tiers, minimum).prop_map(
+        |(of, affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy)| {
+            let (global, (internal_traffic_local, topology_hints)) = of;
             ServiceTraffic {
                 global,
                 affinity,
@@ -96,9 +107,31 @@ fn traffic() -> impl Strategy<Value = ServiceTraffic> {
                 weights_of,
                 tiers,
                 minimum_healthy,
+                internal_traffic_local,
+                topology_hints,
             }
         },
     )
+}
+
+/// Mostly of zones; some are for nodes too, and some for all.
+fn meant() -> impl Strategy<Value = Meant> {
+    let zones = prop_oneof![
+        1 => Just(BTreeSet::new()),
+        5 => prop::collection::btree_set(0_u8..2, 1..3)
+    ];
+    let nodes = prop_oneof![
+        2 => Just(BTreeSet::new()),
+        1 => prop::collection::btree_set(0_u8..3, 1..3)
+    ];
+    (nodes, zones)
+}
+
+fn hints((nodes, zones): &Meant) -> Hints {
+    let names = |numbers: &BTreeSet<u8>, letter: &str| {
+        numbers.iter().map(|number| format!("{letter}{number}").into()).collect()
+    };
+    Hints { nodes: names(nodes, "n"), zones: names(zones, "z") }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -110,7 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Condition::NotReady),
     ];
     let state = prop_oneof![
-        3 => (condition, prop::option::of(0_u8..3)).prop_map(Some),
+        3 => (condition, prop::option::of(0_u8..3), meant()).prop_map(Some),
         1 => Just(None),
     ];
     let health = prop_oneof![
@@ -137,6 +170,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_usize..4, 0_u8..3, health).prop_map(|(c, n, health)| Step::Node(c, n, health)),
         2 => (0_usize..4, cluster).prop_map(|(cluster, state)| Step::Cluster(cluster, state)),
         1 => (0_u8..3).prop_map(Step::Placement),
+        1 => prop::option::of(0_u8..2).prop_map(Step::Zone),
     ]
 }
 
@@ -201,12 +235,13 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             let (backend, port_name) = (backend(spot), PORTS[port].into());
             let (service, key) = (service(at), (at, port, backend));
             match state {
-                Some((condition, node)) => {
+                Some((condition, node, meant)) => {
                     let reported = node.map(|node| format!("n{node}"));
                     let node = reported.clone().or(looked_up.map(|node| format!("n{node}")));
-                    world.backends.insert(key, (condition, node));
+                    let hints = Some(Arc::new(hints(&meant)));
+                    world.backends.insert(key, (condition, node, meant));
                     let node = reported.map(|node| node.as_str().into());
-                    let state = BackendState { condition, node, zone: None };
+                    let state = BackendState { condition, node, zone: None, hints };
                     let delta = ServiceDelta::BackendSet { service, port_name, backend, state };
                     let looked_up = *looked_up;
                     let changes = stage
@@ -241,10 +276,15 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
             let changes = stage.balancer.set_cluster(id(cluster), view);
             stage.take(changes);
         }
+        Step::Zone(zone) => {
+            world.zone = zone;
+            let changes = stage.balancer.set_zone(zone.map(|zone| format!("z{zone}")).as_deref());
+            stage.take(changes);
+        }
         Step::Placement(node) => {
             // The next lookups fail again every other time.
             *looked_up = if looked_up.is_some() { None } else { Some(node) };
-            for (_, place) in world.backends.values_mut() {
+            for (_, place, _) in world.backends.values_mut() {
                 place.get_or_insert_with(|| format!("n{node}"));
             }
             for cluster in CLUSTERS.map(id) {
@@ -260,11 +300,31 @@ struct Seen {
     backend: Backend,
     condition: Condition,
     dead: bool,
+    /// Its cluster may be well or not.
+    node_dead: bool,
     unverified: bool,
     tier: usize,
     weight: f64,
     /// Its cluster is named in the weights.
     named: bool,
+    meant: Meant,
+}
+
+/// Leaves out what is for clients elsewhere, if all that could be used now say for whom they are.
+fn follow_hints(seen: &mut Vec<Seen>, zone: Option<u8>) {
+    let is_local = |b: &Seen| b.backend.cluster == id("a");
+    let local =
+        |b: &&Seen| is_local(b) && b.condition == Condition::Ready && !b.node_dead && !b.unverified;
+    let ready: Vec<Meant> = seen.iter().filter(local).map(|b| b.meant.clone()).collect();
+    let kinds: [(fn(&Meant) -> &BTreeSet<u8>, Option<u8>); 2] =
+        [(|(nodes, _)| nodes, Some(1)), (|(_, zones)| zones, zone)];
+    for (of, here) in kinds {
+        let is_here = |meant: &Meant| here.is_some_and(|here| of(meant).contains(&here));
+        if ready.iter().all(|meant| !of(meant).is_empty()) && ready.iter().any(is_here) {
+            seen.retain(|b| !is_local(b) || is_here(&b.meant));
+            return;
+        }
+    }
 }
 
 /// What each backend of a frontend gets; `None` where the frontend is left alone.
@@ -279,7 +339,7 @@ fn expected(
         return None;
     }
     let mut seen = Vec::new();
-    for ((of, name_of_port, backend), (condition, node)) in &world.backends {
+    for ((of, name_of_port, backend), (condition, node, meant)) in &world.backends {
         let same_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
         if (*of, *name_of_port) != (at, port) || !same_family || backend.protocol != Protocol::Tcp {
             continue;
@@ -288,6 +348,9 @@ fn expected(
         let (is_local, known) = (cluster == 0, world.clusters.get(&cluster));
         let state = known.map_or(ClusterState::InUse, |(state, _)| *state);
         if (!is_local && !traffic.global) || state == ClusterState::Stale {
+            continue;
+        }
+        if traffic.internal_traffic_local && !(is_local && node.as_deref() == Some("n1")) {
             continue;
         }
         let health = node.as_ref().and_then(|n| world.unwell.get(&(backend.cluster, n.clone())));
@@ -308,12 +371,17 @@ fn expected(
         seen.push(Seen {
             backend: *backend,
             condition: *condition,
+            node_dead: health == Some(&NodeHealth::Dead),
             dead: health == Some(&NodeHealth::Dead) || state == ClusterState::Cut,
             unverified: health == Some(&NodeHealth::Unverified),
             tier,
             weight: if traffic.global { f64::from(named.unwrap_or(1)) } else { 1.0 },
             named: named.is_some(),
+            meant: meant.clone(),
         });
+    }
+    if traffic.topology_hints && !traffic.internal_traffic_local {
+        follow_hints(&mut seen, world.zone);
     }
     // The first kind that there is any of.
     let kinds: [fn(&Seen) -> bool; 12] = [
@@ -400,6 +468,7 @@ fn expected(
     let others = world.clusters.values();
     let unsynced = local_unsynced
         || (traffic.global
+            && !traffic.internal_traffic_local
             && others.clone().any(|(state, synced)| !synced || *state == ClusterState::Stale));
     let settings = Settings {
         session_affinity: traffic.session_affinity.unwrap_or(0),
@@ -419,11 +488,16 @@ fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseErro
         prop_assert_eq!(found, reported.as_ref());
         // The audit's way.
         let known = world.backends.iter().filter(|((of, _, _), _)| of == at);
-        let known = known.map(|((_, port, backend), (condition, node))| KnownBackend {
-            backend: *backend,
-            port_name: PORTS[*port],
-            condition: *condition,
-            node: node.as_deref(),
+        let known: Vec<_> = known.map(|(key, state)| (key, state, hints(&state.2))).collect();
+        let known = known.iter().map(|((_, port, backend), (condition, node, _), hints)| {
+            let (backend, condition, port_name) = (*backend, *condition, PORTS[*port]);
+            KnownBackend {
+                backend,
+                port_name,
+                condition,
+                node: node.as_deref(),
+                hints: Some(hints),
+            }
         });
         let traffic = Arc::new(world.services[at].clone());
         let anew =

@@ -246,7 +246,11 @@ fn open(
     let config = Config {
         local: name.clone(),
         node: args.node_name.clone(),
-        rules: Rules { local: id, replace_kube_proxy: args.replace_kube_proxy },
+        rules: Rules {
+            local: id,
+            node: Some(args.node_name.as_str().into()),
+            replace_kube_proxy: args.replace_kube_proxy,
+        },
         ranges: LocalRanges {
             pod_cidrs: args.pod_cidrs.clone(),
             node_cidrs: args.node_cidrs.clone(),

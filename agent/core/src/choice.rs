@@ -122,6 +122,11 @@ impl Choice {
         }
     }
 
+    /// Where the clients of the local node are.
+    pub(crate) fn zone(&mut self, zone: Option<&str>, changes: &mut Vec<Change>) {
+        changes.extend(self.balancer.set_zone(zone));
+    }
+
     /// Something is reported about a service.
     pub(crate) fn service(
         &mut self,

@@ -271,6 +271,7 @@ impl Core {
     /// Follows up on what was reported: what is wanted, in the order in which it should happen.
     fn settle(&mut self, now: Instant) {
         self.update_names();
+        self.choice.zone(self.merge.zone_of(&self.node), &mut self.wanted.changes);
         for delta in self.merge.take_deltas() {
             match delta {
                 Delta::Service(delta) => self.service(&delta),

@@ -281,7 +281,6 @@ fn service_record() -> Record {
         traffic: ServiceTraffic { global: true, ..ServiceTraffic::default() },
         shared: true,
         publish_not_ready_addresses: false,
-        internal_traffic_local: false,
         foreign_proxy: false,
     }))
 }
@@ -314,7 +313,7 @@ impl Stage {
         let config = Config {
             local: name(0),
             node: "n1".into(),
-            rules: Rules { local: id(0), replace_kube_proxy: false },
+            rules: Rules { local: id(0), node: Some("n1".into()), replace_kube_proxy: false },
             ranges: LocalRanges {
                 pod_cidrs: vec![net("10.1.0.0/16")],
                 node_cidrs: vec![net("172.31.1.0/24")],

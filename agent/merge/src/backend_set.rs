@@ -9,7 +9,7 @@ use std::{
 use mesh_model::{
     ClusterId, ClusterName, EndpointSlice, GlobalService, Port, PortMap, Protocol, ServiceName,
     SliceEndpoint,
-    lb::{BackendState, Condition},
+    lb::{BackendState, Condition, Hints},
     service::{SERVICE_NAME_LABEL, SlicePort, Zone},
 };
 
@@ -67,7 +67,12 @@ impl BackendSet {
         for (address, ports) in service.backends.iter().filter(|_| service.shared) {
             let zone = service.zones.get(address).map(|zone| zone.zone.as_str());
             let zone = zone.filter(|zone| !zone.is_empty()).map(|zone| interner.get(zone));
-            let state = BackendState { condition: Condition::Ready, node: node_of(*address), zone };
+            let state = BackendState {
+                condition: Condition::Ready,
+                node: node_of(*address),
+                zone,
+                hints: None,
+            };
             all.extend(
                 BackendId::all(*address, ports, interner).map(|place| (place, state.clone())),
             );
@@ -75,8 +80,13 @@ impl BackendSet {
         Self::new(all)
     }
 
-    /// What an endpoint slice says. All its endpoints have all its ports.
-    pub(crate) fn of_slice(slice: &EndpointSlice, interner: &mut StringInterner) -> Self {
+    /// What an endpoint slice says. All its endpoints have all its ports. Hints are for clients of the cluster itself, and
+    /// kept where these are on its nodes: `is_local`.
+    pub(crate) fn of_slice(
+        slice: &EndpointSlice,
+        is_local: bool,
+        interner: &mut StringInterner,
+    ) -> Self {
         let ports: Vec<(Arc<str>, Port)> = slice
             .ports
             .iter()
@@ -86,12 +96,17 @@ impl BackendSet {
             .filter(|(_, port)| port.protocol != Protocol::Sctp)
             .collect();
         let mut all = Vec::new();
+        let mut hints = None;
         for endpoint in &slice.endpoints {
             let mut word = |text: &Option<String>| {
                 text.as_deref().filter(|text| !text.is_empty()).map(|text| interner.get(text))
             };
             let (node, zone) = (word(&endpoint.node), word(&endpoint.zone));
-            let state = BackendState { condition: endpoint.condition(), node, zone };
+            if is_local {
+                hints = shared_hints(endpoint, hints.take(), interner);
+            }
+            let hints = hints.clone();
+            let state = BackendState { condition: endpoint.condition(), node, zone, hints };
             for address in endpoint.ips() {
                 all.extend(ports.iter().map(|(port_name, port)| {
                     let port_name = Arc::clone(port_name);
@@ -188,9 +203,27 @@ thread_local! {
     pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
+/// What two records may say differently of a backend.
+type Rank<'a> = (Condition, &'a Option<Arc<str>>, &'a Option<Arc<str>>, &'a Option<Arc<Hints>>);
+
 /// Which of two words about a place counts: the lower one. All of it takes part, so that no order of arrival does.
-pub(crate) fn rank(state: &BackendState) -> (Condition, &Option<Arc<str>>, &Option<Arc<str>>) {
-    (state.condition, &state.node, &state.zone)
+pub(crate) fn rank(state: &BackendState) -> Rank<'_> {
+    (state.condition, &state.node, &state.zone, &state.hints)
+}
+
+/// The hints of an endpoint. Many endpoints of a slice have those of the one before, and share them.
+fn shared_hints(
+    endpoint: &SliceEndpoint,
+    before: Option<Arc<Hints>>,
+    interner: &mut StringInterner,
+) -> Option<Arc<Hints>> {
+    let SliceEndpoint { for_nodes, for_zones, .. } = endpoint;
+    if for_nodes.is_empty() && for_zones.is_empty() {
+        return None;
+    }
+    let mut names = |all: &[String]| all.iter().map(|name| interner.get(name)).collect();
+    let hints = Hints { nodes: names(for_nodes), zones: names(for_zones) };
+    before.filter(|before| **before == hints).or_else(|| Some(Arc::new(hints)))
 }
 
 /// Ports by address.
@@ -216,6 +249,9 @@ fn endpoint(address: IpAddr, state: &BackendState, v6: bool) -> SliceEndpoint {
         Condition::NotReady => (false, false),
     };
     let text = |word: &Option<Arc<str>>| word.as_deref().map(str::to_owned);
+    let names = |of: fn(&Hints) -> &Vec<Arc<str>>| {
+        state.hints.iter().flat_map(|hints| of(hints)).map(ToString::to_string).collect()
+    };
     SliceEndpoint {
         addresses: vec![address.to_string()],
         ready: Some(ready),
@@ -224,6 +260,7 @@ fn endpoint(address: IpAddr, state: &BackendState, v6: bool) -> SliceEndpoint {
         hostname: None,
         node: text(&state.node),
         zone: text(&state.zone),
-        for_zones: Vec::new(),
+        for_zones: names(|hints| &hints.zones),
+        for_nodes: names(|hints| &hints.nodes),
     }
 }

@@ -8,7 +8,8 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_model::{
-    AddressKind, ClusterId, ClusterName, Node, NodeAddress, Record, node::FamilyPair,
+    AddressKind, ClusterId, ClusterName, Node, NodeAddress, Record,
+    node::{FamilyPair, ZONE_LABEL},
 };
 
 use crate::accounting::{leaf, list, text};
@@ -28,6 +29,8 @@ pub(crate) struct Nodes {
 pub(crate) struct NodeEntry {
     pub(crate) internal_ips: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Where its label says.
+    pub(crate) zone: Option<Box<str>>,
 }
 
 // === impl Nodes ===
@@ -101,13 +104,19 @@ fn length(range: &IpNet) -> (bool, u8) {
 impl NodeEntry {
     pub(crate) fn new(node: &Node) -> Self {
         let internal = node.addresses.iter().filter(|a| a.kind == AddressKind::Internal);
-        Self { internal_ips: internal.map(|a| a.ip).collect(), pod_cidrs: node.pod_cidrs.clone() }
+        let zone = node.labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty());
+        Self {
+            internal_ips: internal.map(|a| a.ip).collect(),
+            pod_cidrs: node.pod_cidrs.clone(),
+            zone: zone.map(|zone| zone.as_str().into()),
+        }
     }
 
     /// What it takes under its name, in all tables.
     pub(crate) fn bytes(&self, name: &str) -> u64 {
         let ranges = self.internal_ips.len() + self.pod_cidrs.len();
-        let table = leaf::<(Arc<str>, (Self, u32))>() + text(name);
+        let zone = self.zone.as_deref().map_or(0, text);
+        let table = leaf::<(Arc<str>, (Self, u32))>() + text(name) + zone;
         table
             + list::<IpAddr>(self.internal_ips.len())
             + list::<IpNet>(self.pod_cidrs.len())
@@ -127,7 +136,7 @@ impl NodeEntry {
             ingress_ips: FamilyPair::default(),
             source: String::new(),
             encryption_key: 0,
-            labels: BTreeMap::new(),
+            labels: self.zone.iter().map(|zone| (ZONE_LABEL.into(), zone.to_string())).collect(),
             annotations: BTreeMap::new(),
             wireguard_public_key: String::new(),
             boot_id: String::new(),
@@ -155,7 +164,7 @@ mod tests {
 
     fn entry(ip: &str, ranges: &[&str]) -> Option<(NodeEntry, u32)> {
         let pod_cidrs = ranges.iter().map(|range| range.parse().unwrap()).collect();
-        Some((NodeEntry { internal_ips: vec![ip.parse().unwrap()], pod_cidrs }, 1))
+        Some((NodeEntry { internal_ips: vec![ip.parse().unwrap()], pod_cidrs, zone: None }, 1))
     }
 
     fn having<'a>(nodes: &'a Nodes, address: &str) -> Option<&'a str> {

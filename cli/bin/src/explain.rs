@@ -70,10 +70,11 @@ pub(crate) fn import(args: &ImportArgs, output: Output) -> anyhow::Result<Outcom
 pub(crate) fn backends(
     services: &Services,
     what_if: &WhatIf,
+    node: Option<String>,
     output: Output,
 ) -> anyhow::Result<Outcome> {
     let wanted = Wanted::new(services)?;
-    let (simulation, _) = simulate(what_if)?;
+    let (simulation, _) = simulate(what_if, node)?;
     print_backends(&simulation, &wanted, output)
 }
 
@@ -88,10 +89,10 @@ pub(crate) fn explain(
     if what_if.state.is_none() {
         return explain_agent(&wanted, agent, output);
     }
-    if agent.context.is_some() || agent.node.is_some() {
-        bail!("--state is computed from files: there is no --context or --node to ask");
+    if agent.context.is_some() {
+        bail!("--state is computed from files: there is no --context to ask");
     }
-    let (simulation, at) = simulate(what_if)?;
+    let (simulation, at) = simulate(what_if, agent.node.clone())?;
     let (frontends, absent) = explained(&simulation, &wanted);
     let from = simulation.local().as_str();
     print_explained(from, Some(at), (&frontends, &absent), output)?;
@@ -172,8 +173,8 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
     Ok(complain(reasons.chain(all.cloned()).chain(missing)).and(outcome))
 }
 
-/// Computes what a mesh is like at the time that is asked for.
-fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
+/// Computes what a mesh is like at the time that is asked for, for clients on a node.
+fn simulate(what_if: &WhatIf, node: Option<String>) -> anyhow::Result<(Simulation, Duration)> {
     let WhatIf { state, from, events, at, staleness_budget } = what_if;
     let (Some(state), Some(from)) = (state, from) else {
         missing("--state DIR --from CLUSTER say of which clusters, and whose clients connect")
@@ -181,8 +182,8 @@ fn simulate(what_if: &WhatIf) -> anyhow::Result<(Simulation, Duration)> {
     let events = events.as_ref().map(|file| read_events(file)).transpose()?.unwrap_or_default();
     let last = events.last().map(|event| event.at).unwrap_or_default();
     let at = at.unwrap_or(last);
-    let options =
-        Options { staleness_budget: *staleness_budget, ..Options::new(LabelFilter::new([])?) };
+    let options = Options::new(LabelFilter::new([])?);
+    let options = Options { staleness_budget: *staleness_budget, node, ..options };
     let mut simulation = Simulation::new(State::read(state)?, from, options)?;
     simulation.run(&events, at)?;
     Ok((simulation, at))
@@ -265,6 +266,12 @@ fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
         });
     let header = ["SERVICE", "FRONTEND", "USED", "BACKEND", "CLUSTER", "NODE", "REASON"];
     table(&header, rows)?;
+    for frontend in frontends {
+        if let Some(locality) = &frontend.locality {
+            let address = frontend.address().unwrap_or_default();
+            output::line(format!("{} {address}: {locality}", frontend.service))?;
+        }
+    }
     Ok(())
 }
 
@@ -331,14 +338,19 @@ fn print_frontend(
             choice.minimum_healthy_percent.map(|percent| format!("minimum healthy {percent} %")),
         );
         asks.extend(choice.weights_of.as_ref().map(|of| format!("weights of {of}")));
+        asks.extend(
+            choice.internal_traffic_policy.as_ref().map(|to| format!("internal traffic {to}")),
+        );
+        asks.extend(choice.topology_hints.then(|| "topology hints".to_owned()));
         if !choice.taken {
             asks.push("left to kube-proxy".into());
         }
-        output::line(format!(
-            "It asks for: {}. Used are: {}.\n",
-            asks.join(", "),
-            basis(&choice.basis)
-        ))?;
+        let (asks, used) = (asks.join(", "), basis(&choice.basis));
+        output::line(format!("It asks for: {asks}. Used are: {used}."))?;
+        if let Some(locality) = &frontend.locality {
+            output::line(format!("{locality}."))?;
+        }
+        output::line("")?;
         let tiers = choice.tiers.iter().map(|tier| {
             let clusters = tier.clusters.iter().map(|cluster| {
                 let state = match cluster.state.as_str() {

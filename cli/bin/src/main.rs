@@ -59,10 +59,10 @@ fn main() -> ExitCode {
         Command::Disconnect(command) => connect::disconnect(&command, output),
         Command::Status(command) => status::run(&command, output),
         Command::Service(ServiceArgs {
-            command: ServiceCommand::Backends { service, namespace, what_if },
+            command: ServiceCommand::Backends { service, namespace, what_if, node },
         }) => {
             let output = Output::of_data(args.output);
-            explain::backends(&namespace.services(service.as_deref()), &what_if, output)
+            explain::backends(&namespace.services(service.as_deref()), &what_if, node, output)
         }
         Command::Service(ServiceArgs {
             command: ServiceCommand::Explain { service, namespace, what_if, agent },

@@ -200,6 +200,8 @@ fn policy(traffic: &Traffic) -> String {
     if traffic.session_affinity_seconds > 0 {
         policy.push(format!("session affinity {}s", traffic.session_affinity_seconds));
     }
+    policy.extend(traffic.internal_traffic_local.then(|| "internal traffic Local".to_owned()));
+    policy.extend(traffic.topology_hints.then(|| "topology hints".to_owned()));
     policy.join("; ")
 }
 
@@ -213,6 +215,7 @@ fn traffic_json(traffic: &Traffic) -> Value {
         "weightsOf": (!weights.is_empty()).then_some(&traffic.weights_of), "tiers": tiers,
         "minimumHealthyPercent": given(traffic.minimum_healthy_percent),
         "sessionAffinitySeconds": given(traffic.session_affinity_seconds),
+        "internalTrafficLocal": traffic.internal_traffic_local, "topologyHints": traffic.topology_hints,
     })
 }
 
@@ -323,14 +326,17 @@ mod tests {
             tiers: vec![set(&["b", "c"]), set(&["a"])],
             minimum_healthy_percent: 0,
             weights_of: "clusters".into(),
+            internal_traffic_local: true,
+            topology_hints: true,
         };
         assert_eq!(
             policy(&traffic),
-            "affinity local; tiers b+c, a; weights a=90 b=10 (of clusters); session affinity 60s"
+            "affinity local; tiers b+c, a; weights a=90 b=10 (of clusters); session affinity 60s; internal traffic Local; topology hints"
         );
         let wanted = json!({
             "global": true, "affinity": "local", "weights": { "a": 90, "b": 10 }, "weightsOf": "clusters",
             "tiers": [["b", "c"], ["a"]], "minimumHealthyPercent": null, "sessionAffinitySeconds": 60,
+            "internalTrafficLocal": true, "topologyHints": true,
         });
         assert_eq!(traffic_json(&traffic), wanted);
         let plain = Traffic { global: true, affinity: "none".into(), ..Traffic::default() };

@@ -296,11 +296,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         ("service backends --state m --from a --at soon", 2, "\"soon\" is no time"),
         ("service backends", 2, "--state DIR --from CLUSTER"),
         ("service explain --state m", 2, "--from"),
-        (
-            "service explain --state m --from a --context x",
-            1,
-            "there is no --context or --node to ask",
-        ),
+        ("service explain --state m --from a --context x", 1, "there is no --context to ask"),
         ("etcd dump", 2, "required"),
         ("etcd dump --keys m/a/web.yaml", 1, "not a keys file"),
         ("etcd diff --keys events.json", 2, "required"),
@@ -576,4 +572,54 @@ fn namespaces_are_chosen_by_flags() {
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
         assert_eq!(place.run(&line(command, "-A -n shop")).code, 2);
     }
+}
+
+/// Where a service depends on the client's node, an answer without one says so, and one with it is that node's.
+#[test]
+fn a_node_is_named_whose_clients_connect() {
+    let local = WEB.replace("ports:", "internalTrafficPolicy: Local, ports:");
+    let slice = "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.1.1], nodeName: n1}, {addresses: [10.1.2.1], nodeName: n2}]
+ports: [{name: http, port: 8080}]
+";
+    let place = Place::new(&[("m/a/web.yaml", &format!("{local}{slice}"))]);
+    let used = |answer: &Value| {
+        let backends = answer["inUse"].as_array().unwrap().iter();
+        backends.map(|backend| backend["address"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let anywhere = place.json("service backends shop/web --state m --from a");
+    assert_eq!(used(&anywhere[0]), ["10.1.1.1", "10.1.2.1"]);
+    let says = anywhere[0]["locality"].as_str().unwrap();
+    assert!(says.contains("it depends on the node which ones"), "{says}");
+
+    let here = place.json("service backends shop/web --state m --from a --node n2");
+    assert_eq!(used(&here[0]), ["10.1.2.1"]);
+    let left = &here[0]["leftOut"][0];
+    assert_eq!((&left["address"], &left["why"]), (&json!("10.1.1.1"), &json!("other-node")));
+    let reason =
+        "internalTrafficPolicy is Local, so connections stay on their node, and it is on node n1";
+    assert_eq!(left["reason"], json!(reason));
+    let table = place.run("service backends shop/web --state m --from a --node n2 -o text").stdout;
+    assert!(table.contains(reason), "{table}");
+    let last = "shop/web 10.101.0.10:80/TCP: internalTrafficPolicy is Local: clients on node n2 get its backends alone\n";
+    assert!(table.ends_with(last), "{table}");
+
+    let explained = place.json("service explain shop/web --state m --from a --node n1 -o json");
+    let frontend = &explained["frontends"][0];
+    assert_eq!(used(frontend), ["10.1.1.1"]);
+    assert_eq!(frontend["choice"]["internalTrafficPolicy"], json!("Local"));
+    let text = place.run("service explain shop/web --state m --from a --node n1").stdout;
+    assert!(text.contains("It asks for: global, internal traffic Local."), "{text}");
+    assert!(
+        text.contains(
+            "\ninternalTrafficPolicy is Local: clients on node n1 get its backends alone.\n"
+        ),
+        "{text}"
+    );
+    let alone = place.run("service backends --node n1");
+    assert!(alone.code == 2 && alone.stderr.contains("--state"), "{}", alone.stderr);
 }

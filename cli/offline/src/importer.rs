@@ -28,6 +28,8 @@ pub(crate) struct ImporterSetup {
     pub(crate) ranges: LocalRanges,
     /// Services are taken that are not global.
     pub(crate) replace_kube_proxy: bool,
+    /// The node whose agent it is; `None` where all are treated alike.
+    pub(crate) node: Option<String>,
 }
 
 /// The agents' state.
@@ -84,7 +86,11 @@ const ORDER: [RecordKind; 9] = [
 
 impl Importer {
     pub(crate) fn new(setup: ImporterSetup) -> Self {
-        let rules = Rules { local: setup.id, replace_kube_proxy: setup.replace_kube_proxy };
+        let rules = Rules {
+            local: setup.id,
+            node: setup.node.as_deref().map(Into::into),
+            replace_kube_proxy: setup.replace_kube_proxy,
+        };
         Self {
             merge: Merge::new(setup.local.clone(), setup.ranges.clone()),
             balancer: Balancer::new(rules, setup.local.clone()),
@@ -284,8 +290,17 @@ impl Importer {
         }
     }
 
+    /// The local cluster's nodes, if the one whose agent it is is none of them. Nothing is missed where there is no node.
+    pub(crate) fn other_nodes(&self) -> Option<(&str, Vec<&str>)> {
+        let node = self.setup.node.as_deref()?;
+        let nodes: Vec<&str> = self.merge.nodes(&self.setup.local).map(|(name, _)| name).collect();
+        (!nodes.is_empty() && !nodes.contains(&node)).then_some((node, nodes))
+    }
+
     /// Brings the decision to what the merge says now.
     fn settle(&mut self) {
+        let node = self.setup.node.as_deref();
+        self.balancer.set_zone(node.and_then(|node| self.merge.zone_of(node)));
         for delta in self.merge.take_deltas() {
             if let Delta::Service(delta) = delta {
                 let node_of = |cluster, address| self.merge.node_of(cluster, address);

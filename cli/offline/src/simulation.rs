@@ -25,6 +25,8 @@ pub struct Options {
     pub replace_kube_proxy: bool,
     /// Which labels make an identity.
     pub filter: LabelFilter,
+    /// The node that clients are on; `None` where all are treated alike.
+    pub node: Option<String>,
 }
 
 /// A mesh at a time, and what one cluster makes of it.
@@ -90,6 +92,16 @@ pub enum SimulationError {
         /// Who there is.
         known: String,
     },
+    /// The cluster that looks has no such node.
+    #[error("--node: cluster {cluster} has no node {node} (there are: {known})")]
+    UnknownNode {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The node's name.
+        node: String,
+        /// Which there are.
+        known: String,
+    },
     /// Objects of one that is known by its keys only.
     #[error("{what}: of {name} only keys are known: objects can be neither applied nor deleted")]
     NoObjects {
@@ -108,7 +120,7 @@ const STALENESS_BUDGET: Duration = Duration::from_secs(15 * 60);
 impl Options {
     /// What daemons have that are given no flags, but for services that are not global: what becomes of those is asked too.
     pub fn new(filter: LabelFilter) -> Self {
-        Self { staleness_budget: STALENESS_BUDGET, replace_kube_proxy: true, filter }
+        Self { staleness_budget: STALENESS_BUDGET, replace_kube_proxy: true, filter, node: None }
     }
 }
 
@@ -132,7 +144,8 @@ impl Simulation {
             local.settings.clone();
         let ranges = LocalRanges { pod_cidrs, node_cidrs, service_cidrs };
         let replace_kube_proxy = options.replace_kube_proxy;
-        let setup = ImporterSetup { local: from.clone(), id, limit, ranges, replace_kube_proxy };
+        let (local, node) = (from.clone(), options.node.clone());
+        let setup = ImporterSetup { local, id, limit, ranges, replace_kube_proxy, node };
         let mut importer = Importer::new(setup);
         let (mut problems, mut notes) = (state.stray, Vec::new());
         let (mut exporters, mut grants) = (BTreeMap::new(), BTreeMap::new());
@@ -193,7 +206,14 @@ impl Simulation {
         for name in stale.cloned().collect::<Vec<_>>() {
             self.importer.set_stale(&name);
         }
-        Ok(())
+        match self.importer.other_nodes() {
+            Some((node, known)) => Err(SimulationError::UnknownNode {
+                cluster: self.local.clone(),
+                node: node.into(),
+                known: known.join(", "),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What is not as it should be, and changes nothing else.

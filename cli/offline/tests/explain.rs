@@ -13,7 +13,8 @@ use mesh_balance::Usage;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterName;
 use mesh_offline::{
-    ExplainedBackend, Options, ServiceQuery, Simulation, State, Unserved, parse_events, parse_time,
+    ExplainedBackend, Options, ServiceQuery, Simulation, SimulationError, State, Unserved,
+    parse_events, parse_time,
 };
 use mesh_source::Format;
 
@@ -40,13 +41,25 @@ impl Mesh {
     }
 
     fn at(&self, from: &str, events: &str, at: &str) -> Simulation {
-        let options = Options::new(LabelFilter::new([]).unwrap());
+        self.of(from, None, events, at).unwrap()
+    }
+
+    /// As clients on a node of a cluster have it.
+    fn of(
+        &self,
+        from: &str,
+        node: Option<&str>,
+        events: &str,
+        at: &str,
+    ) -> Result<Simulation, SimulationError> {
+        let node = node.map(ToOwned::to_owned);
+        let options = Options { node, ..Options::new(LabelFilter::new([]).unwrap()) };
         let state = State::read(self.0.path()).unwrap();
         let from = ClusterName::new(from).unwrap();
         let mut simulation = Simulation::new(state, &from, options).unwrap();
         let events = parse_events(Format::Json, events).unwrap();
-        simulation.run(&events, parse_time(at).unwrap()).unwrap();
-        simulation
+        simulation.run(&events, parse_time(at).unwrap())?;
+        Ok(simulation)
     }
 
     /// Each frontend of `shop/web` with what is used, could be and is not: `in use | fallback | left out`.
@@ -581,4 +594,90 @@ fn what_has_no_frontend_is_listed_with_its_reason() {
     let asked = ServiceQuery::parse("shop/alias").unwrap();
     let reason = &at_b.without_frontend(Some(&asked))[0].reason;
     assert_eq!(reason, "cluster b has no service shop/alias, so it does not use that of a");
+}
+
+fn zoned(name: &str) -> String {
+    let zone = name.replace('n', "z");
+    format!(
+        "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {zone}}}}}\n"
+    )
+}
+
+/// Nodes n1 and n2 of a, in zones z1 and z2, each with a backend; n3 in z3 has none.
+#[test]
+fn what_a_client_gets_depends_on_its_node() {
+    let endpoints = "{addresses: [10.1.1.1], nodeName: n1, zone: z1, hints: {forZones: [{name: z1}]}}, \
+        {addresses: [10.1.2.1], nodeName: n2, zone: z2, hints: {forZones: [{name: z2}]}}";
+    let nodes = ["n1", "n2", "n3"].map(zoned).concat();
+    let mesh = |annotations: &str, spec: &str| {
+        let a = cluster(1, &Service { annotations, spec }, endpoints);
+        let b = cluster(2, &plain(GLOBAL), "{addresses: [10.2.1.1], nodeName: n1}");
+        Mesh::new(&[("a/web.yaml", a), ("a/nodes.yaml", nodes.clone()), ("b/web.yaml", b)])
+    };
+    let frontend = "10.101.0.10:80/TCP";
+    let seen = |mesh: &Mesh, node: Option<&str>| {
+        let simulation = mesh.of("a", node, "[]", "0s").unwrap();
+        let wanted = ServiceQuery::parse("shop/web").unwrap();
+        let locality = simulation.explain(Some(&wanted)).remove(0).explanation.locality;
+        (lines_of(&simulation, "shop/web").remove(0), locality.unwrap_or_default())
+    };
+    let all = format!("{frontend} = 10.1.1.1:8080, 10.1.2.1:8080, 10.2.1.1:8080 |  | ");
+
+    let stays = mesh(GLOBAL, "internalTrafficPolicy: Local");
+    for (node, expected, says) in [
+        (None, all.clone(), "it depends on the node which ones"),
+        (
+            Some("n1"),
+            format!(
+                "{frontend} = 10.1.1.1:8080 |  | 10.1.2.1:8080 other-node, 10.2.1.1:8080 other-node"
+            ),
+            "clients on node n1 get its backends alone",
+        ),
+        (
+            Some("n3"),
+            format!(
+                "{frontend} =  |  | 10.1.1.1:8080 other-node, 10.1.2.1:8080 other-node, 10.2.1.1:8080 other-node"
+            ),
+            "clients on node n3 get its backends alone",
+        ),
+    ] {
+        let (found, locality) = seen(&stays, node);
+        assert_eq!(found, expected, "{node:?}");
+        assert!(locality.contains(says), "{node:?}: {locality}");
+    }
+    // It is a's Service that says so: b's clients have all.
+    assert_eq!(
+        lines_of(&stays.of("b", Some("n1"), "[]", "0s").unwrap(), "shop/web"),
+        ["10.102.0.10:80/TCP = 10.1.1.1:8080, 10.1.2.1:8080, 10.2.1.1:8080 |  | "]
+    );
+
+    let local = format!("{GLOBAL}, service.cilium.io/affinity: local");
+    let auto = format!("{local}, service.kubernetes.io/topology-mode: Auto");
+    for (annotations, spec) in [(&auto, ""), (&local, "trafficDistribution: PreferSameZone")] {
+        let hinted = mesh(annotations, spec);
+        for (node, expected, says) in [
+            (
+                Some("n2"),
+                "10.1.2.1:8080 | 10.1.1.1:8080 hinted-elsewhere, 10.2.1.1:8080 later-tier | ",
+                "clients in zone z2 get those that are meant for them",
+            ),
+            (
+                Some("n3"),
+                "10.1.1.1:8080, 10.1.2.1:8080 | 10.2.1.1:8080 later-tier | ",
+                "no ready backend is for zone z3",
+            ),
+            (
+                None,
+                "10.1.1.1:8080, 10.1.2.1:8080 | 10.2.1.1:8080 later-tier | ",
+                "it depends on the node",
+            ),
+        ] {
+            let (found, locality) = seen(&hinted, node);
+            assert_eq!(found, format!("{frontend} = {expected}"), "{node:?}");
+            assert!(locality.contains(says), "{node:?}: {locality}");
+        }
+    }
+    let error = stays.of("a", Some("n9"), "[]", "0s").unwrap_err().to_string();
+    assert_eq!(error, "--node: cluster a has no node n9 (there are: n1, n2, n3)");
+    assert_eq!(seen(&mesh(GLOBAL, ""), Some("n1")), (all, String::new()));
 }

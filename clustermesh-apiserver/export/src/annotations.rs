@@ -34,13 +34,23 @@ const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-af
 const GLOBAL_NAMESPACE: [&str; 1] = ["clustermesh.cilium.io/global"];
 /// On a node.
 const DRAIN: [&str; 1] = ["clustermesh.dev/drain"];
+/// Kubernetes takes the older name first.
+const TOPOLOGY_MODE: [&str; 2] =
+    ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
 /// Another proxy serves a service with this label: it is no service of the mesh.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What a service of `local` asks for, in a namespace that takes part in the mesh or does not: there it is a service of
 /// its cluster alone, whatever its annotations say.
 pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) -> LbAnnotations {
-    let Service { annotations, labels, session_affinity, .. } = service;
+    let Service {
+        annotations,
+        labels,
+        session_affinity,
+        internal_traffic_local,
+        traffic_distribution,
+        ..
+    } = service;
     let mut problems = Vec::new();
     let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
     let foreign_proxy = labels.contains_key(PROXY_NAME_LABEL);
@@ -54,6 +64,8 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
         global,
         affinity,
         session_affinity: *session_affinity,
+        internal_traffic_local: *internal_traffic_local,
+        topology_hints: traffic_distribution.is_some() | topology_mode(annotations, &mut problems),
         ..ServiceTraffic::default()
     };
     balance::read(local, annotations, &mut traffic, &mut problems);
@@ -99,6 +111,17 @@ fn truth<const N: usize>(
     known.map(|at| at == 0)
 }
 
+/// Whether hints are followed. Kubernetes knows `Auto` and `auto`, and takes anything else as no; so do we, and name what is
+/// neither that nor `Disabled`.
+fn topology_mode(annotations: &Annotations, problems: &mut Vec<String>) -> bool {
+    let Some((name, word)) = word(annotations, TOPOLOGY_MODE) else { return false };
+    let auto = matches!(word, "Auto" | "auto");
+    if !auto && !word.is_empty() && !word.eq_ignore_ascii_case("disabled") {
+        problems.push(format!("{name}: {:?} is neither Auto nor Disabled", shown(word)));
+    }
+    auto
+}
+
 /// Anything but the known words is no affinity.
 fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
     let Some((name, word)) = word(annotations, AFFINITY) else { return Affinity::None };
@@ -121,6 +144,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mesh_model::object::TrafficDistribution;
+
     use super::*;
 
     pub(super) fn asked_by(annotations: &[(&str, &str)]) -> LbAnnotations {
@@ -192,6 +217,35 @@ mod tests {
             assert_eq!(asked.traffic.affinity, affinity, "{annotations:?}");
             assert_eq!(asked.problems.len(), problems, "{:?}", asked.problems);
         }
+    }
+
+    #[test]
+    fn hints_are_followed_where_one_asks_for_it() {
+        let [old, new] = TOPOLOGY_MODE;
+        for (annotations, followed, problems) in [
+            (&[][..], false, 0),
+            (&[(new, "Auto")], true, 0),
+            (&[(new, "auto")], true, 0),
+            (&[(new, "AUTO")], false, 1),
+            (&[(new, "Disabled")], false, 0),
+            (&[(new, "PreferZone")], false, 1),
+            (&[(old, "auto")], true, 0),
+            (&[(old, "disabled"), (new, "Auto")], false, 0),
+        ] {
+            let asked = asked_by(annotations);
+            assert_eq!(asked.traffic.topology_hints, followed, "{annotations:?}");
+            assert_eq!(asked.problems.len(), problems, "{:?}", asked.problems);
+        }
+        let distributed = |traffic_distribution| {
+            let service = Service { traffic_distribution, ..Service::default() };
+            asked(&ClusterName::new("a").unwrap(), &service, true).traffic
+        };
+        assert!(!distributed(None).topology_hints);
+        assert!(distributed(Some(TrafficDistribution::SameZone)).topology_hints);
+        assert!(distributed(Some(TrafficDistribution::SameNode)).topology_hints);
+        let service = Service { internal_traffic_local: true, ..Service::default() };
+        let stays = asked(&ClusterName::new("a").unwrap(), &service, true).traffic;
+        assert!(stays.internal_traffic_local && !stays.global);
     }
 
     #[test]

@@ -212,7 +212,6 @@ pub(crate) fn local_service(service: &object::Service, asked: LbAnnotations) -> 
         traffic,
         shared,
         publish_not_ready_addresses: service.publish_not_ready_addresses,
-        internal_traffic_local: service.internal_traffic_local,
         foreign_proxy,
     }
 }

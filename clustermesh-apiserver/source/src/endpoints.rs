@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use mesh_model::{
     EndpointSlice, SliceEndpoint,
-    object::{IpFamily, Node, Pod, Service, ServicePort, TargetPort},
+    node::ZONE_LABEL,
+    object::{IpFamily, Node, Pod, Service, ServicePort, TargetPort, TrafficDistribution},
     service::{HEADLESS_LABEL, SERVICE_NAME_LABEL, SlicePort},
 };
 use sha2::{Digest as _, Sha256};
@@ -20,8 +21,6 @@ type Placed = (u64, SliceEndpoint);
 
 /// As many endpoints as the controller puts into one slice.
 const MAX_ENDPOINTS: usize = 100;
-/// The node's label that names its zone.
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The slices of a service from its pods (those of its namespace; others are passed over). Slices of their own for each
 /// family and each set of port numbers: a named target port may be another number in each pod.
@@ -152,7 +151,12 @@ fn endpoint(
     node: Option<&Node>,
     ip: std::net::IpAddr,
 ) -> SliceEndpoint {
-    let zone = node.and_then(|node| node.labels.get(ZONE_LABEL));
+    let zone = node.and_then(|node| node.labels.get(ZONE_LABEL)).filter(|zone| !zone.is_empty());
+    let node = Some(&pod.node).filter(|node| !node.is_empty());
+    let prefers = |what: &[TrafficDistribution]| {
+        service.traffic_distribution.is_some_and(|asked| what.contains(&asked))
+    };
+    let (same_node, same_zone) = (TrafficDistribution::SameNode, TrafficDistribution::SameZone);
     SliceEndpoint {
         addresses: vec![ip.to_string()],
         ready: Some(service.publish_not_ready_addresses || (pod.ready && !pod.terminating)),
@@ -160,9 +164,10 @@ fn endpoint(
         terminating: Some(pod.terminating),
         // Only a pod that is found by its host name under this service.
         hostname: pod.hostname.clone().filter(|_| pod.subdomain.as_ref() == Some(&service.name)),
-        node: Some(pod.node.clone()).filter(|node| !node.is_empty()),
-        zone: zone.filter(|zone| !zone.is_empty()).cloned(),
-        for_zones: Vec::new(),
+        node: node.cloned(),
+        zone: zone.cloned(),
+        for_zones: zone.filter(|_| prefers(&[same_node, same_zone])).cloned().into_iter().collect(),
+        for_nodes: node.filter(|_| prefers(&[same_node])).cloned().into_iter().collect(),
     }
 }
 
@@ -334,6 +339,34 @@ mod tests {
         assert_eq!(zone(label("east")), Some("east".into()));
         assert_eq!(zone(label("")), None);
         assert_eq!(zone(BTreeMap::new()), None);
+    }
+
+    /// As the endpoint slice controller has them: each endpoint is for its own zone, or its own node.
+    #[test]
+    fn hints_follow_from_traffic_distribution() {
+        let zone = BTreeMap::from([(ZONE_LABEL.to_owned(), "east".to_owned())]);
+        let node = Node { name: "n1".into(), labels: zone, ..Node::default() };
+        for (asked, zone, zones, names) in [
+            (None, true, &[][..], &[][..]),
+            (Some(TrafficDistribution::SameZone), true, &["east"], &[]),
+            (Some(TrafficDistribution::SameZone), false, &[], &[]),
+            (Some(TrafficDistribution::SameNode), true, &["east"], &["n1"]),
+            (Some(TrafficDistribution::SameNode), false, &[], &["n1"]),
+        ] {
+            let service = Service { traffic_distribution: asked, ..service() };
+            let nodes = BTreeMap::from([("n1", &node)]).into_iter().filter(|_| zone).collect();
+            let pod = pod("a", 1, 8080);
+            let endpoint =
+                slices(&service, [&pod].into_iter(), &nodes).remove(0).endpoints.remove(0);
+            assert_eq!(
+                (endpoint.for_zones.as_slice(), endpoint.for_nodes.as_slice()),
+                (
+                    zones.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().as_slice(),
+                    names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().as_slice(),
+                ),
+                "{asked:?}"
+            );
+        }
     }
 
     /// Pods of one family; some are as many as one slice takes, and more.

@@ -102,6 +102,17 @@ pub struct BackendState {
     pub node: Option<Arc<str>>,
     /// The zone it is in, where the cluster reports it.
     pub zone: Option<Arc<str>>,
+    /// For whose clients it is, where the local cluster reports it. Other clusters' are for their own clients.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// For whose clients a backend is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hints {
+    /// For those on these nodes; for all where there is none.
+    pub nodes: Vec<Arc<str>>,
+    /// For those in these zones; for all where there is none.
+    pub zones: Vec<Arc<str>>,
 }
 
 /// A change to what the clusters report about a service.

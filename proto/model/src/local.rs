@@ -26,8 +26,6 @@ pub struct LocalService {
     pub shared: bool,
     /// Pods count as ready whether they are or not.
     pub publish_not_ready_addresses: bool,
-    /// Connections of pods end on their own node (`internalTrafficPolicy: Local`).
-    pub internal_traffic_local: bool,
     /// Another proxy serves it (`service.kubernetes.io/service-proxy-name`): no node of ours does.
     pub foreign_proxy: bool,
 }

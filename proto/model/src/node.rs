@@ -6,6 +6,9 @@ use ipnet::IpNet;
 
 use crate::cluster::{ClusterId, ClusterName};
 
+/// The label of a node that names its zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// What a node address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressKind {

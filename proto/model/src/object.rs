@@ -164,6 +164,17 @@ pub struct Service {
     pub session_affinity: Option<u32>,
     /// Connections end on their own node (`internalTrafficPolicy: Local`).
     pub internal_traffic_local: bool,
+    /// Whose pods a client is to have, where it says.
+    pub traffic_distribution: Option<TrafficDistribution>,
+}
+
+/// Whose pods a client of a service is to have, if there are any (`trafficDistribution`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrafficDistribution {
+    /// Those of its zone: `PreferSameZone`, or `PreferClose` as it was called.
+    SameZone,
+    /// Those of its node, or else of its zone: `PreferSameNode`.
+    SameNode,
 }
 
 /// A family of addresses.

@@ -118,6 +118,8 @@ pub struct SliceEndpoint {
     pub zone: Option<String>,
     /// Zones whose clients should prefer it.
     pub for_zones: Vec<String>,
+    /// Nodes whose clients should prefer it. For the local cluster's nodes alone.
+    pub for_nodes: Vec<String>,
 }
 
 /// One port of a slice.

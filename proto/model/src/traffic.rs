@@ -49,6 +49,12 @@ pub struct ServiceTraffic {
     /// The share of a tier's backends, in percent, 1 to 100, that can carry all its load. With less, the rest of the load
     /// goes to the next tier, in proportion. `None`: one healthy backend carries all.
     pub minimum_healthy: Option<u8>,
+    /// Connections end on the node where they begin (`internalTrafficPolicy: Local`): no backend elsewhere is used, of
+    /// whatever cluster.
+    pub internal_traffic_local: bool,
+    /// The local cluster's hints are followed: of its backends those are used that are meant for clients of the node, or of
+    /// its zone.
+    pub topology_hints: bool,
 }
 
 // === impl ServiceTraffic ===

@@ -236,8 +236,18 @@ fn to_proto(slice: &EndpointSlice) -> SliceProto {
 }
 
 fn endpoint_to_proto(endpoint: &SliceEndpoint) -> EndpointProto {
-    let SliceEndpoint { addresses, ready, serving, terminating, hostname, node, zone, for_zones } =
-        endpoint.clone();
+    let SliceEndpoint {
+        addresses,
+        ready,
+        serving,
+        terminating,
+        hostname,
+        node,
+        zone,
+        for_zones,
+        // Another cluster's nodes are nobody's here, and not every reader knows the field.
+        for_nodes: _,
+    } = endpoint.clone();
     let for_zones: Vec<_> =
         for_zones.into_iter().map(|name| ForZoneProto { name: Some(name) }).collect();
     EndpointProto {
@@ -287,6 +297,7 @@ fn endpoint_from_proto(proto: EndpointProto) -> SliceEndpoint {
         node,
         zone,
         for_zones: for_zones.into_iter().filter_map(|z| z.name).collect(),
+        for_nodes: Vec::new(),
     }
 }
 

@@ -124,7 +124,9 @@ pub(crate) fn slice(slice: &EndpointSlice) -> Result<(), DecodeError> {
     for endpoint in &slice.endpoints {
         PER_ENDPOINT.check(endpoint.addresses.len())?;
         PER_ENDPOINT.check(endpoint.for_zones.len())?;
-        NAME.texts(endpoint.hostname.iter().chain(&endpoint.node))?;
+        PER_ENDPOINT.check(endpoint.for_nodes.len())?;
+        let names = endpoint.hostname.iter().chain(&endpoint.node);
+        NAME.texts(names.chain(&endpoint.for_nodes))?;
         ZONE.texts(endpoint.zone.iter().chain(&endpoint.for_zones))?;
         addresses += endpoint.addresses.len();
     }

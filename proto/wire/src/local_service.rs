@@ -33,6 +33,7 @@ go_struct! {
         "minimumHealthyPercent" => minimum_healthy: u32, omit;
         "publishNotReadyAddresses" => publish_not_ready_addresses: bool, omit;
         "internalTrafficLocal" => internal_traffic_local: bool, omit;
+        "topologyHints" => topology_hints: bool, omit;
         "foreignProxy" => foreign_proxy: bool, omit;
     }
 }
@@ -45,7 +46,6 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         traffic,
         shared,
         publish_not_ready_addresses,
-        internal_traffic_local,
         foreign_proxy,
     } = service;
     let ServiceTraffic {
@@ -56,6 +56,8 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         weights_of,
         tiers,
         minimum_healthy,
+        internal_traffic_local,
+        topology_hints,
     } = traffic;
     let weights_of = if *weights_of == WeightsOf::Backends { "" } else { weights_of.as_str() };
     let affinity = if *affinity == Affinity::None { "" } else { affinity.as_str() };
@@ -75,6 +77,7 @@ pub(crate) fn encode(service: &LocalService) -> Vec<u8> {
         minimum_healthy: minimum_healthy.unwrap_or_default().into(),
         publish_not_ready_addresses: *publish_not_ready_addresses,
         internal_traffic_local: *internal_traffic_local,
+        topology_hints: *topology_hints,
         foreign_proxy: *foreign_proxy,
     })
 }
@@ -100,10 +103,11 @@ pub(crate) fn decode(key: &ServiceName, value: &[u8]) -> Result<Record, DecodeEr
             weights_of: weights_of(&json.weights_of)?,
             tiers: tiers(&json.tiers)?,
             minimum_healthy: minimum_healthy(json.minimum_healthy)?,
+            internal_traffic_local: json.internal_traffic_local,
+            topology_hints: json.topology_hints,
         },
         shared: json.shared,
         publish_not_ready_addresses: json.publish_not_ready_addresses,
-        internal_traffic_local: json.internal_traffic_local,
         foreign_proxy: json.foreign_proxy,
     })))
 }
@@ -185,7 +189,7 @@ mod tests {
 
     const KEY: &str = "clustermesh/local/v1/services/shop/cart";
     const PLAIN: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9"],"ports":{"":{"Protocol":"TCP","Port":80}},"global":false,"shared":false}"#;
-    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"foreignProxy":true}"#;
+    const FULL: &str = r#"{"v":1,"namespace":"shop","name":"cart","clusterIPs":["10.107.0.9","fd00:107::9"],"ports":{"dns":{"Protocol":"UDP","Port":53},"http":{"Protocol":"TCP","Port":80}},"global":true,"shared":true,"affinity":"local","sessionAffinitySeconds":10800,"weights":{"alpha":3,"beta":0},"weightsOf":"clusters","tiers":[["alpha","beta"],["gamma"]],"minimumHealthyPercent":30,"publishNotReadyAddresses":true,"internalTrafficLocal":true,"topologyHints":true,"foreignProxy":true}"#;
 
     #[test]
     fn as_written() {
@@ -198,7 +202,6 @@ mod tests {
             traffic: ServiceTraffic::default(),
             shared: false,
             publish_not_ready_addresses: false,
-            internal_traffic_local: false,
             foreign_proxy: false,
         };
         let full = LocalService {
@@ -217,10 +220,11 @@ mod tests {
                 weights_of: WeightsOf::Clusters,
                 tiers: vec![[name("alpha"), name("beta")].into(), [name("gamma")].into()],
                 minimum_healthy: Some(30),
+                internal_traffic_local: true,
+                topology_hints: true,
             },
             shared: true,
             publish_not_ready_addresses: true,
-            internal_traffic_local: true,
             foreign_proxy: true,
         };
         for (service, json) in [(plain, PLAIN), (full, FULL)] {
@@ -244,6 +248,17 @@ mod tests {
             let Some(Record::LocalService(service)) = record.unwrap() else { unreachable!() };
             assert_eq!(service.traffic.weights_of, expected, "{word}");
         }
+    }
+
+    /// What an older apiserver writes asks for nothing of where backends are.
+    #[test]
+    fn connections_go_anywhere_unless_the_record_says_otherwise() {
+        let json = FULL.replace(r#""internalTrafficLocal":true,"topologyHints":true,"#, "");
+        assert_ne!(json, FULL);
+        let record = record::decode(&alpha(Role::Local), KEY.as_bytes(), json.as_bytes());
+        let Some(Record::LocalService(service)) = record.unwrap() else { unreachable!() };
+        let ServiceTraffic { internal_traffic_local, topology_hints, .. } = service.traffic;
+        assert_eq!((internal_traffic_local, topology_hints), (false, false));
     }
 
     #[test]

@@ -44,6 +44,7 @@ go_struct! {
         "nodeName" => node: Option<String>, omit;
         "zone" => zone: Option<String>, omit;
         "forZones" => for_zones: Vec<String>, omit;
+        "forNodes" => for_nodes: Vec<String>, omit;
     }
 }
 
@@ -105,15 +106,53 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
 }
 
 fn endpoint_json(endpoint: &SliceEndpoint) -> EndpointJson {
-    let SliceEndpoint { addresses, ready, serving, terminating, hostname, node, zone, for_zones } =
-        endpoint.clone();
-    EndpointJson { addresses, ready, serving, terminating, hostname, node, zone, for_zones }
+    let SliceEndpoint {
+        addresses,
+        ready,
+        serving,
+        terminating,
+        hostname,
+        node,
+        zone,
+        for_zones,
+        for_nodes,
+    } = endpoint.clone();
+    EndpointJson {
+        addresses,
+        ready,
+        serving,
+        terminating,
+        hostname,
+        node,
+        zone,
+        for_zones,
+        for_nodes,
+    }
 }
 
 fn endpoint(json: EndpointJson) -> SliceEndpoint {
-    let EndpointJson { addresses, ready, serving, terminating, hostname, node, zone, for_zones } =
-        json;
-    SliceEndpoint { addresses, ready, serving, terminating, hostname, node, zone, for_zones }
+    let EndpointJson {
+        addresses,
+        ready,
+        serving,
+        terminating,
+        hostname,
+        node,
+        zone,
+        for_zones,
+        for_nodes,
+    } = json;
+    SliceEndpoint {
+        addresses,
+        ready,
+        serving,
+        terminating,
+        hostname,
+        node,
+        zone,
+        for_zones,
+        for_nodes,
+    }
 }
 
 fn port_json(port: &SlicePort) -> PortJson {
@@ -132,7 +171,7 @@ mod tests {
     use crate::{local::tests::alpha, peer::Role, record};
 
     const KEY: &str = "clustermesh/local/v1/endpointslices/shop/cart-x1";
-    const JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-x1","service":"cart","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"ready":false,"serving":true,"terminating":true,"hostname":"cart-0","nodeName":"n1","zone":"z1","forZones":["z1","z2"]},{"addresses":["10.7.1.6"]}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"h2c"},{"name":""}]}"#;
+    const JSON: &str = r#"{"v":1,"namespace":"shop","name":"cart-x1","service":"cart","addressType":"IPv4","endpoints":[{"addresses":["10.7.1.5"],"ready":false,"serving":true,"terminating":true,"hostname":"cart-0","nodeName":"n1","zone":"z1","forZones":["z1","z2"],"forNodes":["n1"]},{"addresses":["10.7.1.6"]}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"h2c"},{"name":""}]}"#;
 
     #[test]
     fn as_written() {
@@ -145,6 +184,7 @@ mod tests {
             node: Some("n1".into()),
             zone: Some("z1".into()),
             for_zones: vec!["z1".into(), "z2".into()],
+            for_nodes: vec!["n1".into()],
         };
         let bare = SliceEndpoint { addresses: vec!["10.7.1.6".into()], ..SliceEndpoint::default() };
         let http = SlicePort {

@@ -193,6 +193,7 @@ fn slice() -> impl Strategy<Value = Record> {
                     node,
                     zone,
                     for_zones,
+                    for_nodes: Vec::new(),
                 }
             },
         );
@@ -251,12 +252,13 @@ fn local_service() -> impl Strategy<Value = Record> {
     (
         (name(), name(), vec(ip(), 0..3), btree_map(text(), port(), 0..3)),
         (affinity, option::of(1u32..=86_400), (weights, weights_of), tiers, option::of(1u8..=100)),
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
     )
         .prop_map(|((namespace, name, cluster_ips, ports), traffic, flags)| {
             let (affinity, session_affinity, (weights, weights_of), tiers, minimum_healthy) =
                 traffic;
-            let [global, shared, not_ready, internal_traffic_local, foreign_proxy] = flags;
+            let [global, shared, not_ready, internal_traffic_local, topology_hints, foreign_proxy] =
+                flags;
             Record::LocalService(Box::new(LocalService {
                 name: ServiceName::new(&namespace, &name),
                 cluster_ips,
@@ -269,10 +271,11 @@ fn local_service() -> impl Strategy<Value = Record> {
                     weights_of,
                     tiers,
                     minimum_healthy,
+                    internal_traffic_local,
+                    topology_hints,
                 },
                 shared: global && shared,
                 publish_not_ready_addresses: not_ready,
-                internal_traffic_local,
                 foreign_proxy,
             }))
         })
@@ -280,8 +283,9 @@ fn local_service() -> impl Strategy<Value = Record> {
 
 /// Of what a slice is labelled and annotated with, only the service's name is for local nodes.
 fn local_slice() -> impl Strategy<Value = Record> {
-    (slice(), name()).prop_map(|(record, service)| {
+    (slice(), name(), vec(text(), 0..2)).prop_map(|(record, service, for_nodes)| {
         let Record::EndpointSlice(mut slice) = record else { unreachable!() };
+        slice.endpoints.iter_mut().take(1).for_each(|e| e.for_nodes.clone_from(&for_nodes));
         slice.annotations.clear();
         slice.labels = [(SERVICE_NAME_LABEL.into(), service)].into();
         Record::LocalEndpointSlice(slice)

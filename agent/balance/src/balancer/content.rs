@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     ClusterId, ServiceName, ServiceTraffic,
-    lb::{Backend, Condition, Content, Frontend, NodeHealth},
+    lb::{Backend, Condition, Content, Frontend, Hints, NodeHealth},
 };
 
-use super::{Balancer, Rules};
+use super::Balancer;
 use crate::{
     backend_health::{BackendHealth, Counts},
+    nodes::Nodes,
     plan::Plan,
     pool::PoolKey,
     traffic_policy::TrafficPolicy,
@@ -26,6 +27,8 @@ pub struct KnownBackend<'a> {
     pub condition: Condition,
     /// The node it is on, where its cluster reports it. Where it does not, it is on the one that was looked up before.
     pub node: Option<&'a str>,
+    /// For whose clients it is, where its cluster reports it.
+    pub hints: Option<&'a Hints>,
 }
 
 impl Balancer {
@@ -58,7 +61,7 @@ impl Balancer {
         let key = PoolKey::of_frontend(&port_name.into(), frontend);
         let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
         let mut healths: BTreeMap<Backend, BackendHealth> = BTreeMap::new();
-        for KnownBackend { backend, port_name, condition, node } in backends {
+        for KnownBackend { backend, port_name, condition, node, hints } in backends {
             let fits = backend.protocol == key.protocol
                 && backend.address.is_ipv4() == key.is_ipv4
                 && *port_name == *key.port_name;
@@ -67,7 +70,9 @@ impl Balancer {
                 let node = node.or_else(looked_up);
                 let health = |node| self.nodes.health(backend.cluster, node);
                 let health = node.map_or(NodeHealth::Alive, health);
-                healths.insert(backend, BackendHealth::new(condition, health));
+                let node = node.unwrap_or(Nodes::UNKNOWN);
+                let locality = self.client.locality(Some(traffic), backend.cluster, node, hints);
+                healths.insert(backend, BackendHealth::new(condition, health, locality));
             }
         }
         let mut counts: BTreeMap<ClusterId, Counts> = BTreeMap::new();
@@ -76,7 +81,7 @@ impl Balancer {
         }
         let policy = TrafficPolicy::new(Arc::clone(traffic), self.rules.local, &self.clusters);
         let chosen = Plan::new(&policy, &self.clusters, &counts).chosen;
-        let settings = Rules::settings(service, &policy, &chosen, self.synced);
+        let settings = self.rules.settings(service, &policy, &chosen, self.synced);
         let backends = healths.into_iter().filter_map(|(backend, backend_health)| {
             Some((backend, chosen.group(backend.cluster, backend_health)?))
         });

@@ -9,11 +9,12 @@ use mesh_model::{
 
 use super::{Balancer, Service};
 use crate::{
-    backend_health::BackendHealth,
+    backend_health::{BackendHealth, Counts},
     cluster::ClusterState,
     explanation::{
         Basis, Candidate, Explanation, GroupShare, Reason, Share, Tier, TierCluster, Usage,
     },
+    locality::{Locality, Narrowing},
     nodes::Nodes,
     plan::{Part, Pass, Plan, Reach, TierPlan},
     pool::{Location, Member, Pool, PoolKey},
@@ -42,6 +43,7 @@ impl Balancer {
         let members = pool.members().map(|(location, member)| view.candidate(location, member));
         let others = view.other_ports(service, pool, key);
         let mut backends: Vec<Candidate> = members.chain(others).collect();
+        let local = pool.counts.get(&self.rules.local).into_iter().flat_map(Counts::usable);
         backends.sort_by(|one, other| one.order().cmp(&other.order()));
         Some(Explanation {
             service: Arc::clone(owner),
@@ -49,6 +51,7 @@ impl Balancer {
             frontend: *frontend,
             traffic: Arc::clone(&policy.traffic),
             settings: taken.then(|| pool.settings()),
+            locality: self.client.sentence(&policy.traffic, local),
             basis: basis(plan.pass),
             tiers: plan.tiers.iter().map(|tier| self.tier(tier, plan.minimum)).collect(),
             groups: groups.into_values().collect(),
@@ -210,6 +213,8 @@ impl View<'_> {
         let state = self.balancer.state(location.cluster);
         if !self.taken {
             return left_out(Reason::NotTaken);
+        } else if backend_health.locality() == Locality::OtherNode {
+            return left_out(Reason::OtherNode);
         } else if state == ClusterState::Stale {
             return left_out(Reason::ClusterStale);
         } else if backend_health.condition() == Condition::NotReady {
@@ -232,12 +237,22 @@ impl View<'_> {
             },
             // What shuts down, or has no weight, is used: only in another tier.
             _ if terminating && !pass.is_some_and(|pass| pass.terminating) => Reason::Terminating,
+            _ if !backend_health.locality().is_used(self.narrowing(location.cluster)) => {
+                Reason::HintedElsewhere
+            }
             _ if place.weight == 0 && !pass.is_some_and(|pass| pass.weightless) => {
                 Reason::WeightZero
             }
             _ => Reason::LaterTier,
         };
         (Usage::Fallback, reason)
+    }
+
+    /// By which hints a cluster's backends are narrowed.
+    fn narrowing(&self, cluster: ClusterId) -> Option<Narrowing> {
+        let parts = self.plan.tiers.iter().flat_map(|tier| &tier.parts);
+        let mut parts = parts.filter(|(part, _)| part.cluster == cluster);
+        parts.next().and_then(|(part, _)| part.narrowing)
     }
 
     fn why_used(&self, place: Placement) -> Reason {
@@ -313,6 +328,20 @@ impl View<'_> {
                 format!(
                     "cluster {cluster} has been disconnected for too long: what it reported is not used"
                 )
+            }
+            Reason::OtherNode => {
+                let asked = "internalTrafficPolicy is Local, so connections stay on their node";
+                match self.balancer.rules.local == location.cluster {
+                    _ if **node == *Nodes::UNKNOWN => {
+                        format!("{asked}, and it is not known on which node it is")
+                    }
+                    true => format!("{asked}, and it is on node {node}"),
+                    false => format!("{asked}, and it is on node {node} of cluster {cluster}"),
+                }
+            }
+            Reason::HintedElsewhere => {
+                let here = self.balancer.client.here(self.narrowing(location.cluster));
+                format!("its hints are for clients elsewhere, and others are for those {here}")
             }
             Reason::NotGlobal => {
                 format!("it is of cluster {cluster}, and the service is not global")

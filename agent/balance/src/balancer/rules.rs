@@ -1,5 +1,7 @@
 //! What holds for all services.
 
+use std::sync::Arc;
+
 use mesh_model::{ClusterId, ServiceName, ServiceTraffic, lb::Settings};
 
 use super::Service;
@@ -10,6 +12,8 @@ use crate::{plan::Chosen, traffic_policy::TrafficPolicy};
 pub struct Rules {
     /// The local cluster's ID.
     pub local: ClusterId,
+    /// The node that clients are on; `None` where that is not said, and all are treated alike.
+    pub node: Option<Arc<str>>,
     /// Services that are not global are taken too.
     pub replace_kube_proxy: bool,
 }
@@ -37,13 +41,16 @@ impl Rules {
 
     /// What a service's frontends are like. One that leads nowhere lets pass as long as a cluster may still have a backend.
     pub(super) fn settings(
+        &self,
         name: &ServiceName,
         policy: &TrafficPolicy,
         chosen: &Chosen,
         synced: SyncStatus,
     ) -> Settings {
         let traffic = &*policy.traffic;
-        let synced = if traffic.global { synced.all } else { synced.local };
+        // No other cluster has a backend for those that stay on their node.
+        let stays = traffic.internal_traffic_local && self.node.is_some();
+        let synced = if traffic.global && !stays { synced.all } else { synced.local };
         let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
         Settings {
             session_affinity: traffic.session_affinity.unwrap_or(0),

@@ -10,7 +10,7 @@ use mesh_model::{
     lb::{Backend, BackendState, Change, Frontend, Group, Settings},
 };
 
-use super::{Balancer, Rules, rules::SyncStatus};
+use super::{Balancer, rules::SyncStatus};
 use crate::{
     backend_health::BackendHealth,
     cluster::{ClusterState, ClusterView},
@@ -36,12 +36,22 @@ impl Balancer {
         };
         let policy =
             traffic.map(|traffic| TrafficPolicy::new(traffic, self.rules.local, &self.clusters));
+        let client = self.client.clone();
         let service = self.services.entry(Arc::clone(name)).or_default();
         let was_taken = self.rules.takes(service);
-        service.policy = policy;
+        let before = std::mem::replace(&mut service.policy, policy);
         let takes = self.rules.takes(service);
+        let asked = service.policy.as_ref().map(|policy| Arc::clone(&policy.traffic));
+        let locates =
+            |traffic: &ServiceTraffic| (traffic.internal_traffic_local, traffic.topology_hints);
+        let before = before.map(|policy| locates(&policy.traffic));
+        let moved = before.unwrap_or_default() != asked.as_deref().map(locates).unwrap_or_default();
+        let locate = |pool: &mut Pool| match moved {
+            true => pool.set_localities(&client, asked.as_deref()),
+            false => Vec::new(),
+        };
         if was_taken == takes {
-            self.each_pool(name, changes, |_| Vec::new());
+            self.each_pool(name, changes, locate);
             self.tidy(name);
             return;
         }
@@ -50,7 +60,7 @@ impl Balancer {
             changes.extend(frontends.map(|frontend| Change::RemoveFrontend(*frontend)));
         }
         // What served it until now does so until all is there.
-        self.each_pool(name, &mut Vec::new(), |_| Vec::new());
+        self.each_pool(name, &mut Vec::new(), locate);
         let pools = self.services.get(name).into_iter().flat_map(|service| service.pools.values());
         for pool in pools.filter(|_| takes) {
             for frontend in &pool.frontends {
@@ -135,13 +145,16 @@ impl Balancer {
         state: BackendState,
         changes: &mut Vec<Change>,
     ) {
-        let node = state.node.unwrap_or_else(|| Nodes::UNKNOWN.into());
+        let node = state.node.clone().unwrap_or_else(|| Nodes::UNKNOWN.into());
         let health = self.nodes.health(backend.cluster, &node);
-        let backend_health = BackendHealth::new(state.condition, health);
-        let member = Member { backend_health, zone: state.zone };
         self.nodes.add(backend.cluster, &node, name);
         let is_placed = *node != *Nodes::UNKNOWN;
         let service = self.services.entry(Arc::clone(name)).or_default();
+        let BackendState { condition, node: _, zone, hints } = state;
+        let traffic = service.policy.as_ref().map(|policy| &*policy.traffic);
+        let locality = self.client.locality(traffic, backend.cluster, &node, hints.as_deref());
+        let backend_health = BackendHealth::new(condition, health, locality);
+        let member = Member { backend_health, zone, hints };
         let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
         let before = moved.before.clone();
         self.settle(name, key, &[moved], changes);
@@ -216,7 +229,7 @@ impl Balancer {
             }
             Some(policy) => {
                 let chosen = Plan::new(policy, &self.clusters, &pool.counts).chosen;
-                let settings = Rules::settings(name, policy, &chosen, synced);
+                let settings = self.rules.settings(name, policy, &chosen, synced);
                 Some(Choice { chosen, settings })
             }
             None => Some(Choice::default()),

@@ -11,7 +11,7 @@ use mesh_balance::{Balancer, ClusterState, ClusterView, Explanation, Rules};
 use mesh_model::{
     ClusterId, ClusterName, Protocol, ServiceName, ServiceTraffic,
     lb::{
-        Backend, BackendState, Change, Condition, Content, Frontend, Group, NodeHealth,
+        Backend, BackendState, Change, Condition, Content, Frontend, Group, Hints, NodeHealth,
         ServiceDelta, Weights,
     },
 };
@@ -61,8 +61,14 @@ pub(crate) fn global() -> ServiceTraffic {
 }
 
 impl Stage {
+    /// Its clients are on node n1 of cluster a.
     pub(crate) fn new(replace_kube_proxy: bool) -> Self {
-        let balancer = Balancer::new(Rules { local: id("a"), replace_kube_proxy }, name("a"));
+        let node = Some("n1".into());
+        Self::of(Rules { local: id("a"), node, replace_kube_proxy })
+    }
+
+    pub(crate) fn of(rules: Rules) -> Self {
+        let balancer = Balancer::new(rules, name("a"));
         let mut stage = Self { balancer, tables: HashMap::new(), last: Vec::new() };
         stage.balancer.set_all_known(true);
         for cluster in CLUSTERS {
@@ -73,13 +79,16 @@ impl Stage {
 
     /// A global service with one frontend and these backends.
     pub(crate) fn with(traffic: ServiceTraffic, backends: &str) -> Self {
-        let mut stage = Self::new(false);
-        stage.traffic(traffic);
-        stage.frontend(frontend(), "http");
+        Self::new(false).and(traffic, backends)
+    }
+
+    pub(crate) fn and(mut self, traffic: ServiceTraffic, backends: &str) -> Self {
+        self.traffic(traffic);
+        self.frontend(frontend(), "http");
         for word in backends.split_whitespace() {
-            stage.set(word, Condition::Ready);
+            self.set(word, Condition::Ready);
         }
-        stage
+        self
     }
 
     pub(crate) fn take(&mut self, changes: Vec<Change>) {
@@ -103,9 +112,26 @@ impl Stage {
     }
 
     pub(crate) fn set(&mut self, word: &str, condition: Condition) {
-        let state = BackendState { condition, node: Some(node(word)), zone: None };
+        let state = BackendState { condition, node: Some(node(word)), ..BackendState::default() };
         let (service, port_name, backend) = (service(), "http".into(), backend(word));
         self.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+
+    /// A ready backend with hints, as `z1,z2`, `n1` or `n1,z1`: for zones and nodes by their first letter.
+    pub(crate) fn hint(&mut self, word: &str, hints: &str) {
+        let of = |letter: char| {
+            let names = hints.split(',').filter(|name| name.starts_with(letter));
+            names.map(Into::into).collect()
+        };
+        let hints = Some(Arc::new(Hints { nodes: of('n'), zones: of('z') }));
+        let state = BackendState { node: Some(node(word)), hints, ..BackendState::default() };
+        let (service, port_name, backend) = (service(), "http".into(), backend(word));
+        self.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+
+    pub(crate) fn zone(&mut self, zone: Option<&str>) {
+        let changes = self.balancer.set_zone(zone);
+        self.take(changes);
     }
 
     pub(crate) fn remove(&mut self, word: &str) {

@@ -68,6 +68,7 @@ fn frontend(node: &Node, explanation: Explanation) -> v1::FrontendExplanation {
         backends: programmed(node, &explanation, should.as_ref(), has.as_ref()),
         kernel: has.map(|has| kernel(node, &frontend, &has)),
         differences,
+        locality: explanation.locality.unwrap_or_default(),
     }
 }
 
@@ -87,6 +88,8 @@ pub(super) fn traffic(traffic: &ServiceTraffic) -> v1::Traffic {
             true => String::new(),
             false => traffic.weights_of.as_str().into(),
         },
+        internal_traffic_local: traffic.internal_traffic_local,
+        topology_hints: traffic.topology_hints,
     }
 }
 

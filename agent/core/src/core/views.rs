@@ -125,6 +125,7 @@ impl Core {
                 port_name,
                 condition: state.condition,
                 node: state.node.as_deref(),
+                hints: state.hints.as_deref(),
             });
             let port = (&frontend, port_name);
             let content = self.balancer().content_from(service, traffic, port, backends)?;

@@ -82,6 +82,7 @@ impl Merge {
         key: &RecordKey,
         slice: Option<&EndpointSlice>,
     ) {
+        let is_local = *name == self.local;
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let kind = key.kind();
         let before = cluster.slices.remove(key);
@@ -90,7 +91,7 @@ impl Merge {
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
         let backends = used
-            .map(|slice| BackendSet::of_slice(slice, &mut cluster.interner))
+            .map(|slice| BackendSet::of_slice(slice, is_local, &mut cluster.interner))
             .unwrap_or_default();
         let key_name = match key {
             RecordKey::EndpointSlice(name) | RecordKey::LocalEndpointSlice(name) => name,

@@ -135,6 +135,11 @@ impl Merge {
         node.map(|node| node.internal_ips.as_slice()).unwrap_or_default()
     }
 
+    /// The zone that one of our nodes is in.
+    pub fn zone_of(&self, node: &str) -> Option<&str> {
+        self.local()?.nodes.get(node)?.zone.as_deref()
+    }
+
     /// The pod ranges of a node.
     pub fn pod_ranges(&self, name: &ClusterName, node: &str) -> &[IpNet] {
         let node = self.clusters.get(name).and_then(|cluster| cluster.nodes.get(node));

@@ -96,11 +96,12 @@ fn local() -> LocalService {
             global: true,
             affinity: Affinity::Local,
             session_affinity: Some(60),
+            internal_traffic_local: true,
+            topology_hints: true,
             ..ServiceTraffic::default()
         },
         shared: false,
         publish_not_ready_addresses: true,
-        internal_traffic_local: true,
         foreign_proxy: true,
     }
 }

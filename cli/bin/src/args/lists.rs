@@ -40,10 +40,13 @@ pub(crate) enum ServiceCommand {
         namespace: Namespace,
         #[command(flatten)]
         what_if: WhatIf,
+        /// The node that clients are on: where a service depends on that, its clients get what an agent there gives them
+        #[arg(long, value_name = "NODE", requires = "state")]
+        node: Option<String>,
     },
     /// Explain load balancing: tiers, weights, and the reason for each backend
     ///
-    /// By default it asks an agent. With --state it computes the same from files.
+    /// By default it asks an agent. With --state it computes the same from files, for clients on --node.
     Explain {
         /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,

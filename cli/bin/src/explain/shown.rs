@@ -21,6 +21,9 @@ pub(crate) struct ShownFrontend {
     /// What follows says how it was chosen: `explain` has it, `backends` not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) choice: Option<ShownChoice>,
+    /// What it means on which node a client is, as a sentence; only where it means something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) locality: Option<String>,
     pub(crate) in_use: Vec<ShownBackend>,
     pub(crate) fallback: Vec<ShownBackend>,
     pub(crate) left_out: Vec<ShownBackend>,
@@ -59,6 +62,12 @@ pub(crate) struct ShownChoice {
     /// What a weight is given to, `clusters` or `backends`; only where there are weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weights_of: Option<String>,
+    /// `Local` where connections stay on their node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) internal_traffic_policy: Option<&'static str>,
+    /// Hints are followed, where they are complete.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) topology_hints: bool,
     /// Who was looked for last, and found.
     pub(crate) basis: String,
     /// What it is in the kernel; false where it is left to kube-proxy.
@@ -140,6 +149,7 @@ impl ShownFrontend {
             port: Some(explanation.frontend.port),
             protocol: Some(explanation.frontend.protocol.to_string()),
             choice: Some(ShownChoice::new(explanation)),
+            locality: explanation.locality.clone(),
             in_use: of(|usage| matches!(usage, Usage::InUse(_))),
             fallback: of(|usage| usage == Usage::Fallback),
             left_out: of(|usage| usage == Usage::LeftOut),
@@ -189,6 +199,7 @@ impl ShownFrontend {
             port: Some(small(reported.port)),
             protocol: Some(reported.protocol.clone()),
             choice: Some(ShownChoice::of_agent(reported)),
+            locality: Some(reported.locality.clone()).filter(|text| !text.is_empty()),
             in_use: of("in-use"),
             fallback: of("fallback"),
             left_out: of("left-out"),
@@ -254,6 +265,7 @@ impl ShownFrontend {
             port: None,
             protocol: None,
             choice: None,
+            locality: None,
             in_use: Vec::new(),
             fallback: Vec::new(),
             left_out: Vec::new(),
@@ -325,6 +337,8 @@ impl ShownChoice {
             minimum_healthy_percent: traffic.minimum_healthy,
             weights_of: (!traffic.weights.is_empty())
                 .then(|| traffic.weights_of.as_str().to_owned()),
+            internal_traffic_policy: traffic.internal_traffic_local.then_some("Local"),
+            topology_hints: traffic.topology_hints,
             basis: explanation.basis.as_str().into(),
             taken: explanation.settings.is_some(),
             tiers: tiers.collect(),
@@ -370,6 +384,8 @@ impl ShownChoice {
                 .filter(|percent| *percent > 0)
                 .and_then(|percent| u8::try_from(percent).ok()),
             weights_of: Some(traffic.weights_of).filter(|of| !of.is_empty()),
+            internal_traffic_policy: traffic.internal_traffic_local.then_some("Local"),
+            topology_hints: traffic.topology_hints,
             basis: reported.basis.clone(),
             taken: reported.settings.is_some(),
             tiers: reported.tiers.iter().map(tier).collect(),

@@ -134,6 +134,10 @@ fn an_object_that_cannot_be_used_rejects_itself() {
             "internalTrafficPolicy \"Nearest\": it is Cluster or Local",
         ),
         (
+            service("{clusterIP: None, trafficDistribution: Nearest}"),
+            "trafficDistribution \"Nearest\": it is PreferSameZone, PreferSameNode or PreferClose",
+        ),
+        (
             service("{clusterIP: None, ipFamilies: [IPv5]}"),
             "ipFamilies \"IPv5\": each is IPv4 or IPv6",
         ),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_model::{
     EndpointSlice, ServiceTraffic, SliceEndpoint,
-    object::{self, IpFamily, Object, TargetPort},
+    object::{self, IpFamily, Object, TargetPort, TrafficDistribution},
     service::{SERVICE_NAME_LABEL, SlicePort},
 };
 use serde::Deserialize;
@@ -35,6 +35,7 @@ struct ServiceSpec {
     session_affinity: Option<String>,
     session_affinity_config: Option<SessionAffinityConfig>,
     internal_traffic_policy: Option<String>,
+    traffic_distribution: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,11 +97,12 @@ struct Conditions {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Hints {
-    for_zones: Vec<ForZone>,
+    for_zones: Vec<Hint>,
+    for_nodes: Vec<Hint>,
 }
 
 #[derive(Debug, Deserialize)]
-struct ForZone {
+struct Hint {
     name: String,
 }
 
@@ -123,6 +125,7 @@ impl Service {
         let Self { metadata, spec } = self;
         let session_affinity = spec.session_affinity()?;
         let internal_traffic_local = spec.internal_traffic_local()?;
+        let traffic_distribution = spec.traffic_distribution()?;
         let ip_families = spec.ip_families()?;
         let external_name = spec.kind.as_deref() == Some("ExternalName");
         let ports = service_ports(spec.ports)?;
@@ -158,6 +161,7 @@ impl Service {
             ip_families,
             session_affinity,
             internal_traffic_local,
+            traffic_distribution,
         }))
     }
 }
@@ -243,6 +247,17 @@ impl ServiceSpec {
         }
     }
 
+    fn traffic_distribution(&self) -> Result<Option<TrafficDistribution>, String> {
+        match self.traffic_distribution.as_deref() {
+            None => Ok(None),
+            Some("PreferClose" | "PreferSameZone") => Ok(Some(TrafficDistribution::SameZone)),
+            Some("PreferSameNode") => Ok(Some(TrafficDistribution::SameNode)),
+            Some(other) => Err(format!(
+                "trafficDistribution {other:?}: it is PreferSameZone, PreferSameNode or PreferClose"
+            )),
+        }
+    }
+
     fn ip_families(&self) -> Result<Vec<IpFamily>, String> {
         let family = |word: &String| match word.as_str() {
             "IPv4" => Ok(IpFamily::V4),
@@ -296,7 +311,8 @@ impl Endpoint {
     fn into_model(self) -> SliceEndpoint {
         let Self { addresses, conditions, hostname, node_name, zone, hints } = self;
         let Conditions { ready, serving, terminating } = conditions.unwrap_or_default();
-        let for_zones = hints.map(|hints| hints.for_zones).unwrap_or_default();
+        let Hints { for_zones, for_nodes } = hints.unwrap_or_default();
+        let names = |hints: Vec<Hint>| hints.into_iter().map(|hint| hint.name).collect();
         SliceEndpoint {
             addresses,
             ready,
@@ -305,7 +321,8 @@ impl Endpoint {
             hostname,
             node: node_name,
             zone,
-            for_zones: for_zones.into_iter().map(|zone| zone.name).collect(),
+            for_zones: names(for_zones),
+            for_nodes: names(for_nodes),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use mesh_model::{
     Affinity, EndpointSlice, LocalService, ServiceTraffic, SliceEndpoint,
-    lb::{Backend, Condition},
+    lb::{Backend, Condition, Hints},
+    node::ZONE_LABEL,
     service::{MANAGED_BY_LABEL, MESH_CONTROLLER, SERVICE_NAME_LABEL, SlicePort},
 };
 
@@ -77,7 +78,6 @@ pub(super) fn local(vip: Option<u8>, global: bool) -> LocalService {
         traffic: ServiceTraffic { global, ..ServiceTraffic::default() },
         shared: global,
         publish_not_ready_addresses: false,
-        internal_traffic_local: false,
         foreign_proxy: false,
     }
 }
@@ -440,6 +440,61 @@ fn a_backend_is_on_the_node_that_has_its_address() {
     assert!(backends(&merge)[1].ends_with("n2 -"), "{:?}", backends(&merge));
 }
 
+/// Which backends of `shop/web` are for clients of which nodes and zones.
+fn hints(merge: &Merge) -> Vec<String> {
+    let service = web();
+    let all = merge.backends_of(&service).filter_map(|(backend, _, state)| {
+        let Hints { nodes, zones } = &**state.hints.as_ref()?;
+        Some(format!("{} {} {}", backend.address, nodes.join(","), zones.join(",")))
+    });
+    all.collect()
+}
+
+/// Hints are for clients of the cluster that has them: a peer's are not kept.
+#[test]
+fn hints_are_the_local_clusters() {
+    let mut merge = merge();
+    for (cluster, first) in [("a", "10.1.1."), ("b", "10.2.1.")] {
+        let mut record = slice(cluster, "web", "web-1", Vec::new());
+        for (last, zones) in [(1, &["east"][..]), (2, &["east"]), (3, &["east", "west"]), (4, &[])]
+        {
+            let mut one = endpoint(&format!("{first}{last}"), READY);
+            one.for_zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
+            record.endpoints.push(one);
+        }
+        record.endpoints[0].for_nodes = vec!["n1".into()];
+        merge.apply(&name(cluster), reported(record)).unwrap();
+    }
+    let kept = ["10.1.1.1 n1 east", "10.1.1.2  east", "10.1.1.3  east,west"];
+    assert_eq!(hints(&merge), kept);
+}
+
+/// The zone of the agent's own node comes of its label, and is kept for the next run.
+#[test]
+fn a_node_is_in_the_zone_of_its_label() {
+    let mut merge = merge();
+    let report = |merge: &mut Merge, zone: Option<&str>| {
+        let mut record = node("a", "n1", "10.1.1.0/24");
+        let RecordEvent::Upsert(Record::Node(node)) = &mut record else { unreachable!() };
+        node.labels =
+            zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())).into_iter().collect();
+        merge.apply(&name("a"), record).unwrap();
+    };
+    assert_eq!(merge.zone_of("n1"), None);
+    for zone in [Some("east"), None, Some("west"), Some("")] {
+        report(&mut merge, zone);
+        assert_eq!(merge.zone_of("n1"), zone.filter(|zone| !zone.is_empty()));
+    }
+    report(&mut merge, Some("east"));
+    for kind in [RecordKind::Node, RecordKind::LocalService, RecordKind::LocalEndpointSlice] {
+        merge.apply(&name("a"), RecordEvent::Confirmed(kind)).unwrap();
+    }
+    let (id, records) = merge.records(&name("a")).unwrap();
+    let mut next = Merge::new(name("a"), merge.ranges.clone());
+    assert_eq!(next.remember(&name("a"), id, records), Ok(Vec::new()));
+    assert_eq!(next.zone_of("n1"), Some("east"));
+}
+
 /// Of whatever form: states, nodes and zones too, and what a service asks for.
 #[test]
 fn what_is_kept_for_the_next_run_has_the_same_content() {
@@ -450,15 +505,16 @@ fn what_is_kept_for_the_next_run_has_the_same_content() {
             let mut one = endpoint(&format!("{first}{last}"), conditions);
             one.node = Some(format!("n{last}"));
             one.zone = (last == 1).then(|| "east-1".into());
+            one.for_zones = vec!["east-1".into(), format!("east-{last}")];
+            one.for_nodes = vec![format!("n{last}")];
             record.endpoints.push(one);
         }
         record.ports.push(port("", "UDP", 53));
         before.apply(&name(cluster), reported(record)).unwrap();
     }
-    report_local(
-        &mut before,
-        &LocalService { internal_traffic_local: true, ..local(Some(10), true) },
-    );
+    let mut asks = local(Some(10), true);
+    asks.traffic.internal_traffic_local = true;
+    report_local(&mut before, &asks);
     before.apply(&name("c"), service("c", "web", None, &[1])).unwrap();
     for (cluster, kinds) in [
         ("a", [RecordKind::LocalService, RecordKind::LocalEndpointSlice].as_slice()),
@@ -480,6 +536,8 @@ fn what_is_kept_for_the_next_run_has_the_same_content() {
     }
     assert_eq!(backends(&next), backends(&before));
     assert_eq!(backends(&next).len(), 13);
+    assert_eq!(hints(&next), hints(&before));
+    assert_eq!(hints(&next).len(), 6, "a's, at two ports each: {:?}", hints(&next));
     assert_eq!(next.local_service(&web()), before.local_service(&web()));
     assert_eq!(next.frontends_of(&web()).count(), 1);
     // It is not reported again in this form: the cluster has changed to the other one meanwhile.
@@ -527,7 +585,7 @@ fn a_change_costs_its_slice_and_not_its_service() {
 #[test]
 fn what_a_backend_takes() {
     use crate::{backend_set::BackendId, services::SourceId};
-    assert_eq!(size_of::<(BackendId, mesh_model::lb::BackendState)>(), 80, "in its slice");
+    assert_eq!(size_of::<(BackendId, mesh_model::lb::BackendState)>(), 88, "in its slice");
     assert_eq!(
         size_of::<(BackendId, SourceId)>(),
         48,
