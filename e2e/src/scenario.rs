@@ -65,7 +65,8 @@ pub use restarts::restarts_end_no_connection;
 pub use routed::a_router_between_all_nodes;
 pub use services::{
     affinity_fails_over_and_back, clients_come_back_to_their_backend,
-    only_what_is_global_is_shared, weights_tiers_and_a_minimum_spread_as_they_say,
+    connections_end_near_where_they_begin, only_what_is_global_is_shared,
+    weights_tiers_and_a_minimum_spread_as_they_say,
 };
 pub use socket_lb_opt_out::a_pod_opts_out_of_socket_lb;
 pub use sockets::{sockets_to_a_cluster_that_is_cut_off_end, sockets_to_vanished_backends_end};

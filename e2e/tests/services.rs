@@ -21,3 +21,8 @@ fn global() {
 fn sessions() {
     scenario::clients_come_back_to_their_backend(&Netns::sized("decidesess", 2, 1));
 }
+
+#[test]
+fn locality() {
+    scenario::connections_end_near_where_they_begin(&Netns::sized("decidelocal", 2, 2));
+}

@@ -55,6 +55,9 @@ enum Step {
 /// For whose clients a backend is: numbers of nodes and of zones.
 type Meant = (BTreeSet<u8>, BTreeSet<u8>);
 
+/// What is reported of a backend: how it is, its node, and for whom it is.
+type Reported = (Condition, Option<String>, Meant);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Spot {
     cluster: usize,
@@ -68,7 +71,7 @@ struct Spot {
 struct World {
     services: BTreeMap<usize, ServiceTraffic>,
     frontends: BTreeMap<Frontend, (usize, usize)>,
-    backends: BTreeMap<(usize, usize, Backend), (Condition, Option<String>, Meant)>,
+    backends: BTreeMap<(usize, usize, Backend), Reported>,
     /// Nodes that are not simply alive.
     unwell: BTreeMap<(ClusterId, String), NodeHealth>,
     clusters: BTreeMap<usize, (ClusterState, bool)>,
@@ -316,9 +319,9 @@ fn follow_hints(seen: &mut Vec<Seen>, zone: Option<u8>) {
     let local =
         |b: &&Seen| is_local(b) && b.condition == Condition::Ready && !b.node_dead && !b.unverified;
     let ready: Vec<Meant> = seen.iter().filter(local).map(|b| b.meant.clone()).collect();
-    let kinds: [(fn(&Meant) -> &BTreeSet<u8>, Option<u8>); 2] =
-        [(|(nodes, _)| nodes, Some(1)), (|(_, zones)| zones, zone)];
-    for (of, here) in kinds {
+    for is_for_nodes in [true, false] {
+        let here = if is_for_nodes { Some(1) } else { zone };
+        let of = |(nodes, zones): &Meant| if is_for_nodes { nodes.clone() } else { zones.clone() };
         let is_here = |meant: &Meant| here.is_some_and(|here| of(meant).contains(&here));
         if ready.iter().all(|meant| !of(meant).is_empty()) && ready.iter().any(is_here) {
             seen.retain(|b| !is_local(b) || is_here(&b.meant));

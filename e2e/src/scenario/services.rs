@@ -2,10 +2,14 @@
 
 mod shop;
 
+use std::fs;
+
+use serde_json::Value;
 use shop::{Condition, Shop};
 
 use crate::echo_service::{CLIENT, client_ips};
 use crate::{
+    json,
     load::{Assert as _, Traffic, fresh},
     mesh::{Mesh, connect, eventually},
 };
@@ -186,4 +190,76 @@ pub fn clients_come_back_to_their_backend(mesh: &impl Mesh) {
     mine.wait_for_affinity(mesh, a, 0);
     assert_eq!(mine.frontends(mesh, a)[0], address);
     assert_eq!(pods(&mine).len(), 4);
+}
+
+/// Two nodes a cluster, each with one pod. Connections stay on their node, where that is asked for, and are refused where it
+/// has no ready pod; hints keep them in the zone of their node, as long as all pods have them.
+pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
+    let clusters = with_pods(mesh);
+    let (a, b) = (clusters[0].as_str(), clusters[1].as_str());
+    Shop::new("web", &[GLOBAL]).apply(mesh, b);
+    let here = mesh.node_of(a, CLIENT);
+    let nodes = mesh.nodes(a);
+    let there = nodes.iter().find(|node| **node != here).expect("two nodes");
+    // Which of the two pods is on the client's node.
+    let (near, far) = if mesh.node_of(a, "echo-0") == here { (0, 1) } else { (1, 0) };
+    assert_eq!(
+        [near, far].map(|n| mesh.node_of(a, &format!("echo-{n}"))),
+        [&here, there].map(Clone::clone)
+    );
+    let only = |n: usize| format!("a/{n} 100");
+    let all = "a/0 25, a/1 25, b/0 25, b/1 25";
+
+    let mut mine = Shop::new("web", &[GLOBAL]);
+    mine.apply(mesh, a);
+    mine.wait(mesh, a, all);
+    mine.spec = Some(("internalTrafficPolicy", "Local"));
+    mine.apply(mesh, a);
+    mine.wait_on(mesh, a, &here, &only(near));
+    mine.wait_on(mesh, a, there, &only(far));
+    let address = mine.frontends(mesh, a)[0];
+    let report = fresh(mesh, a, CLIENT, ("--tcp", address), 500, RATE);
+    report.assert_unharmed();
+    assert_eq!(report.pods.into_keys().collect::<Vec<_>>(), [format!("a/echo-{near}")]);
+    let mut conditions = [Condition::Ready; 2];
+    conditions[near] = Condition::NotReady;
+    mine.set(mesh, a, conditions);
+    mine.wait_on(mesh, a, &here, "");
+    mine.wait_on(mesh, a, there, &only(far));
+    let call = ["clustermesh", "lab-pod", "call", &address.to_string(), "--count", "1"];
+    let (code, _, complaint) = json::run(mesh.in_pod(a, CLIENT, &call));
+    assert!(code != 0, "it is refused: {complaint}");
+    mine.set(mesh, a, [Condition::Ready; 2]);
+    mine.wait_on(mesh, a, &here, &only(near));
+
+    // The nodes have no zones yet.
+    mine.hinted = true;
+    mine.spec = Some(("trafficDistribution", "PreferSameZone"));
+    let own = "a/0 50, a/1 50";
+    mine.annotate(mesh, a, &[GLOBAL, (AFFINITY, "local")]);
+    mine.wait(mesh, a, own);
+    name_zones(mesh, a);
+    mine.wait_on(mesh, a, &here, &only(near));
+    mine.wait_on(mesh, a, there, &only(far));
+    mine.set(mesh, a, conditions);
+    mine.wait(mesh, a, &only(far));
+    mine.set(mesh, a, [Condition::Ready; 2]);
+    mine.wait_on(mesh, a, &here, &only(near));
+    mine.hinted = false;
+    mine.apply(mesh, a);
+    mine.wait(mesh, a, own);
+}
+
+/// Each node of a cluster is in a zone of its own, which has its name.
+fn name_zones(mesh: &impl Mesh, cluster: &str) {
+    let path = mesh.manifests(cluster).join("nodes.json");
+    let text = fs::read_to_string(&path).expect("the nodes' manifest");
+    let mut list: Value = serde_json::from_str(&text).expect("JSON");
+    for node in list["items"].as_array_mut().expect("nodes") {
+        let name = node["metadata"]["name"].clone();
+        node["metadata"]["labels"]["topology.kubernetes.io/zone"] = name;
+    }
+    let new = path.with_file_name(".nodes.json");
+    fs::write(&new, list.to_string()).expect("the folder can be written to");
+    fs::rename(&new, &path).expect("the folder can be written to");
 }

@@ -24,6 +24,10 @@ pub(super) struct Shop {
     pub(super) conditions: Vec<Condition>,
     pub(super) session_affinity: Option<u32>,
     pub(super) headless: bool,
+    /// More of its spec: a field and its value.
+    pub(super) spec: Option<(&'static str, &'static str)>,
+    /// Each endpoint is meant for clients of its node's zone, which is named like the node.
+    pub(super) hinted: bool,
 }
 
 /// What a slice says of an endpoint.
@@ -58,6 +62,8 @@ impl Shop {
             conditions: vec![Condition::Ready; 2],
             session_affinity: None,
             headless: false,
+            spec: None,
+            hinted: false,
         }
     }
 
@@ -75,6 +81,9 @@ impl Shop {
         }
         if self.headless {
             spec["clusterIP"] = json!("None");
+        }
+        if let Some((field, value)) = self.spec {
+            spec[field] = json!(value);
         }
         let metadata = json!({ "namespace": namespace, "name": name, "annotations": annotations });
         let service =
@@ -107,22 +116,27 @@ impl Shop {
 
     /// The same for every node of a cluster.
     pub(super) fn wait_in(&self, mesh: &impl Mesh, cluster: &str, expected: &str) {
-        let shares = parse(expected);
         for node in mesh.nodes(cluster) {
-            eventually(&format!("{cluster}/{node} gives {expected}"), || {
-                let entries = self.entries(mesh, cluster, &node)?;
-                for (frontend, entry) in entries {
-                    let found = shares_of(mesh, &entry);
-                    let close = |(pod, share): (&String, &f64)| {
-                        found.get(pod).is_some_and(|found| (found - share).abs() < 0.06)
-                    };
-                    if found.len() != shares.len() || !shares.iter().all(close) {
-                        return Err(format!("{frontend}: {found:?}"));
-                    }
-                }
-                Ok(())
-            });
+            self.wait_on(mesh, cluster, &node, expected);
         }
+    }
+
+    /// The same for one node; nothing is expected where no pod gets anything.
+    pub(super) fn wait_on(&self, mesh: &impl Mesh, cluster: &str, node: &str, expected: &str) {
+        let shares = if expected.is_empty() { BTreeMap::new() } else { parse(expected) };
+        eventually(&format!("{cluster}/{node} gives {expected:?}"), || {
+            let entries = self.entries(mesh, cluster, node)?;
+            for (frontend, entry) in entries {
+                let found = shares_of(mesh, &entry);
+                let close = |(pod, share): (&String, &f64)| {
+                    found.get(pod).is_some_and(|found| (found - share).abs() < 0.06)
+                };
+                if found.len() != shares.len() || !shares.iter().all(close) {
+                    return Err(format!("{frontend}: {found:?}"));
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Waits until the kernels of a cluster keep its clients at their backend for so long.
@@ -175,9 +189,13 @@ impl Shop {
                 Condition::NotReady => (false, false, false),
                 Condition::Terminating => (false, true, true),
             };
+            let node = mesh.node_of(cluster, &pod);
+            let zones = [&node].into_iter().filter(|_| self.hinted);
+            let zones: Vec<Value> = zones.map(|zone| json!({ "name": zone })).collect();
             json!({
                 "addresses": [ip.expect("an address")],
-                "nodeName": mesh.node_of(cluster, &pod),
+                "nodeName": node,
+                "hints": { "forZones": zones },
                 "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
             })
         };
