@@ -141,7 +141,6 @@ mod tests {
             traffic: ServiceTraffic::default(),
             shared: true,
             publish_not_ready_addresses: false,
-            internal_traffic_local: false,
             foreign_proxy,
         }
     }
