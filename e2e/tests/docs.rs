@@ -1,8 +1,12 @@
-//! The tests that `docs/testing.md` names exist.
+//! What documents name is there: tests, reasons, other documents.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Test names by the file before them, as in "`file.rs`: `one`, `other`; `next.rs`: `third`".
 fn named(text: &str) -> Vec<(String, String)> {
@@ -45,4 +49,67 @@ fn names_are_found_behind_their_file() {
     let row = "| a `promise` | `a/b.rs`: `one`, `two`; `c.rs`: `three`; `make test` |";
     let pairs = [("a/b.rs", "one"), ("a/b.rs", "two"), ("c.rs", "three")];
     assert_eq!(named(row), pairs.map(|(file, test)| (file.to_owned(), test.to_owned())));
+}
+
+/// The first word of each row below a heading, or of its second cell, without the backticks.
+fn rows(text: &str, heading: &str) -> BTreeSet<String> {
+    let (_, below) = text.split_once(heading).unwrap();
+    let section = below.split("\n## ").next().unwrap();
+    let cells = section.lines().filter_map(|line| {
+        let row = line.strip_prefix('|')?;
+        row.split('|').take(2).find(|cell| cell.trim().starts_with('`'))
+    });
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn reasons_are_those_that_explain_prints() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let code = read("agent/balance/src/explanation.rs");
+    let (_, words) = code.split_once("impl Reason {").unwrap();
+    let words = words.split("// ===").next().unwrap();
+    let printed: BTreeSet<String> =
+        words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(printed.len() > 10, "{printed:?}");
+    let explained = rows(&read("docs/load-balancing.md"), "\n## Why a backend is used, or not\n");
+    assert_eq!(explained, printed, "docs/load-balancing.md");
+    let symptoms = read("docs/troubleshooting.md");
+    let named = rows(&symptoms, "\n## A service does not reach other clusters' pods\n");
+    assert!(named.len() > 5, "{named:?}");
+    assert_eq!(named.difference(&printed).next(), None, "docs/troubleshooting.md");
+    let phases = rows(&read("docs/status.md"), "\n## Connection phases\n");
+    assert_eq!(rows(&symptoms, "\n## A peer is not ready\n"), phases, "docs/troubleshooting.md");
+}
+
+/// Documents of the repository, as paths below its root.
+fn documents(root: &Path) -> Vec<PathBuf> {
+    let mut all = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/cni/README.md"]
+        .map(PathBuf::from)
+        .to_vec();
+    for folder in ["docs", "docs/adr"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            all.push(Path::new(folder).join(entry.unwrap().file_name()));
+        }
+    }
+    all.retain(|path| path.extension().is_some_and(|kind| kind == "md"));
+    all
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut seen = 0;
+    for document in documents(&root) {
+        let text = fs::read_to_string(root.join(&document)).unwrap();
+        let folder = root.join(document.parent().unwrap());
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{}: {link}", document.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} links");
 }

@@ -288,4 +288,73 @@ mod tests {
     fn flags_are_sound() {
         Args::command().debug_assert();
     }
+
+    /// What a document shows in backticks or in a block of commands, from `clustermesh` on.
+    fn shown(text: &str) -> Vec<&str> {
+        let mut blocks = text.split("```");
+        let mut all = Vec::new();
+        while let Some(prose) = blocks.next() {
+            all.extend(prose.split('`').skip(1).step_by(2));
+            all.extend(blocks.next().unwrap_or_default().lines());
+        }
+        let command = |line: &'_ str| -> bool { line.starts_with("clustermesh ") };
+        let all = all.into_iter().map(|line| line.trim_start_matches("$ "));
+        all.filter(|line| command(line)).map(|line| line.split(" #").next().unwrap()).collect()
+    }
+
+    /// The first word that names no command or flag.
+    fn unknown(line: &str) -> Option<String> {
+        let mut root = Args::command();
+        root.build();
+        let mut command = &root;
+        let mut flag_before = false;
+        for word in line.split_whitespace().skip(1) {
+            if word == "--" {
+                // What follows is another command's.
+                return None;
+            }
+            if let Some(flag) = word.strip_prefix("--") {
+                let flag = flag.split(['=', '|']).next().unwrap();
+                let all =
+                    command.get_arguments().filter_map(|arg| arg.get_long_and_visible_aliases());
+                if flag != "help" && !all.flatten().any(|known| known == flag) {
+                    return Some(word.into());
+                }
+            } else if word.chars().all(char::is_uppercase) {
+                // A placeholder: of any command, as in `bench NAME`.
+                return None;
+            } else if command.has_subcommands() && !flag_before {
+                // As in `etcd dump|diff`.
+                for one in word.split('|') {
+                    let Some(next) = command.find_subcommand(one) else {
+                        return Some(one.into());
+                    };
+                    command = next;
+                }
+            }
+            flag_before = word.starts_with('-');
+        }
+        None
+    }
+
+    #[test]
+    fn documents_name_commands_and_flags_that_exist() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let documents = std::fs::read_dir(format!("{root}/docs")).unwrap();
+        let documents = documents.map(|entry| entry.unwrap().path());
+        let documents = documents.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+        let top = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "deploy/cni/README.md"];
+        let top = top.map(|name| PathBuf::from(format!("{root}/{name}")));
+        let mut seen = 0;
+        for path in documents.chain(top) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for line in shown(&text) {
+                assert_eq!(unknown(line), None, "{}: {line}", path.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "only {seen} commands");
+        assert_eq!(unknown("clustermesh drian a"), Some("drian".into()));
+        assert_eq!(unknown("clustermesh drain a --form b"), Some("--form".into()));
+    }
 }

@@ -346,7 +346,7 @@ fn print_frontend(
             asks.push("left to kube-proxy".into());
         }
         let (asks, used) = (asks.join(", "), basis(&choice.basis));
-        output::line(format!("It asks for: {asks}. Used are: {used}."))?;
+        output::line(format!("Annotations: {asks}. {used}."))?;
         if let Some(locality) = &frontend.locality {
             output::line(format!("{locality}."))?;
         }
@@ -388,15 +388,40 @@ fn print_frontend(
 
 fn basis(word: &str) -> &'static str {
     match word {
-        "ready" => "ready backends",
-        "weight-zero" => "backends of clusters of weight 0, for want of others",
-        "terminating" => "backends that shut down, for want of others",
-        "nobody-answers" => "all backends, since no node answers",
-        _ => "none, since there are no backends",
+        "ready" => "In use: ready backends",
+        "weight-zero" => "In use: backends of clusters of weight 0, because there are no others",
+        "terminating" => "In use: backends that shut down, because there are no others",
+        "unverified" => {
+            "In use: backends on nodes that never answered a probe, because there are no others"
+        }
+        "nobody-answers" => "In use: all backends, because no node answers",
+        _ => "No backend is available",
     }
 }
 
 fn percent(part: f64) -> String {
     let text = format!("{:.2}", part * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_balance::Basis;
+
+    use super::basis;
+
+    #[test]
+    fn each_basis_has_a_sentence_of_its_own() {
+        for found in [
+            Basis::Ready,
+            Basis::WeightZero,
+            Basis::Terminating,
+            Basis::Unverified,
+            Basis::NoAnsweringNode,
+        ] {
+            let sentence = basis(found.as_str());
+            assert!(sentence.starts_with("In use: "), "{found:?}: {sentence}");
+        }
+        assert_eq!(basis(Basis::Empty.as_str()), "No backend is available");
+    }
 }

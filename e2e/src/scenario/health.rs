@@ -232,7 +232,7 @@ pub fn the_local_uplink_is_cut(mesh: &impl Mesh) {
         stroke();
         eventually("the node knows that it is alone", || {
             let reported = data_path(mesh, &one, &node, &other);
-            let alone = detail(&reported).contains("it may be this node that is cut off");
+            let alone = detail(&reported).contains("this node may be isolated");
             if alone { Ok(()) } else { Err(format!("{reported:#}")) }
         });
         wait_until_led_to(mesh, &one, &node, &everybody);

@@ -132,7 +132,7 @@ const CLOSED: &str = "the etcd closed the connection";
 fn in_words(text: String) -> String {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["keep-alive timed out", "KeepAliveTimedOut", "Timeout expired"]) {
-        "the etcd no longer answers: it hangs, or the way to it is cut".into()
+        "the etcd no longer answers: it hangs, or the network to it is down".into()
     // A killed etcd ends TLS without saying so; rustls has a page about that.
     } else if says(&["without sending TLS close_notify", "broken pipe", "Broken pipe"])
         || says(&["connection reset", "Connection reset", "error reading a body from connection"])
@@ -182,11 +182,11 @@ mod tests {
             ),
             (
                 "h2 protocol error: http2 error: keep-alive timed out: operation timed out",
-                "the etcd no longer answers: it hangs, or the way to it is cut",
+                "the etcd no longer answers: it hangs, or the network to it is down",
             ),
             (
                 "transport error: Timeout expired",
-                "the etcd no longer answers: it hangs, or the way to it is cut",
+                "the etcd no longer answers: it hangs, or the network to it is down",
             ),
             ("etcdserver: no leader", "etcdserver: no leader"),
         ] {

@@ -319,7 +319,9 @@ impl View<'_> {
             Reason::NodeUnverified => {
                 format!("node {node} has never answered, while others of {cluster} do")
             }
-            Reason::ClusterCut => format!("cluster {cluster} is cut off: none of it answers"),
+            Reason::ClusterCut => {
+                format!("cluster {cluster} is unreachable: neither its nodes nor its etcd answer")
+            }
             Reason::ClusterDrained => {
                 format!("cluster {cluster} is drained here (clustermesh undrain {cluster} --from)")
             }

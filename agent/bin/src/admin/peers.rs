@@ -233,7 +233,7 @@ fn missing(health: &ClusterHealth, isolated: bool) -> String {
     let missing = health.dead.len() + health.missing;
     let mut detail = format!("{missing} of {} probed nodes no longer answer", health.all());
     if isolated {
-        detail += "; nor does any node of another cluster: it may be this node that is cut off, and no node is taken for dead";
+        detail += "; nor does any node of another cluster: this node may be isolated, so no node counts as dead";
     }
     if !health.dead.is_empty() {
         // All of them would be too many for a line.

@@ -35,9 +35,9 @@ enum Invalid {
     Share(String),
     #[error("{:?} is neither clusters nor backends", shown(.0))]
     WeightsOf(String),
-    #[error("{found} different pairs of tier and weight, where no more than {max} can be told apart", max = Group::COUNT)]
+    #[error("{found} different pairs of tier and weight, where no more than {max} are possible", max = Group::COUNT)]
     Pairs { found: usize },
-    #[error("{found} groups, one for each cluster with a weight and one for the others of each tier, where no more than {max} can be told apart", max = Group::COUNT)]
+    #[error("{found} groups, one for each cluster with a weight and one for the others of each tier, where no more than {max} are possible", max = Group::COUNT)]
     Groups { found: usize },
 }
 
@@ -292,7 +292,7 @@ mod tests {
                     "groups, one for each cluster with a weight and one for the others of each tier"
                 }
             };
-            let says = format!("{groups} {of}, where no more than 8 can be told apart");
+            let says = format!("{groups} {of}, where no more than 8 are possible");
             assert!(asked.problems[0].ends_with(&says), "{annotations:?}: {:?}", asked.problems);
             assert!(asked.traffic.weights.is_empty() && asked.traffic.tiers.is_empty());
             assert_eq!(asked.traffic.weights_of, WeightsOf::Backends);
