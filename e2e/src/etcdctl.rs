@@ -41,12 +41,21 @@ pub fn put_many(mesh: &impl Mesh, cluster: &str, writes: &[(String, impl AsRef<[
     }
 }
 
+/// Deletes many keys, as many at a time as an etcd takes.
+pub fn delete_many<'a>(mesh: &impl Mesh, cluster: &str, keys: impl Iterator<Item = &'a str>) {
+    let deletions: Vec<String> =
+        keys.map(|key| format!("del {}", go_quoted(key.as_bytes()))).collect();
+    for chunk in deletions.chunks(100) {
+        transact(mesh, cluster, &chunk.join("\n"));
+    }
+}
+
 /// Deletes a key of any bytes.
 pub fn delete_bytes(mesh: &impl Mesh, cluster: &str, key: &[u8]) {
     transact(mesh, cluster, &format!("del {}", go_quoted(key)));
 }
 
-/// One operation as a transaction: that is how `etcdctl` takes what is no argument of a program.
+/// Operations, one a line, as a transaction: that is how `etcdctl` takes what is no argument of a program.
 fn transact(mesh: &impl Mesh, cluster: &str, operation: &str) {
     // No comparisons, what to do, and what to do otherwise.
     let text = format!("\n{operation}\n\n\n");

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "all of this is test code"
 )]
 
@@ -93,6 +94,7 @@ async fn stays_as_large_as_it_is(version: EtcdVersion) {
     // A compaction may come when the revisions of one more retention are there. All of them are more than the quota.
     let retained = retention * WRITERS * 1_000 / u64::try_from(PACE.as_millis()).expect("small");
     let late = quota * retained / revisions;
+    println!("{version:?}: at most {first} bytes in the first half, {second} in the second");
     assert!(second <= first + late, "{first} bytes, then {second}, where {late} more may be there");
 
     // The flag is what makes the difference.

@@ -151,9 +151,7 @@ fn is_stopped(mesh: &impl Mesh, victims: &Victims, flood: &Flood, unharmed: &dyn
         wait_for_quarantine(mesh, cluster, hostile, flood.word);
     }
     unharmed(flood.name);
-    for (key, _) in &flood.writes {
-        etcdctl::delete_bytes(mesh, hostile, key.as_bytes());
-    }
+    etcdctl::delete_many(mesh, hostile, flood.writes.iter().map(|(key, _)| key.as_str()));
     if flood.unconfirmed {
         etcdctl::put(mesh, hostile, &canary, b"2026-01-01T00:00:00Z");
     }
