@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 development := deploy/development
 cargo := . $(development)/cargo.sh && cargo
 
-.PHONY: setup build demo test test-full lint bench soak fuzz chaos mutants
+.PHONY: setup build demo test test-full lint bench figures soak fuzz chaos mutants
 
 ## What building needs: Debian packages and the linker for kernel programs.
 setup:
@@ -31,10 +31,15 @@ lint: setup
 	@$(development)/setup.sh cargo-deny
 	@$(development)/lint.sh
 
-## The figures of docs/performance.md.
+## Every benchmark once.
 bench: setup
 	@$(cargo) build --locked --release --workspace --bins
 	@PATH="$$PWD/target/release:$$PATH" clustermesh bench all
+
+## The figures of docs/performance.md, with spread: every benchmark RUNS (5) times, the long ones LONG_RUNS (2) times. Hours.
+figures: setup
+	@$(cargo) build --locked --release --workspace --bins
+	@INTO=docs/performance.md e2e/figures.sh
 
 ## RESTARTS (200) restarts of an agent under load, and meshes of up to 250 clusters: half an hour. `make test` does 10 of each.
 soak: build

@@ -43,6 +43,6 @@ pub use fill::{FillCost, TableMemory, fill, memory};
 pub use hostile::{HostileCost, hostile};
 pub use mesh::{Bootstrap, Changes, ClusterSize, Etcds, MeshOptions, MeshRow, mesh, picture};
 pub use propagation::{Propagation, PropagationOptions, propagation};
-pub use stats::Distribution;
+pub use stats::{Distribution, median};
 pub use takeover::{Takeover, TakeoverOptions, takeover};
 pub use usage::ProcessResources;

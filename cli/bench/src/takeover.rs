@@ -22,7 +22,7 @@ use crate::{
     error::{BenchError, io},
     propagation::{PATIENCE, SERVICE, nanos, others, service, slice, write},
     stats::Distribution,
-    usage::table_changes,
+    usage::{metric, table_changes},
 };
 
 /// How much is measured.
@@ -46,8 +46,10 @@ pub struct Takeover {
     pub kernel: Distribution,
     /// Medians: kernel relative to watch.
     pub ratio: f64,
-    /// Bytes that a reader's connection to the other replica brought, at the median.
+    /// Bytes that a reader's connection to the other replica had brought when the change was in the kernel, at the median.
     pub bytes_read: u64,
+    /// The same when the reader had listed everything, at the median.
+    pub bytes_listed: u64,
     /// Writes to the kernel's tables beyond those that the same change takes while no agent dies, in all rounds.
     pub needless_writes: u64,
 }
@@ -102,7 +104,8 @@ pub fn takeover(
     change(Some(0))?;
     arrives(2, Instant::now())?;
     let usual = table_changes(node)? - before;
-    let (mut watch, mut kernel, mut bytes, mut needless) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut watch, mut kernel, mut needless) = (Vec::new(), Vec::new(), 0);
+    let (mut bytes, mut listed) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
         change(None)?;
@@ -119,6 +122,7 @@ pub fn takeover(
         change(Some(round + 1))?;
         let bare = bare_watch(&lab, &source, &reader, alive)?;
         let written = arrives(2, begin)?;
+        bytes.push(bytes_read(node, &source, alive)?);
         let seen = loop {
             let line = bare.next(PATIENCE);
             let (at, text) =
@@ -129,7 +133,8 @@ pub fn takeover(
         };
         kernel.push(nanos(written.saturating_duration_since(begin)));
         watch.push(nanos(seen.saturating_duration_since(begin)));
-        bytes.push(bytes_read(node, &source, alive)?);
+        wait_listed(node, &source)?;
+        listed.push(bytes_read(node, &source, alive)?);
         lab.lab("start", &["a/"])?;
         settle(&mut lab)?;
         needless += (table_changes(node)? - before).saturating_sub(usual);
@@ -141,6 +146,7 @@ pub fn takeover(
         kernel,
         ratio: kernel.p50_nanos as f64 / watch.p50_nanos.max(1) as f64,
         bytes_read: Distribution::of(bytes).p50_nanos,
+        bytes_listed: Distribution::of(listed).p50_nanos,
         needless_writes: needless,
     })
 }
@@ -169,6 +175,19 @@ fn kill_process(
     let missing = || BenchError::Unexpected(format!("the lab has no {name}"));
     let pid = process.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
+}
+
+/// Waits until the agent has listed everything that the cluster exports.
+fn wait_listed(node: &NodeState, source: &ClusterState) -> Result<(), BenchError> {
+    let ready = format!("clustermesh_agent_peer_ready{{peer=\"{}\"}}", source.name);
+    let began = Instant::now();
+    while metric(node, &ready)? != 1 {
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Unexpected(format!("{ready} does not become 1")));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// What came in over the agent's connection to a replica's etcd.

@@ -4,6 +4,7 @@
 //! others go on.
 
 mod print;
+mod report;
 
 use std::{cell::OnceCell, fs, path::Path, thread};
 
@@ -52,6 +53,7 @@ pub(crate) fn run(args: BenchArgs, output: Output) -> anyhow::Result<Outcome> {
         BenchCommand::CutClient { to } => return done(cut_client(to)),
         BenchCommand::Client => return done(client()),
         BenchCommand::Replay { keys, clusters } => return done(replay(&keys, &clusters)),
+        BenchCommand::Report { files, into } => return report::report(&files, into, output),
         // It makes nothing but files.
         command @ BenchCommand::Export { .. } => {
             return measure(measurements(&lab, command), output);
@@ -234,7 +236,8 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
         BenchCommand::All
         | BenchCommand::CutClient { .. }
         | BenchCommand::Client
-        | BenchCommand::Replay { .. } => Vec::new(),
+        | BenchCommand::Replay { .. }
+        | BenchCommand::Report { .. } => Vec::new(),
     }
 }
 
@@ -325,7 +328,8 @@ mod tests {
         let commands = BenchCommand::augment_subcommands(clap::Command::new("bench"));
         let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());
         let shown: BTreeSet<&str> = shown.map(clap::Command::get_name).collect();
-        assert_eq!(names, shown.into_iter().filter(|name| *name != "all").collect());
+        let measure = |name: &&str| !["all", "report"].contains(name);
+        assert_eq!(names, shown.into_iter().filter(measure).collect());
     }
 
     #[test]

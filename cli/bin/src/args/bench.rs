@@ -171,6 +171,15 @@ pub(crate) enum BenchCommand {
         #[arg(long)]
         picture: Option<std::path::PathBuf>,
     },
+    /// Put several runs together: of each number the median, the smallest and the largest
+    Report {
+        /// What runs with `--output json` printed
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<std::path::PathBuf>,
+        /// A document whose tables are filled in, as docs/performance.md
+        #[arg(long, value_name = "DOCUMENT")]
+        into: Option<std::path::PathBuf>,
+    },
     /// The process that replays etcds for `mesh`
     #[command(hide = true)]
     Replay {

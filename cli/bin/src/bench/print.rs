@@ -334,7 +334,8 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
         "BARE WATCH",
         "KERNEL ENTRY",
         "RATIO",
-        "BYTES READ",
+        "BYTES READ THEN",
+        "OF THE WHOLE LIST",
         "WRITES TOO MANY",
     ];
     let cells = rows.iter().map(|row| {
@@ -345,6 +346,7 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
             milliseconds(row.kernel),
             format!("{:.3}", row.ratio),
             row.bytes_read.to_string(),
+            row.bytes_listed.to_string(),
             row.needless_writes.to_string(),
         ]
     });

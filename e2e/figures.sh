@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The figures of docs/performance.md: each benchmark RUNS times (5), the long ones LONG_RUNS times (2), or all with small
+# numbers (SMALL=1) to see that they work. What each run printed, and the figures of all, are in OUT (target/figures). INTO is
+# the document whose tables are filled in. A benchmark that fails is named at the end, and keeps no other from running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+runs=${RUNS:-5}
+long=${LONG_RUNS:-2}
+out=${OUT:-target/figures}
+PATH=${BIN:-$PWD/target/release}:$PATH
+
+# Runs, and the command.
+if [ -n "${SMALL:-}" ]; then
+    all=(
+        "$runs connect --services 10,50 --rules-up-to 10 --rounds 3 --batch 10"
+        "$runs fill --services 2000"
+        "$runs change --backends 10,150 --rounds 1 --batch 4"
+        "$runs memory"
+        "$runs reconnect --endpoints 500"
+        "$runs events --readers 2 --rounds 1 --turns 1"
+        "$runs cni --rounds 2"
+        "$runs propagation --samples 10 --services 0,5"
+        "$long takeover --rounds 2 --services 5"
+        "$long cut --rounds 1"
+        "$long endpoints --endpoints 500 --budget 16 --rounds 2"
+        "$long mesh --real 10 --replayed 10 --nodes 3 --endpoints 12 --services 4 --rates 0,50 --changes 40 --seconds 1"
+    )
+else
+    all=(
+        "$runs connect"
+        "$runs fill"
+        "$runs change"
+        "$runs memory"
+        "$runs reconnect"
+        "$runs events"
+        "$runs cni"
+        "$runs propagation"
+        "$long takeover"
+        "$long cut"
+        "$long endpoints"
+        "$long mesh --changes 1000 --picture docs/growth.svg"
+    )
+fi
+
+mkdir -p "$out"
+rm -f "$out"/*.json "$out"/*.log "$out"/figures.md
+count=0 done=0 failed=()
+for one in "${all[@]}"; do count=$((count + ${one%% *})); done
+for one in "${all[@]}"; do
+    read -ra words <<< "$one"
+    name=${words[1]}
+    for ((run = 1; run <= words[0]; run++)); do
+        done=$((done + 1))
+        began=$SECONDS
+        echo -n "figures: $name, run $run of ${words[0]} ($done of $count): " >&2
+        file=$out/$name-$run
+        # One that fails after some of its tables has printed these.
+        if clustermesh bench --output json "${words[@]:1}" > "$file.json" 2> "$file.log"; then
+            echo "$((SECONDS - began)) s" >&2
+            rm -f "$file.log"
+        else
+            echo "FAILED after $((SECONDS - began)) s: $(tail -n 1 "$file.log")" >&2
+            failed+=("$name-$run")
+            grep -q '"kind": *"Bench"' "$file.json" || rm -f "$file.json"
+        fi
+    done
+done
+
+measured=("$out"/*-*.json)
+if [ -e "${measured[0]}" ]; then
+    clustermesh bench report --output json ${INTO:+--into "$INTO"} "${measured[@]}" > "$out/figures.json"
+    clustermesh bench report "${measured[@]}" > "$out/figures.md"
+    echo "figures: in $out/figures.json and figures.md${INTO:+, and in $INTO}" >&2
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "figures: ${#failed[@]} of $count failed: ${failed[*]}; why is in $out/*.log" >&2
+    exit 1
+fi
