@@ -22,7 +22,7 @@ use crate::{
     error::{BenchError, io},
     propagation::{PATIENCE, SERVICE, nanos, others, service, slice, write},
     stats::Distribution,
-    usage::{metric, table_changes},
+    usage::table_changes,
 };
 
 /// How much is measured.
@@ -48,8 +48,8 @@ pub struct Takeover {
     pub ratio: f64,
     /// Bytes that a reader's connection to the other replica had brought when the change was in the kernel, at the median.
     pub bytes_read: u64,
-    /// The same when the reader had listed everything, at the median.
-    pub bytes_listed: u64,
+    /// The same when a second brought hardly more, at the median.
+    pub bytes_settled: u64,
     /// Writes to the kernel's tables beyond those that the same change takes while no agent dies, in all rounds.
     pub needless_writes: u64,
 }
@@ -105,7 +105,7 @@ pub fn takeover(
     arrives(2, Instant::now())?;
     let usual = table_changes(node)? - before;
     let (mut watch, mut kernel, mut needless) = (Vec::new(), Vec::new(), 0);
-    let (mut bytes, mut listed) = (Vec::new(), Vec::new());
+    let (mut bytes, mut settled) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
         progress(u64::from(round), u64::from(options.rounds));
         change(None)?;
@@ -133,8 +133,7 @@ pub fn takeover(
         };
         kernel.push(nanos(written.saturating_duration_since(begin)));
         watch.push(nanos(seen.saturating_duration_since(begin)));
-        wait_listed(node, &source)?;
-        listed.push(bytes_read(node, &source, alive)?);
+        settled.push(bytes_at_rest(node, &source, alive)?);
         lab.lab("start", &["a/"])?;
         settle(&mut lab)?;
         needless += (table_changes(node)? - before).saturating_sub(usual);
@@ -146,7 +145,7 @@ pub fn takeover(
         kernel,
         ratio: kernel.p50_nanos as f64 / watch.p50_nanos.max(1) as f64,
         bytes_read: Distribution::of(bytes).p50_nanos,
-        bytes_listed: Distribution::of(listed).p50_nanos,
+        bytes_settled: Distribution::of(settled).p50_nanos,
         needless_writes: needless,
     })
 }
@@ -177,17 +176,19 @@ fn kill_process(
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
 }
 
-/// Waits until the agent has listed everything that the cluster exports.
-fn wait_listed(node: &NodeState, source: &ClusterState) -> Result<(), BenchError> {
-    let ready = format!("clustermesh_agent_peer_ready{{peer=\"{}\"}}", source.name);
-    let began = Instant::now();
-    while metric(node, &ready)? != 1 {
-        if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected(format!("{ready} does not become 1")));
+/// The same bytes once a second brings no more than what goes on at rest.
+fn bytes_at_rest(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u64, BenchError> {
+    const REST: u64 = 2_000;
+    let mut before = bytes_read(node, source, replica)?;
+    for _ in 0..PATIENCE.as_secs() {
+        thread::sleep(Duration::from_secs(1));
+        let now = bytes_read(node, source, replica)?;
+        if now.saturating_sub(before) < REST {
+            return Ok(now);
         }
-        thread::sleep(Duration::from_millis(10));
+        before = now;
     }
-    Ok(())
+    Err(BenchError::Unexpected("what the other replica sends does not end".into()))
 }
 
 /// What came in over the agent's connection to a replica's etcd.

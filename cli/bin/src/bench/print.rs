@@ -335,7 +335,7 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
         "KERNEL ENTRY",
         "RATIO",
         "BYTES READ THEN",
-        "OF THE WHOLE LIST",
+        "BYTES WHEN AT REST",
         "WRITES TOO MANY",
     ];
     let cells = rows.iter().map(|row| {
@@ -346,7 +346,7 @@ pub(super) fn takeover(rows: &[Takeover]) -> anyhow::Result<()> {
             milliseconds(row.kernel),
             format!("{:.3}", row.ratio),
             row.bytes_read.to_string(),
-            row.bytes_listed.to_string(),
+            row.bytes_settled.to_string(),
             row.needless_writes.to_string(),
         ]
     });
