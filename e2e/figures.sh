@@ -14,6 +14,7 @@ PATH=${BIN:-$PWD/target/release}:$PATH
 if [ -n "${SMALL:-}" ]; then
     all=(
         "$runs connect --services 10,50 --rules-up-to 10 --rounds 3 --batch 10"
+        "$runs export --pods 30,300 --rounds 1"
         "$runs fill --services 2000"
         "$runs change --backends 10,150 --rounds 1 --batch 4"
         "$runs memory"
@@ -29,6 +30,7 @@ if [ -n "${SMALL:-}" ]; then
 else
     all=(
         "$runs connect"
+        "$runs export"
         "$runs fill"
         "$runs change"
         "$runs memory"

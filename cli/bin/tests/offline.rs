@@ -613,7 +613,7 @@ ports: [{name: http, port: 8080}]
     assert_eq!(used(frontend), ["10.1.1.1"]);
     assert_eq!(frontend["choice"]["internalTrafficPolicy"], json!("Local"));
     let text = place.run("service explain shop/web --state m --from a --node n1").stdout;
-    assert!(text.contains("It asks for: global, internal traffic Local."), "{text}");
+    assert!(text.contains("Annotations: global, internal traffic Local."), "{text}");
     assert!(
         text.contains(
             "\ninternalTrafficPolicy is Local: clients on node n1 get its backends alone.\n"
