@@ -41,7 +41,7 @@ done
 "#;
 
 #[test]
-fn five_thousand_routes_off_link_and_fifty_changes_a_second_cost_less_than_a_hundredth() {
+fn five_thousand_routes_off_link_cost_less_than_a_hundredth_of_trying_all_with_each_change() {
     assert!(unistd::geteuid().is_root(), "root");
     let measured = thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -55,9 +55,12 @@ fn five_thousand_routes_off_link_and_fifty_changes_a_second_cost_less_than_a_hun
                 let via = IpAddr::from(Ipv4Addr::from(0xac20_0000 + node));
                 (IpNet::from(range), Some(NextHop::Via(via)))
             });
-            writer.want(wanted.collect());
+            let wanted = wanted.collect();
+            let before = used();
+            writer.want(wanted);
             let status = writer.settled().await.unwrap();
             assert_eq!(status.deferred, 5_000, "{status:?}");
+            let attempt = used() - before;
             let mut churn = churn();
             sleep(Duration::from_secs(2)).await;
             let before = used();
@@ -72,10 +75,11 @@ fn five_thousand_routes_off_link_and_fifty_changes_a_second_cost_less_than_a_hun
                 reported += 1;
             }
             assert_eq!(reported, 5_000);
-            used
+            (attempt, used)
         })
     });
-    let used = measured.join().unwrap();
-    println!("{used:?} of 10 s");
-    assert!(used < Duration::from_millis(100), "{used:?} of 10 s");
+    let (attempt, used) = measured.join().unwrap();
+    println!("{used:?} of 10 s, {attempt:?} for one attempt of all");
+    // 500 changes: all routes with each of them would be 500 attempts.
+    assert!(used < attempt * 5, "{used:?}, and {attempt:?} for one attempt of all");
 }
