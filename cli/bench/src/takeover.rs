@@ -48,7 +48,7 @@ pub struct Takeover {
     pub ratio: f64,
     /// Bytes that a reader's connection to the other replica had brought when the change was in the kernel, at the median.
     pub bytes_read: u64,
-    /// The same when a second brought hardly more, at the median.
+    /// The same when it had reported its position and all was ready again, at the median.
     pub bytes_settled: u64,
     /// Writes to the kernel's tables beyond those that the same change takes while no agent dies, in all rounds.
     pub needless_writes: u64,
@@ -133,9 +133,9 @@ pub fn takeover(
         };
         kernel.push(nanos(written.saturating_duration_since(begin)));
         watch.push(nanos(seen.saturating_duration_since(begin)));
-        settled.push(bytes_at_rest(node, &source, alive)?);
         lab.lab("start", &["a/"])?;
         settle(&mut lab)?;
+        settled.push(bytes_read(node, &source, alive)?);
         needless += (table_changes(node)? - before).saturating_sub(usual);
     }
     let (watch, kernel) = (Distribution::of(watch), Distribution::of(kernel));
@@ -174,21 +174,6 @@ fn kill_process(
     let missing = || BenchError::Unexpected(format!("the lab has no {name}"));
     let pid = process.map(|process| process.pid).filter(|pid| *pid > 0).ok_or_else(missing)?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| io("kill")(errno.into()))
-}
-
-/// The same bytes once a second brings no more than what goes on at rest.
-fn bytes_at_rest(node: &NodeState, source: &ClusterState, replica: u8) -> Result<u64, BenchError> {
-    const REST: u64 = 2_000;
-    let mut before = bytes_read(node, source, replica)?;
-    for _ in 0..PATIENCE.as_secs() {
-        thread::sleep(Duration::from_secs(1));
-        let now = bytes_read(node, source, replica)?;
-        if now.saturating_sub(before) < REST {
-            return Ok(now);
-        }
-        before = now;
-    }
-    Err(BenchError::Unexpected("what the other replica sends does not end".into()))
 }
 
 /// What came in over the agent's connection to a replica's etcd.

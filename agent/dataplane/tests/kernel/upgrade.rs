@@ -242,13 +242,16 @@ fn tables_do_not_become_smaller_than_what_is_in_use() {
         let why = "the tables cannot become smaller than what is in use: ";
         assert_eq!(
             refused(Sizes { slots: 32, ..SIZES }),
-            format!("{why}cm_slots would have room for 32, and what is in use needs 64")
+            format!(
+                "{why}cm_slots would have room for 32, and what is in use needs 64: set --max-slots to at least 64"
+            )
         );
         assert_eq!(
             refused(Sizes { services: 5, backends: 16, ..SIZES }),
             format!(
-                "{why}cm_services would have room for 5, and what is in use needs 6; \
-                 cm_backends would have room for 16, and what is in use needs 32"
+                "{why}cm_services would have room for 5, and what is in use needs 6: set --max-services to at \
+                 least 6; cm_backends would have room for 16, and what is in use needs 32: set --max-backends to at \
+                 least 32"
             )
         );
         let (_programs, tables, _) = start(&place, Sizes { services: 6, slots: 64, ..SIZES });
