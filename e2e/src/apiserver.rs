@@ -205,11 +205,14 @@ pub fn node(name: &str) -> String {
     )
 }
 
-/// A global service's manifest, with labels that are as long in all.
+/// A global service's manifest, with labels whose values are as long in all.
 pub fn service(name: &str, ip: &str, length: usize) -> String {
-    let label = "x".repeat(length);
+    const LONGEST: usize = 63;
+    let lengths = (0..length).step_by(LONGEST).map(|begin| LONGEST.min(length - begin));
+    let label = |(n, length): (usize, usize)| format!("l{n}: {:?}", "x".repeat(length));
+    let labels = lengths.enumerate().map(label).collect::<Vec<_>>().join(", ");
     format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{length: {label:?}}}\n  annotations: {{service.cilium.io/global: 'true'}}\nspec:\n  clusterIP: {ip}\n  ports: [{{name: http, port: 80}}]\n"
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{{labels}}}\n  annotations: {{service.cilium.io/global: 'true'}}\nspec:\n  clusterIP: {ip}\n  ports: [{{name: http, port: 80}}]\n"
     )
 }
 

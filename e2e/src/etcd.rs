@@ -8,13 +8,14 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_certs::{Ca, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
 use mesh_etcd::{Connection, LastAddresses, Target};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use crate::{mesh::eventually, netns::binary};
 
@@ -35,6 +36,8 @@ pub struct Etcd {
 
 /// The etcd of tests that do not say which, as of a lab; Debian's, unless set.
 const PROGRAM: &str = "CLUSTERMESH_LAB_ETCD";
+/// How long one may take until it answers.
+const STARTING: Duration = Duration::from_secs(10);
 
 impl Etcd {
     /// Starts an etcd of cluster `a`: empty, and without authentication.
@@ -206,9 +209,16 @@ impl Etcd {
         Store::open(files, SystemTime::now()).expect("sound credentials").1
     }
 
-    /// A connection with a certificate of [`Etcd::pki`].
+    /// A connection with a certificate of [`Etcd::pki`]. An etcd that has just begun to listen may still reset one.
     pub async fn connect(&self, name: &str) -> Connection {
-        mesh_etcd::connect(&self.target(name), 0).await.expect("a connection")
+        let began = Instant::now();
+        loop {
+            match mesh_etcd::connect(&self.target(name), 0).await {
+                Ok(connection) => return connection,
+                Err(failure) => assert!(began.elapsed() < STARTING, "{failure:?}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// `etcdctl` with the certificate of that name: what it printed, or what it complained about.

@@ -851,6 +851,8 @@ fn connectivity_is_tested() {
     json::of(cut);
     let (code, broken, _) = failed("200ms");
     assert!(code == 1 && broken.iter().all(|check| check["check"] != "local"), "{broken:#?}");
+    let link = |check: &Value| check["cluster"] == "a" && check["to"] == "b";
+    assert!(broken.iter().any(link), "{broken:#?}");
     json::of(mesh.lab("heal"));
     let pods = |state: &mesh_lab::LabState| {
         state.clusters.iter().map(|cluster| cluster.pods.len()).collect::<Vec<_>>()

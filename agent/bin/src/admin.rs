@@ -33,12 +33,14 @@ mod explain;
 mod known;
 mod peers;
 mod services;
+mod wanted;
 
 use self::{
-    explain::{Wanted, explain},
+    explain::explain,
     known::{identities, nodes},
     peers::{all_peers, certificates},
     services::service,
+    wanted::Wanted,
 };
 
 /// Answers for the agent.

@@ -77,7 +77,7 @@ fn test(
     progress.set_message(format!("making pods in namespace {NAMESPACE}"));
     progress.tick();
     for cluster in clusters {
-        apply(lab, cluster, 1)?;
+        apply(lab, cluster, clusters, 1)?;
     }
     let contexts = contexts::all()?;
     let layout = Layout::find(&Lab::open(lab)?, &contexts)?;
@@ -97,7 +97,10 @@ fn test(
         let wanted = (check.goal == Goal::Failover).then(|| check.cluster.clone());
         if without_pods != wanted {
             for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
-                cluster.as_ref().map(|cluster| apply(lab, cluster, replicas)).transpose()?;
+                cluster
+                    .as_ref()
+                    .map(|cluster| apply(lab, cluster, clusters, replicas))
+                    .transpose()?;
             }
             without_pods = wanted;
         }
@@ -121,8 +124,8 @@ fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
     }
 }
 
-fn apply(lab: &str, cluster: &str, replicas: u32) -> anyhow::Result<()> {
-    let manifest = check::manifest(NAMESPACE, replicas);
+fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow::Result<()> {
+    let manifest = check::manifest(NAMESPACE, cluster, clusters, replicas);
     let mut lab = Lab::open(lab)?;
     lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE)
         .with_context(|| format!("cluster {cluster}"))?;
@@ -131,8 +134,8 @@ fn apply(lab: &str, cluster: &str, replicas: u32) -> anyhow::Result<()> {
 
 /// Removes everything from every cluster, also where one of them fails.
 fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
-    let manifest = check::manifest(NAMESPACE, 1);
     let remove = |cluster: &String| {
+        let manifest = check::manifest(NAMESPACE, cluster, clusters, 1);
         let removed = Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE));
         removed.map(drop).with_context(|| format!("cluster {cluster}")).err()
     };

@@ -5,7 +5,7 @@ use mesh_model::{ClusterName, LocalService, Protocol, RecordKey, ServiceName};
 use mesh_node::Node;
 use mesh_wire::{Key, Layout};
 
-use super::explain::Wanted;
+use super::wanted::Wanted;
 
 /// So many refused records of a cluster are listed: status has how many there are.
 const REFUSED: usize = 100;

@@ -13,20 +13,6 @@ use mesh_node::Node;
 
 use super::absences;
 
-/// What is asked for; an empty text for everything.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl Wanted {
-    pub(super) fn is(&self, service: &ServiceName) -> bool {
-        let matches = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
-        matches(&service.namespace, &self.namespace) && matches(&service.name, &self.name)
-    }
-}
-
 /// The frontends of a service. It may have none.
 pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse {
     let mut response = v1::ExplainResponse::default();

@@ -21,7 +21,7 @@ use crate::output::Listed;
 pub(super) enum Goal {
     /// The local cluster, which is preferred.
     Local,
-    /// Another cluster, as these are preferred.
+    /// A certain other cluster, which alone has pods.
     Remote,
     /// Another cluster, as the preferred local one has no pods.
     Failover,
@@ -38,6 +38,8 @@ pub(super) enum Family {
 pub(super) struct Check {
     pub(super) cluster: String,
     pub(super) goal: Goal,
+    /// The cluster that is to answer, where it is a certain other one.
+    pub(super) to: Option<String>,
     pub(super) family: Family,
     pub(super) transport: Transport,
 }
@@ -65,6 +67,8 @@ struct Calls {
     calls: Vec<Called>,
 }
 
+/// The service that has pods everywhere, and prefers the local cluster's.
+const LOCAL: &str = "echo-local";
 /// The service's port, and the pods'.
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
@@ -77,29 +81,46 @@ pub(super) fn checks(clusters: &[String]) -> Vec<Check> {
     };
     let mut all = Vec::new();
     for (cluster, goal) in clusters.iter().flat_map(|c| goals.iter().map(move |goal| (c, *goal))) {
-        for family in [Family::V4, Family::V6] {
-            for transport in [Transport::Tcp, Transport::Udp] {
-                all.push(Check { cluster: cluster.clone(), goal, family, transport });
+        // A link that is broken is seen where no third cluster can answer.
+        let others = || clusters.iter().filter(|other| *other != cluster).cloned().map(Some);
+        let answering: Vec<_> = if goal == Goal::Remote { others().collect() } else { vec![None] };
+        for to in answering {
+            for family in [Family::V4, Family::V6] {
+                for transport in [Transport::Tcp, Transport::Udp] {
+                    let (cluster, to) = (cluster.clone(), to.clone());
+                    all.push(Check { cluster, goal, to, family, transport });
+                }
             }
         }
     }
     all
 }
 
-/// A client, an echo server, and its services: one that prefers the local cluster, and one that prefers the others.
-pub(super) fn manifest(namespace: &str, replicas: u32) -> String {
+/// A service that has pods in one cluster alone.
+fn service_in(cluster: &str) -> String {
+    format!("echo-in-{cluster}")
+}
+
+/// A client, an echo server, and its services: one that prefers the local cluster, and one for each cluster, which has
+/// pods there alone.
+pub(super) fn manifest(
+    namespace: &str,
+    cluster: &str,
+    clusters: &[String],
+    replicas: u32,
+) -> String {
     let labels = json!({ "app": "echo" });
-    let service = |affinity: &str| {
+    let service = |name: &str, selector: &Value| {
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {
-                "name": format!("echo-{affinity}"), "namespace": namespace,
+                "name": name, "namespace": namespace,
                 "annotations": {
-                    "service.cilium.io/global": "true", "service.cilium.io/affinity": affinity,
+                    "service.cilium.io/global": "true", "service.cilium.io/affinity": "local",
                 },
             },
             "spec": {
-                "ipFamilyPolicy": "PreferDualStack", "selector": labels,
+                "ipFamilyPolicy": "PreferDualStack", "selector": selector,
                 "ports": [
                     { "name": "tcp", "port": PORT, "targetPort": TARGET },
                     { "name": "udp", "port": PORT, "targetPort": TARGET, "protocol": "UDP" },
@@ -116,13 +137,18 @@ pub(super) fn manifest(namespace: &str, replicas: u32) -> String {
             { "name": "udp", "containerPort": TARGET, "protocol": "UDP" },
         ],
     });
-    let items = json!([
-        {
+    let nobody = json!({ "app": "none" });
+    let services = clusters.iter().map(|of| {
+        let selector = if of == cluster { &labels } else { &nobody };
+        service(&service_in(of), selector)
+    });
+    let mut items = vec![
+        json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": "client", "namespace": namespace },
             "spec": { "containers": [{ "name": "client" }] },
-        },
-        {
+        }),
+        json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": { "name": "echo", "namespace": namespace },
             "spec": {
@@ -131,10 +157,10 @@ pub(super) fn manifest(namespace: &str, replicas: u32) -> String {
                     "metadata": { "labels": labels }, "spec": { "containers": [container] },
                 },
             },
-        },
-        service("local"),
-        service("remote"),
-    ]);
+        }),
+        service(LOCAL, &labels),
+    ];
+    items.extend(services);
     json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()
 }
 
@@ -168,11 +194,8 @@ impl Check {
     }
 
     fn service_address(&self, lab: &Lab) -> anyhow::Result<IpAddr> {
-        let name = match self.goal {
-            Goal::Local | Goal::Failover => "echo-local",
-            Goal::Remote => "echo-remote",
-        };
-        let all = lab.service_addresses(&self.cluster, NAMESPACE, name)?;
+        let name = self.to.as_deref().map_or_else(|| LOCAL.to_owned(), service_in);
+        let all = lab.service_addresses(&self.cluster, NAMESPACE, &name)?;
         let wanted = |ip: &IpAddr| ip.is_ipv4() == (self.family == Family::V4);
         all.into_iter().find(wanted).with_context(|| format!("{name} has no such address"))
     }
@@ -181,8 +204,13 @@ impl Check {
     fn judge(&self, called: &Called, client: &[IpAddr]) -> anyhow::Result<()> {
         let answer = &called.answer;
         let is_local = answer.cluster == self.cluster;
-        if is_local != (self.goal == Goal::Local) {
-            let wanted = if is_local { "another cluster" } else { "the local cluster" };
+        let unwanted = match &self.to {
+            Some(to) => (answer.cluster != *to).then(|| format!("cluster {to}")),
+            None if is_local == (self.goal == Goal::Local) => None,
+            None if is_local => Some("another cluster".to_owned()),
+            None => Some("the local cluster".to_owned()),
+        };
+        if let Some(wanted) = unwanted {
             bail!("cluster {} answered (pod {}), not {wanted}", answer.cluster, answer.pod);
         }
         let seen = answer.client.ip().to_canonical();
@@ -252,13 +280,14 @@ impl CheckOutcome {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (goal, family, transport) = (self.goal(), self.family(), self.transport());
-        write!(f, "{}: {goal}, {family}, {transport}", self.cluster)
+        let to = self.to.as_ref().map(|to| format!(" {to}")).unwrap_or_default();
+        write!(f, "{}: {goal}{to}, {family}, {transport}", self.cluster)
     }
 }
 
 impl Listed for CheckResult {
     const HEADER: &'static [&'static str] =
-        &["CLUSTER", "CHECK", "FAMILY", "PROTOCOL", "RESULT", "REASON"];
+        &["CLUSTER", "CHECK", "TO", "FAMILY", "PROTOCOL", "RESULT", "REASON"];
 
     fn name(&self) -> String {
         self.check.to_string()
@@ -268,15 +297,16 @@ impl Listed for CheckResult {
         let Self { check, outcome } = self;
         let result = if outcome.passed() == Some(false) { "FAILED" } else { outcome.word() };
         let reason = outcome.reason().unwrap_or_default();
-        let cells =
-            [&check.cluster, check.goal(), check.family(), check.transport(), result, reason];
+        let to = check.to.as_deref().unwrap_or_default();
+        let (goal, family) = (check.goal(), check.family());
+        let cells = [&check.cluster, goal, to, family, check.transport(), result, reason];
         vec![cells.map(str::to_owned).into()]
     }
 
     fn json(&self) -> Value {
         let Self { check, outcome } = self;
         json!({
-            "cluster": check.cluster, "check": check.goal(), "family": check.family(),
+            "cluster": check.cluster, "check": check.goal(), "to": check.to, "family": check.family(),
             "protocol": check.transport(), "passed": outcome.passed(), "result": outcome.word(),
             "reason": outcome.reason(),
         })
@@ -293,8 +323,13 @@ mod tests {
     fn the_wrong_cluster_and_a_masked_client_fail() {
         let client: IpAddr = "10.1.1.2".parse().unwrap();
         let judged = |goal: Goal, cluster: &str, seen: &str| {
-            let check =
-                Check { cluster: "a".into(), goal, family: Family::V4, transport: Transport::Tcp };
+            let check = Check {
+                cluster: "a".into(),
+                goal,
+                to: (goal == Goal::Remote).then(|| "b".into()),
+                family: Family::V4,
+                transport: Transport::Tcp,
+            };
             let answer = Answer {
                 pod: "echo-0".into(),
                 node: "n1".into(),
@@ -311,7 +346,8 @@ mod tests {
         assert_eq!(judged(Goal::Failover, "b", own), Ok(()));
         for (goal, cluster, seen, reason) in [
             (Goal::Local, "b", own, "cluster b answered (pod echo-0), not the local cluster"),
-            (Goal::Remote, "a", own, "cluster a answered (pod echo-0), not another cluster"),
+            (Goal::Remote, "a", own, "cluster a answered (pod echo-0), not cluster b"),
+            (Goal::Remote, "c", own, "cluster c answered (pod echo-0), not cluster b"),
             (Goal::Failover, "a", own, "not another cluster"),
             (
                 Goal::Remote,
@@ -331,5 +367,23 @@ mod tests {
         };
         assert_eq!(of(&["a"]).len(), 4);
         assert_eq!(of(&["a", "b"]).len(), 2 * 3 * 4);
+        let pairs: Vec<_> =
+            of(&["a", "b", "c"]).into_iter().filter_map(|c| Some((c.cluster, c.to?))).collect();
+        assert_eq!(pairs.len(), 3 * 2 * 4);
+        assert!(pairs.iter().all(|(from, to)| from != to), "{pairs:?}");
+    }
+
+    #[test]
+    fn a_clusters_own_service_has_pods_there_alone() {
+        let clusters = ["a".to_owned(), "b".to_owned()];
+        let list: Value = serde_json::from_str(&manifest("test", "b", &clusters, 1)).unwrap();
+        let selector = |name: &str| {
+            let items = list["items"].as_array().unwrap();
+            let service = items.iter().find(|item| item["metadata"]["name"] == name).unwrap();
+            service["spec"]["selector"]["app"].clone()
+        };
+        assert_eq!(selector("echo-in-b"), "echo");
+        assert_eq!(selector("echo-in-a"), "none");
+        assert_eq!(selector("echo-local"), "echo");
     }
 }

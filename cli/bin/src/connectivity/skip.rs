@@ -60,7 +60,7 @@ impl Layout {
 
     /// Why a check is left out, if it is.
     pub(super) fn skip(&self, check: &Check) -> Option<String> {
-        let Check { cluster, goal, family, .. } = check;
+        let Check { cluster, goal, to, family, .. } = check;
         let has = |cluster: &str| self.families.get(cluster).is_some_and(|f| f.contains(family));
         if !has(cluster) {
             return Some(format!("pods of {cluster} have no {} addresses", family.as_str()));
@@ -70,14 +70,20 @@ impl Layout {
             let drained = self.drained.contains(cluster) && others().count() > 0;
             return drained.then(|| format!("{cluster} is drained"));
         }
+        let left = self.drained_of.get(cluster);
+        let takes = |other: &String| {
+            !self.drained.contains(other) && left.is_none_or(|left| !left.contains(other))
+        };
+        if let Some(to) = to {
+            if !has(to) {
+                return Some(format!("pods of {to} have no {} addresses", family.as_str()));
+            }
+            return (!takes(to)).then(|| format!("{to} is drained"));
+        }
         if !others().any(|other| has(other)) {
             return Some(format!("pods of other clusters have no {} addresses", family.as_str()));
         }
-        let left = self.drained_of.get(cluster);
-        let takes = |other: &&String| {
-            !self.drained.contains(*other) && left.is_none_or(|left| !left.contains(*other))
-        };
-        let answers = others().filter(|other| has(other)).any(|other| takes(&other));
+        let answers = others().filter(|other| has(other)).any(takes);
         (!answers).then(|| "all other clusters are drained".to_owned())
     }
 }
@@ -98,8 +104,10 @@ mod tests {
     }
 
     fn skipped(layout: &Layout, cluster: &str, goal: Goal, family: Family) -> Option<String> {
+        let others = || layout.families.keys().filter(|other| *other != cluster);
+        let to = (goal == Goal::Remote).then(|| others().next().expect("another").clone());
         let cluster = cluster.to_owned();
-        layout.skip(&Check { cluster, goal, family, transport: Transport::Tcp })
+        layout.skip(&Check { cluster, goal, to, family, transport: Transport::Tcp })
     }
 
     const BOTH: &[Family] = &[Family::V4, Family::V6];
@@ -110,16 +118,15 @@ mod tests {
         let of = |cluster, goal| skipped(&layout, cluster, goal, Family::V4);
         assert_eq!(of("a", Goal::Local), None);
         assert_eq!(of("b", Goal::Local).unwrap(), "b is drained");
-        for goal in [Goal::Remote, Goal::Failover] {
-            assert_eq!(of("a", goal).unwrap(), "all other clusters are drained");
-            assert_eq!(of("b", goal), None);
-        }
+        assert_eq!(of("a", Goal::Remote).unwrap(), "b is drained");
+        assert_eq!(of("a", Goal::Failover).unwrap(), "all other clusters are drained");
+        assert_eq!([of("b", Goal::Remote), of("b", Goal::Failover)], [None, None]);
         let mut left = tests::layout(&[("a", BOTH), ("b", BOTH), ("c", BOTH)], &["b"]);
-        assert_eq!(skipped(&left, "a", Goal::Remote, Family::V4), None, "c answers");
+        assert_eq!(skipped(&left, "a", Goal::Failover, Family::V4), None, "c answers");
         left.drained_of.insert("a".into(), ["c".to_owned()].into());
-        let why = skipped(&left, "a", Goal::Remote, Family::V4).unwrap();
+        let why = skipped(&left, "a", Goal::Failover, Family::V4).unwrap();
         assert_eq!(why, "all other clusters are drained");
-        assert_eq!(skipped(&left, "b", Goal::Remote, Family::V4), None);
+        assert_eq!(skipped(&left, "b", Goal::Failover, Family::V4), None);
     }
 
     #[test]
@@ -134,7 +141,9 @@ mod tests {
         }
         let mixed = layout(&[("a", BOTH), ("b", &[Family::V4])], &[]);
         assert_eq!(skipped(&mixed, "a", Goal::Local, Family::V6), None);
-        let why = skipped(&mixed, "a", Goal::Remote, Family::V6).unwrap();
+        let why = skipped(&mixed, "a", Goal::Failover, Family::V6).unwrap();
         assert_eq!(why, "pods of other clusters have no IPv6 addresses");
+        let why = skipped(&mixed, "a", Goal::Remote, Family::V6).unwrap();
+        assert_eq!(why, "pods of b have no IPv6 addresses");
     }
 }

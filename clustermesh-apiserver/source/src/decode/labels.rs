@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::kubernetes::names;
 
+/// So many characters of a text are shown: no good one is longer.
+const SHOWN: usize = 63;
+
 /// Says which one no API server takes.
 pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
     let texts = |path: &str| {
@@ -13,9 +16,10 @@ pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
     };
     let pairs = |path: &str, field: &str| {
         texts(path).try_for_each(|(name, value)| {
-            names::qualified(name).map_err(|reason| format!("{field} {name:?}: {reason}"))?;
+            names::qualified(name)
+                .map_err(|reason| format!("{field} {}: {reason}", shown(name)))?;
             names::label_value(value)
-                .map_err(|reason| format!("{field}.{name}: {value:?}: {reason}"))
+                .map_err(|reason| format!("{field}.{name}: {}: {reason}", shown(value)))
         })
     };
     pairs("/metadata/labels", "metadata.labels")?;
@@ -24,6 +28,40 @@ pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
     }
     texts("/metadata/annotations").try_for_each(|(name, _)| {
         names::qualified(&name.to_ascii_lowercase())
-            .map_err(|reason| format!("metadata.annotations {name:?}: {reason}"))
+            .map_err(|reason| format!("metadata.annotations {}: {reason}", shown(name)))
     })
+}
+
+/// A text as it is in a message: of a long one the beginning.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => {
+            format!("{:?}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len())
+        }
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_long_text_the_beginning_is_shown() {
+        let long = "x".repeat(1_000_000);
+        let refused = |labels: Value| {
+            check(Kind::Service, &json!({ "metadata": { "labels": labels } })).unwrap_err()
+        };
+        let value = refused(json!({ "app": long }));
+        let begins =
+            format!("metadata.labels.app: {:?}… (1000000 bytes): a value is", "x".repeat(SHOWN));
+        assert!(value.starts_with(&begins), "{}", value.len());
+        let mut labels = serde_json::Map::new();
+        labels.insert(long, "x".into());
+        let name = refused(labels.into());
+        assert!(name.contains("… (1000000 bytes): ") && name.len() < 400, "{}", name.len());
+        assert!(refused(json!({ "app": "ä b" })).contains("metadata.labels.app: \"ä b\": "));
+    }
 }

@@ -300,7 +300,7 @@ fn connection(v: &Victims) -> Vec<Row> {
     };
     vec![
         row("a heartbeat from the future", "cilium/.heartbeat", "2999-01-01T00:00:00Z", Nothing),
-        numbered("a config with no ID", 0, "has no id"),
+        numbered("a config with no ID", 0, "has no ID"),
         numbered("a config with an ID beyond the limit", 256, "256"),
         numbered("a config with a negative ID", -1, "id"),
         row("a config that is none", &config(v, 3).0, "{", Refused("JSON")),

@@ -1,0 +1,17 @@
+//! Which services an explanation is of.
+
+use mesh_model::ServiceName;
+
+/// What is asked for; an empty text for everything.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl Wanted {
+    pub(super) fn is(&self, service: &ServiceName) -> bool {
+        let matches = |of: &str, wanted: &str| wanted.is_empty() || of == wanted;
+        matches(&service.namespace, &self.namespace) && matches(&service.name, &self.name)
+    }
+}
