@@ -126,11 +126,12 @@ fn propagation() {
 
 #[test]
 fn takeover() {
-    let table = bench("benchtake", &["takeover", "--rounds", "2", "--services", "5"]);
+    let table = bench("benchtake", &["takeover", "--rounds", "2", "--services", "200"]);
     let row = &rows(&table)[0];
     assert_eq!((number(row, "/kernel/count"), number(row, "/needlessWrites")), (2.0, 0.0));
     let [then, settled] = ["/bytesRead", "/bytesSettled"].map(|path| number(row, path));
     assert!(0.0 < then && then <= settled, "{row:#}");
+    assert!(settled > 200.0 * 100.0, "a service's slice is longer, and all are listed: {row:#}");
 }
 
 #[test]

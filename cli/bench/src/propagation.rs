@@ -152,8 +152,12 @@ pub(crate) fn others(cluster: &ClusterState, count: u32) -> Result<(), BenchErro
     }
     let documents: Vec<String> = (0..count)
         .map(|n| {
-            let ip = format!("10.101.{}.{}", n / 250, n % 250 + 1);
-            service(&ip).replace("name: bench", &format!("name: other-{n}"))
+            let (high, low) = (n / 250, n % 250 + 1);
+            let service = service(&format!("10.101.{high}.{low}"));
+            // Without endpoints nothing of it reaches a reader of slices.
+            let slice = slice_of(&format!("  - {{ addresses: [10.1.{}.{low}] }}\n", 8 + high));
+            format!("{service}---\n{slice}")
+                .replace(&format!(": {SERVICE}"), &format!(": other-{n}"))
         })
         .collect();
     write(&cluster.directory.join("manifests/others.yaml"), &documents.join("---\n"))
@@ -179,7 +183,10 @@ spec:
 
 pub(crate) fn slice(endpoints: u32) -> String {
     let endpoint = |n: u32| format!("  - {{ addresses: [10.1.1.{}], nodeName: n1 }}\n", 100 + n);
-    let endpoints: String = (0..endpoints).map(endpoint).collect();
+    slice_of(&(0..endpoints).map(endpoint).collect::<String>())
+}
+
+fn slice_of(endpoints: &str) -> String {
     format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
