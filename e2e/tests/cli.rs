@@ -668,7 +668,7 @@ fn a_dead_cluster_is_drained_and_left() {
         (true, Value::Bool(true)) => Ok(()),
         (explained, drained) => Err(format!("explain {explained}, status {drained}")),
     });
-    // What is left alone on purpose is drained, and keeps nobody from being ready.
+    // A peer that is drained on purpose does not keep a cluster from being ready.
     assert_eq!((&peer()["state"], &peer()["ready"]), (&"degraded".into(), &false.into()));
     let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a", "--output", "text"]));
     assert!(text.contains("DRAINED") && text.contains("0/1 peers ready; DEGRADED"), "{text}");
@@ -831,7 +831,7 @@ fn connectivity_is_tested() {
     let (code, with, _) = failed("20s");
     assert_eq!((code, with), (0, vec![]));
 
-    // What nobody is to answer is skipped, which is no failure.
+    // A check that no cluster can answer is skipped, which is no failure.
     json::of(mesh.clustermesh(&["drain", "b"]));
     let args = ["connectivity", "test", "--timeout", "20s"];
     let (code, report, complaint) = json::run(mesh.clustermesh(&args));

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_admin::{SocketError, Status};
+use mesh_admin::{
+    SocketError, Status,
+    v1::{ListPeersRequest, Peer, StatusRequest, StatusResponse},
+};
 use mesh_lab::contexts::{AgentSocket, Context};
 
 use crate::contexts::agents_of;
@@ -94,6 +97,19 @@ pub(crate) fn ask<T>(
         warnings.extend(unanswered);
     }
     Ok(Answers { answers, warnings })
+}
+
+/// How a daemon is.
+pub(crate) async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
+    let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+    Ok(client.status(StatusRequest::default()).await.map_err(Unanswered::failed)?.into_inner())
+}
+
+/// The clusters that an agent follows.
+pub(crate) async fn peers(socket: &Path) -> Result<Vec<Peer>, Unanswered> {
+    let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
+    let peers = client.list_peers(ListPeersRequest {}).await.map_err(Unanswered::failed)?;
+    Ok(peers.into_inner().peers)
 }
 
 // === impl Unanswered ===

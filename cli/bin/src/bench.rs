@@ -21,7 +21,6 @@ use mesh_offline::KeysFile;
 use mesh_replay::{Recording, serve};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::{BenchArgs, BenchCommand},
@@ -257,18 +256,13 @@ fn done<E: Into<anyhow::Error>>(result: Result<(), E>) -> anyhow::Result<Outcome
 /// processes.
 fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let stop = {
         let _entered = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        mesh_admin::stop_signal()?
     };
     let lab = lab.to_owned();
     thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
+        runtime.block_on(stop);
         let left = clean_up(&lab).err().map(|error| format!("not all is taken away: {error}"));
         left.into_iter().for_each(warn);
         std::process::exit(FAILED);

@@ -13,7 +13,6 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_lab::{Lab, need_root, workload::Source};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::ConnectivityCommand,
@@ -145,17 +144,12 @@ fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
 /// A signal ends the test after the check that runs: what it made is removed all the same.
 fn stop_on_signal() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let stop = {
         let _entered = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        mesh_admin::stop_signal()?
     };
     thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
+        runtime.block_on(stop);
         STOP.store(true, Ordering::Relaxed);
     });
     Ok(())

@@ -14,14 +14,14 @@ use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
-use mesh_admin::v1::{StatusRequest, StatusResponse};
+use mesh_admin::v1::StatusResponse;
 use mesh_lab::{Lab, LabState, contexts::Context};
 use mesh_wire::peer_file::PeerFile;
 use serde_json::json;
 
 use crate::{
     args::SysdumpArgs,
-    ask::{self, Unanswered, Which, unreachable},
+    ask::{self, Which},
     contexts::{self, Origin},
     outcome::{Outcome, complain},
     output::{self, Output},
@@ -127,11 +127,6 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
     commands
 }
 
-async fn status(socket: &Path) -> Result<StatusResponse, Unanswered> {
-    let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
-    Ok(client.status(StatusRequest::default()).await.map_err(Unanswered::failed)?.into_inner())
-}
-
 impl Collected {
     /// What this program's own commands say, each in a file.
     fn ask(
@@ -154,17 +149,17 @@ impl Collected {
     /// A cluster's settings and its peers' files, and what flags its daemons run with.
     fn configuration(&mut self, context: &Context) -> anyhow::Result<()> {
         self.directory(&context.name, &context.directory)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let replicas = [&context.apiserver].into_iter().chain(&context.replicas);
         for (number, socket) in (1..).zip(replicas) {
             let name = if number == 1 { "apiserver".into() } else { format!("apiserver{number}") };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            match runtime.block_on(status(socket)) {
+            match runtime.block_on(ask::status(socket)) {
                 Ok(status) => self.daemon(format!("{}/{name}.json", context.name), status)?,
                 Err(why) => self.missing.push(format!("the {name} of {} {why}", context.name)),
             }
         }
         let all = std::slice::from_ref(context);
-        let answers = ask::ask(all, Which::Every(None), status)?;
+        let answers = ask::ask(all, Which::Every(None), ask::status)?;
         for answer in answers.answers {
             self.daemon(format!("{}/{}/agent.json", context.name, answer.node), answer.answer)?;
         }

@@ -4,10 +4,10 @@ use std::{fmt, io, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Hears SIGTERM and SIGINT from now on. What is returned ends with the first of them.
+/// Handles SIGTERM and SIGINT from now on. What is returned ends with the first of them.
 ///
 /// # Errors
-/// Where signals cannot be heard.
+/// Where the process cannot have handlers of signals.
 pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -146,7 +146,7 @@ fn decompress(value: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let unpacked = unpacked.map_err(|error| DecodeError::Zstd(error.to_string()))?;
     // Refused before anything is unpacked.
     limits::SERVICE_VALUE.check(unpacked)?;
-    // What a decoder says of it is of use to whoever writes decoders.
+    // The decoder's own words would not help an operator.
     let damaged =
         || DecodeError::Zstd("the frame is damaged, or larger than a reader unpacks".into());
     let mut decoder = FrameDecoder::new();
@@ -245,7 +245,7 @@ fn endpoint_to_proto(endpoint: &SliceEndpoint) -> EndpointProto {
         node,
         zone,
         for_zones,
-        // Another cluster's nodes are nobody's here, and not every reader knows the field.
+        // No reader has another cluster's nodes, and not every reader knows the field.
         for_nodes: _,
     } = endpoint.clone();
     let for_zones: Vec<_> =

@@ -105,54 +105,23 @@ pub(crate) fn decode(peer: &Peer, key: &ServiceName, value: &[u8]) -> Result<Rec
     Ok(Record::LocalEndpointSlice(Box::new(slice)))
 }
 
+/// An endpoint as another type that has the same fields.
+macro_rules! convert {
+    ($endpoint:expr, $from:ident => $into:ident) => {
+        convert!($endpoint, $from => $into: addresses, ready, serving, terminating, hostname, node, zone, for_zones, for_nodes)
+    };
+    ($endpoint:expr, $from:ident => $into:ident: $($field:ident),*) => {{
+        let $from { $($field),* } = $endpoint;
+        $into { $($field),* }
+    }};
+}
+
 fn endpoint_json(endpoint: &SliceEndpoint) -> EndpointJson {
-    let SliceEndpoint {
-        addresses,
-        ready,
-        serving,
-        terminating,
-        hostname,
-        node,
-        zone,
-        for_zones,
-        for_nodes,
-    } = endpoint.clone();
-    EndpointJson {
-        addresses,
-        ready,
-        serving,
-        terminating,
-        hostname,
-        node,
-        zone,
-        for_zones,
-        for_nodes,
-    }
+    convert!(endpoint.clone(), SliceEndpoint => EndpointJson)
 }
 
 fn endpoint(json: EndpointJson) -> SliceEndpoint {
-    let EndpointJson {
-        addresses,
-        ready,
-        serving,
-        terminating,
-        hostname,
-        node,
-        zone,
-        for_zones,
-        for_nodes,
-    } = json;
-    SliceEndpoint {
-        addresses,
-        ready,
-        serving,
-        terminating,
-        hostname,
-        node,
-        zone,
-        for_zones,
-        for_nodes,
-    }
+    convert!(json, EndpointJson => SliceEndpoint)
 }
 
 fn port_json(port: &SlicePort) -> PortJson {

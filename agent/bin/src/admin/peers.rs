@@ -79,7 +79,7 @@ fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
         own: name == node.core.local(),
         cluster_id: status.cluster_id().map_or(0, |id| id.get().into()),
         ready,
-        // One that is left alone on purpose keeps nobody from anything.
+        // A peer that is drained here on purpose does not keep its cluster from being ready.
         state: State::of(ready || drained_here, degraded || !ready).into(),
         remedy,
         ladder,

@@ -137,9 +137,9 @@ pub(super) fn manifest(
             { "name": "udp", "containerPort": TARGET, "protocol": "UDP" },
         ],
     });
-    let nobody = json!({ "app": "none" });
+    let none = json!({ "app": "none" });
     let services = clusters.iter().map(|of| {
-        let selector = if of == cluster { &labels } else { &nobody };
+        let selector = if of == cluster { &labels } else { &none };
         service(&service_in(of), selector)
     });
     let mut items = vec![

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context as _;
-use mesh_admin::v1::{ListPeersRequest, StatusRequest};
 use mesh_lab::{Lab, contexts::Context};
 
 use super::{
     NAMESPACE,
     check::{Check, Family, Goal},
 };
+use crate::ask::{self, Answer, Which};
 
 /// What of a mesh decides which checks there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,28 +33,18 @@ impl Layout {
             let families = [(Family::V4, has(true)), (Family::V6, has(false))];
             let families = families.into_iter().filter(|(_, has)| *has).map(|(family, _)| family);
             layout.families.insert(name.clone(), families.collect());
-            runtime.block_on(layout.ask(context)).with_context(|| format!("cluster {name}"))?;
-        }
-        Ok(layout)
-    }
-
-    /// A daemon that does not answer is one that the checks judge.
-    async fn ask(&mut self, context: &Context) -> anyhow::Result<()> {
-        let name = &context.name;
-        if let Ok(mut apiserver) = mesh_admin::connect(&context.apiserver).await {
-            let status = apiserver.status(StatusRequest::default()).await;
-            let drained = status.ok().and_then(|status| status.into_inner().drained);
-            if drained.is_some_and(|drained| drained.cluster) {
-                self.drained.insert(name.clone());
+            // A daemon that does not answer is one that the checks judge.
+            let status = runtime.block_on(ask::status(&context.apiserver)).ok();
+            if status.and_then(|status| status.drained).is_some_and(|drained| drained.cluster) {
+                layout.drained.insert(name.clone());
             }
         }
-        for agent in &context.agents {
-            let Ok(mut client) = mesh_admin::connect(&agent.socket).await else { continue };
-            let Ok(peers) = client.list_peers(ListPeersRequest {}).await else { continue };
-            let drained = peers.into_inner().peers.into_iter().filter(|peer| peer.drained_here);
-            self.drained_of.entry(name.clone()).or_default().extend(drained.map(|peer| peer.name));
+        let answers = ask::ask(contexts, Which::Every(None), ask::peers)?.answers;
+        for Answer { context, answer: peers, .. } in answers {
+            let drained = peers.into_iter().filter(|peer| peer.drained_here);
+            layout.drained_of.entry(context).or_default().extend(drained.map(|peer| peer.name));
         }
-        Ok(())
+        Ok(layout)
     }
 
     /// Why a check is left out, if it is.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_admin::v1::{Backend, ListPeersRequest, ListServicesRequest, Peer, Service};
+use mesh_admin::v1::{Backend, ListServicesRequest, Peer, Service};
 use mesh_lab::contexts::Context;
 
 use super::Change;
@@ -68,11 +68,7 @@ fn until(
 }
 
 fn peers(context: &Context) -> anyhow::Result<Answers<Vec<Peer>>> {
-    ask::ask(std::slice::from_ref(context), Which::Every(None), async |socket| {
-        let mut client = mesh_admin::connect(socket).await.map_err(unreachable)?;
-        let peers = client.list_peers(ListPeersRequest {}).await.map_err(Unanswered::failed)?;
-        Ok(peers.into_inner().peers)
-    })
+    ask::ask(std::slice::from_ref(context), Which::Every(None), ask::peers)
 }
 
 fn services(contexts: &[Context]) -> anyhow::Result<Answers<Vec<Service>>> {

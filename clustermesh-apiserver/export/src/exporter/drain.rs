@@ -135,7 +135,7 @@ impl Exporter {
     }
 
     /// Says to the cluster's own nodes what is drained.
-    fn export_drain(&mut self) {
+    pub(super) fn export_drain(&mut self) {
         let drain =
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
         let value = (!drain.is_empty()).then(|| Value::from(local_drain::encode(&drain)));
@@ -161,16 +161,12 @@ impl Exporter {
             })
     }
 
-    /// Takes note of whether a node is drained, and says whether that is news.
+    /// Takes note of whether a node is drained, and says whether that is news, which is then to be exported.
     pub(super) fn settle_drained(&mut self, node: &str) -> bool {
-        let changed = match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
+        match self.drained.file.nodes.contains(node) || self.is_annotated(node) {
             true => self.drained.nodes.insert(node.to_owned()),
             false => self.drained.nodes.remove(node),
-        };
-        if changed {
-            self.export_drain();
         }
-        changed
     }
 
     /// The slices that have endpoints on a node, and their services.

@@ -37,6 +37,9 @@ impl Exporter {
         let counts = self.cilium.counts_endpoints();
         let is_node = matches!(key.kind, Kind::Node | Kind::CiliumNode);
         let drains = is_node && self.settle_drained(&key.name);
+        if drains {
+            self.export_drain();
+        }
         if !self.is_open() {
             // Nothing is made of any object yet. Once all Namespaces are known, everything is.
             return;

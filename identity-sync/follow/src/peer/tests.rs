@@ -321,19 +321,19 @@ fn the_local_cluster_says_what_of_it_is_drained_and_no_peer() {
         let mut etcd = alpha();
         put_canaries(&mut etcd);
         let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
-        let mut told = |etcd: &mut FakeEtcd, now: &mut Instant| {
+        let mut reported = |etcd: &mut FakeEtcd, now: &mut Instant| {
             settle(etcd, &mut follower, &mut local, now);
             (follower.status().drained.clone(), local.rejected.len())
         };
-        assert_eq!(told(&mut etcd, &mut now), (LocalDrain::default(), 0));
+        assert_eq!(reported(&mut etcd, &mut now), (LocalDrain::default(), 0));
         let value = mesh_wire::local_drain::encode(&n1);
         etcd.put(mesh_wire::key::LOCAL_DRAIN, &String::from_utf8(value).unwrap());
-        assert_eq!(told(&mut etcd, &mut now), (known.clone(), 0));
+        assert_eq!(reported(&mut etcd, &mut now), (known.clone(), 0));
         // What cannot be understood leaves what was there.
         etcd.put(mesh_wire::key::LOCAL_DRAIN, "n2");
-        assert_eq!(told(&mut etcd, &mut now), (known, usize::from(role == Role::Local)));
+        assert_eq!(reported(&mut etcd, &mut now), (known, usize::from(role == Role::Local)));
         etcd.delete(mesh_wire::key::LOCAL_DRAIN);
-        assert_eq!(told(&mut etcd, &mut now).0, LocalDrain::default());
+        assert_eq!(reported(&mut etcd, &mut now).0, LocalDrain::default());
     }
 }
 

@@ -82,7 +82,7 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
     assert_eq!(for_local_nodes(&cluster), None);
 }
 
-/// What the cluster's own nodes are told of it.
+/// What is exported of it for the cluster's own nodes.
 fn for_local_nodes(cluster: &Cluster) -> Option<String> {
     let value = cluster.exporter.desired().get(mesh_wire::key::LOCAL_DRAIN)?;
     Some(String::from_utf8_lossy(value).into_owned())
