@@ -50,7 +50,7 @@ pub(crate) struct Cluster {
 enum Message {
     /// Something may have changed.
     Look,
-    /// The same; the answer comes when it was looked at.
+    /// The same; the answer comes when it was looked at, and no file is in the middle of being written.
     Flush(oneshot::Sender<()>),
     /// An etcd has these identities.
     Recognise(Found, oneshot::Sender<Result<(), Lost>>),
@@ -113,7 +113,8 @@ impl Cluster {
         let _ = self.inbox.send(Message::Look);
     }
 
-    /// Waits until everything was looked at that changed before.
+    /// Waits until everything was looked at that changed before. Of a file that may be in the middle of being written the last
+    /// object is left out: it is waited for, until it is whole or has not changed for a while.
     pub(crate) async fn flush(&self) {
         self.ask(Message::Flush).await;
     }
@@ -194,16 +195,23 @@ fn open_journal(
 /// The thread.
 fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
     let mut tick = Instant::now();
+    let mut flushes: Vec<oneshot::Sender<()>> = Vec::new();
     loop {
         let next = state.next_look().map_or(tick, |look| look.min(tick));
         match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(message) => take(&mut state, message, messages),
+            Ok(message) => take(&mut state, message, messages, &mut flushes),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let at = Moment::now();
         if state.next_look().is_some_and(|look| look <= at.now) {
             state.look(at);
+        }
+        if state.next_look().is_none() {
+            for answer in flushes.drain(..) {
+                // Who asked may have gone.
+                let _ = answer.send(());
+            }
         }
         if tick <= at.now {
             state.tick(synced.load(Ordering::Relaxed), at);
@@ -213,13 +221,21 @@ fn run(mut state: State, messages: &Receiver<Message>, synced: &AtomicBool) {
 }
 
 /// Takes a message, and with it those that came since: one look answers all that ask for one.
-fn take(state: &mut State, first: Message, messages: &Receiver<Message>) {
-    let (mut look, mut flushes) = (false, Vec::new());
+fn take(
+    state: &mut State,
+    first: Message,
+    messages: &Receiver<Message>,
+    flushes: &mut Vec<oneshot::Sender<()>>,
+) {
+    let mut look = false;
     for message in std::iter::once(first).chain(messages.try_iter()) {
         // Who asked may have gone.
         match message {
             Message::Look => look = true,
-            Message::Flush(answer) => flushes.push(answer),
+            Message::Flush(answer) => {
+                look = true;
+                flushes.push(answer);
+            }
             Message::Recognise(found, answer) => drop(answer.send(state.recognise(&found))),
             Message::Drain(change, asked, answer) => {
                 let changed = state.change_drain(change, &asked, Moment::now());
@@ -228,11 +244,8 @@ fn take(state: &mut State, first: Message, messages: &Receiver<Message>) {
             Message::Owner(key, answer) => drop(answer.send(state.owner(&key))),
         }
     }
-    if look || !flushes.is_empty() {
+    if look {
         state.look(Moment::now());
-    }
-    for answer in flushes {
-        let _ = answer.send(());
     }
 }
 

@@ -448,6 +448,22 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
 struct Slow {
     begun: Sender<()>,
     go_on: Receiver<()>,
+    /// After so many looks another one says more, from then on.
+    unsettled: u32,
+    since: Instant,
+}
+
+/// A cluster with such a source: what says that a look began, and what ends it.
+fn slow(folder: &Path, unsettled: u32) -> (Arc<Cluster>, Receiver<()>, Sender<()>) {
+    let directory = ClusterDirectory::new(folder);
+    let settings = directory.settings().unwrap();
+    let recording = IdentityRecording { wait: WAIT, adopt: false };
+    let filter = LabelFilter::new([]).unwrap();
+    let (exporter, _) = open_journal(&directory.journal(), &settings, filter, recording).unwrap();
+    let ((begun, has_begun), (go_on, gate)) = (channel(), channel());
+    let source = Box::new(Slow { begun, go_on: gate, unsettled, since: Instant::now() });
+    let cluster = Cluster::start(settings, source, exporter, Metrics::default()).unwrap();
+    (cluster, has_begun, go_on)
 }
 
 impl Source for Slow {
@@ -455,6 +471,7 @@ impl Source for Slow {
         self.begun.send(()).unwrap();
         // The test's end ends it too.
         let _ = self.go_on.recv();
+        self.unsettled = self.unsettled.saturating_sub(1);
     }
 
     fn tick(&mut self, _: &mut Exporter, _: bool, _: Moment) -> Ticked {
@@ -477,21 +494,33 @@ impl Source for Slow {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        None
+        (self.unsettled > 0).then_some(self.since)
     }
+}
+
+/// Of a file that may be in the middle of being written the last object is not in force yet: an apiserver that ended now would
+/// not write it.
+#[tokio::test]
+async fn what_is_being_written_is_waited_for_before_the_end() {
+    let folder = directory(&[]);
+    let (cluster, has_begun, go_on) = slow(folder.path(), 2);
+    let mut flush = Box::pin(cluster.flush());
+    let mut is_pending = async || {
+        std::future::poll_fn(|context| Poll::Ready(flush.as_mut().poll(context).is_pending())).await
+    };
+    assert!(is_pending().await);
+    has_begun.recv().unwrap();
+    go_on.send(()).unwrap();
+    has_begun.recv().unwrap();
+    assert!(is_pending().await, "it says more once it is looked at again");
+    go_on.send(()).unwrap();
+    flush.await;
 }
 
 #[tokio::test]
 async fn a_source_that_takes_its_time_keeps_no_other_waiting() {
     let folder = directory(&[]);
-    let directory = ClusterDirectory::new(folder.path());
-    let settings = directory.settings().unwrap();
-    let recording = IdentityRecording { wait: WAIT, adopt: false };
-    let filter = LabelFilter::new([]).unwrap();
-    let (exporter, _) = open_journal(&directory.journal(), &settings, filter, recording).unwrap();
-    let ((begun, has_begun), (go_on, gate)) = (channel(), channel());
-    let slow = Box::new(Slow { begun, go_on: gate });
-    let cluster = Cluster::start(settings, slow, exporter, Metrics::default()).unwrap();
+    let (cluster, has_begun, go_on) = slow(folder.path(), 0);
     cluster.look();
     has_begun.recv().unwrap();
 
