@@ -79,7 +79,7 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// Finds what builds the kernel programs, or says how to get it.
+/// Finds what builds the kernel programs, or returns how to get it.
 fn check_toolchain() -> Result<PathBuf, String> {
     let core = Path::new("/usr/lib/rustlib").join(TARGET);
     let in_path = env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Several CAs in one file: while one takes over from another, both are trusted.
+//! Several CAs in one file: while a new one replaces an old one, both are trusted.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};

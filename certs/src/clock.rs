@@ -1,8 +1,8 @@
-//! What time it is, for code that has to be tested at other times.
+//! The current time, for code that has to be tested at other times.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-/// The wall clock, or one that stands in for it. It may be stepped, in either direction, at any time.
+/// The wall clock, or a replacement for it. It may be stepped, in either direction, at any time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
@@ -12,7 +12,7 @@ impl Clock {
         Self::new(SystemTime::now)
     }
 
-    /// One that says what the given function says.
+    /// A clock that returns what the given function returns.
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -1,7 +1,7 @@
 //! Credentials: a client's certificate and key, and the CA that its server must be from.
 //!
-//! A [`Store`] reads them from files and publishes what it found sound; any number of [`Receiver`]s see the latest. A
-//! bad new file is reported and the old credentials stay in force.
+//! A [`Store`] reads them from files, validates them and publishes them; any number of [`Receiver`]s see the latest. A
+//! bad new file is reported and the old credentials stay in use.
 
 use std::{
     fmt, fs, io,
@@ -38,7 +38,7 @@ pub struct Credentials {
     file: PathBuf,
     /// When the last of the CAs, and the certificate, end, by their files.
     ends: [(PathBuf, SystemTime); 2],
-    /// What they were read from, to tell whether a later reading differs.
+    /// The content that they were read from, to notice whether a later reading differs.
     source: [Vec<u8>; 3],
 }
 
@@ -105,7 +105,7 @@ pub enum Problem {
         not_before: String,
         /// When it ends.
         not_after: String,
-        /// What the clock says.
+        /// The time by the clock.
         now: String,
     },
     /// TLS will not have it.
@@ -174,7 +174,7 @@ impl CredentialFiles {
 // === impl Credentials ===
 
 impl Credentials {
-    /// How a TLS client presents them; speaks HTTP/2.
+    /// The configuration with which a TLS client presents them; it offers HTTP/2.
     pub fn tls(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.tls)
     }

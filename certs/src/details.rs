@@ -1,4 +1,4 @@
-//! What a certificate says, for people and for checks.
+//! The content of a certificate, for people and for checks.
 
 use std::{
     collections::BTreeSet,

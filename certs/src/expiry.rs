@@ -36,8 +36,8 @@ impl Details {
     }
 }
 
-/// The certificates in files `*.crt` of a folder that end soon, or have ended, in the order of their files' names. What cannot
-/// be read is not among them: whoever uses it says so.
+/// The certificates in files `*.crt` of a folder that end soon, or have ended, in the order of their files' names.
+/// Files that cannot be read are left out: their users report that.
 pub fn expiring(folder: &Path, now: SystemTime) -> Vec<Expiring> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =

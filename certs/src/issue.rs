@@ -1,4 +1,4 @@
-//! What certificates say: names, purposes, lifetimes.
+//! The content of certificates: names, purposes, lifetimes.
 
 use std::{
     net::IpAddr,

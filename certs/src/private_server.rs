@@ -1,4 +1,4 @@
-//! Connections to a server that nothing but its owner can be.
+//! Connections to a server that only its owner can have started.
 
 use std::sync::Arc;
 
@@ -16,8 +16,9 @@ use crate::credentials::Credentials;
 struct AnyServer(CryptoProvider);
 
 impl Credentials {
-    /// How a TLS client presents them to a server that it started itself, at a socket in a folder that no other user
-    /// may enter. The server is known by that: whatever its certificate says, it may be over by now.
+    /// The configuration with which a TLS client presents them to a server that it started itself, at a socket in a
+    /// folder that no other user may enter. That identifies the server: its certificate is not checked, and may have
+    /// expired.
     pub fn tls_to_private_server(&self) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.tls());
         let any = Arc::new(AnyServer(ring::default_provider()));

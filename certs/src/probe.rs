@@ -1,4 +1,4 @@
-//! What a running server trusts. Files say what it should; an etcd reads its CAs once, when it starts.
+//! The CAs that a running server trusts. Files show what it should trust; an etcd reads its CAs once, when it starts.
 
 use std::{
     io,
@@ -34,7 +34,7 @@ impl ResolvesClientCert for Hints {
     }
 }
 
-/// The subjects of the CAs whose clients a server takes: a server says so in the handshake. It must have its own
+/// The subjects of the CAs whose clients a server accepts: a server names them in the handshake. It must have its own
 /// certificate from one of `cas` (PEM), for `name`.
 pub fn cas_of_server(address: SocketAddr, name: &str, cas: &str) -> io::Result<Vec<String>> {
     let mut roots = RootCertStore::empty();

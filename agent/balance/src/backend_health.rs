@@ -1,4 +1,4 @@
-//! How backends are, and how many of each cluster are so.
+//! The states of backends, and how many backends of each cluster are in each.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use mesh_model::lb::{Condition, NodeHealth};
 
 use crate::locality::{Locality, Narrowing};
 
-/// How a backend is: by its cluster's word, by whether its node answers, and by where it is for clients of this node.
+/// A backend's state: what its cluster reports, whether its node answers, and its location as seen by clients of this
+/// node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BackendHealth {
     condition: Condition,
@@ -41,7 +42,7 @@ impl BackendHealth {
         Self { condition, node, locality }
     }
 
-    /// The cluster's word alone.
+    /// The condition that its cluster reports.
     pub(crate) fn condition(self) -> Condition {
         self.condition
     }
@@ -108,7 +109,7 @@ impl Counts {
         *self == Self::default()
     }
 
-    /// Those that are meant to take this node's connections: all but the ones that shut down, and those that are elsewhere.
+    /// Those that count in health: all except the ones that shut down, and those that are for clients elsewhere.
     pub(crate) fn meant(&self, narrowing: Option<Narrowing>) -> u32 {
         let OnNodes { alive, unverified, dead } = self.ready;
         let located = self.located.iter().filter(|(health, _)| {

@@ -1,4 +1,4 @@
-//! From what clusters report of services, and how their nodes are, to what clients connect to.
+//! From what clusters report of services, and the health of their nodes, to the backends that clients connect to.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! What is known of a cluster, beside what it reports of its services.
+//! What is known of a cluster, besides what it reports of its services.
 
 use mesh_model::ClusterName;
 
@@ -33,7 +33,7 @@ impl ClusterState {
         matches!(self, Self::Cut | Self::Drained)
     }
 
-    /// The word for it.
+    /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InUse => "in-use",

@@ -1,4 +1,4 @@
-//! What the kernel has of a frontend, held against what was chosen for it.
+//! Compares what the kernel has of a frontend with what was chosen for it.
 
 use std::collections::BTreeSet;
 

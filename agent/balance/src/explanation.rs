@@ -1,4 +1,4 @@
-//! Why a frontend leads where it leads, in words and numbers.
+//! Explains which backends a frontend leads to, in words and numbers.
 
 use std::{fmt, sync::Arc};
 
@@ -64,9 +64,9 @@ pub struct Tier {
     pub clusters: Vec<TierCluster>,
     /// Backends that can be used now.
     pub usable: u64,
-    /// Backends that are meant to take connections: all but those that shut down, and those of clusters of weight 0.
+    /// Backends that count in health: all except those that shut down, and those of clusters of weight 0.
     pub meant: u64,
-    /// Usable beside meant ones.
+    /// Usable backends divided by those that count.
     pub health: Share,
     /// From which health on it carries everything, in percent; `None` where one usable backend does, or where those are
     /// used that would not be otherwise.
@@ -82,7 +82,7 @@ pub struct Tier {
 pub struct TierCluster {
     /// Its name, or `id N` where none is known.
     pub cluster: Arc<str>,
-    /// How many connections it gets, or one of its backends, beside one of weight 1: `traffic.weights_of`.
+    /// How many connections it, or one of its backends, gets relative to weight 1: `traffic.weights_of`.
     pub weight: u32,
     /// Whether its backends are used.
     pub state: ClusterState,
@@ -118,7 +118,7 @@ pub struct Candidate {
     pub node: Option<Arc<str>>,
     /// Its zone, where its cluster reports it.
     pub zone: Option<Arc<str>>,
-    /// By its cluster's word.
+    /// The condition that its cluster reports.
     pub condition: Condition,
     /// How its node is.
     pub node_health: NodeHealth,
@@ -145,7 +145,7 @@ pub enum Usage {
     LeftOut,
 }
 
-/// Why a backend is used or not. The words are stable.
+/// Why a backend is used or not. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Used: it is ready, in the first tier.
@@ -182,7 +182,7 @@ pub enum Reason {
     ClusterStale,
     /// The service's connections stay on their node, and it is on another.
     OtherNode,
-    /// It is meant for clients of other nodes or zones, and others are meant for this one.
+    /// Its hint is for clients of other nodes or zones, and other backends have hints for this one.
     HintedElsewhere,
     /// It is another cluster's, and the service is not global.
     NotGlobal,
@@ -195,7 +195,7 @@ pub enum Reason {
 // === impl Basis ===
 
 impl Basis {
-    /// The word for it.
+    /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -211,7 +211,7 @@ impl Basis {
 // === impl Usage ===
 
 impl Usage {
-    /// The word for it.
+    /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InUse(_) => "in-use",
@@ -232,7 +232,7 @@ impl Usage {
 // === impl Candidate ===
 
 impl Candidate {
-    /// How it is, in a word: the worst that is known of it.
+    /// Its state in one word: the worst that is known of it.
     pub fn state(&self) -> &'static str {
         match (self.cluster_state, self.condition) {
             (ClusterState::Stale, _) => Reason::ClusterStale.as_str(),
@@ -250,7 +250,7 @@ impl Candidate {
 // === impl Reason ===
 
 impl Reason {
-    /// The word for it.
+    /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",

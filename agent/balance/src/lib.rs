@@ -1,10 +1,11 @@
 //! Which backends a frontend leads to.
 //!
-//! [`Balancer`] is the one place that chooses (`docs/load-balancing.md`), for the agent and for the CLI, which shows what an
-//! agent would do. It holds each service's backends in pools, with counts of their health, so that a change of one costs what
-//! that one costs.
+//! [`Balancer`] is the one place that chooses (`docs/load-balancing.md`), for the agent and for the CLI, which shows
+//! what an agent would do. It holds each service's backends in pools, with counts of their health, so that a change of
+//! one backend costs only that change.
 //!
-//! Architecture invariant: no IO and no clock. Which node a backend is on is asked for; how nodes are is an argument.
+//! Architecture invariant: no IO and no clock. The balancer asks its caller which node a backend is on; the health of
+//! nodes is an argument.
 
 mod backend_health;
 mod balancer;

@@ -1,4 +1,4 @@
-//! Where backends are, as a client of this node sees them: `internalTrafficPolicy: Local`, and topology hints.
+//! The location of backends, as a client of this node sees them: `internalTrafficPolicy: Local`, and topology hints.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ pub(crate) enum Locality {
     Hinted { node: Hint, zone: Hint },
 }
 
-/// For whose clients a backend is meant.
+/// The clients for which a backend is hinted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Hint {
-    /// It is not said.
+    /// It has no hint.
     None,
     /// For those here.
     Here,

@@ -1,4 +1,4 @@
-//! Nodes: how they are, and what is on them.
+//! Nodes: their health, and the backends on them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -120,7 +120,7 @@ impl Nodes {
         self.all.get(&cluster)?.get(node)
     }
 
-    /// Makes a change, and takes note of what follows for [`Nodes::in_use`].
+    /// Makes a change, and records what follows for [`Nodes::in_use`].
     fn change(&mut self, cluster: ClusterId, node: &str, change: impl FnOnce(&mut Node)) {
         let entry = self.entry(cluster, node);
         let before = entry.is_worth_a_look();

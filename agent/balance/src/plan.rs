@@ -61,7 +61,7 @@ pub(crate) struct TierPlan {
     pub(crate) tier: usize,
     /// Backends that the pass would use.
     pub(crate) usable: u64,
-    /// Backends that are meant to take connections: its health is measured by them.
+    /// Backends that count in health.
     pub(crate) meant: u64,
     /// How much of all load it could carry, of [`WHOLE`].
     pub(crate) capacity: u64,
@@ -145,7 +145,8 @@ impl Plan {
     }
 }
 
-/// Each tier takes what it can carry of what is left; if all together cannot carry it, each takes more in proportion.
+/// Each tier takes what it can carry of the rest; if all together cannot carry everything, each takes more in
+/// proportion.
 fn share_load(tiers: &mut [TierPlan], minimum: Option<u8>) {
     let mut rest = WHOLE;
     for tier in tiers.iter_mut() {
@@ -199,7 +200,7 @@ fn scaled(of: u64, by: u64, whole: u64) -> u64 {
 // === impl Part ===
 
 impl Part {
-    /// Its backends that are meant to take this node's connections.
+    /// Its backends that count in health, for clients of this node.
     fn meant(&self) -> u32 {
         self.counts.meant(self.narrowing)
     }

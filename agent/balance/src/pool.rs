@@ -110,7 +110,7 @@ impl Pool {
         self.members.is_empty() && self.frontends.is_empty()
     }
 
-    /// Puts a backend where it is, in place of what was known of it.
+    /// Sets a backend's state, in place of its former one.
     pub(crate) fn set(&mut self, backend: Backend, node: Arc<str>, member: Member) -> Moved {
         let before = self.take(&backend);
         self.reshaped |= self.counts.entry(backend.cluster).or_default().add(member.backend_health);
@@ -189,8 +189,9 @@ impl Pool {
         !self.reshaped
     }
 
-    /// Makes a new choice, or keeps the one that is made, after backends moved. Says what that means for the frontends: who comes first of all, who goes
-    /// last. Costs what moved, and a look at the clusters whose backends are chosen otherwise than before.
+    /// Makes a new choice, or keeps the present one, after backends moved. Returns the resulting changes of the
+    /// frontends, additions first and removals last. Costs as much as what moved, and a look at the clusters whose
+    /// choice differs from before.
     pub(crate) fn settle(
         &mut self,
         choice: Option<Choice>,

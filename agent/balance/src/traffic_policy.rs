@@ -1,4 +1,4 @@
-//! Where a service's Service puts each cluster: its tier, its weight, and from these the group of its backends.
+//! The tier and weight that a Service gives each cluster, and from these the group of the cluster's backends.
 
 use std::{
     cmp::Reverse,

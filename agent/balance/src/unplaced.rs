@@ -1,5 +1,5 @@
-//! Backends of which it is not known on which node they are, by their address: clusters name nodes and addresses when they
-//! like, and what they say then costs a look at the backends that it may be about.
+//! Backends whose node is not known, by their address. Clusters report nodes and addresses at any time; each such
+//! report then costs only a look at the backends that it may be about.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -247,7 +247,7 @@ impl Admin for AgentAdmin {
     }
 }
 
-/// A cluster's name, or what stands for it.
+/// A cluster's name, or its ID if the name is not known.
 fn cluster_name(node: &Node, id: ClusterId) -> String {
     let mut clusters = node.core.merge().clusters();
     let found = clusters.find(|(_, known)| *known == id);

@@ -1,8 +1,8 @@
-//! The driver of the core: takes messages, hands the core what happened, and has writers do what is wanted.
+//! The driver of the core: takes messages, passes events to the core, and makes the writers do what the core wants.
 //!
-//! It runs on a thread of its own and awaits its inbox and timers alone. What it does itself are element updates and stores
-//! into mapped tables; all else is a message to a task. It may be stopped anywhere: the kernel keeps what was written, and
-//! the next run begins from there.
+//! It runs on a thread of its own and awaits only its inbox and timers. It performs only element updates and stores
+//! into mapped tables itself; everything else is a message to a task. It may be stopped anywhere: the kernel keeps what
+//! was written, and the next run begins from there.
 
 use std::{
     collections::BTreeMap,

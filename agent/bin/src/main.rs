@@ -1,5 +1,5 @@
-//! `clustermesh-agent`: follows the local cluster's etcd and every peer's, and keeps this node's kernel equal to what they
-//! say.
+//! `clustermesh-agent`: follows the local cluster's etcd and every peer's, and keeps this node's kernel equal to their
+//! state.
 
 mod admin;
 mod args;

@@ -1,4 +1,4 @@
-//! What the driver of the core is sent.
+//! The messages to the driver of the core.
 
 use mesh_core::{KubeProxy, Lifted};
 use mesh_model::ClusterName;

@@ -22,7 +22,7 @@ pub(crate) struct PodsAdmin {
     pub(crate) looks: mpsc::Sender<Look>,
 }
 
-/// How long a pod may wait until it is known who it is. It starts then, and is bound later.
+/// How long a pod may wait until its identity is known. It starts then, and is bound later.
 const KNOWN: Duration = Duration::from_secs(2);
 
 impl PodsAdmin {
@@ -63,7 +63,7 @@ impl Pods for PodsAdmin {
         request: Request<UnbindRequest>,
     ) -> Result<Response<UnbindResponse>, Status> {
         let UnbindRequest { container_id, interface } = request.into_inner();
-        // Who it is does not matter any more.
+        // Its identity does not matter any more.
         drop(self.look(&container_id, &interface).await?);
         Ok(Response::new(UnbindResponse {}))
     }

@@ -1,18 +1,18 @@
 //! Putting the stages together.
 //!
-//! The order at start is what keeps traffic flowing: the programs are exchanged for ours on the tables that the previous run
-//! left, before anything is known; then clusters are followed, and only what they do not have once they are synced is
-//! removed. Where the former tables are of another layout, they are filled first and the programs exchanged then
-//! (`docs/adr/0012`).
+//! The order at start is what keeps traffic flowing: the programs are replaced by ours on the tables that the previous
+//! run left, before anything is known; then clusters are followed, and after each initial sync only what the cluster
+//! does not have is removed. Where the former tables are of another layout, ours are filled first and the programs
+//! replaced then (`docs/adr/0012`).
 //!
 //! Threads, all ended with the process:
 //!
-//! * `health`: probes, answers, verdicts, and the word by which programs avoid a cluster.
+//! * `health`: probes, answers, verdicts, and the state word by which programs avoid a cluster.
 //! * `core`: the driver of the core, alone, so that the time from an event to the kernel is its own work.
-//! * `followers`: one task a cluster, from the bytes of its etcd to batches of events.
+//! * `followers`: one task for each cluster, from the bytes of its etcd to batches of events.
 //! * the main thread: routes, files, the admin API, metrics.
 //!
-//! None needs to be put away: the kernel keeps everything.
+//! None needs to clean up: the kernel keeps everything.
 
 use std::{
     collections::BTreeMap,
@@ -62,7 +62,7 @@ use crate::{
 const PREDECESSOR: Duration = Duration::from_secs(5);
 /// Messages that may wait for the driver; more, and the etcds wait.
 const MESSAGES: usize = 64;
-/// How often readiness is worked out anew.
+/// How often readiness is recomputed.
 const READINESS: Duration = Duration::from_millis(200);
 /// How often it is read what the programs counted.
 const COUNTING: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ fn core_thread(
     Ok(ended)
 }
 
-/// The words by which programs avoid clusters, as health writes them.
+/// The state words by which programs avoid clusters, as health writes them.
 struct Words(mesh_dataplane::PeerStates);
 
 impl PeerStates for Words {

@@ -1,4 +1,4 @@
-//! A pod's network, as the plugin leaves it for the agent: one file an attachment.
+//! A pod's network, as the plugin writes it for the agent: one file for each attachment.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ pub struct Netns {
     pub cookie: u64,
 }
 
-/// What became of a pod's network.
+/// A pod's network after ADD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// The container and its interface.
@@ -52,7 +52,8 @@ pub struct Attachment {
     pub attached_unix_seconds: u64,
 }
 
-/// Who an attachment was when its agent knew it last: a file beside the attachment's, the agent's own.
+/// The identity of an attachment when its agent knew it last: a file beside the attachment's, which only the agent
+/// writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The pod that it was of.
@@ -158,7 +159,7 @@ impl AttachmentKey {
         format!("{}@{}.json", self.container, self.interface)
     }
 
-    /// The name of the file beside it that says who it was.
+    /// The name of the file beside it that has its last known identity.
     pub fn remembered_file_name(&self) -> String {
         format!("{}@{}.identity", self.container, self.interface)
     }
@@ -318,8 +319,8 @@ impl Remembered {
         serde_json::to_vec(&written).unwrap_or_default()
     }
 
-    /// What a file says of who an attachment was; `None` if it is of another pod, or not as [`Remembered::encode`] makes
-    /// it: then nothing is remembered.
+    /// The last known identity of an attachment, from its file; `None` if the file is of another pod, or not as
+    /// [`Remembered::encode`] makes it: then nothing is remembered.
     pub fn decode(attachment: &Attachment, file: &[u8]) -> Option<Self> {
         let written: WrittenIdentity =
             serde_json::from_slice(file.get(..MAX_FILE).unwrap_or(file)).ok()?;

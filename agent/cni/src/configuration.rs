@@ -16,7 +16,7 @@ use crate::{
 /// How the plugin is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
-    /// The version in which is spoken.
+    /// The protocol version to use.
     pub version: CniVersion,
     /// The network's name.
     pub network: String,
@@ -28,7 +28,7 @@ pub struct Configuration {
     pub previous: Option<PrevResult>,
 }
 
-/// As it is written. What other plugins and runtimes put beside it is passed over.
+/// As it is written. Fields of other plugins and runtimes are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Written<'a> {

@@ -1,9 +1,9 @@
-//! What a runtime gets when something did not work.
+//! The error that a runtime gets when something failed.
 
 /// Why a call failed. Below 100 the codes are the specification's, from there on ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CniError {
-    /// The configuration is of a version that is not spoken here, or that has no such command.
+    /// The configuration is of a version that is not supported here, or that has no such command.
     #[error("CNI version {found:?}: {reason}")]
     IncompatibleVersion {
         /// The version.
@@ -63,7 +63,7 @@ pub enum CniError {
 // === impl CniError ===
 
 impl CniError {
-    /// The number that stands for it.
+    /// Its code.
     pub fn code(&self) -> u16 {
         match self {
             Self::IncompatibleVersion { .. } => 1,
@@ -79,7 +79,7 @@ impl CniError {
         }
     }
 
-    /// The kind of error in few words, as the specification has `msg`.
+    /// The kind of error in few words, the specification's `msg`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::IncompatibleVersion { .. } => "incompatible CNI version",

@@ -1,9 +1,9 @@
-//! Texts of others in our messages.
+//! Texts of other programs in our messages.
 
 /// The longest text of others' that a message repeats, in characters.
 const SHOWN: usize = 64;
 
-/// The beginning of what may be long.
+/// The beginning of a text that may be long.
 pub(crate) fn excerpt(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }

@@ -1,9 +1,10 @@
-//! The protocol between a container runtime and a chained CNI plugin (CNI specification 1.0.0), and what the plugin leaves
-//! for the agent.
+//! The protocol between a container runtime and a chained CNI plugin (CNI specification 1.0.0), and the file that the
+//! plugin writes for the agent.
 //!
-//! A runtime calls a plugin with variables and a configuration on standard input: [`Request::read`] makes one of four
-//! [`Request`]s of them. What is answered is [`Request::Add`]'s `prevResult` as it came, [`version_reply`], or a [`CniError`] with the
-//! specification's code. An [`Attachment`] is a pod's network as far as the agent needs it, and its form on disk.
+//! A runtime calls a plugin with variables and a configuration on standard input: [`Request::read`] turns them into one
+//! of four [`Request`]s. The answer is [`Request::Add`]'s `prevResult` unchanged, [`version_reply`], or a [`CniError`]
+//! with the specification's code. An [`Attachment`] is a pod's network as far as the agent needs it, and its form on
+//! disk.
 //!
 //! Architecture invariant: text in, values out, and back. No IO, no environment, no time.
 

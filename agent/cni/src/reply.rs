@@ -1,4 +1,4 @@
-//! What a runtime is answered, in the version that it speaks.
+//! The answers to a runtime, in the version that it uses.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ struct Reply<'a> {
     details: String,
 }
 
-/// The versions that are spoken here.
+/// The versions that are supported here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Versions {
@@ -25,7 +25,7 @@ struct Versions {
 // === impl CniError ===
 
 impl CniError {
-    /// The error for the runtime, in the version that it speaks.
+    /// The error for the runtime, in the version that it uses.
     pub fn reply(&self, version: CniVersion) -> String {
         let reply = Reply {
             cni_version: version.as_str(),

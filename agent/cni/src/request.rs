@@ -21,7 +21,7 @@ pub enum Request {
     Delete(Box<Delete>),
     /// Is the pod still attached as it was?
     Check(Box<Check>),
-    /// Which versions are spoken?
+    /// Which versions are supported?
     Version,
 }
 

@@ -1,4 +1,4 @@
-//! What the plugins before ours in the chain made.
+//! The result of the plugins before ours in the chain.
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ struct Interface {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Address {
     ip: IpAddr,
-    /// Its interface's place in the list, if it is said.
+    /// The index of its interface in the list, if it is given.
     interface: Option<usize>,
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{error::CniError, excerpt::excerpt};
 
-/// A version of the protocol that is spoken here.
+/// A version of the protocol that is supported here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CniVersion {
     /// 0.3.1: the first whose results are those of today, but for a field.
@@ -32,7 +32,7 @@ impl CniVersion {
         }
     }
 
-    /// The version that a configuration asks for, for answers to whatever else it says; the newest, if none of ours.
+    /// The version that a configuration asks for, for answers to any configuration; the newest, if it is none of ours.
     pub fn of_input(input: &[u8]) -> Self {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

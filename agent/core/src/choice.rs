@@ -1,4 +1,4 @@
-//! The choice of backends: what goes into it of clusters, nodes and services, and what of it changed.
+//! The choice of backends: its inputs from clusters, nodes and services, and its changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -149,7 +149,7 @@ impl Choice {
         changes.extend(self.balancer.set_node(cluster, node, health));
     }
 
-    /// Backends whose cluster does not name their node are placed as soon as a record says where their address is.
+    /// Backends whose cluster does not name their node are placed as soon as a record reports where their address is.
     pub(crate) fn place(&mut self, merge: &Merge, changes: &mut Vec<Change>) {
         for cluster in std::mem::take(&mut self.located) {
             changes.extend(self.balancer.place(cluster, |address| merge.node_of(cluster, address)));

@@ -1,4 +1,4 @@
-//! The order of concerns.
+//! The order in which concerns are handled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +71,7 @@ pub struct Core {
     pods: NodePods,
     readiness: LocalReadiness,
     upgrade: ProgramUpgrade,
-    /// More of what the previous run left may go than before.
+    /// More of what the previous run left may be pruned than before.
     prune_moved: bool,
     /// Health has not got the clusters' IDs as they are now, and whether these are all.
     ids_moved: bool,
@@ -178,7 +178,8 @@ impl Core {
             return Lifted::NotQuarantined;
         }
         self.command(name, PeerCommand::Release);
-        // What it reported before counts no longer: one kind's old list would be counted beside another's new one.
+        // What it reported before no longer counts: one kind's old list would be counted together with another's new
+        // one.
         self.merge.begin_again(name);
         tracing::info!(peer = %name, "no longer quarantined: listed anew");
         Lifted::Relisted
@@ -382,7 +383,7 @@ impl Core {
         let granted = self.peers.names().filter(|name| nodes(name));
         let granted = granted.filter_map(|name| self.peers.settings(name)?.claims.as_ref());
         Prune {
-            // As long as the local services are not synced, nothing says which of a peer's backends are theirs.
+            // As long as the local services are not synced, it is unknown which of a peer's backends belong to them.
             frontends: self.merge.has_listed_services(&self.local),
             backends_of,
             strangers: all_services.then(known),

@@ -1,4 +1,4 @@
-//! What goes into the core, and what comes out.
+//! The inputs and outputs of the core.
 
 use std::collections::BTreeSet;
 
@@ -81,7 +81,7 @@ pub enum KubeProxy {
     Absent,
 }
 
-/// What came of lifting a quarantine.
+/// The result of lifting a quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifted {
     /// The peer's updates are accepted again, from a new list on.

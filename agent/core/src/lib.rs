@@ -1,12 +1,12 @@
 //! What a node wants of its kernel, its probes and its disk, from what all clusters report.
 //!
-//! [`Core`] is the agent's one place where everything meets. Batches of records, verdicts of health, attachments of pods and
-//! the time go in ([`Input`]); what is wanted of each writer comes out ([`Wanted`]). It is an order of concerns, each a type
-//! of its own with a few verbs: which peers there are and what each may claim, quarantine, staleness, what the previous run
-//! left, reachability, the choice of backends, pods, and what the programs must know of this node.
+//! All inputs of the agent meet in [`Core`]. Batches of records, verdicts of health, attachments of pods and the time
+//! go in ([`Input`]); the wanted state for each writer comes out ([`Wanted`]). It is an order of concerns, each a type
+//! of its own with a few methods: which peers exist and what each may claim, quarantine, staleness, the restored state,
+//! reachability, the choice of backends, pods, and what the programs must know of this node.
 //!
-//! Architecture invariant: no IO, no clock, no kernel. Nothing here waits, so the time from a watch event to a write is the
-//! core's own work; and a test is inputs and times in, what is wanted out.
+//! Architecture invariant: no IO, no clock, no kernel. Nothing here waits, so the time from a watch event to a write is
+//! the core's own work; and a test feeds inputs and times, and checks what is wanted.
 
 mod choice;
 mod core;

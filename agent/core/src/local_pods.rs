@@ -1,4 +1,4 @@
-//! The pods of this node: attachments as the CNI plugin left them, each with the identity that its cluster gives it.
+//! The pods of this node: the CNI plugin's attachments, each with the identity that its cluster gives it.
 
 use std::collections::BTreeSet;
 

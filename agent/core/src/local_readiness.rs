@@ -1,8 +1,8 @@
 //! What the programs must know of this node: whether its services may be out of date.
 //!
-//! The local cluster's writer puts its position once a second. When none has come for five seconds, what is known of the
-//! local services may be old: a service without a backend passes instead of being refused, and where a kube-proxy runs, which
-//! may know better, services that are not global pass to it.
+//! The local cluster's writer puts its position once a second. When none has come for five seconds, the known state of
+//! the local services may be old: a connection to a service without a backend passes instead of being refused, and
+//! where a kube-proxy runs, which may have newer state, connections to services that are not global pass to it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! The clusters that are followed: what an operator set for each, how its connection is, and what was refused of it.
+//! The clusters that are followed: an operator's settings for each, the state of its connection, and its refused
+//! records.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! When to look which nodes are worth probing, and of which clusters: those whose nodes changed, and those of which other nodes
+//! When to choose again which nodes to probe, and of which clusters: those whose nodes changed, and those whose nodes
 //! own backends in use.
 
 use std::{

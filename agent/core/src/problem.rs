@@ -1,4 +1,4 @@
-//! What an operator should look at.
+//! Problems for an operator.
 
 use mesh_model::ClusterName;
 

@@ -1,4 +1,4 @@
-//! Peers that are over their budget: what they reported stays in use, and nothing more is accepted of them.
+//! Peers that are over their budget: what they reported stays in use, and nothing more is accepted from them.
 
 use std::collections::BTreeMap;
 

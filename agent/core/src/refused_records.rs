@@ -1,4 +1,4 @@
-//! Records of a cluster that are refused now: those that it reports, and that were not accepted as they are.
+//! Records of a cluster that are refused now: those that it exports and that were not accepted in their present form.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! What the previous run knew, where the kernel has nothing of it: a node that starts while a cluster is away begins with what
-//! that cluster reported last. It is dropped as soon as the cluster is synced, turns out to be another, or stays away for too
-//! long.
+//! State of the previous run, restored from disk for a kernel that has none: a node that starts while a cluster is
+//! unreachable begins with that cluster's last reported state. It is dropped as soon as the cluster is synced, turns
+//! out to be another, or stays away for too long.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

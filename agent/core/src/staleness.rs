@@ -1,8 +1,10 @@
-//! Peers that cannot be followed. What a peer reported stays in use until its staleness budget is spent, and is used again
-//! as soon as the peer has been listed again. For the local cluster there is no other source, so its state never expires.
+//! Peers that cannot be followed. What a peer reported stays in use until its staleness budget is spent, and is used
+//! again as soon as the peer has been listed again. For the local cluster there is no other source, so its state never
+//! expires.
 //!
-//! A peer is unreachable here when there is no connection to its etcd. An etcd that answers and whose writer reports
-//! nothing is shown in the status and is not unreachable: heartbeats come once a minute, and budgets may be shorter.
+//! A peer is unreachable here when there is no connection to its etcd. If an etcd answers and its writer reports
+//! nothing, the status shows that, and the peer is not unreachable: heartbeats come once a minute, and budgets may be
+//! shorter.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +38,7 @@ pub struct Away {
     pub stale: bool,
 }
 
-/// What became of a peer's state.
+/// A change of a peer's staleness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StalenessChange {
     /// It is in use, or out of use, as before.

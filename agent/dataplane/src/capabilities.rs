@@ -1,4 +1,5 @@
-//! What the kernel lets this process do: without it nothing of the agent's works, and each call would say so in its own words.
+//! The capabilities that the agent needs: without them nothing of it works, and each call would fail with an error of
+//! its own.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ pub fn missing_capabilities() -> Option<String> {
     missing(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// The same of what `/proc/PID/status` says.
+/// The same from the content of `/proc/PID/status`.
 fn missing(status: &str) -> Option<String> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(line.trim(), 16).ok()?;

@@ -1,4 +1,4 @@
-//! Between the vocabulary and the tables' bytes.
+//! Conversions between the model and the tables' bytes.
 
 use std::net::{IpAddr, Ipv6Addr};
 

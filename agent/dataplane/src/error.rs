@@ -42,7 +42,7 @@ pub enum MapsError {
         /// Why.
         source: io::Error,
     },
-    /// The pin is something else than its name says.
+    /// The pin is not what its name says.
     #[error("{}: pinned there is {found}; expected is {expected}; remove the pin", pin.display())]
     Foreign {
         /// The pin.

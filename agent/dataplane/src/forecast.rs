@@ -17,10 +17,11 @@ pub struct Level {
     pub used: u32,
     /// Entries that there is room for.
     pub size: u32,
-    /// How many more were in use in an hour, by the last one or what there was of it. `None`: too soon to say.
+    /// How many more entries were in use within an hour, from the last hour or the part of it that was seen. `None`: it
+    /// is too soon.
     pub growth_per_hour: Option<i64>,
-    /// When it is full if it goes on to grow; `None` where it did not grow in both halves of that time, and before it was
-    /// watched for 15 minutes: what comes all at once, as at start, is no growth that goes on.
+    /// When it will be full at this rate; `None` if it did not grow in both halves of that time, and until it was
+    /// watched for 15 minutes: a burst, as at start, is no lasting growth.
     pub full_in: Option<Duration>,
 }
 
@@ -75,7 +76,7 @@ impl Forecast {
             let lasting = growth.filter(|(_, since)| *since >= MEASURED);
             let full_in = lasting.and_then(|(more, since)| {
                 let half = self.growth_since(at, used, now, since / 2)?;
-                // The slower half says how fast it grows, and the whole can be no slower.
+                // The slower half gives the rate, and the whole can be no slower.
                 let (more, since) = [half, (more - half.0, since - half.1)]
                     .into_iter()
                     .min_by_key(|(more, since)| rate(*more, *since))?;

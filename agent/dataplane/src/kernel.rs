@@ -1,4 +1,4 @@
-//! The narrow door to the kernel: what [`Tables`](crate::Tables) writes through, and reads back once at start.
+//! The narrow interface to the kernel: [`Tables`](crate::Tables) writes through it, and reads back once at start.
 
 use std::io;
 

@@ -1,12 +1,12 @@
-//! The writer of the load balancer's tables: takes changes as they are wanted, makes them in turns of bounded length, and
-//! tries again what found no room.
+//! The writer of the load balancer's tables: takes changes as they are wanted, makes them in turns of bounded length,
+//! and retries those that found no room.
 //!
-//! A change whose frontend has nothing pending is made at once, in the order in which changes come; one that does not fit
-//! into the turn, or whose frontend waits, becomes pending by its key ([`Reconciler`]): of two changes of one key the later is
-//! made. Within a frontend, backends are added before others are removed.
+//! A change whose frontend has nothing pending is made immediately, in the order in which changes come; one that does
+//! not fit into the turn, or whose frontend waits, becomes pending by its key ([`Reconciler`]): of two changes of one
+//! key the later is made. Within a frontend, backends are added before others are removed.
 //!
-//! When all changes are made, or refused, the batch is over ([`Tables::commit`]): a frontend that refuses connections while
-//! it has no backend does so from then on.
+//! When all changes are made, or refused, the batch is over ([`Tables::commit`]): a frontend that is to refuse
+//! connections while it has no backend does so from then on.
 
 use std::{
     fmt,
@@ -246,8 +246,8 @@ impl<K: Kernel> LbWriter<K> {
         }
     }
 
-    /// Removes what the previous run left: backends of clusters for which `backends` says so, and, with `frontends`, those that
-    /// the local cluster does not have. Whether anything was removed.
+    /// Removes what the previous run left: backends of clusters for which `backends` returns true, and, with
+    /// `frontends`, those that the local cluster does not have. Returns whether anything was removed.
     ///
     /// # Errors
     /// When frontends cannot be removed; backends are then.
@@ -338,7 +338,7 @@ impl<K: Kernel> Apply<LbKey, LbValue> for Target<'_, K> {
     }
 }
 
-/// The pool of what peers may have of a table.
+/// The pool of the entries of a table that peers may have.
 fn share_of(map: &str) -> &'static str {
     let share = SHARES.into_iter().find(|(table, _)| *table == map);
     share.map_or("shares", |(_, pool)| pool)

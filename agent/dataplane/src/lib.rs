@@ -1,11 +1,11 @@
-//! The load balancer's tables in the kernel: what is in them, how it is changed while programs read them, and the
+//! The load balancer's tables in the kernel: their content, how it is changed while programs read them, and the
 //! programs themselves.
 //!
-//! [`Tables`] is the one writer. It keeps a mirror of what it wrote, so a change costs what the change costs, and it can
-//! rebuild that mirror from the kernel alone ([`Tables::restore`]): an agent that starts finds its predecessor's tables,
-//! takes them over, and writes only what differs.
+//! [`Tables`] is the one writer. It keeps a mirror of what it wrote, so a change costs only itself, and it can rebuild
+//! that mirror from the kernel alone ([`Tables::restore`]): an agent that starts finds its predecessor's tables, takes
+//! them over, and writes only what differs.
 //!
-//! Architecture invariant: this crate knows neither etcd nor peers. What should be in the tables comes in as
+//! Architecture invariant: this crate knows neither etcd nor peers. The wanted content of the tables comes in as
 //! [`mesh_model::lb::Change`].
 
 mod capabilities;

@@ -1,8 +1,8 @@
-//! The agent's own cgroup, whose sockets the programs leave alone: an agent whose way to its etcd leads through the tables
+//! The agent's own cgroup, whose sockets the programs do not balance: an agent that reaches its etcd through the tables
 //! that it fills could lock itself out.
 //!
-//! Only a cgroup that the agent has for itself is left alone. One that others are in as well, as the root is, would take
-//! them out of the mesh with it.
+//! The agent opts out only if it is alone in its cgroup. Other processes in the same cgroup, as in the root, would be
+//! taken out of the mesh with it.
 
 use std::{
     fs, io,

@@ -1,4 +1,4 @@
-//! What is pinned: which tables there are, of what sizes, and which of them programs read.
+//! The pinned state: which tables exist, their sizes, and which of them programs read.
 
 use std::{
     fs, io,
@@ -25,7 +25,7 @@ pub(crate) struct Attached {
     pub(crate) tables: Vec<PathBuf>,
 }
 
-/// Refuses a pinned map that is not what the layout says: two programs must not read one memory in two ways.
+/// Refuses a pinned map that differs from the layout: two programs must not read one memory in two ways.
 pub(crate) fn check(pin: &Path, layout: &MapLayout, sizes: Sizes) -> Result<(), MapsError> {
     compare(pin, layout.name, Shape::of_layout(layout, sizes))
 }
@@ -99,8 +99,8 @@ pub(crate) fn knows_others(
     Ok(is_reverse(pin) && !program.maps().map_err(io)?.contains(&ours))
 }
 
-/// Takes away a hook that another program is to take the place of, or none. One that shows sockets what they asked for, and
-/// knows it of sockets that another release connected, stays attached beside ours.
+/// Detaches a hook that another program replaces, or that has no successor. If it shows sockets the service that they
+/// asked for, and knows it for sockets that another release connected, it stays attached beside ours.
 pub(crate) fn make_way(
     pins: &PinRoot,
     sizes: Sizes,

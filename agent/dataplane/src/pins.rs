@@ -1,4 +1,4 @@
-//! Where the tables and links outlive the agent.
+//! The pins by which tables and links outlive the agent.
 
 use std::{
     fs::{self, File, Permissions},

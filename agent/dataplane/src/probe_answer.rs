@@ -1,7 +1,7 @@
-//! The kernel's answer to the question of other nodes whether this one is there.
+//! The kernel's answer to probes of other nodes.
 //!
 //! A program of its own object, with maps of its own group, at the ingress of the interfaces that carry the node's
-//! addresses. It outlives the agent, as the others do: a node whose agent hangs, or starts anew, is there.
+//! addresses. It outlives the agent, as the others do: a node whose agent hangs or restarts answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -176,7 +176,7 @@ impl ProbeAnswer {
             let state = match place {
                 Ok(Some(0)) => AnswerState::Answers,
                 Ok(Some(_)) => AnswerState::Behind,
-                // Of what could not be attached it is known why.
+                // For one that could not be attached the reason is known.
                 Ok(None) if interface.link.is_none() => interface.state.clone(),
                 Ok(None) => {
                     repairs += 1;

@@ -1,4 +1,4 @@
-//! Which flag gives a table more room, and how much it takes.
+//! Which flag enlarges a table, and what memory that takes.
 
 /// The agent's flag that a table's size is.
 pub fn flag_of(map: &str) -> &'static str {

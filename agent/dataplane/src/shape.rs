@@ -1,4 +1,4 @@
-//! What a map is, to distinguish one of ours from another under its name.
+//! A map's properties, to distinguish one of ours from another under its name.
 
 use std::{fmt, io, path::Path};
 

@@ -1,12 +1,12 @@
-//! Which slots are whose: ranges of a power of two, split and joined as a buddy system.
+//! Which slots belong to which group: ranges of a power of two, split and joined as a buddy system.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-/// How long what was given back rests before it is given out again. A program that read an old header or slot is done
-/// with it within microseconds; a second leaves room for a processor that a hypervisor took away.
+/// How long a freed entry rests before it is reused. A program that read an old header or slot is done with it within
+/// microseconds; a second leaves room for a processor that a hypervisor suspended.
 pub(crate) const REST: Duration = Duration::from_secs(1);
 
 /// A range of `1 << order` slots from `base`, which is a multiple of its length.
@@ -21,7 +21,7 @@ pub(crate) struct Range {
 pub(crate) struct SlotRanges {
     /// By order, the bases.
     free: Vec<BTreeSet<u32>>,
-    /// Given back and not yet rested, oldest first.
+    /// Freed and not yet rested, oldest first.
     resting: VecDeque<(Instant, Range)>,
     used: u32,
 }

@@ -1,4 +1,4 @@
-//! Which sockets got which backends, as the sockets themselves keep it.
+//! Which sockets got which backends, from the sockets' own storage.
 
 use std::io::{self, Read as _};
 

@@ -1,8 +1,8 @@
 //! The writer's side of the tables.
 //!
-//! The order of writes is what keeps readers right at every moment, and what keeps the tables usable when the writer dies
-//! between any two of them: a backend is there before a slot names it, a slot before the header counts it, a header
-//! before a group set or a frontend leads to it; and they go in the opposite order.
+//! The order of writes keeps readers right at every moment, and keeps the tables usable when the writer dies between
+//! any two of them: a backend exists before a slot names it, a slot before the header counts it, a header before a
+//! group set or a frontend leads to it; they are removed in the opposite order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +43,7 @@ use id_allocator::IdAllocator;
 use service::Service;
 use shares::Shares;
 
-/// The tables, and a mirror of what is in them.
+/// The tables, and a mirror of their content.
 #[derive(Debug)]
 pub struct Tables<K> {
     kernel: K,
@@ -53,7 +53,7 @@ pub struct Tables<K> {
     set_indices: IdAllocator,
     slots: SlotRanges,
     shares: Shares,
-    /// Backends and slots that were given back, and not asked for yet.
+    /// Backends and slots that were freed since the last call.
     freed: u64,
     /// Frontends whose backends may still come in this batch of changes.
     settling: Vec<Frontend>,
@@ -64,7 +64,7 @@ pub struct Tables<K> {
 /// How full each table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
-    /// What there is room for.
+    /// The tables' sizes.
     pub sizes: Sizes,
     /// Frontends.
     pub services: u32,
@@ -149,13 +149,12 @@ impl<K: Kernel> Tables<K> {
         ClusterUse { backends: backends.has(cluster), slots: slots.has(cluster) }
     }
 
-    /// How many backends and slots were given back since this was asked last: as many changes that were refused may be tried
-    /// again.
+    /// How many backends and slots were freed since the last call: as many changes that were refused may be retried.
     pub fn take_freed(&mut self) -> u64 {
         std::mem::take(&mut self.freed)
     }
 
-    /// Removes inherited backends of the clusters that `listed` says were listed in full.
+    /// Removes inherited backends of the clusters for which `listed` returns true: those that were listed in full.
     pub fn prune_backends(&mut self, listed: impl Fn(ClusterId) -> bool, now: Instant) {
         let backends = &self.backends;
         let inherited = self.services.iter().flat_map(|(frontend, service)| {
@@ -325,12 +324,12 @@ impl Tables<KernelMaps> {
         self.kernel.peer_states().cut().collect::<Vec<_>>().into_iter()
     }
 
-    /// The bits of the node's own word, as they were set last, by a previous agent perhaps.
+    /// The bits of the local state word, as they were set last, possibly by a previous agent.
     pub fn local_state(&self) -> u32 {
         self.kernel.local_state()
     }
 
-    /// Sets the bits of the node's own word: [`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]. One
+    /// Sets the bits of the local state word: [`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]. One
     /// write, or none.
     pub fn set_local_state(&mut self, bits: u32) {
         self.kernel.set_local_state(bits);

@@ -1,8 +1,9 @@
-//! Taking over a node from whatever agent was there before: no connection meets a table that lacks what is known.
+//! Takes over a node from a previous agent: no connection meets a table that lacks known entries.
 //!
-//! Tables of other sizes are filled from the ones that programs read, before the programs are exchanged. Tables of another
-//! layout cannot be read: there the programs stay until the new tables were filled by other means (`docs/adr/0012`). Other
-//! groups of maps go over as they are, or begin anew where their layout is another (`docs/adr/0027`).
+//! Tables of other sizes are filled from the ones that programs read, before the programs are replaced. Tables of
+//! another layout cannot be read: there the programs stay until the new tables were filled by other means
+//! (`docs/adr/0012`). Other groups of maps are taken over as they are, or begin empty where their layout is another
+//! (`docs/adr/0027`).
 
 use std::{fmt, path::Path, time::Instant};
 

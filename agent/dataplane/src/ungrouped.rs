@@ -1,6 +1,6 @@
-//! Pins of the release before groups had layouts of their own (6120241 and its minor): one folder has all maps but those of
-//! sockets. Their formats are the groups' first ones, so they are taken as they are: pinned once more, where the groups have
-//! them, before anything is loaded. To be removed with the minor after next.
+//! Pins of the release before groups had layouts of their own (6120241 and its minor): one folder has all maps but
+//! those of sockets. Their formats are the groups' first ones, so they are taken over as they are: pinned once more,
+//! where the groups have them, before anything is loaded. To be removed with the minor after next.
 
 use std::{fs, io};
 
@@ -22,7 +22,8 @@ const GROUPS: [(MapGroup, u32); 3] = [
     (MapGroup::Affinity, 0xab7a_1039),
 ];
 
-/// Pins what attached programs of that release read where this one looks for it. It may end anywhere, and is begun anew.
+/// Pins the maps that attached programs of that release read where this release looks for them. It may end anywhere,
+/// and the next run begins again.
 pub(crate) fn adopt(pins: &PinRoot) -> Result<(), ProgramsError> {
     let attached = find_attached(pins)?.tables;
     let name = |path: &std::path::Path| path.file_name()?.to_str().map(str::to_owned);

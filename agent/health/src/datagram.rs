@@ -1,4 +1,4 @@
-//! Probe datagrams of the present version and of the previous minor release's (`mesh_layout::probe`).
+//! Probe datagrams of the current version and of the previous minor release's (`mesh_layout::probe`).
 
 use mesh_layout::probe::{self, ANSWER, Datagram, LENGTH_1, MAGIC_1, QUESTION};
 
@@ -7,7 +7,7 @@ use mesh_layout::probe::{self, ANSWER, Datagram, LENGTH_1, MAGIC_1, QUESTION};
 pub(crate) enum Received {
     /// A question.
     Question { nonce: u64, version: Version },
-    /// An answer. One of the previous version does not say at which rate its node answers.
+    /// An answer. One of the previous version has no rate.
     Answer { nonce: u64, by_kernel: bool, rate: Option<u32> },
 }
 

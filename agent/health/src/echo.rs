@@ -1,7 +1,7 @@
-//! The probe echo: answers the agents that ask whether this node is there.
+//! The probe echo: answers other agents' probes of this node.
 //!
-//! Where this node's kernel answers (`docs/adr/0035`) no question comes here. On older kernels and on interfaces that are no
-//! Ethernet, all do.
+//! Where this node's kernel answers (`docs/adr/0035`) no question arrives here. On older kernels and on interfaces that
+//! are not Ethernet, all do.
 
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! Which sockets are ended, and when: later than new connections leave (`docs/adr/0036`).
 //!
-//! New connections leave what does not answer at once, which costs nothing if it was only a pause. Ending a connection costs
-//! its owner, so it waits, counted from the last answer, and any answer begins the waiting anew, whatever else is needed until
-//! a node counts as back. Time is an argument, and what follows is returned.
+//! New connections avoid immediately what does not answer, which costs nothing if it was only a pause. Ending a
+//! connection costs its owner, so it waits, counted from the last answer, and any answer starts the time again,
+//! whatever else is needed until a node counts as back. Time is an argument, and the consequences are returned.
 
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ impl Endings {
         self.waiting.entry(scope).or_insert(waiting);
     }
 
-    /// Something of it answered, although it is not back yet: everything begins anew.
+    /// A node or etcd of it answered, although it is not back yet: the time starts again.
     pub fn answered(&mut self, scope: &Scope, at: Instant) {
         let Some(waiting) = self.waiting.get_mut(scope) else { return };
         waiting.last_answer = waiting.last_answer.max(at);
@@ -115,8 +115,8 @@ impl Endings {
         dues.flatten().min()
     }
 
-    /// What to do by now. TCP connections to a cluster are ended only if `may_end` says so, which is asked when they are due,
-    /// and again soon if it does not.
+    /// What is due now. TCP connections to a cluster are ended only if `may_end` returns true, which is called when
+    /// they are due, and again soon if it does not.
     pub fn due(&mut self, now: Instant, mut may_end: impl FnMut(&Scope) -> bool) -> Vec<Ending> {
         let mut endings = std::mem::take(&mut self.spared);
         for (scope, waiting) in &mut self.waiting {

@@ -1,4 +1,4 @@
-//! How the rest of the agent sees health.
+//! The interface of health for the rest of the agent.
 
 use std::{
     io,
@@ -53,7 +53,7 @@ impl Health {
     /// Starts the thread. Sockets that cannot be opened are tried again, and the report says so.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When no thread can be started.
     pub fn start(options: HealthOptions) -> Result<(Self, Verdicts), HealthError> {
         let HealthOptions { local, port, endings } = options;
         let machine = Machine::new(local, endings, Instant::now());
@@ -91,7 +91,7 @@ impl Health {
 }
 
 impl Drop for Health {
-    /// Ends the thread, and waits until no word is written any more.
+    /// Ends the thread, and waits until no state word is written any more.
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {

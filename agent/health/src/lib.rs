@@ -1,13 +1,14 @@
-//! Whether other nodes and clusters answer, and what follows at once: probes, the echo that answers others', verdicts, and the
-//! clusters' words in the kernel.
+//! Whether other nodes and clusters answer, and what follows immediately: probes, the echo that answers others',
+//! verdicts, and the clusters' state words in the kernel.
 //!
-//! [`Health`] runs all of it in a thread of its own. It is given [`Order`]s, writes through [`PeerStates`], and reports
-//! [`Verdict`]s and a [`Report`]. [`HealthView`] is what the agent's core makes of the verdicts.
+//! [`Health`] runs all of it in a thread of its own. It takes [`Order`]s, writes through [`PeerStates`], and reports
+//! [`Verdict`]s and a [`Report`]. [`HealthView`] is what the agent's core derives from the verdicts.
 //!
-//! A death is decided by [`Prober`], what is written by [`ClusterWords`] and which sockets end by [`Endings`]; [`Machine`]
-//! joins them. None of these has IO or a clock, so tests drive them at any pace.
+//! [`Prober`] decides a death, [`ClusterWords`] what is written and [`Endings`] which sockets end; [`Machine`] joins
+//! them. None of these has IO or a clock, so tests drive them at any speed.
 //!
-//! Architecture invariant: nothing here waits for the rest of the agent, and nothing else writes the clusters' words.
+//! Architecture invariant: nothing here waits for the rest of the agent, and nothing else writes the clusters' state
+//! words.
 
 mod datagram;
 mod echo;

@@ -1,6 +1,6 @@
-//! Prober, words and endings joined: orders, replies and the time go in; questions, writes and verdicts come out.
+//! Prober, state words and endings joined: orders, replies and the time go in; questions, writes and verdicts come out.
 //!
-//! Everything that health does but for sockets and threads is here, so that a test can drive it at any pace.
+//! Everything that health does except sockets and threads is here, so that a test can drive it at any speed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ pub struct Machine {
     states: Option<Box<dyn PeerStates>>,
     verdicts: Vec<Verdict>,
     counts: Words,
-    /// The report says something else than before.
+    /// The report differs from the one before.
     news: bool,
 }
 
@@ -98,13 +98,13 @@ impl Machine {
         self.prober.next_timeout().into_iter().chain(self.endings.next_timeout()).min()
     }
 
-    /// What became of nodes and clusters since the last call, in order.
+    /// Changes of nodes and clusters since the last call, in order.
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
         self.news |= !self.verdicts.is_empty();
         std::mem::take(&mut self.verdicts)
     }
 
-    /// Whether [`Machine::report`] says something else than when this was asked last, beside counts.
+    /// Whether [`Machine::report`] differs from that at the last call, apart from counts.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news) | self.prober.take_news()
     }

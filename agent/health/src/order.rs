@@ -1,4 +1,4 @@
-//! What health is asked to do.
+//! The orders that health takes.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,7 +8,7 @@ use crate::{targets::Target, words::PeerStates};
 
 /// An order to [`Health`](crate::Health).
 pub enum Order {
-    /// A cluster is followed: how to ask its etcd for a sign of life.
+    /// A cluster is followed: how to send its etcd a keepalive.
     Follow(ClusterName, Etcd),
     /// A cluster is followed no more.
     Forget(ClusterName),
@@ -21,16 +21,16 @@ pub enum Order {
         /// There are no other clusters in the mesh.
         all: bool,
     },
-    /// The kernel's words: at the start, and after an exchange of layouts.
+    /// The kernel's state words: at the start, and after an upgrade to another layout.
     States(Box<dyn PeerStates>),
-    /// Compare the kernel's words with what they should be, and repair and count what is not.
+    /// Compare the kernel's state words with what they should be, repair and count.
     Audit,
 }
 
 /// A cluster's etcd, as far as health needs it.
 pub type Etcd = Box<dyn EtcdLink>;
 
-/// How a cluster's etcd is asked for a sign of life.
+/// How to send a cluster's etcd a keepalive.
 pub trait EtcdLink: fmt::Debug + Send {
     /// How the connection is now.
     fn state(&self) -> EtcdState;

@@ -1,13 +1,14 @@
-//! Whether nodes answer, measured on the way that traffic takes (`docs/adr/0016`, `docs/adr/0035`).
+//! Whether nodes answer, measured on the path that traffic takes (`docs/adr/0016`, `docs/adr/0035`).
 //!
-//! Nodes whose pods clients may be led to are asked every 100 ms where their kernel answers and every 200 ms where an agent
-//! does, with no more than 300 datagrams a second: with more nodes each waits longer, and so it does where a node reports that
-//! it answers more than 10,000 a second. One that loses three probes in a row is dead, and comes back after three
-//! answers; what dies again soon after must answer for longer each time. What is wrong with ourselves is not taken for
-//! others' failures: something else was answered while the dead one lost its probes, if there is something else.
+//! Nodes whose pods clients may be led to are probed every 100 ms where their kernel answers and every 200 ms where an
+//! agent does, with no more than 300 datagrams a second: with more nodes the interval is longer, and so it is for a
+//! node that reports that it answers more than 10,000 a second. A node that loses three probes in a row is dead, and
+//! comes back after three answers; one that dies again soon after must answer for longer each time. A failure of our
+//! own uplink is not taken for others' failures: another node must have answered while the dead one lost its probes, if
+//! there is another.
 //!
-//! A node at whose port no agent listens sends the probe back, which is a sign of life as good as an answer. It does so
-//! about once a second and no more, and is asked accordingly.
+//! A node without an agent returns the probe as "port unreachable", which is a sign of life as good as an answer. A
+//! kernel does so about once a second and no more, and such a node is probed accordingly.
 //!
 //! Architecture invariant: no IO and no clock. Replies and the time go in; questions and verdicts come out.
 
@@ -69,7 +70,7 @@ pub struct Prober {
     judged: Instant,
     verdicts: Vec<Verdict>,
     counts: Counts,
-    /// A report says something else than before.
+    /// A report differs from the one before.
     news: bool,
 }
 
@@ -89,11 +90,12 @@ type PathKey = (ClusterName, Arc<str>, IpAddr);
 
 /// So much may be sent at once after a pause.
 const BURST: Duration = AGENT;
-/// A prober that goes on later than it wanted by so much stood still, and knows nothing of what was on its way.
+/// A prober that continues later than planned by this much was stalled, and knows nothing of the probes that were on
+/// their way.
 const LATE: Duration = Duration::from_millis(100);
 /// How often what is undecided is looked at.
 const AGAIN: Duration = Duration::from_millis(25);
-/// How often intervals are worked out anew.
+/// How often intervals are recomputed.
 const INTERVALS: Duration = Duration::from_secs(1);
 
 // === impl Prober ===
@@ -257,12 +259,12 @@ impl Prober {
         due.into_iter().chain(again).min()
     }
 
-    /// What became of nodes and clusters since the last call, in order.
+    /// Changes of nodes and clusters since the last call, in order.
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
         std::mem::take(&mut self.verdicts)
     }
 
-    /// Whether [`Prober::report`] says something else than when this was asked last, beside counts.
+    /// Whether [`Prober::report`] differs from that at the last call, apart from counts.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news) || !self.verdicts.is_empty()
     }

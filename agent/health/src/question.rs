@@ -1,4 +1,4 @@
-//! What is asked of a node, and what comes back.
+//! A probe of a node, and its reply.
 
 use std::net::IpAddr;
 
@@ -36,7 +36,7 @@ pub enum Versions {
 pub enum Reply {
     /// The question was answered.
     Answered(Answerer),
-    /// The node's kernel says that no agent listens there.
+    /// The node's kernel refuses: no agent listens there.
     Refused,
 }
 
@@ -53,7 +53,7 @@ pub enum Answerer {
         /// Answers that the node gave in the last full second.
         rate: u32,
     },
-    /// An agent of the previous minor release, which does not say at which rate it answers.
+    /// An agent of the previous minor release, which does not report its rate.
     PreviousAgent,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of all clusters, for status and metrics.
+//! The state of all clusters, for status and metrics.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub struct Report {
     pub detection: Duration,
     /// And one at whose port no agent listens, after so long.
     pub detection_without_agent: Duration,
-    /// The clusters' words in the kernel.
+    /// The clusters' state words in the kernel.
     pub words: Words,
     /// Why nodes cannot be asked, or cannot be answered.
     pub problems: Vec<String>,
@@ -76,12 +76,12 @@ pub struct Counts {
     pub stalls: u64,
 }
 
-/// What was done to the clusters' words in the kernel.
+/// Writes of the clusters' state words in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Audits.
     pub audits: u64,
-    /// Words that an audit found to be others than they should be.
+    /// State words that an audit found to differ from what they should be.
     pub repairs: u64,
 }
 

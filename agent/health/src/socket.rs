@@ -1,11 +1,11 @@
-//! The socket from which this agent asks other nodes whether they are there.
+//! The socket from which this agent probes other nodes.
 //!
-//! Questions go to a port that every node knows. They leave from another one than the echo's, so that a flood of
-//! others' questions keeps no answer from us. A sender that does not know a question's nonce cannot answer it in
-//! another's place.
+//! Questions go to a port that every node knows. They leave from another port than the echo's, so that a flood of
+//! others' questions delays no answer to us. A sender that does not know a question's nonce cannot forge an answer.
 //!
-//! Where neither the kernel nor an agent answers, the node's kernel sends the question back as "port unreachable". The
-//! asking socket finds that in its error queue: the question with its nonce, and the address that it was for.
+//! Where neither the kernel's program nor an agent answers, the node's kernel returns the question as "port
+//! unreachable". The probing socket finds that in its error queue: the question with its nonce, and the address that it
+//! was for.
 
 use std::{
     io::{self, IoSliceMut},
@@ -29,7 +29,7 @@ use crate::{
     question::{Answerer, Probe, Question, Reply},
 };
 
-/// Asks questions, and receives what comes back.
+/// Sends questions, and receives the replies.
 #[derive(Debug)]
 pub(crate) struct ProbeSocket {
     socket: UdpSocket,
@@ -188,7 +188,7 @@ pub(crate) fn bind(port: u16) -> io::Result<(UdpSocket, bool)> {
 fn bind_to(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
-        // Whatever net.ipv6.bindv6only says: nodes have IPv4 addresses too.
+        // Whatever net.ipv6.bindv6only is: nodes have IPv4 addresses too.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;

@@ -1,8 +1,9 @@
-//! The thread that runs health: apart from everything else, with a runtime of its own (`docs/adr/0034`). Whatever the rest of
-//! the agent does, and however few threads its runtime has, probes leave, answers are given and cuts are written in time.
+//! The thread that runs health: apart from everything else, with a runtime of its own (`docs/adr/0034`). Whatever the
+//! rest of the agent does, and however few threads its runtime has, probes and answers leave and cuts are written in
+//! time.
 //!
-//! Two futures in one task: the prober, which takes orders and ends with their sender, and the echo. Both may be stopped
-//! anywhere.
+//! Two futures in one task: the prober, which takes orders and ends with their sender, and the echo. Both may be
+//! stopped anywhere.
 
 use std::{
     cell::RefCell,
@@ -49,7 +50,7 @@ struct Asking {
     problem: Option<String>,
 }
 
-/// How often the report is made anew, beside when something changed.
+/// How often the report is made again, in addition to every change.
 const REPORT: Duration = Duration::from_secs(1);
 
 // === impl Worker ===

@@ -1,10 +1,10 @@
-//! What is reported of nodes and clusters.
+//! The verdicts about nodes and clusters.
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use mesh_model::{ClusterName, Protocol};
 
-/// What became of a node or a cluster, and what follows for sockets.
+/// A change of a node or a cluster, and what follows for sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A node answers, or answers no more, at an address.
@@ -13,7 +13,7 @@ pub enum Verdict {
         cluster: ClusterName,
         /// Its name.
         node: Arc<str>,
-        /// The address, which stands for its family.
+        /// The address, which identifies its family.
         address: IpAddr,
         /// Whether it answers.
         alive: bool,
@@ -29,8 +29,8 @@ pub enum Verdict {
         /// Whether it is so.
         unverified: bool,
     },
-    /// No node of a cluster answers, nor does its etcd; or one does again. The kernel's word for the cluster is written
-    /// before this is reported. Nodes that died with their cluster are not reported to be dead before it is back.
+    /// No node of a cluster answers, nor does its etcd; or one does again. The cluster's state word in the kernel is
+    /// written before this is reported. Nodes that died with their cluster are not reported as dead before it is back.
     Cluster {
         /// The cluster.
         cluster: ClusterName,
@@ -60,7 +60,7 @@ pub enum Ending {
     },
 }
 
-/// Backends whose sockets are meant.
+/// The backends whose sockets are to be ended or spared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// All of a cluster.
@@ -71,7 +71,7 @@ pub enum Scope {
         cluster: ClusterName,
         /// Its name.
         node: Arc<str>,
-        /// The address at which it is probed. Backends of its family are meant.
+        /// The address at which it is probed. Backends of its family are included.
         address: IpAddr,
     },
 }
@@ -111,7 +111,7 @@ impl Verdict {
 // === impl Scope ===
 
 impl Scope {
-    /// The cluster of the backends that are meant.
+    /// The cluster of these backends.
     pub fn cluster(&self) -> &ClusterName {
         match self {
             Self::Cluster(cluster) | Self::Node { cluster, .. } => cluster,

@@ -1,4 +1,4 @@
-//! What the agent's core knows of others' health, and which nodes it has probed.
+//! The core's view of others' health, and of the nodes that are probed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

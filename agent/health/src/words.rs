@@ -1,21 +1,21 @@
-//! The clusters' words in the kernel (`cm_peer_state`): whose backends are out of use.
+//! The clusters' state words in the kernel (`cm_peer_state`), which take backends out of use.
 //!
-//! A word is at a cluster's ID, and IDs may become other clusters'. This says which words have to be written, and knows
-//! neither the kernel nor the time.
+//! A word is at a cluster's ID, and an ID may become another cluster's. This computes which words have to be written,
+//! and knows neither the kernel nor the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{ClusterId, ClusterName};
 
-/// The kernel's words. The owner of this is their only writer, but for the local cluster's.
+/// The kernel's state words. The owner of this is their only writer, except for the local cluster's.
 pub trait PeerStates: Send {
-    /// The clusters whose word says that they are cut, as it is in the kernel.
+    /// The clusters whose word in the kernel marks them as cut.
     fn cut(&self) -> Vec<ClusterId>;
     /// Writes a cluster's word: one store.
     fn set_cut(&mut self, cluster: ClusterId, cut: bool);
 }
 
-/// Which clusters are cut, and which words say so.
+/// Which clusters are cut, and which words mark them.
 #[derive(Clone, Debug)]
 pub struct ClusterWords {
     local: ClusterName,
@@ -23,7 +23,7 @@ pub struct ClusterWords {
     cut: BTreeSet<ClusterName>,
     /// Cut by a previous run; which cluster has the ID is not known yet.
     inherited: BTreeSet<ClusterId>,
-    /// What was written; `None` before the kernel's words were seen.
+    /// The clusters whose word was written as cut; `None` before the kernel's words were read.
     written: Option<BTreeSet<ClusterId>>,
     /// There are no other clusters than those whose ID is known.
     all: bool,
@@ -53,8 +53,8 @@ impl ClusterWords {
         }
     }
 
-    /// The kernel's words are these ones. The first ones are what a previous run left; returns the clusters that it cut, as
-    /// far as their IDs are known. Later ones are of the tables of another layout, and say nothing.
+    /// Takes the kernel's words. The first ones are what a previous run left; returns the clusters that it cut, as far
+    /// as their IDs are known. Later ones belong to the tables of another layout, and are ignored.
     pub fn take_over(&mut self, found: impl IntoIterator<Item = ClusterId>) -> Vec<ClusterName> {
         let found: BTreeSet<ClusterId> =
             found.into_iter().filter(|id| *id != ClusterId::NONE).collect();
@@ -101,8 +101,8 @@ impl ClusterWords {
         }
     }
 
-    /// The words that are to be written, which count as written from now on: first those that take a cluster out of use.
-    /// None, before the kernel's words were seen.
+    /// The words to write, which count as written from now on: first those that take a cluster out of use. None before
+    /// the kernel's words were read.
     pub fn take_writes(&mut self) -> Vec<Write> {
         let wanted = self.wanted();
         let Some(written) = &mut self.written else { return Vec::new() };
@@ -113,7 +113,7 @@ impl ClusterWords {
         writes
     }
 
-    /// Compares the kernel's words with what they should be. Returns those that are to be written.
+    /// Compares the kernel's words with what they should be. Returns those to write.
     pub fn audit(&mut self, found: impl IntoIterator<Item = ClusterId>) -> Vec<Write> {
         self.written = Some(found.into_iter().filter(|id| *id != ClusterId::NONE).collect());
         self.take_writes()

@@ -1,8 +1,8 @@
-//! What keeps the mesh's programs at their hooks: two tasks, which nothing waits for.
+//! Keeps the mesh's programs at their hooks: two tasks, which nothing waits for.
 //!
-//! [`ProgramsTask`] looks after the sockets' hooks of the cgroup root: it exchanges programs of another release, puts back
-//! what another process took away, and names other programs there. [`ProbeAnswerTask`] has the kernel answer probes at the
-//! interfaces that carry the node's addresses.
+//! [`ProgramsTask`] maintains the socket hooks of the cgroup root: it replaces programs of another release, restores
+//! what another process removed, and names other programs there. [`ProbeAnswerTask`] makes the kernel answer probes at
+//! the interfaces that carry the node's addresses.
 
 mod probe_answer;
 mod programs;

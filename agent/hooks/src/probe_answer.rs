@@ -1,5 +1,5 @@
-//! The task that has the kernel answer probes where they arrive: follows the node's addresses and interfaces, and looks
-//! each second whether the program is still there.
+//! The task that makes the kernel answer probes where they arrive: follows the node's addresses and interfaces, and
+//! checks each second whether the program is still attached.
 
 use std::{
     collections::BTreeSet,
@@ -165,7 +165,7 @@ impl ProbeAnswerTask {
         }
     }
 
-    /// Says where the kernel answers, and where the agent has to.
+    /// Describes where the kernel answers, and where the agent has to.
     fn describe(&self, answer: &ProbeAnswer, found: &Attachments, failed: Option<String>) {
         let name = |index: u32| {
             let interface = found.ethernet.iter().find(|interface| interface.index == index);

@@ -1,5 +1,5 @@
-//! The task of the programs: exchanges those of another release for ours when the tables are filled, looks each second
-//! whether they are still at their hooks and who else is, and leaves the agent's own sockets alone.
+//! The task of the programs: replaces those of another release by ours when the tables are filled, checks each second
+//! whether they are still at their hooks and which others are, and exempts the agent's own sockets.
 
 use std::{
     path::PathBuf,

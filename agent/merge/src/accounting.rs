@@ -1,8 +1,8 @@
-//! What a cluster's records take in memory here, as they are kept.
+//! The memory that a cluster's records take here.
 //!
-//! Each record is counted with what it has in tables, with its texts and with what allocators add. `tests/memory.rs` holds
-//! that against what is really allocated. Records of a list that was not confirmed count with those of the one before it:
-//! a peer whose lists are never confirmed must not have room for each of them.
+//! Each record is counted with its entries in tables, with its texts and with the allocator's overhead.
+//! `tests/memory.rs` compares that with what is really allocated. Records of a list that was not confirmed count with
+//! those of the one before it: a peer whose lists are never confirmed must not have room for each of them.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     kept: Tally,
-    /// Of that, what is from rounds up to those in `spared`: its owner has asked for all of it anew.
+    /// The part of it that is from rounds up to those in `spared`: its owner has asked for all of it again.
     before: Tally,
     spared: BTreeMap<RecordKind, u32>,
 }
@@ -80,7 +80,7 @@ impl Account {
         }
     }
 
-    /// All records of these rounds are asked for anew: they count no more.
+    /// All records of these rounds are asked for again: they no longer count.
     pub(crate) fn spare(&mut self, rounds: BTreeMap<RecordKind, u32>) {
         let Tally { keys, bytes } = std::mem::take(&mut self.kept);
         self.before.keys += keys;

@@ -7,8 +7,8 @@ use mesh_model::{ClusterId, ClusterName, Identity, Record, RecordKey, ServiceNam
 
 use crate::nodes::NodeEntry;
 
-/// What a peer may claim, as `connect` wrote it down. Judged against nothing that another peer says, so that no liar
-/// displaces the honest.
+/// What a peer may claim, as `connect` wrote it down. It does not depend on any other peer's reports, so no false
+/// report displaces an honest one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Its ID, if that is known. No other cluster gets it.
@@ -54,7 +54,8 @@ pub struct RefusedRecord {
     pub refused: Refused,
 }
 
-/// A peer whose file does not say where its pods may be: it may say so itself of any address, so no route follows from it.
+/// A peer whose file does not grant ranges of pods: the peer itself could claim any address, so no route follows from
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingGrant {
     /// The peer.
@@ -70,7 +71,7 @@ pub struct MissingGrant {
 /// Ranges that a message shows.
 const SHOWN: usize = 8;
 
-/// How a cluster's records are judged.
+/// How a cluster's records are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Validator {
     /// The local cluster: it may report anything about itself.
@@ -79,10 +80,10 @@ pub(crate) enum Validator {
     Granted {
         /// What it may claim.
         claims: Claims,
-        /// What it may not, whatever the grant says.
+        /// Ranges that it may not claim, whatever the grant contains.
         ours: Vec<IpNet>,
     },
-    /// A peer whose file says nothing of what it may claim, as those that Cilium's tools write: whatever is not ours, not
+    /// A peer whose file has no grant, like those that Cilium's tools write: it may claim all that is not ours, not
     /// granted to another, and an address that a pod or node can have.
     Ungranted {
         /// Ours, and other peers' grants.
@@ -133,7 +134,7 @@ impl fmt::Display for MissingGrant {
 // === impl Validator ===
 
 impl Validator {
-    /// Whether routes follow from its nodes: only where its peer file says where its pods may be.
+    /// Whether routes follow from its nodes: only where its peer file grants ranges of pods.
     pub(crate) fn has_routes(&self) -> bool {
         match self {
             Self::Local => true,
@@ -152,7 +153,7 @@ impl Validator {
         (!self.has_routes()).then(|| MissingGrant::new(cluster, pods, nodes))
     }
 
-    /// Checks every address that a record speaks of.
+    /// Checks every address in a record.
     pub(crate) fn check(&self, record: &Record) -> Result<(), Refused> {
         match record {
             Record::Node(node) => self.check_node(&node.name, &NodeEntry::new(node)),
@@ -188,8 +189,8 @@ impl Validator {
         self.pods(what, net).or_else(|refused| self.node(what, net).map_err(|_| refused))
     }
 
-    /// What an address may stand for: what is reserved has another meaning there than here. A host is a remote node where
-    /// the grant has nodes, and all else is not known.
+    /// The identity that an address may have: reserved identities have another meaning there than here. A host is a
+    /// remote node where the grant has nodes, and everything else is unknown.
     pub(crate) fn identity(&self, net: IpNet, identity: Identity) -> Identity {
         match self {
             Self::Local => identity,
@@ -220,7 +221,8 @@ impl Validator {
         self.check_backends(|| format!("endpoint slice {slice}"), backends)
     }
 
-    /// Pods, nodes, and where the grant says so what is neither. One that is none of these refuses the whole record.
+    /// Pods, nodes, and addresses that are neither where the grant allows them. Any other backend refuses the whole
+    /// record.
     fn check_backends(
         &self,
         what: impl Fn() -> String + Copy,

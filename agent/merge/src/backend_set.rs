@@ -1,4 +1,4 @@
-//! What a record says of a service's backends: places that can be compared, and how each is.
+//! A record's backends of a service, in a comparable form, and the state of each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,7 +57,7 @@ impl BackendSet {
         Self(all)
     }
 
-    /// What a service v1 says. It speaks of no condition: what is there is ready.
+    /// Backends of a service v1. It has no conditions: all its backends are ready.
     pub(crate) fn of_service(
         service: &GlobalService,
         interner: &mut StringInterner,
@@ -80,8 +80,8 @@ impl BackendSet {
         Self::new(all)
     }
 
-    /// What an endpoint slice says. All its endpoints have all its ports. Hints are for clients of the cluster itself, and
-    /// kept where these are on its nodes: `is_local`.
+    /// Backends of an endpoint slice. All its endpoints have all its ports. Hints are for clients of the cluster
+    /// itself, and kept where these are on its nodes: `is_local`.
     pub(crate) fn of_slice(
         slice: &EndpointSlice,
         is_local: bool,
@@ -203,10 +203,11 @@ thread_local! {
     pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// What two records may say differently of a backend.
+/// In what two records may differ about a backend.
 type Rank<'a> = (Condition, &'a Option<Arc<str>>, &'a Option<Arc<str>>, &'a Option<Arc<Hints>>);
 
-/// Which of two words about a place counts: the lower one. All of it takes part, so that no order of arrival does.
+/// Which of two reports about a backend counts: the lower one. All parts are compared, so that the order of arrival
+/// makes no difference.
 pub(crate) fn rank(state: &BackendState) -> Rank<'_> {
     (state.condition, &state.node, &state.zone, &state.hints)
 }

@@ -49,7 +49,7 @@ pub(crate) struct Cluster {
 /// What is kept of an address. There may be a million of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressEntry {
-    /// As its cluster gave it; what it may stand for follows from the grant.
+    /// As its cluster reported it; the effective one follows from the grant.
     pub(crate) identity: Identity,
     pub(crate) host: HostIndex,
     pub(crate) round: u32,
@@ -86,7 +86,7 @@ pub struct Counts {
     pub pods: usize,
 }
 
-/// The round of what was not reported in this run.
+/// The round of records that were not reported in this run.
 pub(crate) const UNREPORTED: u32 = 0;
 
 /// Hosts beyond the number of addresses that are worth no look: few addresses are on a host of their own.

@@ -23,7 +23,7 @@ impl StringInterner {
         if let Some(known) = self.all.get(word) {
             return Arc::clone(known);
         }
-        // A peer that has ever new words does not fill the memory with them.
+        // A peer with an endless series of new names does not fill the memory with them.
         if self.all.len() > 2 * self.kept + FREE {
             self.all.retain(|word| Arc::strong_count(word) > 1);
             self.kept = self.all.len();

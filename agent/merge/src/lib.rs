@@ -1,10 +1,10 @@
-//! What all clusters report, in one place: indexed tables that emit deltas.
+//! The records of all clusters: indexed tables that emit deltas.
 //!
-//! Each record is checked against what its cluster may claim ([`Claims`]) before it enters, and each change costs what
-//! the change costs: the tables are mutable, and what follows from a change is emitted as [`Delta`]s, not found by looking
-//! at everything again.
+//! Each record is checked against what its cluster may claim ([`Claims`]) before it enters, and each change costs only
+//! itself: the tables are mutable, and what follows from a change is emitted as [`Delta`]s, not found by comparing
+//! everything again.
 //!
-//! Architecture invariant: no IO, no time. Which of the backends are used is `mesh-balance`'s business.
+//! Architecture invariant: no IO, no time. Which of the backends are used is decided by `mesh-balance`.
 
 mod accounting;
 mod admission;

@@ -55,7 +55,7 @@ pub enum Delta {
     Route(RouteDelta),
     /// About a pod of the local cluster: it is new, changed or gone.
     Pod(PodName),
-    /// About where addresses are: [`Merge::node_of`] may say more than before.
+    /// The location of addresses: [`Merge::node_of`] may return more than before.
     Located {
         /// The cluster's ID.
         id: ClusterId,
@@ -136,8 +136,8 @@ impl Merge {
         Some(holder)
     }
 
-    /// The cluster that an ID is reserved for, if that is another than `name`. A grant that says so counts, and the
-    /// local cluster has its own.
+    /// The cluster that an ID is reserved for, if that is another than `name`. A grant with this ID reserves it, and
+    /// the local cluster has its own.
     fn reserved(&self, name: &ClusterName, id: ClusterId) -> Option<&ClusterName> {
         let granted = |name: &ClusterName| self.grants.get(name).and_then(|claims| claims.id);
         if *name == self.local || granted(name) == Some(id) {
@@ -146,7 +146,7 @@ impl Merge {
         self.grants.keys().find(|other| granted(other) == Some(id))
     }
 
-    /// Judges a peer by the grants as they are, and what it reported already too.
+    /// Checks a peer by the present grants, including its existing records.
     fn set_judge(&mut self, name: &ClusterName) {
         let judge = match self.grants.get(name) {
             Some(claims) => Validator::Granted {
@@ -248,7 +248,7 @@ impl Merge {
         Ok(())
     }
 
-    /// Takes what a cluster reports. A record that it may not say is refused, and what it reported before stays.
+    /// Takes a cluster's event. A record that it may not claim is refused, and the one before stays.
     pub fn apply(
         &mut self,
         name: &ClusterName,

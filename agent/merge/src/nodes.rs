@@ -29,7 +29,7 @@ pub(crate) struct Nodes {
 pub(crate) struct NodeEntry {
     pub(crate) internal_ips: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
-    /// Where its label says.
+    /// The zone in its label.
     pub(crate) zone: Option<Box<str>>,
 }
 

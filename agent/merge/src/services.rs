@@ -1,4 +1,4 @@
-//! A cluster's part of a service: its record of it, its slices, and for the local cluster what the Service asks for.
+//! A cluster's part of a service: its record of it, its slices, and for the local cluster the settings of the Service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,15 +16,15 @@ use crate::{
     interner::StringInterner,
 };
 
-/// A cluster's part of a service. Its backends are the union of what its records say; a change of one record costs what
-/// that record has.
+/// A cluster's part of a service. Its backends are the union of its records; a change of one record costs the size of
+/// that record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServicePart {
     /// Its service v1. The backends are among `sources`.
     pub(crate) record: Option<RecordEntry>,
     /// What the local cluster's nodes get of it.
     pub(crate) local: Option<Box<LocalEntry>>,
-    /// What each record says of backends.
+    /// The backends of each record.
     sources: BTreeMap<SourceId, BackendSet>,
     /// Which sources have a place, where there are several of them.
     index: BTreeSet<(BackendId, SourceId)>,
@@ -76,7 +76,7 @@ static GLOBAL: LazyLock<Arc<ServiceTraffic>> =
 // === impl SourceId ===
 
 impl SourceId {
-    /// The service v1. Last: what slices say of a backend is more.
+    /// The service v1. It comes last: slices contain more about a backend.
     pub(crate) const RECORD: Self = Self(u64::MAX);
     const FIRST: Self = Self(0);
 }
@@ -195,7 +195,7 @@ impl ServicePart {
         }
     }
 
-    /// What is known of a place: of what slices say the best, else what the service v1 says.
+    /// The state of a backend: the best in the slices, else that in the service v1.
     fn best(&self, place: &BackendId) -> Option<&BackendState> {
         if self.sources.len() < 2 {
             return self.sources.values().find_map(|backends| backends.get(place));

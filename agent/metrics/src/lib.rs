@@ -1,4 +1,4 @@
-//! What the agent counts. `docs/metrics.md` has the names, and a test holds it.
+//! The agent's metrics. `docs/metrics.md` has their names, which a test compares.
 
 use std::sync::atomic::AtomicU64;
 
@@ -18,7 +18,7 @@ pub struct PeerLabel {
     pub peer: String,
 }
 
-/// A word for what is counted.
+/// A name of what is counted.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct KindLabel {
     /// The word.
@@ -85,7 +85,7 @@ pub struct Metrics {
     connections: Counters<KindLabel>,
 }
 
-/// What there is of each followed cluster.
+/// The metrics of each followed cluster.
 #[derive(Clone, Debug, Default)]
 pub struct PeerMetrics {
     /// 1 while the agent is connected to the cluster's etcd and has read everything from it.

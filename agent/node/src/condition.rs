@@ -1,4 +1,4 @@
-//! How nodes and backends are, where more than the balancer's word is known: what of the local cluster is drained.
+//! The state of nodes and backends, including what the balancer does not know: what is drained in the local cluster.
 
 use mesh_model::ClusterName;
 
@@ -25,7 +25,7 @@ impl Node {
         }
     }
 
-    /// How a node is, in a stable word.
+    /// A node's state, in a stable name.
     pub fn node_status(&self, cluster: &ClusterName, node: &str) -> &'static str {
         let report = self.writers.health.report();
         let health = report.clusters.get(cluster);

@@ -1,5 +1,5 @@
-//! This node, as everything that looks at it sees it: what clusters report, what the kernel has of it, and how the writers
-//! stand.
+//! The state of this node for its status, metrics and API: what clusters report, what the kernel has of it, and the
+//! state of the writers.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub struct Node {
 
 /// What does what is wanted elsewhere.
 pub struct Writers {
-    /// The prober, and the words of nodes that programs read.
+    /// The prober, and the state words that programs read.
     pub health: Health,
     /// The programs at their hooks.
     pub programs: ProgramsHandle,

@@ -1,4 +1,4 @@
-//! What is counted, set when a scraper may look.
+//! Sets the metrics when they may be scraped.
 
 use std::{
     sync::atomic::Ordering,

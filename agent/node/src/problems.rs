@@ -1,4 +1,4 @@
-//! What an operator should look at.
+//! Problems for an operator.
 
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ impl Node {
             .collect()
     }
 
-    /// Takes note of what was repaired by now.
+    /// Records the repairs up to now.
     pub fn observe_repairs(&mut self, now: Instant) {
         let routes: u64 = self.writers.routes.repairs().into_iter().map(|(count, _)| count).sum();
         let total = self.audit().repairs + routes;

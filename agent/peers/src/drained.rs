@@ -1,4 +1,5 @@
-//! Which clusters the operator has the local one leave alone: `drained-peers.yaml`, beside the folder of peer files.
+//! The clusters that an operator drained from the local cluster's side: `drained-peers.yaml`, beside the folder of peer
+//! files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use mesh_files::{Moment, Progress, Settling, Stamp, Written};
 use mesh_model::ClusterName;
 use mesh_wire::drained_peers::{DRAINED_PEERS_FILE, DrainedPeers};
 
-/// The file, and what is in force of it.
+/// The file, and its content that is in use.
 #[derive(Debug)]
 pub(crate) struct DrainedPeersFile {
     path: PathBuf,
@@ -20,7 +21,7 @@ pub(crate) struct DrainedPeersFile {
 }
 
 impl DrainedPeersFile {
-    /// That beside a folder of peer files. Nothing is drained until it is read.
+    /// The file beside a folder of peer files. Nothing is drained until it is read.
     pub(crate) fn beside(folder: &Path) -> Self {
         let path = folder.with_file_name(DRAINED_PEERS_FILE);
         Self { path, clusters: BTreeSet::new(), settling: Settling::default() }
@@ -31,9 +32,9 @@ impl DrainedPeersFile {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Takes a look at it, and returns what is wrong with it. One that cannot be understood leaves what was in force. A
-    /// cluster is no longer drained only if the file is as its writer wants it, or gone for a second: clients would go back
-    /// to a cluster that is dead. `written`: what a watch of the folder noticed.
+    /// Reads it, and returns what is wrong with it. If it cannot be parsed, the former content stays in use. A cluster
+    /// is no longer drained only if the file is settled, or gone for a second: clients would go back to a cluster that
+    /// is dead. `written`: what a watch of the folder noticed.
     pub(crate) fn look(
         &mut self,
         written: BTreeMap<PathBuf, Written>,
@@ -66,7 +67,7 @@ impl DrainedPeersFile {
         &self.clusters
     }
 
-    /// When another look says more, although nothing changes.
+    /// When to read it again, although no event comes.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.settling.next_look()
     }

@@ -1,4 +1,4 @@
-//! A follower of a cluster, as the driver sees it.
+//! A follower of a cluster, from the driver's side.
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -24,7 +24,7 @@ pub struct Follower {
     credentials: Option<Receiver>,
 }
 
-/// How health asks a followed etcd for a sign of life.
+/// How health sends a followed etcd a keepalive.
 #[derive(Debug)]
 struct Link {
     commands: mpsc::Sender<PeerCommand>,
@@ -78,7 +78,7 @@ impl Follower {
         }
     }
 
-    /// How health asks its etcd for a sign of life.
+    /// How health sends its etcd a keepalive.
     pub fn link(&self) -> Etcd {
         Box::new(Link { commands: self.commands.clone(), status: self.status.clone() })
     }

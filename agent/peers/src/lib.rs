@@ -1,6 +1,7 @@
-//! The followed clusters: a task each, started, restarted and stopped as the peer files say.
+//! The followed clusters: a task for each, started, restarted and stopped by the peer files.
 //!
-//! [`Peers`] reads the files and owns the tasks; what happens is a [`PeerMessage`] to the other end of a channel, and a [`Follower`] is how that end sees a task.
+//! [`Peers`] reads the files and owns the tasks; events are [`PeerMessage`]s to the other end of a channel, and that
+//! end handles a task by its [`Follower`].
 
 mod drained;
 mod follower;

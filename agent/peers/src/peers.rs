@@ -1,7 +1,7 @@
-//! One task for each followed cluster, started, restarted and stopped as the peer files say.
+//! One task for each followed cluster, started, restarted and stopped by the peer files.
 //!
 //! Stopping a task is safe at any point: what the cluster reported is in the mesh's tables, and the next task lists
-//! anew.
+//! again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,7 +57,7 @@ pub enum PeerMessage {
 /// Who follows, and where the files are.
 #[derive(Debug)]
 pub struct PeersConfig {
-    /// The follower of any cluster, but for what its file says.
+    /// The settings of every follower, apart from those in its file.
     pub local: PeerConfig,
     /// The file that leads to the local cluster's etcd.
     pub local_file: PathBuf,
@@ -102,12 +102,12 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// What came of reading the files.
+/// The result of reading the files.
 #[derive(Debug)]
 struct PeersRead {
     problems: Vec<String>,
     complete: bool,
-    /// When another look says more, although no file changes.
+    /// When to read them again, although no file changes.
     next_look: Option<Instant>,
 }
 
@@ -197,8 +197,8 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         self.peers.removed(now)
     }
 
-    /// Reads the files and makes the tasks what they say ([`PeerFolder`] has the rules). `written` and `written_above`: what
-    /// watches of the folder and of the one above it noticed.
+    /// Reads the files and starts and stops tasks accordingly ([`PeerFolder`] has the rules). `written` and
+    /// `written_above`: what watches of the folder and of its parent noticed.
     async fn reconcile(
         &mut self,
         (written, written_above): (BTreeMap<PathBuf, Written>, BTreeMap<PathBuf, Written>),
@@ -238,7 +238,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         PeersRead { problems, complete: reading.complete, next_look }
     }
 
-    /// Follows a cluster as its file says, or as it was where its credentials cannot be used; returns why they cannot.
+    /// Follows a cluster by its file, or as before if its credentials cannot be used; returns why they cannot.
     async fn follow(&mut self, name: &ClusterName, file: PeerFile) -> Option<String> {
         if let Some(following) = self.following.get(name)
             && following.file == file
@@ -263,7 +263,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         });
         let running = self.following.get(name).is_some_and(|before| before.running.is_some());
         match credentials {
-            // The old file stays in force with its credentials.
+            // The old file stays in use with its credentials.
             Err(reason) if running => return Some(not_used(name, reason)),
             credentials => self.start(name, file, credentials).await,
         }
@@ -379,7 +379,7 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
 }
 
 impl Following {
-    /// Ends the task, and waits until it has ended: its last words must not be taken for its successor's.
+    /// Ends the task, and waits until it has ended: its last events must not be taken for its successor's.
     async fn stop(self) {
         if let Some(Running { task, .. }) = self.running {
             task.abort();
@@ -388,7 +388,7 @@ impl Following {
     }
 }
 
-/// What the folder holds, in the words of the wire.
+/// The content of the folder, in the types of the wire format.
 fn found(read: io::Result<BTreeMap<String, TextFile>>) -> FoundFolder {
     match read {
         Ok(files) => {
@@ -415,7 +415,7 @@ fn not_used(peer: &ClusterName, why: impl Display) -> String {
     format!("{peer}: new credentials are not used, the previous ones stay in use: {why}")
 }
 
-/// What the file says, and the defaults for what it does not.
+/// The budget in the file, and the defaults for what it leaves out.
 fn budget(file: &PeerFile) -> Budget {
     let configured = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
     let (configured, defaults) = (configured.cloned().unwrap_or_default(), Budget::default());

@@ -1,4 +1,4 @@
-//! The task that looks at the folder of attachments.
+//! The task that reads the folder of attachments.
 
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ impl<M: From<AttachmentsRead>> AttachmentsTask<M> {
         (Self { folder, attachments, looks, remember, messages }, sender)
     }
 
-    /// Looks until the receiver of what it finds is dropped.
+    /// Reads until the receiver of the results is dropped.
     pub async fn run(mut self) {
         let mut folder = FolderWatch::shallow(&self.folder);
         // Before it waits: a pod may have been attached since the last run.

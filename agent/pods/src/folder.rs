@@ -1,4 +1,4 @@
-//! The folder in which the CNI plugin keeps its attachments: what is in it now, and what changed since the last look.
+//! The folder in which the CNI plugin keeps its attachments: its content, and what changed since the last scan.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +26,14 @@ pub struct Attachments {
     problems: BTreeMap<String, String>,
 }
 
-/// What tells a file from another of its name: the plugin replaces files, and never writes into one.
+/// Distinguishes a file from another of its name: the plugin replaces files, and never writes into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
     modified: (i64, i64),
 }
 
-/// What a look at the folder of attachments says of one.
+/// An attachment in a scan of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachmentFound {
     /// It is there, for the first time or other than before, with the identity that the previous run knew.
@@ -48,7 +48,7 @@ pub enum AttachmentFound {
 
 /// Where the kernel names the boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// What stands for the folder itself among the problems.
+/// The key of the folder itself among the problems.
 const FOLDER: &str = "";
 
 // === impl Attachments ===
@@ -63,7 +63,7 @@ impl Attachments {
         Self { folder, boot, seen: BTreeMap::new(), problems }
     }
 
-    /// Looks at everything. A folder that is not there, or cannot be read, says nothing.
+    /// Scans everything. If the folder is missing or cannot be read, nothing follows.
     pub fn scan(&mut self) -> Vec<AttachmentFound> {
         self.problems.clear();
         let names = match self.names() {

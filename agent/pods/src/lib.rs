@@ -1,11 +1,11 @@
-//! The pods of this node: which addresses each has, and who it is.
+//! The pods of this node: their addresses and identities.
 //!
-//! A pod's network is known from what the CNI plugin left ([`Attachment`]), who it is from what the local cluster
-//! reports ([`LocalPods`]), and either may come first. [`Pods`] joins the two by the pod's name, and [`staleness`] says
-//! which of the plugin's files are of containers that no longer are.
+//! A pod's network is known from the CNI plugin's file ([`Attachment`]), its identity from the local cluster
+//! ([`LocalPods`]), and either may come first. [`Pods`] joins the two by the pod's name, and [`staleness`] finds the
+//! plugin's files of containers that no longer exist.
 //!
-//! Architecture invariant: no time, and no IO but in [`Attachments`], which reads the plugin's folder, and in [`AttachmentsTask`], which has that done. A pod keeps its identity
-//! until it gets another or is detached.
+//! Architecture invariant: no time, and no IO but in [`Attachments`], which reads the plugin's folder, and in
+//! [`AttachmentsTask`], which runs that. A pod keeps its identity until it gets another or is detached.
 
 mod attachments_task;
 mod folder;

@@ -1,4 +1,4 @@
-//! The table of attachments, each with who it is.
+//! The table of attachments, each with its identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub trait LocalPods {
 pub struct LocalPod<'a> {
     /// Distinguishes it from another pod of its name; empty where that is not known.
     pub uid: &'a str,
-    /// Who it is; `None` while it has no ID.
+    /// Its identity; `None` while it has no ID.
     pub identity: Option<Identity>,
     /// Its connections to services are led by the node's socket hooks.
     pub socket_lb: bool,
@@ -41,9 +41,9 @@ struct Entry {
 /// The state of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is known who it is.
+    /// Its identity is known.
     Bound(Identity),
-    /// Its cluster has not reported who it is.
+    /// Its cluster has not reported its identity.
     Waiting,
 }
 
@@ -52,13 +52,13 @@ pub enum State {
 pub struct Bound {
     /// The attachment.
     pub key: AttachmentKey,
-    /// Who it was; `None` if that was not known.
+    /// Its former identity; `None` if that was not known.
     pub before: Option<Identity>,
     /// Who it is.
     pub now: Identity,
 }
 
-/// What came of detaching.
+/// The result of detaching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detached {
     /// It is no longer attached.
@@ -79,8 +79,8 @@ pub struct Counts {
 // === impl Pods ===
 
 impl Pods {
-    /// A pod is attached, for the first time or otherwise than before. `was` is who it was in a previous run of the
-    /// agent: so it is until its cluster reports something else.
+    /// A pod is attached, for the first time or with other values than before. `was` is its identity in a previous run
+    /// of the agent: it keeps that until its cluster reports another.
     pub fn attach(
         &mut self,
         attachment: Attachment,
@@ -115,8 +115,8 @@ impl Pods {
         }
     }
 
-    /// The local cluster reported something about a pod. If it reports nothing of it any more, the pod stays who it
-    /// was: its container may live a little longer than its object.
+    /// The local cluster reported something about a pod. If it no longer reports the pod, the pod keeps its identity:
+    /// its container may live a little longer than its object.
     pub fn update(&mut self, pod: &PodName, local_pods: &impl LocalPods) -> Vec<Bound> {
         let Some(keys) = self.by_pod.get(pod) else { return Vec::new() };
         let Some(LocalPod { uid, identity, socket_lb }) = local_pods.pod(pod) else {

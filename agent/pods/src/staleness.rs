@@ -1,4 +1,4 @@
-//! Which files are of containers that no longer are: the runtime made no DEL for them, and never will.
+//! Finds files of containers that no longer exist: the runtime made no DEL for them, and never will.
 
 use std::fmt;
 
@@ -18,15 +18,15 @@ pub enum NetnsSeen {
 /// Why an attachment is none any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// The machine was started anew since.
+    /// The machine was rebooted since.
     OtherBoot,
     /// Its network namespace is gone.
     Gone,
-    /// Another one is in its place.
+    /// Another namespace replaced it.
     Another,
 }
 
-/// Whether an attachment is stale, in a boot of that name. What cannot be seen is not judged.
+/// Whether an attachment is stale, in a boot of that name. If its namespace cannot be seen, it is not.
 pub fn staleness(attachment: &Attachment, boot: &str, seen: NetnsSeen) -> Option<Stale> {
     if !boot.is_empty() && !attachment.boot.is_empty() && attachment.boot != boot {
         return Some(Stale::OtherBoot);

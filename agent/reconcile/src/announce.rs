@@ -1,4 +1,4 @@
-//! What a writer's log says: a line when something fails or was repaired, and then one a minute at most.
+//! The log of a writer: a line when something fails or was repaired, and then one a minute at most.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Calls that block, one at a time and never waited for without an end.
+//! Calls that block, one at a time and with a time limit.
 
 use tokio::{sync::oneshot, task::JoinHandle};
 

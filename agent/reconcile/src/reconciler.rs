@@ -1,4 +1,4 @@
-//! Changes by key in, the next key to write out.
+//! Changes by key go in, the next key to write comes out.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ pub use audit::{Repair, Wanted};
 use store::{Entry, State, Store};
 pub use turn::{Apply, Left, Turn};
 
-/// Pending and failing keys of one kind of state. Keys of a target are independent of each other but for what their
-/// [`Order`] says.
+/// Pending and failing keys of one kind of state. Keys of a target are independent of each other except for their
+/// [`Order`].
 #[derive(Debug)]
 pub struct Reconciler<K, V, O: Order<K> = Arrival> {
     settings: Settings,
@@ -52,7 +52,7 @@ pub enum Action<V> {
     Set(V),
     /// It is not there.
     Remove,
-    /// It is removed with all that hangs on it, and then there again with this value.
+    /// It is removed with all its members, and then set again to this value.
     Recreate(V),
 }
 
@@ -87,9 +87,9 @@ pub enum Outcome {
 /// What a report of the kernel about a key led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relevance {
-    /// It is due now, and its pauses begin anew.
+    /// It is due now, and its pauses start again at the shortest.
     Reset,
-    /// Its pauses began anew less than [`Reconciler::<(), ()>::RESET_PAUSE`] ago; it is due when that is over.
+    /// Its pauses were reset less than [`Reconciler::<(), ()>::RESET_PAUSE`] ago; it is due when that is over.
     TooSoon,
     /// It does not wait for anything.
     NotWaiting,
@@ -132,8 +132,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Default for Reconciler<K
 }
 
 impl<K, V, O: Order<K>> Reconciler<K, V, O> {
-    /// The pauses of a key begin anew at most this often by [`Reconciler::relevant`], and a key that was repaired and is
-    /// not as wanted again within this time is repaired after a pause.
+    /// [`Reconciler::relevant`] resets the pauses of a key at most this often, and a key that was repaired and is not
+    /// as wanted again within this time is repaired after a pause.
     pub const RESET_PAUSE: Duration = Duration::from_secs(10);
 }
 

@@ -18,7 +18,7 @@ pub struct Status {
     pub deferred: usize,
     /// Why keys fail or are deferred: the first few reasons.
     pub reasons: Vec<Reason>,
-    /// How many reasons there are beside these.
+    /// How many more reasons there are.
     pub more_reasons: usize,
     /// Keys that were wanted and written, and then were not as wanted: since the start.
     pub repairs: u64,
@@ -87,7 +87,7 @@ impl Counts {
     }
 }
 
-/// The first few reasons, and how many there are beside these.
+/// The first few reasons, and the number of the others.
 pub(crate) fn reasons<K: Ord>(
     failures: &BTreeMap<Failure, BTreeSet<K>>,
     describe: impl Fn(&K) -> String,

@@ -15,11 +15,11 @@ pub trait Target: Send + 'static {
     /// Why the state cannot be listed.
     type Error: Error + Send;
 
-    /// Writes some keys and says of each how that went, in their order. Setting what is so already and removing what is not
-    /// there are no failures.
+    /// Writes some keys and returns the outcome of each, in their order. Setting a key to the value that it has and
+    /// removing one that does not exist are no failures.
     ///
-    /// Cancel safety: the writer drops this future when it takes too long, and takes all its keys for failed. What was begun
-    /// may still happen; the next call must bear that.
+    /// Cancel safety: the writer drops this future when it takes too long, and treats all its keys as failed. An
+    /// operation that was begun may still happen; the next call must tolerate that.
     fn apply(
         &mut self,
         jobs: &[Job<Self::Key, Self::Value>],
@@ -30,8 +30,8 @@ pub trait Target: Send + 'static {
     /// Cancel safety: as of [`Target::apply`].
     fn list(&mut self) -> impl Future<Output = Result<Listed<Self>, Self::Error>> + Send;
 
-    /// Waits until the outside reports something, and says what that means. Reports that the target's own writes cause are
-    /// left out.
+    /// Waits until the outside reports something, and returns what that means. Reports that the target's own writes
+    /// cause are left out.
     ///
     /// Cancel safety: nothing is lost when this future is dropped.
     fn changed(&mut self) -> impl Future<Output = Vec<Report<Self::Key>>> + Send;
@@ -61,6 +61,6 @@ pub enum Report<K> {
     Relevant(K),
     /// Another program changed or removed this key.
     Gone(K),
-    /// Something may have changed, and only a list says what.
+    /// Something may have changed, and only a list shows what.
     Look,
 }

@@ -1,8 +1,8 @@
 //! The task that brings a [`Target`] to what is wanted.
 //!
-//! One task owns the target, the reconciler and what is wanted. Others reach it by [`Writer`], which never waits: an
-//! unbounded inbox (what callers want is bounded by what peers may report; the task takes all of it after each write,
-//! and no write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`] is
+//! One task owns the target, the reconciler and the wanted state. Others reach it by [`Writer`], which never waits: an
+//! unbounded inbox (its content is bounded by what peers may report; the task takes all of it after each write, and no
+//! write lasts longer than [`Options::timeout`]) and a watch of the status. It ends when the last [`Writer`] is
 //! dropped. It may be aborted anywhere: what is outside stays, and the next run begins with a list.
 
 use std::{
@@ -153,8 +153,8 @@ where
         self.send(Command::Want(changes));
     }
 
-    /// From now on keys that are there and are not wanted are removed where `may_prune` says so: what they belong to
-    /// was listed in this run. Before the first call none is.
+    /// From now on existing keys that are not wanted are removed if `may_prune` returns true: what they belong to was
+    /// listed in this run. Before the first call none is.
     pub fn may_prune(&self, may_prune: impl Fn(&K) -> bool + Send + Sync + 'static) {
         self.send(Command::MayPrune(Arc::new(may_prune)));
     }
@@ -279,7 +279,7 @@ impl<T: Target> Task<T> {
                 Report::Relevant(key) => self.relevant(&[key]),
                 Report::Gone(key) => match self.desired.wanted(&key) {
                     Some(value) => drop(self.reconciler.repair(key, Some(value), now)),
-                    // Only a list says whether something of ours is there instead.
+                    // Only a list shows whether something of ours is there instead.
                     None => self.look_soon(),
                 },
                 Report::Look => self.look_soon(),

@@ -1,7 +1,7 @@
 //! The node's interfaces: their kind, addresses and state, and a stream of their changes.
 //!
-//! [`Interfaces`] follows them by netlink: a list first, then what the kernel reports, and a list again where reports were
-//! lost. [`attachments`] says at which of them a probe to this node arrives.
+//! [`Interfaces`] follows them by netlink: a list first, then the kernel's reports, and a list again where reports were
+//! lost. [`attachments`] returns the interfaces at which a probe to this node arrives.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

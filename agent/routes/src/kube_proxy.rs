@@ -1,4 +1,4 @@
-//! Whether another program leads connections to services on this node.
+//! Whether another program balances connections to services on this node.
 
 use std::{io, path::Path, time::Duration};
 

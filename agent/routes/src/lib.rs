@@ -1,11 +1,11 @@
-//! The way to other clusters' pods: routes over their nodes, and packets that keep their address on it.
+//! The path to other clusters' pods: routes over their nodes, and packets that keep their address on it.
 //!
-//! [`RouteTable`] says, without IO, which routes there should be. [`RouteTarget`] and [`MasqueradeTarget`] are what writers
-//! (`mesh_reconcile::Writer`) bring the kernel to that with, each with a task and sockets of its own. Both speak netlink;
-//! no other program is run.
+//! [`RouteTable`] computes, without IO, which routes there should be. [`RouteTarget`] and [`MasqueradeTarget`] are the
+//! targets of writers (`mesh_reconcile::Writer`) that bring the kernel to that, each with a task and sockets of its
+//! own. Both use netlink; no other program is run.
 //!
-//! Routes carry our own protocol number ([`PROTOCOL`]), so that ours can be distinguished from those of other programs;
-//! those we leave alone.
+//! Routes carry our own protocol number ([`PROTOCOL`]), so that ours can be distinguished from those of other programs,
+//! which we leave alone.
 
 use std::net::IpAddr;
 
@@ -37,9 +37,9 @@ pub const PROTOCOL: u8 = 201;
 /// the same range come first.
 pub const METRIC: u32 = 1_000_000;
 
-/// The metric of a route over a next hop. IPv4 looks for a next hop like a new route's in a hash table that tells them
-/// apart by metric and interface, and not by gateway (`fib_info_hashfn` in `net/ipv4/fib_semantics.c`): with one metric for
-/// all, each of n routes is compared with all before it.
+/// The metric of a route over a next hop. IPv4 looks for a next hop like a new route's in a hash table that
+/// distinguishes them by metric and interface, and not by gateway (`fib_info_hashfn` in `net/ipv4/fib_semantics.c`):
+/// with one metric for all, each of n routes is compared with all before it.
 fn metric(via: IpAddr) -> u32 {
     let address = match via {
         IpAddr::V4(address) => address.to_bits(),

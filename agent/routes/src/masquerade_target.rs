@@ -1,11 +1,12 @@
-//! Keeping other programs' masquerading away from the mesh's packets, as a target of a writer.
+//! Exempts the mesh's packets from other programs' masquerading, as a target of a writer.
 //!
-//! Most network plugins rewrite the source of what leaves the cluster to the node's address. Between clusters of a mesh
-//! that would hide who is calling. A table of ours, before theirs, claims packets from our pods to other clusters' with a
-//! rewrite that changes nothing: the first chain that decides about a connection's source is the one that counts.
+//! Most network plugins rewrite the source of packets that leave the cluster to the node's address. Between clusters of
+//! a mesh that would hide the client's address. A table of ours, before theirs, claims packets from our pods to other
+//! clusters' with a rewrite that changes nothing: the first chain that decides about a connection's source is the one
+//! that counts.
 //!
-//! A set of nftables takes no two ranges of which one is inside the other, and clusters may claim such. So elements are the
-//! outermost of the claimed ranges. What an earlier run left counts as claimed until it may be pruned.
+//! A set of nftables accepts no range inside another, and clusters may claim such. So elements are the outermost of the
+//! claimed ranges. What an earlier run left counts as claimed until it may be pruned.
 
 use std::{fmt, io, time::Duration};
 
@@ -164,7 +165,7 @@ impl Target for MasqueradeTarget {
         loop {
             sleep_until(self.next_look).await;
             self.next_look = Instant::now() + LOOK;
-            // Where it cannot be asked for, a list says why.
+            // If the generation cannot be read, a list shows why.
             if self.watch.generation().ok() != self.generation || self.generation.is_none() {
                 return vec![Report::Look];
             }

@@ -1,6 +1,7 @@
 //! Messages to and from the kernel by netlink: a header, a fixed struct, and attributes, which may be nested.
 //!
-//! Numbers are the machine's; nftables has its own in network order. What is cut off ends a list of messages or attributes.
+//! Integers are in the machine's byte order; nftables has its own in network order. A truncated message or attribute
+//! ends a list.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! Which routes there should be.
 //!
-//! Architecture invariant: a change costs what it changes, whatever the number of nodes. What became of routes is reported
-//! to the table, and nothing here waits for it.
+//! Architecture invariant: a change costs what it changes, whatever the number of nodes. The outcome of routes is
+//! reported to the table, and nothing here waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use mesh_reconcile::Class;
 
 use crate::route_target::{NextHop, OtherRoute, RouteEvent};
 
-/// The ways to clusters' pods as their nodes give them, and what became of them.
+/// The routes to clusters' pods as their nodes define them, and their state.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// By range, in the order in which they were reported: the first one is wanted.
@@ -57,7 +57,7 @@ pub enum RouteState {
     /// In the kernel, or about to be.
     #[default]
     InPlace,
-    /// Its next hop is not on a link of this node. The network may lead there by itself: probes say whether it does.
+    /// Its next hop is not on a link of this node. The network may lead there by itself: probes show whether it does.
     OffLink,
     /// The kernel does not take it.
     Failed {
@@ -137,7 +137,7 @@ impl RouteTable {
                 Some(RouteChange::Released { range })
             }
             Some(next_hop) if at == 0 && next_hop != NextHop::Via(route.via) => {
-                // What became of the one before says nothing of this one.
+                // The state of the former one means nothing for this one.
                 self.states.remove(&range);
                 Some(RouteChange::Moved { range, next_hop })
             }
@@ -145,7 +145,7 @@ impl RouteTable {
         }
     }
 
-    /// Takes what became of a route. A late report of a range that is not wanted any more is passed over.
+    /// Takes the outcome of a route. A late report of a range that is no longer wanted is ignored.
     pub fn report(&mut self, event: RouteEvent) {
         match event {
             RouteEvent::Recovered(range) => drop(self.states.remove(&range)),
@@ -180,7 +180,7 @@ impl RouteTable {
         self.states.iter().filter_map(move |(range, state)| Some((first(range)?, state)))
     }
 
-    /// A cluster's routes. `answers` says whether probes through a route are answered.
+    /// A cluster's routes. `answers` returns whether probes through a route are answered.
     pub fn summary(
         &self,
         cluster: &ClusterName,

@@ -1,8 +1,8 @@
 //! The kernel's routes, as a target of a writer.
 //!
-//! Requests go through a socket of their own on a thread that may block. Reports come through another one, so that what
-//! this process did is kept apart from what others did, by the port that asked for it. What is ours in the kernel is mirrored, for
-//! two reasons: a route is replaced only if it is ours, and a link that goes down takes IPv4 routes along without a report.
+//! Requests go through a socket of their own on a thread that may block. Reports come through another one, and the port
+//! that made a change distinguishes this process's changes from others'. Our routes in the kernel are mirrored, for two
+//! reasons: a route is replaced only if it is ours, and a link that goes down removes IPv4 routes without a report.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
@@ -60,7 +60,7 @@ pub struct OtherRoute {
     pub metric: u32,
 }
 
-/// What became of a route, where that changed.
+/// The outcome of a route, where that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteEvent {
     /// It could not be made before, and is in place.

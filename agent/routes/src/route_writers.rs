@@ -1,4 +1,5 @@
-//! The way to other clusters' pods: what is wanted goes to two writers, each a task of its own, and nothing waits for them.
+//! The path to other clusters' pods: the wanted state goes to two writers, each a task of its own, and nothing waits
+//! for them.
 
 use ipnet::IpNet;
 use mesh_model::lb::{Route, RouteDelta};
@@ -49,7 +50,7 @@ impl RouteWriters {
         Ok(Self { table: RouteTable::default(), routes, makes_routes, exempt, events })
     }
 
-    /// Takes a change of what clusters' nodes lead to.
+    /// Takes a change of the ranges that clusters' nodes lead to.
     pub fn apply(&mut self, delta: RouteDelta) {
         let Some(change) = self.table.apply(delta) else { return };
         if self.makes_routes {
@@ -64,31 +65,31 @@ impl RouteWriters {
         self.exempt.want(vec![(Exempt { set: ExemptSet::Mesh, range }, wanted)]);
     }
 
-    /// What a previous run left may go where this says so of its range.
+    /// State that a previous run left may be pruned if this returns true for its range.
     pub fn may_prune(&self, may: impl Fn(&IpNet) -> bool + Clone + Send + Sync + 'static) {
         self.routes.may_prune(may.clone());
         self.exempt.may_prune(move |exempt| exempt.set == ExemptSet::Mesh && may(&exempt.range));
     }
 
-    /// What became of a route.
+    /// The outcome of a route.
     ///
     /// Cancel safety: it is received or stays in the channel.
     pub async fn event(&mut self) -> Option<RouteEvent> {
         self.events.recv().await
     }
 
-    /// Takes note of what became of a route.
+    /// Records the outcome of a route.
     pub fn report(&mut self, event: RouteEvent) {
         self.table.report(event);
     }
 
-    /// The routes that are wanted, and what became of them.
+    /// The routes that are wanted, and their state.
     pub fn table(&self) -> &RouteTable {
         &self.table
     }
 
-    /// What an operator should look at. `answers` says whether probes of a route's next hop are answered, or soon will be: then
-    /// the network leads there by itself.
+    /// Problems for an operator. `answers` returns whether probes of a route's next hop are answered, or soon will be:
+    /// then the network leads there by itself.
     pub fn problems(&self, answers: impl Fn(&Route) -> bool) -> Vec<String> {
         let mut problems: Vec<String> = Vec::new();
         let is_problem = |(route, state): &(&Route, &RouteState)| {
@@ -121,7 +122,7 @@ impl RouteWriters {
         problems
     }
 
-    /// What another program changed and was put right since the start: how much, and of what.
+    /// How much of what other programs changed was repaired since the start, by kind.
     pub fn repairs(&self) -> Vec<(u64, &'static str)> {
         [("routes", self.routes.status()), ("masquerade exemptions", self.exempt.status())]
             .map(|(what, status)| (status.borrow().repairs, what))

@@ -13,11 +13,11 @@ pub struct SysctlProblem {
     pub value: String,
     /// What it should be.
     pub wanted: &'static str,
-    /// What comes of it.
+    /// Its effect.
     pub effect: SysctlEffect,
 }
 
-/// What comes of a setting.
+/// The effect of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SysctlEffect {
     /// This node passes no packet between its pods and other nodes.

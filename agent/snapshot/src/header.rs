@@ -1,4 +1,4 @@
-//! The first line of a file: what follows is whole, and of a version that is understood.
+//! The first line of a file: it shows that the rest is complete, and of a known version.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,9 @@ pub enum HeaderError {
     /// It was changed since.
     #[error("its checksum is {found}, not {expected}")]
     Damaged {
-        /// Of what is there.
+        /// Of the content.
         found: u32,
-        /// Of what was written.
+        /// In the header.
         expected: u32,
     },
 }

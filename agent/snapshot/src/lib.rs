@@ -1,10 +1,10 @@
-//! What an agent keeps on disk for the day on which it finds nothing else: what each cluster reported last
-//! ([`Snapshot`]), and where the etcds were ([`encode_addresses`]).
+//! The state that an agent keeps on disk for a start that finds nothing else: the last reported state of each cluster
+//! ([`Snapshot`]), and the addresses of the etcds ([`encode_addresses`]).
 //!
-//! A file is lines of JSON behind a seal: its version, its length and a checksum of everything after it. One that is torn,
-//! damaged, of a later version or of another cluster is an error with its reason, and never half of a state. Records are
-//! in the form that clusters export to each other (`docs/wire.md`), so that they are judged like any others when they
-//! come back.
+//! A file is lines of JSON behind a header: its version, its length and a checksum of everything after it. If it is
+//! torn, damaged, of a later version or of another cluster, it is an error with its reason, and never half of a state.
+//! Records are in the form that clusters export to each other (`docs/wire.md`), so that they are checked like any
+//! others when they are restored.
 //!
 //! Architecture invariant: bytes in, values out, and back. No IO, no time.
 

@@ -1,4 +1,4 @@
-//! What one cluster reported last.
+//! The last reported state of one cluster.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, Record};
@@ -26,7 +26,7 @@ pub struct Snapshot {
 pub struct Loaded {
     /// All that could be read.
     pub snapshot: Snapshot,
-    /// What a record says that could not, with the number of such records.
+    /// The first record that could not be read and why, with the number of such records.
     pub rejected: Option<(usize, String)>,
 }
 
@@ -39,7 +39,7 @@ pub enum SnapshotError {
     /// Whole, and not what it should be.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// It does not say whose it is.
+    /// It does not name its cluster.
     #[error("it names no cluster")]
     Headless,
     /// It is another cluster's.
@@ -98,8 +98,8 @@ impl Snapshot {
         header::seal(&content)
     }
 
-    /// The snapshot of a cluster in a file. A record that cannot be read is that record's trouble alone; of what own
-    /// nodes get that is every record of another cluster.
+    /// The snapshot of a cluster in a file. Records that cannot be read are left out; in another cluster's snapshot
+    /// these include all that are for local nodes only.
     ///
     /// # Errors
     /// When the file is not as [`Snapshot::encode`] makes one of that cluster.
@@ -135,7 +135,7 @@ impl Snapshot {
     }
 }
 
-/// What a line says, or what is wrong with it.
+/// The record in a line, or what is wrong with it.
 fn record(peer: &Peer, key: &str, value: Value) -> Result<Option<Record>, String> {
     let bytes = match value {
         Value::Text(text) => text.into_bytes(),

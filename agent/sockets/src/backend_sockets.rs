@@ -1,5 +1,5 @@
-//! The node's sockets by what becomes of their backends: those that their clusters removed, and those that nothing reaches.
-//! Nothing here waits: the thread of [`SocketTerminator`] ends them.
+//! The node's sockets by the state of their backends: those that their clusters removed, and those that are
+//! unreachable. Nothing here waits: the thread of [`SocketTerminator`] ends them.
 
 use std::{
     collections::HashSet,
@@ -29,7 +29,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 // === impl BackendSockets ===
 
 impl BackendSockets {
-    /// Has sockets looked after. Where the kernel cannot say which they are, which is the problem, none is ended.
+    /// Ends sockets by this terminator. If the kernel cannot list them, which is the problem, none is ended.
     pub fn new(terminator: Result<SocketTerminator, String>) -> Self {
         let (terminator, problem) = match terminator {
             Ok(terminator) => (Some(terminator), None),
@@ -105,8 +105,8 @@ impl BackendSockets {
         }
     }
 
-    /// State of the previous run was removed from the tables: of what went while no agent looked there was no event. `known`:
-    /// what clusters report now.
+    /// State of the previous run was removed from the tables: for backends that were removed while no agent ran there
+    /// was no event. `known`: what clusters report now.
     pub fn pruned(&mut self, known: &HashSet<Backend>, now: Instant) {
         let gone = self.removed_backends.gone(|backend| !known.contains(backend));
         self.end_udp(gone.into_iter().collect(), now);

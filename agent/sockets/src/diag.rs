@@ -1,7 +1,7 @@
-//! What the kernel is asked about sockets, and what it answers: `sock_diag(7)`, without IO.
+//! Requests to the kernel about sockets, and its answers: `sock_diag(7)`, without IO.
 //!
-//! Every message is a netlink header and a fixed struct; attributes may follow. Numbers are the machine's, addresses and
-//! ports are in network order.
+//! Every message is a netlink header and a fixed struct; attributes may follow. Integers are in the machine's byte
+//! order, addresses and ports in network order.
 
 use mesh_layout::mapped;
 use mesh_model::Protocol;

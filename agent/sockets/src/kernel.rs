@@ -20,7 +20,7 @@ pub(crate) struct Diag {
     sequence: u32,
 }
 
-/// What became of a socket.
+/// The outcome for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It was ended.
@@ -29,7 +29,7 @@ pub(crate) enum Fate {
     Gone,
 }
 
-/// Seconds after which the kernel is taken to have nothing more to say. It answers at once.
+/// Seconds after which the kernel is taken to have nothing more to send. It answers immediately.
 const PATIENCE: i64 = 5;
 
 impl Diag {

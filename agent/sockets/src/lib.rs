@@ -1,16 +1,17 @@
-//! Ends the sockets whose backend is gone, so that their owners learn of it now and not when a timer of theirs runs out.
+//! Ends the sockets whose backend is gone, so that their owners notice now and not when a timer of theirs runs out.
 //!
-//! [`SocketTerminator`] is a thread that goes through the network namespaces of a node. In each, a program of ours lists
-//! the sockets that our programs connected to backends (`docs/adr/0018`), and the kernel ends those that are asked for
-//! (`sock_diag(7)`, as `ss -K` does). A TCP socket's owner sees `ECONNABORTED`. So does the owner of a UDP socket who waits
-//! for a datagram; one who sends sees `EDESTADDRREQ`, for the socket is not connected any more, and may connect again.
+//! [`SocketTerminator`] is a thread that goes through the network namespaces of a node. In each, a program of ours
+//! lists the sockets that our programs connected to backends (`docs/adr/0018`), and the kernel ends those that the
+//! thread selects (`sock_diag(7)`, as `ss -K` does). The owner of a TCP socket gets `ECONNABORTED`. So does the owner
+//! of a UDP socket that waits for a datagram; when it sends, it gets `EDESTADDRREQ`, because the socket is not
+//! connected any more, and may connect again.
 //!
-//! Only sockets of ours are ended: what our programs keep in a socket's storage must name the backend by the id that is
-//! gone, and the socket's peer must still be that backend. A socket that connected to a pod's address by itself has no such
-//! storage.
+//! Only sockets of ours are ended: what our programs keep in a socket's storage must name the backend by its removed
+//! ID, and the socket's peer must still be that backend. A socket that connected to a pod's address directly has no
+//! such storage.
 //!
-//! [`BackendSockets`] is how an agent has that done. Architecture invariant: this crate decides nothing. The caller knows
-//! which backends are gone, and since when.
+//! [`BackendSockets`] is an agent's interface to this. Architecture invariant: this crate decides nothing. The caller
+//! knows which backends are gone, and since when.
 
 mod backend_sockets;
 mod diag;

@@ -1,4 +1,4 @@
-//! Going into network namespaces.
+//! Entering network namespaces.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 pub struct Netns {
     /// The file that it is mounted at.
     pub path: PathBuf,
-    /// The file's inode, which tells it from another namespace that is mounted there.
+    /// The file's inode, which distinguishes it from another namespace that is mounted there.
     pub inode: u64,
 }
 

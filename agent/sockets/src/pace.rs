@@ -1,4 +1,4 @@
-//! How fast sockets are ended, and how often they are looked for. Without a clock.
+//! How fast sockets are ended, and how often the thread scans for them. Without a clock.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ impl Pace {
         Self { left: PER_SECOND, since: now }
     }
 
-    /// Takes one more, or says how long to wait before one may be taken.
+    /// Takes one more, or returns how long to wait before one may be taken.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.since);
         if passed >= SECOND {

@@ -1,4 +1,4 @@
-//! Whose sockets are to be ended, and from when on.
+//! The backends whose sockets are to be ended, and from when on.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -48,8 +48,9 @@ const ROOM: usize = mesh_layout::default_sizes::BACKENDS;
 // === impl TerminationQueue ===
 
 impl TerminationQueue {
-    /// One more, or another time for one. What is removed ends at the earliest time that was given. Of what is unreachable
-    /// the last one counts: the caller counts from the backend's last answer, which may be a later one than before.
+    /// Adds a backend, or another time for one. Sockets of a removed backend end at the earliest time that was given.
+    /// For an unreachable one the last time counts: the caller counts from the backend's last answer, which may be
+    /// later than before.
     pub(crate) fn add(&mut self, target: Target, reason: Reason, due: Instant) {
         let Target { id, backend } = target;
         if self.0.len() >= ROOM && !self.0.contains_key(&id) {
@@ -68,7 +69,7 @@ impl TerminationQueue {
         }
     }
 
-    /// Those that could not be reached answer again, as far as `answers` says so.
+    /// Unreachable backends answer again, for which `answers` returns true.
     pub(crate) fn spare(&mut self, answers: impl Fn(&Backend) -> bool) {
         self.forget(|entry| {
             if answers(&entry.backend) {
@@ -77,7 +78,7 @@ impl TerminationQueue {
         });
     }
 
-    /// Those that were removed are there again, as far as `is_back` says so: what is there now may be the same process.
+    /// Removed backends exist again, for which `is_back` returns true: it may be the same process.
     pub(crate) fn restored(&mut self, is_back: impl Fn(&Backend) -> bool) {
         self.forget(|entry| {
             if is_back(&entry.backend) {
@@ -101,7 +102,7 @@ impl TerminationQueue {
         Self(due.filter(|(_, entry)| entry.first_due().is_some()).collect())
     }
 
-    /// Those of a scan that found all sockets are done, unless they were asked for anew meanwhile.
+    /// The backends of a scan that found all sockets are done, unless they were added again meanwhile.
     pub(crate) fn done(&mut self, done: &Self) {
         for (id, done) in &done.0 {
             let Some(entry) = self.0.get_mut(id).filter(|entry| entry.backend == done.backend)

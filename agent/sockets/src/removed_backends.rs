@@ -1,7 +1,7 @@
 //! Backends that no connection is sent to any more: which of them are gone, and which merely not chosen.
 //!
-//! A pod that shuts down is not chosen, and answers those who are connected to it until it is gone. Which it is when its own
-//! cluster takes it back.
+//! A pod that shuts down is not chosen, and answers its connected clients until it is gone. It is gone when its own
+//! cluster removes it.
 
 use std::collections::HashMap;
 
@@ -26,20 +26,20 @@ impl RemovedBackends {
         }
     }
 
-    /// Its cluster took a backend back: a socket that hangs on it hangs on nothing.
+    /// Its cluster removed a backend: returns the IDs under which sockets may still use it.
     pub fn taken_back(&mut self, backend: &Backend) -> Vec<Target> {
         let ids = self.0.remove(backend).unwrap_or_default();
         ids.into_iter().map(|id| Target { id, backend: *backend }).collect()
     }
 
-    /// Those that are gone by another word than their cluster's.
+    /// Those that are gone for another reason than their cluster's removal.
     pub fn gone(&mut self, is_gone: impl Fn(&Backend) -> bool) -> Vec<Target> {
         let gone: Vec<Backend> =
             self.0.keys().filter(|backend| is_gone(backend)).copied().collect();
         gone.iter().flat_map(|backend| self.taken_back(backend)).collect()
     }
 
-    /// Those that a word is true of, which stay.
+    /// Those for which `is_meant` returns true; they stay here.
     pub fn among(&self, is_meant: impl Fn(&Backend) -> bool) -> Vec<Target> {
         let meant = self.0.iter().filter(|(backend, _)| is_meant(backend));
         let target = |backend: &Backend, id: &u32| Target { id: *id, backend: *backend };

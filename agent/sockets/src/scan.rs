@@ -93,7 +93,7 @@ impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Scan<'_, L> {
             let wanted = listed.filter(|socket| observer.is_wanted(socket));
             let wanted: HashMap<u64, ListedSocket> =
                 wanted.map(|socket| (socket.cookie(), socket)).collect();
-            // Mostly no socket hangs on a backend that goes, and the kernel's other list is not asked for.
+            // Mostly no socket uses a removed backend, and the kernel's other list is not needed.
             if !wanted.is_empty()
                 && let Look::Paced(wait) = end(*protocol, wanted, observer)?
             {
@@ -113,7 +113,7 @@ fn end(
     let mut diag = Diag::open()?;
     for connection in diag.connections(protocol)? {
         let Some(socket) = wanted.remove(&connection.cookie()) else { continue };
-        // What it keeps is of before, if it is connected elsewhere by now.
+        // Its storage is out of date if it is connected elsewhere by now.
         if !leads_to(&connection, &socket) {
             continue;
         }

@@ -1,7 +1,7 @@
 //! The thread that ends sockets.
 //!
-//! It is a thread of its own because it goes into other network namespaces, where no task of a runtime may find itself,
-//! and because the kernel takes milliseconds to list its sockets. A caller only takes a lock for as long as a table is
+//! It is a thread of its own because it enters other network namespaces, in which no task of a runtime may run, and
+//! because the kernel takes milliseconds to list its sockets. A caller only takes a lock for as long as a table is
 //! changed. It may be stopped anywhere: a socket is ended whole or not at all.
 
 use std::{
@@ -41,7 +41,7 @@ pub struct Counts {
     /// Of those that were to be looked through in the last scan, how many are not there. All of them: this process does
     /// not see the place where the node keeps them.
     pub missing: usize,
-    /// What went wrong in the last scan, if something did.
+    /// The error of the last scan, if there was one.
     pub problem: Option<String>,
 }
 
@@ -110,8 +110,8 @@ impl SocketTerminator {
         Ok(Self { shared })
     }
 
-    /// From now on these are the namespaces that are looked through beside the node's own one. Until this is called for the
-    /// first time nothing counts as looked for: what is due is looked for in the node's own, and again as soon as the
+    /// Sets the namespaces that are scanned besides the node's own one. Until this is called for the first time no
+    /// backend counts as done: the thread scans the node's own namespace for what is due, and again as soon as the
     /// others are known.
     pub fn set_namespaces(&self, namespaces: Vec<Netns>) {
         let mut state = self.shared.lock();
@@ -130,13 +130,13 @@ impl SocketTerminator {
         self.shared.bell.notify_all();
     }
 
-    /// Spares those that could not be reached and answer again, as far as `answers` says so. What was removed is not
-    /// spared.
+    /// Spares sockets of unreachable backends that answer again, for which `answers` returns true. Removed backends are
+    /// not spared.
     pub fn spare(&self, answers: impl Fn(&Backend) -> bool) {
         self.shared.lock().wanted.spare(answers);
     }
 
-    /// Spares those that were removed and are there again, as far as `is_back` says so.
+    /// Spares sockets of removed backends that exist again, for which `is_back` returns true.
     pub fn restored(&self, is_back: impl Fn(&Backend) -> bool) {
         self.shared.lock().wanted.restored(is_back);
     }

@@ -1,4 +1,4 @@
-//! Where etcds were when they were last reached, kept on disk for a start without a name server.
+//! The addresses at which etcds were last reached, kept on disk for a start without a name server.
 
 use std::{
     fs, io,

@@ -1,9 +1,9 @@
-//! What clusters reported last, `<state dir>/snapshots/<cluster>.jsonl`: written while they report, read by an agent that
-//! finds a kernel without tables.
+//! The last reported state of clusters, `<state dir>/snapshots/<cluster>.jsonl`: written while they report, read by an
+//! agent that finds a kernel without tables.
 //!
-//! A cluster's file is written anew when what it reports has changed, and so seldom that it is a small part of the agent's
-//! work whatever its size. The writing tasks are owned by [`Snapshots`]; one that is dropped leaves the old file or the new
-//! one.
+//! A cluster's file is rewritten when what it reports has changed, and so seldom that it is a small part of the agent's
+//! work whatever its size. The writing tasks are owned by [`Snapshots`]; one that is dropped leaves the old file or the
+//! new one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,7 @@ struct SnapshotFile {
     /// The cluster reported something since it was written.
     changed: bool,
     not_before: Instant,
-    /// Of what is in it, where this agent wrote it.
+    /// The checksum of its content, if this agent wrote it.
     checksum: Option<u32>,
     writing: Option<JoinHandle<io::Result<Written>>>,
     /// Which cluster it is, as its config has it.
@@ -116,7 +116,7 @@ impl Snapshots {
         self.file(cluster, now).changed = true;
     }
 
-    /// A cluster's config says which cluster it is.
+    /// A cluster's config names the cluster's UUID.
     pub fn is_now(&mut self, cluster: &ClusterName, uuid: Option<Uuid>, now: Instant) {
         let file = self.file(cluster, now);
         if file.uuid != uuid {
@@ -198,7 +198,7 @@ impl Snapshots {
         }
     }
 
-    /// Takes note of what was written.
+    /// Records what was written.
     pub async fn finish(&mut self, now: Instant) {
         for (cluster, file) in &mut self.files {
             let Some(writing) = file.writing.take_if(|writing| writing.is_finished()) else {

@@ -1,7 +1,7 @@
-//! What is in a node's kernel, read from the pinned maps: neither the agent nor its tables are asked.
+//! The content of a node's kernel, read from the pinned maps: neither the agent nor its tables are asked.
 //!
-//! For those that check the agent: scenarios, benchmarks, and people with a doubt. It shares the layout with those it
-//! judges, and nothing else.
+//! For those that check the agent: scenarios, benchmarks, and operators. It shares the layout with the code that it
+//! checks, and nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +44,7 @@ pub struct Entry {
 /// Backends of a frontend with the same chance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// How many connections it gets, beside the others.
+    /// How many connections it gets, relative to the others.
     pub weight: u32,
     /// Its backends.
     pub destinations: BTreeSet<Destination>,
@@ -299,7 +299,7 @@ fn open_array(pin: &Path, value_size: usize) -> Result<MmapArray, DumpError> {
     MmapArray::new(map.fd(), info.entries, value_size).map_err(io_error(pin))
 }
 
-/// Bytes of the kernel's memory that each pinned table below a pin root takes, by its name, as the kernel says.
+/// Bytes of the kernel's memory that each pinned table below a pin root takes, by its name, as the kernel reports.
 pub fn memory(pins: &Path) -> Result<BTreeMap<String, u64>, DumpError> {
     let mut all = BTreeMap::new();
     let mut folders = vec![pins.to_owned()];

@@ -1,12 +1,13 @@
 //! The tables in the kernel, as both sides see them.
 //!
-//! Architecture invariant: what is here is plain memory. Addresses and ports are bytes in network order, there is no
-//! padding, no `bool`, no enum and no `Option`; every size is asserted. Whatever bytes the kernel hands back are a value.
+//! Architecture invariant: everything here is plain memory. Addresses and ports are bytes in network order, there is no
+//! padding, no `bool`, no enum and no `Option`; every size is asserted. Any bytes that the kernel returns are a valid
+//! value.
 //!
 //! How a connection finds its backend: [`FrontendKey`] → [`ServiceRef`] → [`Header`] → a slot → [`Backend`], with a
-//! [`GroupSet`] of headers in between where backends have different chances. Readers race with the writer, so each step is
-//! either one store of at most eight bytes, or carries the key it was looked up by: a [`ServiceRef`] its frontend's tag, a
-//! [`Backend`] its id. Who reads something else than expected looks again.
+//! [`GroupSet`] of headers in between where backends have different weights. Readers race with the writer, so each step
+//! is either one store of at most eight bytes, or carries the key it was looked up by: a [`ServiceRef`] its frontend's
+//! tag, a [`Backend`] its ID. A reader that finds another key than expected looks again.
 #![cfg_attr(not(feature = "user"), no_std)]
 
 mod backend;

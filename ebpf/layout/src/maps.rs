@@ -69,12 +69,12 @@ pub enum MapKind {
 pub enum MapSize {
     /// Always as many; 0 where the kernel has it so.
     Fixed(usize),
-    /// As many as are configured. For another size it is made anew, and filled.
+    /// As many as are configured. For another size the map is made again, and filled.
     Configured,
 }
 
-/// Maps that belong together: they are pinned in a folder of their own, which is named by a hash of their layout. A change
-/// in one group makes that group's maps anew, and costs the others nothing.
+/// Maps that belong together: they are pinned in a folder of their own, which is named by a hash of their layout. A
+/// change in one group makes that group's maps again, and costs the others nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MapGroup {
     /// Services and their backends. For other sizes they are filled from the tables that there are, for another layout by
@@ -248,8 +248,8 @@ mod tests {
         })
     }
 
-    /// A change of a layout must be meant: the next agent makes that group's maps anew, with the loss that the group names.
-    /// Where only the second number changes, the group's revision has to go up.
+    /// A change of a layout must be intended: the next agent makes that group's maps again, with the loss that the
+    /// group names. Where only the second number changes, the group's revision has to go up.
     #[test]
     fn hashes_are_known() {
         use MapGroup::*;

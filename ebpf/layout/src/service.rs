@@ -20,8 +20,8 @@ pub struct ServiceRef {
     tag: u32,
 }
 
-/// Where slots are. Read and written as one `u64`: of a service of one group, the first word of its entry in `cm_headers`;
-/// of a service of several, one of those in its [`GroupSet`].
+/// The location of slots. Read and written as one `u64`: of a service of one group, the first word of its entry in
+/// `cm_headers`; of a service of several, one of those in its [`GroupSet`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
@@ -29,7 +29,7 @@ pub struct Header {
     count: u32,
 }
 
-/// The second word of an entry of `cm_headers`: what the service is like. Read and written as one `u64`.
+/// The second word of an entry of `cm_headers`: the service's settings. Read and written as one `u64`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -59,7 +59,7 @@ pub struct GroupSet {
 /// How many groups a service can have.
 pub const GROUPS_OF_A_SERVICE: usize = 8;
 
-/// The bit of a header's count that says that its base is an index into `cm_groups`. The other bits are 0 then.
+/// The bit of a header's count that marks its base as an index into `cm_groups`. The other bits are 0 then.
 const GROUPED: u32 = 1 << 31;
 
 /// Another proxy, where there is one, knows the service too.
@@ -137,7 +137,7 @@ impl Header {
         Self { base, count }
     }
 
-    /// The header that says: the slots are those of the groups in this entry of `cm_groups`.
+    /// The header of a service with groups: the slots are those of the groups in this entry of `cm_groups`.
     #[inline(always)]
     pub const fn grouped(set: u32) -> Self {
         Self { base: set, count: GROUPED }

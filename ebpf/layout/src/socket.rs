@@ -1,4 +1,4 @@
-//! What is remembered of sockets and of clients.
+//! The state of sockets and of clients.
 
 mod list_entry;
 
@@ -101,7 +101,7 @@ impl Pair {
         }
     }
 
-    /// The service's address and port, if this is the backend that stands for it.
+    /// The service's address and port, if this is its backend.
     #[inline(always)]
     pub fn service_of(&self, address: &[u8; 16], port: &[u8; 2]) -> Option<Endpoint<'_>> {
         (self.hidden == 0 && self.is_backend(address, port)).then_some(self.service())
@@ -178,13 +178,14 @@ impl DatagramState {
         self.pairs.iter_mut().find(|pair| pair.backend != 0 && pair.is_service(address, port))
     }
 
-    /// The service that stands behind a backend, for what is received.
+    /// The service of a backend, for a datagram that is received from the backend.
     #[inline(always)]
     pub fn service_of(&self, address: &[u8; 16], port: &[u8; 2]) -> Option<Endpoint<'_>> {
         self.pairs.iter().find_map(|pair| pair.service_of(address, port))
     }
 
-    /// Shows what comes from a backend as it is: it was asked for itself, or by way of another service.
+    /// Shows datagrams of a backend with its own address: the socket asked for it directly, or by way of another
+    /// service.
     #[inline(always)]
     pub fn hide(&mut self, address: &[u8; 16], port: &[u8; 2]) {
         for pair in &mut self.pairs {
@@ -194,7 +195,7 @@ impl DatagramState {
         }
     }
 
-    /// Shows what comes from a pair's backend as coming from its service, and from no other that it stands for.
+    /// Shows datagrams of a pair's backend as coming from its service, and from no other service with that backend.
     #[inline(always)]
     pub fn show(&mut self, shown: &Pair) {
         for pair in &mut self.pairs {
@@ -205,8 +206,8 @@ impl DatagramState {
         }
     }
 
-    /// Takes in a pair, and gives back the one that has to leave for it. What a former backend of the same service still
-    /// answers is shown as before, and nothing is sent to it any more.
+    /// Adds a pair, and returns the one that is displaced. Late answers of a former backend of the same service are
+    /// shown as before, and nothing is sent to it any more.
     #[inline(always)]
     pub fn push(&mut self, pair: &Pair) -> Pair {
         for former in &mut self.pairs {

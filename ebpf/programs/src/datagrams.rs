@@ -1,4 +1,5 @@
-//! What a UDP socket that sends unconnected has asked for: the last services in its storage, the others in a table.
+//! The services that a UDP socket without a connection has asked for: the last ones in its storage, the others in a
+//! table.
 //!
 //! Functions that copy pairs are not inlined: each has them on a stack of its own.
 
@@ -90,7 +91,7 @@ fn keep_beyond(cookie: u64, pair: &Pair) -> u64 {
     0
 }
 
-/// The service that a backend stands for takes the backend's place.
+/// Replaces a backend's address by that of its service.
 #[inline(always)]
 pub fn show(ctx: &SockAddrContext, state: &DatagramState, backend: &mut Address) -> bool {
     if let Some((ip, port)) = state.service_of(&backend.ip, &backend.port) {
@@ -112,7 +113,7 @@ fn show_beyond(cookie: u64, backend: &mut Address) -> u64 {
     }
 }
 
-/// The socket asks for an address that is no service's: what comes from there is shown as it is.
+/// The socket asks for an address that is no service's: datagrams from there are shown as they are.
 #[inline(always)]
 pub fn asked_for(ctx: &SockAddrContext, address: &Address) {
     let Some(state) = of(ctx) else { return };

@@ -1,8 +1,9 @@
 //! Lists the sockets that our programs connected to backends, for user space.
 //!
-//! Iterators over the TCP and the UDP sockets of a network namespace, that of the process which reads the list. They run
-//! once for each socket, and write of those that have something in `cm_sockets`. There is an iterator over what sockets
-//! keep in a map too, of all namespaces at once; hardened kernels refuse it (`docs/adr/0018`).
+//! Iterators over the TCP and the UDP sockets of a network namespace, that of the process which reads the list. They
+//! run once for each socket, and write an entry for those that have something in `cm_sockets`. The kernel also has an
+//! iterator over the elements of a socket storage map, in all namespaces at once; hardened kernels refuse it
+//! (`docs/adr/0026`).
 
 use aya_ebpf::{
     bindings::seq_file,
@@ -49,11 +50,11 @@ fn list(context: *const Context) -> i32 {
         return 0;
     }
     let map = (&raw const maps::cm_sockets).cast_mut().cast();
-    // SAFETY: the socket is not null, and the kernel keeps it for the time of the call. Of what is no whole socket (one in
-    // TIME_WAIT, or a request for a connection) the helper says that it keeps nothing.
+    // SAFETY: the socket is not null, and the kernel keeps it for the time of the call. For an incomplete socket (one
+    // in TIME_WAIT, or a request for a connection) the helper returns null.
     let state = unsafe { bpf_sk_storage_get(map, socket, core::ptr::null_mut(), 0) };
-    // SAFETY: the storage's memory lives as long as the socket. A socket that connects meanwhile may be listed as half of
-    // what it was and half of what it is: who reads the list compares it with the socket's peer.
+    // SAFETY: the storage's memory lives as long as the socket. A socket that connects meanwhile may be listed with a
+    // mix of its old and new values: the reader of the list compares it with the socket's peer.
     let Some(state) = (unsafe { state.cast::<SocketState>().as_ref() }) else { return 0 };
     if !state.is_some() {
         return 0;

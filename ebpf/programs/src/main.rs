@@ -1,8 +1,8 @@
 //! The kernel side: socket load balancing for the services in the mesh's tables.
 //!
-//! Each program is a hook of a cgroup: it sees the address of a socket's `connect` or `sendmsg` before the kernel acts on
-//! it, or that of `recvmsg` or `getpeername` before the caller sees it, and may replace it. What is no service passes
-//! through untouched.
+//! Each program is a hook of a cgroup: it sees the address of a socket's `connect` or `sendmsg` before the kernel acts
+//! on it, or that of `recvmsg` or `getpeername` before the caller sees it, and may replace it. An address that is no
+//! service's passes through untouched.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

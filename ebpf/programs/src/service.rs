@@ -1,7 +1,8 @@
 //! Choosing a backend.
 //!
-//! A slot and the id in it are one `u64`, 0 for none. Functions with a C name take and give plain numbers: to the verifier
-//! they are global, so it looks at each of them once, on its own, and not once more for each path that leads to a call.
+//! A slot and the ID in it are one `u64`, 0 for none. Functions with a C name take and return plain integers: to the
+//! verifier they are global, so it checks each of them once, on its own, and not once more for each path that leads to
+//! a call.
 
 use core::ffi::c_void;
 

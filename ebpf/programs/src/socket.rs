@@ -1,4 +1,4 @@
-//! What happens to a socket at each hook.
+//! What the programs do with a socket at each hook.
 
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
@@ -241,8 +241,8 @@ fn connected_to<'a>(ctx: &SockAddrContext, family: Family, to: &Address) -> Opti
     address::is_peer(ctx, family, &Address { ip: *ip, port: *port }).then_some(pair)
 }
 
-/// A connected UDP socket connects to something else: what its former peer has sent is still shown as before, and so is
-/// the peer if nothing comes of it.
+/// A connected UDP socket connects to another address: late datagrams of its former peer are still shown as before, and
+/// so is the peer if the connect fails.
 #[inline(always)]
 fn keep_former(ctx: &SockAddrContext) {
     if let Some(pair) = connected(ctx)

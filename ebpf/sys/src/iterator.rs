@@ -1,4 +1,4 @@
-//! Reading what a program says about each object of a kind: the kernel's iterators.
+//! Reads what a program writes about each object of a kind: the kernel's iterators.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! What the tables need of the kernel and aya does not offer: arrays as memory, batches, iterators, links, and what is
-//! loaded and attached.
+//! Kernel interfaces that the tables need and aya does not offer: arrays as memory, batches, iterators, links, and what
+//! is loaded and attached.
 #![expect(unsafe_code, reason = "bpf(2), mmap(2), ioctl(2); each use says why it is sound")]
 
 mod batch;

@@ -1,4 +1,4 @@
-//! A link: what holds a program at its hook, and outlives the process that made it where it is pinned.
+//! A link: it holds a program at its hook, and outlives the process that made it where it is pinned.
 
 use std::{
     io,
@@ -43,7 +43,7 @@ impl Link {
         Ok(Self { fd: crate::open(pin)? })
     }
 
-    /// Has a program look at what comes in at an interface, by its index, before all programs that are there.
+    /// Attaches a program at the ingress of an interface, by its index, before all programs that are there.
     pub fn at_ingress(program: impl AsFd, interface: u32) -> io::Result<Self> {
         let mut attr = zeroed_attr();
         attr.link_create.__bindgen_anon_1.prog_fd = word(program.as_fd().as_raw_fd())?;
@@ -67,7 +67,7 @@ impl Link {
         unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(|_| ())
     }
 
-    /// Puts `program` in the place of whatever the link runs. No call in between goes without a program.
+    /// Replaces the program of the link by `program`. No call in between goes without a program.
     pub fn update(&self, program: impl AsFd) -> io::Result<()> {
         let mut attr = zeroed_attr();
         attr.link_update.link_fd = word(self.fd.as_raw_fd())?;

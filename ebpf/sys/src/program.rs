@@ -1,4 +1,4 @@
-//! Programs that are loaded: what they are called, which maps they use, and which are at a hook.
+//! Programs that are loaded: their names, the maps that they use, and which of them are at a hook.
 
 use std::{
     io,
@@ -47,8 +47,8 @@ pub fn programs_at(cgroup: impl AsFd, hook: CgroupHook) -> io::Result<Vec<u32>> 
     query(attr, hook.attach_type())
 }
 
-/// The ids of the programs that look at what comes in at an interface, in their order. The second are those of the links
-/// that hold them, 0 for a program without.
+/// The IDs of the programs at the ingress of an interface, in their order. The second are those of the links that hold
+/// them, 0 for a program without.
 pub fn programs_at_ingress(interface: u32) -> io::Result<Vec<(u32, u32)>> {
     let mut links = vec![0u32; PROGRAMS];
     let mut attr = zeroed_attr();
@@ -107,7 +107,7 @@ impl Program {
         let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
         info.nr_map_ids = u32::try_from(ids.len()).map_err(io::Error::other)?;
         info.map_ids = ids.as_mut_ptr() as u64;
-        // SAFETY: a `bpf_prog_info` for a program, and `ids` has room for the number of ids that it says.
+        // SAFETY: a `bpf_prog_info` for a program, and `ids` has room for the number of IDs that it contains.
         unsafe { read_info(self.fd.as_raw_fd(), &mut info) }?;
         ids.truncate(usize::try_from(info.nr_map_ids).map_err(io::Error::other)?);
         Ok(ids)

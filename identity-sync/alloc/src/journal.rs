@@ -1,8 +1,8 @@
-//! The memory of a cluster without Kubernetes: one JSON line an entry, appended and synced before its ID is used.
+//! The record of a cluster without Kubernetes: one JSON line for each entry, appended and synced before its ID is used.
 //!
 //! All replicas of the cluster's apiserver share it. A replica that has something to decide locks it, reads what others
-//! wrote since, decides, writes, and lets go (`docs/adr/0006-one-journal-for-all-replicas.md`). So of two that want a
-//! ID for one label set the second reads what the first got.
+//! wrote since, decides, writes, and releases the lock (`docs/adr/0006-one-journal-for-all-replicas.md`). So if two
+//! replicas want an ID for one label set, the second reads the ID that the first got.
 
 use std::{
     fs, io,
@@ -57,7 +57,7 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
-    /// Another journal is in its place.
+    /// Another journal replaced it.
     #[error("{} is now the journal of cluster {found}, and was that of {expected}: restart the apiserver if that is meant", path.display())]
     Another {
         /// The file.
@@ -67,14 +67,14 @@ pub enum JournalError {
         /// Whose it was.
         expected: Uuid,
     },
-    /// It is of another ID than the cluster is said to have.
+    /// It is of another ID than the cluster's configured one.
     #[error("{}: the cluster's settings say `id: {said}`, and the journal is of `id: {found}`: set `id: {found}` again in cluster.yaml. To really give the cluster another ID, disconnect it, move the journal away and begin with an empty etcd", path.display())]
     OtherId {
         /// The file.
         path: PathBuf,
         /// Whose identities it has.
         found: ClusterId,
-        /// The ID that the cluster is said to have.
+        /// The configured ID.
         said: ClusterId,
     },
     /// A line is not what was written.
@@ -118,11 +118,11 @@ pub struct Collected {
     pub marked: usize,
     /// IDs that are in use after all.
     pub cleared: usize,
-    /// IDs that were given back.
+    /// IDs that were freed.
     pub deleted: usize,
 }
 
-/// What became of a content of the manifests.
+/// The revision of a content of the manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// It is the source at this revision.
@@ -137,8 +137,8 @@ const COMPACT_FROM: usize = 1_024;
 // === impl Journal ===
 
 impl Journal {
-    /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. Another process that has it
-    /// locked may let go of it within `patience`, for which the thread blocks; so it is whenever the journal is used.
+    /// Opens the journal of a cluster, and makes it, with a new UUID, where there is none. If another process has it
+    /// locked, the thread blocks up to `patience`, here and whenever the journal is used.
     pub fn open(
         path: &Path,
         cluster: ClusterId,
@@ -201,8 +201,8 @@ impl Journal {
         })?
     }
 
-    /// Marks the IDs that are not in use, and gives those back that were marked `wait` ago and that no replica has
-    /// used since: each clears the marks of what it uses.
+    /// Marks the IDs that are not in use, and frees those that were marked `wait` ago and that no replica has used
+    /// since: each clears the marks of the IDs that it uses.
     pub fn collect(
         &mut self,
         in_use: impl Fn(Identity, &Labels) -> bool,
@@ -229,7 +229,7 @@ impl Journal {
         })
     }
 
-    /// Makes the file short again if most of its lines say nothing any more.
+    /// Shortens the file if most of its lines are obsolete.
     pub fn compact(&mut self, now: SystemTime) -> Result<(), JournalError> {
         if self.table.lines < COMPACT_FROM.max(2 * self.table.needed()) {
             return Ok(());
@@ -253,8 +253,8 @@ impl Journal {
         Ok(self.table.revision)
     }
 
-    /// Records what the manifests held in a look that began when their revision was `since`, and says which revision that
-    /// is: the last one, if they were so then too, else the next.
+    /// Records the content of the manifests in a scan that began when their revision was `since`, and returns the
+    /// revision of that content: the last one, if it is the same content, else the next.
     pub fn record(
         &mut self,
         manifests: &str,

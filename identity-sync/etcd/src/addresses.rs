@@ -1,4 +1,4 @@
-//! Where etcds were when they were last reached: for a node that starts where no name server answers.
+//! The addresses at which etcds were last reached: for a node that starts where no name server answers.
 
 use std::{
     collections::BTreeMap,

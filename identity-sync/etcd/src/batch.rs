@@ -1,4 +1,4 @@
-//! Events on their way to whom they are for, with the room that they take.
+//! Events on their way to the consumer, with the room that they take.
 
 use std::vec;
 

@@ -28,7 +28,7 @@ use crate::{addresses::LastAddresses, store::Connection, validity::usable};
 pub struct Target {
     /// `https://host:port`; one is used at a time.
     pub endpoints: Vec<String>,
-    /// Host names that stand for addresses.
+    /// Host names in place of addresses.
     pub host_aliases: Vec<HostAlias>,
     /// Who we are, and whom we trust.
     pub credentials: Receiver,
@@ -40,7 +40,7 @@ pub struct Target {
 
 /// How long a name's look-up, a TCP handshake or a TLS handshake may take.
 const STEP: Duration = Duration::from_secs(5);
-/// How long a server's first bytes may take after the handshake; etcd's HTTP/2 speaks first.
+/// How long a server's first bytes may take after the handshake; etcd's HTTP/2 sends first.
 const VERDICT: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, and how long it may take to answer. etcd refuses more than one in five seconds.
 const PING: Duration = Duration::from_secs(10);
@@ -182,8 +182,8 @@ async fn connect_tls<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Waits for the server's first word. In TLS 1.3 it looks at our certificate after our side of the handshake is over; what
-/// is written meanwhile to one that refuses resets the connection, and its reason with it.
+/// Waits for the server's first bytes. In TLS 1.3 it checks our certificate after our side of the handshake is over; if
+/// we wrote meanwhile to a server that refuses, the connection would be reset, and its reason lost.
 async fn wait_for_verdict<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut tls: TlsStream<S>,
 ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
@@ -200,7 +200,7 @@ async fn wait_for_verdict<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(tokio::io::join(Cursor::new(first).chain(reader), writer))
 }
 
-/// HTTP/2 over a connection. When it breaks it is gone: the machine that follows is to know, and decides anew.
+/// HTTP/2 over a connection. When it breaks it is gone: the state machine must notice that, and decides again.
 async fn over(
     tls: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Channel, tonic::transport::Error> {

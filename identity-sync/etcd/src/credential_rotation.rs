@@ -1,5 +1,5 @@
-//! How a connection ends because of its certificate: another takes its place, made with newer credentials, or there are
-//! none and it is over.
+//! How a connection ends because of its certificate: another one with newer credentials replaces it, or there are none
+//! and it ends.
 
 use std::{sync::Arc, time::Duration};
 

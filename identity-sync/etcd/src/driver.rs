@@ -1,7 +1,8 @@
-//! Running a state machine over real connections.
+//! Runs a state machine over real connections.
 //!
-//! One task a machine. It owns the connection, its requests and its watch stream; dropping the future closes all of them,
-//! at any point: the machine's positions show what was delivered, and the next connection goes on from there.
+//! There is one task for each machine. It owns the connection, its requests and its watch stream; dropping the future
+//! closes all of them, at any point: the machine's positions show what was delivered, and the next connection goes on
+//! from there.
 
 use std::{
     future::{pending, ready},

@@ -1,4 +1,4 @@
-//! What went wrong, by what to do about it.
+//! Errors, by what to do about them.
 
 use std::{error::Error, io};
 
@@ -128,7 +128,7 @@ fn explain_status(status: &tonic::Status) -> String {
 
 const CLOSED: &str = "the etcd closed the connection";
 
-/// What the transport's words mean. They have no kinds that get here. What is not known stays as it is.
+/// The meaning of the transport's error texts, whose kinds are lost on the way here. Unknown ones stay as they are.
 fn in_words(text: String) -> String {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["keep-alive timed out", "KeepAliveTimedOut", "Timeout expired"]) {

@@ -1,7 +1,6 @@
 //! etcd over mutual TLS: making the connection, following, writing, users.
 //!
-//! Architecture invariant: this is the only crate that knows `etcd-client`. Everyone else speaks in spans, keys and
-//! values.
+//! Architecture invariant: this is the only crate that knows `etcd-client`. All others use key ranges, keys and values.
 
 mod addresses;
 mod batch;

@@ -1,17 +1,17 @@
-//! What an etcd says of itself.
+//! What an etcd reports about itself.
 
 use crate::{error::EtcdError, store::Connection};
 
-/// What an etcd says of itself.
+/// What an etcd reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdStatus {
-    /// Its version, as it says it: `3.6.16`.
+    /// Its version, as it reports it: `3.6.16`.
     pub version: String,
     /// Bytes of its file. What was compacted stays in it until the etcd is defragmented, and is used again.
     pub size: u64,
     /// Bytes of these that are in use.
     pub used: u64,
-    /// Bytes that the file may have, where the etcd says it (from 3.6 on).
+    /// Bytes that the file may have, if the etcd reports it (from 3.6 on).
     pub quota: Option<u64>,
 }
 

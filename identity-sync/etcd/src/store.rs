@@ -118,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// What there is of some keys, at most 128, in their order and as of one revision.
+    /// The values of some keys, at most 128, in their order and as of one revision.
     pub async fn look_up(&self, keys: &[String]) -> Result<Vec<Option<KeyValue>>, EtcdError> {
         let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
         let answer = self.kv.clone().txn(Txn::new().and_then(gets)).await?.0;

@@ -1,4 +1,4 @@
-//! Users, roles and who may what.
+//! Users, roles and their permissions.
 
 use std::collections::BTreeSet;
 
@@ -120,8 +120,8 @@ impl Users {
         Ok(())
     }
 
-    /// Whether requests need a user that may make them. There is no question for that in every etcd: asked to let in a
-    /// user without a password, it says whether it would at all.
+    /// Whether authentication is on. Not every etcd has a request for that: asked to authenticate a user without a
+    /// password, each answers whether it would at all.
     pub async fn is_enabled(&mut self) -> Result<bool, EtcdError> {
         match self.client.authenticate("root".into(), String::new()).await {
             Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! Changes to keys as they happen, for a writer that wants to know what others do. Readers follow by a state machine.
+//! Changes to keys as they happen, for a writer that checks what others write. Readers follow by a state machine.
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use mesh_follow::{Header, KeyRange, WatchEvent};
@@ -6,10 +6,10 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{driver::watch_events, error::EtcdError, store::Connection};
 
-/// Watches over spans of keys. Dropping it ends them.
+/// Watches over key ranges. Dropping it ends them.
 ///
-/// A task of its own takes what comes from the connection: left there, it would fill the connection's window, and answers to
-/// other requests would not get through. What waits here is no more than what was written since the last look.
+/// A task of its own takes what the connection delivers: left there, it would fill the connection's window, and answers
+/// to other requests would not get through. No more waits here than what was written since the last call.
 pub struct Watching {
     responses: mpsc::UnboundedReceiver<Result<WatchResponse, EtcdError>>,
     reading: JoinHandle<()>,
@@ -39,7 +39,7 @@ impl Connection {
     }
 }
 
-/// Hands on what comes, until the receiver is dropped or nothing comes any more.
+/// Passes on events, until the receiver is dropped or the stream ends.
 async fn read(
     mut responses: WatchResponseStream,
     sender: mpsc::UnboundedSender<Result<WatchResponse, EtcdError>>,

@@ -1,5 +1,5 @@
-//! How much one peer may make us hold and do. Over it, what is known of it stays and nothing more is taken, until an
-//! operator says otherwise: a peer that is broken or hostile must not cost the others anything.
+//! How much one peer may make us hold and do. Over it, its records stay and nothing more is accepted, until an operator
+//! decides otherwise: a peer that is broken or hostile must not cost the others anything.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ pub struct Budget {
     pub changes_per_second: u64,
 }
 
-/// What there is too much of.
+/// Which limit was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// Records.
@@ -49,7 +49,7 @@ pub enum Excess {
     Backends,
 }
 
-/// Over how long changes are counted: what comes at once after a pause is no flood.
+/// Over how long changes are counted: a burst after a pause is no flood.
 pub const WINDOW: Duration = Duration::from_secs(10);
 /// The window moves by steps.
 const STEPS: u32 = 10;

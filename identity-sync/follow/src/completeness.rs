@@ -1,11 +1,11 @@
-//! When what was listed is all there is.
+//! When a list is complete.
 //!
-//! A writer puts a canary beside each prefix when everything of it is there (`docs/wire.md`, "Canaries"). A list at a
-//! revision is complete if the prefix's canary was there at that revision: looked up at or after it, it was created at or
-//! before it. That it was put again later does not matter, so a list under a busy writer is complete too.
+//! A writer puts a canary for each prefix when everything of it is there (`docs/wire.md`, "Canaries"). A list at a
+//! revision is complete if the prefix's canary was there at that revision: looked up at or after it, it was created at
+//! or before it. It does not matter that it was put again later, so a list under a busy writer is complete too.
 //!
-//! Where many keys went in one revision and nothing explains it, a lease may have run out. What it took away counts as
-//! there until the writer shows that it means it ([`UnexplainedDeletion`]).
+//! Where many keys were deleted in one revision and nothing explains it, a lease may have expired. What it deleted
+//! counts as existing until the writer confirms the deletion ([`UnexplainedDeletion`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,10 @@
-//! Distinguishes a deletion that a writer meant from a lease that ran out.
+//! Distinguishes a deletion that a writer intended from a lease that expired.
 //!
-//! A living writer removes one key a revision, or puts its heartbeat into the revision in which it removes many. A lease
-//! that runs out removes all its keys in one revision, and means no more than that its writer was away for a while
-//! (`docs/wire.md`, "Removal"). Which of the two a deletion is, its revision's other changes show, and these come on
-//! other watches: so each deletion waits a moment for them, and a single one until the canaries, which go with the lease,
-//! are known as of its revision.
+//! A living writer removes one key in a revision, or puts its heartbeat into the revision in which it removes many. A
+//! lease that expires removes all its keys in one revision, and means no more than that its writer was away for a while
+//! (`docs/wire.md`, "Removal"). Which of the two a deletion is follows from the other changes of its revision, and
+//! these come on other watches: so each deletion waits a moment for them, and a single one until the canaries, which
+//! are removed with the lease, are known as of its revision.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,12 +39,12 @@ struct Waiting {
     more: BTreeSet<RangeId>,
 }
 
-/// What became of deletions.
+/// What deletions turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A writer meant them, and more in these ranges.
+    /// A writer intended them, and more in these ranges.
     Meant(Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
-    /// One key of a revision: meant, if the canaries were there then and are.
+    /// One key of a revision: intended, if the canaries existed then and still do.
     Single(i64, Vec<(RangeId, Vec<u8>)>),
     /// A lease may have run out in this revision: what these keys, and more in these ranges, held stays.
     Expired(i64, Vec<(RangeId, Vec<u8>)>, BTreeSet<RangeId>),
@@ -53,7 +53,8 @@ pub(crate) enum Verdict {
 /// How long a deletion waits for the rest of its revision. Watches of one stream are served one after the other, within
 /// milliseconds; additions do not wait.
 const REST: Duration = Duration::from_millis(100);
-/// Keys, revisions and beats that are remembered of a peer. Of what is beyond only the range is known, which is listed.
+/// Keys, revisions and heartbeats that are remembered of a peer. Beyond that only the range is known, which is then
+/// listed.
 pub(crate) const REMEMBERED: usize = 4_096;
 
 // === impl Deletions ===

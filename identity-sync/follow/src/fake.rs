@@ -1,7 +1,7 @@
 //! An etcd made of a list of changes, to run the state machines against.
 //!
 //! It answers as the real one does in what matters here: pages at one revision, watches from a revision on, all changes
-//! of one revision together unless fragmented, compaction, and a history that may begin anew.
+//! of one revision together unless fragmented, compaction, and a new history.
 
 use std::{
     collections::{BTreeMap, VecDeque},

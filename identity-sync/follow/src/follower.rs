@@ -1,4 +1,4 @@
-//! List and watch over ranges of keys, with all the ways in which that breaks.
+//! List and watch over ranges of keys, with all the ways in which that fails.
 
 mod head;
 mod listing;
@@ -30,7 +30,7 @@ pub enum Event {
     Connected,
     /// The connection is gone; what was reported stays true as far as is known.
     Disconnected,
-    /// What was reported before is of another history than what follows: everything is listed anew.
+    /// Earlier events are of another history than what follows: everything is listed again.
     NewHistory,
     /// It is the history that it was before the connection broke: what was listed goes on from there.
     Resumed,
@@ -53,16 +53,16 @@ pub enum Event {
 /// What its owner may ask of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Break the connection, if there is one, and make another at once: there are new credentials, say.
+    /// Break the connection, if there is one, and make another immediately: because of new credentials, for example.
     Reconnect,
 }
 
 /// Follows ranges of one etcd.
 ///
-/// The *head* ranges are listed on each connection. What they hold names the history: the etcd cluster's id, the
-/// revisions in which the head's keys were created, and the values of those that are there for that. In the same history
-/// the other ranges go on watching where they were; in another one everything is listed anew, because revisions of two
-/// histories cannot be compared.
+/// The *head* ranges are listed on each connection. Their content names the history: the etcd cluster's ID, the
+/// revisions in which the head's keys were created, and the values of the keys that exist for that purpose. In the same
+/// history the other ranges go on watching from where they were; in another one everything is listed again, because
+/// revisions of two histories cannot be compared.
 ///
 /// Of the other ranges one is listed at a time: so no more than one page of them is in memory.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Follower {
         self.ranges = kept;
     }
 
-    /// Lists a range anew, as soon as that may be. It is watched until then.
+    /// Lists a range again, as soon as that may be. It is watched until then.
     pub fn relist(&mut self, id: RangeId) {
         let Some(range) = self.ranges.iter_mut().find(|range| range.config.id == id) else {
             return;
@@ -151,7 +151,7 @@ impl Follower {
         }
     }
 
-    /// What came of a range from a revision on is to come once more, over the next connection.
+    /// Events of a range from a revision on are to come once more, over the next connection.
     pub(crate) fn rewind(&mut self, id: RangeId, revision: i64) {
         let ranges = self.ranges.iter_mut().filter(|range| range.config.id == id);
         ranges.for_each(|range| range.rewind(revision));

@@ -1,4 +1,4 @@
-//! Keys that went in one revision with others, while nothing explains why: what they held stays.
+//! Keys that were deleted in one revision with others, while nothing explains why: their values stay in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! Following an etcd: list, watch, and after every kind of break know again exactly what is there.
+//! Following an etcd: list, watch, and after every kind of failure know again exactly what it contains.
 //!
-//! [`Follower`] does it for any keys; [`PeerFollower`] knows what a cluster's keys mean. Both are state machines without
-//! IO ([`Machine`]): inputs are what an etcd answered, actions are what to ask it, and time is an argument. `mesh-etcd`
-//! drives them over real connections, the tests here over an etcd made of a list.
+//! [`Follower`] does it for any keys; [`PeerFollower`] knows what a cluster's keys mean. Both are state machines
+//! without IO ([`Machine`]): inputs are an etcd's answers, actions are requests to it, and time is an argument.
+//! `mesh-etcd` drives them over real connections, the tests here over an etcd made of a list.
 
 mod budget;
 mod completeness;

@@ -1,4 +1,4 @@
-//! The language between a state machine and the driver that does its IO.
+//! The interface between a state machine and the driver that does its IO.
 
 use std::time::Instant;
 
@@ -6,9 +6,9 @@ use crate::status::{ConnectionPhase, Failure, Status};
 
 /// A state machine that follows one etcd.
 ///
-/// Its driver calls [`Machine::poll`] until it returns `None`, does what it says, takes the events, and goes on with that
-/// as long as [there are more](Machine::has_more). Then it sleeps until [`Machine::next_timeout`] or the next input, and
-/// hands that to [`Machine::handle`].
+/// Its driver calls [`Machine::poll`] until it returns `None`, performs the actions, takes the events, and goes on with
+/// that as long as [there are more](Machine::has_more). Then it sleeps until [`Machine::next_timeout`] or the next
+/// input, and passes that to [`Machine::handle`].
 pub trait Machine {
     /// What it reports.
     type Event;

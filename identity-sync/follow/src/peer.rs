@@ -1,4 +1,4 @@
-//! Following a cluster: what its keys mean, what it may be, and when all of it is known.
+//! Following a cluster: the meaning of its keys, what it may be, and when all of it is known.
 
 mod config;
 mod config_check;

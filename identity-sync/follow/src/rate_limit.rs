@@ -1,7 +1,7 @@
-//! A follower of a peer that may only cost so much in a time.
+//! A follower of a peer with a limited cost over time.
 //!
-//! What watches deliver is the peer's doing: beyond what may come at once and what may come a second, nothing more is
-//! taken of it. What lists bring is the reader's: beyond the same they go on slowly.
+//! What watches deliver is caused by the peer: beyond what may come at once and in a second, nothing more is accepted
+//! from it. What lists bring is caused by the reader: beyond the same limits they go on slowly.
 
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ impl RateLimited {
         Self { follower, limits: budget.map(Limits::new), now }
     }
 
-    /// Takes account of what the follower has looked at.
+    /// Accounts for what the follower has decoded.
     fn account(&mut self) {
         let Self { follower, limits: Some(limits), now } = self else { return };
         let Work { listed, watched } = follower.take_work();
@@ -76,7 +76,7 @@ impl Machine for RateLimited {
             && let Some(excess) =
                 limits.changes.count(u64::try_from(events.len()).unwrap_or(u64::MAX), now)
         {
-            // Before the events: of what comes in a flood nothing is taken.
+            // Before the events: in a flood no event is accepted.
             let refusal = Refusal::OverBudget(excess.to_string());
             self.follower.command(now, PeerCommand::Hold(refusal));
         }

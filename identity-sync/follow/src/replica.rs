@@ -1,7 +1,8 @@
 //! Whether a history that was not followed before is as far as the one before it.
 //!
-//! Each replica of a cluster's apiserver fills an etcd of its own. A reader that comes to another one, or to one that was
-//! filled anew, must not go back in time: what the other one had may not be there yet (`docs/wire.md`, "Position").
+//! Each replica of a cluster's apiserver fills an etcd of its own. A reader that comes to another one, or to one that
+//! was filled again, must not go back in time: what the other one had may not be there yet (`docs/wire.md`,
+//! "Position").
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ struct Behind {
 
 /// How long a living writer has to catch up before its etcd is taken as it is.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long one that shows no sign of life is waited for. The first heartbeat of a Cilium comes after 60 s.
+/// How long to wait for a writer without a heartbeat. The first heartbeat of a Cilium comes after 60 s.
 const UNREACHABLE_WAIT: Duration = Duration::from_secs(120);
 
 /// How long the position of a writer that puts it every 5 s may be missing before another replica is tried, and the

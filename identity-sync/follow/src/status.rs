@@ -1,4 +1,4 @@
-//! How a connection to an etcd is: in a phase, each of which needs the ones before it.
+//! The state of a connection to an etcd: in a phase, each of which needs the ones before it.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum ConnectionPhase {
     Resolve,
     /// The address answers.
     Tcp,
-    /// The server is who it should be.
+    /// The server's certificate is the expected one.
     Tls,
     /// The server takes us for who we are.
     Authenticated,
@@ -60,9 +60,9 @@ pub struct Status {
     pub heartbeats: u64,
     /// How often the local cluster's writer showed in this run that it lives, once a second.
     pub local_beats: u64,
-    /// What the local cluster says is drained of it.
+    /// What the local cluster reports as drained.
     pub drained: LocalDrain,
-    /// Signs of life that were asked for and given, in this run.
+    /// Keepalives that were answered, in this run.
     pub answers: u64,
 }
 
@@ -80,7 +80,7 @@ impl ConnectionPhase {
         Self::DataPath,
     ];
 
-    /// The phase in a word.
+    /// The phase's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",

@@ -1,8 +1,8 @@
 //! Deletions that nothing explains yet, and what confirms them.
 
-/// Keys went in one revision, and no heartbeat of that revision explains it: a lease may have run out. Or what went is
-/// not known, since changes went by unseen or the prefix only came into use. What is gone is held until a canary or
-/// heartbeats that were put later confirm it.
+/// Keys were deleted in one revision, and no heartbeat of that revision explains it: a lease may have expired. Or the
+/// deleted keys are unknown, since changes were missed or the prefix only came into use. Deleted records are held until
+/// a canary or heartbeats that were put later confirm the deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnexplainedDeletion {
     /// In this revision.
@@ -52,7 +52,7 @@ impl UnexplainedDeletion {
     /// A heartbeat was put. Whether it confirms the deletion.
     pub(crate) fn beat(&mut self, revision: i64) -> bool {
         match &mut self.confirmed_by {
-            // That revision was meant, as is known only now.
+            // That revision was intended, as is known only now.
             ConfirmedBy::Beats { explicable: true, .. } if revision == self.since => true,
             ConfirmedBy::Beats { count, last, .. } if revision > *last => {
                 (*count, *last) = (*count + 1, revision);

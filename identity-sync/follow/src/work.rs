@@ -1,4 +1,4 @@
-//! What it takes to look at what a peer has written.
+//! The cost of decoding what a peer has written.
 
 use mesh_model::Record;
 

@@ -82,7 +82,7 @@ impl LabelFilter {
 
     /// The labels of a pod's identity: its own, its namespace's, and where it runs.
     pub fn identity(&self, pod: &Pod, namespace: &Namespace, cluster: &str) -> Labels {
-        // A pod says nothing about its namespace by a label of its own.
+        // A label of the pod itself cannot set its namespace.
         let own = pod.labels.iter().filter(|(key, _)| !key.starts_with(NAMESPACE_LABELS_PREFIX));
         let own = own.map(|(key, value)| Label::kubernetes(key, value));
         let of_namespace = namespace.labels.iter().map(|(key, value)| {

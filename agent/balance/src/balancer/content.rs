@@ -1,4 +1,4 @@
-//! What frontends should be, as a whole.
+//! The wanted content of frontends, as a whole.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +23,7 @@ pub struct KnownBackend<'a> {
     pub backend: Backend,
     /// The name of the port that it serves.
     pub port_name: &'a str,
-    /// Whether it takes connections, by its cluster's word.
+    /// Whether it takes connections, as its cluster reports.
     pub condition: Condition,
     /// The node it is on, where its cluster reports it. Where it does not, it is on the one that was looked up before.
     pub node: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! Explaining a choice: the plan made again, with every backend beside it.
+//! Explains a choice: makes the plan again, and lists every backend with it.
 
 use std::{collections::BTreeMap, sync::Arc};
 

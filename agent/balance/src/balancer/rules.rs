@@ -1,4 +1,4 @@
-//! What holds for all services.
+//! Settings that hold for all services.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{plan::Chosen, traffic_policy::TrafficPolicy};
 pub struct Rules {
     /// The local cluster's ID.
     pub local: ClusterId,
-    /// The node that clients are on; `None` where that is not said, and all are treated alike.
+    /// The node that clients are on; `None` if it is not given, and all clients are treated alike.
     pub node: Option<Arc<str>>,
     /// Services that are not global are taken too.
     pub replace_kube_proxy: bool,

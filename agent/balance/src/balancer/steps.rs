@@ -1,4 +1,4 @@
-//! What each kind of change does to a service's pools.
+//! The effect of each kind of change on a service's pools.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -247,7 +247,7 @@ impl Balancer {
         }
     }
 
-    /// Works out anew where services put clusters that name them: there are other clusters.
+    /// Recomputes the policies of services that name clusters, because the set of clusters changed.
     pub(super) fn new_policies(&mut self) {
         for name in &self.named {
             let service = self.services.get_mut(name);

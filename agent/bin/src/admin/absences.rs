@@ -10,7 +10,7 @@ use super::wanted::Wanted;
 /// So many refused records of a cluster are listed: status has how many there are.
 const REFUSED: usize = 100;
 
-/// What of a service leads nowhere, or to its own cluster only.
+/// The parts of a service that lead nowhere, or to its own cluster only.
 pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
     let (local, merge) = (node.core.local(), node.core.merge());
     let closed = merge.local_namespace(&service.namespace).is_some_and(|of| !of.global);

@@ -1,4 +1,4 @@
-//! Why frontends lead where they lead, beside what the kernel has of them.
+//! Explains where frontends lead, and compares that with the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Nodes and identities, as what the clusters report makes them known.
+//! Nodes and identities, as the clusters report them.
 
 use mesh_admin::v1;
 use mesh_model::{ClusterId, ClusterName};

@@ -1,4 +1,4 @@
-//! How each followed cluster is.
+//! The state of each followed cluster.
 
 use std::{
     path::Path,

@@ -1,4 +1,4 @@
-//! What clients on the node connect to, and where they end up.
+//! The services that clients on the node connect to, and their backends.
 
 use std::collections::HashMap;
 

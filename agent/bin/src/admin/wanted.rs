@@ -1,4 +1,4 @@
-//! Which services an explanation is of.
+//! Which services an explanation is about.
 
 use mesh_model::ServiceName;
 

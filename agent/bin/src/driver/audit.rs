@@ -1,5 +1,5 @@
-//! Looking again: what clusters report against what the tables should hold, and that against what the kernel has. Slice by
-//! slice, between which everything else goes on.
+//! Audits: compares what clusters report with what the tables should hold, and that with what the kernel has, in
+//! slices, between which everything else goes on.
 
 use std::{
     mem,
@@ -132,7 +132,7 @@ impl Driver {
         self.audits.due = self.audits.begun + self.audits.interval;
     }
 
-    /// What clusters report of a service, and not what became of it, against what the tables should hold.
+    /// Compares what clusters report of a service, not the derived state, with what the tables should hold.
     fn audit_service(&mut self, service: &ServiceName, now: Instant) {
         let wanted = self.node.core.wanted_content(service);
         for (frontend, content) in wanted {

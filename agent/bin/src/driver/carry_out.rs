@@ -1,4 +1,4 @@
-//! Having writers do what the core wants.
+//! Makes writers do what the core wants.
 
 use std::{sync::Arc, time::Instant};
 

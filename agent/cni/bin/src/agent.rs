@@ -1,4 +1,4 @@
-//! Asking the node's agent, which may be away, or may be there and not answer. Neither is waited for without limit.
+//! Calls the node's agent, which may be away, or may run and not answer. Both waits have a limit.
 
 use std::{path::Path, time::Duration};
 
@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// What the agent answered about an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It is known who it is.
+    /// Its identity is known.
     Bound(u32),
     /// It is not known yet.
     Waiting,

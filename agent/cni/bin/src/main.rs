@@ -1,6 +1,6 @@
 //! `clustermesh-cni`: the last plugin of a CNI chain. It reports to the node's agent which pod has which addresses.
 //!
-//! Standard output is the runtime's, standard error its log.
+//! Standard output is for the runtime, standard error for its log.
 
 mod add;
 mod agent;

@@ -1,4 +1,4 @@
-//! The folder in which attachments are kept for the agent: one file each, written whole.
+//! The folder in which attachments are kept for the agent: one complete file each.
 
 use std::{
     fs::{self, DirBuilder},
@@ -10,7 +10,7 @@ use std::{
 use mesh_cni::{Attachment, AttachmentKey, CniError};
 use mesh_files::{Access, write_atomic};
 
-/// Writes an attachment, in place of what was there of that container and interface.
+/// Writes an attachment, in place of an earlier one of that container and interface.
 pub(crate) fn write(folder: &Path, attachment: &Attachment) -> Result<(), CniError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
@@ -33,7 +33,7 @@ pub(crate) fn read(folder: &Path, key: &AttachmentKey) -> Result<Option<Attachme
     Ok(Some(read))
 }
 
-/// Removes an attachment. Of what is not there nothing has to be removed.
+/// Removes an attachment. It is no error if there is none.
 pub(crate) fn remove(folder: &Path, key: &AttachmentKey) -> Result<(), CniError> {
     let path = folder.join(key.file_name());
     match fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! What a follower reports of its cluster.
+//! A follower's events, and their effect.
 
 use mesh_follow::{PeerEvent, Refusal};
 use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKind};
@@ -52,7 +52,7 @@ impl Core {
         }
     }
 
-    /// A cluster has another id: how its nodes are is said of that.
+    /// A cluster has another ID: the health of its nodes is reported under that ID.
     fn id_changed(&mut self, name: &ClusterName) {
         let Some(id) = self.merge.id_of(name) else { return };
         for (_, node, health) in self.health.unwell().filter(|(cluster, ..)| *cluster == name) {

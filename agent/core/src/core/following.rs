@@ -1,4 +1,4 @@
-//! Which clusters are followed, and which of them wait for their id.
+//! Which clusters are followed, and which of them wait for their ID.
 
 use std::time::Instant;
 

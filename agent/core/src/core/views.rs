@@ -1,4 +1,4 @@
-//! What others may look at, between two changes.
+//! Views of the core for others, between two changes.
 
 use std::{
     collections::{BTreeSet, HashSet},

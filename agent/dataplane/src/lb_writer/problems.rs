@@ -1,4 +1,4 @@
-//! What the tables do not have as they should, in sentences.
+//! What is wrong with the tables, in sentences.
 
 use std::collections::BTreeMap;
 

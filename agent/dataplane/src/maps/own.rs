@@ -1,4 +1,4 @@
-//! What the programs count, and whose sockets they leave alone.
+//! The programs' counters, and the cgroups and pods whose sockets they do not balance.
 
 use aya::maps::{Array, PerCpuArray};
 use mesh_layout::{COUNTERS, default_sizes::BYPASSED};

@@ -1,4 +1,5 @@
-//! The states of clusters and of the node: which backends are out of use, and how sure the node's services are.
+//! The states of clusters and of the node: which backends are out of use, and whether the node's services are up to
+//! date.
 
 use std::{
     collections::BTreeSet,
@@ -15,9 +16,9 @@ use mesh_sys::MmapArray;
 use super::KernelMaps;
 use crate::error::MapsError;
 
-/// The states of clusters, one word each, that programs read with every choice. It is memory: a write is one store,
+/// The state words of clusters, one each, which programs read with every choice. It is memory: a write is one store,
 /// waits for nothing, and is made beside the writer of the tables. It belongs to the maps that it was taken from: after
-/// an exchange of layouts ([`Former::OtherLayout`](crate::Former::OtherLayout)) one is taken from the new ones.
+/// an upgrade to another layout ([`Former::OtherLayout`](crate::Former::OtherLayout)) one is taken from the new ones.
 #[derive(Clone, Debug)]
 pub struct PeerStates {
     words: Arc<MmapArray>,
@@ -71,14 +72,14 @@ impl KernelMaps {
         PeerStates { words: Arc::clone(&self.peer_state), writes: Arc::clone(&self.writes) }
     }
 
-    /// The bits of the node's own word ([`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]), as they were
-    /// set last, by a previous agent perhaps.
+    /// The bits of the local state word ([`mesh_layout::LOCAL_UNSYNCED`], [`mesh_layout::LOCAL_PLAIN_PASSES`]), as they
+    /// were set last, possibly by a previous agent.
     pub fn local_state(&self) -> u32 {
         let word = self.peer_state.u32(LOCAL_STATE, 0);
         word.map_or(0, |word| word.load(Ordering::Relaxed)) & !LOCAL_HAS_UNBALANCED
     }
 
-    /// Sets the bits of the node's own word.
+    /// Sets the bits of the local state word.
     pub fn set_local_state(&mut self, bits: u32) {
         self.change_local_state(|before| {
             before & LOCAL_HAS_UNBALANCED | bits & !LOCAL_HAS_UNBALANCED

@@ -1,5 +1,5 @@
-//! Looking whether the programs are where they were attached. Any process of root's can take a link away or exchange its
-//! program; no event reports it, and connections would go by untranslated.
+//! Checks whether the programs are where they were attached. Any process of root's can remove a link or replace its
+//! program; no event reports it, and connections would pass untranslated.
 
 use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -101,7 +101,7 @@ impl Programs {
 
     fn others(&mut self, directory: &File) -> io::Result<Vec<OtherProgram>> {
         let links = self.pins.links().map_err(io::Error::other)?;
-        // Those of another release that stay beside ours.
+        // Hooks of another release that stay beside ours.
         let pinned = entries(&links).map_err(io::Error::other)?;
         let pinned: Vec<u32> = pinned.iter().filter_map(|pin| program_of(pin).ok()).collect();
         let mut others = Vec::new();

@@ -1,7 +1,7 @@
-//! Filling tables of other sizes with what there is, before a program reads them.
+//! Fills tables of other sizes from the existing ones, before a program reads them.
 //!
-//! Sockets and affinities know backends by their ids and services by their indices: these stay, as far as the new tables
-//! have the places.
+//! Sockets and affinities know backends by their IDs and services by their indices: these stay, as far as the new
+//! tables have room at these positions.
 
 use std::{collections::HashMap, fmt, time::Instant};
 

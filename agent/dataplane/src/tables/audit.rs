@@ -1,11 +1,11 @@
-//! Comparing the kernel with what should be in it.
+//! Compares the kernel with its wanted content.
 //!
-//! Nothing but the writer writes the tables, and it writes what it was asked for: both comparisons find nothing. If
-//! they do find something, there is a bug here or a stranger at the maps; it is repaired, and counted so that the
-//! operator asks which.
+//! Only the writer writes the tables, and it writes what it was asked for: normally both comparisons find nothing. If
+//! they do find something, there is a bug here or another program that writes the maps; it is repaired, and counted so
+//! that the operator looks for it.
 //!
-//! An audit goes in slices, between which the tables may change: what comes or goes meanwhile is looked at or is not, and is
-//! never taken for what it is not.
+//! An audit goes in slices, between which the tables may change: an entry that is added or removed meanwhile may be
+//! compared or not, and is never taken for a deviation.
 
 use std::{collections::HashMap, fmt, io, ops::Bound};
 

@@ -1,4 +1,4 @@
-//! The backends that services lead to: each once, by what it is and by its place.
+//! The backends that services lead to: each once, by its content and by its position.
 
 use std::{
     collections::{BTreeMap, HashMap},

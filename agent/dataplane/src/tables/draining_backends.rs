@@ -1,4 +1,4 @@
-//! Which backends sockets may still hang on although no connection is sent there any more.
+//! Which backends sockets may still use although no new connection is sent there.
 
 use mesh_model::{ClusterId, lb::Backend};
 

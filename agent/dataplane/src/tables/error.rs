@@ -1,4 +1,4 @@
-//! What keeps a change from being made.
+//! Why a change cannot be made.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Ids for the places of an array.
+//! IDs for the positions of an array.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -1,7 +1,8 @@
-//! Backends come into groups, move between them and go.
+//! Backends are added to groups, move between them and are removed.
 //!
-//! A service whose backends are all in its first group has that group's slots in its header. Any other has a place in
-//! `cm_groups`, and leads there. Both ways are one store: what it leads to is whole before, and rests after.
+//! A service whose backends are all in its first group has that group's slots in its header. Any other has an entry in
+//! `cm_groups`, and leads there. Both changes are one store: the target is complete before it, and the former target
+//! rests after it.
 
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ struct Room {
     set: Option<u32>,
 }
 
-/// The ranges above it are given back in halves until a group uses more than one part in so many.
+/// The ranges above it are freed in halves until a group uses more than one part in so many.
 const SPARSE: u32 = 4;
 
 impl<K: Kernel> Tables<K> {
@@ -135,8 +136,8 @@ impl<K: Kernel> Tables<K> {
         Ok(id)
     }
 
-    /// One service less uses a backend; after the last one its place is free, once it has rested: a program that read a slot
-    /// or a header of before finds it still.
+    /// One service less uses a backend; after the last one its entry is free, once it has rested: a program that read
+    /// an old slot or header still finds it.
     pub(super) fn release_backend(&mut self, id: u32, now: Instant) {
         if let Some(backend) = self.backends.leave(id, now) {
             self.shares.backends.remove(backend.cluster, 1);
@@ -272,8 +273,8 @@ impl Service {
         (Position { group, slot }, outgrown)
     }
 
-    /// Takes the backend at a position out of its group; the last one takes its slot. The place of the service's groups is
-    /// given back when the first is the only one that is left.
+    /// Takes the backend at a position out of its group; the last one takes its slot. The entry of the service's groups
+    /// is freed when only the first group is left.
     fn leave<K: Kernel>(
         &mut self,
         kernel: &mut K,

@@ -79,7 +79,7 @@ impl<K: Kernel> Tables<K> {
             };
             claimed.push((frontend, self.claim(index)));
         }
-        // Only now: a range that is taken for one that has to be written anew must be no other service's.
+        // Only now: a range for an entry that has to be rewritten must not belong to another service.
         for (frontend, found) in claimed {
             let restored = self.restore_service(found, now)?;
             self.services.insert(frontend, restored);
@@ -110,7 +110,7 @@ impl<K: Kernel> Tables<K> {
         Found { index, set, headers }
     }
 
-    /// Reads one service's slots. Where they are not what a finished writer leaves, they are written anew elsewhere.
+    /// Reads one service's slots. Where they are not what a finished writer leaves, they are rewritten elsewhere.
     fn restore_service(
         &mut self,
         Found { index, set, headers }: Found,
@@ -196,7 +196,7 @@ struct Found {
     headers: [(Header, bool); Group::COUNT],
 }
 
-/// The range that a header speaks of: the shortest that holds its slots.
+/// The range that a header refers to: the shortest that holds its slots.
 fn range_of(header: Header) -> Option<Range> {
     let count = header.count();
     (count > 0).then(|| Range { base: header.base(), order: Range::order_for(count) })

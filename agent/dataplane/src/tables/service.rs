@@ -221,7 +221,7 @@ impl Service {
         }
     }
 
-    /// Writes of the groups and of what leads there whatever is not as it should be.
+    /// Writes the parts of the groups, and of what leads to them, that are not as they should be.
     pub(super) fn publish_groups<K: Kernel>(&self, kernel: &mut K) {
         let Some(others) = &self.others else { return };
         for group in self.stale_groups(&kernel.group_set(others.set)) {

@@ -1,9 +1,10 @@
 //! How much of a table each cluster has, and how much more it may have.
 //!
-//! With T a table's size, U what the local cluster has, R = max(0, T/4 − U) what is kept for it, and F = T − U − R less what
-//! all peers have: a peer may add while what it then has is no more than what is then free. So one greedy peer ends at half
-//! of what is for peers, n of them at one part in n + 1 each, and the next peer always finds room. The local cluster always
-//! may, and nothing that is there is taken away: a peer that has more than it may have now keeps it.
+//! With T a table's size, U what the local cluster has, R = max(0, T/4 − U) what is reserved for it, and F = T − U − R
+//! less what all peers have: a peer may add while its total after that is no more than what is then free. So one greedy
+//! peer ends at half of the share for peers, n of them at one part in n + 1 each, and the next peer always finds room.
+//! The local cluster may always add, and no existing entry is removed: a peer that has more than it may have now keeps
+//! it.
 
 use std::collections::HashMap;
 

@@ -49,7 +49,7 @@ pub(super) struct Findings {
     pub(super) held: bool,
 }
 
-/// How long a death or return waits for those that may follow at once, so that one report says all.
+/// How long the report of a death or return waits for others that may follow, so that one report contains all.
 pub(super) const TOGETHER: Duration = Duration::from_secs(1);
 
 // === impl Cluster ===
@@ -69,7 +69,7 @@ impl Cluster {
         }
     }
 
-    /// Its etcd could tell whether it is the cluster that does not answer, or only its nodes.
+    /// Its etcd could show whether the whole cluster does not answer, or only its nodes.
     pub(super) fn wants_to_ask_etcd(&self, now: Instant) -> bool {
         let unanswered = self.paths.values().filter_map(|path| path.detector.unanswered_since());
         self.is_missing() && self.etcd.wants_to_be_asked(unanswered.min(), now)
@@ -99,8 +99,8 @@ impl Cluster {
         changed
     }
 
-    /// Nodes in use that have never answered, while at least as many of its nodes did. Where most have not, something keeps
-    /// probes away, and that says nothing of single nodes.
+    /// Nodes in use that have never answered, while at least as many of its nodes did. Where most have not, something
+    /// blocks probes, and that is no evidence about single nodes.
     fn unverified(&self) -> BTreeSet<Arc<str>> {
         let mut verified: BTreeSet<&Arc<str>> = BTreeSet::new();
         let mut unverified = self.without_address.clone();
@@ -132,8 +132,8 @@ impl Cluster {
         self.paths.range(first..).take_while(move |((of, _), _)| of == node)
     }
 
-    /// Takes what is known, and says what follows. `self_check`: what was answered meanwhile; `None` where there are no other
-    /// clusters, so that a missing answer is no sign that it is the local uplink that is cut.
+    /// Takes what is known, and returns what follows. `self_check`: probes that were answered meanwhile; `None` where
+    /// there are no other clusters, so that a missing answer is no sign of a failure of the local uplink.
     pub(super) fn judge(
         &mut self,
         local: bool,

@@ -1,4 +1,4 @@
-//! Many agents ask one node: the real state machine of each, in one process and in a time of its own.
+//! Many agents probe one node: the real state machine of each, in one process and in a time of its own.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -183,7 +183,7 @@ fn all_askers_together_come_to_ten_thousand_a_second() {
     assert_eq!((crowd.deaths(), crowd.detection()), (0, millis(3_100)));
 }
 
-/// What status says of the time that it takes to notice a death, by how many ask.
+/// The detection time in status, by the number of askers.
 #[test]
 fn detection_takes_longer_where_many_ask() {
     for (askers, longest) in [(100, 400), (1_000, 500), (3_500, 1_000)] {

@@ -1,4 +1,4 @@
-//! Whether a cluster's etcd answers. It is asked when the cluster's nodes do not.
+//! Whether a cluster's etcd answers. It is asked when the cluster's nodes do not answer.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Asking the etcds of clusters whose nodes do not answer.
+//! Asks the etcds of clusters whose nodes do not answer.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use mesh_model::ClusterName;
 use super::{Prober, cluster::Cluster, etcd::EtcdCheck};
 
 impl Prober {
-    /// The clusters whose etcd is to be asked for a sign of life.
+    /// The clusters whose etcd is to get a keepalive.
     pub fn etcds_to_ask(&self, now: Instant) -> Vec<ClusterName> {
         let wants = |(name, cluster): &(&ClusterName, &Cluster)| {
             **name != self.local && cluster.wants_to_ask_etcd(now)

@@ -11,7 +11,7 @@ pub(super) struct FailureDetector {
     relapses: u32,
     /// When it came back from its last death.
     returned: Option<Instant>,
-    /// Its last sign of life was that no agent listens there.
+    /// Its last sign of life was a refusal: no agent listens there.
     refuses: bool,
 }
 
@@ -127,8 +127,8 @@ impl FailureDetector {
         self.relapses > 0
     }
 
-    /// It was no death, if the probes that it died of were sent after `after`: it is missing, and answers of others to
-    /// what was sent until `until` say nothing of that any more.
+    /// Revokes the death if its lost probes were sent after `after`: the address is missing, and answers of others to
+    /// probes that were sent until `until` are no evidence of that any more.
     pub(super) fn take_back_death(&mut self, after: Instant, until: Instant) -> bool {
         match self.state {
             State::Dead { since, before, .. } if since >= after => {
@@ -154,7 +154,7 @@ impl FailureDetector {
         !matches!(self.state, State::Unknown { .. })
     }
 
-    /// Its last sign of life was that no agent listens there.
+    /// Its last sign of life was a refusal: no agent listens there.
     pub(super) fn refuses(&self) -> bool {
         self.refuses
     }

@@ -1,4 +1,4 @@
-//! How often each node is asked: as often as its way of answering allows, and all together no more than so many times a second.
+//! How often each node is probed: as often as its kind of answer allows, with a limit for all together.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! From what is known of single clusters to what is reported of them.
+//! From the state of single clusters to what is reported of them.
 
 use std::{
     net::IpAddr,

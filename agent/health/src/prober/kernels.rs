@@ -3,7 +3,7 @@
 use super::{tests::*, *};
 use crate::question::Versions;
 
-/// Asks one node and answers as a test says, at any pace.
+/// Probes one node and answers as a test sets, at any speed.
 struct One {
     prober: Prober,
     began: Instant,
@@ -20,7 +20,7 @@ impl One {
         Self { prober, began: now, now, nonces: 0, on_their_way: Vec::new() }
     }
 
-    /// Goes on for a while; `reply` says what comes of a question at a time, and when.
+    /// Goes on for a while; `reply` returns the answer to a question at a time, and when it comes.
     fn run(
         &mut self,
         length: Duration,
@@ -137,7 +137,7 @@ fn where_no_agent_listens_one_datagram_is_sent_at_a_time() {
     assert_eq!(one.prober.take_verdicts(), []);
 }
 
-/// Its own clock says that it was late: of what was on its way nothing is known, and it is asked again at once.
+/// Its own clock shows that it was late: probes that were on their way are ignored, and sent again immediately.
 #[test]
 fn a_prober_that_stands_still_misses_nothing() {
     for stall in [250, 400, 700, 1_500, 10_000] {
@@ -148,7 +148,7 @@ fn a_prober_that_stands_still_misses_nothing() {
         ]);
         assert_eq!(world.run(millis(5_000)), Vec::<String>::new());
         for _ in 0..8 {
-            // What comes back while it stands still is lost.
+            // Answers that arrive while it is stalled are lost.
             let cluster = world.prober.clusters.values();
             let sent: u64 = cluster.map(|cluster| cluster.paths.len() as u64).sum();
             world.lose_next(sent);
@@ -162,7 +162,7 @@ fn a_prober_that_stands_still_misses_nothing() {
     }
 }
 
-/// One that stands still again and again still finds out who is dead.
+/// A prober that stalls again and again still detects dead nodes.
 #[test]
 fn standing_still_is_no_excuse_for_ever() {
     let mut world = World::new(|cluster, _, _, at| cluster != "b" || at < millis(5_000))
@@ -212,7 +212,8 @@ fn what_never_answered_while_others_do_is_unverified() {
     assert_eq!(world.run(millis(30_200)), ["b/n3 as others"]);
 }
 
-/// Behind a firewall nothing answers but one: that says nothing of the others. Nor does what was lost while nothing answered.
+/// Behind a firewall only one node answers: that is no evidence about the others. Nor are probes that were lost while
+/// nothing answered.
 #[test]
 fn where_most_never_answered_or_nothing_could_nothing_is_unverified() {
     let mut world = World::new(|cluster, node, _, _| cluster == "a" || node == "n1")

@@ -1,7 +1,7 @@
-//! How often a node may be asked that many others ask too.
+//! How often a node may be probed that many others probe too.
 //!
-//! Each answer says how many the node gave in the last full second. An asker holds its own interval against that, so that
-//! all askers together come to 10,000 a second, and none needs to know of the others.
+//! Each answer contains how many the node gave in the last full second. An asker adapts its own interval to that, so
+//! that all askers together come to 10,000 a second, and none needs to know of the others.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The way to one address of a node.
+//! The path to one address of a node.
 
 use std::{
     collections::VecDeque,
@@ -55,7 +55,7 @@ pub(super) struct Stall {
     pub(super) until: Instant,
 }
 
-/// What became of the probes of a path that should have been answered by now.
+/// The state of a path's probes that should have been answered by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lost {
     /// No probe was lost.
@@ -86,7 +86,7 @@ const WATCHED: Duration = Duration::from_secs(4);
 const OUTSTANDING: usize = 8;
 /// What has lost so many probes before its first answer, while others of its cluster answered, is unverified.
 const UNVERIFIED: u32 = 3;
-/// A prober that stands still again and again is no excuse any more.
+/// After so many stalls in a row a prober counts losses again.
 const FORGIVEN: u32 = 10;
 
 // === impl Path ===

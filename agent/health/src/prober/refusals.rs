@@ -13,7 +13,7 @@ fn others_there(_: &str, _: &str, _: bool, _: Duration) -> bool {
     true
 }
 
-/// However long, and however often the kernel says so: not one word, so nothing is written; nor is a later death damped.
+/// However long, and however often the kernel refuses: no verdict, so nothing is written; nor is a later death damped.
 #[test]
 fn an_agent_that_is_away_for_minutes_costs_nothing() {
     let dies = |cluster: &str, node: &str, at: Duration| {

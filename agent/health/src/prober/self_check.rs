@@ -1,5 +1,4 @@
-//! Whether it is others that do not answer, or the local uplink that is cut: what is answered meanwhile is the
-//! evidence.
+//! Whether others do not answer, or the local uplink has failed: probes that are answered meanwhile are the evidence.
 
 use std::{
     collections::VecDeque,
@@ -59,8 +58,8 @@ impl SelfCheck {
         self.0.back().map(|span| span.until)
     }
 
-    /// Whether a probe was answered that was sent while the lost ones were. One that was sent after them says nothing: the
-    /// answer to the next one may be on its way.
+    /// Whether a probe was answered that was sent while the lost ones were. One that was sent after them is no
+    /// evidence: the answer to the next one may be on its way.
     pub(super) fn covers(&self, missing: Missing) -> bool {
         self.0.iter().rev().any(|span| span.until >= missing.since && span.from <= missing.last)
     }

@@ -1,4 +1,4 @@
-//! What is reported of everything.
+//! The report of everything.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The frontends of our services: each is one service's.
+//! The frontends of the local services: each belongs to one service.
 
 use std::sync::Arc;
 

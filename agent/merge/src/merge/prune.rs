@@ -1,4 +1,4 @@
-//! What goes because it was not reported again, and what stays although it was not understood.
+//! Removes records that were not reported again, and keeps those that were not understood.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -126,7 +126,7 @@ impl Merge {
         }
         let set = self.set_id(name, id);
         if let Some(cluster) = self.clusters.get_mut(name) {
-            // It has not spoken itself yet, and may have another ID when it does.
+            // It has not announced itself yet, and may have another ID when it does.
             cluster.held = false;
         }
         set?;
@@ -242,7 +242,7 @@ impl Merge {
     }
 }
 
-/// Gives back the memory of a table that has become small: what a peer had once is not kept for it.
+/// Frees the memory of a table that has become small: a peer's former size is not reserved for it.
 fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
     if table.capacity() > 4 * table.len() + FEW {
         table.shrink_to(2 * table.len());

@@ -1,4 +1,4 @@
-//! What clusters report of services: as one record a service, or as its slices.
+//! Services as clusters report them: as one record for each service, or as its slices.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -75,7 +75,8 @@ impl Merge {
         });
     }
 
-    /// Replaces a slice. What it says is its service's: where that is another than before, it is there before it is gone.
+    /// Replaces a slice. Its backends belong to its service: if that changes, they are added there before they are
+    /// removed here.
     pub(super) fn set_slice(
         &mut self,
         name: &ClusterName,
@@ -87,7 +88,7 @@ impl Merge {
         let kind = key.kind();
         let before = cluster.slices.remove(key);
         let source = before.as_ref().map_or_else(|| cluster.new_source(), |before| before.source);
-        // A copy of what another cluster reports leads nowhere: that cluster reports it itself.
+        // A copy of another cluster's record leads nowhere: that cluster reports it itself.
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
         let backends = used
@@ -118,7 +119,7 @@ impl Merge {
         }
     }
 
-    /// A cluster's nodes or addresses are all known: backends that are reported without a node are where those say.
+    /// All nodes or addresses of a cluster are known: backends that are reported without a node are placed by them.
     pub(super) fn place_anew(&mut self, name: &ClusterName) {
         let Some(cluster) = self.clusters.get(name) else { return };
         let node_of = |address: IpAddr| cluster.node_of(address).cloned();
@@ -132,7 +133,7 @@ impl Merge {
         }
     }
 
-    /// Changes a cluster's part of a service, and says what follows: what comes before what goes.
+    /// Changes a cluster's part of a service, and returns what follows: additions before removals.
     fn change(
         &mut self,
         name: &ClusterName,

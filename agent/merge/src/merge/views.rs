@@ -1,4 +1,4 @@
-//! Looking at what all clusters report.
+//! Views of the records of all clusters.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -167,7 +167,7 @@ impl Merge {
         self.clusters.get(name).map(Cluster::kept).unwrap_or_default()
     }
 
-    /// The peers that get no routes, because their peer files do not say where their pods may be.
+    /// The peers that get no routes, because their peer files do not grant ranges of pods.
     pub fn missing_grants(&self) -> impl Iterator<Item = MissingGrant> {
         let peers = self.clusters.iter().filter(|(name, _)| **name != self.local);
         peers.filter_map(|(name, cluster)| {

@@ -1,4 +1,4 @@
-//! Comparing what is really there with what is wanted.
+//! Compares what is really there with what is wanted.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
-//! What is pending and failing, found by key, by when it is due, by group and by reason.
+//! The pending and failing keys, indexed by key, by due time, by group and by reason.
 //!
-//! Every change of an entry is `take`, change, `put`: these two alone keep the indices in step.
+//! Every change of an entry is `take`, change, `put`: these two alone keep the indices consistent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub(super) struct Entry<V> {
     /// Of the last attempt at this value.
     pub(super) failure: Option<Failure>,
     pub(super) backoff: Option<Backoff>,
-    /// When its pauses last began anew by what the kernel reported.
+    /// When its pauses were last reset by a report of the kernel.
     pub(super) last_reset: Option<Instant>,
     /// It is written because it was not as wanted.
     pub(super) repair: bool,

@@ -1,4 +1,4 @@
-//! What is claimed and what is there, in one family; and the way from the one to the other.
+//! What is claimed and what exists, in one family; and the changes from the one to the other.
 
 use std::collections::BTreeSet;
 

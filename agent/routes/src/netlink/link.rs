@@ -25,7 +25,7 @@ pub(crate) struct AddressEntry {
     pub(crate) interface: u32,
     /// The interface's own, with the length of the prefix.
     pub(crate) local: IpNet,
-    /// Who is on the link: the prefix, or the other end.
+    /// The addresses on the link: the prefix, or the other end.
     pub(crate) on_link: IpNet,
 }
 

@@ -47,7 +47,7 @@ pub(crate) const IPV6_ROUTE: u32 = 11;
 /// Between two times that reports are read: a node that starts 50 pods a second has hundreds of them, and each wake-up
 /// costs more than the reading.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Room for the reports of such a pause, also when a network plugin starts anew. Bytes.
+/// Room for the reports of such a pause, also while a network plugin restarts. Bytes.
 const ROOM: usize = 4 * 1024 * 1024;
 /// More than the longest report.
 const LONGEST: usize = 64 * 1024;

@@ -25,11 +25,11 @@ pub(crate) struct NetlinkSocket {
 pub(crate) struct Refused {
     /// `errno`.
     pub(crate) errno: i32,
-    /// What the kernel says beside.
+    /// The kernel's message with it.
     pub(crate) message: Option<String>,
 }
 
-/// Seconds after which the kernel is taken to have nothing more to say. It answers at once, if it answers.
+/// Seconds after which the kernel is taken to have nothing more to send. It answers immediately, if it answers.
 const PATIENCE: i64 = 5;
 /// How often a list is asked for again that changed while it was read.
 const ATTEMPTS: usize = 4;
@@ -56,7 +56,7 @@ impl NetlinkSocket {
         Ok(Self { socket, port, sequence: 0 })
     }
 
-    /// By which others' reports of what this socket did are known.
+    /// Its port, which identifies its own changes in the kernel's reports.
     pub(crate) fn port(&self) -> u32 {
         self.port
     }
@@ -95,7 +95,7 @@ impl NetlinkSocket {
                 match error(message) {
                     _ if index >= count => {}
                     Ok(()) => return Ok(refused.map_or(Ok(()), Err)),
-                    // The kernel goes on to name what else it refuses; the first says why.
+                    // The kernel goes on to name what else it refuses; the first names the cause.
                     Err(reason) if refused.is_none() => {
                         let index = usize::try_from(index).unwrap_or(usize::MAX);
                         refused = Some((index, reason));
@@ -188,7 +188,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What an error message says: nothing, if it acknowledges.
+/// The content of an error message: nothing, if it acknowledges.
 fn error(message: Message<'_>) -> Result<(), Refused> {
     let code = message.body.get(..4).and_then(|bytes| bytes.try_into().ok());
     let errno = -code.map_or(-nix::libc::EBADMSG, i32::from_ne_bytes);

@@ -1,4 +1,4 @@
-//! What nftables is asked for. Its numbers are in network order.
+//! The requests to nftables. Its integers are in network order.
 
 use ipnet::IpNet;
 

@@ -1,4 +1,4 @@
-//! What is there of our table.
+//! Reads our table.
 
 use std::{io, net::IpAddr};
 
@@ -91,7 +91,7 @@ pub(super) fn table_name(message: Message<'_>) -> Option<String> {
     (message.kind == NEWTABLE).then(|| text(name.1))
 }
 
-/// What there is; `None` for what there is not.
+/// The object; `None` if it does not exist.
 fn present<T>(asked: Result<T, Refused>) -> io::Result<Option<T>> {
     match asked {
         Ok(found) => Ok(Some(found)),
@@ -100,7 +100,7 @@ fn present<T>(asked: Result<T, Refused>) -> io::Result<Option<T>> {
     }
 }
 
-/// A list; an empty one of what there is not.
+/// A list; an empty one if the object does not exist.
 fn list<T>(
     socket: &mut NetlinkSocket,
     request: &Request,

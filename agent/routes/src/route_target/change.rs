@@ -1,4 +1,4 @@
-//! One route as the kernel is asked for it. All of this blocks.
+//! Requests to the kernel for one route. All of this blocks.
 
 use std::{io, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! Our routes as they are in the kernel, as far as is known.
+//! Our routes in the kernel, as far as is known.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,4 @@
-//! What the kernel's reports have to do with our routes.
+//! What the kernel's reports mean for our routes.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(super) struct Findings {
     pub(super) on_link: BTreeSet<IpNet>,
     /// Ranges whose route is not as we made it.
     pub(super) gone: BTreeSet<IpNet>,
-    /// Only a list says what is there.
+    /// Only a list shows what is there.
     pub(super) look: bool,
 }
 

@@ -1,8 +1,8 @@
-//! The kernel's answer to the question of other nodes whether this one is there (`docs/adr/0016`, `docs/adr/0028`).
+//! The kernel's answer to probes of other nodes (`docs/adr/0016`, `docs/adr/0028`).
 //!
-//! It sees what comes in at the interfaces that carry the node's addresses, before anything else of the node does, and
-//! sends a question back whence it came: MACs, addresses and ports swapped, the mark of an answer in place of that of a
-//! question. It answers nothing but what is a question in each byte, and passes on everything else.
+//! It sees packets at the ingress of the interfaces that carry the node's addresses, before anything else of the node
+//! does, and sends a question back to its sender: MACs, addresses and ports swapped, with the mark of an answer. It
+//! answers nothing but what is a question in each byte, and passes on everything else.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -26,7 +26,7 @@ use crate::packet::{Headers, Ipv4, Ipv6, Udp};
 /// `ETH_P_IP` and `ETH_P_IPV6`, as a packet has them.
 const ETH_P_IP: u32 = 0x0800u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
-/// The kernel's word for a frame to the interface's own address: neither broadcast nor multicast, nor another's.
+/// The kernel's type of a frame to the interface's own address: neither broadcast nor multicast, nor another's.
 const PACKET_HOST: u32 = 0;
 /// No Ethernet frame is shorter; what is beyond a short packet is padding.
 const SHORTEST_FRAME: u32 = 60;
@@ -136,8 +136,8 @@ fn set_rate(ctx: &TcContext, headers: usize, rate: u32) -> bool {
     }
 }
 
-/// Writes a word of the datagram, and mends the checksum by the difference. One that the sender's kernel has not worked
-/// out yet is left to the code that will.
+/// Writes a word of the datagram, and corrects the checksum by the difference. A checksum that the sender's kernel has
+/// not computed yet is left to the code that will.
 #[inline(always)]
 fn replace<T: Copy, const BYTES: u64>(
     ctx: &TcContext,

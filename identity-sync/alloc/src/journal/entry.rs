@@ -19,13 +19,13 @@ struct Line {
     entry: Entry,
 }
 
-/// What a line says. The checksum is that of its JSON.
+/// The content of a line. The checksum is that of its JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, rename_all_fields = "camelCase", deny_unknown_fields)]
 pub(super) enum Entry {
     /// Which cluster this is. The first line.
     Cluster { uuid: Uuid, unix_nano: u64 },
-    /// What became of a label set's identity.
+    /// A state of a label set's identity.
     Identity { id: u32, labels: String, state: State, unix_nano: u64 },
     /// The manifests were at this revision. Lines of the first version name no content: revisions up to theirs were in use.
     Revision {

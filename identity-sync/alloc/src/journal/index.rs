@@ -1,4 +1,4 @@
-//! What the journal's lines add up to. No IO.
+//! The state after all of the journal's lines. No IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,7 +21,7 @@ pub(super) struct AllocationTable {
     by_id: BTreeMap<Identity, Allocation>,
     /// The IDs that each label set has or had last: one, unless two journals were made one.
     by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
-    /// IDs that are not allocated, by the time that they were given back.
+    /// IDs that are not allocated, by the time that they were freed.
     resting: BTreeSet<(u64, Identity)>,
     pub(super) revision: u64,
     /// The content that the manifests had at that revision.
@@ -223,7 +223,7 @@ impl AllocationTable {
         std::mem::take(&mut self.changed).into_iter().map(published).collect()
     }
 
-    /// Takes the place of another reading of the journal: everything may have changed.
+    /// Replaces another reading of the journal: everything may have changed.
     pub(super) fn supersede(&mut self, before: &Self) {
         self.changed.extend(&before.changed);
         self.changed.extend(before.by_id.keys());

@@ -1,5 +1,4 @@
-//! Whether the journal is the one that gave the identities that are in an etcd
-//! (`docs/adr/0007-a-lost-journal-is-recognised.md`).
+//! Whether the identities in an etcd were allocated by this journal (`docs/adr/0007-a-lost-journal-is-recognised.md`).
 
 use std::time::SystemTime;
 
@@ -14,21 +13,21 @@ use super::{
     write,
 };
 
-/// What an etcd says of the cluster's IDs.
+/// What an etcd contains of the cluster's IDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The UUID in the cluster's config.
     pub uuid: Option<Uuid>,
     /// The cluster's own identities.
     pub identities: Vec<(Identity, Labels)>,
-    /// The last revision of the manifests that was said there, or 0.
+    /// The last revision of the manifests in its position, or 0.
     pub revision: u64,
 }
 
 /// Why nothing is written to the etcd.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
-    /// The journal is another cluster's, or was made anew.
+    /// The journal is another cluster's, or is a new one.
     #[error(
         "the journal is not the one that gave the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
     )]
@@ -42,7 +41,7 @@ pub enum Lost {
         /// How many identities the etcd has.
         identities: usize,
     },
-    /// The journal was made anew.
+    /// The journal is a new one.
     #[error(
         "the journal has no identity, and this etcd has {identities} identities of the cluster's. Restore {journal} and restart the apiserver. If it is lost, start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
     )]
@@ -90,7 +89,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Becomes the journal of what is in the etcd.
+    /// Adopts the UUID and the IDs of the etcd.
     fn adopt(&mut self, uuid: Uuid, found: &Found, now: SystemTime) -> Result<(), JournalError> {
         tracing::warn!(%uuid, identities = found.identities.len(), "taking the etcd's identities into a new journal");
         self.locked(|locked, table| {

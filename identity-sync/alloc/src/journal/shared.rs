@@ -1,5 +1,5 @@
-//! The journal's file, which several processes read and append to. Who looks or writes holds the lock, a file of its own:
-//! the journal itself may be replaced, by a shorter one or from a backup.
+//! The journal's file, which several processes read and append to. A reader or writer holds the lock, a file of its
+//! own: the journal itself may be replaced, by a shorter one or from a backup.
 
 use std::{
     fs::{self, File, OpenOptions},

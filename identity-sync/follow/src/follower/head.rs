@@ -1,4 +1,4 @@
-//! What names a history: the keys of the head.
+//! The name of a history: the keys of the head.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! How often a range is listed from its first key.
 //!
-//! A list costs its whole content. What makes one necessary is the etcd's doing: another history, a compaction, canaries.
-//! So an etcd could have its readers list without pause.
+//! A list costs its whole content. What makes one necessary is caused by the etcd: another history, a compaction,
+//! canaries. So an etcd could make its readers list without pause.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A range of keys, and up to where it was delivered.
+//! A range of keys, and the revision up to which it was delivered.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ pub(super) struct Range {
     pub(super) head: bool,
     pub(super) state: RangeState,
     /// Up to where everything was delivered. `None` before the first list was, and from the moment that another begins:
-    /// a list that breaks off is begun anew.
+    /// a list that is interrupted is begun again.
     pub(super) position: Option<Position>,
     /// Since it was watched last changes may have gone by unseen.
     pub(super) gap: bool,
@@ -102,7 +102,7 @@ impl Range {
 
     /// The connection is gone.
     pub(super) fn disconnected(&mut self) {
-        // A list that breaks off was begun in the place of a watch, unless it was the first.
+        // A list that is interrupted was begun instead of a watch, unless it was the first.
         self.gap |= matches!(self.state, RangeState::Listing(_)) && self.listed.is_some();
         self.state = RangeState::Idle;
         if std::mem::take(&mut self.again) {

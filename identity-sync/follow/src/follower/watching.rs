@@ -1,4 +1,4 @@
-//! What watches deliver: changes, how far they are, and that they are over.
+//! What watches deliver: changes, progress, and their end.
 
 use super::{
     Event, Follower,

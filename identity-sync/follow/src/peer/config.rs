@@ -122,7 +122,7 @@ pub enum PeerCommand {
     Hold(Refusal),
     /// Take it again, from the beginning.
     Release,
-    /// Ask the etcd for a sign of life; [`Status::answers`](crate::Status::answers) counts them. One question at a time.
+    /// Send the etcd a keepalive; [`Status::answers`](crate::Status::answers) counts the answers. One at a time.
     Ask,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a cluster is taken for what it announces.
+//! Whether a cluster's announced config is accepted.
 
 use super::{
     PeerEvent, PeerFollower, Refusal,

@@ -1,7 +1,7 @@
 //! In which form a cluster's services are followed, and how it changes.
 //!
 //! A cluster's config shows how it exports services, and may change. Whatever it changes to, the new form is listed and
-//! confirmed before what came in the old one is removed.
+//! confirmed before records of the old one are removed.
 
 use mesh_model::{ClusterConfig, ExportMode, RecordEvent, RecordKind};
 
@@ -19,8 +19,8 @@ pub(super) struct Migration {
 // === impl PeerFollower ===
 
 impl PeerFollower {
-    /// Whether what is for local nodes is followed: our apiserver names itself, or vouches for it, or did once. An etcd
-    /// of it that is filled anew must not be taken for one of a Cilium while the canary is not there.
+    /// Whether the local prefix is followed: our apiserver wrote the config or the canary, now or earlier. An etcd of
+    /// ours that is filled again must not be taken for a Cilium's while the canary is missing.
     pub(super) fn is_local(&self, config: &ClusterConfig) -> bool {
         let ours = config.uuid.is_some() || self.completeness.has_local();
         self.config.role == Role::Local && (ours || self.services_in == Some(ServiceFormat::Local))

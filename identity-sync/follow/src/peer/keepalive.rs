@@ -1,4 +1,4 @@
-//! A question that only wants to know whether the etcd answers: over the connection that there is, for a small key.
+//! A keepalive: over the open connection, for a small key.
 
 use mesh_wire::key::HEARTBEAT;
 

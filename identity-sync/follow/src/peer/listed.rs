@@ -1,4 +1,4 @@
-//! When what was listed is all there is, and is reported as that.
+//! When a list is complete, and is reported as that.
 
 use mesh_model::{RecordEvent, RecordKind};
 use mesh_wire::{Key, Layout, Prefix};

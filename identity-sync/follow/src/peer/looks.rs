@@ -1,4 +1,4 @@
-//! Looking up the canaries: a small question, asked when something hangs on them, and not without pause.
+//! Looking up the canaries: a small request, sent when something depends on them, and not without pause.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const APART: Duration = Duration::from_millis(500);
 // === impl Looks ===
 
 impl Looks {
-    /// Something hangs on it.
+    /// Something depends on it.
     pub(super) fn want(&mut self) {
         self.wanted = true;
     }

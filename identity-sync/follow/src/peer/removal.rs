@@ -1,4 +1,4 @@
-//! What becomes of deletions, and of waiting for a writer.
+//! The outcome of deletions, and waiting for a writer.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl PeerFollower {
-    /// Takes what became of deletions.
+    /// Takes the outcome of deletions.
     pub(super) fn decide(&mut self, now: Instant) {
         for verdict in self.deletions.due(now, self.completeness.known_at()) {
             match verdict {

@@ -1,4 +1,4 @@
-//! The forms in which a cluster's services are there.
+//! The forms in which a cluster exports its services.
 
 use mesh_model::{ClusterConfig, ExportMode, RecordKind};
 
