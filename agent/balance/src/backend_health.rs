@@ -11,7 +11,7 @@ use crate::locality::{Locality, Narrowing};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BackendHealth {
     condition: Condition,
-    /// Of one that is not ready it makes no difference, and is `Alive`.
+    /// For a backend that is not ready it makes no difference, and is `Alive`.
     node: NodeHealth,
     locality: Locality,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Counts {
     ready: OnNodes,
     terminating: OnNodes,
     not_ready: u32,
-    /// Those of which it matters where they are: few services ask for that.
+    /// Those whose location matters: few services ask for that.
     located: BTreeMap<BackendHealth, u32>,
 }
 

@@ -27,8 +27,7 @@ mod steps;
 
 pub use self::{content::KnownBackend, rules::Rules};
 
-/// Chooses backends. What changes goes in, what that means for the tables comes out; and what it costs follows the
-/// change.
+/// Chooses backends. Changes go in, and the resulting changes of the tables come out; the cost follows the change.
 #[derive(Debug)]
 pub struct Balancer {
     pub(crate) rules: Rules,
@@ -60,7 +59,7 @@ pub(crate) struct Service {
 // === impl Balancer ===
 
 impl Balancer {
-    /// Nothing is known yet but the local cluster's name.
+    /// Knows nothing yet except the local cluster's name.
     pub fn new(rules: Rules, local: ClusterName) -> Self {
         let view = ClusterView { name: local, state: ClusterState::InUse, synced: false };
         Self {
@@ -78,7 +77,7 @@ impl Balancer {
         }
     }
 
-    /// Takes a change of the merge. `node_of` is asked for the node of a backend where its cluster does not name it.
+    /// Takes a change of the merge. `node_of` returns the node of a backend whose cluster does not name it.
     pub fn apply<N: AsRef<str>>(
         &mut self,
         delta: &ServiceDelta,
@@ -127,8 +126,9 @@ impl Balancer {
         changes
     }
 
-    /// What is known of a cluster; `None` where there is none of that ID, nor anything to know of its nodes. Backends of one
-    /// that was never set are used as those of a cluster in use that no Service names. The local cluster is always there.
+    /// Sets what is known of a cluster; `None` if there is none of that ID, nor anything to know of its nodes. Backends
+    /// of a cluster that was never set are used like those of a cluster in use that no Service names. The local cluster
+    /// always exists.
     pub fn set_cluster(&mut self, cluster: ClusterId, view: Option<ClusterView>) -> Vec<Change> {
         let mut changes = Vec::new();
         let before = match view.clone() {
@@ -137,7 +137,7 @@ impl Balancer {
             None => self.clusters.remove(&cluster),
         };
         if view.is_none() {
-            // What is known of its nodes was of the cluster that had this ID.
+            // The known health of its nodes was of the cluster that had this ID.
             for node in self.nodes.unwell(cluster) {
                 changes.extend(self.set_node(cluster, &node, NodeHealth::Alive));
             }
@@ -201,7 +201,7 @@ impl Balancer {
         changes
     }
 
-    /// A cluster reported something of an address, so backends there whose node is not known are looked up again.
+    /// A cluster reported something about an address, so backends there whose node is not known are looked up again.
     pub fn place_at<N: AsRef<str>>(
         &mut self,
         cluster: ClusterId,
@@ -226,7 +226,7 @@ impl Balancer {
         changes
     }
 
-    /// A cluster reported something of its nodes, so all its backends whose node is not known are looked up again.
+    /// A cluster reported something about its nodes, so all its backends whose node is not known are looked up again.
     pub fn place<N: AsRef<str>>(
         &mut self,
         cluster: ClusterId,

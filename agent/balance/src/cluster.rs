@@ -23,7 +23,7 @@ pub enum ClusterState {
     Cut,
     /// The operator of the local cluster has it leave that one alone: likewise.
     Drained,
-    /// It was disconnected for longer than its staleness budget: what is known of it is not valid any more.
+    /// It was disconnected for longer than its staleness budget: its state is no longer valid.
     Stale,
 }
 

@@ -80,7 +80,7 @@ pub struct Tier {
 /// A cluster in a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierCluster {
-    /// Its name, or `id N` where none is known.
+    /// Its name, or `id N` if it has none.
     pub cluster: Arc<str>,
     /// How many connections it, or one of its backends, gets relative to weight 1: `traffic.weights_of`.
     pub weight: u32,
@@ -101,7 +101,7 @@ pub struct GroupShare {
     pub weight: u32,
     /// Its backends.
     pub backends: u64,
-    /// What the kernel has of it: it gets so many of the sum of all groups.
+    /// Its weight in the kernel, out of the sum of all groups.
     pub kernel_weight: u32,
     /// How much all of them get.
     pub share: Share,
@@ -112,7 +112,7 @@ pub struct GroupShare {
 pub struct Candidate {
     /// Where it is.
     pub backend: Backend,
-    /// Its cluster's name, or `id N` where none is known.
+    /// Its cluster's name, or `id N` if it has none.
     pub cluster: Arc<str>,
     /// Its node, where known.
     pub node: Option<Arc<str>>,
@@ -139,7 +139,7 @@ pub struct Candidate {
 pub enum Usage {
     /// It is, and gets so much.
     InUse(Share),
-    /// Not now, but once those before it are gone.
+    /// Not now, but when those before it are gone.
     Fallback,
     /// In no case, as things are.
     LeftOut,

@@ -11,7 +11,7 @@ use mesh_model::{ClusterId, ServiceName, lb::NodeHealth};
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     all: BTreeMap<ClusterId, HashMap<Arc<str>, Node>>,
-    /// Other nodes are worth a look than at the last [`Nodes::take_moved`].
+    /// The nodes to probe may differ from those at the last [`Nodes::take_moved`].
     moved: bool,
 }
 
@@ -20,7 +20,7 @@ struct Node {
     health: NodeHealth,
     /// Places of its backends in pools that are in use.
     in_use: usize,
-    /// Whose backends it has, and how many places in pools.
+    /// The services whose backends it has, and how many entries of pools.
     services: HashMap<Arc<ServiceName>, usize>,
 }
 
@@ -134,7 +134,7 @@ impl Nodes {
         nodes.entry(name.unwrap_or_else(|| node.into())).or_default()
     }
 
-    /// Of a node that is alive and owns nothing nothing is kept.
+    /// Forgets a node that is alive and owns nothing.
     fn tidy(&mut self, cluster: ClusterId, node: &str) {
         let Some(nodes) = self.all.get_mut(&cluster) else { return };
         if nodes.get(node).is_some_and(|node| node.is_alive() && node.services.is_empty()) {

@@ -47,7 +47,7 @@ pub(crate) struct Pass {
 /// On which nodes backends are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// On nodes that answer, and of which nothing is known.
+    /// On nodes that answer, and on those of which nothing is known.
     Alive,
     /// Also on those that have never answered while others of their cluster did.
     Unverified,
@@ -82,7 +82,7 @@ pub(crate) struct Part {
     counts: Counts,
 }
 
-/// All load. Shares are whole numbers of it, so that a group of one among a million still has the share that it should.
+/// All load. Shares are integers out of this, so that a group of one among a million still has the right share.
 pub(crate) const WHOLE: u64 = 1_000_000_000;
 
 // === impl Plan ===
@@ -128,7 +128,7 @@ impl Plan {
             tier.parts.push((part, usable));
         }
         let mut tiers: Vec<TierPlan> = tiers.into_values().collect();
-        // Those that are used for want of others are not measured.
+        // Backends that are used only because there are no others are not measured.
         let measured = pass.is_some_and(|pass| !pass.terminating && !pass.weightless);
         let minimum = policy.minimum_healthy().filter(|_| measured);
         share_load(&mut tiers, minimum);

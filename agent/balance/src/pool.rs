@@ -36,7 +36,7 @@ pub(crate) struct Pool {
     members: BTreeMap<Location, Member>,
     nodes: HashMap<Backend, Arc<str>>,
     pub(crate) counts: BTreeMap<ClusterId, Counts>,
-    /// Some cluster has backends that are otherwise than all of its backends were when the choice was made.
+    /// Some cluster has backends in a state that none of its backends had when the choice was made.
     reshaped: bool,
     chosen: Chosen,
     settings: Settings,
@@ -132,7 +132,7 @@ impl Pool {
         Some((node, self.members.get(&Location::new(*backend, node))?))
     }
 
-    /// The node of some backends is otherwise than before.
+    /// The node of some backends changed.
     pub(crate) fn set_node(
         &mut self,
         cluster: ClusterId,
@@ -246,7 +246,8 @@ impl Pool {
             }
         }
         for frontend in &self.frontends {
-            // Who refuses no more does so before the last one is gone, and who refuses again after the first one is there.
+            // A frontend that no longer refuses is set before the last backend is removed, and one that refuses again
+            // after the first is added.
             let lenient = self.settings.pass_if_empty;
             let set =
                 (was != self.settings).then_some(Change::SetFrontend(*frontend, self.settings));

@@ -43,7 +43,7 @@ pub(crate) struct Placement {
 const DEFAULT_WEIGHT: u32 = 1;
 
 impl TrafficPolicy {
-    /// Groups follow from what is asked for and from which clusters there are, not from how they are: a backend changes its
+    /// Groups follow from the annotations and from which clusters exist, not from their health: a backend changes its
     /// group only with one of the two.
     pub(crate) fn new(
         traffic: Arc<ServiceTraffic>,
@@ -60,7 +60,7 @@ impl TrafficPolicy {
             }
             _ => clusters.iter().map(|(id, view)| policy.key(*id, Some(&view.name))).collect(),
         };
-        // One whose name is not known yet has a group of its own if there is one.
+        // A cluster whose name is not known yet has a group of its own if there is one.
         if keys.len() < Group::COUNT {
             keys.insert(policy.key(ClusterId::NONE, None));
         }

@@ -63,7 +63,7 @@ impl AgentAdmin {
         ask(&self.driver, look).await.ok_or_else(|| Status::unavailable("the agent is stopping"))
     }
 
-    /// Looks at each of some services, a few at a time: a look keeps the core from everything else.
+    /// Reads each of some services, a few at a time: each read keeps the core from everything else.
     async fn each_service<T: Send + 'static>(
         &self,
         wanted: Wanted,

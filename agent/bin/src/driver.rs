@@ -47,9 +47,9 @@ pub(crate) struct Driver {
     _pin_lock: PinLock,
 }
 
-/// How long tables are written to before the inbox is looked at again.
+/// How long tables are written before the inbox is checked again.
 const TURN: Duration = Duration::from_millis(2);
-/// How often connections are looked at, what failed is tried again, and metrics are set.
+/// How often connections are checked, failed changes are retried, and metrics are set.
 const TICK: Duration = Duration::from_secs(1);
 /// How long an agent that stops begins to write snapshots.
 const STOP: Duration = Duration::from_secs(2);

@@ -17,8 +17,8 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// One arena for all threads, and what was freed goes back to the kernel after a second, also where nothing is allocated any
-/// more (jemalloc(3), "TUNING").
+/// One arena for all threads, and freed memory goes back to the kernel after a second, also where nothing is allocated
+/// any more (jemalloc(3), "TUNING").
 // SAFETY: jemalloc reads the symbol of this name as a pointer to a C string, and a reference begins with its pointer.
 #[expect(unsafe_code, reason = "this is how jemalloc is configured at build time")]
 #[unsafe(export_name = "_rjem_malloc_conf")]

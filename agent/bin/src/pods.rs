@@ -26,7 +26,7 @@ pub(crate) struct PodsAdmin {
 const KNOWN: Duration = Duration::from_secs(2);
 
 impl PodsAdmin {
-    /// Has an attachment looked at. The answer comes when its identity is known.
+    /// Reads an attachment. The answer comes when its identity is known.
     async fn look(
         &self,
         container: &str,

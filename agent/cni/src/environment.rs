@@ -81,7 +81,7 @@ pub(crate) fn netns(variables: &impl Variables) -> Result<PathBuf, CniError> {
     Ok(path.into())
 }
 
-/// The pod, from `CNI_ARGS`: pairs like `K8S_POD_NAME=web-0`, separated by semicolons, in which others are passed over.
+/// The pod, from `CNI_ARGS`: pairs like `K8S_POD_NAME=web-0`, separated by semicolons; other pairs are ignored.
 pub(crate) fn pod(variables: &impl Variables) -> Result<Pod, CniError> {
     let text = required(variables, "CNI_ARGS")?;
     let value = |key: &str| {

@@ -38,7 +38,7 @@ pub enum CniError {
         /// What is wrong with it.
         reason: String,
     },
-    /// It is not yet as it should be, and may become so by itself.
+    /// It is not yet as it should be, and may become so without help.
     #[error("{0}")]
     TryAgain(String),
     /// Nothing is known here of the attachment.

@@ -35,7 +35,7 @@ struct Address {
     interface: Option<usize>,
 }
 
-/// As it is written. Everything else in it is none of our business.
+/// As it is written. All other fields are ignored.
 #[derive(Deserialize)]
 struct Written {
     #[serde(default)]

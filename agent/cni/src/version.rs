@@ -48,7 +48,7 @@ impl CniVersion {
         let found = Self::ALL.into_iter().find(|version| version.as_str() == text);
         found.ok_or_else(|| CniError::IncompatibleVersion {
             found: excerpt(text),
-            reason: format!("this plugin speaks {}", Self::ALL.map(Self::as_str).join(", ")),
+            reason: format!("this plugin supports {}", Self::ALL.map(Self::as_str).join(", ")),
         })
     }
 }

@@ -22,13 +22,13 @@ pub(crate) struct Choice {
     moved: BTreeSet<ClusterName>,
     /// So may which clusters there are.
     clusters_moved: bool,
-    /// So may the nodes that all backends of a cluster are on.
+    /// So may the nodes of all backends of a cluster.
     located: BTreeSet<ClusterId>,
     all_known: bool,
 }
 
 impl Choice {
-    /// Nothing is known yet but the local cluster's name.
+    /// Knows nothing yet except the local cluster's name.
     pub(crate) fn new(rules: Rules, local: ClusterName) -> Self {
         Self {
             balancer: Balancer::new(rules, local),
@@ -47,12 +47,12 @@ impl Choice {
         }
     }
 
-    /// So may the ids of clusters, or which clusters there are.
+    /// So may the IDs of clusters, or the set of clusters.
     pub(crate) fn clusters_moved(&mut self) {
         self.clusters_moved = true;
     }
 
-    /// So may the nodes that backends of a cluster are on.
+    /// So may the nodes of a cluster's backends.
     pub(crate) fn located(
         &mut self,
         cluster: ClusterId,

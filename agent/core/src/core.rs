@@ -181,7 +181,7 @@ impl Core {
         // What it reported before no longer counts: one kind's old list would be counted together with another's new
         // one.
         self.merge.begin_again(name);
-        tracing::info!(peer = %name, "no longer quarantined: listed anew");
+        tracing::info!(peer = %name, "no longer quarantined: it is listed again");
         Lifted::Relisted
     }
 

@@ -29,7 +29,7 @@ pub enum Input {
     PeersRead {
         /// What is wrong with them.
         problems: Vec<String>,
-        /// A cluster that is not followed by now is no peer.
+        /// Any cluster that is not followed now is no peer.
         complete: bool,
         /// Clusters whose backends are to be used only where nothing else answers.
         drained: BTreeSet<ClusterName>,
@@ -54,7 +54,7 @@ pub enum Input {
 pub struct PeerSettings {
     /// What it may claim; `None` without a grant, as of the local cluster.
     pub claims: Option<Claims>,
-    /// Which cluster it must be, if that is known.
+    /// The UUID that it must have, if that is known.
     pub uuid: Option<Uuid>,
     /// How much it may have and report; `None` for the local cluster.
     pub budget: Option<Budget>,
@@ -128,7 +128,7 @@ pub struct Wanted {
     pub local_state: Option<LocalState>,
     /// Clusters whose snapshot on disk is out of date.
     pub snapshots: BTreeSet<ClusterName>,
-    /// Clusters that reported which cluster they are, or that they do not: it goes into their snapshot.
+    /// Clusters that reported their UUID, or that they have none: it goes into their snapshot.
     pub uuids: Vec<(ClusterName, Option<Uuid>)>,
     /// Only these clusters keep a snapshot.
     pub snapshots_of: Option<BTreeSet<ClusterName>>,
@@ -150,7 +150,7 @@ pub enum Reported {
 /// What the programs must know of the local cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalState {
-    /// What is known of its services may be out of date.
+    /// The known state of its services may be out of date.
     pub unsure: bool,
     /// Services that are not global pass to the node's kube-proxy.
     pub plain_passes: bool,

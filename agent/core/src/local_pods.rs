@@ -17,7 +17,7 @@ pub(crate) struct NodePods {
     table: Pods,
     /// Pods whose sockets the programs leave alone, by the cookies of their network namespaces.
     unbalanced: BTreeSet<u64>,
-    /// The whole folder has been looked at: what has no file is not attached.
+    /// The whole folder was scanned: a pod without a file is not attached.
     scanned: bool,
 }
 
@@ -32,7 +32,7 @@ impl LocalPods for LocalCluster<'_> {
 }
 
 impl NodePods {
-    /// No pod is known yet. `unbalanced` is whose sockets the programs leave alone now.
+    /// Knows no pod yet. `unbalanced`: the pods whose sockets the programs do not balance now.
     pub(crate) fn new(unbalanced: BTreeSet<u64>) -> Self {
         Self { table: Pods::default(), unbalanced, scanned: false }
     }
@@ -97,8 +97,8 @@ impl NodePods {
         self.table.counts()
     }
 
-    /// Whose sockets the programs are to leave alone, by the cookies of their network namespaces; `None` before the folder
-    /// of attachments was looked at.
+    /// The pods whose sockets the programs do not balance, by the cookies of their network namespaces; `None` before
+    /// the folder of attachments was scanned.
     pub(crate) fn unbalanced(&self) -> Option<&BTreeSet<u64>> {
         self.scanned.then_some(&self.unbalanced)
     }
@@ -139,7 +139,7 @@ impl NodePods {
     /// Has the programs leave the sockets of those pods alone that their cluster names, and as long as the cluster has
     /// reported nothing of a pod in this run, of those that the programs leave alone already.
     fn leave_alone(&mut self, wanted: &mut Wanted) {
-        // Before the folder was looked at, what has no attachment may have one.
+        // Before the folder was scanned, a pod without an attachment may have one.
         if !self.scanned {
             return;
         }

@@ -37,7 +37,7 @@ impl LocalReadiness {
         Self { kube_proxy, beats: Beats { count: 0, last }, sent: found }
     }
 
-    /// So many beats came over the present connection by now.
+    /// This many beats came over the present connection so far.
     pub(crate) fn beats(&mut self, count: u64, now: Instant) {
         if self.beats.count != count {
             // Another connection counts from the beginning, and has reported nothing by that.

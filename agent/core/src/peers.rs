@@ -158,7 +158,7 @@ impl Peers {
         self.followed.contains_key(name)
     }
 
-    /// Whether all clusters that there are, are followed by now.
+    /// Whether all clusters that exist are followed now.
     pub(crate) fn are_complete(&self) -> bool {
         self.complete
     }

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_model::ClusterName;
 
-/// Of which clusters the nodes to probe may have changed.
+/// The clusters whose nodes to probe may have changed.
 #[derive(Debug)]
 pub(crate) struct ProbeTargets {
     /// Their nodes did, or how these are.
@@ -21,7 +21,7 @@ pub(crate) struct ProbeTargets {
     last: BTreeMap<ClusterName, BTreeSet<Arc<str>>>,
 }
 
-/// How soon after a look there may be the next.
+/// The least time between two choices.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl ProbeTargets {

@@ -72,13 +72,13 @@ impl Restored {
         another
     }
 
-    /// A cluster is synced: what it was known for counts no more.
+    /// A cluster is synced: its restored state is no longer needed.
     pub(crate) fn synced(&mut self, cluster: &ClusterName) {
         self.in_use.remove(cluster);
         self.expired.remove(cluster);
     }
 
-    /// Whether what is known of a cluster is what the previous run knew.
+    /// Whether a cluster's state is the one that the previous run knew.
     pub(crate) fn is_in_use(&self, cluster: &ClusterName) -> bool {
         self.in_use.contains_key(cluster)
     }

@@ -93,7 +93,7 @@ impl Staleness {
         waiting.map(|(_, since)| *since + self.budget).min()
     }
 
-    /// The peers whose budget is spent by now, and was not when they were looked at last.
+    /// The peers whose budget is spent now, and was not at the last call.
     pub(crate) fn due(&self, now: Instant) -> Vec<ClusterName> {
         let waiting = self.since.iter().filter(|(peer, _)| !self.stale.contains_key(*peer));
         let due =

@@ -45,7 +45,7 @@ const HIGH: u64 = 80;
 // === impl Forecast ===
 
 impl Forecast {
-    /// Remembers what is in use, at most once a minute. Not while the tables are filled at start: that is no rate.
+    /// Records what is in use, at most once a minute. Not while the tables are filled at start: that gives no rate.
     pub fn observe(&mut self, occupancy: &Occupancy, now: Instant) {
         let due = |(last, _): &(Instant, _)| now.saturating_duration_since(*last) >= INTERVAL;
         if self.samples.back().is_none_or(due) {
@@ -112,7 +112,7 @@ impl Forecast {
     }
 }
 
-/// So many more in this time, as how many that is in an hour.
+/// The number of more entries in this time, as a number in an hour.
 fn rate(more: i64, since: Duration) -> i128 {
     let millis = i128::try_from(since.as_millis()).unwrap_or(i128::MAX).max(1);
     i128::from(more) * 3_600_000 / millis

@@ -13,7 +13,8 @@ pub(crate) struct Hook {
     pub(crate) at: CgroupHook,
 }
 
-/// All of them. Those that reverse an address come first: nothing must be translated that could not be shown as asked.
+/// All of them. Those that reverse an address come first: no address must be translated that could not be shown as it
+/// was asked for.
 pub(crate) const HOOKS: [Hook; 8] = [
     Hook { program: "cm_getpeername4", at: CgroupHook::Getpeername4 },
     Hook { program: "cm_getpeername6", at: CgroupHook::Getpeername6 },
@@ -28,7 +29,7 @@ pub(crate) const HOOKS: [Hook; 8] = [
 /// How links are named that another release left, and that stay.
 pub(crate) const FORMER: &str = "former-";
 
-/// Whether a link's program only shows what was asked for: those read no tables.
+/// Whether a link's program only shows the address that was asked for: such programs read no tables.
 pub(crate) fn is_reverse(link: &Path) -> bool {
     let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.strip_prefix(FORMER).unwrap_or(name);

@@ -39,10 +39,10 @@ pub trait Kernel {
 
     /// All frontends.
     fn services(&self) -> io::Result<Vec<(FrontendKey, ServiceRef)>>;
-    /// Some frontends, about so many, from a position on (`None`: from the first), and the position of the next; `None` after
-    /// the last. What is written meanwhile may be there, missing or doubled.
+    /// Some frontends, about this many, from a position on (`None`: from the first), and the position of the next;
+    /// `None` after the last. Entries that are written meanwhile may be present, missing or doubled.
     fn services_from(&self, position: Option<u32>, about: usize) -> io::Result<Listed>;
-    /// Where a frontend leads; `None` if it is not there.
+    /// The target of a frontend; `None` if it does not exist.
     fn service(&self, key: &FrontendKey) -> io::Result<Option<ServiceRef>>;
     /// A service's header.
     fn header(&self, index: u32) -> Header;
@@ -63,7 +63,7 @@ pub trait Kernel {
     fn set_header(&mut self, index: u32, header: Header);
     /// Sets a service's settings.
     fn set_settings(&mut self, index: u32, settings: Settings);
-    /// Sets the header of one of a service's groups, by a number below 8.
+    /// Sets the header of one of a service's groups, by an index below 8.
     fn set_group_header(&mut self, set: u32, group: usize, header: Header);
     /// Sets the weights of one of a service's groups and all before it.
     fn set_group_cumulative(&mut self, set: u32, group: usize, cumulative: u32);

@@ -70,7 +70,7 @@ struct Target<'a, K> {
 /// What peers wait for that have as much of a table as they may: the table, and the pool.
 const SHARES: [(&str, &str); 2] =
     [("cm_backends", "share of cm_backends"), ("cm_slots", "share of cm_slots")];
-/// How many changes are made between two looks at the clock.
+/// How many changes are made between two readings of the clock.
 const STEP: usize = 32;
 
 // === impl LbKey ===

@@ -40,12 +40,12 @@ pub struct KernelMaps {
     groups: MmapArray,
     slots: MmapArray,
     backends: MmapArray,
-    /// Shared with those who write the states of clusters.
+    /// Shared with the writers of the clusters' states.
     peer_state: Arc<MmapArray>,
     sizes: Sizes,
     /// Called after each write: a test's way to die there, and to count.
     written: Option<fn()>,
-    /// How often a table was written to, by those who write the states of clusters too.
+    /// How often a table was written, including by the writers of the clusters' states.
     writes: Arc<AtomicU64>,
 }
 

@@ -59,7 +59,7 @@ impl Processes<'_> {
         let shown = folder.display();
         let io = |error: io::Error| format!("{shown}: {error}");
         let members = fs::read_to_string(folder.join("cgroup.procs")).map_err(io)?;
-        // Not of our process namespace: such a member is shown as 0.
+        // It is not in our process namespace: such a member is shown as 0.
         let stranger = members.lines().find(|pid| !self.is_ours(pid));
         match stranger {
             None => fs::metadata(&folder).map(|cgroup| cgroup.ino()).map_err(io),

@@ -16,7 +16,7 @@ use crate::{
     shape::Shape,
 };
 
-/// What attached programs read. Those of a cgroup that is gone are none.
+/// What attached programs read. Programs of a cgroup that is gone do not count.
 #[derive(Debug, Default)]
 pub(crate) struct Attached {
     /// There are some.
@@ -84,7 +84,8 @@ pub(crate) fn find_attached(pins: &PinRoot) -> Result<Attached, ProgramsError> {
     Ok(attached)
 }
 
-/// Whether a hook shows sockets what they asked for, and knows it of sockets that another release connected.
+/// Whether a hook shows sockets the address that they asked for, and knows it for sockets that another release
+/// connected.
 pub(crate) fn knows_others(
     pins: &PinRoot,
     sizes: Sizes,

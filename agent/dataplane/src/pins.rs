@@ -28,7 +28,7 @@ pub struct PinRoot {
     others: Vec<(MapGroup, u32)>,
 }
 
-/// No other process uses the pins as long as this is there; the kernel drops it with the process.
+/// No other process uses the pins while this exists; the kernel releases it with the process.
 #[derive(Debug)]
 pub struct PinLock {
     _folder: Flock<File>,
@@ -88,9 +88,9 @@ const PROBE_LINKS: &str = "probe";
 const RETRY: Duration = Duration::from_millis(20);
 /// Permissions of the folder: root's alone.
 const MODE: u32 = 0o700;
-/// Permissions that let users change a folder who do not own it.
+/// Permissions that let users change a folder that they do not own.
 const WRITABLE: u32 = 0o022;
-/// Of a folder in which everyone may remove only what is theirs.
+/// A folder in which each user may remove only their own files.
 const STICKY: u32 = 0o1000;
 
 // === impl PinRoot ===
@@ -121,7 +121,7 @@ impl PinRoot {
         self
     }
 
-    /// Keeps other processes out, as soon as the one that is in there ends; fails after `patience`. Blocks the thread.
+    /// Keeps other processes out, as soon as the present one ends; fails after `patience`. Blocks the thread.
     pub fn lock(&self, patience: Duration) -> Result<PinLock, PinError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -211,7 +211,8 @@ impl PinRoot {
 
     /// Detaches the programs and removes everything: connections are no longer load-balanced, open ones live on.
     pub fn uninstall(self) -> Result<(), PinError> {
-        // In the opposite order of attaching: nothing is translated any more when what shows it as asked goes.
+        // In the opposite order of attaching: when the programs that show addresses are removed, nothing is translated
+        // any more.
         for hook in HOOKS.iter().rev() {
             let pin = self.root.join(LINKS).join(hook.program);
             match fs::remove_file(&pin) {
@@ -243,7 +244,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
 fn holder(folder: &File) -> Option<u32> {
     let inode = format!(":{}", folder.metadata().ok()?.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    // As in `1: FLOCK  ADVISORY  WRITE 1234 00:1c:5678 0 EOF`.
+    // A line is like `1: FLOCK  ADVISORY  WRITE 1234 00:1c:5678 0 EOF`.
     let pid = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, "FLOCK", _, _, pid, file, ..] = *fields else { return None };

@@ -72,7 +72,7 @@ struct Interface {
     state: AnswerState,
     /// The link's id, where there is one.
     link: Option<u32>,
-    /// Not before: what was refused, or another program's place.
+    /// When to try again what was refused, or to get the first position.
     again: Instant,
     backoff: Backoff,
 }
@@ -86,7 +86,7 @@ const LOOPBACK: u32 = 1;
 // === impl ProbeAnswer ===
 
 impl ProbeAnswer {
-    /// Loads the program onto its pinned maps. What a previous agent attached goes on until
+    /// Loads the program onto its pinned maps. Programs that a previous agent attached go on until
     /// [`ProbeAnswer::set_interfaces`]. The caller has the pins' lock.
     pub fn load(pins: PinRoot) -> Result<Self, ProbeAnswerError> {
         if let Err(error) = programs_at_ingress(LOOPBACK)
@@ -126,8 +126,8 @@ impl ProbeAnswer {
         Ok(Self { ebpf, pins, addresses, answers, wanted, interfaces })
     }
 
-    /// From now on questions to these addresses of the node are answered, at this UDP port, and to no others. What was
-    /// answered before and still is goes on meanwhile.
+    /// From now on questions to these addresses of the node are answered, at this UDP port, and to no others. Addresses
+    /// that were answered before and still are stay answered meanwhile.
     pub fn set_addresses(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -143,8 +143,8 @@ impl ProbeAnswer {
         self.write_addresses().map(drop)
     }
 
-    /// From now on it is attached at these interfaces, by their indexes, and at no others. One that it is at already, a
-    /// previous agent's included, goes on without a moment in between. Attaching takes some ten milliseconds each.
+    /// From now on it is attached at these interfaces, by their indexes, and at no others. Where it is attached
+    /// already, by a previous agent too, it goes on without interruption. Attaching takes some ten milliseconds each.
     pub fn set_interfaces(
         &mut self,
         interfaces: &BTreeSet<u32>,
@@ -165,8 +165,8 @@ impl ProbeAnswer {
         Ok(())
     }
 
-    /// Looks whether it is still attached, and first, and puts back what is not. How much was otherwise than it should be.
-    /// Costs a system call an interface and two an address.
+    /// Checks whether it is still attached, and first, and restores what is not. Returns how much differed. Costs a
+    /// system call for each interface and two for each address.
     pub fn audit(&mut self, now: Instant) -> Result<u64, ProgramsError> {
         let mut repairs = self.write_addresses()?;
         let due: Vec<u32> = self.interfaces.keys().copied().collect();
@@ -204,7 +204,7 @@ impl ProbeAnswer {
         Ok(repairs)
     }
 
-    /// The interfaces, by their indexes, and what is there.
+    /// The interfaces, by their indexes, and their state.
     pub fn interfaces(&self) -> impl Iterator<Item = (u32, &AnswerState)> {
         self.interfaces.iter().map(|(index, interface)| (*index, &interface.state))
     }
@@ -219,7 +219,7 @@ impl ProbeAnswer {
         self.set_interfaces(&BTreeSet::new(), Instant::now())
     }
 
-    /// Where it is among the programs of an interface; `None` where it is not there.
+    /// Its position among the programs of an interface; `None` if it is not attached there.
     fn place_of(&self, index: u32) -> io::Result<Option<usize>> {
         let Some(link) = self.interfaces.get(&index).and_then(|interface| interface.link) else {
             return Ok(None);

@@ -113,7 +113,7 @@ impl Programs {
             self.attach_hook(hook, &directory, cgroup_id)?;
             self.exchanged.into_iter().for_each(|hook| hook());
         }
-        // Hooks of another release, which would read its tables for ever.
+        // Hooks of another release, which would read its tables forever.
         let unknown = entries(&links)?
             .into_iter()
             .filter(|pin| !HOOKS.iter().any(|h| pin.ends_with(h.program)));
@@ -174,8 +174,8 @@ impl Programs {
     }
 }
 
-/// Puts the program behind a pinned link of the same cgroup, unless it does not know what the one that is there knows of
-/// sockets. A link of another cgroup, or of one that is gone, is of no use: it is removed.
+/// Puts the program behind a pinned link of the same cgroup, unless it lacks what the present program knows of sockets.
+/// A link of another cgroup, or of one that is gone, is of no use: it is removed.
 fn take_over(
     pins: &PinRoot,
     sizes: Sizes,

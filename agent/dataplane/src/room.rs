@@ -1,4 +1,4 @@
-//! Which flag enlarges a table, and what memory that takes.
+//! Which flag enlarges a table, and which size it needs.
 
 /// The agent's flag that a table's size is.
 pub fn flag_of(map: &str) -> &'static str {

@@ -41,8 +41,8 @@ impl SocketList {
         Ok(Self { tcp: iterator(Self::TCP, "tcp")?, udp: iterator(Self::UDP, "udp")? })
     }
 
-    /// The sockets of the calling thread's network namespace that connected to a backend over a protocol and are still
-    /// there. Each costs a look at all of that namespace's.
+    /// The sockets of the calling thread's network namespace that connected to a backend over a protocol and still
+    /// exist. Costs a walk through all of that namespace's sockets.
     pub fn read(&self, protocol: Protocol) -> io::Result<Vec<ListedSocket>> {
         let iterator = match protocol {
             Protocol::Tcp => &self.tcp,

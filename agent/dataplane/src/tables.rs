@@ -122,8 +122,8 @@ impl<K: Kernel> Tables<K> {
         }
     }
 
-    /// All changes of a batch were asked for: frontends that were made in it are from now on as they were asked for. One of
-    /// whose backends some were refused goes on letting connections pass while it has none.
+    /// All changes of a batch were requested: frontends that were made in it get their final settings now. If some
+    /// backends of a frontend were refused, it goes on letting connections pass while it has none.
     pub fn commit(&mut self, now: Instant) {
         self.clear_rested(now);
         for frontend in std::mem::take(&mut self.settling) {
@@ -241,7 +241,7 @@ impl<K: Kernel> Tables<K> {
         let index = id % self.kernel.sizes().services;
         let mut service = Service::new(index, settings);
         service.is_settling = !settings.pass_if_empty;
-        // A place of one that is gone may lack a backend, but not have another's settings.
+        // The entry of a removed service may lack a backend, but not have another's settings.
         if self.kernel.settings(index) != service.shown_settings() {
             self.kernel.set_settings(index, service.shown_settings());
         }
@@ -340,7 +340,7 @@ impl Tables<KernelMaps> {
         self.kernel.set_unbalanced(cookies)
     }
 
-    /// Whose sockets pass untouched, by the cookies of their network namespaces.
+    /// The pods whose sockets pass untouched, by the cookies of their network namespaces.
     pub fn unbalanced(&self) -> Result<BTreeSet<u64>, MapsError> {
         self.kernel.unbalanced()
     }
@@ -360,7 +360,7 @@ impl View<'_> {
         self.service.weights
     }
 
-    /// Where a backend is; `None` if it is not there.
+    /// The group of a backend; `None` if it is in none.
     pub fn group_of(self, backend: &Backend) -> Option<Group> {
         let id = self.backends.id_of(backend)?;
         Some(self.service.positions.get(&id)?.group)

@@ -42,7 +42,7 @@ pub enum Former {
     OtherLayout,
 }
 
-/// Why a node cannot be taken over. What was there is there still.
+/// Why a node cannot be taken over. Its state is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOverError {
     /// Programs, maps or pins.
@@ -56,11 +56,11 @@ pub enum TakeOverError {
     TooSmall(Vec<Shortage>),
 }
 
-/// Several, in words.
+/// Several, as text.
 struct Listed<'a, T>(&'a [T]);
 
-/// Takes over a node. Nothing is attached yet; whatever is goes on as it was until [`Programs::attach`]. The caller has
-/// the pins' lock.
+/// Takes over a node. Nothing is attached yet; attached programs go on as they were until [`Programs::attach`]. The
+/// caller has the pins' lock.
 pub fn take_over(pins: PinRoot, sizes: Sizes, now: Instant) -> Result<TakenOver, TakeOverError> {
     take_over_step_by_step(pins, sizes, now, || ())
 }
@@ -76,7 +76,7 @@ pub fn take_over_step_by_step(
     ungrouped::adopt(&pins)?;
     let target = pins.tables(sizes);
     let attached = find_attached(&pins)?;
-    // Of an exchange that did not come to its end both tables are whole.
+    // After an upgrade that was interrupted both tables are complete.
     if attached.tables.contains(&target) {
         return onto(pins, sizes, now, written, Former::Same);
     }

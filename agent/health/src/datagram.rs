@@ -20,7 +20,7 @@ pub(crate) enum Version {
     Previous,
 }
 
-/// Room for the longest datagram and a byte more, so that one that is too long does not look like one.
+/// Room for the longest datagram and a byte more, so that a longer one is noticed.
 pub(crate) const ROOM: usize = probe::LENGTH + 1;
 
 /// Reads a datagram of either version; `None` for anything else.

@@ -44,13 +44,13 @@ struct Waiting {
 enum State {
     /// They stay, whatever happens.
     Stay,
-    /// They are ended when nothing has answered for so long, and not looked at before the time that is given.
+    /// They are ended when nothing has answered for this long, and not checked before the given time.
     Wait(Duration, Option<Instant>),
     /// They were ended.
     Ended(Duration),
 }
 
-/// How soon what cannot be decided is looked at again.
+/// How soon an open decision is checked again.
 const AGAIN: Duration = Duration::from_millis(250);
 
 // === impl EndingPolicy ===

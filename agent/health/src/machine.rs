@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// The questions that are due. Whatever replies came by now must have been given before.
+    /// The questions that are due. All replies that have arrived must have been passed before.
     pub fn due(&mut self, now: Instant, nonce: impl FnMut() -> u64) -> Vec<Question> {
         self.ask_etcds(now);
         let questions = self.prober.due(now, nonce);

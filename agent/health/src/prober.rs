@@ -55,9 +55,9 @@ pub struct Prober {
     agenda: BTreeSet<(Instant, PathKey)>,
     /// Which path was asked with each nonce.
     asked: HashMap<u64, PathKey>,
-    /// Before then no probe is due: so many a second and no more.
+    /// Before then no probe is due: the limit of all together.
     paced: Instant,
-    /// How often a node that is in use, and one that is not, is asked.
+    /// How often a node in use, and another one, is probed.
     intervals: Intervals,
     /// What was answered, by whatever node.
     self_check: SelfCheck,
@@ -88,7 +88,7 @@ pub struct Alive {
 /// Cluster, node, address.
 type PathKey = (ClusterName, Arc<str>, IpAddr);
 
-/// So much may be sent at once after a pause.
+/// How much may be sent at once after a pause.
 const BURST: Duration = AGENT;
 /// A prober that continues later than planned by this much was stalled, and knows nothing of the probes that were on
 /// their way.
@@ -121,8 +121,8 @@ impl Prober {
         }
     }
 
-    /// The nodes of a cluster to probe now. What is known of those that stay is kept; one that is no longer probed counts as
-    /// alive again.
+    /// Sets the nodes of a cluster to probe. The state of those that stay is kept; one that is no longer probed counts
+    /// as alive again.
     pub fn set_targets(&mut self, name: &ClusterName, targets: &[Target], now: Instant) {
         let cluster = self.clusters.entry(name.clone()).or_default();
         let wanted: BTreeMap<(Arc<str>, IpAddr), bool> = targets
@@ -198,8 +198,8 @@ impl Prober {
         true
     }
 
-    /// The questions that are due. `nonce` gives a new number each time. Replies that came by now must have been given before:
-    /// what is not answered is counted.
+    /// The questions that are due. `nonce` returns a new number each time. All replies that have arrived must have been
+    /// passed before: what is not answered is counted.
     pub fn due(&mut self, now: Instant, mut nonce: impl FnMut() -> u64) -> Vec<Question> {
         if let Some(from) = self.next_timeout().filter(|wanted| *wanted + LATE < now) {
             self.stall = Some(Stall { from, until: now });
@@ -220,7 +220,7 @@ impl Prober {
         questions
     }
 
-    /// A reply came. One that was not asked for, or from elsewhere, is nothing; else returns what is alive.
+    /// Takes a reply. One that was not asked for, or from elsewhere, is ignored; else returns what is alive.
     pub fn replied(&mut self, probe: Probe, reply: Reply, now: Instant) -> Option<Alive> {
         let key = self.asked.get(&probe.nonce).filter(|key| key.2 == probe.address)?.clone();
         self.asked.remove(&probe.nonce);
@@ -297,7 +297,7 @@ impl Prober {
         let lost = path.count_lost(self.stall, others_answer, now);
         self.news |= before.is_awaited() != path.detector.is_awaited();
         let interval = self.intervals.of(path, now);
-        // What was on its way while we stood still is asked again at once.
+        // Probes that were on their way during the stall are sent again immediately.
         let next = if lost == Lost::Forgiven { now } else { path.next(interval, now) };
         if next > now {
             path.wait(next);
@@ -324,8 +324,8 @@ impl Prober {
         }
     }
 
-    /// A node reports at which rate it answers. Where that makes it be asked much less often than before, its next turn comes
-    /// at a moment of its own, so that those who ask do not all come together.
+    /// Takes the rate at which a node answers. If its interval becomes much longer, its next probe is at a random
+    /// moment of it, so that all askers do not come together.
     fn set_pace(
         &mut self,
         key: &PathKey,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// A question to a node, by what its reply is known by.
+/// A question to a node, with the values that identify its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
     /// The node's address.

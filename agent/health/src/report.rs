@@ -20,9 +20,9 @@ pub struct Report {
     pub isolated: bool,
     /// Addresses of nodes in use.
     pub in_use: u32,
-    /// A node in use that dies is noticed after so long at most.
+    /// The longest time until the death of a node in use is detected.
     pub detection: Duration,
-    /// And one at whose port no agent listens, after so long.
+    /// And of one at whose port no agent listens.
     pub detection_without_agent: Duration,
     /// The clusters' state words in the kernel.
     pub words: Words,
@@ -35,11 +35,11 @@ pub struct Report {
 pub struct ClusterHealth {
     /// Nodes that answer.
     pub answering: usize,
-    /// Those of them whose kernel answers, at all addresses that are asked.
+    /// Those of them whose kernel answers, at all addresses that are probed.
     pub by_kernel: usize,
     /// Those of them at one of whose addresses no agent listens.
     pub without_agent: usize,
-    /// Nodes that answered once and do so no more, at an address at least.
+    /// Nodes that answered once and no longer do, at one address at least.
     pub dead: BTreeSet<Arc<str>>,
     /// Nodes that lost their last probes and are not known to be dead.
     pub missing: usize,
@@ -72,7 +72,7 @@ pub struct Counts {
     pub damped: u64,
     /// Clusters that were cut.
     pub cuts: u64,
-    /// Times in which the prober itself stood still: nothing that was on its way then counts as lost.
+    /// How often the prober itself was stalled: probes that were on their way then do not count as lost.
     pub stalls: u64,
 }
 

@@ -45,7 +45,7 @@ const PORT_UNREACHABLE: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP, 3, 3);
 const PORT_UNREACHABLE_V6: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP6, 1, 4);
 /// What waits for neighbours that do not answer must leave room for questions to others.
 const SEND_BUFFER: usize = 4 << 20;
-/// An error that an earlier question met is given to the next one that is sent, which is not sent then.
+/// An error of an earlier question is returned for the next one that is sent, which is not sent then.
 const TRIES: usize = 4;
 
 // === impl ProbeSocket ===
@@ -102,7 +102,7 @@ impl ProbeSocket {
     /// The replies that are there by now.
     pub(crate) fn received(&self) -> Vec<(Probe, Reply)> {
         let mut replies = Vec::new();
-        // Not for ever, if strangers send faster than we read.
+        // Bounded, in case others send faster than we read.
         for _ in 0..AT_ONCE {
             match self.socket.try_io(Interest::ERROR, || self.read_error()) {
                 Ok(refused) => replies.extend(refused.map(|probe| (probe, Reply::Refused))),
@@ -116,7 +116,7 @@ impl ProbeSocket {
                     replies.extend(self.accept(buffer.get(..length).unwrap_or_default(), from));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Of an earlier question, and gone with having been read: answers may be behind it.
+                // It belongs to an earlier question, and reading it removes it: answers may be behind it.
                 Err(_) => {}
             }
         }
@@ -177,7 +177,7 @@ impl ProbeSocket {
     }
 }
 
-/// A socket for both families, and whether it is one: where there is no IPv6, it is for IPv4. Needs a runtime.
+/// A socket for both families, and whether it is one: without IPv6 it is for IPv4. Needs a runtime.
 pub(crate) fn bind(port: u16) -> io::Result<(UdpSocket, bool)> {
     match bind_to((Ipv6Addr::UNSPECIFIED, port).into()) {
         Ok(socket) => Ok((socket, true)),

@@ -24,9 +24,10 @@ pub struct Target {
 /// How many nodes of a cluster are probed that has no backends in use.
 const OTHERS: usize = 3;
 
-/// The nodes of a cluster that a node (`me`) probes: all those that are in use; of a cluster that has none of these with an
-/// address, three more by rendezvous hash, so that not all agents ask the same ones, and by one address. A node in use without
-/// an address is a target that cannot be asked, and so is one without a record, if `nodes` are all that the cluster has.
+/// The nodes of a cluster that a node (`me`) probes: all those in use; of a cluster that has none of these with an
+/// address, three more by rendezvous hash, so that not all agents probe the same ones, and at one address. A node in
+/// use without an address is a target that cannot be probed, and so is one without a record, if `nodes` are all that
+/// the cluster has.
 pub(crate) fn targets<'a>(
     me: &str,
     cluster: &ClusterName,

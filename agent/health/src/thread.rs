@@ -88,7 +88,7 @@ impl Worker {
                 },
                 () = sleep_until(due.into()) => Ok(Vec::new()),
             };
-            // Whatever was answered by now is known before anything is missed.
+            // All replies that have arrived are counted before any probe is lost.
             let now = Instant::now();
             let first = first.unwrap_or_else(|error| asking.close(&error));
             for (probe, reply) in first.into_iter().chain(asking.received()) {
@@ -116,7 +116,7 @@ impl Worker {
     }
 }
 
-/// Answers agents that ask whether this node is there.
+/// Answers agents that probe this node.
 async fn echo(port: u16, problem: &RefCell<Option<String>>) {
     let mut backoff = Backoff::new(Policy::CONNECTION, u64::from(port));
     loop {

@@ -7,7 +7,7 @@ use mesh_model::{ClusterName, Protocol};
 /// A change of a node or a cluster, and what follows for sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A node answers, or answers no more, at an address.
+    /// A node answers, or no longer answers, at an address.
     Node {
         /// Its cluster.
         cluster: ClusterName,

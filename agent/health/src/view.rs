@@ -63,7 +63,7 @@ type NodeKey = (ClusterName, Arc<str>);
 // === impl HealthView ===
 
 impl HealthView {
-    /// Nothing is known of others than this node of the local cluster.
+    /// Knows nothing except this node of the local cluster.
     pub fn new(local: ClusterName, node: String) -> Self {
         Self {
             local,

@@ -25,7 +25,7 @@ pub struct ClusterWords {
     inherited: BTreeSet<ClusterId>,
     /// The clusters whose word was written as cut; `None` before the kernel's words were read.
     written: Option<BTreeSet<ClusterId>>,
-    /// There are no other clusters than those whose ID is known.
+    /// All clusters are known: there are no others than those in `ids`.
     all: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct ClusterWords {
 pub struct Write {
     /// Whose.
     pub cluster: ClusterId,
-    /// What it says.
+    /// Whether the cluster is cut.
     pub cut: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct ProbeAnswerHandle {
 /// Who answers probes of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeAnswerReport {
-    /// In a few words.
+    /// A short description.
     pub who: String,
     /// What an operator should look at.
     pub problems: Vec<String>,
@@ -43,7 +43,7 @@ pub struct ProbeAnswerTask {
     report: watch::Sender<ProbeAnswerReport>,
 }
 
-/// How often interfaces are looked at although nothing was reported of them.
+/// How often interfaces are checked although nothing was reported of them.
 const AUDIT: Duration = Duration::from_secs(1);
 /// How long what cannot be opened is left alone.
 const RETRY: Duration = Duration::from_secs(30);
@@ -81,7 +81,8 @@ impl ProbeAnswerHandle {
 
     /// Who answers now.
     ///
-    /// A copy: who asks twice while holding what a channel lends waits for its own first look, if the task reports in between.
+    /// It is a copy: a caller that asks twice while it holds a borrow of the channel would wait for itself, if the task
+    /// reports in between.
     pub fn report(&self) -> ProbeAnswerReport {
         self.report.borrow().clone()
     }
@@ -90,7 +91,7 @@ impl ProbeAnswerHandle {
 // === impl ProbeAnswerTask ===
 
 impl ProbeAnswerTask {
-    /// Runs for ever. It may be stopped anywhere: what was attached stays.
+    /// Runs forever. It may be stopped anywhere: what was attached stays.
     pub async fn run(mut self) {
         loop {
             match ProbeAnswer::load(self.pins.clone()) {
@@ -142,7 +143,7 @@ impl ProbeAnswerTask {
                 _ = audit.tick() => false,
             };
             let addresses = self.addresses.borrow_and_update().clone();
-            // What the previous run attached goes on until it is known where that should be.
+            // What the previous run attached stays until it is known where it should be.
             if addresses.is_empty() {
                 continue;
             }
@@ -155,7 +156,10 @@ impl ProbeAnswerTask {
             } else {
                 answer.audit(now).map(|repairs| {
                     if repairs > 0 {
-                        tracing::error!(repairs, "another process took away what answers probes");
+                        tracing::error!(
+                            repairs,
+                            "another process removed the program that answers probes"
+                        );
                     }
                     self.repairs += repairs;
                 })

@@ -98,9 +98,10 @@ impl ProgramsHandle {
         counters.await.unwrap_or_default()
     }
 
-    /// How they are now.
+    /// Their present state.
     ///
-    /// A copy: who asks twice while holding what a channel lends waits for its own first look, if the task reports in between.
+    /// It is a copy: a caller that asks twice while it holds a borrow of the channel would wait for itself, if the task
+    /// reports in between.
     pub fn report(&self) -> ProgramsReport {
         self.report.borrow().clone()
     }
@@ -147,18 +148,18 @@ impl ProgramsTask {
                 self.upgrade = None;
             }
             Err(error) => {
-                tracing::error!(%error, "the programs cannot be exchanged; trying again");
+                tracing::error!(%error, "the programs cannot be replaced; trying again");
                 *reason = error.to_string();
             }
         }
     }
 
-    /// Puts back what was taken from the hooks: no event reports it, only a look does.
+    /// Restores what was removed from the hooks: no event reports it, so they are checked.
     fn audit(&mut self) {
         let found = match self.programs.audit() {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, "the programs at their hooks cannot be compared or put back");
+                tracing::error!(%error, "the programs at their hooks cannot be checked or restored");
                 self.failure = Some(format!("the programs at their hooks: {error}"));
                 return;
             }
@@ -167,7 +168,7 @@ impl ProgramsTask {
         if found.repairs() > 0 {
             let HookAudit { attached, pinned, .. } = &found;
             let what = format!("attached again {attached:?}, pinned again {pinned:?}");
-            tracing::error!(what, "another process took away what is the mesh's");
+            tracing::error!(what, "another process removed programs or pins of the mesh");
             self.repairs += found.repairs();
             self.last_repair = Some(what);
         }
@@ -213,7 +214,7 @@ impl ProgramsTask {
     }
 }
 
-/// Which other programs are there, in words.
+/// The other programs there, as text.
 fn others(found: &HookAudit) -> Option<String> {
     let named = |first: bool| {
         let of = found.others.iter().filter(|other| other.is_first == first);

@@ -66,7 +66,7 @@ const fn bytes(size: usize) -> u64 {
 // === impl Account ===
 
 impl Account {
-    /// Takes note of a record: what it was, and what it is now with the round that goes on.
+    /// Records a change of a record: its former size, and its present one with the current round.
     pub(crate) fn change(&mut self, kind: RecordKind, was: Option<Entry>, now: Option<u64>) {
         if let Some((bytes, round)) = was {
             let spared = self.spared.get(&kind).is_some_and(|spared| round <= *spared);

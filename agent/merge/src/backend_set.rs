@@ -23,7 +23,7 @@ pub(crate) struct BackendId {
     pub(crate) address: IpAddr,
 }
 
-/// The backends of one record: places in their order, each once.
+/// The backends of one record: in order, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BackendSet(Vec<(BackendId, BackendState)>);
 
@@ -179,7 +179,7 @@ impl BackendSet {
                 app_protocol: None,
             })
             .collect();
-        // All ports of an address are alike: they were reported of one endpoint, or of the best of several.
+        // All ports of an address have the same state: they were reported for one endpoint, or for the best of several.
         let endpoints: BTreeMap<IpAddr, &BackendState> =
             self.0.iter().map(|(place, state)| (place.address, state)).collect();
         let v6 = endpoints.keys().any(IpAddr::is_ipv6);
@@ -199,7 +199,7 @@ impl BackendSet {
 
 #[cfg(test)]
 thread_local! {
-    /// How often a place was looked for: what a change costs.
+    /// How many backends were looked up: the cost of a change.
     pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 

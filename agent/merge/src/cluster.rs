@@ -121,7 +121,7 @@ impl Cluster {
         *self.rounds.entry(kind).or_default() += 1;
     }
 
-    /// All records of all kinds that ever came follow, in whatever order: what is there counts for nothing until it comes
+    /// All records of all kinds are about to be listed, in any order: the present ones do not count until they come
     /// again.
     pub(crate) fn begin_all(&mut self) {
         let rounds = RecordKind::ALL.map(|kind| (kind, self.round(kind)));

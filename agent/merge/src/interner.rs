@@ -8,13 +8,13 @@ use crate::accounting::{slot, text};
 #[derive(Debug, Default)]
 pub(crate) struct StringInterner {
     all: HashSet<Arc<str>>,
-    /// How many were in use when that was looked at last.
+    /// How many were in use at the last count.
     kept: usize,
     /// What they take.
     bytes: u64,
 }
 
-/// Texts beyond twice those that were in use when that was looked at last: worth another look.
+/// When there are this many more than twice those in use at the last count, it is worth counting again.
 const FREE: usize = 1_024;
 
 impl StringInterner {

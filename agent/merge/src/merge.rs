@@ -109,9 +109,9 @@ impl Merge {
         }
     }
 
-    /// A peer, new or with another grant. What the grant no longer covers is gone; all else that it reported stays.
-    /// Returns who had the ID that the grant has: nothing of it is accepted any more, and all that it reported is
-    /// gone.
+    /// Sets a peer, new or with another grant. What the grant no longer covers is removed; everything else that it
+    /// reported stays. Returns the cluster that had the ID in the grant: nothing more is accepted from it, and all that
+    /// it reported is removed.
     pub fn set_peer(&mut self, name: &ClusterName, claims: Option<Claims>) -> Option<ClusterName> {
         match claims {
             Some(claims) => self.grants.insert(name.clone(), claims),

@@ -63,13 +63,13 @@ pub(crate) struct SliceEntry {
 /// What follows from a change to one source.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Backends that are new, or are otherwise than before.
+    /// Backends that are new or changed.
     pub(crate) set: Vec<(BackendId, BackendState)>,
     /// Backends that no source has any more.
     pub(crate) removed: Vec<BackendId>,
 }
 
-/// What a service v1 of the local cluster asks for: it is there because it is global.
+/// The settings of a service v1 of the local cluster: it exists because it is global.
 static GLOBAL: LazyLock<Arc<ServiceTraffic>> =
     LazyLock::new(|| Arc::new(ServiceTraffic { global: true, ..ServiceTraffic::default() }));
 
@@ -117,7 +117,7 @@ impl ServicePart {
         local.or(self.record.as_ref().map(|record| &record.frontends)).into_iter().flatten()
     }
 
-    /// What the service asks for, if it is there itself and not only its slices.
+    /// The service's settings, if the service itself exists and not only its slices.
     pub(crate) fn traffic(&self) -> Option<&Arc<ServiceTraffic>> {
         let local = self.local.as_ref().map(|local| &local.traffic);
         local.or_else(|| self.record.as_ref().map(|_| &*GLOBAL))

@@ -21,14 +21,14 @@ pub struct PeerLabel {
 /// A name of what is counted.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct KindLabel {
-    /// The word.
+    /// The name.
     pub kind: &'static str,
 }
 
 /// Sockets that were ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct SocketLabel {
-    /// The word.
+    /// The name.
     pub kind: &'static str,
     /// Why.
     pub reason: &'static str,
@@ -72,7 +72,7 @@ pub struct Metrics {
     pub audit_repairs: Counter,
     /// Routes to other clusters' pods that this node should have.
     pub routes: Count,
-    /// Of these, routes that the kernel did not accept.
+    /// Those of these routes that the kernel did not accept.
     pub failed_routes: Count,
     /// Pods of this node: bound have their identity, waiting do not have it yet.
     pub pods: Gauges<KindLabel>,
@@ -156,8 +156,8 @@ pub struct TableMetrics {
     pub used: Gauges<KindLabel>,
     /// Entries that the table has room for.
     pub max: Gauges<KindLabel>,
-    /// When the table is full if it goes on to grow as it did; absent where it did not grow all the time, and before it
-    /// was watched for 15 minutes.
+    /// When the table will be full at the present rate; absent where it did not grow all the time, and before it was
+    /// watched for 15 minutes.
     pub time_to_full: Gauges<KindLabel>,
     /// Frontends that the previous run left in the tables and no synced cluster has claimed yet.
     pub inherited_frontends: Count,

@@ -8,7 +8,7 @@ use mesh_dataplane::{Level, larger_table};
 
 use crate::Node;
 
-/// What was put right so long ago is no news; the counters have it.
+/// Repairs older than this are no news; the counters contain them.
 const NEWS: Duration = Duration::from_secs(600);
 
 /// When the last of some repairs was seen.

@@ -47,7 +47,7 @@ pub enum PeerMessage {
     Read {
         /// What is wrong with them.
         problems: Vec<String>,
-        /// A cluster that is not followed by now is no peer.
+        /// Any cluster that is not followed now is no peer.
         complete: bool,
         /// Clusters that this one is to leave alone.
         drained: BTreeSet<ClusterName>,

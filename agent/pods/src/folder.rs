@@ -36,11 +36,11 @@ struct Stamp {
 /// An attachment in a scan of the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachmentFound {
-    /// It is there, for the first time or other than before, with the identity that the previous run knew.
+    /// It exists, for the first time or with other values than before, with the identity that the previous run knew.
     Attached(Attachment, Option<Identity>),
     /// It is there as it was.
     Unchanged(AttachmentKey),
-    /// It is not there any more, or never was.
+    /// It no longer exists, or never did.
     Detached(AttachmentKey),
     /// Its container is gone, and so is now its file.
     Removed(Attachment, Stale),
@@ -97,7 +97,7 @@ impl Attachments {
             read.and_then(|file| Attachment::decode(key, &file).map_err(|error| error.to_string()));
         let attachment = match read {
             Ok(attachment) => attachment,
-            // It may be gone by now; then the next scan sees it.
+            // It may be gone now; then the next scan notices.
             Err(error) => return self.unread(key, error),
         };
         let netns = seen(&attachment.netns.path);
@@ -122,7 +122,7 @@ impl Attachments {
         }
     }
 
-    /// Keeps who an attachment is for the next run. Without that, the next run waits for its cluster.
+    /// Keeps an attachment's identity for the next run. Without that, the next run waits for its cluster.
     pub fn remember(&self, attachment: &Attachment, identity: Identity) -> io::Result<()> {
         let Attachment { key, pod, uid, .. } = attachment;
         let was = Remembered { pod: pod.clone(), uid: uid.clone(), identity: identity.get() };

@@ -7,7 +7,7 @@ use mesh_model::Identity;
 
 /// What the local cluster reports of this node's pods.
 pub trait LocalPods {
-    /// What it reports of one; `None` if it has no such pod.
+    /// What it reports of a pod; `None` if it has no such pod.
     fn pod(&self, name: &PodName) -> Option<LocalPod<'_>>;
 }
 
@@ -54,7 +54,7 @@ pub struct Bound {
     pub key: AttachmentKey,
     /// Its former identity; `None` if that was not known.
     pub before: Option<Identity>,
-    /// Who it is.
+    /// Its present identity.
     pub now: Identity,
 }
 
@@ -126,7 +126,7 @@ impl Pods {
         for key in keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let own = entry.attachment.uid.as_str();
-            // Of another pod that has, or had, the name.
+            // It is of another pod that has, or had, the name.
             if !own.is_empty() && !uid.is_empty() && own != uid {
                 continue;
             }

@@ -11,7 +11,7 @@ pub enum NetnsSeen {
     There(u64),
     /// Nothing, in a folder that is there.
     Gone,
-    /// Not known: the folder is not there either, as in a container that does not see the node's.
+    /// Unknown: the folder does not exist either, as in a container that does not see the node's.
     Hidden,
 }
 
@@ -41,9 +41,9 @@ pub fn staleness(attachment: &Attachment, boot: &str, seen: NetnsSeen) -> Option
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OtherBoot => "the machine was started anew since",
+            Self::OtherBoot => "the machine was rebooted since",
             Self::Gone => "its network namespace is gone",
-            Self::Another => "another network namespace is in its place",
+            Self::Another => "another network namespace has replaced it",
         })
     }
 }

@@ -33,20 +33,20 @@ impl Announcer {
                     reason = first.failure.reason(),
                     alike = first.count,
                     example = first.example,
-                    "some cannot be written; each is tried again"
+                    "some keys cannot be written; each is retried"
                 ),
-                _ => tracing::info!("what could not be written is in place"),
+                _ => tracing::info!("everything that had failed is written now"),
             }
         }
         let before = self.repairs.logged;
         if self.repairs.is_new(&status.repairs, now) {
             let repaired = status.repairs.saturating_sub(before);
-            tracing::warn!(repaired, "another program changed what is ours; it is repaired");
+            tracing::warn!(repaired, "another program changed our state; it is repaired");
         }
         if self.error.is_new(&status.last_error, now) {
             match &status.last_error {
-                Some(error) => tracing::warn!(error, "what is there cannot be listed"),
-                None => tracing::info!("what is there can be listed again"),
+                Some(error) => tracing::warn!(error, "the present state cannot be listed"),
+                None => tracing::info!("the present state can be listed again"),
             }
         }
     }

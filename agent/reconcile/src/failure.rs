@@ -34,7 +34,7 @@ impl Failure {
         Self::new(Class::NoRoom(pool), reason)
     }
 
-    /// Not possible as things are, which is no failure.
+    /// Not possible at present, which is no failure.
     pub fn deferred(reason: impl fmt::Display) -> Self {
         Self::new(Class::Deferred, reason)
     }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 pub trait Order<K> {
     /// What keys that belong together have in common.
     type Group: Ord + Clone + Debug;
-    /// `false` where each key is a group by itself, for which nothing is kept.
+    /// `false` if each key is a group of its own, for which nothing is kept.
     const GROUPED: bool = true;
 
     /// The group of a key.

@@ -38,8 +38,9 @@ pub struct Reconciler<K, V, O: Order<K> = Arrival> {
 pub struct Settings {
     /// The pauses of a key that fails.
     pub policy: Policy,
-    /// How many keys a second are tried again because their pause is over, so that many failing keys cost no more than a
-    /// few. First attempts, changed keys, [`Reconciler::relevant`] and [`Reconciler::freed`] do not count. `None`: no bound.
+    /// How many keys a second are retried because their pause is over, so that many failing keys cost no more than a
+    /// few. First attempts, changed keys, [`Reconciler::relevant`] and [`Reconciler::freed`] do not count. `None`: no
+    /// bound.
     pub retries_per_second: Option<u32>,
     /// Makes the jitter of two agents differ.
     pub seed: u64,
@@ -164,8 +165,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         self.want_action(key, action, whole);
     }
 
-    /// The head of a group goes, and with it all keys of its group: what is pending of these is forgotten. Where the head
-    /// is wanted again before it was removed, it becomes [`Action::Recreate`].
+    /// The head of a group is removed, and with it all keys of its group: pending changes of these are forgotten. If
+    /// the head is wanted again before it was removed, it becomes [`Action::Recreate`].
     pub fn remove_group(&mut self, head: K) {
         for key in self.store.group_keys(&head) {
             if key != head {
@@ -333,8 +334,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         relevance
     }
 
-    /// So many entries of a pool are free again: as many keys that had no room are due, those first that wait longest.
-    /// Returns how many there were.
+    /// This many entries of a pool are free again: as many keys that had no room are due, those first that wait
+    /// longest. Returns how many there were.
     pub fn freed(&mut self, pool: &'static str, entries: usize) -> usize {
         let keys = self.store.without_room(pool, entries);
         keys.iter().for_each(|key| self.store.wake(key));
@@ -367,7 +368,7 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         failures.flat_map(|(failure, keys)| keys.iter().map(move |key| (key, failure)))
     }
 
-    /// The target could not be looked at; `None`: it was.
+    /// Why the target could not be listed; `None`: it was.
     pub fn set_error(&mut self, error: Option<String>) {
         self.last_error = error;
     }

@@ -26,7 +26,7 @@ pub struct Status {
     pub pruned: u64,
     /// The last complete comparison.
     pub last_audit: Option<AuditPass>,
-    /// Why the target could not be looked at, if the last look failed.
+    /// Why the last list of the target failed, if it did.
     pub last_error: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Reason {
     pub failure: Failure,
     /// How many there are.
     pub count: usize,
-    /// One of them, in words.
+    /// One of them, as text.
     pub example: String,
 }
 
@@ -68,7 +68,7 @@ impl Status {
     /// How many reasons are given.
     pub const REASONS: usize = 8;
 
-    /// Whether all that is wanted is there, as far as it can be.
+    /// Whether all that is wanted exists, as far as possible.
     pub fn is_settled(&self) -> bool {
         self.pending == 0 && self.failing == 0
     }

@@ -75,7 +75,7 @@ struct Task<T: Target> {
     announcer: Announcer,
     /// Who waits until nothing is pending.
     settled: Vec<oneshot::Sender<Status>>,
-    /// When everything is looked at next, and not before when.
+    /// When the target is listed next, and the earliest time for that.
     look_at: Instant,
     look_not_before: Instant,
     /// What the outside reports is taken in batches, not one by one.
@@ -90,7 +90,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 /// Between two writes of keys whose pause is over.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// Looks take no more of the time than one part in so many.
+/// Listing takes no more of the time than one part in this many.
 const LOOK_SHARE: u32 = 20;
 /// Keys that are compared without a break: far below five milliseconds.
 const SLICE: usize = 256;
@@ -148,7 +148,7 @@ where
         (Self { inbox, status }, tokio::spawn(task.run().instrument(span)))
     }
 
-    /// Keys are to have values, or not to be there. They are written together, as far as a batch goes.
+    /// Keys are to have values, or not to exist. They are written together, up to the size of a batch.
     pub fn want(&self, changes: Vec<(K, Option<V>)>) {
         self.send(Command::Want(changes));
     }
@@ -305,7 +305,7 @@ impl<T: Target> Task<T> {
         [retry, reports].into_iter().flatten().fold(self.look_at, Instant::min)
     }
 
-    /// Writes what is due, as far as a batch goes. Whether there was anything.
+    /// Writes what is due, up to the size of a batch. Returns whether there was anything.
     async fn write(&mut self) -> bool {
         let began = clock();
         let mut jobs = Vec::new();

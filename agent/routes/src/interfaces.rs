@@ -122,7 +122,8 @@ impl Interfaces {
         self.by_index.values()
     }
 
-    /// Waits until an interface or an address came, went or changed. What happens within a fifth of a second is one change.
+    /// Waits until an interface or an address was added, removed or changed. Events within a fifth of a second are one
+    /// change.
     ///
     /// Cancel safety: nothing is lost when this future is dropped.
     ///
@@ -131,7 +132,7 @@ impl Interfaces {
     pub async fn changed(&mut self) -> Result<(), InterfaceError> {
         loop {
             if self.lost {
-                // Short, and asked for when reports were lost only.
+                // Short, and only needed when reports were lost.
                 self.list()?;
                 (self.lost, self.moved) = (false, true);
             }
@@ -162,7 +163,7 @@ impl Interfaces {
     }
 }
 
-/// Takes a report; whether anything is otherwise than before.
+/// Takes a report; returns whether anything changed.
 fn take(
     message: Message<'_>,
     by_index: &mut BTreeMap<u32, Interface>,

@@ -31,10 +31,11 @@ pub use route_target::{NextHop, OtherRoute, RouteError, RouteEvent, RouteTarget}
 pub use route_writers::{RouteWriters, RouteWritersError, reason};
 pub use sysctls::{SysctlEffect, SysctlProblem, sysctl_problems};
 
-/// What marks a route as ours (`ip route show proto 201`). Not assigned to any program in `/etc/iproute2/rt_protos`.
+/// The number that marks a route as ours (`ip route show proto 201`). Not assigned to any program in
+/// `/etc/iproute2/rt_protos`.
 pub const PROTOCOL: u8 = 201;
-/// Of our routes, at least; at most 65,535 more. Higher than what routing daemons and network managers use, so that theirs to
-/// the same range come first.
+/// The least metric of our routes; at most 65,535 more. Higher than what routing daemons and network managers use, so
+/// that their routes to the same range come first.
 pub const METRIC: u32 = 1_000_000;
 
 /// The metric of a route over a next hop. IPv4 looks for a next hop like a new route's in a hash table that

@@ -85,7 +85,7 @@ impl MasqueradeTarget {
         if Family::of(range) == Family::V4 { v4 } else { v6 }
     }
 
-    /// Reads what is there, and takes it for claimed where no program claims it.
+    /// Reads the table, and counts its elements as claimed if no caller claims them.
     async fn read(&mut self) -> Result<(), MasqueradeError> {
         let read = |nftables: &mut Nftables| {
             let generation = nftables.generation()?;
@@ -144,9 +144,9 @@ impl Target for MasqueradeTarget {
             }
         }
         let mut result = self.commit(&keys).await;
-        // Perhaps it is not as it was left: once more from what is there.
+        // Perhaps the table was changed: once more from its present content.
         if result.is_err() && self.read().await.is_ok() {
-            // What is there of a range that is to go does not claim it.
+            // An existing element of a range that is to be removed does not claim it.
             for job in jobs.iter().filter(|job| job.action.verb() == Verb::Remove) {
                 self.state(&job.key.range).claims_mut(job.key.set).remove(&job.key.range);
             }

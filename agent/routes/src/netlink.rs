@@ -139,7 +139,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The attributes behind a fixed struct of so many bytes.
+    /// The attributes behind a fixed struct of this many bytes.
     pub(crate) fn attributes(&self, fixed: usize) -> impl Iterator<Item = (u16, &'a [u8])> {
         attributes(self.body.get(align(fixed)..).unwrap_or_default())
     }

@@ -27,7 +27,7 @@ use crate::netlink::{NetlinkSocket, Refused};
 /// One of the table's sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExemptSet {
-    /// Of the local cluster's pods: where packets come from.
+    /// Of the local cluster's pods: the sources of packets.
     Pods,
     /// Of other clusters' pods: where packets go.
     Mesh,
@@ -77,7 +77,7 @@ impl Nftables {
         asked.map_err(|refused| io::Error::other(refused.to_string()))
     }
 
-    /// What is there of our table in a family.
+    /// The content of our table in a family.
     pub(crate) fn read(&mut self, family: Family) -> io::Result<Installed> {
         read::installed(&mut self.socket, family)
     }

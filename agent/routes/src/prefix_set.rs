@@ -47,7 +47,7 @@ impl<V> PrefixSet<V> {
         self.ranges.retain(|range, value| keep(range, value));
     }
 
-    /// The outermost range that has this one inside, which may be itself. Costs a look-up for each length.
+    /// The outermost range that contains this one, which may be itself. Costs a look-up for each length.
     pub(crate) fn outermost(&self, range: &IpNet) -> Option<IpNet> {
         (0..=range.prefix_len()).find_map(|length| {
             let outer = IpNet::new(range.network(), length).ok()?.trunc();

@@ -71,9 +71,9 @@ pub enum RouteState {
 pub struct RouteSummary {
     /// All ranges that its nodes lead to.
     pub ranges: usize,
-    /// Those whose next hop is not on a link, and answers.
+    /// Those whose next hop is not on a link, and answers probes.
     pub routed_by_the_network: usize,
-    /// Those whose next hop is not on a link, and does not answer.
+    /// Those whose next hop is not on a link, and does not answer probes.
     pub unreachable: usize,
     /// Those that the kernel does not take.
     pub failed: usize,
@@ -84,7 +84,7 @@ pub struct RouteSummary {
 // === impl RouteChange ===
 
 impl RouteChange {
-    /// What a writer of routes is to be asked for.
+    /// The request for a writer of routes.
     pub fn route(&self) -> (IpNet, Option<NextHop>) {
         match *self {
             Self::Claimed { range, next_hop } | Self::Moved { range, next_hop } => {

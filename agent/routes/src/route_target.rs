@@ -37,7 +37,7 @@ pub struct RouteTarget {
     mirror: Mirror,
     waiting: Waiting,
     reports: Reports,
-    /// Of ranges that we have a route to: whose comes first.
+    /// For ranges that we have a route to: another program's route that comes first.
     others: BTreeMap<IpNet, OtherRoute>,
     events: mpsc::UnboundedSender<RouteEvent>,
 }

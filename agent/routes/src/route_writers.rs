@@ -99,7 +99,7 @@ impl RouteWriters {
         if let Some((route, state)) = not_in_place.next() {
             let more = match not_in_place.count() {
                 0 => String::new(),
-                more => format!(", and {more} more are not in place"),
+                more => format!(", and {more} more are not installed"),
             };
             let (range, node, cluster) = (route.range, &route.node, &route.cluster);
             let reason = reason(state);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The only version yet.
 const VERSION: u32 = 1;
 
-/// Why what a file holds is not looked at.
+/// Why the content of a file is not used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// The first line is none of ours.
@@ -14,7 +14,7 @@ pub enum HeaderError {
     /// Written by a later version.
     #[error("it is of version {0}, and this agent reads up to {VERSION}")]
     Newer(u32),
-    /// Not all of it is there, or more than was written.
+    /// Part of it is missing, or it is longer than what was written.
     #[error("{found} of {expected} bytes are there")]
     Torn {
         /// So many are there.

@@ -45,7 +45,7 @@ pub enum SnapshotError {
     /// It is another cluster's.
     #[error("it is of cluster {found}")]
     Cluster {
-        /// Whose it is.
+        /// The cluster in the file.
         found: String,
     },
     /// The ID is none that this mesh allows.

@@ -23,7 +23,7 @@ pub struct BackendSockets {
     set_again: HashSet<Backend>,
 }
 
-/// How long a request that is on its way to a backend may still be answered, once its cluster took it back.
+/// How long a request on its way to a backend may still be answered, after its cluster removed the backend.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 // === impl BackendSockets ===
@@ -33,7 +33,9 @@ impl BackendSockets {
     pub fn new(terminator: Result<SocketTerminator, String>) -> Self {
         let (terminator, problem) = match terminator {
             Ok(terminator) => (Some(terminator), None),
-            Err(error) => (None, Some(format!("sockets of vanished backends stay: {error}"))),
+            Err(error) => {
+                (None, Some(format!("sockets to removed backends are not ended: {error}")))
+            }
         };
         Self {
             terminator,
@@ -74,8 +76,8 @@ impl BackendSockets {
         self.taken_back.push(backend);
     }
 
-    /// A cluster reported a backend: what is there again within the time that answers may take is what sockets are connected
-    /// to.
+    /// A cluster reported a backend: if that exists again within the time for late answers, it is the one that sockets
+    /// are connected to.
     pub fn reported(&mut self, backend: Backend) {
         if self.is_waiting() {
             self.taken_back.retain(|removed| *removed != backend);
@@ -83,9 +85,9 @@ impl BackendSockets {
         }
     }
 
-    /// The tables have what clusters reported: connected UDP sockets to backends that they removed, and that no frontend
-    /// leads to any more, are ended. The peer of a TCP connection ends it, or its node's kernel does. `released`: what the
-    /// tables have no more.
+    /// The tables have what clusters reported: connected UDP sockets to backends that were removed, and to which no
+    /// frontend leads any more, are ended. The peer of a TCP connection ends it, or its node's kernel does. `released`:
+    /// backends that the tables no longer have.
     pub fn end_removed(
         &mut self,
         released: impl Iterator<Item = Target>,

@@ -26,7 +26,7 @@ pub(crate) enum Answer {
     Connection(Box<Connection>),
     /// The list is complete.
     Done,
-    /// What was asked for is done (0), or why it is not (`errno`).
+    /// The request was executed (0), or why not (`errno`).
     Result(i32),
 }
 

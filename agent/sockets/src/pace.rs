@@ -14,11 +14,11 @@ pub(crate) struct Pace {
 /// What a scan came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All places where sockets can be were looked through.
+    /// All namespaces in which sockets can be were scanned.
     Complete,
-    /// Which places there are is not known yet, or some could not be looked through: what was looked for stays wanted.
+    /// The namespaces are not known yet, or some could not be scanned: the backends stay queued.
     Incomplete,
-    /// As many sockets as a second has room for were ended. The rest may be after so long.
+    /// As many sockets as allowed in a second were ended. More may be after this time.
     Paced(Duration),
 }
 
@@ -35,11 +35,11 @@ pub(crate) struct Schedule {
 /// Sockets that are ended in a second.
 pub(crate) const PER_SECOND: u32 = 2_000;
 const SECOND: Duration = Duration::from_secs(1);
-/// The least pause after a scan. Backends that go one by one are looked for together.
+/// The least pause after a scan. Backends that are removed one by one are scanned for together.
 const PAUSE: Duration = Duration::from_millis(50);
-/// So many times as long as a scan took is paused after it: looking takes a fifth of a processor at most.
+/// The pause after a scan, as a multiple of its duration: scanning takes a fifth of a processor at most.
 const REST: u32 = 4;
-/// Between two tries at what could not be looked through.
+/// Between two attempts to scan a namespace that could not be scanned.
 const RETRY: Policy =
     Policy { first: Duration::from_millis(100), longest: Duration::from_secs(60) };
 
@@ -74,7 +74,7 @@ impl Schedule {
         Self { rested: now, again: None, backoff: Backoff::new(RETRY, seed) }
     }
 
-    /// A scan that took so long is over now.
+    /// A scan that took this long is over now.
     pub(crate) fn scanned(&mut self, now: Instant, took: Duration, outcome: Outcome) {
         self.rested = now + PAUSE.max(took * REST);
         self.again = match outcome {
@@ -87,7 +87,7 @@ impl Schedule {
         };
     }
 
-    /// There are other places to look through than before.
+    /// The namespaces to scan have changed.
     pub(crate) fn places_changed(&mut self) {
         self.backoff.reset();
         self.again = None;

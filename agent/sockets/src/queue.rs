@@ -41,8 +41,8 @@ struct Entry {
     unreachable: Option<Instant>,
 }
 
-/// So many ids are kept at most: as many as a table of the default size has backends. Sockets of those beyond are left to
-/// their owners' timers.
+/// How many IDs are kept at most: as many as a table of the default size has backends. Sockets of those beyond are left
+/// to their owners' timers.
 const ROOM: usize = mesh_layout::default_sizes::BACKENDS;
 
 // === impl TerminationQueue ===
@@ -119,7 +119,7 @@ impl TerminationQueue {
         self.forget(|_| ());
     }
 
-    /// Why a socket is to be ended by now, as it keeps which backend it got; `None` if it is not.
+    /// Why a socket is to be ended now, by the backend in its storage; `None` if it is not.
     pub(crate) fn reason(&self, socket: &ListedSocket, now: Instant) -> Option<Reason> {
         let entry = self.0.get(&socket.backend())?;
         let same = address_bytes(entry.backend.address) == socket.address()

@@ -13,7 +13,7 @@ use crate::queue::Target;
 #[derive(Debug, Default)]
 pub struct RemovedBackends(HashMap<Backend, Vec<u32>>);
 
-/// So many ids of one backend are remembered, the last ones: it may be chosen and not chosen many times.
+/// How many IDs of one backend are remembered, the last ones: it may be chosen and not chosen many times.
 const REMEMBERED: usize = 8;
 
 impl RemovedBackends {

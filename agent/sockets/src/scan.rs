@@ -26,7 +26,7 @@ pub(crate) struct Scan<'a, L> {
 
 /// What a scan asks about each socket, and reports to what it did.
 pub(crate) trait ScanObserver: Send {
-    /// Whether a socket is looked for. Costs no pace.
+    /// Whether a socket is wanted. Does not count against the rate limit.
     fn is_wanted(&self, socket: &ListedSocket) -> bool;
     /// Whether it is ended now.
     fn may_end(&mut self, socket: &ListedSocket) -> Verdict;
@@ -45,7 +45,7 @@ pub(crate) enum Verdict {
     End,
     /// Its backend is back.
     Spare,
-    /// Nothing more is ended before so long from now.
+    /// Nothing more is ended before this time from now.
     Wait(Duration),
 }
 
@@ -58,8 +58,8 @@ enum Look {
 }
 
 impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Scan<'_, L> {
-    /// Looks through the calling thread's namespace, then through those of pods. One that fails keeps no other from being
-    /// looked through. `None`: which pods there are is not known yet.
+    /// Scans the calling thread's namespace, then those of pods. If one fails, the others are scanned all the same.
+    /// `None`: the pods are not known yet.
     pub(crate) fn run(&self, pods: Option<&[Netns]>, observer: &mut impl ScanObserver) -> Outcome {
         let mut outcome = if pods.is_some() { Outcome::Complete } else { Outcome::Incomplete };
         match self.look_here(observer) {

@@ -38,8 +38,8 @@ pub struct Counts {
     pub passes: u64,
     /// Namespaces that could not be looked through.
     pub failures: u64,
-    /// Of those that were to be looked through in the last scan, how many are not there. All of them: this process does
-    /// not see the place where the node keeps them.
+    /// How many namespaces of the last scan do not exist. If all of them: this process does not see the folder in which
+    /// the node keeps them.
     pub missing: usize,
     /// The error of the last scan, if there was one.
     pub problem: Option<String>,
@@ -122,8 +122,8 @@ impl SocketTerminator {
         }
     }
 
-    /// Has the sockets of these backends ended, from a time on. For [`Reason::Unreachable`] that is counted from the last
-    /// answer: asked for again, the later call's time counts. For [`Reason::Removed`] it is the earliest that was given.
+    /// Ends the sockets of these backends, from a time on. For [`Reason::Unreachable`] that is counted from the last
+    /// answer: the time of a later call replaces the former. For [`Reason::Removed`] it is the earliest that was given.
     pub fn end(&self, targets: impl IntoIterator<Item = Target>, reason: Reason, due: Instant) {
         let mut state = self.shared.lock();
         targets.into_iter().for_each(|target| state.wanted.add(target, reason, due));
@@ -203,7 +203,7 @@ impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Worker<L> {
             if outcome == Outcome::Complete {
                 state.wanted.done(&round.wanted);
             }
-            // Meanwhile others may have become known: those are looked through at once.
+            // Meanwhile others may have become known: those are scanned immediately.
             let is_same = state.namespaces == round.namespaces;
             state.schedule.scanned(now, now.saturating_duration_since(round.now), outcome);
             if !is_same {

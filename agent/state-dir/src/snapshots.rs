@@ -52,7 +52,7 @@ struct Written {
 
 /// How long a file is left alone, at least.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Writing takes no more of the time than one part in so many.
+/// Writing takes no more of the time than one part in this many.
 const SHARE: u32 = 50;
 /// Files that are written at a time.
 const AT_ONCE: usize = 4;
@@ -68,7 +68,7 @@ impl Snapshots {
         self.files.keys()
     }
 
-    /// Opens the folder; with `read`, reads what is there. Of the local cluster that is more than of others.
+    /// Opens the folder; with `read`, reads its files. The local cluster's contain more than others'.
     pub fn open(
         folder: PathBuf,
         local: &ClusterName,
@@ -152,7 +152,7 @@ impl Snapshots {
             .iter_mut()
             .filter(|(_, file)| file.changed && file.writing.is_none() && now >= file.not_before)
             .collect();
-        // Those that wait longest: whatever changes all the time keeps no other from being written.
+        // Those that wait longest first: a cluster that changes all the time does not keep others from being written.
         due.sort_by_key(|(_, file)| file.not_before);
         for (cluster, file) in due {
             if room == 0 {
@@ -222,7 +222,7 @@ impl Snapshots {
         }
     }
 
-    /// Only these clusters are there; of others nothing is kept.
+    /// Only these clusters exist; others are forgotten.
     pub fn retain(&mut self, names: &BTreeSet<ClusterName>) {
         let gone: Vec<ClusterName> =
             self.files.keys().filter(|cluster| !names.contains(*cluster)).cloned().collect();

@@ -215,7 +215,7 @@ pub fn calls_by_hand_are_answered(mesh: &impl Mesh) {
         (error["code"].as_u64().expect("a code"), error["details"].to_string())
     };
     let cases: [(u64, &str, Change<'_>); 6] = [
-        (1, "this plugin speaks", &|call| call.input["cniVersion"] = json!("0.1.0")),
+        (1, "this plugin supports", &|call| call.input["cniVersion"] = json!("0.1.0")),
         (4, "is no container id", &|call| call.container = "../../../etc/passwd".into()),
         (4, "no K8S_POD_NAME", &|call| call.args = "K8S_POD_NAMESPACE=default".into()),
         (5, "/run/netns/nowhere", &|call| call.netns = "/run/netns/nowhere".into()),

@@ -25,7 +25,7 @@ pub struct KnownBackend<'a> {
     pub port_name: &'a str,
     /// Whether it takes connections, as its cluster reports.
     pub condition: Condition,
-    /// The node it is on, where its cluster reports it. Where it does not, it is on the one that was looked up before.
+    /// Its node, if its cluster reports it. If not, it is on the node that was looked up before.
     pub node: Option<&'a str>,
     /// For whose clients it is, where its cluster reports it.
     pub hints: Option<&'a Hints>,
@@ -46,8 +46,8 @@ impl Balancer {
         self.rules.takes_traffic(traffic)
     }
 
-    /// What a frontend should lead to by what is known of its service's backends, whatever became of the changes so far;
-    /// `None` where it is not to be taken. Clusters and nodes are as the balancer knows them.
+    /// The wanted content of a frontend by what is known of its service's backends, whatever changes were made so far;
+    /// `None` if it is not to be programmed. Clusters and nodes are as the balancer knows them.
     pub fn content_from<'a>(
         &self,
         service: &ServiceName,

@@ -21,7 +21,7 @@ use crate::{
     traffic_policy::{Placement, TrafficPolicy},
 };
 
-/// What is looked at for each backend of a frontend.
+/// What an explanation needs for each backend of a frontend.
 struct View<'a> {
     balancer: &'a Balancer,
     taken: bool,

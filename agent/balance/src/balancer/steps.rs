@@ -59,7 +59,7 @@ impl Balancer {
             let frontends = service.pools.values().flat_map(|pool| &pool.frontends);
             changes.extend(frontends.map(|frontend| Change::RemoveFrontend(*frontend)));
         }
-        // What served it until now does so until all is there.
+        // The service that had the frontend keeps it until all is there.
         self.each_pool(name, &mut Vec::new(), locate);
         let pools = self.services.get(name).into_iter().flat_map(|service| service.pools.values());
         for pool in pools.filter(|_| takes) {
@@ -89,7 +89,7 @@ impl Balancer {
         if before.as_ref() == Some(&(Arc::clone(name), key.clone())) {
             return;
         }
-        // One that was there leads elsewhere from now on.
+        // A frontend that existed leads elsewhere from now on.
         let former = before.map(|(owner, key)| {
             let taken = self.services.get(&owner).filter(|service| self.rules.takes(service));
             let pool = taken.and_then(|service| service.pools.get(&key));
@@ -223,7 +223,7 @@ impl Balancer {
         let policy = service.policy.as_ref().filter(|_| taken);
         let Some(pool) = service.pools.get_mut(key) else { return };
         let choice = match policy.filter(|_| !pool.frontends.is_empty()) {
-            // What moved went from where others are to where others are.
+            // The backends that moved left a state that others still have, for a state that others have too.
             Some(policy) if !moved.is_empty() && pool.is_shaped_as_before() && !policy.counts() => {
                 None
             }
@@ -269,7 +269,7 @@ impl Balancer {
         self.empty.iter().filter(|_| before != synced).cloned().collect()
     }
 
-    /// Of a service of which no cluster has anything nothing is kept.
+    /// Forgets a service of which no cluster has anything.
     pub(super) fn tidy(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.pools.retain(|_, pool| !pool.is_empty());

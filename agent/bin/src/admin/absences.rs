@@ -7,7 +7,7 @@ use mesh_wire::{Key, Layout};
 
 use super::wanted::Wanted;
 
-/// So many refused records of a cluster are listed: status has how many there are.
+/// How many refused records of a cluster are listed at most: status has their number.
 const REFUSED: usize = 100;
 
 /// The parts of a service that lead nowhere, or to its own cluster only.
@@ -22,7 +22,7 @@ pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
     all
 }
 
-/// Of other clusters, what is refused of a service, or of all: whole clusters, and records.
+/// What of other clusters is refused for a service, or for all: whole clusters, and records.
 pub(super) fn refused(node: &Node, wanted: &Wanted) -> Vec<Absence> {
     let core = &node.core;
     let of_cluster = |name: &ClusterName| {
@@ -58,7 +58,7 @@ fn namespace_not_global(local: &ClusterName, service: &ServiceName) -> Absence {
     of(local, service, "namespace-not-global", reason)
 }
 
-/// Of a service that local nodes know, what has no frontend.
+/// The ports without a frontend of a service that local nodes know.
 fn leads_nowhere(local: &ClusterName, known: &LocalService) -> Vec<Absence> {
     let service = &known.name;
     if known.foreign_proxy {

@@ -2,7 +2,7 @@
 
 use mesh_model::ServiceName;
 
-/// What is asked for; an empty text for everything.
+/// The requested service; an empty text for all.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) namespace: String,

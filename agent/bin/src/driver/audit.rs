@@ -16,7 +16,7 @@ use mesh_model::{
 
 use super::Driver;
 
-/// How far an audit is, and when it goes on.
+/// The progress of an audit, and when it goes on.
 #[derive(Debug)]
 pub(crate) struct Audits {
     interval: Duration,
@@ -40,9 +40,9 @@ enum Stage {
     Kernel(AuditCursor),
 }
 
-/// An audit takes no more of the time than one part in so many.
+/// An audit takes no more of the time than one part in this many.
 const SHARE: u32 = 100;
-/// So much is looked at in a slice: services, frontends, and units of [`mesh_dataplane::Tables::audit_slice`]. Each is about
+/// How much a slice compares: services, frontends, and units of [`mesh_dataplane::Tables::audit_slice`]. Each is about
 /// a millisecond.
 const SERVICES: usize = 16;
 const FRONTENDS: usize = 1_000;
@@ -141,7 +141,7 @@ impl Driver {
         }
     }
 
-    /// Frontends that no service has any more. The last one that was looked at, if there are more.
+    /// Removes frontends that no service has any more. Returns the last one that was compared, if there are more.
     fn audit_surplus(&mut self, after: Option<Frontend>, now: Instant) -> Option<Frontend> {
         let claimed = self.node.lb.tables().claimed_after(after);
         let claimed: Vec<Frontend> = claimed.take(FRONTENDS).copied().collect();
@@ -156,7 +156,7 @@ impl Driver {
         (claimed.len() == FRONTENDS).then(|| claimed.last().copied()).flatten()
     }
 
-    /// Makes what was not made. What there was no room for is known already.
+    /// Makes the changes that are missing. Those that had no room are known already.
     fn repair(&mut self, deviations: Vec<Change>, now: Instant) {
         for change in deviations {
             if self.node.lb.repair(change, now) {
@@ -171,7 +171,7 @@ impl Driver {
         let found = match self.node.lb.tables().unbalanced() {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, "whose sockets are left alone cannot be read");
+                tracing::error!(%error, "the pods that opted out cannot be read from the kernel");
                 return 0;
             }
         };
@@ -180,7 +180,7 @@ impl Driver {
         if different > 0
             && let Err(error) = self.node.lb.tables_mut().set_unbalanced(wanted)
         {
-            tracing::error!(%error, "pods' sockets cannot be left alone");
+            tracing::error!(%error, "the pods that opted out cannot be written to the kernel");
         }
         u64::try_from(different).unwrap_or(u64::MAX)
     }

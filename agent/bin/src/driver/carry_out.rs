@@ -76,7 +76,7 @@ impl Driver {
         if let Some(unbalanced) = unbalanced
             && let Err(error) = self.node.lb.tables_mut().set_unbalanced(&unbalanced)
         {
-            tracing::error!(%error, "pods' sockets cannot be left alone");
+            tracing::error!(%error, "the pods that opted out cannot be written to the kernel");
         }
         for (name, uuid) in uuids {
             self.node.writers.snapshots.is_now(&name, uuid, now);

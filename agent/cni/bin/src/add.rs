@@ -12,9 +12,9 @@ use crate::{
     netns, registry,
 };
 
-/// Keeps the attachment for the agent and asks it who the pod is. Returns the result for the runtime.
+/// Keeps the attachment for the agent and asks the agent for the pod's identity. Returns the result for the runtime.
 ///
-/// The file is what counts. An agent that is away, or that does not know the pod in time, binds it later, and the pod
+/// The file is authoritative. An agent that is away, or that does not know the pod in time, binds it later, and the pod
 /// starts all the same (`docs/adr/0008`).
 pub(crate) fn run(add: &Add) -> Result<String, CniError> {
     let Add { configuration, key, netns, pod, uid, addresses, reply } = add;

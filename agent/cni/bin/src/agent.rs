@@ -13,7 +13,7 @@ use mesh_cni::AttachmentKey;
 use tokio::{runtime, time::timeout};
 use tonic::transport::Channel;
 
-/// How long a pod may wait to become known: the agent's two seconds, and a little for the way.
+/// How long a pod may wait to become known: the agent's two seconds, and a little for the transport.
 const BIND: Duration = Duration::from_millis(2_500);
 /// How long the agent may take for what it answers from memory.
 const ANSWER: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@ use mesh_cni::{CniError, Delete};
 
 use crate::{agent, registry};
 
-/// Takes the attachment away, if there is one, and reports it to the agent. One that is away sees that the file is
-/// gone.
+/// Removes the attachment, if there is one, and reports it to the agent. An agent that is away notices later that the
+/// file is gone.
 pub(crate) fn run(delete: &Delete) -> Result<(), CniError> {
     let Delete { configuration, key } = delete;
     registry::remove(&configuration.pods_dir, key)?;

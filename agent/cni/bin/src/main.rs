@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the runtime wrote, and no more of it than is looked at. A person at a terminal writes nothing.
+/// The runtime's input, and no more of it than is read. A person at a terminal writes nothing.
 fn input() -> io::Result<Vec<u8>> {
     let mut input = Vec::new();
     let stdin = io::stdin().lock();

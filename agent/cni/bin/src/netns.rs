@@ -52,7 +52,7 @@ fn inside<T: Send>(path: &Path, look: impl FnOnce() -> io::Result<T> + Send) -> 
         setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?;
         look()
     };
-    let died = |_| io::Error::other("the thread that looked into it died");
+    let died = |_| io::Error::other("the thread that entered it died");
     thread::scope(|scope| scope.spawn(look).join().map_err(died))?
 }
 

@@ -102,7 +102,7 @@ fn errors_name_the_field_and_have_the_specifications_codes() {
         (
             r#"{"cniVersion":"0.2.0","name":"pods"}"#,
             1,
-            "CNI version \"0.2.0\": this plugin speaks 0.3.1, 0.4.0, 1.0.0",
+            "CNI version \"0.2.0\": this plugin supports 0.3.1, 0.4.0, 1.0.0",
         ),
         (r#"{"cniVersion":"1.0.0"}"#, 7, "name: the network has none"),
         (

@@ -33,7 +33,7 @@ impl Core {
         self.clusters_moved();
     }
 
-    /// A cluster is no longer followed: what it reported goes with it.
+    /// A cluster is no longer followed: all that it reported is removed.
     pub(super) fn unfollow(&mut self, name: &ClusterName) {
         tracing::info!(peer = %name, "removed");
         self.merge.remove_peer(name);
@@ -47,7 +47,7 @@ impl Core {
         self.release_held();
     }
 
-    /// Of clusters that are no peers nothing is kept.
+    /// Forgets clusters that are no peers.
     pub(super) fn forget_strangers(&mut self) {
         let (local, peers) = (&self.local, &self.peers);
         let is_there = |name: &ClusterName| name == local || peers.is_followed(name);

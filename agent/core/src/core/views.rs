@@ -52,8 +52,8 @@ impl Core {
         self.pods.counts()
     }
 
-    /// Pods whose sockets the programs are to leave alone, by the cookies of their network namespaces; `None` before the
-    /// folder of attachments was looked at.
+    /// Pods whose sockets the programs do not balance, by the cookies of their network namespaces; `None` before the
+    /// folder of attachments was scanned.
     pub fn unbalanced(&self) -> Option<&BTreeSet<u64>> {
         self.pods.unbalanced()
     }
@@ -78,7 +78,7 @@ impl Core {
         self.quarantine.reason(name)
     }
 
-    /// Whether what is known of a cluster is what the previous run knew.
+    /// Whether a cluster's state is the one that the previous run knew.
     pub fn is_restored(&self, name: &ClusterName) -> bool {
         self.restored.is_in_use(name)
     }
@@ -134,7 +134,7 @@ impl Core {
         self.merge.frontends_of(service).filter_map(content).collect()
     }
 
-    /// All backends that clusters report for services of the local cluster: a look at everything.
+    /// All backends that clusters report for services of the local cluster: goes through everything.
     pub fn reported_backends(&self) -> HashSet<Backend> {
         let services = self.merge.services().map(|(service, ..)| service);
         let backends = services.flat_map(|service| self.merge.backends_of(service));
@@ -151,7 +151,7 @@ impl Core {
         self.peers.refused_records(name)
     }
 
-    /// Since when a peer is not connected, and when what it reported is no longer used; nothing of one that is.
+    /// Since when a peer is not connected, and when its state is no longer used; `None` for a connected peer.
     pub fn away(&self, name: &ClusterName) -> Option<Away> {
         self.staleness.away(name)
     }

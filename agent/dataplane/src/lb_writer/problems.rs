@@ -56,12 +56,12 @@ impl<K: Kernel> LbWriter<K> {
         by_class.into_iter().map(line).collect()
     }
 
-    /// What gives so many more changes of a class room, where it is room that they lack.
+    /// What enlarges the room for this many more changes of a class, if room is what they lack.
     fn larger_table(&self, class: Class, missing: usize) -> Option<String> {
         let Class::NoRoom(pool) = class else { return None };
         let share = SHARES.into_iter().find(|(_, share)| *share == pool);
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        // A peer gets no more than what stays free for others.
+        // A peer may use no more than it leaves free for others.
         let (map, missing) =
             share.map_or((pool, missing), |(map, _)| (map, missing.saturating_mul(2)));
         Some(larger_table(map, self.tables.occupancy().sizes.of(map), missing))

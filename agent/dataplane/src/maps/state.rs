@@ -109,7 +109,7 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// Whose sockets pass untouched, by the cookies of their network namespaces.
+    /// The pods whose sockets pass untouched, by the cookies of their network namespaces.
     pub fn unbalanced(&self) -> Result<BTreeSet<u64>, MapsError> {
         let error = |source| MapsError::Map { map: "cm_unbalanced", source };
         self.unbalanced.keys().collect::<Result<_, _>>().map_err(error)

@@ -42,11 +42,12 @@ impl HookAudit {
 }
 
 impl Programs {
-    /// Puts back what is not attached or pinned as it was, and finds who else is at the hooks. Costs some hundred
-    /// microseconds where nothing is to be done. Before [`Programs::attach`] nothing is ours, and nothing is found.
+    /// Restores what is not attached or pinned as it was, and finds which other programs are at the hooks. Costs some
+    /// hundred microseconds where nothing is to be done. Before [`Programs::attach`] nothing is ours, and nothing is
+    /// found.
     ///
     /// # Errors
-    /// Where something cannot be put back. The rest was.
+    /// Where something cannot be restored. The rest was.
     pub fn audit(&mut self) -> Result<HookAudit, ProgramsError> {
         let mut found = HookAudit::default();
         let Some(cgroup) = self.cgroup.clone() else { return Ok(found) };

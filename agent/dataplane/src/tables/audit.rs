@@ -36,7 +36,7 @@ pub struct Repairs {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditCursor(Stage);
 
-/// What an audit looks at, one after the other: first what others lead to, and what should not be there last.
+/// The stages of an audit, one after the other: first what others lead to, and last what should not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Stage {
     /// Nothing was looked at yet.
@@ -55,15 +55,15 @@ enum Stage {
     Done,
 }
 
-/// A place among services: a frontend, or the first one, and how many of its slots were looked at.
+/// A position among services: a frontend, or the first one, and how many of its slots were compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
     frontend: Option<Frontend>,
     slots: usize,
 }
 
-/// Of each unit of a slice's budget one place of a backend, or a slot, is looked at. These are dearer by so much: a frontend
-/// in the kernel's list, one that is looked up, and a service.
+/// For each unit of a slice's budget one backend's entry, or a slot, is compared. These cost more, by this factor: a
+/// frontend in the kernel's list, one that is looked up, and a service.
 const LISTED: usize = 8;
 const LOOKED_UP: usize = 32;
 const SERVICE: usize = 4;
@@ -121,8 +121,8 @@ impl AuditCursor {
 // === impl Tables ===
 
 impl<K: Kernel> Tables<K> {
-    /// Compares what is in the kernel with what was written there, and writes what differs: first what others lead to.
-    /// Costs a look at every place for a backend, and at what is in use of the rest.
+    /// Compares the kernel's content with what was written there, and writes what differs: first what others lead to.
+    /// Costs a comparison of every entry for a backend, and of the rest what is in use.
     pub fn audit(&mut self) -> Result<Repairs, TablesError> {
         let (mut cursor, mut repairs) = (AuditCursor::default(), Repairs::default());
         while !cursor.is_done() {
@@ -131,8 +131,8 @@ impl<K: Kernel> Tables<K> {
         Ok(repairs)
     }
 
-    /// Goes on with an audit, until it is done or so much was looked at: in units of one slot, some 50 ns of a processor.
-    /// 50,000 are well below 5 ms. The same cursor is given again until it [is done](AuditCursor::is_done).
+    /// Continues an audit, until it is done or this much was compared: in units of one slot, some 50 ns of a processor.
+    /// 50,000 are well below 5 ms. The same cursor is passed again until it [is done](AuditCursor::is_done).
     pub fn audit_slice(
         &mut self,
         cursor: &mut AuditCursor,
@@ -212,8 +212,8 @@ impl<K: Kernel> Tables<K> {
         None
     }
 
-    /// Looks at services from one on, each from its slots to what leads to them; of the first one so many slots were looked at
-    /// before.
+    /// Compares services from one on, each from its slots to what leads to them; of the first one this many slots were
+    /// compared before.
     fn audit_services(&mut self, from: Position, slice: &mut Slice) -> Option<Position> {
         let range = match from.frontend {
             Some(frontend) => self.services.range(frontend..),
@@ -325,7 +325,7 @@ impl<K: Kernel> Tables<K> {
         changes
     }
 
-    /// Frontends that were asked for in this run, in their order, from the one after a frontend on.
+    /// Frontends that were requested in this run, in their order, from the one after a frontend on.
     pub fn claimed_after(&self, frontend: Option<Frontend>) -> impl Iterator<Item = &Frontend> {
         let from = frontend.map_or(Bound::Unbounded, Bound::Excluded);
         let services = self.services.range((from, Bound::Unbounded));
@@ -340,7 +340,7 @@ struct Slice {
 }
 
 impl Slice {
-    /// Takes so much of it; false if it is over.
+    /// Takes this much of it; false if it is used up.
     fn takes(&mut self, units: usize) -> bool {
         let is_over = self.left == 0;
         self.left = self.left.saturating_sub(units);
@@ -348,7 +348,7 @@ impl Slice {
     }
 }
 
-/// Looks at a service's slots from one on. How many were looked at then.
+/// Compares a service's slots from one on. Returns how many were compared then.
 fn audit_slots<K: Kernel>(
     kernel: &mut K,
     service: &Service,

@@ -36,7 +36,7 @@ pub(super) struct BackendUse {
 pub(super) enum Place<'a> {
     /// This backend, by its id.
     Used(u32, &'a Backend),
-    /// What was there before, by its id: it is cleared when it has rested.
+    /// The ID of the former content: it is cleared when it has rested.
     Resting(u32),
     /// Nothing.
     Free,
@@ -45,7 +45,7 @@ pub(super) enum Place<'a> {
 // === impl Backends ===
 
 impl Backends {
-    /// None, in a table of so many places. Ids are unlike those of a previous run.
+    /// An empty one, for a table of this many entries. IDs differ from those of a previous run.
     pub(super) fn new(size: u32) -> Self {
         let allocator = IdAllocator::new("cm_backends", size).unlike_before();
         let (ids, used, resting) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -98,7 +98,7 @@ impl Backends {
         Some(&used.backend)
     }
 
-    /// Makes a place for one that is not there. No service uses it yet.
+    /// Makes an entry for a new one. No service uses it yet.
     pub(super) fn add(&mut self, backend: Backend, now: Instant) -> Result<u32, TablesError> {
         let id = self.allocator.take(now)?;
         self.ids.insert(backend, id);
@@ -178,7 +178,7 @@ impl Backends {
         self.allocator.next_wake()
     }
 
-    /// The next one whose place has rested by now: it may be cleared, and is free.
+    /// The next one whose entry has rested: it may be cleared, and is free.
     pub(super) fn wake(&mut self, now: Instant) -> Option<u32> {
         let id = self.allocator.wake(now)?;
         self.resting.remove(&(id % self.size));

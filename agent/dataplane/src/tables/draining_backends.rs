@@ -15,8 +15,8 @@ pub struct BackendWithId {
 }
 
 impl<K: Kernel> Tables<K> {
-    /// The backends that no frontend leads to any more, since this was asked last. Of those that no caller asks for, as
-    /// many are kept as the table has places.
+    /// The backends to which no frontend leads any more, since the last call. If no caller asks, as many are kept as
+    /// the table has entries.
     pub fn take_released(&mut self) -> Vec<BackendWithId> {
         std::mem::take(&mut self.released)
     }

@@ -72,7 +72,7 @@ impl IdAllocator {
         Ok(id)
     }
 
-    /// The next id whose place has rested by now, once.
+    /// The next ID whose entry has rested, once.
     pub(super) fn wake(&mut self, now: Instant) -> Option<u32> {
         let rested = |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) >= REST;
         self.resting.front().filter(|front| rested(front))?;

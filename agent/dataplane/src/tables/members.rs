@@ -69,7 +69,7 @@ impl<K: Kernel> Tables<K> {
             known.map(|id| service.inherited_backends.remove(&id));
             return Ok(());
         }
-        // What is there may move: its old slot is free afterwards.
+        // A backend that has a slot may always move: its old slot is free afterwards.
         if before.is_none() {
             self.shares.may_add(
                 backend.cluster,
@@ -127,7 +127,7 @@ impl<K: Kernel> Tables<K> {
         self.give_back_set(left, now);
     }
 
-    /// Writes a backend that is not there, which no service uses yet. The id.
+    /// Writes a new backend, which no service uses yet. Returns its ID.
     fn make_backend(&mut self, backend: Backend, now: Instant) -> Result<u32, TablesError> {
         self.clear_rested(now);
         let id = self.backends.add(backend, now)?;
@@ -237,8 +237,8 @@ fn recharged<T>(
 }
 
 impl Service {
-    /// Puts a backend into a group. It is there before anything leads to it. Where it is then, and the range that was too
-    /// short.
+    /// Puts a backend into a group. It exists before anything leads to it. Returns its position, and the range that was
+    /// too short.
     fn enter<K: Kernel>(
         &mut self,
         kernel: &mut K,

@@ -163,7 +163,7 @@ impl<K: Kernel> Tables<K> {
             let Some(slots) = service.slots_mut(group) else { return };
             let position = Position { group, slot: slots.count() };
             slots.ids.push(id);
-            // Who needed the range is not known: the last one that came.
+            // Which cluster needed the range is not known: the last one that was read.
             slots.payer = Some(cluster);
             service.positions.insert(id, position);
             service.inherited_backends.insert(id);

@@ -35,7 +35,7 @@ pub(super) struct Service {
     pub(super) refused: HashSet<Backend>,
 }
 
-/// So many of the backends that a service lacks are known. Of more the rest are tried again, and then known.
+/// How many of a service's missing backends are remembered. Any more are retried, and remembered then.
 const REFUSED: usize = 64;
 
 /// The groups but the first.
@@ -104,7 +104,7 @@ impl Service {
         }
     }
 
-    /// A backend was not added, or now was, or is to be there no more.
+    /// A backend was not added, or was now, or is no longer wanted.
     pub(super) fn set_refused(&mut self, backend: Backend, is_refused: bool) {
         if !is_refused {
             self.refused.remove(&backend);

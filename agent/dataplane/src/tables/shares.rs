@@ -15,7 +15,7 @@ use super::TablesError;
 /// What each cluster has of the tables in which peers have a part.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// Whose node this is; `None`: not known, and all may add.
+    /// The cluster of this node; `None`: not known, and all may add.
     pub(super) local: Option<ClusterId>,
     pub(super) backends: Charges,
     pub(super) slots: Charges,
@@ -35,7 +35,7 @@ pub(super) struct Charges {
 pub(super) struct Growth {
     /// So much more for the cluster that adds.
     pub(super) own: u32,
-    /// So much less for others: what they had in reserve.
+    /// The reduction for others: their reserve.
     pub(super) others: u32,
 }
 
@@ -54,7 +54,7 @@ impl Shares {
         }
     }
 
-    /// Whether a cluster may add so many backends and slots.
+    /// Whether a cluster may add this many backends and slots.
     pub(super) fn may_add(
         &self,
         cluster: ClusterId,

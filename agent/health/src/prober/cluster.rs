@@ -33,7 +33,7 @@ pub(super) struct Cluster {
 /// What to report of a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Addresses that are dead or alive, other than was reported before, each with its last answer; what is known of a
+    /// Addresses that are dead or alive, in difference to the last report, each with its last answer; the state of a
     /// cluster that is cut is reported later.
     pub(super) nodes: Vec<(Arc<str>, IpAddr, bool, Option<Instant>)>,
     /// Nodes that are unverified, or no longer.

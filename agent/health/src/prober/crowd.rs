@@ -125,7 +125,7 @@ impl Crowd {
             let nonces = &mut self.nonces;
             let prober = &mut self.askers[asker];
             let nonce = || {
-                // As good as random, and the same each time (xorshift).
+                // Random enough, and the same each time (xorshift).
                 *nonces ^= *nonces << 13;
                 *nonces ^= *nonces >> 7;
                 *nonces ^= *nonces << 17;

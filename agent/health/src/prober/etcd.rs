@@ -8,7 +8,7 @@ pub(super) enum EtcdCheck {
     /// It was not asked.
     #[default]
     NotAsked,
-    /// It was asked, after so many answers of it.
+    /// It was asked, after this many answers.
     Asked { at: Instant, answers: u64 },
     /// It answered.
     Answered { at: Instant },
@@ -34,7 +34,7 @@ impl EtcdCheck {
         !matches!(self, Self::Asked { .. }) && self.answers_since(since, now).is_none()
     }
 
-    /// Whether it answers, by what is known since then, or lately.
+    /// Whether it answers, by its answers since then, or lately.
     pub(super) fn answers_since(&self, since: Option<Instant>, now: Instant) -> Option<bool> {
         let recent = |at: Instant| {
             now.saturating_duration_since(at) < VALID && since.is_none_or(|since| at >= since)
@@ -46,8 +46,8 @@ impl EtcdCheck {
         }
     }
 
-    /// How its connection is by now, and how often it answered in all. `patience` is how long the cluster's nodes are waited
-    /// for. Returns whether it has just answered.
+    /// Takes the state of its connection, and the number of its answers. `patience` is how long the prober waits for
+    /// the cluster's nodes. Returns whether it has just answered.
     pub(super) fn observe(
         &mut self,
         connected: bool,

@@ -31,7 +31,8 @@ impl Prober {
         self.awaited.iter().cloned().collect()
     }
 
-    /// How the connection to an etcd is, and how often it has answered by now. Returns whether it has just answered.
+    /// Takes the state of the connection to an etcd, and the number of its answers. Returns whether it has just
+    /// answered.
     pub fn observe_etcd(
         &mut self,
         name: &ClusterName,

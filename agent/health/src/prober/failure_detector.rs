@@ -40,14 +40,14 @@ enum State {
     },
 }
 
-/// So many probes lost in a row make a death, and so many answered in a row a return.
+/// How many probes lost in a row make a death, and how many answered in a row a return.
 const ROW: u32 = 3;
 /// A death so soon after a return is a relapse.
 const WINDOW: Duration = Duration::from_secs(120);
-/// After a relapse it must answer for so long before it is back, doubled with each further one, up to `LONGEST`.
+/// How long it must answer after a relapse before it is back, doubled with each further one, up to `LONGEST`.
 const HOLD: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(64);
-/// What has lost so many probes and never answered is asked less often.
+/// After this many lost probes without any answer it is probed less often.
 const HOPELESS: u32 = 10;
 
 const ALIVE: State = State::Alive { misses: 0, lost: [None; ROW as usize] };
@@ -87,7 +87,7 @@ impl FailureDetector {
         self.sign_of_life(now)
     }
 
-    /// A probe came back: no agent listens there, but the node is there. For the rest as an answer.
+    /// A probe was refused: no agent listens there, but the node is alive. Otherwise like an answer.
     pub(super) fn refused(&mut self, now: Instant) -> bool {
         self.refuses = true;
         self.sign_of_life(now)

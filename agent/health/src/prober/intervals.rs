@@ -21,9 +21,9 @@ pub(super) struct Intervals {
 pub(super) const RATE: u32 = 300;
 /// How often a node is asked that is not in use, or has never answered.
 const SLOW: Duration = Duration::from_secs(10);
-/// Of all datagrams at most so many are for what is not in use.
+/// How many of all datagrams are for nodes not in use, at most.
 const SLOW_RATE: u32 = 100;
-/// And so many for nodes at whose port no agent listens.
+/// And how many for nodes at whose port no agent listens.
 const REFUSED_RATE: u32 = 100;
 
 // === impl Intervals ===

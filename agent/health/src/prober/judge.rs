@@ -14,10 +14,11 @@ use super::{
 };
 use crate::verdict::Verdict;
 
-/// How many others are asked at once when an address does not answer: of so many clusters, so many addresses each.
+/// How many others are probed immediately when an address does not answer: this many clusters, this many addresses
+/// each.
 const ASKED_AT_ONCE: (usize, usize) = (4, 2);
 
-/// What stops to answer within so long of each other, until nothing does, stops for one reason.
+/// If all stop answering within this time of each other, they do so for one reason.
 const ONE_AFTER_ANOTHER: Duration = Duration::from_secs(3);
 
 impl Prober {
@@ -80,8 +81,8 @@ impl Prober {
         }
     }
 
-    /// An address is missing, and nothing answers that could be evidence. Nodes that died just before did not die alone: ways
-    /// are cut one after another.
+    /// An address is missing, and nothing answers that could be evidence. Nodes that died just before did not die
+    /// alone: the paths of an uplink fail one after another.
     fn take_back_deaths(&mut self) {
         let mut paths = self.clusters.values().flat_map(|cluster| cluster.paths.values());
         if paths.any(|path| path.detector.is_firm()) {

@@ -178,7 +178,7 @@ fn standing_still_is_no_excuse_for_ever() {
     assert_eq!(found, ["b cut"]);
 }
 
-/// Whatever of a cluster's nodes has never answered, while as many have, is used last. What is known of the others decides.
+/// A node that has never answered, while as many of its cluster have, is used last. The state of the others decides.
 #[test]
 fn what_never_answered_while_others_do_is_unverified() {
     // n3 never answers, n4 late, and n5 has no address.

@@ -14,7 +14,7 @@ pub(super) struct Pace {
 
 /// Answers a second that a node is to give, however many ask.
 const ANSWERS_A_SECOND: u32 = 10_000;
-/// So often a node in use is asked at least.
+/// A node in use is probed at least this often.
 pub(super) const LONGEST: Duration = Duration::from_millis(2_500);
 /// A rate that is reported within this time after a change was partly measured before it. It is too high then, if the
 /// interval grew, and for the next second that does no harm.
@@ -27,7 +27,7 @@ const NEAR: u32 = ANSWERS_A_SECOND - ANSWERS_A_SECOND / 10;
 // === impl Pace ===
 
 impl Pace {
-    /// At least so much time is between two questions.
+    /// The least time between two questions.
     pub(super) fn interval(&self) -> Duration {
         self.interval
     }

@@ -60,7 +60,7 @@ pub(super) struct Stall {
 pub(super) enum Lost {
     /// No probe was lost.
     None,
-    /// The prober stood still: nothing is known of the probes that were on their way.
+    /// The prober was stalled: nothing is known of the probes that were on their way.
     Forgiven,
     /// A probe was lost.
     Counted,
@@ -68,23 +68,23 @@ pub(super) enum Lost {
 
 /// How often a node in use is asked whose kernel answers, and how long it has to answer.
 pub(super) const KERNEL: Duration = Duration::from_millis(100);
-/// The same of one whose agent answers, or of which nothing is known. Once a probe is lost the next ones follow so soon at
-/// the latest.
+/// The same for a node whose agent answers, or of which nothing is known. Once a probe is lost the next ones follow
+/// after this at the latest.
 pub(super) const AGENT: Duration = Duration::from_millis(200);
 /// How often a node is asked at whose port no agent listens. Its kernel sends such a message to one address about once
 /// a second, after a burst of six (`icmp_ratelimit`).
 pub(super) const REFUSED: Duration = Duration::from_millis(1_500);
-/// So far apart it may be asked out of turn.
+/// The least time between additional probes.
 const REFUSALS: Duration = Duration::from_secs(1);
 /// However long answers take, none is waited for longer.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Without a `CMp2` for so long `CMp1` is tried too.
+/// After this long without a `CMp2`, `CMp1` is tried too.
 const PRESENT: Duration = Duration::from_secs(60);
 /// Longer than it takes until connected UDP sockets to a dead node are ended.
 const WATCHED: Duration = Duration::from_secs(4);
 /// Probes whose late answer still counts.
 const OUTSTANDING: usize = 8;
-/// What has lost so many probes before its first answer, while others of its cluster answered, is unverified.
+/// After this many lost probes without an answer, while others of its cluster answered, it is unverified.
 const UNVERIFIED: u32 = 3;
 /// After so many stalls in a row a prober counts losses again.
 const FORGIVEN: u32 = 10;
@@ -136,7 +136,7 @@ impl Path {
         (self.round_trip * 3 / 2).clamp(step, PATIENCE)
     }
 
-    /// How long it takes at most until it is known to be dead, where the interval is this.
+    /// The longest time until it is known to be dead, with this interval.
     pub(super) fn detection(&self, interval: Duration) -> Duration {
         interval + self.step(interval) * 2 + self.patience(interval)
     }
@@ -194,7 +194,7 @@ impl Path {
         self.wait(next);
     }
 
-    /// A probe leaves now. Returns the nonce of one that is not waited for any more.
+    /// A probe is sent now. Returns the nonce of one that is no longer waited for.
     pub(super) fn send(
         &mut self,
         nonce: u64,
@@ -211,7 +211,7 @@ impl Path {
         forgotten.map(|sent| sent.nonce)
     }
 
-    /// Counts the probes that are lost by now. `others_answer`: others of its cluster do.
+    /// Counts the probes that are lost. `others_answer`: others of its cluster do.
     pub(super) fn count_lost(
         &mut self,
         stall: Option<Stall>,
@@ -240,7 +240,7 @@ impl Path {
         self.last_sent.map_or(now, |sent| sent + interval)
     }
 
-    /// It is looked at when the next probe is due, or when one is lost before that.
+    /// It is checked when the next probe is due, or when one is lost before that.
     pub(super) fn wait(&mut self, next: Instant) {
         let awaited = self.sent.iter().filter(|sent| !sent.missed).map(|sent| sent.until);
         self.due = awaited.chain([next]).min().unwrap_or(next);

@@ -29,10 +29,9 @@ pub(super) struct Missing {
     last: Instant,
 }
 
-/// Less than the time in which three probes are lost at the soonest: no time in which nothing was answered for so long can
-/// hide in a span.
+/// Less than the shortest time in which three probes are lost: no such time without answers can be hidden in a span.
 const PAUSE: Duration = Duration::from_millis(150);
-/// So many spans are remembered: those of the time that it takes to miss a node that refuses.
+/// How many spans are remembered: those of the detection time of a node that refuses.
 const SPANS: usize = 64;
 
 // === impl SelfCheck ===
@@ -68,7 +67,7 @@ impl SelfCheck {
 // === impl Missing ===
 
 impl Missing {
-    /// What is known of a path that has lost three probes and is not dead.
+    /// The lost probes of a path that has lost three and is not dead.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let (since, last) = path.detector.missing()?;
         Some(Self { since, last })

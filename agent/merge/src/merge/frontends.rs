@@ -27,8 +27,8 @@ impl Merge {
         self.deltas.push(Delta::Service(added));
     }
 
-    /// A service has a frontend no more. The service itself may have it under another name, else the first that waits for
-    /// it.
+    /// Removes a frontend of a service. The service itself may have it under another name, else the first service that
+    /// waits for it.
     pub(super) fn remove_frontend(&mut self, service: &Arc<ServiceName>, place: &BackendId) {
         let gone = frontend(place);
         let renamed = self.place_of(service, gone);
@@ -57,7 +57,7 @@ impl Merge {
         }
     }
 
-    /// The port of one of our services that a frontend is.
+    /// The port of a local service to which a frontend belongs.
     fn place_of(&self, service: &ServiceName, wanted: Frontend) -> Option<BackendId> {
         let part = self.local()?.services.get(service)?;
         part.frontends().find(|place| frontend(place) == wanted).cloned()

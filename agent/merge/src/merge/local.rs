@@ -24,8 +24,8 @@ impl PodName {
 }
 
 impl Merge {
-    /// A pod of the local cluster that is on a node whose pods are followed: this one. It is known by name as soon as
-    /// it has the node.
+    /// A pod of the local cluster on a node whose pods are followed: this one. It is known by name as soon as it has
+    /// the node.
     pub fn local_pod(&self, namespace: &str, name: &str) -> Option<&LocalPod> {
         let local = self.clusters.get(&self.local)?;
         local.pods.get(&PodName::new(namespace, name)).map(|(pod, _)| pod)

@@ -23,7 +23,7 @@ pub enum Expired {
     Nothing,
 }
 
-/// The kinds that tables are made of, in the order in which they go: what leads somewhere before the way.
+/// The kinds of records in tables, in the order of removal: what leads somewhere before its target.
 const KINDS: [RecordKind; 7] = [
     RecordKind::Service,
     RecordKind::EndpointSlice,
@@ -38,7 +38,7 @@ const KINDS: [RecordKind; 7] = [
 const FEW: usize = 1_024;
 
 impl Merge {
-    /// A record that is there and whose new content was refused: in the round that goes on, it was reported.
+    /// An existing record whose new content was refused: it counts as reported in the current round.
     pub(super) fn keep(&mut self, name: &ClusterName, key: &RecordKey) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let current = cluster.round(key.kind());
@@ -111,8 +111,8 @@ impl Merge {
         }
     }
 
-    /// Takes what a cluster reported in a previous run, of which nothing is known yet in this one: as if it was
-    /// reported and not confirmed. Returns what its grant does not cover.
+    /// Takes a cluster's records from a previous run, of which nothing is known yet in this one: as if they were
+    /// reported and not confirmed. Returns those that its grant does not cover.
     pub fn remember(
         &mut self,
         name: &ClusterName,

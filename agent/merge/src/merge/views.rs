@@ -40,12 +40,12 @@ impl Merge {
         self.local()?.services.get(service)?.traffic()
     }
 
-    /// What local nodes get of one of our services, where our cluster reports it.
+    /// What local nodes get of a local service, if our cluster reports it.
     pub fn local_service(&self, service: &ServiceName) -> Option<&LocalService> {
         Some(&self.local()?.services.get(service)?.local.as_ref()?.service)
     }
 
-    /// The frontends of one of our services, with their port names.
+    /// The frontends of a local service, with their port names.
     pub fn frontends_of(&self, service: &ServiceName) -> impl Iterator<Item = (Frontend, &str)> {
         let part = self.local().and_then(|local| local.services.get_key_value(service));
         part.into_iter().flat_map(|(name, part)| self.frontends_in(name, part))
@@ -152,7 +152,7 @@ impl Merge {
         identities.map(|(identity, (labels, _))| (*identity, labels.as_ref()))
     }
 
-    /// How many addresses each identity of a cluster has: a look at all of them.
+    /// How many addresses each identity of a cluster has: goes through all of them.
     pub fn identity_uses(&self, name: &ClusterName) -> HashMap<Identity, u64> {
         let mut uses = HashMap::new();
         for entry in self.clusters.get(name).into_iter().flat_map(|c| c.addresses.values()) {

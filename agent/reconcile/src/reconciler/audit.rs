@@ -10,7 +10,7 @@ pub trait Wanted<K, V> {
     /// What a key should have; `None` where it should not be there.
     fn wanted(&self, key: &K) -> Option<V>;
 
-    /// Whether a key that is there and not wanted may be removed: what it belongs to was listed in this run.
+    /// Whether an existing key that is not wanted may be removed: what it belongs to was listed in this run.
     fn may_prune(&self, key: &K) -> bool;
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Pass {
 // === impl Reconciler ===
 
 impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
-    /// Compares a slice of the keys: each with the value that is really there. What is pending or failing anyway is passed
-    /// over, and what may not be pruned is left. The caller sees to it that all wanted keys and all keys that are there come
+    /// Compares a slice of the keys: each with the value that is really there. Pending and failing keys are skipped,
+    /// and keys that may not be pruned are left. The caller makes sure that all wanted keys and all existing keys come
     /// up in one slice or another. Returns how many keys are to be written because of it.
     pub fn audit(
         &mut self,

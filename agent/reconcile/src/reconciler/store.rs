@@ -79,7 +79,7 @@ pub(super) struct Store<K, V, O: Order<K>> {
     due: BTreeMap<(u64, u8, u64), K>,
     waiting: BTreeMap<(Instant, u64), K>,
     resting: BTreeMap<(Instant, u64), K>,
-    /// Those of the waiting ones that have no room.
+    /// Those of the waiting keys that have no room.
     no_room: BTreeMap<(&'static str, u64), K>,
     failures: BTreeMap<Failure, BTreeSet<K>>,
     groups: BTreeMap<O::Group, Group<K>>,

@@ -10,7 +10,7 @@ pub trait Apply<K, V> {
     /// Makes one key what it should be.
     ///
     /// # Errors
-    /// Why it is not; what was there before is there still.
+    /// Why it is not; its former state is unchanged then.
     fn apply(&mut self, key: &K, action: Action<&V>, now: Instant) -> Result<(), Failure>;
 }
 

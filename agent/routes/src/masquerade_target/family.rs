@@ -85,7 +85,7 @@ impl FamilyState {
         !self.pods.is_empty() && !self.mesh.is_empty()
     }
 
-    /// Takes what is there, and has it count as claimed where it is not wanted.
+    /// Takes the existing elements, and counts them as claimed if they are not wanted.
     pub(super) fn inherit(&mut self, installed: Installed) {
         for set in ExemptSet::ALL {
             let found: BTreeSet<IpNet> = installed.set(set).ranges().collect();
@@ -152,7 +152,7 @@ impl FamilyState {
         let (claims, there) = (self.claims(set), self.installed.set(set));
         let keys =
             keys.iter().filter(|key| key.set == set && Family::of(&key.range) == self.family);
-        // A claimed range changes no more than the outermost one that it is in.
+        // A claimed range changes only the outermost one that contains it.
         let outermost = |key: &Exempt| claims.outermost(&key.range).unwrap_or(key.range);
         let places: BTreeSet<IpNet> = keys.map(outermost).collect();
         let mut edit = Edit { set, removed: Vec::new(), added: Vec::new() };

@@ -11,7 +11,7 @@ pub(crate) struct LinkEntry {
     pub(crate) name: String,
     /// Of its hardware: `ARPHRD_…`.
     pub(crate) hardware: u16,
-    /// The driver's word for it, such as `bridge`; none for a network card.
+    /// The driver's name for it, such as `bridge`; none for a network card.
     pub(crate) kind: Option<String>,
     pub(crate) mac: Vec<u8>,
     /// The bridge or bond that it is a port of.

@@ -20,8 +20,8 @@ use super::Message;
 
 /// Reports of some groups, of the network namespace of the thread that opened it.
 pub(crate) struct Multicast {
-    /// The socket as the runtime knows it, only while it is waited for: each report would wake it up. Before the socket, so
-    /// that it goes first.
+    /// The socket as registered with the runtime, only while the task waits for it: each report would wake the task up.
+    /// Declared before the socket, so that it is dropped first.
     armed: Option<AsyncFd<OwnedFd>>,
     socket: Socket,
     buffer: Vec<u8>,

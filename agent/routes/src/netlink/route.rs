@@ -26,11 +26,11 @@ pub(crate) enum Hop {
     Via { via: IpAddr, interface: u32 },
     /// To neighbours themselves.
     OnLink,
-    /// Over several, or in a way that we do not make.
+    /// Over several, or of a kind that we do not make.
     Other,
 }
 
-/// What to do with a route that is there already.
+/// What to do if the route exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfPresent {
     Refuse,
@@ -55,7 +55,7 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 /// Of a request to remove: of any scope.
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RTN_UNICAST: u8 = 1;
-/// Learned for one destination, and no route by itself.
+/// Learned for one destination, and not a route of its own.
 const RTM_F_CLONED: u32 = 0x200;
 /// Answer with the route itself, not with what it gives for the address.
 const RTM_F_FIB_MATCH: u32 = 0x2000;

@@ -20,7 +20,7 @@ pub(crate) struct NetlinkSocket {
     sequence: u32,
 }
 
-/// The kernel does not do what it was asked for.
+/// The kernel refused a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// `errno`.
@@ -31,7 +31,7 @@ pub(crate) struct Refused {
 
 /// Seconds after which the kernel is taken to have nothing more to send. It answers immediately, if it answers.
 const PATIENCE: i64 = 5;
-/// How often a list is asked for again that changed while it was read.
+/// How often a list that changed while it was read is requested again.
 const ATTEMPTS: usize = 4;
 
 /// Flags and attribute of an error message.
@@ -49,7 +49,7 @@ impl NetlinkSocket {
         let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0))?;
-        // Reasons in words, and without the request's own bytes; lists of what was asked for and no more.
+        // Reasons as text, and without the request's own bytes; lists of what was requested and no more.
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
@@ -61,7 +61,7 @@ impl NetlinkSocket {
         self.port
     }
 
-    /// Room for requests of so many bytes, where this process may have it: without it large ones are refused.
+    /// Sets the room for requests to this many bytes, where this process may: without it large ones are refused.
     pub(crate) fn make_room(&self, bytes: usize) {
         let _ = setsockopt(&self.socket.as_fd(), sockopt::SndBufForce, &bytes);
     }

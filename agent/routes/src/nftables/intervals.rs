@@ -56,7 +56,7 @@ impl Intervals {
         before.into_iter().chain(self.0.range(from..=to)).map(|(f, l)| (*f, *l)).collect()
     }
 
-    /// Those that are a range as we write it.
+    /// Those that are a range in the form that we write.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter().filter_map(|(first, last)| range(*first, *last))
     }
@@ -77,7 +77,7 @@ fn range(first: IpAddr, last: IpAddr) -> Option<IpNet> {
     (range.network() == first && range.broadcast() == last).then_some(range)
 }
 
-/// The elements that an interval is: its begin, and the first address after it where there is one.
+/// The elements of an interval: its begin, and the first address after it if there is one.
 pub(crate) fn elements((first, last): Interval) -> (IpAddr, Option<IpAddr>) {
     (first, next(last))
 }

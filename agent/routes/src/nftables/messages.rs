@@ -189,8 +189,8 @@ impl Transaction {
         self.requests.push(named(DELTABLE, 0, family));
     }
 
-    /// Has the chain hold our rule and no other. The chain stays: where one goes and another comes, packets are seen that
-    /// meet neither.
+    /// Makes the chain hold our rule and no other. The chain stays: between the removal of one and the addition of
+    /// another, packets pass that meet neither.
     pub(crate) fn replace_rules(&mut self, family: Family) {
         self.requests.push(named(DELRULE, 0, family).attribute(RULE_CHAIN, &name(CHAIN)));
         self.add_rule(family);

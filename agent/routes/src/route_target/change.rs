@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// What is wanted of a range, and what is there.
+/// What is wanted for a range, and what exists.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) range: IpNet,
@@ -43,8 +43,8 @@ const TAKEN: &str = "another program has a route with our metric";
 // === impl Change ===
 
 impl Change {
-    /// The wanted route is added before others of ours go. Where it cannot be on any link, none is better than the one
-    /// over a node that has the range no more.
+    /// Makes the change. The wanted route is added before others of ours are removed. If it is on no link, no route is
+    /// better than the one over a node that no longer has the range.
     pub(super) fn make(mut self, socket: &mut NetlinkSocket) -> Changed {
         let added = match self.via {
             Some(via) => self.add(via, socket),
@@ -133,7 +133,7 @@ pub(super) fn list(socket: &mut NetlinkSocket) -> Result<Vec<RouteEntry>, RouteE
     Ok(found)
 }
 
-/// Whose route to exactly this range comes before ours, if any.
+/// The program whose route to exactly this range comes before ours, if any.
 pub(super) fn other(socket: &mut NetlinkSocket, range: IpNet) -> Option<OtherRoute> {
     let answer = socket.ask(route::lookup(range.network()), route::read);
     let entry = answer.ok()?.ok()??;

@@ -56,7 +56,7 @@ impl Mirror {
     pub(super) fn add(&mut self, entry: RouteEntry) -> News {
         let entries = self.by_range.entry(entry.range).or_default();
         if let Some(known) = entries.iter_mut().find(|known| is_same(known, &entry)) {
-            // Which interface it leaves by is known from the kernel only.
+            // The interface of a route is known from the kernel only.
             if let (Hop::Via { interface: 0, .. }, Hop::Via { interface, .. }) =
                 (known.hop, entry.hop)
             {
@@ -72,7 +72,7 @@ impl Mirror {
         News::New
     }
 
-    /// A route that we made is there: adds what only the kernel knows of it, if it still is the one that we want.
+    /// A route of ours was made: adds what only the kernel knows of it, if it still is the wanted one.
     pub(super) fn confirm(&mut self, entry: &RouteEntry) -> News {
         let known = self.by_range.get(&entry.range);
         if known.is_some_and(|entries| entries.iter().any(|known| is_same(known, entry))) {
@@ -123,7 +123,7 @@ impl Mirror {
     }
 }
 
-/// As we make it: one route, with our metric, over one neighbour.
+/// In the form that we make: one route, with our metric, over one neighbour.
 fn next_hop(entries: &[RouteEntry]) -> NextHop {
     match entries {
         [entry @ RouteEntry { hop: Hop::Via { via, .. }, .. }] if is_over(entry, *via) => {

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     found: Findings,
-    /// Ranges of ours to which another program's route came or went.
+    /// Ranges of ours to which another program's route was added or removed.
     other: BTreeSet<IpNet>,
 }
 
@@ -44,7 +44,7 @@ impl Reports {
         std::mem::take(&mut self.found)
     }
 
-    /// Ranges of which others' routes are to be asked for.
+    /// The ranges for which others' routes have to be requested.
     pub(super) fn take_other(&mut self) -> BTreeSet<IpNet> {
         std::mem::take(&mut self.other)
     }
@@ -59,7 +59,7 @@ impl Reports {
             RTM_NEWADDR => {
                 self.found.on_link.extend(link::read_address(message).map(|a| a.on_link));
             }
-            // Routes of IPv4 over an interface that goes down, or loses its address, go without a report.
+            // IPv4 routes over an interface that goes down, or loses its address, are removed without a report.
             RTM_DELADDR | RTM_DELLINK => self.lost(message, mirror),
             RTM_NEWLINK if !link::is_up(message) => self.lost(message, mirror),
             RTM_NEWLINK => {}
@@ -75,7 +75,7 @@ impl Reports {
         let Some(entry) = route::read(message) else { return };
         let (range, made) = (entry.range, message.kind == RTM_NEWROUTE);
         let own = message.port == port;
-        // One that is where ours was: that goes without a report of its own.
+        // It replaced one of ours, whose removal has no report of its own.
         let replaces = !own && made && message.flags & NLM_F_REPLACE != 0;
         if replaces && mirror.remove_metric(&range, entry.metric) == News::New {
             self.found.gone.insert(range);
