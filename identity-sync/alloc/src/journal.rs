@@ -33,7 +33,7 @@ pub struct Journal {
     table: AllocationTable,
     cluster: ClusterId,
     limit: ClusterLimit,
-    /// It is known to be the one that gave this cluster's IDs: it may give new ones.
+    /// It is known to be the one that allocated this cluster's IDs: it may allocate new ones.
     recognised: bool,
 }
 
@@ -62,7 +62,7 @@ pub enum JournalError {
     Another {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The UUID in the file.
         found: Uuid,
         /// Whose it was.
         expected: Uuid,
@@ -94,7 +94,7 @@ pub enum JournalError {
 pub enum AllocationError {
     /// None is free.
     #[error(
-        "no identity is free: {used} are in use and {resting} rest for up to {} hours before they can be given again. Leave labels out of identities that no policy selects on (--identity-label)",
+        "no identity is free: {used} are in use and {resting} rest for up to {} hours before they can be allocated again. Leave labels out of identities that no policy selects on (--identity-label)",
         REST.as_secs() / 3600
     )]
     Exhausted {
@@ -173,7 +173,7 @@ impl Journal {
     ) -> Result<Identity, AllocationError> {
         let refreshed = self.refresh();
         if let Some((identity, State::Used)) = self.table.id_of(labels) {
-            // What is known is so without the file too: no other label set gets that ID today.
+            // A known ID is valid without the file too: no other label set gets that ID today.
             return Ok(identity);
         }
         refreshed?;
@@ -247,7 +247,7 @@ impl Journal {
         })
     }
 
-    /// The last revision of the manifests that a replica recorded. A look at them that begins now is not older.
+    /// The last revision of the manifests that a replica recorded. A scan of them that begins now is not older.
     pub fn revision(&mut self) -> Result<u64, JournalError> {
         self.refresh()?;
         Ok(self.table.revision)
@@ -280,7 +280,7 @@ impl Journal {
         })
     }
 
-    /// The IDs that are to be published, or no more, since the last call. What another replica decided is among them.
+    /// The IDs that are to be published, or no longer, since the last call. Other replicas' decisions are among them.
     pub fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
         self.table.take_changes()
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The last good addresses of hosts, shared by all who connect.
+/// The last good addresses of hosts, shared by all connections.
 #[derive(Clone, Debug, Default)]
 pub struct LastAddresses {
     by_host: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,

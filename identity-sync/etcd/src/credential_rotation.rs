@@ -19,13 +19,13 @@ use crate::{
 
 /// What becomes of a connection.
 pub enum CredentialRotation {
-    /// There is this one, made with newer credentials; the old one may be closed now.
+    /// A connection with newer credentials; the old one may be closed now.
     Successor(Box<Connection>),
     /// Its certificate ends, and there is no newer one that serves.
     Over(Failure),
 }
 
-/// How often the clock is looked at. It may be stepped, and nothing shows when it is.
+/// How often the clock is read. It may be stepped, and no event shows that.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often credentials are tried again that did not serve: the etcd may not trust their CA yet.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -102,8 +102,8 @@ async fn successor(
     }
 }
 
-/// A connection over which something was read: an etcd lets every client in whose certificate it trusts, and knows
-/// whether there is such a user when it asks. Every user who may read anything may read the heartbeat.
+/// Makes a connection and reads something over it: an etcd accepts every client whose certificate it trusts, and only
+/// checks at a request whether there is such a user. Every user who may read anything may read the heartbeat.
 async fn serving(target: &Target, endpoint: &str) -> Result<Connection, Failure> {
     let connection = connect_to(target, endpoint, target.credentials.current()).await?;
     match connection.page(&KeyRange::prefix(HEARTBEAT), 1, None, true).await {

@@ -31,9 +31,9 @@ use crate::{
 
 /// How long an answer to a list may take; a page of values over a slow link.
 const LIST: Duration = Duration::from_secs(60);
-/// Bytes of decoded values that may be on their way to the owner. A batch that is larger goes alone.
+/// Bytes of decoded values that may be on their way to the owner. A larger batch is sent alone.
 const ROOM: u32 = 4 * 1024 * 1024;
-/// Inputs that are taken together, if they are there: what one batch carries costs the owner one look.
+/// How many inputs are taken together, if they are there: the owner handles them as one batch.
 const TOGETHER: usize = 64;
 
 /// What goes on over one connection.
@@ -67,12 +67,12 @@ pub struct Channels<C, E> {
 enum Happened {
     /// The machine should know.
     Inputs(Vec<Input>),
-    /// There is a connection that takes this one's place.
+    /// Another connection replaces this one.
     Successor(Box<Connection>),
 }
 
-/// Runs a machine until its owner drops an end of `channels`; `tag` makes of its events what the owner wants to receive.
-/// Waits where the receiver is slow, and the etcd with it: so much is on its way and no more, in bytes too.
+/// Runs a machine until its owner drops an end of `channels`; `tag` turns its events into what the owner wants to
+/// receive. It waits if the receiver is slow, and so does the etcd: the events on their way are bounded, in bytes too.
 ///
 /// A connection does not outlive the certificate that it was made with. When there are newer credentials, one is made
 /// with them first, and the old one is closed after that; the machine goes on where it was.
@@ -181,7 +181,7 @@ async fn until(due: Option<Instant>) {
 }
 
 impl Session {
-    /// Does one thing; an error means that the connection is of no more use.
+    /// Executes one action; an error means that the connection is of no more use.
     async fn perform(&mut self, action: Action) -> Result<(), Failure> {
         match action {
             Action::Connect => {}
@@ -308,7 +308,7 @@ fn broken(error: etcd_client::Error) -> Failure {
     EtcdError::from(error).failure_of_stream()
 }
 
-/// What a watch response holds. Of its fields none is trusted to be there.
+/// The inputs in a watch response. None of its fields is expected to be set.
 fn inputs(response: WatchResponse) -> Result<Vec<Input>, Failure> {
     let response = response.0;
     let watch = WatchId(response.watch_id);

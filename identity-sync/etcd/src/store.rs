@@ -83,7 +83,8 @@ impl Connection {
         revision: Option<i64>,
         keys_only: bool,
     ) -> Result<(Header, Vec<KeyValue>, bool), EtcdError> {
-        // Never asks for an order: keys come in order, and asked for one etcd reads the rest of the range for each page.
+        // Never requests an order: keys come in order, and if one is requested etcd reads the rest of the range for
+        // each page.
         let mut options =
             GetOptions::new().with_range(span.end.clone()).with_limit(limit).with_serializable();
         if let Some(revision) = revision {
@@ -98,7 +99,7 @@ impl Connection {
         Ok((header, keys, answer.more))
     }
 
-    /// All keys in a span as of one revision, which is returned too.
+    /// All keys in a range as of one revision, which is returned too.
     pub async fn list(&self, span: &KeyRange) -> Result<(i64, Vec<KeyValue>), EtcdError> {
         let mut all = Vec::new();
         let mut rest = span.clone();

@@ -19,14 +19,14 @@ pub enum Permission {
     Read {
         /// The first key.
         start: Vec<u8>,
-        /// What comes after the last.
+        /// The first key after the range.
         end: Vec<u8>,
     },
     /// Anything else, found and not given by us.
     Other {
         /// The first key.
         start: Vec<u8>,
-        /// What comes after the last.
+        /// The first key after the range.
         end: Vec<u8>,
     },
 }
@@ -96,7 +96,7 @@ impl Users {
         Ok(())
     }
 
-    /// Makes a user that has no password: its certificate is what it is known by.
+    /// Creates a user without a password: its certificate identifies it.
     pub async fn add_user(&mut self, user: &str) -> Result<(), EtcdError> {
         self.client.user_add(user, "", Some(UserAddOptions::new().with_no_pwd())).await?;
         Ok(())

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use mesh_certs::Credentials;
 use mesh_follow::{ConnectionPhase, Failure};
 
-/// How long before its certificate's end a connection ends: longer than from one look at the clock to the next.
+/// How long before its certificate's end a connection ends: longer than the time between two readings of the clock.
 pub(crate) const AHEAD: Duration = Duration::from_secs(2);
 
 /// Whether a connection may be made with credentials at this time.

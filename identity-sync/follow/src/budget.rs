@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A peer's limits. As many backends and bytes as it may have at all may also come at once: what it has is listed after a
-/// pause.
+/// A peer's limits. As many backends and bytes as it may have in all may also come at once: after a pause all of them
+/// are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Records it may have.
@@ -67,7 +67,7 @@ pub struct ChangeRate {
     sum: u64,
 }
 
-/// What may be spent: so much at once, and it grows by so much a second.
+/// An allowance: this much at once, and it grows by this much a second.
 #[derive(Clone, Debug)]
 pub(crate) struct Allowance {
     most: u64,
@@ -121,7 +121,7 @@ impl ChangeRate {
             .then_some(Excess::Changes { found: self.sum, allowed: self.allowed })
     }
 
-    /// Begins anew.
+    /// Resets it.
     pub fn forget(&mut self) {
         self.steps.clear();
         self.sum = 0;
@@ -136,7 +136,7 @@ impl Allowance {
         Self { most, per_second, spent: 0.0, at: None }
     }
 
-    /// Spends so much, whether it is there or not.
+    /// Spends this much, even if it is not there.
     pub(crate) fn spend(&mut self, amount: u64, now: Instant) {
         self.spent = self.spent_at(now) + amount as f64;
         self.at = Some(now);

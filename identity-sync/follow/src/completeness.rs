@@ -53,8 +53,7 @@ struct KindState {
 pub(crate) enum Listed {
     /// The canaries are known as of an earlier revision only.
     LookAtCanaries,
-    /// It is older than what vouches for it: a canary's creation, or the first put of one after an unexplained
-    /// deletion.
+    /// It is older than what confirms it: a canary's creation, or the first put of one after an unexplained deletion.
     Again,
     /// These kinds are complete; the others of the range wait for their canaries.
     Complete(Vec<RecordKind>),
@@ -75,7 +74,7 @@ impl Default for Completeness {
 }
 
 impl Completeness {
-    /// These kinds count. What is known of those that counted before stays.
+    /// These kinds count. The state of kinds that counted before stays.
     pub(crate) fn set_kinds(
         &mut self,
         layout: Layout,
@@ -113,7 +112,7 @@ impl Completeness {
         self.known_at = revision;
     }
 
-    /// The canaries were looked up as of a revision: these, and no others, are there.
+    /// The canaries were looked up as of a revision: these, and no others, exist.
     pub(crate) fn canaries_seen(
         &mut self,
         canaries: BTreeMap<(Layout, Prefix), Canary>,
@@ -135,7 +134,7 @@ impl Completeness {
         prefix: Prefix,
         canary: Canary,
     ) -> BTreeSet<RangeId> {
-        // What a look has seen before is not known better by an event that comes late.
+        // An event that comes late adds nothing to an earlier look-up.
         if canary.put > self.known_at {
             self.canaries.insert((layout, prefix), canary);
         }
@@ -182,7 +181,8 @@ impl Completeness {
         begun.collect()
     }
 
-    /// A range was listed as of a revision. `caught_up`: what the etcd does not have is not only not there yet.
+    /// A range was listed as of a revision. `caught_up`: keys that the etcd lacks are deleted, and not only missing so
+    /// far.
     pub(crate) fn listed(&mut self, range: RangeId, revision: i64, caught_up: bool) -> Listed {
         let waiting = || self.kinds.iter().filter(|state| state.range == range && !state.confirmed);
         if waiting().next().is_some() {
@@ -252,7 +252,7 @@ impl Completeness {
         back.collect()
     }
 
-    /// Changes of these ranges up to a revision went by unseen.
+    /// Changes of these ranges up to a revision were missed.
     pub(crate) fn unseen(&mut self, ranges: &BTreeSet<RangeId>, revision: i64) {
         let kinds = self.kinds_in(ranges).collect();
         self.hold_deletion(&kinds, revision, UnexplainedDeletion::beats_from(revision, false));
@@ -298,8 +298,8 @@ impl Completeness {
         }
     }
 
-    /// Whether a kind's canary is there, and was at a revision: one that was created later may have gone with it. The
-    /// canaries must be known as of that revision.
+    /// Whether a kind's canary exists, and did at a revision: one that was created later may have been deleted with it.
+    /// The canaries must be known as of that revision.
     pub(crate) fn is_vouched(&self, kind: RecordKind, revision: i64) -> bool {
         !self.canaried || self.canary_of(kind).is_some_and(|canary| canary.created < revision)
     }

@@ -109,7 +109,8 @@ impl Deletions {
         }
     }
 
-    /// What is known by now, in the order in which it happened. `known_at`: the revision as of which the canaries are.
+    /// What is known now, in the order in which it happened. `known_at`: the revision of the last look-up of the
+    /// canaries.
     pub(crate) fn due(&mut self, now: Instant, known_at: i64) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         self.waits_for_canaries = false;

@@ -19,7 +19,7 @@ use crate::{
 /// What a key was from a revision on: created when, and with which value; `None` where it was removed.
 type Version = (i64, Option<(i64, Vec<u8>)>);
 
-/// A question for keys, and when its answer is there.
+/// A request for keys, and when its answer arrives.
 struct Request {
     id: RequestId,
     span: KeyRange,
@@ -123,7 +123,7 @@ impl FakeEtcd {
         *self = Self { page_bytes, lists, connections, round_trip, counted, ..new };
     }
 
-    /// Goes back to what it was at a revision, as one that is restored from a backup: all that came later never was.
+    /// Goes back to its state at a revision, like one that is restored from a backup: all later changes are lost.
     pub(crate) fn restore(&mut self, revision: i64) {
         self.revision = revision;
         self.log.retain(|at, _| *at <= revision);
@@ -288,7 +288,7 @@ impl FakeEtcd {
         self.connected && self.requests.is_empty() && known
     }
 
-    /// Lets time pass in which nothing happens but what the machine does by itself, and answers that.
+    /// Lets time pass in which nothing happens except the machine's own requests, and answers them.
     pub(crate) fn pass(
         &mut self,
         machine: &mut impl Machine,

@@ -22,17 +22,17 @@ use head::Head;
 use range::{Range, RangeState, Watching};
 pub use range::{RangeConfig, RangeId};
 
-/// What a follower reports. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; whatever was there
-/// before `Begin` and was not put again when `Done` comes is gone. `Begin` may come again before `Done`.
+/// What a follower reports. A range's content is `Begin`, `Put`s, `Done`, and then `Put`s and `Delete`s; a key from
+/// before `Begin` that was not put again when `Done` comes is gone. `Begin` may come again before `Done`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// There is a connection, and the etcd answered.
     Connected,
-    /// The connection is gone; what was reported stays true as far as is known.
+    /// The connection is lost; what was reported stays valid as far as is known.
     Disconnected,
     /// Earlier events are of another history than what follows: everything is listed again.
     NewHistory,
-    /// It is the history that it was before the connection broke: what was listed goes on from there.
+    /// It is the history from before the connection was lost: what was listed continues from there.
     Resumed,
     /// All keys of the range follow.
     Begin(RangeId),
@@ -40,9 +40,9 @@ pub enum Event {
     Put(RangeId, KeyValue),
     /// A key is gone, in this revision.
     Delete(RangeId, Vec<u8>, i64),
-    /// A key is there, but its value is larger than what is accepted.
+    /// A key exists, but its value is larger than what is accepted.
     TooLarge(RangeId, Vec<u8>),
-    /// Changes of the range may have gone by unseen before the list of which [`Event::Done`] follows.
+    /// Changes of the range may have been missed before the list whose [`Event::Done`] follows.
     Gap(RangeId),
     /// That were all keys, as of the revision.
     Done(RangeId, i64),

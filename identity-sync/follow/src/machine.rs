@@ -33,8 +33,8 @@ pub trait Machine {
     fn has_more(&self) -> bool {
         false
     }
-    /// Whether it takes an input now. Else there is something of an earlier one that it has not looked at: it is polled
-    /// until that is done, and what has not come in yet stays where it is.
+    /// Whether it takes an input now. Otherwise part of an earlier one is not decoded yet: the driver polls the machine
+    /// until that is done, and leaves further inputs where they are.
     fn wants_input(&self) -> bool {
         true
     }
@@ -42,11 +42,11 @@ pub trait Machine {
     fn status(&self) -> &Status;
 }
 
-/// Names a list request, unique for a machine's life.
+/// Names a list request, unique in a machine's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Names a watch, unique for a machine's life, positive.
+/// Names a watch, unique in a machine's run, positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId(pub i64);
 
@@ -55,7 +55,7 @@ pub struct WatchId(pub i64);
 pub struct KeyRange {
     /// The first key.
     pub start: Vec<u8>,
-    /// What comes after the last key.
+    /// The first key after the range.
     pub end: Vec<u8>,
 }
 
@@ -98,7 +98,7 @@ pub enum WatchEvent {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// There is a connection: TLS is done, nothing was asked yet.
+    /// There is a connection: TLS is done, nothing was requested yet.
     Connected,
     /// There is no connection: it could not be made, or it broke. The machine forgets its requests and watches.
     Disconnected(Failure),
@@ -144,7 +144,7 @@ pub enum Input {
         watch: WatchId,
         /// Its start was compacted away.
         compacted: bool,
-        /// The server's words.
+        /// The server's text.
         reason: String,
     },
 }
@@ -179,7 +179,7 @@ pub enum Action {
         span: KeyRange,
         /// At most so many.
         limit: i64,
-        /// As they were at this revision; now, if absent.
+        /// As of this revision; now, if absent.
         revision: Option<i64>,
         /// Without the values.
         keys_only: bool,
@@ -226,7 +226,7 @@ impl KeyRange {
         Self { start: first.as_bytes().to_vec(), end: Self::prefix(last).end }
     }
 
-    /// Whether a key lies within.
+    /// Whether a key is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start.as_slice() <= key && key < self.end.as_slice()
     }

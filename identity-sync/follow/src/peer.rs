@@ -41,15 +41,15 @@ use service_format::ServiceFormat;
 pub enum PeerEvent {
     /// It is connected.
     Connected,
-    /// The connection is gone. What is known of the cluster stays.
+    /// The connection is lost. What is known of the cluster stays.
     Disconnected,
     /// The cluster's config, which suits ours. If its id is another than before, all it had is of that id.
     Config(ClusterConfig),
-    /// The cluster's config does not suit ours; nothing of it is taken. What is known of it stays.
+    /// The cluster's config does not suit ours; no record of it is accepted. What is known of it stays.
     Refused(Refusal),
     /// About its records.
     Record(RecordEvent),
-    /// A record was rejected; in words.
+    /// A record was rejected, with the reason as text.
     Rejected(String),
 }
 
@@ -86,11 +86,11 @@ pub struct PeerFollower {
     keepalive: Keepalive,
     /// Its writer has given its history a name: it is ours.
     named: bool,
-    /// Ranges of which changes went by unseen before the list that is about to be done.
+    /// Ranges in which changes were missed before the list that is about to be done.
     gaps: BTreeSet<RangeId>,
     /// Ranges whose list is not complete: a value of theirs may be old.
     listing: BTreeSet<RangeId>,
-    /// What came in and is not looked at yet.
+    /// Inputs that are not decoded yet.
     backlog: VecDeque<Event>,
     events: Vec<PeerEvent>,
     /// Nothing of it is looked at before then.
@@ -137,7 +137,7 @@ impl PeerFollower {
         }
     }
 
-    /// Whom the records are of; `None` before its config was accepted.
+    /// The cluster of the records; `None` before its config was accepted.
     fn peer(&self) -> Option<Peer> {
         let config = self.accepted.as_ref()?;
         let Self { config: PeerConfig { name, role, limit, .. }, .. } = self;
@@ -150,7 +150,7 @@ impl PeerFollower {
         self.pause = until;
     }
 
-    /// What it took to look at what came in, since this was asked last.
+    /// The cost of decoding since the last call.
     pub(crate) fn take_work(&mut self) -> Work {
         std::mem::take(&mut self.work)
     }

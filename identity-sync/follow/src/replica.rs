@@ -59,8 +59,8 @@ impl Replica {
         self.last_seen = None;
     }
 
-    /// When its writer was last seen so long ago that another replica is to be tried. Only a writer that puts positions can
-    /// be missed.
+    /// When its writer has been unseen for so long that another replica is to be tried. Only a writer that puts
+    /// positions can be missed.
     pub(crate) fn unseen_at(&self) -> Option<Instant> {
         let patience = UNSEEN.0.saturating_mul(1 << self.left.min(16)).min(UNSEEN.1);
         self.seen.as_ref().and(self.last_seen).map(|since| since + patience)
@@ -94,7 +94,7 @@ impl Replica {
         }
     }
 
-    /// Whether what the etcd does not have is gone, and not only not there yet.
+    /// Whether keys that the etcd lacks are deleted, and not only missing so far.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.behind.is_none()
     }

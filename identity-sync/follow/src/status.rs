@@ -4,7 +4,7 @@ use std::fmt;
 
 use mesh_model::{ClusterConfig, ClusterId, LocalDrain, RecordKind};
 
-/// A phase on the way from a name to data.
+/// A phase between a name and data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConnectionPhase {
     /// The endpoint's name leads to an address.
@@ -24,7 +24,7 @@ pub enum ConnectionPhase {
     DataPath,
 }
 
-/// A step that failed, in words for an operator.
+/// A step that failed, as text for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The step.
@@ -36,7 +36,7 @@ pub struct Failure {
 /// How following an etcd goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The step that fails now; `None` while all that were tried went well.
+    /// The step that fails now; `None` while all steps so far succeeded.
     pub failure: Option<Failure>,
     /// Whether there is a connection.
     pub connected: bool,
@@ -54,7 +54,8 @@ pub struct Status {
     pub rejected: u64,
     /// The last one.
     pub last_rejected: Option<String>,
-    /// Keys that went with others while nothing explains it: what they held stays until their writer is back.
+    /// Keys that were deleted with others while nothing explains it: their values stay in use until their writer is
+    /// back.
     pub held: usize,
     /// Heartbeats seen in this run.
     pub heartbeats: u64,
@@ -118,7 +119,7 @@ impl fmt::Display for Failure {
 // === impl Status ===
 
 impl Status {
-    /// Whether everything the cluster has is known, and there is a connection.
+    /// Whether the initial sync is complete, and there is a connection.
     pub fn is_synced(&self) -> bool {
         self.connected && self.failure.is_none() && self.is_complete()
     }

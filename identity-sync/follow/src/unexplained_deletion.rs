@@ -7,7 +7,7 @@
 pub(crate) struct UnexplainedDeletion {
     /// In this revision.
     pub(crate) since: i64,
-    /// The first known put of the canary after it: a list at this revision, or later, shows what is there.
+    /// The first known put of the canary after it: a list at this revision, or later, shows what exists.
     pub(crate) vouched: Option<i64>,
     /// What confirms it besides.
     pub(crate) confirmed_by: ConfirmedBy,

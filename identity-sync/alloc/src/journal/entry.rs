@@ -42,7 +42,7 @@ pub(super) enum Entry {
 pub(super) enum State {
     /// A label set has it.
     Used,
-    /// It was not in use when a replica looked; it is published all the same.
+    /// It was not in use when a replica checked; it is published all the same.
     Marked,
     /// It is not allocated, and rests before another label set may have it.
     Deleted,

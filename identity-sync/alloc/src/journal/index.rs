@@ -214,7 +214,7 @@ impl AllocationTable {
         self.by_id.len() + 2
     }
 
-    /// IDs that were allocated or released since the last call: those that are there, with their label sets.
+    /// IDs that were allocated or freed since the last call: those that are allocated, with their label sets.
     pub(super) fn take_changes(&mut self) -> Vec<(Identity, Option<Labels>)> {
         let published = |id: Identity| {
             let allocation = self.by_id.get(&id).filter(|n| n.state != State::Deleted);

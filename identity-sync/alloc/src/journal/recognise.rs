@@ -29,7 +29,7 @@ pub struct Found {
 pub enum Lost {
     /// The journal is another cluster's, or is a new one.
     #[error(
-        "the journal is not the one that gave the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
+        "the journal is not the one that allocated the {identities} identities in this etcd: it is of cluster {ours}, and the etcd of {theirs}. Restore {journal} and restart the apiserver. If it is lost, move what is there away and start the apiserver once with --adopt-identities, which takes the IDs that the etcd has"
     )]
     Another {
         /// The file.
@@ -107,7 +107,7 @@ impl Journal {
             let lines = entries.len();
             for entry in entries.into_iter().filter(|e| matches!(e, Entry::Identity { .. })) {
                 if let Err(reason) = table.take(entry) {
-                    tracing::error!(reason, "an identity of the etcd is not taken");
+                    tracing::error!(reason, "an identity of the etcd is not adopted");
                 }
             }
             table.lines = lines;

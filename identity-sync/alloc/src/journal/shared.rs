@@ -28,7 +28,7 @@ pub(super) struct SharedFile {
     patience: Duration,
 }
 
-/// The right to look at the file and to append to it.
+/// The right to read the file and to append to it.
 pub(super) struct Locked<'a> {
     shared: &'a mut SharedFile,
     _lock: Lock,

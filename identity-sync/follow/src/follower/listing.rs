@@ -110,7 +110,7 @@ impl Follower {
                 let smaller = Listing {
                     request: None,
                     limit: (listing.limit / 2).max(1),
-                    // Alone and still too large: only its name is asked for.
+                    // Alone and still too large: only its key is requested.
                     naming: listing.limit <= 1,
                     ..listing
                 };

@@ -18,7 +18,7 @@ pub struct RangeConfig {
     pub span: KeyRange,
     /// Keys a page.
     pub page: i64,
-    /// In the head: the values too are of one history only.
+    /// In the head: its values too belong to one history only.
     pub names_history: bool,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Range {
     /// Up to where everything was delivered. `None` before the first list was, and from the moment that another begins:
     /// a list that is interrupted is begun again.
     pub(super) position: Option<Position>,
-    /// Since it was watched last changes may have gone by unseen.
+    /// Changes may have been missed since it was watched last.
     pub(super) gap: bool,
     /// The revision of the last list.
     pub(super) listed: Option<i64>,
@@ -55,11 +55,11 @@ pub(super) enum RangeState {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// The page that was asked for; `None` before it is.
+    /// The request for the next page; `None` before it is sent.
     pub(super) request: Option<RequestId>,
     pub(super) from: Vec<u8>,
     pub(super) limit: i64,
-    /// That of the first page; all further ones are read at it.
+    /// The revision of the first page; all further ones are read at it.
     pub(super) revision: Option<i64>,
     /// Asking for the name of a key whose value is too large.
     pub(super) naming: bool,
@@ -128,7 +128,7 @@ impl Range {
         (self.position, self.listed, self.gap) = (None, None, false);
     }
 
-    /// Asks for the next page of the list, if that has not been asked for.
+    /// Requests the next page of the list, if that was not requested yet.
     pub(super) fn ask(&mut self, request: RequestId, actions: &mut VecDeque<Action>) {
         let RangeState::Listing(listing) = &mut self.state else { return };
         listing.request = Some(request);
@@ -155,7 +155,7 @@ impl Range {
         }
     }
 
-    /// Whether a page of its list is to be asked for.
+    /// Whether a page of its list is to be requested.
     pub(super) fn wants_page(&self) -> bool {
         matches!(&self.state, RangeState::Listing(Listing { request: None, .. }))
     }

@@ -19,9 +19,9 @@ pub struct PeerConfig {
     pub endpoints: usize,
     /// The limit the mesh agreed on.
     pub limit: ClusterLimit,
-    /// Which cluster it must be, if that is known.
+    /// The UUID that it must have, if that is known.
     pub uuid: Option<Uuid>,
-    /// The id that it must have, if that is known.
+    /// The ID that it must have, if that is known.
     pub id: Option<ClusterId>,
 }
 
@@ -108,7 +108,7 @@ pub enum Refusal {
     Absent(ClusterName),
     /// It has more, or changes more in a time, than it may.
     #[error(
-        "over its budget: {0}. What is known of it stays, and nothing more is taken until `clustermesh quarantine lift`"
+        "over its budget: {0}. What is known of it stays, and nothing more is accepted until `clustermesh quarantine lift`"
     )]
     OverBudget(String),
 }
@@ -116,7 +116,7 @@ pub enum Refusal {
 /// What its owner may ask of a follower of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerCommand {
-    /// Break the connection, if there is one, and make another at once.
+    /// Break the connection, if there is one, and make another immediately.
     Reconnect,
     /// Take nothing of the cluster, for a reason that only the owner can see.
     Hold(Refusal),
@@ -161,7 +161,7 @@ impl PeerConfig {
             return Err(Refusal::Uuid { found, expected });
         }
         match &config.export_mode {
-            // Of an apiserver of ours there is the local prefix.
+            // An apiserver of ours writes the local prefix.
             ExportMode::EndpointSlicesOnly if self.role == Role::Local && config.uuid.is_none() => {
                 Err(Refusal::NoFrontends)
             }

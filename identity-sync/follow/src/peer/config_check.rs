@@ -9,7 +9,7 @@ use mesh_model::ClusterConfig;
 use mesh_wire::Layout;
 
 impl PeerFollower {
-    /// Decides about the announced config, or the lack of one.
+    /// Decides on the announced config, or the lack of one.
     pub(super) fn judge(&mut self) {
         // An id that is no other peer's frees it.
         if let (Some(Refusal::IdInUse { id, .. }), Some(Ok(config))) = (&self.hold, &self.announced)
@@ -54,7 +54,7 @@ impl PeerFollower {
         self.stop_moving();
         self.follow();
         self.changed_form(self.announced_at);
-        // It may be the form that was there before a change that is taken back.
+        // It may be the form from before a change that is reverted.
         self.move_on();
         if id_changed {
             let ranges = self.completeness.ranges();
@@ -62,8 +62,8 @@ impl PeerFollower {
         }
     }
 
-    /// Follows what an accepted config promises, and what is for local nodes where that is there: of an etcd that may
-    /// be behind only how far it is.
+    /// Follows what an accepted config promises, and the local prefix if it exists; of an etcd that may be behind only
+    /// its position.
     pub(super) fn follow(&mut self) {
         let Some(config) = &self.accepted else { return };
         let (local, forms) = (self.is_local(config), self.forms(config));

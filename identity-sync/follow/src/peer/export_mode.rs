@@ -43,8 +43,8 @@ impl PeerFollower {
         }
     }
 
-    /// The forms to follow: the wanted one, and until that is complete the one before it, if the cluster keeps that. Where
-    /// it does not keep it, what is known stays as it is meanwhile.
+    /// The forms to follow: the wanted one, and until that is complete the one before it, if the cluster keeps that. If
+    /// it does not keep it, the known records stay as they are meanwhile.
     pub(super) fn forms(&self, config: &ClusterConfig) -> Vec<ServiceFormat> {
         let wanted = self.form(config);
         let kept =
@@ -52,8 +52,8 @@ impl PeerFollower {
         self.services_in.filter(kept).into_iter().chain([wanted]).collect()
     }
 
-    /// The config is another, as of a revision. If an apiserver of ours begins with it to export services in the
-    /// local prefix, the canary that is there may be its predecessor's: only one that is put after that vouches for them.
+    /// The config changed, as of a revision. If with it an apiserver of ours begins to export services in the local
+    /// prefix, the existing canary may be its predecessor's: only one that is put after that confirms them.
     pub(super) fn changed_form(&mut self, revision: i64) {
         let Some(config) = &self.accepted else { return };
         let form = self.form(config);
@@ -62,7 +62,7 @@ impl PeerFollower {
         }
     }
 
-    /// The config is another: where it wants another form than the one that is being moved to, there is nothing to finish.
+    /// The config changed: if it wants another form than the one in progress, there is nothing to finish.
     pub(super) fn stop_moving(&mut self) {
         let form = self.accepted.as_ref().map(|config| self.form(config));
         self.moving = self.moving.filter(|moving| Some(moving.to) == form);
@@ -76,9 +76,9 @@ impl PeerFollower {
         }
     }
 
-    /// These kinds are confirmed. If a new form of the services is complete with that, the old one is followed no more.
-    /// But watches have no common order: what came last in the old one may not have come in the new one yet, nor a config that
-    /// takes it all back. So both are listed once more before anything goes.
+    /// These kinds are confirmed. If a new form of the services is complete with that, the old one is no longer
+    /// followed. But watches have no common order: the last changes of the old form may not have arrived in the new one
+    /// yet, nor a config that reverts the change. So both are listed once more before anything is removed.
     pub(super) fn services_confirmed(&mut self, kinds: &[RecordKind]) {
         let Some(form) = self.accepted.as_ref().map(|config| self.form(config)) else { return };
         if !form.kinds().iter().any(|kind| kinds.contains(kind)) || !self.is_complete(form) {

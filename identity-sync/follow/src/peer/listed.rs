@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl PeerFollower {
-    /// The etcd at hand may be as far as what is known by now: then it is followed, and what it lists is complete.
+    /// The present etcd may have caught up with what is known: then it is followed, and its lists are complete.
     pub(super) fn caught_up(&mut self, was_older: bool) {
         if !self.replica.is_caught_up() {
             return;
@@ -22,7 +22,7 @@ impl PeerFollower {
         self.listed_all();
     }
 
-    /// Looks again at what is listed: whether it is complete may be known by now.
+    /// Checks again whether lists are complete, which may be known now.
     pub(super) fn listed_all(&mut self) {
         for range in self.completeness.ranges() {
             if let Some(revision) = self.follower.listed_at(range) {
@@ -52,7 +52,7 @@ impl PeerFollower {
         }
     }
 
-    /// The canaries were looked up: these are there, and no others.
+    /// The canaries were looked up: these exist, and no others.
     pub(super) fn canaries_seen(&mut self, keys: &[KeyValue], revision: i64) {
         let of = |kv: &KeyValue| {
             let canary = Canary { created: kv.create_revision, put: kv.mod_revision };

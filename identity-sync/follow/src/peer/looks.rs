@@ -11,7 +11,7 @@ pub(super) struct Looks {
     next: Option<Instant>,
 }
 
-/// From one look to the next, at least: a peer that removes key by key has each agent ask this often and no more.
+/// The least time between two look-ups: a peer that removes key by key makes each agent ask this often and no more.
 const APART: Duration = Duration::from_millis(500);
 
 // === impl Looks ===

@@ -23,7 +23,7 @@ pub(super) const NAME: RangeId = RangeId(3);
 pub(super) const LOCAL_BEAT: RangeId = RangeId(u8::MAX);
 /// What of the local cluster is drained.
 pub(super) const LOCAL_DRAINED: RangeId = RangeId(u8::MAX - 1);
-/// The first of the ranges with records, in each layout: a range that comes or goes leaves the others their names.
+/// The first of the ranges with records, in each layout: adding or removing a range keeps the others' names.
 const STATE: u8 = 4;
 const CACHE: u8 = 64;
 
@@ -56,9 +56,9 @@ pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
     ]
 }
 
-/// What to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so the order of
-/// its writes is ours, identities before the addresses that have them. In a cache each prefix is by itself.
-/// Of the local cluster's pods only those of this node: what they cost follows the node and not the cluster.
+/// The ranges to follow of a cluster's records. Its own tree is one range from identities to nodes: one watch, so we
+/// see its writes in their order, identities before the addresses that have them. In a cache each prefix is a range. Of
+/// the local cluster's pods only those of this node: their cost follows the node and not the cluster.
 pub(super) fn data_ranges(
     config: &PeerConfig,
     layout: Layout,

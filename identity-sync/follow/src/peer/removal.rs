@@ -36,17 +36,17 @@ impl PeerFollower {
         }
         if self.unseen_at().is_some_and(|at| at <= now) {
             self.replica.leave();
-            let reason = "its writer puts its position no more: trying another replica";
+            let reason = "its writer no longer puts its position: trying another replica";
             self.follower.give_up(now, Failure::new(ConnectionPhase::Synced, reason));
         }
     }
 
-    /// When to try another replica, where there is one.
+    /// When to try another replica, if there is one.
     pub(super) fn unseen_at(&self) -> Option<Instant> {
         self.replica.unseen_at().filter(|_| self.config.endpoints > 1)
     }
 
-    /// Whether the canaries of the prefixes that keys are in are there, and were at a revision.
+    /// Whether the canaries of the keys' prefixes exist, and did at a revision.
     pub(super) fn is_vouched(&self, revision: i64, keys: &[(RangeId, Vec<u8>)]) -> bool {
         let kind = |(_, key): &(RangeId, Vec<u8>)| self.removed(key).map(|record| record.kind());
         keys.iter().filter_map(kind).all(|kind| self.completeness.is_vouched(kind, revision))

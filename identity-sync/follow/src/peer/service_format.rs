@@ -18,7 +18,7 @@ pub(super) enum ServiceFormat {
 impl ServiceFormat {
     pub(super) const ALL: [Self; 3] = [Self::Services, Self::Slices, Self::Local];
 
-    /// The records of it. Slices come first, so that no service is there without its backends.
+    /// Its kinds of records. Slices come first, so that no service exists without its backends.
     pub(super) fn kinds(self) -> &'static [RecordKind] {
         match self {
             Self::Services => &[RecordKind::Service],
@@ -27,7 +27,7 @@ impl ServiceFormat {
         }
     }
 
-    /// Whether a cluster of that config goes on with it.
+    /// Whether a cluster with that config exports it.
     pub(super) fn is_in(self, config: &ClusterConfig) -> bool {
         match (self, &config.export_mode) {
             (Self::Services, mode) => *mode != ExportMode::EndpointSlicesOnly,
