@@ -31,13 +31,13 @@ pub struct Destination {
 /// A frontend as programs see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// For so many seconds a client comes back to the backend it had; 0: to any.
+    /// For how many seconds a client returns to the backend it had; 0: to any.
     pub session_affinity_seconds: u32,
     /// Its service is not global.
     pub plain: bool,
     /// Without a backend connections pass untouched.
     pub pass_if_empty: bool,
-    /// Those of its groups that have backends, by number; one, 0 of weight 1, of whose backends all have the same chance.
+    /// Those of its groups that have backends, by index; one, 0 of weight 1, if all its backends have the same chance.
     pub groups: BTreeMap<usize, Group>,
 }
 
@@ -87,7 +87,7 @@ pub enum DumpError {
         /// Why.
         source: MapError,
     },
-    /// There is not one map of a name that programs read.
+    /// There is not exactly one map of a name that programs read.
     #[error("{}: {map} is pinned {count} times as a map that programs read, not once", path.display())]
     NotOne {
         /// The pin root.
@@ -125,7 +125,7 @@ impl Dump {
         })
     }
 
-    /// All frontends as programs see them. Of tables that are written meanwhile, a moment's view of each.
+    /// All frontends as programs see them. Of tables that are written meanwhile, each as of one moment.
     pub fn entries(&self) -> Result<Entries, DumpError> {
         let mut all = Entries::new();
         for (key, service) in self.frontends()? {
@@ -138,14 +138,15 @@ impl Dump {
         Ok(all)
     }
 
-    /// All frontends with their backends, whatever the groups' weights. Of tables that are written meanwhile, a moment's view of each.
+    /// All frontends with their backends, whatever the groups' weights. Of tables that are written meanwhile, each as
+    /// of one moment.
     pub fn services(&self) -> Result<Services, DumpError> {
         let all = self.entries()?.into_iter();
         let backends = |entry: Entry| entry.groups.into_values().flat_map(|g| g.destinations);
         Ok(all.map(|(frontend, entry)| (frontend, backends(entry).collect())).collect())
     }
 
-    /// How many backends a frontend has: to be asked again and again, it costs no system call. `None`: it is not there.
+    /// A counter of a frontend's backends: reading it costs no system call. `None`: there is no such frontend.
     pub fn counter(
         &self,
         frontend: (SocketAddr, u8),
@@ -228,7 +229,7 @@ impl Dump {
             let backend = self.backend(id).ok_or_else(|| beyond(format!("backend {id}")))?;
             if backend.id() != id {
                 return Err(self.inconsistent(format!(
-                    "slot {slot} names backend {id}, and in its place is {}",
+                    "slot {slot} names backend {id}, and that entry has the ID {}",
                     backend.id()
                 )));
             }
@@ -324,7 +325,7 @@ fn bytes_of(pin: &Path) -> Result<u64, DumpError> {
     let fd = map.fd().as_fd().as_raw_fd();
     let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(io_error(pin))?;
     let bytes = fdinfo.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
-    bytes.ok_or_else(|| io_error(pin)(io::Error::other("the kernel does not say what it takes")))
+    bytes.ok_or_else(|| io_error(pin)(io::Error::other("the kernel does not report its memory")))
 }
 
 /// The ids of the maps that attached programs read: those of the hook that leads connections to backends.
@@ -334,8 +335,8 @@ fn maps_that_programs_read(pins: &Path) -> Vec<u32> {
     program.and_then(|program| program.maps()).unwrap_or_default()
 }
 
-/// Where a map is pinned, in whichever folder: the only pin of its name, or where there are several the one that programs
-/// read. Of two pins of that map one is as good as the other.
+/// Where a map is pinned, in whichever folder: the only pin of its name, or if there are several the one that programs
+/// read. Of two pins of that map any one will do.
 fn find(pins: &Path, map: &'static str, read: &[u32]) -> Result<PathBuf, DumpError> {
     let folders = fs::read_dir(pins).map_err(io_error(pins))?.flatten().map(|entry| entry.path());
     let mut found = BTreeMap::new();

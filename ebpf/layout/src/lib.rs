@@ -34,9 +34,9 @@ pub use socket::{
 pub enum Counter {
     /// A connection got a backend.
     Translated = 0,
-    /// A slot, backend or service was not what was looked for, and was looked up again.
+    /// A slot, backend or service was not the expected one, and was looked up again.
     Retried = 1,
-    /// All tries met cut clusters or changing slots; the search went on slot by slot.
+    /// All attempts met cut clusters or changing slots; the search continued slot by slot.
     Scanned = 2,
     /// Nothing but backends of cut clusters was left, and one was taken.
     TookCut = 3,

@@ -52,7 +52,7 @@ pub struct MapLayout {
 /// What a map is to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapKind {
-    /// A hash, whose memory is there from the beginning.
+    /// A hash, whose memory is allocated from the beginning.
     Hash,
     /// A hash that forgets what was used least.
     LruHash,
@@ -86,10 +86,10 @@ pub enum MapGroup {
     Affinity,
     /// What programs count. Another layout begins at zero.
     Counters,
-    /// What sockets keep. As long as the layout is the same, a socket's state goes over to whatever tables come.
+    /// The records of sockets. As long as the layout is the same, a socket's state is valid with any tables.
     Sockets,
-    /// What answers other nodes' questions whether this one is there. Another layout begins without addresses, and answers
-    /// nothing until the agent has set them.
+    /// The kernel's answers to probes. Another layout begins without addresses, and answers nothing until the agent has
+    /// set them.
     Health,
 }
 

@@ -44,9 +44,9 @@ pub struct AnswerSecond {
     pub count: u32,
 }
 
-/// For so many seconds the answers are counted apart.
+/// For how many seconds the answers are counted separately.
 pub const ANSWER_SECONDS: u32 = 4;
-/// The word of `cm_probe_answers` that has all answers.
+/// The word of `cm_probe_answers` that counts all answers.
 pub const ANSWER_TOTAL: u32 = ANSWER_SECONDS;
 /// The number of words.
 pub const ANSWER_WORDS: usize = 5;
@@ -54,13 +54,13 @@ pub const ANSWER_WORDS: usize = 5;
 // === impl AnswerSecond ===
 
 impl AnswerSecond {
-    /// The second that a word is.
+    /// The second in a word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self { second: (word >> 32) as u32, count: word as u32 }
     }
 
-    /// The word that it is. One more answer is one more.
+    /// The word of a second. One more answer adds one to it.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.second as u64) << 32 | self.count as u64

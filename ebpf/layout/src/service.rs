@@ -62,7 +62,7 @@ pub const GROUPS_OF_A_SERVICE: usize = 8;
 /// The bit of a header's count that marks its base as an index into `cm_groups`. The other bits are 0 then.
 const GROUPED: u32 = 1 << 31;
 
-/// Another proxy, where there is one, knows the service too.
+/// Another proxy, if there is one, knows the service too.
 const PLAIN: u32 = 1;
 /// Without a backend connections pass untouched.
 const PASS_IF_EMPTY: u32 = 2;
@@ -168,7 +168,7 @@ impl Header {
         self.base
     }
 
-    /// The number of slots in use, of a header with slots of its own; 0 of one that leads to groups.
+    /// The number of slots in use, of a header with slots of its own; 0 if it leads to groups.
     #[inline(always)]
     pub const fn count(self) -> u32 {
         if self.count & GROUPED == 0 { self.count } else { 0 }
@@ -178,7 +178,7 @@ impl Header {
 // === impl Settings ===
 
 impl Settings {
-    /// Settings: for so many seconds a client comes back to the backend it had; whether the service is plain, and whether
+    /// Settings: for how many seconds a client returns to the backend it had; whether the service is plain, and whether
     /// connections pass when it has no backend.
     #[inline(always)]
     pub const fn new(session_affinity_seconds: u32, plain: bool, pass_if_empty: bool) -> Self {
@@ -200,13 +200,13 @@ impl Settings {
         whole([self.session_affinity_seconds, self.flags])
     }
 
-    /// For so many seconds a client comes back to the backend it had; 0: to any.
+    /// For how many seconds a client returns to the backend it had; 0: to any.
     #[inline(always)]
     pub const fn session_affinity_seconds(self) -> u32 {
         self.session_affinity_seconds
     }
 
-    /// The service is not global: a kube-proxy, where there is one, knows it too.
+    /// The service is not global: a kube-proxy, if there is one, knows it too.
     #[inline(always)]
     pub const fn is_plain(self) -> bool {
         self.flags & PLAIN != 0

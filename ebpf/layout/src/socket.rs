@@ -25,7 +25,7 @@ pub type Endpoint<'a> = (&'a [u8; 16], &'a [u8; 2]);
 /// What a connected socket's storage (`cm_sockets`) keeps: what it connected to.
 pub type SocketState = Pair;
 
-/// What the storage of a UDP socket that sends unconnected (`cm_datagrams`) keeps: the last services that it asked for.
+/// The storage of a UDP socket that sends unconnected (`cm_datagrams`): the last services that it asked for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatagramState {
@@ -87,7 +87,7 @@ fn same(one: Endpoint<'_>, other: Endpoint<'_>) -> bool {
 // === impl Pair ===
 
 impl Pair {
-    /// What to remember of a socket that asked for `service` and got `backend`, which a slot named.
+    /// The record of a socket that asked for `service` and got `backend`, which a slot named.
     #[inline(always)]
     pub const fn new(service: &FrontendKey, backend: &Backend, slot: u32) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl Pair {
         self.backend
     }
 
-    /// The slot that named the backend when it was looked at last.
+    /// The slot that named the backend at the last check.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
         self.slot
@@ -143,7 +143,7 @@ impl Pair {
         (&self.service_address, &self.service_port)
     }
 
-    /// Whether what comes from the backend is not shown as coming from the service.
+    /// Whether datagrams of the backend are not shown as coming from the service.
     #[inline(always)]
     pub const fn is_hidden(&self) -> bool {
         self.hidden != 0
@@ -254,7 +254,7 @@ impl OverflowPair {
         Self { socket_cookie, pair }
     }
 
-    /// The pair, if it is what a key of this socket was looked up for.
+    /// The pair, if it is the one for a key of this socket.
     #[inline(always)]
     pub fn of(&self, key: &OverflowKey) -> Option<Pair> {
         let matches = match key.direction {

@@ -45,7 +45,7 @@ extern "C" fn cm_list_udp(context: *const Context) -> i32 {
 fn list(context: *const Context) -> i32 {
     // SAFETY: the kernel gives the iterator a valid context.
     let (file, socket) = unsafe { ((*(*context).meta).file, (*context).socket) };
-    // After the last socket there is one more call, without one.
+    // After the last socket there is one more call, with null.
     if socket.is_null() {
         return 0;
     }

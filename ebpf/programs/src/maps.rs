@@ -110,8 +110,8 @@ pub fn is_bypassed() -> bool {
     false
 }
 
-/// The service that a frontend leads to. A hash entry may be recycled while it is read: what carries another tag, and
-/// what is missing, is looked up once more.
+/// The service that a frontend leads to. A hash entry may be recycled while it is read: if it carries another tag or is
+/// missing, it is looked up once more.
 #[inline(always)]
 pub fn service(key: &FrontendKey) -> Option<u32> {
     let tag = key.tag();
@@ -185,7 +185,7 @@ pub fn slot(index: u32) -> Option<u32> {
     })
 }
 
-/// Where the backend of an id is, if there is one.
+/// The entry of the backend of an ID, if there is one.
 #[inline(always)]
 fn backend_entry(id: u32) -> Option<*const Backend> {
     // SAFETY: the loader set it; user space does not change it afterwards.
@@ -206,10 +206,10 @@ pub fn cluster_of(id: u32) -> Option<u16> {
 #[inline(always)]
 pub fn backend(id: u32) -> Option<Backend> {
     let entry = backend_entry(id)?;
-    // SAFETY: array memory is never freed under a program, and any bytes are a backend. The writer clears the id
-    // before it writes the rest and sets it afterwards, so equal ids around the copy mean that the copy is whole. Where the
-    // processor may reorder loads (arm64), that is not enough by itself, and BPF has no barrier for loads: there it is the
-    // writer that makes it so, which leaves a place alone for a second between two ids.
+    // SAFETY: array memory is never freed under a program, and any bytes are a backend. The writer clears the ID before
+    // it writes the rest and sets it afterwards, so equal IDs around the copy mean that the copy is complete. Where the
+    // processor may reorder loads (arm64), that is not enough, and BPF has no barrier for loads: there the writer
+    // ensures it, by leaving an entry alone for a second between two IDs.
     let (copy, after): (Backend, u32) = unsafe {
         (
             core::mem::transmute::<[u64; 4], Backend>(core::ptr::read_volatile(entry.cast())),
@@ -253,8 +253,8 @@ pub fn is_unbalanced(ctx: &SockAddrContext, local_state: u32) -> bool {
     local_state & LOCAL_HAS_UNBALANCED != 0 && cm_unbalanced.get_ptr(netns(ctx)).is_some()
 }
 
-/// What a client had last. It may be another client's, and torn, for the moment in which its entry is recycled: what it
-/// names is used only if the service has it. A miss is looked up once more.
+/// What a client had last. It may be another client's, and torn, for the moment in which its entry is recycled: the
+/// backend is used only if the service has it. A miss is looked up once more.
 #[inline(always)]
 pub fn affinity(client: &AffinityKey) -> Option<Affinity> {
     let entry = cm_affinity.get_ptr(client).or_else(|| cm_affinity.get_ptr(client))?;
@@ -271,8 +271,8 @@ pub fn set_affinity(client: &AffinityKey, affinity: Affinity, only_first: bool) 
     cm_affinity.insert(client, affinity, flags.into()).is_ok()
 }
 
-/// What a socket has beyond its storage. An entry may be recycled while it is copied: what is another's, and what is
-/// missing, is looked up once more.
+/// A socket's pairs beyond its storage. An entry may be recycled while it is copied: if it is another's or missing, it
+/// is looked up once more.
 #[inline(always)]
 pub fn overflow(key: &OverflowKey) -> Option<Pair> {
     for _ in 0..2 {

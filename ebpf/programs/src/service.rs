@@ -80,8 +80,8 @@ extern "C" fn cm_choose_in_groups(set: u32) -> u64 {
     }
     let mut search = Search::new();
     search.scan(drawn.base(), drawn.count());
-    // Those that have a weight, then those that have none. What was searched already is there again, which costs what it
-    // costs where hardly anything is alive.
+    // Those that have a weight, then those that have none. Groups that were searched already are searched again, which
+    // only happens where hardly anything is alive.
     let mut below = 0;
     for group in 0..GROUPS_OF_A_SERVICE {
         let cumulative = groups.cumulative(group);
@@ -128,7 +128,7 @@ struct Search {
     id: u32,
     /// A slot with that id, or with that of a usable backend.
     found: u64,
-    /// A slot with the id of one whose cluster is cut.
+    /// A slot with the ID of a backend whose cluster is cut.
     cut: u64,
 }
 
@@ -232,7 +232,7 @@ extern "C" fn cm_search_for(base: u32, count: u32, id: u32) -> u64 {
     search.found
 }
 
-/// A loop of the kernel's, because the verifier looks at its body once and not once for each step.
+/// A loop of the kernel's, because the verifier checks its body once and not once for each step.
 #[inline(always)]
 fn run(search: &mut Search, steps: u32) -> u32 {
     // SAFETY: `step` has the signature that the helper calls, and `search` outlives the call.

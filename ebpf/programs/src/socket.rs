@@ -30,7 +30,7 @@ const ESTABLISHED: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
-/// A service that was asked for, and is this node's to balance.
+/// The requested service, if this node balances it.
 struct Asked {
     index: u32,
     header: Header,
@@ -72,7 +72,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     PASS
 }
 
-/// Sends a datagram for a service to the backend that the socket has for it, or to any. Of sockets that name the
+/// Sends a datagram for a service to the backend that the socket has for it, or to any. For sockets that name the
 /// receiver, connected or not.
 #[inline(always)]
 pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
@@ -206,7 +206,7 @@ fn refresh(ctx: &SockAddrContext, asked: &Asked, again: u64) {
     }
 }
 
-/// A service without a backend is refused, as kube-proxy does, if it is known for sure that it has none.
+/// A service without a backend is refused, as kube-proxy does, if it is certain that it has none.
 #[inline(always)]
 fn without_backend(asked: &Asked) -> i32 {
     if asked.settings.passes_if_empty() || asked.local_state & LOCAL_UNSYNCED != 0 {
@@ -252,7 +252,8 @@ fn keep_former(ctx: &SockAddrContext) {
     }
 }
 
-/// The socket asks for an address that is no service's: nothing of a service that it asked for before is shown there.
+/// The socket asks for an address that is no service's: datagrams from there are not shown as those of an earlier
+/// service.
 #[inline(always)]
 fn forget(ctx: &SockAddrContext, protocol: u8, to: &Address) {
     if protocol == IPPROTO_UDP {

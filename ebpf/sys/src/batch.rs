@@ -30,8 +30,8 @@ pub fn lookup_all<K: Pod, V: Pod>(map: impl AsFd) -> io::Result<Vec<(K, V)>> {
     }
 }
 
-/// About so many entries of a hash map from a position on (`None`: from the first), and the position of the next; `None`
-/// after the last.
+/// About this many entries of a hash map from a position on (`None`: from the first), and the position of the next;
+/// `None` after the last.
 pub fn lookup_some<K: Pod, V: Pod>(
     map: impl AsFd,
     position: Option<u32>,

@@ -30,7 +30,7 @@ impl Iterator {
         Ok(Self { link })
     }
 
-    /// A file that has what the program writes about the objects, as they are when it is read. Of sockets, those of the
+    /// A file with what the program writes about the objects, as they are when it is read. For sockets, those of the
     /// calling thread's network namespace.
     pub fn open(&self) -> io::Result<File> {
         let mut attr = zeroed_attr();

@@ -24,7 +24,7 @@ pub struct Link {
 /// Where a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// By which no other link is known before the next boot.
+    /// It identifies the link until the next boot.
     pub id: u32,
     /// The id of its program.
     pub program: u32,

@@ -20,7 +20,7 @@ use crate::{bpf, new_descriptor, read_info, word, zeroed_attr};
 /// A map, as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapInfo {
-    /// By which no other map is known before the next boot.
+    /// It identifies the map until the next boot.
     pub id: u32,
     /// The kernel's `bpf_map_type`.
     pub kind: u32,
@@ -56,7 +56,7 @@ pub fn open(pin: &Path) -> io::Result<OwnedFd> {
 // === impl MapInfo ===
 
 impl MapInfo {
-    /// That of the map that is pinned at a path.
+    /// The properties of the map that is pinned at a path.
     pub fn of_pin(pin: &Path) -> io::Result<Self> {
         let map = open(pin)?;
         // SAFETY: a struct of plain integers; all zeros is a value.

@@ -14,9 +14,9 @@ use aya_obj::generated::{
 
 use crate::{bpf, new_descriptor, read_info, word, zeroed_attr};
 
-/// How many maps of a program are looked at; those of this mesh have a dozen.
+/// How many maps of a program are read; those of this mesh have a dozen.
 const MAPS: usize = 64;
-/// How many programs of a hook are looked at; the kernel allows 64 a cgroup.
+/// How many programs of a hook are read; the kernel allows 64 for a cgroup.
 const PROGRAMS: usize = 256;
 
 /// A loaded program.
@@ -66,7 +66,7 @@ fn query(
     attr.query.attach_type = attach_type as u32;
     attr.query.prog_ids = ids.as_mut_ptr() as u64;
     attr.query.__bindgen_anon_2.count = u32::try_from(ids.len()).map_err(io::Error::other)?;
-    // SAFETY: `ids`, and the ids of links where they are asked for, have room for `count` numbers, and both outlive the
+    // SAFETY: `ids`, and the IDs of links where they are requested, have room for `count` numbers, and both outlive the
     // call.
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     // SAFETY: a plain integer of the same union member.

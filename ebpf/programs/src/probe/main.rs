@@ -30,7 +30,7 @@ const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
 const PACKET_HOST: u32 = 0;
 /// No Ethernet frame is shorter; what is beyond a short packet is padding.
 const SHORTEST_FRAME: u32 = 60;
-/// Where a datagram has its mark, and who answered.
+/// The position of the mark in a datagram, and of who answered.
 const MARK_AT: usize = 4;
 
 /// Looks at a packet that came in.
@@ -47,7 +47,7 @@ pub fn cm_probe_answer(ctx: TcContext) -> i32 {
             core::ptr::read_volatile(&raw const (*skb).pkt_type),
         )
     };
-    // Nearly everything ends here. One that still has its VLAN's tag is that VLAN's interface's to look at.
+    // Nearly everything ends here. A packet that still has its VLAN's tag is for the interface of that VLAN.
     if length as usize > Ipv6::HEADERS + LENGTH || kind != PACKET_HOST || vlan != 0 {
         return TCX_NEXT;
     }

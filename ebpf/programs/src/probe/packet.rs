@@ -3,7 +3,7 @@
 use aya_ebpf::programs::TcContext;
 use mesh_layout::mapped;
 
-/// The headers of one family, as they are in a packet from its beginning on.
+/// The headers of one family, as they are in a packet from its beginning.
 pub trait Headers: Copy {
     /// Their length.
     const HEADERS: usize;
@@ -12,7 +12,7 @@ pub trait Headers: Copy {
     fn question(&self) -> Option<usize>;
     /// Who asks, v4 as v4-mapped.
     fn source(&self) -> [u8; 16];
-    /// Who is asked.
+    /// The address that is probed.
     fn destination(&self) -> [u8; 16];
     /// The last of them.
     fn udp(&self) -> &Udp;
