@@ -115,7 +115,7 @@ impl Ca {
         Ok((Self { certificate, issuer: Issuer::new(params, key) }, issued))
     }
 
-    /// Takes a CA from its two PEM files' content. Of several certificates it is the one that the key belongs to.
+    /// Takes a CA from the content of its two PEM files. Of several certificates it is the one that the key belongs to.
     pub fn load(certificate: &str, key: &str, now: SystemTime) -> Result<Self, CaError> {
         let key = KeyPair::from_pem(key).map_err(CaError::Key);
         let all = details(certificate)?;

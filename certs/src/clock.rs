@@ -17,7 +17,7 @@ impl Clock {
         Self(Arc::new(now))
     }
 
-    /// What it says.
+    /// The time.
     pub fn now(&self) -> SystemTime {
         (self.0)()
     }

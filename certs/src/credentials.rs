@@ -250,7 +250,7 @@ impl Receiver {
         self.current.load_full()
     }
 
-    /// Waits for newer credentials than those seen so far; for ever once the store is gone. Cancel-safe.
+    /// Waits for newer credentials than those seen so far; forever once the store is gone. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.changed.changed().await.is_err() {
             std::future::pending().await

@@ -17,7 +17,7 @@ use x509_parser::{prelude::FromDer as _, x509::X509Name};
 /// How long a server may take for each step.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Takes down whom the server would take certificates from, and shows it none.
+/// Records the CAs whose clients the server accepts, and presents no certificate.
 #[derive(Debug, Default)]
 struct Hints(Mutex<Option<Vec<String>>>);
 
@@ -57,7 +57,7 @@ pub fn cas_of_server(address: SocketAddr, name: &str, cas: &str) -> io::Result<V
     while connection.is_handshaking() && done.is_ok() {
         done = connection.complete_io(&mut socket).map(|_| ());
     }
-    // Without a certificate the server ends it; it has sent what it wanted by then.
+    // Without a certificate the server ends the handshake; it has sent the names by then.
     let received = hints.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (received, done) {
         (Some(subjects), _) => Ok(subjects),
