@@ -112,7 +112,7 @@ mod tests {
         assert!(both.includes(&bundle(&new)) && !bundle(&new).includes(&both));
         assert_eq!(bundle(&new).to_pem(), new.certificate(), "as rcgen writes it");
 
-        // Whose key it is says which of them signs.
+        // The key shows which of them signs.
         for (files, of) in [(&old_files, &old), (&new_files, &new)] {
             let signer = Ca::load(&both.to_pem(), &files.key, now).unwrap();
             assert_eq!(signer.certificate(), of.certificate());

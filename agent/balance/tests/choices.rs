@@ -144,7 +144,7 @@ fn shares_of_clusters_are_of_their_tiers_load() {
     assert_eq!(stage.shares(), "b11 37.5, b12 37.5, c11 25");
 }
 
-/// One pod that is left carries its cluster's share, unless a minimum says how many are enough.
+/// The one pod that is left carries its cluster's share, unless a minimum defines how many are enough.
 #[test]
 fn a_cluster_that_is_not_healthy_enough_leaves_a_part_of_its_share() {
     let asked = cluster_weights(&[("a", 90), ("b", 10)]);

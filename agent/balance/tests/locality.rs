@@ -24,7 +24,7 @@ fn hinted() -> ServiceTraffic {
     ServiceTraffic { topology_hints: true, ..global() }
 }
 
-/// Nobody says on which node clients are.
+/// No node is given for the clients.
 fn anywhere() -> Stage {
     Stage::of(Rules { local: id("a"), node: None, replace_kube_proxy: false })
 }
@@ -210,7 +210,7 @@ fn hints_narrow_the_local_cluster_alone() {
         left.because,
         "its hints are for clients elsewhere, and others are for those in zone z1"
     );
-    // A tier's health is that of what is meant for here.
+    // A tier's health is that of the backends for this node's clients.
     let minimum =
         ServiceTraffic { affinity: Affinity::Local, minimum_healthy: Some(100), ..hinted() };
     stage.traffic(minimum);

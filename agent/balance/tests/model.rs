@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order, a frontend leads where the rules say for what there is now; here the rules are
-//! written once more, from `docs/load-balancing.md`, over plain lists and with fractions.
+//! Whatever happens in whatever order, a frontend leads where the rules require it in the present state; here the rules
+//! are implemented once more, from `docs/load-balancing.md`, over plain lists and with fractions.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,7 @@ enum Step {
     },
     Node(usize, u8, NodeHealth),
     Cluster(usize, Option<(ClusterState, bool)>),
-    /// Where backends are whose cluster does not say.
+    /// The location of backends whose cluster does not report it.
     Placement(u8),
     /// The zone of the node that clients are on, which is n1 of the first cluster.
     Zone(Option<u8>),
@@ -66,7 +66,7 @@ struct Spot {
     udp: bool,
 }
 
-/// What there is, as it was reported last.
+/// The present state, as it was reported last.
 #[derive(Default)]
 struct World {
     services: BTreeMap<usize, ServiceTraffic>,
@@ -313,7 +313,7 @@ struct Seen {
     meant: Meant,
 }
 
-/// Leaves out what is for clients elsewhere, if all that could be used now say for whom they are.
+/// Leaves out backends for clients elsewhere, if all that could be used now have hints.
 fn follow_hints(seen: &mut Vec<Seen>, zone: Option<u8>) {
     let is_local = |b: &Seen| b.backend.cluster == id("a");
     let local =

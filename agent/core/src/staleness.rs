@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(staleness.look(&b, AWAY, at(10)), StalenessChange::None);
         assert_eq!(staleness.next_timeout(), Some(at(910)));
         assert_eq!(staleness.look(&c, AWAY, at(909)), StalenessChange::None, "each has its own");
-        // Connected in between: it begins anew.
+        // Connected in between: the time starts again.
         assert_eq!(staleness.look(&b, CONNECTED, at(909)), StalenessChange::None);
         assert_eq!(staleness.look(&b, AWAY, at(910)), StalenessChange::None);
         assert_eq!(staleness.due(at(1_809)), std::slice::from_ref(&c));

@@ -361,7 +361,7 @@ impl Stage {
         self.events(c, records.into_iter().map(PeerEvent::Record).collect());
     }
 
-    /// Does what is wanted, and checks that each change makes sense where it stands.
+    /// Does what is wanted, and checks that each change makes sense in the present state.
     fn carry_out(&mut self) {
         let wanted = self.core.take_wanted();
         for change in wanted.changes {
@@ -433,7 +433,7 @@ impl Stage {
                 }
                 let before = std::mem::take(&mut self.model.clusters[c]);
                 self.handle(Input::Unfollow(name(c)));
-                // Health forgets it too, and says so.
+                // Health forgets it too, and reports that.
                 for node in before.dead {
                     let (cluster, address) = (name(c), node_address(c, node));
                     let (node, last_answer) = (Arc::from(NODES[node]), None);

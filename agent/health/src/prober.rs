@@ -61,7 +61,7 @@ pub struct Prober {
     intervals: Intervals,
     /// What was answered, by whatever node.
     self_check: SelfCheck,
-    /// When the prober itself stood still last.
+    /// The last stall of the prober itself.
     stall: Option<Stall>,
     /// Clusters of which something is to be reported, or soon will be.
     undecided: BTreeSet<ClusterName>,

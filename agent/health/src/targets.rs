@@ -126,7 +126,7 @@ mod tests {
         let now = names(&chosen("a/n1", &others, &[], false));
         assert!(three[1..].iter().all(|target| now.contains(&target.node.to_string())));
     }
-    /// Clients may be led to their pods, and no probe can say whether they arrive.
+    /// Clients may be led to their pods, and no probe can show whether they arrive.
     #[test]
     fn nodes_in_use_without_an_address_are_targets() {
         let nodes = [("n1", vec![]), ("n2", vec![[10, 0, 0, 2].into()]), ("n3", vec![])];

@@ -279,7 +279,7 @@ mod tests {
         let others = order(&mut view, "b", &[]).unwrap();
         assert_eq!(others.split(' ').count(), 3, "{others}");
         assert!(!others.contains('*'));
-        // Ordered anew when it is a peer again.
+        // Sorted in again when it is a peer again.
         view.apply(&node("172.31.2.1", true));
         assert!(matches!(view.forget(&name("b")), Order::Forget(_)));
         assert_eq!(order(&mut view, "b", &[]), Some(others));

@@ -208,8 +208,8 @@ mod tests {
     }
 
     proptest! {
-        /// After each step each known cluster's word says what the cluster is, that of no cluster nothing but what a previous
-        /// run left there; and a cluster that is cut before and after under one ID is so all the time.
+        /// After each step the word of each known cluster has the cluster's state, that of no cluster only what a
+        /// previous run left there; and a cluster that is cut before and after under one ID is cut all the time.
         #[test]
         fn words_say_what_clusters_are(
             left in prop::collection::btree_set(1..5_usize, 0..4),

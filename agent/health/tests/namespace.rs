@@ -52,7 +52,7 @@ fn target(address: impl Into<IpAddr>) -> Target {
     Target { node: "n1".into(), addresses: vec![address.into()], in_use: true }
 }
 
-/// Waits for a report that says so, in a thread that has nothing else to do.
+/// Waits for a report for which this is true, in a thread that has nothing else to do.
 fn wait_for(health: &Health, what: impl Fn(&Report) -> bool) {
     let mut reports = health.reports();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -62,7 +62,7 @@ fn wait_for(health: &Health, what: impl Fn(&Report) -> bool) {
     assert!(found, "{:#?}", health.report());
 }
 
-/// Where `net.ipv6.bindv6only` says that a socket for IPv6 is for nothing else, both are asked and answered all the same.
+/// Where `net.ipv6.bindv6only` makes a socket for IPv6 serve nothing else, both are probed and answered all the same.
 #[test]
 fn ipv4_is_asked_and_answered_whatever_bindv6only_says() {
     in_namespace(|| {

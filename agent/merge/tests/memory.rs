@@ -1,4 +1,5 @@
-//! What a cluster is said to take here is what is really allocated for it: never less, and not many times as much.
+//! The memory that a cluster's records are accounted for is what is really allocated for them: never less, and not many
+//! times as much.
 
 #![allow(
     clippy::unwrap_used,
@@ -223,7 +224,7 @@ fn what_is_counted_is_what_is_allocated() {
             "{what}: {} counted, {allocated} allocated",
             kept.bytes
         );
-        // What goes is counted no more, and is gone.
+        // Removed records no longer count, and are gone.
         merge.apply(&name("b"), RecordEvent::Begin(kind)).unwrap();
         merge.apply(&name("b"), RecordEvent::Confirmed(kind)).unwrap();
         drop(merge.take_deltas());

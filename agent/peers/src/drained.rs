@@ -97,7 +97,7 @@ mod tests {
         fs::write(&path, "clusters: [b, c]").unwrap();
         assert_eq!(file.look(BTreeMap::new(), at(10)), None);
         assert_eq!(drained(&file), ["b", "c"]);
-        // One that is being written anew, broken, or gone for a moment.
+        // A file that is being rewritten, broken, or gone for a moment.
         fs::write(&path, "clusters: [b]").unwrap();
         assert_eq!(file.look(BTreeMap::new(), at(20)), None);
         fs::write(&path, "").unwrap();

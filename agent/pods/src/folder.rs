@@ -213,7 +213,7 @@ mod tests {
         fs::write(folder.join("note.txt"), "somebody's").unwrap();
         assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
         assert_eq!(attachments.scan(), [AttachmentFound::Unchanged(one.key.clone())]);
-        // The next run knows who it was, but not of whom comes in its place.
+        // The next run knows its identity, but not that of a successor.
         attachments.remember(&one, Identity::new(70_000)).unwrap();
         let mut next_life = Attachments::new(folder.clone());
         let was = Some(Identity::new(70_000));
@@ -261,7 +261,7 @@ mod tests {
         write(&folder, &one);
         assert_eq!(attachments.scan(), [AttachmentFound::Attached(one.clone(), None)]);
         assert_eq!(attachments.problems().count(), 0);
-        // Nor does a folder that is not there say that nothing is.
+        // Nor does a missing folder mean that nothing is attached.
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(attachments.scan(), []);
         assert_eq!(attachments.problems().count(), 1);

@@ -64,7 +64,7 @@ mod tests {
         // Wherever it was looked: numbers are given out again by the next boot.
         assert_eq!(seen("b01", NetnsSeen::There(17)), Some(Stale::OtherBoot));
         assert_eq!(seen("b01", NetnsSeen::Hidden), Some(Stale::OtherBoot));
-        // Who does not know the boot does not judge by it.
+        // An agent that does not know the boot does not decide by it.
         assert_eq!(seen("", NetnsSeen::Hidden), None);
     }
 }

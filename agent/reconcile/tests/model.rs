@@ -70,7 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Fact {
     /// Something happened that calls for a write, and there was none since.
     called: bool,
-    /// Failed attempts since its wanted value changed or its pauses began anew, and when the last one was.
+    /// Failed attempts since its wanted value changed or its pauses were reset, and when the last one was.
     failures: u32,
     last_attempt: Option<Instant>,
     last_kind: Option<Kind>,

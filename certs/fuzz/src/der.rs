@@ -13,14 +13,14 @@
 
 use std::iter::Peekable;
 
-/// A value: its tag, its own content, and how far in its line stands.
+/// A value: its tag, its own content, and the indentation of its line.
 struct Line {
     depth: usize,
     tag: u8,
     content: Vec<u8>,
 }
 
-/// The bytes that a text stands for. Any text stands for some: what is no line is passed over.
+/// The bytes that a text describes. Any text describes some: a line that is none is ignored.
 pub fn assemble(text: &[u8]) -> Vec<u8> {
     let mut lines = text.split(|b| *b == b'\n').filter_map(Line::read).peekable();
     let mut der = Vec::new();
@@ -47,7 +47,7 @@ pub fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     der
 }
 
-/// The text that stands for some bytes; none if they are not DER.
+/// The text that describes some bytes; none if they are not DER.
 pub fn disassemble(der: &[u8]) -> Option<String> {
     let mut text = String::new();
     write(der, 0, &mut text)?;
@@ -72,7 +72,7 @@ fn write(mut der: &[u8], depth: usize, text: &mut String) -> Option<()> {
         der = rest;
         text.push_str(&" ".repeat(depth));
         text.push_str(&format!("{tag:02x}"));
-        // What says that values are within it, and an octet string that holds some.
+        // The bit for values within it, or an octet string that holds some.
         let holds_values = tag & 0x20 != 0 || *tag == 0x04;
         let mut within = String::from("\n");
         if holds_values && write(content, depth + 1, &mut within).is_some() {

@@ -1,7 +1,7 @@
 //! Fuzz bodies for requests, certificates and credentials: all that `mesh-certs` reads and did not write.
 //!
 //! Requests and certificates come twice: as the PEM that arrives, where edits try the decoders, and in the notation of
-//! [`der`], where edits change what is said. Requests of the second kind are signed here, so that they are read at all.
+//! [`der`], where edits change the content. Requests of the second kind are signed here, so that they are read at all.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a fuzz body fails by panicking")]
 
@@ -44,7 +44,7 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// What a request says, in the notation of [`der`]; it is signed here.
+/// The content of a request, in the notation of [`der`]; it is signed here.
 pub fn signed_request(data: &[u8]) {
     let content = der::assemble(data);
     let signature = must(USER_KEY.sign(&content));
@@ -81,7 +81,7 @@ pub fn certificate(data: &[u8]) {
         let [Details { common_name, names, public_key, .. }] = all.as_slice() else {
             panic!("one became {}", all.len())
         };
-        // Nothing is made up: addresses aside, what is reported stands in the certificate.
+        // Nothing is made up: addresses aside, what is reported is in the certificate.
         let written = names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err());
         for content in
             written.chain([common_name]).map(String::as_bytes).chain([public_key.as_slice()])
@@ -124,7 +124,7 @@ pub fn credentials(data: &[u8]) {
     }
 }
 
-/// Has a request signed. Only the one who is expected gets a certificate, and one that says that and nothing else.
+/// Signs a request. Only the expected user gets a certificate, and only one with that name and nothing else.
 fn sign(request: &str) -> Option<Details> {
     let signed = CA.sign(request, USER, now(), LIFETIME);
     let asked = Request::parse(request);
@@ -152,7 +152,7 @@ fn sign(request: &str) -> Option<Details> {
     Some(about.clone())
 }
 
-/// Reads certificates twice, to the same end; an error says what was wrong.
+/// Reads certificates twice, with the same result; an error names what was wrong.
 fn read(text: &str) -> Option<Vec<Details>> {
     match (details(text), details(text)) {
         (Ok(all), Ok(again)) => {

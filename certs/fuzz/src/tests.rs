@@ -68,7 +68,7 @@ fn subjects() -> Vec<CertificateParams> {
     ]
 }
 
-/// Says a thing twice, first in other words.
+/// Contains a line twice, first with other content.
 fn doubled(text: &str, line: &str, other: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let at = lines.iter().position(|found| found.trim() == line).unwrap();

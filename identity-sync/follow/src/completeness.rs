@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(expire(&mut completeness, 28), BTreeSet::from([RANGE]));
         assert_eq!(completeness.listed(RANGE, 29, true), Listed::Again);
         assert_eq!(completeness.listed(RANGE, 30, true), complete());
-        // Or it meant it after all.
+        // Or the writer intended it after all.
         assert_eq!(expire(&mut completeness, 40), BTreeSet::new());
         assert_eq!(completeness.beat(39), BTreeSet::new());
         assert_eq!(completeness.beat(40), BTreeSet::from([RANGE]));

@@ -48,8 +48,8 @@ fn answered(error: &CniError, version: CniVersion) {
     assert!(reply.get("details").and_then(Value::as_str).is_some_and(|text| !text.is_empty()));
 }
 
-/// An attachment's file: its name, its content, and the content of the file that says who it was, each on a line. What is
-/// read is written and read again.
+/// An attachment's file: its name, its content, and the content of the file with its last identity, each on a line.
+/// What is read is written and read again.
 pub fn attachment(data: &[u8]) {
     let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let (name, content) = data.split_at(at);

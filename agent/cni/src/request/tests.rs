@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{environment::VariablesOf, reply::version_reply};
 
-/// What Debian's ptp says, with a field of another plugin.
+/// The output of Debian's ptp, with a field of another plugin.
 const PTP: &str = r#"{"cniVersion": "1.0.0", "interfaces": [{"name": "veth801be3bb", "mac": "36:2c:fb:4d:b1:0a"},
   {"name": "eth0", "mac": "5a:30:e4:d2:a8:ac", "sandbox": "/run/netns/x"}],
   "ips": [{"interface": 1, "address": "10.9.0.2/24", "gateway": "10.9.0.1"}, {"interface": 1, "address": "fd00:9::2/64"}],

@@ -114,8 +114,8 @@ impl Core {
         self.merge.records(name)
     }
 
-    /// The frontends of a service that are taken, with what each should lead to: from what clusters report, and not from what
-    /// became of it.
+    /// The programmed frontends of a service, with what each should lead to: from what clusters report, and not from
+    /// the derived state.
     pub fn wanted_content(&self, service: &ServiceName) -> Vec<(Frontend, Content)> {
         let Some(traffic) = self.merge.traffic_of(service) else { return Vec::new() };
         let content = |(frontend, port_name): (Frontend, &str)| {

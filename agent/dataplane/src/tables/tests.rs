@@ -255,7 +255,7 @@ fn add(tables: &mut Tables<Memory>, f: u8, backends: &[Backend], now: Instant) {
     tables.commit(now);
 }
 
-/// Sockets hang on a backend by its id. It is released with its last frontend, and by another id when it comes back.
+/// Sockets know a backend by its ID. It is released with its last frontend, and has another ID when it comes back.
 #[test]
 fn what_no_frontend_leads_to_any_more_is_released_by_its_id() {
     let mut tables = Tables::restore(Memory::new(8, 8, 64), Instant::now()).unwrap();
@@ -362,8 +362,8 @@ fn a_change_in_ten_thousand_is_four_writes_at_most() {
     assert_eq!(memory.read(&frontend(1)).unwrap().len(), 10_000);
 }
 
-/// The same where they are in groups: what comes and goes costs four writes, a move between groups six, and each of these
-/// as much again the moment that its group has no other backend. A weight is a sum for each group from its own on.
+/// The same in groups: adding or removing a backend costs four writes, a move between groups six, and each of these as
+/// much again if its group has no other backend at that moment. A weight is a sum for each group from its own on.
 #[test]
 fn groups_cost_what_changes() {
     let memory = Memory::new(16, 16_384, 65_536);

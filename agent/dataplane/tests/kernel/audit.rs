@@ -113,8 +113,8 @@ fn one_write_cuts_a_cluster() {
     assert!(found().len() > 1);
 }
 
-/// Another process detaches programs, exchanges one, and removes pins: the next look puts all of it back and says what it
-/// was, and finds nothing the time after.
+/// Another process detaches programs, replaces one, and removes pins: the next audit restores all of it and reports it,
+/// and the one after finds nothing.
 #[test]
 fn what_is_detached_or_exchanged_is_put_back() {
     let place = Place::new("detached");

@@ -149,7 +149,7 @@ impl Client {
         Self { way, socket }
     }
 
-    /// Asks, and says which server answered and which peer address the client sees.
+    /// Asks, and returns which server answered and which peer address the client sees.
     pub(crate) fn ask(&self, to: SocketAddr) -> io::Result<(u16, SocketAddr)> {
         let socket = &self.socket;
         let address = SockAddr::from(to);
@@ -305,7 +305,7 @@ fn tcp_info(socket: &Socket) -> libc::tcp_info {
     }
 }
 
-/// Whether an MPTCP socket speaks MPTCP with its peer, and did not fall back to TCP.
+/// Whether an MPTCP socket uses MPTCP with its peer, and did not fall back to TCP.
 pub(crate) fn is_mptcp(socket: &Socket) -> bool {
     further_subflows(socket).is_some()
 }

@@ -261,7 +261,7 @@ fn the_writer_may_die_after_any_write() {
     });
 }
 
-/// When all that was given back has rested.
+/// When everything that was freed has rested.
 fn rested() -> Instant {
     Instant::now() + Duration::from_secs(1)
 }

@@ -63,7 +63,7 @@ impl Place {
         (programs, tables)
     }
 
-    /// The tables once more, to write into them what no change says.
+    /// The tables once more, to write entries that no change causes.
     pub(crate) fn raw(&self) -> KernelMaps {
         KernelMaps::open(&PinRoot::open(&self.pins).unwrap(), SIZES).unwrap()
     }

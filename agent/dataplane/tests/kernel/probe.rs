@@ -129,7 +129,7 @@ impl Frame {
         frame
     }
 
-    /// What comes back: the other way round, with the hops of a new packet.
+    /// The answer: the other way round, with the hops of a new packet.
     fn answer(&self, datagram: Vec<u8>) -> Vec<u8> {
         let (to_mac, from_mac) = (self.from_mac, self.to_mac);
         let (from, to, from_port, to_port) = (self.to, self.from, self.to_port, self.from_port);
@@ -299,7 +299,7 @@ fn packet_socket(interface: &str) -> OwnedFd {
         assert!(fd >= 0, "{}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
     };
-    // SAFETY: an address of the size that is said, and a time likewise.
+    // SAFETY: an address of the given size, and a time likewise.
     #[expect(unsafe_code, reason = "no safe binding has it")]
     unsafe {
         let mut address: libc::sockaddr_ll = std::mem::zeroed();
@@ -543,7 +543,7 @@ fn second() -> u64 {
     u64::try_from(now.tv_sec()).unwrap()
 }
 
-/// Answers say how many there were in the last full second, and none is left out however many there are.
+/// Answers contain their number in the last full second, and no question is left unanswered however many there are.
 #[test]
 fn answers_say_the_rate_of_the_last_second() {
     let nodes = Nodes::new("rate");
@@ -582,7 +582,8 @@ fn answers_say_the_rate_of_the_last_second() {
     assert_eq!(ask(8), 0);
 }
 
-/// It is first of all programs, stays it, is put back when it was taken away, and is at no interface that it was not given.
+/// It is first of all programs, stays first, is restored when it was removed, and is at no interface that it was not
+/// given.
 #[test]
 fn it_is_first_and_stays_where_it_was_attached() {
     let nodes = Nodes::new("first");
@@ -617,7 +618,7 @@ fn it_is_first_and_stays_where_it_was_attached() {
         let found = nodes.receive();
         matches!(probe::parse(&found[62..]), Some(Datagram::Answer { nonce: of, .. }) if of == nonce)
     };
-    // Taken away, by link and by pin; and the addresses.
+    // Removed, by link and by pin; and the addresses.
     run("bpftool", &["link", "detach", "pinned", pin(&nodes.place.pins).to_str().unwrap()]);
     assert_eq!(order(), []);
     assert_eq!((answer.audit(now).unwrap(), order()), (1, vec![id(&nodes.place.pins)]));

@@ -56,7 +56,7 @@ fn frontend(service: u8) -> Frontend {
     vip(service, Protocol::Udp)
 }
 
-/// A backend's address says whose it is: `10.<cluster>.<service>.<n>`. The 0th of each service stays.
+/// A backend's address shows its cluster and service: `10.<cluster>.<service>.<n>`. The 0th of each service stays.
 fn of_service(service: u8, n: u8) -> Backend {
     let cluster = if n == 0 { 1 } else { 1 + n % 2 };
     let address = Ipv4Addr::new(10, cluster, service, n);
@@ -84,7 +84,7 @@ fn ask(service: u8) -> Result<Found, Errno> {
 /// What readers share with the writer.
 struct Shared {
     done: AtomicBool,
-    /// Goes up before and after the cluster is cut or not: odd while that is going on; the next bit says which.
+    /// Goes up before and after the cluster is cut or not: odd in between; the next bit shows which.
     cut: AtomicU64,
 }
 
@@ -117,7 +117,7 @@ impl Shared {
         reads
     }
 
-    /// Follows the tables from headers to backends, as programs do and with what they say of how many there are. How often.
+    /// Follows the tables from headers to backends, as programs do and by their counts. Returns how often.
     fn follow(&self, maps: &KernelMaps) -> u64 {
         let mut followed = 0;
         while !self.done.load(Ordering::Relaxed) {
@@ -247,7 +247,7 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// A million changes to the tables under two readers that connect and one that follows the tables: no wrong backend, no
-/// miss of what is there, no count that lies, no client in a cluster that is cut. Then the tables are what they should
+/// miss of an existing one, no wrong count, no client in a cluster that is cut. Then the tables are what they should
 /// be.
 #[test]
 fn every_table_is_read_while_it_is_written() {

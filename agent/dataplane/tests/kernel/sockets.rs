@@ -73,7 +73,7 @@ impl Servers {
         self.0.iter().flat_map(of).collect()
     }
 
-    /// Asks by an open socket, and says what it got.
+    /// Asks over an open socket, and returns the result.
     fn ask(&self, client: &Client, way: Way, family: Family) -> Got {
         let (itself, backend) = self.of(way, family);
         let service = family.named(itself);
@@ -86,7 +86,7 @@ impl Servers {
         }
     }
 
-    /// What each way, family and binding got, where it is not what the table says.
+    /// The results of each way, family and binding that differ from the table.
     fn differing(&self, expected: impl Fn(&(Way, Got, Got, Got, Got)) -> Got) -> Vec<String> {
         let mut differing = Vec::new();
         for line in &TABLE {

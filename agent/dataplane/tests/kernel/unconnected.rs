@@ -38,7 +38,7 @@ fn unconnected() -> Client {
     Client::open(Way::UdpSendTo, Family::V4, Bound::Nothing)
 }
 
-/// Asks a service and says which server answered; it must look like the service.
+/// Asks a service and returns which server answered; it must look like the service.
 fn port(client: &Client, service: SocketAddr) -> u16 {
     let (port, from) = client.ask(service).unwrap();
     assert_eq!(from, service);
@@ -49,7 +49,7 @@ fn send(socket: &Socket, to: SocketAddr) {
     socket.send_to(b"?", &to.into()).unwrap();
 }
 
-/// A server that answers when the test says so.
+/// A server that answers when the test tells it to.
 fn slow_server() -> (UdpSocket, SocketAddr) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -146,8 +146,8 @@ fn a_socket_talks_to_many_services_and_confuses_none() {
     assert_eq!(other.ask(servers[0]).unwrap(), (servers[0].port(), servers[0]));
 }
 
-/// Who stands for whom is what the socket asked for last: two services may have the same backend, and a backend may be
-/// asked for itself.
+/// A backend maps back to the address that the socket asked for last: two services may have the same backend, and a
+/// backend may be asked for itself.
 #[test]
 fn a_backend_answers_for_whom_it_was_asked() {
     let place = Place::new("shared");

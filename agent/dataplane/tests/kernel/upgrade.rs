@@ -155,9 +155,9 @@ fn folders(place: &Place) -> usize {
     folders.filter(|folder| folder.join("cm_services").exists()).count()
 }
 
-/// Agents with larger and smaller tables take turns: no connection fails, what there is stays, a client that connected
-/// before is answered and sees the service, a socket that is not connected and a client that comes back keep their
-/// backends, and nothing of the former tables is left.
+/// Agents with larger and smaller tables take turns: no connection fails, entries stay, a client that connected before
+/// is answered and sees the service, a socket that is not connected and a returning client keep their backends, and
+/// nothing of the former tables is left.
 #[test]
 fn tables_change_their_sizes_under_load() {
     let place = Place::new("sizes");
@@ -293,7 +293,7 @@ fn another_layout_is_filled_before_it_is_read() {
             let TakenOver { mut tables, former, .. } = begin();
             assert_eq!((former, tables.inherited()), (Former::OtherLayout, Inherited::default()));
             apply(&mut tables, &world.changes()[..4]);
-            // It died. The next one begins anew.
+            // It died. The next one begins again.
             drop(tables);
             let TakenOver { mut programs, mut tables, former } = begin();
             assert_eq!((former, tables.inherited()), (Former::OtherLayout, Inherited::default()));
@@ -379,7 +379,7 @@ fn an_exchange_of_tables_may_end_anywhere() {
     });
 }
 
-/// Of two agents on one node the second says who the first is.
+/// Of two agents on one node the second names the first.
 #[test]
 fn two_agents_cannot_have_the_same_tables() {
     let place = Place::new("lock");
@@ -455,7 +455,7 @@ fn a_strangers_map_is_not_taken_for_ours() {
     assert_eq!((former, tables.inherited().frontends), (Former::Same, world.services.len()));
 }
 
-/// Another layout of one group: its maps are made anew, and everything else is as before.
+/// Another layout of one group: its maps are made again, and everything else is as before.
 #[test]
 fn a_new_table_in_one_group_costs_the_others_nothing() {
     let place = Place::new("group");

@@ -250,7 +250,8 @@ fn a_cut_is_written_within_half_a_second() {
     assert!(most <= millis(1_000), "{most:?}");
 }
 
-/// Three blips of two seconds within two minutes: new connections leave each time, and nothing is ended, whatever damping says.
+/// Three blips of two seconds within two minutes: new connections leave each time, and nothing is ended, whatever
+/// damping requires.
 #[test]
 fn three_blips_end_no_socket() {
     let blips = [5_000, 25_000, 45_000_u64];

@@ -287,7 +287,7 @@ mod tests {
     }
 
     /// After its second death in a row it must answer for 2 s, then 4 s, up to 64 s; a lost probe in between costs
-    /// nothing, three in a row begin it anew.
+    /// nothing, three in a row start the time again.
     #[test]
     fn each_relapse_doubles_the_time_to_come_back() {
         let now = Instant::now();

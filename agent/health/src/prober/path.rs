@@ -46,7 +46,7 @@ struct Sent {
     missed: bool,
 }
 
-/// A time in which the prober itself stood still.
+/// A time in which the prober itself was stalled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stall {
     /// When it should have gone on.

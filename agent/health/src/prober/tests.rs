@@ -12,9 +12,9 @@ pub(super) struct World {
     nonces: u64,
     /// What answers at a time: cluster, node, IPv4. A node `etcd` is the cluster's etcd.
     answers: Box<Network>,
-    /// Of what answers: at whose port no agent listens, so that its kernel says so, as often as it may.
+    /// Of the nodes that answer: those without an agent, whose kernel refuses as often as it may.
     refuses: Box<Network>,
-    /// Of what answers: whose kernel does, and not an agent.
+    /// Of the nodes that answer: those whose kernel does, and not an agent.
     kernel: Box<Network>,
     kernels: BTreeMap<IpAddr, Kernel>,
     nodes: BTreeMap<IpAddr, (String, String)>,
@@ -250,7 +250,8 @@ fn a_cluster_that_does_not_answer_with_its_etcd_is_cut_at_once_and_back_at_once(
     assert_eq!(world.prober.report().counts.cuts, 1);
 }
 
-/// Also where all its nodes lost a probe a moment before, and its etcd answered: that answer says nothing of the cut.
+/// Also where all its nodes lost a probe a moment before, and its etcd answered: that answer is no evidence about the
+/// cut.
 #[test]
 fn a_cluster_whose_kernels_answer_is_cut_within_half_a_second() {
     for (phase, blip) in (0..200).step_by(10).flat_map(|at| [(at, 0), (at, 190)]) {

@@ -36,7 +36,7 @@ async fn an_agent_answers_another() {
     }
 }
 
-/// What comes from elsewhere than the echo's port is no answer.
+/// A datagram from another port than the echo's is no answer.
 #[tokio::test]
 async fn an_answer_comes_from_the_echo() {
     let socket = ProbeSocket::bind(9).unwrap();
@@ -105,7 +105,7 @@ async fn errors_that_are_pending_lose_no_answer() {
     }
 }
 
-/// Only the node itself says that its agent is away, of a question that was for it.
+/// Only the node itself can report that its agent is away, for a question that was sent to it.
 #[tokio::test]
 async fn a_refusal_comes_from_the_address_that_was_asked() {
     let socket = ProbeSocket::bind(9).unwrap();

@@ -121,7 +121,7 @@ fn deltas(merge: &mut Merge) -> Vec<String> {
         .collect()
 }
 
-/// A change of where an address is is reported once, and not what says nothing new.
+/// A change of an address's location is reported once, and a record without a change is not.
 #[test]
 fn a_new_host_or_node_says_where_addresses_are() {
     let mut merge = merge();
@@ -517,7 +517,7 @@ fn lists_that_were_not_confirmed_count_as_they_are_kept() {
     assert_eq!(merge.kept(&peer), Tally::default());
 }
 
-/// A peer that an operator lets in again is not judged by what it had before: its kinds are listed one after the other.
+/// A peer that an operator admits again is not counted by its former records: its kinds are listed one after the other.
 #[test]
 fn what_is_asked_for_anew_counts_for_nothing_until_it_comes() {
     let peer = name("b");
@@ -535,7 +535,7 @@ fn what_is_asked_for_anew_counts_for_nothing_until_it_comes() {
     merge.apply(&peer, RecordEvent::Begin(RecordKind::Node)).unwrap();
     merge.apply(&peer, node("b", "n1", "10.2.1.0/24")).unwrap();
     assert_eq!((merge.kept(&peer).keys, merge.counts(&peer).services), (1, 2));
-    // What goes meanwhile was not counted any more.
+    // What is removed meanwhile was no longer counted.
     merge
         .apply(&peer, RecordEvent::Remove(RecordKey::Service(ServiceName::new("shop", "db"))))
         .unwrap();
@@ -596,7 +596,7 @@ fn without_a_grant_there_are_no_routes() {
     assert!(missing.to_string().contains("these, and 12 more"), "{missing}");
 }
 
-/// A peer that moves one address from host to host for ever keeps a bounded number of hosts here.
+/// A peer that moves one address from host to host forever keeps a bounded number of hosts here.
 #[test]
 fn hosts_that_no_address_is_on_are_forgotten() {
     let mut merge = merge();

@@ -175,7 +175,7 @@ fn whose_sockets_are_left_alone_is_as_reported_and_stays_until_something_else_is
     pods.update(&name("cart-0"), &cluster);
     pods.attach(attachment("c1", "cart-0", "u1"), None, &cluster);
     assert_eq!(socket_lb(&pods), [(3, Some(false))]);
-    // The next pod in that container starts anew.
+    // The next pod in that container begins without an identity.
     pods.attach(attachment("c1", "cart-1", "u3"), None, &cluster);
     assert_eq!(socket_lb(&pods), [(3, None)]);
     cluster.1 = false;

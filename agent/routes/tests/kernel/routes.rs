@@ -67,7 +67,7 @@ fn routes_of_both_families_come_change_and_go() {
         assert!(status.is_settled() && status.deferred == 0, "{status:?}");
         let via = ["10.2.1.0/24 via 172.31.2.1", "10.2.2.0/24 via 172.31.2.2"];
         assert_eq!(ours(), [via[0], via[1], "fd00:10:2::/64 via fd00:172::2"]);
-        // The kernel tells next hops apart by metric: by 172.31 xor 2.1, and 172.31 xor 2.2.
+        // The kernel distinguishes next hops by metric: by 172.31 xor 2.1, and 172.31 xor 2.2.
         let [first, second] =
             ["10.2.1.0/24", "10.2.2.0/24"].map(|r| ip(&format!("route show {r}")));
         assert!(

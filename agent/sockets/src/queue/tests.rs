@@ -1,4 +1,4 @@
-//! With a clock that stands where the test puts it.
+//! With a clock that the test sets.
 
 use std::time::Duration;
 
@@ -98,8 +98,8 @@ fn what_was_removed_is_not_spared_by_an_answer_of_its_cluster() {
     }
 }
 
-/// A pod on a node's own network whose container was started anew has the same address and port: what its sockets are
-/// connected to is there.
+/// A pod on a node's own network whose container was restarted has the same address and port: the backend of its
+/// sockets exists.
 #[test]
 fn what_is_there_again_is_not_ended() {
     let now = Instant::now();

@@ -1,6 +1,8 @@
-//! Sockets to vanished backends in the running kernel: real sockets of a pod and of the node, real programs, real tables.
+//! Sockets to removed backends in the running kernel: real sockets of a pod and of the node, real programs, real
+//! tables.
 //!
-//! Needs root, and a kernel with BPF, cgroup v2, BTF and SOCK_DESTROY. Where those are missing the tests fail and say so.
+//! Needs root, and a kernel with BPF, cgroup v2, BTF and SOCK_DESTROY. Where those are missing the tests fail and say
+//! so.
 
 #![allow(
     clippy::unwrap_used,
@@ -224,8 +226,8 @@ fn a_namespace_that_is_gone_or_another_does_not_block_the_rest() {
     assert_eq!((counts.problem, counts.missing), (None, 0));
 }
 
-/// An agent starts: what went while it was away is known before the node's pods are. A socket of a pod ends as soon as
-/// they are known, and not only one that is opened later.
+/// An agent starts: the backends that were removed while it was away are known before the node's pods are. A socket of
+/// a pod ends as soon as they are known, and not only one that is opened later.
 #[test]
 fn what_is_due_before_the_namespaces_are_known_ends_when_they_are() {
     let place = Place::new("early");

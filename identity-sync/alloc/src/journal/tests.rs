@@ -261,7 +261,7 @@ fn a_cut_line_is_dropped_and_any_other_damage_is_named() {
         let error = open(&path).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains("--adopt-identities"), "{error}");
     }
-    // Without its first line it is not known whose it is.
+    // Without its first line its cluster is not known.
     let rest = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
     fs::write(&path, &whole[rest..]).unwrap();
     assert!(open(&path).unwrap_err().to_string().contains("no cluster in the first"));
@@ -344,7 +344,7 @@ fn the_same_content_is_the_same_revision_and_what_came_later_a_later_one() {
     assert_eq!(other.record("x", 0, at(0)).unwrap(), Recorded::At(1));
     let since = one.revision().unwrap();
     assert_eq!(one.record("y", since, at(0)).unwrap(), Recorded::At(2));
-    // The other looked before, and saw the old: only another look tells.
+    // The other scanned before, and saw the old content: only another scan shows which is later.
     assert_eq!(other.record("x", 1, at(0)).unwrap(), Recorded::Superseded);
     assert_eq!(other.record("y", 2, at(0)).unwrap(), Recorded::At(2));
     // The old content again is later than what was between.

@@ -420,7 +420,7 @@ fn a_connection_is_of_use_when_all_ranges_are_watched() {
         }
         _ => None,
     });
-    // Which watch is refused newer etcds do not say.
+    // Newer etcds do not report which watch they refuse.
     let refused = |watch| Input::Canceled {
         watch,
         compacted: false,

@@ -651,19 +651,19 @@ fn a_replica_whose_writer_stopped_is_left_for_another() {
     let (mut follower, mut local, mut now) = settled(&mut etcd);
     etcd.put(POSITION, &position(8));
     settle(&mut etcd, &mut follower, &mut local, &mut now);
-    // It lives as long as it says so.
+    // It is alive as long as it puts its position.
     for version in 9..20 {
         etcd.put(POSITION, &position(version));
         etcd.pass(&mut follower, &mut now, Duration::from_secs(3));
     }
     assert_eq!(follower.status().reconnects, 0);
-    // Changes alone do not say so: others may write them.
+    // Changes alone do not show that: others may write them.
     etcd.put(SERVICE, &service(81));
     etcd.pass(&mut follower, &mut now, Duration::from_secs(20));
     assert_eq!(follower.status().reconnects, 1);
     local.take(&mut follower);
     assert_eq!(local.records.len(), 4, "what it reported stays");
-    // It was the only one after all, and is not left at the same pace for ever.
+    // It was the only one after all, and the reader does not leave it at the same pace forever.
     etcd.pass(&mut follower, &mut now, Duration::from_secs(12));
     assert_eq!(follower.status().reconnects, 1);
     assert!(follower.status().is_synced());
@@ -908,8 +908,8 @@ impl Writer {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
-    /// Whatever happens, on the way nothing is missing that no living writer removed, and in the end there is what the
-    /// cluster says.
+    /// Whatever happens, on the way nothing is missing that no living writer removed, and in the end the copy equals
+    /// the cluster's records.
     #[test]
     fn never_loses_and_ends_equal(steps in steps()) {
         let mut etcd = FakeEtcd::new(1);

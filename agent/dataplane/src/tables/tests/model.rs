@@ -109,7 +109,7 @@ fn change(step: &Step, all: &mut All) -> Option<Change> {
     }
 }
 
-/// Reports to a new writer what there is, but for one cluster's backends.
+/// Reports the present state to a new writer, except one cluster's backends.
 fn report(tables: &mut Tables<Memory>, all: &All, unreported: Option<u32>, now: Instant) {
     for (f, model) in all {
         tables.apply(Change::SetFrontend(frontend(*f), model.settings), now).unwrap();
@@ -129,8 +129,8 @@ fn report(tables: &mut Tables<Memory>, all: &All, unreported: Option<u32>, now: 
     tables.commit(now);
 }
 
-/// What programs find while a change is half made: nothing that is neither of before nor of after, everything that is of
-/// both.
+/// What programs find while a change is half made: nothing that is in neither the old nor the new state, everything
+/// that is in both.
 fn check_half_made(memory: &Memory, before: &All, after: &All) -> Result<(), TestCaseError> {
     let found = memory.all();
     let backends = |all: &All, f: u8| -> Option<BTreeSet<Backend>> {
@@ -222,7 +222,7 @@ proptest! {
             }
             check(&memory, &model)?;
             prop_assert_eq!(tables.audit().unwrap(), Repairs::default());
-            // As far as it comes, it finds nothing of what changes meanwhile.
+            // As far as it goes, it reports nothing that changes meanwhile.
             prop_assert_eq!(tables.audit_slice(&mut cursor, budget).unwrap(), Repairs::default());
             if cursor.is_done() {
                 cursor = AuditCursor::default();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What each cluster has, counted anew from what is in the mirror, is what was charged to it.
+/// The entries of each cluster, counted again in the mirror, are those that were charged to it.
 pub(super) fn check<K: Kernel>(tables: &Tables<K>) {
     let mut backends = BTreeMap::<ClusterId, u32>::new();
     let mut slots = BTreeMap::<ClusterId, u32>::new();
@@ -80,7 +80,7 @@ fn greedy_peers_leave_room_for_an_honest_one_and_for_the_local_cluster() {
         assert!(before.iter().all(|has| has.abs_diff(part) <= 1), "{before:?}, {part}");
         check(&tables);
 
-        // What was given back meanwhile has rested.
+        // What was freed meanwhile has rested.
         let later = now + REST;
         let honest = 2 + greedy;
         for n in 0..1_000 {
@@ -129,7 +129,7 @@ fn slots_have_their_share_too() {
     check(&tables);
 }
 
-/// A refusal names the cluster, what it has and the table; what is given back is counted, and then there is room.
+/// A refusal names the cluster, what it has and the table; freed entries are counted, and then there is room.
 #[test]
 fn a_refused_peer_finds_room_when_entries_are_freed() {
     let now = Instant::now();

@@ -83,7 +83,7 @@ struct Model {
 type Backends = BTreeMap<(usize, usize, u8), Condition>;
 
 impl Model {
-    /// The backends there are. What slices say counts more than a record, and the best of it.
+    /// The present backends. Slices count more than a record, and the best of them.
     fn backends(&self) -> Backends {
         let mut all = Backends::new();
         for ((c, _), (s, endpoints)) in &self.slices {
@@ -304,7 +304,7 @@ proptest! {
                             if c == 0 { model.locals.clear() }
                         }
                     }
-                    // A slice without endpoints says nothing.
+                    // A slice without endpoints has no backends.
                     model.slices.retain(|_, (_, endpoints)| !endpoints.is_empty());
                     merge = next_life(&merge);
                     // Another run begins with nothing, and gets what this one got.

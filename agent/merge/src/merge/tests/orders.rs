@@ -9,7 +9,7 @@ enum Arrival {
     Peer(&'static str, Option<Claims>),
     /// A cluster announces its ID.
     Id(&'static str, u32),
-    /// A cluster says something.
+    /// A cluster reports something.
     Says(&'static str, RecordEvent),
 }
 
@@ -42,7 +42,7 @@ pub(super) fn address(ip: &str, identity: u32) -> RecordEvent {
     })))
 }
 
-/// A service of the liar with another cluster's pod.
+/// A service of the hostile cluster with another cluster's pod.
 fn stolen(number: u8) -> RecordEvent {
     let RecordEvent::Upsert(Record::Service(mut stolen)) = service("c", "web", None, &[1]) else {
         panic!("a service")
@@ -110,8 +110,9 @@ fn visible(merge: &Merge) -> Visible {
     merge.clusters.iter().map(of).collect()
 }
 
-/// Plays every order: what is visible in the end is always the same and returned. `c`, the liar, never shows anything of
-/// ours, nor anything that is granted to another by then, nor, with a grant of its own, anything beyond that.
+/// Plays every order: what is visible in the end is always the same and returned. `c`, the hostile cluster, never shows
+/// anything of ours, nor anything that is granted to another at that moment, nor, with a grant of its own, anything
+/// beyond that.
 fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
     let mut end: Option<Visible> = None;
     for order in orders(all) {
@@ -124,7 +125,7 @@ fn play(all: &[(Vec<Arrival>, usize)]) -> Visible {
         for arrival in &order {
             match arrival.clone() {
                 Peer(peer, claims) => drop(merge.set_peer(&name(peer), claims)),
-                // An ID that is another's, and a record that no cluster may say: that is what this is about.
+                // An ID that is another's, and a record that no cluster may claim: that is what this is about.
                 Id(peer, number) => drop(merge.set_id(&name(peer), id(number))),
                 Says(peer, record) => drop(merge.apply(&name(peer), record)),
             }
@@ -156,7 +157,7 @@ fn honest(claims: Option<Claims>) -> (Vec<Arrival>, usize) {
     (all.chain(says.map(|record| Says("b", record))).collect(), 2)
 }
 
-/// A liar: it says one thing of itself, and two that it may not.
+/// A hostile cluster: it reports one thing of its own, and two that it may not.
 fn liar(claims: Option<Claims>, number: u32) -> (Vec<Arrival>, usize) {
     let says = [service("c", "web", None, &[7]), stolen(2), address("10.2.1.1/32", 196_700)];
     let all = [Peer("c", claims), Id("c", number)].into_iter();
@@ -214,7 +215,7 @@ fn a_grant_may_come_before_between_and_after() {
     let [one, other, _] = OF_B;
     assert_eq!(end["b"], (2, records([one, other])));
     assert_eq!(end["c"], (3, records(["web: 10.3.1.7"])));
-    // What an address stands for follows from the grant, and not from when it came.
+    // The effective identity of an address follows from the grant, and not from when it came.
     let node = vec![
         Peer("b", None),
         Id("b", 2),

@@ -405,7 +405,7 @@ fn a_frontend_may_change_its_name_or_its_service() {
     assert!(merge.frontends.is_empty() && merge.waiting.is_empty());
 }
 
-/// Services v1 do not say where a backend is.
+/// Services v1 do not contain the node of a backend.
 #[test]
 fn a_backend_is_on_the_node_that_has_its_address() {
     let mut merge = merge();
@@ -469,7 +469,7 @@ fn hints_are_the_local_clusters() {
     assert_eq!(hints(&merge), kept);
 }
 
-/// The zone of the agent's own node comes of its label, and is kept for the next run.
+/// The zone of the agent's own node comes from its label, and is kept for the next run.
 #[test]
 fn a_node_is_in_the_zone_of_its_label() {
     let mut merge = merge();

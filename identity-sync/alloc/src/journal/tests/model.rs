@@ -32,7 +32,7 @@ struct Replica {
     published: BTreeMap<Identity, Labels>,
 }
 
-/// What became of an ID, as seen from outside.
+/// The state of an ID, as seen from outside.
 #[derive(Default)]
 struct World {
     now: u64,

@@ -145,7 +145,7 @@ fn what_goes_with_the_previous_mode_takes_nothing_away() {
     let mut etcd = alpha();
     put_canaries(&mut etcd);
     let (mut follower, mut local, mut now) = settled(&mut etcd);
-    // The services go as soon as the config says so, and the slices come late.
+    // The services go as soon as the config changes, and the slices come late.
     etcd.put(CONFIG_KEY, &mode(ONLY));
     etcd.delete(SERVICE);
     etcd.delete(&canary(Service));
@@ -288,8 +288,8 @@ fn an_etcd_of_ours_is_not_taken_for_one_of_a_cilium_while_it_is_filled() {
     assert_eq!(services(&local), set([(LocalService, "db"), (LocalEndpointSlice, "db")]));
 }
 
-/// An apiserver of ours is exchanged for one that exports all services to its nodes: its predecessor's canary says
-/// nothing of these.
+/// An apiserver of ours is replaced by one that exports all services to its nodes: its predecessor's canary does not
+/// cover these.
 #[test]
 fn an_apiserver_that_begins_to_export_all_services_is_waited_for() {
     let mut etcd = alpha();
@@ -421,8 +421,8 @@ impl Writer {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
-    /// Whatever mode a cluster changes to, and whatever breaks on the way: no service is missing that it did not remove,
-    /// and in the end there is what it says, in one form.
+    /// Whatever mode a cluster changes to, and whatever fails on the way: no service is missing that it did not remove,
+    /// and in the end the copy equals its records, in one form.
     #[test]
     fn modes_change_and_nothing_is_lost(steps in steps()) {
         let mut etcd = FakeEtcd::new(1);
@@ -456,7 +456,7 @@ proptest! {
                     }
                 }
                 Step::Mode(to, orderly) => {
-                    // A writer does not take away what a reader may still be at: it knows the mode of before.
+                    // A writer does not remove what a reader may still follow: it knows the former mode.
                     settle(&mut etcd, &mut follower, &mut local, &mut now);
                     if writer.untidy {
                         writer.tidy(&mut etcd, true);

@@ -1,4 +1,5 @@
-//! Nothing is reported that the cluster did not say: whatever breaks, an address has an identity that it gave it.
+//! Nothing is reported that the cluster did not report: whatever fails, an address has an identity that its cluster
+//! gave it.
 
 use super::*;
 
@@ -12,7 +13,7 @@ enum Step {
     Swap(Vec<(u8, u8)>),
     Cut,
     Compact,
-    /// Another replica, or the same etcd begun anew.
+    /// Another replica, or the same etcd with a new history.
     Switch(bool),
     Answer(usize),
     Pass(u8),

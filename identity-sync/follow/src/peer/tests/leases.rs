@@ -1,8 +1,8 @@
-//! A lease that ran out removes nothing: what went with it stays until its writer shows what it means.
+//! A lease that expired removes nothing: what was deleted with it stays until its writer confirms the deletion.
 //!
-//! As a Cilium 1.20.2 does it (recorded): all that it writes hangs on leases of 900 s, a thousand keys each. A container
-//! that starts again puts everything on new leases, and what it does not have any more goes with the old one. One that
-//! loses a lease notices with the next put on it, or when it keeps its leases alive, every 300 s.
+//! As a Cilium 1.20.2 does it (recorded): all that it writes is attached to leases of 900 s, a thousand keys each. A
+//! container that restarts puts everything on new leases, and the keys that it no longer has are deleted with the old
+//! one. One that loses a lease notices with the next put on it, or when it keeps its leases alive, every 300 s.
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn what_a_restarted_container_has_no_more_goes_after_six_heartbeats() {
     for beat in 0..6 {
         assert_eq!((cilium.known(), cilium.held()), (records(0..KEYS + beat), 2));
         assert!(!cilium.follower.status().is_synced());
-        // Its run goes on: what comes anew is nothing that had gone.
+        // Its run goes on: keys that are put again were not deleted.
         cilium.put(KEYS + beat..KEYS + beat + 1);
         cilium.beat();
     }
@@ -149,7 +149,7 @@ fn a_writer_that_is_gone_loses_nothing() {
     cilium.etcd.cut(&mut cilium.follower, cilium.now);
     cilium.take();
     assert_eq!((cilium.known(), cilium.held()), (records(0..KEYS), KEYS as usize));
-    // Back again, it says by its canaries what there is.
+    // Back again, it confirms its keys by its canaries.
     cilium.put(3..KEYS);
     assert_eq!(cilium.known(), records(0..KEYS));
     put_canaries(&mut cilium.etcd);

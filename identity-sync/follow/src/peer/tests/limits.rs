@@ -1,4 +1,4 @@
-//! What a peer may cost: what comes at once has bounds, and so has what comes in a time.
+//! The limits of a peer's cost: bounded bursts, and bounded amounts over time.
 
 use mesh_model::{EndpointSlice, SliceEndpoint, service::SlicePort};
 use mesh_wire::encode;

@@ -1,5 +1,5 @@
-//! An etcd that is restored from a backup: canaries, create revisions and the history's name are all there, and what came
-//! after the backup is not. Only what its writer says of itself keeps a reader from removing that.
+//! An etcd that is restored from a backup: canaries, create revisions and the history's name are all there, and what
+//! came after the backup is not. Only what its writer puts about itself keeps a reader from removing that.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn nodes(range: std::ops::Range<u32>) -> BTreeSet<RecordKey> {
     range.map(|n| RecordKey::Node(format!("n{n}"))).collect()
 }
 
-/// Nodes that came before the backup, and after it. `positions`: its writer says how far it is.
+/// Nodes that came before the backup, and after it. `positions`: its writer puts its position.
 fn with_backup(positions: bool) -> (FakeEtcd, PeerFollower, Local, Instant, i64) {
     let mut etcd = FakeEtcd::new(1);
     etcd.put(HISTORY, "first");
