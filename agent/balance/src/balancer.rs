@@ -32,7 +32,7 @@ pub use self::{content::KnownBackend, rules::Rules};
 pub struct Balancer {
     pub(crate) rules: Rules,
     pub(crate) clusters: BTreeMap<ClusterId, ClusterView>,
-    /// There are no other clusters than these.
+    /// All clusters are known: there are no others than these.
     all_known: bool,
     synced: rules::SyncStatus,
     /// Where the clients are.
@@ -51,7 +51,7 @@ pub struct Balancer {
 /// A service of which a cluster has something.
 #[derive(Debug, Default)]
 pub(crate) struct Service {
-    /// What the local cluster asks for; `None` where it has no such service.
+    /// The local cluster's settings for the service; `None` if it has no such service.
     pub(crate) policy: Option<TrafficPolicy>,
     pub(crate) pools: BTreeMap<PoolKey, Pool>,
 }

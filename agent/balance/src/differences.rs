@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_model::lb::{Backend, Content};
 
-/// What of a frontend is otherwise in the kernel than it should be, each a sentence. `name` is what a backend is called.
+/// The deviations of a frontend in the kernel, each a sentence. `name` is how a backend is named in them.
 pub fn differences(
     should: Option<&Content>,
     has: Option<&Content>,

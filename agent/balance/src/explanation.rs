@@ -18,11 +18,11 @@ pub struct Explanation {
     pub port_name: Arc<str>,
     /// Where clients connect to.
     pub frontend: Frontend,
-    /// What its service asks for.
+    /// Its service's settings.
     pub traffic: Arc<ServiceTraffic>,
-    /// What it is like; `None` where it is left to what serves it without us, as a kube-proxy.
+    /// Its settings; `None` if it is left to another proxy, such as a kube-proxy.
     pub settings: Option<Settings>,
-    /// What it means for a client on which node it is, as a sentence; `None` where all are treated alike.
+    /// How the result depends on the client's node, as a sentence; `None` if all clients are treated alike.
     pub locality: Option<String>,
     /// Which backends were looked for last, and found.
     pub basis: Basis,
@@ -137,7 +137,7 @@ pub struct Candidate {
 /// Whether a backend is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
-    /// It is, and gets so much.
+    /// It is, and gets this share.
     InUse(Share),
     /// Not now, but when those before it are gone.
     Fallback,

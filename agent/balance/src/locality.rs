@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_model::{ClusterId, ServiceTraffic, lb::Hints};
 
-/// What it means for clients of this node where a backend is.
+/// How a backend's location matters for clients of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Locality {
     /// Nothing: its service does not ask, or not of backends of its cluster.
@@ -58,8 +58,8 @@ impl Client {
         }
     }
 
-    /// What a service that asks for this, and has these backends of the local cluster that could be used now, makes of where
-    /// clients are, as a sentence; `None` where it makes nothing of it.
+    /// How a service with these settings, and these usable backends of the local cluster, depends on the client's
+    /// location, as a sentence; `None` if it does not.
     pub(crate) fn sentence(
         &self,
         traffic: &ServiceTraffic,
@@ -89,8 +89,8 @@ impl Client {
         })
     }
 
-    /// What it means where a backend is, for a service that asks for this. Other clusters' hints are for their own clients,
-    /// and are not followed.
+    /// How a backend's location matters, for a service with these settings. Other clusters' hints are for their own
+    /// clients, and are not followed.
     pub(crate) fn locality(
         &self,
         traffic: Option<&ServiceTraffic>,

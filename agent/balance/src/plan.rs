@@ -15,7 +15,7 @@ use crate::{
     traffic_policy::{Placement, TrafficPolicy},
 };
 
-/// What is chosen, with how it came to that.
+/// The choice, and how it was made.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The pass that found a backend; `None` where there is none.

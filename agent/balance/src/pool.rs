@@ -66,7 +66,7 @@ pub(crate) struct Moved {
     pub(crate) now: Option<(Arc<str>, BackendHealth)>,
 }
 
-/// What the frontends of a pool lead to.
+/// The backends that the frontends of a pool lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) chosen: Chosen,

@@ -13,7 +13,7 @@ use mesh_model::{
 
 use crate::cluster::ClusterView;
 
-/// What a service asks for, worked out for the clusters that there are.
+/// A service's settings, computed for the present clusters.
 #[derive(Debug)]
 pub(crate) struct TrafficPolicy {
     pub(crate) traffic: Arc<ServiceTraffic>,
@@ -22,7 +22,7 @@ pub(crate) struct TrafficPolicy {
     groups: BTreeMap<GroupKey, Group>,
 }
 
-/// What clusters have in common whose backends are in one group.
+/// The values that clusters have in common whose backends are in one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct GroupKey {
     tier: usize,
@@ -106,7 +106,7 @@ impl TrafficPolicy {
         *global && !weights.is_empty() && *weights_of == WeightsOf::Clusters
     }
 
-    /// What the kernel is given, by what each group should get. One group alone gets everything.
+    /// The kernel's weights for what each group should get. One group alone gets everything.
     pub(crate) fn weights_of(groups: &[u64; Group::COUNT]) -> Weights {
         let mut weighty = groups.iter().enumerate().filter(|(_, weight)| **weight > 0);
         let mut weights = [0; Group::COUNT];

@@ -51,7 +51,7 @@ pub(crate) struct AgentAdmin {
     pub(crate) programs: ProgramsHandle,
 }
 
-/// Services that are looked at between two changes.
+/// How many services are read between two changes.
 const PAGE: usize = 64;
 
 impl AgentAdmin {

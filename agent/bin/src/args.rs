@@ -130,7 +130,7 @@ pub(crate) struct Args {
 /// After how long something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// So long.
+    /// This time.
     Time(Duration),
     /// It is not done.
     Never,

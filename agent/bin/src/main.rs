@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
-/// What is allocated by one thread is freed by another here: `docs/adr/0037-jemalloc-in-the-agent.md`.
+/// Memory that one thread allocates is freed by another here: `docs/adr/0037-jemalloc-in-the-agent.md`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -12,7 +12,7 @@ use mesh_node::Node;
 /// A message for the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// What happened to followed clusters.
+    /// An event of a followed cluster.
     Peer(PeerMessage),
     /// An operator accepts a quarantined peer again.
     LiftQuarantine(ClusterName, oneshot::Sender<Lifted>),
@@ -20,7 +20,7 @@ pub(crate) enum Message {
     Attachments(AttachmentsRead),
     /// Whether a kube-proxy runs on this node.
     KubeProxy(KubeProxy),
-    /// A look at everything.
+    /// A query of the whole state.
     Query(Query),
     /// The agent stops: the last message.
     Stop,
@@ -44,7 +44,7 @@ impl From<AttachmentsRead> for Message {
     }
 }
 
-/// A look at everything, answered between two changes.
+/// A query of the whole state, answered between two changes.
 pub(crate) struct Query(pub(crate) Box<dyn FnOnce(&Node) + Send>);
 
 impl Query {

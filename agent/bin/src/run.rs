@@ -149,7 +149,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The thread of the driver. What is returned ends when it does.
+/// The thread of the driver. The returned handle ends when it does.
 fn core_thread(
     driver: Driver,
     inbox: mpsc::Receiver<Message>,

@@ -24,7 +24,7 @@ pub struct Configuration {
     pub agent_socket: PathBuf,
     /// Where attachments are kept for the agent.
     pub pods_dir: PathBuf,
-    /// What the plugins before this one made.
+    /// The result of the plugins before this one.
     pub previous: Option<PrevResult>,
 }
 

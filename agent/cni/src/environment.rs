@@ -18,7 +18,7 @@ pub trait Variables {
 #[derive(Clone, Copy, Debug)]
 pub struct VariablesOf<F>(pub F);
 
-/// What is to be done.
+/// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Add,

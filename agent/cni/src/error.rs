@@ -8,7 +8,7 @@ pub enum CniError {
     IncompatibleVersion {
         /// The version.
         found: String,
-        /// What can be done about it.
+        /// A remedy.
         reason: String,
     },
     /// A variable of the environment is missing, or is none.

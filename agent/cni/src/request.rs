@@ -53,7 +53,7 @@ pub struct Delete {
     pub key: AttachmentKey,
 }
 
-/// A pod is looked at.
+/// A pod is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// How the plugin is configured.

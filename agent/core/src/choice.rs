@@ -20,7 +20,7 @@ pub(crate) struct Choice {
     known: BTreeMap<ClusterId, ClusterView>,
     /// Clusters of which something may be other than the balancer has it.
     moved: BTreeSet<ClusterName>,
-    /// So may which clusters there are.
+    /// So may the set of clusters.
     clusters_moved: bool,
     /// So may the nodes of all backends of a cluster.
     located: BTreeSet<ClusterId>,

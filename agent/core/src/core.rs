@@ -31,7 +31,7 @@ mod events;
 mod following;
 mod views;
 
-/// What does not change while an agent runs, and what it found when it started.
+/// Settings that do not change while an agent runs, and the state that it found when it started.
 #[derive(Debug)]
 pub struct Config {
     /// The local cluster.
@@ -40,13 +40,13 @@ pub struct Config {
     pub node: String,
     /// The rules of the balancer.
     pub rules: Rules,
-    /// What no peer may claim.
+    /// The ranges that no peer may claim.
     pub ranges: LocalRanges,
     /// Routes to the local cluster's other nodes are wanted too.
     pub local_routes: bool,
     /// For how long what an unreachable peer reported is used.
     pub staleness_budget: Duration,
-    /// What clusters reported in the previous run, where the kernel has nothing of it.
+    /// The clusters' state of the previous run, for a kernel that has none.
     pub snapshots: BTreeMap<ClusterName, RestoredCluster>,
     /// Pods whose sockets the programs leave alone now.
     pub unbalanced: BTreeSet<u64>,
@@ -54,7 +54,7 @@ pub struct Config {
     pub local_state: Option<LocalState>,
 }
 
-/// What all clusters report, and what this node wants because of it.
+/// The records of all clusters, and the state that this node wants because of them.
 #[derive(Debug)]
 pub struct Core {
     local: ClusterName,
@@ -164,7 +164,7 @@ impl Core {
         timeouts.into_iter().flatten().min()
     }
 
-    /// What is wanted since the last call.
+    /// The changes of the wanted state since the last call.
     pub fn take_wanted(&mut self) -> Wanted {
         std::mem::take(&mut self.wanted)
     }
@@ -185,7 +185,7 @@ impl Core {
         Lifted::Relisted
     }
 
-    /// What is waited for before the programs of another release may be exchanged for ours; `None` if nothing.
+    /// What has to come before the programs of another release may be replaced by ours; `None` if nothing.
     pub fn upgrade_waits_for(&mut self, now: Instant) -> Option<String> {
         let Self { merge, restored, peers, local, upgrade, .. } = self;
         let known = |name: &ClusterName| match merge.has_listed_services(name) {
@@ -367,7 +367,8 @@ impl Core {
         };
     }
 
-    /// What of the previous run's state may go: what the clusters that it is of do not have, now that they are synced.
+    /// The parts of the previous run's state that may be pruned: what their clusters do not have, now that they are
+    /// synced.
     fn prune(&self) -> Prune {
         // Clusters that were away for too long are not waited for; but for the local one there is no other source.
         let spent = |name: &ClusterName| self.restored.is_spent() && *name != self.local;

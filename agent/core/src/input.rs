@@ -27,20 +27,20 @@ pub enum Input {
     Unfollow(ClusterName),
     /// The peer files were read.
     PeersRead {
-        /// What is wrong with them.
+        /// Their errors.
         problems: Vec<String>,
         /// Any cluster that is not followed now is no peer.
         complete: bool,
         /// Clusters whose backends are to be used only where nothing else answers.
         drained: BTreeSet<ClusterName>,
     },
-    /// What health found of a node or a cluster.
+    /// A verdict of health on a node or a cluster.
     Verdict(Verdict),
     /// Attachments, as the folder has them; all there are, where `complete`.
     Attachments {
-        /// What was found.
+        /// The attachments in the scan.
         found: Vec<AttachmentFound>,
-        /// The whole folder was looked at.
+        /// The whole folder was scanned.
         complete: bool,
     },
     /// Whether a kube-proxy runs on this node.
@@ -49,10 +49,10 @@ pub enum Input {
     Timeout,
 }
 
-/// What an operator set for a followed cluster.
+/// An operator's settings for a followed cluster.
 #[derive(Clone, Debug, Default)]
 pub struct PeerSettings {
-    /// What it may claim; `None` without a grant, as of the local cluster.
+    /// What it may claim; `None` without a grant, as for the local cluster.
     pub claims: Option<Claims>,
     /// The UUID that it must have, if that is known.
     pub uuid: Option<Uuid>,
@@ -92,7 +92,7 @@ pub enum Lifted {
     UnknownPeer,
 }
 
-/// What a cluster reported in the previous run, as its snapshot has it.
+/// A cluster's state in the previous run, from its snapshot.
 #[derive(Clone, Debug)]
 pub struct RestoredCluster {
     /// Its id then.
@@ -103,14 +103,14 @@ pub struct RestoredCluster {
     pub records: Vec<Record>,
 }
 
-/// What is wanted since the last look, by writer. Within a list the order counts; between lists it does not.
+/// The wanted changes since the last call, by writer. Within a list the order counts; between lists it does not.
 #[derive(Debug, Default)]
 pub struct Wanted {
     /// Changes of the load balancer's tables.
     pub changes: Vec<Change>,
     /// Routes to other nodes' pods that are wanted, or no longer.
     pub routes: Vec<RouteDelta>,
-    /// What inherited state may go. Each replaces the one before.
+    /// The inherited state that may be pruned. Each replaces the one before.
     pub prune: Option<Prune>,
     /// Backends that their clusters reported, or removed, in order.
     pub backends: Vec<(Backend, Reported)>,
@@ -118,13 +118,14 @@ pub struct Wanted {
     pub endings: Vec<Ending>,
     /// Commands to followers.
     pub commands: Vec<(ClusterName, PeerCommand)>,
-    /// What health is asked to do, in its order.
+    /// Orders for health, in sequence.
     pub orders: Vec<Order>,
     /// Pods whose sockets the programs leave alone, by the cookies of their network namespaces.
     pub unbalanced: Option<BTreeSet<u64>>,
-    /// Attachments came or went.
+    /// Attachments were added or removed.
     pub attachments_changed: bool,
-    /// What the programs must know: services of the local cluster may be out of date, and plain ones pass untouched.
+    /// What the programs must know: services of the local cluster may be out of date, and connections to services that
+    /// are not global pass untouched.
     pub local_state: Option<LocalState>,
     /// Clusters whose snapshot on disk is out of date.
     pub snapshots: BTreeSet<ClusterName>,
@@ -138,12 +139,12 @@ pub struct Wanted {
     pub answers: Vec<(AttachmentKey, PodAnswer)>,
 }
 
-/// What a cluster did with a backend.
+/// A cluster's report about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
     /// It has it, as before or otherwise.
     Set,
-    /// It has it no more.
+    /// It no longer has it.
     Removed,
 }
 
@@ -156,7 +157,7 @@ pub struct LocalState {
     pub plain_passes: bool,
 }
 
-/// What of the previous run's state in the kernel may go, as far as no cluster has claimed it.
+/// The previous run's state in the kernel that may be pruned, as far as no cluster has claimed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prune {
     /// The local cluster's services are synced: frontends that it does not have may go.

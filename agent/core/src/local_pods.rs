@@ -21,7 +21,7 @@ pub(crate) struct NodePods {
     scanned: bool,
 }
 
-/// What `mesh-pods` asks about the local cluster.
+/// The queries of `mesh-pods` about the local cluster.
 struct LocalCluster<'a>(&'a Merge);
 
 impl LocalPods for LocalCluster<'_> {
@@ -76,7 +76,7 @@ impl NodePods {
         merge: &Merge,
         wanted: &mut Wanted,
     ) {
-        // What Kubernetes would not name so, no runtime attaches.
+        // A name that Kubernetes would not give is never attached by a runtime.
         let Ok(pod) = PodName::new(&pod.namespace, &pod.name) else { return };
         for Bound { key, before, now } in self.table.update(&pod, &LocalCluster(merge)) {
             let before = before.map(Identity::get);
@@ -103,7 +103,7 @@ impl NodePods {
         self.scanned.then_some(&self.unbalanced)
     }
 
-    /// What an operator should look at.
+    /// A problem for an operator.
     pub(crate) fn problem(&self) -> Option<String> {
         let waits = |(attachment, state)| (state == State::Waiting).then_some(attachment);
         let first: &mesh_pods::Attachment = self.table.iter().find_map(waits)?;

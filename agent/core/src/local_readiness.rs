@@ -79,7 +79,7 @@ impl LocalReadiness {
         (!self.is_away(now)).then(|| self.beats.last + AWAY)
     }
 
-    /// What an operator should look at.
+    /// A problem for an operator.
     pub(crate) fn problem(&self, now: Instant) -> Option<String> {
         let away = self.beats.away(now)?;
         let plain = match self.sent.is_some_and(|state| state.plain_passes) {

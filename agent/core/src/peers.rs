@@ -16,12 +16,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Peers {
     followed: BTreeMap<ClusterName, Followed>,
-    /// What is wrong with the peer files.
+    /// Errors in the peer files.
     problems: Vec<String>,
     /// The files were read in full: a cluster that is not followed is no peer.
     complete: bool,
     refused: BTreeMap<ClusterName, Refused>,
-    /// What is refused now.
+    /// The records that are refused now.
     refused_records: BTreeMap<ClusterName, RefusedRecords>,
     /// Clusters that the operator of this one has it leave alone.
     drained: BTreeSet<ClusterName>,
@@ -38,7 +38,7 @@ struct Followed {
 /// Records of a cluster that were not accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Those that its grant does not cover.
+    /// The number of those that its grant does not cover.
     pub count: u64,
     /// The last reason, of these and of those that could not be read.
     pub last: String,
@@ -179,7 +179,7 @@ impl Peers {
         self.refused.get(name)
     }
 
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
         let files = self.problems.iter().cloned();
         let files = files.map(|message| Problem::new(ProblemKind::PeerFile, message));

@@ -5,7 +5,7 @@ use mesh_model::ClusterName;
 /// Something that is wrong now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: ProblemKind,
     /// The cluster, where it is about one.
     pub peer: Option<ClusterName>,
@@ -13,7 +13,7 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What kind of thing is wrong.
+/// The kinds of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
     /// A peer file, or the credentials beside it.

@@ -25,9 +25,9 @@ pub(crate) enum Known {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl ProgramUpgrade {
-    /// What is waited for before the programs may be exchanged; `None` if nothing. Without the local cluster's services, listed
-    /// or from a snapshot, there is nothing in the tables, and what the former ones have is better, however old. `peers` is
-    /// `None` as long as it is not known which there are.
+    /// What has to come before the programs may be replaced; `None` if nothing. Without the local cluster's services,
+    /// listed or from a snapshot, there is nothing in our tables, and the former ones are better, however old. `peers`
+    /// is `None` as long as the set of peers is not known.
     pub(crate) fn waits_for<'a>(
         &mut self,
         local: Known,

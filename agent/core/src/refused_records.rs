@@ -27,7 +27,7 @@ struct Refusal {
 }
 
 impl RefusedRecords {
-    /// What a cluster reported. A record that is refused is named by [`Self::refuse`] after it.
+    /// A cluster's event. A refused record is named by [`Self::refuse`] after it.
     pub(crate) fn event(&mut self, event: &RecordEvent) {
         match event {
             RecordEvent::Begin(kind) => {

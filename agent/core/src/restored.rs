@@ -15,7 +15,7 @@ use crate::{
     problem::{Problem, ProblemKind},
 };
 
-/// What is left of the previous run.
+/// The rest of the previous run's state.
 #[derive(Debug)]
 pub(crate) struct Restored {
     /// Snapshots of clusters that are not followed yet.
@@ -31,7 +31,7 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
-    /// What a run that begins now found on disk. It is used for `budget`.
+    /// The state on disk at the start of this run. It is used for `budget`.
     pub(crate) fn new(
         snapshots: BTreeMap<ClusterName, RestoredCluster>,
         budget: Duration,
@@ -116,7 +116,7 @@ impl Restored {
         self.expired.retain(|cluster| is_followed(cluster));
     }
 
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.expired.iter().map(|cluster| {
             let message = format!(

@@ -70,7 +70,7 @@ impl Staleness {
                 false => StalenessChange::None,
             };
         }
-        // What it reported before may be long untrue: it is used again when it was listed again.
+        // Its former reports may be long outdated: it is used again after it was listed again.
         if self.stale.contains_key(peer) && !connection.synced {
             return StalenessChange::None;
         }
@@ -117,7 +117,7 @@ impl Staleness {
         self.budget
     }
 
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub(crate) fn problems(&self, now: Instant) -> impl Iterator<Item = Problem> {
         self.stale.iter().map(move |(peer, since)| {
             let away = now.saturating_duration_since(*since).as_secs();

@@ -7,7 +7,8 @@ use std::fs;
 /// rules, and pods' namespaces. CAP_SYS_ADMIN has CAP_BPF in it.
 const NEEDED: [(&str, u32); 2] = [("CAP_SYS_ADMIN", 21), ("CAP_NET_ADMIN", 12)];
 
-/// What this process lacks to be an agent, as a sentence with what to do; `None` where it lacks nothing, or does not know.
+/// The capabilities that this process lacks to be an agent, as a sentence with what to do; `None` if it lacks none, or
+/// does not know.
 pub fn missing_capabilities() -> Option<String> {
     missing(&fs::read_to_string("/proc/self/status").ok()?)
 }

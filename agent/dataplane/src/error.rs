@@ -47,9 +47,9 @@ pub enum MapsError {
     Foreign {
         /// The pin.
         pin: PathBuf,
-        /// What is there.
+        /// The present shape.
         found: Shape,
-        /// What should be.
+        /// The expected shape.
         expected: Shape,
     },
 }

@@ -25,7 +25,7 @@ pub struct Level {
     pub full_in: Option<Duration>,
 }
 
-/// What was in use during the last hour.
+/// The occupancy during the last hour.
 #[derive(Debug, Default)]
 pub struct Forecast {
     /// Oldest first.

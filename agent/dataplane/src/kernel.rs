@@ -32,7 +32,7 @@ impl Sizes {
 /// Some frontends, and the position of the next.
 pub type Listed = (Vec<(FrontendKey, ServiceRef)>, Option<u32>);
 
-/// The tables as memory. Every write is seen by programs at once and whole; indices are below [`Sizes`].
+/// The tables as memory. Programs see every write immediately and whole; indices are below [`Sizes`].
 pub trait Kernel {
     /// The tables' sizes.
     fn sizes(&self) -> Sizes;

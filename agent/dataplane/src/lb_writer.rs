@@ -35,7 +35,7 @@ pub struct LbWriter<K> {
     changes: u64,
 }
 
-/// What a change is about.
+/// The subject of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LbKey {
     /// The frontend itself.
@@ -46,7 +46,7 @@ pub enum LbKey {
     Weights(Frontend),
 }
 
-/// What such a thing is like.
+/// The wanted value of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LbValue {
     /// A frontend's settings.
@@ -67,7 +67,7 @@ struct Target<'a, K> {
     changes: &'a mut u64,
 }
 
-/// What peers wait for that have as much of a table as they may: the table, and the pool.
+/// The pools for which peers wait that have as much of a table as they may: the table, and the pool.
 const SHARES: [(&str, &str); 2] =
     [("cm_backends", "share of cm_backends"), ("cm_slots", "share of cm_slots")];
 /// How many changes are made between two readings of the clock.
@@ -143,7 +143,7 @@ impl<K: Kernel> LbWriter<K> {
         Self { tables, reconciler, changes: 0 }
     }
 
-    /// Wants changes, in their order, and makes them until `budget` is spent by the clock. What is left is made by
+    /// Takes changes, in their order, and makes them until `budget` is spent by the clock. The rest is made by
     /// [`LbWriter::turn`].
     pub fn want(
         &mut self,
@@ -300,7 +300,7 @@ impl<K: Kernel> LbWriter<K> {
         self.reconciler.status(LbKey::to_string)
     }
 
-    /// What cannot be made, with its reason.
+    /// The changes that cannot be made, with the reasons.
     pub fn failures(&self) -> impl Iterator<Item = (&LbKey, &Failure)> {
         self.reconciler.failures()
     }

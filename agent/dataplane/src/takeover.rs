@@ -25,18 +25,18 @@ pub struct TakenOver {
     pub programs: Programs,
     /// The tables, with all that could be taken over.
     pub tables: Tables<KernelMaps>,
-    /// Whose programs are attached.
+    /// The agent whose programs are attached.
     pub former: Former,
 }
 
-/// What was on the node, and with that when the programs may be exchanged.
+/// The former state of the node, which decides when the programs may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Former {
-    /// Nothing: the programs may be attached at once.
+    /// Nothing: the programs may be attached immediately.
     Nothing,
-    /// Tables of this layout and these sizes: at once.
+    /// Tables of this layout and these sizes: immediately.
     Same,
-    /// Tables of this layout and other sizes, whose content is taken over: at once.
+    /// Tables of this layout and other sizes, whose content is taken over: immediately.
     Resized(Sizes),
     /// Tables of another layout: when these were filled.
     OtherLayout,
@@ -85,7 +85,7 @@ pub fn take_over_step_by_step(
         let former = if target.exists() { Former::Same } else { Former::Nothing };
         return onto(pins, sizes, now, written, former);
     }
-    // What an agent began to fill before it died.
+    // Tables that an agent began to fill before it died.
     pins.forget(&target).map_err(ProgramsError::from)?;
     match attached.tables.iter().find(|tables| pins.is_of_this_layout(tables)) {
         Some(former) => resize(pins, former, sizes, now, written),

@@ -22,7 +22,7 @@ pub struct EndingPolicy {
     pub udp: Option<Duration>,
 }
 
-/// What does not answer, and what was done about it.
+/// The nodes and clusters that do not answer, and the state of ending their sockets.
 #[derive(Debug)]
 pub struct Endings {
     policy: EndingPolicy,
@@ -72,7 +72,7 @@ impl Endings {
         Self { policy, waiting: BTreeMap::new(), spared: Vec::new() }
     }
 
-    /// A cluster is cut, or a node is dead. What has not answered since this agent runs is nothing to end sockets for.
+    /// A cluster is cut, or a node is dead. One that has not answered in this agent's run is no reason to end sockets.
     pub fn unreachable(&mut self, scope: Scope, last_answer: Option<Instant>) {
         let Some(last_answer) = last_answer else { return };
         let state =

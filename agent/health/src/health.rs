@@ -15,7 +15,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// What health needs to know from the beginning.
+/// The initial settings of health.
 #[derive(Clone, Debug)]
 pub struct HealthOptions {
     /// The local cluster, which is never cut.
@@ -35,14 +35,14 @@ pub struct Health {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What becomes of nodes and clusters, in order.
+/// The verdicts on nodes and clusters, in order.
 #[derive(Debug)]
 pub struct Verdicts(mpsc::UnboundedReceiver<Verdict>);
 
 /// Why health does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// There is no thread to be had.
+    /// No thread can be started.
     #[error("no thread for probes: {0}")]
     Thread(#[source] io::Error),
 }
@@ -108,7 +108,7 @@ impl Verdicts {
         self.0.recv().await
     }
 
-    /// One that is there by now.
+    /// The next one, if there is one.
     pub fn try_next(&mut self) -> Option<Verdict> {
         self.0.try_recv().ok()
     }

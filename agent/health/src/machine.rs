@@ -114,7 +114,7 @@ impl Machine {
         Report { words: self.counts, ..self.prober.report() }
     }
 
-    /// What the prober found leads to writes first, and is reported then.
+    /// The prober's verdicts lead to writes first, and are reported then.
     fn follow_verdicts(&mut self, now: Instant) {
         let verdicts = self.prober.take_verdicts();
         for verdict in &verdicts {

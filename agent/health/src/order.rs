@@ -10,7 +10,7 @@ use crate::{targets::Target, words::PeerStates};
 pub enum Order {
     /// A cluster is followed: how to send its etcd a keepalive.
     Follow(ClusterName, Etcd),
-    /// A cluster is followed no more.
+    /// A cluster is no longer followed.
     Forget(ClusterName),
     /// The nodes of a cluster to probe, in place of those before.
     Probe(ClusterName, Vec<Target>),
@@ -18,7 +18,7 @@ pub enum Order {
     Clusters {
         /// Those that are known.
         ids: BTreeMap<ClusterName, ClusterId>,
-        /// There are no other clusters in the mesh.
+        /// All clusters are known: there are no others in the mesh.
         all: bool,
     },
     /// The kernel's state words: at the start, and after an upgrade to another layout.
@@ -41,7 +41,7 @@ pub trait EtcdLink: fmt::Debug + Send {
 /// How the connection to an etcd is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EtcdState {
-    /// There is one, as far as is known.
+    /// There is a connection, as far as is known.
     pub connected: bool,
     /// How many questions were answered in all.
     pub answers: u64,

@@ -51,7 +51,7 @@ use self::{
 pub struct Prober {
     local: ClusterName,
     clusters: BTreeMap<ClusterName, Cluster>,
-    /// When to look at each path.
+    /// When each path is checked next.
     agenda: BTreeSet<(Instant, PathKey)>,
     /// Which path was asked with each nonce.
     asked: HashMap<u64, PathKey>,
@@ -59,7 +59,7 @@ pub struct Prober {
     paced: Instant,
     /// How often a node in use, and another one, is probed.
     intervals: Intervals,
-    /// What was answered, by whatever node.
+    /// The answers of all nodes.
     self_check: SelfCheck,
     /// The last stall of the prober itself.
     stall: Option<Stall>,
@@ -74,7 +74,7 @@ pub struct Prober {
     news: bool,
 }
 
-/// What a reply was a sign of.
+/// What answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alive {
     /// The node's cluster.
@@ -93,7 +93,7 @@ const BURST: Duration = AGENT;
 /// A prober that continues later than planned by this much was stalled, and knows nothing of the probes that were on
 /// their way.
 const LATE: Duration = Duration::from_millis(100);
-/// How often what is undecided is looked at.
+/// How often an open decision is checked.
 const AGAIN: Duration = Duration::from_millis(25);
 /// How often intervals are recomputed.
 const INTERVALS: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ pub struct Probe {
 /// A question to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// What its reply is known by.
+    /// It identifies the reply.
     pub probe: Probe,
     /// How it is written.
     pub versions: Versions,

@@ -13,7 +13,7 @@ use mesh_model::ClusterName;
 pub struct Report {
     /// Each cluster's.
     pub clusters: BTreeMap<ClusterName, ClusterHealth>,
-    /// What was counted.
+    /// The counters.
     pub counts: Counts,
     /// No node answers any more, of several clusters: it may be the local uplink that is cut, and no node is taken for
     /// dead.
@@ -55,7 +55,7 @@ pub struct ClusterHealth {
     pub damped: usize,
 }
 
-/// What was counted.
+/// The counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Probes sent.

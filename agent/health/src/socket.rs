@@ -43,7 +43,7 @@ const AT_ONCE: usize = 1_024;
 /// Origin, type and code of the message that no process listens at a port (RFC 792, RFC 4443).
 const PORT_UNREACHABLE: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP, 3, 3);
 const PORT_UNREACHABLE_V6: (u8, u8, u8) = (libc::SO_EE_ORIGIN_ICMP6, 1, 4);
-/// What waits for neighbours that do not answer must leave room for questions to others.
+/// Datagrams that wait for neighbours that do not answer must leave room for questions to others.
 const SEND_BUFFER: usize = 4 << 20;
 /// An error of an earlier question is returned for the next one that is sent, which is not sent then.
 const TRIES: usize = 4;
@@ -63,7 +63,7 @@ impl ProbeSocket {
         Ok(Self { socket, port, v6 })
     }
 
-    /// Asks a node. What cannot be sent is as good as not answered.
+    /// Probes a node. A datagram that cannot be sent counts as not answered.
     pub(crate) fn ask(&self, question: Question) {
         let Probe { address, nonce } = question.probe;
         if question.versions.has_present() {
@@ -99,7 +99,7 @@ impl ProbeSocket {
         }
     }
 
-    /// The replies that are there by now.
+    /// The replies that have arrived.
     pub(crate) fn received(&self) -> Vec<(Probe, Reply)> {
         let mut replies = Vec::new();
         // Bounded, in case others send faster than we read.
@@ -123,7 +123,7 @@ impl ProbeSocket {
         replies
     }
 
-    /// What the error queue has next; nothing, if that is no refusal of a question of ours.
+    /// The next entry of the error queue; nothing, if it is no refusal of a question of ours.
     fn read_error(&self) -> io::Result<Option<Probe>> {
         let mut buffer = [0; ROOM];
         let mut slices = [IoSliceMut::new(&mut buffer)];

@@ -43,7 +43,7 @@ pub enum Verdict {
     Sockets(Ending),
 }
 
-/// What to do with sockets to what does not answer (`docs/adr/0036`).
+/// What to do with sockets to nodes or clusters that do not answer (`docs/adr/0036`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Nothing has answered for long enough: the sockets are to be ended.

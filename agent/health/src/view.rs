@@ -27,7 +27,7 @@ pub struct HealthView {
     cut: BTreeSet<ClusterName>,
 }
 
-/// What a verdict changes.
+/// The change by a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ViewChange {
     /// A node is otherwise than before.
@@ -140,7 +140,7 @@ impl HealthView {
         let nodes = nodes.filter(|(node, _)| !is_local || **node != *self.node);
         let mut in_use = in_use.clone();
         in_use.retain(|node| !is_local || **node != *self.node);
-        // What is out of use because it does not answer must be asked, or it never comes back.
+        // A node that is out of use because it does not answer must be probed, or it never comes back.
         let before = self.ordered.get(cluster).into_iter().flatten();
         let missed = before.filter(|target| target.in_use).filter(|target| {
             let key = (cluster.clone(), Arc::clone(&target.node));
@@ -156,7 +156,7 @@ impl HealthView {
         (!same).then(|| Order::Probe(cluster.clone(), targets))
     }
 
-    /// The order by which a cluster is no longer probed. What it was is over by the verdicts that follow.
+    /// The order by which a cluster is no longer probed. Its former state ends with the verdicts that follow.
     pub fn forget(&mut self, cluster: &ClusterName) -> Order {
         self.ordered.remove(cluster);
         Order::Forget(cluster.clone())

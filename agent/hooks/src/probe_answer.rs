@@ -22,14 +22,14 @@ pub struct ProbeAnswerHandle {
     report: watch::Receiver<ProbeAnswerReport>,
 }
 
-/// Who answers probes of this node.
+/// The report of who answers probes of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeAnswerReport {
     /// A short description.
     pub who: String,
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub problems: Vec<String>,
-    /// What was put back at interfaces.
+    /// How much was restored at interfaces.
     pub repairs: u64,
 }
 

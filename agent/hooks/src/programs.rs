@@ -24,9 +24,9 @@ pub struct ProgramsHandle {
 pub struct ProgramsReport {
     /// Why programs of another release are still in place.
     pub unready: Option<String>,
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub problems: Vec<String>,
-    /// What was put back at hooks and among pins, since the start.
+    /// How much was restored at hooks and among pins, since the start.
     pub repairs: u64,
     /// The last of it.
     pub last_repair: Option<String>,
@@ -54,7 +54,7 @@ pub struct ProgramsTask {
     report: watch::Sender<ProgramsReport>,
 }
 
-/// How often the hooks are looked at.
+/// How often the hooks are checked.
 const AUDIT: Duration = Duration::from_secs(1);
 /// How often the agent's own cgroup is.
 const BYPASS: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ impl ProgramsHandle {
         let _ = self.orders.send(Order::Exchange(waits_for));
     }
 
-    /// What the programs counted, by `mesh_layout::Counter`.
+    /// The programs' counters, by `mesh_layout::Counter`.
     pub async fn counters(&self) -> Vec<u64> {
         let (sender, counters) = oneshot::channel();
         let _ = self.orders.send(Order::Counters(sender));

@@ -17,7 +17,7 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// What one cluster has.
+/// The account of one cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     kept: Tally,
@@ -29,9 +29,9 @@ pub(crate) struct Account {
 /// A record as it is accounted for: its bytes, and the round in which it was reported.
 pub(crate) type Entry = (u64, u32);
 
-/// What an allocation takes besides what is in it.
+/// The overhead of an allocation.
 const ALLOCATION: usize = 16;
-/// What a table's slot takes besides key and value: a table that has just grown is half empty.
+/// The factor by which a table is larger than its keys and values: a table that has just grown is half empty.
 const SLACK: usize = 2;
 
 /// A slot of a hash table.
@@ -88,7 +88,7 @@ impl Account {
         self.spared = rounds;
     }
 
-    /// What counts.
+    /// The records that count.
     pub(crate) fn kept(&self) -> Tally {
         self.kept
     }

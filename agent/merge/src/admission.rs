@@ -21,7 +21,7 @@ pub struct Claims {
     pub external_backends: bool,
 }
 
-/// What is ours, and no other cluster's to claim.
+/// The local cluster's ranges, which no other cluster may claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalRanges {
     /// Where our pods are.
@@ -32,7 +32,7 @@ pub struct LocalRanges {
     pub service_cidrs: Vec<IpNet>,
 }
 
-/// Why a record is not taken. What its cluster reported before stays.
+/// Why a record is refused. The cluster's record before it stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {net} is {reason}")]
 pub struct Refused {
@@ -143,7 +143,7 @@ impl Validator {
         }
     }
 
-    /// What its peer file lacks, if it does: with the pod ranges and addresses that its nodes name.
+    /// What its peer file lacks, if anything: with the pod ranges and addresses that its nodes name.
     pub(crate) fn missing_grant(
         &self,
         cluster: &ClusterName,
@@ -306,7 +306,8 @@ pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-/// What no pod and no node outside this machine has: to route there would take something away from the machine itself.
+/// Ranges that no pod and no node outside this machine has: a route to them would take something from the machine
+/// itself.
 fn is_special(net: IpNet) -> bool {
     if net.prefix_len() == 0 {
         return true;

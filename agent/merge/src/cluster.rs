@@ -37,16 +37,16 @@ pub(crate) struct Cluster {
     pub(crate) services: HashMap<Arc<ServiceName>, ServicePart>,
     /// The slices of those services, by their keys.
     pub(crate) slices: HashMap<RecordKey, SliceEntry>,
-    /// What the next slice is among its service's sources.
+    /// The number of the next slice among its service's sources.
     next_source: u64,
-    /// What only the local cluster reports.
+    /// Records that only the local cluster exports.
     pub(crate) namespaces: HashMap<String, (LocalNamespace, u32)>,
     pub(crate) pods: HashMap<PodName, (LocalPod, u32)>,
     /// Kinds whose initial sync is complete in this run.
     pub(crate) confirmed: Vec<RecordKind>,
 }
 
-/// What is kept of an address. There may be a million of these.
+/// The entry of an address. There may be a million of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressEntry {
     /// As its cluster reported it; the effective one follows from the grant.
@@ -55,7 +55,7 @@ pub(crate) struct AddressEntry {
     pub(crate) round: u32,
 }
 
-/// What an address takes.
+/// The bytes of an address.
 pub(crate) const ADDRESS_BYTES: u64 = slot::<IpNet, AddressEntry>();
 
 /// A host in [`Hosts`]; 0 is none.
@@ -134,7 +134,7 @@ impl Cluster {
         self.account.change(kind, was, now);
     }
 
-    /// What it has here.
+    /// Its memory here.
     pub(crate) fn kept(&self) -> Tally {
         let Tally { keys, bytes } = self.account.kept();
         Tally { keys, bytes: bytes + self.interner.bytes() + self.hosts.bytes() }
@@ -216,7 +216,7 @@ impl Cluster {
 // === impl Hosts ===
 
 impl Hosts {
-    /// What they take.
+    /// Their bytes.
     fn bytes(&self) -> u64 {
         let each = slot::<IpAddr, HostIndex>() + 2 * list::<IpAddr>(1);
         each * u64::try_from(self.ips.len()).unwrap_or(u64::MAX)

@@ -10,7 +10,7 @@ pub(crate) struct StringInterner {
     all: HashSet<Arc<str>>,
     /// How many were in use at the last count.
     kept: usize,
-    /// What they take.
+    /// Their bytes.
     bytes: u64,
 }
 
@@ -35,7 +35,7 @@ impl StringInterner {
         word
     }
 
-    /// What the texts take.
+    /// The bytes of the texts.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -31,7 +31,7 @@ mod views;
 pub use local::PodName;
 pub use prune::Expired;
 
-/// What all clusters report.
+/// The records of all clusters.
 #[derive(Debug)]
 pub struct Merge {
     local: ClusterName,
@@ -41,7 +41,7 @@ pub struct Merge {
     grants: BTreeMap<ClusterName, Claims>,
     /// Which of our services has each frontend.
     frontends: HashMap<Frontend, Arc<ServiceName>>,
-    /// Who else of them would have it.
+    /// The other local services that would have it.
     waiting: BTreeMap<Frontend, BTreeSet<Arc<ServiceName>>>,
     deltas: Vec<Delta>,
 }
@@ -88,7 +88,7 @@ pub enum Located {
 pub struct IdInUse {
     /// The ID.
     pub id: ClusterId,
-    /// Who has it.
+    /// The cluster that has it.
     pub other: ClusterName,
 }
 
@@ -221,8 +221,8 @@ impl Merge {
         }
     }
 
-    /// The ID of a cluster, as its config has it. What it reported under another ID is gone. With an ID that
-    /// another has or is granted nothing of it is accepted until it has one of its own; what it reported before stays.
+    /// The ID of a cluster, from its config. Its records under another ID are removed. If another cluster has or is
+    /// granted the ID, no record of the cluster is accepted until it has an ID of its own; its former records stay.
     pub fn set_id(&mut self, name: &ClusterName, id: ClusterId) -> Result<(), IdInUse> {
         let holds =
             |(other, cluster): &(&ClusterName, &Cluster)| *other != name && cluster.id == id;
@@ -275,7 +275,7 @@ impl Merge {
         Ok(())
     }
 
-    /// What followed since the last call, in order.
+    /// The deltas since the last call, in order.
     pub fn take_deltas(&mut self) -> Vec<Delta> {
         std::mem::take(&mut self.deltas)
     }

@@ -24,7 +24,7 @@ pub(crate) struct Nodes {
     lengths: BTreeMap<(bool, u8), usize>,
 }
 
-/// What is kept of a node.
+/// The entry of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeEntry {
     pub(crate) internal_ips: Vec<IpAddr>,
@@ -112,7 +112,7 @@ impl NodeEntry {
         }
     }
 
-    /// What it takes under its name, in all tables.
+    /// Its bytes in all tables, by its name.
     pub(crate) fn bytes(&self, name: &str) -> u64 {
         let ranges = self.internal_ips.len() + self.pod_cidrs.len();
         let zone = self.zone.as_deref().map_or(0, text);
@@ -123,7 +123,7 @@ impl NodeEntry {
             + leaf::<(IpNet, Arc<str>)>() * u64::try_from(ranges).unwrap_or(u64::MAX)
     }
 
-    /// What was kept of it, as a record.
+    /// The node's entry, as a record.
     pub(crate) fn record(&self, name: &str, cluster: &ClusterName, id: ClusterId) -> Record {
         let internal = |ip: &IpAddr| NodeAddress { kind: AddressKind::Internal, ip: *ip };
         Record::Node(Box::new(Node {

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct ServicePart {
     /// Its service v1. The backends are among `sources`.
     pub(crate) record: Option<RecordEntry>,
-    /// What the local cluster's nodes get of it.
+    /// The part for the local cluster's nodes.
     pub(crate) local: Option<Box<LocalEntry>>,
     /// The backends of each record.
     sources: BTreeMap<SourceId, BackendSet>,
@@ -60,7 +60,7 @@ pub(crate) struct SliceEntry {
     pub(crate) round: u32,
 }
 
-/// What follows from a change to one source.
+/// The effects of a change to one source.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Backends that are new or changed.
@@ -93,7 +93,7 @@ impl LocalEntry {
         Self { service, frontends, traffic, round }
     }
 
-    /// What it takes.
+    /// Its bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let ports = self.service.ports.keys().map(|name| text(name) + leaf::<BackendId>());
         part_bytes(&self.service.name)
@@ -123,7 +123,7 @@ impl ServicePart {
         local.or_else(|| self.record.as_ref().map(|_| &*GLOBAL))
     }
 
-    /// What a source reports of backends.
+    /// A source's backends.
     pub(crate) fn backend_set(&self, source: SourceId) -> Option<&BackendSet> {
         self.sources.get(&source)
     }
@@ -217,14 +217,14 @@ impl ServicePart {
         backends.collect::<BTreeSet<_>>() == indexed.collect()
     }
 
-    /// What its service v1 takes, under the service's name.
+    /// The bytes of its service v1, by the service's name.
     pub(crate) fn record_bytes(&self, name: &ServiceName) -> u64 {
         let backends = self.backend_set(SourceId::RECORD).map_or(0, BackendSet::len);
         let frontends = self.record.as_ref().map(|record| frontends_bytes(&record.frontends));
         part_bytes(name) + frontends.unwrap_or_default() + backends_bytes(backends)
     }
 
-    /// What was kept of the service v1, as a record. What was withdrawn is a service without backends.
+    /// The service v1, as a record. A withdrawn one is a service without backends.
     pub(crate) fn record(
         &self,
         name: &ServiceName,
@@ -250,7 +250,7 @@ impl ServicePart {
     }
 }
 
-/// What a slice takes, under its name; its service is it alone that has it, at worst.
+/// The bytes of a slice, by its name, if in the worst case it is the only one of its service.
 pub(crate) fn slice_bytes(
     name: &ServiceName,
     service: Option<&ServiceName>,

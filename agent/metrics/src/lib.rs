@@ -49,7 +49,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// The agent's metrics, `clustermesh_agent_…`.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// Of each followed cluster.
+    /// The metrics of each followed cluster.
     pub peers: PeerMetrics,
     /// The prober's.
     pub health: HealthMetrics,
@@ -114,7 +114,7 @@ pub struct PeerMetrics {
     pub certificates: Gauges<CertificateLabel, f64>,
 }
 
-/// What the prober counts.
+/// The prober's counters.
 #[derive(Clone, Debug, Default)]
 pub struct HealthMetrics {
     /// Probes sent to nodes.
@@ -206,7 +206,7 @@ impl Metrics {
         all
     }
 
-    /// What the kernel programs counted, by [`ProgramCounter`]; empty where the map cannot be read.
+    /// Sets the kernel programs' counters, by [`ProgramCounter`]; empty if the map cannot be read.
     pub fn set_connections(&self, counted: &[u64]) {
         let counted = PROGRAM_COUNTERS.iter().zip(counted);
         self.connections.set(counted.map(|((_, kind), count)| (KindLabel { kind }, *count)));

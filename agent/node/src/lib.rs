@@ -24,7 +24,7 @@ pub use problems::{RecentRepairs, unready};
 
 /// The core, its followers and its writers.
 pub struct Node {
-    /// What is wanted.
+    /// The wanted state.
     pub core: Core,
     /// The followed clusters, the local one among them.
     pub followers: BTreeMap<ClusterName, Follower>,
@@ -32,17 +32,17 @@ pub struct Node {
     pub lb: LbWriter<KernelMaps>,
     /// The other writers.
     pub writers: Writers,
-    /// What is wrong with the files of attachments.
+    /// Errors in the files of attachments.
     pub attachment_problems: Vec<String>,
     /// When the tables will be full.
     pub forecast: Forecast,
-    /// What audits of the tables found.
+    /// The findings of the tables' audits.
     pub audit: Audit,
-    /// Whether something was put right lately.
+    /// Repairs of the last minutes.
     pub recent_repairs: RecentRepairs,
 }
 
-/// What does what is wanted elsewhere.
+/// The tasks that write the wanted state elsewhere.
 pub struct Writers {
     /// The prober, and the state words that programs read.
     pub health: Health,
@@ -52,7 +52,7 @@ pub struct Writers {
     pub routes: RouteWriters,
     /// The program that answers probes.
     pub probe_answer: ProbeAnswerHandle,
-    /// What is kept on disk for the next run.
+    /// The files for the next run.
     pub snapshots: Snapshots,
     /// Sockets that are to be ended.
     pub sockets: BackendSockets,
@@ -62,12 +62,12 @@ pub struct Writers {
     pub kube_proxy: watch::Sender<bool>,
 }
 
-/// What audits found, which should be nothing.
+/// The findings of audits, of which there should be none.
 #[derive(Debug, Default)]
 pub struct Audit {
     /// How often all was compared.
     pub passes: u64,
-    /// How many entries were put right.
+    /// How many entries were repaired.
     pub repairs: u64,
     /// The last one that was not in vain, or that failed.
     pub last: Option<String>,
@@ -82,7 +82,7 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// What all audits found.
+    /// The findings of all audits.
     pub fn audit(&self) -> Audit {
         let words = self.writers.health.report().words;
         let hooks = self.writers.programs.report();

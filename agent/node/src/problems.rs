@@ -18,7 +18,8 @@ pub struct RecentRepairs {
     last: Option<Instant>,
 }
 
-/// What keeps the agent from being ready: its local cluster's etcd, and programs that are not in use yet. A peer never does.
+/// Why the agent is not ready: its local cluster's etcd, and programs that are not in use yet. A peer is never a
+/// reason.
 pub fn unready(node: &Node) -> Vec<String> {
     unready_problems(node).map(|problem| problem.message).collect()
 }
@@ -58,7 +59,7 @@ fn core_problem(problem: mesh_core::Problem) -> Problem {
 // === impl RecentRepairs ===
 
 impl RecentRepairs {
-    /// So many there were by now.
+    /// Takes the total so far.
     pub fn observe(&mut self, total: u64, now: Instant) {
         if total > self.total {
             (self.total, self.last) = (total, Some(now));
@@ -112,7 +113,7 @@ impl Node {
         self.recent_repairs.observe(total, now);
     }
 
-    /// What was repaired, while it is news.
+    /// The recent repairs.
     fn repairs(&self, now: Instant) -> Vec<String> {
         if !self.recent_repairs.are_news(now) {
             return Vec::new();

@@ -14,13 +14,13 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct Follower {
     commands: mpsc::Sender<PeerCommand>,
-    /// What it had no room for: the last command.
+    /// A command for which it had no room: the last one.
     undelivered: Option<PeerCommand>,
     /// Its state.
     pub status: watch::Receiver<Status>,
-    /// What its peer file grants.
+    /// The settings in its peer file.
     pub settings: PeerSettings,
-    /// What it connects with; `None` while that cannot be used.
+    /// Its credentials; `None` while they cannot be used.
     credentials: Option<Receiver>,
 }
 

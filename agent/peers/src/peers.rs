@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{drained::DrainedPeersFile, follower::Follower};
 
-/// What happens to followed clusters.
+/// An event of followed clusters.
 #[derive(Debug)]
 pub enum PeerMessage {
     /// A follower's events.
@@ -45,7 +45,7 @@ pub enum PeerMessage {
     Unfollow(ClusterName),
     /// The peer files were read.
     Read {
-        /// What is wrong with them.
+        /// Their errors.
         problems: Vec<String>,
         /// Any cluster that is not followed now is no peer.
         complete: bool,
@@ -54,7 +54,7 @@ pub enum PeerMessage {
     },
 }
 
-/// Who follows, and where the files are.
+/// The settings of all followers, and the location of the files.
 #[derive(Debug)]
 pub struct PeersConfig {
     /// The settings of every follower, apart from those in its file.
@@ -91,7 +91,7 @@ struct Following {
     /// Absent while the credentials are unusable.
     running: Option<Running>,
     status: watch::Sender<Status>,
-    /// What was sent to the task that is running, or was.
+    /// The channel to the task that is running, or was.
     commands: mpsc::Sender<PeerCommand>,
 }
 
@@ -410,7 +410,7 @@ fn found(read: io::Result<BTreeMap<String, TextFile>>) -> FoundFolder {
     }
 }
 
-/// What an operator reads of new credentials, or a new peer file, that cannot be used.
+/// The text for an operator about new credentials, or a new peer file, that cannot be used.
 fn not_used(peer: &ClusterName, why: impl Display) -> String {
     format!("{peer}: new credentials are not used, the previous ones stay in use: {why}")
 }

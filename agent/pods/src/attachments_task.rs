@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{AttachmentFound, Attachments};
 
-/// What is answered to a caller that asks for an attachment's identity.
+/// The answer to a caller that asks for an attachment's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodAnswer {
     /// The pod has this identity.
@@ -18,14 +18,14 @@ pub enum PodAnswer {
     NotAttached,
 }
 
-/// What a look at the folder found.
+/// The result of a scan of the folder.
 #[derive(Debug)]
 pub struct AttachmentsRead {
-    /// What was found.
+    /// The attachments.
     pub found: Vec<AttachmentFound>,
     /// All there are.
     pub complete: bool,
-    /// What is wrong with the folder, or with files in it.
+    /// Errors of the folder, or of files in it.
     pub problems: Vec<String>,
     /// A caller waits for the identity of one.
     pub waiter: Option<(AttachmentKey, oneshot::Sender<PodAnswer>)>,

@@ -22,7 +22,7 @@ pub struct Attachments {
     boot: String,
     /// Files that were read: they are read again when they are others.
     seen: BTreeMap<AttachmentKey, Stamp>,
-    /// What is wrong with the folder, or with files, by name.
+    /// Errors of the folder, or of files, by name.
     problems: BTreeMap<String, String>,
 }
 
@@ -38,7 +38,7 @@ struct Stamp {
 pub enum AttachmentFound {
     /// It exists, for the first time or with other values than before, with the identity that the previous run knew.
     Attached(Attachment, Option<Identity>),
-    /// It is there as it was.
+    /// It is unchanged.
     Unchanged(AttachmentKey),
     /// It no longer exists, or never did.
     Detached(AttachmentKey),
@@ -130,7 +130,7 @@ impl Attachments {
         write_atomic(&path, &was.encode(), Access::Owner)
     }
 
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
     }
@@ -149,7 +149,7 @@ impl Attachments {
         let _ = fs::remove_file(self.folder.join(key.remembered_file_name()));
     }
 
-    /// What cannot be read leaves what was there.
+    /// A file that cannot be read leaves its attachment as it was.
     fn unread(&mut self, key: &AttachmentKey, why: impl ToString) -> AttachmentFound {
         let path = self.folder.join(key.file_name());
         self.problems.insert(key.file_name(), format!("{}: {}", path.display(), why.to_string()));
@@ -157,7 +157,7 @@ impl Attachments {
     }
 }
 
-/// What is where a network namespace was.
+/// The present state of a network namespace's path.
 fn seen(path: &Path) -> NetnsSeen {
     match fs::metadata(path) {
         Ok(file) => NetnsSeen::There(file.ino()),

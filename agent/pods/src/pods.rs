@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_cni::{Attachment, AttachmentKey, PodName};
 use mesh_model::Identity;
 
-/// What the local cluster reports of this node's pods.
+/// The local cluster's reports about this node's pods.
 pub trait LocalPods {
     /// What it reports of a pod; `None` if it has no such pod.
     fn pod(&self, name: &PodName) -> Option<LocalPod<'_>>;
@@ -34,7 +34,7 @@ pub struct Pods {
 struct Entry {
     attachment: Attachment,
     identity: Option<Identity>,
-    /// What its cluster reports of its sockets; `None` while it reports nothing.
+    /// Whether its cluster asks for socket load balancing; `None` while it reports nothing.
     socket_lb: Option<bool>,
 }
 

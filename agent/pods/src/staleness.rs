@@ -4,12 +4,12 @@ use std::fmt;
 
 use mesh_cni::Attachment;
 
-/// What is found where a pod's network namespace was.
+/// The present state of a pod's network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetnsSeen {
     /// A namespace, or a file, with that inode.
     There(u64),
-    /// Nothing, in a folder that is there.
+    /// It does not exist, in a folder that does.
     Gone,
     /// Unknown: the folder does not exist either, as in a container that does not see the node's.
     Hidden,

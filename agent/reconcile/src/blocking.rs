@@ -2,8 +2,8 @@
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-/// Something whose calls block (a socket, a folder), used on the runtime's threads for that. A call that does not return
-/// keeps this resource and one thread, and nothing else: further calls fail at once until it does.
+/// Something whose calls block (a socket, a folder), used on the runtime's threads for that. A call that does not
+/// return keeps this resource and one thread, and nothing else: further calls fail immediately until it does.
 #[derive(Debug)]
 pub struct Blocking<R> {
     at: At<R>,

@@ -9,7 +9,7 @@ pub struct Failure {
     reason: Arc<str>,
 }
 
-/// What can be expected of the next attempt.
+/// The outlook of the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// It may succeed at any time, or never.
@@ -39,7 +39,7 @@ impl Failure {
         Self::new(Class::Deferred, reason)
     }
 
-    /// What can be expected of the next attempt.
+    /// The outlook of the next attempt.
     pub fn class(&self) -> Class {
         self.class
     }

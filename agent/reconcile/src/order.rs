@@ -6,7 +6,7 @@ use std::fmt::Debug;
 /// group the lower rank comes first, then the earlier change. A group that never rests keeps no other waiting: what is
 /// wanted after the first of its keys was taken comes after all other groups.
 pub trait Order<K> {
-    /// What keys that belong together have in common.
+    /// The value that keys have in common which belong together.
     type Group: Ord + Clone + Debug;
     /// `false` if each key is a group of its own, for which nothing is kept.
     const GROUPED: bool = true;
@@ -28,7 +28,7 @@ pub trait Order<K> {
     }
 }
 
-/// What is to happen to a key.
+/// The operation on a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     /// It gets a value.

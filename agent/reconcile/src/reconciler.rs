@@ -46,12 +46,12 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// What is to be done with a key. Each is idempotent.
+/// The action on a key. Each is idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<V> {
-    /// It is there, with this value.
+    /// It exists, with this value.
     Set(V),
-    /// It is not there.
+    /// It does not exist.
     Remove,
     /// It is removed with all its members, and then set again to this value.
     Recreate(V),
@@ -62,11 +62,11 @@ pub enum Action<V> {
 pub struct Job<K, V> {
     /// The key.
     pub key: K,
-    /// What is to be done.
+    /// The action.
     pub action: Action<V>,
 }
 
-/// What a completed write means for its key.
+/// The consequence of a completed write for its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The key is as wanted.
@@ -85,7 +85,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What a report of the kernel about a key led to.
+/// The consequence of a report of the kernel about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relevance {
     /// It is due now, and its pauses start again at the shortest.
@@ -115,7 +115,7 @@ impl<V> Action<V> {
         }
     }
 
-    /// What becomes of the key.
+    /// The operation on the key.
     pub fn verb(&self) -> Verb {
         match self {
             Self::Set(_) | Self::Recreate(_) => Verb::Set,
@@ -153,8 +153,8 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         }
     }
 
-    /// A key is to have a value, or not to be there. A pending key keeps its place and is written once; a failing one whose
-    /// wanted value changes is due at once.
+    /// A key is to have a value, or not to exist. A pending key keeps its position and is written once; a failing one
+    /// whose wanted value changes is due immediately.
     pub fn want(&mut self, key: K, value: Option<V>) {
         let whole = self.store.get(&key).is_some_and(|entry| entry.whole);
         let action = match value {
@@ -226,7 +226,7 @@ impl<K: Ord + Clone, V: PartialEq + Clone, O: Order<K>> Reconciler<K, V, O> {
         if self.next_retry.is_some_and(|at| at > now) {
             return false;
         }
-        // What was not used of the last second may be used now, for a caller that comes seldom.
+        // The unused part of the last second may be used now, for a caller that comes seldom.
         let used = self.next_retry.map(|at| at.max(now.checked_sub(SECOND).unwrap_or(now)));
         self.next_retry = Some(used.unwrap_or(now) + SECOND / rate.max(1));
         true

@@ -6,9 +6,9 @@ use crate::{failure::Failure, order::Order, reconciler::Job};
 
 /// One kind of state outside this process, such as the routes of a node. [`crate::Writer`] brings it to what is wanted.
 pub trait Target: Send + 'static {
-    /// What names a part of the state.
+    /// The name of a part of the state.
     type Key: Ord + Clone + Debug + Send + Sync + 'static;
-    /// What such a part is like.
+    /// The value of such a part.
     type Value: PartialEq + Clone + Debug + Send + Sync + 'static;
     /// Which of several keys is written first.
     type Order: Order<Self::Key, Group: Send> + Send + 'static;
@@ -51,10 +51,10 @@ pub trait Target: Send + 'static {
     }
 }
 
-/// What is there, by key.
+/// The present state, by key.
 pub type Listed<T> = BTreeMap<<T as Target>::Key, <T as Target>::Value>;
 
-/// What a report of the outside means.
+/// The meaning of a report of the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report<K> {
     /// A write of this key may succeed now.

@@ -73,18 +73,18 @@ struct Task<T: Target> {
     inbox: mpsc::UnboundedReceiver<Command<T::Key, T::Value>>,
     status: watch::Sender<Status>,
     announcer: Announcer,
-    /// Who waits until nothing is pending.
+    /// Callers that wait until nothing is pending.
     settled: Vec<oneshot::Sender<Status>>,
     /// When the target is listed next, and the earliest time for that.
     look_at: Instant,
     look_not_before: Instant,
-    /// What the outside reports is taken in batches, not one by one.
+    /// When reports of the outside are read next: in batches, not one by one.
     reports_from: Instant,
     /// Pauses that end meanwhile end together.
     retry_from: Instant,
 }
 
-/// Between two looks that reports asked for.
+/// The least time between two lists that reports requested.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Between two times that reports are taken: 50 a second cost five wake-ups.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);

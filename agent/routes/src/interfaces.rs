@@ -25,7 +25,7 @@ pub struct Interfaces {
     by_index: BTreeMap<u32, Interface>,
     /// Addresses whose interface was not reported yet, which the kernel does not promise to do first.
     early: BTreeMap<u32, BTreeSet<IpNet>>,
-    /// What was read and not handed out yet.
+    /// Something was read and not returned yet.
     moved: bool,
     lost: bool,
 }
@@ -49,7 +49,7 @@ pub struct Interface {
     pub addresses: BTreeSet<IpNet>,
 }
 
-/// What packets on an interface are, and what makes it.
+/// The link layer of an interface, and its driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceKind {
     /// Ethernet: a network card, or what a driver of this name makes (`bridge`, `bond`, `vlan`, `veth`, …).

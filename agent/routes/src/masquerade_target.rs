@@ -52,7 +52,7 @@ pub enum MasqueradeError {
     Call(#[from] CallError),
 }
 
-/// How often the generation is asked for.
+/// How often the generation is read.
 const LOOK: Duration = Duration::from_secs(1);
 
 // === impl Exempt ===
@@ -93,7 +93,7 @@ impl MasqueradeTarget {
             Ok::<_, io::Error>((generation, installed))
         };
         let (generation, (v4, v6)) = self.requests.run(read).await??;
-        // What changed while it was read is of a later generation.
+        // Changes while it was read belong to a later generation.
         self.generation = Some(generation);
         for (state, installed) in self.state.iter_mut().zip([v4, v6]) {
             state.inherit(installed);

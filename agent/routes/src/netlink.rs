@@ -145,7 +145,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What is in a row of attributes, by kind.
+/// The attributes in a row, by kind.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes.get(..2)?));

@@ -21,13 +21,13 @@ pub struct RouteTable {
     wanted: BTreeMap<IpNet, Vec<Route>>,
     /// Ranges that several nodes claim.
     contested: BTreeSet<IpNet>,
-    /// Of routes that are not in place: why.
+    /// The reasons for routes that are not in place.
     states: BTreeMap<IpNet, RouteState>,
     /// Ranges to which another program's route comes first.
     others: BTreeMap<IpNet, OtherRoute>,
 }
 
-/// What follows from a delta.
+/// The consequence of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteChange {
     /// A range is of the mesh now, over this next hop.
@@ -44,7 +44,7 @@ pub enum RouteChange {
         /// The node that leads there.
         next_hop: NextHop,
     },
-    /// A range is of the mesh no more.
+    /// A range no longer belongs to the mesh.
     Released {
         /// The pods' range.
         range: IpNet,
@@ -75,7 +75,7 @@ pub struct RouteSummary {
     pub routed_by_the_network: usize,
     /// Those whose next hop is not on a link, and does not answer probes.
     pub unreachable: usize,
-    /// Those that the kernel does not take.
+    /// Those that the kernel refuses.
     pub failed: usize,
     /// One that is unreachable or failed, and why.
     pub example: Option<(IpNet, RouteState)>,

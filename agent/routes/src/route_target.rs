@@ -86,7 +86,7 @@ pub enum RouteError {
 }
 
 /// Retries of routes a second: of 5,000 that are off link they take a quarter of a percent of a core, and each comes up
-/// once in 100 seconds. What the kernel reports about one is not bounded by this.
+/// once in 100 seconds. Retries because of the kernel's reports are not bounded by this.
 const RETRIES: u32 = 50;
 
 // === impl NextHop ===
@@ -153,7 +153,7 @@ impl RouteTarget {
         let _ = self.events.send(event);
     }
 
-    /// What the reports mean for keys.
+    /// The meaning of the reports for keys.
     fn conclude(&mut self) -> Vec<Report<IpNet>> {
         let found = self.reports.take();
         let covered = found.on_link.iter().flat_map(|net| self.waiting.on_link(net));
@@ -204,7 +204,7 @@ impl Target for RouteTarget {
     }
 
     async fn changed(&mut self) -> Vec<Report<IpNet>> {
-        // What was read is kept in `self`, so that nothing is lost when this future is dropped.
+        // Reports that were read are kept in `self`, so that nothing is lost when this future is dropped.
         while self.reports.is_quiet() {
             let Self { multicast, mirror, reports, port, .. } = self;
             let read = multicast.read(|received| match received {

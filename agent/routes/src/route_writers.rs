@@ -11,7 +11,7 @@ use crate::{
     RouteEvent, RouteState, RouteTable, RouteTarget,
 };
 
-/// Wanted routes, and who writes them.
+/// Wanted routes, and their writers.
 #[derive(Debug)]
 pub struct RouteWriters {
     table: RouteTable,

@@ -9,9 +9,9 @@ use crate::interfaces::Interface;
 pub struct SysctlProblem {
     /// Its name, as `sysctl` takes it.
     pub name: String,
-    /// What it is.
+    /// The present value.
     pub value: String,
-    /// What it should be.
+    /// The right value.
     pub wanted: &'static str,
     /// Its effect.
     pub effect: SysctlEffect,
@@ -47,8 +47,9 @@ impl fmt::Display for SysctlProblem {
     }
 }
 
-/// Looks at the settings that the mesh needs, below `proc` (`/proc`), in the network namespace of this thread. `uplinks` are
-/// the interfaces that carry the node's addresses. What cannot be read, such as IPv6 where there is none, is no problem.
+/// Checks the settings that the mesh needs, below `proc` (`/proc`), in the network namespace of this thread. `uplinks`
+/// are the interfaces that carry the node's addresses. A setting that cannot be read, such as IPv6's where there is
+/// none, is no problem.
 pub fn sysctl_problems<'a>(
     proc: &Path,
     uplinks: impl Iterator<Item = &'a Interface>,

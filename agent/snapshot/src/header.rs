@@ -17,9 +17,9 @@ pub enum HeaderError {
     /// Part of it is missing, or it is longer than what was written.
     #[error("{found} of {expected} bytes are there")]
     Torn {
-        /// So many are there.
+        /// The present number of bytes.
         found: usize,
-        /// So many were written.
+        /// The number of bytes in the header.
         expected: usize,
     },
     /// It was changed since.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::header::{self, HeaderError};
 
-/// What a cluster reported last, as far as tables and routes need it.
+/// The last reported state of a cluster, as far as tables and routes need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The cluster.
@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub records: Vec<Record>,
 }
 
-/// What came out of a file.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// All that could be read.

@@ -17,9 +17,9 @@ pub struct BackendSockets {
     /// Why none can be ended.
     problem: Option<String>,
     removed_backends: RemovedBackends,
-    /// What clusters removed, and not reported again, since the tables last had all changes.
+    /// Backends that clusters removed, and did not report again, since the tables last had all changes.
     taken_back: Vec<Backend>,
-    /// What they reported again meanwhile, while sockets waited for their end.
+    /// Backends that were reported again, while sockets waited for their end.
     set_again: HashSet<Backend>,
 }
 
@@ -46,12 +46,12 @@ impl BackendSockets {
         }
     }
 
-    /// What was done so far.
+    /// The counters.
     pub fn counts(&self) -> Counts {
         self.terminator.as_ref().map(SocketTerminator::counts).unwrap_or_default()
     }
 
-    /// What an operator should look at.
+    /// A problem for an operator.
     pub fn problem(&self) -> Option<String> {
         self.problem.clone().or_else(|| self.counts().problem)
     }

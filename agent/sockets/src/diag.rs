@@ -13,7 +13,7 @@ pub(crate) struct Connection {
     protocol: u8,
     /// By which the kernel finds it again, and no other: addresses, ports, interface and cookie.
     id: [u8; ID],
-    /// To whom it is connected, v4 as v4-mapped.
+    /// The address that it is connected to, v4 as v4-mapped.
     pub(crate) address: [u8; 16],
     /// The port there, in network order.
     pub(crate) port: [u8; 2],
@@ -76,7 +76,7 @@ pub(crate) fn destroy(sequence: u32, connection: &Connection) -> Vec<u8> {
     message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, sequence, &body)
 }
 
-/// What the kernel answered to the question of a number. What is cut off, or of another question, is left out.
+/// The kernel's answers to the request of a sequence number. Truncated ones, or those of another request, are left out.
 pub(crate) fn answers(
     sequence: u32,
     protocol: Protocol,

@@ -19,7 +19,7 @@ pub struct Netns {
     pub inode: u64,
 }
 
-/// What a visit came to.
+/// The result of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visit<T> {
     /// It was done there.

@@ -11,7 +11,7 @@ pub(crate) struct Pace {
     since: Instant,
 }
 
-/// What a scan came to.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// All namespaces in which sockets can be were scanned.

@@ -96,7 +96,7 @@ impl TerminationQueue {
         self.0.values().filter_map(Entry::first_due).min()
     }
 
-    /// Those that are due by now.
+    /// Those that are due.
     pub(crate) fn due(&self, now: Instant) -> Self {
         let due = self.0.iter().map(|(id, entry)| (*id, entry.due(now)));
         Self(due.filter(|(_, entry)| entry.first_due().is_some()).collect())
@@ -152,7 +152,7 @@ impl Entry {
         self.removed.into_iter().chain(self.unreachable).min()
     }
 
-    /// As much of it as is due.
+    /// The part of it that is due.
     fn due(&self, now: Instant) -> Self {
         let due = |at: &Instant| *at <= now;
         let (removed, unreachable) = (self.removed.filter(due), self.unreachable.filter(due));

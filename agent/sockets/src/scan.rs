@@ -16,7 +16,7 @@ use crate::{
     pace::Outcome,
 };
 
-/// What a scan looks for, and by what means.
+/// The targets of a scan, and its means.
 pub(crate) struct Scan<'a, L> {
     /// Lists the sockets of the calling thread's namespace that our programs connected to backends, over one protocol.
     pub(crate) list: &'a L,
@@ -24,7 +24,7 @@ pub(crate) struct Scan<'a, L> {
     pub(crate) protocols: HashSet<Protocol>,
 }
 
-/// What a scan asks about each socket, and reports to what it did.
+/// The queries of a scan about each socket, and its reports.
 pub(crate) trait ScanObserver: Send {
     /// Whether a socket is wanted. Does not count against the rate limit.
     fn is_wanted(&self, socket: &ListedSocket) -> bool;
@@ -34,7 +34,7 @@ pub(crate) trait ScanObserver: Send {
     fn ended(&mut self, socket: &ListedSocket, protocol: Protocol);
     /// A namespace could not be looked through.
     fn failed(&mut self, place: &str, why: &io::Error);
-    /// A namespace is not there.
+    /// A namespace does not exist.
     fn missing(&mut self, netns: &Netns);
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Verdict {
     Wait(Duration),
 }
 
-/// How a look into one namespace ended.
+/// The end of a scan of one namespace.
 enum Look {
     /// All of it was looked through.
     Whole,

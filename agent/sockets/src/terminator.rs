@@ -27,7 +27,7 @@ pub struct SocketTerminator {
     shared: Arc<Shared>,
 }
 
-/// What was done so far.
+/// The counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Sockets ended because their backend was gone.
@@ -146,7 +146,7 @@ impl SocketTerminator {
         !self.shared.lock().wanted.is_empty()
     }
 
-    /// What was done so far.
+    /// The counters.
     pub fn counts(&self) -> Counts {
         self.shared.lock().counts.clone()
     }
@@ -229,7 +229,7 @@ impl<L: Fn(Protocol) -> io::Result<Vec<ListedSocket>> + Sync> Worker<L> {
 /// Keeps the pace, asks whether a socket is still to be ended, and counts.
 struct Counting<'a> {
     shared: &'a Shared,
-    /// What the scan was begun for.
+    /// The targets of the scan.
     wanted: &'a TerminationQueue,
     pace: &'a mut Pace,
     missing: usize,

@@ -20,14 +20,14 @@ use mesh_wire::Role;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// What is on disk, and what is to be.
+/// The content of the disk, and its wanted content.
 #[derive(Debug)]
 pub struct Snapshots {
     folder: PathBuf,
     /// Read at the start, of clusters that are not followed yet.
     waiting: BTreeMap<ClusterName, Snapshot>,
     files: BTreeMap<ClusterName, SnapshotFile>,
-    /// What is wrong with files, by cluster.
+    /// Errors of files, by cluster.
     problems: BTreeMap<ClusterName, String>,
 }
 
@@ -106,7 +106,7 @@ impl Snapshots {
         Ok(snapshots)
     }
 
-    /// What clusters reported in the previous run, once.
+    /// The clusters' state of the previous run, once.
     pub fn take_all(&mut self) -> BTreeMap<ClusterName, Snapshot> {
         std::mem::take(&mut self.waiting)
     }
@@ -170,8 +170,8 @@ impl Snapshots {
         }
     }
 
-    /// Writes all that changed, the cluster `first` before others, and is done when it is on disk. What is not begun by
-    /// `end` stays as it was written before.
+    /// Writes all changes, the cluster `first` before others, and returns when they are on disk. A file that is not
+    /// begun by `end` stays as it was.
     pub async fn write_all(
         &mut self,
         first: &ClusterName,
@@ -239,7 +239,7 @@ impl Snapshots {
         }
     }
 
-    /// What is wrong with the files.
+    /// Errors of the files.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
     }

@@ -32,7 +32,7 @@ pub struct KnownBackend<'a> {
 }
 
 impl Balancer {
-    /// What a frontend leads to, as it was made of the changes so far; `None` where it is not taken.
+    /// The content of a frontend after the changes so far; `None` if it is not programmed.
     pub fn content(&self, frontend: &Frontend) -> Option<Content> {
         let (owner, key) = self.frontends.get(frontend)?;
         let service = self.services.get(owner).filter(|service| self.rules.takes(service))?;

@@ -81,7 +81,7 @@ impl Balancer {
         self.services.get(service).is_some_and(|service| self.rules.takes(service))
     }
 
-    /// What a service of ours asks for.
+    /// The settings of a local service.
     pub fn traffic(&self, service: &ServiceName) -> Option<&mesh_model::ServiceTraffic> {
         Some(&self.services.get(service)?.policy.as_ref()?.traffic)
     }
@@ -235,7 +235,7 @@ impl View<'_> {
                 NodeHealth::Unverified => Reason::NodeUnverified,
                 NodeHealth::Alive | NodeHealth::Dead => Reason::NodeDead,
             },
-            // What shuts down, or has no weight, is used: only in another tier.
+            // Backends that shut down, or have no weight, are used: only in another tier.
             _ if terminating && !pass.is_some_and(|pass| pass.terminating) => Reason::Terminating,
             _ if !backend_health.locality().is_used(self.narrowing(location.cluster)) => {
                 Reason::HintedElsewhere
@@ -268,7 +268,7 @@ impl View<'_> {
         }
     }
 
-    /// What one backend of a group gets.
+    /// The share of one backend of a group.
     fn share(&self, place: Placement) -> Share {
         let group = self.groups.get(&place.group);
         group.map(|group| Share(group.share.0 / group.backends.max(1))).unwrap_or_default()

@@ -7,7 +7,7 @@ use mesh_model::{ClusterId, ServiceName, ServiceTraffic, lb::Settings};
 use super::Service;
 use crate::{plan::Chosen, traffic_policy::TrafficPolicy};
 
-/// What does not change while an agent runs.
+/// Settings that do not change while an agent runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The local cluster's ID.
@@ -18,7 +18,7 @@ pub struct Rules {
     pub replace_kube_proxy: bool,
 }
 
-/// Of which clusters all services are known.
+/// The clusters whose services are all known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SyncStatus {
     /// The local one.
@@ -39,7 +39,8 @@ impl Rules {
         traffic.global || self.replace_kube_proxy
     }
 
-    /// What a service's frontends are like. One that leads nowhere lets pass as long as a cluster may still have a backend.
+    /// The settings of a service's frontends. One without backends lets connections pass as long as a cluster may still
+    /// have a backend.
     pub(super) fn settings(
         &self,
         name: &ServiceName,

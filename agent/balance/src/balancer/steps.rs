@@ -127,7 +127,7 @@ impl Balancer {
         self.leave(&owner, &key, frontend);
     }
 
-    /// A frontend leads to a pool no more.
+    /// A frontend no longer leads to a pool.
     pub(super) fn leave(&mut self, owner: &Arc<ServiceName>, key: &PoolKey, frontend: &Frontend) {
         let service = self.services.get_mut(owner);
         if let Some(pool) = service.and_then(|service| service.pools.get_mut(key)) {

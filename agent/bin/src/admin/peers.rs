@@ -17,7 +17,7 @@ use mesh_routes::{RouteSummary, reason};
 
 use mesh_node::Node;
 
-/// What peers' clusters issued for this one and ends soon.
+/// Certificates that peers' clusters issued for this one and that end soon.
 pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
     let problem = |expiring: Expiring| {
         let name = expiring.file.file_name()?.to_str()?;

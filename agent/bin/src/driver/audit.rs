@@ -27,7 +27,7 @@ pub(crate) struct Audits {
     repairs: Repairs,
 }
 
-/// What is looked at, one after the other.
+/// The stages of an audit, one after the other.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]

@@ -12,7 +12,7 @@ use mesh_sockets::{Netns, Target};
 use super::{Driver, TURN};
 use mesh_node::Node;
 
-/// What is done when the tables have all the changes that were wanted before it.
+/// Actions for when the tables have all the changes that were wanted before.
 #[derive(Debug, Default)]
 pub(super) struct AfterChanges {
     prune: Option<Prune>,

@@ -18,7 +18,7 @@ const BIND: Duration = Duration::from_millis(2_500);
 /// How long the agent may take for what it answers from memory.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What the agent answered about an attachment.
+/// The agent's answer about an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Its identity is known.
@@ -66,7 +66,7 @@ pub(crate) fn unbind(socket: &Path, key: &AttachmentKey) -> Result<(), AgentErro
     })
 }
 
-/// What the agent knows of an attachment.
+/// The agent's state of an attachment.
 pub(crate) fn look(socket: &Path, key: &AttachmentKey) -> Result<Answer, AgentError> {
     let request =
         ListPodsRequest { container_id: key.container().into(), ..ListPodsRequest::default() };

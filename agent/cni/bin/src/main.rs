@@ -19,7 +19,7 @@ use std::{
 use mesh_admin::logs::LogArgs;
 use mesh_cni::{CniError, CniVersion, MAX_INPUT, Request, VariablesOf, version_reply};
 
-/// What a person reads who starts it.
+/// The text for a person who starts it.
 const HELP: &str = "\
 clustermesh-cni reports to this node's clustermesh-agent which pod has which addresses.
 

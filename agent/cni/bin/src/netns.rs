@@ -24,7 +24,7 @@ use crate::registry::failed;
 /// An interface in a namespace, with an address; or without, for each interface has one such entry at least.
 pub(crate) type Entry = (String, Option<IpAddr>);
 
-/// What a namespace is known by.
+/// The values that identify a namespace.
 pub(crate) fn identify(path: &Path) -> Result<Netns, CniError> {
     let inode = File::open(path).and_then(|file| file.metadata()).map_err(failed(path))?.ino();
     let cookie = inside(path, cookie).map_err(failed(path))?;

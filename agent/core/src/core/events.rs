@@ -72,7 +72,7 @@ impl Core {
         self.check_budget(name);
     }
 
-    /// What a record's kind means for probes and for the snapshot on disk.
+    /// How a record's kind affects probes and the snapshot on disk.
     fn look_at_kind(&mut self, name: &ClusterName, event: &RecordEvent) {
         let kind = match event {
             RecordEvent::Upsert(record) => record.key().kind(),

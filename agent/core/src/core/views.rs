@@ -32,12 +32,12 @@ impl Core {
         &self.node
     }
 
-    /// What all clusters report.
+    /// The records of all clusters.
     pub fn merge(&self) -> &Merge {
         &self.merge
     }
 
-    /// What is chosen of it for clients.
+    /// The choice of backends for clients.
     pub fn balancer(&self) -> &Balancer {
         self.choice.balancer()
     }
@@ -68,7 +68,7 @@ impl Core {
         self.peers.connection(name)
     }
 
-    /// What was refused of a cluster.
+    /// The refused records of a cluster.
     pub fn refused(&self, name: &ClusterName) -> Refused {
         self.peers.refused(name).cloned().unwrap_or_default()
     }
@@ -109,7 +109,7 @@ impl Core {
         self.readiness.last_seen(now)
     }
 
-    /// What a cluster's snapshot on disk should hold; `None` before the cluster is synced.
+    /// The wanted content of a cluster's snapshot on disk; `None` before the cluster is synced.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         self.merge.records(name)
     }
@@ -161,7 +161,7 @@ impl Core {
         self.staleness.budget()
     }
 
-    /// What an operator should look at.
+    /// Problems for an operator.
     pub fn problems(&self, now: Instant) -> Vec<Problem> {
         let missing = self.merge.missing_grants().map(|missing| {
             Problem::of(ProblemKind::MissingGrant, &missing.cluster, missing.to_string())

@@ -33,7 +33,7 @@ pub(super) struct Charges {
 /// What an addition makes of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth {
-    /// So much more for the cluster that adds.
+    /// The growth for the cluster that adds.
     pub(super) own: u32,
     /// The reduction for others: their reserve.
     pub(super) others: u32,

@@ -13,7 +13,7 @@ use super::{
     self_check::{Missing, SelfCheck},
 };
 
-/// What is known of a cluster.
+/// The state of a cluster.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
     /// By node and address.
@@ -30,7 +30,7 @@ pub(super) struct Cluster {
     waits: Option<Instant>,
 }
 
-/// What to report of a cluster.
+/// The findings about a cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     /// Addresses that are dead or alive, in difference to the last report, each with its last answer; the state of a

@@ -7,7 +7,7 @@ use super::{tests::*, *};
 /// The askers, and the node.
 struct Crowd {
     askers: Vec<Prober>,
-    /// When to look at whom.
+    /// When each asker acts next.
     agenda: BinaryHeap<Reverse<(Instant, usize)>>,
     node: Node,
     nonces: u64,
@@ -30,8 +30,8 @@ struct Node {
     icmp: Icmp,
 }
 
-/// What limits a kernel's port-unreachable messages: to all together `icmp_msgs_per_sec`, 1,000 after a burst of 50,
-/// and to each `icmp_ratelimit`, one a second after a burst of six.
+/// The limits of a kernel's port-unreachable messages: for all together `icmp_msgs_per_sec`, 1,000 after a burst of 50,
+/// and for each `icmp_ratelimit`, one a second after a burst of six.
 struct Icmp {
     credit: f64,
     at: Duration,
@@ -99,7 +99,7 @@ impl Node {
 }
 
 impl Crowd {
-    /// So many, who begin within a second.
+    /// This many askers, which begin within a second.
     fn new(askers: usize, node: Node) -> Self {
         let began = Instant::now();
         let mut crowd =

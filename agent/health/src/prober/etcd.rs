@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What is known of one etcd.
+/// The state of one etcd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum EtcdCheck {
     /// It was not asked.
@@ -16,7 +16,7 @@ pub(super) enum EtcdCheck {
     Unreachable { at: Instant },
 }
 
-/// How long an etcd has to answer, where its cluster's nodes answered at once.
+/// How long an etcd has to answer, where its cluster's nodes answered immediately.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long its answer, or that there was none, is valid.
 const VALID: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ impl Prober {
         let patience = cluster.etcd_patience();
         let answered = cluster.etcd.observe(connected, answers, patience, now);
         if answered {
-            // The uplink is there, whatever nodes do.
+            // The uplink works, whatever nodes do.
             self.self_check.note(now);
         }
         if !cluster.etcd.is_asked() {

@@ -12,7 +12,7 @@ pub(super) struct Intervals {
     /// One in use at whose port no agent listens.
     refused: Duration,
     others: Duration,
-    /// So many addresses are of nodes in use.
+    /// How many addresses belong to nodes in use.
     pub(super) addresses: u32,
     pub(super) computed: Instant,
 }

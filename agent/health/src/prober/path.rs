@@ -8,12 +8,12 @@ use std::{
 use super::{failure_detector::FailureDetector, pace::Pace};
 use crate::question::{Answerer, Probe, Reply, Versions};
 
-/// What is known of it.
+/// Its state.
 #[derive(Debug)]
 pub(super) struct Path {
     pub(super) in_use: bool,
     pub(super) detector: FailureDetector,
-    /// When it is looked at next.
+    /// When it is checked next.
     pub(super) due: Instant,
     /// It was reported to be dead.
     pub(super) reported_dead: bool,

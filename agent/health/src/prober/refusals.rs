@@ -107,7 +107,7 @@ fn a_node_that_refuses_is_evidence_and_is_spared() {
     assert!(world.when("c cut") <= millis(10_000 + 4_700 + 1_000), "{:?}", world.changes);
 }
 
-/// An agent that dies as soon as it is there.
+/// An agent that dies as soon as it has started.
 #[test]
 fn an_agent_that_comes_and_goes_costs_nothing() {
     for period in [130, 300, 700, 1_000, 1_500, 1_700, 2_300, 5_000, 20_000_u128] {

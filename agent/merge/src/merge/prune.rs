@@ -86,7 +86,7 @@ impl Merge {
         }
     }
 
-    /// What was not reported in this round is gone.
+    /// Records that were not reported in this round are removed.
     pub(super) fn confirm(&mut self, name: &ClusterName, kind: RecordKind) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let current = cluster.round(kind);
@@ -136,9 +136,9 @@ impl Merge {
             .collect())
     }
 
-    /// What a cluster is only known to have reported in a previous run is gone: it has not reported it again for too
-    /// long, or it is not the cluster that reported it. Without anything else it has no ID either. Returns whether
-    /// there was any.
+    /// Removes the records that a cluster only reported in a previous run: it has not reported them again for too long,
+    /// or it is another cluster than the one that reported them. Without anything else it has no ID either. Returns
+    /// whether there were any.
     pub fn expire(&mut self, name: &ClusterName) -> Expired {
         let Some(cluster) = self.clusters.get(name) else { return Expired::Nothing };
         let before = cluster.counts();

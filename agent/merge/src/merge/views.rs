@@ -35,7 +35,7 @@ impl Merge {
         })
     }
 
-    /// What one of our services asks for; `None` if it is none of ours.
+    /// The settings of a local service; `None` if it is not one.
     pub fn traffic_of(&self, service: &ServiceName) -> Option<&Arc<ServiceTraffic>> {
         self.local()?.services.get(service)?.traffic()
     }
@@ -179,8 +179,8 @@ impl Merge {
         })
     }
 
-    /// What a cluster reports of its nodes and services, as records: enough to fill tables and routes again. `None`
-    /// before it has reported all of both.
+    /// A cluster's nodes and services as records: enough to fill tables and routes again. `None` before it has reported
+    /// all of both.
     pub fn records(&self, name: &ClusterName) -> Option<(ClusterId, Vec<Record>)> {
         if !self.is_confirmed(name, RecordKind::Node) || !self.has_listed_services(name) {
             return None;

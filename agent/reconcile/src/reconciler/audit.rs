@@ -5,16 +5,16 @@ use std::time::Instant;
 use super::{Action, Entry, Reconciler, State};
 use crate::{failure::Failure, order::Order, status::AuditPass};
 
-/// What the caller knows: all that is wanted, so that the reconciler need not keep it.
+/// The caller's wanted state, so that the reconciler need not keep it.
 pub trait Wanted<K, V> {
-    /// What a key should have; `None` where it should not be there.
+    /// The wanted value of a key; `None` if it should not exist.
     fn wanted(&self, key: &K) -> Option<V>;
 
     /// Whether an existing key that is not wanted may be removed: what it belongs to was listed in this run.
     fn may_prune(&self, key: &K) -> bool;
 }
 
-/// What a deviation led to.
+/// The consequence of a deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
     /// The key is to be written.

@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Entry<V> {
     pub(super) action: Action<V>,
     pub(super) state: State,
-    /// Of the last attempt at this value.
+    /// The failure of the last attempt at this value.
     pub(super) failure: Option<Failure>,
     pub(super) backoff: Option<Backoff>,
     /// When its pauses were last reset by a report of the kernel.
@@ -220,7 +220,7 @@ impl<K: Ord + Clone, V: Clone, O: Order<K>> Store<K, V, O> {
         for key in self.group_keys(head) {
             let waits = match self.entries.get(&key).map(|entry| entry.state) {
                 Some(State::Due(_)) => blocked,
-                // What failed may have failed for lack of the head.
+                // Keys that failed may have failed for lack of the head.
                 Some(State::Parked | State::Waiting { .. }) => !blocked,
                 Some(State::InFlight { .. } | State::Resting { .. }) | None => false,
             };

@@ -14,7 +14,7 @@ pub trait Apply<K, V> {
     fn apply(&mut self, key: &K, action: Action<&V>, now: Instant) -> Result<(), Failure>;
 }
 
-/// What one turn did.
+/// The result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Keys that were written.

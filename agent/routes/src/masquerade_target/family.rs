@@ -34,7 +34,7 @@ pub(super) struct Plan {
     edits: Vec<Edit>,
 }
 
-/// What happens to the table itself.
+/// The operation on the table itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TablePlan {
     Keep,
@@ -116,7 +116,7 @@ impl FamilyState {
         })
     }
 
-    /// What it takes to have the claimed ranges exempt, as far as these keys go; all of them where the table is made.
+    /// The changes that make the claimed ranges exempt, as far as these keys go; all of them if the table is made.
     pub(super) fn plan(&self, keys: &[Exempt]) -> Plan {
         let table = match (self.is_needed(), self.installed.form) {
             (true, Form::Intact) | (false, Form::Absent) => TablePlan::Keep,

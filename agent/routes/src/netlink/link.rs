@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{AF_UNSPEC, Message, Request, address, attributes, number, short, text};
 
-/// What an interface is like.
+/// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkEntry {
     pub(crate) index: u32,

@@ -28,7 +28,7 @@ pub(crate) struct Multicast {
     not_before: Instant,
 }
 
-/// What was reported.
+/// A report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Received<'a> {
     /// This.

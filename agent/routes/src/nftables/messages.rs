@@ -97,7 +97,7 @@ const NAT_REGISTER: u16 = 3;
 pub(super) const NETWORK_HEADER: u32 = 1;
 const REGISTER: u32 = 1;
 
-/// What `nft` leaves with a set, so that it shows its keys as addresses: they are in network order.
+/// The user data that `nft` writes with a set, so that it shows its keys as addresses: they are in network order.
 const USERDATA: [u8; 6] = [0, 4, 2, 0, 0, 0];
 /// Elements in a message: a list of them has 64 KiB at most.
 const AT_ONCE: usize = 400;

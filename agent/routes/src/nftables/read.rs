@@ -60,7 +60,7 @@ impl Installed {
     }
 }
 
-/// What is there in a family.
+/// The present table in a family.
 pub(super) fn installed(socket: &mut NetlinkSocket, family: Family) -> io::Result<Installed> {
     let Some(()) = present(socket.ask(messages::get_table(family), |_| ())?)? else {
         return Ok(Installed::default());

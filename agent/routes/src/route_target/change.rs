@@ -24,19 +24,19 @@ pub(super) struct Change {
     pub(super) present: Vec<RouteEntry>,
 }
 
-/// What a change led to.
+/// The result of a change.
 #[derive(Debug)]
 pub(super) struct Changed {
     pub(super) range: IpNet,
     pub(super) via: Option<IpAddr>,
-    /// What is there now.
+    /// The present routes.
     pub(super) present: Vec<RouteEntry>,
     pub(super) result: Result<(), Failure>,
-    /// Whose route comes before ours.
+    /// The other program's route that comes before ours.
     pub(super) other: Option<OtherRoute>,
 }
 
-/// What it comes to where a next hop cannot be reached directly: what a packet to it would need is a router, or a tunnel.
+/// The error where a next hop cannot be reached directly: a packet to it would need a router, or a tunnel.
 const OFF_LINK: &str = "the next hop is not on a link of this node";
 const TAKEN: &str = "another program has a route with our metric";
 

@@ -52,7 +52,7 @@ impl Mirror {
         }
     }
 
-    /// A route is there.
+    /// A route was added.
     pub(super) fn add(&mut self, entry: RouteEntry) -> News {
         let entries = self.by_range.entry(entry.range).or_default();
         if let Some(known) = entries.iter_mut().find(|known| is_same(known, &entry)) {
@@ -117,7 +117,7 @@ impl Mirror {
         self.by_interface.contains_key(&interface)
     }
 
-    /// What a writer compares with what is wanted.
+    /// The state that a writer compares with the wanted one.
     pub(super) fn next_hops(&self) -> BTreeMap<IpNet, NextHop> {
         self.by_range.iter().map(|(range, entries)| (*range, next_hop(entries))).collect()
     }
