@@ -51,7 +51,7 @@ pub enum JournalError {
         /// Why.
         source: io::Error,
     },
-    /// It was there and is not any more.
+    /// It existed and does not any more.
     #[error("{} is gone: restore it. Until then no new identity can be remembered, so none is allocated", path.display())]
     Gone {
         /// The file.
@@ -64,7 +64,7 @@ pub enum JournalError {
         path: PathBuf,
         /// The UUID in the file.
         found: Uuid,
-        /// Whose it was.
+        /// The expected UUID.
         expected: Uuid,
     },
     /// It is of another ID than the cluster's configured one.
@@ -72,7 +72,7 @@ pub enum JournalError {
     OtherId {
         /// The file.
         path: PathBuf,
-        /// Whose identities it has.
+        /// The cluster ID in the file.
         found: ClusterId,
         /// The configured ID.
         said: ClusterId,
@@ -111,7 +111,7 @@ pub enum AllocationError {
     Journal(#[from] JournalError),
 }
 
-/// What collecting did.
+/// The result of collecting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// IDs that are not in use.
@@ -127,7 +127,7 @@ pub struct Collected {
 pub enum Recorded {
     /// It is the source at this revision.
     At(u64),
-    /// Another replica has recorded another content meanwhile: whether it is older or newer is only known by looking again.
+    /// Another replica has recorded another content meanwhile: only another scan shows which is later.
     Superseded,
 }
 

@@ -30,9 +30,9 @@ pub struct Target {
     pub endpoints: Vec<String>,
     /// Host names in place of addresses.
     pub host_aliases: Vec<HostAlias>,
-    /// Who we are, and whom we trust.
+    /// Our certificate, and the CA that we trust.
     pub credentials: Receiver,
-    /// What time it is: no connection outlives the certificate that it was made with.
+    /// The clock: no connection outlives the certificate that it was made with.
     pub clock: Clock,
     /// Where hosts were when they were last reached.
     pub last_addresses: LastAddresses,
@@ -91,7 +91,7 @@ pub async fn connect_privately(
     connect_stream(credentials, tls, "localhost", &socket.display().to_string(), stream).await
 }
 
-/// What follows when there is a stream: TLS, and HTTP/2 over it.
+/// The steps after a stream is open: TLS, and HTTP/2 over it.
 async fn connect_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     credentials: Arc<Credentials>,
     tls: TlsConnector,

@@ -17,7 +17,7 @@ use crate::{
     validity::AHEAD,
 };
 
-/// What becomes of a connection.
+/// The next state of a connection.
 pub enum CredentialRotation {
     /// A connection with newer credentials; the old one may be closed now.
     Successor(Box<Connection>),
@@ -97,7 +97,7 @@ async fn successor(
             }
             Err(failure) => report(trouble, Some(failure)),
         }
-        // Newer ones are tried at once.
+        // Newer ones are tried immediately.
         let _ = timeout(AGAIN, credentials.changed()).await;
     }
 }

@@ -41,7 +41,7 @@ const TOGETHER: usize = 64;
 struct Session {
     connecting: Option<BoxFuture<'static, Result<Connection, Failure>>>,
     connection: Option<Connection>,
-    /// What becomes of the connection.
+    /// The next state of the connection.
     succession: Option<BoxFuture<'static, CredentialRotation>>,
     lists: FuturesUnordered<BoxFuture<'static, Input>>,
     requests: Option<WatchRequestSender>,
@@ -51,19 +51,19 @@ struct Session {
 /// Where a machine's events and status go, and its commands come from.
 #[derive(Debug)]
 pub struct Channels<C, E> {
-    /// What the owner asks for.
+    /// The owner's commands.
     pub commands: mpsc::Receiver<C>,
-    /// What the machine reports.
+    /// The machine's events.
     pub events: mpsc::Sender<E>,
     /// How the connection is.
     pub status: watch::Sender<Status>,
     /// Why newer credentials do not take over from those that the connection was made with.
     pub trouble: watch::Sender<Option<Failure>>,
-    /// What makes the machine exchange its connection for another.
+    /// The command that makes the machine replace its connection.
     pub reconnect: C,
 }
 
-/// What happened to a session.
+/// An event of a session.
 enum Happened {
     /// The machine should know.
     Inputs(Vec<Input>),
@@ -85,7 +85,7 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
     let Channels { mut commands, events, status, trouble, reconnect } = channels;
     let mut session = Session::default();
     let mut successor: Option<Connection> = None;
-    // What served last.
+    // The credentials of the last connection.
     let mut before = None;
     let mut attempt = 0;
     let room = Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(Semaphore::MAX_PERMITS)));
@@ -165,7 +165,7 @@ pub async fn follow<M: Machine<Command: Clone>, E>(
                 machine.handle(Instant::now(), input);
             }
             together += 1;
-            // What has come meanwhile goes with it.
+            // Inputs that have arrived meanwhile go with it.
             if together < TOGETHER && machine.wants_input() {
                 next = session.next().now_or_never();
             }

@@ -93,7 +93,7 @@ impl From<tonic::Status> for EtcdError {
             Code::ResourceExhausted | Code::OutOfRange if !message.contains("future revision") => {
                 Self::TooLarge(message.into())
             }
-            // What etcd answers to a certificate whose user does not exist, or has no role.
+            // etcd's answer to a certificate whose user does not exist, or has no role.
             Code::InvalidArgument | Code::FailedPrecondition if message.contains("user name") => {
                 Self::Denied(message.into())
             }

@@ -7,7 +7,7 @@ use crate::{error::EtcdError, store::Connection};
 pub struct EtcdStatus {
     /// Its version, as it reports it: `3.6.16`.
     pub version: String,
-    /// Bytes of its file. What was compacted stays in it until the etcd is defragmented, and is used again.
+    /// Bytes of its file. Compacted data stays in it until the etcd is defragmented, and its space is reused.
     pub size: u64,
     /// Bytes of these that are in use.
     pub used: u64,

@@ -70,7 +70,7 @@ impl Connection {
         self.credentials.not_after()
     }
 
-    /// What it was made with.
+    /// The credentials that it was made with.
     pub fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }

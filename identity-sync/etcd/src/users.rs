@@ -12,7 +12,7 @@ pub struct Users {
     client: AuthClient,
 }
 
-/// What a role may do. etcd knows writing too; no role of ours but root writes.
+/// A permission of a role. etcd has write permissions too; of our roles only root writes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
     /// Read from a key up to another.

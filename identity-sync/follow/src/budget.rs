@@ -24,28 +24,28 @@ pub struct Budget {
 pub enum Excess {
     /// Records.
     Keys {
-        /// So many.
+        /// The number.
         found: u64,
-        /// Of so many.
+        /// The limit.
         allowed: u64,
     },
     /// Bytes of memory.
     Bytes {
-        /// So many.
+        /// The number.
         found: u64,
-        /// Of so many.
+        /// The limit.
         allowed: u64,
     },
     /// Changes.
     Changes {
-        /// So many in a window.
+        /// The number in a window.
         found: u64,
-        /// Of so many.
+        /// The limit.
         allowed: u64,
     },
-    /// Bytes of values to be read, beyond those that may come at once.
+    /// Bytes of values to decode, beyond the allowed burst.
     Decoded,
-    /// Backends in changes, beyond those that may come at once.
+    /// Backends in changes, beyond the allowed burst.
     Backends,
 }
 
@@ -72,7 +72,7 @@ pub struct ChangeRate {
 pub(crate) struct Allowance {
     most: u64,
     per_second: u64,
-    /// What was spent beyond what has grown since, as of a time.
+    /// The amount spent beyond what has grown since, as of a time.
     spent: f64,
     at: Option<Instant>,
 }
@@ -86,7 +86,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What is over the budget in what a peer has.
+    /// The limit that a peer's records exceed.
     pub fn check(&self, keys: u64, bytes: u64) -> Option<Excess> {
         if keys > self.keys {
             return Some(Excess::Keys { found: keys, allowed: self.keys });

@@ -17,7 +17,7 @@ use crate::{
     unexplained_deletion::{ConfirmedBy, UnexplainedDeletion},
 };
 
-/// What is known of a cluster's prefixes.
+/// The state of a cluster's prefixes.
 #[derive(Debug)]
 pub(crate) struct Completeness {
     layout: Layout,
@@ -29,7 +29,7 @@ pub(crate) struct Completeness {
     known_at: i64,
 }
 
-/// A canary that is there.
+/// An existing canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Canary {
     /// The revision that created it.
@@ -48,7 +48,7 @@ struct KindState {
     unexplained: Option<UnexplainedDeletion>,
 }
 
-/// What a list amounts to.
+/// The result of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
     /// The canaries are known as of an earlier revision only.
@@ -329,7 +329,7 @@ impl Completeness {
     }
 }
 
-/// The canary of a kind. What is local is in no cache.
+/// The canary of a kind. The local prefix is in no cache.
 fn canary_key(layout: Layout, kind: RecordKind) -> (Layout, Prefix) {
     match Prefix::of(kind) {
         Prefix::Local => (Layout::State, Prefix::Local),

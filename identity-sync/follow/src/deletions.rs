@@ -26,7 +26,7 @@ pub(crate) struct Deletions {
     total: usize,
 }
 
-/// What one revision removed.
+/// The deletions of one revision.
 #[derive(Debug)]
 struct Waiting {
     /// When everything of the revision must be there, from all watches.
@@ -70,7 +70,8 @@ impl Deletions {
         carries: bool,
     ) {
         let new = || Waiting { due: now + REST, count: 0, keys: Vec::new(), more: BTreeSet::new() };
-        // Too many revisions at once: the last two are taken for one, which is no single deletion, and so for the worse.
+        // Too many revisions at once: the last two are merged into one, which is then no single deletion, and so
+        // decided on the safe side.
         let merged = match self.waiting.len() >= REMEMBERED && !self.waiting.contains_key(&revision)
         {
             true => self.waiting.pop_last().map(|(_, last)| last),

@@ -16,7 +16,7 @@ use crate::{
     status::{ConnectionPhase, Failure},
 };
 
-/// What a key was from a revision on: created when, and with which value; `None` where it was removed.
+/// A key's state from a revision on: when it was created, and its value; `None` where it was removed.
 type Version = (i64, Option<(i64, Vec<u8>)>);
 
 /// A request for keys, and when its answer arrives.
@@ -43,7 +43,7 @@ pub(crate) struct FakeEtcd {
     pub(crate) fragments: bool,
     /// Refuses everything but the head.
     pub(crate) refuses_data: bool,
-    /// Lists of all kinds, looks at canaries included.
+    /// Lists of all kinds, look-ups of canaries included.
     pub(crate) lists: usize,
     /// First pages of lists that begin with this.
     pub(crate) counted: (Vec<u8>, usize),

@@ -44,13 +44,13 @@ pub enum Event {
     TooLarge(RangeId, Vec<u8>),
     /// Changes of the range may have been missed before the list whose [`Event::Done`] follows.
     Gap(RangeId),
-    /// That were all keys, as of the revision.
+    /// These were all keys, as of the revision.
     Done(RangeId, i64),
     /// The answer to [`Follower::look`]: the keys that the range has as of the revision, without their values.
     Seen(RangeId, Vec<KeyValue>, i64),
 }
 
-/// What its owner may ask of a follower.
+/// Commands of its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Break the connection, if there is one, and make another immediately: because of new credentials, for example.
@@ -71,7 +71,7 @@ pub struct Follower {
     ranges: Vec<Range>,
     /// The etcd cluster's id on this connection.
     cluster_id: Option<u64>,
-    /// What the ranges' positions belong to.
+    /// The history of the ranges' positions.
     history: Option<History>,
     /// The head, as of this connection.
     head: Head,
@@ -105,7 +105,7 @@ struct History {
 // === impl Follower ===
 
 impl Follower {
-    /// Follows `head` at once, and other ranges once [`Follower::follow`] names them. `seed` is for the jitter.
+    /// Follows `head` immediately, and other ranges once [`Follower::follow`] names them. `seed` is for the jitter.
     pub fn new(head: Vec<RangeConfig>, seed: u64, now: Instant) -> Self {
         Self {
             connection: Connection::Waiting(now),

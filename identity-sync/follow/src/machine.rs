@@ -10,9 +10,9 @@ use crate::status::{ConnectionPhase, Failure, Status};
 /// that as long as [there are more](Machine::has_more). Then it sleeps until [`Machine::next_timeout`] or the next
 /// input, and passes that to [`Machine::handle`].
 pub trait Machine {
-    /// What it reports.
+    /// Its events.
     type Event;
-    /// What its owner may ask of it.
+    /// Its owner's commands.
     type Command;
 
     /// Takes what happened.
@@ -23,9 +23,9 @@ pub trait Machine {
     fn poll(&mut self, now: Instant) -> Option<Action>;
     /// When to poll although nothing happened.
     fn next_timeout(&self) -> Option<Instant>;
-    /// What it has to report, in order; a part of it, if it is much.
+    /// Its events, in order; a part of them, if there are many.
     fn take_events(&mut self) -> Vec<Self::Event>;
-    /// What the events that [`Machine::take_events`] returns next take, about, in bytes.
+    /// The size of the events that [`Machine::take_events`] returns next, about, in bytes.
     fn batch_bytes(&self) -> usize {
         0
     }
@@ -95,7 +95,7 @@ pub enum WatchEvent {
     },
 }
 
-/// What happened.
+/// An input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// There is a connection: TLS is done, nothing was requested yet.
@@ -166,7 +166,7 @@ pub enum ListError {
     Broken(String),
 }
 
-/// What to do.
+/// An action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make a connection; answer with [`Input::Connected`] or [`Input::Disconnected`].
@@ -177,7 +177,7 @@ pub enum Action {
         request: RequestId,
         /// These keys.
         span: KeyRange,
-        /// At most so many.
+        /// The limit.
         limit: i64,
         /// As of this revision; now, if absent.
         revision: Option<i64>,

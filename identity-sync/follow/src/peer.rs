@@ -36,7 +36,7 @@ use looks::Looks;
 use ranges::head_ranges;
 use service_format::ServiceFormat;
 
-/// What happens to a cluster and its records.
+/// An event of a cluster and its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// It is connected.
@@ -55,9 +55,9 @@ pub enum PeerEvent {
 
 /// When a batch of events is full, in bytes of decoded values. One value more may be in it.
 pub const BATCH_BYTES: usize = 1024 * 1024;
-/// What an event takes besides its value, about.
+/// The size of an event besides its value, about.
 const EVENT_BYTES: usize = 64;
-/// What a backend takes besides, about.
+/// The size of a backend besides, about.
 const BACKEND_BYTES: usize = 64;
 
 /// Follows a cluster.
@@ -67,7 +67,7 @@ pub struct PeerFollower {
     follower: Follower,
     /// The config as last accepted.
     accepted: Option<ClusterConfig>,
-    /// What the config's key holds, on this connection.
+    /// The content of the config's key, on this connection.
     announced: Option<Result<ClusterConfig, String>>,
     /// Since this revision.
     announced_at: i64,
@@ -93,11 +93,11 @@ pub struct PeerFollower {
     /// Inputs that are not decoded yet.
     backlog: VecDeque<Event>,
     events: Vec<PeerEvent>,
-    /// Nothing of it is looked at before then.
+    /// Nothing of it is decoded before then.
     pause: Option<Instant>,
-    /// What it took to look at the rest.
+    /// The cost of decoding the rest.
     work: Work,
-    /// What the events take.
+    /// The size of the events.
     bytes: usize,
     /// When something happened last.
     now: Instant,
@@ -163,7 +163,7 @@ impl PeerFollower {
         deletions.chain(self.looks.next_timeout()).chain(replica).min()
     }
 
-    /// Whether nothing that came in is looked at.
+    /// Whether decoding is paused.
     fn is_paused(&self) -> bool {
         self.pause.is_some_and(|until| self.now < until)
     }

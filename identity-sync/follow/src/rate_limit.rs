@@ -23,14 +23,14 @@ pub struct RateLimited {
     now: Instant,
 }
 
-/// What a peer may cost.
+/// The cost limits of a peer.
 #[derive(Debug)]
 struct Limits {
     budget: Budget,
     changes: ChangeRate,
-    /// What watches deliver.
+    /// The cost of watches.
     watched: Spending,
-    /// That, and what lists bring.
+    /// That, and the cost of lists.
     all: Spending,
 }
 

@@ -14,9 +14,9 @@ pub enum ConnectionPhase {
     Tcp,
     /// The server's certificate is the expected one.
     Tls,
-    /// The server takes us for who we are.
+    /// The server accepts our certificate.
     Authenticated,
-    /// The cluster's config is there and suits ours.
+    /// The cluster's config exists and suits ours.
     Config,
     /// Everything the cluster has was listed, and its writer vouches for it.
     Synced,
@@ -29,7 +29,7 @@ pub enum ConnectionPhase {
 pub struct Failure {
     /// The step.
     pub phase: ConnectionPhase,
-    /// What happened.
+    /// The error.
     pub reason: String,
 }
 

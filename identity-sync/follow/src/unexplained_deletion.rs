@@ -9,7 +9,7 @@ pub(crate) struct UnexplainedDeletion {
     pub(crate) since: i64,
     /// The first known put of the canary after it: a list at this revision, or later, shows what exists.
     pub(crate) vouched: Option<i64>,
-    /// What confirms it besides.
+    /// The confirmation besides the canary.
     pub(crate) confirmed_by: ConfirmedBy,
 }
 
@@ -18,11 +18,11 @@ pub(crate) struct UnexplainedDeletion {
 pub(crate) enum ConfirmedBy {
     /// Heartbeats that were put after it while nothing that had gone came back.
     Beats {
-        /// So many so far.
+        /// How many so far.
         count: u32,
         /// The last of them was put in this revision.
         last: i64,
-        /// What came back last was put in this one.
+        /// The revision in which the last key came back.
         anew: i64,
         /// A heartbeat that was put in the revision of the deletion explains it.
         explicable: bool,
@@ -66,7 +66,7 @@ impl UnexplainedDeletion {
         ConfirmedBy::Beats { count: 0, last: since, anew: since, explicable }
     }
 
-    /// What had gone came back, in this revision.
+    /// A deleted key came back, in this revision.
     pub(crate) fn put_anew(&mut self, revision: i64) {
         // A list brings it once more.
         if let ConfirmedBy::Beats { count, last, anew, .. } = &mut self.confirmed_by

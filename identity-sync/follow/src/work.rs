@@ -2,7 +2,7 @@
 
 use mesh_model::Record;
 
-/// Since it was asked for last.
+/// The cost since the last call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     /// For what lists brought: what they ask for, the reader decides.

@@ -32,11 +32,11 @@ struct Rule {
 pub struct InvalidRule {
     /// Its text.
     pub rule: String,
-    /// What is wrong with its expression.
+    /// The error in its expression.
     pub source: regex::Error,
 }
 
-/// What holds whatever a user adds.
+/// The rules that hold whatever a user adds.
 const DEFAULT_RULES: [&str; 16] = [
     "reserved:.*",
     r"io\.kubernetes\.pod\.namespace",

@@ -38,8 +38,8 @@ struct Allocation {
     since: u64,
 }
 
-/// How long an ID stays unallocated before another label set may have it: a reader that knew it as the former's has
-/// forgotten it, or its cluster was unreachable for so long that nothing of it is used.
+/// How long an ID stays unallocated before another label set may have it: by then a reader that knew the former one has
+/// forgotten it, or its cluster was unreachable for so long that none of its records are used.
 pub(super) const REST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl AllocationTable {
@@ -171,8 +171,8 @@ impl AllocationTable {
         (self.by_id.len() - self.resting.len(), self.resting.len())
     }
 
-    /// What collecting finds to do: marks for what is not in use, an end for what was marked for long enough, and
-    /// neither for what is in use.
+    /// The entries that collecting writes: marks for IDs that are not in use, the deletion of those that were marked
+    /// for long enough, and neither for IDs in use.
     pub(super) fn collect(
         &self,
         in_use: &impl Fn(Identity, &Labels) -> bool,

@@ -34,11 +34,11 @@ pub(super) struct Locked<'a> {
     _lock: Lock,
 }
 
-/// What others did since the last look.
+/// The entries of others since the last read.
 pub(super) enum News {
     /// They appended, perhaps nothing.
     Appended(Vec<Entry>),
-    /// Another file is there: all of it.
+    /// Another file replaced it: all of it.
     Replaced(Vec<Entry>),
 }
 
@@ -114,13 +114,13 @@ impl Locked<'_> {
         Ok(if replaced { News::Replaced(entries) } else { News::Appended(entries) })
     }
 
-    /// What was read last cannot be used: all of it is read again the next time.
+    /// The last read cannot be used: all of it is read again the next time.
     pub(super) fn unread(&mut self) {
         (self.shared.inode, self.shared.offset) = (0, 0);
     }
 
-    /// Writes entries and waits until the disk has them. What was written in part is taken back. Everything there is must
-    /// have been read.
+    /// Writes entries and waits until the disk has them. A partial write is undone. All existing entries must have been
+    /// read.
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         let text = text(entries).map_err(|source| self.shared.io(source))?;
         let SharedFile { file, offset, .. } = &mut *self.shared;

@@ -14,7 +14,7 @@ pub(super) struct Head {
     keys: BTreeMap<Vec<u8>, KeyName>,
 }
 
-/// What a key of the head contributes to its history's name.
+/// The part of the history's name from a key of the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KeyName {
     created: i64,

@@ -12,7 +12,7 @@ pub(super) struct ListPace {
     paid_at: Option<Instant>,
 }
 
-/// One list in so long, over a minute.
+/// One list in this time, on average over a minute.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 /// A change of the connection, of the history and of the services' form may come together.
 pub(super) const BURST: u32 = 6;

@@ -88,7 +88,7 @@ impl Range {
         }
     }
 
-    /// Begins a list. Nothing is asked for yet.
+    /// Begins a list. Nothing is requested yet.
     pub(super) fn begin(&mut self) {
         (self.position, self.again) = (None, false);
         self.state = RangeState::Listing(Listing {
@@ -116,7 +116,7 @@ impl Range {
         self.position = None;
     }
 
-    /// What came from this revision on is to come once more.
+    /// Events from this revision on are to come once more.
     pub(super) fn rewind(&mut self, revision: i64) {
         if let Some(position) = self.position.as_mut().filter(|p| p.revision >= revision) {
             *position = Position { revision, complete: false };

@@ -4,7 +4,7 @@ use mesh_model::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode
 pub use mesh_wire::Role;
 use uuid::Uuid;
 
-/// Whom to follow, and who we are.
+/// The cluster to follow, and the local one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// The cluster to follow.
@@ -67,7 +67,7 @@ pub enum Refusal {
     IdInUse {
         /// Its id.
         id: ClusterId,
-        /// Who has it.
+        /// The cluster that has it.
         other: ClusterName,
     },
     /// It splits identities differently.
@@ -113,7 +113,7 @@ pub enum Refusal {
     OverBudget(String),
 }
 
-/// What its owner may ask of a follower of a cluster.
+/// Commands of the owner of a cluster's follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerCommand {
     /// Break the connection, if there is one, and make another immediately.

@@ -39,7 +39,7 @@ impl Keepalive {
         })
     }
 
-    /// What came back; `None` where that is about something else. One that refuses it answers too.
+    /// Takes the answer; `None` if it is about something else. A refusal is an answer too.
     pub(super) fn answered(&mut self, input: &Input) -> Option<bool> {
         let answered = match input {
             Input::Page { request: QUESTION, .. } => true,

@@ -19,9 +19,9 @@ pub(super) const CONFIG: RangeId = RangeId(0);
 pub(super) const CANARY: RangeId = RangeId(1);
 pub(super) const BEAT: RangeId = RangeId(2);
 pub(super) const NAME: RangeId = RangeId(3);
-/// What the local cluster's writer puts every second, of the local cluster only.
+/// The key that the local cluster's writer puts every second; only for the local cluster.
 pub(super) const LOCAL_BEAT: RangeId = RangeId(u8::MAX);
-/// What of the local cluster is drained.
+/// The key with what is drained in the local cluster.
 pub(super) const LOCAL_DRAINED: RangeId = RangeId(u8::MAX - 1);
 /// The first of the ranges with records, in each layout: adding or removing a range keeps the others' names.
 const STATE: u8 = 4;
@@ -31,7 +31,7 @@ const CACHE: u8 = 64;
 pub(super) const SMALL_PAGE: i64 = 4_096;
 pub(super) const LARGE_PAGE: i64 = 128;
 
-/// What every connection begins with: it shows which history there is, and whose.
+/// The ranges that every connection begins with: they show the history, and its cluster.
 pub(super) fn head_ranges(cluster: &ClusterName) -> Vec<RangeConfig> {
     vec![
         RangeConfig {

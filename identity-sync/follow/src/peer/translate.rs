@@ -48,7 +48,7 @@ impl PeerFollower {
                 self.keepalive = Keepalive::default();
                 self.looks.disconnected();
                 self.replica.disconnected();
-                // What was removed and is not explained yet comes once more.
+                // Deletions that are not explained yet come once more.
                 for (range, revision) in self.deletions.disconnected() {
                     self.follower.rewind(range, revision);
                 }
@@ -167,7 +167,7 @@ impl PeerFollower {
     }
 
     pub(super) fn beat(&mut self, kv: &KeyValue) {
-        // What a list brings may have been put long ago.
+        // The keys of a list may have been put long ago.
         if !self.listing.contains(&BEAT) {
             self.replica.beat();
         }
