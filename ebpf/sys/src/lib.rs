@@ -48,7 +48,7 @@ fn zeroed_attr() -> bpf_attr {
     unsafe { std::mem::zeroed() }
 }
 
-/// What a successful call that makes a descriptor returned.
+/// The descriptor that a successful call returned.
 fn new_descriptor(result: i64) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(result).map_err(io::Error::other)?;
     // SAFETY: the kernel just made the descriptor for us.

@@ -59,7 +59,7 @@ impl Link {
         crate::pin(&self.fd, path)
     }
 
-    /// Takes its program away from its hook, at once. The link stays, of no use.
+    /// Detaches its program from its hook, immediately. The link stays, of no use.
     pub fn detach(&self) -> io::Result<()> {
         let mut attr = zeroed_attr();
         attr.link_detach.link_fd = word(self.fd.as_raw_fd())?;
