@@ -38,7 +38,7 @@ pub enum CaError {
         /// The certificate's subject.
         subject: String,
     },
-    /// What it signs could not name it.
+    /// A certificate that it signs could not name it.
     #[error("the CA's subject {subject:?} has an attribute twice, or of an unknown kind")]
     Subject {
         /// The subject.

@@ -62,11 +62,11 @@ pub struct Receiver {
 pub struct CredentialsError {
     /// The file that is to blame.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The error.
     pub problem: Problem,
 }
 
-/// What is wrong with a credentials file.
+/// The errors of a credentials file.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// It cannot be read.

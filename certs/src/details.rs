@@ -30,7 +30,7 @@ pub struct Details {
     pub names: Vec<String>,
     /// Whether it may sign others.
     pub is_ca: bool,
-    /// What else it may be used for: `server`, `client`.
+    /// Its extended key usages: `server`, `client`.
     pub usages: Vec<&'static str>,
     /// The public key (SubjectPublicKeyInfo, DER).
     pub public_key: Vec<u8>,
