@@ -102,8 +102,11 @@ impl Balancer {
             ServiceDelta::BackendSet { service, port_name, backend, state } => {
                 let key = PoolKey::of_backend(port_name, backend);
                 let mut state = state.clone();
-                let node = || node_of(backend.cluster, backend.address);
-                state.node = state.node.or_else(|| node().map(|node| node.as_ref().into()));
+                if state.node.is_none() {
+                    let node = node_of(backend.cluster, backend.address);
+                    state.node = node.map(|node| node.as_ref().into());
+                    state.node_is_derived = state.node.is_some();
+                }
                 self.set_backend(service, &key, *backend, state, &mut changes);
             }
             ServiceDelta::BackendRemoved { service, port_name, backend } => {
@@ -219,8 +222,13 @@ impl Balancer {
             let pool = self.services.get(&service).and_then(|service| service.pools.get(&key));
             let Some((_, member)) = pool.and_then(|pool| pool.get(&backend)) else { continue };
             let condition = member.backend_health.condition();
-            let (node, zone) = (Some(Arc::clone(&node)), member.zone.clone());
-            let state = BackendState { condition, node, zone, hints: member.hints.clone() };
+            let state = BackendState {
+                condition,
+                node: Some(Arc::clone(&node)),
+                node_is_derived: true,
+                zone: member.zone.clone(),
+                hints: member.hints.clone(),
+            };
             self.set_backend(&service, &key, backend, state, &mut changes);
         }
         changes

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use mesh_model::{ClusterId, ServiceTraffic, lb::Hints};
 
+use crate::nodes::Nodes;
+
 /// How a backend's location matters for clients of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Locality {
@@ -67,10 +69,17 @@ impl Client {
     ) -> Option<String> {
         let here = |narrowing| self.here(narrowing);
         if traffic.internal_traffic_local {
-            return Some(match self.node {
-                None => "internalTrafficPolicy is Local: a client gets the backends of its own node alone, so it depends on the node which ones".into(),
-                Some(_) => format!("internalTrafficPolicy is Local: clients {} get its backends alone", here(None)),
-            });
+            if self.node.is_none() {
+                return Some("internalTrafficPolicy is Local: a client gets the backends of its own node, so it depends on the node which ones".into());
+            }
+            let others = match traffic.global {
+                true => ", and those of other clusters that are reported without a node",
+                false => "",
+            };
+            return Some(format!(
+                "internalTrafficPolicy is Local: clients {} get its backends{others}",
+                here(None)
+            ));
         }
         if !traffic.topology_hints {
             return None;
@@ -94,14 +103,15 @@ impl Client {
     pub(crate) fn locality(
         &self,
         traffic: Option<&ServiceTraffic>,
-        cluster: ClusterId,
-        node: &str,
+        (cluster, node, node_is_derived): (ClusterId, &str, bool),
         hints: Option<&Hints>,
     ) -> Locality {
         let Some((here, traffic)) = self.node.as_deref().zip(traffic) else { return Locality::Any };
         let is_local = cluster == self.cluster;
         if traffic.internal_traffic_local {
-            let is_here = is_local && node == here;
+            // As Cilium: a remote one whose cluster names no node is for all, as are those of services v1.
+            let is_unnamed = node_is_derived || node == Nodes::UNKNOWN;
+            let is_here = if is_local { node == here } else { is_unnamed };
             return if is_here { Locality::Any } else { Locality::OtherNode };
         }
         if !traffic.topology_hints || !is_local {

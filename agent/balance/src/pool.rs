@@ -54,6 +54,7 @@ pub(crate) struct Location {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) backend_health: BackendHealth,
+    pub(crate) node_is_derived: bool,
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) hints: Option<Arc<Hints>>,
 }
@@ -159,7 +160,8 @@ impl Pool {
             &mut self.reshaped,
             |Location { cluster, node, .. }, member| {
                 let hints = member.hints.as_deref();
-                member.backend_health.at(client.locality(traffic, *cluster, node, hints))
+                let location = (*cluster, &**node, member.node_is_derived);
+                member.backend_health.at(client.locality(traffic, location, hints))
             },
         )
     }

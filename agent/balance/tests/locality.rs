@@ -80,19 +80,40 @@ fn a_connection_that_stays_on_its_node_never_goes_elsewhere() {
     }
 }
 
-/// Other clusters cannot have one for it.
+/// As Cilium: services v1 have no nodes.
 #[test]
-fn it_is_refused_as_soon_as_the_local_cluster_is_known() {
+fn other_clusters_backends_without_a_node_are_for_all_nodes() {
+    let mut stage = Stage::with(stays(), "a11 a21 b11");
+    stage.set_without_node("b12");
+    assert_eq!(stage.shares(), "a11 50, b12 50");
+    stage.set_without_node("a12");
+    assert_eq!(stage.shares(), "a11 50, b12 50", "its node would be known");
+    stage.remove("a11");
+    assert_eq!(stage.shares(), "b12 100");
+    assert_eq!(
+        stage.words(),
+        "a12 left-out other-node, a21 left-out other-node, b12 in-use ready, b11 left-out other-node"
+    );
+    // Where an address is may be known all the same.
+    let changes = stage.balancer.place(id("b"), |_| Some("n1"));
+    stage.take(changes);
+    assert_eq!(stage.shares(), "b12 100");
+    stage.traffic(ServiceTraffic { affinity: Affinity::Local, ..stays() });
+    stage.set("a11", Condition::Ready);
+    assert_eq!(stage.shares(), "a11 100");
+}
+
+#[test]
+fn it_is_refused_as_soon_as_all_clusters_are_known() {
     let mut stage = Stage::with(stays(), "a21");
-    stage.cluster("b", InUse, false);
-    assert!(!stage.tables[&frontend()].settings.pass_if_empty);
-    stage.cluster("a", InUse, false);
-    assert!(stage.tables[&frontend()].settings.pass_if_empty);
-    stage.cluster("a", InUse, true);
-    assert!(!stage.tables[&frontend()].settings.pass_if_empty);
-    stage.traffic(ServiceTraffic { affinity: Affinity::Local, ..global() });
-    stage.remove("a21");
-    assert!(stage.tables[&frontend()].settings.pass_if_empty, "b may have one");
+    let is_refused = |stage: &Stage| !stage.tables[&frontend()].settings.pass_if_empty;
+    assert!(is_refused(&stage));
+    for cluster in ["a", "b"] {
+        stage.cluster(cluster, InUse, false);
+        assert!(!is_refused(&stage), "{cluster} may have one");
+        stage.cluster(cluster, InUse, true);
+        assert!(is_refused(&stage));
+    }
 }
 
 #[test]
@@ -110,7 +131,9 @@ fn a_backend_elsewhere_is_left_out_with_its_node() {
     assert_eq!(because(3), format!("{asked}, and it is on node n1 of cluster b"));
     assert_eq!(
         explained.locality.as_deref(),
-        Some("internalTrafficPolicy is Local: clients on node n1 get its backends alone")
+        Some(
+            "internalTrafficPolicy is Local: clients on node n1 get its backends, and those of other clusters that are reported without a node"
+        )
     );
 }
 

@@ -55,8 +55,8 @@ enum Step {
 /// For whose clients a backend is: numbers of nodes and of zones.
 type Meant = (BTreeSet<u8>, BTreeSet<u8>);
 
-/// What is reported of a backend: how it is, its node, and for whom it is.
-type Reported = (Condition, Option<String>, Meant);
+/// What is reported of a backend: how it is, its node and whether that was looked up, and for whom it is.
+type Reported = (Condition, (Option<String>, bool), Meant);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Spot {
@@ -242,9 +242,9 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
                     let reported = node.map(|node| format!("n{node}"));
                     let node = reported.clone().or(looked_up.map(|node| format!("n{node}")));
                     let hints = Some(Arc::new(hints(&meant)));
-                    world.backends.insert(key, (condition, node, meant));
+                    world.backends.insert(key, (condition, (node, reported.is_none()), meant));
                     let node = reported.map(|node| node.as_str().into());
-                    let state = BackendState { condition, node, zone: None, hints };
+                    let state = BackendState { condition, node, hints, ..BackendState::default() };
                     let delta = ServiceDelta::BackendSet { service, port_name, backend, state };
                     let looked_up = *looked_up;
                     let changes = stage
@@ -287,7 +287,7 @@ fn take(world: &mut World, stage: &mut Stage, step: &Step, looked_up: &mut Optio
         Step::Placement(node) => {
             // The next lookups fail again every other time.
             *looked_up = if looked_up.is_some() { None } else { Some(node) };
-            for (_, place, _) in world.backends.values_mut() {
+            for (_, (place, _), _) in world.backends.values_mut() {
                 place.get_or_insert_with(|| format!("n{node}"));
             }
             for cluster in CLUSTERS.map(id) {
@@ -342,7 +342,7 @@ fn expected(
         return None;
     }
     let mut seen = Vec::new();
-    for ((of, name_of_port, backend), (condition, node, meant)) in &world.backends {
+    for ((of, name_of_port, backend), (condition, (node, is_looked_up), meant)) in &world.backends {
         let same_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
         if (*of, *name_of_port) != (at, port) || !same_family || backend.protocol != Protocol::Tcp {
             continue;
@@ -353,7 +353,8 @@ fn expected(
         if (!is_local && !traffic.global) || state == ClusterState::Stale {
             continue;
         }
-        if traffic.internal_traffic_local && !(is_local && node.as_deref() == Some("n1")) {
+        let is_here = if is_local { node.as_deref() == Some("n1") } else { *is_looked_up };
+        if traffic.internal_traffic_local && !is_here {
             continue;
         }
         let health = node.as_ref().and_then(|n| world.unwell.get(&(backend.cluster, n.clone())));
@@ -471,7 +472,6 @@ fn expected(
     let others = world.clusters.values();
     let unsynced = local_unsynced
         || (traffic.global
-            && !traffic.internal_traffic_local
             && others.clone().any(|(state, synced)| !synced || *state == ClusterState::Stale));
     let settings = Settings {
         session_affinity: traffic.session_affinity.unwrap_or(0),
@@ -492,16 +492,19 @@ fn agree(world: &World, stage: &Stage, replace: bool) -> Result<(), TestCaseErro
         // The audit's way.
         let known = world.backends.iter().filter(|((of, _, _), _)| of == at);
         let known: Vec<_> = known.map(|(key, state)| (key, state, hints(&state.2))).collect();
-        let known = known.iter().map(|((_, port, backend), (condition, node, _), hints)| {
-            let (backend, condition, port_name) = (*backend, *condition, PORTS[*port]);
-            KnownBackend {
-                backend,
-                port_name,
-                condition,
-                node: node.as_deref(),
-                hints: Some(hints),
-            }
-        });
+        let known =
+            known.iter().map(|((_, port, backend), (condition, (node, derived), _), hints)| {
+                let (backend, condition, port_name) = (*backend, *condition, PORTS[*port]);
+                let node_is_derived = *derived;
+                KnownBackend {
+                    backend,
+                    port_name,
+                    condition,
+                    node: node.as_deref(),
+                    node_is_derived,
+                    hints: Some(hints),
+                }
+            });
         let traffic = Arc::new(world.services[at].clone());
         let anew =
             stage.balancer.content_from(&service(*at), &traffic, (frontend, PORTS[*port]), known);

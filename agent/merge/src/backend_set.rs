@@ -67,9 +67,11 @@ impl BackendSet {
         for (address, ports) in service.backends.iter().filter(|_| service.shared) {
             let zone = service.zones.get(address).map(|zone| zone.zone.as_str());
             let zone = zone.filter(|zone| !zone.is_empty()).map(|zone| interner.get(zone));
+            let node = node_of(*address);
             let state = BackendState {
                 condition: Condition::Ready,
-                node: node_of(*address),
+                node_is_derived: node.is_some(),
+                node,
                 zone,
                 hints: None,
             };
@@ -106,7 +108,8 @@ impl BackendSet {
                 hints = shared_hints(endpoint, hints.take(), interner);
             }
             let hints = hints.clone();
-            let state = BackendState { condition: endpoint.condition(), node, zone, hints };
+            let condition = endpoint.condition();
+            let state = BackendState { condition, node, node_is_derived: false, zone, hints };
             for address in endpoint.ips() {
                 all.extend(ports.iter().map(|(port_name, port)| {
                     let port_name = Arc::clone(port_name);
@@ -147,7 +150,9 @@ impl BackendSet {
             return None;
         }
         let anew = self.0.iter().map(|(place, state)| {
-            (place.clone(), BackendState { node: node_of(place.address), ..state.clone() })
+            let node = node_of(place.address);
+            let node_is_derived = node.is_some();
+            (place.clone(), BackendState { node, node_is_derived, ..state.clone() })
         });
         Some(Self(anew.collect()))
     }

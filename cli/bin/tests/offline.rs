@@ -605,7 +605,7 @@ ports: [{name: http, port: 8080}]
     assert_eq!(left["reason"], json!(reason));
     let table = place.run("service backends shop/web --state m --from a --node n2 -o text").stdout;
     assert!(table.contains(reason), "{table}");
-    let last = "shop/web 10.101.0.10:80/TCP: internalTrafficPolicy is Local: clients on node n2 get its backends alone\n";
+    let last = "shop/web 10.101.0.10:80/TCP: internalTrafficPolicy is Local: clients on node n2 get its backends, and those of other clusters that are reported without a node\n";
     assert!(table.ends_with(last), "{table}");
 
     let explained = place.json("service explain shop/web --state m --from a --node n1 -o json");
@@ -616,7 +616,7 @@ ports: [{name: http, port: 8080}]
     assert!(text.contains("Annotations: global, internal traffic Local."), "{text}");
     assert!(
         text.contains(
-            "\ninternalTrafficPolicy is Local: clients on node n1 get its backends alone.\n"
+            "\ninternalTrafficPolicy is Local: clients on node n1 get its backends, and those of other clusters that are reported without a node.\n"
         ),
         "{text}"
     );

@@ -631,14 +631,14 @@ fn what_a_client_gets_depends_on_its_node() {
             format!(
                 "{frontend} = 10.1.1.1:8080 |  | 10.1.2.1:8080 other-node, 10.2.1.1:8080 other-node"
             ),
-            "clients on node n1 get its backends alone",
+            "clients on node n1 get its backends, and those of other clusters",
         ),
         (
             Some("n3"),
             format!(
                 "{frontend} =  |  | 10.1.1.1:8080 other-node, 10.1.2.1:8080 other-node, 10.2.1.1:8080 other-node"
             ),
-            "clients on node n3 get its backends alone",
+            "clients on node n3 get its backends, and those of other clusters",
         ),
     ] {
         let (found, locality) = seen(&stays, node);

@@ -100,6 +100,8 @@ pub struct BackendState {
     pub condition: Condition,
     /// The node it is on, where the cluster reports it.
     pub node: Option<Arc<str>>,
+    /// Whether the node was found by the address, because what reports the backend names none, as services v1.
+    pub node_is_derived: bool,
     /// The zone it is in, where the cluster reports it.
     pub zone: Option<Arc<str>>,
     /// For whose clients it is, where the local cluster reports it. Other clusters' are for their own clients.

@@ -27,6 +27,8 @@ pub struct KnownBackend<'a> {
     pub condition: Condition,
     /// Its node, if its cluster reports it. If not, it is on the node that was looked up before.
     pub node: Option<&'a str>,
+    /// Whether that was found by the address.
+    pub node_is_derived: bool,
     /// For whose clients it is, where its cluster reports it.
     pub hints: Option<&'a Hints>,
 }
@@ -61,17 +63,20 @@ impl Balancer {
         let key = PoolKey::of_frontend(&port_name.into(), frontend);
         let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
         let mut healths: BTreeMap<Backend, BackendHealth> = BTreeMap::new();
-        for KnownBackend { backend, port_name, condition, node, hints } in backends {
+        for KnownBackend { backend, port_name, condition, node, node_is_derived, hints } in backends
+        {
             let fits = backend.protocol == key.protocol
                 && backend.address.is_ipv4() == key.is_ipv4
                 && *port_name == *key.port_name;
             if fits {
+                let node_is_derived = node_is_derived || node.is_none();
                 let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
                 let node = node.or_else(looked_up);
                 let health = |node| self.nodes.health(backend.cluster, node);
                 let health = node.map_or(NodeHealth::Alive, health);
                 let node = node.unwrap_or(Nodes::UNKNOWN);
-                let locality = self.client.locality(Some(traffic), backend.cluster, node, hints);
+                let location = (backend.cluster, node, node_is_derived);
+                let locality = self.client.locality(Some(traffic), location, hints);
                 healths.insert(backend, BackendHealth::new(condition, health, locality));
             }
         }

@@ -49,9 +49,7 @@ impl Rules {
         synced: SyncStatus,
     ) -> Settings {
         let traffic = &*policy.traffic;
-        // No other cluster has a backend for those that stay on their node.
-        let stays = traffic.internal_traffic_local && self.node.is_some();
-        let synced = if traffic.global && !stays { synced.all } else { synced.local };
+        let synced = if traffic.global { synced.all } else { synced.local };
         let is_api = name.namespace.as_ref() == "default" && name.name.as_ref() == "kubernetes";
         Settings {
             session_affinity: traffic.session_affinity.unwrap_or(0),

@@ -150,11 +150,12 @@ impl Balancer {
         self.nodes.add(backend.cluster, &node, name);
         let is_placed = *node != *Nodes::UNKNOWN;
         let service = self.services.entry(Arc::clone(name)).or_default();
-        let BackendState { condition, node: _, zone, hints } = state;
+        let BackendState { condition, node: _, node_is_derived, zone, hints } = state;
         let traffic = service.policy.as_ref().map(|policy| &*policy.traffic);
-        let locality = self.client.locality(traffic, backend.cluster, &node, hints.as_deref());
+        let location = (backend.cluster, &*node, node_is_derived);
+        let locality = self.client.locality(traffic, location, hints.as_deref());
         let backend_health = BackendHealth::new(condition, health, locality);
-        let member = Member { backend_health, zone, hints };
+        let member = Member { backend_health, node_is_derived, zone, hints };
         let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
         let before = moved.before.clone();
         self.settle(name, key, &[moved], changes);

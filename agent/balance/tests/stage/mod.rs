@@ -117,6 +117,13 @@ impl Stage {
         self.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
     }
 
+    /// A ready backend, reported without a node.
+    pub(crate) fn set_without_node(&mut self, word: &str) {
+        let (service, port_name, backend) = (service(), "http".into(), backend(word));
+        let state = BackendState::default();
+        self.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    }
+
     /// A ready backend with hints, as `z1,z2`, `n1` or `n1,z1`: for zones and nodes by their first letter.
     pub(crate) fn hint(&mut self, word: &str, hints: &str) {
         let of = |letter: char| {

@@ -125,6 +125,7 @@ impl Core {
                 port_name,
                 condition: state.condition,
                 node: state.node.as_deref(),
+                node_is_derived: state.node_is_derived,
                 hints: state.hints.as_deref(),
             });
             let port = (&frontend, port_name);
