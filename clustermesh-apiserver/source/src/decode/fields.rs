@@ -5,7 +5,8 @@ use serde_json::Value;
 
 /// Reads typed fields, or says which one is wrong, and how.
 pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    // Keeping the path costs as much as reading, and is needed of a mistake only.
+    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|error| {
         let path = error.path().to_string();
         let reason = plain(at(value, &path), &error.into_inner().to_string());
         match path.as_str() {

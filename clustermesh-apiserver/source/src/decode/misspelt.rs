@@ -213,12 +213,18 @@ const ENDPOINTS: &[Fields] = &[
 
 const LIST: &[Fields] = &[("", &["apiVersion", "items", "kind", "metadata"])];
 
+/// What is wrong, and where.
+struct Problem {
+    path: String,
+    reason: String,
+}
+
 /// Says of a list, without what is in it, which field is misspelt or there twice.
 pub(super) fn misspelt_list(value: &Value) -> Option<String> {
     let fields = value.as_object()?.iter().filter(|(name, _)| *name != "items");
     let fields = Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect());
     let twice = tree::twice(&fields).map(|field| format!("{field} is there twice"));
-    twice.or_else(|| within(LIST, &fields, "", ""))
+    twice.or_else(|| first(LIST, &fields))
 }
 
 /// Says of the first misspelt field which one is meant.
@@ -232,7 +238,13 @@ pub(super) fn misspelt(kind: &str, value: &Value) -> Option<String> {
         "Endpoints" => ENDPOINTS,
         _ => return None,
     };
-    within(fields, value, "", "")
+    first(fields, value)
+}
+
+/// The first problem of an object, in words.
+fn first(fields: &[Fields], value: &Value) -> Option<String> {
+    within(fields, value, &mut String::new())
+        .map(|Problem { path, reason }| format!("{path}: {reason}"))
 }
 
 /// The one of some words that a misspelt one looks like.
@@ -247,33 +259,58 @@ pub(crate) fn meant<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
 }
 
-/// `sort` is the path with `[]` in place of each number.
-fn within(fields: &[Fields], value: &Value, path: &str, sort: &str) -> Option<String> {
+/// The first problem below a value. `sort` is where the value is, with `[]` in place of each number; the place in words is put
+/// together on the way back from a problem only.
+fn within(fields: &[Fields], value: &Value, sort: &mut String) -> Option<Problem> {
+    let length = sort.len();
+    let known = fields.iter().find(|(at, _)| at == sort).map(|(_, known)| *known);
     match value {
-        Value::Object(map) => {
-            let join = |to: &str, name: &str| match to {
-                "" => name.to_owned(),
-                to => format!("{to}.{name}"),
-            };
-            let known = fields.iter().find(|(at, _)| *at == sort).map(|(_, known)| *known);
-            map.iter().find_map(|(name, value)| {
-                if let Some(known) = known
-                    && !known.contains(&name.as_str())
-                {
-                    let meant = meant(name, known)?;
-                    return Some(format!("{}: did you mean {meant}?", join(path, name)));
-                }
-                within(fields, value, &join(path, name), &join(sort, name))
-            })
-        }
-        // Where there are fields, there is no list.
-        Value::Array(_) if fields.iter().any(|(at, _)| *at == sort) => {
-            Some(format!("{path}: a list is no object with fields"))
-        }
-        Value::Array(list) => (0..).zip(list).find_map(|(index, value): (usize, _)| {
-            within(fields, value, &format!("{path}[{index}]"), &format!("{sort}[]"))
+        Value::Object(map) => map.iter().find_map(|(name, value)| {
+            if let Some(known) = known
+                && !known.contains(&name.as_str())
+            {
+                let meant = meant(name, known)?;
+                return Some(Problem::at(name, format!("did you mean {meant}?")));
+            }
+            if !sort.is_empty() {
+                sort.push('.');
+            }
+            sort.push_str(name);
+            let problem = within(fields, value, sort);
+            sort.truncate(length);
+            problem.map(|problem| problem.below(name))
         }),
+        // Where there are fields, there is no list.
+        Value::Array(_) if known.is_some() => {
+            Some(Problem::at("", "a list is no object with fields".into()))
+        }
+        Value::Array(list) => {
+            sort.push_str("[]");
+            let mut values = (0..).zip(list);
+            let problem = values.find_map(|(index, value): (usize, _)| {
+                within(fields, value, sort).map(|problem| problem.below(&format!("[{index}]")))
+            });
+            sort.truncate(length);
+            problem
+        }
         _ => None,
+    }
+}
+
+// === impl Problem ===
+
+impl Problem {
+    fn at(path: &str, reason: String) -> Self {
+        Self { path: path.to_owned(), reason }
+    }
+
+    /// The same, of a value that has the one with the problem by this name or index.
+    fn below(mut self, name: &str) -> Self {
+        if !self.path.is_empty() && !self.path.starts_with('[') {
+            self.path.insert(0, '.');
+        }
+        self.path.insert_str(0, name);
+        self
     }
 }
 

@@ -1,9 +1,9 @@
 //! From a text to a tree of values: the same tree for YAML, JSON and what is in a List.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, map::Entry};
 
 use super::Format;
 
@@ -51,22 +51,20 @@ fn plain(form: &str, said: &str) -> String {
 
 /// The first field that is there twice, with its path.
 pub(super) fn twice(value: &Value) -> Option<String> {
-    twice_below(value, "")
-}
-
-fn twice_below(value: &Value, path: &str) -> Option<String> {
     match value {
-        Value::Object(map) => {
-            let join =
-                |name: &str| if path.is_empty() { name.into() } else { format!("{path}.{name}") };
-            match map.get(TWICE).and_then(Value::as_str) {
-                Some(name) => Some(join(name)),
-                None => map.iter().find_map(|(name, value)| twice_below(value, &join(name))),
-            }
-        }
-        Value::Array(list) => (0..)
-            .zip(list)
-            .find_map(|(index, value): (usize, _)| twice_below(value, &format!("{path}[{index}]"))),
+        Value::Object(map) => match map.get(TWICE).and_then(Value::as_str) {
+            Some(name) => Some(name.to_owned()),
+            None => map.iter().find_map(|(name, value)| {
+                let below = twice(value)?;
+                let point = if below.starts_with('[') { "" } else { "." };
+                Some(format!("{name}{point}{below}"))
+            }),
+        },
+        Value::Array(list) => (0..).zip(list).find_map(|(index, value): (usize, _)| {
+            let below = twice(value)?;
+            let point = if below.starts_with('[') { "" } else { "." };
+            Some(format!("[{index}]{point}{below}"))
+        }),
         _ => None,
     }
 }
@@ -158,17 +156,24 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-        let mut fields = Map::new();
-        let mut seen = BTreeSet::new();
+        let (mut fields, mut twice, mut has_null) = (Map::new(), None, false);
         while let Some((name, Tree(value))) = map.next_entry::<String, Tree>()? {
             if name.contains(TWICE) {
                 return Err(A::Error::custom("a field's name has a NUL in it"));
             }
-            if !seen.insert(name.clone()) {
-                fields.insert(TWICE.into(), name.into());
-            } else if !value.is_null() {
-                fields.insert(name, value);
+            has_null |= value.is_null();
+            match fields.entry(name) {
+                Entry::Vacant(field) => {
+                    field.insert(value);
+                }
+                Entry::Occupied(field) => twice = Some(field.key().clone()),
             }
+        }
+        if has_null {
+            fields.retain(|_, value| !value.is_null());
+        }
+        if let Some(name) = twice {
+            fields.insert(TWICE.into(), name.into());
         }
         Ok(Tree(fields.into()))
     }
