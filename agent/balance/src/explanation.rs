@@ -112,6 +112,8 @@ pub struct GroupShare {
 pub struct Candidate {
     /// Where it is.
     pub backend: Backend,
+    /// The name under which its cluster reports its port: the frontend's, or of those that the frontend leads to as well.
+    pub port_name: Arc<str>,
     /// Its cluster's name, or `id N` where none is known.
     pub cluster: Arc<str>,
     /// Its node, where known.
@@ -188,7 +190,7 @@ pub enum Reason {
     NotGlobal,
     /// The service is not global, and those are left to what serves them without us.
     NotTaken,
-    /// Its address serves no port of the frontend's name and protocol.
+    /// Its address serves no port that the frontend's name and protocol lead to.
     OtherPort,
 }
 

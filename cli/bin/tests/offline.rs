@@ -122,7 +122,7 @@ fn a_cilium_is_imported_from_what_it_wrote() {
     let frontends: Value = serde_json::from_str(&ended.stdout).unwrap();
     let backend = |address: &str, node: Value, zone: Value| {
         json!({
-            "address": address, "port": 8080, "cluster": "alpha", "node": node, "zone": zone,
+            "address": address, "port": 8080, "portName": "http", "cluster": "alpha", "node": node, "zone": zone,
             "state": "ready", "nodeAnswers": true, "why": "ready", "tier": 1, "share": 0.333_333_333,
             "reason": "ready: tier 1 carries 100 %, and it gets 33.33 % as one of 3 of weight 1",
         })

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, str::FromStr as _};
 
 use mesh_balance::{Candidate, Explanation, Reason, Share, Usage};
 use mesh_model::{
-    ClusterName, Protocol, ServiceName,
+    ClusterName, Port, Protocol, ServiceName,
     lb::{Condition, Frontend, NodeHealth},
 };
 
@@ -30,6 +30,8 @@ pub struct ExplainedBackend {
     pub address: IpAddr,
     /// Its port; `None` where it has none that could be used.
     pub port: Option<u16>,
+    /// The name of its port, by its cluster's word; `None` where it has no port.
+    pub port_name: Option<String>,
     /// Its cluster.
     pub cluster: String,
     /// Its node, where that is known.
@@ -245,7 +247,6 @@ impl Simulation {
                 },
             };
             let port = offer.port(&explanation.port_name, frontend.protocol);
-            let port = port.map(|port| port.number);
             entries.push(ExplainedBackend::left_out(name, offer, port, word, reason));
         }
         entries
@@ -270,13 +271,14 @@ impl ExplainedBackend {
     pub(crate) fn left_out(
         cluster: &ClusterName,
         offer: &Offer,
-        port: Option<u16>,
+        port: Option<&(String, Port)>,
         word: &'static str,
         reason: String,
     ) -> Self {
         Self {
             address: offer.address,
-            port,
+            port: port.map(|(_, port)| port.number),
+            port_name: port.map(|(name, _)| name.clone()),
             cluster: cluster.to_string(),
             node: offer.node.clone(),
             zone: None,
@@ -293,6 +295,7 @@ impl ExplainedBackend {
         Self {
             address: candidate.backend.address,
             port: Some(candidate.backend.port),
+            port_name: Some(candidate.port_name.to_string()),
             cluster: candidate.cluster.to_string(),
             node: candidate.node.as_deref().map(ToOwned::to_owned),
             zone: candidate.zone.as_deref().map(ToOwned::to_owned),

@@ -171,9 +171,9 @@ impl Offer {
     }
 
     /// Its port of a name and protocol; another one where it has none such.
-    pub(crate) fn port(&self, name: &str, protocol: Protocol) -> Option<&Port> {
+    pub(crate) fn port(&self, name: &str, protocol: Protocol) -> Option<&(String, Port)> {
         let fits = |(known, port): &&(String, Port)| known == name && port.protocol == protocol;
-        self.ports.iter().find(fits).or_else(|| self.ports.first()).map(|(_, port)| port)
+        self.ports.iter().find(fits).or_else(|| self.ports.first())
     }
 }
 

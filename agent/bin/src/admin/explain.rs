@@ -193,6 +193,7 @@ fn kernel(node: &Node, frontend: &Frontend, has: &Content) -> v1::KernelFrontend
     };
     v1::KernelFrontend {
         settings: Some(settings(has.settings)),
+        port_name: candidate.port_name.to_string(),
         weights: has.weights.0.to_vec(),
         backends: backends.map(backend).collect(),
     }

@@ -61,6 +61,8 @@ pub(crate) struct ShownBackend {
     pub(crate) address: String,
     /// `None` where it has none that could be used.
     pub(crate) port: Option<u16>,
+    /// The name of its port, by its cluster's word.
+    pub(crate) port_name: Option<String>,
     pub(crate) cluster: String,
     pub(crate) node: Option<String>,
     /// As a sentence.
@@ -250,6 +252,7 @@ impl ShownBackend {
         Self {
             address: reported.address.clone(),
             port: Some(small(reported.port)),
+            port_name: Some(reported.port_name.clone()),
             cluster: reported.cluster.clone(),
             node: some(&reported.node),
             reason: reported.because.clone(),
@@ -281,6 +284,7 @@ impl ShownBackend {
         Self {
             address: entry.address.to_string(),
             port: entry.port,
+            port_name: entry.port_name.clone(),
             cluster: entry.cluster.clone(),
             node: entry.node.clone(),
             reason: entry.reason.clone(),
