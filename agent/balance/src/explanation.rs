@@ -110,7 +110,7 @@ pub struct GroupShare {
 /// A backend, and whether it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it is.
+    /// Where it is. Its port is 0 where it has none.
     pub backend: Backend,
     /// The name under which its cluster reports its port: the frontend's, or of those that the frontend leads to as well.
     pub port_name: Arc<str>,
@@ -192,6 +192,10 @@ pub enum Reason {
     NotTaken,
     /// Its address serves no port that the frontend's name and protocol lead to.
     OtherPort,
+    /// It has no port that a frontend could lead to.
+    NoPort,
+    /// Its ports are SCTP.
+    Sctp,
 }
 
 // === impl Basis ===
@@ -276,6 +280,8 @@ impl Reason {
             Self::NotGlobal => "not-global",
             Self::NotTaken => "not-taken",
             Self::OtherPort => "other-port",
+            Self::NoPort => "no-port",
+            Self::Sctp => "sctp",
         }
     }
 }

@@ -17,7 +17,7 @@ use mesh_balance::{
 };
 use mesh_model::{
     Affinity, ClusterId, ClusterName,
-    Protocol::{Tcp, Udp},
+    Protocol::{Sctp, Tcp, Udp},
     ServiceName, ServiceTraffic, WeightsOf,
     lb::{Backend, BackendState, Change, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
@@ -578,6 +578,43 @@ fn a_frontend_finds_the_ports_of_other_names_that_are_there() {
     // Nodes are looked after for both.
     stage.node("a1", false);
     assert_eq!(stage.shares(), "b12 100");
+}
+
+/// Backends without a port, or with SCTP alone, are listed beside the others, once each, with the reason that comes first.
+#[test]
+fn what_no_frontend_can_lead_to_has_its_reason() {
+    let mut stage = Stage::with(global(), "a11");
+    let no_port = |word: &str, port, protocol| Backend { port, protocol, ..backend(word) };
+    let unusable = [
+        no_port("a11", 0, Tcp),
+        no_port("a12", 0, Tcp),
+        no_port("a12", 38412, Sctp),
+        no_port("b13", 38412, Sctp),
+        Backend { address: "fd00:10:1::1".parse().unwrap(), ..no_port("a14", 0, Tcp) },
+    ];
+    let words = |stage: &Stage| -> Vec<String> {
+        let state = BackendState { node: Some("n1".into()), ..BackendState::default() };
+        let unusable = unusable.iter().map(|backend| (*backend, "", &state));
+        let explained = stage.balancer.explain_beside(&frontend(), unusable).unwrap();
+        let words = explained.backends.iter().map(|candidate| {
+            let Backend { address, port, .. } = candidate.backend;
+            let reason = candidate.reason.as_str();
+            format!("{address}:{port} {} {reason}", candidate.usage.as_str())
+        });
+        words.collect()
+    };
+    let first = "10.1.1.1:8080 in-use ready";
+    let listed = |b13: &str| {
+        [
+            first.into(),
+            "10.1.1.2:0 left-out no-port".into(),
+            format!("10.2.1.3:38412 left-out {b13}"),
+        ]
+    };
+    assert_eq!(words(&stage), listed("sctp"));
+    // It would not be used with a port either.
+    stage.cluster("b", Stale, false);
+    assert_eq!(words(&stage), listed("cluster-stale"));
 }
 
 #[test]

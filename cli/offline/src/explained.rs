@@ -126,7 +126,7 @@ impl Simulation {
                 continue;
             }
             for frontend in self.importer.balancer.frontends(&service) {
-                let explanation = self.importer.balancer.explain(&frontend);
+                let explanation = self.importer.explain(&frontend);
                 let explanation =
                     explanation.filter(|e| wanted.is_none_or(|wanted| wanted.matches(e)));
                 all.extend(explanation.map(|explanation| self.explained(explanation)));
@@ -234,10 +234,6 @@ impl Simulation {
                         ("cluster-refused", format!("cluster {name} is refused: {why}"))
                     }
                     (None, Some(why)) => ("refused", format!("refused: {why}")),
-                    (None, None) if offer.ports.is_empty() => {
-                        ("no-port", "it has no port that a frontend could lead to".into())
-                    }
-                    (None, None) if offer.is_sctp_only() => ("sctp", SCTP.into()),
                     (None, None) if offer.condition == Condition::NotReady => {
                         ("not-ready", "it is not ready, and services v1 leave those out".into())
                     }
@@ -294,8 +290,8 @@ impl ExplainedBackend {
     fn new(candidate: &Candidate) -> Self {
         Self {
             address: candidate.backend.address,
-            port: Some(candidate.backend.port),
-            port_name: Some(candidate.port_name.to_string()),
+            port: Some(candidate.backend.port).filter(|port| *port != 0),
+            port_name: (candidate.backend.port != 0).then(|| candidate.port_name.to_string()),
             cluster: candidate.cluster.to_string(),
             node: candidate.node.as_deref().map(ToOwned::to_owned),
             zone: candidate.zone.as_deref().map(ToOwned::to_owned),

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use mesh_model::{
-    ClusterId, ServiceName,
-    lb::{Backend, Condition, Frontend, Group, NodeHealth},
+    ClusterId, Protocol, ServiceName,
+    lb::{Backend, BackendState, Condition, Frontend, Group, NodeHealth},
 };
 
 use super::{Balancer, Service};
@@ -39,6 +40,16 @@ struct View<'a> {
 impl Balancer {
     /// Why a frontend of ours leads where it leads; `None` where it is none.
     pub fn explain(&self, frontend: &Frontend) -> Option<Explanation> {
+        self.explain_beside(frontend, std::iter::empty())
+    }
+
+    /// The same, beside backends of the service to which no frontend can lead: they have no port, which is 0 then, or SCTP
+    /// alone. Each with the name of its port, and what its cluster reports of it.
+    pub fn explain_beside<'a>(
+        &self,
+        frontend: &Frontend,
+        unusable: impl Iterator<Item = (Backend, &'a str, &'a BackendState)>,
+    ) -> Option<Explanation> {
         let (owner, key) = self.frontends.get(frontend)?;
         let service = self.services.get(owner)?;
         let (policy, pool) = (service.policy.as_ref()?, service.pools.get(key)?);
@@ -57,6 +68,15 @@ impl Balancer {
         });
         let others = view.other_ports(service, pool, key);
         let mut backends: Vec<Candidate> = members.chain(others).collect();
+        let mut known: HashSet<(ClusterId, IpAddr)> =
+            backends.iter().map(|c| (c.backend.cluster, c.backend.address)).collect();
+        let unusable = unusable.filter(|(backend, ..)| {
+            backend.address.is_ipv4() == key.is_ipv4
+                && known.insert((backend.cluster, backend.address))
+        });
+        backends.extend(
+            unusable.map(|(backend, port_name, state)| view.unusable(backend, port_name, state)),
+        );
         let local = pool.counts.get(&self.rules.local).into_iter().flat_map(Counts::usable);
         backends.sort_by(|one, other| one.order().cmp(&other.order()));
         Some(Explanation {
@@ -214,6 +234,28 @@ impl View<'_> {
             Candidate { usage, reason, because, ..candidate }
         });
         candidates.collect()
+    }
+
+    /// One to which no frontend can lead.
+    fn unusable(&self, backend: Backend, port_name: &str, state: &BackendState) -> Candidate {
+        let BackendState { condition, node, zone, hints } = state.clone();
+        let node = node.unwrap_or_else(|| Nodes::UNKNOWN.into());
+        let location = Location { cluster: backend.cluster, node, backend };
+        let health = self.balancer.nodes.health(location.cluster, &location.node);
+        let backend_health = BackendHealth::new(condition, health, Locality::Any);
+        let member = Member { backend_health, zone, hints, is_guest: false };
+        let candidate = self.candidate(&location, &member, &port_name.into());
+        match candidate.reason {
+            Reason::NotGlobal | Reason::NotTaken | Reason::ClusterStale => candidate,
+            _ => {
+                let reason = match backend.protocol {
+                    Protocol::Sctp => Reason::Sctp,
+                    Protocol::Tcp | Protocol::Udp => Reason::NoPort,
+                };
+                let because = self.sentence(reason, Usage::LeftOut, None, &location);
+                Candidate { usage: Usage::LeftOut, reason, because, ..candidate }
+            }
+        }
     }
 
     fn place(&self, cluster: ClusterId) -> Option<Placement> {

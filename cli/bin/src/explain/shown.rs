@@ -251,8 +251,8 @@ impl ShownBackend {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
             address: reported.address.clone(),
-            port: Some(small(reported.port)),
-            port_name: Some(reported.port_name.clone()),
+            port: Some(small(reported.port)).filter(|port| *port != 0),
+            port_name: (reported.port != 0).then(|| reported.port_name.clone()),
             cluster: reported.cluster.clone(),
             node: some(&reported.node),
             reason: reported.because.clone(),

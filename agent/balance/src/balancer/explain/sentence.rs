@@ -89,6 +89,8 @@ impl View<'_> {
                 "the service is not global, and those are left to kube-proxy".into()
             }
             Reason::OtherPort => "its address does not serve the port".into(),
+            Reason::NoPort => "it has no port that a frontend could lead to".into(),
+            Reason::Sctp => "SCTP is carried between clusters and not balanced".into(),
         }
     }
 
