@@ -27,6 +27,14 @@ const LAB: &str = "cliexplain";
 type Leads = BTreeMap<(SocketAddr, u8), BTreeSet<(u32, BTreeSet<SocketAddr>)>>;
 
 /// Applies the example with more annotations, and as many replicas.
+/// A service whose pods have no port of the name that it leads to.
+const PORTLESS: &str = "---
+apiVersion: v1
+kind: Service
+metadata: { name: portless, annotations: { service.cilium.io/global: \"true\" } }
+spec: { selector: { app: echo }, ports: [{ name: http, port: 80, targetPort: nothing }] }
+";
+
 fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/echo.yaml");
     let global = "service.cilium.io/global: \"true\"";
@@ -34,7 +42,8 @@ fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     assert!(text.contains(global));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("echo.yaml");
-    fs::write(&file, text.replace(global, &format!("{global}\n    {annotations}"))).unwrap();
+    let text = text.replace(global, &format!("{global}\n    {annotations}"));
+    fs::write(&file, text + PORTLESS).unwrap();
     let mut apply = mesh.lab("apply");
     apply.args(["--cluster", cluster, "--replicas", &replicas.to_string(), "--file"]).arg(file);
     json::of(apply);
@@ -122,6 +131,15 @@ fn files_agents_and_kernels_agree() {
     apply(&mesh, "b", "service.cilium.io/affinity: local", 1);
     connect(&mesh, "a", "b");
     agree(&mesh, "weights and affinity");
+    // Who has no port is listed by both, of both clusters.
+    let portless = from_files(&mesh, "a");
+    let portless = portless.iter().find(|one| one["service"] == "default/portless").unwrap();
+    let left_out = portless["leftOut"].as_array().unwrap();
+    let why: BTreeSet<(&str, &str)> = left_out
+        .iter()
+        .map(|one| (one["cluster"].as_str().unwrap(), one["why"].as_str().unwrap()))
+        .collect();
+    assert_eq!(why, BTreeSet::from([("a", "no-port"), ("b", "no-port")]), "{portless:#}");
     apply(&mesh, "b", "service.cilium.io/affinity: local", 0);
     agree(&mesh, "no backend at b");
     apply(&mesh, "a", "clustermesh.dev/tiers: \"b;a\"", 3);

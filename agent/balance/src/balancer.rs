@@ -22,6 +22,7 @@ use crate::{
 
 mod content;
 mod explain;
+mod guests;
 mod rules;
 mod steps;
 

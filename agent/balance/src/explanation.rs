@@ -110,9 +110,11 @@ pub struct GroupShare {
 /// A backend, and whether it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it is.
+    /// Where it is. Its port is 0 where it has none.
     pub backend: Backend,
-    /// Its cluster's name, or `id N` if it has none.
+    /// The name under which its cluster reports its port: the frontend's, or of those that the frontend leads to as well.
+    pub port_name: Arc<str>,
+    /// Its cluster's name, or `id N` where none is known.
     pub cluster: Arc<str>,
     /// Its node, where known.
     pub node: Option<Arc<str>>,
@@ -188,8 +190,12 @@ pub enum Reason {
     NotGlobal,
     /// The service is not global, and those are left to what serves them without us.
     NotTaken,
-    /// Its address serves no port of the frontend's name and protocol.
+    /// Its address serves no port that the frontend's name and protocol lead to.
     OtherPort,
+    /// It has no port that a frontend could lead to.
+    NoPort,
+    /// Its ports are SCTP.
+    Sctp,
 }
 
 // === impl Basis ===
@@ -274,6 +280,8 @@ impl Reason {
             Self::NotGlobal => "not-global",
             Self::NotTaken => "not-taken",
             Self::OtherPort => "other-port",
+            Self::NoPort => "no-port",
+            Self::Sctp => "sctp",
         }
     }
 }

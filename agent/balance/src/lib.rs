@@ -16,6 +16,7 @@ mod locality;
 mod nodes;
 mod plan;
 mod pool;
+mod port_names;
 mod traffic_policy;
 mod unplaced;
 

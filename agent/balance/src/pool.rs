@@ -57,6 +57,8 @@ pub(crate) struct Member {
     pub(crate) node_is_derived: bool,
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) hints: Option<Arc<Hints>>,
+    /// It is reported under another name of its port, and here because the pool's frontends lead to that one too.
+    pub(crate) is_guest: bool,
 }
 
 /// A backend that is not where it was, or not how it was; or is new, or gone.
@@ -85,6 +87,16 @@ impl PoolKey {
     pub(crate) fn of_backend(port_name: &Arc<str>, backend: &Backend) -> Self {
         let (protocol, is_ipv4) = (backend.protocol, backend.address.is_ipv4());
         Self { port_name: Arc::clone(port_name), protocol, is_ipv4 }
+    }
+
+    /// Whether it differs in nothing but the name.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        (self.protocol, self.is_ipv4) == (other.protocol, other.is_ipv4)
+    }
+
+    /// Whether frontends of one may lead to what is reported under the other's name: one of the two has none.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        self.is_alike(other) && self.port_name.is_empty() != other.port_name.is_empty()
     }
 }
 
@@ -133,7 +145,29 @@ impl Pool {
         Some((node, self.members.get(&Location::new(*backend, node))?))
     }
 
-    /// The node of some backends changed.
+    /// The same, if it is reported under the pool's name.
+    pub(crate) fn reported(&self, backend: &Backend) -> Option<(&Arc<str>, &Member)> {
+        self.get(backend).filter(|(_, member)| !member.is_guest)
+    }
+
+    /// A backend is reported under the pool's name no more. Returns whether it was.
+    pub(crate) fn is_no_more_reported(&mut self, backend: &Backend) -> bool {
+        let node = self.nodes.get(backend);
+        let location = node.map(|node| Location::new(*backend, node));
+        match location.and_then(|location| self.members.get_mut(&location)) {
+            Some(member) => !mem::replace(&mut member.is_guest, true),
+            None => false,
+        }
+    }
+
+    /// Takes out those that are reported under other names.
+    pub(crate) fn remove_guests(&mut self) -> Vec<Moved> {
+        let guests = self.members.iter().filter(|(_, member)| member.is_guest);
+        let guests: Vec<Backend> = guests.map(|(location, _)| location.backend).collect();
+        guests.iter().filter_map(|backend| self.remove(backend)).collect()
+    }
+
+    /// The node of some backends is otherwise than before.
     pub(crate) fn set_node(
         &mut self,
         cluster: ClusterId,

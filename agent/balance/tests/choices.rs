@@ -9,7 +9,7 @@
 
 mod stage;
 
-use std::{cell::Cell, net::IpAddr, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use mesh_balance::{
     ClusterState::{Cut, Drained, InUse, Stale},
@@ -17,7 +17,7 @@ use mesh_balance::{
 };
 use mesh_model::{
     Affinity, ClusterId, ClusterName,
-    Protocol::{Tcp, Udp},
+    Protocol::{Sctp, Tcp, Udp},
     ServiceName, ServiceTraffic, WeightsOf,
     lb::{Backend, BackendState, Change, Condition, Frontend, NodeHealth, ServiceDelta, Settings},
 };
@@ -455,12 +455,20 @@ fn ports_meet_by_name_protocol_and_family() {
         protocol,
     };
     let frontends = [
-        (frontend("10.101.0.9", 80, Tcp), "http", "10.1.1.1:8080/TCP, 10.2.1.1:80/TCP"),
+        (
+            frontend("10.101.0.9", 80, Tcp),
+            "http",
+            "10.1.1.1:8080/TCP, 10.2.1.1:80/TCP, 10.3.1.1:7000/TCP",
+        ),
         (frontend("fd00:101::9", 80, Tcp), "http", "[fd00:10:2::1]:8080/TCP"),
         (frontend("10.101.0.9", 53, Udp), "dns", "10.1.1.1:5353/UDP"),
-        (frontend("10.101.0.9", 53, Tcp), "dns", "10.1.1.1:53/TCP"),
-        (frontend("10.101.0.9", 9000, Tcp), "", "10.2.1.1:9000/TCP"),
-        (frontend("10.101.0.9", 81, Tcp), "metrics", ""),
+        (frontend("10.101.0.9", 53, Tcp), "dns", "10.1.1.1:53/TCP, 10.3.1.1:7000/TCP"),
+        (
+            frontend("10.101.0.9", 9000, Tcp),
+            "",
+            "10.1.1.1:53/TCP, 10.1.1.1:8080/TCP, 10.2.1.1:80/TCP, 10.2.1.1:9000/TCP, 10.3.1.1:7000/TCP",
+        ),
+        (frontend("10.101.0.9", 81, Tcp), "metrics", "10.3.1.1:7000/TCP"),
     ];
     for (frontend, port_name, _) in frontends {
         stage.frontend(frontend, port_name);
@@ -471,8 +479,10 @@ fn ports_meet_by_name_protocol_and_family() {
         ("fd00:10:2::1", 8080, Tcp, "http", "b"),
         ("10.1.1.1", 5353, Udp, "dns", "a"),
         ("10.1.1.1", 53, Tcp, "dns", "a"),
+        // It has a name, so no other leads there.
         ("10.2.1.1", 9000, Tcp, "", "b"),
         ("10.2.1.1", 9000, Tcp, "admin", "b"),
+        ("10.3.1.1", 7000, Tcp, "", "c"),
     ];
     for (address, port, protocol, port_name, cluster) in backends {
         let backend =
@@ -490,6 +500,121 @@ fn ports_meet_by_name_protocol_and_family() {
         found.sort();
         assert_eq!(found.join(", "), expected, "{frontend} {port_name}");
     }
+}
+
+/// What the frontends `http`, `admin` and the unnamed one lead to, each as the last octets of backends.
+fn by_port_name(stage: &Stage) -> String {
+    let of = |port: u16| {
+        let frontend = Frontend { port, ..frontend() };
+        let found = stage.tables[&frontend].backends.keys();
+        let found: BTreeSet<String> =
+            found.map(|b| b.to_string().split(['.', ':']).nth(3).unwrap().to_owned()).collect();
+        found.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    format!("http {}, admin {}, unnamed {}", of(80), of(81), of(82))
+}
+
+/// A port without a name and one with any lead to each other, whichever is reported first and last, and never by a gap.
+#[test]
+fn where_only_one_side_has_a_name_ports_meet() {
+    let mut stage = Stage::with(global(), "");
+    for (port, port_name) in [(80, "http"), (81, "admin"), (82, "")] {
+        stage.frontend(Frontend { port, ..frontend() }, port_name);
+    }
+    let mut step = |backend_of: &str, port_name: &str, condition: Option<Condition>| {
+        let (service, port_name, backend) = (service(), port_name.into(), backend(backend_of));
+        stage.report(&match condition {
+            Some(condition) => {
+                let state = BackendState { condition, ..BackendState::default() };
+                ServiceDelta::BackendSet { service, port_name, backend, state }
+            }
+            None => ServiceDelta::BackendRemoved { service, port_name, backend },
+        });
+        by_port_name(&stage)
+    };
+    let ready = Some(Condition::Ready);
+    for (backend, port_name, state, expected) in [
+        ("a11", "http", ready, "http 1, admin , unnamed 1"),
+        ("b12", "", ready, "http 1 2, admin 2, unnamed 1 2"),
+        // It is named after all, and then by two names.
+        ("b12", "admin", ready, "http 1, admin 2, unnamed 1 2"),
+        ("b12", "http", ready, "http 1 2, admin 2, unnamed 1 2"),
+        ("b12", "admin", None, "http 1 2, admin , unnamed 1 2"),
+        ("b12", "http", None, "http 1 2, admin 2, unnamed 1 2"),
+        ("b12", "", None, "http 1, admin , unnamed 1"),
+        // What is reported under the frontend's own name comes first; else what is ready.
+        ("a11", "admin", Some(Condition::NotReady), "http 1, admin , unnamed 1"),
+        ("a11", "http", Some(Condition::NotReady), "http , admin , unnamed "),
+        ("a11", "", ready, "http , admin , unnamed 1"),
+        ("a11", "http", None, "http , admin , unnamed 1"),
+        ("a11", "admin", None, "http 1, admin 1, unnamed 1"),
+    ] {
+        assert_eq!(step(backend, port_name, state), expected, "{backend} {port_name} {state:?}");
+    }
+}
+
+/// A frontend that comes later finds what is there, and one that gets another name leads elsewhere at once.
+#[test]
+fn a_frontend_finds_the_ports_of_other_names_that_are_there() {
+    let mut stage = Stage::with(global(), "a11");
+    let (service, backend) = (service(), backend("b12"));
+    let (port_name, state) = ("".into(), BackendState::default());
+    stage.report(&ServiceDelta::BackendSet { service, port_name, backend, state });
+    assert_eq!(stage.shares(), "a11 50, b12 50");
+    let explained = stage.explain();
+    let ports: Vec<&str> = explained.backends.iter().map(|b| &*b.port_name).collect();
+    assert_eq!(ports, ["http", ""]);
+    let because = &explained.backends[1].because;
+    assert!(because.ends_with("its port has no name, so it also serves \"http\""), "{because}");
+
+    stage.frontend(frontend(), "admin");
+    assert_eq!(stage.shares(), "b12 100");
+    assert_eq!(stage.words(), "a11 left-out other-port, b12 in-use ready");
+    stage.frontend(frontend(), "");
+    assert_eq!(stage.shares(), "a11 50, b12 50");
+    let because = &stage.explain().backends[0].because;
+    let named = "its port is named \"http\", and the frontend's has no name";
+    assert!(because.ends_with(named), "{because}");
+    // Nodes are looked after for both.
+    stage.node("a1", false);
+    assert_eq!(stage.shares(), "b12 100");
+}
+
+/// Backends without a port, or with SCTP alone, are listed beside the others, once each, with the reason that comes first.
+#[test]
+fn what_no_frontend_can_lead_to_has_its_reason() {
+    let mut stage = Stage::with(global(), "a11");
+    let no_port = |word: &str, port, protocol| Backend { port, protocol, ..backend(word) };
+    let unusable = [
+        no_port("a11", 0, Tcp),
+        no_port("a12", 0, Tcp),
+        no_port("a12", 38412, Sctp),
+        no_port("b13", 38412, Sctp),
+        Backend { address: "fd00:10:1::1".parse().unwrap(), ..no_port("a14", 0, Tcp) },
+    ];
+    let words = |stage: &Stage| -> Vec<String> {
+        let state = BackendState { node: Some("n1".into()), ..BackendState::default() };
+        let unusable = unusable.iter().map(|backend| (*backend, "", &state));
+        let explained = stage.balancer.explain_beside(&frontend(), unusable).unwrap();
+        let words = explained.backends.iter().map(|candidate| {
+            let Backend { address, port, .. } = candidate.backend;
+            let reason = candidate.reason.as_str();
+            format!("{address}:{port} {} {reason}", candidate.usage.as_str())
+        });
+        words.collect()
+    };
+    let first = "10.1.1.1:8080 in-use ready";
+    let listed = |b13: &str| {
+        [
+            first.into(),
+            "10.1.1.2:0 left-out no-port".into(),
+            format!("10.2.1.3:38412 left-out {b13}"),
+        ]
+    };
+    assert_eq!(words(&stage), listed("sctp"));
+    // It would not be used with a port either.
+    stage.cluster("b", Stale, false);
+    assert_eq!(words(&stage), listed("cluster-stale"));
 }
 
 #[test]

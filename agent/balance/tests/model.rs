@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use stage::{CLUSTERS, Stage, id, name, shares, view};
 
 const SERVICES: [(&str, &str); 3] = [("shop", "web"), ("bank", "web"), ("default", "kubernetes")];
-const PORTS: [&str; 2] = ["http", ""];
+const PORTS: [&str; 3] = ["http", "", "admin"];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -139,7 +139,7 @@ fn hints((nodes, zones): &Meant) -> Hints {
 
 fn step() -> impl Strategy<Value = Step> {
     let service = prop_oneof![4 => Just(0), 1 => 1..SERVICES.len()];
-    let port = prop_oneof![4 => Just(0_usize), 1 => Just(1)];
+    let port = prop_oneof![4 => Just(0_usize), 2 => Just(1), 1 => Just(2)];
     let condition = prop_oneof![
         4 => Just(Condition::Ready),
         1 => Just(Condition::Terminating),
@@ -330,6 +330,18 @@ fn follow_hints(seen: &mut Vec<Seen>, zone: Option<u8>) {
     }
 }
 
+/// What counts of what is reported of a port of a service's backend, by name; `None` where a frontend of that name does
+/// not lead there. Names that are equal match, and a name and none; of several other names the best report counts.
+fn report_for<'a>(port: usize, reports: &BTreeMap<usize, &'a Reported>) -> Option<&'a Reported> {
+    let is_unnamed = |port: usize| PORTS[port].is_empty();
+    if let Some(own) = reports.get(&port) {
+        return Some(*own);
+    }
+    let all_unnamed = reports.keys().all(|port| is_unnamed(*port));
+    let all = reports.iter().filter(|_| is_unnamed(port) || all_unnamed);
+    all.min_by_key(|(port, (condition, ..))| (*condition, PORTS[**port])).map(|(_, report)| *report)
+}
+
 /// What each backend of a frontend gets; `None` where the frontend is left alone.
 fn expected(
     world: &World,
@@ -341,12 +353,17 @@ fn expected(
     if !traffic.global && !replace {
         return None;
     }
-    let mut seen = Vec::new();
-    for ((of, name_of_port, backend), (condition, (node, is_looked_up), meant)) in &world.backends {
+    let mut reports: BTreeMap<&Backend, BTreeMap<usize, &Reported>> = BTreeMap::new();
+    for ((of, name_of_port, backend), reported) in &world.backends {
         let same_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
-        if (*of, *name_of_port) != (at, port) || !same_family || backend.protocol != Protocol::Tcp {
-            continue;
+        if *of == at && same_family && backend.protocol == Protocol::Tcp {
+            reports.entry(backend).or_default().insert(*name_of_port, reported);
         }
+    }
+    let mut seen = Vec::new();
+    for (backend, reports) in reports {
+        let Some(reported) = report_for(port, &reports) else { continue };
+        let (condition, (node, is_looked_up), meant) = reported;
         let cluster = usize::from(backend.cluster.get()) - 1;
         let (is_local, known) = (cluster == 0, world.clusters.get(&cluster));
         let state = known.map_or(ClusterState::InUse, |(state, _)| *state);

@@ -57,13 +57,14 @@ impl BackendSet {
         Self(all)
     }
 
-    /// Backends of a service v1. It has no conditions: all its backends are ready.
+    /// Backends of a service v1. It has no conditions: all its backends are ready. Returns those that frontends may lead to,
+    /// and those that they cannot.
     pub(crate) fn of_service(
         service: &GlobalService,
         interner: &mut StringInterner,
         node_of: impl Fn(IpAddr) -> Option<Arc<str>>,
-    ) -> Self {
-        let mut all = Vec::new();
+    ) -> (Self, Self) {
+        let (mut all, mut unusable) = (Vec::new(), Vec::new());
         for (address, ports) in service.backends.iter().filter(|_| service.shared) {
             let zone = service.zones.get(address).map(|zone| zone.zone.as_str());
             let zone = zone.filter(|zone| !zone.is_empty()).map(|zone| interner.get(zone));
@@ -75,28 +76,35 @@ impl BackendSet {
                 zone,
                 hints: None,
             };
+            let before = all.len();
             all.extend(
                 BackendId::all(*address, ports, interner).map(|place| (place, state.clone())),
             );
+            if all.len() == before {
+                let first = ports.iter().next().map(|(name, port)| (interner.get(name), *port));
+                let (port_name, port) = first.unwrap_or_else(|| no_port(interner));
+                unusable.push((BackendId { port_name, port, address: *address }, state));
+            }
         }
-        Self::new(all)
+        (Self::new(all), Self::new(unusable))
     }
 
-    /// Backends of an endpoint slice. All its endpoints have all its ports. Hints are for clients of the cluster
-    /// itself, and kept where these are on its nodes: `is_local`.
+    /// Backends of an endpoint slice. All its endpoints have all its ports. Hints are for clients of the cluster itself, and
+    /// kept where these are on its nodes: `is_local`. Returns those that frontends may lead to, and those that they cannot.
     pub(crate) fn of_slice(
         slice: &EndpointSlice,
         is_local: bool,
         interner: &mut StringInterner,
-    ) -> Self {
-        let ports: Vec<(Arc<str>, Port)> = slice
-            .ports
-            .iter()
-            .filter_map(|port| {
-                Some((interner.get(port.name.as_deref().unwrap_or("")), port.port()?))
-            })
-            .filter(|(_, port)| port.protocol != Protocol::Sctp)
-            .collect();
+    ) -> (Self, Self) {
+        let ports = slice.ports.iter().filter_map(|port| {
+            Some((interner.get(port.name.as_deref().unwrap_or("")), port.port()?))
+        });
+        let (mut ports, others): (Vec<(Arc<str>, Port)>, Vec<_>) =
+            ports.partition(|(_, port)| port.protocol != Protocol::Sctp);
+        let is_usable = !ports.is_empty();
+        if !is_usable {
+            ports.push(others.into_iter().next().unwrap_or_else(|| no_port(interner)));
+        }
         let mut all = Vec::new();
         let mut hints = None;
         for endpoint in &slice.endpoints {
@@ -117,7 +125,10 @@ impl BackendSet {
                 }));
             }
         }
-        Self::new(all)
+        match is_usable {
+            true => (Self::new(all), Self::default()),
+            false => (Self::default(), Self::new(all)),
+        }
     }
 
     /// How a place is.
@@ -206,6 +217,11 @@ impl BackendSet {
 thread_local! {
     /// How many backends were looked up: the cost of a change.
     pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The port of what has none.
+fn no_port(interner: &mut StringInterner) -> (Arc<str>, Port) {
+    (interner.get(""), Port { protocol: Protocol::Tcp, number: 0 })
 }
 
 /// In what two records may differ about a backend.

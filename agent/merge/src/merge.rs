@@ -16,7 +16,6 @@ use mesh_model::{
 use crate::{
     accounting::{slot, text},
     admission::{Claims, LocalRanges, RefusedRecord, Validator},
-    backend_set::BackendSet,
     cluster::{ADDRESS_BYTES, AddressEntry, Cluster},
     nodes::NodeEntry,
     services::SourceId,
@@ -191,8 +190,8 @@ impl Merge {
         let nodes = nodes.filter(|(node, entry, _)| judge.check_node(node, entry).is_err());
         let nodes: Vec<String> = nodes.map(|(node, ..)| node.to_owned()).collect();
         let addresses = |service: &ServiceName, source| {
-            let addresses = cluster.services.get(service).and_then(|part| part.backend_set(source));
-            addresses.into_iter().flat_map(BackendSet::addresses)
+            let part = cluster.services.get(service).into_iter();
+            part.flat_map(move |part| part.addresses(source))
         };
         let services = cluster.services.keys().filter(|service| {
             judge.check_service(service, addresses(service, SourceId::RECORD)).is_err()

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, LazyLock},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct ServicePart {
     sources: BTreeMap<SourceId, BackendSet>,
     /// Which sources have a place, where there are several of them.
     index: BTreeSet<(BackendId, SourceId)>,
+    /// What each record says of backends that no frontend can lead to: without a port, or with SCTP alone.
+    unusable: BTreeMap<SourceId, BackendSet>,
 }
 
 /// A record with backends, unique in its cluster: a slice, or a service v1.
@@ -108,7 +111,10 @@ impl LocalEntry {
 impl ServicePart {
     /// Whether there is nothing of the service.
     pub(crate) fn is_empty(&self) -> bool {
-        self.record.is_none() && self.local.is_none() && self.sources.is_empty()
+        self.record.is_none()
+            && self.local.is_none()
+            && self.sources.is_empty()
+            && self.unusable.is_empty()
     }
 
     /// The service's addresses and ports in this cluster.
@@ -126,6 +132,25 @@ impl ServicePart {
     /// A source's backends.
     pub(crate) fn backend_set(&self, source: SourceId) -> Option<&BackendSet> {
         self.sources.get(&source)
+    }
+
+    /// The addresses that a source names.
+    pub(crate) fn addresses(&self, source: SourceId) -> impl Iterator<Item = IpAddr> {
+        let sets = [self.sources.get(&source), self.unusable.get(&source)];
+        sets.into_iter().flatten().flat_map(BackendSet::addresses)
+    }
+
+    /// Backends that no frontend can lead to. One may be named by several records.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = (&BackendId, &BackendState)> {
+        self.unusable.values().flat_map(BackendSet::iter).map(|(place, state)| (place, state))
+    }
+
+    /// Replaces what a source reports of backends that no frontend can lead to.
+    pub(crate) fn set_unusable(&mut self, source: SourceId, now: BackendSet) {
+        match now.is_empty() {
+            true => drop(self.unusable.remove(&source)),
+            false => drop(self.unusable.insert(source, now)),
+        }
     }
 
     /// All backends, each once.
@@ -220,8 +245,12 @@ impl ServicePart {
     /// The bytes of its service v1, by the service's name.
     pub(crate) fn record_bytes(&self, name: &ServiceName) -> u64 {
         let backends = self.backend_set(SourceId::RECORD).map_or(0, BackendSet::len);
+        let unusable = self.unusable.get(&SourceId::RECORD).map_or(0, BackendSet::len);
         let frontends = self.record.as_ref().map(|record| frontends_bytes(&record.frontends));
-        part_bytes(name) + frontends.unwrap_or_default() + backends_bytes(backends)
+        part_bytes(name)
+            + frontends.unwrap_or_default()
+            + backends_bytes(backends)
+            + unusable_bytes(unusable)
     }
 
     /// The service v1, as a record. A withdrawn one is a service without backends.
@@ -254,10 +283,11 @@ impl ServicePart {
 pub(crate) fn slice_bytes(
     name: &ServiceName,
     service: Option<&ServiceName>,
-    backends: &BackendSet,
+    (backends, unusable): (&BackendSet, &BackendSet),
 ) -> u64 {
     let entry = slot::<RecordKey, SliceEntry>() + text(&name.namespace) + text(&name.name);
-    entry + service.map_or(0, part_bytes) + backends_bytes(backends.len())
+    let sets = backends_bytes(backends.len()) + unusable_bytes(unusable.len());
+    entry + service.map_or(0, part_bytes) + sets
 }
 
 /// A part of a service without anything in it.
@@ -270,6 +300,12 @@ fn part_bytes(name: &ServiceName) -> u64 {
 fn backends_bytes(count: usize) -> u64 {
     let index = leaf::<(BackendId, SourceId)>() * u64::try_from(count).unwrap_or(u64::MAX);
     list::<(BackendId, BackendState)>(count) + index
+}
+
+/// Backends of one source that no frontend can lead to.
+fn unusable_bytes(count: usize) -> u64 {
+    let set = small_tree::<(SourceId, BackendSet)>() + list::<(BackendId, BackendState)>(count);
+    if count == 0 { 0 } else { set }
 }
 
 fn frontends_bytes(frontends: &BTreeSet<BackendId>) -> u64 {

@@ -161,6 +161,13 @@ fn slice(n: u32, endpoints: u32, local: bool, texts: bool) -> Record {
     }))
 }
 
+/// The same without a port: nobody can connect to its endpoints.
+fn without_ports(record: Record) -> Record {
+    let Record::EndpointSlice(mut slice) = record else { panic!("a slice") };
+    slice.ports.clear();
+    Record::EndpointSlice(slice)
+}
+
 /// Records, and what they are to be called.
 type Row = (&'static str, u32, Box<dyn Fn(u32) -> Record>);
 
@@ -181,6 +188,8 @@ fn rows() -> Vec<Row> {
         ("slices with many", 100, Box::new(|n| slice(n, 500, true, false))),
         ("slices of one service", 50, Box::new(|n| slice(n, 100, false, false))),
         ("slices with long texts", 50, Box::new(|n| slice(n, 100, true, true))),
+        ("slices without ports", 3_000, Box::new(|n| without_ports(slice(n, 1, true, false)))),
+        ("many without ports", 50, Box::new(|n| without_ports(slice(n, 100, false, false)))),
     ]
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     args::{DiffArgs, EtcdCommand, SetupArgs, WithArgs},
     export::setup,
-    outcome::{Outcome, warn},
+    outcome::{Outcome, complain, warn},
     output::{self, Output},
 };
 use source::{Source, read};
@@ -29,9 +29,10 @@ pub(crate) fn run(command: &EtcdCommand, output: Output) -> anyhow::Result<Outco
             let DiffArgs { source, with, options } = &**args;
             let held = read(&Source::new(source)?)?;
             let left = Dump::new(&held.holding);
-            let (right, scope, notes) = other(with, options, &left)?;
+            let Other { dump: right, scope, notes, problems } = other(with, options, &left)?;
             held.notes.into_iter().chain(notes).for_each(warn);
-            print_diff(&diff(&left, &right, scope), output)
+            let outcome = print_diff(&diff(&left, &right, scope), output)?;
+            Ok(outcome.and(complain(problems)))
         }
     }
 }
@@ -77,15 +78,21 @@ fn dump(dump: &Dump, only_deviations: bool, output: Output) -> anyhow::Result<Ou
     Ok(if deviations.is_empty() { Outcome::Done } else { Outcome::NotReady })
 }
 
-/// What the first source is compared with, and what there is to say about that.
-fn other(
-    with: &WithArgs,
-    options: &SetupArgs,
-    left: &Dump,
-) -> anyhow::Result<(Dump, Scope, Vec<String>)> {
+/// What the first source is compared with.
+struct Other {
+    dump: Dump,
+    scope: Scope,
+    /// What there is to say about it.
+    notes: Vec<String>,
+    /// What of it could not be used.
+    problems: Vec<String>,
+}
+
+fn other(with: &WithArgs, options: &SetupArgs, left: &Dump) -> anyhow::Result<Other> {
     let Some(path) = &with.objects else {
         let held = read(&Source::of_other(with)?)?;
-        return Ok((Dump::new(&held.holding), Scope::All, held.notes));
+        let dump = Dump::new(&held.holding);
+        return Ok(Other { dump, scope: Scope::All, notes: held.notes, problems: Vec::new() });
     };
     let found = left.cluster.as_ref();
     let name = with.cluster.clone().or_else(|| found.map(|(name, _)| name.clone()));
@@ -108,8 +115,14 @@ fn other(
         true => cluster.all_keys_file(),
         false => cluster.keys_file(),
     };
-    let notes = objects.problems.iter().map(ToString::to_string).chain(cluster.problems());
-    Ok((Dump::new(&EtcdContent::from(&file)), Scope::Objects, notes.collect()))
+    let notes = objects.notes.iter().map(ToString::to_string).chain(cluster.notes());
+    let problems = objects.problems.iter().map(ToString::to_string).chain(cluster.problems());
+    Ok(Other {
+        dump: Dump::new(&EtcdContent::from(&file)),
+        scope: Scope::Objects,
+        notes: notes.collect(),
+        problems: problems.collect(),
+    })
 }
 
 fn print_diff(differences: &[Difference], output: Output) -> anyhow::Result<Outcome> {

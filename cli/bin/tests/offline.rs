@@ -122,7 +122,7 @@ fn a_cilium_is_imported_from_what_it_wrote() {
     let frontends: Value = serde_json::from_str(&ended.stdout).unwrap();
     let backend = |address: &str, node: Value, zone: Value| {
         json!({
-            "address": address, "port": 8080, "cluster": "alpha", "node": node, "zone": zone,
+            "address": address, "port": 8080, "portName": "http", "cluster": "alpha", "node": node, "zone": zone,
             "state": "ready", "nodeAnswers": true, "why": "ready", "tier": 1, "share": 0.333_333_333,
             "reason": "ready: tier 1 carries 100 %, and it gets 33.33 % as one of 3 of weight 1",
         })
@@ -259,6 +259,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
             ),
         ),
         ("broken/a/web.yaml", "apiVersion: v1\nkind: Pod\nmetadata: [\n"),
+        ("part/a/web.yaml", &format!("{WEB}---\nkind: Pod\nmetadata: [\n")),
         ("events.json", r#"[{"at":"1m","disconnect":"x"}]"#),
         ("wrong.json", r#"[{"at":"soon","disconnect":"a"}]"#),
         ("typo/a/web.yaml", &WEB.replace("'true'", "'true', service.cilium.io/affinity: loca")),
@@ -272,6 +273,28 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         ended.stderr
     );
     assert_eq!(serde_json::from_str::<Value>(&ended.stdout).unwrap()[0]["service"], "shop/web");
+    // A document that is no YAML costs itself, whatever it was to be.
+    for (line, service) in [
+        ("service backends --state part --from a", json!("shop/web")),
+        ("service backends --state broken --from a", Value::Null),
+    ] {
+        let ended = place.run(line);
+        assert_eq!(ended.code, 3, "{line}: {}", ended.stderr);
+        let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(printed[0]["service"], service, "{line}");
+        assert!(ended.stderr.contains("not YAML: "), "{line}: {}", ended.stderr);
+    }
+    for line in [
+        "export --objects part/a --cluster a --id 1",
+        "service explain --state part --from a",
+        "etcd diff --keys exported.json --objects part/a",
+    ] {
+        let ended = place.run(line);
+        let says = "part/a/web.yaml:7: document 2: not YAML: ";
+        assert!(ended.code == 3 && ended.stderr.contains(says), "{line}: {}", ended.stderr);
+        assert!(!ended.stdout.is_empty(), "{line}");
+        place.write("exported.json", &place.run("export --objects m/a --cluster a --id 1").stdout);
+    }
     let ended = place.run("service backends --state typo --from a");
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(
@@ -280,7 +303,6 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         ended.stderr
     );
     for (line, code, says) in [
-        ("service backends --state broken --from a", 1, "web.yaml:"),
         ("service backends --state m --from b", 1, "--from: there is no cluster b (there are: a)"),
         ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is no service"),
         (

@@ -2,7 +2,8 @@
 //!
 //! The rule, in one sentence: a service leads, at each of its addresses, to all ready pods of that family that it selects,
 //! and if it is global to those that the services of its name select in the clusters that it follows and that share theirs,
-//! port name by port name.
+//! port name by port name; where only one of two ports has a name they meet too. A service of which connections stay on their
+//! node leads to that node's own.
 //! It judges the daemons, so it shares their decoding of manifests and nothing else.
 
 use std::{
@@ -26,8 +27,11 @@ pub(crate) struct Manifests {
     objects: BTreeMap<ObjectKey, Object>,
 }
 
-/// A service's pods as its cluster offers them: a port's name and protocol, and where it is served.
-type Offer = BTreeSet<(String, u8, SocketAddr)>;
+/// A service's pods as its cluster offers them.
+type Offer = BTreeSet<Served>;
+
+/// A port's name and protocol, where it is served, and on which node; that is empty where it is not known.
+type Served = (String, u8, SocketAddr, String);
 
 /// IP protocol numbers of what is balanced.
 const BALANCED: [(Protocol, u8); 2] = [(Protocol::Tcp, 6), (Protocol::Udp, 17)];
@@ -112,34 +116,50 @@ impl Manifests {
     }
 }
 
-/// What the kernel of a cluster's nodes should hold: `local` with its ID and manifests, and those of all clusters
+/// What the kernel of a cluster's node should hold: `local` with its ID and manifests, and those of all clusters
 /// that it follows.
-pub(crate) fn expected(local: (u16, &Manifests), followed: &[(u16, &Manifests)]) -> Services {
+pub(crate) fn expected(
+    local: (u16, &Manifests),
+    followed: &[(u16, &Manifests)],
+    node: &str,
+) -> Services {
     let mut services = Services::new();
     for service in local.1.served() {
-        let others = followed.iter().filter(|_| local.1.takes_part(service));
+        let stays = service.internal_traffic_local;
+        let others = followed.iter().filter(|_| !stays && local.1.takes_part(service));
         let others = others.map(|(number, manifests)| {
             (*number, manifests.offer(&service.namespace, &service.name))
         });
-        let mine = std::iter::once((local.0, local.1.backends(service)));
+        let mut own = local.1.backends(service);
+        own.retain(|(.., on)| !stays || on == node);
+        let mine = std::iter::once((local.0, own));
         let offers: Vec<(u16, Offer)> = mine.chain(others).collect();
         for (ip, port) in frontends(service)
             .iter()
             .flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
         {
             let Some(protocol) = balanced(port.protocol) else { continue };
-            let leads_to = |(name, of, address): &&(String, u8, SocketAddr)| {
-                (name, *of) == (&port.name, protocol) && address.is_ipv4() == ip.is_ipv4()
-            };
             let destinations = offers.iter().flat_map(|(cluster, offer)| {
-                let leading = offer.iter().filter(leads_to);
-                leading.map(|(.., address)| Destination { address: *address, cluster: *cluster })
+                let leading = offer.iter().filter(|served| {
+                    let (_, of, address, _) = served;
+                    *of == protocol
+                        && address.is_ipv4() == ip.is_ipv4()
+                        && meets(&port.name, served, offer)
+                });
+                leading.map(|(.., address, _)| Destination { address: *address, cluster: *cluster })
             });
             let frontend = (SocketAddr::new(*ip, port.port), protocol);
             services.insert(frontend, destinations.collect());
         }
     }
     services
+}
+
+/// Whether a port of a service leads to one that is served. One has no name if no other entry gives it one.
+fn meets(name: &str, served: &Served, offer: &Offer) -> bool {
+    let (of, protocol, address, _) = served;
+    let mut same = offer.iter().filter(|(_, p, a, _)| (p, a) == (protocol, address));
+    name == of || name.is_empty() || same.all(|(of, ..)| of.is_empty())
 }
 
 fn balanced(protocol: Protocol) -> Option<u8> {
@@ -187,7 +207,8 @@ fn in_pod(service: &Service, pod: &Pod) -> Offer {
     let mut offer = Offer::new();
     for (ip, port) in ips.flat_map(|ip| service.ports.iter().map(move |port| (ip, port))) {
         if let (Some(number), Some(protocol)) = (target(port, pod), balanced(port.protocol)) {
-            offer.insert((port.name.clone(), protocol, SocketAddr::new(*ip, number)));
+            let address = SocketAddr::new(*ip, number);
+            offer.insert((port.name.clone(), protocol, address, pod.node.clone()));
         }
     }
     offer
@@ -214,8 +235,11 @@ fn in_slice(slice: &EndpointSlice) -> Offer {
         .endpoints
         .iter()
         .filter(|endpoint| endpoint.ready.unwrap_or(true) || endpoint.serving.unwrap_or(true));
-    let ips = endpoints.flat_map(|endpoint| &endpoint.addresses);
-    let ips: Vec<IpAddr> = ips.filter_map(|text| text.parse().ok()).collect();
+    let ips = endpoints.flat_map(|endpoint| {
+        let ips = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+        ips.map(|ip: IpAddr| (ip, endpoint.node.clone().unwrap_or_default()))
+    });
+    let ips: Vec<(IpAddr, String)> = ips.collect();
     let mut offer = Offer::new();
     for port in &slice.ports {
         let protocol = port.protocol.as_deref().unwrap_or(Protocol::Tcp.as_str()).parse().ok();
@@ -224,7 +248,9 @@ fn in_slice(slice: &EndpointSlice) -> Offer {
             continue;
         };
         let name = port.name.clone().unwrap_or_default();
-        offer.extend(ips.iter().map(|ip| (name.clone(), protocol, SocketAddr::new(*ip, number))));
+        offer.extend(ips.iter().map(|(ip, node)| {
+            (name.clone(), protocol, SocketAddr::new(*ip, number), node.clone())
+        }));
     }
     offer
 }
@@ -304,7 +330,7 @@ status:
         let other = other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True");
         let other = manifests(&(other + &pod("q", ["10.2.1.3", "fd00:10:2:1::3"], "False")));
         assert_eq!(
-            shown(&expected((1, &local), &[(2, &other)])),
+            shown(&expected((1, &local), &[(2, &other)], "n1")),
             [
                 "10.101.0.10:53/17: 10.1.1.2:53@1 10.2.1.2:53@2",
                 "10.101.0.10:80/6: 10.1.1.2:8080@1 10.2.1.2:8080@2",
@@ -312,7 +338,63 @@ status:
                 "[fd00:100:1::a]:80/6: [fd00:10:1:1::2]:8080@1 [fd00:10:2:1::2]:8080@2",
             ]
         );
-        assert_eq!(shown(&expected((1, &local), &[]))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
+        assert_eq!(shown(&expected((1, &local), &[], "n1"))[0], "10.101.0.10:53/17: 10.1.1.2:53@1");
+    }
+
+    #[test]
+    fn connections_that_stay_on_their_node_lead_to_it_alone() {
+        let stays = ECHO.replace("spec:\n", "spec:\n  internalTrafficPolicy: Local\n");
+        let here = pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
+        let there = pod("q", ["10.1.2.2", "fd00:10:1:2::2"], "True").replace("n1", "n2");
+        let local = manifests(&(stays + &here + &there));
+        let other = ECHO.replace("10.101", "10.102").replace("::a", "::b");
+        let other = manifests(&(other + &pod("p", ["10.2.1.2", "fd00:10:2:1::2"], "True")));
+        for (node, address) in [("n1", "10.1.1.2"), ("n2", "10.1.2.2"), ("n3", "")] {
+            let found = shown(&expected((1, &local), &[(2, &other)], node));
+            let to = if address.is_empty() { "".into() } else { format!("{address}:8080@1") };
+            assert_eq!(found[1], format!("10.101.0.10:80/6: {to}"), "{node}");
+        }
+    }
+
+    #[test]
+    fn a_port_without_a_name_meets_any() {
+        let one_port = |name: &str| {
+            format!(
+                r#"
+apiVersion: v1
+kind: Service
+metadata: {{ name: echo, namespace: shop, annotations: {{ service.cilium.io/global: "true" }} }}
+spec: {{ clusterIP: 10.101.0.10, ports: [{{ {name}port: 80 }}] }}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: echo, namespace: shop, labels: {{ kubernetes.io/service-name: echo }} }}
+addressType: IPv4
+endpoints: [{{ addresses: [10.2.1.2] }}]
+ports: [{{ {name}port: 8080 }}]
+"#
+            )
+        };
+        let [named, other, unnamed] =
+            ["name: http, ", "name: web, ", ""].map(|name| manifests(&one_port(name)));
+        for (local, theirs, meet) in [
+            (&named, &named, true),
+            (&named, &unnamed, true),
+            (&unnamed, &named, true),
+            (&unnamed, &unnamed, true),
+            (&named, &other, false),
+        ] {
+            let found = expected((1, local), &[(2, theirs)], "n1");
+            let theirs = found.values().flatten().filter(|to| to.cluster == 2).count();
+            assert_eq!(theirs == 1, meet, "{found:?}");
+        }
+        // It has a name, if not the one that is looked for.
+        let twice = one_port("name: web, ").replace(
+            "ports: [{ name: web, port: 8080 }]",
+            "ports: [{ name: web, port: 8080 }, { name: '', port: 8080 }]",
+        );
+        let found = expected((1, &named), &[(2, &manifests(&twice))], "n1");
+        assert!(found.values().flatten().all(|to| to.cluster == 1), "{found:?}");
     }
 
     #[test]
@@ -329,13 +411,13 @@ status:
         ] {
             let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
             let withholds = manifests(&text);
-            let local = expected((1, &withholds), &[(2, &shares)]);
+            let local = expected((1, &withholds), &[(2, &shares)], "n1");
             let is_local = |to: &BTreeSet<Destination>| to.iter().all(|to| to.cluster == 1);
             assert!(
                 local.len() == 4 && local.values().all(|to| to.len() == 1 && is_local(to)),
                 "{text}"
             );
-            let offered = expected((2, &shares), &[(1, &withholds)]);
+            let offered = expected((2, &shares), &[(1, &withholds)], "n1");
             assert!(offered.len() == 4 && offered.values().all(BTreeSet::is_empty), "{text}");
         }
     }

@@ -73,8 +73,8 @@ pub fn check(lab: &LabState) -> Result<History, HistoryError> {
     for cluster in &lab.clusters {
         let Some(local) = of(&cluster.name) else { continue };
         let followed: Vec<_> = followed(cluster)?.iter().filter_map(|name| of(name)).collect();
-        let wanted = expected(local, &followed);
         for node in &cluster.nodes {
+            let wanted = expected(local, &followed, &node.name);
             let found = read_kernel(&lab.pins(&cluster.name, &node.name));
             history.compare((&cluster.name, &node.name), &wanted, found);
         }

@@ -1,13 +1,13 @@
 //! What an etcd holds, decoded, and where it deviates from the contract (`docs/wire.md`).
 
 mod agreement;
+mod config;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{
-    ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Identity, Record, RecordKey,
-    RecordKind,
+    ClusterConfig, ClusterId, ClusterLimit, ClusterName, Identity, Record, RecordKey, RecordKind,
 };
 use mesh_wire::{
     Key, Layout, Peer, Position, Prefix, Role, cluster_config, decode,
@@ -16,6 +16,7 @@ use mesh_wire::{
 };
 use serde_json::Value;
 
+use self::config::{config_deviations, configs, limit_of, owner, promised};
 use crate::keys_file::KeysFile;
 
 /// Where keys are from.
@@ -342,67 +343,6 @@ impl ClusterInKeys {
         };
         self.records.values().filter_map(missing).map(deviation).collect()
     }
-}
-
-/// All configs that can be read.
-fn configs(holding: &EtcdContent) -> BTreeMap<ClusterName, ClusterConfig> {
-    let config = |(key, value): (&Vec<u8>, &Vec<u8>)| match Key::parse(key) {
-        Ok(Key::ClusterConfig(name)) => Some((name, cluster_config::decode(value).ok()?)),
-        _ => None,
-    };
-    holding.entries.iter().filter_map(config).collect()
-}
-
-/// Whose etcd it is: the one that is not copied there.
-fn owner(
-    holding: &EtcdContent,
-    configs: &BTreeMap<ClusterName, ClusterConfig>,
-) -> Option<(ClusterName, ClusterId)> {
-    let local = configs.iter().find(|(_, config)| !config.cached);
-    let given = holding.cluster.clone();
-    let named = given.as_ref().and_then(|(name, _)| configs.get_key_value(name));
-    let known = named.or(local).map(|(name, config)| (name.clone(), config.id));
-    known.or(given)
-}
-
-fn limit_of(config: &ClusterConfig) -> ClusterLimit {
-    ClusterLimit::try_from(config.max_connected_clusters).unwrap_or_default()
-}
-
-fn config_deviations(config: &ClusterConfig) -> Vec<String> {
-    let mut found = Vec::new();
-    let limit = config.max_connected_clusters;
-    if limit != 0 && ClusterLimit::try_from(limit).is_err() {
-        found.push(format!("maxConnectedClusters is {limit}: it is 255 or 511"));
-    }
-    let id = u32::from(config.id.get());
-    if id == 0 {
-        found.push("the cluster has no ID".into());
-    } else if id > limit_of(config).get() {
-        found.push(format!("the ID {id} is above the limit of {} clusters", limit_of(config)));
-    }
-    if let ExportMode::Unknown(word) = &config.export_mode {
-        found.push(format!("endpointSlicesExportMode is {word:?}, which no version knows"));
-    }
-    found
-}
-
-/// The trees that a config promises a canary for.
-fn promised(config: &ClusterConfig) -> Vec<Prefix> {
-    if !config.synced_canaries {
-        return Vec::new();
-    }
-    let mut promised = vec![Prefix::Identities, Prefix::Ip, Prefix::Nodes];
-    if config.export_mode != ExportMode::EndpointSlicesOnly {
-        promised.push(Prefix::Services);
-    }
-    if config.export_mode != ExportMode::Services {
-        promised.push(Prefix::EndpointSlices);
-    }
-    if config.service_exports_enabled.is_some() {
-        promised.push(Prefix::ServiceExports);
-    }
-    promised
 }
 
 fn what(record: &RecordKey) -> &'static str {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, str::FromStr as _};
 
 use mesh_balance::{Candidate, Explanation, Reason, Share, Usage};
 use mesh_model::{
-    ClusterName, Protocol, ServiceName,
+    ClusterName, Port, Protocol, ServiceName,
     lb::{Condition, Frontend, NodeHealth},
 };
 
@@ -30,6 +30,8 @@ pub struct ExplainedBackend {
     pub address: IpAddr,
     /// Its port; `None` where it has none that could be used.
     pub port: Option<u16>,
+    /// The name of its port, by its cluster's word; `None` where it has no port.
+    pub port_name: Option<String>,
     /// Its cluster.
     pub cluster: String,
     /// Its node, where that is known.
@@ -124,7 +126,7 @@ impl Simulation {
                 continue;
             }
             for frontend in self.importer.balancer.frontends(&service) {
-                let explanation = self.importer.balancer.explain(&frontend);
+                let explanation = self.importer.explain(&frontend);
                 let explanation =
                     explanation.filter(|e| wanted.is_none_or(|wanted| wanted.matches(e)));
                 all.extend(explanation.map(|explanation| self.explained(explanation)));
@@ -232,10 +234,6 @@ impl Simulation {
                         ("cluster-refused", format!("cluster {name} is refused: {why}"))
                     }
                     (None, Some(why)) => ("refused", format!("refused: {why}")),
-                    (None, None) if offer.ports.is_empty() => {
-                        ("no-port", "it has no port that a frontend could lead to".into())
-                    }
-                    (None, None) if offer.is_sctp_only() => ("sctp", SCTP.into()),
                     (None, None) if offer.condition == Condition::NotReady => {
                         ("not-ready", "it is not ready, and services v1 leave those out".into())
                     }
@@ -245,7 +243,6 @@ impl Simulation {
                 },
             };
             let port = offer.port(&explanation.port_name, frontend.protocol);
-            let port = port.map(|port| port.number);
             entries.push(ExplainedBackend::left_out(name, offer, port, word, reason));
         }
         entries
@@ -270,13 +267,14 @@ impl ExplainedBackend {
     pub(crate) fn left_out(
         cluster: &ClusterName,
         offer: &Offer,
-        port: Option<u16>,
+        port: Option<&(String, Port)>,
         word: &'static str,
         reason: String,
     ) -> Self {
         Self {
             address: offer.address,
-            port,
+            port: port.map(|(_, port)| port.number),
+            port_name: port.map(|(name, _)| name.clone()),
             cluster: cluster.to_string(),
             node: offer.node.clone(),
             zone: None,
@@ -292,7 +290,8 @@ impl ExplainedBackend {
     fn new(candidate: &Candidate) -> Self {
         Self {
             address: candidate.backend.address,
-            port: Some(candidate.backend.port),
+            port: Some(candidate.backend.port).filter(|port| *port != 0),
+            port_name: (candidate.backend.port != 0).then(|| candidate.port_name.to_string()),
             cluster: candidate.cluster.to_string(),
             node: candidate.node.as_deref().map(ToOwned::to_owned),
             zone: candidate.zone.as_deref().map(ToOwned::to_owned),

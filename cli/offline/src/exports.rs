@@ -164,16 +164,10 @@ impl Offer {
             .map(|refused| refused.reason.as_str())
     }
 
-    /// Whether all that it has is SCTP.
-    pub(crate) fn is_sctp_only(&self) -> bool {
-        let mut ports = self.ports.iter();
-        !self.ports.is_empty() && ports.all(|(_, port)| port.protocol == Protocol::Sctp)
-    }
-
     /// Its port of a name and protocol; another one where it has none such.
-    pub(crate) fn port(&self, name: &str, protocol: Protocol) -> Option<&Port> {
+    pub(crate) fn port(&self, name: &str, protocol: Protocol) -> Option<&(String, Port)> {
         let fits = |(known, port): &&(String, Port)| known == name && port.protocol == protocol;
-        self.ports.iter().find(fits).or_else(|| self.ports.first()).map(|(_, port)| port)
+        self.ports.iter().find(fits).or_else(|| self.ports.first())
     }
 }
 

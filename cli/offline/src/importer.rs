@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_balance::{Balancer, ClusterState, ClusterView, Rules};
+use mesh_balance::{Balancer, ClusterState, ClusterView, Explanation, Rules};
 use mesh_follow::{PeerConfig, Role};
 use mesh_merge::{Claims, Delta, LocalRanges, Merge};
 use mesh_model::{
     ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode, Record, RecordEvent,
-    RecordKey, RecordKind, ServiceName,
+    RecordKey, RecordKind, ServiceName, lb::Frontend,
 };
 use mesh_wire::{
     DecodeError, Key, Layout, Peer, Prefix, cluster_config, decode, decode_removal, key::LOCAL,
@@ -113,6 +113,12 @@ impl Importer {
         if let Some(id) = id {
             self.balancer.set_cluster(id, None);
         }
+    }
+
+    /// Why a frontend leads where it leads; `None` where it is none.
+    pub(crate) fn explain(&self, frontend: &Frontend) -> Option<Explanation> {
+        let service = self.merge.service_of(frontend)?;
+        self.balancer.explain_beside(frontend, self.merge.unusable_of(service))
     }
 
     /// What is known of a cluster.

@@ -16,7 +16,7 @@ use mesh_source::{
 pub struct Objects {
     /// The objects, each from the first file that has it.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Objects that cannot be used, and second ones of a name. The others are used.
+    /// Objects that cannot be used, second ones of a name, and documents that are not even well-formed. The others are used.
     pub problems: Vec<Problem>,
     /// What the files hold beside the mesh's objects, each kind once with its number.
     pub notes: Vec<Problem>,
@@ -35,7 +35,7 @@ pub enum ObjectsError {
         /// Why.
         source: io::Error,
     },
-    /// A file is not understood.
+    /// A file is too large, or is none that says what is drained.
     #[error(transparent)]
     File(Problem),
 }
@@ -97,10 +97,8 @@ impl Objects {
         }
         let text = read_text(file).map_err(read_error(file))?;
         let format = Format::of(file).unwrap_or(Format::Yaml);
-        let decoded = decode(format, &text)
-            .whole()
-            .map_err(|error| ObjectsError::File(problem(Some(error.line), error.reason)))?;
-        for error in decoded.rejected {
+        let decoded = decode(format, &text);
+        for error in decoded.rejected.into_iter().chain(decoded.broken) {
             self.problems.push(problem(Some(error.line), error.reason));
             reading.unreadable.extend(error.key);
         }
@@ -222,12 +220,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_understood_is_named_with_its_line() {
+    fn a_document_that_is_not_well_formed_is_named_and_costs_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
-        fs::write(&file, format!("{NAMESPACE}\n---\nkind: Pod\nmetadata: [\n")).unwrap();
+        let node = "{apiVersion: v1, kind: Node, metadata: {name: n1}}";
+        fs::write(&file, format!("{NAMESPACE}\n---\nkind: Pod\nmetadata: [\n---\n{node}\n"))
+            .unwrap();
+        let read = Objects::read(folder.path()).unwrap();
+        let keys: Vec<String> = read.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(keys, ["Namespace shop", "Node n1"]);
+        let [problem] = read.problems.as_slice() else { panic!("{:?}", read.problems) };
+        let says = problem.to_string();
+        let line = problem.line.unwrap();
+        assert!((3..=5).contains(&line), "{says}");
+        let place = format!("{}:{line}: document 2: not YAML: ", file.display());
+        assert!(says.starts_with(&place), "{says}");
+        // What is too large is nothing that could be looked at.
+        let large = fs::File::create(folder.path().join("b.yaml")).unwrap();
+        large.set_len(MAX_FILE + 1).unwrap();
         let error = Objects::read(folder.path()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}:", file.display())), "{error}");
+        assert!(error.contains("b.yaml: larger than "), "{error}");
         let error = Objects::read(Path::new("/nonexistent")).unwrap_err().to_string();
         assert!(error.starts_with("/nonexistent: "), "{error}");
     }

@@ -8,18 +8,17 @@ use std::{
 
 use mesh_labels::LabelFilter;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName, cluster::InvalidClusterName};
-use mesh_source::{
-    Format, MAX_FILE,
-    cluster_directory::{ClusterDirectoryProblem, ClusterSettings},
-    decode,
-};
+use mesh_source::cluster_directory::{ClusterDirectoryProblem, ClusterSettings};
 use serde_json::{Map, Value};
 
+use self::found::{Found, is_manifest};
 use crate::{
     cluster::ClusterSetup,
     keys_file::{KeysFile, KeysFileError},
-    objects::{DRAIN, Objects, ObjectsError, SETTINGS, list, read_drain, read_error},
+    objects::{Objects, ObjectsError, SETTINGS},
 };
+
+mod found;
 
 /// The clusters of a mesh.
 #[derive(Clone, Debug)]
@@ -120,19 +119,8 @@ pub enum StateError {
     Ids(PathBuf),
 }
 
-/// Where a cluster directory has its objects; all else in it is its daemons'.
-const MANIFESTS: &str = "manifests";
-
 /// The setting of the mesh's limit.
 const LIMIT: &str = "maxConnectedClusters";
-
-/// What a cluster's folder holds, before it has an ID.
-struct Found {
-    folder: PathBuf,
-    settings_file: PathBuf,
-    settings: Map<String, Value>,
-    content: Content,
-}
 
 // === impl State ===
 
@@ -271,116 +259,6 @@ fn read_settings(path: &Path) -> Result<Map<String, Value>, StateError> {
         Some(Value::Object(map)) => Ok(map),
         Some(_) => Err(problem("it should be a map, as in `id: 1`".into())),
     }
-}
-
-// === impl Found ===
-
-impl Found {
-    fn read(folder: &Path, name: &ClusterName) -> Result<Self, StateError> {
-        let settings_file = folder.join(SETTINGS);
-        let settings = read_settings(&settings_file)?;
-        if let Some(found) = settings.get("name").filter(|found| **found != name.as_str()) {
-            let found = found.as_str().map_or_else(|| found.to_string(), ToOwned::to_owned);
-            let folder = name.clone();
-            return Err(StateError::OtherName { path: settings_file, found, folder });
-        }
-        let mut files = Vec::new();
-        let manifests = folder.join(MANIFESTS);
-        let is_directory = fs::metadata(&manifests).is_ok_and(|metadata| metadata.is_dir());
-        list(if is_directory { &manifests } else { folder }, &mut files)?;
-        files.retain(|file| *file != settings_file && *file != folder.join(DRAIN));
-        files.sort();
-        let mut keys = None;
-        for file in &files {
-            if is_keys_file(file)? {
-                keys = Some(file.clone());
-            }
-        }
-        let content = match keys {
-            None => {
-                let drain = read_drain(folder)?;
-                Content::Objects(Objects { drain, ..Objects::read_files(&files)? })
-            }
-            Some(keys) => {
-                if let Some(other) = files.iter().find(|file| **file != keys) {
-                    return Err(StateError::Both { keys, other: other.clone() });
-                }
-                let file = KeysFile::read(&keys)?;
-                if file.cluster != *name {
-                    let (found, folder) = (file.cluster, name.clone());
-                    return Err(StateError::OtherKeys { path: keys, found, folder });
-                }
-                Content::Keys(Box::new(file))
-            }
-        };
-        let folder = folder.to_owned();
-        Ok(Self { folder, settings_file, settings, content })
-    }
-
-    /// Manifests at the top of the folder of a cluster that has its objects in `manifests/`.
-    fn stray(&self) -> Result<Vec<String>, StateError> {
-        let Self { folder, settings_file, .. } = self;
-        let mut all = Vec::new();
-        if !fs::metadata(folder.join(MANIFESTS)).is_ok_and(|metadata| metadata.is_dir()) {
-            return Ok(all);
-        }
-        for entry in fs::read_dir(folder).map_err(at(folder))? {
-            let path = entry.map_err(at(folder))?.path();
-            let is_known = path == *settings_file || path == folder.join(DRAIN);
-            if !is_known && is_manifest(&path) {
-                all.push(format!(
-                    "{}: it is not read: the objects of this cluster are in {MANIFESTS}/",
-                    path.display()
-                ));
-            }
-        }
-        Ok(all)
-    }
-
-    /// The limit that it has by itself.
-    fn limit(&self) -> Option<Value> {
-        let announced = || match &self.content {
-            Content::Keys(file) => limit_of(file).map(|limit| limit.get().into()),
-            Content::Objects(_) => None,
-        };
-        self.settings.get(LIMIT).cloned().or_else(announced)
-    }
-
-    /// The ID that it has by itself.
-    fn id(&self) -> Option<u64> {
-        let keys = match &self.content {
-            Content::Keys(file) => Some(u64::from(file.id.get())),
-            Content::Objects(_) => None,
-        };
-        match self.settings.get("id") {
-            // What is no number is named when the settings are read.
-            Some(id) => id.as_u64().or(Some(0)),
-            None => keys,
-        }
-    }
-}
-
-/// Whether a file is a keys file: a JSON object without a kind, of a cluster.
-fn is_keys_file(file: &Path) -> Result<bool, StateError> {
-    if file.extension().is_none_or(|extension| extension != "json") {
-        return Ok(false);
-    }
-    let text = fs::read_to_string(file).map_err(read_error(file))?;
-    let is_one = |value: &Value| value.get("kind").is_none() && value.get("cluster").is_some();
-    Ok(serde_json::from_str::<Value>(&text).is_ok_and(|value| is_one(&value)))
-}
-
-/// Whether a file has objects in it: events may be beside the folders, too.
-fn is_manifest(path: &Path) -> bool {
-    let Some(format) = Format::of(path) else { return false };
-    let is_small =
-        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_FILE);
-    let decoded = match fs::read_to_string(path) {
-        Ok(text) if is_small => decode(format, &text),
-        _ => return false,
-    };
-    !(decoded.objects.is_empty() && decoded.passed_over.is_empty())
-        || decoded.rejected.iter().any(|problem| problem.key.is_some())
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {

@@ -189,8 +189,7 @@ impl Simulation {
         let of_cluster = self.exporters.iter().flat_map(|(name, exporter)| {
             let offers = Offers::of(exporter, service).offers.into_values();
             offers.map(|offer| {
-                let port = offer.ports.first().map(|(_, port)| port.number);
-                ExplainedBackend::left_out(name, &offer, port, word, why.to_owned())
+                ExplainedBackend::left_out(name, &offer, offer.ports.first(), word, why.to_owned())
             })
         });
         of_cluster.collect()

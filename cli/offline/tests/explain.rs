@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "all of this is test code"
 )]
 
@@ -13,8 +14,8 @@ use mesh_balance::Usage;
 use mesh_labels::LabelFilter;
 use mesh_model::ClusterName;
 use mesh_offline::{
-    ExplainedBackend, Options, ServiceQuery, Simulation, SimulationError, State, Unserved,
-    parse_events, parse_time,
+    Cluster, ClusterSetup, Content, ExplainedBackend, Options, ServiceQuery, Simulation,
+    SimulationError, State, Unserved, parse_events, parse_time,
 };
 use mesh_source::Format;
 
@@ -60,6 +61,25 @@ impl Mesh {
         let events = parse_events(Format::Json, events).unwrap();
         simulation.run(&events, parse_time(at).unwrap())?;
         Ok(simulation)
+    }
+
+    /// As a cluster has it where another exports services v1 alone.
+    fn with_services_v1_of(&self, peer: &str, from: &str) -> Simulation {
+        let name = |name: &str| ClusterName::new(name).unwrap();
+        let options = Options::new(LabelFilter::new([]).unwrap());
+        let mut state = State::read(self.0.path()).unwrap();
+        let of_peer = state.clusters.get_mut(&name(peer)).unwrap();
+        let Content::Objects(objects) = &of_peer.content else { panic!("{peer} has objects") };
+        let setup = ClusterSetup::new(&of_peer.settings, options.filter.clone());
+        let mut file = Cluster::new(setup, objects.objects.clone()).keys_file();
+        file.entries.retain(|key, _| !key.starts_with("cilium/state/endpointslices/"));
+        let config = file.entries.get_mut(&format!("cilium/cluster-config/{peer}")).unwrap();
+        let text = String::from_utf8(config.clone()).unwrap();
+        let mode = r#","endpointSlicesExportMode":"services-and-endpointslices""#;
+        assert!(text.contains(mode), "{text}");
+        *config = text.replace(mode, "").into_bytes();
+        of_peer.content = Content::Keys(Box::new(file));
+        Simulation::new(state, &name(from), options).unwrap()
     }
 
     /// Each frontend of `shop/web` with what is used, could be and is not: `in use | fallback | left out`.
@@ -303,23 +323,31 @@ fn ports_meet_by_name_protocol_and_family() {
     ] {
         assert_eq!(lines_of(&mesh.at("a", "[]", "0s"), wanted).len(), count, "{wanted}");
     }
-    // An unnamed port leads to unnamed ones.
-    let mesh = Mesh::new(&[
-        ("a/x.yaml", service("{port: 80}", "10.101.0.10")),
-        (
-            "b/x.yaml",
-            service("{port: 81}", "10.102.0.10") + &slice("s", "IPv4", "10.2.0.1", "{port: 8080}"),
-        ),
-        (
-            "c/x.yaml",
-            service("{port: 81}", "10.103.0.10")
-                + &slice("s", "IPv4", "10.3.0.1", "{name: http, port: 8080}"),
-        ),
-    ]);
-    assert_eq!(
-        mesh.seen("a"),
-        ["10.101.0.10:80/TCP = 10.2.0.1:8080 |  | 10.3.0.1:8080 other-port"]
-    );
+    let names = |n: u8, name: &str| {
+        let port = |number: u16| match name {
+            "" => format!("{{port: {number}}}"),
+            name => format!("{{name: {name}, port: {number}}}"),
+        };
+        service(&port(80), &format!("10.10{n}.0.10"))
+            + &slice("s", "IPv4", &format!("10.{n}.0.1"), &port(8080))
+    };
+    // A name and none meet, in slices as in services v1.
+    for (ours, theirs, meet) in [
+        ("http", "http", true),
+        ("http", "", true),
+        ("", "http", true),
+        ("", "", true),
+        ("http", "web", false),
+    ] {
+        let mesh = Mesh::new(&[("a/x.yaml", names(1, ours)), ("b/x.yaml", names(2, theirs))]);
+        let expected = match meet {
+            true => "10.101.0.10:80/TCP = 10.1.0.1:8080, 10.2.0.1:8080 |  | ",
+            false => "10.101.0.10:80/TCP = 10.1.0.1:8080 |  | 10.2.0.1:8080 other-port",
+        };
+        assert_eq!(mesh.seen("a"), [expected], "{ours:?} and {theirs:?} in slices");
+        let seen = lines_of(&mesh.with_services_v1_of("b", "a"), "shop/web");
+        assert_eq!(seen, [expected], "{ours:?} and {theirs:?} in services v1");
+    }
 }
 
 #[test]

@@ -86,10 +86,13 @@ pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decode
     match format {
         // Nothing is in an empty file, whatever its name: that is how the last object is removed.
         Format::Json if text.trim().is_empty() => {}
-        Format::Json => decoded.document(kinds, format, 1, text),
+        Format::Json => decoded.document(kinds, format, (1, None), text),
         Format::Yaml => {
-            for (line, document) in documents(text) {
-                decoded.document(kinds, format, line, document);
+            let documents = documents(text);
+            let several = documents.len() > 1;
+            for (number, (line, document)) in (1..).zip(documents) {
+                let at = (line, Some(number).filter(|_| several));
+                decoded.document(kinds, format, at, document);
             }
         }
     }
@@ -120,9 +123,21 @@ impl Decoded {
         }
     }
 
-    fn document(&mut self, kinds: &[Kind], format: Format, line: usize, text: &str) {
-        let broken =
-            |within: usize, reason| DecodeProblem { line: line + within - 1, reason, key: None };
+    /// Reads a document that begins at a line, and has a number where there are others.
+    fn document(
+        &mut self,
+        kinds: &[Kind],
+        format: Format,
+        (line, number): (usize, Option<usize>),
+        text: &str,
+    ) {
+        let broken = |within: usize, reason: String| {
+            let reason = match number {
+                Some(number) => format!("document {number}: {reason}"),
+                None => reason,
+            };
+            DecodeProblem { line: line + within - 1, reason, key: None }
+        };
         match tree::read(format, text) {
             Err((within, reason)) => self.broken.push(broken(within, reason)),
             Ok(None | Some(Value::Null)) => {}

@@ -13,6 +13,7 @@ use crate::{
     nodes::Nodes,
     plan::Plan,
     pool::PoolKey,
+    port_names::PortFit,
     traffic_policy::TrafficPolicy,
 };
 
@@ -62,24 +63,34 @@ impl Balancer {
         }
         let key = PoolKey::of_frontend(&port_name.into(), frontend);
         let pool = self.services.get(service).and_then(|service| service.pools.get(&key));
-        let mut healths: BTreeMap<Backend, BackendHealth> = BTreeMap::new();
-        for KnownBackend { backend, port_name, condition, node, node_is_derived, hints } in backends
-        {
-            let fits = backend.protocol == key.protocol
-                && backend.address.is_ipv4() == key.is_ipv4
-                && *port_name == *key.port_name;
-            if fits {
-                let node_is_derived = node_is_derived || node.is_none();
-                let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
-                let node = node.or_else(looked_up);
-                let health = |node| self.nodes.health(backend.cluster, node);
-                let health = node.map_or(NodeHealth::Alive, health);
-                let node = node.unwrap_or(Nodes::UNKNOWN);
-                let location = (backend.cluster, node, node_is_derived);
-                let locality = self.client.locality(Some(traffic), location, hints);
-                healths.insert(backend, BackendHealth::new(condition, health, locality));
+        // One may be reported under several names, of which one counts.
+        let mut reported: BTreeMap<Backend, (PortFit, KnownBackend<'a>)> = BTreeMap::new();
+        for known in backends {
+            let backend = known.backend;
+            if (backend.protocol, backend.address.is_ipv4()) != (key.protocol, key.is_ipv4) {
+                continue;
+            }
+            let fit = PortFit::of(&key.port_name, known.port_name);
+            let rank = |fit, known: &KnownBackend<'a>| (fit, known.condition, known.port_name);
+            let best = reported.get(&backend).map(|(fit, known)| rank(*fit, known));
+            if best.is_none_or(|best| rank(fit, &known) < best) {
+                reported.insert(backend, (fit, known));
             }
         }
+        let leading = reported.into_values().filter(|(fit, _)| fit.leads(&key.port_name));
+        let healths = leading.map(|(_, known)| {
+            let KnownBackend { backend, condition, node, hints, .. } = known;
+            let node_is_derived = known.node_is_derived || node.is_none();
+            let looked_up = || pool?.get(&backend).map(|(node, _)| node.as_ref());
+            let node = node.or_else(looked_up);
+            let health = |node| self.nodes.health(backend.cluster, node);
+            let health = node.map_or(NodeHealth::Alive, health);
+            let node = node.unwrap_or(Nodes::UNKNOWN);
+            let location = (backend.cluster, node, node_is_derived);
+            let locality = self.client.locality(Some(traffic), location, hints);
+            (backend, BackendHealth::new(condition, health, locality))
+        });
+        let healths: BTreeMap<Backend, BackendHealth> = healths.collect();
         let mut counts: BTreeMap<ClusterId, Counts> = BTreeMap::new();
         for (backend, backend_health) in &healths {
             counts.entry(backend.cluster).or_default().add(*backend_health);

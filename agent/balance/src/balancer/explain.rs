@@ -1,10 +1,14 @@
 //! Explains a choice: makes the plan again, and lists every backend with it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use mesh_model::{
-    ClusterId, ServiceName,
-    lb::{Backend, Condition, Frontend, Group, NodeHealth},
+    ClusterId, Protocol, ServiceName,
+    lb::{Backend, BackendState, Condition, Frontend, Group, NodeHealth},
 };
 
 use super::{Balancer, Service};
@@ -18,10 +22,13 @@ use crate::{
     nodes::Nodes,
     plan::{Part, Pass, Plan, Reach, TierPlan},
     pool::{Location, Member, Pool, PoolKey},
+    port_names,
     traffic_policy::{Placement, TrafficPolicy},
 };
 
-/// What an explanation needs for each backend of a frontend.
+mod sentence;
+
+/// What is looked at for each backend of a frontend.
 struct View<'a> {
     balancer: &'a Balancer,
     taken: bool,
@@ -33,6 +40,16 @@ struct View<'a> {
 impl Balancer {
     /// Why a frontend of ours leads where it leads; `None` where it is none.
     pub fn explain(&self, frontend: &Frontend) -> Option<Explanation> {
+        self.explain_beside(frontend, std::iter::empty())
+    }
+
+    /// The same, beside backends of the service to which no frontend can lead: they have no port, which is 0 then, or SCTP
+    /// alone. Each with the name of its port, and what its cluster reports of it.
+    pub fn explain_beside<'a>(
+        &self,
+        frontend: &Frontend,
+        unusable: impl Iterator<Item = (Backend, &'a str, &'a BackendState)>,
+    ) -> Option<Explanation> {
         let (owner, key) = self.frontends.get(frontend)?;
         let service = self.services.get(owner)?;
         let (policy, pool) = (service.policy.as_ref()?, service.pools.get(key)?);
@@ -40,9 +57,26 @@ impl Balancer {
         let taken = self.rules.takes(service);
         let groups = group_shares(&plan);
         let view = View { balancer: self, taken, policy, plan: &plan, groups: &groups };
-        let members = pool.members().map(|(location, member)| view.candidate(location, member));
+        let members = pool.members().map(|(location, member)| {
+            let found = port_names::matching(service.pools.iter(), key, &location.backend);
+            let port_name = found.map_or(&key.port_name, |found| found.port_name);
+            let candidate = view.candidate(location, member, port_name);
+            let Some(named) = port_names::sentence(&key.port_name, port_name) else {
+                return candidate;
+            };
+            Candidate { because: format!("{}; {named}", candidate.because), ..candidate }
+        });
         let others = view.other_ports(service, pool, key);
         let mut backends: Vec<Candidate> = members.chain(others).collect();
+        let mut known: HashSet<(ClusterId, IpAddr)> =
+            backends.iter().map(|c| (c.backend.cluster, c.backend.address)).collect();
+        let unusable = unusable.filter(|(backend, ..)| {
+            backend.address.is_ipv4() == key.is_ipv4
+                && known.insert((backend.cluster, backend.address))
+        });
+        backends.extend(
+            unusable.map(|(backend, port_name, state)| view.unusable(backend, port_name, state)),
+        );
         let local = pool.counts.get(&self.rules.local).into_iter().flat_map(Counts::usable);
         backends.sort_by(|one, other| one.order().cmp(&other.order()));
         Some(Explanation {
@@ -155,11 +189,12 @@ fn group_shares(plan: &Plan) -> BTreeMap<Group, GroupShare> {
 // === impl View ===
 
 impl View<'_> {
-    fn candidate(&self, location: &Location, member: &Member) -> Candidate {
+    fn candidate(&self, location: &Location, member: &Member, port_name: &Arc<str>) -> Candidate {
         let place = self.place(location.cluster);
         let (usage, reason) = self.judge(location, member.backend_health, place);
         Candidate {
             backend: location.backend,
+            port_name: Arc::clone(port_name),
             cluster: self.balancer.name(location.cluster),
             node: Some(&location.node).filter(|node| node.as_ref() != Nodes::UNKNOWN).cloned(),
             zone: member.zone.clone(),
@@ -175,26 +210,53 @@ impl View<'_> {
 
     /// Backends of the service that serve another port only.
     fn other_ports(&self, service: &Service, pool: &Pool, key: &PoolKey) -> Vec<Candidate> {
-        let addresses: std::collections::HashSet<_> = pool
+        let addresses: HashSet<_> = pool
             .members()
             .map(|(location, _)| (location.cluster, location.backend.address))
             .collect();
         let alike = |(other, _): &(&PoolKey, &Pool)| other.is_ipv4 == key.is_ipv4 && *other != key;
-        let others = service.pools.iter().filter(alike).flat_map(|(_, pool)| pool.members());
-        let strangers = others.filter(|(location, _)| {
-            !addresses.contains(&(location.cluster, location.backend.address))
+        let others = service.pools.iter().filter(alike).flat_map(|(other, pool)| {
+            pool.members().map(move |(location, member)| (other, location, member))
         });
-        let candidates = strangers.map(|(location, member)| {
-            let candidate = self.candidate(location, member);
+        let mut listed = HashSet::new();
+        let strangers = others.filter(|(_, location, member)| {
+            let address = (location.cluster, location.backend.address);
+            !member.is_guest && !addresses.contains(&address) && listed.insert(location.backend)
+        });
+        let candidates = strangers.map(|(other, location, member)| {
+            let candidate = self.candidate(location, member, &other.port_name);
             let (usage, reason) = (Usage::LeftOut, Reason::OtherPort);
             let port = match key.port_name.as_ref() {
-                "" => format!("an unnamed {} port", key.protocol),
+                "" => format!("a {} port", key.protocol),
                 name => format!("a {} port {name:?}", key.protocol),
             };
             let because = format!("its address does not serve {port}");
             Candidate { usage, reason, because, ..candidate }
         });
         candidates.collect()
+    }
+
+    /// One to which no frontend can lead.
+    fn unusable(&self, backend: Backend, port_name: &str, state: &BackendState) -> Candidate {
+        let BackendState { condition, node, node_is_derived, zone, hints } = state.clone();
+        let node = node.unwrap_or_else(|| Nodes::UNKNOWN.into());
+        let location = Location { cluster: backend.cluster, node, backend };
+        let health = self.balancer.nodes.health(location.cluster, &location.node);
+        let backend_health = BackendHealth::new(condition, health, Locality::Any);
+        let is_guest = false;
+        let member = Member { backend_health, node_is_derived, zone, hints, is_guest };
+        let candidate = self.candidate(&location, &member, &port_name.into());
+        match candidate.reason {
+            Reason::NotGlobal | Reason::NotTaken | Reason::ClusterStale => candidate,
+            _ => {
+                let reason = match backend.protocol {
+                    Protocol::Sctp => Reason::Sctp,
+                    Protocol::Tcp | Protocol::Udp => Reason::NoPort,
+                };
+                let because = self.sentence(reason, Usage::LeftOut, None, &location);
+                Candidate { usage: Usage::LeftOut, reason, because, ..candidate }
+            }
+        }
     }
 
     fn place(&self, cluster: ClusterId) -> Option<Placement> {
@@ -272,106 +334,6 @@ impl View<'_> {
     fn share(&self, place: Placement) -> Share {
         let group = self.groups.get(&place.group);
         group.map(|group| Share(group.share.0 / group.backends.max(1))).unwrap_or_default()
-    }
-
-    fn sentence(
-        &self,
-        reason: Reason,
-        usage: Usage,
-        place: Option<Placement>,
-        location: &Location,
-    ) -> String {
-        let (cluster, node) = (self.balancer.name(location.cluster), &location.node);
-        let gets = || self.gets(usage, place, location.cluster);
-        match reason {
-            Reason::Ready => format!("ready: {}", gets()),
-            Reason::Failover => format!("no tier before this one has a usable backend: {}", gets()),
-            Reason::SpillOver => {
-                format!("the tiers before this one cannot carry everything: {}", gets())
-            }
-            Reason::OnlyWeightZero => {
-                format!("{cluster} has weight 0, and no other backend is ready: {}", gets())
-            }
-            Reason::OnlyTerminating => {
-                format!("it shuts down, and no backend is ready: {}", gets())
-            }
-            Reason::NoAnsweringNode => {
-                format!("no node answers, so all count as if they did: {}", gets())
-            }
-            Reason::LaterTier => {
-                let carry = "the tiers before this one carry everything";
-                match place {
-                    Some(place) => format!("it is of tier {}: {carry}", place.tier + 1),
-                    None => carry.into(),
-                }
-            }
-            Reason::WeightZero => format!("{cluster} has weight 0, and others can be used"),
-            Reason::Terminating => {
-                "it shuts down or is drained by its cluster, and others are ready".into()
-            }
-            Reason::NoVerifiedNode => {
-                format!(
-                    "node {node} has never answered, and no backend on one that did is left: {}",
-                    gets()
-                )
-            }
-            Reason::NodeDead => format!("node {node} does not answer"),
-            Reason::NodeUnverified => {
-                format!("node {node} has never answered, while others of {cluster} do")
-            }
-            Reason::ClusterCut => {
-                format!("cluster {cluster} is unreachable: neither its nodes nor its etcd answer")
-            }
-            Reason::ClusterDrained => {
-                format!("cluster {cluster} is drained here (clustermesh undrain {cluster} --from)")
-            }
-            Reason::NotReady => "it is not ready".into(),
-            Reason::ClusterStale => {
-                format!(
-                    "cluster {cluster} has been disconnected for too long: what it reported is not used"
-                )
-            }
-            Reason::OtherNode => {
-                let asked = "internalTrafficPolicy is Local, so connections stay on their node";
-                match self.balancer.rules.local == location.cluster {
-                    _ if **node == *Nodes::UNKNOWN => {
-                        format!("{asked}, and it is not known on which node it is")
-                    }
-                    true => format!("{asked}, and it is on node {node}"),
-                    false => format!("{asked}, and it is on node {node} of cluster {cluster}"),
-                }
-            }
-            Reason::HintedElsewhere => {
-                let here = self.balancer.client.here(self.narrowing(location.cluster));
-                format!("its hints are for clients elsewhere, and others are for those {here}")
-            }
-            Reason::NotGlobal => {
-                format!("it is of cluster {cluster}, and the service is not global")
-            }
-            Reason::NotTaken => {
-                "the service is not global, and those are left to kube-proxy".into()
-            }
-            Reason::OtherPort => "its address does not serve the port".into(),
-        }
-    }
-
-    /// How a used backend's share comes about.
-    fn gets(&self, usage: Usage, place: Option<Placement>, cluster: ClusterId) -> String {
-        let share = usage.share();
-        let Some(place) = place else { return format!("it gets {share}") };
-        let tier = self.plan.tiers.iter().find(|tier| tier.tier == place.tier);
-        let load = Share(tier.map_or(0, |tier| tier.load));
-        let group = self.groups.get(&place.group);
-        let (of, weight) = group.map_or((0, place.weight), |group| (group.backends, group.weight));
-        let tier = place.tier + 1;
-        let view = self.balancer.clusters.get(&cluster);
-        let weights = &self.policy.traffic.weights;
-        let of = match view.filter(|view| weights.contains_key(&view.name)) {
-            _ if !self.policy.shares_are_of_clusters() => format!("{of} of weight {weight}"),
-            Some(view) => format!("{of} of {}, which has weight {weight}", view.name),
-            None => format!("{of} of clusters that have weight {weight} each"),
-        };
-        format!("tier {tier} carries {load}, and it gets {share} as one of {of}")
     }
 }
 

@@ -99,7 +99,14 @@ impl Balancer {
         });
         let former = former.flatten();
         let service = self.services.entry(Arc::clone(name)).or_default();
-        service.pools.entry(key.clone()).or_default().frontends.insert(frontend);
+        let pool = service.pools.entry(key.clone()).or_default();
+        let is_first = pool.frontends.is_empty();
+        pool.frontends.insert(frontend);
+        if is_first {
+            let moved = self.invite(name, &key);
+            self.settle_moved(name, &key, moved, &mut Vec::new());
+        }
+        // Without anything that moved, so that the choice is made anew.
         self.settle(name, &key, &[], &mut Vec::new());
         let taken = self.services.get(name).filter(|service| self.rules.takes(service));
         let Some(pool) = taken.and_then(|service| service.pools.get(&key)) else {
@@ -130,10 +137,14 @@ impl Balancer {
     /// A frontend no longer leads to a pool.
     pub(super) fn leave(&mut self, owner: &Arc<ServiceName>, key: &PoolKey, frontend: &Frontend) {
         let service = self.services.get_mut(owner);
+        let mut moved = Vec::new();
         if let Some(pool) = service.and_then(|service| service.pools.get_mut(key)) {
             pool.frontends.remove(frontend);
+            if pool.frontends.is_empty() {
+                moved = pool.remove_guests();
+            }
         }
-        self.settle(owner, key, &[], &mut Vec::new());
+        self.settle_moved(owner, key, moved, &mut Vec::new());
         self.tidy(owner);
     }
 
@@ -155,13 +166,27 @@ impl Balancer {
         let location = (backend.cluster, &*node, node_is_derived);
         let locality = self.client.locality(traffic, location, hints.as_deref());
         let backend_health = BackendHealth::new(condition, health, locality);
-        let member = Member { backend_health, node_is_derived, zone, hints };
+        let is_guest = false;
+        let member = Member { backend_health, node_is_derived, zone, hints, is_guest };
         let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
-        let before = moved.before.clone();
-        self.settle(name, key, &[moved], changes);
-        self.forget_place(name, key, &backend, before);
+        self.settle_moved(name, key, vec![moved], changes);
         if !is_placed {
             self.unplaced.add(name, key, backend);
+        }
+        self.update_guests(name, key, &backend, changes);
+    }
+
+    /// Settles a pool after some of its backends moved, which are no more where they were.
+    pub(super) fn settle_moved(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+        moved: Vec<Moved>,
+        changes: &mut Vec<Change>,
+    ) {
+        self.settle(name, key, &moved, changes);
+        for Moved { backend, before, .. } in moved {
+            self.forget_place(name, key, &backend, before);
         }
     }
 
@@ -189,10 +214,13 @@ impl Balancer {
         changes: &mut Vec<Change>,
     ) {
         let pool = self.services.get_mut(name).and_then(|service| service.pools.get_mut(key));
-        let Some(moved) = pool.and_then(|pool| pool.remove(backend)) else { return };
-        let before = moved.before.clone();
-        self.settle(name, key, &[moved], changes);
-        self.forget_place(name, key, backend, before);
+        if !pool.is_some_and(|pool| pool.is_no_more_reported(backend)) {
+            return;
+        }
+        // Where another name leads there as well, it stays.
+        let moved = self.place_guest(name, key, backend);
+        self.settle_moved(name, key, moved.into_iter().collect(), changes);
+        self.update_guests(name, key, backend, changes);
         self.tidy(name);
     }
 

@@ -1,6 +1,7 @@
 //! What has no frontend or is refused, and why: what explanations of frontends cannot show.
 
 use mesh_admin::v1::Absence;
+use mesh_follow::{ConnectionPhase, Failure};
 use mesh_model::{ClusterName, LocalService, Protocol, RecordKey, ServiceName};
 use mesh_node::Node;
 use mesh_wire::{Key, Layout};
@@ -13,30 +14,49 @@ const REFUSED: usize = 100;
 /// The parts of a service that lead nowhere, or to its own cluster only.
 pub(super) fn of_service(node: &Node, service: &ServiceName) -> Vec<Absence> {
     let (local, merge) = (node.core.local(), node.core.merge());
-    let closed = merge.local_namespace(&service.namespace).is_some_and(|of| !of.global);
-    let mut all: Vec<Absence> =
-        closed.then(|| namespace_not_global(local, service)).into_iter().collect();
+    let mut all: Vec<Absence> = is_closed(node, service)
+        .then(|| namespace_not_global(local, service))
+        .into_iter()
+        .collect();
     all.extend(
         merge.local_service(service).into_iter().flat_map(|known| leads_nowhere(local, known)),
     );
     all
 }
 
-/// What of other clusters is refused for a service, or for all: whole clusters, and records.
+/// Whether a service's namespace takes no part here.
+pub(super) fn is_closed(node: &Node, service: &ServiceName) -> bool {
+    let namespace = node.core.merge().local_namespace(&service.namespace);
+    namespace.is_some_and(|of| !of.global)
+}
+
+/// Of other clusters, what is refused of a service, or of all: whole clusters, and records.
 pub(super) fn refused(node: &Node, wanted: &Wanted) -> Vec<Absence> {
     let core = &node.core;
     let of_cluster = |name: &ClusterName| {
-        let quarantined = core.quarantined(name).map(|why| Absence {
-            cluster: name.to_string(),
-            why: "cluster-refused".into(),
-            reason: format!("nothing more of cluster {name} is accepted: {why}"),
-            ..Absence::default()
-        });
+        let whole = refused_cluster(name, core.quarantined(name), node.status(name).failure);
         let records = core.refused_records(name);
         let records = records.filter_map(|(key, why)| refused_record(name, key, why, wanted));
-        quarantined.into_iter().chain(records.take(REFUSED)).collect::<Vec<_>>()
+        whole.into_iter().chain(records.take(REFUSED)).collect::<Vec<_>>()
     };
     core.peers().filter(|name| *name != core.local()).flat_map(of_cluster).collect()
+}
+
+/// A cluster of which nothing more is accepted: it is quarantined, or its config does not suit ours. What it reported before
+/// stays.
+fn refused_cluster(
+    name: &ClusterName,
+    quarantined: Option<&str>,
+    failure: Option<Failure>,
+) -> Option<Absence> {
+    let config = failure.filter(|failure| failure.phase == ConnectionPhase::Config);
+    let reason = match (quarantined, config) {
+        (Some(why), _) => format!("nothing more of cluster {name} is accepted: {why}"),
+        (None, Some(failure)) => format!("cluster {name} is refused: {}", failure.reason),
+        (None, None) => return None,
+    };
+    let (cluster, why) = (name.to_string(), "cluster-refused".into());
+    Some(Absence { cluster, why, reason, ..Absence::default() })
 }
 
 fn of(cluster: &ClusterName, service: &ServiceName, why: &str, reason: String) -> Absence {
@@ -163,6 +183,26 @@ mod tests {
                 found.map(|one| format!("{} {} {}", one.why, one.address, one.port)).collect();
             assert_eq!(found, expected, "{service:?}");
         }
+    }
+
+    #[test]
+    fn a_cluster_is_refused_that_is_quarantined_or_whose_config_does_not_suit() {
+        let of = |quarantined: Option<&str>, phase: Option<ConnectionPhase>| {
+            let failure = phase.map(|phase| Failure::new(phase, "the cluster has no ID"));
+            refused_cluster(&name("b"), quarantined, failure).map(|found| {
+                assert_eq!((found.cluster.as_str(), found.why.as_str()), ("b", "cluster-refused"));
+                found.reason
+            })
+        };
+        let config = Some(ConnectionPhase::Config);
+        assert_eq!(of(None, None), None);
+        // Not to be reached is not to be refused.
+        assert_eq!(of(None, Some(ConnectionPhase::Tls)), None);
+        assert_eq!(of(None, config).unwrap(), "cluster b is refused: the cluster has no ID");
+        assert_eq!(
+            of(Some("too many keys"), config).unwrap(),
+            "nothing more of cluster b is accepted: too many keys"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_admin::v1;
-use mesh_balance::{Candidate, Explanation, Usage, differences};
+use mesh_balance::{Candidate, Explanation, Reason, Usage, differences};
 use mesh_model::{
     ServiceName, ServiceTraffic,
     lb::{Backend, Content, Frontend, Group, NodeHealth, Settings},
@@ -25,7 +25,9 @@ pub(super) fn explain(node: &Node, service: &ServiceName) -> v1::ExplainResponse
         });
     }
     response.absences = absences::of_service(node, service);
-    let explained = frontends.iter().filter_map(|frontend| balancer.explain(frontend));
+    let unusable = || node.core.merge().unusable_of(service);
+    let explained = frontends.iter();
+    let explained = explained.filter_map(|of| balancer.explain_beside(of, unusable()));
     response.frontends.extend(explained.map(|explanation| frontend(node, explanation)));
     response
 }
@@ -138,8 +140,19 @@ fn programmed(
             false => *others += 1,
         }
     }
+    let service = &*explanation.service;
+    let is_closed = absences::is_closed(node, service);
     let shown = |known: &Candidate| {
         let mut shown = candidate(known);
+        if known.reason == Reason::NotGlobal && is_closed {
+            shown.reason = "namespace-not-global".into();
+            shown.because = format!(
+                "it is of cluster {}, and namespace {} of cluster {} is not global (clustermesh.cilium.io/global)",
+                known.cluster,
+                service.namespace,
+                node.core.local()
+            );
+        }
         if known.state() == "terminating"
             && let Some(why) = node.drained(&shown.cluster, known.node.as_deref())
         {
@@ -180,6 +193,7 @@ fn candidate(candidate: &Candidate) -> v1::Candidate {
         reason: candidate.reason.as_str().into(),
         because: candidate.because.clone(),
         state: candidate.state().into(),
+        port_name: candidate.port_name.to_string(),
     }
 }
 

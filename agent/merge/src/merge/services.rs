@@ -31,14 +31,14 @@ impl Merge {
         let mut interner = std::mem::take(&mut cluster.interner);
         let node_of = |address| cluster.node_of(address).cloned();
         let backends = record.map(|record| BackendSet::of_service(record, &mut interner, node_of));
-        let backends = backends.unwrap_or_default();
+        let (backends, unusable) = backends.unwrap_or_default();
         let frontends: BTreeSet<BackendId> = record
             .into_iter()
             .flat_map(|record| &record.frontends)
             .flat_map(|(ip, ports)| BackendId::all(*ip, ports, &mut interner).collect::<Vec<_>>())
             .collect();
         cluster.interner = interner;
-        let there = !frontends.is_empty() || !backends.is_empty();
+        let there = !(frontends.is_empty() && backends.is_empty() && unusable.is_empty());
         let entry = there.then_some(RecordEntry { frontends, round });
         let of = Arc::clone(&service);
         self.change(name, service, |cluster, part| {
@@ -46,6 +46,7 @@ impl Merge {
             let before = part.record.as_ref().map(|record| (bytes(part), record.round));
             part.record = entry;
             let changes = part.set_backends(SourceId::RECORD, backends);
+            part.set_unusable(SourceId::RECORD, unusable);
             let now = part.record.as_ref().map(|_| bytes(part));
             cluster.note(RecordKind::Service, before, now);
             changes
@@ -91,17 +92,18 @@ impl Merge {
         // A copy of another cluster's record leads nowhere: that cluster reports it itself.
         let used = slice.filter(|slice| !slice.is_copy());
         let service = used.and_then(EndpointSlice::service);
-        let backends = used
+        let (backends, unusable) = used
             .map(|slice| BackendSet::of_slice(slice, is_local, &mut cluster.interner))
             .unwrap_or_default();
         let key_name = match key {
             RecordKey::EndpointSlice(name) | RecordKey::LocalEndpointSlice(name) => name,
             _ => return,
         };
-        let bytes = slice.map(|_| slice_bytes(key_name, service.as_ref(), &backends));
+        let sets = (&backends, &unusable);
+        let bytes = slice.map(|_| slice_bytes(key_name, service.as_ref(), sets));
         cluster.note(kind, before.as_ref().map(|before| (before.bytes, before.round)), bytes);
         let was = before.and_then(|before| before.service);
-        let service = service.filter(|_| !backends.is_empty());
+        let service = service.filter(|_| !(backends.is_empty() && unusable.is_empty()));
         let service = match (&was, service) {
             (Some(was), Some(service)) if **was == service => Some(Arc::clone(was)),
             (_, service) => service.map(|service| cluster.service_name(service.into())),
@@ -112,10 +114,16 @@ impl Merge {
             cluster.slices.insert(key.clone(), entry);
         }
         if let Some(service) = &service {
-            self.change(name, Arc::clone(service), |_, part| part.set_backends(source, backends));
+            self.change(name, Arc::clone(service), |_, part| {
+                part.set_unusable(source, unusable);
+                part.set_backends(source, backends)
+            });
         }
         if let Some(was) = was.filter(|was| Some(was) != service.as_ref()) {
-            self.change(name, was, |_, part| part.set_backends(source, BackendSet::default()));
+            self.change(name, was, |_, part| {
+                part.set_unusable(source, BackendSet::default());
+                part.set_backends(source, BackendSet::default())
+            });
         }
     }
 

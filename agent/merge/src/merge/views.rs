@@ -81,6 +81,18 @@ impl Merge {
         })
     }
 
+    /// The same of those that no frontend can lead to: they have no port, which is 0 then, or SCTP alone.
+    pub fn unusable_of(
+        &self,
+        service: &ServiceName,
+    ) -> impl Iterator<Item = (Backend, &str, &BackendState)> {
+        self.clusters.values().flat_map(move |cluster| {
+            let part = cluster.services.get(service).into_iter();
+            part.flat_map(ServicePart::unusable)
+                .map(|(place, state)| (backend(cluster.id, place), place.port_name.as_ref(), state))
+        })
+    }
+
     /// The clusters by name, with their IDs.
     pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, ClusterId)> {
         self.clusters.iter().map(|(name, cluster)| (name, cluster.id))

@@ -111,7 +111,6 @@ fn mistakes_name_their_file() {
         (&[("a/cluster.yaml", "id: x\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "podCIDR: []\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "[1]\n")], "a/cluster.yaml: it should be a map"),
-        (&[("a/x.yaml", "a: [")], "a/x.yaml:"),
         (&[("a/keys.json", keys)], "a/keys.json: cluster.name: b in the folder of a"),
         (
             &[("b/keys.json", keys), ("b/x.yaml", NAMESPACE)],
@@ -124,6 +123,16 @@ fn mistakes_name_their_file() {
     }
     let error = State::read(Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent: "), "{error}");
+    // What is no YAML costs no other file and no other cluster.
+    let folder =
+        Folder::new(&[("a/x.yaml", "a: ["), ("a/y.yaml", NAMESPACE), ("b/x.yaml", NAMESPACE)]);
+    assert_eq!(folder.clusters(), [("a".into(), 1, 1), ("b".into(), 2, 1)]);
+    let state = folder.read().unwrap();
+    let Content::Objects(objects) = &state.clusters.values().next().unwrap().content else {
+        panic!("a has objects")
+    };
+    let says = objects.problems[0].to_string();
+    assert!(says.contains("a/x.yaml:1: not YAML: "), "{says}");
 }
 
 #[test]

@@ -89,10 +89,14 @@ fn a_broken_document_says_where_and_costs_no_other() {
     );
     let decoded = decode(Format::Yaml, &text);
     assert_eq!((decoded.objects.len(), decoded.broken.len()), (2, 1));
-    assert!((9..=13).contains(&decoded.broken[0].line), "{:?}", decoded.broken);
+    let broken = &decoded.broken[0];
+    assert!((9..=13).contains(&broken.line), "{broken}");
+    assert!(broken.reason.starts_with("document 2: not YAML: "), "{broken}");
     assert!(decoded.whole().is_err());
     for text in ["a: [", "just text", "- a\n- b"] {
-        assert_eq!(decode(Format::Yaml, text).broken.len(), 1, "{text}");
+        let broken = decode(Format::Yaml, text).broken;
+        assert_eq!(broken.len(), 1, "{text}");
+        assert!(!broken[0].reason.contains("document"), "there is one: {}", broken[0]);
     }
 }
 

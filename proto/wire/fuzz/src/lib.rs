@@ -69,6 +69,11 @@ pub fn files(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use mesh_model::{
+        Affinity, EndpointSlice, Identity, LocalNamespace, LocalPod, LocalService, Port, Protocol,
+        Record, ServiceName, ServiceTraffic, SliceEndpoint, WeightsOf,
+        service::{SERVICE_NAME_LABEL, SlicePort},
+    };
 
     use super::*;
 
@@ -94,11 +99,117 @@ mod tests {
                 );
             }
         }
+        all.extend(whole().iter().map(|record| {
+            let peer = ClusterName::new("alpha").unwrap();
+            let key = Key::of_record(Layout::State, &peer, record.key()).to_string();
+            [key.as_bytes(), &encode(record)].join(&b'\n')
+        }));
         all.push(
             b"clustermesh/local/v1/drain\n{\"v\":1,\"cluster\":false,\"nodes\":[\"n1\"]}".to_vec(),
         );
         assert!(all.len() > 50, "{}", all.len());
         all
+    }
+
+    /// Records with something in each field: none is left to defaults, so that a new field is here too.
+    fn whole() -> Vec<Record> {
+        let name = |name: &str| ClusterName::new(name).unwrap();
+        let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let endpoint = SliceEndpoint {
+            addresses: texts(&["10.7.1.5"]),
+            ready: Some(false),
+            serving: Some(true),
+            terminating: Some(true),
+            hostname: Some("cart-0".into()),
+            node: Some("n1".into()),
+            zone: Some("z1".into()),
+            for_zones: texts(&["z1", "z2"]),
+            for_nodes: texts(&["n1"]),
+        };
+        let slice = EndpointSlice {
+            cluster: "alpha".into(),
+            cluster_id: ClusterId::new(7, ClusterLimit::Max255).unwrap(),
+            namespace: "shop".into(),
+            name: "cart-x1".into(),
+            labels: [(SERVICE_NAME_LABEL.into(), "cart".into())].into(),
+            annotations: [("a".into(), "b".into())].into(),
+            address_type: "IPv4".into(),
+            endpoints: vec![endpoint],
+            ports: vec![SlicePort {
+                name: Some("http".into()),
+                protocol: Some("TCP".into()),
+                number: Some(8080),
+                app_protocol: Some("h2c".into()),
+            }],
+        };
+        let traffic = ServiceTraffic {
+            global: true,
+            affinity: Affinity::Remote,
+            session_affinity: Some(10_800),
+            weights: [(name("alpha"), 3), (name("beta"), 0)].into(),
+            weights_of: WeightsOf::Clusters,
+            tiers: vec![[name("alpha"), name("beta")].into(), [name("gamma")].into()],
+            minimum_healthy: Some(30),
+            internal_traffic_local: true,
+            topology_hints: true,
+        };
+        let service = LocalService {
+            name: ServiceName::new("shop", "cart"),
+            cluster_ips: ["10.107.0.9", "fd00:107::9"].map(|ip| ip.parse().unwrap()).into(),
+            ports: [("http".into(), Port { protocol: Protocol::Tcp, number: 80 })].into(),
+            traffic,
+            shared: true,
+            publish_not_ready_addresses: true,
+            foreign_proxy: true,
+        };
+        let pod = LocalPod {
+            namespace: "shop".into(),
+            name: "cart-1".into(),
+            node: "n1".into(),
+            uid: "5b0f2a54".into(),
+            identity: Some(Identity::new(458_753)),
+            ips: ["10.7.1.5", "fd00:7::5"].map(|ip| ip.parse().unwrap()).into(),
+            socket_lb: true,
+        };
+        let labels = [("team".into(), "a".into())].into();
+        let namespace = LocalNamespace { name: "shop".into(), labels, global: true };
+        vec![
+            Record::EndpointSlice(Box::new(slice.clone())),
+            Record::LocalEndpointSlice(Box::new(slice)),
+            Record::LocalService(Box::new(service)),
+            Record::Pod(Box::new(pod)),
+            Record::Namespace(Box::new(namespace)),
+        ]
+    }
+
+    /// Else a field of the corpus would be lost before it was looked at.
+    #[test]
+    fn whole_records_are_understood_as_they_were() {
+        for record in whole() {
+            let role = match record {
+                Record::EndpointSlice(_) => Role::Remote,
+                _ => Role::Local,
+            };
+            let id = ClusterId::new(7, ClusterLimit::Max255).unwrap();
+            let name = ClusterName::new("alpha").unwrap();
+            let (limit, layout) = (ClusterLimit::Max255, Layout::State);
+            let peer = Peer { name, role, id, limit, layout };
+            let key = Key::of_record(layout, &peer.name, record.key()).to_string();
+            let found = decode(&peer, key.as_bytes(), &encode(&record)).unwrap();
+            let expected = match record {
+                // For nodes of the cluster itself alone.
+                Record::EndpointSlice(mut slice) => {
+                    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.for_nodes.clear());
+                    Record::EndpointSlice(slice)
+                }
+                Record::LocalEndpointSlice(mut slice) => {
+                    slice.annotations.clear();
+                    Record::LocalEndpointSlice(slice)
+                }
+                other => other,
+            };
+            assert_eq!(found, Some(expected));
+        }
     }
 
     fn quoted(line: &str) -> Option<Vec<u8>> {

@@ -159,6 +159,69 @@ fn a_backend_has_the_ports_the_node_and_the_zone_of_its_slice() {
     );
 }
 
+/// Endpoints without a port, or with SCTP alone, are no backends; they are known, for whoever asks why.
+#[test]
+fn what_no_frontend_can_lead_to_is_known_and_no_backend() {
+    let mut merge = merge();
+    let peer = name("b");
+    let unusable = |merge: &Merge| -> Vec<String> {
+        let service = web();
+        let all = merge.unusable_of(&service).map(|(backend, port_name, state)| {
+            let Backend { address, port, protocol, .. } = backend;
+            let node = state.node.as_deref().unwrap_or("-");
+            format!("{port_name} {address}:{port}/{protocol} {:?} {node}", state.condition)
+        });
+        all.collect()
+    };
+    let with = |of: &str, last: u8, ports: Vec<SlicePort>| {
+        let mut record = slice("b", "web", of, vec![endpoint(&format!("10.2.1.{last}"), LEAVING)]);
+        record.endpoints[0].node = Some("n1".into());
+        reported(EndpointSlice { ports, ..record })
+    };
+    merge.apply(&peer, with("web-1", 1, Vec::new())).unwrap();
+    merge.apply(&peer, with("web-2", 2, vec![SlicePort::default()])).unwrap();
+    merge.apply(&peer, with("web-3", 3, vec![port("signal", "SCTP", 38412)])).unwrap();
+    assert_eq!(
+        unusable(&merge),
+        [
+            " 10.2.1.1:0/TCP Terminating n1",
+            " 10.2.1.2:0/TCP Terminating n1",
+            "signal 10.2.1.3:38412/SCTP Terminating n1",
+        ]
+    );
+    assert_eq!((backends(&merge), deltas(&mut merge)), (Vec::new(), Vec::new()));
+    // One port that can be used is enough.
+    let both = vec![port("signal", "SCTP", 38412), port("http", "TCP", 8080)];
+    merge.apply(&peer, with("web-3", 3, both)).unwrap();
+    assert_eq!((unusable(&merge).len(), backends(&merge).len()), (2, 1));
+    // A slice that is another service's, and ones that are gone, leave nothing.
+    let mut moved = slice("b", "db", "web-1", vec![endpoint("10.2.1.1", READY)]);
+    moved.ports.clear();
+    merge.apply(&peer, reported(moved)).unwrap();
+    assert_eq!(unusable(&merge), [" 10.2.1.2:0/TCP Terminating n1"]);
+    for of in ["web-1", "web-2", "web-3"] {
+        let key = RecordKey::EndpointSlice(ServiceName::new("shop", of));
+        merge.apply(&peer, RecordEvent::Remove(key)).unwrap();
+    }
+    assert_eq!(unusable(&merge), [""; 0]);
+    assert_eq!((merge.counts(&peer).services, merge.kept(&peer).keys), (0, 0));
+
+    // In services v1 it is a matter of each address.
+    let RecordEvent::Upsert(Record::Service(mut record)) = service("c", "web", None, &[1, 2, 3])
+    else {
+        panic!("a service")
+    };
+    let sctp = Port { protocol: Protocol::Sctp, number: 38412 };
+    record.backends.insert([10, 3, 1, 2].into(), [("signal".to_owned(), sctp)].into());
+    record.backends.insert([10, 3, 1, 3].into(), BTreeMap::new());
+    merge.apply(&name("c"), RecordEvent::Upsert(Record::Service(record))).unwrap();
+    assert_eq!(backends(&merge), ["http 10.3.1.1:8080/TCP Ready - -"]);
+    assert_eq!(unusable(&merge), [" 10.3.1.3:0/TCP Ready -", "signal 10.3.1.2:38412/SCTP Ready -"]);
+    let gone = RecordEvent::Remove(RecordKey::Service(web()));
+    merge.apply(&name("c"), gone).unwrap();
+    assert_eq!((unusable(&merge).len(), merge.counts(&name("c")).services), (0, 0));
+}
+
 #[test]
 fn an_address_in_two_slices_counts_once_and_the_better_word_counts() {
     let mut merge = merge();
