@@ -8,8 +8,10 @@ use std::{
 
 use mesh_model::object::{Object, ObjectKey};
 use mesh_source::{
-    Admitted, Copies, Drain, Format, MAX_FILE, PassedOver, Problem, admit, decode, read_text,
+    Admitted, Copies, Decoded, Drain, Format, MAX_FILE, PassedOver, Problem, admit, decode,
+    read_text,
 };
+use rayon::prelude::*;
 
 /// What files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,23 +83,17 @@ impl Objects {
     /// Takes the objects of files in.
     pub(crate) fn read_files(files: &[PathBuf]) -> Result<Self, ObjectsError> {
         let (mut objects, mut reading) = (Self::default(), Reading::default());
-        for file in files {
-            objects.add(file, &mut reading)?;
+        let read: Vec<Decoded> =
+            files.par_iter().map(|file| read(file)).collect::<Result<_, _>>()?;
+        for (file, decoded) in files.iter().zip(read) {
+            objects.add(file, decoded, &mut reading);
         }
         objects.finish(reading);
         Ok(objects)
     }
 
-    fn add(&mut self, file: &Path, reading: &mut Reading) -> Result<(), ObjectsError> {
+    fn add(&mut self, file: &Path, decoded: Decoded, reading: &mut Reading) {
         let problem = |line, reason| Problem { file: file.into(), line, reason };
-        let length = fs::metadata(file).map_err(read_error(file))?.len();
-        if length > MAX_FILE {
-            let reason = format!("larger than {MAX_FILE} bytes");
-            return Err(ObjectsError::File(problem(None, reason)));
-        }
-        let text = read_text(file).map_err(read_error(file))?;
-        let format = Format::of(file).unwrap_or(Format::Yaml);
-        let decoded = decode(format, &text);
         for error in decoded.rejected.into_iter().chain(decoded.broken) {
             self.problems.push(problem(Some(error.line), error.reason));
             reading.unreadable.extend(error.key);
@@ -115,7 +111,6 @@ impl Objects {
             reading.places.insert(key.clone(), (file.into(), line));
             self.objects.insert(key, object);
         }
-        Ok(())
     }
 
     /// Says what follows from all files together.
@@ -139,6 +134,17 @@ impl Objects {
             }
         }
     }
+}
+
+/// Reads a file.
+fn read(file: &Path) -> Result<Decoded, ObjectsError> {
+    let length = fs::metadata(file).map_err(read_error(file))?.len();
+    if length > MAX_FILE {
+        let reason = format!("larger than {MAX_FILE} bytes");
+        return Err(ObjectsError::File(Problem { file: file.into(), line: None, reason }));
+    }
+    let text = read_text(file).map_err(read_error(file))?;
+    Ok(decode(Format::of(file).unwrap_or(Format::Yaml), &text))
 }
 
 /// What is drained of the cluster of a folder; nothing, where no file says so.

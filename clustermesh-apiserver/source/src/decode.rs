@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use mesh_model::object::{Kind, Object, ObjectKey};
+use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::kubernetes::{
@@ -73,6 +74,9 @@ struct Place<'a> {
     item: Option<(&'a Header, usize)>,
 }
 
+/// So many documents of YAML, which is slow to read, are read by all cores.
+const MANY: usize = 64;
+
 /// Reads a manifest.
 pub fn decode(format: Format, text: &str) -> Decoded {
     decode_kinds(&Kind::ALL, format, text)
@@ -90,10 +94,18 @@ pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decode
         Format::Yaml => {
             let documents = documents(text);
             let several = documents.len() > 1;
-            for (number, (line, document)) in (1..).zip(documents) {
-                let at = (line, Some(number).filter(|_| several));
+            let read = |(index, (line, document)): (usize, &(usize, &str))| {
+                let mut decoded = Decoded::default();
+                let at = (*line, Some(index + 1).filter(|_| several));
                 decoded.document(kinds, format, at, document);
-            }
+                decoded
+            };
+            // An apiserver with a few needs no threads for them.
+            let parts: Vec<Decoded> = match documents.len() {
+                0..MANY => documents.iter().enumerate().map(read).collect(),
+                _ => documents.par_iter().enumerate().map(read).collect(),
+            };
+            parts.into_iter().for_each(|part| decoded.append(part));
         }
     }
     decoded
@@ -120,6 +132,17 @@ impl Decoded {
         match self.broken.first() {
             Some(problem) => Err(problem.clone()),
             None => Ok(self),
+        }
+    }
+
+    /// Adds what follows in the text.
+    fn append(&mut self, following: Self) {
+        let Self { objects, rejected, broken, passed_over } = following;
+        self.objects.extend(objects);
+        self.rejected.extend(rejected);
+        self.broken.extend(broken);
+        for (what, Places { line, count }) in passed_over {
+            self.passed_over.entry(what).or_insert(Places { line, count: 0 }).count += count;
         }
     }
 

@@ -656,3 +656,30 @@ fn a_port_of_a_sidecar_has_its_name() {
     let ports: Vec<&str> = pod.named_ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(ports, ["main", "side"]);
 }
+
+/// Many are read side by side; few are not.
+#[test]
+fn many_documents_are_read_in_their_order() {
+    let good = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n@}\n";
+    let round = [good, "kind: Other\n", "kind: [\n", good, "kind: Pod\n"].join("---\n") + "---\n";
+    let text = |rounds: usize| -> String {
+        (0..rounds).map(|n| round.replace('@', &n.to_string())).collect()
+    };
+    let [few, many] = [2, 100].map(|rounds| decode(Format::Yaml, &text(rounds)));
+    assert!(5 * 2 < MANY && MANY < 5 * 100);
+    let lines = round.lines().count();
+    let lines_of = |problems: &[DecodeProblem]| -> Vec<usize> {
+        problems.iter().map(|problem| problem.line).collect()
+    };
+    for (decoded, rounds) in [(few, 2), (many, 100)] {
+        let at = |line: usize| (0..rounds).map(move |n| n * lines + line);
+        let objects: Vec<usize> = decoded.objects.iter().map(|(line, _)| *line).collect();
+        let expected: Vec<usize> = at(1).zip(at(9)).flat_map(|(one, two)| [one, two]).collect();
+        assert_eq!(objects, expected);
+        assert_eq!(lines_of(&decoded.broken).len(), rounds);
+        assert_eq!(lines_of(&decoded.rejected), at(13).collect::<Vec<_>>());
+        let other = &decoded.passed_over[&PassedOver::Kind("Other".into())];
+        assert_eq!((other.line, other.count), (5, rounds));
+        assert!(decoded.broken.is_sorted_by_key(|problem| problem.line));
+    }
+}
