@@ -433,6 +433,22 @@ fn the_status_names_what_is_broken() {
     broken("authenticated", "permission denied");
     fs::write(&users, right).unwrap();
     wait_ready(&mesh);
+
+    // b is another cluster than the one that was connected, by its config: nothing of it is taken. Who asks for backends is
+    // shown that as well.
+    let peer = a.join("peers/b");
+    let right = fs::read_to_string(&peer).unwrap();
+    assert!(right.contains("  id: 2\n"), "{right}");
+    fs::write(&peer, right.replace("  id: 2\n", "  id: 99\n")).unwrap();
+    broken("config", "the cluster has the ID 2, not the 99 that was connected");
+    let explain = ["service", "explain", "--context", "a"];
+    let (code, explained, complaint) = json::run(mesh.clustermesh(&explain));
+    let absent = explained["withoutFrontend"].as_array().unwrap();
+    let refused = absent.iter().find(|one| one["why"] == "cluster-refused").unwrap();
+    assert_eq!((code, &refused["cluster"]), (3, &serde_json::json!("b")), "{explained:#}");
+    assert!(complaint.contains("cluster b is refused: the cluster has the ID 2"), "{complaint}");
+    fs::write(&peer, right).unwrap();
+    wait_ready(&mesh);
 }
 
 /// Certificates are what OpenSSL takes them for.

@@ -35,6 +35,13 @@ metadata: { name: portless, annotations: { service.cilium.io/global: \"true\" } 
 spec: { selector: { app: echo }, ports: [{ name: http, port: 80, targetPort: nothing }] }
 ";
 
+const UNNAMED: &str = "---
+apiVersion: v1
+kind: Service
+metadata: { name: unnamed, annotations: { service.cilium.io/global: \"true\" } }
+spec: { selector: { app: echo }, ports: [{ NAMEport: 80, targetPort: 8080 }] }
+";
+
 fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/echo.yaml");
     let global = "service.cilium.io/global: \"true\"";
@@ -43,7 +50,9 @@ fn apply(mesh: &Netns, cluster: &str, annotations: &str, replicas: u32) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("echo.yaml");
     let text = text.replace(global, &format!("{global}\n    {annotations}"));
-    fs::write(&file, text + PORTLESS).unwrap();
+    // One has a name for its port, and the other none: they match.
+    let name = if cluster == "a" { "" } else { "name: http, " };
+    fs::write(&file, text + PORTLESS + &UNNAMED.replace("NAME", name)).unwrap();
     let mut apply = mesh.lab("apply");
     apply.args(["--cluster", cluster, "--replicas", &replicas.to_string(), "--file"]).arg(file);
     json::of(apply);
@@ -131,15 +140,19 @@ fn files_agents_and_kernels_agree() {
     apply(&mesh, "b", "service.cilium.io/affinity: local", 1);
     connect(&mesh, "a", "b");
     agree(&mesh, "weights and affinity");
-    // Who has no port is listed by both, of both clusters.
-    let portless = from_files(&mesh, "a");
-    let portless = portless.iter().find(|one| one["service"] == "default/portless").unwrap();
-    let left_out = portless["leftOut"].as_array().unwrap();
-    let why: BTreeSet<(&str, &str)> = left_out
-        .iter()
-        .map(|one| (one["cluster"].as_str().unwrap(), one["why"].as_str().unwrap()))
-        .collect();
-    assert_eq!(why, BTreeSet::from([("a", "no-port"), ("b", "no-port")]), "{portless:#}");
+    // Who has no port is listed by both, of both clusters; where only one side has a name for its port they match.
+    let frontends = from_files(&mesh, "a");
+    let of = |service: &str, list: &str, field: &str| -> BTreeSet<(String, String)> {
+        let found = frontends.iter().find(|one| one["service"] == service).unwrap();
+        let word = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
+        let all = found[list].as_array().unwrap().iter();
+        all.map(|one| (word(one, "cluster"), word(one, field))).collect()
+    };
+    let each = |a: &str, b: &str| {
+        BTreeSet::from([("a".to_owned(), a.to_owned()), ("b".to_owned(), b.to_owned())])
+    };
+    assert_eq!(of("default/portless", "leftOut", "why"), each("no-port", "no-port"));
+    assert_eq!(of("default/unnamed", "inUse", "portName"), each("", "http"));
     apply(&mesh, "b", "service.cilium.io/affinity: local", 0);
     agree(&mesh, "no backend at b");
     apply(&mesh, "a", "clustermesh.dev/tiers: \"b;a\"", 3);

@@ -22,7 +22,7 @@ use crate::{
 
 mod content;
 mod explain;
-mod guests;
+mod other_names;
 mod rules;
 mod steps;
 

@@ -58,7 +58,7 @@ pub(crate) struct Member {
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) hints: Option<Arc<Hints>>,
     /// It is reported under another name of its port, and here because the pool's frontends lead to that one too.
-    pub(crate) is_guest: bool,
+    pub(crate) by_other_name: bool,
 }
 
 /// A backend that is not where it was, or not how it was; or is new, or gone.
@@ -95,7 +95,7 @@ impl PoolKey {
     }
 
     /// Whether frontends of one may lead to what is reported under the other's name: one of the two has none.
-    pub(crate) fn meets(&self, other: &Self) -> bool {
+    pub(crate) fn may_share(&self, other: &Self) -> bool {
         self.is_alike(other) && self.port_name.is_empty() != other.port_name.is_empty()
     }
 }
@@ -147,7 +147,7 @@ impl Pool {
 
     /// The same, if it is reported under the pool's name.
     pub(crate) fn reported(&self, backend: &Backend) -> Option<(&Arc<str>, &Member)> {
-        self.get(backend).filter(|(_, member)| !member.is_guest)
+        self.get(backend).filter(|(_, member)| !member.by_other_name)
     }
 
     /// A backend is reported under the pool's name no more. Returns whether it was.
@@ -155,16 +155,16 @@ impl Pool {
         let node = self.nodes.get(backend);
         let location = node.map(|node| Location::new(*backend, node));
         match location.and_then(|location| self.members.get_mut(&location)) {
-            Some(member) => !mem::replace(&mut member.is_guest, true),
+            Some(member) => !mem::replace(&mut member.by_other_name, true),
             None => false,
         }
     }
 
     /// Takes out those that are reported under other names.
-    pub(crate) fn remove_guests(&mut self) -> Vec<Moved> {
-        let guests = self.members.iter().filter(|(_, member)| member.is_guest);
-        let guests: Vec<Backend> = guests.map(|(location, _)| location.backend).collect();
-        guests.iter().filter_map(|backend| self.remove(backend)).collect()
+    pub(crate) fn remove_by_other_names(&mut self) -> Vec<Moved> {
+        let others = self.members.iter().filter(|(_, member)| member.by_other_name);
+        let others: Vec<Backend> = others.map(|(location, _)| location.backend).collect();
+        others.iter().filter_map(|backend| self.remove(backend)).collect()
     }
 
     /// The node of some backends is otherwise than before.

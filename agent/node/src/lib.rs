@@ -16,6 +16,7 @@ use mesh_sockets::BackendSockets;
 use mesh_state_dir::Snapshots;
 use tokio::sync::{mpsc, watch};
 
+pub mod absences;
 mod condition;
 mod metrics;
 mod problems;

@@ -130,9 +130,9 @@ pub(crate) fn expected(
         let others = others.map(|(number, manifests)| {
             (*number, manifests.offer(&service.namespace, &service.name))
         });
-        let mut own = local.1.backends(service);
-        own.retain(|(.., on)| !stays || on == node);
-        let mine = std::iter::once((local.0, own));
+        let mut of_local = local.1.backends(service);
+        of_local.retain(|(.., on)| !stays || on == node);
+        let mine = std::iter::once((local.0, of_local));
         let offers: Vec<(u16, Offer)> = mine.chain(others).collect();
         for (ip, port) in frontends(service)
             .iter()

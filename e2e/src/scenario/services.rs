@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::Value;
 use shop::{Condition, Shop};
 
-use crate::echo_service::{CLIENT, client_ips};
+use crate::echo_service::{CLIENT, client_ips, wait_for_history};
 use crate::{
     json,
     load::{Assert as _, Traffic, fresh},
@@ -231,6 +231,8 @@ pub fn connections_end_near_where_they_begin(mesh: &impl Mesh) {
     assert!(code != 0, "it is refused: {complaint}");
     mine.set(mesh, a, [Condition::Ready; 2]);
     mine.wait_on(mesh, a, &here, &only(near));
+    // The judge of kernels says the same, node by node.
+    wait_for_history(mesh);
 
     // The nodes have no zones yet.
     mine.hinted = true;

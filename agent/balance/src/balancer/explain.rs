@@ -221,7 +221,9 @@ impl View<'_> {
         let mut listed = HashSet::new();
         let strangers = others.filter(|(_, location, member)| {
             let address = (location.cluster, location.backend.address);
-            !member.is_guest && !addresses.contains(&address) && listed.insert(location.backend)
+            !member.by_other_name
+                && !addresses.contains(&address)
+                && listed.insert(location.backend)
         });
         let candidates = strangers.map(|(other, location, member)| {
             let candidate = self.candidate(location, member, &other.port_name);
@@ -243,8 +245,7 @@ impl View<'_> {
         let location = Location { cluster: backend.cluster, node, backend };
         let health = self.balancer.nodes.health(location.cluster, &location.node);
         let backend_health = BackendHealth::new(condition, health, Locality::Any);
-        let is_guest = false;
-        let member = Member { backend_health, node_is_derived, zone, hints, is_guest };
+        let member = Member { backend_health, node_is_derived, zone, hints, by_other_name: false };
         let candidate = self.candidate(&location, &member, &port_name.into());
         match candidate.reason {
             Reason::NotGlobal | Reason::NotTaken | Reason::ClusterStale => candidate,

@@ -103,7 +103,7 @@ impl Balancer {
         let is_first = pool.frontends.is_empty();
         pool.frontends.insert(frontend);
         if is_first {
-            let moved = self.invite(name, &key);
+            let moved = self.add_by_other_names(name, &key);
             self.settle_moved(name, &key, moved, &mut Vec::new());
         }
         // Without anything that moved, so that the choice is made anew.
@@ -141,7 +141,7 @@ impl Balancer {
         if let Some(pool) = service.and_then(|service| service.pools.get_mut(key)) {
             pool.frontends.remove(frontend);
             if pool.frontends.is_empty() {
-                moved = pool.remove_guests();
+                moved = pool.remove_by_other_names();
             }
         }
         self.settle_moved(owner, key, moved, &mut Vec::new());
@@ -166,14 +166,13 @@ impl Balancer {
         let location = (backend.cluster, &*node, node_is_derived);
         let locality = self.client.locality(traffic, location, hints.as_deref());
         let backend_health = BackendHealth::new(condition, health, locality);
-        let is_guest = false;
-        let member = Member { backend_health, node_is_derived, zone, hints, is_guest };
+        let member = Member { backend_health, node_is_derived, zone, hints, by_other_name: false };
         let moved = service.pools.entry(key.clone()).or_default().set(backend, node, member);
         self.settle_moved(name, key, vec![moved], changes);
         if !is_placed {
             self.unplaced.add(name, key, backend);
         }
-        self.update_guests(name, key, &backend, changes);
+        self.update_other_names(name, key, &backend, changes);
     }
 
     /// Settles a pool after some of its backends moved, which are no more where they were.
@@ -218,9 +217,9 @@ impl Balancer {
             return;
         }
         // Where another name leads there as well, it stays.
-        let moved = self.place_guest(name, key, backend);
+        let moved = self.place_by_other_name(name, key, backend);
         self.settle_moved(name, key, moved.into_iter().collect(), changes);
-        self.update_guests(name, key, backend, changes);
+        self.update_other_names(name, key, backend, changes);
         self.tidy(name);
     }
 

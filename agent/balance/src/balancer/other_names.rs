@@ -15,7 +15,7 @@ use crate::{
 
 impl Balancer {
     /// What is reported of a backend under a name is otherwise than before: so it may be in pools of other names.
-    pub(super) fn update_guests(
+    pub(super) fn update_other_names(
         &mut self,
         name: &Arc<ServiceName>,
         key: &PoolKey,
@@ -29,16 +29,16 @@ impl Balancer {
             .clone()
             .any(|(other, pool)| other.port_name.is_empty() && pool.reported(backend).is_some());
         let others = alike.filter(|(other, pool)| {
-            *other != key && !pool.frontends.is_empty() && (is_unnamed || other.meets(key))
+            *other != key && !pool.frontends.is_empty() && (is_unnamed || other.may_share(key))
         });
         for other in others.map(|(other, _)| other.clone()).collect::<Vec<_>>() {
-            let moved = self.place_guest(name, &other, backend);
+            let moved = self.place_by_other_name(name, &other, backend);
             self.settle_moved(name, &other, moved.into_iter().collect(), changes);
         }
     }
 
     /// Puts a backend that is not reported under a pool's name there, or takes it out, as its other names say.
-    pub(super) fn place_guest(
+    pub(super) fn place_by_other_name(
         &mut self,
         name: &Arc<ServiceName>,
         key: &PoolKey,
@@ -56,16 +56,20 @@ impl Balancer {
         let pool = service.pools.get_mut(key)?;
         let Some((node, member)) = found else { return pool.remove(backend) };
         self.nodes.add(backend.cluster, &node, name);
-        Some(pool.set(*backend, node, Member { is_guest: true, ..member }))
+        Some(pool.set(*backend, node, Member { by_other_name: true, ..member }))
     }
 
     /// Puts all backends that are reported under other names where a pool's first frontend leads to them.
-    pub(super) fn invite(&mut self, name: &Arc<ServiceName>, key: &PoolKey) -> Vec<Moved> {
+    pub(super) fn add_by_other_names(
+        &mut self,
+        name: &Arc<ServiceName>,
+        key: &PoolKey,
+    ) -> Vec<Moved> {
         let pools = self.services.get(name).into_iter().flat_map(|service| &service.pools);
-        let others = pools.filter(|(other, _)| other.meets(key));
+        let others = pools.filter(|(other, _)| other.may_share(key));
         let backends = others.flat_map(|(_, pool)| pool.members());
-        let reported = backends.filter(|(_, member)| !member.is_guest);
+        let reported = backends.filter(|(_, member)| !member.by_other_name);
         let reported: BTreeSet<Backend> = reported.map(|(location, _)| location.backend).collect();
-        reported.iter().filter_map(|backend| self.place_guest(name, key, backend)).collect()
+        reported.iter().filter_map(|backend| self.place_by_other_name(name, key, backend)).collect()
     }
 }
