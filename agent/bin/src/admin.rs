@@ -127,7 +127,7 @@ impl Admin for AgentAdmin {
                 state: State::of(ready, !problems.is_empty()).into(),
                 problems: problems.iter().map(|problem| problem.message.clone()).collect(),
                 problem_details: problems,
-                configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
+                configuration: HashMap::from([("effective".into(), args.in_force.clone())]),
                 tables: node.levels().map(table).collect(),
                 counters: names
                     .into_iter()
