@@ -17,7 +17,7 @@ use std::{
 
 use mesh_e2e::{
     Mesh as _, Netns, json,
-    mesh::{connect, eventually, wait_ready},
+    mesh::{Daemon, connect, eventually, wait_ready},
     netns::binary,
 };
 use serde_json::Value;
@@ -367,13 +367,13 @@ fn the_status_names_what_is_broken() {
         lab.arg(process);
         json::of(lab);
     };
-    let broken = |phase: &str, reason: &str| {
-        eventually(&format!("a's agent is stuck at {phase}"), || {
+    let broken_of = |of: &str, phase: &str, reason: &str| {
+        eventually(&format!("a's agent is stuck at {phase} of {of}"), || {
             let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
             // An agent that has just been started may not answer yet, or know its peers.
             let peers = status["clusters"][0]["agents"][0]["peers"].as_array().cloned();
             let peers = peers.unwrap_or_default();
-            let peer = peers.iter().find(|peer| peer["name"] == "b").unwrap_or(&Value::Null);
+            let peer = peers.iter().find(|peer| peer["name"] == of).unwrap_or(&Value::Null);
             let Some(ladder) = peer["ladder"].as_array() else { return Err(format!("{status:#}")) };
             let broken = ladder.iter().position(|step| step["state"] != "ok");
             let first = broken.map(|at| &ladder[at]).unwrap_or(&Value::Null);
@@ -394,6 +394,7 @@ fn the_status_names_what_is_broken() {
         let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a"]));
         assert!(text.contains(&format!("NOT READY  {phase}: ")), "{text}");
     };
+    let broken = |phase: &str, reason: &str| broken_of("b", phase, reason);
 
     lab("stop", "b/etcd");
     broken("tcp", "connection refused: no etcd listens there");
@@ -432,6 +433,19 @@ fn the_status_names_what_is_broken() {
     lab("start", "b/etcd");
     broken("authenticated", "permission denied");
     fs::write(&users, right).unwrap();
+    wait_ready(&mesh);
+
+    // a's own etcd hangs, and keeps its connections. Then its apiserver is away, and an agent starts that never knew one.
+    let etcd = Daemon::Etcd("a".into());
+    mesh.freeze(&etcd);
+    broken_of("a", "synced", "the local apiserver's reports no longer arrive");
+    mesh.thaw(&etcd);
+    wait_ready(&mesh);
+    lab("stop", "a/apiserver");
+    lab("stop", "a/n1/agent");
+    lab("start", "a/n1/agent");
+    broken_of("a", "synced", "has not reported since this agent started");
+    lab("start", "a/apiserver");
     wait_ready(&mesh);
 }
 
