@@ -1,6 +1,6 @@
 //! How a connection to an etcd is: in a phase, each of which needs the ones before it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use mesh_model::{ClusterConfig, ClusterId, LocalDrain, RecordKind};
 
@@ -60,8 +60,8 @@ pub struct Status {
     pub heartbeats: u64,
     /// How often the local cluster's writer showed in this run that it lives, once a second.
     pub local_beats: u64,
-    /// What the local cluster says is drained of it.
-    pub drained: LocalDrain,
+    /// What the cluster's operator has drained of it, as it says itself. Cheap to clone, however much a peer says.
+    pub drained: Arc<LocalDrain>,
     /// Signs of life that were asked for and given, in this run.
     pub answers: u64,
 }

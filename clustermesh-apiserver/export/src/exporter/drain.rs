@@ -7,7 +7,10 @@ use mesh_model::{
     object::{Kind, Object, ObjectKey},
 };
 use mesh_source::Drain;
-use mesh_wire::{key::LOCAL_DRAIN, local_drain};
+use mesh_wire::{
+    key::{DRAIN, LOCAL_DRAIN},
+    local_drain,
+};
 
 use super::{
     Allocate, Exporter, Value,
@@ -134,17 +137,19 @@ impl Exporter {
         pods.count() + addresses.len()
     }
 
-    /// Says to the cluster's own nodes what is drained.
+    /// Says to the cluster's own nodes and to its peers what is drained.
     pub(super) fn export_drain(&mut self) {
         let drain =
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
         let value = (!drain.is_empty()).then(|| Value::from(local_drain::encode(&drain)));
-        let before = match value.clone() {
-            Some(value) => self.desired.insert(LOCAL_DRAIN.into(), value),
-            None => self.desired.remove(LOCAL_DRAIN),
-        };
-        if before != value {
-            self.changed.insert(LOCAL_DRAIN.into());
+        for key in [LOCAL_DRAIN, DRAIN] {
+            let before = match value.clone() {
+                Some(value) => self.desired.insert(key.into(), value),
+                None => self.desired.remove(key),
+            };
+            if before != value {
+                self.changed.insert(key.into());
+            }
         }
     }
 

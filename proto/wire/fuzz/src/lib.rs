@@ -94,9 +94,10 @@ mod tests {
                 );
             }
         }
-        all.push(
+        all.extend([
+            b"cilium/.heartbeat.drain\n{\"v\":1,\"cluster\":true,\"nodes\":[]}".to_vec(),
             b"clustermesh/local/v1/drain\n{\"v\":1,\"cluster\":false,\"nodes\":[\"n1\"]}".to_vec(),
-        );
+        ]);
         assert!(all.len() > 50, "{}", all.len());
         all
     }

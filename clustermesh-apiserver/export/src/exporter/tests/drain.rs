@@ -72,20 +72,21 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
         (what_if.cluster, what_if.nodes[0].name.as_str(), what_if.endpoints),
         (false, "n2", 1)
     );
-    assert_eq!(for_local_nodes(&cluster).unwrap(), r#"{"v":1,"cluster":true,"nodes":["n1"]}"#);
+    assert_eq!(said(&cluster), [r#"{"v":1,"cluster":true,"nodes":["n1"]}"#; 2]);
 
     // Undrained, all is as it was; and what others see of a node that is drained goes by what is true now.
     assert_eq!(drain(&mut cluster, false, &["n1"]), both);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
     assert_eq!(drain(&mut cluster, false, &[]), both);
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
-    assert_eq!(for_local_nodes(&cluster), None);
+    assert!(said(&cluster).is_empty());
 }
 
-/// What is exported of it for the cluster's own nodes.
-fn for_local_nodes(cluster: &Cluster) -> Option<String> {
-    let value = cluster.exporter.desired().get(mesh_wire::key::LOCAL_DRAIN)?;
-    Some(String::from_utf8_lossy(value).into_owned())
+/// What is exported of it for the cluster's own nodes, and for its peers.
+fn said(cluster: &Cluster) -> Vec<String> {
+    let keys = [mesh_wire::key::LOCAL_DRAIN, mesh_wire::key::DRAIN];
+    let values = keys.into_iter().filter_map(|key| cluster.exporter.desired().get(key));
+    values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
 #[test]
