@@ -61,6 +61,13 @@ impl From<etcd_client::Error> for EtcdError {
             etcd_client::Error::GRpcStatus(status) => status.into(),
             etcd_client::Error::TransportError(error) => Self::Broken(transport(&error)),
             etcd_client::Error::IoError(error) => Self::Broken(transport(&error)),
+            etcd_client::Error::LeaseKeepAliveError(why) if why == "lease not found" => {
+                Self::LeaseGone
+            }
+            // What it says to a stream that has ended: its channel is closed.
+            etcd_client::Error::WatchError(_) | etcd_client::Error::LeaseKeepAliveError(_) => {
+                Self::Broken(CLOSED.into())
+            }
             other => Self::Broken(other.to_string()),
         }
     }
@@ -195,6 +202,14 @@ mod tests {
             let status = tonic::Status::unknown(transport);
             assert_eq!(EtcdError::from(status).to_string(), says, "{transport}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_ended_is_a_connection_that_ended() {
+        let ended = etcd_client::Error::WatchError("channel closed".into());
+        assert_eq!(EtcdError::from(ended).to_string(), CLOSED);
+        let gone = etcd_client::Error::LeaseKeepAliveError("lease not found".into());
+        assert!(matches!(EtcdError::from(gone), EtcdError::LeaseGone));
     }
 
     /// What a request comes to over a real connection, of which the server's side does this.
