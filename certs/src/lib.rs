@@ -17,6 +17,7 @@ mod pki;
 mod private_server;
 mod probe;
 mod request;
+mod tls_failure;
 
 pub use bundle::Bundle;
 pub use ca::{Ca, CaError};
@@ -30,6 +31,7 @@ pub use issue::{BACKDATED, Issued, Profile, admin_user, local_user, server_name,
 pub use pki::{ClusterPki, PkiError};
 pub use probe::cas_of_server;
 pub use request::{Request, RequestError, request};
+pub use tls_failure::{is_refused_by_server, tls_failure};
 
 /// Makes ring the process's cryptography. Every `main` calls it first; calling it again is harmless.
 pub fn install_crypto() {

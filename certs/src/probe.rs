@@ -14,6 +14,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use x509_parser::{prelude::FromDer as _, x509::X509Name};
 
+use crate::tls_failure::tls_failure;
+
 /// How long a server may take for each step.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,7 +63,7 @@ pub fn cas_of_server(address: SocketAddr, name: &str, cas: &str) -> io::Result<V
     let received = hints.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (received, done) {
         (Some(subjects), _) => Ok(subjects),
-        (None, Err(error)) => Err(error),
+        (None, Err(error)) => Err(tls_failure(&error).map_or(error, io::Error::other)),
         (None, Ok(())) => Err(io::Error::other("the server asks for no client certificate")),
     }
 }

@@ -13,6 +13,10 @@ use std::{
 
 use mesh_certs::{Ca, Clock, ClusterPki, CredentialFiles, Profile, Receiver, Store};
 use mesh_etcd::{Connection, LastAddresses, Target};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -148,6 +152,12 @@ impl Etcd {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
         }
+    }
+
+    /// Sends it a signal: with `SIGSTOP` it hangs until `SIGCONT`.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("it runs");
     }
 
     /// Where it keeps what it holds. It must not run when that is changed.

@@ -142,6 +142,23 @@ fn an_etcd_that_is_slow_is_reported_and_waited_for() {
 }
 
 #[test]
+fn an_etcd_that_hangs_is_reported_also_to_an_apiserver_that_starts_then() {
+    let etcd = Etcd::protected(&[]);
+    let mut apiserver = ready(&etcd);
+    etcd.signal(Signal::SIGSTOP);
+    // Long before the connection is known to be broken.
+    apiserver.wait_unready("etcd: slow: no answer to ");
+    let status = apiserver.status();
+    assert!(status["ready"] == false && status["state"] == "notReady", "{status:#}");
+    apiserver.kill();
+    apiserver.start_again();
+    apiserver.wait_unready("takes the connection and sends nothing for 5s: the etcd hangs");
+    etcd.signal(Signal::SIGCONT);
+    apiserver.wait_ready();
+    assert_eq!(apiserver.status()["state"], "ready");
+}
+
+#[test]
 fn an_etcd_that_is_full_is_reported_and_filled_when_there_is_room() {
     let etcd = Etcd::protected(&["--quota-backend-bytes", "4194304"]);
     let apiserver = ready(&etcd);

@@ -405,7 +405,7 @@ fn a_bad_new_file_leaves_the_old_in_force() {
 
     println!("another CA of the etcd");
     fs::write(file("-ca.crt"), stranger.certificate()).unwrap();
-    scene.complains(&other, &one, &["tls", "invalid peer certificate"]);
+    scene.complains(&other, &one, &["tls", "by a CA that is not trusted for it"]);
     restore();
 
     println!("a peer file with credentials that are not there");
@@ -477,7 +477,7 @@ fn a_rebuilt_cluster_takes_the_place_of_the_one_before() {
     let pair = ["connect", "--context", &one, "--destination-context", &other];
     let (code, _, refused) = json::run(scene.mesh.clustermesh(&pair));
     assert!(code == 1 && refused.contains("--replace"), "{refused}");
-    scene.fails(&one, &other, "tls", &["invalid peer certificate"]);
+    scene.fails(&one, &other, "tls", &["by a CA that is not trusted for it"]);
     let first = &scene.kernels()[..scene.mesh.nodes(&one).len()];
     assert_eq!(first, &before[..first.len()], "the old one's state is kept");
 

@@ -17,7 +17,7 @@ use std::{
 
 use mesh_e2e::{
     Mesh as _, Netns, json,
-    mesh::{connect, eventually, wait_ready},
+    mesh::{Daemon, connect, eventually, wait_ready},
     netns::binary,
 };
 use serde_json::Value;
@@ -367,13 +367,13 @@ fn the_status_names_what_is_broken() {
         lab.arg(process);
         json::of(lab);
     };
-    let broken = |phase: &str, reason: &str| {
-        eventually(&format!("a's agent is stuck at {phase}"), || {
+    let broken_of = |of: &str, phase: &str, reason: &str| {
+        eventually(&format!("a's agent is stuck at {phase} of {of}"), || {
             let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", "a"]));
             // An agent that has just been started may not answer yet, or know its peers.
             let peers = status["clusters"][0]["agents"][0]["peers"].as_array().cloned();
             let peers = peers.unwrap_or_default();
-            let peer = peers.iter().find(|peer| peer["name"] == "b").unwrap_or(&Value::Null);
+            let peer = peers.iter().find(|peer| peer["name"] == of).unwrap_or(&Value::Null);
             let Some(ladder) = peer["ladder"].as_array() else { return Err(format!("{status:#}")) };
             let broken = ladder.iter().position(|step| step["state"] != "ok");
             let first = broken.map(|at| &ladder[at]).unwrap_or(&Value::Null);
@@ -394,9 +394,10 @@ fn the_status_names_what_is_broken() {
         let (_, text, _) = run(mesh.clustermesh(&["status", "--context", "a"]));
         assert!(text.contains(&format!("NOT READY  {phase}: ")), "{text}");
     };
+    let broken = |phase: &str, reason: &str| broken_of("b", phase, reason);
 
     lab("stop", "b/etcd");
-    broken("tcp", "Connection refused");
+    broken("tcp", "connection refused: no etcd listens there");
     lab("start", "b/etcd");
     wait_ready(&mesh);
 
@@ -406,7 +407,7 @@ fn the_status_names_what_is_broken() {
     fs::copy(a.join("pki/ca.crt"), &ca).unwrap();
     lab("stop", "a/n1/agent");
     lab("start", "a/n1/agent");
-    broken("tls", "UnknownIssuer");
+    broken("tls", "by a CA that is not trusted for it");
     fs::write(&ca, right).unwrap();
     wait_ready(&mesh);
 
@@ -448,6 +449,19 @@ fn the_status_names_what_is_broken() {
     assert_eq!((code, &refused["cluster"]), (3, &serde_json::json!("b")), "{explained:#}");
     assert!(complaint.contains("cluster b is refused: the cluster has the ID 2"), "{complaint}");
     fs::write(&peer, right).unwrap();
+    wait_ready(&mesh);
+
+    // a's own etcd hangs, and keeps its connections. Then its apiserver is away, and an agent starts that never knew one.
+    let etcd = Daemon::Etcd("a".into());
+    mesh.freeze(&etcd);
+    broken_of("a", "synced", "the local apiserver's reports no longer arrive");
+    mesh.thaw(&etcd);
+    wait_ready(&mesh);
+    lab("stop", "a/apiserver");
+    lab("stop", "a/n1/agent");
+    lab("start", "a/n1/agent");
+    broken_of("a", "synced", "has not reported since this agent started");
+    lab("start", "a/apiserver");
     wait_ready(&mesh);
 }
 
@@ -796,7 +810,7 @@ fn a_sysdump_has_no_secrets() {
         ("a/directory/peers/b", "endpoints"),
         ("logs/a-etcd.log", "etcd"),
         ("logs/b-n1-agent.log", "cluster"),
-        ("a/apiserver.json", "etcd_endpoint"),
+        ("a/apiserver.json", "--etcd-endpoint="),
         ("errors.txt", "b/n1"),
     ] {
         let text = fs::read_to_string(folder.path().join(path))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_model::lb::{Backend, Content};
+use mesh_model::lb::{Backend, Content, Settings};
 
 /// The deviations of a frontend in the kernel, each a sentence. `name` is how a backend is named in them.
 pub fn differences(
@@ -18,10 +18,8 @@ pub fn differences(
     };
     let mut found = Vec::new();
     if should.settings != has.settings {
-        found.push(format!(
-            "settings are {:?} in the kernel, not {:?}",
-            has.settings, should.settings
-        ));
+        let [has, should] = [has.settings, should.settings].map(shown);
+        found.push(format!("settings are {has} in the kernel, not {should}"));
     }
     if should.weights != has.weights {
         found.push(format!(
@@ -49,11 +47,21 @@ pub fn differences(
     found
 }
 
+/// A frontend's settings in words.
+fn shown(settings: Settings) -> String {
+    let Settings { session_affinity, plain, pass_if_empty } = settings;
+    let scope = if plain { "of one cluster" } else { "global" };
+    let empty = if pass_if_empty { "pass" } else { "are refused" };
+    format!(
+        "(session affinity {session_affinity} s, {scope}, connections without a backend {empty})"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use mesh_model::{
         ClusterId, Protocol,
-        lb::{Group, Settings, Weights},
+        lb::{Group, Weights},
     };
 
     use super::*;
@@ -93,6 +101,9 @@ mod tests {
                 "the kernel has 10.1.1.3 and should not",
             ]
         );
-        assert!(found[0].starts_with("settings are ") && found.len() == 5, "{found:?}");
+        assert!(
+            found[0].starts_with("settings are (session affinity ") && found.len() == 5,
+            "{found:?}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use mesh_admin::{
@@ -38,7 +38,7 @@ mod wanted;
 use self::{
     explain::explain,
     known::{identities, nodes},
-    peers::{all_peers, certificates},
+    peers::{all_peers, all_problems, certificates},
     services::service,
     wanted::Wanted,
 };
@@ -96,8 +96,7 @@ impl Admin for AgentAdmin {
         let counters = self.programs.counters().await;
         let certificates = certificates(&self.args.config_dir.join("peers"));
         let status = move |node: &Node| {
-            let (audit, mut problems) = (node.audit(), node.problems(Instant::now()));
-            problems.extend(certificates);
+            let (audit, problems) = (node.audit(), all_problems(node, certificates));
             let ready = unready(node).is_empty();
             let peers = if with_peers { all_peers(node, &problems) } else { Vec::new() };
             let names = ["translated", "retried", "scanned", "took_cut", "no_backend"];
@@ -127,7 +126,7 @@ impl Admin for AgentAdmin {
                 state: State::of(ready, !problems.is_empty()).into(),
                 problems: problems.iter().map(|problem| problem.message.clone()).collect(),
                 problem_details: problems,
-                configuration: HashMap::from([("effective".into(), format!("{args:?}"))]),
+                configuration: HashMap::from([("effective".into(), args.in_force.clone())]),
                 tables: node.levels().map(table).collect(),
                 counters: names
                     .into_iter()
@@ -153,11 +152,7 @@ impl Admin for AgentAdmin {
         _: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
         let certificates = certificates(&self.args.config_dir.join("peers"));
-        let peers = |node: &Node| {
-            let mut problems = node.problems(Instant::now());
-            problems.extend(certificates);
-            all_peers(node, &problems)
-        };
+        let peers = |node: &Node| all_peers(node, &all_problems(node, certificates));
         Ok(Response::new(ListPeersResponse { peers: self.ask(peers).await? }))
     }
 

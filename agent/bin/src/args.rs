@@ -125,6 +125,9 @@ pub(crate) struct Args {
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    /// All flags as they are in force.
+    #[arg(skip)]
+    pub(crate) in_force: String,
 }
 
 /// After how long something is done.

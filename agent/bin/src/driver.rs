@@ -44,6 +44,8 @@ pub(crate) struct Driver {
     after: AfterChanges,
     audits: Audits,
     metrics: Metrics,
+    /// When the first of what the tables do not have yet arrived, and how many changes there were before.
+    arrived: Option<(Instant, u64)>,
     _pin_lock: PinLock,
 }
 
@@ -69,6 +71,7 @@ impl Driver {
             after: AfterChanges::default(),
             audits,
             metrics,
+            arrived: None,
             _pin_lock: pin_lock,
         }
     }
@@ -113,8 +116,13 @@ impl Driver {
                 () = ready(()), if left == Left::Due => {}
             }
             left = self.node.lb.turn(TURN, Instant::now);
-            self.metrics.tables.changes.inner().store(self.node.lb.changes(), Ordering::Relaxed);
+            let changes = self.node.lb.changes();
+            self.metrics.tables.changes.inner().store(changes, Ordering::Relaxed);
             if left != Left::Due {
+                // What led to no change was no news.
+                if let Some((arrived, _)) = self.arrived.take().filter(|(_, n)| *n < changes) {
+                    self.metrics.tables.programming.observe(arrived.elapsed());
+                }
                 self.after_changes(Instant::now());
             }
         }
@@ -167,6 +175,8 @@ impl Driver {
             PeerMessage::Events(name, events) => {
                 let follower = self.node.followers.get(&name);
                 let connection = follower.map(Follower::connection).unwrap_or_default();
+                let changes = self.node.lb.changes();
+                self.arrived.get_or_insert_with(|| (Instant::now(), changes));
                 self.input(Input::Events(name, events.into_events(), connection));
             }
             PeerMessage::Follow(name, follower) => {

@@ -10,7 +10,6 @@ mod run;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that one thread allocates is freed by another here: `docs/adr/0037-jemalloc-in-the-agent.md`.
@@ -25,7 +24,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 static MALLOC_CONF: &[u8] = b"narenas:1,background_thread:true,dirty_decay_ms:1000\0";
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let (mut args, in_force) = mesh_admin::flags::parse::<args::Args>();
+    args.in_force = in_force;
     mesh_admin::exit_code(start(args))
 }
 

@@ -74,7 +74,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let started = SystemTime::now();
-    tracing::info!(version = mesh_admin::version::line(), configuration = ?args, "starting");
+    tracing::info!(
+        version = mesh_admin::version::line(),
+        configuration = args.in_force,
+        "starting"
+    );
     let name = ClusterName::new(&args.cluster_name).context("--cluster-name")?;
     let limit =
         ClusterLimit::try_from(args.max_connected_clusters).context("--max-connected-clusters")?;
@@ -218,7 +222,14 @@ fn open(
     let upgrade = match former {
         Former::Nothing | Former::Same | Former::Resized(_) => {
             programs.attach(&cgroup).with_context(|| format!("cgroup {}", cgroup.display()))?;
-            tracing::info!(cgroup = %cgroup.display(), ?former, ?inherited, ?bypass, "the programs are in place");
+            let Inherited { frontends, backends } = inherited;
+            tracing::info!(
+                cgroup = %cgroup.display(),
+                frontends,
+                backends,
+                agent_cgroup = bypass.cgroup,
+                "the programs are in place, with what the previous run left"
+            );
             None
         }
         Former::OtherLayout => {
@@ -301,7 +312,7 @@ async fn watch_readiness(driver: &mpsc::Sender<Message>, health: &Health) {
     while let Some(reasons) = ask(driver, unready).await {
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
-            tracing::info!(ready = was_ready, ?reasons, "readiness");
+            tracing::info!(ready = was_ready, reasons = reasons.join("; "), "readiness");
         }
         health.set(reasons);
         sleep(READINESS).await;

@@ -52,7 +52,11 @@ impl NodePods {
                 AttachmentFound::Attached(attachment, was) => {
                     let (key, pod) = (attachment.key.clone(), attachment.pod.clone());
                     let state = self.table.attach(attachment, was, &LocalCluster(merge));
-                    tracing::info!(%pod, %key, ?state, "attached");
+                    let identity = match state {
+                        State::Bound(identity) => Some(identity.get()),
+                        State::Waiting => None,
+                    };
+                    tracing::info!(%pod, %key, identity, "attached");
                     if was.map_or(State::Waiting, State::Bound) != state {
                         self.remember(&key, wanted);
                     }
@@ -80,7 +84,7 @@ impl NodePods {
         let Ok(pod) = PodName::new(&pod.namespace, &pod.name) else { return };
         for Bound { key, before, now } in self.table.update(&pod, &LocalCluster(merge)) {
             let before = before.map(Identity::get);
-            tracing::info!(%pod, %key, ?before, identity = %now, "bound");
+            tracing::info!(%pod, %key, before, identity = %now, "bound");
             self.answer(&key, wanted);
             self.remember(&key, wanted);
         }

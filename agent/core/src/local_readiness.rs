@@ -21,6 +21,8 @@ pub(crate) struct LocalReadiness {
 struct Beats {
     count: u64,
     last: Instant,
+    /// One came in this run.
+    any: bool,
 }
 
 /// Five beats are missing.
@@ -34,7 +36,7 @@ impl LocalReadiness {
         let away = found.is_some_and(|state| state.plain_passes);
         let last = if away { now.checked_sub(AWAY).unwrap_or(now) } else { now };
         let kube_proxy = if away { KubeProxy::Present } else { KubeProxy::Absent };
-        Self { kube_proxy, beats: Beats { count: 0, last }, sent: found }
+        Self { kube_proxy, beats: Beats { count: 0, last, any: false }, sent: found }
     }
 
     /// This many beats came over the present connection so far.
@@ -42,7 +44,8 @@ impl LocalReadiness {
         if self.beats.count != count {
             // Another connection counts from the beginning, and has reported nothing by that.
             let grown = count > self.beats.count;
-            self.beats = Beats { count, last: if grown { now } else { self.beats.last } };
+            let last = if grown { now } else { self.beats.last };
+            self.beats = Beats { count, last, any: self.beats.any || grown };
         }
     }
 
@@ -86,10 +89,13 @@ impl LocalReadiness {
             true => ", and services that are not global are left to the kube-proxy",
             false => "",
         };
+        let since = match self.beats.any {
+            true => format!("has been stale for {} s", away.as_secs()),
+            false => "has not reported since this agent started".into(),
+        };
         Some(format!(
-            "the local apiserver has been stale for {} s: services stay programmed, and connections to services without \
-             backends pass instead of being refused{plain}",
-            away.as_secs()
+            "the local apiserver {since}: services stay programmed, and connections to services without backends pass \
+             instead of being refused{plain}"
         ))
     }
 }
@@ -126,12 +132,27 @@ mod tests {
         assert_eq!(local.next_timeout(at(5_500)), None);
         local.set_kube_proxy(KubeProxy::Present);
         assert_eq!(local.update(true, at(5_600)), Some(LEFT));
-        assert!(local.problem(at(9_000)).unwrap().contains("left to the kube-proxy"));
+        let problem = local.problem(at(9_000)).unwrap();
+        assert!(problem.contains("has been stale for 8 s: "), "{problem}");
+        assert!(problem.contains("left to the kube-proxy"), "{problem}");
         // Another connection counts from the beginning.
         local.beats(0, at(9_000));
         assert_eq!(local.update(true, at(9_000)), None);
         local.beats(1, at(9_100));
         assert_eq!(local.update(true, at(9_100)), Some(FRESH));
+    }
+
+    #[test]
+    fn a_writer_that_never_reported_in_this_run_is_away_after_five_seconds_too() {
+        let began = Instant::now();
+        let mut local = LocalReadiness::new(None, began);
+        local.update(true, began);
+        let just_before = began + AWAY - Duration::from_millis(1);
+        assert!(!local.is_away(just_before) && local.problem(just_before).is_none());
+        assert!(local.is_away(began + AWAY));
+        let problem = local.problem(began + AWAY).unwrap();
+        assert!(problem.contains("has not reported since this agent started: "), "{problem}");
+        assert_eq!(local.update(true, began + AWAY), Some(UNSYNCED));
     }
 
     #[test]

@@ -188,6 +188,11 @@ impl<K: Kernel> Tables<K> {
         })
     }
 
+    /// How many frontends lead to no backend.
+    pub fn frontends_without_backends(&self) -> usize {
+        self.services.values().filter(|service| service.positions.is_empty()).count()
+    }
+
     /// A frontend's backends, in the order of its slots; `None` where there is no such frontend.
     pub fn backends(&self, frontend: &Frontend) -> Option<impl Iterator<Item = &Backend>> {
         let groups = self.services.get(frontend)?.groups();

@@ -167,14 +167,17 @@ impl ProgramsTask {
         self.failure = None;
         if found.repairs() > 0 {
             let HookAudit { attached, pinned, .. } = &found;
-            let what = format!("attached again {attached:?}, pinned again {pinned:?}");
+            let again = [("attached", attached), ("pinned", pinned)];
+            let again = again.into_iter().filter(|(_, names)| !names.is_empty());
+            let again = again.map(|(verb, names)| format!("{verb} again: {}", names.join(", ")));
+            let what = again.collect::<Vec<_>>().join("; ");
             tracing::error!(what, "another process removed programs or pins of the mesh");
             self.repairs += found.repairs();
             self.last_repair = Some(what);
         }
         let others = others(&found);
         if others.is_some() && others != self.others {
-            tracing::warn!(others = ?found.others, "other programs at the mesh's hooks");
+            tracing::warn!(others, "other programs at the mesh's hooks");
         }
         self.others = others;
     }
@@ -185,7 +188,12 @@ impl ProgramsTask {
         if bypass == self.bypass {
             return;
         }
-        tracing::warn!(before = ?self.bypass, now = ?bypass, "the agent's own sockets");
+        tracing::warn!(
+            before = self.bypass.cgroup,
+            now = bypass.cgroup,
+            problem = bypass.problem,
+            "the agent's cgroup, whose sockets are left alone, changed"
+        );
         match self.programs.set_bypass(bypass.cgroup.as_slice()) {
             Ok(()) => self.bypass = bypass,
             Err(error) => tracing::warn!(%error, "the agent's own sockets"),

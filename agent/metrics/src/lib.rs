@@ -1,12 +1,12 @@
 //! The agent's metrics. `docs/metrics.md` has their names, which a test compares.
 
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use mesh_admin::metrics::{self, Counters, Gauges};
 use mesh_layout::{COUNTERS, Counter as ProgramCounter};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
 };
 
 mod former;
@@ -45,6 +45,26 @@ pub struct CertificateLabel {
 
 type Count = Gauge<u64, AtomicU64>;
 type Seconds = Gauge<f64, AtomicU64>;
+
+/// Durations from a tenth of a millisecond to ten seconds.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram);
+
+/// The upper ends of its buckets, in seconds.
+const DURATIONS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
+impl Durations {
+    /// Something took so long.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Histogram::new(DURATIONS))
+    }
+}
 
 /// The agent's metrics, `clustermesh_agent_…`.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +128,10 @@ pub struct PeerMetrics {
     pub stale: Gauges<PeerLabel>,
     /// 1 while the local cluster is drained of the cluster, so that its backends are used only where nothing else answers.
     pub drained: Gauges<PeerLabel>,
+    /// 1 while the cluster is drained by its own operator.
+    pub drained_by_operator: Gauges<PeerLabel>,
+    /// Nodes of the cluster that its own operator has drained.
+    pub drained_nodes: Gauges<PeerLabel>,
     /// 1 while nothing of the cluster answers.
     pub unreachable: Gauges<PeerLabel>,
     /// When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one.
@@ -148,6 +172,10 @@ pub struct HealthMetrics {
 pub struct TableMetrics {
     /// Changes made to the kernel's tables.
     pub changes: Counter,
+    /// From the arrival of what a cluster reports until the tables have it; of several that come together, the first.
+    pub programming: Durations,
+    /// Frontends of services that lead to no backend.
+    pub frontends_without_backends: Count,
     /// Changes that failed, mostly because a table is full, and are tried again.
     pub failing: Count,
     /// Single writes to the kernel's tables: system calls, and stores to mapped memory.
@@ -252,6 +280,10 @@ impl PeerMetrics {
         all.register("peer_stale", help, self.stale.clone());
         let help = "1 while the local cluster is drained of the cluster, so that its backends are used only where nothing else answers";
         all.register("peer_drained", help, self.drained.clone());
+        let help = "1 while the cluster is drained by its own operator, so that new connections go elsewhere where others answer";
+        all.register("peer_drained_by_operator", help, self.drained_by_operator.clone());
+        let help = "Nodes of the cluster that its own operator has drained";
+        all.register("peer_drained_nodes", help, self.drained_nodes.clone());
         let help = "1 while neither a node nor the etcd of the cluster answers, so that its backends are used only where there are no others";
         all.register("peer_unreachable", help, self.unreachable.clone());
         let help = "When the certificate in the file ends, in seconds since 1970; of several CAs in one file, the last one";
@@ -305,6 +337,10 @@ impl TableMetrics {
     fn register(&self, all: &mut metrics::Metrics) {
         let help = "Changes made to the kernel's tables";
         all.register("table_changes", help, self.changes.clone());
+        let help = "Time from the arrival of what a cluster reports until the kernel's tables have it; of several that come together, the first";
+        all.register("programming_duration_seconds", help, self.programming.0.clone());
+        let help = "Frontends of services that lead to no backend";
+        all.register("frontends_without_backends", help, self.frontends_without_backends.clone());
         let help = "Changes that failed, mostly because a table is full, and are tried again";
         all.register("table_changes_failing", help, self.failing.clone());
         let help =
@@ -333,10 +369,17 @@ mod tests {
     fn metrics_are_as_their_table_says() {
         let metrics = Metrics::default();
         metrics.set_connections(&[1; COUNTERS]);
+        metrics.tables.programming.observe(Duration::from_millis(2));
         let text = metrics.exported().text().unwrap();
         let documentation = include_str!("../../../docs/metrics.md");
         assert_eq!(violations(&text, "clustermesh_agent", documentation), Vec::<String>::new());
         assert!(text.contains("clustermesh_agent_connections_total{kind=\"no_backend\"} 1\n"));
+        for (end, count) in [("0.001", 0), ("0.003", 1), ("+Inf", 1)] {
+            let bucket = format!(
+                "clustermesh_agent_programming_duration_seconds_bucket{{le=\"{end}\"}} {count}\n"
+            );
+            assert!(text.contains(&bucket), "{bucket}: {text}");
+        }
     }
 
     #[test]

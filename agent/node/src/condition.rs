@@ -1,28 +1,14 @@
-//! The state of nodes and backends, including what the balancer does not know: what is drained in the local cluster.
+//! The state of nodes and backends, including what the balancer does not know: what clusters report as drained.
 
-use mesh_model::ClusterName;
+use mesh_model::{ClusterName, LocalDrain};
 
 use crate::Node;
 
 impl Node {
-    /// Why a backend of a cluster is left although it serves: its cluster, which is the local one, or its node is drained.
+    /// Why a backend of a cluster is left although it serves: its cluster's operator has drained the cluster or its node.
     pub fn drained(&self, cluster: &str, node: Option<&str>) -> Option<String> {
-        let local = self.core.local();
-        let status = self.followers.get(local)?.status.borrow();
-        let drained = &status.drained;
-        if cluster != local.as_str() {
-            return None;
-        }
-        let node = node.filter(|node| drained.nodes.contains(*node));
-        match (drained.cluster, node) {
-            (true, _) => {
-                Some(format!("cluster {cluster} is drained (clustermesh undrain {cluster})"))
-            }
-            (false, Some(node)) => Some(format!(
-                "its node {cluster}/{node} is drained (clustermesh undrain {cluster}/{node})"
-            )),
-            (false, None) => None,
-        }
+        let (_, follower) = self.followers.iter().find(|(name, _)| name.as_str() == cluster)?;
+        why_drained(&follower.status.borrow().drained, cluster, node)
     }
 
     /// A node's state, in a stable name.
@@ -39,6 +25,43 @@ impl Node {
             "unverified"
         } else {
             "ready"
+        }
+    }
+}
+
+/// Why a backend on a node of a cluster is left, by what the cluster says is drained of it.
+fn why_drained(drained: &LocalDrain, cluster: &str, node: Option<&str>) -> Option<String> {
+    let node = node.filter(|node| drained.nodes.contains(*node));
+    match (drained.cluster, node) {
+        (true, _) => Some(format!("cluster {cluster} is drained (clustermesh undrain {cluster})")),
+        (false, Some(node)) => Some(format!(
+            "its node {cluster}/{node} is drained (clustermesh undrain {cluster}/{node})"
+        )),
+        (false, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drained_backend_says_what_of_its_cluster_is_drained() {
+        let drained = |cluster, nodes: &[&str]| LocalDrain {
+            cluster,
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+        };
+        for (what, node, why) in [
+            (drained(true, &["n1"]), None, Some("cluster b is drained (clustermesh undrain b)")),
+            (
+                drained(false, &["n1"]),
+                Some("n1"),
+                Some("its node b/n1 is drained (clustermesh undrain b/n1)"),
+            ),
+            (drained(false, &["n1"]), Some("n2"), None),
+            (drained(false, &["n1"]), None, None),
+        ] {
+            assert_eq!(why_drained(&what, "b", node).as_deref(), why);
         }
     }
 }

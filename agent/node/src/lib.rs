@@ -19,8 +19,10 @@ use tokio::sync::{mpsc, watch};
 pub mod absences;
 mod condition;
 mod metrics;
+mod phases;
 mod problems;
 
+pub use phases::{Relation, phases};
 pub use problems::{RecentRepairs, unready};
 
 /// The core, its followers and its writers.

@@ -28,7 +28,7 @@ impl Node {
         let audit = self.audit();
         store(&metrics.audit_passes, audit.passes);
         store(&metrics.audit_repairs, audit.repairs);
-        metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
+        set_file_watch(metrics);
         let routes = self.writers.routes.table();
         metrics.routes.set(count(routes.len()));
         metrics.failed_routes.set(count(routes.not_in_place().count()));
@@ -58,6 +58,10 @@ impl Node {
         let stale = |name: &ClusterName| core.away(name).is_some_and(|away| away.stale).into();
         peers.stale.set(self.each_remote(stale));
         peers.drained.set(self.each_remote(|name| core.is_drained(name).into()));
+        let by_operator = |name: &ClusterName| status(name).drained.cluster.into();
+        peers.drained_by_operator.set(self.each_peer(by_operator));
+        let nodes = |name: &ClusterName| count(status(name).drained.nodes.len());
+        peers.drained_nodes.set(self.each_peer(nodes));
         peers.unreachable.set(self.each_peer(|name| core.is_unreachable(name).into()));
         let certificates = self.followers.iter().flat_map(|(peer, follower)| {
             follower.certificates().into_iter().map(|(file, not_after)| {
@@ -118,6 +122,8 @@ impl Node {
         let inherited = self.lb.tables().inherited();
         tables.inherited_frontends.set(count(inherited.frontends));
         tables.inherited_backends.set(count(inherited.backends));
+        let empty = self.lb.tables().frontends_without_backends();
+        tables.frontends_without_backends.set(count(empty));
         tables.failing.set(count(self.lb.status().failing));
     }
 
@@ -134,6 +140,11 @@ impl Node {
     }
 }
 
+/// Whether folders of this process are looked at and not watched.
+fn set_file_watch(metrics: &Metrics) {
+    metrics.file_watch_fallback.set(mesh_files::watch_fallback().is_some().into());
+}
+
 /// Sets a counter to what was counted elsewhere.
 fn store(counter: &Counter, counted: u64) {
     counter.inner().store(counted, Ordering::Relaxed);
@@ -141,4 +152,28 @@ fn store(counter: &Counter, counted: u64) {
 
 fn count(n: usize) -> u64 {
     n.try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The only test of this crate that watches folders: there is no instance from then on.
+    #[test]
+    fn folders_that_cannot_be_watched_are_a_problem_and_a_metric() {
+        let metrics = Metrics::default();
+        set_file_watch(&metrics);
+        assert_eq!(metrics.file_watch_fallback.get(), 0);
+        mesh_files::exhaust_instances();
+        let watch = mesh_files::FolderWatch::shallow(&std::env::temp_dir());
+        set_file_watch(&metrics);
+        assert_eq!(metrics.file_watch_fallback.get(), 1);
+        let message = mesh_files::watch_fallback().unwrap();
+        let kind = mesh_core::ProblemKind::PeerFile;
+        let problem = mesh_core::Problem { kind, peer: None, message };
+        let problem = crate::problems::core_problem(problem);
+        assert_eq!(problem.code, "file-watch");
+        assert!(problem.remedy.contains("fs.inotify.max_user_instances"), "{problem:?}");
+        drop(watch);
+    }
 }

@@ -37,7 +37,7 @@ fn unready_problems(node: &Node) -> impl Iterator<Item = Problem> + use<> {
 }
 
 /// A problem of the core, with what to do.
-fn core_problem(problem: mesh_core::Problem) -> Problem {
+pub(crate) fn core_problem(problem: mesh_core::Problem) -> Problem {
     let code = match problem.kind {
         ProblemKind::PeerFile => ProblemCode::PeerFile,
         ProblemKind::RecordsRefused => ProblemCode::RecordsRefused,

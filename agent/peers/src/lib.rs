@@ -6,6 +6,7 @@
 mod drained;
 mod follower;
 mod peers;
+mod settings;
 
 pub use follower::Follower;
 pub use peers::{PeerMessage, Peers, PeersConfig, follower_thread};

@@ -13,26 +13,24 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use mesh_certs::{Clock, CredentialFiles, Receiver, Store};
-use mesh_etcd::{Batch, Channels, LastAddresses, Target, follow};
+use mesh_certs::Store;
+use mesh_etcd::{Batch, LastAddresses};
 use mesh_files::{FolderWatch, Moment, TextFile, TextFolder, Written, until};
-use mesh_follow::{
-    Budget, ConnectionPhase, Failure, PeerCommand, PeerConfig, PeerEvent, PeerFollower,
-    RateLimited, Role, Status,
-};
-use mesh_merge::Claims;
-use mesh_model::{ClusterId, ClusterName};
+use mesh_follow::{PeerConfig, PeerEvent};
+use mesh_model::ClusterName;
 use mesh_wire::{
-    peer_file::{Grant, PeerFile},
+    peer_file::PeerFile,
     peer_folder::{FoundFile, FoundFolder, PeerFolder, RemovedPeer},
 };
 use tokio::{
     runtime,
-    sync::{Notify, mpsc, watch},
-    task::JoinHandle,
+    sync::{Notify, mpsc},
 };
 
-use crate::{drained::DrainedPeersFile, follower::Follower};
+use crate::{drained::DrainedPeersFile, follower::Follower, settings::credential_files};
+use tasks::Following;
+
+mod tasks;
 
 /// An event of followed clusters.
 #[derive(Debug)]
@@ -86,23 +84,7 @@ pub struct Peers<M> {
     troubled: Arc<Notify>,
 }
 
-struct Following {
-    file: PeerFile,
-    /// Absent while the credentials are unusable.
-    running: Option<Running>,
-    status: watch::Sender<Status>,
-    /// The channel to the task that is running, or was.
-    commands: mpsc::Sender<PeerCommand>,
-}
-
-struct Running {
-    credentials: Store,
-    /// Why new credentials do not take over.
-    trouble: watch::Receiver<Option<Failure>>,
-    task: JoinHandle<()>,
-}
-
-/// The result of reading the files.
+/// What came of reading the files.
 #[derive(Debug)]
 struct PeersRead {
     problems: Vec<String>,
@@ -110,9 +92,6 @@ struct PeersRead {
     /// When to read them again, although no file changes.
     next_look: Option<Instant>,
 }
-
-/// Commands that may wait for a follower.
-const COMMANDS: usize = 16;
 
 /// Starts the thread on which clusters are followed, for [`Peers::new`]: the bytes of an event become a batch without a change
 /// of threads.
@@ -269,123 +248,6 @@ impl<M: From<PeerMessage> + Send + 'static> Peers<M> {
         }
         None
     }
-
-    async fn start(
-        &mut self,
-        name: &ClusterName,
-        file: PeerFile,
-        credentials: Result<(Store, Receiver), String>,
-    ) {
-        let before = self.following.remove(name);
-        let known = before.as_ref().is_some_and(|before| before.file == file);
-        if let Some(before) = before {
-            before.stop().await;
-        }
-        let (status, _) = watch::channel(Status::default());
-        let (commands, command_receiver) = mpsc::channel(COMMANDS);
-        let credentials = credentials.map_err(|reason| {
-            if !known {
-                tracing::warn!(peer = %name, reason, "the peer's credentials cannot be used");
-            }
-            status.send_modify(|status| {
-                status.failure = Some(Failure::new(ConnectionPhase::Tls, reason))
-            });
-        });
-        let mut following = Following { file, running: None, status, commands };
-        // Before its task begins: events of a cluster that is not followed yet would be lost.
-        let receiver = credentials.as_ref().ok().map(|(_, receiver)| receiver.clone());
-        self.announce(name, &following, receiver).await;
-        if let Ok(credentials) = credentials {
-            following.running = Some(self.spawn(name, &following, command_receiver, credentials));
-        }
-        self.following.insert(name.clone(), following);
-    }
-
-    fn spawn(
-        &self,
-        name: &ClusterName,
-        following: &Following,
-        commands: mpsc::Receiver<PeerCommand>,
-        (credentials, receiver): (Store, Receiver),
-    ) -> Running {
-        let Following { file, status, .. } = following;
-        let grant = file.clustermesh.as_ref();
-        let config = PeerConfig {
-            name: name.clone(),
-            role: if *name == self.local.name { Role::Local } else { Role::Remote },
-            uuid: grant.and_then(|grant| grant.uuid),
-            endpoints: file.endpoints.len(),
-            id: grant.and_then(granted_id),
-            ..self.local.clone()
-        };
-        let target = Target {
-            endpoints: file.endpoints.clone(),
-            host_aliases: file.host_aliases.clone(),
-            credentials: receiver,
-            clock: Clock::system(),
-            last_addresses: self.last_addresses.clone(),
-        };
-        let (trouble_sender, trouble) = watch::channel(None);
-        let channels = Channels {
-            commands,
-            events: self.messages.clone(),
-            status: status.clone(),
-            trouble: trouble_sender,
-            reconnect: PeerCommand::Reconnect,
-        };
-        let seed = rand_seed(name);
-        let tagged = name.clone();
-        let limits = (*name != self.local.name).then(|| budget(file));
-        let (mut troubles, troubled) = (trouble.clone(), Arc::clone(&self.troubled));
-        let task = self.runtime.spawn(async move {
-            let now = Instant::now();
-            let follower = PeerFollower::new(config, seed, now);
-            let mut follower = RateLimited::new(follower, limits, now);
-            let tag = |events| M::from(PeerMessage::Events(tagged.clone(), events));
-            let ring = async {
-                while troubles.changed().await.is_ok() {
-                    troubled.notify_one();
-                }
-            };
-            tokio::join!(follow(&mut follower, &target, channels, tag), ring);
-        });
-        Running { credentials, trouble, task }
-    }
-
-    async fn remove(&mut self, name: &ClusterName) {
-        if let Some(following) = self.following.remove(name) {
-            following.stop().await;
-            let _ = self.send(PeerMessage::Unfollow(name.clone())).await;
-        }
-    }
-
-    async fn announce(
-        &self,
-        name: &ClusterName,
-        following: &Following,
-        credentials: Option<Receiver>,
-    ) {
-        let grant = following.file.clustermesh.as_ref();
-        let follower = Follower::new(
-            following.commands.clone(),
-            following.status.subscribe(),
-            grant.map(claims),
-            grant.and_then(|grant| grant.uuid),
-            (*name != self.local.name).then(|| budget(&following.file)),
-        )
-        .with_credentials(credentials);
-        let _ = self.send(PeerMessage::Follow(name.clone(), follower)).await;
-    }
-}
-
-impl Following {
-    /// Ends the task, and waits until it has ended: its last events must not be taken for its successor's.
-    async fn stop(self) {
-        if let Some(Running { task, .. }) = self.running {
-            task.abort();
-            let _ = task.await;
-        }
-    }
 }
 
 /// The content of the folder, in the types of the wire format.
@@ -413,48 +275,4 @@ fn found(read: io::Result<BTreeMap<String, TextFile>>) -> FoundFolder {
 /// The text for an operator about new credentials, or a new peer file, that cannot be used.
 fn not_used(peer: &ClusterName, why: impl Display) -> String {
     format!("{peer}: new credentials are not used, the previous ones stay in use: {why}")
-}
-
-/// The budget in the file, and the defaults for what it leaves out.
-fn budget(file: &PeerFile) -> Budget {
-    let configured = file.clustermesh.as_ref().and_then(|grant| grant.budget.as_ref());
-    let (configured, defaults) = (configured.cloned().unwrap_or_default(), Budget::default());
-    Budget {
-        keys: configured.keys.unwrap_or(defaults.keys),
-        bytes: configured.bytes.unwrap_or(defaults.bytes),
-        changes_per_second: configured.changes_per_second.unwrap_or(defaults.changes_per_second),
-    }
-}
-
-fn claims(grant: &Grant) -> Claims {
-    Claims {
-        id: granted_id(grant),
-        pod_cidrs: grant.pod_cidrs.clone(),
-        node_cidrs: grant.node_cidrs.clone(),
-        external_backends: grant.external_backends,
-    }
-}
-
-fn granted_id(grant: &Grant) -> Option<ClusterId> {
-    grant.id.and_then(|id| ClusterId::from_wire(id.into()))
-}
-
-/// The credentials that a file names; relative names are beside it.
-fn credential_files(file: &PeerFile, folder: &Path) -> Result<CredentialFiles, String> {
-    let path = |path: &Option<PathBuf>, key: &str| {
-        path.as_ref()
-            .map(|path| folder.join(path))
-            .ok_or_else(|| format!("the peer file names no `{key}`"))
-    };
-    Ok(CredentialFiles {
-        ca: path(&file.trusted_ca_file, "trusted-ca-file")?,
-        certificate: path(&file.cert_file, "cert-file")?,
-        key: path(&file.key_file, "key-file")?,
-    })
-}
-
-/// Spreads the readers of a peer: no two agents wait the same times.
-fn rand_seed(name: &ClusterName) -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(name)
 }

@@ -2,6 +2,8 @@
 
 use std::{io, process::ExitCode};
 
+use mesh_admin::plain;
+
 use crate::{contexts, output};
 
 /// How a command ended that did what it was asked.
@@ -31,7 +33,7 @@ impl Outcome {
             // The reader has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                let message = contexts::hint(&in_full(&error));
+                let message = contexts::hint(&plain(&in_full(&error)));
                 // Standard output may be what failed.
                 let _ = output::error(1, &message);
                 eprintln!("error: {message}");
@@ -67,7 +69,7 @@ pub(crate) fn note(what: &str) {
 /// Says what one should know beside a result.
 #[allow(clippy::print_stderr, reason = "this is where warnings go")]
 pub(crate) fn warn(what: String) {
-    eprintln!("warning: {what}");
+    eprintln!("warning: {}", plain(&what));
 }
 
 /// Says what is not as it should be, where that leaves the rest as it is.

@@ -5,7 +5,7 @@ mod text;
 mod wide;
 
 use std::{
-    fs,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -132,14 +132,12 @@ impl ClusterStatus {
             };
             agents.push(AgentStatus { node: agent.node.clone(), reported });
         }
-        let files = fs::read_dir(context.directory.join("peers")).into_iter().flatten().flatten();
-        let is_peer =
-            |path: &Path| fs::read_to_string(path).is_ok_and(|text| PeerFile::is_one(&text));
-        let files = files.filter(|entry| is_peer(&entry.path()));
-        let mut configured: Vec<String> =
-            files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        configured.retain(|name| *name != context.name && !name.starts_with('.'));
-        configured.sort();
+        let texts = mesh_files::texts(&context.directory.join("peers")).unwrap_or_default();
+        let is_peer = |(name, text): (String, io::Result<String>)| {
+            let is_one = text.is_ok_and(|text| PeerFile::is_one(&text));
+            (is_one && name != context.name).then_some(name)
+        };
+        let configured = texts.into_iter().filter_map(is_peer).collect();
         Ok(Self { name: context.name.clone(), apiservers, agents, configured })
     }
 

@@ -169,12 +169,15 @@ impl Collected {
 
     /// The files of a cluster directory that have no keys: manifests may have Secrets and are none of them.
     fn directory(&mut self, cluster: &str, directory: &Path) -> anyhow::Result<()> {
-        let entries = fs::read_dir(directory.join("peers")).into_iter().flatten().flatten();
-        let peers = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let peers = peers.map(|name| format!("peers/{name}"));
-        for name in FILES.into_iter().map(str::to_owned).chain(peers) {
+        let peers = mesh_files::texts(&directory.join("peers")).unwrap_or_default().into_iter();
+        let peers = peers.map(|(name, text)| (format!("peers/{name}"), text));
+        let files = FILES.into_iter().map(|name| {
+            let text = fs::read_to_string(directory.join(name));
+            (name.to_owned(), text)
+        });
+        for (name, text) in files.chain(peers) {
             let path = format!("{cluster}/directory/{name}");
-            let text = match fs::read_to_string(directory.join(&name)) {
+            let text = match text {
                 Ok(text) => text,
                 // Most of them are there only where they are needed.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -86,12 +85,9 @@ pub fn check(lab: &LabState) -> Result<History, HistoryError> {
 fn followed(cluster: &ClusterState) -> Result<Vec<String>, HistoryError> {
     let folder = cluster.directory.join("peers");
     let error = |source| HistoryError { path: folder.clone(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(error)?.flatten() {
-        let is_peer = fs::read_to_string(entry.path()).is_ok_and(|text| PeerFile::is_one(&text));
-        names.extend(entry.file_name().into_string().ok().filter(|_| is_peer));
-    }
-    Ok(names)
+    let texts = mesh_files::texts(&folder).map_err(error)?.into_iter();
+    let peers = texts.filter(|(_, text)| text.as_ref().is_ok_and(|text| PeerFile::is_one(text)));
+    Ok(peers.map(|(name, _)| name).collect())
 }
 
 fn read_kernel(pins: &Path) -> Result<Services, DumpError> {

@@ -189,8 +189,8 @@ impl Dump {
                     entry.deviations.push(format!("undecodable value: {error}"));
                 }
             }
-            Key::LocalDrain => {
-                entry.what = "local-drain";
+            drain @ (Key::Drain | Key::LocalDrain) => {
+                entry.what = if drain == Key::Drain { "drain" } else { "local-drain" };
                 entry.value = value::json(value);
                 if let Err(error) = local_drain::decode(value) {
                     entry.deviations.push(format!("undecodable value: {error}"));

@@ -96,9 +96,12 @@ impl Recording {
                 }
                 None => (key.to_owned(), value.to_vec()),
             },
-            Key::Heartbeat | Key::Position | Key::LocalPosition | Key::LocalDrain | Key::Other => {
-                (key.to_owned(), value.to_vec())
-            }
+            Key::Heartbeat
+            | Key::Position
+            | Key::Drain
+            | Key::LocalPosition
+            | Key::LocalDrain
+            | Key::Other => (key.to_owned(), value.to_vec()),
         })
     }
 

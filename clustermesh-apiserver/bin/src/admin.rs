@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_admin::{
-    ProblemCode,
+    ProblemCode, plain,
     v1::{
         DrainOutcome, DrainRequest, DrainResponse, Drained, DrainedNode, ExplainRequest,
         ExplainResponse, LiftQuarantineRequest, LiftQuarantineResponse, ListIdentitiesRequest,
@@ -131,7 +131,7 @@ impl Admin for ApiserverAdmin {
         let problems = problems.chain(store.problems(now)).chain(fallback).chain(certificates);
         let problems = problems.chain(clashes(&self.peers, settings));
         let problems: Vec<Problem> = problems.collect();
-        let failure = store.trouble.as_ref().map(ToString::to_string);
+        let failure = store.trouble.as_ref().map(|why| plain(&why.to_string()).into_owned());
         Ok(Response::new(StatusResponse {
             component: "apiserver".into(),
             version: Some(version()),
@@ -145,7 +145,7 @@ impl Admin for ApiserverAdmin {
             state: State::of(ready, !problems.is_empty()).into(),
             problems: problems.iter().map(|problem| problem.message.clone()).collect(),
             problem_details: problems,
-            configuration: HashMap::from([("effective".into(), format!("{:?}", self.args))]),
+            configuration: HashMap::from([("effective".into(), self.args.in_force.clone())]),
             store: Some(Store {
                 connected: store.connected,
                 endpoint: self.args.etcd_endpoint.clone(),

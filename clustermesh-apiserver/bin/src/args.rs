@@ -77,6 +77,9 @@ pub(crate) struct Args {
     /// How logs are written
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    /// All flags as they are in force.
+    #[arg(skip)]
+    pub(crate) in_force: String,
 }
 
 /// The flags of `etcd-init`.

@@ -1,6 +1,6 @@
 //! What this cluster claims although its own peer files grant it to another: that cluster's peers refuse one of the two.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use ipnet::IpNet;
 use mesh_admin::{ProblemCode, v1::Problem};
@@ -9,18 +9,13 @@ use mesh_wire::peer_file::{Grant, PeerFile};
 
 /// Reads the peer files. What is wrong with one is its agents' to say.
 pub(crate) fn clashes(peers: &Path, settings: &ClusterSettings) -> Vec<Problem> {
-    let files = fs::read_dir(peers).into_iter().flatten().flatten();
-    let mut grants: Vec<(String, Grant)> = files
-        .filter_map(|entry| {
-            let text =
-                fs::read_to_string(entry.path()).ok().filter(|text| PeerFile::is_one(text))?;
-            let name =
-                entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'))?;
-            Some((name, PeerFile::parse(&text).ok()?.clustermesh?))
-        })
-        .filter(|(name, _)| name != settings.name.as_str())
-        .collect();
-    grants.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let files = mesh_files::texts(peers).unwrap_or_default().into_iter();
+    let peers = files.filter(|(name, _)| name != settings.name.as_str());
+    let grants = peers.filter_map(|(name, text)| {
+        let text = text.ok().filter(|text| PeerFile::is_one(text))?;
+        Some((name, PeerFile::parse(&text).ok()?.clustermesh?))
+    });
+    let grants: Vec<(String, Grant)> = grants.collect();
     grants.iter().flat_map(|(peer, grant)| clash(settings, peer, grant)).collect()
 }
 
@@ -47,6 +42,8 @@ fn clash(settings: &ClusterSettings, peer: &str, grant: &Grant) -> Vec<Problem> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

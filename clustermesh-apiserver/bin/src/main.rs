@@ -15,10 +15,10 @@ mod writer;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    mesh_admin::exit_code(start(args::Cli::parse()))
+    let (mut cli, in_force) = mesh_admin::flags::parse::<args::Cli>();
+    cli.serve.in_force = in_force;
+    mesh_admin::exit_code(start(cli))
 }
 
 fn start(args::Cli { command, serve }: args::Cli) -> anyhow::Result<()> {

@@ -52,7 +52,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let started = SystemTime::now();
-    tracing::info!(version = mesh_admin::version::line(), configuration = ?args, "starting");
+    tracing::info!(
+        version = mesh_admin::version::line(),
+        configuration = args.in_force,
+        "starting"
+    );
     let directory = ClusterDirectory::new(&args.config_dir);
     let metrics = Metrics::default();
     let health = Health::new(metrics.exported());
@@ -229,7 +233,7 @@ async fn watch_readiness(
         let reasons: Vec<String> = reasons.into_iter().map(|problem| problem.message).collect();
         if reasons.is_empty() != was_ready {
             was_ready = reasons.is_empty();
-            tracing::info!(ready = was_ready, ?reasons, "readiness");
+            tracing::info!(ready = was_ready, reasons = reasons.join("; "), "readiness");
         }
         let fallback = mesh_files::watch_fallback().is_some();
         // As many as the admin API lists.

@@ -8,6 +8,7 @@ mod etcd_capacity;
 mod etcd_error;
 mod etcd_version;
 mod foreign_writes;
+mod patience;
 mod session;
 mod session_error;
 mod state;
@@ -23,12 +24,16 @@ use mesh_backoff::{Backoff, Policy};
 use mesh_etcd::{Connection, CredentialRotation, EtcdError, Target, connect_again, succession};
 use mesh_follow::Failure;
 use mesh_wire::users_file::UsersFile;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{cluster::Cluster, metrics::Metrics};
 pub(crate) use etcd_capacity::Fill;
 pub(crate) use etcd_error::{EtcdFailure, Reason};
 pub(crate) use foreign_writes::ForeignWrite;
+use patience::patiently;
 use session::{Ended, Memory, Session};
 pub(crate) use state::StoreState;
 
@@ -62,11 +67,6 @@ enum Use {
     Drained,
 }
 
-/// An answer that takes longer is a problem in the status.
-const SLOW: Duration = Duration::from_secs(2);
-/// One that takes longer is not waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 // === impl Writer ===
 
 impl Writer {
@@ -98,6 +98,8 @@ impl Writer {
                 Use::Succeeded(connection) => {
                     tracing::info!("new credentials: going on over a new connection");
                     pauses.reset();
+                    // What the other connection waited for is waited for no more.
+                    self.set(|state| state.slow = None);
                     successor = Some(*connection);
                     continue;
                 }
@@ -138,18 +140,13 @@ impl Writer {
         to: &str,
         request: impl Future<Output = Result<T, EtcdError>>,
     ) -> Result<T, EtcdError> {
-        let mut request = std::pin::pin!(request);
-        if let Ok(answer) = timeout(SLOW, &mut request).await {
-            return answer;
-        }
-        self.metrics.count_trouble(Reason::Slow);
-        self.set(|state| {
-            state.slow = Some(format!("no answer to {to} within {SLOW:?}"));
-        });
-        let late = timeout(PATIENCE - SLOW, &mut request).await;
-        self.set(|state| state.slow = None);
-        let gave_up = || EtcdError::Slow(format!("no answer to {to} within {PATIENCE:?}"));
-        late.map_err(|_| gave_up())?
+        let report = |slow: Option<String>| {
+            if slow.is_some() {
+                self.metrics.count_trouble(Reason::Slow);
+            }
+            self.set(|state| state.slow = slow);
+        };
+        patiently(to, request, sleep, report).await
     }
 
     fn look<T>(&self, look: impl FnOnce(&StoreState) -> T) -> T {

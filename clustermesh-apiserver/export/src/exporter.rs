@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::{claims::GrantedRanges, records::LocalCluster};
 use cilium::Cilium;
-use drain::Drained;
 pub use drain::{DrainState, DrainedNode};
+use drain::{Drained, Leaving};
 use identities::Identities;
 use namespaces::Namespaces;
 
@@ -93,6 +93,8 @@ pub struct Exporter {
     /// The slices of each service, by name.
     slices: BTreeMap<ServiceName, BTreeSet<String>>,
     drained: Drained,
+    /// Who leaves, while something is drained.
+    leaving: Option<Leaving>,
     granted: GrantedRanges,
     /// What a Cilium reports of pods and label sets.
     cilium: Cilium,
@@ -129,6 +131,7 @@ impl Exporter {
             namespaces: Namespaces::default(),
             slices: BTreeMap::new(),
             drained: Drained::default(),
+            leaving: None,
             granted: GrantedRanges::default(),
             cilium: Cilium::default(),
             made: HashMap::new(),

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{addresses::LastAddresses, store::Connection, validity::usable};
+use crate::{addresses::LastAddresses, error::transport, store::Connection, validity::usable};
 
 /// An etcd to reach.
 #[derive(Clone)]
@@ -85,7 +85,10 @@ pub async fn connect_privately(
     socket: &Path,
     credentials: Arc<Credentials>,
 ) -> Result<Connection, Failure> {
-    let tcp = |error| Failure::new(ConnectionPhase::Tcp, format!("{}: {error}", socket.display()));
+    let tcp = |error: io::Error| {
+        let reason = format!("{}: {}", socket.display(), network(&error));
+        Failure::new(ConnectionPhase::Tcp, reason)
+    };
     let stream = UnixStream::connect(socket).await.map_err(tcp)?;
     let tls = TlsConnector::from(credentials.tls_to_private_server());
     connect_stream(credentials, tls, "localhost", &socket.display().to_string(), stream).await
@@ -101,12 +104,11 @@ async fn connect_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Result<Connection, Failure> {
     let tls = connect_tls(&credentials, tls, host, stream).await?;
     let tls = wait_for_verdict(tls).await.map_err(|error| {
-        let reason = format!("{host}, as {}: {error}", credentials.subject());
+        let reason = format!("{host}, as {}: {}", credentials.subject(), transport(&error));
         Failure::new(ConnectionPhase::Authenticated, reason)
     })?;
-    let channel = over(tls)
-        .await
-        .map_err(|e| Failure::new(ConnectionPhase::Authenticated, crate::error::explain(&e)))?;
+    let channel =
+        over(tls).await.map_err(|e| Failure::new(ConnectionPhase::Authenticated, transport(&e)))?;
     let connection = Connection::new(channel, endpoint.to_owned(), credentials).await;
     connection.map_err(|error| error.failure())
 }
@@ -141,7 +143,7 @@ async fn look_up(host: &str, port: u16) -> Result<Vec<IpAddr>, String> {
     let looked_up = timeout(STEP, lookup_host((host, port))).await;
     let looked_up = looked_up.map_err(|_| format!("{host}: no answer within {STEP:?}"))?;
     let addresses: Vec<IpAddr> =
-        looked_up.map_err(|e| format!("{host}: {e}"))?.map(|a| a.ip()).collect();
+        looked_up.map_err(|e| format!("{host}: {}", name_lookup(&e)))?.map(|a| a.ip()).collect();
     if addresses.is_empty() { Err(format!("{host}: no address")) } else { Ok(addresses) }
 }
 
@@ -154,11 +156,39 @@ async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, IpAd
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, *address));
             }
-            Ok(Err(error)) => failures.push(format!("{address} port {port}: {error}")),
+            Ok(Err(error)) => failures.push(format!("{address} port {port}: {}", network(&error))),
             Err(_) => failures.push(format!("{address} port {port}: no answer within {STEP:?}")),
         }
     }
     Err(failures.join("; "))
+}
+
+/// Why a connection was not made, in words about the network.
+fn network(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: no etcd listens there: it does not run, or elsewhere".into()
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "no route leads there".into()
+        }
+        io::ErrorKind::TimedOut => "no answer: it is down, or a firewall is in the way".into(),
+        io::ErrorKind::PermissionDenied => "a firewall of this node is in the way".into(),
+        io::ErrorKind::NotFound => "there is no such socket".into(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
+            "what listens there closed the connection".into()
+        }
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// Why a name leads to no address, as the resolver says it.
+fn name_lookup(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
 }
 
 async fn connect_tls<S: AsyncRead + AsyncWrite + Unpin>(
@@ -168,10 +198,11 @@ async fn connect_tls<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> Result<TlsStream<S>, Failure> {
     let wrong = |reason| Failure::new(ConnectionPhase::Tls, reason);
+    let subject = credentials.subject();
     let name = ServerName::try_from(host.to_owned()).map_err(|e| wrong(format!("{host}: {e}")))?;
     match timeout(STEP, tls.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(wrong(format!("{host}, as {}: {error}", credentials.subject()))),
+        Ok(Err(error)) => Err(wrong(format!("{host}, as {subject}: {}", transport(&error)))),
         // No certificate was shown, so none is to blame: the kernel takes connections for a process that hangs.
         Err(_) => Err(Failure::new(
             ConnectionPhase::Tcp,
@@ -190,7 +221,7 @@ async fn wait_for_verdict<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     // HTTP/2's first frame is far smaller; the rest stays where it is.
     let mut first = vec![0; 256];
     let length = match timeout(VERDICT, tls.read(&mut first)).await {
-        Ok(Ok(0)) => return Err(io::Error::other("the etcd closed the connection")),
+        Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(length) => length?,
         // It waits for us, so it has nothing against us.
         Err(_) => 0,
@@ -221,6 +252,23 @@ async fn over(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_fails_is_said_without_the_kernels_numbers() {
+        for (number, says) in [
+            (111, "connection refused: no etcd listens there: it does not run, or elsewhere"),
+            (113, "no route leads there"),
+            (110, "no answer: it is down, or a firewall is in the way"),
+            (1, "a firewall of this node is in the way"),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(error.to_string().contains("os error"), "{error}");
+            assert_eq!(network(&error), says);
+        }
+        let unknown =
+            io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(name_lookup(&unknown), "Name or service not known");
+    }
 
     #[test]
     fn endpoints() {

@@ -59,7 +59,16 @@ impl From<etcd_client::Error> for EtcdError {
     fn from(error: etcd_client::Error) -> Self {
         match error {
             etcd_client::Error::GRpcStatus(status) => status.into(),
-            other => Self::Broken(explain(&other)),
+            etcd_client::Error::TransportError(error) => Self::Broken(transport(&error)),
+            etcd_client::Error::IoError(error) => Self::Broken(transport(&error)),
+            etcd_client::Error::LeaseKeepAliveError(why) if why == "lease not found" => {
+                Self::LeaseGone
+            }
+            // What it says to a stream that has ended: its channel is closed.
+            etcd_client::Error::WatchError(_) | etcd_client::Error::LeaseKeepAliveError(_) => {
+                Self::Broken(CLOSED.into())
+            }
+            other => Self::Broken(other.to_string()),
         }
     }
 }
@@ -87,6 +96,8 @@ impl From<tonic::Status> for EtcdError {
             return Self::LeaseGone;
         }
         match status.code() {
+            _ if mesh_certs::is_refused_by_server(&status) => Self::Denied(in_words(&status)),
+            _ if status.source().is_some() => Self::Broken(in_words(&status)),
             Code::PermissionDenied | Code::Unauthenticated => {
                 Self::Denied(message.trim_start_matches("etcdserver: ").into())
             }
@@ -97,76 +108,78 @@ impl From<tonic::Status> for EtcdError {
             Code::InvalidArgument | Code::FailedPrecondition if message.contains("user name") => {
                 Self::Denied(message.into())
             }
-            _ if refused_by_tls(&status) => Self::Denied(explain_status(&status)),
-            _ => Self::Broken(explain_status(&status)),
+            _ => Self::Broken(in_words(&status)),
         }
     }
 }
 
-/// Whether the other side ended TLS: in TLS 1.3 a server that does not like our certificate answers only after the
-/// handshake.
-fn refused_by_tls(error: &dyn Error) -> bool {
-    std::iter::successors(Some(error), |error| (**error).source())
-        .any(|error| error.to_string().contains("received fatal alert"))
-}
-
-/// A status without its code, which means nothing where it is not etcd's.
-fn explain_status(status: &tonic::Status) -> String {
-    let closed = causes(status).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| {
-        matches!(
-            io.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe
-        )
-    });
-    if closed {
-        return CLOSED.into();
-    }
-    in_words(with_causes(status.message().to_owned(), causes(status)))
-}
-
 const CLOSED: &str = "the etcd closed the connection";
+const HANGS: &str = "the etcd no longer answers: it hangs, or the network to it is down";
+const BROKE: &str = "the connection to the etcd broke: it was restarted, or a proxy or firewall on the way ended it";
+const NO_ETCD: &str = "what answers there is no etcd: see the endpoint";
 
-/// The meaning of the transport's error texts, whose kinds are lost on the way here. Unknown ones stay as they are.
-fn in_words(text: String) -> String {
+/// A status in a sentence, without its code, which means nothing where it is not etcd's. What etcd says stays as it is.
+fn in_words(status: &tonic::Status) -> String {
+    match status.source() {
+        // The transport made it, and not the etcd.
+        Some(_) => transport(status),
+        None => of_transport(status.message()).unwrap_or(status.message()).to_owned(),
+    }
+}
+
+/// What a failed transport means. Its words, which name no cause that anybody could mend, are left out.
+pub(crate) fn transport(error: &(dyn Error + 'static)) -> String {
+    if let Some(failure) = mesh_certs::tls_failure(error) {
+        return failure;
+    }
+    let causes = || std::iter::successors(Some(error), |error| (**error).source());
+    let kind = causes().find_map(|cause| cause.downcast_ref().map(io::Error::kind));
+    let of_kind = match kind {
+        Some(
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe,
+        ) => Some(CLOSED),
+        Some(io::ErrorKind::TimedOut) => Some(HANGS),
+        _ => None,
+    };
+    of_kind
+        .or_else(|| causes().find_map(|cause| of_transport(&cause.to_string())))
+        .unwrap_or(BROKE)
+        .to_owned()
+}
+
+/// What words of the transport mean: HTTP/2 hands on no kinds. `None` for words that are not known to be its.
+fn of_transport(text: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["keep-alive timed out", "KeepAliveTimedOut", "Timeout expired"]) {
-        "the etcd no longer answers: it hangs, or the network to it is down".into()
+    if says(&[
+        "keep-alive timed out",
+        "KeepAliveTimedOut",
+        "Timeout expired",
+        "operation timed out",
+    ]) {
+        Some(HANGS)
     // A killed etcd ends TLS without saying so; rustls has a page about that.
     } else if says(&["without sending TLS close_notify", "broken pipe", "Broken pipe"])
         || says(&["connection reset", "Connection reset", "error reading a body from connection"])
     {
-        CLOSED.into()
+        Some(CLOSED)
+    } else if says(&["mapped from HTTP status code"]) {
+        Some(NO_ETCD)
+    } else if says(&["h2 protocol error", "transport error", "http2 error"]) {
+        Some(BROKE)
     } else {
-        text
+        None
     }
-}
-
-/// An error with its causes, each once.
-pub(crate) fn explain(error: &dyn Error) -> String {
-    in_words(with_causes(error.to_string(), causes(error)))
-}
-
-fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(error.source(), |error| (**error).source())
-}
-
-fn with_causes<'a>(
-    mut text: String,
-    causes: impl Iterator<Item = &'a (dyn Error + 'static)>,
-) -> String {
-    for cause in causes.map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tonic::transport::Endpoint;
+
     use super::*;
 
     #[test]
@@ -174,24 +187,77 @@ mod tests {
         for (transport, says) in [
             (
                 "h2 protocol error: error reading a body from connection: stream closed because of a broken pipe",
-                "the etcd closed the connection",
+                CLOSED,
             ),
             (
                 "h2 protocol error: peer closed connection without sending TLS close_notify: https://docs.rs/rustls",
-                "the etcd closed the connection",
+                CLOSED,
             ),
-            (
-                "h2 protocol error: http2 error: keep-alive timed out: operation timed out",
-                "the etcd no longer answers: it hangs, or the network to it is down",
-            ),
-            (
-                "transport error: Timeout expired",
-                "the etcd no longer answers: it hangs, or the network to it is down",
-            ),
+            ("h2 protocol error: http2 error: keep-alive timed out: operation timed out", HANGS),
+            ("transport error: Timeout expired", HANGS),
+            ("h2 protocol error: stream no longer needed", BROKE),
+            ("grpc-status header missing, mapped from HTTP status code 502", NO_ETCD),
             ("etcdserver: no leader", "etcdserver: no leader"),
         ] {
             let status = tonic::Status::unknown(transport);
             assert_eq!(EtcdError::from(status).to_string(), says, "{transport}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ended_is_a_connection_that_ended() {
+        let ended = etcd_client::Error::WatchError("channel closed".into());
+        assert_eq!(EtcdError::from(ended).to_string(), CLOSED);
+        let gone = etcd_client::Error::LeaseKeepAliveError("lease not found".into());
+        assert!(matches!(EtcdError::from(gone), EtcdError::LeaseGone));
+    }
+
+    /// What a request comes to over a real connection, of which the server's side does this.
+    async fn asked(server: impl AsyncFnOnce(tokio::net::TcpStream), limit: Duration) -> EtcdError {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let channel = Endpoint::from_shared(address).unwrap().timeout(limit).connect_lazy();
+        let channel = etcd_client::Channel::Tonic(channel);
+        let client = etcd_client::Client::from_channel(channel, None).await.unwrap();
+        let mut kv = client.kv_client();
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            server(stream).await;
+        };
+        // The connection ends with who asked.
+        drop(client);
+        let ask = async move { kv.get("x", None).await };
+        let ((), answer) = tokio::join!(serve, ask);
+        answer.unwrap_err().into()
+    }
+
+    #[tokio::test]
+    async fn real_failures_of_the_transport_have_none_of_its_words() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let long = Duration::from_secs(60);
+        let closed = asked(async |stream| drop(stream), long).await;
+        let no_http = asked(
+            async |mut stream| {
+                let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            },
+            long,
+        )
+        .await;
+        let hung = asked(
+            async |mut stream| {
+                // Until the other side gives up.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            },
+            Duration::from_millis(20),
+        )
+        .await;
+        for (error, says) in
+            [(closed, [CLOSED, BROKE]), (no_http, [CLOSED, BROKE]), (hung, [HANGS, HANGS])]
+        {
+            let text = error.to_string();
+            assert!(says.contains(&text.as_str()), "{error:?}");
+            assert!(matches!(error, EtcdError::Broken(_)), "{error:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The state of a connection to an etcd: in a phase, each of which needs the ones before it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use mesh_model::{ClusterConfig, ClusterId, LocalDrain, RecordKind};
 
@@ -61,8 +61,8 @@ pub struct Status {
     pub heartbeats: u64,
     /// How often the local cluster's writer showed in this run that it lives, once a second.
     pub local_beats: u64,
-    /// What the local cluster reports as drained.
-    pub drained: LocalDrain,
+    /// What of the cluster its operator has drained, as it reports. Cheap to clone, however much a peer reports.
+    pub drained: Arc<LocalDrain>,
     /// Keepalives that were answered, in this run.
     pub answers: u64,
 }

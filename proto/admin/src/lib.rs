@@ -1,6 +1,7 @@
 //! What a daemon shows its operator: the admin API over a Unix socket, health and metrics over HTTP, and logs.
 
 pub mod duration;
+pub mod flags;
 pub mod health;
 pub mod logs;
 pub mod metrics;
@@ -8,12 +9,14 @@ mod problem;
 mod socket;
 mod stop;
 pub mod version;
+mod words;
 
 pub use problem::{ProblemCode, phase_remedy};
 pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
 pub use stop::{exit_code, stop_signal};
 /// How a daemon answers what it cannot do.
 pub use tonic::{Code, Status};
+pub use words::plain;
 
 /// The admin API, made from `proto/clustermesh/admin/v1/admin.proto`.
 #[allow(

@@ -12,9 +12,13 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+use crate::words::plain;
 use limit::{Limited, OncePerMinute};
 
 mod limit;
+
+/// Writes lines without the numbers of the kernel's errors. A line comes in one piece.
+struct Plain<W>(W);
 
 /// The flags about logs.
 #[derive(Clone, Debug, Args)]
@@ -50,6 +54,27 @@ pub enum LogError {
     Thread(io::Error),
 }
 
+impl<'writer, W: MakeWriter<'writer>> MakeWriter<'writer> for Plain<W> {
+    type Writer = Plain<W::Writer>;
+
+    fn make_writer(&'writer self) -> Self::Writer {
+        Plain(self.0.make_writer())
+    }
+}
+
+impl<W: io::Write> io::Write for Plain<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match str::from_utf8(line) {
+            Ok(text) => self.0.write_all(plain(text).as_bytes()).map(|()| line.len()),
+            Err(_) => self.0.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Begins to log to standard error. Called once, first.
 ///
 /// A warning is written once a minute for each peer and kind: for the place in the code that it comes from and its fields
@@ -77,7 +102,7 @@ fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let layer = tracing_subscriber::fmt::layer().with_writer(Plain(writer)).with_ansi(colours);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).boxed(),
@@ -114,6 +139,22 @@ mod tests {
         let subscriber = subscriber("info", LogFormat::Text, false, limit, io::sink).unwrap();
         // The call sites of other levels are switched off, libraries' on the path of each change among them.
         assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+    }
+
+    #[test]
+    fn lines_have_no_numbers_of_errors() {
+        let (log, limit) = (Log::default(), OncePerMinute::default());
+        let writer = {
+            let log = log.clone();
+            move || log.clone()
+        };
+        let subscriber = subscriber("info", LogFormat::Json, false, limit, writer).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let error = io::Error::from_raw_os_error(13);
+            tracing::warn!(%error, "the folder cannot be read");
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains(r#""error":"Permission denied""#), "{text}");
     }
 
     #[test]

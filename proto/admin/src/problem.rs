@@ -1,6 +1,9 @@
 //! What can be wrong with a daemon, each with what to do. `docs/status.md` has all of it, held by a test.
 
-use crate::v1::{Problem, State};
+use crate::{
+    v1::{Problem, State},
+    words::plain,
+};
 
 /// The codes with their remedies, in one place.
 macro_rules! codes {
@@ -105,7 +108,7 @@ impl ProblemCode {
     pub fn problem(self, message: impl Into<String>) -> Problem {
         Problem {
             code: self.as_str().into(),
-            message: message.into(),
+            message: plain(&message.into()).into_owned(),
             remedy: self.remedy().replace("PEER", "the cluster"),
             ..Problem::default()
         }

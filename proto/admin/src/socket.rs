@@ -28,6 +28,7 @@ use crate::v1::{
     pods_client::PodsClient,
     pods_server::{Pods, PodsServer},
 };
+use crate::words::plain;
 
 /// Why a socket cannot be served or reached.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +66,7 @@ fn reason(source: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => {
             "the daemon does not run: nothing listens on its socket; its log says why".into()
         }
-        _ => source.to_string(),
+        _ => plain(&source.to_string()).into_owned(),
     }
 }
 
@@ -99,7 +100,7 @@ async fn listen(path: &Path, services: Router) -> Result<(), SocketError> {
     services
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await
-        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: e.to_string() })
+        .map_err(|_| SocketError::Unreachable { path: path.into(), reason: UNSERVED.into() })
 }
 
 /// A connection to a daemon. What fails is said of the daemon and not of the transport.
@@ -110,6 +111,9 @@ pub struct Daemon {
     limit: Duration,
 }
 
+/// What became of a socket that is no longer served: its listener failed.
+const UNSERVED: &str = "the socket can no longer be served: restart the daemon";
+
 /// How long a daemon may take to answer. It answers from memory: one that does not is stuck.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -119,16 +123,15 @@ pub async fn connect(path: &Path) -> Result<AdminClient<Daemon>, SocketError> {
 }
 
 async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daemon>, SocketError> {
-    let channel = channel(path, limit).await?;
-    Ok(AdminClient::new(Daemon { channel, path: path.into(), limit }))
+    daemon(path, limit).await.map(AdminClient::new)
 }
 
 /// Connects to an agent's pods.
-pub async fn connect_pods(path: &Path) -> Result<PodsClient<Channel>, SocketError> {
-    channel(path, ANSWER).await.map(PodsClient::new)
+pub async fn connect_pods(path: &Path) -> Result<PodsClient<Daemon>, SocketError> {
+    daemon(path, ANSWER).await.map(PodsClient::new)
 }
 
-async fn channel(path: &Path, limit: Duration) -> Result<Channel, SocketError> {
+async fn daemon(path: &Path, limit: Duration) -> Result<Daemon, SocketError> {
     let socket = path.to_owned();
     // Asked for once by itself: the error of a failed file is lost in the transport's.
     UnixStream::connect(path)
@@ -139,10 +142,10 @@ async fn channel(path: &Path, limit: Duration) -> Result<Channel, SocketError> {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://admin").timeout(limit);
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|e| SocketError::Unreachable { path: path.into(), reason: failure(&e, limit) })
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+        SocketError::Unreachable { path: path.into(), reason: failure(&error, limit) }
+    })?;
+    Ok(Daemon { channel, path: path.into(), limit })
 }
 
 impl Daemon {

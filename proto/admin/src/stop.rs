@@ -4,6 +4,8 @@ use std::{fmt, io, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::words::plain;
+
 /// Handles SIGTERM and SIGINT from now on. What is returned ends with the first of them.
 ///
 /// # Errors
@@ -25,7 +27,7 @@ pub fn exit_code(ended: Result<(), impl fmt::Display>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", plain(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

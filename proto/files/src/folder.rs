@@ -50,19 +50,7 @@ impl TextFolder {
         at: Moment,
     ) -> io::Result<BTreeMap<String, TextFile>> {
         let mut files = BTreeMap::new();
-        let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            // Follows links: that is how Kubernetes mounts files.
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_file() && !name.starts_with('.') => {
-                    found.insert(name.to_owned(), Stamp::of(&metadata));
-                }
-                // Removed since it was listed, a link to nothing, a folder.
-                _ => {}
-            }
-        }
+        let found = files_in(&self.path)?;
         self.settling.note(written);
         for (name, stamp) in found {
             let path = self.path.join(&name);
@@ -86,6 +74,37 @@ impl TextFolder {
     pub fn next_look(&self) -> Option<std::time::Instant> {
         self.settling.next_look()
     }
+}
+
+/// The files right in a folder with their texts, by name, but hidden ones; as they are now, whole or not. One that cannot be
+/// read, is longer than 1 MiB or no text is there with the reason.
+///
+/// # Errors
+/// When the folder cannot be read, or is not there.
+pub fn texts(folder: &Path) -> io::Result<BTreeMap<String, io::Result<String>>> {
+    let text = |(name, stamp): (String, Stamp)| {
+        let text = read(&folder.join(&name), stamp);
+        (name, text)
+    };
+    Ok(files_in(folder)?.into_iter().map(text).collect())
+}
+
+/// The files right in a folder by name, but hidden ones.
+fn files_in(folder: &Path) -> io::Result<BTreeMap<String, Stamp>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // Follows links: that is how Kubernetes mounts files.
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() && !name.starts_with('.') => {
+                found.insert(name.to_owned(), Stamp::of(&metadata));
+            }
+            // Removed since it was listed, a link to nothing, a folder.
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 fn read(path: &Path, stamp: Stamp) -> io::Result<String> {
@@ -136,7 +155,15 @@ mod tests {
         assert_eq!(read(&seen, 1), ["a: one", "binary: InvalidData", "large is being written"]);
         assert_eq!(read(&[], 1_000), ["a: one", "binary: InvalidData", "large: FileTooLarge"]);
 
+        let now = texts(folder.path()).unwrap().into_iter().map(|(name, text)| match text {
+            Ok(text) => format!("{name}: {text}"),
+            Err(error) => format!("{name}: {:?}", error.kind()),
+        });
+        let whole = ["a: one", "binary: InvalidData", "large: FileTooLarge"];
+        assert_eq!(now.collect::<Vec<_>>(), whole);
+
         fs::remove_dir_all(folder.path()).unwrap();
+        assert_eq!(texts(folder.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
         let gone = files.read(BTreeMap::new(), later(2_000)).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }

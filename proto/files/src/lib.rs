@@ -10,8 +10,8 @@ mod watch;
 mod write;
 
 pub use bpf_fs::{BPF_FS, is_bpf_fs, mount_bpf_fs};
-pub use folder::{TextFile, TextFolder};
+pub use folder::{TextFile, TextFolder, texts};
 pub use lock::{Lock, LockError};
 pub use settling::{Moment, Progress, QUIET, Settling, Stamp};
-pub use watch::{FolderWatch, WriteLog, Written, until, watch_fallback};
+pub use watch::{FolderWatch, WriteLog, Written, exhaust_instances, until, watch_fallback};
 pub use write::{Access, write_atomic, write_together};

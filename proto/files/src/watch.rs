@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::errno::Errno;
 use notify::{
     ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind, RenameMode},
@@ -81,6 +82,15 @@ const POLL_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// The process's own.
 static INSTANCE: LazyLock<Arc<Instance>> = LazyLock::new(|| Arc::new(Instance::new(make_inotify)));
+
+/// Makes inotify instances unavailable to this process, as where its user has no more of them.
+static EXHAUSTED: AtomicBool = AtomicBool::new(false);
+
+/// Has this process watch no folder that it does not watch yet, as where its user has no more inotify instances: for tests of
+/// what readers do then. Called before the first [`FolderWatch`].
+pub fn exhaust_instances() {
+    EXHAUSTED.store(true, Ordering::Relaxed);
+}
 
 /// Waits for a time, such as that of the next look; for ever where there is none.
 pub async fn until(due: Option<Instant>) {
@@ -352,6 +362,9 @@ fn written(kind: EventKind) -> Option<Written> {
 }
 
 fn make_inotify(subscriptions: Arc<Subscriptions>) -> notify::Result<Box<dyn Watcher + Send>> {
+    if EXHAUSTED.load(Ordering::Relaxed) {
+        return Err(notify::Error::new(ErrorKind::Io(Errno::EMFILE.into())));
+    }
     let watcher = RecommendedWatcher::new(
         move |event: notify::Result<Event>| subscriptions.take(event),
         notify::Config::default(),

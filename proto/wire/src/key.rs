@@ -46,6 +46,8 @@ pub enum Key {
     Heartbeat,
     /// `cilium/.heartbeat.position`.
     Position,
+    /// `cilium/.heartbeat.drain`.
+    Drain,
     /// `clustermesh/local/v1/position`.
     LocalPosition,
     /// `clustermesh/local/v1/drain`.
@@ -77,6 +79,8 @@ pub struct InvalidKey {
 pub const HEARTBEAT: &str = "cilium/.heartbeat";
 /// The key of a replica's source position.
 pub const POSITION: &str = "cilium/.heartbeat.position";
+/// What of the cluster is drained, for its peers; absent where nothing is.
+pub const DRAIN: &str = "cilium/.heartbeat.drain";
 /// The key of the name that a writer gives an etcd's history when it begins to fill it.
 pub const HISTORY: &str = "cilium/.heartbeat.history";
 /// The parent of all cluster configs.
@@ -226,6 +230,7 @@ impl fmt::Display for Key {
             Self::Canary(cluster, None) => write!(f, "{CANARIES}{cluster}/?"),
             Self::Heartbeat => f.write_str(HEARTBEAT),
             Self::Position => f.write_str(POSITION),
+            Self::Drain => f.write_str(DRAIN),
             Self::LocalPosition => f.write_str(LOCAL_POSITION),
             Self::LocalDrain => f.write_str(LOCAL_DRAIN),
             Self::Other => f.write_str("?"),
@@ -270,6 +275,7 @@ fn parse(key: &str) -> Result<Key, &'static str> {
     match key {
         HEARTBEAT => return Ok(Key::Heartbeat),
         POSITION => return Ok(Key::Position),
+        DRAIN => return Ok(Key::Drain),
         LOCAL_POSITION => return Ok(Key::LocalPosition),
         LOCAL_DRAIN => return Ok(Key::LocalDrain),
         _ => {}

@@ -1,4 +1,4 @@
-//! What of the local cluster is drained, for its own nodes (`docs/wire.md`, "Local prefix"):
+//! What of a cluster is drained, for its own nodes and for its peers (`docs/wire.md`, "Drain"):
 //! `{"v":1,"cluster":false,"nodes":["n1"]}`.
 
 use mesh_model::LocalDrain;

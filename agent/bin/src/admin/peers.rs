@@ -15,7 +15,7 @@ use mesh_health::ClusterHealth;
 use mesh_model::{ClusterName, lb::Route};
 use mesh_routes::{RouteSummary, reason};
 
-use mesh_node::Node;
+use mesh_node::{Node, Relation, phases};
 
 /// Certificates that peers' clusters issued for this one and that end soon.
 pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
@@ -34,6 +34,13 @@ pub(super) fn certificates(peers: &Path) -> Vec<Problem> {
     };
     let expiring = mesh_certs::expiring(peers, SystemTime::now());
     expiring.into_iter().filter_map(problem).collect()
+}
+
+/// All that is wrong, as every answer has it. `certificates`: [`certificates`], which are read from files.
+pub(super) fn all_problems(node: &Node, certificates: Vec<Problem>) -> Vec<Problem> {
+    let mut problems = node.problems(Instant::now());
+    problems.extend(certificates);
+    problems
 }
 
 /// The local cluster first.
@@ -74,6 +81,7 @@ fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
         at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).as_ref().map(Duration::as_secs)
     };
     let in_use = |id| count(node.lb.tables().backends_in(id).count());
+    let is_left = away.is_some() || drained_here || status.drained.cluster;
     Peer {
         name: name.to_string(),
         own: name == node.core.local(),
@@ -104,47 +112,24 @@ fn peer(node: &Node, name: &ClusterName, problems: &[Problem]) -> Peer {
         },
         unreachable_since_unix_seconds: away.and_then(|away| unix(away.since)),
         stale_at_unix_seconds: away.and_then(|away| unix(away.stale_at)),
-        backends_in_use: away.and_then(|_| node.core.merge().id_of(name)).map(in_use),
+        backends_in_use: is_left.then(|| node.core.merge().id_of(name)).flatten().map(in_use),
         refused_now: count(node.core.refused_now(name)),
         drained_here,
         drained: status.drained.cluster,
-        drained_nodes: status.drained.nodes.into_iter().collect(),
+        drained_nodes: status.drained.nodes.iter().cloned().collect(),
     }
 }
 
 /// Every step from the name to the data path, the first broken one with its reason.
 fn ladder(node: &Node, name: &ClusterName, status: &FollowStatus) -> Vec<Step> {
-    let reached = status.reached();
-    // An etcd that hangs keeps its connection: what its writer puts each second is missing first.
-    let is_silent = name == node.core.local()
-        && status.local_beats > 0
-        && node.core.is_writer_away(Instant::now());
-    let step = |phase: ConnectionPhase| {
-        let (state, detail) = match &status.failure {
-            None if is_silent && phase == ConnectionPhase::Synced => {
-                let reason = "the local apiserver's reports no longer arrive: it, or this etcd, hangs or does not run";
-                (StepState::Failed, reason.into())
-            }
-            Some(failure) if failure.phase == phase => {
-                let waits = phase == ConnectionPhase::Authenticated && name != node.core.local();
-                let reason = &failure.reason;
-                let reason = match waits {
-                    true => format!("waiting for {name} to accept this cluster: {reason}"),
-                    false => reason.clone(),
-                };
-                (StepState::Failed, reason)
-            }
-            _ if Some(phase) <= reached => (StepState::Ok, detail(node, name, status, phase)),
-            _ => (StepState::Pending, String::new()),
-        };
-        Step { name: phase.as_str().into(), state: state.into(), detail }
+    let now = Instant::now();
+    let relation = match name == node.core.local() {
+        true if node.core.is_writer_away(now) => Relation::LocalWithoutWriter,
+        true => Relation::Local,
+        false => Relation::Peer(name),
     };
-    let mut steps: Vec<Step> = ConnectionPhase::ALL
-        .into_iter()
-        .filter(|phase| *phase != ConnectionPhase::DataPath)
-        .map(step)
-        .collect();
-    steps.push(data_path(node, name, reached));
+    let mut steps = phases(status, relation, |phase| detail(node, name, status, phase));
+    steps.push(data_path(node, name, status.reached()));
     steps
 }
 

@@ -35,8 +35,8 @@ pub(crate) fn run(add: &Add) -> Result<String, CniError> {
     registry::write(&configuration.pods_dir, &attachment)?;
     match agent::bind(&configuration.agent_socket, key) {
         Ok(Answer::Bound(identity)) => tracing::info!(%pod, %key, identity, "bound"),
-        Ok(answer) => {
-            tracing::warn!(%pod, %key, ?answer, "not known yet; bound as soon as it is");
+        Ok(Answer::Waiting | Answer::Nothing) => {
+            tracing::warn!(%pod, %key, "not known yet; bound as soon as it is");
         }
         Err(error) => {
             tracing::warn!(%pod, %key, %error, "bound as soon as the agent is there");

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use mesh_admin::{
-    SocketError,
+    Daemon, SocketError,
     v1::{
         BindOutcome, BindRequest, ListPodsRequest, Pod, PodState, UnbindRequest, UnbindResponse,
         pods_client::PodsClient,
@@ -11,7 +11,6 @@ use mesh_admin::{
 };
 use mesh_cni::AttachmentKey;
 use tokio::{runtime, time::timeout};
-use tonic::transport::Channel;
 
 /// How long a pod may wait to become known: the agent's two seconds, and a little for the transport.
 const BIND: Duration = Duration::from_millis(2_500);
@@ -83,7 +82,7 @@ pub(crate) fn look(socket: &Path, key: &AttachmentKey) -> Result<Answer, AgentEr
 fn ask<T>(
     socket: &Path,
     limit: Duration,
-    ask: impl AsyncFnOnce(PodsClient<Channel>) -> Result<T, tonic::Status>,
+    ask: impl AsyncFnOnce(PodsClient<Daemon>) -> Result<T, tonic::Status>,
 ) -> Result<T, AgentError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

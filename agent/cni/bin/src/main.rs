@@ -84,6 +84,6 @@ fn print_reply(reply: &str) -> ExitCode {
 
 fn failed(error: &CniError, version: CniVersion) -> ExitCode {
     tracing::error!(code = error.code(), "{error}");
-    print_reply(&error.reply(version));
+    print_reply(&mesh_admin::plain(&error.reply(version)));
     ExitCode::FAILURE
 }

@@ -87,16 +87,15 @@ impl Side {
 
 fn read_peers(folder: &Path) -> anyhow::Result<Vec<(ClusterName, PeerFile)>> {
     let mut peers = Vec::new();
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let texts = match mesh_files::texts(folder) {
+        Ok(texts) => texts,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(peers),
         Err(error) => return Err(error).context(folder.display().to_string()),
     };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| ClusterName::new(name.to_str()?).ok());
-        let (Some(name), Ok(text)) = (name, fs::read_to_string(&path)) else { continue };
+    for (file_name, text) in texts {
+        let (Ok(name), Ok(text)) = (ClusterName::new(&file_name), text) else { continue };
         if PeerFile::is_one(&text) {
+            let path = folder.join(file_name);
             let file = PeerFile::parse(&text).with_context(|| path.display().to_string())?;
             peers.push((name, file));
         }

@@ -127,7 +127,7 @@ fn peer_json(peer: &Peer) -> Value {
         "namespaces": peer.own.then_some(peer.namespaces), "pods": peer.own.then_some(peer.pods), "rejected": peer.rejected,
         "lastRejected": peer.last_rejected, "refusedNow": peer.refused_now,
         "drainedHere": peer.drained_here,
-        "drained": peer.own.then_some(peer.drained), "drainedNodes": peer.own.then_some(&peer.drained_nodes),
+        "drained": peer.drained, "drainedNodes": peer.drained_nodes,
         "lastSeen": peer.last_seen_unix_seconds.map(rfc_3339),
         "unreachableSince": peer.unreachable_since_unix_seconds.map(rfc_3339),
         "staleAt": peer.stale_at_unix_seconds.map(rfc_3339), "backendsInUse": peer.backends_in_use,

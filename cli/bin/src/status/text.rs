@@ -120,6 +120,11 @@ impl ClusterStatus {
                 );
                 row(node, name, "DRAINED", what)
             }));
+            rows.extend(
+                peers.iter().filter(|peer| !peer.own).filter_map(|peer| {
+                    Some(row(node, &peer.name, "DRAINED", drained_there(peer)?))
+                }),
+            );
             let known = |name: &&String| peers.iter().any(|peer| peer.name == **name);
             rows.extend(self.configured.iter().filter(|name| !known(name)).map(|name| {
                 row(node, name, "NOT READY", "waiting for the agent to load its peer file".into())
@@ -159,6 +164,28 @@ impl ClusterStatus {
             format!("PROBLEM {}/{shown}{more}: {message} → {remedy}", self.name)
         };
         order.into_iter().map(line).collect()
+    }
+}
+
+/// What of a peer its own operator has drained.
+fn drained_there(peer: &Peer) -> Option<String> {
+    let nodes = &peer.drained_nodes;
+    match (peer.drained, nodes.is_empty()) {
+        (true, _) => Some(match peer.backends_in_use.unwrap_or(0) {
+            0 => "drained by its operator: none of its backends gets new connections".into(),
+            count => format!(
+                "drained by its operator: {count} of its backends still get new connections, where nothing else answers"
+            ),
+        }),
+        (false, false) => {
+            let shown = nodes.iter().take(NODES).map(String::as_str).collect::<Vec<_>>();
+            let more = match nodes.len().saturating_sub(NODES) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            Some(format!("nodes drained by its operator: {}{more}", shown.join(", ")))
+        }
+        (false, true) => None,
     }
 }
 
@@ -295,6 +322,31 @@ mod tests {
             assert!(rows.iter().all(|row| row[3] == "DRAINED"), "{rows:?}");
             assert!(rows.iter().any(|row| row[4].contains("clustermesh undrain c --from a")));
             assert_eq!(cluster.is_ready(), ready, "what `ready` means stays");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_its_own_operator_drained_is_called_so_and_is_no_problem() {
+        let all = |in_use| Peer { drained: true, backends_in_use: in_use, ..peer("b", true) };
+        let nodes: Vec<String> = (1..=5).map(|n| format!("n{n}")).collect();
+        for (peer, says) in [
+            (all(Some(0)), "drained by its operator: none of its backends gets new connections"),
+            (all(None), "drained by its operator: none of its backends gets new connections"),
+            (
+                all(Some(2)),
+                "drained by its operator: 2 of its backends still get new connections, where nothing else answers",
+            ),
+            (
+                Peer { drained_nodes: nodes.clone(), ..peer("b", true) },
+                "nodes drained by its operator: n1, n2, n3 and 2 more",
+            ),
+        ] {
+            // The local cluster's own drain is the apiserver's row.
+            let own = Peer { own: true, drained: true, ..self::peer("a", true) };
+            let cluster = cluster(vec![agent("n1", vec![own, peer], Vec::new())], &["b"]);
+            assert!(cluster.headline().ends_with("1/1 peers ready"), "{}", cluster.headline());
+            let [row] = cluster.rows(false).try_into().unwrap();
+            assert_eq!(row, ["a", "n1", "b", "DRAINED", says]);
         }
     }
 

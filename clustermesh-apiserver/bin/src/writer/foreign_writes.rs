@@ -13,7 +13,7 @@ use mesh_follow::WatchEvent;
 use mesh_model::ClusterName;
 use mesh_wire::{
     Layout, Prefix,
-    key::{CANARIES, CLUSTER_CONFIGS},
+    key::{CANARIES, CLUSTER_CONFIGS, DRAIN},
 };
 
 /// What is known of others.
@@ -85,7 +85,8 @@ pub(crate) fn owner_of(key: &str, cluster: &ClusterName) -> KeyOwner {
     let tree = |prefix: Prefix| prefix.of_cluster(Layout::State, cluster);
     let below = |parent: &str| key.strip_prefix(parent);
     let is_local = |name: &str| name == cluster.as_str();
-    if below(LOCAL).is_some()
+    if key == DRAIN
+        || below(LOCAL).is_some()
         || Prefix::ALL.into_iter().any(|prefix| below(&tree(prefix)).is_some())
         || below(CLUSTER_CONFIGS).is_some_and(is_local)
         || below(CANARIES).and_then(|rest| rest.split_once('/')).is_some_and(|(c, _)| is_local(c))

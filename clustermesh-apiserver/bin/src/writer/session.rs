@@ -22,7 +22,7 @@ use mesh_export::{Actual, Value, plan};
 use mesh_files::until;
 use mesh_follow::KeyRange;
 use mesh_wire::{
-    key::{CANARIES, CLUSTER_CONFIGS, HEARTBEAT, LOCAL_POSITION, POSITION},
+    key::{CANARIES, CLUSTER_CONFIGS, DRAIN, HEARTBEAT, LOCAL_POSITION, POSITION},
     users_file::UsersFile,
 };
 use tokio::{
@@ -294,9 +294,9 @@ impl<'a> Session<'a> {
 }
 
 /// Where what is ours can be: configs, state and canaries follow one another, what is cached before them.
-fn spans() -> [KeyRange; 2] {
+fn spans() -> [KeyRange; 3] {
     let all = KeyRange { start: CLUSTER_CONFIGS.into(), end: KeyRange::prefix(CANARIES).end };
-    [all, KeyRange::prefix(LOCAL)]
+    [all, KeyRange::prefix(LOCAL), KeyRange::key(DRAIN)]
 }
 
 async fn is_true(flag: &mut watch::Receiver<bool>) {

@@ -1,19 +1,25 @@
 //! What clients are to leave: the whole cluster or nodes, by `drain.yaml` or by a node's annotation.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use mesh_model::{
     LocalDrain, SliceEndpoint,
     object::{Kind, Object, ObjectKey},
 };
 use mesh_source::Drain;
-use mesh_wire::{key::LOCAL_DRAIN, local_drain};
+use mesh_wire::{
+    key::{DRAIN, LOCAL_DRAIN},
+    local_drain,
+};
 
 use super::{
     Allocate, Exporter, Value,
     dependents::{named, service_key},
 };
 use crate::annotations;
+pub(crate) use leaving::Leaving;
+
+mod leaving;
 
 /// What is drained, by whatever says so.
 #[derive(Debug, Default)]
@@ -53,6 +59,11 @@ impl Drained {
     pub(crate) fn has(&self, endpoint: &SliceEndpoint) -> bool {
         self.file.cluster || endpoint.node.as_ref().is_some_and(|node| self.nodes.contains(node))
     }
+
+    /// Whether nothing is.
+    fn is_empty(&self) -> bool {
+        !self.file.cluster && self.nodes.is_empty()
+    }
 }
 
 impl Exporter {
@@ -70,7 +81,7 @@ impl Exporter {
                 affected.extend(self.with_endpoints_on(&node));
             }
         }
-        self.export_drain();
+        self.drain_changed();
         if before.cluster != self.drained.file.cluster {
             let of_slices = self
                 .objects
@@ -81,77 +92,61 @@ impl Exporter {
         affected.into_iter().for_each(|key| self.make(key, allocate));
     }
 
-    /// What is drained, and why.
+    /// What is drained, and why. It is kept as objects change, so this looks at none.
     pub fn drain_state(&self) -> DrainState {
-        self.state_of(&self.drained)
+        self.leaving.as_ref().map(|left| self.state_of(&self.drained, left)).unwrap_or_default()
     }
 
-    /// What that would be if the file said something else.
+    /// What that would be if the file said something else. Looks at all objects.
     pub fn drain_state_with(&self, file: Drain) -> DrainState {
         let annotated = self.drained.nodes.iter().filter(|node| self.is_annotated(node));
         let nodes: BTreeSet<String> = annotated.chain(&file.nodes).cloned().collect();
-        self.state_of(&Drained { file, nodes })
+        let drained = Drained { file, nodes };
+        self.state_of(&drained, &Leaving::of(&drained, &self.objects))
     }
 
-    fn state_of(&self, drained: &Drained) -> DrainState {
-        if !drained.file.cluster && drained.nodes.is_empty() {
-            // The usual state, and no reason to count all endpoints.
-            return DrainState::default();
-        }
+    fn state_of(&self, drained: &Drained, leaving: &Leaving) -> DrainState {
         let node = |name: &String| DrainedNode {
             name: name.clone(),
             by_file: drained.file.nodes.contains(name),
             by_annotation: self.is_annotated(name),
-            known: self.has_node(name),
+            known: self.has_node_object(name) || leaving.has_node(name),
         };
         DrainState {
             cluster: drained.file.cluster,
             nodes: drained.nodes.iter().map(node).collect(),
-            endpoints: self.leaving(drained),
+            endpoints: leaving.count(),
         }
     }
 
-    /// How many pods, and endpoints that are none, serve and are left because of that; each once, whatever the number of its
-    /// addresses and services.
-    fn leaving(&self, drained: &Drained) -> usize {
-        let slices = self.objects.values().filter_map(|object| match object {
-            Object::EndpointSlice(slice) => Some(slice),
-            _ => None,
-        });
-        let endpoints = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
-            let serves = endpoint.serving.or(endpoint.ready) != Some(false);
-            serves && endpoint.terminating != Some(true) && drained.has(endpoint)
-        });
-        let mut addresses: BTreeSet<IpAddr> = endpoints
-            .flat_map(|endpoint| &endpoint.addresses)
-            .filter_map(|address| address.parse().ok())
-            .collect();
-        let pods = self.objects.values().filter(|object| {
-            let Object::Pod(pod) = object else { return false };
-            // All of its addresses are taken away.
-            pod.ips.iter().filter(|ip| addresses.remove(*ip)).count() > 0
-        });
-        pods.count() + addresses.len()
-    }
-
-    /// Says to the cluster's own nodes what is drained.
-    pub(super) fn export_drain(&mut self) {
+    /// Something else is drained: says so to the cluster's own nodes and to its peers, and counts anew who leaves.
+    pub(super) fn drain_changed(&mut self) {
         let drain =
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };
         let value = (!drain.is_empty()).then(|| Value::from(local_drain::encode(&drain)));
-        let before = match value.clone() {
-            Some(value) => self.desired.insert(LOCAL_DRAIN.into(), value),
-            None => self.desired.remove(LOCAL_DRAIN),
-        };
-        if before != value {
-            self.changed.insert(LOCAL_DRAIN.into());
+        for key in [LOCAL_DRAIN, DRAIN] {
+            let before = match value.clone() {
+                Some(value) => self.desired.insert(key.into(), value),
+                None => self.desired.remove(key),
+            };
+            if before != value {
+                self.changed.insert(key.into());
+            }
+        }
+        let drained = &self.drained;
+        self.leaving = (!drained.is_empty()).then(|| Leaving::of(drained, &self.objects));
+    }
+
+    /// Keeps count of who leaves. `before`: an object that was, and now is as it is known or is gone.
+    pub(super) fn count_leaving(&mut self, key: &ObjectKey, before: Option<&Object>) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.changed(&self.drained, key, before, self.objects.get(key));
         }
     }
 
     /// Whether there is a node of that name, or something on one.
     pub fn has_node(&self, name: &str) -> bool {
-        let kinds = [Kind::Node, Kind::CiliumNode];
-        kinds.into_iter().any(|kind| self.objects.contains_key(&named(kind, name)))
+        self.has_node_object(name)
             || self.objects.values().any(|object| match object {
                 Object::Pod(pod) => pod.node == name,
                 Object::EndpointSlice(slice) => {
@@ -159,6 +154,11 @@ impl Exporter {
                 }
                 _ => false,
             })
+    }
+
+    fn has_node_object(&self, name: &str) -> bool {
+        let kinds = [Kind::Node, Kind::CiliumNode];
+        kinds.into_iter().any(|kind| self.objects.contains_key(&named(kind, name)))
     }
 
     /// Takes note of whether a node is drained, and says whether that is news, which is then to be exported.

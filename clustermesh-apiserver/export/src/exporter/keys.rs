@@ -32,13 +32,14 @@ impl Exporter {
         }
         let decides = self.namespaces.index(before.as_ref(), self.objects.get(&key));
         self.index_slice(&key, before.as_ref());
+        self.count_leaving(&key, before.as_ref());
         let counted = self.cilium.counts_endpoints();
         self.cilium.index(before.as_ref(), self.objects.get(&key));
         let counts = self.cilium.counts_endpoints();
         let is_node = matches!(key.kind, Kind::Node | Kind::CiliumNode);
         let drains = is_node && self.settle_drained(&key.name);
         if drains {
-            self.export_drain();
+            self.drain_changed();
         }
         if !self.is_open() {
             // Nothing is made of any object yet. Once all Namespaces are known, everything is.

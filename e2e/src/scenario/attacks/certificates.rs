@@ -36,13 +36,13 @@ pub(super) fn are_refused(mesh: &impl Mesh, victims: &Victims, unharmed: &dyn Fn
         (
             "an etcd with a certificate of a foreign CA",
             server(&foreign, &right, now),
-            "UnknownIssuer",
+            "by a CA that is not trusted for it",
         ),
         ("an etcd with a certificate that ended", server(&own, &right, now - 2 * DAY), "xpired"),
         (
             "an etcd with another peer's certificate",
             server(&own, &wrong, now),
-            "not valid for name",
+            "for other names than the endpoint's",
         ),
     ];
     let restart = || {

@@ -7,7 +7,7 @@ use crate::echo_service::{CLIENT, ECHO, client_ips, two_clusters_with_echo, wait
 use crate::{
     json, kernel,
     load::{Assert as _, Traffic},
-    mesh::{Mesh, wait_ready},
+    mesh::{Mesh, eventually, wait_ready},
 };
 
 /// A Deployment is taken down and brought back, in one cluster and in the other: its pods are turned terminating, led
@@ -57,6 +57,22 @@ pub fn a_node_and_a_cluster_are_drained(mesh: &impl Mesh) {
     json::of(mesh.clustermesh(&["drain", &other]));
     let theirs = on_first.union(&on_second).copied().collect();
     wait_until_led_to(mesh, &one, &node, &without(&theirs));
+    // Other clusters know why, too.
+    eventually("a peer that its operator drained is called drained", || {
+        let (_, status, _) = json::run(mesh.clustermesh(&["status", "--context", &one]));
+        let agents = status["clusters"][0]["agents"].as_array().cloned().unwrap_or_default();
+        let mut peers =
+            agents.iter().flat_map(|agent| agent["peers"].as_array().into_iter().flatten());
+        let is_drained = |peer: &serde_json::Value| {
+            peer["drained"] == true && peer["drainedNodes"] == serde_json::json!([second])
+        };
+        let known = peers.any(|peer| peer["name"] == *other && is_drained(peer));
+        if known { Ok(()) } else { Err(format!("{status:#}")) }
+    });
+    let of_other = ["node", "list", "--context", &one, "--cluster", &other];
+    let (_, nodes, _) = json::run(mesh.clustermesh(&of_other));
+    let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
+    assert!(nodes.len() == 2 && nodes.iter().all(|node| node["status"] == "drained"), "{nodes:#?}");
     let report = unharmed(mesh, &one);
     assert_eq!(report.clusters.keys().collect::<Vec<_>>(), [&one]);
 

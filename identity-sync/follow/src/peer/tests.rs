@@ -315,25 +315,31 @@ fn the_local_writers_beats_are_counted_and_no_peers() {
 }
 
 #[test]
-fn the_local_cluster_says_what_of_it_is_drained_and_no_peer() {
+fn a_cluster_says_what_of_it_is_drained_to_its_nodes_and_to_its_peers() {
+    use mesh_wire::key::{DRAIN, LOCAL_DRAIN};
     let n1 = LocalDrain { cluster: false, nodes: ["n1".to_owned()].into() };
-    for (role, known) in [(Role::Local, n1.clone()), (Role::Remote, LocalDrain::default())] {
+    for (role, key, others) in
+        [(Role::Local, LOCAL_DRAIN, DRAIN), (Role::Remote, DRAIN, LOCAL_DRAIN)]
+    {
         let mut etcd = alpha();
         put_canaries(&mut etcd);
         let (mut follower, mut local, mut now) = settled_as(role, &mut etcd);
         let mut reported = |etcd: &mut FakeEtcd, now: &mut Instant| {
             settle(etcd, &mut follower, &mut local, now);
-            (follower.status().drained.clone(), local.rejected.len())
+            (LocalDrain::clone(&follower.status().drained), local.rejected.len())
         };
         assert_eq!(reported(&mut etcd, &mut now), (LocalDrain::default(), 0));
-        let value = mesh_wire::local_drain::encode(&n1);
-        etcd.put(mesh_wire::key::LOCAL_DRAIN, &String::from_utf8(value).unwrap());
-        assert_eq!(reported(&mut etcd, &mut now), (known.clone(), 0));
+        let value = String::from_utf8(mesh_wire::local_drain::encode(&n1)).unwrap();
+        etcd.put(others, &value);
+        assert_eq!(reported(&mut etcd, &mut now), (LocalDrain::default(), 0), "not its key");
+        etcd.put(key, &value);
+        assert_eq!(reported(&mut etcd, &mut now), (n1.clone(), 0));
         // What cannot be understood leaves what was there.
-        etcd.put(mesh_wire::key::LOCAL_DRAIN, "n2");
-        assert_eq!(reported(&mut etcd, &mut now), (known, usize::from(role == Role::Local)));
-        etcd.delete(mesh_wire::key::LOCAL_DRAIN);
+        etcd.put(key, "n2");
+        assert_eq!(reported(&mut etcd, &mut now), (n1.clone(), 1));
+        etcd.delete(key);
         assert_eq!(reported(&mut etcd, &mut now).0, LocalDrain::default());
+        assert_eq!(follower.status().reconnects, 0);
     }
 }
 

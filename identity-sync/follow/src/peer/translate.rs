@@ -1,16 +1,16 @@
 //! What the follower's events mean for a cluster.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use mesh_model::{LocalDrain, RecordEvent, RecordKey};
+use mesh_model::{RecordEvent, RecordKey};
 use mesh_wire::{
     Decoded, Position, cluster_config, decode_counting, decode_removal,
-    key::{HEARTBEAT, LOCAL_DRAIN, POSITION},
+    key::{DRAIN, HEARTBEAT, POSITION},
     local_drain,
 };
 
 use super::{
-    BACKEND_BYTES, EVENT_BYTES, PeerEvent, PeerFollower,
+    BACKEND_BYTES, EVENT_BYTES, PeerEvent, PeerFollower, Role,
     keepalive::Keepalive,
     ranges::{BEAT, CANARY, CONFIG, LOCAL_BEAT, LOCAL_DRAINED, NAME},
 };
@@ -90,7 +90,8 @@ impl PeerFollower {
             ) => {
                 match range {
                     CANARY => self.canary_gone(&key, revision),
-                    LOCAL_DRAINED => self.follower.status_mut().drained = LocalDrain::default(),
+                    LOCAL_DRAINED => self.nothing_is_drained(),
+                    BEAT if self.is_drain(&key) => self.nothing_is_drained(),
                     _ => {}
                 }
                 self.deletions.deleted(now, range, key, revision, false);
@@ -116,6 +117,8 @@ impl PeerFollower {
                     self.beat(&kv);
                 } else if kv.key == POSITION.as_bytes() {
                     self.position(now, &kv);
+                } else if self.is_drain(&kv.key) {
+                    self.drain(&kv);
                 }
             }
             Event::Put(LOCAL_BEAT, _) => {
@@ -123,10 +126,9 @@ impl PeerFollower {
                 let live = !self.listing.contains(&LOCAL_BEAT);
                 self.follower.status_mut().local_beats += u64::from(live);
             }
-            Event::Begin(LOCAL_DRAINED) => {
-                self.follower.status_mut().drained = LocalDrain::default();
-            }
-            Event::Put(LOCAL_DRAINED, kv) => self.local_drain(&kv),
+            Event::Begin(LOCAL_DRAINED) => self.nothing_is_drained(),
+            Event::Begin(BEAT) if self.config.role == Role::Remote => self.nothing_is_drained(),
+            Event::Put(LOCAL_DRAINED, kv) => self.drain(&kv),
             Event::Begin(NAME) => self.named = false,
             Event::Put(NAME, _) => self.named = true,
             Event::Begin(BEAT | LOCAL_BEAT) => {}
@@ -186,11 +188,23 @@ impl PeerFollower {
         }
     }
 
-    fn local_drain(&mut self, kv: &KeyValue) {
+    /// Whether a key beside the heartbeat has what a peer drained. Of the local cluster the local prefix has it.
+    fn is_drain(&self, key: &[u8]) -> bool {
+        self.config.role == Role::Remote && key == DRAIN.as_bytes()
+    }
+
+    fn drain(&mut self, kv: &KeyValue) {
         match local_drain::decode(&kv.value) {
-            Ok(drain) => self.follower.status_mut().drained = drain,
-            Err(error) => self.reject(&kv.key, format!("{LOCAL_DRAIN}: {error}")),
+            Ok(drain) => self.follower.status_mut().drained = Arc::new(drain),
+            Err(error) => {
+                let key = String::from_utf8_lossy(&kv.key);
+                self.reject(&kv.key, format!("{key}: {error}"));
+            }
         }
+    }
+
+    fn nothing_is_drained(&mut self) {
+        self.follower.status_mut().drained = Arc::default();
     }
 
     /// Counts what a value takes.

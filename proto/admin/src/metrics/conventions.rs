@@ -149,18 +149,35 @@ fn parse<'a>(text: &'a str, wrong: &mut Vec<String>) -> BTreeMap<&'a str, Family
         } else if let Some(typed) = line.strip_prefix("# TYPE ") {
             let (name, kind) = typed.split_once(' ').unwrap_or((typed, ""));
             let family = families.get_mut(name).filter(|family| family.kind.is_empty());
-            let known = name == current && ["counter", "gauge"].contains(&kind);
+            let known = name == current && ["counter", "gauge", "histogram"].contains(&kind);
             family.filter(|_| known).map(|family| family.kind = kind).is_some()
         } else {
             let family = families.get_mut(current).filter(|family| !family.kind.is_empty());
-            let labels = line.strip_prefix(current).and_then(sample);
-            family.zip(labels).map(|(family, labels)| family.labels.insert(labels)).is_some()
+            let rest = line.strip_prefix(current);
+            family.zip(rest).is_some_and(|(family, rest)| {
+                let labels = match family.kind {
+                    "histogram" => sample_of_histogram(rest),
+                    _ => sample(rest),
+                };
+                labels.map(|labels| family.labels.insert(labels)).is_some()
+            })
         };
         if !ok {
             wrong.push(format!("not Prometheus' text format: {line:?}"));
         }
     }
     families
+}
+
+/// The same of a histogram's samples, whose buckets have the label `le` besides.
+fn sample_of_histogram(text: &str) -> Option<Vec<&str>> {
+    if let Some(bucket) = text.strip_prefix("_bucket") {
+        let mut labels = sample(bucket)?;
+        let le = labels.iter().position(|label| *label == "le")?;
+        labels.remove(le);
+        return Some(labels);
+    }
+    text.strip_prefix("_sum").or_else(|| text.strip_prefix("_count")).and_then(sample)
 }
 
 /// The names of the labels of `{label="value",…} number`.
@@ -197,10 +214,13 @@ mod tests {
 
     const TEXT: &str = "# HELP cm_a_reads_total How often it was read.\n# TYPE cm_a_reads_total counter\ncm_a_reads_total{peer=\"x\\\"},\",kind=\"y\"} 1\n\
         # HELP cm_a_reads deprecated: use cm_a_reads_total.\n# TYPE cm_a_reads gauge\ncm_a_reads 1\n\
-        # HELP cm_a_wait_seconds How long it waits.\n# TYPE cm_a_wait_seconds gauge\ncm_a_wait_seconds 0.5\n";
+        # HELP cm_a_wait_seconds How long it waits.\n# TYPE cm_a_wait_seconds gauge\ncm_a_wait_seconds 0.5\n\
+        # HELP cm_a_took_seconds How long it took.\n# TYPE cm_a_took_seconds histogram\ncm_a_took_seconds_sum 0.5\n\
+        cm_a_took_seconds_count 1\ncm_a_took_seconds_bucket{le=\"1.0\"} 1\ncm_a_took_seconds_bucket{le=\"+Inf\"} 1\n";
     const ROWS: &str = "| name | type | labels | unit | meaning |\n\
         | `cm_a_reads_total` | counter | peer, kind | – | How often. |\n\
         | `cm_a_wait_seconds` | gauge | – | seconds | How long. |\n\
+        | `cm_a_took_seconds` | histogram | – | seconds | How long. |\n\
         | `cm_b_other` | gauge | – | – | Of another daemon. |\n\n\
         | `cm_a_reads` | `cm_a_reads_total` |\n";
 
@@ -230,6 +250,8 @@ mod tests {
             ("How long it waits.", "waits", "no HELP"),
             (" 0.5", " half", "text format"),
             ("# TYPE cm_a_wait_seconds gauge\n", "", "text format"),
+            ("took_seconds_bucket{le", "took_seconds_bucket{ge", "text format"),
+            ("took_seconds_sum", "took_seconds_mean", "text format"),
         ] {
             found(&TEXT.replace(was, is), ROWS, words);
         }

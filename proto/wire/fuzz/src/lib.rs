@@ -104,9 +104,10 @@ mod tests {
             let key = Key::of_record(Layout::State, &peer, record.key()).to_string();
             [key.as_bytes(), &encode(record)].join(&b'\n')
         }));
-        all.push(
+        all.extend([
+            b"cilium/.heartbeat.drain\n{\"v\":1,\"cluster\":true,\"nodes\":[]}".to_vec(),
             b"clustermesh/local/v1/drain\n{\"v\":1,\"cluster\":false,\"nodes\":[\"n1\"]}".to_vec(),
-        );
+        ]);
         assert!(all.len() > 50, "{}", all.len());
         all
     }

@@ -57,6 +57,7 @@ fn keys_are_ours_others_or_out_of_place() {
         ("cilium/cluster-config/a", KeyOwner::Local),
         ("cilium/synced/a/cilium/state/nodes/v1", KeyOwner::Local),
         ("clustermesh/local/v1/pods/n1/shop/web", KeyOwner::Local),
+        ("cilium/.heartbeat.drain", KeyOwner::Local),
         ("cilium/state/nodes/v1/ab/n1", KeyOwner::Misplaced),
         ("cilium/state/ip/v1/other/10.1.1.2", KeyOwner::Misplaced),
         ("cilium/state/identities/v1/value/k8s:a=b;/n1", KeyOwner::Misplaced),

@@ -93,7 +93,8 @@ impl Session<'_> {
         let asked = key.clone();
         let object = self.alongside(async move { cluster.owner(asked).await }).await?;
         let refused = Refused { object, bytes: size(write), reason: reason.into() };
-        tracing::error!(key, ?refused, "the etcd does not take the value");
+        let Refused { object, bytes, reason } = &refused;
+        tracing::error!(key, object, bytes, reason, "the etcd does not take the value");
         self.writer.set(|state| state.refused.insert(key, refused));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Nodes and clusters that clients are to leave.
 
 use mesh_source::Drain;
+use proptest::prelude::*;
 
 use super::{services::slice, *};
 
@@ -72,20 +73,21 @@ fn who_is_drained_is_leaving_in_slices_and_left_out_of_services() {
         (what_if.cluster, what_if.nodes[0].name.as_str(), what_if.endpoints),
         (false, "n2", 1)
     );
-    assert_eq!(for_local_nodes(&cluster).unwrap(), r#"{"v":1,"cluster":true,"nodes":["n1"]}"#);
+    assert_eq!(said(&cluster), [r#"{"v":1,"cluster":true,"nodes":["n1"]}"#; 2]);
 
     // Undrained, all is as it was; and what others see of a node that is drained goes by what is true now.
     assert_eq!(drain(&mut cluster, false, &["n1"]), both);
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
     assert_eq!(drain(&mut cluster, false, &[]), both);
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
-    assert_eq!(for_local_nodes(&cluster), None);
+    assert!(said(&cluster).is_empty());
 }
 
-/// What is exported of it for the cluster's own nodes.
-fn for_local_nodes(cluster: &Cluster) -> Option<String> {
-    let value = cluster.exporter.desired().get(mesh_wire::key::LOCAL_DRAIN)?;
-    Some(String::from_utf8_lossy(value).into_owned())
+/// What is exported of it for the cluster's own nodes, and for its peers.
+fn said(cluster: &Cluster) -> Vec<String> {
+    let keys = [mesh_wire::key::LOCAL_DRAIN, mesh_wire::key::DRAIN];
+    let values = keys.into_iter().filter_map(|key| cluster.exporter.desired().get(key));
+    values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
 #[test]
@@ -129,4 +131,84 @@ fn what_comes_to_a_drained_node_is_leaving_from_the_beginning() {
     on_two_nodes(&mut cluster);
     assert_eq!(conditions(&cluster)[0], "10.7.1.5 ftt");
     assert_eq!(backends(&cluster), ["10.7.2.5"]);
+}
+
+/// A slice with these endpoints, each an address, and whether it is on node `n1`, serves, and is a pod's that goes.
+fn slice_of(name: &str, endpoints: &[(u8, bool, bool, bool)]) -> String {
+    let endpoint = |(last, on_n1, serving, terminating): &(u8, bool, bool, bool)| {
+        let node = if *on_n1 { "n1" } else { "n2" };
+        format!(
+            "{{addresses: [10.7.1.{last}], nodeName: {node}, conditions: {{ready: {serving}, serving: {serving}, terminating: {terminating}}}}}"
+        )
+    };
+    let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\nendpoints: [{}]\nports: [{{name: http, port: 8080}}]\n",
+        endpoints.join(", ")
+    )
+}
+
+#[test]
+fn who_leaves_is_counted_by_what_changes() {
+    let mut cluster = Cluster::new();
+    for n in 0..100 {
+        cluster.apply(&pod(&format!("p{n}"), &format!("10.7.1.{n}"), "web"));
+        cluster.apply(&slice_of(&format!("s{n}"), &[(n, true, true, false)]));
+    }
+    // Two services have one pod's address, two pods one address, and one address is no pod's.
+    cluster.apply(&slice_of("again", &[(0, true, true, false), (200, true, true, false)]));
+    cluster.apply(&pod("q1", "10.7.1.1", "web"));
+    assert_eq!(cluster.exporter.drain_state().endpoints, 0, "nothing is drained");
+    assert!(cluster.exporter.leaving.is_none());
+    drain(&mut cluster, true, &[]);
+    assert_eq!(cluster.exporter.drain_state().endpoints, 101);
+
+    let looks = |cluster: &Cluster| cluster.exporter.leaving.as_ref().unwrap().looks;
+    let before = looks(&cluster);
+    // The address is another pod's now, and so is no more than it was.
+    cluster.delete(Kind::Pod, "shop", "p1");
+    assert_eq!(cluster.exporter.drain_state().endpoints, 101);
+    cluster.apply(&slice_of("s2", &[(2, true, false, false)]));
+    assert_eq!(cluster.exporter.drain_state().endpoints, 100, "it does not serve");
+    // Its address stays, and is no pod's.
+    cluster.delete(Kind::Pod, "shop", "p3");
+    assert_eq!(cluster.exporter.drain_state().endpoints, 100);
+    assert_eq!(looks(&cluster) - before, 4, "what was and what is, of 200 objects");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever comes and goes, drained or not: who leaves is who would be counted if all was looked at now.
+    #[test]
+    fn what_is_kept_of_a_drain_is_what_a_look_at_everything_finds(
+        steps in prop::collection::vec((0_u8..6, 0_u8..4, 0_u8..4, any::<[bool; 3]>()), 1..40),
+    ) {
+        let mut cluster = Cluster::new();
+        let mut file = Drain::default();
+        for (what, name, address, [on_n1, serves, more]) in steps {
+            match what {
+                0 => drop(cluster.apply(&pod(&format!("p{name}"), &format!("10.7.1.{address}"), "web"))),
+                1 => drop(cluster.delete(Kind::Pod, "shop", &format!("p{name}"))),
+                2 => {
+                    let one = (address, on_n1, serves, !serves && more);
+                    let other = (address ^ 1, on_n1, true, false);
+                    let endpoints = [one, other];
+                    let endpoints = &endpoints[..if more { 2 } else { 1 }];
+                    cluster.apply(&slice_of(&format!("s{name}"), endpoints));
+                }
+                3 => drop(cluster.delete(Kind::EndpointSlice, "shop", &format!("s{name}"))),
+                4 => drop(cluster.apply(&node("172.31.7.1").replace(
+                    "metadata: {name: n1}",
+                    &format!("metadata: {{name: n1, annotations: {{clustermesh.dev/drain: '{on_n1}'}}}}"),
+                ))),
+                _ => {
+                    let nodes = ["n1", "n2"].into_iter().take(usize::from(name) % 3);
+                    file = Drain { cluster: on_n1 && more, nodes: nodes.map(str::to_owned).collect() };
+                    cluster.exporter.set_drain(file.clone(), &mut cluster.counter);
+                }
+            }
+            prop_assert_eq!(cluster.exporter.drain_state(), cluster.exporter.drain_state_with(file.clone()));
+        }
+    }
 }

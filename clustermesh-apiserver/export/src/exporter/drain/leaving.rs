@@ -1,0 +1,155 @@
+//! Who leaves because of a drain: counted as objects change, for as long as something is drained.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
+};
+
+use mesh_model::{
+    SliceEndpoint,
+    object::{Object, ObjectKey},
+};
+
+use super::Drained;
+
+/// The pods, and the endpoints that are no pod's, that serve and are left; each once, whatever the number of its addresses
+/// and services. A change costs what is in the objects that changed.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// Addresses that serve and are left, each with how many endpoints have it.
+    addresses: HashMap<IpAddr, usize>,
+    /// The pods that have an address, left or not.
+    pods: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// Pods that are left, each with how many of its addresses. Of several pods with one address the first has it.
+    left: HashMap<ObjectKey, usize>,
+    /// How many of the addresses are no pod's.
+    podless: usize,
+    /// How many pods and endpoints are on each node.
+    on_nodes: HashMap<String, usize>,
+    /// How many objects were looked at: the work that was done.
+    pub(crate) looks: usize,
+}
+
+/// What happened to something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Came,
+    Went,
+}
+
+// === impl Leaving ===
+
+impl Leaving {
+    /// Counts all objects.
+    pub(super) fn of(drained: &Drained, objects: &BTreeMap<ObjectKey, Object>) -> Self {
+        let mut leaving = Self::default();
+        objects.iter().for_each(|(key, object)| leaving.changed(drained, key, None, Some(object)));
+        leaving
+    }
+
+    /// An object was and is so. What is drained is as it was when the object was counted.
+    pub(super) fn changed(
+        &mut self,
+        drained: &Drained,
+        key: &ObjectKey,
+        before: Option<&Object>,
+        now: Option<&Object>,
+    ) {
+        for (object, change) in [(before, Change::Went), (now, Change::Came)] {
+            if let Some(object) = object {
+                self.object(drained, key, object, change);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.left.len() + self.podless
+    }
+
+    /// Whether a pod or an endpoint is on a node.
+    pub(super) fn has_node(&self, name: &str) -> bool {
+        self.on_nodes.contains_key(name)
+    }
+
+    fn object(&mut self, drained: &Drained, key: &ObjectKey, object: &Object, change: Change) {
+        self.looks += 1;
+        match object {
+            Object::Pod(pod) => {
+                count(&mut self.on_nodes, &pod.node, change);
+                pod.ips.iter().for_each(|ip| self.address_of_pod(*ip, key, change));
+            }
+            Object::EndpointSlice(slice) => {
+                slice.endpoints.iter().for_each(|e| self.endpoint(drained, e, change));
+            }
+            _ => {}
+        }
+    }
+
+    fn endpoint(&mut self, drained: &Drained, endpoint: &SliceEndpoint, change: Change) {
+        if let Some(node) = &endpoint.node {
+            count(&mut self.on_nodes, node, change);
+        }
+        let serves = endpoint.serving.or(endpoint.ready) != Some(false);
+        if !serves || endpoint.terminating == Some(true) || !drained.has(endpoint) {
+            return;
+        }
+        let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
+        for ip in addresses {
+            if count(&mut self.addresses, &ip, change) {
+                self.count_with_its_pod(ip, change);
+            }
+        }
+    }
+
+    fn address_of_pod(&mut self, ip: IpAddr, pod: &ObjectKey, change: Change) {
+        // Another pod may have it from now on.
+        let is_left = self.addresses.contains_key(&ip);
+        if is_left {
+            self.count_with_its_pod(ip, Change::Went);
+        }
+        let pods = self.pods.entry(ip).or_default();
+        match change {
+            Change::Came => pods.insert(pod.clone()),
+            Change::Went => pods.remove(pod),
+        };
+        if pods.is_empty() {
+            self.pods.remove(&ip);
+        }
+        if is_left {
+            self.count_with_its_pod(ip, Change::Came);
+        }
+    }
+
+    /// An address that is left counts for the pod that has it now, or for itself.
+    fn count_with_its_pod(&mut self, ip: IpAddr, change: Change) {
+        match (self.pods.get(&ip).and_then(BTreeSet::first), change) {
+            (Some(pod), change) => {
+                count(&mut self.left, pod, change);
+            }
+            (None, Change::Came) => self.podless += 1,
+            (None, Change::Went) => self.podless -= 1,
+        }
+    }
+}
+
+/// Counts one more, or one less. Whether it is the first, or was the last.
+fn count<K: Clone + Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, change: Change) -> bool {
+    match change {
+        Change::Came => {
+            let count = counts.entry(key.clone()).or_default();
+            *count += 1;
+            *count == 1
+        }
+        Change::Went => {
+            let Some(count) = counts.get_mut(key) else { return false };
+            *count -= 1;
+            let was_last = *count == 0;
+            if was_last {
+                counts.remove(key);
+            }
+            was_last
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The flags of a daemon, as they are in force.
+
+use clap::{Arg, ArgMatches, Command, Parser};
+
+/// Parses the command line and the environment, or ends the process with what is wrong. Beside the arguments: all flags as
+/// they are in force, defaults and environment included, in the form in which one would write them.
+pub fn parse<A: Parser>() -> (A, String) {
+    let mut command = A::command();
+    let matches = command.get_matches_mut();
+    match A::from_arg_matches(&matches) {
+        Ok(args) => (args, in_force(&command, &matches)),
+        Err(error) => error.format(&mut command).exit(),
+    }
+}
+
+fn in_force(command: &Command, matches: &ArgMatches) -> String {
+    let flag = |arg: &Arg| {
+        let name = arg.get_long()?;
+        let values = matches.try_get_raw(arg.get_id().as_str()).ok()??;
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some(format!("--{name}={}", values.join(",")))
+    };
+    command.get_arguments().filter_map(flag).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Args {
+        #[arg(long, default_value = "10s")]
+        pause: String,
+        #[arg(long)]
+        name: Vec<String>,
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long)]
+        _absent: Option<String>,
+        #[arg(skip)]
+        _skipped: String,
+    }
+
+    #[test]
+    fn all_flags_are_shown_as_one_would_write_them() {
+        let mut command = <Args as clap::CommandFactory>::command();
+        let words = ["x", "--name", "a", "--name=b"];
+        let matches = command.try_get_matches_from_mut(words).unwrap();
+        let text = in_force(&command, &matches);
+        assert_eq!(text, "--pause=10s --name=a,b --dry-run=false");
+    }
+}
