@@ -27,6 +27,9 @@ use skip::Layout;
 const NAMESPACE: &str = "clustermesh-test";
 /// How long a pod goes on that is removed.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long one attempt may take: as long as a check, but not so short that a busy machine fails it, and not longer than a
+/// connection that is lost deserves.
+const ATTEMPT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,8 +115,9 @@ fn test(
 /// Tries until the check passes or its time is over; then with the last reason.
 fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
     let deadline = Instant::now() + timeout;
+    let [shortest, longest] = ATTEMPT;
     loop {
-        match check.run(lab) {
+        match check.run(lab, timeout.clamp(shortest, longest)) {
             Err(_) if Instant::now() < deadline && !STOP.load(Ordering::Relaxed) => {
                 thread::sleep(PAUSE);
             }
@@ -126,7 +130,7 @@ fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
 fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow::Result<()> {
     let manifest = check::manifest(NAMESPACE, cluster, clusters, replicas);
     let mut lab = Lab::open(lab)?;
-    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE)
+    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE, &mut |_| {})
         .with_context(|| format!("cluster {cluster}"))?;
     Ok(())
 }
@@ -135,7 +139,8 @@ fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow
 fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
     let remove = |cluster: &String| {
         let manifest = check::manifest(NAMESPACE, cluster, clusters, 1);
-        let removed = Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE));
+        let removed =
+            Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE, &mut |_| {}));
         removed.map(drop).with_context(|| format!("cluster {cluster}")).err()
     };
     clusters.iter().filter_map(remove).collect()
