@@ -85,19 +85,19 @@ fn test(
     let layout = Layout::find(&Lab::open(lab)?, &contexts)?;
     let mut results = Vec::new();
     let mut without_pods = None;
-    for check in checks(clusters) {
-        if STOP.load(Ordering::Relaxed) {
-            break;
-        }
-        if let Some(why) = layout.skip(&check) {
-            results.push(CheckResult { check, outcome: CheckOutcome::Skipped(why) });
-            continue;
-        }
-        progress.set_message(check.to_string());
+    let all = checks(clusters);
+    // What differs in family and protocol alone is tried at the same time.
+    let same = |one: &Check, other: &Check| {
+        (&one.cluster, one.goal, &one.to) == (&other.cluster, other.goal, &other.to)
+    };
+    for group in all.chunk_by(same) {
+        let Some(first) = group.first().filter(|_| !STOP.load(Ordering::Relaxed)) else { break };
+        let skipped: Vec<_> = group.iter().map(|check| layout.skip(check)).collect();
+        progress.set_message(first.to_string());
         progress.tick();
         // Without its own pods a cluster fails over to the others.
-        let wanted = (check.goal == Goal::Failover).then(|| check.cluster.clone());
-        if without_pods != wanted {
+        let wanted = (first.goal == Goal::Failover).then(|| first.cluster.clone());
+        if without_pods != wanted && skipped.iter().any(Option::is_none) {
             for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
                 cluster
                     .as_ref()
@@ -106,8 +106,20 @@ fn test(
             }
             without_pods = wanted;
         }
-        let outcome = attempt(lab, &check, timeout);
-        results.push(CheckResult { check, outcome });
+        let outcomes = thread::scope(|scope| {
+            let make = |(check, skipped): (&'_ Check, Option<String>)| match skipped {
+                Some(why) => CheckOutcome::Skipped(why),
+                None => attempt(lab, check, timeout),
+            };
+            let made = group.iter().zip(skipped).map(|one| scope.spawn(move || make(one)));
+            let made: Vec<_> = made.collect();
+            let outcomes = made
+                .into_iter()
+                .map(|made| made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            outcomes.collect::<Vec<_>>()
+        });
+        let results_of = group.iter().cloned().zip(outcomes);
+        results.extend(results_of.map(|(check, outcome)| CheckResult { check, outcome }));
     }
     Ok(results)
 }

@@ -395,6 +395,8 @@ fn milliseconds(distribution: Distribution) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::output::samples;
 
@@ -411,7 +413,7 @@ mod tests {
         samples::fits(80, || cni(&[CniRow { called: "at once", without, with, ours }]));
         let (watch, kernel, after_watch) = (distribution, distribution, distribution);
         let row = Propagation { services: 1_000, watch, kernel, after_watch, ratio: 1.5 };
-        samples::fits(80, || propagation(&[row.clone()]));
+        samples::fits(80, || propagation(slice::from_ref(&row)));
         let row = ConnectRow {
             way: "kube-proxy's rules",
             transport: "TCP, IPv6",
@@ -422,7 +424,7 @@ mod tests {
             ratio: 1.125,
             one_more_micros: 9_000.0,
         };
-        samples::fits(100, || connect(&[row.clone()]));
+        samples::fits(100, || connect(slice::from_ref(&row)));
         let row = EventCost {
             readers: 8,
             events: 10_000,
