@@ -108,7 +108,7 @@ fn json_is_one_object() {
     let commands: Vec<(&str, Vec<&str>)> = vec![
         ("Version", vec!["version"]),
         ("Connect", words(&["connect", "--dry-run"], &A_AND_B)),
-        ("Connect", words(&["connect"], &A_AND_B)),
+        ("Connect", words(&["connect", "--wait"], &A_AND_B)),
         ("Status", vec!["status", "--wait"]),
         ("Status", vec!["status", "--context", "a"]),
         ("LabApply", words(&["lab", "apply", "--cluster", "a", "--file", &echo], &lab)),
@@ -353,6 +353,11 @@ fn exit_codes() {
         json::run(mesh.clustermesh(&["status", "--wait", "--wait-duration", "1"]));
     assert_eq!(code, 4);
     assert_eq!((&value["kind"], &value["ready"]), (&"Status".into(), &false.into()));
+    // Whoever connects waits for the agents of both, and reads which one is not connected, and why.
+    let (code, value, complaint) =
+        json::run(mesh.clustermesh(&words(&["connect", "--wait=1s"], &A_AND_B)));
+    assert_eq!((code, &value["changes"]), (4, &serde_json::json!([])));
+    assert!(complaint.contains("warning: still waiting after 1s: a/n1: b: "), "{complaint}");
 }
 
 /// The status names the first phase that is broken, in the words of what broke it.

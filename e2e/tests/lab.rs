@@ -11,6 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use mesh_e2e::{
@@ -18,11 +19,15 @@ use mesh_e2e::{
     mesh::{connect, eventually, wait_ready},
     netns::binary,
 };
-use mesh_lab::{Liveness, ProcessState};
+use mesh_lab::{
+    Lab, Liveness, ProcessState,
+    workload::{ApplyStep, Source},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 
 /// All processes of a lab, its pods' included.
 fn processes(lab: &Netns) -> Vec<ProcessState> {
@@ -525,6 +530,93 @@ fn pods_follow_their_template() {
     let changed = text.replace("labels: { app: echo }\n", "labels: { app: echo, version: two }\n");
     assert_ne!(changed, text);
     assert_eq!(apply(&changed), (both.clone(), both));
+
+    // At each moment at which one of a Deployment's pods goes, the others run, the new ones before it among them.
+    let mut seen = Vec::new();
+    let mut look = |step: &ApplyStep| {
+        let ApplyStep::Replacing { name, .. } = step else { return };
+        let pods = Lab::peek("e2elabtmpl").unwrap().clusters.remove(0).pods.into_iter();
+        let running = pods.filter(|pod| {
+            pod.process.as_ref().is_some_and(|process| process.liveness() == Liveness::Running)
+        });
+        let mut running: Vec<String> = running
+            .map(|pod| format!("{} {}", pod.name, pod.template["metadata"]["labels"]["version"]))
+            .collect();
+        running.sort();
+        seen.push((name.clone(), running));
+    };
+    let third = changed.replace("version: two", "version: three");
+    let grace = Duration::from_millis(100);
+    let applied = Lab::open("e2elabtmpl").unwrap().apply(
+        "a",
+        Source::Manifest("echo"),
+        &third,
+        grace,
+        &mut look,
+    );
+    assert_eq!(applied.unwrap().started, ["echo-0", "echo-1"]);
+    let moment =
+        |name: &str, running: [&str; 2]| (name.to_owned(), running.map(str::to_owned).to_vec());
+    let two = moment("echo-0", [r#"echo-0 "two""#, r#"echo-1 "two""#]);
+    let mixed = moment("echo-1", [r#"echo-0 "three""#, r#"echo-1 "two""#]);
+    assert_eq!(seen, [two, mixed]);
+}
+
+/// `lab status` and `pod list` say with which exit code a pod's process ended, or by which signal.
+#[test]
+fn a_pod_that_ended_says_how() {
+    let name = "e2elabended";
+    let mesh = Netns::sized(name, 1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pods.yaml");
+    let pod = |name: &str, script: &str| {
+        format!(
+            "kind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: x, command: [sh, -c, '{script}']}}]}}\n---\n"
+        )
+    };
+    let pods =
+        [pod("left", "exit 7"), pod("shot", "kill -KILL $$"), pod("stays", "exec sleep 9999")];
+    fs::write(&file, pods.concat()).unwrap();
+    let mut apply = mesh.lab("apply");
+    apply.args(["--cluster", "a", "--file"]).arg(&file);
+    json::of(apply);
+    let wanted = serde_json::json!([
+        ["left", "died", 7, null],
+        ["shot", "died", null, "SIGKILL"],
+        ["stays", "running", null, null],
+    ]);
+    let fields = |name: &Value, process: &Value| {
+        serde_json::json!([name, process["state"], process["exitCode"], process["signal"]])
+    };
+    eventually("two have ended", || {
+        let (code, status, _) = json::run(mesh.lab("status"));
+        let processes = status["processes"].as_array().unwrap().iter();
+        let name = |process: &Value| process["name"].as_str().unwrap().to_owned();
+        let found: Value = processes
+            .filter_map(|process| {
+                let name = name(process).strip_prefix("a/default/")?.to_owned();
+                Some(fields(&name.into(), process))
+            })
+            .collect();
+        if (code, &found) == (3, &wanted) { Ok(()) } else { Err(format!("{code}: {found:#}")) }
+    });
+    let (code, pods, _) = json::run(mesh.clustermesh(&["pod", "list"]));
+    let mut found: Vec<Value> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| fields(&pod["name"], &pod["process"]))
+        .collect();
+    found.sort_by_key(ToString::to_string);
+    assert_eq!((code, Value::from(found)), (3, wanted));
+    for (mut command, says) in [
+        (mesh.lab("status"), "DIED: exited(7)"),
+        (mesh.clustermesh(&["pod", "list"]), "DIED: killed(SIGKILL)"),
+    ] {
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.code() == Some(3) && text.contains(says), "{text}");
+    }
 }
 
 /// What `lab status` ends with, and says of a process.

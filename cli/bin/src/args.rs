@@ -4,15 +4,15 @@ mod bench;
 mod certs;
 mod context_first;
 mod drain;
-mod duration;
 mod etcd;
 mod lab;
 mod lists;
 mod namespaces;
 mod offline;
 mod tools;
+mod wait;
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{
     Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
@@ -30,18 +30,19 @@ pub(crate) use self::{
     namespaces::Services,
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
     tools::{ConnectivityCommand, SysdumpArgs},
+    wait::WaitDuration,
 };
 use crate::{outcome::usage, output::Format};
 pub(crate) use certs::{CertsCommand, RotateArgs};
 use context_first::context_after_command;
-use duration::seconds;
+use mesh_admin::duration::of_flag;
 
 /// Connects Kubernetes clusters, or plain groups of Linux hosts, into one mesh
 #[derive(Debug, Parser)]
 #[command(
     name = "clustermesh",
     version = mesh_admin::version::line(),
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout"
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or degraded, 4 timeout\nJSON and YAML: releases add fields, and never rename or remove them"
 )]
 pub(crate) struct Args {
     /// Output format: text, wide, json, yaml or name
@@ -50,19 +51,35 @@ pub(crate) struct Args {
         short,
         value_enum,
         global = true,
+        help_heading = "Global options",
         hide_possible_values = true,
         value_name = "FORMAT"
     )]
     pub(crate) output: Option<Format>,
-    /// Only this cluster: a context's name, or a cluster directory (with a slash in it); may stand anywhere
-    #[arg(long, global = true, value_name = "CONTEXT")]
+    /// Ask only this cluster: a context's name, or a cluster directory (with a slash in it)
+    #[arg(long, global = true, help_heading = "Global options", value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
     /// The file with the contexts, in place of $CLUSTERMESH_CONTEXTS
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "lab")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILE",
+        conflicts_with = "lab"
+    )]
     pub(crate) contexts: Option<PathBuf>,
-    /// The lab, in place of $CLUSTERMESH_LAB; by default the only one that is up
-    #[arg(long, global = true, value_name = "LAB", value_parser = lab_name)]
+    /// The lab, in place of $CLUSTERMESH_LAB; by default the only lab that is up
+    #[arg(long, global = true, help_heading = "Global options", value_name = "LAB", value_parser = lab_name)]
     pub(crate) lab: Option<String>,
+    /// Write no colours, as with $NO_COLOR
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_color: bool,
+    /// How long a daemon may take to answer; by default 5s
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = of_flag)]
+    pub(crate) request_timeout: Option<Duration>,
+    /// Of status and lists: show it again every two seconds, until ^C
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) watch: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -91,12 +108,12 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Allow new connections to a drained cluster or node again
     Undrain(DrainArgs),
-    /// Accept a cluster again that exported more than its budget allows
+    /// Manage clusters that are in quarantine, since they exported more than their budget allows
     Quarantine(QuarantineArgs),
     /// Make, sign, show and rotate certificates
     #[command(subcommand)]
     Certs(CertsCommand),
-    /// Show and compare what etcds hold
+    /// Show and compare the content of etcds
     #[command(subcommand)]
     Etcd(Box<EtcdCommand>),
     /// Compute the etcd keys and values of manifests, and print them as a keys file
@@ -106,7 +123,7 @@ pub(crate) enum Command {
     /// Run clusters made of network namespaces on this machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Run benchmarks, each beside a reference in the same run
+    /// Run benchmarks, each with a reference that is measured in the same run
     Bench(BenchArgs),
     /// Write one archive for a bug report: status, etcds, routes, logs, versions; no keys, tokens or passwords
     Sysdump(SysdumpArgs),
@@ -120,7 +137,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "completion")]
     Completions {
         /// The shell
-        #[arg(value_enum)]
+        #[arg(value_enum, value_name = "SHELL")]
         shell: Shell,
     },
     /// Print version
@@ -166,15 +183,18 @@ impl Command {
 pub(crate) struct ConnectArgs {
     #[command(flatten)]
     pub(crate) pair: Pair,
-    /// Which of the two follow the other
-    #[arg(long, value_enum, default_value_t)]
+    /// Which of the two clusters follow the other
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     pub(crate) connection_mode: ConnectionMode,
-    /// One of the clusters was rebuilt: replace the connection to the former cluster of that name
+    /// One of the clusters was rebuilt: replace the connection to the previous cluster of that name
     #[arg(long)]
     pub(crate) replace: bool,
     /// Print what would be changed, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Wait until the agents of both clusters are connected, by default for at most 60s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = of_flag, conflicts_with = "dry_run")]
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -237,21 +257,20 @@ pub(crate) enum ConnectionMode {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
-    /// Only this cluster
+    /// Show only this cluster
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
-    /// Also show what is in order
+    /// Also show what is ready
     #[arg(long, short)]
     pub(crate) verbose: bool,
-    /// Wait until everything is ready and has no problem
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// End with 0 although something is degraded: ready, with a problem
+    /// Wait until everything is ready and has no problem, by default for at most 60s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = of_flag)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) wait_duration: WaitDuration,
+    /// Exit with 0 also if something is degraded: ready, but with a problem
     #[arg(long)]
     pub(crate) allow_degraded: bool,
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = seconds, requires = "wait")]
-    pub(crate) wait_duration: u64,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -265,8 +284,9 @@ pub(crate) enum QuarantineCommand {
     /// Lift the quarantine: re-list the peer and accept its updates again
     Lift {
         /// The cluster that is in quarantine
+        #[arg(value_name = "CLUSTER")]
         peer: String,
-        /// Only by this cluster's agents
+        /// Ask only the agents of this cluster
         #[arg(long, value_name = "CONTEXT")]
         context: Option<String>,
     },
@@ -287,6 +307,165 @@ mod tests {
     #[test]
     fn flags_are_sound() {
         Args::command().debug_assert();
+    }
+
+    /// All commands that help shows, with their whole names.
+    fn shown_commands() -> Vec<(String, clap::Command)> {
+        let mut root = Args::command();
+        root.build();
+        let mut all = vec![("clustermesh".to_owned(), root)];
+        let mut at = 0;
+        while let Some((name, command)) = all.get(at).cloned() {
+            let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+            let shown = shown.filter(|command| command.get_name() != "help");
+            all.extend(shown.map(|sub| (format!("{name} {}", sub.get_name()), sub.clone())));
+            at += 1;
+        }
+        all
+    }
+
+    /// Names of values that a stranger understands, and that `-h` shows.
+    const VALUES: [&str; 40] = [
+        "ADDRESS",
+        "BOOL",
+        "BYTES",
+        "CLUSTER",
+        "COMMAND",
+        "CONTEXT",
+        "COUNT",
+        "COUNT,COUNT",
+        "COUNT,…",
+        "DIR",
+        "DURATION",
+        "FILE",
+        "FORMAT",
+        "ID",
+        "IDENTITY",
+        "LAB",
+        "LABELS",
+        "LINES",
+        "MIB",
+        "MODE",
+        "NAME",
+        "NAME=VALUE",
+        "NAMESPACE",
+        "NODE",
+        "NUMBER",
+        "ONE",
+        "OTHER",
+        "PATH",
+        "PERCENT",
+        "PLACE",
+        "POD",
+        "PORT",
+        "PROCESS",
+        "RATE",
+        "RULE",
+        "SERVICE",
+        "SHELL",
+        "TARGET",
+        "URL",
+        "USER",
+    ];
+
+    /// Words that only we understand, or that leave open who does what.
+    const UNPLAIN: [&str; 18] = [
+        "authority",
+        "bare",
+        "believed",
+        "hear",
+        "heard",
+        "hears",
+        "ladder",
+        "nobody",
+        "otherwise",
+        "rung",
+        "rungs",
+        "silence",
+        "silent",
+        "somebody",
+        "told",
+        "tell",
+        "twin",
+        "whoever",
+    ];
+
+    #[test]
+    fn help_is_plain_and_names_its_values() {
+        let mut wrong = Vec::new();
+        for (name, command) in shown_commands() {
+            let mut texts = vec![(name.clone(), command.get_about().map(ToString::to_string))];
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                let id = arg.get_id();
+                texts.push((format!("{name} {id}"), arg.get_help().map(ToString::to_string)));
+                let values = arg.get_value_names().into_iter().flatten().map(|value| &**value);
+                let values = values.filter(|_| arg.get_action().takes_values());
+                let strange = values.filter(|value| !VALUES.contains(value));
+                wrong.extend(strange.map(|value| format!("{name} {id}: the value {value}")));
+            }
+            for (of, text) in texts {
+                let text = text.unwrap_or_default();
+                let begins = text.starts_with(|c: char| c.is_uppercase());
+                if !begins || text.ends_with('.') {
+                    wrong.push(format!("{of}: no sentence without its end: {text:?}"));
+                }
+                let words = text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase);
+                let unplain = words.filter(|word| UNPLAIN.contains(&&**word));
+                wrong.extend(unplain.map(|word| format!("{of}: the word {word}: {text}")));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn durations_have_units_and_numbers_are_seconds() {
+        let parsed = |line: &str| {
+            let words = ["clustermesh"].into_iter().chain(line.split(' '));
+            Args::try_parse_from(words).map(|args| args.command).map_err(|error| error.to_string())
+        };
+        let waits = |line: &str| match parsed(line) {
+            Ok(Command::Status(status)) => status.wait_duration.limit(status.wait),
+            other => panic!("{line}: {other:?}"),
+        };
+        for (line, seconds) in [
+            ("status", None),
+            ("status --wait", Some(60)),
+            ("status --wait=90s", Some(90)),
+            ("status --wait=1m30s", Some(90)),
+            ("status --wait=5", Some(5)),
+            ("status --wait --wait-duration 5", Some(5)),
+            ("status --wait --wait-duration 2m", Some(120)),
+        ] {
+            assert_eq!(waits(line), seconds.map(Duration::from_secs), "{line}");
+        }
+        // A flag that other releases called by its unit, or that took no unit.
+        for line in [
+            "certs init --cluster a --dir d --days 7",
+            "certs init --cluster a --dir d --lifetime 168h",
+            "bench mesh --seconds 1",
+            "bench mesh --idle 500ms",
+            "bench endpoints --rounds 2",
+            "bench endpoints --hostile-for 2s",
+            "drain a --wait",
+            "drain a --wait=30s",
+            "drain --wait a",
+            "lab check-history --wait --wait-duration 5 --record 2s",
+            "connect --context a --destination-context b --wait=30s",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
+        }
+        let both = "connect --context a --destination-context b --wait --dry-run";
+        for line in ["status --wait-duration 5", "status --wait=soon", both] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+        for (name, command) in shown_commands() {
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                let id = arg.get_id().as_str();
+                let of_a_unit =
+                    ["seconds", "days", "millis", "ms"].iter().any(|unit| id.ends_with(unit));
+                assert!(!of_a_unit, "{name} --{id}: a duration has its unit in its value");
+            }
+        }
     }
 
     /// What a document shows in backticks or in a block of commands, from `clustermesh` on.

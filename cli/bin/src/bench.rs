@@ -6,7 +6,7 @@
 mod print;
 mod report;
 
-use std::{cell::OnceCell, fs, path::Path, thread};
+use std::{cell::OnceCell, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
@@ -87,16 +87,22 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
                 (figures.text)()?;
             }
             (Err(error), _) => {
-                warn(format!("{name}: {error:#}"));
-                failed.push(name);
+                let why = format!("{name}: {error:#}");
+                warn(why.clone());
+                failed.push((name, why));
             }
         }
     }
-    if output == Output::Json {
+    let (names, whys): (Vec<&str>, Vec<String>) = failed.into_iter().unzip();
+    // Where there is nothing else to read, the error is the object.
+    if output == Output::Json && !tables.is_empty() {
+        if !whys.is_empty() {
+            tables.insert("failed".into(), whys.join("; ").into());
+        }
         output::json("Bench", Value::Object(tables))?;
     }
-    if !failed.is_empty() {
-        bail!("{} of {count} could not be measured: {}", failed.len(), failed.join(", "));
+    if !names.is_empty() {
+        bail!("{} of {count} could not be measured: {}", names.len(), names.join(", "));
     }
     Ok(Outcome::Done)
 }
@@ -147,7 +153,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
                 figures(cut(lab, CutOptions { rounds }, progress)?, print::cut)
             }),
         ),
-        BenchCommand::Endpoints { endpoints, budget, rounds } => {
+        BenchCommand::Endpoints { endpoints, budget, hostile_for } => {
             let mut honest = one(
                 "endpoints",
                 Box::new(move |progress| {
@@ -159,6 +165,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             honest.extend(one(
                 "hostile",
                 Box::new(move |progress| {
+                    let rounds = u32::try_from(seconds(hostile_for))?;
                     figures(hostile(lab, budget, rounds, progress)?, |rows| print::hostile(rows))
                 }),
             ));
@@ -215,7 +222,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
             services,
             rates,
             changes,
-            seconds,
+            idle,
             picture: file,
         } => one(
             "mesh",
@@ -223,6 +230,7 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
                 let size = ClusterSize { nodes, endpoints, services };
                 let [real, replayed] =
                     [real, replayed].map(|sizes| sizes.into_iter().map(usize::from).collect());
+                let seconds = seconds(idle);
                 let options = MeshOptions { real, replayed, size, rates, changes, seconds };
                 let rows = mesh(lab, &options, progress)?;
                 if let Some(path) = file {
@@ -238,6 +246,11 @@ fn measurements<'a>(lab: &'a str, command: BenchCommand) -> Vec<Measurement<'a>>
         | BenchCommand::Replay { .. }
         | BenchCommand::Report { .. } => Vec::new(),
     }
+}
+
+/// Whole seconds; a part of one counts as one.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn figures<T: Serialize + Send + 'static>(

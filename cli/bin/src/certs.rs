@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use anyhow::Context as _;
@@ -22,29 +22,26 @@ use crate::{
 
 pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outcome> {
     match command {
-        CertsCommand::Init { cluster, dir, addresses, namespace, days } => {
+        CertsCommand::Init { cluster, dir, addresses, namespace, validity } => {
             let cluster = ClusterName::new(&cluster).context("--cluster")?;
             ClusterPki::new(&dir).create(
                 cluster.as_str(),
                 &namespace,
                 &addresses,
-                lifetime(days),
+                validity.lifetime(),
             )?;
             let made =
                 ["ca", "server", "admin", "local"].map(|name| dir.join(name).display().to_string());
             report(output, "made", &made)
         }
-        CertsCommand::Issue { dir, user, dns, addresses, out, days, lifetime: exactly } => {
+        CertsCommand::Issue { dir, user, dns, addresses, out, validity } => {
             let profile = match user {
                 Some(user) => Profile::Client { user },
                 None => Profile::Server { names: dns, addresses },
             };
             let now = SystemTime::now();
-            let issued = ClusterPki::new(&dir).ca(now)?.issue(
-                &profile,
-                now,
-                exactly.unwrap_or_else(|| lifetime(days)),
-            )?;
+            let issued =
+                ClusterPki::new(&dir).ca(now)?.issue(&profile, now, validity.lifetime())?;
             let name =
                 out.file_name().context("--out has no file name")?.to_string_lossy().into_owned();
             let folder =
@@ -52,13 +49,13 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
             ClusterPki::new(folder).write(&name, &issued)?;
             report(output, "issued", &[out.display().to_string()])
         }
-        CertsCommand::Sign { dir, request, user, out, days } => {
+        CertsCommand::Sign { dir, request, user, out, validity } => {
             let text =
                 fs::read_to_string(&request).with_context(|| request.display().to_string())?;
             let now = SystemTime::now();
             let ca = ClusterPki::new(&dir).ca(now)?;
             let certificate = ca
-                .sign(&text, &user, now, lifetime(days))
+                .sign(&text, &user, now, validity.lifetime())
                 .with_context(|| request.display().to_string())?;
             match out {
                 Some(out) => {
@@ -103,10 +100,6 @@ pub(crate) fn run(command: CertsCommand, output: Output) -> anyhow::Result<Outco
             show(output, &all)
         }
     }
-}
-
-fn lifetime(days: u32) -> Duration {
-    Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
 fn print_result(output: Output, verb: &str, files: &[String]) -> anyhow::Result<Outcome> {

@@ -30,7 +30,7 @@ fn offered() -> Command {
     Command::new("clustermesh").args(all.get_arguments()).subcommands(shown)
 }
 
-/// After whichever flags bash offers contexts; what clap made is asked for the rest.
+/// What bash offers after which word; what clap made is asked for the rest.
 const BASH: &str = r#"
 _clustermesh_names() {
     local word="${COMP_WORDS[COMP_CWORD]}" names
@@ -39,6 +39,14 @@ _clustermesh_names() {
             names="$(clustermesh config get-contexts -o name 2>/dev/null)" ;;
         --lab)
             names="$(clustermesh lab list -o name 2>/dev/null)" ;;
+        --node)
+            names="$(clustermesh node list -o name 2>/dev/null | sed 's,.*/,,')" ;;
+        show | explain)
+            if [[ " ${COMP_WORDS[*]} " != *" service "* ]]; then
+                _clustermesh "$@"
+                return
+            fi
+            names="$(clustermesh service list -o name 2>/dev/null)" ;;
         *)
             _clustermesh "$@"
             return ;;
@@ -55,6 +63,12 @@ _clustermesh_contexts() {
 _clustermesh_labs() {
     compadd -- ${(f)"$(clustermesh lab list -o name 2>/dev/null)"}
 }
+_clustermesh_nodes() {
+    compadd -- ${${(f)"$(clustermesh node list -o name 2>/dev/null)"}##*/}
+}
+_clustermesh_services() {
+    compadd -- ${(f)"$(clustermesh service list -o name 2>/dev/null)"}
+}
 "#;
 
 const FISH: &str = r#"
@@ -62,9 +76,12 @@ for flag in context destination-context with-context peer-context
     complete -c clustermesh -l $flag -x -a "(clustermesh config get-contexts -o name 2>/dev/null)"
 end
 complete -c clustermesh -l lab -x -a "(clustermesh lab list -o name 2>/dev/null)"
+complete -c clustermesh -l node -x -a "(clustermesh node list -o name 2>/dev/null | string replace -r '.*/' '')"
+complete -c clustermesh -n "__fish_seen_subcommand_from service; and __fish_seen_subcommand_from show explain" -f \
+    -a "(clustermesh service list -o name 2>/dev/null)"
 "#;
 
-/// A script that also completes the names of contexts and labs, which are known when it is used.
+/// A script that also completes the names of contexts, labs, nodes and services, which are known when it is used.
 fn with_names(shell: Shell, script: String) -> String {
     match shell {
         Shell::Bash => script + BASH,
@@ -72,6 +89,16 @@ fn with_names(shell: Shell, script: String) -> String {
         Shell::Zsh => {
             let script = script.replace(":CONTEXT:_default", ":CONTEXT:_clustermesh_contexts");
             let script = script.replace(":LAB:_default", ":LAB:_clustermesh_labs");
+            let script = script.replace(":NODE:_default", ":NODE:_clustermesh_nodes");
+            let of_a_service = |line: &str| {
+                let is_one = line.trim_start_matches(['\'', ':']).starts_with("service -- ");
+                if is_one {
+                    line.replace(":_default", ":_clustermesh_services")
+                } else {
+                    line.into()
+                }
+            };
+            let script = script.lines().map(of_a_service).collect::<Vec<_>>().join("\n") + "\n";
             // Its first line says whose completions these are.
             match script.split_once('\n') {
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
@@ -86,15 +113,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contexts_and_labs_are_completed_in_every_shell() {
+    fn names_are_completed_in_every_shell() {
+        let asked = ["config get-contexts -o", "lab list -o", "node list -o", "service list -o"];
+        let zsh = [
+            ":CONTEXT:_clustermesh_contexts",
+            ":LAB:_clustermesh_labs",
+            ":NODE:_clustermesh_nodes",
+            "or NAME:_clustermesh_services",
+        ];
         for (shell, generator, words) in [
-            (Shell::Bash, clap_complete::Shell::Bash, ["config get-contexts", "lab list"]),
-            (Shell::Fish, clap_complete::Shell::Fish, ["config get-contexts", "lab list"]),
-            (
-                Shell::Zsh,
-                clap_complete::Shell::Zsh,
-                [":CONTEXT:_clustermesh_contexts", ":LAB:_clustermesh_labs"],
-            ),
+            (Shell::Bash, clap_complete::Shell::Bash, asked),
+            (Shell::Fish, clap_complete::Shell::Fish, asked),
+            (Shell::Zsh, clap_complete::Shell::Zsh, asked),
+            (Shell::Zsh, clap_complete::Shell::Zsh, zsh),
         ] {
             let mut script = Vec::new();
             clap_complete::generate(generator, &mut offered(), "clustermesh", &mut script);

@@ -70,3 +70,22 @@ impl Listed for Context {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn contexts_fit() {
+        let context = Context {
+            name: "a".into(),
+            directory: "/run/clustermesh-lab/demo/clusters/a".into(),
+            apiserver: "/".into(),
+            replicas: Vec::new(),
+            agents: vec![mesh_lab::contexts::AgentSocket { node: "n1".into(), socket: "/".into() }],
+            netns: None,
+        };
+        samples::list_fits(80, &[context]);
+    }
+}

@@ -10,17 +10,22 @@ mod side;
 use std::{
     cmp::Ordering,
     path::{Path, PathBuf},
+    slice,
 };
 
 use anyhow::{Context as _, bail};
+use mesh_admin::v1::Peer;
+use mesh_lab::contexts::Context;
 use mesh_model::ClusterName;
 use serde_json::json;
 
 use crate::{
     args::{ConnectArgs, ConnectionMode, DisconnectArgs, Pair},
+    ask::{self, Answer, Answers, Which},
     contexts,
     outcome::{Outcome, note, warn},
     output::{self, Output},
+    status, wait,
 };
 #[cfg(test)]
 pub(crate) use plan::tests::{connect as plan_between, make};
@@ -36,9 +41,18 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
     }
     let changes = !steps.is_empty() && !args.dry_run;
     let outcome = carry_out("Connect", steps, args.dry_run, output)?;
+    let (one, other) = (args.pair.context(), args.pair.destination_context.as_str());
+    let both = args.connection_mode == ConnectionMode::Bidirectional;
+    if let Some(limit) = args.wait {
+        let mut follows = vec![(contexts::find(one)?, destination.name().to_string())];
+        if both {
+            follows.push((contexts::find(other)?, source.name().to_string()));
+        }
+        // Others may change the clusters while this waits.
+        drop((source, destination));
+        return Ok(outcome.and(wait::until(limit, || not_connected(&follows))?));
+    }
     if changes {
-        let (one, other) = (args.pair.context(), &args.pair.destination_context);
-        let both = args.connection_mode == ConnectionMode::Bidirectional;
         let waits = match both {
             true => format!(
                 "waiting for {other} and {one} to accept each other: clustermesh status --wait"
@@ -48,6 +62,31 @@ pub(crate) fn connect(args: &ConnectArgs, output: Output) -> anyhow::Result<Outc
         note(&contexts::hint(&waits));
     }
     Ok(outcome)
+}
+
+/// The first agent that is not connected to the cluster that it is to follow, and why not.
+fn not_connected(follows: &[(Context, String)]) -> anyhow::Result<Option<String>> {
+    for (context, peer) in follows {
+        let agents = ask::ask(slice::from_ref(context), Which::Every(None), ask::peers)?;
+        let missing = missing(&agents, peer);
+        if missing.is_some() {
+            return Ok(missing);
+        }
+    }
+    Ok(None)
+}
+
+fn missing(agents: &Answers<Vec<Peer>>, name: &str) -> Option<String> {
+    let mut missing =
+        agents.answers.iter().filter_map(|Answer { context, node, answer: peers }| {
+            let why = match peers.iter().find(|peer| peer.name == name) {
+                Some(peer) if peer.ready => return None,
+                Some(peer) => status::summary(peer),
+                None => "the agent has not taken its peer file yet".into(),
+            };
+            Some(format!("{context}/{node}: {name}: {why}"))
+        });
+    missing.next().or_else(|| agents.warnings.first().cloned())
 }
 
 pub(crate) fn disconnect(args: &DisconnectArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -136,4 +175,42 @@ fn carry_out(
         }
     }
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_admin::v1::{Step, StepState};
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_connected_is_named_with_the_reason() {
+        let failed = Step {
+            name: "tcp".into(),
+            state: StepState::Failed.into(),
+            detail: "nothing listens there".into(),
+        };
+        let b = |ready: bool| Peer {
+            name: "b".into(),
+            ready,
+            ladder: if ready { vec![] } else { vec![failed.clone()] },
+            ..Peer::default()
+        };
+        let of = |node: &str, peers: Vec<Peer>| Answer {
+            context: "a".into(),
+            node: node.into(),
+            answer: peers,
+        };
+        let dead = "the agent of a/n3 does not run";
+        for (second, warnings, says) in [
+            (vec![b(true)], vec![], None),
+            (vec![b(false)], vec![], Some("a/n2: b: tcp: nothing listens there")),
+            (vec![], vec![dead], Some("a/n2: b: the agent has not taken its peer file yet")),
+            (vec![b(true)], vec![dead], Some(dead)),
+        ] {
+            let answers = vec![of("n1", vec![b(true)]), of("n2", second)];
+            let warnings = warnings.into_iter().map(str::to_owned).collect();
+            assert_eq!(missing(&Answers { answers, warnings }, "b").as_deref(), says);
+        }
+    }
 }

@@ -27,6 +27,9 @@ use skip::Layout;
 const NAMESPACE: &str = "clustermesh-test";
 /// How long a pod goes on that is removed.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long one attempt may take: as long as a check, but not so short that a busy machine fails it, and not longer than a
+/// connection that is lost deserves.
+const ATTEMPT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,19 +85,19 @@ fn test(
     let layout = Layout::find(&Lab::open(lab)?, &contexts)?;
     let mut results = Vec::new();
     let mut without_pods = None;
-    for check in checks(clusters) {
-        if STOP.load(Ordering::Relaxed) {
-            break;
-        }
-        if let Some(why) = layout.skip(&check) {
-            results.push(CheckResult { check, outcome: CheckOutcome::Skipped(why) });
-            continue;
-        }
-        progress.set_message(check.to_string());
+    let all = checks(clusters);
+    // What differs in family and protocol alone is tried at the same time.
+    let same = |one: &Check, other: &Check| {
+        (&one.cluster, one.goal, &one.to) == (&other.cluster, other.goal, &other.to)
+    };
+    for group in all.chunk_by(same) {
+        let Some(first) = group.first().filter(|_| !STOP.load(Ordering::Relaxed)) else { break };
+        let skipped: Vec<_> = group.iter().map(|check| layout.skip(check)).collect();
+        progress.set_message(first.to_string());
         progress.tick();
         // Without its own pods a cluster fails over to the others.
-        let wanted = (check.goal == Goal::Failover).then(|| check.cluster.clone());
-        if without_pods != wanted {
+        let wanted = (first.goal == Goal::Failover).then(|| first.cluster.clone());
+        if without_pods != wanted && skipped.iter().any(Option::is_none) {
             for (cluster, replicas) in [(&without_pods, 1), (&wanted, 0)] {
                 cluster
                     .as_ref()
@@ -103,8 +106,20 @@ fn test(
             }
             without_pods = wanted;
         }
-        let outcome = attempt(lab, &check, timeout);
-        results.push(CheckResult { check, outcome });
+        let outcomes = thread::scope(|scope| {
+            let make = |(check, skipped): (&'_ Check, Option<String>)| match skipped {
+                Some(why) => CheckOutcome::Skipped(why),
+                None => attempt(lab, check, timeout),
+            };
+            let made = group.iter().zip(skipped).map(|one| scope.spawn(move || make(one)));
+            let made: Vec<_> = made.collect();
+            let outcomes = made
+                .into_iter()
+                .map(|made| made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            outcomes.collect::<Vec<_>>()
+        });
+        let results_of = group.iter().cloned().zip(outcomes);
+        results.extend(results_of.map(|(check, outcome)| CheckResult { check, outcome }));
     }
     Ok(results)
 }
@@ -112,8 +127,9 @@ fn test(
 /// Tries until the check passes or its time is over; then with the last reason.
 fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
     let deadline = Instant::now() + timeout;
+    let [shortest, longest] = ATTEMPT;
     loop {
-        match check.run(lab) {
+        match check.run(lab, timeout.clamp(shortest, longest)) {
             Err(_) if Instant::now() < deadline && !STOP.load(Ordering::Relaxed) => {
                 thread::sleep(PAUSE);
             }
@@ -126,7 +142,7 @@ fn attempt(lab: &str, check: &Check, timeout: Duration) -> CheckOutcome {
 fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow::Result<()> {
     let manifest = check::manifest(NAMESPACE, cluster, clusters, replicas);
     let mut lab = Lab::open(lab)?;
-    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE)
+    lab.apply(cluster, Source::Manifest(NAMESPACE), &manifest, GRACE, &mut |_| {})
         .with_context(|| format!("cluster {cluster}"))?;
     Ok(())
 }
@@ -135,7 +151,8 @@ fn apply(lab: &str, cluster: &str, clusters: &[String], replicas: u32) -> anyhow
 fn remove(lab: &str, clusters: &[String]) -> Vec<anyhow::Error> {
     let remove = |cluster: &String| {
         let manifest = check::manifest(NAMESPACE, cluster, clusters, 1);
-        let removed = Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE));
+        let removed =
+            Lab::open(lab).and_then(|mut lab| lab.delete(cluster, &manifest, GRACE, &mut |_| {}));
         removed.map(drop).with_context(|| format!("cluster {cluster}")).err()
     };
     clusters.iter().filter_map(remove).collect()

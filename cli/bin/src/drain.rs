@@ -3,7 +3,7 @@
 pub(crate) mod here;
 mod wait;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use mesh_admin::v1::{
@@ -56,7 +56,7 @@ struct Answer {
 
 pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::Result<Outcome> {
     let DrainArgs { target, context, from, dry_run, wait, wait_duration } = args;
-    let limit = wait.then_some(Duration::from_secs(*wait_duration));
+    let limit = wait_duration.limit(*wait);
     if let Some(from) = from {
         return here::run(change, target, from, (*dry_run, limit), output);
     }
@@ -73,13 +73,7 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
     };
     match output {
         Output::Text => {
-            let row = vec![
-                cluster.clone(),
-                node.clone().unwrap_or_default(),
-                change.done(*changed, *dry_run).to_owned(),
-                drained.endpoints.to_string(),
-            ];
-            output::table(&["CLUSTER", "NODE", "STATE", "PODS LEAVING"], [row])?;
+            print(&answer, change.done(*changed, *dry_run))?;
             if let Some(still) = state_text(drained).filter(|_| change == Change::Undrain) {
                 output::line(format!(
                     "still drained: {still}; to undrain a node: clustermesh undrain {cluster}/NODE"
@@ -95,6 +89,12 @@ pub(crate) fn run(change: Change, args: &DrainArgs, output: Output) -> anyhow::R
         )?,
     }
     Ok(outcome)
+}
+
+fn print(Answer { cluster, node, drained, .. }: &Answer, done: &str) -> anyhow::Result<()> {
+    let node = node.clone().unwrap_or_default();
+    let row = vec![cluster.clone(), node, done.to_owned(), drained.endpoints.to_string()];
+    Ok(output::table(&["CLUSTER", "NODE", "STATE", "PODS LEAVING"], [row])?)
 }
 
 impl Change {
@@ -234,6 +234,15 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn what_became_of_it_fits() {
+        let drained = Drained { cluster: true, nodes: Vec::new(), endpoints: 20 };
+        let answer =
+            Answer { cluster: "a".into(), node: Some("n1".into()), changed: false, drained };
+        samples::fits(80, || print(&answer, "was drained already"));
+    }
 
     #[test]
     fn what_is_meant() {

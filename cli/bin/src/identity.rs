@@ -29,13 +29,17 @@ enum IdentityQuery {
 
 pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome> {
     let (kind, seen, warnings) = match &args.command {
-        IdentityCommand::List { from, cluster, namespace } => {
+        IdentityCommand::List { from, cluster, namespace, selector } => {
             let (mut seen, warnings) = ask(from, cluster.as_deref(), 0)?;
             if let (true, Some(cluster), []) = (seen.is_empty(), cluster, warnings.as_slice()) {
                 bail!("no agent knows an identity of a cluster {cluster}");
             }
             if let Some(namespace) = namespace.only() {
                 seen.retain(|seen| seen.namespace() == Some(namespace));
+            }
+            if let Some(selector) = selector {
+                let wanted = IdentityQuery::labels(selector);
+                seen.retain(|seen| wanted.is(&seen.identity));
             }
             ("IdentityList", seen, warnings)
         }
@@ -81,10 +85,13 @@ impl IdentityQuery {
         match text.parse() {
             // 0 is no identity's.
             Ok(number) if number > 0 => Self::Id(number),
-            _ => Self::Labels(
-                text.split([';', ',']).filter(|part| !part.is_empty()).map(Label::parse).collect(),
-            ),
+            _ => Self::labels(text),
         }
+    }
+
+    fn labels(text: &str) -> Self {
+        let labels = text.split([';', ',']).filter(|part| !part.is_empty());
+        Self::Labels(labels.map(Label::parse).collect())
     }
 
     fn is(&self, identity: &Identity) -> bool {
@@ -164,6 +171,17 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn identities_fit() {
+        let labels = "k8s:app=web;k8s:tier=frontend;k8s:version=2026-11-30;k8s:team=checkout;\
+                      k8s:io.cilium.k8s.policy.serviceaccount=default;\
+                      k8s:io.kubernetes.pod.namespace=shop;";
+        let identity =
+            Identity { cluster: "a".into(), number: 70_000, labels: labels.into(), addresses: 1 };
+        samples::list_fits(80, &[Seen { from: "b".into(), identity }]);
+    }
 
     #[test]
     fn the_pods_own_labels_are_shown_and_all_of_them_wide() {
@@ -195,5 +213,8 @@ mod tests {
         ] {
             assert_eq!(IdentityQuery::parse(wanted).is(&identity), is, "{wanted}");
         }
+        // A selector is never an ID.
+        assert!(!IdentityQuery::labels("70000").is(&identity));
+        assert!(IdentityQuery::labels("app=web").is(&identity));
     }
 }

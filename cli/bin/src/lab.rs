@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cuts;
+pub(crate) mod ended;
 mod history;
 mod list;
 mod logs;
@@ -18,8 +19,8 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_admin::v1::StatusRequest;
 use mesh_lab::{
-    Component, Impairment, Lab, LabOptions, Liveness, Phase, ProcessState, need_root,
-    workload::Source,
+    Component, Impairment, Lab, LabOptions, LabState, Liveness, Phase, ProcessState, need_root,
+    workload::{ApplyStep, Source},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ use crate::{
     contexts,
     outcome::Outcome,
     output::{self, Output},
+    wait::Progress,
 };
 
 /// How long a new lab's daemons may take to be ready.
@@ -59,7 +61,8 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::List => list::run(output),
         LabCommand::Status => status(&Lab::open(&contexts::lab()?)?, output),
-        LabCommand::Exec { place, command } => {
+        // The command has standard input and the terminal in any case.
+        LabCommand::Exec { place, command, stdin: _, tty: _ } => {
             let lab = Lab::open(&contexts::lab()?)?;
             let mut command = match place.split('/').collect::<Vec<_>>().as_slice() {
                 [cluster, "node", node] => lab.command_on_node(cluster, node, &command)?,
@@ -109,8 +112,7 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Heal { places } => cuts::heal(&contexts::lab()?, &places, output),
         LabCommand::CheckHistory { wait, wait_duration, record } => {
-            let wait = wait.then_some(wait_duration);
-            history::check(&contexts::lab()?, wait, record, output)
+            history::check(&contexts::lab()?, wait_duration.limit(wait), record, output)
         }
         LabCommand::Chaos { lab, seed, faults, replicas, keep } => {
             let options = mesh_chaos::run::Options { lab, seed, faults, replicas, keep };
@@ -119,22 +121,30 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         LabCommand::Apply { cluster, file, replicas, grace } => {
             let manifests = manifests::read(&file)?;
             let mut lab = Lab::open(&contexts::lab()?)?;
+            let mut progress = Progress::new();
+            let mut show = |step: &ApplyStep| progress.show(&manifests::in_progress(step));
             let applied = manifests.into_iter().map(|Manifest { name, path, text }| {
                 let text = match replicas {
                     Some(replicas) => with_replicas(&text, replicas),
                     None => text,
                 };
                 let source = name.as_deref().map_or(Source::Stream, Source::Manifest);
-                lab.apply(&cluster, source, &text, grace).context(path)
+                lab.apply(&cluster, source, &text, grace, &mut show).context(path)
             });
+            let applied = applied.collect::<anyhow::Result<Vec<_>>>()?;
+            drop(progress);
             manifests::print(applied, output)
         }
         LabCommand::Delete { cluster, file, grace } => {
             let manifests = manifests::read(&file)?;
             let mut lab = Lab::open(&contexts::lab()?)?;
+            let mut progress = Progress::new();
+            let mut show = |step: &ApplyStep| progress.show(&manifests::in_progress(step));
             let deleted = manifests.into_iter().map(|Manifest { path, text, .. }| {
-                lab.delete(&cluster, &text, grace).context(path)
+                lab.delete(&cluster, &text, grace, &mut show).context(path)
             });
+            let deleted = deleted.collect::<anyhow::Result<Vec<_>>>()?;
+            drop(progress);
             manifests::print(deleted, output)
         }
     }
@@ -225,54 +235,50 @@ fn wait_ready(lab: &str, sockets: &[(String, PathBuf)], deadline: Instant) -> an
 }
 
 fn status(lab: &Lab, output: Output) -> anyhow::Result<Outcome> {
-    let word = |liveness| match liveness {
-        Liveness::Running => "running",
-        Liveness::Stopped => "stopped",
-        Liveness::Died => "DIED",
-    };
     let state = lab.state();
     match output {
-        Output::Text => {
-            let rows = lab.processes().map(|process: &ProcessState| {
-                let pid = if process.pid == 0 { String::new() } else { process.pid.to_string() };
-                vec![
-                    process.name.clone(),
-                    word(process.liveness()).into(),
-                    pid,
-                    process.netns.clone(),
-                ]
-            });
-            output::table(&["PROCESS", "STATE", "PID", "NETWORK NAMESPACE"], rows)?;
-            for died in lab.processes().filter(|process| process.liveness() == Liveness::Died) {
-                output::line(format!("{} died → clustermesh lab logs {0} --tail 20", died.name))?;
-            }
-            let rows = state.clusters.iter().flat_map(|cluster| {
-                cluster.pods.iter().map(|pod| {
-                    let ips: Vec<String> = pod.ips.iter().map(ToString::to_string).collect();
-                    vec![
-                        format!("{}/{}/{}", cluster.name, pod.namespace, pod.name),
-                        pod.node.clone(),
-                        ips.join(", "),
-                    ]
-                })
-            });
-            let rows: Vec<_> = rows.collect();
-            if !rows.is_empty() {
-                output::line("")?;
-                output::table(&["POD", "NODE", "ADDRESSES"], rows)?;
-            }
-            cuts::print(&state.cuts)?;
-        }
+        Output::Text => print_status(state)?,
         Output::Json => {
             let processes: Vec<Value> = lab
                 .processes()
-                .map(|p| json!({ "name": p.name, "state": word(p.liveness()).to_lowercase(), "pid": p.pid, "log": p.log }))
+                .map(|p| {
+                    let mut value = ended::json(p);
+                    value.extend([("name".into(), json!(p.name)), ("pid".into(), json!(p.pid))]);
+                    value.insert("log".into(), json!(p.log));
+                    Value::Object(value)
+                })
                 .collect();
             output::json("Lab", json!({ "lab": state, "processes": processes }))?;
         }
     }
     let well = lab.processes().all(|process| process.liveness() != Liveness::Died);
     Ok(if well { Outcome::Done } else { Outcome::NotReady })
+}
+
+fn print_status(state: &LabState) -> anyhow::Result<()> {
+    let rows = state.all_processes().map(|process: &ProcessState| {
+        let pid = if process.pid == 0 { String::new() } else { process.pid.to_string() };
+        let state = ended::state(process);
+        vec![process.name.clone(), state, pid, process.netns.clone()]
+    });
+    output::table(&["PROCESS", "STATE", "PID", "NETWORK NAMESPACE"], rows)?;
+    for died in state.all_processes().filter(|process| process.liveness() == Liveness::Died) {
+        output::line(format!("{} died → clustermesh lab logs {0} --tail 20", died.name))?;
+    }
+    let rows = state.clusters.iter().flat_map(|cluster| {
+        cluster.pods.iter().map(|pod| {
+            let ips: Vec<String> = pod.ips.iter().map(ToString::to_string).collect();
+            let name = format!("{}/{}/{}", cluster.name, pod.namespace, pod.name);
+            let state = pod.process.as_ref().map(ended::state).unwrap_or_default();
+            vec![name, state, pod.node.clone(), ips.join(", ")]
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        output::line("")?;
+        output::table(&["POD", "STATE", "NODE", "ADDRESSES"], rows)?;
+    }
+    cuts::print(&state.cuts)
 }
 
 fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow::Result<Outcome> {
@@ -316,4 +322,45 @@ fn with_replicas(text: &str, replicas: u32) -> String {
         None => line.to_owned(),
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn the_status_of_a_lab_fits() {
+        let process = |name: &str| ProcessState {
+            name: name.into(),
+            command: Vec::new(),
+            netns: "cm-demo-a-n1".into(),
+            cgroup: "/".into(),
+            environment: Vec::new(),
+            log: "/nonexistent/log".into(),
+            pid: 0,
+            start_time: 0,
+        };
+        let pod = json!({
+            "namespace": "shop", "name": "web-0", "node": "n1", "netns": "cm-demo-a-n1-shop-web-0",
+            "ips": ["10.1.1.2", "fd00:10:1:1::2"], "cgroup": "/", "source": "shop", "manifest": "/",
+            "process": process("a/shop/web-0"),
+        });
+        let state = json!({
+            "name": "demo", "binDir": "/",
+            "clusters": [{
+                "name": "a", "id": 1, "directory": "/", "nodes": [], "pods": [pod], "lastService": 0,
+            }],
+            "processes": [process("a/etcd"), process("a/n1/agent")],
+            "cuts": [{ "places": ["a", "b"], "port": 2379 }],
+        });
+        let state: LabState = serde_json::from_value(state).unwrap();
+        samples::fits(80, || print_status(&state));
+    }
+
+    #[test]
+    fn replicas_are_set_in_every_deployment() {
+        let text = "a:\n  replicas: 2\nb: {x: 1}\n  replicas: 3 # few";
+        assert_eq!(with_replicas(text, 0), "a:\n  replicas: 0\nb: {x: 1}\n  replicas: 0");
+    }
 }

@@ -29,7 +29,9 @@ pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outc
                 relay::relay(port, to_port, Duration::from_millis(delay_ms)).await?;
                 Ok(Outcome::Done)
             }
-            LabPodCommand::Call { to, udp, count } => ask(to, udp, count, output).await,
+            LabPodCommand::Call { to, udp, count, timeout } => {
+                ask(to, udp, (count, timeout), output).await
+            }
             LabPodCommand::Hang { to, udp } => {
                 let print = |event| output::line(serde_json::to_string(&event)?);
                 hang::hang(transport(udp), to, DEADLINE, print).await?;
@@ -61,10 +63,15 @@ fn transport(udp: bool) -> call::Transport {
     if udp { call::Transport::Udp } else { call::Transport::Tcp }
 }
 
-async fn ask(to: SocketAddr, udp: bool, count: u32, output: Output) -> anyhow::Result<Outcome> {
+async fn ask(
+    to: SocketAddr,
+    udp: bool,
+    (count, timeout): (u32, Duration),
+    output: Output,
+) -> anyhow::Result<Outcome> {
     let mut calls = Vec::new();
     for _ in 0..count {
-        calls.push(call::call(transport(udp), to, DEADLINE).await?);
+        calls.push(call::call(transport(udp), to, timeout).await?);
     }
     match output {
         Output::Text => {
@@ -95,28 +102,7 @@ async fn put_under_load(load: load::Load, output: Output) -> anyhow::Result<Outc
         None => running.await?,
     };
     match output {
-        Output::Text => {
-            output::line(format!(
-                "offered {}, answered {} (of them {} over long flows), failed {} in {} ms",
-                report.offered,
-                report.answered,
-                report.over_flows,
-                report.failed.values().sum::<u64>(),
-                report.milliseconds
-            ))?;
-            let counts = [
-                ("cluster", &report.clusters),
-                ("pod", &report.pods),
-                ("client seen as", &report.clients),
-                ("FAILED", &report.failed),
-            ];
-            let rows = counts.iter().flat_map(|(what, counts)| {
-                counts
-                    .iter()
-                    .map(|(name, count)| vec![(*what).to_owned(), name.clone(), count.to_string()])
-            });
-            output::table(&["", "", "REQUESTS"], rows)?;
-        }
+        Output::Text => print(&report)?,
         Output::Json => output::json("Load", &report)?,
     }
     Ok(if report.failed.is_empty() && report.answered > 0 {
@@ -124,4 +110,47 @@ async fn put_under_load(load: load::Load, output: Output) -> anyhow::Result<Outc
     } else {
         Outcome::NotReady
     })
+}
+
+fn print(report: &load::Report) -> anyhow::Result<()> {
+    output::line(format!(
+        "offered {}, answered {} (of them {} over long flows), failed {} in {} ms",
+        report.offered,
+        report.answered,
+        report.over_flows,
+        report.failed.values().sum::<u64>(),
+        report.milliseconds
+    ))?;
+    let counts = [
+        ("cluster", &report.clusters),
+        ("pod", &report.pods),
+        ("client seen as", &report.clients),
+        ("FAILED", &report.failed),
+    ];
+    let rows = counts.iter().flat_map(|(what, counts)| {
+        counts.iter().map(|(name, count)| vec![(*what).to_owned(), name.clone(), count.to_string()])
+    });
+    Ok(output::table(&["", "", "REQUESTS"], rows)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn a_report_fits() {
+        let counts = |name: &str| [(name.to_owned(), 1_000)].into();
+        let report = load::Report {
+            offered: 1_000,
+            answered: 999,
+            failed: counts("the connection was reset after 2 bytes"),
+            over_flows: 100,
+            clusters: counts("a"),
+            pods: counts("a/shop/web-0"),
+            clients: counts("10.1.1.2"),
+            ..load::Report::default()
+        };
+        samples::fits(100, || print(&report));
+    }
 }

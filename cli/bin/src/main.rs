@@ -26,6 +26,8 @@ mod service;
 mod status;
 mod sysdump;
 mod version;
+mod wait;
+mod watch;
 
 use std::{env, process::ExitCode};
 
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
         outcome::usage(&error)
     });
     let output = Output::new(args.output);
+    if args.no_color {
+        output::without_colours();
+    }
     if args.output == Some(Format::Name) && !args.command.is_list() {
         refuse("-o name: this command does not write a list")
     }
@@ -52,8 +57,15 @@ fn main() -> ExitCode {
     if args.context.is_some() && !args.command.takes_context() {
         refuse("--context: this command asks no cluster's daemons")
     }
+    if args.watch && !args.command.is_list() && !matches!(args.command, Command::Status(_)) {
+        refuse("--watch: this command shows no state: status and lists do")
+    }
     contexts::choose(args.contexts, args.lab);
+    if let Some(limit) = args.request_timeout {
+        mesh_admin::answer_within(limit);
+    }
     let done = match args.command {
+        _ if args.watch && !watch::is_watched() => watch::run(),
         Command::Lab(command) => lab::run(command, output),
         Command::Connect(command) => connect::connect(&command, output),
         Command::Disconnect(command) => connect::disconnect(&command, output),

@@ -62,3 +62,23 @@ impl Listed for Seen {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn nodes_fit() {
+        let node = Node {
+            cluster: "a".into(),
+            own: true,
+            name: "n1".into(),
+            status: "ready".into(),
+            internal_addresses: vec!["172.31.1.1".into(), "fd00:172:31:1::1".into()],
+            pod_cidrs: vec!["10.1.1.0/24".into(), "fd00:10:1:1::/64".into()],
+            ..Node::default()
+        };
+        samples::list_fits(80, &[Seen { from: "a".into(), node }]);
+    }
+}

@@ -1,5 +1,8 @@
 //! What goes to standard output: tables for people, one JSON or YAML value for programs.
 
+#[cfg(test)]
+pub(crate) mod samples;
+
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
@@ -41,6 +44,8 @@ pub(crate) enum Output {
 
 /// What was asked for, where no command needs to know of it: YAML in place of JSON, more columns, names alone.
 static FORMAT: OnceLock<Format> = OnceLock::new();
+/// Colours are unwanted, by a flag.
+static COLOURLESS: AtomicBool = AtomicBool::new(false);
 /// Whether a value was written: there is one, and an error is no second one.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
@@ -66,8 +71,17 @@ pub(crate) fn asked_for(arguments: impl Iterator<Item = String>) -> Option<Forma
     asked
 }
 
+/// Writes no colours from now on.
+pub(crate) fn without_colours() {
+    COLOURLESS.store(true, Ordering::Relaxed);
+}
+
 /// Writes a line.
 pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
+    #[cfg(test)]
+    if samples::keep(text.as_ref()) {
+        return Ok(());
+    }
     writeln!(io::stdout().lock(), "{}", text.as_ref())
 }
 
@@ -88,6 +102,11 @@ impl Output {
             _ => Self::new(format),
         }
     }
+}
+
+/// Writes a line; at a terminal what needs attention has a colour.
+pub(crate) fn coloured_line(text: impl AsRef<str>) -> io::Result<()> {
+    line(painted(text.as_ref()))
 }
 
 /// Writes a value as it is.
@@ -192,12 +211,28 @@ pub(crate) fn table(
     header: &[&str],
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> io::Result<()> {
-    let rows: Vec<Vec<String>> = rows.into_iter().collect();
-    let width = match size(&io::stdout()) {
-        Some(width) => Some(width),
-        None => columns(env::var("COLUMNS").ok().as_deref()),
-    };
-    laid_out(header, &rows, width).iter().try_for_each(|text| line(painted(text)))
+    let rows = rows.into_iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect());
+    let rows: Vec<Vec<String>> = rows.collect();
+    laid_out(header, &rows, width()).iter().try_for_each(coloured_line)
+}
+
+/// How long a line may be; without an end where its reader is no terminal and does not say.
+fn width() -> Option<u16> {
+    #[cfg(test)]
+    if let Some(width) = samples::width() {
+        return width;
+    }
+    size(&io::stdout()).or_else(|| columns(env::var("COLUMNS").ok().as_deref()))
+}
+
+/// What others wrote may have line breaks, and a row has none.
+fn on_one_line(cell: &str) -> String {
+    match cell.contains(['\n', '\r']) {
+        true => {
+            cell.split(['\n', '\r']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+        false => cell.to_owned(),
+    }
 }
 
 /// The lines of a table.
@@ -227,14 +262,19 @@ fn laid_out(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> Vec<St
     table.lines().map(|text| text.trim_end().to_owned()).collect()
 }
 
-/// What needs an operator's attention is red where colours can be seen and are wanted: no-color.org.
+/// What needs an operator's attention is red where colours can be seen and are wanted.
 fn painted(text: &str) -> String {
-    let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-    match wanted && !dumb && io::stdout().is_terminal() {
+    let is_wanted = !COLOURLESS.load(Ordering::Relaxed);
+    match is_wanted && shows_colours(io::stdout().is_terminal(), |name| env::var(name).ok()) {
         true => in_colours(text),
         false => text.to_owned(),
     }
+}
+
+/// Only on a terminal that has colours, unless its user wants none: no-color.org.
+fn shows_colours(is_terminal: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
+    let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_terminal && !unwanted && variable("TERM").as_deref() != Some("dumb")
 }
 
 fn in_colours(text: &str) -> String {
@@ -242,9 +282,10 @@ fn in_colours(text: &str) -> String {
     let paint = |text: String, (words, colour): (&str, &str)| {
         text.replace(words, &format!("{colour}{words}{end}"))
     };
-    [("NOT READY", red), ("DIED", red), ("FAILED", red), ("degraded", yellow)]
-        .into_iter()
-        .fold(text.to_owned(), paint)
+    let red =
+        ["NOT READY", "NO ANSWER", "QUARANTINED", "PROBLEM", "DIED", "FAILED"].map(|w| (w, red));
+    let yellow = ["DEGRADED", "DRAINED", "degraded"].map(|word| (word, yellow));
+    red.into_iter().chain(yellow).fold(text.to_owned(), paint)
 }
 
 /// How many columns a terminal has.
@@ -304,8 +345,35 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_with_several_lines_is_one() {
+        for (cell, shown) in
+            [("a b", "a b"), ("a\nb", "a b"), ("a\r\n\nb\n", "a b"), ("", ""), ("\n", "")]
+        {
+            assert_eq!(on_one_line(cell), shown, "{cell:?}");
+        }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_users_want_them() {
+        for (is_terminal, no_color, term, shown) in [
+            (true, None, None, true),
+            (true, Some(""), Some("xterm"), true),
+            (true, Some("1"), Some("xterm"), false),
+            (true, None, Some("dumb"), false),
+            (false, None, Some("xterm"), false),
+        ] {
+            let variable = |name: &str| {
+                let value = if name == "NO_COLOR" { no_color } else { term };
+                value.map(str::to_owned)
+            };
+            assert_eq!(shows_colours(is_terminal, variable), shown, "{no_color:?} {term:?}");
+        }
+    }
+
+    #[test]
     fn colours_leave_the_words() {
         assert_eq!(in_colours("a  NOT READY  tcp"), "a  \x1b[31mNOT READY\x1b[0m  tcp");
+        assert_eq!(in_colours("a  DEGRADED"), "a  \x1b[33mDEGRADED\x1b[0m");
         assert_eq!(in_colours("a  ready"), "a  ready");
     }
 }

@@ -1,12 +1,14 @@
-//! Pods, as the agents of their nodes know them.
+//! Pods, as the agents of their nodes know them; in a lab also whether their processes run.
 
 use mesh_admin::v1::{ListPodsRequest, Pod, PodState};
+use mesh_lab::{Lab, LabState, Liveness, ProcessState};
 use serde_json::{Value, json};
 
 use crate::{
     args::{PodArgs, PodCommand},
     ask::{self, Answer, Unanswered, Which, unreachable},
     contexts,
+    lab::ended,
     outcome::{Outcome, complain},
     output::{self, Listed, Output},
 };
@@ -16,6 +18,8 @@ struct Seen {
     cluster: String,
     node: String,
     pod: Pod,
+    /// What a lab runs in it.
+    process: Option<ProcessState>,
 }
 
 pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
@@ -29,16 +33,35 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
         let mut pods = mesh_admin::connect_pods(socket).await.map_err(unreachable)?;
         Ok(pods.list(request).await.map_err(Unanswered::failed)?.into_inner().pods)
     })?;
+    let lab = lab();
     let of = |Answer { context, node, answer }: Answer<Vec<Pod>>| {
-        let of = move |pod| Seen { cluster: context.clone(), node: node.clone(), pod };
+        let lab = lab.as_ref();
+        let of = move |pod: Pod| {
+            let process = lab.and_then(|lab| process_in(lab, &context, &pod));
+            Seen { cluster: context.clone(), node: node.clone(), pod, process }
+        };
         answer.into_iter().map(of)
     };
     let seen: Vec<Seen> = answers.answers.into_iter().flat_map(of).collect();
     let warnings = answers.warnings;
     output::list(output, "PodList", Some("pods"), &seen, json!({ "warnings": warnings }))?;
-    let all_bound = seen.iter().all(|seen| seen.pod.state() == PodState::Bound);
-    let bound = if all_bound { Outcome::Done } else { Outcome::NotReady };
-    Ok(complain(warnings).and(bound))
+    let well = seen.iter().all(Seen::is_well);
+    Ok(complain(warnings).and(if well { Outcome::Done } else { Outcome::NotReady }))
+}
+
+/// The lab whose clusters are asked, if it is one.
+fn lab() -> Option<LabState> {
+    let lab = contexts::lab_of(&contexts::origin().ok()?).ok()??;
+    Lab::peek(&lab).ok()
+}
+
+/// What runs in a pod.
+fn process_in(lab: &LabState, cluster: &str, pod: &Pod) -> Option<ProcessState> {
+    let pods = &lab.cluster(cluster).ok()?.pods;
+    let is_it = |other: &&mesh_lab::PodState| {
+        (&*other.namespace, &*other.name) == (&*pod.namespace, &*pod.name)
+    };
+    pods.iter().find(is_it)?.process.clone()
 }
 
 impl Listed for Seen {
@@ -47,6 +70,7 @@ impl Listed for Seen {
         "NODE",
         "NAMESPACE",
         "NAME",
+        "PROCESS",
         "ADDRESSES",
         "IDENTITY",
         "IDENTITY-STATE",
@@ -60,12 +84,13 @@ impl Listed for Seen {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let Self { cluster, node, pod } = self;
+        let Self { cluster, node, pod, process } = self;
         vec![vec![
             cluster.clone(),
             node.clone(),
             pod.namespace.clone(),
             pod.name.clone(),
+            process.as_ref().map(ended::state).unwrap_or_default(),
             pod.addresses.join(", "),
             self.identity().map(|identity| identity.to_string()).unwrap_or_default(),
             self.state().into(),
@@ -75,18 +100,24 @@ impl Listed for Seen {
     }
 
     fn json(&self) -> Value {
-        let Self { cluster, node, pod } = self;
+        let Self { cluster, node, pod, process } = self;
         json!({
             "cluster": cluster, "node": node, "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
             "addresses": pod.addresses, "state": self.state(), "identity": self.identity(),
             "containerId": pod.container_id, "interface": pod.interface, "netns": pod.netns,
             "netnsCookie": pod.netns_cookie, "attachedUnixSeconds": pod.attached_unix_seconds,
-            "attached": attached(pod),
+            "attached": attached(pod), "process": process.as_ref().map(ended::json),
         })
     }
 }
 
 impl Seen {
+    /// Whether it has its identity, and its process did not end by itself.
+    fn is_well(&self) -> bool {
+        let died = |process: &ProcessState| process.liveness() == Liveness::Died;
+        self.pod.state() == PodState::Bound && !self.process.as_ref().is_some_and(died)
+    }
+
     fn identity(&self) -> Option<u32> {
         (self.pod.state() == PodState::Bound).then_some(self.pod.identity)
     }
@@ -103,4 +134,55 @@ impl Seen {
 fn attached(pod: &Pod) -> Option<String> {
     let seconds = i64::try_from(pod.attached_unix_seconds).ok().filter(|seconds| *seconds > 0)?;
     jiff::Timestamp::from_second(seconds).ok().map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    fn pod(state: PodState) -> Seen {
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            addresses: vec!["10.1.1.2".into(), "fd00:10:1:1::2".into()],
+            identity: 70_000,
+            state: state.into(),
+            interface: "lxc1234567890".into(),
+            container_id: "cm-demo-a-n1-shop-web-0".into(),
+            ..Pod::default()
+        };
+        Seen { cluster: "a".into(), node: "n1".into(), pod, process: None }
+    }
+
+    #[test]
+    fn pods_fit() {
+        samples::list_fits(90, &[pod(PodState::Bound), pod(PodState::Waiting)]);
+    }
+
+    #[test]
+    fn a_pod_without_identity_or_whose_process_died_is_not_well() {
+        let process = |pid| ProcessState {
+            name: "a/shop/web-0".into(),
+            command: Vec::new(),
+            netns: String::new(),
+            cgroup: "/".into(),
+            environment: Vec::new(),
+            log: "/nonexistent/web-0.log".into(),
+            pid,
+            start_time: 1,
+        };
+        assert!(pod(PodState::Bound).is_well());
+        assert!(!pod(PodState::Waiting).is_well());
+        let stopped = Seen { process: Some(process(0)), ..pod(PodState::Bound) };
+        assert!(stopped.is_well());
+        assert_eq!(stopped.rows()[0][4], "stopped");
+        // The first process of all did not start at that time.
+        let died = Seen { process: Some(process(1)), ..pod(PodState::Bound) };
+        assert!(!died.is_well());
+        assert_eq!(
+            (&*died.rows()[0][4], &died.json()["process"]["state"]),
+            ("DIED", &json!("died"))
+        );
+    }
 }

@@ -42,13 +42,7 @@ pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outco
         bail!("no agent that answers follows a cluster {peer}");
     }
     match output {
-        Output::Text => {
-            let row = |answer: &Answer| {
-                let what = if answer.lifted { "lifted" } else { "was not quarantined" };
-                vec![answer.place.clone(), peer.clone(), what.to_owned()]
-            };
-            output::table(&["NODE", "PEER", "QUARANTINE"], answers.iter().map(row))?;
-        }
+        Output::Text => print(peer, &answers)?,
         Output::Json => {
             let answers: Vec<_> = answers
                 .iter()
@@ -61,4 +55,24 @@ pub(crate) fn run(args: &QuarantineArgs, output: Output) -> anyhow::Result<Outco
         }
     }
     Ok(outcome)
+}
+
+fn print(peer: &str, answers: &[Answer]) -> anyhow::Result<()> {
+    let row = |answer: &Answer| {
+        let what = if answer.lifted { "lifted" } else { "was not quarantined" };
+        vec![answer.place.clone(), peer.to_owned(), what.to_owned()]
+    };
+    Ok(output::table(&["NODE", "PEER", "QUARANTINE"], answers.iter().map(row))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn answers_fit() {
+        let answers = [true, false].map(|lifted| Answer { place: "a/n1".into(), lifted });
+        samples::fits(80, || print("b", &answers));
+    }
 }

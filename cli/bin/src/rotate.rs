@@ -18,6 +18,7 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use mesh_certs::cas_of_server;
 use mesh_lab::within_netns;
+use mesh_offline::time;
 use serde_json::json;
 
 use crate::{
@@ -57,8 +58,8 @@ pub(crate) fn run(args: &RotateArgs, output: Output) -> anyhow::Result<Outcome> 
         let todo = reissue(&cluster.facts(aim)?);
         if todo.is_empty() && output == Output::Text {
             output::line(format!(
-                "all of it was issued less than {} s ago (--min-age)",
-                args.min_age
+                "all of it was issued less than {} ago (--min-age)",
+                time(args.min_age)
             ))?;
         }
         report.take(args, &cluster, todo, output)?;

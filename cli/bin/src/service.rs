@@ -293,6 +293,35 @@ impl Listed for Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn services_and_their_backends_fit() {
+        let backend = Backend {
+            address: "fd00:10:2:1::7".into(),
+            port: 8080,
+            cluster: "b".into(),
+            node: "n1".into(),
+            state: "cluster-drained".into(),
+            reason: "its cluster is drained, and others are ready".into(),
+        };
+        let frontend = Frontend {
+            address: "fd00:10:101::10".into(),
+            port: 80,
+            protocol: "TCP".into(),
+            port_name: "http".into(),
+            backends: vec![backend],
+        };
+        let service = Service {
+            namespace: "shop".into(),
+            name: "web".into(),
+            frontends: vec![frontend],
+            traffic: None,
+        };
+        let seen = Seen { from: "a".into(), service };
+        samples::fits(90, || show(&seen));
+        samples::list_fits(90, &[seen]);
+    }
 
     #[test]
     fn a_service_of_another_namespace_is_proposed() {

@@ -4,13 +4,8 @@ pub(crate) mod json;
 mod text;
 mod wide;
 
-use std::{
-    io,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{io, path::Path};
 
-use indicatif::ProgressBar;
 use mesh_admin::{
     Daemon,
     v1::{ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient},
@@ -18,17 +13,15 @@ use mesh_admin::{
 use mesh_lab::contexts::Context;
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::{
     args::StatusArgs,
     contexts,
     outcome::Outcome,
     output::{self, Output},
+    wait,
 };
-
-/// How often it is looked at while waiting.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) use text::summary;
 
 /// A cluster, as its daemons report it.
 struct ClusterStatus {
@@ -54,7 +47,18 @@ struct AgentStatus {
 pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> {
     let contexts = contexts::find_or_all(args.context.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (clusters, in_time) = runtime.block_on(look(&contexts, args))?;
+    let mut clusters = Vec::new();
+    let waited = match args.wait_duration.limit(args.wait) {
+        None => {
+            clusters = runtime.block_on(look(&contexts))?;
+            Outcome::NotReady
+        }
+        Some(limit) => wait::until(limit, || {
+            clusters = runtime.block_on(look(&contexts))?;
+            let waits = clusters.iter().find(|cluster| !is_done(cluster.state(), args));
+            Ok(waits.map(ClusterStatus::first_problem))
+        })?,
+    };
     let state = clusters.iter().map(ClusterStatus::state).max().unwrap_or(State::Ready);
     match output {
         Output::Text => text::print(&clusters, args.verbose)?,
@@ -67,11 +71,7 @@ pub(crate) fn run(args: &StatusArgs, output: Output) -> anyhow::Result<Outcome> 
             )?;
         }
     }
-    Ok(match (is_done(state, args), in_time) {
-        (true, _) => Outcome::Done,
-        (false, true) => Outcome::NotReady,
-        (false, false) => Outcome::Timeout,
-    })
+    Ok(if is_done(state, args) { Outcome::Done } else { waited })
 }
 
 /// Whether that is what is asked for.
@@ -79,34 +79,12 @@ fn is_done(state: State, args: &StatusArgs) -> bool {
     state == State::Ready || (state == State::Degraded && args.allow_degraded)
 }
 
-/// Looks once, or until all is ready or the time is over.
-async fn look(
-    contexts: &[Context],
-    args: &StatusArgs,
-) -> anyhow::Result<(Vec<ClusterStatus>, bool)> {
-    let deadline = Instant::now() + Duration::from_secs(args.wait_duration);
-    // ^C while it waits ends the waiting: what is missing is printed all the same.
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
-    let progress = if args.wait { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    loop {
-        let mut clusters = Vec::new();
-        for context in contexts {
-            clusters.push(ClusterStatus::ask(context).await?);
-        }
-        let waits = clusters.iter().find(|cluster| !is_done(cluster.state(), args));
-        let Some(broken) = waits.filter(|_| args.wait).map(ClusterStatus::first_problem) else {
-            return Ok((clusters, true));
-        };
-        if Instant::now() >= deadline {
-            return Ok((clusters, false));
-        }
-        progress.set_message(broken);
-        progress.tick();
-        tokio::select! {
-            () = sleep(LOOK) => {}
-            _ = &mut stop => return Ok((clusters, false)),
-        }
+async fn look(contexts: &[Context]) -> anyhow::Result<Vec<ClusterStatus>> {
+    let mut clusters = Vec::new();
+    for context in contexts {
+        clusters.push(ClusterStatus::ask(context).await?);
     }
+    Ok(clusters)
 }
 
 impl ClusterStatus {
@@ -175,9 +153,10 @@ impl ClusterStatus {
                         format!("{name}/{node}: {peer}: the agent has not taken its peer file yet")
                     }));
                     let failed = peers.iter().filter(|peer| is_broken(peer));
-                    broken.extend(failed.map(|peer| {
-                        format!("{name}/{node}: {}: {}", peer.name, text::summary(peer))
-                    }));
+                    broken
+                        .extend(failed.map(|peer| {
+                            format!("{name}/{node}: {}: {}", peer.name, summary(peer))
+                        }));
                 }
             }
         }

@@ -8,7 +8,12 @@
     reason = "all of this is test code"
 )]
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -120,10 +125,26 @@ fn dead_agents_are_named_one_by_one() {
 #[test]
 fn errors_are_objects() {
     let folder = folder();
+    let is_root = nix::unistd::Uid::effective().is_root();
     for (line, code, message) in [
         ("service show web --contexts none.yaml", 1, "none.yaml"),
         ("no-such-command", 2, "unrecognized subcommand"),
         ("connect --destination-context b", 2, "--context"),
+        ("lab up --clusters 0", 2, "1 to 99 clusters"),
+        ("lab status --lab Bad_Name", 2, "Bad_Name"),
+        ("lab status --lab nosuchlab", 1, if is_root { "nosuchlab" } else { "root" }),
+        ("lab apply --cluster a", 2, "--file"),
+        ("lab apply --cluster a --file none.yaml", 1, if is_root { "none.yaml" } else { "root" }),
+        ("bench nosuch", 2, "nosuch"),
+        ("bench fill --lab Bad_Name", 2, "Bad_Name"),
+        ("bench report none.json", 1, "none.json"),
+        ("certs show none.pem", 1, "none.pem"),
+        ("certs init --cluster Bad_Name --dir x", 1, "--cluster"),
+        ("certs init --cluster a --dir x --lifetime soon", 2, "not a duration"),
+        ("certs rotate --context a", 2, "--server"),
+        ("drain a --contexts none.yaml", 1, "none.yaml"),
+        ("sysdump --contexts none.yaml", 1, "none.yaml"),
+        ("etcd dump", 2, "--context"),
     ] {
         for format in ["-o json", "--output=json", "-ojson"] {
             let (found, stdout, stderr) = run(folder.path(), &[], &format!("{line} {format}"));
@@ -170,4 +191,74 @@ fn contexts_are_completed() {
     assert!(zsh.contains(":CONTEXT:_clustermesh_contexts"), "{zsh}");
     let (_, fish, _) = run(folder.path(), &[], "completions fish");
     assert!(fish.contains("config get-contexts -o name"), "{fish}");
+}
+
+/// Without a terminal too it is said what is missing: while it is waited for, and at the end.
+#[test]
+fn what_is_waited_for_is_named() {
+    let folder = folder();
+    let missing = "a: apiserver: ";
+    for line in ["status --wait=2s", "status --wait --wait-duration 2"] {
+        let (code, stdout, stderr) =
+            run(folder.path(), &[], &format!("{line} --contexts one.yaml -o json"));
+        assert_eq!(code, 4, "{stderr}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        let [first, last] = lines.as_slice() else { panic!("{stderr}") };
+        assert!(first.starts_with(&format!("waiting: {missing}")), "{stderr}");
+        let end = format!("warning: still waiting after 2s: {missing}");
+        assert!(last.starts_with(&end), "{stderr}");
+        let status: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&status["kind"], &status["state"]), (&json!("Status"), &json!("notReady")));
+    }
+}
+
+#[test]
+fn who_loses_patience_reads_what_is_missing() {
+    let folder = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
+    command.args(["status", "--wait=10m", "--contexts", "one.yaml"]).current_dir(folder.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = command.spawn().unwrap();
+    let mut complaints = BufReader::new(waiting.stderr.take().unwrap());
+    let mut line = String::new();
+    complaints.read_line(&mut line).unwrap();
+    assert!(line.starts_with("waiting: a: apiserver: "), "{line}");
+    let pid = nix::unistd::Pid::from_raw(waiting.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut rest = String::new();
+    complaints.read_to_string(&mut rest).unwrap();
+    let last = rest.lines().last().unwrap();
+    assert!(last.starts_with("warning: stopped while waiting: a: apiserver: "), "{rest}");
+    let ended = waiting.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(4));
+    assert!(String::from_utf8(ended.stdout).unwrap().contains("NOT READY"));
+}
+
+/// A daemon that accepts and does not answer is given as long as a flag says.
+#[test]
+fn a_daemon_is_waited_for_as_long_as_a_flag_says() {
+    let folder = folder();
+    let at = folder.path().join("0");
+    fs::create_dir_all(&at).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(at.join("n1.sock")).unwrap();
+    let line = "node list --context a --contexts one.yaml --request-timeout 200ms --node n1";
+    let (code, _, stderr) = run(folder.path(), &[], line);
+    assert!(code == 3 && stderr.contains("no answer within 200ms"), "{code}: {stderr}");
+    drop(socket);
+}
+
+#[test]
+fn lists_are_watched_and_other_commands_are_not() {
+    let folder = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clustermesh"));
+    command.args(["config", "get-contexts", "-w", "-o", "name", "--contexts", "one.yaml"]);
+    command.current_dir(folder.path()).stdout(Stdio::piped());
+    let mut watching = command.spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let shown: Vec<String> = lines.take(4).map(Result::unwrap).collect();
+    assert_eq!(shown, ["a", "b", "a", "b"]);
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    let (code, _, stderr) = run(folder.path(), &[], "drain a -w --contexts one.yaml");
+    assert!(code == 2 && stderr.contains("--watch"), "{code}: {stderr}");
 }

@@ -315,7 +315,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
             1,
             "wrong.json: event 0: at: \"soon\" is no time",
         ),
-        ("service backends --state m --from a --at soon", 2, "\"soon\" is no time"),
+        ("service backends --state m --from a --at soon", 2, "not a duration"),
         ("service backends", 2, "--state DIR --from CLUSTER"),
         ("service explain --state m", 2, "--from"),
         ("service explain --state m --from a --context x", 1, "there is no --context to ask"),

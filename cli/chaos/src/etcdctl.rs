@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use mesh_model::excerpt;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::guarantees::{Event, PreviousValue, Response, Stored};
@@ -105,8 +106,8 @@ fn event(event: WatchEvent) -> Event {
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, NotEtcdctl> {
-    let excerpt = || text.chars().take(200).collect();
-    serde_json::from_str(text).map_err(|source| NotEtcdctl { text: excerpt(), source })
+    serde_json::from_str(text)
+        .map_err(|source| NotEtcdctl { text: excerpt(text, 200).into_owned(), source })
 }
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {

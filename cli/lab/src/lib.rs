@@ -29,5 +29,5 @@ pub use error::LabError;
 pub use lab::{Lab, Phase, need_root};
 pub use link_fault::{Cut, Impairment};
 pub use options::LabOptions;
-pub use process::Liveness;
+pub use process::{Ending, Liveness};
 pub use state::{ClusterState, LabState, NodeState, PodState, ProcessState, Relay};

@@ -1,18 +1,18 @@
-//! Daemons and pods' processes: started detached, known by number and start time, stopped for sure.
+//! Daemons and pods' processes: started detached, known by ID and start time, stopped for sure.
+//!
+//! Each is the child of a shell that outlives the command that starts it, and writes down how its child ended.
 
 use std::{
-    fs,
-    path::Path,
+    env, fmt, fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, waitpid},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
@@ -33,26 +33,85 @@ pub enum Liveness {
     Died,
 }
 
+/// How a process ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(Signal),
+}
+
 /// How long a process may take to end when asked.
 const ASKED: Duration = Duration::from_secs(8);
+/// How long the shell may take to write down how its child ended.
+const RECORDING: Duration = Duration::from_millis(200);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// Starts a program in the background, in the cgroup of the file `$1`; writes its ID to the shell's standard input, and its
+/// exit code to the file `$0`.
+const RECORDER: &str = r#"exec 3>&0 0</dev/null
+{
+    procs="$1"
+    shift
+    { echo 0 >"$procs" && exec "$@" 3>&-; } &
+    echo "$!" >&3
+    exec 3>&-
+    wait "$!"
+    echo "$?" >"$0"
+} &"#;
 
 impl ProcessState {
     /// Starts the process, which must not run.
     pub(crate) fn start(&mut self) -> Result<(), LabError> {
         let (program, arguments) =
             self.command.split_first().ok_or(LabError::Missing(self.name.clone()))?;
-        let mut command = Command::new(program);
-        command.args(arguments).envs(self.environment.iter().cloned());
-        command.env("RUST_BACKTRACE", "1");
+        if !is_there(program) {
+            return Err(LabError::Missing(program.clone()));
+        }
+        let failed = |reason: &dyn fmt::Display| LabError::Command {
+            command: self.command.join(" "),
+            reason: reason.to_string(),
+        };
+        let record = self.record();
+        let _ = fs::remove_file(&record);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(RECORDER).arg(record).arg(self.cgroup.join("cgroup.procs"));
+        command.arg(program).args(arguments);
+        command.envs(self.environment.iter().cloned()).env("RUST_BACKTRACE", "1");
         detach(&mut command, &self.log)?;
-        enter(&mut command, &self.netns, &self.cgroup)?;
-        let child = command.spawn().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => LabError::Missing(program.clone()),
-            _ => LabError::Command { command: self.command.join(" "), reason: e.to_string() },
-        })?;
-        self.pid = i32::try_from(child.id()).unwrap_or_default();
+        // The shell stays outside: an agent has a cgroup of its own.
+        enter(&mut command, &self.netns, self.cgroup.parent().unwrap_or(&self.cgroup))?;
+        let (mut id, to_shell) = io::pipe().map_err(|error| failed(&error))?;
+        command.stdin(to_shell);
+        let mut shell = command.spawn().map_err(|error| failed(&error))?;
+        // It holds the other end of the pipe.
+        drop(command);
+        let mut text = String::new();
+        id.read_to_string(&mut text).map_err(|error| failed(&error))?;
+        shell.wait().map_err(|error| failed(&error))?;
+        self.pid = text.trim().parse().map_err(|_| failed(&"the shell did not start it"))?;
         self.start_time = start_time(self.pid).unwrap_or_default();
         Ok(())
+    }
+
+    /// How it ended by itself; `None` of one that runs or was stopped, and where that is not known.
+    pub fn ending(&self) -> Option<Ending> {
+        let deadline = Instant::now() + RECORDING;
+        while self.liveness() == Liveness::Died {
+            let text = fs::read_to_string(self.record()).unwrap_or_default();
+            match text.strip_suffix('\n').and_then(|code| code.parse().ok()) {
+                Some(code) => return Some(Ending::of_shell(code)),
+                None if Instant::now() >= deadline => return None,
+                None => thread::sleep(LOOK),
+            }
+        }
+        None
+    }
+
+    /// Where the shell writes how it ended.
+    fn record(&self) -> PathBuf {
+        self.log.with_extension("exit")
     }
 
     /// Whether it runs.
@@ -73,17 +132,7 @@ impl ProcessState {
 
     /// Ends the process: asked first, unless `signal` is one that does not ask.
     pub(crate) fn stop(&mut self, signal: Signal) {
-        let deadline = Instant::now() + ASKED;
-        self.signal(signal);
-        while self.liveness() == Liveness::Running {
-            if Instant::now() >= deadline {
-                self.signal(Signal::SIGKILL);
-            }
-            self.reap();
-            thread::sleep(Duration::from_millis(2));
-        }
-        self.reap();
-        self.pid = 0;
+        stop_all(&mut [self], signal);
     }
 
     /// The end of what it wrote.
@@ -93,11 +142,46 @@ impl ProcessState {
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
     }
+}
 
-    /// Takes note of the end of a child of ours; others' children are others' business.
-    fn reap(&self) {
-        if self.pid > 0 {
-            let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
+/// Ends processes side by side: asked first, unless `signal` is one that does not ask.
+pub(crate) fn stop_all(processes: &mut [&mut ProcessState], signal: Signal) {
+    let deadline = Instant::now() + ASKED;
+    processes.iter().for_each(|process| process.signal(signal));
+    while processes.iter().any(|process| process.liveness() == Liveness::Running) {
+        if Instant::now() >= deadline {
+            processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
+        }
+        thread::sleep(LOOK);
+    }
+    processes.iter_mut().for_each(|process| process.pid = 0);
+}
+
+/// Whether a program can be run: a file, or one by that name in a folder of `$PATH`.
+fn is_there(program: &str) -> bool {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let mut folders = env::split_paths(&paths);
+    match program.contains('/') {
+        true => Path::new(program).is_file(),
+        false => folders.any(|folder| folder.join(program).is_file()),
+    }
+}
+
+impl Ending {
+    /// What a shell's `wait` says: 128 and the signal's number where it was one.
+    fn of_shell(code: i32) -> Self {
+        match Signal::try_from(code - 128) {
+            Ok(signal) => Self::Killed(signal),
+            Err(_) => Self::Exited(code),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited({code})"),
+            Self::Killed(signal) => write!(f, "killed({signal})"),
         }
     }
 }
@@ -139,5 +223,108 @@ mod tests {
         assert_eq!(process(own, start_time(own).unwrap()).liveness(), Liveness::Running);
         assert_eq!(process(own, 1).liveness(), Liveness::Died);
         assert_eq!(process(0, 0).liveness(), Liveness::Stopped);
+    }
+
+    #[test]
+    fn a_shell_says_how_a_process_ended() {
+        for (code, ending) in [
+            (0, "exited(0)"),
+            (7, "exited(7)"),
+            (127, "exited(127)"),
+            (128, "exited(128)"),
+            (137, "killed(SIGKILL)"),
+            (255, "exited(255)"),
+        ] {
+            assert_eq!(Ending::of_shell(code).to_string(), ending);
+        }
+    }
+
+    /// The script alone, without namespaces: the ID that it writes is that of the program, and the code is the program's.
+    #[test]
+    fn the_recorder_names_its_child_and_writes_its_exit_code() {
+        let folder = tempfile::tempdir().unwrap();
+        for (script, code) in [("exit 7", "7\n"), ("kill -KILL $$", "137\n")] {
+            let [record, pid] = ["record", "pid"].map(|name| folder.path().join(name));
+            let _ = fs::remove_file(&record);
+            let (mut id, to_shell) = io::pipe().unwrap();
+            let script = format!("echo $$ > {}; {script}", pid.display());
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", RECORDER]).args([&record, &folder.path().join("procs")]);
+            command.args(["/bin/sh", "-c", &script]);
+            let mut shell = command.stdin(to_shell).spawn().unwrap();
+            drop(command);
+            let mut text = String::new();
+            id.read_to_string(&mut text).unwrap();
+            assert!(shell.wait().unwrap().success());
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut recorded = String::new();
+            while recorded != code {
+                assert!(Instant::now() < deadline, "{script}: {recorded:?}");
+                thread::sleep(LOOK);
+                recorded = fs::read_to_string(&record).unwrap_or_default();
+            }
+            assert_eq!(fs::read_to_string(&pid).unwrap(), text);
+        }
+    }
+
+    /// Each ends when it has seen that all were asked. One after another, the first would wait until it is killed.
+    #[test]
+    fn processes_end_side_by_side() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = folder.path().join("asked");
+        fs::create_dir(&asked).unwrap();
+        let script = "trap 'touch asked/$0; while [ $(ls asked | wc -l) -lt 3 ]; do sleep 0.01; done; exit 0' TERM
+            touch up-$0; while :; do sleep 0.01; done";
+        let mut processes: Vec<ProcessState> = ["a", "b", "c"]
+            .map(|name| {
+                let (mut id, to_shell) = io::pipe().unwrap();
+                let log = folder.path().join(name).with_extension("log");
+                let mut command = Command::new("/bin/sh");
+                let procs = folder.path().join("procs");
+                command.args(["-c", RECORDER]).args([log.with_extension("exit"), procs]);
+                command.args(["/bin/sh", "-c", script, name]);
+                command.current_dir(folder.path()).stdin(to_shell);
+                let mut shell = command.spawn().unwrap();
+                drop(command);
+                let mut text = String::new();
+                id.read_to_string(&mut text).unwrap();
+                shell.wait().unwrap();
+                let pid: i32 = text.trim().parse().unwrap();
+                ProcessState {
+                    name: name.into(),
+                    command: vec![],
+                    netns: String::new(),
+                    cgroup: "/".into(),
+                    environment: vec![],
+                    log,
+                    pid,
+                    start_time: start_time(pid).unwrap(),
+                }
+            })
+            .into();
+        let eventually = |what: &str, is: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !is() {
+                assert!(Instant::now() < deadline, "{what}");
+                thread::sleep(LOOK);
+            }
+        };
+        for process in &processes {
+            let up = folder.path().join(format!("up-{}", process.name));
+            eventually("it is up", &|| up.exists());
+        }
+        stop_all(&mut processes.iter_mut().collect::<Vec<_>>(), Signal::SIGTERM);
+        for process in &processes {
+            assert_eq!((process.pid, process.ending()), (0, None));
+            let code = || fs::read_to_string(process.record()).unwrap_or_default();
+            eventually("it ended by itself", &|| !code().is_empty());
+            assert_eq!(code(), "0\n", "{}", process.name);
+        }
+    }
+
+    #[test]
+    fn a_program_is_a_path_or_in_one() {
+        assert!(is_there("sh") && is_there("/bin/sh"));
+        assert!(!is_there("nosuchprogram") && !is_there("/bin/nosuchprogram"));
     }
 }

@@ -8,9 +8,10 @@ pub mod hang;
 pub mod load;
 mod pods;
 pub mod relay;
+mod wanted;
 
 pub use applied::Change;
-pub use apply::{Applied, Source};
+pub use apply::{Applied, ApplyStep, Source};
 
 use std::net::SocketAddr;
 

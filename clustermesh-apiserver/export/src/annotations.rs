@@ -2,10 +2,10 @@
 //!
 //! No typo stops an export: what is wrong is named, and counts as if it was not there.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use mesh_model::{
-    Affinity, ClusterName, ServiceTraffic,
+    Affinity, ClusterName, ServiceTraffic, excerpt,
     object::{Kind, Namespace, Service},
 };
 use mesh_source::unknown_annotations;
@@ -134,12 +134,8 @@ fn affinity(annotations: &Annotations, problems: &mut Vec<String>) -> Affinity {
 }
 
 /// As much of a user's text as a problem repeats.
-fn shown(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        None => text.into(),
-        Some((end, _)) => format!("{}…", text.split_at(end).0),
-    }
+fn shown(text: &str) -> Cow<'_, str> {
+    excerpt(text, 60)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use cilium::Cilium;
 pub use drain::{DrainState, DrainedNode};
 use drain::{Drained, Leaving};
 use identities::Identities;
+use label_sets::LabelSets;
 use namespaces::Namespaces;
 
 mod cilium;
@@ -27,6 +28,7 @@ mod dependents;
 pub(crate) mod drain;
 mod identities;
 mod keys;
+mod label_sets;
 mod namespaces;
 mod translate;
 
@@ -98,6 +100,7 @@ pub struct Exporter {
     granted: GrantedRanges,
     /// What a Cilium reports of pods and label sets.
     cilium: Cilium,
+    label_sets: LabelSets,
     /// What follows from each object.
     made: HashMap<ObjectKey, Vec<(String, Value)>>,
     /// Who has each key, first come first; the first one's value is the key's.
@@ -134,6 +137,7 @@ impl Exporter {
             leaving: None,
             granted: GrantedRanges::default(),
             cilium: Cilium::default(),
+            label_sets: LabelSets::default(),
             made: HashMap::new(),
             owners: HashMap::new(),
             desired,

@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 
-/// A duration as in `500ms`, `90s`, `1m30s` or `2h`.
+/// A duration as in `500ms`, `90s`, `1m30s`, `2h` or `30d`.
 ///
 /// # Errors
 /// It is something else; as a sentence for the user.
 pub fn with_unit(text: &str) -> Result<Duration, String> {
-    let duration = text.parse::<SignedDuration>().ok();
+    let span = text.parse::<Span>().ok();
+    let days = SpanRelativeTo::days_are_24_hours();
+    let duration = span.and_then(|span| span.to_duration(days).ok());
     let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
-    duration.ok_or_else(|| "not a duration, as in 500ms, 90s, 1m30s or 2h".into())
+    duration.ok_or_else(|| "not a duration, as in 500ms, 90s, 1m30s, 2h or 30d".into())
 }
 
-/// The same, or a plain number of seconds, as flags took it that end in `-seconds`; until the next minor release.
+/// The same, or a plain number of seconds, as flags took it before there were units; until the next minor release.
 ///
 /// # Errors
 /// As [`with_unit`].
 pub fn of_flag(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => with_unit(text),
-    }
+    let seconds = text.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    seconds.map_or_else(|| with_unit(text), Ok)
 }
 
 #[cfg(test)]
@@ -31,16 +31,26 @@ mod tests {
 
     #[test]
     fn durations_are_as_in_go() {
-        for (text, millis) in
-            [("500ms", 500), ("90s", 90_000), ("1m30s", 90_000), ("2h", 7_200_000), ("0s", 0)]
-        {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("2h", 7_200_000),
+            ("720h", 2_592_000_000),
+            ("30d", 2_592_000_000),
+            ("0s", 0),
+        ] {
             assert_eq!(with_unit(text), Ok(Duration::from_millis(millis)), "{text}");
             assert_eq!(of_flag(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        assert_eq!(of_flag("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "-1s", "1y", "soon", "99999999999999999999h"] {
-            assert!(of_flag(bad).is_err(), "{bad}");
+        for (text, millis) in [("60", 60_000), ("0.5", 500), ("0", 0)] {
+            assert_eq!(of_flag(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert!(with_unit(text).is_err(), "{text}");
         }
-        assert!(with_unit("7").is_err());
+        for bad in
+            ["", "s", "-1", "-1s", "1y", "1mo", "inf", "nan", "soon", "99999999999999999999h"]
+        {
+            assert!(of_flag(bad).unwrap_err().starts_with("not a duration"), "{bad}");
+        }
     }
 }

@@ -12,7 +12,9 @@ pub mod version;
 mod words;
 
 pub use problem::{ProblemCode, phase_remedy};
-pub use socket::{Daemon, SocketError, connect, connect_pods, serve, serve_with_pods};
+pub use socket::{
+    Daemon, SocketError, answer_within, connect, connect_pods, serve, serve_with_pods,
+};
 pub use stop::{exit_code, stop_signal};
 /// How a daemon answers what it cannot do.
 pub use tonic::{Code, Status};

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -117,9 +117,21 @@ const UNSERVED: &str = "the socket can no longer be served: restart the daemon";
 /// How long a daemon may take to answer. It answers from memory: one that does not is stuck.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What is waited for instead, where a user says so.
+static LIMIT: OnceLock<Duration> = OnceLock::new();
+
+/// How long this process waits for daemons' answers from now on, in place of five seconds. The first call counts.
+pub fn answer_within(limit: Duration) {
+    let _ = LIMIT.set(limit);
+}
+
+fn limit() -> Duration {
+    LIMIT.get().copied().unwrap_or(ANSWER)
+}
+
 /// Connects to a daemon's admin API.
 pub async fn connect(path: &Path) -> Result<AdminClient<Daemon>, SocketError> {
-    connect_within(path, ANSWER).await
+    connect_within(path, limit()).await
 }
 
 async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daemon>, SocketError> {
@@ -128,7 +140,7 @@ async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daem
 
 /// Connects to an agent's pods.
 pub async fn connect_pods(path: &Path) -> Result<PodsClient<Daemon>, SocketError> {
-    daemon(path, ANSWER).await.map(PodsClient::new)
+    daemon(path, limit()).await.map(PodsClient::new)
 }
 
 async fn daemon(path: &Path, limit: Duration) -> Result<Daemon, SocketError> {

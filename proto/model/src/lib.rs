@@ -9,6 +9,7 @@
 pub mod cluster;
 mod condition;
 pub mod endpoint;
+mod excerpt;
 pub mod identity;
 pub mod lb;
 pub mod local;
@@ -21,6 +22,7 @@ pub mod traffic;
 pub use cluster::{ClusterConfig, ClusterId, ClusterLimit, ClusterName, ExportMode};
 pub use condition::Condition;
 pub use endpoint::{EndpointAddress, NamedPort};
+pub use excerpt::excerpt;
 pub use identity::{Identity, Label, Labels};
 pub use local::{LocalDrain, LocalNamespace, LocalPod, LocalService};
 pub use node::{AddressKind, Node, NodeAddress};

@@ -3,8 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
-
-use super::duration::seconds;
+use mesh_admin::duration::{of_flag, with_unit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
@@ -20,11 +19,10 @@ pub(crate) enum CertsCommand {
         #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
         /// The namespace of the apiserver's Service
-        #[arg(long, default_value = "clustermesh")]
+        #[arg(long, value_name = "NAMESPACE", default_value = "clustermesh")]
         namespace: String,
-        /// For how many days the certificates are valid
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
+        #[command(flatten)]
+        validity: Validity,
     },
     /// Issue a certificate with a new key: for a client USER, or for a server
     Issue {
@@ -32,39 +30,36 @@ pub(crate) enum CertsCommand {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The etcd user: the common name of the certificate
-        #[arg(long, conflicts_with_all = ["dns", "addresses"], required_unless_present = "dns")]
+        #[arg(long, value_name = "USER", conflicts_with_all = ["dns", "addresses"], required_unless_present = "dns")]
         user: Option<String>,
-        /// A server's DNS name, the first of which is its common name; may be repeated
-        #[arg(long)]
+        /// A DNS name of a server; the first one is the common name; may be repeated
+        #[arg(long, value_name = "NAME")]
         dns: Vec<String>,
-        /// A server's address; may be repeated
+        /// An address of a server; may be repeated
         #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
-        /// Where to write: NAME.crt and NAME.key
-        #[arg(long)]
+        /// Where to write NAME.crt and NAME.key
+        #[arg(long, value_name = "NAME")]
         out: PathBuf,
-        /// For how many days the certificate is valid
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
-        /// How long it is valid, as in 90s, 30m, 12h or 30d, in place of --days
-        #[arg(long, value_name = "DURATION", conflicts_with = "days", value_parser = lifetime)]
-        lifetime: Option<Duration>,
+        #[command(flatten)]
+        validity: Validity,
     },
     /// Make a key and a request for a client certificate, for another cluster to sign
     Request {
-        /// The user that the certificate is to be for: remote-<this cluster>
-        #[arg(long)]
+        /// The user that the certificate will be for: remote-CLUSTER, where CLUSTER is this cluster's name
+        #[arg(long, value_name = "USER")]
         user: String,
-        /// Where to write: NAME.csr and NAME.key
-        #[arg(long)]
+        /// Where to write NAME.csr and NAME.key
+        #[arg(long, value_name = "NAME")]
         out: PathBuf,
     },
-    /// Sign another cluster's request: a client certificate for exactly the user named here
+    /// Sign another cluster's request for a client certificate
     Sign {
         /// The folder with the CA
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The request, a PEM file
+        #[arg(value_name = "FILE")]
         request: PathBuf,
         /// The user that the certificate is for; a request for another user is refused
         #[arg(long, value_name = "USER")]
@@ -72,9 +67,8 @@ pub(crate) enum CertsCommand {
         /// Where to write the certificate; by default standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// For how many days the certificate is valid
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
-        days: u32,
+        #[command(flatten)]
+        validity: Validity,
     },
     /// Replace certificates, or the CA, while everything runs. Repeat it until it has nothing left to do
     #[command(
@@ -84,9 +78,27 @@ pub(crate) enum CertsCommand {
     /// Show what is in certificates
     Show {
         /// PEM files
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+}
+
+/// How long certificates are valid.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct Validity {
+    /// How long the certificates are valid, as in 90s, 30m, 12h or 30d
+    #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = lifetime)]
+    lifetime: Duration,
+    /// The same in days; until the next minor release
+    #[arg(long, value_name = "DAYS", conflicts_with = "lifetime", hide = true, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: Option<u32>,
+}
+
+impl Validity {
+    pub(crate) fn lifetime(self) -> Duration {
+        let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3_600);
+        self.days.map_or(self.lifetime, days)
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -95,16 +107,16 @@ pub(crate) struct RotateArgs {
     /// The cluster whose certificates are replaced
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: String,
-    /// The CA, and everything that it signed; the old one stays trusted until --finish
+    /// Replace the CA, and all certificates that it signed; the old CA stays trusted until --finish
     #[arg(long, group = "what")]
     pub(crate) ca: bool,
-    /// The certificate of the etcd
+    /// Replace the certificate of the etcd
     #[arg(long, group = "what")]
     pub(crate) server: bool,
-    /// The certificates of the apiserver, of the agents, and of the clusters that follow this one
+    /// Replace the certificates of the apiserver, of the agents, and of the clusters that follow this one
     #[arg(long, group = "what")]
     pub(crate) clients: bool,
-    /// Stop trusting the old CA; refused while a certificate of it is in use
+    /// Stop trusting the old CA; refused while a certificate that it signed is in use
     #[arg(long, requires = "ca")]
     pub(crate) finish: bool,
     /// Print what would be changed, and change nothing
@@ -113,9 +125,11 @@ pub(crate) struct RotateArgs {
     /// How long the new certificates are valid, as in 90s, 30m, 12h or 30d; by default a year
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(crate) lifetime: Option<Duration>,
-    /// With --server and --clients: keep certificates issued less than this ago, so that a repeated command goes on
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = seconds)]
-    pub(crate) min_age: u64,
+    /// With --server and --clients: keep certificates that were issued less than this ago
+    ///
+    /// A command that is repeated after it was interrupted then goes on where it was.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = of_flag)]
+    pub(crate) min_age: Duration,
     /// The context of a cluster that follows this one, if the context has another name; may be repeated
     #[arg(long = "peer-context", value_name = "CONTEXT")]
     pub(crate) peer_contexts: Vec<String>,
@@ -125,19 +139,17 @@ pub(crate) struct RotateArgs {
     /// A shell command that restarts the etcd: it reads new CAs only at its start
     #[arg(long, value_name = "COMMAND", conflicts_with = "etcd_restarted")]
     pub(crate) restart_etcd: Option<String>,
-    /// You restarted the etcd: go on although it cannot be asked from here
+    /// You restarted the etcd: go on although this command cannot reach it
     #[arg(long)]
     pub(crate) etcd_restarted: bool,
 }
 
-/// A time as in `90s`, `1h30m`, `720h` or `30d`.
+/// From a second to ten years.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let lifetime = mesh_offline::parse_time(text)
-        .map_err(|_| format!("{text:?} is no time, as in 90s, 1h30m, 720h or 30d"))?;
-    // Ten years, as for --days.
+    let lifetime = with_unit(text)?;
     match (1..=3_650 * 24 * 3_600).contains(&lifetime.as_secs()) {
         true => Ok(lifetime),
-        false => Err(format!("{text:?} is not from 1s to 3650d")),
+        false => Err("not from 1s to 3650d".into()),
     }
 }
 

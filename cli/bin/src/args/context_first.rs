@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Command;
 
 /// Flags that have a value and may stand before a command.
-const WITH_VALUE: [&str; 4] = ["--output", "-o", "--contexts", "--lab"];
+const WITH_VALUE: [&str; 5] = ["--output", "-o", "--contexts", "--lab", "--request-timeout"];
 
 /// The same arguments with `--context` after the command's name, wherever it was before it.
 pub(crate) fn context_after_command(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {

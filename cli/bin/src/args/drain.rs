@@ -1,33 +1,35 @@
 //! Draining and undraining.
 
+use std::time::Duration;
+
 use clap::Args as ClapArgs;
+use mesh_admin::duration::of_flag;
 
-use super::duration::seconds;
+use super::wait::WaitDuration;
 
-/// What clients are to leave, or may come back to.
+/// Which cluster or node gets no new connections, or gets them again.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DrainArgs {
     /// CLUSTER, or CLUSTER/NODE; with --context also a NODE alone
     ///
-    /// CLUSTER is a context's name. With --context it is that cluster's own name, which is only compared; a word that is
-    /// not that name is one of its nodes. On a host without contexts the local cluster is meant, as with --context.
+    /// CLUSTER is a context's name. With --context, a word that is not the name of that cluster is the name of one of its
+    /// nodes. On a host without contexts the command is about the local cluster, as with --context.
     pub(crate) target: String,
-    /// The cluster: a name in $CLUSTERMESH_CONTEXTS, or a cluster directory (with a slash in it)
-    #[arg(long)]
+    /// The cluster: a context's name, or a cluster directory (with a slash in it)
+    #[arg(long, value_name = "CONTEXT")]
     pub(crate) context: Option<String>,
-    /// Leave CLUSTER alone in this cluster only, whether CLUSTER can be reached or not: a context or a cluster directory
+    /// Drain CLUSTER for the clients of this cluster only, also when CLUSTER cannot be reached
     ///
-    /// All of CLUSTER's backends are used only where nothing else answers. It is written to drained-peers.yaml of the cluster
-    /// directory, outlives restarts, and ends with `undrain CLUSTER --from` the same cluster.
+    /// The agents of this cluster use the backends of CLUSTER only where no other backend answers. The setting is in
+    /// drained-peers.yaml of the cluster directory, and stays until `undrain CLUSTER --from` the same cluster.
     #[arg(long, value_name = "CONTEXT", conflicts_with = "context")]
     pub(crate) from: Option<String>,
     /// Show what it would do, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Wait until every agent of the contexts has it in force: no new connection goes there where there are others
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(crate) wait: bool,
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = seconds, requires = "wait")]
-    pub(crate) wait_duration: u64,
+    /// Wait until no agent of the contexts sends new connections there while others can answer, by default for at most 60s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = of_flag, conflicts_with = "dry_run")]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) wait_duration: WaitDuration,
 }

@@ -9,7 +9,7 @@ use super::offline::SetupArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EtcdCommand {
-    /// Print what an etcd holds of the mesh, decoded, and the entries that violate the wire format
+    /// Print the keys of the mesh in an etcd, decoded, and the entries that violate the wire format
     #[command(
         override_usage = "clustermesh etcd dump [OPTIONS] <--context CONTEXT | --keys FILE | --endpoints URL --cacert FILE --cert FILE --key FILE>",
         after_help = "Exit codes: 0 no entry violates the wire format, 1 failed, 2 usage, 3 some do"
@@ -72,10 +72,10 @@ pub(crate) struct WithArgs {
     /// A keys file, as `export` writes it
     #[arg(long, value_name = "FILE", group = "with", conflicts_with_all = ["with_endpoints", "objects"])]
     pub(crate) with_keys: Option<PathBuf>,
-    /// Another etcd, https://HOST:PORT
+    /// Another etcd, https://HOST:PORT; may be repeated or separated by commas
     #[arg(long, value_name = "URL", group = "with", value_delimiter = ',', requires_all = ["with_cacert", "with_cert", "with_key"], conflicts_with = "objects")]
     pub(crate) with_endpoints: Vec<String>,
-    /// Its CA
+    /// The CA of its certificate
     #[arg(long, value_name = "FILE", requires = "with_endpoints")]
     pub(crate) with_cacert: Option<PathBuf>,
     /// The client's certificate for it
@@ -84,13 +84,13 @@ pub(crate) struct WithArgs {
     /// The client's private key for it
     #[arg(long, value_name = "FILE", requires = "with_endpoints")]
     pub(crate) with_key: Option<PathBuf>,
-    /// The keys that a manifest, or a folder of them, would have, as `export` computes them
+    /// A manifest, or a folder of them: the keys that `export` computes of it
     #[arg(long, value_name = "PATH", group = "with", required_unless_present_any = ["with_context", "with_keys", "with_endpoints"])]
     pub(crate) objects: Option<PathBuf>,
-    /// The cluster of the objects; by default the one whose etcd it is
-    #[arg(long, requires = "objects")]
+    /// The cluster of the manifests; by default the cluster of the etcd
+    #[arg(long, value_name = "CLUSTER", requires = "objects")]
     pub(crate) cluster: Option<ClusterName>,
-    /// The ID of that cluster; by default that of the cluster whose etcd it is
-    #[arg(long, requires = "objects")]
+    /// The ID of that cluster; by default the ID of the etcd's cluster
+    #[arg(long, value_name = "ID", requires = "objects")]
     pub(crate) id: Option<u32>,
 }

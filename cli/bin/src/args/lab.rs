@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
+use mesh_admin::duration::of_flag;
 
-use super::duration::duration;
+use super::{lab_name, wait::WaitDuration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
@@ -26,7 +27,7 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "BYTES")]
         etcd_quota: Option<u64>,
     },
-    /// Remove a lab, also one that is half up
+    /// Remove a lab, also one that was only made in part
     Down,
     /// List the labs that are up, and whether their processes run
     #[command(visible_alias = "ls")]
@@ -35,21 +36,35 @@ pub(crate) enum LabCommand {
     Status,
     /// Run a command in a pod: CLUSTER/POD or CLUSTER/NAMESPACE/POD, or on a node: CLUSTER/node/NODE
     Exec {
+        /// Accepted as kubectl has it: the command always reads this standard input
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// Accepted as kubectl has it: the command always has this terminal, if there is one
+        #[arg(short = 't', long)]
+        tty: bool,
         /// The pod, or the node
+        #[arg(value_name = "PLACE")]
         place: String,
-        /// The command
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        /// The command and its arguments
+        #[arg(
+            value_name = "COMMAND",
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
         command: Vec<String>,
     },
     /// Have the CNI plugins check the network of a pod (CNI CHECK): CLUSTER/POD or CLUSTER/NAMESPACE/POD
     CheckPod {
         /// The pod
+        #[arg(value_name = "POD")]
         pod: String,
     },
     /// Show the log of a process: CLUSTER/etcd, CLUSTER/apiserver, CLUSTER/etcd2 of a second replica, CLUSTER/NODE/agent, or a
     /// pod's
     Logs {
         /// The process
+        #[arg(value_name = "PROCESS")]
         process: String,
         /// Also show what is written from now on, until ^C
         #[arg(long, short)]
@@ -58,10 +73,10 @@ pub(crate) enum LabCommand {
         #[arg(long, value_name = "LINES")]
         tail: Option<usize>,
     },
-    /// Stop processes: one by name, or all of a kind (etcd, apiserver, agent, a/agent, a/)
+    /// Stop processes: one by its name, all of a kind (etcd, apiserver, agent; of cluster a: a/agent), or all of cluster a (a/)
     Stop {
-        /// Which ones
-        #[arg(required = true)]
+        /// Which processes
+        #[arg(value_name = "PROCESS", required = true)]
         processes: Vec<String>,
         /// Kill with SIGKILL, without SIGTERM first
         #[arg(long)]
@@ -69,54 +84,55 @@ pub(crate) enum LabCommand {
     },
     /// Start processes that were stopped or died
     Start {
-        /// Which ones
-        #[arg(required = true)]
+        /// Which processes
+        #[arg(value_name = "PROCESS", required = true)]
         processes: Vec<String>,
-        /// A variable of their environment from now on; may be repeated
+        /// Set a variable in their environment, also for later starts; may be repeated
         #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
         environment: Vec<(String, String)>,
     },
-    /// Block the network between two of: clusters (a), nodes (a/n1), etcds (a/etcd, a/etcd2)
+    /// Block the network between two places: clusters (a), nodes (a/n1), etcds (a/etcd, a/etcd2)
     Cut {
-        /// One of the two
+        /// A cluster, a node or an etcd
+        #[arg(value_name = "ONE")]
         one: String,
-        /// The other
+        /// The other cluster, node or etcd
+        #[arg(value_name = "OTHER")]
         other: String,
         /// Block only this port, TCP and UDP, and its answers
-        #[arg(long)]
+        #[arg(long, value_name = "PORT")]
         port: Option<u16>,
-        /// Do not block, but limit the rate each way, as in 1mbit
+        /// Do not block: limit the rate in each direction, as in 1mbit
         #[arg(long, value_name = "RATE", group = "passes")]
         rate: Option<String>,
-        /// Do not block, but lose so many packets each way, as in 30%
+        /// Do not block: drop so many packets in each direction, as in 30%
         #[arg(long, value_name = "PERCENT", group = "passes")]
         loss: Option<String>,
-        /// Do not block, but delay everything, as in 200ms; one of the two is an etcd
+        /// Do not block: delay everything, as in 200ms; one of the two must be an etcd
         #[arg(long, value_name = "DURATION", group = "passes")]
         delay: Option<String>,
     },
-    /// End what `cut` did between two of them, or everywhere
+    /// End what `cut` did between two places, or everywhere
     Heal {
         /// The two, as `cut` has them; by default all
         #[arg(num_args = 2, value_names = ["ONE", "OTHER"])]
         places: Vec<String>,
     },
-    /// Compare every node's kernel tables with the manifests of all clusters that it follows. Exits with 3 if they differ
+    /// Compare every node's kernel tables with the manifests of all clusters that it follows; exits with 3 if they differ
     CheckHistory {
-        /// Wait until they are equal
-        #[arg(long)]
-        wait: bool,
-        /// How long to wait
-        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "wait")]
-        wait_duration: Duration,
-        /// First watch every etcd for this long, and check that its watches keep etcd's guarantees
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        /// Wait until they are equal, by default for at most 60s
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = of_flag)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        wait_duration: WaitDuration,
+        /// First watch every etcd for this long, and check that its watches keep the guarantees of etcd
+        #[arg(long, value_name = "DURATION", value_parser = of_flag)]
         record: Option<Duration>,
     },
-    /// Make a lab, load it, and inject random faults one after another: none may make a difference
+    /// Make a lab, put load on it, and inject random faults one after another: no request may fail
     Chaos {
         /// The name of the lab that is made
-        #[arg(long, default_value = "chaos")]
+        #[arg(long, value_name = "LAB", default_value = "chaos", value_parser = lab_name)]
         lab: String,
         /// The seed of the faults: the same seed, the same faults
         #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -124,38 +140,41 @@ pub(crate) enum LabCommand {
         /// How many faults
         #[arg(long, value_name = "COUNT", default_value_t = 200)]
         faults: usize,
-        /// How many replicas of each cluster's control plane
-        #[arg(long, default_value_t = 1)]
+        /// How many replicas of the control plane each cluster has
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
         replicas: u8,
         /// Leave the lab up when it is over
         #[arg(long)]
         keep: bool,
     },
     /// Apply a manifest to a cluster: pods, deployments, services, namespaces
+    ///
+    /// Where the template of a deployment changed, its pods are replaced one after another: the new pod is ready before the
+    /// next one ends. Pods that are no longer wanted end side by side.
     Apply {
         /// The cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: String,
         /// A manifest, a folder of manifests, or - for standard input
-        #[arg(long, short)]
+        #[arg(long, short, value_name = "FILE")]
         file: PathBuf,
         /// Set the number of replicas of all deployments in it
-        #[arg(long)]
+        #[arg(long, value_name = "COUNT")]
         replicas: Option<u32>,
-        /// terminationGracePeriodSeconds of the lab's pods
-        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        /// How long a pod goes on after it is marked as terminating
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = of_flag)]
         grace: Duration,
     },
     /// Delete the objects that a manifest names
     Delete {
         /// The cluster
-        #[arg(long)]
+        #[arg(long, value_name = "CLUSTER")]
         cluster: String,
         /// A manifest, a folder of manifests, or - for standard input
-        #[arg(long, short)]
+        #[arg(long, short, value_name = "FILE")]
         file: PathBuf,
-        /// terminationGracePeriodSeconds of the lab's pods
-        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        /// How long a pod goes on after it is marked as terminating
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = of_flag)]
         grace: Duration,
     },
 }
@@ -193,6 +212,9 @@ pub(crate) enum LabPodCommand {
         /// How often
         #[arg(long, default_value_t = 1)]
         count: u32,
+        /// How long a request may take
+        #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = of_flag)]
+        timeout: Duration,
     },
     /// Ask an echo server, wait until the connection ends, and ask again; prints each event as a line of JSON
     Hang {

@@ -15,8 +15,8 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
-    /// List the services of the mesh, as each cluster's clients see them; with -o wide also weights and tiers
-    #[command(visible_alias = "ls")]
+    /// List the services of the mesh, as the clients of each cluster see them; with -o wide also weights and tiers
+    #[command(visible_aliases = ["ls", "get"])]
     List {
         #[command(flatten)]
         from: From,
@@ -32,23 +32,24 @@ pub(crate) enum ServiceCommand {
         #[command(flatten)]
         from: From,
     },
-    /// Compute from files which backends each frontend of a cluster uses, which are its fallback, and which it leaves out
+    /// Compute from files which backends each frontend of a cluster uses, which it uses if these fail, and which it does not
+    /// use
     Backends {
-        /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
+        /// Show only this service: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
         #[command(flatten)]
         namespace: Namespace,
         #[command(flatten)]
         what_if: WhatIf,
-        /// The node that clients are on: where a service depends on that, its clients get what an agent there gives them
+        /// The node that the clients are on, for services that prefer backends near their clients
         #[arg(long, value_name = "NODE", requires = "state")]
         node: Option<String>,
     },
     /// Explain load balancing: tiers, weights, and the reason for each backend
     ///
-    /// By default it asks an agent. With --state it computes the same from files, for clients on --node.
+    /// By default it asks an agent. With --state it computes the same from files; --node is then the node of the clients.
     Explain {
-        /// Only this one: NAMESPACE/NAME[:PORT], or NAME[:PORT]
+        /// Show only this service: NAMESPACE/NAME[:PORT], or NAME[:PORT]
         service: Option<String>,
         #[command(flatten)]
         namespace: Namespace,
@@ -67,8 +68,8 @@ pub(crate) struct PodArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PodCommand {
-    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity
-    #[command(visible_alias = "ls")]
+    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity, or its process died
+    #[command(visible_aliases = ["ls", "get"])]
     List {
         /// Ask only this cluster
         #[arg(long, value_name = "CONTEXT")]
@@ -90,11 +91,11 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// List the nodes with their addresses and pod ranges
-    #[command(visible_alias = "ls")]
+    #[command(visible_aliases = ["ls", "get"])]
     List {
         #[command(flatten)]
         from: From,
-        /// Only what is of this cluster
+        /// Show only this cluster's
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
@@ -109,23 +110,26 @@ pub(crate) struct IdentityArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
     /// List the identities with their labels
-    #[command(visible_alias = "ls")]
+    #[command(visible_aliases = ["ls", "get"])]
     List {
         #[command(flatten)]
         from: From,
-        /// Only what is of this cluster
+        /// Show only this cluster's
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
         #[command(flatten)]
         namespace: Namespaces,
+        /// Show only identities with these labels, as in app=web,tier=front
+        #[arg(long, short = 'l', value_name = "LABELS")]
+        selector: Option<String>,
     },
-    /// Show an identity by its ID, or those that have some labels
+    /// Show an identity by its ID, or the identities with certain labels
     Show {
-        /// ID, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
+        /// An ID, or labels, as in app=web or k8s:app=web;k8s:io.kubernetes.pod.namespace=shop
         identity: String,
         #[command(flatten)]
         from: From,
-        /// Only what is of this cluster
+        /// Show only this cluster's
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },

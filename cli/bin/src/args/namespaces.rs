@@ -6,9 +6,9 @@ use clap::Args as ClapArgs;
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Namespace {
     /// The namespace of NAME; by default `default`. Without a NAME: show only this namespace
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// All namespaces: every service of that NAME
+    /// The services of that NAME in all namespaces
     #[arg(long, short = 'A', conflicts_with = "namespace")]
     all_namespaces: bool,
 }
@@ -29,9 +29,9 @@ pub(crate) enum Services {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Namespaces {
     /// Only this namespace
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// All namespaces, as without --namespace
+    /// All namespaces; this is the default
     #[arg(long, short = 'A', conflicts_with = "namespace")]
     all_namespaces: bool,
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use mesh_admin::duration::with_unit;
 use mesh_model::{ClusterLimit, ClusterName};
 
 use super::namespaces::Namespace;
@@ -13,12 +14,12 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) objects: PathBuf,
     /// The cluster's name
-    #[arg(long)]
+    #[arg(long, value_name = "CLUSTER")]
     pub(crate) cluster: ClusterName,
     /// The cluster's ID
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     pub(crate) id: u32,
-    /// Also print the keys that only the cluster's own nodes may read
+    /// Also print the keys that only the nodes of the cluster may read
     #[arg(long)]
     pub(crate) local: bool,
     #[command(flatten)]
@@ -27,19 +28,19 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ImportArgs {
-    /// What a peer's etcd holds, as `export` writes it; may be repeated
+    /// A peer's keys file, as `export` writes it; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     pub(crate) keys: Vec<PathBuf>,
     /// The importing cluster's manifest, or a folder of them (*.yaml, *.yml, *.json), with a cluster.yaml or without
     #[arg(long, value_name = "PATH")]
     pub(crate) objects: PathBuf,
     /// The importing cluster's name
-    #[arg(long)]
+    #[arg(long, value_name = "CLUSTER")]
     pub(crate) cluster: ClusterName,
-    /// Its ID; by default that of cluster.yaml, or the first that no peer has
+    /// The importing cluster's ID; by default that of cluster.yaml, or the first that no peer has
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<u32>,
-    /// Only this service: NAMESPACE/NAME[:PORT], or NAME[:PORT]
+    /// Show only this service: NAMESPACE/NAME[:PORT], or NAME[:PORT]
     pub(crate) service: Option<String>,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
@@ -50,20 +51,20 @@ pub(crate) struct ImportArgs {
 /// A mesh as a folder, and what happens to it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WhatIf {
-    /// Compute from a folder with a folder for each cluster: its manifests, with a cluster.yaml or without
+    /// Compute from a folder that has a folder for each cluster, with its manifests and perhaps a cluster.yaml
     #[arg(long, value_name = "DIR", requires = "from")]
     pub(crate) state: Option<PathBuf>,
     /// The cluster whose clients connect
     #[arg(long, value_name = "CLUSTER", requires = "state")]
     pub(crate) from: Option<ClusterName>,
-    /// An events file: what happens to the clusters, and when
+    /// A file of events: what happens to the clusters, and when
     #[arg(long, value_name = "FILE", requires = "state")]
     pub(crate) events: Option<PathBuf>,
     /// Show the state at this time, as in 0s, 90s, 16m or 1h30m; by default after the last event
-    #[arg(long, value_name = "DURATION", requires = "state", value_parser = mesh_offline::parse_time)]
+    #[arg(long, value_name = "DURATION", requires = "state", value_parser = with_unit)]
     pub(crate) at: Option<Duration>,
-    /// How long what an unreachable cluster last reported is valid
-    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = mesh_offline::parse_time)]
+    /// How long the backends of an unreachable cluster stay in use
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = with_unit)]
     pub(crate) staleness_budget: Duration,
 }
 
@@ -73,10 +74,10 @@ pub(crate) struct SetupArgs {
     /// How many clusters the mesh may have: 255 or 511; by default as in cluster.yaml, or 255
     #[arg(long, value_name = "COUNT", value_parser = limit)]
     pub(crate) max_connected_clusters: Option<ClusterLimit>,
-    /// Whether namespaces without an annotation take part; by default as in cluster.yaml, or true
+    /// Whether services in namespaces without an annotation can be global; by default as in cluster.yaml, or true
     #[arg(long, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) default_global_namespace: Option<bool>,
-    /// A rule for the labels that make an identity, as the apiserver has it; may be repeated
+    /// A rule that says which labels are part of an identity, as the flag of the apiserver; may be repeated
     #[arg(long = "identity-label", value_name = "RULE")]
     pub(crate) identity_labels: Vec<String>,
 }

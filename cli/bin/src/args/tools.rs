@@ -3,8 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
-
-use super::duration::duration;
+use mesh_admin::duration::of_flag;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SysdumpArgs {
@@ -21,10 +20,10 @@ pub(crate) enum ConnectivityCommand {
     /// Test connections between the clusters of a lab: local, remote, failover; exits with 1 if a check fails
     ///
     /// Runs a client and an echo server in the namespace clustermesh-test of each cluster, and removes them afterwards.
-    /// What drained clusters would have to answer is skipped, and so is an address family that pods do not have.
+    /// Checks that a drained cluster would have to answer are skipped, and so are address families that pods do not have.
     Test {
         /// How long a check is tried before it has failed
-        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = of_flag)]
         timeout: Duration,
     },
 }

@@ -392,3 +392,47 @@ fn milliseconds(distribution: Distribution) -> String {
     let of = |nanos: u64| nanos as f64 / 1e6;
     format!("{:.2} / {:.2}", of(distribution.p50_nanos), of(distribution.p99_nanos))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn figures_fit() {
+        let distribution = Distribution {
+            count: 100,
+            p50_nanos: 1_500_000,
+            p90_nanos: 2_000_000,
+            p99_nanos: 2_500_000,
+            max_nanos: 3_000_000,
+        };
+        let (without, with, ours) = (distribution, distribution, distribution);
+        samples::fits(80, || cni(&[CniRow { called: "at once", without, with, ours }]));
+        let (watch, kernel, after_watch) = (distribution, distribution, distribution);
+        let row = Propagation { services: 1_000, watch, kernel, after_watch, ratio: 1.5 };
+        samples::fits(80, || propagation(slice::from_ref(&row)));
+        let row = ConnectRow {
+            way: "kube-proxy's rules",
+            transport: "TCP, IPv6",
+            services: 100_000,
+            connects: 6_000,
+            direct_nanos: 40_000.0,
+            through_nanos: 45_000.0,
+            ratio: 1.125,
+            one_more_micros: 9_000.0,
+        };
+        samples::fits(100, || connect(slice::from_ref(&row)));
+        let row = EventCost {
+            readers: 8,
+            events: 10_000,
+            write_micros: 100.25,
+            agent_micros: 12.5,
+            watch_micros: 11.5,
+            ratio: 1.09,
+        };
+        samples::fits(80, || events(&row));
+    }
+}

@@ -1,13 +1,14 @@
 //! What a connection needs, as steps that can be shown before they are taken.
 
+mod check;
+
 use std::{
     fmt, fs, io,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, bail};
-use ipnet::IpNet;
+use anyhow::Context as _;
 use mesh_certs::{Bundle, Ca, CredentialFiles, Details, details, request};
 use mesh_files::{Access, write_atomic};
 use mesh_model::ClusterName;
@@ -16,12 +17,12 @@ use mesh_wire::{
     users_file::{REMOTE_ROLE, User, UsersFile, remote_user},
 };
 
-use uuid::Uuid;
-
 use crate::{
     connect::side::{PeerPaths, Side},
     drain::here,
 };
+pub(crate) use check::check;
+use check::known_uuid;
 
 /// A change to a cluster directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,91 +53,6 @@ pub(crate) enum Step {
 
 /// A certificate that ends sooner is replaced.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Refuses clusters that cannot be in one mesh, before anything is changed.
-/// With `replace` a cluster may be another than the one of its name that was connected before.
-pub(crate) fn check(one: &Side, other: &Side, replace: bool) -> anyhow::Result<()> {
-    if one.name() == other.name() {
-        bail!("both clusters are called {}: give one of them another name", one.name());
-    }
-    if one.settings.id == other.settings.id {
-        bail!(
-            "{} and {} both have the ID {}: give one of them another",
-            one.name(),
-            other.name(),
-            one.settings.id
-        );
-    }
-    if one.settings.limit != other.settings.limit {
-        let (one_limit, other_limit) = (one.settings.limit, other.settings.limit);
-        bail!(
-            "{} has maxConnectedClusters {one_limit}, {} has {other_limit}: all clusters need the same",
-            one.name(),
-            other.name()
-        );
-    }
-    for (here, there) in [(one, other), (other, one)] {
-        let settings = &there.settings;
-        if settings.endpoints.is_empty() {
-            bail!(
-                "{} names no `endpoints`: add where its etcd is reached by other clusters",
-                there.directory.settings_file().display()
-            );
-        }
-        if settings.pod_cidrs.is_empty() || settings.node_cidrs.is_empty() {
-            bail!(
-                "{} names no `podCIDRs` or no `nodeCIDRs`: they are what the cluster may claim",
-                there.directory.settings_file().display()
-            );
-        }
-        // Pods of one cluster where another's pods or nodes are: a packet could mean either.
-        overlap(here, &here.settings.pod_cidrs, there, &settings.pod_cidrs, "pod")?;
-        overlap(here, &here.settings.pod_cidrs, there, &settings.node_cidrs, "node")?;
-        // What is a service's here is never another's: agents would refuse all of it. Two clusters' services may have the
-        // same addresses.
-        services_apart(here, there, &settings.pod_cidrs, "pod")?;
-        services_apart(here, there, &settings.node_cidrs, "node")?;
-        for (name, peer) in &here.peers {
-            let grant = peer.clustermesh.iter().filter(|_| name != there.name());
-            if grant.clone().any(|grant| grant.id == Some(settings.id.get())) {
-                bail!(
-                    "{} has the ID {}, which is {name}'s, a peer of {} already: give it another",
-                    there.name(),
-                    settings.id,
-                    here.name()
-                );
-            }
-            for granted in grant.flat_map(|grant| &grant.pod_cidrs) {
-                if let Some(range) = settings.pod_cidrs.iter().find(|range| touch(range, granted)) {
-                    bail!(
-                        "the pod range {range} of {} overlaps {granted} of {name}, which is a peer of {} already",
-                        there.name(),
-                        here.name()
-                    );
-                }
-            }
-        }
-        match (known_uuid(here, there), there.uuid) {
-            (Some(known), Some(found)) if known != found && !replace => bail!(
-                "{} is connected to another cluster called {} ({known}, this one is {found}): it was rebuilt, or it is another. If this one is to take its place, say --replace",
-                here.name(),
-                there.name()
-            ),
-            (Some(known), None) => bail!(
-                "{} has no identity yet, and {} is connected to {known} of that name: start its apiserver once, then connect with --replace",
-                there.name(),
-                here.name()
-            ),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Which cluster of its name the other was when it was connected.
-fn known_uuid(here: &Side, there: &Side) -> Option<Uuid> {
-    here.peer(there.name())?.clustermesh.as_ref()?.uuid
-}
 
 /// What makes `source` follow `destination`; nothing, where it does already.
 pub(crate) fn plan_connect(source: &Side, destination: &Side) -> anyhow::Result<Vec<Step>> {
@@ -330,42 +246,6 @@ fn addresses(side: &Side) -> String {
         .map(|address| std::net::SocketAddr::from(*address).to_string())
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-fn overlap(
-    here: &Side,
-    ours: &[IpNet],
-    there: &Side,
-    theirs: &[IpNet],
-    kind: &str,
-) -> anyhow::Result<()> {
-    for range in ours {
-        if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
-            bail!(
-                "the pod range {range} of {} overlaps the {kind} range {other} of {}: clusters of a mesh need pod ranges of their own",
-                here.name(),
-                there.name()
-            );
-        }
-    }
-    Ok(())
-}
-
-fn services_apart(here: &Side, there: &Side, theirs: &[IpNet], kind: &str) -> anyhow::Result<()> {
-    for range in &here.settings.service_cidrs {
-        if let Some(other) = theirs.iter().find(|other| touch(range, other)) {
-            bail!(
-                "the service range {range} of {} overlaps the {kind} range {other} of {}: its agents would refuse what is there",
-                here.name(),
-                there.name()
-            );
-        }
-    }
-    Ok(())
-}
-
-fn touch(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
 }
 
 impl Step {

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -168,14 +169,16 @@ pub(super) fn manifest(
 
 impl Check {
     /// Calls once, and judges the answer.
-    pub(super) fn run(&self, lab: &str) -> anyhow::Result<()> {
+    pub(super) fn run(&self, lab: &str, limit: Duration) -> anyhow::Result<()> {
         let lab = Lab::open(lab)?;
         let address = self.service_address(&lab)?;
         let pod = format!("{}/{NAMESPACE}/client", self.cluster);
         let (_, client) = lab.state().pod(&pod)?;
         let client = client.ips.clone();
         let to = SocketAddr::from((address, PORT)).to_string();
+        let limit = format!("{}ms", limit.as_millis());
         let mut words = vec!["clustermesh", "lab-pod", "call", &to, "-o", "json"];
+        words.extend(["--timeout", &limit]);
         if self.transport == Transport::Udp {
             words.push("--udp");
         }
@@ -318,6 +321,21 @@ mod tests {
     use mesh_lab::workload::Answer;
 
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn results_fit() {
+        let check = Check {
+            cluster: "a".into(),
+            goal: Goal::Remote,
+            to: Some("b".into()),
+            family: Family::V6,
+            transport: Transport::Tcp,
+        };
+        let failed = "[fd00:10:101::1]:80: no answer within 2 s: the connection was not accepted";
+        let outcome = CheckOutcome::Failed(failed.into());
+        samples::list_fits(80, &[CheckResult { check, outcome }]);
+    }
 
     #[test]
     fn the_wrong_cluster_and_a_masked_client_fail() {

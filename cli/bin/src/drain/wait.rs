@@ -1,9 +1,6 @@
 //! Waiting until every agent has in force what was drained or undrained.
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use mesh_admin::v1::{Backend, ListServicesRequest, Peer, Service};
 use mesh_lab::contexts::Context;
@@ -12,11 +9,9 @@ use super::Change;
 use crate::{
     ask::{self, Answers, Unanswered, Which, unreachable},
     contexts,
-    outcome::{Outcome, warn},
+    outcome::Outcome,
+    wait::until,
 };
-
-/// How often agents are asked.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits until the agents of the cluster know it, and none of any context sends new connections to what is drained.
 pub(super) fn until_in_force(
@@ -50,21 +45,6 @@ pub(super) fn until_in_force_here(
     until(limit, || {
         Ok(first_peer(&peers(context)?, |found| found.name == peer && found.drained_here != wanted))
     })
-}
-
-fn until(
-    limit: Duration,
-    waits_for: impl Fn() -> anyhow::Result<Option<String>>,
-) -> anyhow::Result<Outcome> {
-    let deadline = Instant::now() + limit;
-    while let Some(waits) = waits_for()? {
-        if Instant::now() >= deadline {
-            warn(format!("not in force everywhere after {limit:?}: {waits}"));
-            return Ok(Outcome::Timeout);
-        }
-        sleep(LOOK);
-    }
-    Ok(Outcome::Done)
 }
 
 fn peers(context: &Context) -> anyhow::Result<Answers<Vec<Peer>>> {

@@ -60,3 +60,19 @@ pub(super) fn print(cuts: &[Cut]) -> anyhow::Result<()> {
     });
     Ok(output::table(&["CUT FROM", "AND", "PORT", "PASSES"], rows)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn cuts_fit() {
+        let cuts: Vec<Cut> = serde_json::from_value(json!([
+            { "places": ["a/n1", "b/etcd"], "port": 2379 },
+            { "places": ["a", "b"] },
+        ]))
+        .unwrap();
+        samples::fits(80, || print(&cuts));
+    }
+}

@@ -1,10 +1,6 @@
 //! `lab check-history`.
 
-use std::{
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use mesh_chaos::{
     history::{self, Difference, History},
@@ -16,10 +12,8 @@ use serde_json::json;
 use crate::{
     outcome::Outcome,
     output::{self, Output},
+    wait::until,
 };
-
-/// How often it is looked at while waiting.
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn check(
     lab: &str,
@@ -35,16 +29,17 @@ pub(super) fn check(
         None => None,
     };
     let kept = recorded.iter().flatten().all(|recorded| recorded.violations.is_empty());
-    let deadline = Instant::now() + wait.unwrap_or_default();
-    let found = loop {
-        // Opened anew each time: others may change the lab while this waits.
-        let state = Lab::open(lab)?.state().clone();
-        let found = history::check(&state)?;
-        if found.differences.is_empty() || Instant::now() >= deadline {
-            break found;
-        }
-        thread::sleep(LOOK);
-    };
+    // Opened anew each time: others may change the lab while this waits.
+    let look = || anyhow::Ok(history::check(&Lab::open(lab)?.state().clone())?);
+    let mut found = look()?;
+    if let Some(limit) = wait {
+        until(limit, || {
+            if !found.differences.is_empty() {
+                found = look()?;
+            }
+            Ok(missing(&found.differences))
+        })?;
+    }
     match output {
         Output::Text => {
             recorded.as_deref().map(print_recorded).transpose()?;
@@ -61,6 +56,17 @@ pub(super) fn check(
         (false, Some(_)) => Outcome::Timeout,
         _ => Outcome::NotReady,
     })
+}
+
+/// What is waited for, in words.
+fn missing(differences: &[Difference]) -> Option<String> {
+    let first = differences.first()?;
+    let (cluster, node, what) = (&first.cluster, &first.node, &first.what);
+    let more = match differences.len() {
+        1 => String::new(),
+        count => format!(", and {} more differences", count - 1),
+    };
+    Some(format!("{cluster}/{node}: {what}{more}"))
 }
 
 fn print_recorded(recorded: &[WatchRecording]) -> anyhow::Result<()> {
@@ -98,4 +104,31 @@ fn print(found: &History) -> anyhow::Result<()> {
         ]
     });
     Ok(output::table(&["CLUSTER", "NODE", "FRONTEND", "DIFFERENCE", "MISSING", "STRANGE"], rows)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn differences_fit_and_are_named_while_they_are_waited_for() {
+        let difference = |node: &str| Difference {
+            cluster: "a".into(),
+            node: node.into(),
+            frontend: Some("10.101.0.10:80".parse().unwrap()),
+            protocol: "TCP",
+            what: "it has other backends".into(),
+            missing: vec!["10.2.1.7:8080".parse().unwrap(), "10.2.1.8:8080".parse().unwrap()],
+            strange: Vec::new(),
+        };
+        let differences = vec![difference("n1"), difference("n2")];
+        assert_eq!(missing(&[]), None);
+        let first = missing(&differences[..1]).unwrap();
+        assert_eq!(first, "a/n1: it has other backends");
+        let both = missing(&differences).unwrap();
+        assert_eq!(both, "a/n1: it has other backends, and 1 more differences");
+        let found = History { nodes: 2, frontends: 4, backends: 8, differences };
+        samples::fits(80, || print(&found));
+    }
 }

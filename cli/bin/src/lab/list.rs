@@ -112,6 +112,14 @@ impl std::fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn labs_fit() {
+        let lab =
+            UpLab { name: "demo".into(), clusters: 2, nodes: 4, pods: 20, state: State::Died(2) };
+        samples::list_fits(80, &[lab]);
+    }
 
     #[test]
     fn one_dead_process_is_the_state() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use mesh_lab::workload::{Applied, Change};
+use mesh_lab::workload::{Applied, ApplyStep, Change};
 use serde_json::{Value, json};
 
 use super::print_result;
@@ -62,25 +62,40 @@ fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// What is being done, in words.
+pub(super) fn in_progress(step: &ApplyStep) -> String {
+    match step {
+        ApplyStep::Ending(count) => format!("{count} pods are terminating"),
+        ApplyStep::Ended { name, ended, all } => format!("ended {name} ({ended} of {all})"),
+        ApplyStep::Starting { name, started, all } => {
+            format!("starting {name} ({started} of {all})")
+        }
+        ApplyStep::Replacing { name, replaced, all } => {
+            format!("replacing {name} ({replaced} of {all}), one after another")
+        }
+    }
+}
+
 /// Prints what was done to each object.
-pub(super) fn print(
-    all: impl Iterator<Item = anyhow::Result<Applied>>,
-    output: Output,
-) -> anyhow::Result<Outcome> {
+pub(super) fn print(all: Vec<Applied>, output: Output) -> anyhow::Result<Outcome> {
     let mut done = Applied::default();
-    for applied in all {
-        let Applied { started, stopped, objects, ignored } = applied?;
+    for Applied { started, stopped, objects, ignored, without_command } in all {
         done.started.extend(started);
         done.stopped.extend(stopped);
         done.objects.extend(objects);
         done.ignored.extend(ignored);
+        done.without_command.extend(without_command);
     }
-    let Applied { started, stopped, objects, ignored } = &done;
+    let Applied { started, stopped, objects, ignored, without_command } = &done;
     for object in ignored {
         warn(format!("ignored: {object}: a lab has no objects of this kind"));
     }
+    for pod in without_command {
+        warn(format!("{pod}: a lab runs no images: without a command nothing runs in it"));
+    }
     let value = json!({
         "started": started, "stopped": stopped, "written": written(objects), "ignored": ignored,
+        "withoutCommand": without_command,
         "objects": objects.iter().map(|(object, change)| {
             json!({ "object": object, "change": change.as_str() })
         }).collect::<Vec<Value>>(),
@@ -88,7 +103,7 @@ pub(super) fn print(
     print_result(output, "LabApply", &in_words(&done), value)
 }
 
-fn in_words(Applied { started, stopped, objects, ignored: _ }: &Applied) -> String {
+fn in_words(Applied { started, stopped, objects, .. }: &Applied) -> String {
     let objects = objects.iter().map(|(object, change)| format!("{object} {}", change.as_str()));
     let in_both = |pod: &&String| started.contains(pod) && stopped.contains(pod);
     let started_only =
@@ -130,6 +145,22 @@ mod tests {
         assert_eq!(one[0].name.as_deref(), Some("b"));
         let empty = tempfile::tempdir().unwrap();
         assert!(read(empty.path()).unwrap_err().to_string().contains("*.yaml"));
+    }
+
+    #[test]
+    fn who_waits_reads_which_pod_it_is_and_of_how_many() {
+        let name = || "web-1".to_owned();
+        for (step, says) in [
+            (ApplyStep::Ending(20), "20 pods are terminating"),
+            (ApplyStep::Ended { name: name(), ended: 7, all: 20 }, "ended web-1 (7 of 20)"),
+            (ApplyStep::Starting { name: name(), started: 2, all: 3 }, "starting web-1 (2 of 3)"),
+            (
+                ApplyStep::Replacing { name: name(), replaced: 2, all: 3 },
+                "replacing web-1 (2 of 3), one after another",
+            ),
+        ] {
+            assert_eq!(in_progress(&step), says);
+        }
     }
 
     #[test]

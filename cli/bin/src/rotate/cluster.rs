@@ -94,8 +94,8 @@ impl Cluster {
         let peers = followers.into_iter().map(|name| (name.clone(), sides.remove(&name)));
         let peers = peers.filter(|(_, side)| side.as_ref().is_none_or(follows)).collect();
         let lifetime = args.lifetime.unwrap_or(Ca::ISSUED_LIFETIME);
-        let min_age = Duration::from_secs(args.min_age);
-        Ok(Self { local, peers, done: args.peers_done.clone(), lifetime, min_age })
+        let (done, min_age) = (args.peers_done.clone(), args.min_age);
+        Ok(Self { local, peers, done, lifetime, min_age })
     }
 
     fn pki(&self) -> ClusterPki {

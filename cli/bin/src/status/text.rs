@@ -15,7 +15,7 @@ const NODES: usize = 3;
 /// Prints all clusters; with `verbose` what is in order too.
 pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result<()> {
     let mut lines = clusters.iter().map(|cluster| hint(&cluster.headline()));
-    lines.try_for_each(output::line)?;
+    lines.try_for_each(output::coloured_line)?;
     let rows = clusters.iter().flat_map(|c| c.rows(verbose));
     let rows: Vec<Vec<String>> =
         rows.map(|row| row.iter().map(|cell| hint(cell)).collect()).collect();
@@ -29,7 +29,7 @@ pub(super) fn print(clusters: &[ClusterStatus], verbose: bool) -> anyhow::Result
     let problems: Vec<String> = clusters.iter().flat_map(ClusterStatus::problem_lines).collect();
     if !problems.is_empty() {
         output::line("")?;
-        problems.iter().try_for_each(|problem| output::line(hint(problem)))?;
+        problems.iter().try_for_each(|problem| output::coloured_line(hint(problem)))?;
     }
     Ok(())
 }
@@ -227,7 +227,7 @@ fn away(local: &str, peer: &Peer) -> Option<String> {
 }
 
 /// How a peer is, and whether what is known of it is old.
-pub(super) fn summary(peer: &Peer) -> String {
+pub(crate) fn summary(peer: &Peer) -> String {
     match peer.remembered {
         true => format!("{}; using what it reported before the agent started", reached(peer)),
         false => reached(peer),
@@ -262,6 +262,20 @@ mod tests {
     };
 
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn the_status_fits() {
+        let step = Step {
+            name: "tls".into(),
+            state: StepState::Failed.into(),
+            detail: "the certificate of b is signed by another CA (UnknownIssuer)\nsee b".into(),
+        };
+        let broken = Peer { ladder: vec![step], ..peer("b", false) };
+        let cluster = cluster(vec![agent("n1", vec![broken], Vec::new())], &["b"]);
+        let clusters = [cluster];
+        samples::fits(80, || print(&clusters, true));
+    }
 
     fn peer(name: &str, ready: bool) -> Peer {
         Peer { name: name.into(), ready, ..Peer::default() }

@@ -81,6 +81,24 @@ mod tests {
     use mesh_admin::v1::State;
 
     use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn the_wide_status_fits() {
+        let peer = Peer { name: "b".into(), ready: true, ..Peer::default() };
+        let cluster = ClusterStatus {
+            name: "a".into(),
+            apiservers: Vec::new(),
+            agents: vec![AgentStatus {
+                node: "n1".into(),
+                reported: Ok((StatusResponse::default(), vec![peer])),
+            }],
+            configured: Vec::new(),
+        };
+        let clusters = [cluster];
+        // Of twelve columns the names alone take so much.
+        samples::fits(125, || print(&clusters));
+    }
 
     #[test]
     fn each_connection_and_each_daemon_is_a_line() {

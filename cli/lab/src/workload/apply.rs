@@ -3,10 +3,12 @@
 
 use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
-use mesh_model::object::Kind;
 use serde_json::{Value, json};
 
-use super::applied::{AppliedFiles, Change, ObjectId};
+use super::{
+    applied::{AppliedFiles, Change, ObjectId},
+    wanted::{Rollout, Wanted, field, is_of, name_of, namespace_of},
+};
 use crate::{command::enter, error::LabError, lab::Lab, state::PodState};
 
 /// What an apply did.
@@ -20,26 +22,46 @@ pub struct Applied {
     pub objects: Vec<(String, Change)>,
     /// Objects of kinds that a lab does not know.
     pub ignored: Vec<String>,
+    /// Pods with an image and no command: a lab runs commands, and no images.
+    pub without_command: Vec<String>,
 }
 
-/// A pod that a manifest asks for.
-#[derive(Debug)]
-pub(super) struct WantedPod {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) node: Option<String>,
-    pub(super) object: Value,
+/// What an apply is doing, for those who wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplyStep {
+    /// So many pods are terminating, side by side.
+    Ending(usize),
+    /// One of them has ended.
+    Ended {
+        /// The pod.
+        name: String,
+        /// How many have.
+        ended: usize,
+        /// How many will.
+        all: usize,
+    },
+    /// A pod starts.
+    Starting {
+        /// The pod.
+        name: String,
+        /// Which one it is, from 1 on.
+        started: usize,
+        /// How many do.
+        all: usize,
+    },
+    /// A Deployment's pod makes room for one with the new template; the one before is ready.
+    Replacing {
+        /// The pod.
+        name: String,
+        /// Which one it is, from 1 on.
+        replaced: usize,
+        /// How many there are.
+        all: usize,
+    },
 }
 
-/// What a manifest asks for.
-#[derive(Debug, Default)]
-struct Wanted {
-    pods: Vec<WantedPod>,
-    /// Deployments, by namespace and name: pods called after them are theirs.
-    deployments: Vec<(String, String)>,
-    others: Vec<Value>,
-    ignored: Vec<String>,
-}
+/// Who is notified of what is being done.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(&ApplyStep);
 
 /// Where objects are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,16 +74,18 @@ pub enum Source<'a> {
 
 impl Lab {
     /// Makes a cluster hold what a manifest says. An object is known by its kind, namespace and name: the newest apply of it is
-    /// in force. `grace` is how long a pod goes on after it is marked as terminating.
+    /// in force. `grace` is how long a pod goes on after it is marked as terminating. Where a Deployment's template changed, its
+    /// pods are replaced one after another: the new one is ready before the next one ends.
     pub fn apply(
         &mut self,
         cluster: &str,
         source: Source<'_>,
         text: &str,
         grace: Duration,
+        progress: &mut dyn FnMut(&ApplyStep),
     ) -> Result<Applied, LabError> {
         self.state.cluster(cluster)?;
-        let Wanted { mut pods, deployments, others, ignored } = Wanted::read(text)?;
+        let Wanted { pods, deployments, others, ignored, without_command } = Wanted::read(text)?;
         let mut services = Vec::new();
         for object in others {
             services.push(match field(&object, "kind") {
@@ -72,17 +96,8 @@ impl Lab {
         let prune = source != Source::Stream;
         let changes = self.applied_files(cluster)?.put(source.name(), services, prune)?;
         let objects = changes.into_iter().map(|(id, change)| (id.to_string(), change)).collect();
-        let mut applied = Applied { objects, ignored, ..Applied::default() };
+        let mut applied = Applied { objects, ignored, without_command, ..Applied::default() };
 
-        // One whose template changed is another pod, as a Deployment would have it.
-        let is_gone = |pod: &&PodState| match pods.iter().find(|wanted| wanted.is(pod)) {
-            Some(wanted) => wanted.is_changed(pod),
-            None => prune && pod.source == source.name() || is_of(&deployments, pod),
-        };
-        let all = &self.state.cluster(cluster)?.pods;
-        let gone: Vec<PodState> = all.iter().filter(is_gone).cloned().collect();
-        self.withdraw(cluster, &gone, grace)?;
-        applied.stopped.extend(gone.into_iter().map(|pod| pod.name));
         for pod in &mut self.state.cluster_mut(cluster)?.pods {
             if pods.iter().any(|wanted| wanted.is(pod)) {
                 pod.source = source.name().into();
@@ -90,9 +105,21 @@ impl Lab {
         }
         self.save()?;
         let known = &self.state.cluster(cluster)?.pods;
-        pods.retain(|wanted| !known.iter().any(|pod| wanted.is(pod)));
-        applied.started.extend(pods.iter().map(|pod| pod.name.clone()));
-        self.start_pods(cluster, source.name(), pods)?;
+        let Rollout { gone, new, replaced } =
+            Rollout::plan(known, pods, &deployments, prune.then(|| source.name()));
+        self.withdraw(cluster, &gone, grace, progress)?;
+        applied.stopped.extend(gone.into_iter().map(|pod| pod.name));
+        applied.started.extend(new.iter().map(|pod| pod.name.clone()));
+        self.start_pods(cluster, source.name(), new, progress)?;
+        let all = replaced.len();
+        for ((old, new), replaced) in replaced.into_iter().zip(1..) {
+            let name = old.name.clone();
+            progress(&ApplyStep::Replacing { name: name.clone(), replaced, all });
+            self.withdraw(cluster, &[old], grace, &mut |_| {})?;
+            self.start_pods(cluster, source.name(), vec![new], &mut |_| {})?;
+            applied.stopped.push(name.clone());
+            applied.started.push(name);
+        }
         Ok(applied)
     }
 
@@ -102,8 +129,9 @@ impl Lab {
         cluster: &str,
         text: &str,
         grace: Duration,
+        progress: &mut dyn FnMut(&ApplyStep),
     ) -> Result<Applied, LabError> {
-        let Wanted { pods, deployments, others, ignored } = Wanted::read(text)?;
+        let Wanted { pods, deployments, others, ignored, .. } = Wanted::read(text)?;
         let ids: Vec<ObjectId> = others.iter().map(ObjectId::of).collect();
         let deleted = self.applied_files(cluster)?.delete(&ids)?;
         let objects = deleted.iter().map(|id| (id.to_string(), Change::Deleted)).collect();
@@ -111,7 +139,7 @@ impl Lab {
             |pod: &&PodState| is_of(&deployments, pod) || pods.iter().any(|wanted| wanted.is(pod));
         let all = &self.state.cluster(cluster)?.pods;
         let gone: Vec<PodState> = all.iter().filter(is_gone).cloned().collect();
-        self.withdraw(cluster, &gone, grace)?;
+        self.withdraw(cluster, &gone, grace, progress)?;
         let stopped = gone.into_iter().map(|pod| pod.name).collect();
         Ok(Applied { stopped, objects, ignored, ..Applied::default() })
     }
@@ -206,52 +234,6 @@ impl Lab {
     }
 }
 
-// === impl Wanted ===
-
-impl Wanted {
-    fn read(text: &str) -> Result<Self, LabError> {
-        let mut wanted = Self::default();
-        for object in documents(text)? {
-            match field(&object, "kind") {
-                "Pod" => wanted.pods.push(wanted_pod(object)),
-                "Deployment" => {
-                    wanted.deployments.push((namespace_of(&object), name_of(&object)));
-                    wanted.pods.extend(deployment(&object)?);
-                }
-                kind if is_known(kind) => wanted.others.push(object),
-                _ => wanted.ignored.push(ObjectId::of(&object).to_string()),
-            }
-        }
-        Ok(wanted)
-    }
-}
-
-/// Whether daemons read objects of this kind.
-fn is_known(kind: &str) -> bool {
-    Kind::ALL.iter().any(|known| known.as_str() == kind)
-}
-
-/// Whether a pod is one of these deployments.
-fn is_of(deployments: &[(String, String)], pod: &PodState) -> bool {
-    deployments.iter().any(|(namespace, name)| {
-        let index = pod.name.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-'));
-        let is_index = |index: &str| index.parse::<u64>().is_ok();
-        *namespace == pod.namespace && index.is_some_and(is_index)
-    })
-}
-
-// === impl WantedPod ===
-
-impl WantedPod {
-    fn is(&self, pod: &PodState) -> bool {
-        (&self.namespace, &self.name) == (&pod.namespace, &pod.name)
-    }
-
-    fn is_changed(&self, pod: &PodState) -> bool {
-        !pod.template.is_null() && pod.template != self.object
-    }
-}
-
 // === impl Source ===
 
 impl<'a> Source<'a> {
@@ -263,46 +245,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The objects in a manifest.
-fn documents(text: &str) -> Result<Vec<Value>, LabError> {
-    let manifest = |e: serde_saphyr::Error| LabError::Manifest(e.without_snippet().to_string());
-    let all: Vec<Option<Value>> = serde_saphyr::from_multiple(text).map_err(manifest)?;
-    let mut objects = Vec::new();
-    for object in all.into_iter().flatten() {
-        match object.get("items").and_then(Value::as_array) {
-            Some(items) if field(&object, "kind") == "List" => {
-                objects.extend(items.iter().cloned())
-            }
-            _ => objects.push(object),
-        }
-    }
-    Ok(objects)
-}
-
-fn deployment(object: &Value) -> Result<Vec<WantedPod>, LabError> {
-    let name = name_of(object);
-    let template = object.pointer("/spec/template");
-    let template = template
-        .ok_or_else(|| LabError::Manifest(format!("Deployment {name}: no spec.template")))?;
-    let replicas = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
-    let pod = |index: u64| {
-        let mut pod = template.clone();
-        let metadata =
-            pod.as_object_mut().map(|p| p.entry("metadata").or_insert_with(|| json!({})));
-        if let Some(metadata) = metadata.and_then(Value::as_object_mut) {
-            metadata.insert("name".into(), json!(format!("{name}-{index}")));
-            metadata.insert("namespace".into(), json!(namespace_of(object)));
-        }
-        wanted_pod(pod)
-    };
-    Ok((0..replicas).map(pod).collect())
-}
-
-fn wanted_pod(object: Value) -> WantedPod {
-    let node = object.pointer("/spec/nodeName").and_then(Value::as_str).map(str::to_owned);
-    WantedPod { namespace: namespace_of(&object), name: name_of(&object), node, object }
-}
-
 /// What a pod gets to know of itself, as by Kubernetes' downward API.
 pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)> {
     let own = [
@@ -312,16 +254,4 @@ pub(super) fn environment(cluster: &str, pod: &PodState) -> Vec<(String, String)
         ("POD_NAME", pod.name.clone()),
     ];
     own.map(|(key, value)| (key.to_owned(), value)).into()
-}
-
-fn field<'a>(object: &'a Value, key: &str) -> &'a str {
-    object.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn name_of(object: &Value) -> String {
-    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().into()
-}
-
-fn namespace_of(object: &Value) -> String {
-    object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default").into()
 }

@@ -13,13 +13,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::workload::Answer;
 
 /// How long connections may take to be used once more after the server was asked to end.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a client that connected just before may take to be accepted.
+const ACCEPTED: Duration = Duration::from_millis(100);
 /// The longest line of a request.
 const MAX_LINE: usize = 8 * 1024;
 
@@ -41,28 +43,28 @@ pub async fn serve(tcp: &[u16], udp: &[u16]) -> io::Result<()> {
         node: variable("NODE_NAME"),
         cluster: variable("CLUSTER_NAME"),
     });
-    let (ending, ended) = watch::channel(false);
+    let ending = Arc::new(watch::Sender::new(false));
     let mut listeners = JoinSet::new();
     for port in tcp {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
-        listeners.spawn(accept(listener, Arc::clone(&identity), ended.clone()));
+        listeners.spawn(accept(listener, Arc::clone(&identity), Arc::clone(&ending)));
     }
     for port in udp {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
         listeners.spawn(datagrams(socket, Arc::clone(&identity)));
     }
-    drop(ended);
     signal(SignalKind::terminate())?.recv().await;
-    let _ = ending.send(true);
-    // Every connection holds a receiver until it is done.
+    ending.send_replace(true);
+    sleep(ACCEPTED).await;
+    // Every connection holds a receiver until it is done, and nothing else does.
     let _ = timeout(DRAIN, ending.closed()).await;
     listeners.abort_all();
     Ok(())
 }
 
-async fn accept(listener: TcpListener, identity: Arc<Identity>, ended: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, identity: Arc<Identity>, ending: Arc<watch::Sender<bool>>) {
     while let Ok((stream, client)) = listener.accept().await {
-        tokio::spawn(http(stream, client, Arc::clone(&identity), ended.clone()));
+        tokio::spawn(http(stream, client, Arc::clone(&identity), ending.subscribe()));
     }
 }
 
@@ -121,5 +123,29 @@ impl Identity {
             client: SocketAddr::new(client.ip().to_canonical(), client.port()),
         };
         Ok(serde_json::to_vec(&answer)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::call::Flow;
+
+    /// What a server waits for when it is asked to end: connections, and not its own listeners.
+    #[tokio::test]
+    async fn a_server_without_connections_has_nothing_to_wait_for() {
+        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ending = Arc::new(watch::Sender::new(false));
+        let [pod, node, cluster] = ["p", "n", "a"].map(str::to_owned);
+        let identity = Arc::new(Identity { pod, node, cluster });
+        let listening = tokio::spawn(accept(listener, identity, Arc::clone(&ending)));
+        let mut flow = Flow::open(address).await.unwrap();
+        assert_eq!(flow.ask().await.unwrap().0.answer.pod, "p");
+        assert_eq!(ending.receiver_count(), 1);
+        drop(flow);
+        ending.closed().await;
+        assert!(!listening.is_finished());
+        listening.abort();
     }
 }

@@ -14,13 +14,16 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::apply::{WantedPod, environment};
+use super::{
+    apply::{ApplyStep, Progress, environment},
+    wanted::WantedPod,
+};
 use crate::{
     cni::{Attachment, Conflist, PLUGINS},
     error::LabError,
     host_setup,
     lab::Lab,
-    process::Liveness,
+    process::{Liveness, stop_all},
     state::{NodeState, PodState, ProcessState},
 };
 
@@ -43,6 +46,7 @@ impl Lab {
         cluster: &str,
         source: &str,
         wanted: Vec<WantedPod>,
+        progress: Progress<'_>,
     ) -> Result<(), LabError> {
         let mut scheduled = Vec::new();
         for pod in wanted {
@@ -50,8 +54,11 @@ impl Lab {
             write_manifest(&pod.pod, &pod.object)?;
             scheduled.push(pod);
         }
+        let all = scheduled.len();
         let mut left = scheduled.into_iter();
         while let Some(pod) = left.next() {
+            let (name, started) = (pod.pod.name.clone(), all - left.len());
+            progress(&ApplyStep::Starting { name, started, all });
             if let Err(error) = self.start_pod(cluster, pod) {
                 // There is no kubelet that would try again.
                 left.for_each(|pod| drop(fs::remove_file(&pod.pod.manifest)));
@@ -208,27 +215,30 @@ impl Lab {
         }
     }
 
-    /// Ends pods as Kubernetes does: they are terminating, go on for a while, end, and their manifests go.
+    /// Ends pods as Kubernetes does, side by side: they are terminating, go on for a while, end, and their manifests go.
     pub(super) fn withdraw(
         &mut self,
         cluster: &str,
         pods: &[PodState],
         grace: Duration,
+        progress: Progress<'_>,
     ) -> Result<(), LabError> {
         if pods.is_empty() {
             return Ok(());
         }
+        progress(&ApplyStep::Ending(pods.len()));
         for pod in pods {
             mark_terminating(pod)?;
         }
         thread::sleep(grace);
-        for pod in pods {
-            let mut pod = pod.clone();
-            if let Some(process) = &mut pod.process {
-                process.stop(Signal::SIGTERM);
-            }
+        let mut pods = pods.to_vec();
+        let mut processes: Vec<_> =
+            pods.iter_mut().filter_map(|pod| pod.process.as_mut()).collect();
+        stop_all(&mut processes, Signal::SIGTERM);
+        for (pod, ended) in pods.iter().zip(1..) {
+            progress(&ApplyStep::Ended { name: pod.name.clone(), ended, all: pods.len() });
             fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
-            self.detach(&self.node(cluster, &pod.node)?, &pod)?;
+            self.detach(&self.node(cluster, &pod.node)?, pod)?;
             host_setup::remove_cgroup(&pod.cgroup)?;
             host_setup::remove_netns(&pod.netns)?;
             self.state.cluster_mut(cluster)?.pods.retain(|other| other.netns != pod.netns);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mesh_model::{
-    ServiceName,
-    object::{CiliumEndpoint, Kind, Object, ObjectKey, Service},
+    Labels, ServiceName,
+    object::{self, CiliumEndpoint, Kind, Object, ObjectKey, Service},
 };
 
 use super::Exporter;
@@ -26,16 +26,21 @@ impl Exporter {
         now: Option<&Object>,
     ) -> BTreeSet<ObjectKey> {
         let mut affected = BTreeSet::new();
+        match (before, now) {
+            (Some(Object::Namespace(before)), Some(Object::Namespace(now))) => {
+                if self.is_global(before) != self.is_global(now) {
+                    affected.extend(self.inside(&now.name));
+                } else if self.pod_labels_of(before) != self.pod_labels_of(now) {
+                    affected.extend(self.of_kind(Kind::Pod, &now.name).cloned());
+                }
+            }
+            (Some(Object::Namespace(only)), _) | (_, Some(Object::Namespace(only))) => {
+                affected.extend(self.inside(&only.name));
+            }
+            _ => {}
+        }
         for version in before.into_iter().chain(now) {
             match version {
-                Object::Namespace(namespace) => {
-                    let inside = |key: &&ObjectKey| {
-                        let kinds = [Kind::Pod, Kind::Service, Kind::EndpointSlice];
-                        key.namespace == namespace.name && kinds.contains(&key.kind)
-                    };
-                    affected.extend(self.objects.keys().filter(inside).cloned());
-                    affected.extend(self.of_cilium_in(&namespace.name));
-                }
                 Object::Node(node) => {
                     let on_it = |object: &Object| matches!(object, Object::Pod(pod) if pod.node == node.name);
                     let on_it = self.objects.iter().filter(|(_, object)| on_it(object));
@@ -54,11 +59,7 @@ impl Exporter {
                     affected.insert(named(Kind::Node, &node.name));
                 }
                 Object::CiliumIdentity(identity) => {
-                    let namespace = identity.labels.namespace();
-                    let inside = |key: &&ObjectKey| {
-                        key.kind == Kind::Pod && Some(key.namespace.as_str()) == namespace
-                    };
-                    affected.extend(self.objects.keys().filter(inside).cloned());
+                    affected.extend(self.label_sets.pods_with(&identity.labels));
                 }
                 Object::CiliumEndpoint(endpoint) => {
                     affected.insert(pod_key(endpoint));
@@ -66,10 +67,30 @@ impl Exporter {
                 Object::CiliumEndpointSlice(slice) => {
                     affected.extend(slice.endpoints.iter().map(pod_key));
                 }
-                Object::Pod(_) | Object::Endpoints(_) => {}
+                Object::Pod(_) | Object::Endpoints(_) | Object::Namespace(_) => {}
             }
         }
         affected
+    }
+
+    /// All that a namespace decides about.
+    fn inside(&self, namespace: &str) -> BTreeSet<ObjectKey> {
+        let kinds = [Kind::Pod, Kind::Service, Kind::EndpointSlice].into_iter();
+        let inside = kinds.flat_map(|kind| self.of_kind(kind, namespace)).cloned();
+        inside.chain(self.of_cilium_in(namespace)).collect()
+    }
+
+    /// The objects of a kind in a namespace.
+    fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
+        let first = ObjectKey { kind, namespace: namespace.to_owned(), name: String::new() };
+        let keys = self.objects.range(first.clone()..).map(|(key, _)| key);
+        keys.take_while(move |key| key.kind == kind && key.namespace == first.namespace)
+    }
+
+    /// What a namespace's labels add to its pods' label sets.
+    fn pod_labels_of(&self, namespace: &object::Namespace) -> Labels {
+        let pod = object::Pod { namespace: namespace.name.clone(), ..object::Pod::default() };
+        self.config.filter.identity(&pod, namespace, self.local.name.as_str())
     }
 
     /// Who gets the slices of a service that may be there.

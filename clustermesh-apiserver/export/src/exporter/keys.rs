@@ -76,7 +76,9 @@ impl Exporter {
     /// Makes an object's records anew, and changes the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
         self.makes += 1;
-        let records = match self.records(&key, allocate) {
+        let labels = self.labels_of(&key);
+        self.label_sets.set(&key, labels.as_ref());
+        let records = match self.records(&key, labels, allocate) {
             Ok(Made { records, identity, mut notes }) => {
                 self.problems.remove(&key);
                 notes.extend(records.iter().filter_map(|record| self.granted.refused(record)));

@@ -1,7 +1,7 @@
 //! What follows from each object.
 
 use mesh_model::{
-    EndpointSlice, Record,
+    EndpointSlice, Labels, Record,
     object::{self, Kind, Object, ObjectKey},
 };
 
@@ -20,13 +20,14 @@ impl Exporter {
     pub(super) fn records<A: Allocate>(
         &self,
         key: &ObjectKey,
+        labels: Option<Labels>,
         allocate: &mut A,
     ) -> Result<Made, String> {
         if !self.is_open() {
             return Ok(Made::default());
         }
         Ok(match self.objects.get(key) {
-            Some(Object::Pod(pod)) => return self.pod_records(pod, allocate),
+            Some(Object::Pod(pod)) => return self.pod_records(pod, labels, allocate),
             // A Cilium knows more of a node than Kubernetes does.
             Some(Object::Node(node)) => {
                 let record = Record::Node(Box::new(records::node(&self.local, node)));
@@ -60,23 +61,20 @@ impl Exporter {
     }
 
     /// Its own node gets a pod from the moment that it has one, and whether or not its namespace takes part; others
-    /// when it has an address.
+    /// when it has an address. `labels` is what it needs an ID for.
     fn pod_records<A: Allocate>(
         &self,
         pod: &object::Pod,
+        labels: Option<Labels>,
         allocate: &mut A,
     ) -> Result<Made, String> {
-        let namespace = self.namespace(&pod.namespace);
-        let global = self.takes_part(&pod.namespace);
-        let exported = global && !pod.ips.is_empty();
-        if pod.host_network || pod.finished || (pod.node.is_empty() && !exported) {
-            return Ok(Made::default());
-        }
-        if let Some(identity) = self.cilium.identity_of(&pod.namespace, &pod.name) {
+        let Some(labels) = labels else {
             // Its addresses are the Cilium's to export.
-            return Ok(Made::of(records::local_pod(pod, identity).into_iter().collect()));
-        }
-        let labels = self.config.filter.identity(pod, &namespace, self.local.name.as_str());
+            let known = self.cilium.identity_of(&pod.namespace, &pod.name);
+            let known = known.filter(|_| self.has_identity(pod));
+            let local = known.and_then(|identity| records::local_pod(pod, identity));
+            return Ok(Made::of(local.into_iter().collect()));
+        };
         let identity = match self.cilium.id_of(&labels) {
             Some(identity) => identity,
             None => allocate.identity(&labels).map_err(|error| error.to_string())?,
@@ -86,7 +84,7 @@ impl Exporter {
             _ => None,
         };
         let mut made: Vec<Record> = records::local_pod(pod, Some(identity)).into_iter().collect();
-        if global {
+        if self.takes_part(&pod.namespace) {
             let addresses = records::addresses(pod, node, identity).into_iter();
             made.extend(addresses.map(|address| Record::Address(Box::new(address))));
         }

@@ -1,7 +1,11 @@
 //! From a tree to typed fields. What is wrong is said of a field by its path, in words that are the same for each form.
 
+use mesh_model::excerpt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// How much of a value a problem repeats, in characters.
+const SHOWN: usize = 60;
 
 /// Reads typed fields, or says which one is wrong, and how.
 pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
@@ -14,16 +18,6 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
             path => format!("{path}: {reason}"),
         }
     })
-}
-
-/// A text as a problem repeats it.
-fn shown(value: &Value) -> String {
-    const SHOWN: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
-        None => text,
-        Some((end, _)) => format!("{}…", text.split_at(end).0),
-    }
 }
 
 /// What a decoder says, in the words of the user who wrote the field.
@@ -50,7 +44,7 @@ fn plain(found: Option<&Value>, reason: &str) -> String {
         Value::String(text) if ["true", "false"].contains(&text.as_str()) => ", without quotes",
         _ => "",
     };
-    format!("{} is not {wanted}{remedy}", shown(found))
+    format!("{} is not {wanted}{remedy}", excerpt(&found.to_string(), SHOWN))
 }
 
 /// What is at a path such as `spec.ports[0].port`. Names with dots in them, such as labels', are found as well.

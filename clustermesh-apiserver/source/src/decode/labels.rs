@@ -1,6 +1,8 @@
 //! Labels, selectors and the names of annotations, as an API server takes them: they are parts of identities, which are texts.
 
-use mesh_model::object::Kind;
+use std::borrow::Cow;
+
+use mesh_model::{excerpt, object::Kind};
 use serde_json::Value;
 
 use crate::kubernetes::names;
@@ -34,11 +36,9 @@ pub(super) fn check(kind: Kind, value: &Value) -> Result<(), String> {
 
 /// A text as it is in a message: of a long one the beginning.
 fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => {
-            format!("{:?}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len())
-        }
-        None => format!("{text:?}"),
+    match excerpt(text, SHOWN) {
+        Cow::Borrowed(text) => format!("{text:?}"),
+        Cow::Owned(begins) => format!("{begins:?} ({} bytes)", text.len()),
     }
 }
 
@@ -56,12 +56,12 @@ mod tests {
         };
         let value = refused(json!({ "app": long }));
         let begins =
-            format!("metadata.labels.app: {:?}… (1000000 bytes): a value is", "x".repeat(SHOWN));
+            format!("metadata.labels.app: \"{}…\" (1000000 bytes): a value is", "x".repeat(SHOWN));
         assert!(value.starts_with(&begins), "{}", value.len());
         let mut labels = serde_json::Map::new();
         labels.insert(long, "x".into());
         let name = refused(labels.into());
-        assert!(name.contains("… (1000000 bytes): ") && name.len() < 400, "{}", name.len());
+        assert!(name.contains("…\" (1000000 bytes): ") && name.len() < 400, "{}", name.len());
         assert!(refused(json!({ "app": "ä b" })).contains("metadata.labels.app: \"ä b\": "));
     }
 }

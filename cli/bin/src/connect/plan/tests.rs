@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use ipnet::IpNet;
 use mesh_certs::ClusterPki;
 use mesh_model::{ClusterId, ClusterLimit, ClusterName};
 use mesh_source::cluster_directory::{ClusterDirectory, ClusterSettings};

@@ -160,3 +160,35 @@ fn an_address_that_is_none_is_named_and_the_others_exported() {
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
     assert_eq!(notes, [r#"a: "10.70.1" is no IP address"#]);
 }
+
+#[test]
+fn an_identity_costs_the_pods_that_have_its_labels() {
+    let mut cluster = Cluster::new();
+    let pods = (1..=40).map(|n| {
+        let app = if n <= 3 { "cart" } else { "web" };
+        pod(&format!("p-{n}"), &format!("10.7.1.{n}"), app)
+    });
+    cluster.apply(&pods.collect::<String>());
+    let labels = cluster.counter.known.iter().find(|labels| labels.to_string().contains("cart"));
+    let labels = labels.unwrap().to_string();
+    let labels = labels.split_terminator(';').map(|label| label.split_once('=').unwrap());
+    let labels: Vec<String> = labels.map(|(name, value)| format!("'{name}': {value}")).collect();
+    let identity = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumIdentity\nmetadata: {{name: '458900'}}\nsecurity-labels: {{{}}}\n",
+        labels.join(", ")
+    );
+    let with_id = |cluster: &Cluster| {
+        let pods = cluster.local("pods");
+        pods.iter().filter(|pod| pod.contains("\"identity\":458900")).count()
+    };
+    let before = cluster.exporter.makes;
+    cluster.apply(&identity);
+    assert_eq!((with_id(&cluster), cluster.exporter.makes - before), (3, 4), "it, and its pods");
+    // A pod that gets these labels, or loses them, does so with its ID.
+    cluster.apply(&pod("p-4", "10.7.1.4", "cart"));
+    cluster.apply(&pod("p-1", "10.7.1.1", "web"));
+    assert_eq!(with_id(&cluster), 3);
+    let before = cluster.exporter.makes;
+    cluster.delete(Kind::CiliumIdentity, "", "458900");
+    assert_eq!((with_id(&cluster), cluster.exporter.makes - before), (0, 4));
+}

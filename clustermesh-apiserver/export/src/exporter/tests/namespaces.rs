@@ -157,3 +157,28 @@ proptest! {
         prop_assert_eq!(exported, if with_namespaces { [0, 4, 0] } else { [4, 4, 4] });
     }
 }
+
+#[test]
+fn a_namespace_costs_what_it_changes() {
+    let mut cluster = Cluster::new();
+    let labelled = |label: &str, note: &str, global: &str| {
+        let annotations = format!("clustermesh.cilium.io/global: '{global}', note: '{note}'");
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{team: {label}}}, annotations: {{{annotations}}}}}\n---\n"
+        )
+    };
+    let pods = (1..=20).map(|n| pod(&format!("p-{n}"), &format!("10.7.1.{n}"), "web"));
+    let elsewhere = objects_in("store", 99) + &namespace_object("store", "true");
+    cluster.apply(&(labelled("one", "x", "true") + &elsewhere));
+    cluster.apply(&(pods.collect::<String>() + SERVICE));
+    let mut makes = |namespace: &str| {
+        let before = cluster.exporter.makes;
+        cluster.apply(namespace);
+        cluster.exporter.makes - before
+    };
+    assert_eq!(makes(&labelled("one", "y", "true")), 1, "the Namespace alone");
+    assert_eq!(makes(&labelled("two", "y", "true")), 1 + 20, "its pods have another identity");
+    assert_eq!(makes(&labelled("two", "y", "false")), 1 + 20 + 2, "and its service and slice");
+    let teams = cluster.counter.known.iter().filter(|labels| labels.to_string().contains("team"));
+    assert_eq!(teams.count(), 2);
+}

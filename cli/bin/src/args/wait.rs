@@ -1,0 +1,21 @@
+//! Flags about waiting.
+
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use mesh_admin::duration::of_flag;
+
+/// How long a command waits at most, as it was said before `--wait` took it.
+#[derive(Clone, Copy, Debug, Default, ClapArgs)]
+pub(crate) struct WaitDuration {
+    /// The same as --wait=DURATION; until the next minor release
+    #[arg(long, value_name = "DURATION", value_parser = of_flag, requires = "wait", hide = true)]
+    wait_duration: Option<Duration>,
+}
+
+impl WaitDuration {
+    /// How long is waited; nothing where `--wait` is not given.
+    pub(crate) fn limit(self, wait: Option<Duration>) -> Option<Duration> {
+        wait.map(|wait| self.wait_duration.unwrap_or(wait))
+    }
+}
