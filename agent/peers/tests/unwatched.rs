@@ -31,7 +31,7 @@ async fn without_an_instance_peer_files_are_looked_at_every_second_and_that_is_r
         }
         let problems = timeout(WITHIN, until_followed(&mut receiver, name)).await;
         let problems = problems.expect("it is looked at");
-        assert_eq!(problems, mesh_files::watch_fallback().into_iter().collect::<Vec<_>>());
+        assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].contains("is looked at every second"), "{problems:?}");
         assert!(problems[0].contains("fs.inotify.max_user_instances"), "{problems:?}");
     }

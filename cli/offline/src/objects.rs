@@ -20,6 +20,8 @@ pub struct Objects {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// Objects that cannot be used, second ones of a name, and documents that are not even well-formed. The others are used.
     pub problems: Vec<Problem>,
+    /// Of those, what is wrong with objects that none of the files has otherwise.
+    pub refused: BTreeMap<ObjectKey, Problem>,
     /// What the files hold beside the mesh's objects, each kind once with its number.
     pub notes: Vec<Problem>,
     /// What is drained of the cluster that has them.
@@ -95,8 +97,12 @@ impl Objects {
     fn add(&mut self, file: &Path, decoded: Decoded, reading: &mut Reading) {
         let problem = |line, reason| Problem { file: file.into(), line, reason };
         for error in decoded.rejected.into_iter().chain(decoded.broken) {
-            self.problems.push(problem(Some(error.line), error.reason));
-            reading.unreadable.extend(error.key);
+            let problem = problem(Some(error.line), error.reason);
+            if let Some(key) = error.key {
+                self.refused.entry(key.clone()).or_insert_with(|| problem.clone());
+                reading.unreadable.insert(key);
+            }
+            self.problems.push(problem);
         }
         for (what, places) in decoded.passed_over {
             let first = || (file.to_path_buf(), places.line, 0);
@@ -123,8 +129,11 @@ impl Objects {
         for (key, reason) in refused {
             let Some((file, line)) = places.get(&key) else { continue };
             let reason = format!("{key}: {reason}");
-            self.problems.push(Problem { file: file.clone(), line: Some(*line), reason });
+            let problem = Problem { file: file.clone(), line: Some(*line), reason };
+            self.refused.entry(key).or_insert_with(|| problem.clone());
+            self.problems.push(problem);
         }
+        self.refused.retain(|key, _| !self.objects.contains_key(key));
         for (what, (file, line, count)) in passed_over {
             let reason = format!("{what} ({count} of them)");
             let problem = Problem { file, line: Some(line), reason };

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use ipnet::IpNet;
 use mesh_labels::LabelFilter;
 use mesh_merge::{Claims, LocalRanges};
-use mesh_model::{AddressKind, ClusterName, object::Object};
+use mesh_model::{
+    AddressKind, ClusterName, ServiceName,
+    object::{Kind, Object},
+};
 use mesh_source::cluster_directory::ClusterSettings;
 
 use crate::{
@@ -44,6 +47,8 @@ pub struct Simulation {
     problems: Vec<String>,
     /// What the files hold and is not read.
     notes: Vec<String>,
+    /// What is wrong with Services that a cluster does not have because of that.
+    pub(crate) refused_services: BTreeMap<(ClusterName, ServiceName), String>,
 }
 
 /// A cluster that says something.
@@ -149,12 +154,19 @@ impl Simulation {
         let mut importer = Importer::new(setup);
         let (mut problems, mut notes) = (state.stray, Vec::new());
         let (mut exporters, mut grants) = (BTreeMap::new(), BTreeMap::new());
+        let mut refused_services = BTreeMap::new();
         for (name, ClusterState { settings, content }) in state.clusters {
             grants.insert(name.clone(), claims(&settings, &content));
             let exporter = match content {
                 Content::Objects(objects) => {
                     problems.extend(objects.problems.iter().map(ToString::to_string));
                     notes.extend(objects.notes.iter().map(ToString::to_string));
+                    let refused = objects.refused.iter();
+                    let refused = refused.filter(|(key, _)| key.kind == Kind::Service);
+                    refused_services.extend(refused.map(|(key, problem)| {
+                        let service = ServiceName::new(&key.namespace, &key.name);
+                        ((name.clone(), service), problem.to_string())
+                    }));
                     let setup = ClusterSetup::new(&settings, options.filter.clone());
                     let cluster = Cluster::new(setup, objects.objects);
                     Exporter::Objects(Box::new(cluster.with_drain(objects.drain)))
@@ -178,6 +190,7 @@ impl Simulation {
             now,
             problems,
             notes,
+            refused_services,
         };
         // The local cluster first: its ID is fixed.
         simulation.import(from);

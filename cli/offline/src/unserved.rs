@@ -80,7 +80,7 @@ impl Simulation {
 
     /// Services and ports of the cluster that looks that have no frontend, or the one that is wanted.
     pub fn without_frontend(&self, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
-        match (wanted, self.exporters.get(self.local())) {
+        let mut all = match (wanted, self.exporters.get(self.local())) {
             (Some(wanted), _) => self.unserved(&wanted.service, Some(wanted)),
             (None, Some(Exporter::Objects(cluster))) => {
                 let services = cluster.objects().keys().filter(|key| key.kind == Kind::Service);
@@ -88,7 +88,23 @@ impl Simulation {
                 names.flat_map(|name| self.unserved(&name, None)).collect()
             }
             (None, _) => Vec::new(),
-        }
+        };
+        all.extend(self.refused_objects(wanted));
+        all
+    }
+
+    /// Services, or the one that is wanted, of which a cluster has nothing because its object is refused.
+    fn refused_objects(&self, wanted: Option<&ServiceQuery>) -> impl Iterator<Item = Unserved> {
+        let refused = self.refused_services.iter().filter(move |((cluster, service), _)| {
+            wanted.is_none_or(|wanted| wanted.service == *service)
+                && !self.clusters_with(service).contains(&cluster)
+        });
+        refused.map(|((cluster, service), problem)| Unserved {
+            service: Some(service.clone()),
+            word: "object-refused",
+            reason: format!("the Service of cluster {cluster} is refused: {problem}"),
+            ..Unserved::of(cluster)
+        })
     }
 
     fn unserved(&self, service: &ServiceName, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
@@ -99,6 +115,9 @@ impl Simulation {
             vec![Unserved { service, word, reason, backends, ..Unserved::of(local) }]
         };
         if !self.clusters_with(service).contains(&local) {
+            if self.refused_services.contains_key(&(local.clone(), service.clone())) {
+                return Vec::new();
+            }
             let having = self.clusters_with(service);
             let names: Vec<&str> = having.iter().map(|name| name.as_str()).collect();
             let reason = match names.as_slice() {

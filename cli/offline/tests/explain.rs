@@ -624,6 +624,26 @@ fn what_has_no_frontend_is_listed_with_its_reason() {
     assert_eq!(reason, "cluster b has no service shop/alias, so it does not use that of a");
 }
 
+/// The reason is the object's, in whichever cluster it is.
+#[test]
+fn a_service_whose_object_is_refused_is_listed_with_what_is_wrong() {
+    let good = cluster(1, &plain(GLOBAL), "{addresses: [10.1.1.1]}");
+    let bad = cluster(2, &plain("service.cilium.io/global: true"), "{addresses: [10.2.1.1]}");
+    let mesh = Mesh::new(&[("a/web.yaml", good), ("b/web.yaml", bad)]);
+    for from in ["a", "b"] {
+        let simulation = mesh.at(from, "[]", "0s");
+        for wanted in [Some("shop/web"), None] {
+            assert_eq!(absent(&simulation, wanted), ["shop/web - - object-refused | "], "{from}");
+        }
+        let refused = &simulation.without_frontend(None)[0];
+        assert_eq!(refused.cluster.as_str(), "b");
+        let says = "metadata.annotations.service.cilium.io/global: true is not a text, in quotes";
+        assert!(refused.reason.contains(says), "{}", refused.reason);
+        assert!(refused.reason.contains("b/web.yaml:"), "{}", refused.reason);
+    }
+    assert_eq!(absent(&mesh.at("a", "[]", "0s"), Some("shop/api")).len(), 1);
+}
+
 fn zoned(name: &str) -> String {
     let zone = name.replace('n', "z");
     format!(

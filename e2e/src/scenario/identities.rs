@@ -77,7 +77,7 @@ pub fn a_journal_is_lost(mesh: &impl Mesh) {
         let (code, status, _) = json::run(mesh.clustermesh(&["status", "--context", &other]));
         let apiserver = &status["clusters"][0]["apiserver"];
         let problems = apiserver["problems"].to_string();
-        let (gave, way_out) = ("not the one that gave", "--adopt-identities");
+        let (gave, way_out) = ("not the one that allocated", "--adopt-identities");
         if code == 3 && problems.contains(gave) && problems.contains(way_out) {
             Ok(())
         } else {

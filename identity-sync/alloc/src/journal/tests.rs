@@ -394,7 +394,7 @@ fn a_new_journal_does_not_take_the_place_of_a_lost_one_by_itself() {
     fs::remove_file(&path).unwrap();
     let mut new = unrecognised(&path).unwrap();
     let error = new.recognise(&found, false, at(0)).unwrap_err().to_string();
-    for says in ["not the one that gave the 1 identities", "Restore", "--adopt-identities"] {
+    for says in ["not the one that allocated the 1 identities", "Restore", "--adopt-identities"] {
         assert!(error.contains(says), "{error}");
     }
     let refused = new.identity(&labels("b"), at(0)).unwrap_err();
