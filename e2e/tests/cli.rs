@@ -353,7 +353,7 @@ fn exit_codes() {
         json::run(mesh.clustermesh(&["status", "--wait", "--wait-duration", "1"]));
     assert_eq!(code, 4);
     assert_eq!((&value["kind"], &value["ready"]), (&"Status".into(), &false.into()));
-    // Whoever connects waits for the agents of both, and reads which one is not connected, and why.
+    // `connect --wait` waits for the agents of both, and names the one that is not connected, with the reason.
     let (code, value, complaint) =
         json::run(mesh.clustermesh(&words(&["connect", "--wait=1s"], &A_AND_B)));
     assert_eq!((code, &value["changes"]), (4, &serde_json::json!([])));

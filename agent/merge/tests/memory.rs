@@ -161,7 +161,7 @@ fn slice(n: u32, endpoints: u32, local: bool, texts: bool) -> Record {
     }))
 }
 
-/// The same without a port: nobody can connect to its endpoints.
+/// The same without a port: no client can connect to its endpoints.
 fn without_ports(record: Record) -> Record {
     let Record::EndpointSlice(mut slice) = record else { panic!("a slice") };
     slice.ports.clear();

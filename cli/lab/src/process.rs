@@ -69,28 +69,18 @@ impl ProcessState {
         if !is_there(program) {
             return Err(LabError::Missing(program.clone()));
         }
-        let failed = |reason: &dyn fmt::Display| LabError::Command {
-            command: self.command.join(" "),
-            reason: reason.to_string(),
-        };
         let record = self.record();
         let _ = fs::remove_file(&record);
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(RECORDER).arg(record).arg(self.cgroup.join("cgroup.procs"));
+        let mut command = recorder(&record, &self.cgroup.join("cgroup.procs"));
         command.arg(program).args(arguments);
         command.envs(self.environment.iter().cloned()).env("RUST_BACKTRACE", "1");
         detach(&mut command, &self.log)?;
         // The shell stays outside: an agent has a cgroup of its own.
         enter(&mut command, &self.netns, self.cgroup.parent().unwrap_or(&self.cgroup))?;
-        let (mut id, to_shell) = io::pipe().map_err(|error| failed(&error))?;
-        command.stdin(to_shell);
-        let mut shell = command.spawn().map_err(|error| failed(&error))?;
-        // It holds the other end of the pipe.
-        drop(command);
-        let mut text = String::new();
-        id.read_to_string(&mut text).map_err(|error| failed(&error))?;
-        shell.wait().map_err(|error| failed(&error))?;
-        self.pid = text.trim().parse().map_err(|_| failed(&"the shell did not start it"))?;
+        self.pid = run_recorder(command).map_err(|reason| LabError::Command {
+            command: self.command.join(" "),
+            reason: reason.to_string(),
+        })?;
         self.start_time = start_time(self.pid).unwrap_or_default();
         Ok(())
     }
@@ -155,6 +145,27 @@ pub(crate) fn stop_all(processes: &mut [&mut ProcessState], signal: Signal) {
         thread::sleep(LOOK);
     }
     processes.iter_mut().for_each(|process| process.pid = 0);
+}
+
+/// The shell, without the program that it is to start: its exit code goes to `record`, and `procs` is its cgroup's file.
+fn recorder(record: &Path, procs: &Path) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(RECORDER).arg(record).arg(procs);
+    command
+}
+
+/// Starts the shell, and returns the ID of its child.
+fn run_recorder(mut command: Command) -> io::Result<i32> {
+    let (mut id, to_shell) = io::pipe()?;
+    command.stdin(to_shell);
+    let mut shell = command.spawn()?;
+    // It holds the other end of the pipe.
+    drop(command);
+    let mut text = String::new();
+    id.read_to_string(&mut text)?;
+    let is_started = shell.wait()?.success();
+    let id = text.trim().parse().ok().filter(|_| is_started);
+    id.ok_or_else(|| io::Error::other("the shell did not start it"))
 }
 
 /// Whether a program can be run: a file, or one by that name in a folder of `$PATH`.
@@ -246,16 +257,10 @@ mod tests {
         for (script, code) in [("exit 7", "7\n"), ("kill -KILL $$", "137\n")] {
             let [record, pid] = ["record", "pid"].map(|name| folder.path().join(name));
             let _ = fs::remove_file(&record);
-            let (mut id, to_shell) = io::pipe().unwrap();
             let script = format!("echo $$ > {}; {script}", pid.display());
-            let mut command = Command::new("/bin/sh");
-            command.args(["-c", RECORDER]).args([&record, &folder.path().join("procs")]);
+            let mut command = recorder(&record, &folder.path().join("procs"));
             command.args(["/bin/sh", "-c", &script]);
-            let mut shell = command.stdin(to_shell).spawn().unwrap();
-            drop(command);
-            let mut text = String::new();
-            id.read_to_string(&mut text).unwrap();
-            assert!(shell.wait().unwrap().success());
+            let child = run_recorder(command).unwrap();
             let deadline = Instant::now() + Duration::from_secs(30);
             let mut recorded = String::new();
             while recorded != code {
@@ -263,7 +268,7 @@ mod tests {
                 thread::sleep(LOOK);
                 recorded = fs::read_to_string(&record).unwrap_or_default();
             }
-            assert_eq!(fs::read_to_string(&pid).unwrap(), text);
+            assert_eq!(fs::read_to_string(&pid).unwrap(), format!("{child}\n"));
         }
     }
 
@@ -277,19 +282,11 @@ mod tests {
             touch up-$0; while :; do sleep 0.01; done";
         let mut processes: Vec<ProcessState> = ["a", "b", "c"]
             .map(|name| {
-                let (mut id, to_shell) = io::pipe().unwrap();
                 let log = folder.path().join(name).with_extension("log");
-                let mut command = Command::new("/bin/sh");
                 let procs = folder.path().join("procs");
-                command.args(["-c", RECORDER]).args([log.with_extension("exit"), procs]);
-                command.args(["/bin/sh", "-c", script, name]);
-                command.current_dir(folder.path()).stdin(to_shell);
-                let mut shell = command.spawn().unwrap();
-                drop(command);
-                let mut text = String::new();
-                id.read_to_string(&mut text).unwrap();
-                shell.wait().unwrap();
-                let pid: i32 = text.trim().parse().unwrap();
+                let mut command = recorder(&log.with_extension("exit"), &procs);
+                command.args(["/bin/sh", "-c", script, name]).current_dir(folder.path());
+                let pid = run_recorder(command).unwrap();
                 ProcessState {
                     name: name.into(),
                     command: vec![],

@@ -254,22 +254,6 @@ impl Simulation {
         self.notes.iter().cloned().chain(self.exporters.iter().flat_map(of)).collect()
     }
 
-    /// What the one that looks refuses: whole clusters, records and keys, each with its reason.
-    pub fn refusals(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for name in self.exporters.keys() {
-            let Some(last_seen) = self.importer.last_seen(name) else { continue };
-            all.extend(
-                last_seen.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")),
-            );
-            let refused = last_seen.refused.values();
-            all.extend(refused.map(|r| format!("cluster {name}: refused: {}", r.reason)));
-            let rejected = last_seen.rejected.iter();
-            all.extend(rejected.map(|(key, why)| format!("cluster {name}: {key}: {why}")));
-        }
-        all
-    }
-
     /// Who looks.
     pub fn local(&self) -> &ClusterName {
         &self.local

@@ -78,6 +78,22 @@ impl Simulation {
         all
     }
 
+    /// What the one that looks refuses: whole clusters, records and keys, each with its reason.
+    pub fn refusals(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for name in self.exporters.keys() {
+            let Some(last_seen) = self.importer.last_seen(name) else { continue };
+            all.extend(
+                last_seen.refusal.iter().map(|why| format!("cluster {name} is refused: {why}")),
+            );
+            let refused = last_seen.refused.values();
+            all.extend(refused.map(|r| format!("cluster {name}: refused: {}", r.reason)));
+            let rejected = last_seen.rejected.iter();
+            all.extend(rejected.map(|(key, why)| format!("cluster {name}: {key}: {why}")));
+        }
+        all
+    }
+
     /// Services and ports of the cluster that looks that have no frontend, or the one that is wanted.
     pub fn without_frontend(&self, wanted: Option<&ServiceQuery>) -> Vec<Unserved> {
         let mut all = match (wanted, self.exporters.get(self.local())) {

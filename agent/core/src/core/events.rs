@@ -3,7 +3,7 @@
 use mesh_follow::{PeerEvent, Refusal};
 use mesh_model::{ClusterConfig, ClusterName, RecordEvent, RecordKind};
 
-use super::Core;
+use super::{Core, settle::is_restored};
 
 impl Core {
     pub(super) fn event(&mut self, name: &ClusterName, event: PeerEvent) {
@@ -80,21 +80,10 @@ impl Core {
             RecordEvent::Confirmed(kind) | RecordEvent::Without(kind) => *kind,
             RecordEvent::Begin(_) | RecordEvent::Keep(_) => return,
         };
-        let kept = match kind {
-            RecordKind::Node => {
-                self.probes.nodes_changed(name);
-                true
-            }
-            RecordKind::Service
-            | RecordKind::EndpointSlice
-            | RecordKind::LocalService
-            | RecordKind::LocalEndpointSlice => true,
-            RecordKind::Identity
-            | RecordKind::Address
-            | RecordKind::Namespace
-            | RecordKind::Pod => false,
-        };
-        if kept && !self.wanted.snapshots.contains(name) {
+        if kind == RecordKind::Node {
+            self.probes.nodes_changed(name);
+        }
+        if is_restored(kind) && !self.wanted.snapshots.contains(name) {
             self.wanted.snapshots.insert(name.clone());
         }
     }

@@ -105,17 +105,7 @@ impl Core {
         }
         self.probes.nodes_changed(name);
         self.choice.cluster_moved(name);
-        self.prune_moved |= match kind {
-            RecordKind::Node
-            | RecordKind::Service
-            | RecordKind::EndpointSlice
-            | RecordKind::LocalService
-            | RecordKind::LocalEndpointSlice => true,
-            RecordKind::Identity
-            | RecordKind::Address
-            | RecordKind::Namespace
-            | RecordKind::Pod => false,
-        };
+        self.prune_moved |= is_restored(kind);
     }
 
     /// What of the previous run's state may go: what the clusters that it is of do not have, now that they are synced.
@@ -149,6 +139,20 @@ impl Core {
             let all = self.merge.is_confirmed(&cluster, RecordKind::Node);
             let nodes = Nodes { nodes: self.merge.nodes(&cluster), all };
             self.wanted.orders.extend(self.health.order(&cluster, nodes, &in_use));
+        }
+    }
+}
+
+/// Whether records of a kind are in snapshots, and so in what a previous run left.
+pub(super) fn is_restored(kind: RecordKind) -> bool {
+    match kind {
+        RecordKind::Node
+        | RecordKind::Service
+        | RecordKind::EndpointSlice
+        | RecordKind::LocalService
+        | RecordKind::LocalEndpointSlice => true,
+        RecordKind::Identity | RecordKind::Address | RecordKind::Namespace | RecordKind::Pod => {
+            false
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The task of each followed cluster: how it starts, what it is told, and how it ends.
+//! The task of each followed cluster: how it starts, its commands, and how it ends.
 
 use std::{sync::Arc, time::Instant};
 

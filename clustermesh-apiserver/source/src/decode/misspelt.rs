@@ -305,12 +305,8 @@ impl Problem {
     }
 
     /// The same, of a value that has the one with the problem by this name or index.
-    fn below(mut self, name: &str) -> Self {
-        if !self.path.is_empty() && !self.path.starts_with('[') {
-            self.path.insert(0, '.');
-        }
-        self.path.insert_str(0, name);
-        self
+    fn below(self, name: &str) -> Self {
+        Self { path: tree::path(name, &self.path), ..self }
     }
 }
 

@@ -54,19 +54,19 @@ pub(super) fn twice(value: &Value) -> Option<String> {
     match value {
         Value::Object(map) => match map.get(TWICE).and_then(Value::as_str) {
             Some(name) => Some(name.to_owned()),
-            None => map.iter().find_map(|(name, value)| {
-                let below = twice(value)?;
-                let point = if below.starts_with('[') { "" } else { "." };
-                Some(format!("{name}{point}{below}"))
-            }),
+            None => map.iter().find_map(|(name, value)| Some(path(name, &twice(value)?))),
         },
         Value::Array(list) => (0..).zip(list).find_map(|(index, value): (usize, _)| {
-            let below = twice(value)?;
-            let point = if below.starts_with('[') { "" } else { "." };
-            Some(format!("[{index}]{point}{below}"))
+            Some(path(&format!("[{index}]"), &twice(value)?))
         }),
         _ => None,
     }
+}
+
+/// The path of what has this one within a field or an entry: `spec` and `ports[0]` are `spec.ports[0]`.
+pub(super) fn path(within: &str, path: &str) -> String {
+    let point = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+    format!("{within}{point}{path}")
 }
 
 /// As many values as a text of that length can hold, but no more: an alias may stand for many.

@@ -159,7 +159,7 @@ fn a_backend_has_the_ports_the_node_and_the_zone_of_its_slice() {
     );
 }
 
-/// Endpoints without a port, or with SCTP alone, are no backends; they are known, for whoever asks why.
+/// Endpoints without a port, or with SCTP alone, are no backends; they are known, so that an explanation can list them.
 #[test]
 fn what_no_frontend_can_lead_to_is_known_and_no_backend() {
     let mut merge = merge();
