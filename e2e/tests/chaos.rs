@@ -16,16 +16,24 @@ fn campaign(lab: &str, seed: &str, replicas: &str) {
         Some(8),
         "{found:#}"
     );
+    // Seeds are chosen so that these are among the faults: services look for backends near their clients.
+    let survived = found["survived"].to_string();
+    for kind in ["give ", "move "] {
+        assert!(
+            survived.contains(&format!("\"fault\":\"{kind}")),
+            "no {kind}: choose another seed"
+        );
+    }
 }
 
 #[test]
 fn one_seed() {
-    campaign("e2echaos1", "1", "1");
+    campaign("e2echaos1", "5", "1");
 }
 
 #[test]
 fn another() {
-    campaign("e2echaos2", "4", "2");
+    campaign("e2echaos2", "13", "2");
 }
 
 /// `lab check-history --record`: what happens meanwhile is reported as etcds promise, and comes down to the kernels.

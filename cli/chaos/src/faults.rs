@@ -43,6 +43,15 @@ pub enum Fault {
     Reconnect(String, String),
     /// A cluster's certificates are issued anew while they are in use.
     Rotate(String, Certificates),
+    /// A node is in another zone, or in none.
+    Move {
+        /// Its cluster.
+        cluster: String,
+        /// The node.
+        node: String,
+        /// Its zone from now on.
+        zone: Option<&'static str>,
+    },
 }
 
 /// A cluster's etcd, by the number of its replica.
@@ -83,6 +92,8 @@ const MOST_REPLICAS: u32 = 3;
 /// What a bad way loses, and how late it is: far more than any that people connect clusters over.
 const LOSS: Option<Impairment> = Some(Impairment::Loss(30));
 const DELAY: Option<Impairment> = Some(Impairment::Delay(200));
+/// The zones that nodes are in, or none.
+const ZONES: [Option<&str>; 3] = [Some("east"), Some("west"), None];
 /// The longest that something is away, in milliseconds: longer than a reader's first tries to come back.
 const LONGEST: usize = 2_000;
 
@@ -98,7 +109,7 @@ pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
         let at = random.below(shape.clusters.len());
         let Some((cluster, nodes)) = shape.clusters.get(at) else { break };
         let away = u64::try_from(random.below(LONGEST)).unwrap_or_default();
-        faults.push(match random.below(12) {
+        faults.push(match random.below(13) {
             0 | 1 => Fault::Kill { processes: random.some(&processes, 1), away },
             2 | 3 => Fault::Kill { processes: random.some(&processes, 2), away },
             4 | 5 => {
@@ -127,6 +138,11 @@ pub fn plan(seed: u64, count: usize, shape: &MeshShape) -> Vec<Fault> {
                 Fault::Rotate(cluster.clone(), which)
             }
             10 => Fault::Lose { etcd: random.etcd(cluster, control_planes), away },
+            11 => {
+                let zone = random.some(&ZONES, 1).pop().flatten();
+                let Some(node) = random.some(nodes, 1).pop() else { continue };
+                Fault::Move { cluster: cluster.clone(), node, zone }
+            }
             _ => {
                 let Some(replicas) = replicas.get_mut(at) else { continue };
                 let more = u32::try_from(1 + random.below(2)).unwrap_or(1);
@@ -231,6 +247,12 @@ impl fmt::Display for Fault {
             Self::Rotate(cluster, which) => {
                 write!(f, "exchange the certificates of {cluster}'s {}", which.as_str())
             }
+            Self::Move { cluster, node, zone: Some(zone) } => {
+                write!(f, "move {cluster}/{node} to zone {zone}")
+            }
+            Self::Move { cluster, node, zone: None } => {
+                write!(f, "move {cluster}/{node} out of its zone")
+            }
         }
     }
 }
@@ -301,9 +323,13 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "exchange", "give", "impair", "kill", "lose", "revoke"]
+            [
+                "compact", "connect", "cut", "exchange", "give", "impair", "kill", "lose", "move",
+                "revoke"
+            ]
         );
         let mut before = [2, 2];
+        let (mut moved, mut zones) = (BTreeSet::new(), BTreeSet::new());
         for fault in faults {
             match fault {
                 Fault::Kill { processes, .. } => {
@@ -317,8 +343,14 @@ mod tests {
                 }
                 Fault::Reconnect(one, other) => assert_ne!(one, other),
                 Fault::Cut { places, .. } => assert!(places[1].ends_with("/etcd")),
+                Fault::Move { cluster, node, zone } => {
+                    moved.insert(format!("{cluster}/{node}"));
+                    zones.insert(zone);
+                }
                 Fault::Compact(_) | Fault::Lose { .. } | Fault::Revoke(_) | Fault::Rotate(..) => {}
             }
         }
+        assert_eq!(Vec::from_iter(moved), ["a/n1", "a/n2", "b/n1", "b/n2"]);
+        assert_eq!(zones, BTreeSet::from(ZONES));
     }
 }

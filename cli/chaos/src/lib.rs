@@ -11,6 +11,7 @@ mod expected;
 pub mod faults;
 pub mod guarantees;
 pub mod history;
+mod located;
 mod mesh;
 pub mod record;
 pub mod run;

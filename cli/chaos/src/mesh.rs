@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
+use mesh_files::{Access, write_atomic};
 use mesh_lab::{LabState, workload::load::Report};
+use mesh_model::excerpt;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -17,7 +19,7 @@ use nix::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{error::ChaosError, faults::Etcd};
+use crate::{error::ChaosError, faults::Etcd, located};
 
 /// A lab that goes with the campaign, unless it is to be kept.
 #[derive(Debug)]
@@ -64,16 +66,18 @@ struct Frontend {
     protocol: String,
 }
 
-/// The service that has traffic, and the pod that it comes from.
+/// The first service that has traffic, and the pod that it comes from.
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
+/// Those that have traffic: what clients may use depends on their node, but they always have a backend.
+const WITH_TRAFFIC: [&str; 3] = ["echo", "echo-zone", "echo-node"];
 /// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to get the change.
 const GRACE: &str = "2";
 /// What follows happens under load, not before.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 
 impl Mesh {
-    /// Two connected clusters of two nodes, with a service in both and a client in the first.
+    /// Two connected clusters of two nodes in two zones, with services in both and a client in the first.
     pub(crate) fn up(
         name: &str,
         binary: &Path,
@@ -82,7 +86,9 @@ impl Mesh {
     ) -> Result<Self, ChaosError> {
         let io = |source| ChaosError::Io { what: "the manifests", source };
         let manifests = tempfile::tempdir().map_err(io)?;
-        for (file, text) in [("echo.yaml", ECHO), ("client.yaml", CLIENT)] {
+        for (file, text) in
+            [("echo.yaml", ECHO), ("client.yaml", CLIENT), ("near.yaml", located::NEAR)]
+        {
             fs::write(manifests.path().join(file), text).map_err(io)?;
         }
         let state = LabState::default();
@@ -91,8 +97,15 @@ impl Mesh {
             Self { name: name.into(), binary: binary.into(), keep, manifests, state, targets };
         mesh.lab("up", &["--replicas", &replicas.to_string()])?;
         mesh.look()?;
-        for cluster in mesh.clusters() {
-            mesh.apply(&cluster, "echo.yaml", &[])?;
+        for (number, cluster) in mesh.state.clusters.iter().enumerate() {
+            for (node, zone) in cluster.nodes.iter().zip(["east", "west"].into_iter().cycle()) {
+                mesh.set_zone(&cluster.name, &node.name, Some(zone))?;
+            }
+            let slices = located::with_slices(cluster, number == 0);
+            fs::write(mesh.manifests.path().join("slices.yaml"), slices).map_err(io)?;
+            for file in ["echo.yaml", "near.yaml", "slices.yaml"] {
+                mesh.apply(&cluster.name, file, &[])?;
+            }
         }
         if let [first, others @ ..] = mesh.clusters().as_slice() {
             mesh.apply(first, "client.yaml", &[])?;
@@ -125,6 +138,23 @@ impl Mesh {
 
     pub(crate) fn scale(&self, cluster: &str, replicas: u32) -> Result<(), ChaosError> {
         self.apply(cluster, "echo.yaml", &["--replicas", &replicas.to_string()])
+    }
+
+    /// Puts a node into a zone, or takes it out of its zone, in the manifest of its cluster's nodes.
+    pub(crate) fn set_zone(
+        &self,
+        cluster: &str,
+        node: &str,
+        zone: Option<&str>,
+    ) -> Result<(), ChaosError> {
+        let found = self.state.cluster(cluster);
+        let found = found.map_err(|error| ChaosError::Unexpected(error.to_string()))?;
+        let path = found.directory.join("manifests/nodes.json");
+        let io = |source| ChaosError::Io { what: "the nodes' manifest", source };
+        let nodes = fs::read(&path).map_err(io)?;
+        let nodes = serde_json::from_slice(&nodes).map_err(|error| io(error.into()))?;
+        let nodes = located::with_zone(nodes, node, zone).to_string();
+        write_atomic(&path, nodes.as_bytes(), Access::All).map_err(io)
     }
 
     /// Waits until every daemon is ready, and every kernel what the manifests say.
@@ -191,29 +221,36 @@ impl Mesh {
 
     fn look(&mut self) -> Result<(), ChaosError> {
         let status = self.lab("status", &["--output", "json"])?;
-        let status: LabStatus = serde_json::from_slice(&status)
-            .map_err(|error| ChaosError::Unexpected(format!("`lab status`: {error}")))?;
+        let status: LabStatus = read("lab status", &status)?;
         self.state = status.lab;
         Ok(())
     }
 
-    /// Finds out where clients in the first cluster find the service, as flags of a load.
+    /// Finds out where clients in the first cluster find the services, as flags of a load.
     fn find_targets(&mut self) -> Result<(), ChaosError> {
-        let shown = self.clustermesh(&["service", "show", "default/echo", "--output", "json"])?;
-        let shown: Shown = serde_json::from_slice(&shown)
-            .map_err(|error| ChaosError::Unexpected(format!("`service show`: {error}")))?;
         let first = self.clusters().into_iter().next().unwrap_or_default();
-        let services = shown.services.into_iter().filter(|service| service.cluster == first);
         let mut args = Vec::new();
-        for Frontend { address, port, protocol } in services.flat_map(|service| service.frontends) {
-            let flag = if protocol == "TCP" { "--tcp" } else { "--udp" };
-            args.extend([flag.to_owned(), SocketAddr::new(address, port).to_string()]);
-        }
-        if args.is_empty() {
-            return Err(ChaosError::Unexpected("the service has no address".into()));
+        for name in WITH_TRAFFIC {
+            let found = self.frontends(name, &first)?;
+            if found.is_empty() {
+                let none = format!("cluster {first} has no address for the service default/{name}");
+                return Err(ChaosError::Unexpected(none));
+            }
+            for Frontend { address, port, protocol } in found {
+                let flag = if protocol == "TCP" { "--tcp" } else { "--udp" };
+                args.extend([flag.to_owned(), SocketAddr::new(address, port).to_string()]);
+            }
         }
         self.targets = args;
         Ok(())
+    }
+
+    fn frontends(&self, service: &str, cluster: &str) -> Result<Vec<Frontend>, ChaosError> {
+        let name = format!("default/{service}");
+        let shown = self.clustermesh(&["service", "show", &name, "--output", "json"])?;
+        let shown: Shown = read("service show", &shown)?;
+        let services = shown.services.into_iter().filter(|service| service.cluster == cluster);
+        Ok(services.flat_map(|service| service.frontends).collect())
     }
 
     fn clustermesh(&self, args: &[&str]) -> Result<Vec<u8>, ChaosError> {
@@ -256,8 +293,21 @@ impl Load {
         let pid = i32::try_from(child.id()).map_err(|_| unexpected("it has no process ID"))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| io(error.into()))?;
         let output = child.wait_with_output().map_err(io)?;
-        serde_json::from_slice(&output.stdout).map_err(|error| unexpected(&error.to_string()))
+        read("lab-pod load", &output.stdout)
     }
+}
+
+/// What a command of this program printed as JSON.
+fn read<'a, T: Deserialize<'a>>(command: &str, printed: &'a [u8]) -> Result<T, ChaosError> {
+    serde_json::from_slice(printed).map_err(|_| {
+        let text = String::from_utf8_lossy(printed);
+        let text = excerpt(text.trim(), 200);
+        let wrong = match text.is_empty() {
+            true => "nothing: it was ended, or is of another release".to_owned(),
+            false => format!("not what it should: {text:?}; it is of another release"),
+        };
+        ChaosError::Unexpected(format!("`clustermesh {command}` printed {wrong}"))
+    })
 }
 
 impl Drop for Load {

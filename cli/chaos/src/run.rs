@@ -186,6 +186,7 @@ impl Mesh {
             Fault::Scale(cluster, replicas) => self.scale(cluster, *replicas),
             Fault::Reconnect(one, other) => self.connect(one, other),
             Fault::Rotate(cluster, which) => self.rotate(cluster, which.as_str()),
+            Fault::Move { cluster, node, zone } => self.set_zone(cluster, node, *zone),
         }
     }
 
