@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_files::{Moment, Progress, QUIET, Settling, Stamp};
+use mesh_model::excerpt;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -67,7 +68,7 @@ impl Drain {
         let is_name =
             |name: &String| !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(allowed);
         match nodes.iter().find(|name| !is_name(name)) {
-            Some(name) => Err(DrainError::Node(name.chars().take(MAX_NAME).collect())),
+            Some(name) => Err(DrainError::Node(excerpt(name, MAX_NAME).into_owned())),
             None => Ok(Self { cluster, nodes: nodes.into_iter().collect() }),
         }
     }
@@ -200,6 +201,9 @@ mod tests {
             let error = Drain::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
+        let long = Drain::parse(&format!("nodes: [{}]", "n".repeat(MAX_NAME + 1))).unwrap_err();
+        let begin = "n".repeat(MAX_NAME);
+        assert_eq!(long.to_string(), format!("\"{begin}…\" is no node's name"));
     }
 
     #[test]

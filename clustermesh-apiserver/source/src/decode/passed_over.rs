@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use mesh_model::object::{Kind, Object};
+use mesh_model::{
+    excerpt,
+    object::{Kind, Object},
+};
 use serde_json::Value;
 
 use crate::{annotation_names::unknown, kubernetes::SOCKET_LB_ANNOTATION};
@@ -65,7 +68,7 @@ impl PassedOver {
 fn misspelt_word(kind: Kind, name: &str, value: &Value) -> Option<String> {
     let is_known = |word: &str| ["on", "off"].iter().any(|known| word.eq_ignore_ascii_case(known));
     let found = value.as_str().filter(|word| !is_known(word))?;
-    let shown: String = found.chars().take(60).collect();
+    let shown = excerpt(found, 60);
     (kind == Kind::Pod && name == SOCKET_LB_ANNOTATION)
         .then(|| format!("{name}: {shown:?} is neither on nor off"))
 }

@@ -624,6 +624,7 @@ fn misspelt_annotations_of_pods_are_counted() {
         object("Pod", "b", "{clustermesh.dev/sockt-lb: 'off'}", ""),
         object("Pod", "c", "{clustermesh.dev/socket-lb: 'none'}", ""),
         object("Pod", "d", "{clustermesh.dev/socket-lb: 'Off'}", ""),
+        object("Pod", "e", &format!("{{clustermesh.dev/socket-lb: '{}'}}", "x".repeat(61)), ""),
         object("EndpointSlice", "s", "{service.cilium.io/global: 'true'}", "addressType: IPv4"),
     ];
     let said: Vec<(String, usize, bool)> = yaml(&text.concat())
@@ -631,8 +632,11 @@ fn misspelt_annotations_of_pods_are_counted() {
         .iter()
         .map(|(what, places)| (what.to_string(), places.count, what.is_mistake()))
         .collect();
+    let long = "x".repeat(60);
+    let long = format!("Pod: clustermesh.dev/socket-lb: \"{long}…\" is neither on nor off");
     let expected = [
         ("Pod: clustermesh.dev/socket-lb: \"none\" is neither on nor off", 1),
+        (long.as_str(), 1),
         (
             "Pod: clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
             2,

@@ -26,6 +26,8 @@ pub(super) const REPEAT: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 1_024;
 /// Bytes of an example that are kept.
 const EXAMPLE: usize = 512;
+/// In place of the rest of an event that has no room.
+const MORE: char = '…';
 /// Where counts come from: these lines are never held back.
 const TARGET: &str = "mesh_admin::logs::held_back";
 /// The fields that distinguish kinds. No value of a peer's record belongs into one of them.
@@ -280,8 +282,14 @@ impl fmt::Write for Example {
         let room = EXAMPLE.saturating_sub(self.0.len());
         let end = text.floor_char_boundary(room.min(text.len()));
         self.0.push_str(text.get(..end).unwrap_or_default());
+        if end == text.len() {
+            return Ok(());
+        }
+        if !self.0.ends_with(MORE) {
+            self.0.push(MORE);
+        }
         // An error ends the formatting of what has no room.
-        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+        Err(fmt::Error)
     }
 }
 
@@ -333,8 +341,12 @@ mod tests {
     #[test]
     fn an_example_is_short() {
         let mut example = Example(String::new());
-        let _ = write!(example, "{}", "ü".repeat(EXAMPLE));
-        assert_eq!(example.0.len(), EXAMPLE);
-        assert!(write!(example, "x").is_err());
+        let _ = write!(example, "{}", "ü".repeat(EXAMPLE / 2));
+        let whole = "ü".repeat(EXAMPLE / 2);
+        assert_eq!(example.0, whole, "the text ends where its room does");
+        for _ in 0..2 {
+            assert!(write!(example, "x").is_err());
+            assert_eq!(example.0, format!("{whole}…"));
+        }
     }
 }
