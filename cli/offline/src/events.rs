@@ -92,6 +92,10 @@ const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Reads a time: numbers with their units, the sum of which it is.
+///
+/// Flags are read by another parser, that of the daemons' API, which this crate does not know. It takes more: fractions, words,
+/// ISO 8601. A file keeps what `docs/offline.md` names, in whole milliseconds, so that [`time`] writes what was read. What both
+/// take is the same time.
 pub fn parse_time(text: &str) -> Result<Duration, InvalidTime> {
     let invalid = || InvalidTime(text.into());
     let mut rest = text;

@@ -94,3 +94,18 @@ fn limit(text: &str) -> Result<ClusterLimit, String> {
     let number: u32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     ClusterLimit::try_from(number).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_offline::parse_time;
+
+    use super::*;
+
+    /// Two parsers read them; `parse_time` says why.
+    #[test]
+    fn a_time_of_an_event_is_what_it_is_in_a_flag() {
+        for text in ["0s", "500ms", "90s", "1s500ms", "16m", "1h30m", "720h", "1d", "1d12h"] {
+            assert_eq!(parse_time(text).unwrap(), with_unit(text).unwrap(), "{text}");
+        }
+    }
+}

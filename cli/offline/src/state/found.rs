@@ -1,12 +1,18 @@
 //! One cluster's folder.
 
 use std::{
-    fs,
+    fmt,
+    fs::{self, File},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
 use mesh_model::ClusterName;
 use mesh_source::{Format, MAX_FILE, decode};
+use serde::{
+    Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use super::{Content, LIMIT, StateError, at, limit_of, read_settings};
@@ -113,14 +119,44 @@ impl Found {
     }
 }
 
-/// Whether a file is a keys file: a JSON object without a kind, of a cluster.
+/// Whether a file is a keys file: a JSON object that names its cluster or has a list of entries. Nothing is read behind the first
+/// field that decides: whatever reads the file then is the first to parse it as a whole.
 fn is_keys_file(file: &Path) -> Result<bool, StateError> {
     if file.extension().is_none_or(|extension| extension != "json") {
         return Ok(false);
     }
-    let text = fs::read_to_string(file).map_err(read_error(file))?;
-    let is_one = |value: &Value| value.get("kind").is_none() && value.get("cluster").is_some();
-    Ok(serde_json::from_str::<Value>(&text).is_ok_and(|value| is_one(&value)))
+    let reader = BufReader::new(File::open(file).map_err(read_error(file))?);
+    let mut is_one = false;
+    // A file that cannot be read to that field has no keys; what is wrong with it is said when it is read for its objects.
+    let _ = serde_json::Deserializer::from_reader(reader).deserialize_map(Head(&mut is_one));
+    Ok(is_one)
+}
+
+/// The first fields of a JSON object.
+struct Head<'a>(&'a mut bool);
+
+impl<'de> Visitor<'de> for Head<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(field) = fields.next_key::<String>()? {
+            match field.as_str() {
+                "cluster" | "entries" | "source" => {
+                    *self.0 = true;
+                    return Ok(());
+                }
+                "apiVersion" | "kind" | "items" | "metadata" => return Ok(()),
+                _ => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a file has objects in it: events may be beside the folders, too.

@@ -135,6 +135,29 @@ fn mistakes_name_their_file() {
     assert!(says.contains("a/x.yaml:1: not YAML: "), "{says}");
 }
 
+/// What follows the first field that decides is not looked at before the file is read as what it is.
+#[test]
+fn a_keys_file_is_known_by_what_it_begins_with() {
+    let config = r#"{"key":"cilium/cluster-config/b","value":"{\"id\":9}"}"#;
+    for text in [
+        format!(r#"{{"cluster":{{"name":"b","id":9}},"entries":[{config}],"kind":"x"}}"#),
+        format!(r#"{{"entries":[{config}],"cluster":{{"name":"b","id":9}}}}"#),
+        // The keys say whose they are.
+        format!(r#"{{"about":"{{}}","entries":[{config}]}}"#),
+        format!(r#"{{"source":[{config}]}}"#),
+    ] {
+        let folder = Folder::new(&[("b/keys.json", &text)]);
+        assert_eq!(folder.clusters(), [("b".into(), 9, 1)], "{text}");
+    }
+    let broken = r#"{"cluster":{"name":"b","id":9},"entries":["#;
+    let error = Folder::new(&[("b/keys.json", broken)]).read().unwrap_err();
+    assert!(error.starts_with("b/keys.json: not a keys file"), "{error}");
+    // A list of objects begins with what API servers write first.
+    let list = r#"{"apiVersion":"v1","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"n"}}],"kind":"List"}"#;
+    let folder = Folder::new(&[("a/list.json", list)]);
+    assert_eq!(folder.clusters(), [("a".into(), 1, 1)]);
+}
+
 #[test]
 fn manifests_at_a_wrong_level_are_named() {
     let folder = Folder::new(&[
