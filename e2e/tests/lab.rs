@@ -562,6 +562,48 @@ fn pods_follow_their_template() {
     assert_eq!(seen, [two, mixed]);
 }
 
+/// `lab stop` asks all processes at once: each of these ends only when it has seen that all were asked, and one that did not
+/// end by itself would be killed.
+#[test]
+fn several_processes_stop_side_by_side() {
+    let mesh = Netns::sized("e2elabside", 1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["up", "asked", "ended"] {
+        fs::create_dir(folder.path().join(part)).unwrap();
+    }
+    let script = format!(
+        "cd {}; trap \"touch asked/$0; while [ \\$(ls asked | wc -l) -lt 3 ]; do sleep 0.01; done; touch ended/$0; exit\" TERM; touch up/$0; while :; do sleep 0.01; done",
+        folder.path().display()
+    );
+    let names = ["one", "two", "three"];
+    let pod = |name: &str| {
+        serde_json::json!({
+            "kind": "Pod",
+            "metadata": { "name": name },
+            "spec": { "containers": [{ "name": "x", "command": ["sh", "-c", script, name] }] },
+        })
+    };
+    let file = folder.path().join("pods.json");
+    let list = serde_json::json!({ "kind": "List", "items": names.map(pod) });
+    fs::write(&file, list.to_string()).unwrap();
+    let mut apply = mesh.lab("apply");
+    apply.args(["--cluster", "a", "--file"]).arg(&file);
+    json::of(apply);
+    let files = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().count();
+    eventually("all of them are up", || match files("up") {
+        3 => Ok(()),
+        count => Err(format!("{count} are")),
+    });
+    let mut stop = mesh.lab("stop");
+    stop.args(names.map(|name| format!("a/default/{name}")));
+    let stopped = json::of(stop)["stopped"].clone();
+    assert_eq!(stopped, serde_json::json!(names.map(|name| format!("a/default/{name}"))));
+    assert_eq!(files("ended"), 3, "each ended by itself");
+    let running =
+        processes(&mesh).into_iter().filter(|p| names.iter().any(|n| p.name.ends_with(n)));
+    assert!(running.map(|process| process.pid).eq([0; 3]));
+}
+
 /// `lab status` and `pod list` say with which exit code a pod's process ended, or by which signal.
 #[test]
 fn a_pod_that_ended_says_how() {

@@ -83,8 +83,11 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
         }
         LabCommand::Stop { processes, kill } => {
             let mut lab = Lab::open(&contexts::lab()?)?;
-            let names = lab.matching(&processes)?;
-            lab.stop(&processes, if kill { Signal::SIGKILL } else { Signal::SIGTERM })?;
+            let signal = if kill { Signal::SIGKILL } else { Signal::SIGTERM };
+            let mut progress = Progress::new();
+            let mut show = |left: &[&str]| progress.show(&still_running(left));
+            let names = lab.stop(&processes, signal, &mut show)?;
+            drop(progress);
             print_result(
                 output,
                 "LabStop",
@@ -289,6 +292,11 @@ fn print_result(output: Output, kind: &str, text: &str, value: Value) -> anyhow:
     Ok(Outcome::Done)
 }
 
+/// What `lab stop` waits for.
+fn still_running(left: &[&str]) -> String {
+    format!("stopping {}: not ended yet", left.join(", "))
+}
+
 /// The lab that is made or taken down: the one that is named, or `default`. What is up does not decide that.
 fn new_lab() -> String {
     contexts::named_lab().unwrap_or_else(|| "default".into())
@@ -356,6 +364,14 @@ mod tests {
         });
         let state: LabState = serde_json::from_value(state).unwrap();
         samples::fits(80, || print_status(&state));
+    }
+
+    #[test]
+    fn who_waits_for_a_stop_reads_what_still_runs() {
+        assert_eq!(
+            still_running(&["a/etcd", "a/n1/agent"]),
+            "stopping a/etcd, a/n1/agent: not ended yet"
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     host_setup,
     names::{self, ClusterNumber, LabName, NodeNumber},
     options::LabOptions,
-    process::Liveness,
+    process::{Liveness, stop_all},
     state::{ClusterState, LabState, NodeState, ProcessState},
 };
 
@@ -138,15 +138,20 @@ impl Lab {
         self.name.folder().join("contexts.yaml")
     }
 
-    /// Stops processes: a cluster's component, everything of a kind, everything.
-    pub fn stop(&mut self, processes: &[String], signal: Signal) -> Result<(), LabError> {
-        for name in self.matching(processes)? {
-            if let Some(process) = self.process_mut(&name) {
-                process.stop(signal);
-            }
-            self.save()?;
-        }
-        Ok(())
+    /// Stops processes side by side: a cluster's component, everything of a kind, everything. Returns their names. `waiting`
+    /// gets the names of those that still run, in the lab's order.
+    pub fn stop(
+        &mut self,
+        processes: &[String],
+        signal: Signal,
+        waiting: &mut dyn FnMut(&[&str]),
+    ) -> Result<Vec<String>, LabError> {
+        let names = self.matching(processes)?;
+        let mut stopped: Vec<&mut ProcessState> =
+            self.processes_mut().filter(|process| names.contains(&process.name)).collect();
+        stop_all(&mut stopped, signal, waiting);
+        self.save()?;
+        Ok(names)
     }
 
     /// Starts processes that are stopped or died.
@@ -235,10 +240,14 @@ impl Lab {
         numbers.last().copied().ok_or(LabError::Size)
     }
 
-    fn process_mut(&mut self, name: &str) -> Option<&mut ProcessState> {
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut ProcessState> {
         let pods = self.state.clusters.iter_mut().flat_map(|cluster| &mut cluster.pods);
         let pods = pods.filter_map(|pod| pod.process.as_mut());
-        self.state.processes.iter_mut().chain(pods).find(|process| process.name == name)
+        self.state.processes.iter_mut().chain(pods)
+    }
+
+    fn process_mut(&mut self, name: &str) -> Option<&mut ProcessState> {
+        self.processes_mut().find(|process| process.name == name)
     }
 
     fn make(

@@ -120,11 +120,6 @@ impl ProcessState {
         }
     }
 
-    /// Ends the process: asked first, unless `signal` is one that does not ask.
-    pub(crate) fn stop(&mut self, signal: Signal) {
-        stop_all(&mut [self], signal);
-    }
-
     /// The end of what it wrote.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -134,17 +129,33 @@ impl ProcessState {
     }
 }
 
-/// Ends processes side by side: asked first, unless `signal` is one that does not ask.
-pub(crate) fn stop_all(processes: &mut [&mut ProcessState], signal: Signal) {
+/// Ends processes side by side: asked first, unless `signal` is one that does not ask. `waiting` gets the names of those that
+/// still run, in order: before they are asked, and at each look.
+pub(crate) fn stop_all(
+    processes: &mut [&mut ProcessState],
+    signal: Signal,
+    waiting: &mut dyn FnMut(&[&str]),
+) {
     let deadline = Instant::now() + ASKED;
+    are_waited_for(processes, waiting);
     processes.iter().for_each(|process| process.signal(signal));
-    while processes.iter().any(|process| process.liveness() == Liveness::Running) {
+    while are_waited_for(processes, waiting) {
         if Instant::now() >= deadline {
             processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
         }
         thread::sleep(LOOK);
     }
     processes.iter_mut().for_each(|process| process.pid = 0);
+}
+
+/// Whether any process still runs; `waiting` gets the names of those that do.
+fn are_waited_for(processes: &[&mut ProcessState], waiting: &mut dyn FnMut(&[&str])) -> bool {
+    let left = processes.iter().filter(|process| process.liveness() == Liveness::Running);
+    let left: Vec<&str> = left.map(|process| process.name.as_str()).collect();
+    if !left.is_empty() {
+        waiting(&left);
+    }
+    !left.is_empty()
 }
 
 /// The shell, without the program that it is to start: its exit code goes to `record`, and `procs` is its cgroup's file.
@@ -310,7 +321,12 @@ mod tests {
             let up = folder.path().join(format!("up-{}", process.name));
             eventually("it is up", &|| up.exists());
         }
-        stop_all(&mut processes.iter_mut().collect::<Vec<_>>(), Signal::SIGTERM);
+        let mut waited = Vec::new();
+        let mut waiting = |left: &[&str]| waited.push(left.join(" "));
+        stop_all(&mut processes.iter_mut().collect::<Vec<_>>(), Signal::SIGTERM, &mut waiting);
+        assert_eq!(waited[0], "a b c");
+        let in_order = ["a", "b", "c", "a b", "a c", "b c", "a b c"];
+        assert!(waited.iter().all(|left| in_order.contains(&left.as_str())), "{waited:?}");
         for process in &processes {
             assert_eq!((process.pid, process.ending()), (0, None));
             let code = || fs::read_to_string(process.record()).unwrap_or_default();

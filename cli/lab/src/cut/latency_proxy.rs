@@ -14,7 +14,7 @@ use crate::{
     cluster::ETCD_PORT,
     error::LabError,
     lab::Lab,
-    process::Liveness,
+    process::{Liveness, stop_all},
     state::{ProcessState, Relay},
     workload::relay::{LOOK, READY, SOURCE},
 };
@@ -99,7 +99,8 @@ impl Lab {
 
     fn end_relays(&mut self, over: impl Fn(&Relay) -> bool) -> Result<(), LabError> {
         let relays = self.state.relays.iter_mut().filter(|relay| over(relay));
-        relays.for_each(|relay| relay.process.stop(Signal::SIGKILL));
+        let mut relays: Vec<_> = relays.map(|relay| &mut relay.process).collect();
+        stop_all(&mut relays, Signal::SIGKILL, &mut |_| {});
         self.state.relays.retain(|relay| !over(relay));
         self.save()
     }

@@ -234,7 +234,7 @@ impl Lab {
         let mut pods = pods.to_vec();
         let mut processes: Vec<_> =
             pods.iter_mut().filter_map(|pod| pod.process.as_mut()).collect();
-        stop_all(&mut processes, Signal::SIGTERM);
+        stop_all(&mut processes, Signal::SIGTERM, &mut |_| {});
         for (pod, ended) in pods.iter().zip(1..) {
             progress(&ApplyStep::Ended { name: pod.name.clone(), ended, all: pods.len() });
             fs::remove_file(&pod.manifest).map_err(LabError::io(&pod.manifest))?;
