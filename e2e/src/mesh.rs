@@ -1,7 +1,7 @@
 //! What a scenario needs of a mesh, whatever it is made of.
 
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::Command,
@@ -124,6 +124,19 @@ pub enum Daemon {
     ApiserverOf(String, u8),
     /// The agent of a cluster's node.
     Agent(String, String),
+}
+
+impl fmt::Display for Daemon {
+    /// As the lab calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd(cluster) => write!(f, "{cluster}/etcd"),
+            Self::Apiserver(cluster) => write!(f, "{cluster}/apiserver"),
+            Self::EtcdOf(cluster, replica) => write!(f, "{cluster}/etcd{replica}"),
+            Self::ApiserverOf(cluster, replica) => write!(f, "{cluster}/apiserver{replica}"),
+            Self::Agent(cluster, node) => write!(f, "{cluster}/{node}/agent"),
+        }
+    }
 }
 
 /// What a command printed, or what it complained about.

@@ -284,13 +284,7 @@ impl Mesh for Netns {
 
 /// What the lab calls a daemon.
 pub fn process(daemon: &Daemon) -> String {
-    match daemon {
-        Daemon::Etcd(cluster) => format!("{cluster}/etcd"),
-        Daemon::Apiserver(cluster) => format!("{cluster}/apiserver"),
-        Daemon::EtcdOf(cluster, replica) => format!("{cluster}/etcd{replica}"),
-        Daemon::ApiserverOf(cluster, replica) => format!("{cluster}/apiserver{replica}"),
-        Daemon::Agent(cluster, node) => format!("{cluster}/{node}/agent"),
-    }
+    daemon.to_string()
 }
 
 /// The manifests that users begin with, and the suite's own.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_dump::Dump;
-use mesh_lab::{ClusterState, LabState, NodeState, go_quoted};
+use mesh_lab::{ClusterState, LabState, NodeState, go_quoted, printed_json};
 use serde::Deserialize;
 
 use crate::{
@@ -84,8 +84,8 @@ impl BenchLab {
     /// Reads its state again: processes were started or stopped.
     pub(crate) fn refresh(&mut self) -> Result<(), BenchError> {
         let status = self.lab("status", &["--output", "json"])?;
-        let status: LabStatus = serde_json::from_slice(&status)
-            .map_err(|error| BenchError::Unexpected(format!("`lab status`: {error}")))?;
+        let status: LabStatus =
+            printed_json("lab status", &status).map_err(BenchError::Unexpected)?;
         self.state = status.lab;
         Ok(())
     }

@@ -334,7 +334,7 @@ fn wait_for<T>(mut look: impl FnMut() -> Result<Option<T>, BenchError>) -> Resul
             return Ok(found);
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("a change does not reach the kernel".into()));
+            return Err(BenchError::late("a change did not reach the kernel"));
         }
         thread::sleep(Duration::from_millis(1));
     }

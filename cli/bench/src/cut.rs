@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use mesh_lab::{ClusterState, Lab};
+use mesh_lab::{ClusterState, Lab, printed_json};
 use serde::Serialize;
 
 use crate::{
@@ -93,7 +93,7 @@ pub fn cut(
         let (mut client, reports) = mesh.client(target)?;
         // Everything is as it will be: connections are made, and none is lost.
         let ready = reports.recv_timeout(PATIENCE);
-        ready.map_err(|_| BenchError::Unexpected("the client makes no connection".into()))?;
+        ready.map_err(|_| BenchError::late("the client made no connection"))?;
         thread::sleep(Duration::from_millis(300));
         let (began, epoch) = (Instant::now(), unix_nanos());
         Lab::open(lab)?.cut(["a", "b"], None, None)?;
@@ -102,7 +102,7 @@ pub fn cut(
                 break began.elapsed();
             }
             if began.elapsed() > PATIENCE {
-                return Err(BenchError::Unexpected("the cluster is not cut".into()));
+                return Err(BenchError::late("the agent did not notice that cluster a is cut off"));
             }
             thread::sleep(LOOK);
         };
@@ -199,15 +199,20 @@ pub fn cut_client(to: SocketAddr) -> Result<(), BenchError> {
 fn service_address(mesh: &BenchLab, cluster: &ClusterState) -> Result<SocketAddr, BenchError> {
     let name = cluster.name.as_str();
     let show = ["service", "show", "echo", "--context", name, "--output", "json"];
-    let shown: serde_json::Value = serde_json::from_slice(&mesh.clustermesh(&show)?)
-        .map_err(|error| BenchError::Unexpected(format!("`service show`: {error}")))?;
+    let shown = mesh.clustermesh(&show)?;
+    let shown: serde_json::Value =
+        printed_json("service show", &shown).map_err(BenchError::Unexpected)?;
     let frontends = shown.pointer("/services/0/frontends").and_then(|found| found.as_array());
     let address = frontends.into_iter().flatten().find_map(|frontend| {
         let text = |name: &str| frontend.get(name).and_then(|value| value.as_str());
         let address: std::net::Ipv4Addr = text("address")?.parse().ok()?;
         (text("protocol")? == "TCP").then_some(address)
     });
-    let address = address.ok_or_else(|| BenchError::Unexpected("echo has no address".into()))?;
+    let address = address.ok_or_else(|| {
+        BenchError::Unexpected(format!(
+            "cluster {name} has no IPv4 address for the service default/echo"
+        ))
+    })?;
     Ok((address, 80).into())
 }
 

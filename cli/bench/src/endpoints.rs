@@ -182,7 +182,7 @@ pub fn reconnect(
     let began = Instant::now();
     while lab.clustermesh(&["status", "--context", "b"]).is_ok() {
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("the cut is not noticed".into()));
+            return Err(BenchError::late("the status did not show that the etcd of a is cut off"));
         }
         thread::sleep(LOOK);
     }
@@ -295,7 +295,9 @@ fn settled(node: &NodeState, wanted: u64) -> Result<u64, BenchError> {
             return Ok(now);
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected(format!("{now} changes, not {wanted}")));
+            return Err(BenchError::late(format!(
+                "the agent did not make {wanted} changes but {now}"
+            )));
         }
         thread::sleep(LOOK);
     }

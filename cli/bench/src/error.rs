@@ -1,6 +1,6 @@
 //! Why something could not be measured.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use mesh_dataplane::{PinError, ProgramsError, TablesError};
 use mesh_dump::DumpError;
@@ -54,6 +54,18 @@ pub enum BenchError {
     /// What is in the kernel.
     #[error(transparent)]
     Dump(#[from] DumpError),
+}
+
+// === impl BenchError ===
+
+impl BenchError {
+    /// Something that was waited for, and did not come: `what` is a sentence without its end.
+    pub(crate) fn late(what: impl fmt::Display) -> Self {
+        Self::Unexpected(format!(
+            "{what} in time: the machine is too busy, or a daemon fails. Try again while nothing else runs; `make demo` shows \
+             whether the daemons work"
+        ))
+    }
 }
 
 /// Names what was done.

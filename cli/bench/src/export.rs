@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use mesh_lab::printed_json;
 use mesh_source::{Format, decode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -136,8 +137,7 @@ fn timed_export(objects: &Path) -> Result<(f64, usize), BenchError> {
     let began = Instant::now();
     let printed = run(&mut command)?;
     let millis = began.elapsed().as_secs_f64() * 1e3;
-    let printed: Value = serde_json::from_slice(&printed)
-        .map_err(|error| BenchError::Unexpected(format!("export printed no keys: {error}")))?;
+    let printed: Value = printed_json("export", &printed).map_err(BenchError::Unexpected)?;
     let entries = printed.get("entries").and_then(Value::as_array);
     Ok((millis, entries.map_or(0, Vec::len)))
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use mesh_files::{Access, write_atomic};
+use mesh_lab::printed_json;
 use mesh_model::{
     EndpointAddress, EndpointSlice, Identity, Labels, Port, Protocol, Record, endpoint::NamedPort,
     service::SlicePort,
@@ -146,8 +147,7 @@ fn is_quarantined(lab: &BenchLab) -> Result<bool, BenchError> {
     let mut status = lab.clustermesh_command();
     let status = status.args(["status", "--context", "b", "--output", "json"]).output();
     let status = status.map_err(io("clustermesh status"))?;
-    let status: Value = serde_json::from_slice(&status.stdout)
-        .map_err(|error| BenchError::Unexpected(format!("`status`: {error}")))?;
+    let status: Value = printed_json("status", &status.stdout).map_err(BenchError::Unexpected)?;
     Ok(status.to_string().contains("over its budget"))
 }
 

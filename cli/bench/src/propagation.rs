@@ -71,7 +71,10 @@ pub fn propagation(
         match dump.counter(frontend)? {
             Some(counter) if counter() == 1 => break counter,
             _ if began.elapsed() > PATIENCE => {
-                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+                return Err(BenchError::late(format!(
+                    "the kernel of cluster b had no entry of {}",
+                    frontend.0
+                )));
             }
             _ => thread::sleep(Duration::from_millis(10)),
         }
@@ -90,17 +93,19 @@ pub fn propagation(
                 break Instant::now();
             }
             if begin.elapsed() > PATIENCE {
-                return Err(BenchError::Unexpected(format!(
-                    "change {sample} does not arrive in b"
+                return Err(BenchError::late(format!(
+                    "change {sample} did not reach the kernel of cluster b"
                 )));
             }
             thread::sleep(LOOK);
         };
         let seen = bare.next_put(PATIENCE).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
-                BenchError::Unexpected(format!("change {sample} is not seen by the watcher"))
+                BenchError::late(format!("etcdctl watched and did not see change {sample}"))
             }
-            RecvTimeoutError::Disconnected => BenchError::Unexpected("the watcher ended".into()),
+            RecvTimeoutError::Disconnected => {
+                BenchError::Unexpected("etcdctl ended while it watched: its words are above".into())
+            }
         })?;
         watch.push(nanos(seen.saturating_duration_since(begin)));
         kernel.push(nanos(written.saturating_duration_since(begin)));
@@ -137,7 +142,7 @@ fn watch_service(
             break;
         }
         if began.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("etcdctl sees no change".into()));
+            return Err(BenchError::late("etcdctl watched and saw no change"));
         }
     }
     // What is still on its way belongs to no sample.

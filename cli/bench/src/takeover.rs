@@ -84,7 +84,10 @@ pub fn takeover(
         match dump.counter(frontend)? {
             Some(counter) if counter() == 1 => break counter,
             _ if began.elapsed() > PATIENCE => {
-                return Err(BenchError::Unexpected(format!("{frontend:?} has no entry in b")));
+                return Err(BenchError::late(format!(
+                    "the kernel of cluster b had no entry of {}",
+                    frontend.0
+                )));
             }
             _ => thread::sleep(Duration::from_millis(10)),
         }
@@ -94,7 +97,7 @@ pub fn takeover(
             return Ok(Instant::now());
         }
         if begin.elapsed() > PATIENCE {
-            return Err(BenchError::Unexpected("a change does not arrive in b".into()));
+            return Err(BenchError::late("a change did not reach the kernel of cluster b"));
         }
         thread::sleep(LOOK);
     };
@@ -126,7 +129,7 @@ pub fn takeover(
         let seen = loop {
             let line = bare.next(PATIENCE);
             let (at, text) =
-                line.map_err(|_| BenchError::Unexpected("etcdctl sees no change".into()))?;
+                line.map_err(|_| BenchError::late("etcdctl watched and saw no change"))?;
             if text.contains(&format!("\"{}\"", second(round + 1))) {
                 break at;
             }

@@ -10,6 +10,7 @@ use std::{cell::OnceCell, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
+use mesh_admin::plain;
 use mesh_bench::{
     ChangeOptions, ClusterSize, CniOptions, ConnectOptions, CutOptions, EventOptions,
     ExportOptions, MeshOptions, PropagationOptions, TakeoverOptions, change, clean_up, client, cni,
@@ -87,7 +88,7 @@ fn measure(all: Vec<Measurement<'_>>, output: Output) -> anyhow::Result<Outcome>
                 (figures.text)()?;
             }
             (Err(error), _) => {
-                let why = format!("{name}: {error:#}");
+                let why = plain(&format!("{name}: {error:#}")).into_owned();
                 warn(why.clone());
                 failed.push((name, why));
             }
@@ -276,7 +277,9 @@ fn clean_up_on_signal(lab: &str) -> anyhow::Result<()> {
     let lab = lab.to_owned();
     thread::spawn(move || {
         runtime.block_on(stop);
-        let left = clean_up(&lab).err().map(|error| format!("not all is taken away: {error}"));
+        let left = clean_up(&lab).err().map(|error| {
+            format!("not all is taken away: {error}. Run `clustermesh lab down --lab {lab}`")
+        });
         left.into_iter().for_each(warn);
         std::process::exit(FAILED);
     });

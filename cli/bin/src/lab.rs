@@ -71,7 +71,8 @@ pub(crate) fn run(command: LabCommand, output: Output) -> anyhow::Result<Outcome
             // The lock is not held while the operator's command runs.
             drop(lab);
             let error = command.exec();
-            Err(error).context(format!("{:?}", command.get_program()))
+            let program = command.get_program().to_string_lossy().into_owned();
+            Err(error).context(format!("{program} cannot be run in {place}"))
         }
         LabCommand::CheckPod { pod } => {
             Lab::open(&contexts::lab()?)?.check_pod(&pod)?;

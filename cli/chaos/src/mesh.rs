@@ -10,8 +10,7 @@ use std::{
 };
 
 use mesh_files::{Access, write_atomic};
-use mesh_lab::{LabState, workload::load::Report};
-use mesh_model::excerpt;
+use mesh_lab::{LabState, printed_json, workload::load::Report};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -221,7 +220,8 @@ impl Mesh {
 
     fn look(&mut self) -> Result<(), ChaosError> {
         let status = self.lab("status", &["--output", "json"])?;
-        let status: LabStatus = read("lab status", &status)?;
+        let status: LabStatus =
+            printed_json("lab status", &status).map_err(ChaosError::Unexpected)?;
         self.state = status.lab;
         Ok(())
     }
@@ -248,7 +248,7 @@ impl Mesh {
     fn frontends(&self, service: &str, cluster: &str) -> Result<Vec<Frontend>, ChaosError> {
         let name = format!("default/{service}");
         let shown = self.clustermesh(&["service", "show", &name, "--output", "json"])?;
-        let shown: Shown = read("service show", &shown)?;
+        let shown: Shown = printed_json("service show", &shown).map_err(ChaosError::Unexpected)?;
         let services = shown.services.into_iter().filter(|service| service.cluster == cluster);
         Ok(services.flat_map(|service| service.frontends).collect())
     }
@@ -293,21 +293,8 @@ impl Load {
         let pid = i32::try_from(child.id()).map_err(|_| unexpected("it has no process ID"))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| io(error.into()))?;
         let output = child.wait_with_output().map_err(io)?;
-        read("lab-pod load", &output.stdout)
+        printed_json("lab-pod load", &output.stdout).map_err(ChaosError::Unexpected)
     }
-}
-
-/// What a command of this program printed as JSON.
-fn read<'a, T: Deserialize<'a>>(command: &str, printed: &'a [u8]) -> Result<T, ChaosError> {
-    serde_json::from_slice(printed).map_err(|_| {
-        let text = String::from_utf8_lossy(printed);
-        let text = excerpt(text.trim(), 200);
-        let wrong = match text.is_empty() {
-            true => "nothing: it was ended, or is of another release".to_owned(),
-            false => format!("not what it should: {text:?}; it is of another release"),
-        };
-        ChaosError::Unexpected(format!("`clustermesh {command}` printed {wrong}"))
-    })
 }
 
 impl Drop for Load {

@@ -17,19 +17,24 @@ use std::{
     thread,
 };
 
+use mesh_model::excerpt;
 use nix::{
     sched::{CloneFlags, setns},
     unistd::{setsid, write},
 };
+use serde::Deserialize;
 
 use crate::error::LabError;
+
+/// How much of another program's output a message repeats, in characters.
+const SHOWN: usize = 200;
 
 /// Where `ip netns` keeps its names.
 pub(crate) const NETNS: &str = "/run/netns";
 
 /// Runs a program with input, and returns its output if it succeeds.
 pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError> {
-    let shown = shown(&command);
+    let shown = command_line(&command);
     let failed = |reason: String| LabError::Command { command: shown.clone(), reason };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| match e.kind() {
@@ -103,10 +108,28 @@ pub(crate) fn detach(command: &mut Command, log: &Path) -> Result<(), LabError> 
     Ok(())
 }
 
-fn shown(command: &Command) -> String {
+/// A command as one would type it, without its environment.
+pub fn command_line(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let arguments = command.get_args().map(|a| a.to_string_lossy());
     [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// What a command of this program printed as JSON.
+///
+/// # Errors
+/// It printed something else; as a sentence that names the command, without `clustermesh`, and repeats some of it.
+pub fn printed_json<'a, T: Deserialize<'a>>(command: &str, text: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|_| {
+        let text = String::from_utf8_lossy(text);
+        match text.trim() {
+            "" => format!("`clustermesh {command}` printed nothing: it was ended before it was done"),
+            text => format!(
+                "`clustermesh {command}` printed {:?}, which is not its JSON: is it of another release?",
+                excerpt(text, SHOWN)
+            ),
+        }
+    })
 }
 
 /// Bytes as Go reads them between double quotes, which is how `etcdctl txn` takes keys and values.
@@ -117,4 +140,32 @@ pub fn go_quoted(bytes: &[u8]) -> String {
         other => format!("\\x{other:02x}"),
     };
     format!("\"{}\"", bytes.iter().map(byte).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_as_one_types_it() {
+        let mut command = Command::new("/bin/ip");
+        command.args(["netns", "exec", "n1", "true"]).env("X", "y");
+        assert_eq!(command_line(&command), "/bin/ip netns exec n1 true");
+    }
+
+    #[test]
+    fn a_command_that_prints_no_json_is_named_with_what_it_printed() {
+        assert_eq!(printed_json::<u32>("lab status", b"7\n"), Ok(7));
+        let long = "x".repeat(SHOWN + 1);
+        let begin = format!("\"{}…\"", "x".repeat(SHOWN));
+        for (text, says) in [
+            ("", "printed nothing"),
+            ("error: no", "\"error: no\""),
+            (long.as_str(), begin.as_str()),
+        ] {
+            let error = printed_json::<u32>("lab status", text.as_bytes()).unwrap_err();
+            assert!(error.starts_with("`clustermesh lab status` printed "), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ mod state;
 pub mod workload;
 
 pub use cluster::Component;
-pub use command::{go_quoted, within_netns};
+pub use command::{command_line, go_quoted, printed_json, within_netns};
 pub use error::LabError;
 pub use lab::{Lab, Phase, need_root};
 pub use link_fault::{Cut, Impairment};

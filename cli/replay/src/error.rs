@@ -49,9 +49,17 @@ pub enum ReplayError {
         /// Why not.
         source: io::Error,
     },
-    /// A listener, or its certificates.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
+    /// A cluster's server certificate, its key or its CA.
+    #[error("{}: the server's certificate, its key or its CA cannot be used: {reason}", path.display())]
+    Certificates {
+        /// The folder that they are in.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A listener ended.
+    #[error("nothing listens at {0} any more: start the replay again")]
+    Ended(std::net::SocketAddr),
     /// The recording.
     #[error(transparent)]
     Recording(#[from] RecordingError),

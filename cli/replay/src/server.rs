@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_certs::ClusterPki;
 use tokio::{net::TcpListener, task::JoinSet, time::interval};
 
 use crate::{error::ReplayError, file::ReplayFile, listener, recording::Recording, served::Served};
@@ -29,8 +28,8 @@ pub async fn serve(
         let address = cluster.listen;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| ReplayError::Listen { address, source })?;
-        let tls = listener::tls(&ClusterPki::new(&cluster.pki))?;
-        let serving = listener::serve(listener, tls, Arc::clone(&served));
+        let server = listener::server(&cluster.pki)?;
+        let serving = listener::serve((listener, address), server, Arc::clone(&served));
         tasks.spawn(serving);
         all.push(served);
     }

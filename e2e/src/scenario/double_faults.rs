@@ -27,7 +27,7 @@ pub fn traffic_outlives_pairs_of_daemons(mesh: &impl Mesh) {
     ];
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for pair in &pairs {
-        println!("killing {pair:?}");
+        println!("killing {} and {}", pair[0], pair[1]);
         pair.iter().for_each(|daemon| mesh.kill(daemon));
         wait_for_history(mesh);
         // The first to come back is still without the other.

@@ -14,10 +14,10 @@ pub fn traffic_outlives_every_daemon(mesh: &impl Mesh) {
     let (one, other) = two_clusters_with_echo(mesh);
     let traffic = Traffic::start(mesh, &one, CLIENT, ECHO);
     for daemon in daemons(mesh) {
-        println!("killing {daemon:?}");
+        println!("killing {daemon}");
         mesh.kill(&daemon);
         let (code, _, _) = json::run(mesh.clustermesh(&["status"]));
-        assert_ne!(code, 0, "the status shows that {daemon:?} is away");
+        assert_ne!(code, 0, "the status shows that {daemon} is away");
         // Tables are looked at while it is away, not only afterwards.
         unchanged(mesh, &[&one, &other]);
         mesh.start(&daemon);

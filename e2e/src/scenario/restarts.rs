@@ -35,7 +35,8 @@ pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
     let began = Instant::now();
     for (number, restart) in (1..=restarts).zip(RESTARTS.into_iter().cycle()) {
         restart.make(mesh, &agent, [&one, &other]);
-        println!("restart {number} of {restarts} ({restart:?}), {} s", began.elapsed().as_secs());
+        let (how, seconds) = (restart.as_str(), began.elapsed().as_secs());
+        println!("restart {number} of {restarts} ({how}), {seconds} s");
     }
     let report = traffic.stop_unharmed();
     println!("{restarts} restarts took {} s", began.elapsed().as_secs());
@@ -47,6 +48,15 @@ pub fn restarts_end_no_connection(mesh: &impl Mesh, restarts: usize) {
 }
 
 impl Restart {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "the agent was stopped",
+            Self::Killed => "the agent was killed",
+            Self::PeerAway => "the agent was killed, and the other cluster's etcd before it",
+            Self::Growing => "the agent was killed while backends were added",
+        }
+    }
+
     fn make(self, mesh: &impl Mesh, agent: &Daemon, [one, other]: [&str; 2]) {
         let etcd = Daemon::Etcd(other.to_owned());
         match self {

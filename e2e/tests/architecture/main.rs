@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod logs;
 mod modules;
 
 use std::{
@@ -178,11 +179,12 @@ fn no_files_name_each_other_in_a_circle() {
 
 /// The root file of every crate, the kernel programs' included.
 fn sources(root: &Path) -> Vec<PathBuf> {
-    let listed = Command::new("git")
-        .arg("-C")
-        .arg(root)
-        .args(["ls-files", "*/src/lib.rs", "*/src/main.rs"])
-        .output();
+    listed(root, &["*/src/lib.rs", "*/src/main.rs"])
+}
+
+/// The files that git knows by these patterns.
+fn listed(root: &Path, patterns: &[&str]) -> Vec<PathBuf> {
+    let listed = Command::new("git").arg("-C").arg(root).arg("ls-files").args(patterns).output();
     let listed = listed.unwrap();
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -190,6 +192,34 @@ fn sources(root: &Path) -> Vec<PathBuf> {
         listed.lines().map(|line| root.join(line)).filter(|path| path.exists()).collect();
     assert!(all.len() > 30, "{all:?}");
     all
+}
+
+/// From info on, logs are for operators.
+#[test]
+fn logs_have_words_and_no_names_of_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let mut found = Vec::new();
+    for file in listed(&root, &["*/src/*.rs"]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let calls = logs::debug_output(text.parse().unwrap());
+        found.extend(calls.into_iter().map(|call| format!("{}: {call}", file.display())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_log_of_a_types_name_is_found() {
+    for (code, is_found) in [
+        ("tracing::info!(peer = %name, ?kind, \"synced\");", true),
+        ("select! { () = x => { warn!(kind = ?self.kind, \"synced\") } }", true),
+        ("error!(\"{kind:?}\")", true),
+        ("let span = tracing::info_span!(\"peer\", ?kind);", true),
+        ("tracing::debug!(?kind, \"synced\");", false),
+        ("tracing::info!(peer = %self.name()?, %kind, \"is it? yes\");", false),
+        ("format!(\"{kind:?}\")", false),
+    ] {
+        assert_eq!(!logs::debug_output(code.parse().unwrap()).is_empty(), is_found, "{code}");
+    }
 }
 
 /// With its admin API, and with its tests.

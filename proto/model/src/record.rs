@@ -1,5 +1,7 @@
 //! One etcd key's worth of what a cluster reports.
 
+use std::fmt;
+
 use ipnet::IpNet;
 
 use crate::{
@@ -120,6 +122,27 @@ impl RecordKind {
         Self::LocalService,
         Self::LocalEndpointSlice,
     ];
+
+    /// The word for its records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "nodes",
+            Self::Identity => "identities",
+            Self::Address => "addresses",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpoint slices",
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+            Self::LocalService => "local services",
+            Self::LocalEndpointSlice => "local endpoint slices",
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 // === impl RecordKey ===
@@ -165,5 +188,20 @@ impl Record {
                 RecordKey::LocalEndpointSlice(ServiceName::new(&slice.namespace, &slice.name))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_plain_word() {
+        let words: BTreeSet<String> = RecordKind::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), RecordKind::ALL.len(), "each another one");
+        let is_plain = |word: &String| word.chars().all(|c| c.is_ascii_lowercase() || c == ' ');
+        assert!(words.iter().all(is_plain), "{words:?}");
     }
 }

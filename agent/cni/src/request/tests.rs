@@ -23,10 +23,7 @@ fn environment(command: &str) -> BTreeMap<&str, &str> {
     ])
 }
 
-fn read(
-    environment: &BTreeMap<&str, &str>,
-    input: &str,
-) -> Result<Request, CniError> {
+fn read(environment: &BTreeMap<&str, &str>, input: &str) -> Result<Request, CniError> {
     let variables = VariablesOf(|name: &str| environment.get(name).map(|v| (*v).to_owned()));
     Request::read(&variables, input.as_bytes())
 }

@@ -78,7 +78,9 @@ pub(super) fn bootstrap(
         }
         if began.elapsed() > PATIENCE {
             let missing = super::missing(lab, &reader, wanted)?;
-            return Err(BenchError::Unexpected(format!("not all is in the kernel: {missing}")));
+            return Err(BenchError::late(format!(
+                "the kernel did not have everything ({missing})"
+            )));
         }
         thread::sleep(LOOK);
     }

@@ -154,7 +154,7 @@ impl Plan {
         let connections = runtime.block_on(self.connections())?;
         // The bare watcher says when it watches.
         let ready = events.recv_timeout(PATIENCE);
-        ready.map_err(|_| BenchError::Unexpected("the bare watcher does not begin".into()))?;
+        ready.map_err(|_| BenchError::late("the bare watcher did not begin to watch"))?;
         let (mut watch, mut kernel, mut timed) = (Vec::new(), Vec::new(), 0);
         let (began, begin) = (Instant::now(), cpu_without_prober(reader.pid)?);
         let before = made.load(Ordering::Relaxed);

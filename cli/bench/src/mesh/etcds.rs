@@ -130,7 +130,9 @@ impl Replay {
         let mut line = String::new();
         let read = output.map(|output| BufReader::new(output).read_line(&mut line));
         if !matches!(read, Some(Ok(1..))) {
-            return Err(BenchError::Unexpected("the replay does not begin to listen".into()));
+            return Err(BenchError::Unexpected(
+                "the replay ended before it listened: its words are above".into(),
+            ));
         }
         for id in ids {
             let directory = folder.join(name(*id)).display().to_string();

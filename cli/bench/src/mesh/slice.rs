@@ -76,8 +76,8 @@ impl Slice {
             }
             if began.elapsed() > PATIENCE {
                 let found = counter();
-                return Err(BenchError::Unexpected(format!(
-                    "{} has {found} backends, not {wanted}, after a change of {}",
+                return Err(BenchError::late(format!(
+                    "{} had {found} backends, not {wanted}, after a change of {}",
                     self.frontend, self.key
                 )));
             }
@@ -85,9 +85,8 @@ impl Slice {
         };
         runtime.block_on(put).map_err(|error| failed("a change", &error))??;
         let seen = events.recv_timeout(PATIENCE);
-        let (key, seen) = seen.map_err(|_| {
-            BenchError::Unexpected(format!("the bare watch does not see {}", self.key))
-        })?;
+        let (key, seen) =
+            seen.map_err(|_| BenchError::late(format!("the bare watch did not see {}", self.key)))?;
         if key != self.key {
             return Err(BenchError::Unexpected(format!(
                 "the bare watch saw {key}, not {}",

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_lab::{
-    Lab,
+    Lab, printed_json,
     workload::call::{Called, Transport},
 };
 use serde::Deserialize;
@@ -189,9 +189,11 @@ impl Check {
         let ended = command.output().context("the client")?;
         if !ended.status.success() {
             let complaint = String::from_utf8_lossy(&ended.stderr);
-            bail!("{to}: {}", complaint.trim().trim_start_matches("error: "));
+            // It names the address.
+            bail!("{}", complaint.trim().trim_start_matches("error: "));
         }
-        let calls: Calls = serde_json::from_slice(&ended.stdout).context("the client's answer")?;
+        let calls = printed_json("lab-pod call", &ended.stdout);
+        let calls: Calls = calls.map_err(anyhow::Error::msg)?;
         let called = calls.calls.first().context("the client did not call")?;
         self.judge(called, &client)
     }

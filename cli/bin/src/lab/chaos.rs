@@ -4,6 +4,7 @@ use std::env;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
+use mesh_admin::plain;
 use mesh_chaos::run::{self, Options};
 use serde_json::json;
 
@@ -27,7 +28,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     let seed = options.seed;
     let survived = outcome.survived.len();
     let answered: u64 = outcome.survived.iter().map(|survived| survived.answered).sum();
-    let failed = outcome.failed.map(|failed| failed.to_string());
+    let failed = outcome.failed.map(|failed| plain(&failed.to_string()).into_owned());
     let replicas = options.replicas;
     let again =
         format!("clustermesh lab chaos --seed {seed} --faults {last} --replicas {replicas}");

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use mesh_admin::plain;
 use mesh_chaos::{
     history::{self, Difference, History},
     record::{self, WatchRecording},
@@ -30,7 +31,13 @@ pub(super) fn check(
     };
     let kept = recorded.iter().flatten().all(|recorded| recorded.violations.is_empty());
     // Opened anew each time: others may change the lab while this waits.
-    let look = || anyhow::Ok(history::check(&Lab::open(lab)?.state().clone())?);
+    let look = || -> anyhow::Result<History> {
+        let mut found = history::check(&Lab::open(lab)?.state().clone())?;
+        for difference in &mut found.differences {
+            difference.what = plain(&difference.what).into_owned();
+        }
+        Ok(found)
+    };
     let mut found = look()?;
     if let Some(limit) = wait {
         until(limit, || {

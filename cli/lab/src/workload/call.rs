@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -70,6 +71,37 @@ pub async fn call(transport: Transport, to: SocketAddr, deadline: Duration) -> i
     asked.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// What a failed request means, in a sentence without what differs from one request to the next.
+pub fn failure(error: &io::Error) -> String {
+    let meaning = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: the service has no backend, or nothing listens at the backend's port"
+        }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => {
+            "the connection was ended before the answer: by the server, or since its backend is gone"
+        }
+        io::ErrorKind::TimedOut => {
+            "no answer in time: the backend is down, or the network to it is"
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "no route leads to the backend: see `clustermesh status`"
+        }
+        io::ErrorKind::PermissionDenied => "a firewall of the client's node is in the way",
+        io::ErrorKind::InvalidData => "what answered is no echo server: see the service's ports",
+        _ => {
+            let number = error.raw_os_error();
+            return number.map_or_else(
+                || error.to_string(),
+                |number| Errno::from_raw(number).desc().to_owned(),
+            );
+        }
+    };
+    meaning.to_owned()
+}
+
 impl Flow {
     /// Connects.
     ///
@@ -120,7 +152,7 @@ impl Flow {
         let length = length.filter(|length| *length < 64 * 1024).ok_or_else(invalid)?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await?;
-        let answer = serde_json::from_slice(&body)?;
+        let answer = serde_json::from_slice(&body).map_err(|_| invalid())?;
         Ok((Called { answer, peer: self.peer }, next))
     }
 }
@@ -156,5 +188,31 @@ pub(crate) async fn ask_datagram(socket: &UdpSocket) -> io::Result<Answer> {
     socket.send(b"?").await?;
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).await?;
-    Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
+    let answer = serde_json::from_slice(buffer.get(..length).unwrap_or_default());
+    answer.map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_request_says_what_it_means() {
+        for (error, says) in [
+            (Errno::ECONNREFUSED.into(), "connection refused: the service has no backend"),
+            (Errno::ECONNRESET.into(), "the connection was ended before the answer"),
+            (io::ErrorKind::UnexpectedEof.into(), "the connection was ended before the answer"),
+            (Errno::ETIMEDOUT.into(), "no answer in time"),
+            (io::ErrorKind::TimedOut.into(), "no answer in time"),
+            (Errno::EHOSTUNREACH.into(), "no route leads to the backend"),
+            (Errno::EPERM.into(), "a firewall of the client's node"),
+            (io::ErrorKind::InvalidData.into(), "what answered is no echo server"),
+            (Errno::EMFILE.into(), "Too many open files"),
+        ] {
+            let error: io::Error = error;
+            let text = failure(&error);
+            assert!(text.starts_with(says), "{error:?}: {text}");
+            assert!(!text.contains("os error"), "{text}");
+        }
+    }
 }

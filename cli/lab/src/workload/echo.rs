@@ -32,6 +32,11 @@ struct Identity {
     cluster: String,
 }
 
+/// Names the port of an error.
+fn at(port: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("port {port} cannot be listened on: {error}"))
+}
+
 /// Serves until asked to end: then each open connection gets one more answer, which says that it is the last.
 ///
 /// # Errors
@@ -46,11 +51,13 @@ pub async fn serve(tcp: &[u16], udp: &[u16]) -> io::Result<()> {
     let ending = Arc::new(watch::Sender::new(false));
     let mut listeners = JoinSet::new();
     for port in tcp {
-        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
+        let listener = listener.map_err(|error| at(&format!("{port}/TCP"), &error))?;
         listeners.spawn(accept(listener, Arc::clone(&identity), Arc::clone(&ending)));
     }
     for port in udp {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await?;
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
+        let socket = socket.map_err(|error| at(&format!("{port}/UDP"), &error))?;
         listeners.spawn(datagrams(socket, Arc::clone(&identity)));
     }
     signal(SignalKind::terminate())?.recv().await;

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use crate::workload::call::{Called, DatagramFlow, Flow, Next, Transport, call};
+use crate::workload::call::{Called, DatagramFlow, Flow, Next, Transport, call, failure};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -231,20 +231,13 @@ impl Outcome {
             Ok(called) => {
                 Self::failed(&format!("getpeername is {}, not the service", called.peer.ip()), over)
             }
-            Err(error) => Self::failed(&reason(&error), over),
+            Err(error) => Self::failed(&failure(&error), over),
         }
     }
 
     fn failed(reason: &str, over: Over) -> Self {
         Self { result: Err(reason.into()), over }
     }
-}
-
-/// An error without what differs from one to the next.
-fn reason(error: &io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string())
 }
 
 impl Report {
