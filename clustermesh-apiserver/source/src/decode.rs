@@ -18,6 +18,7 @@ mod fields;
 mod labels;
 mod misspelt;
 mod passed_over;
+mod pieces;
 mod tree;
 
 pub(crate) use misspelt::meant;
@@ -74,38 +75,42 @@ struct Place<'a> {
     item: Option<(&'a Header, usize)>,
 }
 
-/// So many documents of YAML, which is slow to read, are read by all cores.
+/// From this number of documents or of items of a List on, all cores decode them.
 const MANY: usize = 64;
+/// The smallest size of the pieces into which a List in YAML is split, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// Reads a manifest.
 pub fn decode(format: Format, text: &str) -> Decoded {
     decode_kinds(&Kind::ALL, format, text)
 }
 
+/// Decodes a manifest like [`decode`], with another smallest size, in bytes, of the pieces into which Lists in YAML are split.
+/// The result does not depend on it.
+pub fn decode_in_pieces(format: Format, text: &str, piece: usize) -> Decoded {
+    read(&Kind::ALL, format, text, piece)
+}
+
 /// Reads objects of some kinds, and passes over all others.
 pub(crate) fn decode_kinds(kinds: &[Kind], format: Format, text: &str) -> Decoded {
+    read(kinds, format, text, PIECE)
+}
+
+fn read(kinds: &[Kind], format: Format, text: &str, piece: usize) -> Decoded {
     let mut decoded = Decoded::default();
     // Some editors begin a file with it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
         // Nothing is in an empty file, whatever its name: that is how the last object is removed.
         Format::Json if text.trim().is_empty() => {}
-        Format::Json => decoded.document(kinds, format, (1, None), text),
+        Format::Json => decoded.document(kinds, format, (1, None), text, piece),
         Format::Yaml => {
             let documents = documents(text);
             let several = documents.len() > 1;
-            let read = |(index, (line, document)): (usize, &(usize, &str))| {
-                let mut decoded = Decoded::default();
-                let at = (*line, Some(index + 1).filter(|_| several));
-                decoded.document(kinds, format, at, document);
-                decoded
-            };
-            // An apiserver with a few needs no threads for them.
-            let parts: Vec<Decoded> = match documents.len() {
-                0..MANY => documents.iter().enumerate().map(read).collect(),
-                _ => documents.par_iter().enumerate().map(read).collect(),
-            };
-            parts.into_iter().for_each(|part| decoded.append(part));
+            decoded.read_all(documents, |decoded, index, (line, document)| {
+                let at = (line, Some(index + 1).filter(|_| several));
+                decoded.document(kinds, format, at, document, piece);
+            });
         }
     }
     decoded
@@ -146,6 +151,20 @@ impl Decoded {
         }
     }
 
+    /// Decodes parts of a text in their order. It uses all cores for many parts, and no threads for a few.
+    fn read_all<T: Send>(&mut self, parts: Vec<T>, read: impl Fn(&mut Self, usize, T) + Sync) {
+        if parts.len() < MANY {
+            return parts.into_iter().enumerate().for_each(|(index, part)| read(self, index, part));
+        }
+        let read = |(index, part)| {
+            let mut decoded = Self::default();
+            read(&mut decoded, index, part);
+            decoded
+        };
+        let parts: Vec<Self> = parts.into_par_iter().enumerate().map(read).collect();
+        parts.into_iter().for_each(|part| self.append(part));
+    }
+
     /// Reads a document that begins at a line, and has a number where there are others.
     fn document(
         &mut self,
@@ -153,6 +172,7 @@ impl Decoded {
         format: Format,
         (line, number): (usize, Option<usize>),
         text: &str,
+        piece: usize,
     ) {
         let broken = |within: usize, reason: String| {
             let reason = match number {
@@ -161,21 +181,21 @@ impl Decoded {
             };
             DecodeProblem { line: line + within - 1, reason, key: None }
         };
-        match tree::read(format, text) {
+        match pieces::read(format, text, piece) {
             Err((within, reason)) => self.broken.push(broken(within, reason)),
             Ok(None | Some(Value::Null)) => {}
             Ok(Some(value @ Value::Object(_))) => {
-                self.object(kinds, Place { line, item: None }, &value);
+                self.object(kinds, Place { line, item: None }, value);
             }
             Ok(Some(_)) => self.broken.push(broken(1, "this is no object with fields".into())),
         }
     }
 
-    fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: &Value) {
+    fn object(&mut self, kinds: &[Kind], place: Place<'_>, value: Value) {
         if let Value::Array(_) = value {
             return self.reject(place, None, "a list is no object with fields".into());
         }
-        let mut header = match fields::read::<Header>(value) {
+        let mut header = match fields::read::<Header>(&value) {
             Ok(header) => header,
             Err(reason) => return self.reject(place, None, reason),
         };
@@ -187,28 +207,28 @@ impl Decoded {
             }
             (kind, None) if list_of(kind).is_some() => self.list(kinds, place.line, &header, value),
             _ => match kinds.iter().find(|kind| header.kind == kind.as_str()) {
-                Some(kind) => self.known(*kind, place, &header, value),
+                Some(kind) => self.known(*kind, place, &header, &value),
                 None => self.unknown(kinds, place, &header),
             },
         }
     }
 
-    fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, value: &Value) {
-        if let Some(problem) = misspelt::misspelt_list(value) {
+    fn list(&mut self, kinds: &[Kind], line: usize, header: &Header, mut list: Value) {
+        if let Some(problem) = misspelt::misspelt_list(&list) {
             let reason = format!("{}: {problem}", header.kind);
             return self.reject(Place { line, item: None }, None, reason);
         }
-        let items = match value.get("items") {
-            None => &[],
-            Some(Value::Array(items)) => items.as_slice(),
+        let items = match list.get_mut("items").map(Value::take) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
             Some(_) => {
                 let reason = format!("{}: items is not a list", header.kind);
                 return self.reject(Place { line, item: None }, None, reason);
             }
         };
-        for (index, item) in (0..).zip(items) {
-            self.object(kinds, Place { line, item: Some((header, index)) }, item);
-        }
+        self.read_all(items, |decoded, index, item| {
+            decoded.object(kinds, Place { line, item: Some((header, index)) }, item);
+        });
     }
 
     fn known(&mut self, kind: Kind, place: Place<'_>, header: &Header, value: &Value) {

@@ -20,7 +20,7 @@ mod problem;
 pub use admitted::{Admitted, admit};
 pub use annotation_names::unknown_annotations;
 pub use copies::Copies;
-pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
+pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode, decode_in_pieces};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
 pub use event::{ResourceVersion, SourceEvent};

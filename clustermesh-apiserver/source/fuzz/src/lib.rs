@@ -8,12 +8,13 @@ use mesh_files::{Moment, QUIET};
 use mesh_model::object::{Object, ObjectKey};
 use mesh_source::{
     Decoded, Drain, Format, ManifestsSource, ResourceVersion, SourceEvent,
-    cluster_directory::ClusterDirectory, decode,
+    cluster_directory::ClusterDirectory, decode, decode_in_pieces,
 };
 
 /// A manifest, read as YAML and as JSON.
 ///
-/// What is understood is understood the same beside another document and in a list; what is wrong has its line.
+/// What is understood is understood the same beside another document and in a list; what is wrong has its line. A List that is
+/// split at each item has the content of the whole.
 pub fn manifest(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -21,6 +22,10 @@ pub fn manifest(data: &[u8]) {
     for format in [Format::Yaml, Format::Json] {
         let decoded = decode(format, text);
         places(text, &decoded);
+        // No other text is split.
+        if format == Format::Yaml && text.contains("items:") {
+            assert_eq!(decode_in_pieces(format, text, 1), decoded);
+        }
         let Ok(decoded) = decoded.whole() else { continue };
         // A list in a list is refused.
         let is_list = text.contains("List");
@@ -206,7 +211,7 @@ mod tests {
     #[test]
     fn manifests_survive() {
         let all = [seeds("yaml"), seeds("json")].concat();
-        assert_eq!(all.len(), 11);
+        assert_eq!(all.len(), 12);
         run(bytes(all), manifest);
     }
 
@@ -241,7 +246,7 @@ mod tests {
         let json = seeds("json");
         let all = seeds("yaml").into_iter().zip(json.iter().cycle());
         let mut all: Vec<_> = all.map(|(yaml, json)| format!("{yaml}=\n{json}")).collect();
-        all.push(format!("{}=\n{}", seeds("yaml")[5], json[1]));
+        all.push(format!("{}=\n{}", seeds("yaml")[6], json[1]));
         run(bytes(all), folder);
     }
 

@@ -646,7 +646,32 @@ fn misspelt_annotations_of_pods_are_counted() {
 fn a_list_of_thousands_of_pods_is_read() {
     let pod = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: p-N, namespace: shop, labels: {app: web, a: b, c: d}}\n  spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}\n  status: {podIP: 10.1.1.1, conditions: [{type: Ready, status: 'True'}]}\n";
     let items: String = (0..8_000).map(|n| pod.replace('N', &n.to_string())).collect();
-    assert_eq!(yaml(&format!("kind: List\nitems:\n{items}")).objects.len(), 8_000);
+    let list = format!("kind: List\nitems:\n{items}");
+    assert!(list.len() > 10 * PIECE);
+    let decoded = yaml(&list);
+    assert_eq!(decoded, decode_in_pieces(Format::Yaml, &list, usize::MAX));
+    let names = decoded.objects.into_iter().map(|(_, object)| object.key().name);
+    assert!(names.eq((0..8_000).map(|n| format!("p-{n}"))));
+}
+
+#[test]
+fn many_items_are_decoded_in_their_order() {
+    let round = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n@"}},{"kind":"Other"},{"kind":"Namespace"}"#;
+    for (format, rounds) in
+        [(Format::Yaml, 2), (Format::Json, 2), (Format::Yaml, 100), (Format::Json, 100)]
+    {
+        let items: Vec<String> = (0..rounds).map(|n| round.replace('@', &n.to_string())).collect();
+        let list = format!("{{\"kind\":\"List\",\"items\":[{}]}}", items.join(","));
+        let decoded = decode(format, &list);
+        let names = decoded.objects.iter().map(|(line, object)| (*line, object.key().name));
+        assert!(names.eq((0..rounds).map(|n| (1, format!("n{n}")))), "{decoded:?}");
+        let reasons = decoded.rejected.iter().map(ToString::to_string);
+        let said = |n| format!("line 1: item {}: Namespace: it has no metadata.name", 3 * n + 2);
+        assert!(reasons.eq((0..rounds).map(said)), "{decoded:?}");
+        let other = PassedOver::Kind("Other".into());
+        assert_eq!(decoded.passed_over, [(other, Places { line: 1, count: rounds })].into());
+    }
+    const { assert!(3 * 2 < MANY && MANY < 3 * 100) };
 }
 
 #[test]

@@ -13,7 +13,7 @@ struct Tree(Value);
 struct TreeVisitor;
 
 /// Marks an object that has a field twice. No name of a field has this character.
-const TWICE: &str = "\0";
+pub(super) const TWICE: &str = "\0";
 
 /// Reads one value; `None` where there is none. An error has its line, counted from 1.
 pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, String)> {
@@ -30,8 +30,24 @@ pub(super) fn read(format: Format, text: &str) -> Result<Option<Value>, (usize, 
     Ok(tree.map(|tree| tree.0))
 }
 
+/// Parses a YAML text whose value is an object without anchors, aliases and merge keys, so that it refers to no other text.
+/// `most` limits the number of values, and the bytes in them. `None` if the text is anything else.
+pub(super) fn read_piece(text: &str, most: usize) -> Option<Map<String, Value>> {
+    let budget = serde_saphyr::budget!(
+        max_nodes: most,
+        max_total_scalar_bytes: most,
+        max_anchors: 0,
+        max_aliases: 0,
+        max_merge_keys: 0,
+    );
+    match serde_saphyr::from_str_with_options(text, options(budget)) {
+        Ok(Some(Tree(Value::Object(fields)))) => Some(fields),
+        _ => None,
+    }
+}
+
 fn yaml(text: &str) -> Result<Option<Tree>, (usize, String)> {
-    serde_saphyr::from_str_with_options(text, options(text)).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options(budget(text))).map_err(|error| {
         let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
         (line.max(1), plain("YAML", &error.without_snippet().to_string()))
     })
@@ -70,12 +86,15 @@ pub(super) fn path(within: &str, path: &str) -> String {
 }
 
 /// As many values as a text of that length can hold, but no more: an alias may stand for many.
-fn options(text: &str) -> serde_saphyr::Options {
+fn budget(text: &str) -> Option<serde_saphyr::Budget> {
     let most = 250_000.max(text.len());
-    let budget = serde_saphyr::budget!(
+    serde_saphyr::budget!(
         max_nodes: most,
         max_events: 1_000_000.max(most.saturating_mul(2)),
-    );
+    )
+}
+
+fn options(budget: Option<serde_saphyr::Budget>) -> serde_saphyr::Options {
     // The tree says itself what is there twice, so that it costs the object and not the file.
     serde_saphyr::options!(
         budget: budget,
