@@ -30,7 +30,10 @@ impl Identities {
             None => self.of_pods.remove(pod),
         };
         if let Some((identity, labels)) = identity {
-            self.ids.insert(labels.clone(), identity);
+            // Most pods share their labels with others, so that a copy is seldom needed.
+            if self.ids.get(&labels) != Some(&identity) {
+                self.ids.insert(labels.clone(), identity);
+            }
             self.used.entry(identity).or_insert((0, labels)).0 += 1;
         }
         let Some(before) = before else { return };

@@ -95,8 +95,8 @@ impl Exporter {
 
     /// All Namespaces are known.
     pub(super) fn open<A: Allocate>(&mut self, allocate: &mut A) {
-        let all: Vec<_> = self.objects.keys().cloned().collect();
-        all.into_iter().for_each(|key| self.make(key, allocate));
+        let all = self.objects.keys().cloned().collect();
+        self.make_all(all, allocate);
         self.settle_all_identities();
     }
 

@@ -384,3 +384,27 @@ fn pods_go_over_to_the_lower_of_two_ids() {
     cluster.exporter.set_identity(lower, None);
     assert!(cluster.exporter.is_disputed());
 }
+
+/// All cores make the records of many objects that are known before all Namespaces are.
+#[test]
+fn many_objects_have_the_records_that_they_have_one_by_one() {
+    let pods = (10..210)
+        .map(|n| pod(&format!("p-{n:03}"), &format!("10.7.1.{n}"), &format!("app-{}", n / 10)));
+    let objects = format!("{}{}", node("172.31.1.1"), pods.collect::<String>());
+    for full in [false, true] {
+        let mut one_by_one = Cluster::new();
+        one_by_one.counter.full = full;
+        one_by_one.apply(&objects);
+        let mut at_once = Cluster::new();
+        at_once.exporter = Exporter::new(at_once.exporter.config.clone());
+        at_once.counter.full = full;
+        at_once.apply(&objects);
+        assert_eq!(at_once.exporter.desired().len(), 1, "the cluster's config");
+        at_once.listed(Kind::Namespace);
+        at_once.publish();
+        assert_eq!(at_once.exporter.desired(), one_by_one.exporter.desired());
+        assert_eq!(at_once.exporter.problems(), one_by_one.exporter.problems());
+        assert_eq!(at_once.exporter.problems().len(), if full { 200 } else { 0 });
+        assert_eq!(at_once.exporter.makes, 201);
+    }
+}
