@@ -177,8 +177,12 @@ pub(crate) fn list(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Object
             continue;
         }
         let path = entry.path();
-        let metadata = fs::metadata(&path).map_err(read_error(&path))?;
-        if metadata.is_dir() {
+        // The entry has the type already, except that of what a link points to.
+        let is_folder = match entry.file_type() {
+            Ok(file_type) if !file_type.is_symlink() => file_type.is_dir(),
+            _ => fs::metadata(&path).map_err(read_error(&path))?.is_dir(),
+        };
+        if is_folder {
             list(&path, found)?;
         } else if Format::of(&path).is_some() {
             found.push(path);
@@ -213,6 +217,12 @@ mod tests {
             "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\"}}",
         );
         write(".hidden/x.yaml", "[");
+        // Links to a file and to a folder, as Kubernetes mounts them.
+        write("..data/b/three.yaml", &NAMESPACE.replace("shop", "team"));
+        write("..data/four.yaml", &NAMESPACE.replace("shop", "test"));
+        for (target, name) in [("..data/b", "b"), ("..data/four.yaml", "four.yaml")] {
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        }
         write("notes.txt", "[");
         write(
             "z.yaml",
@@ -220,7 +230,7 @@ mod tests {
         );
         let read = Objects::read(folder.path()).unwrap();
         let keys: Vec<String> = read.objects.keys().map(ToString::to_string).collect();
-        assert_eq!(keys, ["Namespace shop", "Node n1"]);
+        assert_eq!(keys, ["Namespace shop", "Namespace team", "Namespace test", "Node n1"]);
         let place = format!("{}/", folder.path().display());
         let problems: Vec<String> =
             read.problems.iter().map(|p| p.to_string().replace(&place, "")).collect();
