@@ -1,10 +1,11 @@
-//! What a node's kernel should hold, worked out from manifests alone.
+//! What a node's kernel should hold, computed from manifests alone.
 //!
-//! The rule, in one sentence: a service leads, at each of its addresses, to all ready pods of that family that it selects,
-//! and if it is global to those that the services of its name select in the clusters that it follows and that share theirs,
-//! port name by port name; where only one of two ports has a name they meet too. A service of which connections stay on their
-//! node leads to that node's own.
-//! It judges the daemons, so it shares their decoding of manifests and nothing else.
+//! At each of its addresses, a service leads to all ready pods of that address family that it selects. A global service
+//! also leads to the pods that shared services of the same name select in the clusters that its cluster follows. Ports
+//! are matched by name; a port without a name matches every name. With `internalTrafficPolicy: Local`, a service leads
+//! only to pods on the client's node.
+//!
+//! The daemons are checked against this, so it shares only their decoding of manifests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,23 +22,23 @@ use mesh_model::{
 };
 use mesh_source::{Format, decode};
 
-/// What a cluster's manifests hold.
+/// The objects in a cluster's manifests.
 #[derive(Debug, Default)]
 pub(crate) struct Manifests {
     objects: BTreeMap<ObjectKey, Object>,
 }
 
-/// A service's pods as its cluster offers them.
+/// The ports of the pods behind a service, in one cluster.
 type Offer = BTreeSet<Served>;
 
-/// A port's name and protocol, where it is served, and on which node; that is empty where it is not known.
+/// A port's name, its IP protocol number, the pod's address and port, and the pod's node; empty if the node is not known.
 type Served = (String, u8, SocketAddr, String);
 
-/// IP protocol numbers of what is balanced.
+/// The protocols that are balanced, with their IP protocol numbers.
 const BALANCED: [(Protocol, u8); 2] = [(Protocol::Tcp, 6), (Protocol::Udp, 17)];
 
 impl Manifests {
-    /// Reads a folder. What a file holds that cannot be decoded is not there: the daemons say what is wrong with it.
+    /// Reads all manifests in a folder. Skips what cannot be decoded: the daemons report that.
     pub(crate) fn read(folder: &Path) -> io::Result<Self> {
         let mut files = BTreeSet::new();
         list(folder, &mut files)?;
@@ -45,7 +46,7 @@ impl Manifests {
         for file in files {
             let text = match fs::read_to_string(&file) {
                 Ok(text) => text,
-                // Gone since it was listed.
+                // Removed since the folder was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
@@ -58,7 +59,7 @@ impl Manifests {
         Ok(Self { objects })
     }
 
-    /// The services that the cluster's nodes serve, by namespace and name.
+    /// The services that the cluster's nodes serve: no external names, and none that is left to another proxy.
     fn served(&self) -> impl Iterator<Item = &Service> {
         let services = self.objects.values().filter_map(|object| match object {
             Object::Service(service) => Some(service),
@@ -70,12 +71,13 @@ impl Manifests {
         })
     }
 
-    /// Whether a service is one with those of its name in other clusters.
+    /// Whether a service is merged with those of the same name in other clusters.
     fn takes_part(&self, service: &Service) -> bool {
         is_global(service) && self.is_global(&service.namespace)
     }
 
-    /// A namespace takes part that does not say otherwise. One without an object does where no namespace has one.
+    /// A namespace is global unless its annotation is `false`. If the manifests have any namespace, one without an object is
+    /// not global.
     fn is_global(&self, namespace: &str) -> bool {
         let objects = self.objects.values().filter_map(|object| match object {
             Object::Namespace(found) => Some(found),
@@ -90,7 +92,7 @@ impl Manifests {
         })
     }
 
-    /// What the cluster offers under a service's name.
+    /// The backends that the cluster shares under a service's name.
     fn offer(&self, namespace: &str, name: &str) -> Offer {
         let shared = |service: &&Service| self.takes_part(service) && is_shared(service);
         let mut shared = self.served().filter(shared);
@@ -98,7 +100,7 @@ impl Manifests {
         found.map(|service| self.backends(service)).unwrap_or_default()
     }
 
-    /// What a service selects.
+    /// The backends of a service: those in its slices, or else the ready pods that it selects.
     fn backends(&self, service: &Service) -> Offer {
         let slices = self.objects.values().filter_map(|object| match object {
             Object::EndpointSlice(slice) if is_of(slice, service) => Some(slice),
@@ -116,8 +118,8 @@ impl Manifests {
     }
 }
 
-/// What the kernel of a cluster's node should hold: `local` with its ID and manifests, and those of all clusters
-/// that it follows.
+/// What the kernel of a node should hold. `local` is the node's cluster, `followed` are the clusters that it follows,
+/// each with its ID and manifests.
 pub(crate) fn expected(
     local: (u16, &Manifests),
     followed: &[(u16, &Manifests)],
@@ -155,7 +157,8 @@ pub(crate) fn expected(
     services
 }
 
-/// Whether a port of a service leads to one that is served. One has no name if no other entry gives it one.
+/// Whether a service port named `name` leads to a served port. A served port has no name if no entry with the same
+/// protocol and address has one.
 fn meets(name: &str, served: &Served, offer: &Offer) -> bool {
     let (of, protocol, address, _) = served;
     let mut same = offer.iter().filter(|(_, p, a, _)| (p, a) == (protocol, address));
@@ -166,7 +169,7 @@ fn balanced(protocol: Protocol) -> Option<u8> {
     BALANCED.iter().find(|(known, _)| *known == protocol).map(|(_, number)| *number)
 }
 
-/// The first of two annotations that is there.
+/// The value of the first of two annotations that is set.
 fn word<'a>(service: &'a Service, names: [&str; 2]) -> Option<&'a String> {
     names.iter().find_map(|name| service.annotations.get(*name))
 }
@@ -198,7 +201,7 @@ fn is_ready(service: &Service, pod: &Pod) -> bool {
         && service.selector.iter().all(selected)
 }
 
-/// A pod answers at its first address of each family that its service has.
+/// A pod is reachable at its first address of each family that its service has.
 fn in_pod(service: &Service, pod: &Pod) -> Offer {
     let has =
         |v4: bool| service.headless || service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4);
@@ -388,7 +391,7 @@ ports: [{{ {name}port: 8080 }}]
             let theirs = found.values().flatten().filter(|to| to.cluster == 2).count();
             assert_eq!(theirs == 1, meet, "{found:?}");
         }
-        // It has a name, if not the one that is looked for.
+        // The port has a name, but not the one that the service asks for.
         let twice = one_port("name: web, ").replace(
             "ports: [{ name: web, port: 8080 }]",
             "ports: [{ name: web, port: 8080 }, { name: '', port: 8080 }]",

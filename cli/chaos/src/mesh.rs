@@ -1,4 +1,4 @@
-//! A lab of the campaign's own, by the commands that every operator has.
+//! The lab of a chaos run, driven by the commands that operators use.
 
 use std::{
     fs,
@@ -19,32 +19,32 @@ use serde_json::Value;
 
 use crate::{error::ChaosError, faults::Etcd};
 
-/// A lab that goes with the campaign, unless it is to be kept.
+/// A lab that is removed at the end of the run, unless `keep` is set.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     name: String,
     binary: PathBuf,
     keep: bool,
-    /// Where the manifests are that it applies.
+    /// The folder with the manifests that it applies.
     manifests: tempfile::TempDir,
     pub(crate) state: LabState,
-    /// What the load has traffic with, as its flags.
+    /// The targets of the load, as flags of `lab-pod load`.
     targets: Vec<String>,
 }
 
-/// A load that runs in a pod until it is asked to end.
+/// A load that runs in a pod until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Load {
     child: Option<Child>,
 }
 
-/// What `lab status` says, as far as it matters here.
+/// The part of the output of `lab status` that is used here.
 #[derive(Deserialize)]
 struct LabStatus {
     lab: LabState,
 }
 
-/// What `service show` says, as far as it matters here.
+/// The part of the output of `service show` that is used here.
 #[derive(Deserialize)]
 struct Shown {
     services: Vec<ShownService>,
@@ -64,16 +64,16 @@ struct Frontend {
     protocol: String,
 }
 
-/// The service that has traffic, and the pod that it comes from.
+/// The service that receives the traffic, and the pod that sends it.
 const ECHO: &str = include_str!("../../../deploy/examples/echo.yaml");
 const CLIENT: &str = include_str!("../../../deploy/examples/client.yaml");
-/// Seconds that a pod goes on after it was withdrawn: as long as its clients may need to get the change.
+/// Seconds that a pod keeps running after it was removed: as long as its clients may need to receive the change.
 const GRACE: &str = "2";
-/// What follows happens under load, not before.
+/// Time for the load to start before a fault begins.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 
 impl Mesh {
-    /// Two connected clusters of two nodes, with a service in both and a client in the first.
+    /// Starts two clusters of two nodes, connects them, and applies the service to both and the client to the first.
     pub(crate) fn up(
         name: &str,
         binary: &Path,
@@ -107,7 +107,7 @@ impl Mesh {
         self.state.clusters.iter().map(|cluster| cluster.name.clone()).collect()
     }
 
-    /// `clustermesh lab COMMAND --lab NAME ARG...`, which must succeed.
+    /// Runs `clustermesh lab COMMAND --lab NAME ARG...`, and fails if it fails.
     pub(crate) fn lab(&self, command: &str, args: &[&str]) -> Result<Vec<u8>, ChaosError> {
         self.clustermesh(&[&["lab", command, "--lab", &self.name], args].concat())
     }
@@ -116,7 +116,7 @@ impl Mesh {
         self.clustermesh(&["connect", "--context", one, "--destination-context", other]).map(drop)
     }
 
-    /// However young they are: a campaign is shorter than certificates are usually left alone for.
+    /// Rotates certificates of any age: a run is shorter than the default minimum age.
     pub(crate) fn rotate(&self, cluster: &str, which: &str) -> Result<(), ChaosError> {
         let flag = format!("--{which}");
         self.clustermesh(&["certs", "rotate", "--context", cluster, &flag, "--min-age", "0"])
@@ -127,13 +127,13 @@ impl Mesh {
         self.apply(cluster, "echo.yaml", &["--replicas", &replicas.to_string()])
     }
 
-    /// Waits until every daemon is ready, and every kernel what the manifests say.
+    /// Waits until every daemon is ready, and every kernel holds what the manifests specify.
     pub(crate) fn settle(&self) -> Result<(), ChaosError> {
         self.clustermesh(&["status", "--wait", "--allow-degraded"])?;
         self.lab("check-history", &["--wait"]).map(drop)
     }
 
-    /// `etcdctl` as a cluster's administrator, on the node of the etcd.
+    /// Runs `etcdctl` as the cluster's administrator, on the node of the etcd.
     pub(crate) fn etcdctl(&self, etcd: &Etcd, args: &[&str]) -> Result<Value, ChaosError> {
         let Etcd { cluster, replica } = etcd;
         let unexpected = |what: &str| ChaosError::Unexpected(format!("{cluster}: {what}"));
@@ -154,12 +154,12 @@ impl Mesh {
         let printed = self.lab("exec", &words)?;
         match printed.as_slice() {
             [] => Ok(Value::Null),
-            // Some commands answer in words whatever they are asked for.
+            // Some commands do not answer in JSON, whatever output is requested.
             text => Ok(serde_json::from_slice(text).unwrap_or_default()),
         }
     }
 
-    /// Where an etcd keeps what it holds, as `lab status` has it.
+    /// An etcd's data folder, from its command line in `lab status`.
     pub(crate) fn data_folder(&self, etcd: &str) -> Result<PathBuf, ChaosError> {
         let process = self.state.processes.iter().find(|process| process.name == etcd);
         let mut words = process.into_iter().flat_map(|process| &process.command);
@@ -169,7 +169,7 @@ impl Mesh {
             .ok_or_else(|| ChaosError::Unexpected(format!("{etcd} has no --data-dir")))
     }
 
-    /// A load on all addresses of the service: `rate` fresh connections a second in turn, and long flows.
+    /// Starts a load on all addresses of the service: `rate` new connections a second in turn, and `flows` long connections.
     pub(crate) fn load(&self, rate: u32, flows: u32) -> Result<Load, ChaosError> {
         let first = self.clusters().into_iter().next().unwrap_or_default();
         let mut command = self.command();
@@ -197,7 +197,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Finds out where clients in the first cluster find the service, as flags of a load.
+    /// Reads the service's addresses in the first cluster, as flags of a load.
     fn find_targets(&mut self) -> Result<(), ChaosError> {
         let shown = self.clustermesh(&["service", "show", "default/echo", "--output", "json"])?;
         let shown: Shown = serde_json::from_slice(&shown)
@@ -248,7 +248,7 @@ impl Drop for Mesh {
 }
 
 impl Load {
-    /// Ends it, and says what came of it.
+    /// Stops the load, and returns its report.
     pub(crate) fn stop(mut self) -> Result<Report, ChaosError> {
         let io = |source| ChaosError::Io { what: "the load", source };
         let unexpected = |what: &str| ChaosError::Unexpected(format!("the load: {what}"));
