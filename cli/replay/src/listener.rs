@@ -1,4 +1,4 @@
-//! A cluster's listener: mutual TLS, and who is on the other side.
+//! A cluster's listener, with mutual TLS.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     watching::Watching,
 };
 
-/// A cluster's server certificate, for clients that show one of the cluster's CA.
+/// The TLS settings of a cluster's server: its certificate, and the CA that must have signed the clients' certificates.
 pub(crate) fn tls(pki: &ClusterPki) -> Result<ServerTlsConfig, ReplayError> {
     let certificate = read(&pki.certificate("server"))?;
     let identity = Identity::from_pem(certificate, read(&pki.key("server"))?);
@@ -23,7 +23,7 @@ pub(crate) fn tls(pki: &ClusterPki) -> Result<ServerTlsConfig, ReplayError> {
     Ok(ServerTlsConfig::new().identity(identity).client_ca_root(ca))
 }
 
-/// Serves a cluster, for ever.
+/// Serves a cluster until the listener fails.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: ServerTlsConfig,
@@ -40,7 +40,6 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// A file's text.
 fn read(path: &Path) -> Result<String, ReplayError> {
     fs::read_to_string(path).map_err(ReplayError::file(path))
 }
