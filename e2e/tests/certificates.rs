@@ -300,7 +300,7 @@ fn a_ca_is_rotated() {
     fs::copy(old("admin.crt"), &certificate).unwrap();
     fs::copy(old("admin.key"), &key).unwrap();
     let (code, _, refused) = scene.rotate(&one, &["--ca", "--finish"]);
-    assert!(code == 1 && refused.contains("local.crt is by the old CA"), "{refused}");
+    assert!(code == 1 && refused.contains("local.crt is signed by the old CA"), "{refused}");
     fs::write(&key, &kept[1]).unwrap();
     fs::write(&certificate, &kept[0]).unwrap();
 

@@ -1,4 +1,4 @@
-//! What a shell needs to complete commands.
+//! Generates shell completions.
 
 use std::io::{self, Write as _};
 
@@ -15,7 +15,7 @@ pub(crate) fn run(shell: Shell) -> anyhow::Result<Outcome> {
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
     };
-    // Into memory first: a reader that has seen enough is no error.
+    // Into memory first: it is no error if the reader closes the pipe early.
     let mut script = Vec::new();
     clap_complete::generate(generator, &mut offered(), "clustermesh", &mut script);
     let script = with_names(shell, String::from_utf8(script)?);
@@ -30,7 +30,7 @@ fn offered() -> Command {
     Command::new("clustermesh").args(all.get_arguments()).subcommands(shown)
 }
 
-/// What bash offers after which word; what clap made is asked for the rest.
+/// Completes names after these words in bash; clap's function completes the rest.
 const BASH: &str = r#"
 _clustermesh_names() {
     local word="${COMP_WORDS[COMP_CWORD]}" names
@@ -81,7 +81,7 @@ complete -c clustermesh -n "__fish_seen_subcommand_from service; and __fish_seen
     -a "(clustermesh service list -o name 2>/dev/null)"
 "#;
 
-/// A script that also completes the names of contexts, labs, nodes and services, which are known when it is used.
+/// Adds the completion of contexts, labs, nodes and services, whose names are looked up when it is used.
 fn with_names(shell: Shell, script: String) -> String {
     match shell {
         Shell::Bash => script + BASH,
@@ -99,7 +99,7 @@ fn with_names(shell: Shell, script: String) -> String {
                 }
             };
             let script = script.lines().map(of_a_service).collect::<Vec<_>>().join("\n") + "\n";
-            // Its first line says whose completions these are.
+            // The first line names the command of the completions.
             match script.split_once('\n') {
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
                 None => script,

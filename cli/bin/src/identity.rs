@@ -1,4 +1,4 @@
-//! Identities, as agents know them.
+//! `clustermesh identity`: the identities that agents know.
 
 use anyhow::bail;
 use mesh_admin::v1::{Identity, ListIdentitiesRequest};
@@ -13,17 +13,17 @@ use crate::{
     output::{self, Listed, Output},
 };
 
-/// An identity, and whose agent says so.
+/// An identity, and the cluster of the agent that reported it.
 struct Seen {
     from: String,
     identity: Identity,
 }
 
-/// What is asked for by what identifies it.
+/// The identities that a user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum IdentityQuery {
     Id(u32),
-    /// It has all of these. Without a source any source will do.
+    /// Identities with all of these labels. A label without a source matches every source.
     Labels(Vec<Label>),
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &IdentityArgs, output: Output) -> anyhow::Result<Outcome
     Ok(complain(warnings))
 }
 
-/// Asks one node of each cluster.
+/// Asks one agent of each cluster.
 fn ask(
     from: &From,
     cluster: Option<&str>,
@@ -83,7 +83,7 @@ fn ask(
 impl IdentityQuery {
     fn parse(text: &str) -> Self {
         match text.parse() {
-            // 0 is no identity's.
+            // No identity has the ID 0.
             Ok(number) if number > 0 => Self::Id(number),
             _ => Self::labels(text),
         }
@@ -113,11 +113,11 @@ impl IdentityQuery {
     }
 }
 
-/// The label that has a pod's namespace.
+/// The key of the label with a pod's namespace.
 const NAMESPACE: &str = "io.kubernetes.pod.namespace";
-/// How the keys of labels begin that are not the pod's own.
+/// Prefixes of the keys of labels that Kubernetes and Cilium add.
 const ADDED: [&str; 2] = ["io.kubernetes.pod.", "io.cilium.k8s."];
-/// The source of a label that names none.
+/// The source of a label that was given without one.
 const UNSPECIFIED: &str = "unspec";
 
 // === impl Seen ===
@@ -135,7 +135,7 @@ impl Listed for Seen {
         let Identity { cluster, number, labels, addresses } = &self.identity;
         let all = labels.trim_end_matches(';').replace(';', " ");
         let own = Labels::parse(labels);
-        // What Kubernetes and Cilium add to the pod's own labels is shown in other columns, or wide.
+        // Labels that Kubernetes and Cilium add are shown in other columns, or with `-o wide`.
         let own =
             own.iter().filter(|(_, key, _)| !ADDED.iter().any(|added| key.starts_with(added)));
         let own: Vec<String> = own.map(|(_, key, value)| format!("{key}={value}")).collect();
@@ -160,7 +160,7 @@ impl Listed for Seen {
 }
 
 impl Seen {
-    /// The namespace of the pods that have it.
+    /// The namespace of the identity's pods.
     fn namespace(&self) -> Option<&str> {
         let mut labels = self.identity.labels.split(';').filter_map(|label| label.split_once('='));
         let is = |key: &str| key.split_once(':').is_some_and(|(_, key)| key == NAMESPACE);
@@ -213,7 +213,7 @@ mod tests {
         ] {
             assert_eq!(IdentityQuery::parse(wanted).is(&identity), is, "{wanted}");
         }
-        // A selector is never an ID.
+        // A selector is never read as an ID.
         assert!(!IdentityQuery::labels("70000").is(&identity));
         assert!(IdentityQuery::labels("app=web").is(&identity));
     }

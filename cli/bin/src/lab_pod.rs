@@ -1,4 +1,4 @@
-//! The lab's servers and clients.
+//! `clustermesh lab-pod`: the servers and clients in a lab's pods.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,9 +12,9 @@ use crate::{
     output::{self, Output},
 };
 
-/// How long a request may take to count as answered.
+/// A request without an answer after this time has failed.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Pause between two requests of a long flow.
+/// The pause between two requests of a long connection.
 const FLOW_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(command: LabPodCommand, output: Output) -> anyhow::Result<Outcome> {

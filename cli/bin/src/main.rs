@@ -1,4 +1,4 @@
-//! `clustermesh`: the mesh from the command line. One module a noun; every command goes through what the daemons offer.
+//! `clustermesh`: the mesh from the command line. Each module is a noun; commands use the daemons' public interfaces only.
 
 mod args;
 mod ask;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         refuse("-o name: this command does not write a list")
     }
     if args.contexts.is_some() && args.lab.is_some() {
-        refuse("--contexts and --lab both say which contexts there are: give one of them")
+        refuse("--contexts and --lab both select the contexts: give one of them")
     }
     if args.context.is_some() && !args.command.takes_context() {
         refuse("--context: this command asks no cluster's daemons")

@@ -1,4 +1,4 @@
-//! Pods, as the agents of their nodes know them; in a lab also whether their processes run.
+//! `clustermesh pod`: the pods that agents know, and in a lab the states of their processes.
 
 use mesh_admin::v1::{ListPodsRequest, Pod, PodState};
 use mesh_lab::{Lab, LabState, Liveness, ProcessState};
@@ -13,12 +13,12 @@ use crate::{
     output::{self, Listed, Output},
 };
 
-/// A pod of a cluster's node.
+/// A pod, and its node and cluster.
 struct Seen {
     cluster: String,
     node: String,
     pod: Pod,
-    /// What a lab runs in it.
+    /// The process that a lab runs in it.
     process: Option<ProcessState>,
 }
 
@@ -49,13 +49,13 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
     Ok(complain(warnings).and(if well { Outcome::Done } else { Outcome::NotReady }))
 }
 
-/// The lab whose clusters are asked, if it is one.
+/// The lab of the contexts, if they are a lab's.
 fn lab() -> Option<LabState> {
     let lab = contexts::lab_of(&contexts::origin().ok()?).ok()??;
     Lab::peek(&lab).ok()
 }
 
-/// What runs in a pod.
+/// The process in a pod.
 fn process_in(lab: &LabState, cluster: &str, pod: &Pod) -> Option<ProcessState> {
     let pods = &lab.cluster(cluster).ok()?.pods;
     let is_it = |other: &&mesh_lab::PodState| {
@@ -112,7 +112,7 @@ impl Listed for Seen {
 }
 
 impl Seen {
-    /// Whether it has its identity, and its process did not end by itself.
+    /// Whether the pod has its identity, and its process did not die.
     fn is_well(&self) -> bool {
         let died = |process: &ProcessState| process.liveness() == Liveness::Died;
         self.pod.state() == PodState::Bound && !self.process.as_ref().is_some_and(died)
@@ -130,7 +130,7 @@ impl Seen {
     }
 }
 
-/// When it was attached, as RFC 3339.
+/// The time of its attachment, as RFC 3339.
 fn attached(pod: &Pod) -> Option<String> {
     let seconds = i64::try_from(pod.attached_unix_seconds).ok().filter(|seconds| *seconds > 0)?;
     jiff::Timestamp::from_second(seconds).ok().map(|at| at.to_string())
@@ -177,7 +177,7 @@ mod tests {
         let stopped = Seen { process: Some(process(0)), ..pod(PodState::Bound) };
         assert!(stopped.is_well());
         assert_eq!(stopped.rows()[0][4], "stopped");
-        // The first process of all did not start at that time.
+        // A process with PID 1 that started at another time is not the pod's.
         let died = Seen { process: Some(process(1)), ..pod(PodState::Bound) };
         assert!(!died.is_well());
         assert_eq!(

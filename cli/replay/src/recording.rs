@@ -148,7 +148,8 @@ impl Recording {
         }
     }
 
-    /// Converts an ID in the recorded cluster's range to the same offset in the other's. Reserved IDs are the same everywhere.
+    /// An ID in the recorded cluster's range becomes the one at the same offset in the other's. Reserved IDs are the same
+    /// everywhere.
     fn identity(&self, other: &Become<'_>, identity: Identity) -> Identity {
         let (from, to) =
             (self.peer.limit.identities(self.peer.id), self.peer.limit.identities(other.id));

@@ -1,7 +1,7 @@
 //! Serves many clusters from one process.
 //!
-//! Tasks: one for each listener, one for each watch stream, and one that updates heartbeats and positions. The listeners and
-//! the latter end with [`serve`], a watch stream with its connection.
+//! Tasks: one for each listener, one for each watch stream, and one that updates heartbeats and positions. The first and the
+//! last end with [`serve`], the task of a watch stream with its connection.
 
 use std::{
     io,

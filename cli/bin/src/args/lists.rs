@@ -1,4 +1,4 @@
-//! Flags of what agents list and show.
+//! The flags of commands that list and show what agents know.
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -68,7 +68,8 @@ pub(crate) struct PodArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PodCommand {
-    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity, or its process died
+    /// List the pods with their addresses and identities; exits with 3 while a pod waits for its identity, or its process
+    /// died
     #[command(visible_aliases = ["ls", "get"])]
     List {
         /// Ask only this cluster
@@ -95,7 +96,7 @@ pub(crate) enum NodeCommand {
     List {
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only nodes of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
@@ -114,7 +115,7 @@ pub(crate) enum IdentityCommand {
     List {
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only identities of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
         #[command(flatten)]
@@ -129,13 +130,13 @@ pub(crate) enum IdentityCommand {
         identity: String,
         #[command(flatten)]
         from: From,
-        /// Show only this cluster's
+        /// Show only identities of this cluster
         #[arg(long, value_name = "CLUSTER")]
         cluster: Option<String>,
     },
 }
 
-/// Whose view.
+/// The agent that is asked.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct From {
     /// Ask only this cluster

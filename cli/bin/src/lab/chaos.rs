@@ -16,7 +16,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     let length = options.faults.try_into().unwrap_or(u64::MAX);
     let progress = ProgressBar::new(length);
     progress.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}")?);
-    progress.set_message("making a lab");
+    progress.set_message("starting a lab");
     let mut last = 0;
     let outcome = run::run(options, &env::current_exe()?, |number, fault| {
         last = number;
@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     match failed {
         None => Ok(Outcome::Done),
         Some(failed) => {
-            bail!("{failed}\nafter {survived} faults that were survived. Again: {again} --keep")
+            bail!("{failed}\nafter {survived} faults that did no harm. To run it again: {again} --keep")
         }
     }
 }

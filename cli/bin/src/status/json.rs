@@ -1,4 +1,4 @@
-//! The status as JSON. Fields are added, and keep their meaning.
+//! The status as JSON. Fields are only added; those that exist keep their meaning.
 
 use std::collections::HashMap;
 
@@ -71,7 +71,7 @@ impl ClusterStatus {
     }
 }
 
-/// The counters of a daemon in camelCase; with underscores too, as they were called before, until the next minor release.
+/// The counters of a daemon in camelCase; until the next minor release also under their earlier names, with underscores.
 pub(crate) fn counters_json(counters: &HashMap<String, u64>) -> Value {
     let both = |(name, count): (&String, &u64)| {
         [(camel_case(name), json!(count)), (name.clone(), json!(count))]
@@ -79,7 +79,7 @@ pub(crate) fn counters_json(counters: &HashMap<String, u64>) -> Value {
     Value::Object(counters.iter().flat_map(both).collect())
 }
 
-/// `no_backend` as `noBackend`.
+/// `no_backend` becomes `noBackend`.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
     let first = words.next().unwrap_or_default().to_owned();
@@ -98,7 +98,7 @@ fn problem_json(problem: &Problem) -> Value {
     })
 }
 
-/// A time as RFC 3339 has it; nothing of one that cannot be.
+/// A time as RFC 3339; `None` if it is out of range.
 pub(super) fn rfc_3339(unix_seconds: u64) -> Option<String> {
     let seconds = i64::try_from(unix_seconds).ok()?;
     Some(Timestamp::from_second(seconds).ok()?.to_string())

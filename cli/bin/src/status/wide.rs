@@ -1,11 +1,11 @@
-//! What `status -o wide` shows beside the status: what each connection carries, and which daemons there are.
+//! The tables that `status -o wide` adds: the connections with their numbers of records, and the daemons.
 
 use mesh_admin::v1::{Peer, StatusResponse};
 
 use super::{AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of};
 use crate::output;
 
-/// Prints a line a connection, and a line a daemon that answers.
+/// Prints a row for each connection, and a row for each daemon that answers.
 pub(super) fn print(clusters: &[ClusterStatus]) -> anyhow::Result<()> {
     output::line("")?;
     let header = [
@@ -96,7 +96,7 @@ mod tests {
             configured: Vec::new(),
         };
         let clusters = [cluster];
-        // Of twelve columns the names alone take so much.
+        // The header of the twelve columns needs this much.
         samples::fits(125, || print(&clusters));
     }
 
