@@ -40,7 +40,9 @@ pub(crate) fn run(command: &ConnectivityCommand, output: Output) -> anyhow::Resu
     let ConnectivityCommand::Test { timeout } = command;
     need_root()?;
     let Some(lab) = contexts::lab_of(&contexts::origin()?)? else {
-        bail!("the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab")
+        bail!(
+            "the contexts are not those of a lab, and the test creates its pods in a lab: name one with --lab"
+        )
     };
     let clusters: Vec<String> =
         Lab::peek(&lab)?.clusters.into_iter().map(|cluster| cluster.name).collect();

@@ -40,7 +40,10 @@ struct Target {
 enum What {
     Cluster,
     /// A node. `cluster` is the cluster's name, if the user named it.
-    Node { cluster: Option<String>, node: String },
+    Node {
+        cluster: Option<String>,
+        node: String,
+    },
     /// The cluster if this is its name, or else the node of this name.
     Either(String),
 }

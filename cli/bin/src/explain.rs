@@ -177,7 +177,9 @@ fn explain_agent(wanted: &Wanted, from: &From, output: Output) -> anyhow::Result
 fn simulate(what_if: &WhatIf, node: Option<String>) -> anyhow::Result<(Simulation, Duration)> {
     let WhatIf { state, from, events, at, staleness_budget } = what_if;
     let (Some(state), Some(from)) = (state, from) else {
-        missing("--state DIR --from CLUSTER: the files of the clusters, and the cluster whose clients connect")
+        missing(
+            "--state DIR --from CLUSTER: the files of the clusters, and the cluster whose clients connect",
+        )
     };
     let events = events.as_ref().map(|file| read_events(file)).transpose()?.unwrap_or_default();
     let last = events.last().map(|event| event.at).unwrap_or_default();

@@ -107,7 +107,8 @@ impl<'a> Recorder<'a> {
         let last = all(self.cluster)?;
         if last.cluster_id != self.first.cluster_id || last.revision < self.first.revision {
             let name = &self.cluster.name;
-            let reason = format!("the etcd of {name} started with an empty disk during the recording");
+            let reason =
+                format!("the etcd of {name} started with an empty disk during the recording");
             return Err(ChaosError::Unexpected(reason));
         }
         let deadline = Instant::now() + PATIENCE;

@@ -93,7 +93,9 @@ pub(super) fn mesh(rows: &[MeshRow]) -> anyhow::Result<()> {
     });
     output::table(&header, holdings)?;
     output::line("")?;
-    output::line("change of one backend, milliseconds until the watch and the kernel have it (p50 / p99)")?;
+    output::line(
+        "change of one backend, milliseconds until the watch and the kernel have it (p50 / p99)",
+    )?;
     let header = [
         "CLUSTERS",
         "ETCDS",

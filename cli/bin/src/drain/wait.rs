@@ -74,8 +74,8 @@ fn knows(change: Change, own: &Peer, node: Option<&str>) -> bool {
 /// The first agent with a peer for which `waits` is true, or else the first that does not answer.
 fn first_peer(answers: &Answers<Vec<Peer>>, waits: impl Fn(&Peer) -> bool) -> Option<String> {
     let behind = answers.answers.iter().find(|answer| answer.answer.iter().any(&waits));
-    let behind =
-        behind.map(|a| format!("the agent of {}/{} does not have the change yet", a.context, a.node));
+    let behind = behind
+        .map(|a| format!("the agent of {}/{} does not have the change yet", a.context, a.node));
     behind.or_else(|| answers.warnings.first().cloned())
 }
 

@@ -157,7 +157,11 @@ async fn read_etcd(target: &Target) -> anyhow::Result<EtcdRead> {
         }
     }
     if notes.len() == TREES.len() {
-        bail!("{}: the user may read no keys of the mesh: {}", connection.endpoint(), notes.join("; "));
+        bail!(
+            "{}: the user may read no keys of the mesh: {}",
+            connection.endpoint(),
+            notes.join("; ")
+        );
     }
     let whole = notes.is_empty();
     Ok(EtcdRead {

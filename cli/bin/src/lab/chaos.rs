@@ -47,7 +47,9 @@ pub(super) fn run(options: &Options, output: Output) -> anyhow::Result<Outcome> 
     match failed {
         None => Ok(Outcome::Done),
         Some(failed) => {
-            bail!("{failed}\nafter {survived} faults that did no harm. To run it again: {again} --keep")
+            bail!(
+                "{failed}\nafter {survived} faults that did no harm. To run it again: {again} --keep"
+            )
         }
     }
 }

@@ -103,7 +103,10 @@ fn print(found: &History) -> anyhow::Result<()> {
             list(&difference.strange),
         ]
     });
-    Ok(output::table(&["CLUSTER", "NODE", "FRONTEND", "DIFFERENCE", "MISSING", "UNEXPECTED"], rows)?)
+    Ok(output::table(
+        &["CLUSTER", "NODE", "FRONTEND", "DIFFERENCE", "MISSING", "UNEXPECTED"],
+        rows,
+    )?)
 }
 
 #[cfg(test)]
