@@ -1,4 +1,4 @@
-//! Running other programs, in the namespaces where they belong.
+//! Runs other programs, in network namespaces and cgroups.
 #![expect(
     unsafe_code,
     reason = "a child enters its namespace between fork and exec; each use says why it is sound"
@@ -24,10 +24,10 @@ use nix::{
 
 use crate::error::LabError;
 
-/// Where `ip netns` keeps its names.
+/// The folder in which `ip netns` keeps the names.
 pub(crate) const NETNS: &str = "/run/netns";
 
-/// Runs a program with input, and returns its output if it succeeds.
+/// Runs a program with an input, and returns its standard output if it succeeds.
 pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError> {
     let shown = shown(&command);
     let failed = |reason: String| LabError::Command { command: shown.clone(), reason };
@@ -39,7 +39,7 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError
         _ => failed(e.to_string()),
     })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends before it read everything says why itself.
+        // A program that exits before it has read everything prints its error.
         let _ = stdin.write_all(input.as_bytes());
     }
     let Output { status, stdout, stderr } =
@@ -51,7 +51,7 @@ pub(crate) fn run(mut command: Command, input: &str) -> Result<Vec<u8>, LabError
     Err(failed(format!("{status}: {}", String::from_utf8_lossy(&printed).trim())))
 }
 
-/// Runs `ip` with one command a line.
+/// Runs a batch of `ip` commands, one a line.
 pub(crate) fn ip_batch(lines: &[String]) -> Result<(), LabError> {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);
@@ -79,11 +79,11 @@ pub(crate) fn enter_netns(command: &mut Command, netns: &str) -> Result<(), LabE
     Ok(())
 }
 
-/// Asks something from within a network namespace: what `ask` opens, it opens there.
+/// Runs a function in a network namespace: sockets that it opens belong to the namespace.
 pub fn within_netns<T: Send>(netns: &str, ask: impl FnOnce() -> T + Send) -> Result<T, LabError> {
     let path = Path::new(NETNS).join(netns);
     let file = File::open(&path).map_err(LabError::io(&path))?;
-    // A thread of its own: it does not come back.
+    // On a thread of its own, which stays in the namespace.
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
             setns(&file, CloneFlags::CLONE_NEWNET)
@@ -94,7 +94,7 @@ pub fn within_netns<T: Send>(netns: &str, ask: impl FnOnce() -> T + Send) -> Res
     })
 }
 
-/// Makes a command outlive its parent and its parent's terminal.
+/// Makes a command independent of its parent and the parent's terminal.
 pub(crate) fn detach(command: &mut Command, log: &Path) -> Result<(), LabError> {
     let open = || OpenOptions::new().create(true).append(true).open(log).map_err(LabError::io(log));
     command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
@@ -109,7 +109,7 @@ fn shown(command: &Command) -> String {
     [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
-/// Bytes as Go reads them between double quotes, which is how `etcdctl txn` takes keys and values.
+/// Bytes in Go's syntax of quoted strings, in which `etcdctl txn` reads keys and values.
 pub fn go_quoted(bytes: &[u8]) -> String {
     let byte = |byte: &u8| match byte {
         b'"' | b'\\' => format!("\\{}", char::from(*byte)),

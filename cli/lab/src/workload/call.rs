@@ -1,4 +1,4 @@
-//! One request to an echo server, over a connection of its own.
+//! A client of the echo server.
 
 use std::{
     io,
@@ -15,51 +15,51 @@ use tokio::{
 
 use crate::workload::Answer;
 
-/// How to ask.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Transport {
     /// HTTP over TCP.
     Tcp,
-    /// A datagram from a connected socket.
+    /// A datagram, from a connected socket.
     Udp,
 }
 
-/// An answer, and the address that the client sees it from.
+/// An answer, and the server's address as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Called {
-    /// What the server answered.
+    /// The server's answer.
     pub answer: Answer,
-    /// What `getpeername` returned.
+    /// The address that `getpeername` returned.
     pub peer: SocketAddr,
 }
 
-/// A connection over which a request follows another.
+/// A TCP connection for several requests, one after another.
 pub struct Flow {
     stream: BufReader<TcpStream>,
     peer: SocketAddr,
 }
 
-/// A connected UDP socket over which a request follows another.
+/// A connected UDP socket for several requests, one after another.
 pub struct DatagramFlow {
     socket: UdpSocket,
     peer: SocketAddr,
 }
 
-/// Whether a connection goes on after an answer.
+/// Whether a connection can be used after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It does.
+    /// The connection stays open.
     Open,
-    /// The server announced that it was the last.
+    /// The server announced that it closes the connection.
     Closed,
 }
 
-/// Asks once.
+/// Makes one request on a connection of its own.
 ///
 /// # Errors
-/// When there is no connection, no answer within the deadline, or one that is none.
+/// There is no connection, no answer within the deadline, or an invalid one.
 pub async fn call(transport: Transport, to: SocketAddr, deadline: Duration) -> io::Result<Called> {
     let asked = timeout(deadline, async {
         match transport {
@@ -71,10 +71,10 @@ pub async fn call(transport: Transport, to: SocketAddr, deadline: Duration) -> i
 }
 
 impl Flow {
-    /// Connects.
+    /// Connects to a server.
     ///
     /// # Errors
-    /// When no server is there.
+    /// The connection fails.
     pub async fn open(to: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
@@ -82,19 +82,19 @@ impl Flow {
         Ok(Self { stream: BufReader::new(stream), peer })
     }
 
-    /// Waits for more, which was not asked for.
+    /// Waits until the server closes the connection.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// The connection breaks.
     pub async fn wait(&mut self) -> io::Result<()> {
         while self.stream.read(&mut [0; 64]).await? > 0 {}
         Ok(())
     }
 
-    /// Asks, and says whether it may ask again.
+    /// Makes a request. Also returns whether another one can follow.
     ///
     /// # Errors
-    /// When the connection broke, or the answer is none.
+    /// The connection breaks, or the answer is invalid.
     pub async fn ask(&mut self) -> io::Result<(Called, Next)> {
         self.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: echo\r\n\r\n").await?;
         let invalid = || io::Error::from(io::ErrorKind::InvalidData);
@@ -126,10 +126,10 @@ impl Flow {
 }
 
 impl DatagramFlow {
-    /// Connects.
+    /// Connects to a server.
     ///
     /// # Errors
-    /// When there is no way to that address.
+    /// There is no route to the address.
     pub async fn open(to: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind((any(to), 0)).await?;
         socket.connect(to).await?;
@@ -137,21 +137,21 @@ impl DatagramFlow {
         Ok(Self { socket, peer })
     }
 
-    /// Asks.
+    /// Makes a request.
     ///
     /// # Errors
-    /// When the socket was ended, or the answer is none.
+    /// The socket was terminated, or the answer is invalid.
     pub async fn ask(&self) -> io::Result<Called> {
         Ok(Called { answer: ask_datagram(&self.socket).await?, peer: self.peer })
     }
 }
 
-/// Where a socket is bound that goes there.
+/// The address to bind a socket to that connects to `to`.
 pub(crate) fn any(to: SocketAddr) -> IpAddr {
     if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-/// Asks over a connected socket.
+/// Makes a request over a connected socket.
 pub(crate) async fn ask_datagram(socket: &UdpSocket) -> io::Result<Answer> {
     socket.send(b"?").await?;
     let mut buffer = [0; 2048];
