@@ -303,7 +303,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
     );
     for (line, code, says) in [
         ("service backends --state m --from b", 1, "--from: there is no cluster b (there are: a)"),
-        ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is no service"),
+        ("service backends a/b/c --state m --from a", 1, "\"a/b/c\" is not a service"),
         (
             "service backends --state m --from a --events events.json",
             1,
@@ -312,7 +312,7 @@ fn what_is_wrong_is_named_with_its_file_and_place() {
         (
             "service backends --state m --from a --events wrong.json",
             1,
-            "wrong.json: event 0: at: \"soon\" is no time",
+            "wrong.json: event 0: at: \"soon\" is not a time",
         ),
         ("service backends --state m --from a --at soon", 2, "not a duration"),
         ("service backends", 2, "--state DIR --from CLUSTER"),

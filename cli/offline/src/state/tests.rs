@@ -20,7 +20,7 @@ impl Folder {
         State::read(self.0.path()).map_err(|error| error.to_string().replace(&place, ""))
     }
 
-    /// Each cluster with its ID and how many objects it has.
+    /// The clusters, each with its ID and the number of its objects.
     fn clusters(&self) -> Vec<(String, u16, usize)> {
         let state = self.read().unwrap();
         let count = |content: &Content| match content {
@@ -67,10 +67,10 @@ fn one_limit_counts_for_all_who_do_not_say() {
     };
     let says = keys(r#",\"capabilities\":{\"maxConnectedClusters\":511}"#);
     assert_eq!(limits(&says), Ok(vec![511, 511]));
-    // Without a config its ID shows it.
+    // Without a config, the limit follows from the ID.
     let none = r#"{"cluster":{"name":"b","id":300},"entries":[]}"#;
     assert_eq!(limits(none), Ok(vec![511, 511]));
-    // One that contradicts itself is not helped.
+    // A file that contradicts itself is refused.
     let error = limits(&keys("")).unwrap_err();
     assert!(error.contains("300"), "{error}");
 }
@@ -123,7 +123,7 @@ fn mistakes_name_their_file() {
     }
     let error = State::read(Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent: "), "{error}");
-    // What is no YAML costs no other file and no other cluster.
+    // A document that is not YAML affects no other file and no other cluster.
     let folder =
         Folder::new(&[("a/x.yaml", "a: ["), ("a/y.yaml", NAMESPACE), ("b/x.yaml", NAMESPACE)]);
     assert_eq!(folder.clusters(), [("a".into(), 1, 1), ("b".into(), 2, 1)]);
@@ -152,7 +152,7 @@ fn manifests_at_a_wrong_level_are_named() {
         stray,
         [
             "a/y.yaml: it is not read: the objects of this cluster are in manifests/",
-            "web.yaml: it is no cluster's: put it into the folder of one",
+            "web.yaml: it is in no cluster's folder: move it into one",
         ]
     );
 }
