@@ -697,7 +697,7 @@ fn a_dead_cluster_is_drained_and_left() {
     );
     assert!(!is_drained());
 
-    assert_eq!(code(&["drain", "x", "--from", "a"]), 1, "x is no peer");
+    assert_eq!(code(&["drain", "x", "--from", "a"]), 1, "x is not a peer");
     assert_eq!(code(&["drain", "b", "--from", "a"]), 0);
     eventually("b is drained in a", || match (is_drained(), &peer()["drainedHere"]) {
         (true, Value::Bool(true)) => Ok(()),

@@ -93,7 +93,7 @@ fn a_context_that_is_there_twice_is_refused() {
     let (code, _, stderr) =
         run(folder.path(), &[], "quarantine lift x --contexts two.yaml --context c");
     assert_eq!(code, 1);
-    assert!(stderr.contains(&format!("2 times: {path}/0, {path}/1.")), "{stderr}");
+    assert!(stderr.contains(&format!("2 contexts \"c\": {path}/0, {path}/1.")), "{stderr}");
     let (_, _, stderr) = run(folder.path(), &[], "service list --contexts one.yaml --context z");
     assert!(stderr.contains("(known: a, b)"), "{stderr}");
 }

@@ -104,7 +104,7 @@ mod tests {
         let [c, d] = ["c", "d"].map(|name| ClusterName::new(name).unwrap());
         let preview = |peer: &ClusterName, change| set(&directory, peer, change, true);
         let set = |peer: &ClusterName, change| set(&directory, peer, change, false);
-        assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is no peer"));
+        assert!(set(&d, Change::Drain).unwrap_err().to_string().contains("d is not a peer"));
         assert!(!set(&c, Change::Undrain).unwrap());
         assert!(preview(&c, Change::Drain).unwrap() && preview(&c, Change::Drain).unwrap());
         assert!(set(&c, Change::Drain).unwrap());

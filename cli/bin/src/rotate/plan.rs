@@ -244,7 +244,7 @@ mod tests {
         };
         let dependent = finish(&facts).unwrap_err();
         for (says, message) in
-            ["local.crt", "of b is by the old", "--peer-done c"].iter().zip(&dependent)
+            ["local.crt", "of b is signed by the old", "--peer-done c"].iter().zip(&dependent)
         {
             assert!(message.contains(says), "{message}");
         }

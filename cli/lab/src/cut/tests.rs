@@ -90,7 +90,7 @@ fn a_port_is_cut_both_ways_and_a_rate_is_a_class() {
 #[test]
 fn what_cannot_be_cut_is_refused_with_the_reason() {
     for (one, other, port, reason) in [
-        ("a/n1", "a/n1", None, "one place"),
+        ("a/n1", "a/n1", None, "the same location"),
         ("a/etcd", "b/etcd", None, "etcds do not talk"),
         ("a/etcd", "b", Some(2379), "leave --port out"),
         ("a", "c", None, "there is: a, b"),

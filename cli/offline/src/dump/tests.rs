@@ -149,7 +149,7 @@ fn deviations_are_named() {
             &[("cilium/synced/alpha/cilium/state/nodes/v1", "2027-02-03T04:05:06Z")],
             "cilium/synced/alpha/cilium/state/ip/v1: missing canary",
         ),
-        (&[("cilium/synced/alpha/cilium/state/nodes/v1", "soon")], "no time in RFC 3339"),
+        (&[("cilium/synced/alpha/cilium/state/nodes/v1", "soon")], "not a time in RFC 3339"),
         (&[("cilium/.heartbeat", "soon")], "cilium/.heartbeat: the value is not a time"),
         (&[("cilium/.heartbeat.position", "{}")], "undecodable value"),
         (&[("cilium/cluster-config/beta", "{")], "cilium/cluster-config/beta: undecodable value"),

@@ -169,7 +169,7 @@ fn what_cannot_be_connected_is_refused_before_anything_changes() {
     let d = make(root.path(), "d", 2, |s| s.pod_cidrs = vec![net("10.4.0.0/16")]);
     carry_out(connect(&a, &b).unwrap());
     let error = connect(&a, &d).unwrap_err().to_string();
-    assert!(error.contains("d has the ID 2, which is b's, a peer of a already"), "{error}");
+    assert!(error.contains("d has the ID 2, which b has already, a peer of a"), "{error}");
     let error = connect(&a, &c).unwrap_err().to_string();
     assert!(error.contains("overlaps 10.2.0.0/16 of b, which is a peer of a already"), "{error}");
 }
