@@ -326,7 +326,7 @@ mod tests {
     }
 
     /// Names of values that a stranger understands, and that `-h` shows.
-    const VALUES: [&str; 40] = [
+    const VALUES: [&str; 39] = [
         "ADDRESS",
         "BOOL",
         "BYTES",
@@ -356,7 +356,6 @@ mod tests {
         "OTHER",
         "PATH",
         "PERCENT",
-        "PLACE",
         "POD",
         "PORT",
         "PROCESS",

@@ -119,7 +119,7 @@ impl Cluster {
         self.exporter.problems().iter().map(|(key, problem)| format!("{key}: {problem}"))
     }
 
-    /// Invalid parts of objects, without which the objects are exported, each with the reason.
+    /// Warnings: invalid parts of objects, without which the objects are exported, and objects that are held back.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let notes = self.exporter.notes().iter();
         let notes =

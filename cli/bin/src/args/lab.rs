@@ -43,7 +43,7 @@ pub(crate) enum LabCommand {
         #[arg(short = 't', long)]
         tty: bool,
         /// The pod, or the node
-        #[arg(value_name = "PLACE")]
+        #[arg(value_name = "TARGET")]
         place: String,
         /// The command and its arguments
         #[arg(

@@ -87,7 +87,7 @@ fn first_used(
 ) -> Option<String> {
     let is_used = |backend: &Backend| {
         let is_there = backend.cluster == cluster && node.is_none_or(|node| backend.node == node);
-        // A drained backend that is still in use. The reason differs where it is used for want of others.
+        // Still in use as if it were not drained. One that is used for want of others has another state and reason.
         is_there && (backend.state == "ready" || backend.reason == "terminating")
     };
     let used = answers.answers.iter().find_map(|answer| {
