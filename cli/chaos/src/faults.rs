@@ -19,7 +19,7 @@ pub enum Fault {
     Cut {
         /// The locations: a cluster and an etcd.
         places: [String; 2],
-        /// What the packets suffer; `None` drops all of them.
+        /// How the packets are impaired; `None` drops all of them.
         impairment: Option<Impairment>,
         /// An agent that is restarted meanwhile, by the lab's name.
         restarted: Option<String>,

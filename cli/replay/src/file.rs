@@ -25,7 +25,7 @@ pub struct ClusterFile {
     pub id: u32,
     /// Where its etcd listens.
     pub listen: SocketAddr,
-    /// The folder of its certificates, as in [`ClusterPki`]: `ca`, and `server` with its key.
+    /// The folder of its certificates, as in [`mesh_certs::ClusterPki`]: `ca`, and `server` with its key.
     pub pki: PathBuf,
     /// Pairs of address ranges of equal length: addresses in the first one are replaced by those in the second one.
     pub ranges: Vec<(IpNet, IpNet)>,
