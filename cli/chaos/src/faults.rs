@@ -301,7 +301,7 @@ mod tests {
             .collect();
         assert_eq!(
             kinds.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["compact", "connect", "cut", "exchange", "give", "impair", "kill", "lose", "revoke"]
+            ["compact", "connect", "cut", "give", "impair", "kill", "lose", "revoke", "rotate"]
         );
         let mut before = [2, 2];
         for fault in faults {
