@@ -97,7 +97,7 @@ impl Drop for Client {
     }
 }
 
-/// The process that [`Client`] starts: carries out the orders on standard input until it ends.
+/// The process that `Client` starts: carries out the orders on standard input until it ends.
 pub fn client() -> io::Result<()> {
     let mut at: u32 = 0;
     for line in io::stdin().lock().lines() {
