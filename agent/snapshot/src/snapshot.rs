@@ -49,7 +49,7 @@ pub enum SnapshotError {
         found: String,
     },
     /// The ID is none that this mesh allows.
-    #[error("{0} is no cluster ID here")]
+    #[error("{0} is not a cluster ID here")]
     Id(u32),
 }
 

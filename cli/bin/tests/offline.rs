@@ -199,8 +199,8 @@ fn peers_of_services_v1_and_of_slices_are_imported_together() {
     for (id, code, says) in [
         ("1", 0, ""),
         ("9", 3, "cluster old is refused: the cluster has the local cluster's ID 9"),
-        ("300", 1, "300 is no cluster ID: with a limit of 255 clusters it is 1 to 255"),
-        ("0", 1, "0 is no cluster ID"),
+        ("300", 1, "300 is not a cluster ID: with a limit of 255 clusters it is 1 to 255"),
+        ("0", 1, "0 is not a cluster ID"),
     ] {
         let ended = place.run(&format!("import --keys old.json --objects a --cluster a --id {id}"));
         assert_eq!(ended.code, code, "{id}: {}", ended.stderr);
@@ -234,8 +234,8 @@ fn exports_are_keys_files_and_limits_and_namespaces_are_flags() {
     let local = "clustermesh/local/v1/services/shop/web";
     assert_eq!(keys("export --objects a --cluster a --id 1 --local")[2], local);
     for (line, code, says) in [
-        ("export --objects a --cluster a --id 256", 1, "256 is no cluster ID"),
-        ("export --objects a --cluster A --id 1", 2, "\"A\" is no cluster name"),
+        ("export --objects a --cluster a --id 256", 1, "256 is not a cluster ID"),
+        ("export --objects a --cluster A --id 1", 2, "\"A\" is not a cluster name"),
         (
             "export --objects a --cluster a --id 1 --max-connected-clusters 300",
             2,

@@ -310,7 +310,10 @@ mod tests {
             ),
             (r#"[{"at":"0s"}]"#, "event 0: it should have one of"),
             (r#"[{"at":"0s","disconnect":"b","connect":"b"}]"#, "and has several"),
-            (r#"[{"at":"0s","disconnect":"B"}]"#, "event 0: disconnect: \"B\" is no cluster name"),
+            (
+                r#"[{"at":"0s","disconnect":"B"}]"#,
+                "event 0: disconnect: \"B\" is not a cluster name",
+            ),
             (r#"[{"at":"0s","disconnet":"b"}]"#, "unknown field `disconnet`"),
             (r#"[{"at":"0s","cluster":"b","connect":"b"}]"#, "`cluster` belongs to"),
             (r#"[{"at":"0s","cluster":"b"}]"#, "it should have one of"),

@@ -53,7 +53,7 @@ pub enum KeysFileProblem {
     #[error("cluster.name: {0}")]
     Name(#[from] InvalidClusterName),
     /// Whose ID is none.
-    #[error("cluster.id: {0} is no cluster ID: it is 1 to 511")]
+    #[error("cluster.id: {0} is not a cluster ID: it is 1 to 511")]
     Id(u32),
     /// There is no list of keys.
     #[error("it has no list `entries` (nor `source`)")]

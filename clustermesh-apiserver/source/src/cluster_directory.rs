@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, says) in [
-            ("name: a\nid: 0", "0 is no cluster ID"),
+            ("name: a\nid: 0", "0 is not a cluster ID"),
             ("name: default\nid: 1", "give it its own"),
-            ("name: a\nid: 256", "256 is no cluster ID"),
-            ("name: A\nid: 1", "\"A\" is no cluster name"),
+            ("name: a\nid: 256", "256 is not a cluster ID"),
+            ("name: A\nid: 1", "\"A\" is not a cluster name"),
             ("name: a\nid: 1\nmaxConnectedClusters: 256", "256 is no limit"),
             ("name: a\nid: 1\npodCIDR: []", "podCIDR"),
             ("name: a\nid: 1\nendpoints: [a:1]", "endpoint \"a:1\""),

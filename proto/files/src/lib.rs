@@ -1,6 +1,6 @@
-//! Files that several processes share: written whole or not at all, locked by one writer, watched by many readers.
+//! Files that several processes share: written atomically, locked by one writer, watched by many readers.
 //!
-//! An ADR says why this is a crate: `docs/adr/0002-one-crate-for-shared-files.md`.
+//! `docs/adr/0002-one-crate-for-shared-files.md` explains why this is a crate.
 
 mod bpf_fs;
 mod folder;

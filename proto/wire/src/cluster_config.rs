@@ -127,7 +127,7 @@ mod tests {
     fn invalid() {
         for (json, says) in [
             ("{\"id\":-1}", "id: invalid value: integer `-1`"),
-            ("{\"id\":512}", "512 is no cluster ID"),
+            ("{\"id\":512}", "512 is not a cluster ID"),
             ("{\"capabilities\":{\"cached\":1}}", "capabilities: cached: invalid type"),
             ("{\"clustermesh\":{\"uuid\":\"x\"}}", "\"x\" is no UUID"),
             ("{} {}", "trailing characters"),

@@ -52,7 +52,7 @@ pub enum DecodeError {
         allowed: &'static str,
     },
     /// A cluster id outside every limit.
-    #[error("{id} is no cluster ID")]
+    #[error("{id} is not a cluster ID")]
     ClusterId {
         /// The number.
         id: u32,

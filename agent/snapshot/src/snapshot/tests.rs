@@ -164,8 +164,8 @@ fn what_is_wrong_has_a_name() {
         (whole(""), "names no cluster"),
         (whole("[]"), "JSON"),
         (whole(r#"{"cluster":"c","id":2}"#), "of cluster c"),
-        (whole(r#"{"cluster":"b","id":0}"#), "0 is no cluster ID"),
-        (whole(r#"{"cluster":"b","id":300}"#), "300 is no cluster ID"),
+        (whole(r#"{"cluster":"b","id":0}"#), "0 is not a cluster ID"),
+        (whole(r#"{"cluster":"b","id":300}"#), "300 is not a cluster ID"),
         (whole("{\"cluster\":\"b\",\"id\":2}\n{}"), "JSON"),
     ] {
         let error = read(&file).unwrap_err().to_string();

@@ -105,9 +105,9 @@ fn mistakes_name_their_file() {
     let keys = r#"{"cluster":{"name":"b","id":9},"entries":[]}"#;
     for (files, says) in [
         (&[("readme.txt", "")][..], "there is no cluster in it"),
-        (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is no cluster name"),
+        (&[("A/x.yaml", NAMESPACE)], "A: \"A\" is not a cluster name"),
         (&[("a/cluster.yaml", "name: b\n")], "a/cluster.yaml: name: \"b\" in the folder of a"),
-        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is no cluster ID"),
+        (&[("a/cluster.yaml", "id: 0\n")], "a/cluster.yaml: 0 is not a cluster ID"),
         (&[("a/cluster.yaml", "id: x\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "podCIDR: []\n")], "a/cluster.yaml: "),
         (&[("a/cluster.yaml", "[1]\n")], "a/cluster.yaml: it should be a map"),

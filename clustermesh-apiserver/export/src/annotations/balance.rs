@@ -21,7 +21,7 @@ const MINIMUM_HEALTHY: &str = "clustermesh.dev/minimum-healthy";
 /// Why an annotation is not followed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Invalid {
-    #[error("{:?} is no cluster name", shown(.0))]
+    #[error("{:?} is not a cluster name", shown(.0))]
     Cluster(String),
     #[error("{:?} is not CLUSTER=WEIGHT, as in a=3,b=1", shown(.0))]
     Pair(String),
@@ -225,8 +225,8 @@ mod tests {
             (WEIGHTS, "", r#""" is not CLUSTER=WEIGHT, as in a=3,b=1"#),
             (WEIGHTS, "a", r#""a" is not CLUSTER=WEIGHT"#),
             (WEIGHTS, "a=3,", r#""" is not CLUSTER=WEIGHT"#),
-            (WEIGHTS, "A=3", r#""A" is no cluster name"#),
-            (WEIGHTS, "=3", r#""" is no cluster name"#),
+            (WEIGHTS, "A=3", r#""A" is not a cluster name"#),
+            (WEIGHTS, "=3", r#""" is not a cluster name"#),
             (WEIGHTS, "a=", r#""" is no weight: it is 0 to 65535"#),
             (WEIGHTS, "a=65536", r#""65536" is no weight"#),
             (WEIGHTS, "a=-1", r#""-1" is no weight"#),
@@ -235,9 +235,9 @@ mod tests {
             (WEIGHTS, "a=3,b=1,a=2", "cluster a is there twice"),
             (TIERS, "", "a tier without a cluster"),
             (TIERS, "a;;b", "a tier without a cluster"),
-            (TIERS, "a,;b", r#""" is no cluster name"#),
+            (TIERS, "a,;b", r#""" is not a cluster name"#),
             (TIERS, "a;b,a", "cluster a is there twice"),
-            (TIERS, "a b", r#""a b" is no cluster name"#),
+            (TIERS, "a b", r#""a b" is not a cluster name"#),
             (MINIMUM_HEALTHY, "30", r#""30" is no share: it is 1% to 100%"#),
             (MINIMUM_HEALTHY, "0%", r#""0%" is no share"#),
             (MINIMUM_HEALTHY, "101%", r#""101%" is no share"#),

@@ -115,7 +115,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
         ),
         (
             service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
-            "\"QUIC\" is no protocol",
+            "\"QUIC\" is not a protocol",
         ),
         (
             service("{clusterIP: None, sessionAffinity: Cookie}"),
@@ -298,7 +298,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             ports("[{port: 80, protocol: tcp}]"),
-            "Service shop/web: spec.ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+            "Service shop/web: spec.ports[0].protocol: \"tcp\" is not a protocol: it is TCP, UDP or SCTP",
         ),
         (
             ports("[{port: 80, targetPort: 8080}, {port: 81, targetPort: 9090}]"),
@@ -355,7 +355,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             slice(of_web, "addressType: IPv4\nports: [{port: 80, protocol: tcp}]"),
-            "EndpointSlice shop/s: ports[0].protocol: \"tcp\" is no protocol: it is TCP, UDP or SCTP",
+            "EndpointSlice shop/s: ports[0].protocol: \"tcp\" is not a protocol: it is TCP, UDP or SCTP",
         ),
         (
             slice(of_web, "addressType: IPv4\nports: [{port: 80}, {port: 81}]"),
