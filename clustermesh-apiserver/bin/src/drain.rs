@@ -60,7 +60,7 @@ pub(crate) enum NotChanged {
     ByAnnotation { node: String },
     #[error("the manifests were not read yet: which nodes there are is not known")]
     NotRead,
-    #[error("{}: {reason}: mend or remove it first", path.display())]
+    #[error("{}: {reason}: correct or remove it first", path.display())]
     Broken { path: PathBuf, reason: String },
     #[error(transparent)]
     Lock(#[from] LockError),

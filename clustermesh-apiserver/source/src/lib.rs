@@ -1,8 +1,8 @@
-//! Where a cluster's objects come from, behind one interface.
+//! The source of a cluster's objects.
 //!
-//! A source reports [`SourceEvent`]s: what is there, when all of a kind was reported, what changes. That is Kubernetes'
-//! own protocol of list and watch (`docs/adr/0004-one-source-interface.md` shows how each of its messages maps), so the
-//! exporter need not know whether a folder of manifests or an API server is behind it.
+//! A source reports [`SourceEvent`]s, which correspond to Kubernetes' list and watch protocol
+//! (`docs/adr/0004-one-source-interface.md`). So the exporter does not depend on whether the objects come from a folder of
+//! manifests or from an API server.
 
 mod admitted;
 mod annotation_names;

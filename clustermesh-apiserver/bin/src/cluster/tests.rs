@@ -396,7 +396,7 @@ fn what_cannot_be_drained_or_undrained_says_why_and_changes_nothing() {
     let problems = cluster.problems();
     assert!(problems.iter().any(|p| p.contains("drain.yaml: ")), "{problems:?}");
     let (error, file) = refused(&mut cluster, Change::Undrain, "", "");
-    assert!(error.ends_with("mend or remove it first"), "{error}");
+    assert!(error.ends_with("correct or remove it first"), "{error}");
     assert_eq!(file, "nodes: [");
     // Nor is it known after a restart what it was: nothing is exported that could contradict it.
     let restarted = replica(folder.path());

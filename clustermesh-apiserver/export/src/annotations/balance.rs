@@ -27,7 +27,7 @@ enum Invalid {
     Pair(String),
     #[error("{:?} is no weight: it is 0 to {max}", shown(.0), max = ServiceTraffic::MAX_WEIGHT)]
     Weight(String),
-    #[error("cluster {0} is there twice")]
+    #[error("cluster {0} occurs twice")]
     Twice(ClusterName),
     #[error("a tier without a cluster, as in a;b")]
     EmptyTier,
@@ -232,11 +232,11 @@ mod tests {
             (WEIGHTS, "a=-1", r#""-1" is no weight"#),
             (WEIGHTS, "a=+1", r#""+1" is no weight"#),
             (WEIGHTS, "a=1.5", r#""1.5" is no weight"#),
-            (WEIGHTS, "a=3,b=1,a=2", "cluster a is there twice"),
+            (WEIGHTS, "a=3,b=1,a=2", "cluster a occurs twice"),
             (TIERS, "", "a tier without a cluster"),
             (TIERS, "a;;b", "a tier without a cluster"),
             (TIERS, "a,;b", r#""" is not a cluster name"#),
-            (TIERS, "a;b,a", "cluster a is there twice"),
+            (TIERS, "a;b,a", "cluster a occurs twice"),
             (TIERS, "a b", r#""a b" is not a cluster name"#),
             (MINIMUM_HEALTHY, "30", r#""30" is no share: it is 1% to 100%"#),
             (MINIMUM_HEALTHY, "0%", r#""0%" is no share"#),

@@ -141,7 +141,7 @@ impl Exporter {
         let mut made = Made::default();
         for endpoint in endpoints {
             let bad = endpoint.bad_ips.iter();
-            let bad = bad.map(|text| format!("{}: {text:?} is no IP address", endpoint.name));
+            let bad = bad.map(|text| format!("{}: {text:?} is not an IP address", endpoint.name));
             made.notes.extend(bad);
             if self.takes_part(&endpoint.namespace) {
                 let addresses = records::cilium_addresses(endpoint).into_iter();

@@ -42,7 +42,7 @@ fn nothing_is_skipped_without_a_reason_but_other_kinds() {
         reasons,
         [
             "line 1: an object without a kind",
-            "line 4: item 0: a List in a List: a List holds objects",
+            "line 4: item 0: a List in a List: a List contains objects",
             "line 4: item 1: an object without a kind",
         ]
     );
@@ -111,7 +111,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
         (service("{ports: [{port: 80}]}"), "line 1: Service shop/web: it has no clusterIP"),
         (
             service("{clusterIP: 10.0.0.x, ports: [{port: 80}]}"),
-            "spec.clusterIP: \"10.0.0.x\" is no IP address",
+            "spec.clusterIP: \"10.0.0.x\" is not an IP address",
         ),
         (
             service("{clusterIP: None, ports: [{port: 80, protocol: QUIC}]}"),
@@ -147,7 +147,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
         ),
         (NODE.replace("v1", "v2"), "apiVersion \"v2\""),
         (NODE.replace("n1,", "'',"), "no metadata.name"),
-        (NODE.replace("172.31.1.1", "x"), "\"x\" is no IP address"),
+        (NODE.replace("172.31.1.1", "x"), "\"x\" is not an IP address"),
     ] {
         let decoded = yaml(&format!("{text}---\n{NODE}"));
         assert_eq!(decoded.objects.len(), 1, "{text}");
@@ -168,16 +168,16 @@ fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
         )
     };
     for (text, says) in [
-        (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode n1: \"x\" is no IP address"),
-        (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is no pod range"),
-        (node("{health: {ipv4: y}}"), "\"y\" is no IP address"),
+        (node("{addresses: [{type: InternalIP, ip: x}]}"), "CiliumNode n1: \"x\" is not an IP address"),
+        (node("{ipam: {podCIDRs: [10.0.0.0/33]}}"), "\"10.0.0.0/33\" is not a CIDR"),
+        (node("{health: {ipv4: y}}"), "\"y\" is not an IP address"),
         (node("{encryption: {key: 256}}"), "encryption.key 256: it is 0 to 255"),
-        (object("CiliumIdentity", "metadata: {name: x}"), "its name is no identity ID"),
-        (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is no identity ID"),
-        (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is no identity ID"),
-        (endpoint("{identity: {id: -1}}"), "-1 is no identity"),
-        (endpoint("{networking: {node: n1}}"), "\"n1\" is no IP address"),
-        (object("CiliumEndpointSlice", "metadata: {name: s}"), "cilium.io/v2alpha1 is what is read"),
+        (object("CiliumIdentity", "metadata: {name: x}"), "its name is not an identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '0458753'}"), "its name is not an identity ID"),
+        (object("CiliumIdentity", "metadata: {name: '4294967296'}"), "its name is not an identity ID"),
+        (endpoint("{identity: {id: -1}}"), "-1 is not an identity ID"),
+        (endpoint("{networking: {node: n1}}"), "\"n1\" is not an IP address"),
+        (object("CiliumEndpointSlice", "metadata: {name: s}"), "only cilium.io/v2alpha1 is supported"),
         (
             "apiVersion: cilium.io/v2alpha1\nkind: CiliumEndpointSlice\nmetadata: {name: s}\n".into(),
             "it has no namespace",
@@ -267,7 +267,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         (pod("", "spec: {containers: {}}"), "Pod shop/p: spec.containers: {} is not a list"),
         (
             pod("", "status: {podIP: nonsense}"),
-            "Pod shop/p: status.podIP: \"nonsense\" is no IP address",
+            "Pod shop/p: status.podIP: \"nonsense\" is not an IP address",
         ),
         (
             pod("", "spec: {containers: [{ports: [{containerPort: 0}]}]}"),
@@ -314,7 +314,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             ports("[{name: a, port: 80}, {name: b, port: 80}]"),
-            "Service shop/web: spec.ports[1].port: 80/TCP is there twice",
+            "Service shop/web: spec.ports[1].port: 80/TCP occurs twice",
         ),
         (
             ports("[{name: a/b, port: 80}]"),
@@ -331,7 +331,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             slice("{}", "addressType: IPv4"),
-            "EndpointSlice shop/s: metadata.labels: without kubernetes.io/service-name it is no service's",
+            "EndpointSlice shop/s: metadata.labels: without kubernetes.io/service-name it belongs to no service",
         ),
         (
             slice(of_web, "endpoints: []"),
@@ -385,7 +385,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         // Labels are parts of identities.
         (
             pod("labels: {'a b': x}", ""),
-            "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+            "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
         ),
         (
             pod("labels: {app: 'x;k8s:io.cilium.k8s.policy.cluster=b'}", ""),
@@ -393,7 +393,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         ),
         (
             pod("annotations: {'a/b/c': x}", ""),
-            "Pod shop/p: metadata.annotations \"a/b/c\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may stand before it",
+            "Pod shop/p: metadata.annotations \"a/b/c\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
         ),
         (
             service("{clusterIP: None, selector: {app: -x}}"),
@@ -409,7 +409,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "Service shop/web: spec.ports[0].port: \".inf\" is not a whole number",
         ),
         // A list in place of fields.
-        (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is no object with fields"),
+        (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is not an object with fields"),
         (
             "apiVersion: v1\nkind: SERVICE\nmetadata: {name: web, namespace: shop}\n".into(),
             "SERVICE shop/web: kind: did you mean Service?",
@@ -475,7 +475,7 @@ fn a_field_that_is_there_twice_costs_its_object() {
             "{text}"
         );
         let reason = &decoded.rejected[0].reason;
-        assert!(reason.ends_with("Namespace a: metadata.labels.x is there twice"), "{reason}");
+        assert!(reason.ends_with("Namespace a: metadata.labels.x occurs twice"), "{reason}");
     }
 }
 
@@ -519,14 +519,14 @@ fn a_list_loses_nothing_without_a_word() {
     for (bad, says) in [
         ("7", "item 0: 7 is not an object with fields"),
         ("null", "item 0: null is not an object with fields"),
-        ("[\"v1\",\"Namespace\"]", "item 0: a list is no object with fields"),
+        ("[\"v1\",\"Namespace\"]", "item 0: a list is not an object with fields"),
         (
             r#"{"apiVersion":"v1","kind":"Namespace","metadata":{}}"#,
             "item 0: Namespace: it has no metadata.name",
         ),
         (
             r#"{"apiVersion":"v1","kind":"Namespace","metadata":["bad"]}"#,
-            "item 0: Namespace bad: metadata: a list is no object with fields",
+            "item 0: Namespace bad: metadata: a list is not an object with fields",
         ),
         (
             r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"ports":[{"port":1e400}]}}"#,
@@ -545,7 +545,7 @@ fn a_list_loses_nothing_without_a_word() {
         (format!("{{\"kind\":\"List\",\"itmes\":[{good}]}}"), "List: itmes: did you mean items?"),
         (
             format!("{{\"kind\":\"List\",\"items\":[{good}],\"items\":[]}}"),
-            "List: items is there twice",
+            "List: items occurs twice",
         ),
     ] {
         let decoded = decode(Format::Json, &list);
@@ -565,9 +565,9 @@ fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
         (
             Format::Yaml,
             format!("a: &a [x]\n{bomb}"),
-            "not read as YAML: its aliases stand for too many values",
+            "not read as YAML: its aliases expand to too many values",
         ),
-        (Format::Yaml, deep, "not read as YAML: its values are in one another too deeply"),
+        (Format::Yaml, deep, "not read as YAML: its values are nested too deeply"),
         (Format::Json, "a: 1".into(), "not JSON: expected value"),
         (Format::Json, "{} {}".into(), "not JSON: trailing characters"),
         (Format::Yaml, "a: *b".into(), "not YAML: alias references unknown anchor"),
@@ -605,7 +605,7 @@ fn what_is_passed_over_is_counted() {
                 1,
                 true,
             ),
-            ("EndpointSlices of addressType FQDN are not exported: no reader takes names".to_owned(), 1, false),
+            ("EndpointSlices of addressType FQDN are not exported: readers do not support host names".to_owned(), 1, false),
         ]
     );
 }
@@ -634,7 +634,7 @@ fn misspelt_annotations_of_pods_are_counted() {
     let expected = [
         ("Pod: clustermesh.dev/socket-lb: \"none\" is neither on nor off", 1),
         (
-            "Pod: clustermesh.dev/sockt-lb is no annotation: did you mean clustermesh.dev/socket-lb?",
+            "Pod: clustermesh.dev/sockt-lb is not a known annotation: did you mean clustermesh.dev/socket-lb?",
             2,
         ),
         ("EndpointSlice: service.cilium.io/global is an annotation of a Service", 1),

@@ -259,7 +259,8 @@ fn a_broken_file_keeps_what_it_held_and_is_named() {
     let problems = folder.problems();
     assert_eq!(problems.len(), 1);
     assert!(
-        problems[0].starts_with("a.yaml:") && problems[0].contains("what it held before stays"),
+        problems[0].starts_with("a.yaml:")
+            && problems[0].contains("its previous content stays in force"),
         "{problems:?}"
     );
     folder.write("a.yaml", &namespace("one"));
@@ -426,7 +427,11 @@ fn a_broken_document_costs_no_other_of_its_file() {
     folder.scan();
     folder.write("a.yaml", &format!("{}---\nkind: [\n", namespace("three")));
     assert_eq!(folder.scan(), ["+Namespace three"]);
-    assert!(folder.problems()[0].ends_with("what it held before stays"), "{:?}", folder.problems());
+    assert!(
+        folder.problems()[0].ends_with("its previous content stays in force"),
+        "{:?}",
+        folder.problems()
+    );
     assert!(folder.after(10_000).is_empty(), "one and two may be in what is broken");
     folder.write("a.yaml", &namespace("three"));
     assert_eq!(folder.scan(), ["-Namespace one", "-Namespace two"]);
@@ -610,7 +615,7 @@ fn what_is_drained_is_part_of_what_is_reported() {
     set(&mut folder, "nodes: [");
     folder.scan();
     assert!(is_drained(&folder) && folder.source.keeps_something());
-    assert!(folder.problems()[0].ends_with("what was in force stays"));
+    assert!(folder.problems()[0].ends_with("the previous content stays in force"));
     // One that drains nothing may be about to be filled.
     set(&mut folder, "");
     folder.scan();

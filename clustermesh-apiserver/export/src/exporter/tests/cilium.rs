@@ -158,7 +158,7 @@ fn an_address_that_is_none_is_named_and_the_others_exported() {
     let endpoint = "apiVersion: cilium.io/v2\nkind: CiliumEndpoint\nmetadata: {name: a, namespace: shop}\nstatus: {networking: {addressing: [{ipv4: 10.70.1, ipv6: '::ffff:10.70.1.80'}]}}\n";
     assert_eq!(cluster.apply(endpoint), ["ip/v1/default/10.70.1.80"]);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    assert_eq!(notes, [r#"a: "10.70.1" is no IP address"#]);
+    assert_eq!(notes, [r#"a: "10.70.1" is not an IP address"#]);
 }
 
 #[test]
