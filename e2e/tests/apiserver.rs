@@ -693,7 +693,7 @@ fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_
     apiserver.apply("new", &node("n2"));
     apiserver.start_again();
     apiserver.wait_unready("the manifests were never read in full");
-    apiserver.wait_problem("objects are held back until all Namespaces are known");
+    apiserver.wait_problem("objects are not exported until all Namespaces are known");
     apiserver.wait_problem("correct or remove it: until then, nothing new is exported");
     // It is connected and has compared.
     within(PATIENCE, "it is connected", || {

@@ -159,9 +159,8 @@ fn cluster_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
     let id = Option::<u32>::deserialize(deserializer)?;
     let Some(id) = id else { return Ok(None) };
     let valid = ClusterId::from_wire(id).filter(|id| *id != ClusterId::NONE);
-    let invalid_files_are_refused =
-        || serde::de::Error::custom(format!("`id` is {id}: it must be 1 to 511"));
-    valid.map(ClusterId::get).map(Some).ok_or_else(invalid_files_are_refused)
+    let invalid = || serde::de::Error::custom(format!("`id` is {id}: it must be 1 to 511"));
+    valid.map(ClusterId::get).map(Some).ok_or_else(invalid)
 }
 
 /// A key without a value is an error, so that it cannot mean "no grant".

@@ -288,8 +288,7 @@ fn a_typo_in_an_annotation_is_reported_and_stops_nothing() {
     write(folder.path(), "service", service);
     cluster.look();
     let problems = cluster.problems();
-    let says =
-        "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is no share: it is 1% to 100%";
+    let says = "Service shop/web: clustermesh.dev/minimum-healthy: \"half\" is not a percentage: it must be 1% to 100%";
     assert_eq!(problems, [says]);
     let keys = &cluster.desired;
     assert!(keys.contains_key("cilium/state/services/v1/a/shop/web"));
@@ -430,7 +429,7 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
     assert!(problems[0].contains("ns.yaml:"), "{problems:?}");
     assert!(problems[0].contains("until then nothing new is exported"), "{problems:?}");
     assert!(
-        problems[1].starts_with("1 objects are held back until all Namespaces"),
+        problems[1].starts_with("1 objects are not exported until all Namespaces"),
         "{problems:?}"
     );
     // It is mended, and broken again: what it reported stays.

@@ -1,4 +1,4 @@
-//! From records to keys and their values, and whose a key is that several objects have.
+//! Makes keys and values of records, and decides which object's value a key gets if several objects have it.
 
 use mesh_model::{
     Record,
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::records;
 
-/// What an etcd takes as one value, in bytes: its default of 1.5 MiB a request, with room for the request's own fields.
+/// The largest value that an etcd accepts, in bytes: its default of 1.5 MiB for a request, less the request's other fields.
 const MAX_VALUE: usize = 1_536 * 1_024 - 1_024;
 
 impl Exporter {
-    /// Replaces or removes an object, and makes anew what follows from it.
+    /// Replaces or removes an object, and makes the records that depend on it.
     pub(super) fn change<A: Allocate>(
         &mut self,
         key: ObjectKey,
@@ -42,7 +42,7 @@ impl Exporter {
             self.drain_changed();
         }
         if !self.is_open() {
-            // Nothing is made of any object yet. Once all Namespaces are known, everything is.
+            // No records are made until all Namespaces are known.
             return;
         }
         let mut affected = self.affected_by(before.as_ref(), self.objects.get(&key));
@@ -59,7 +59,7 @@ impl Exporter {
         }
         for affected in affected {
             match &mut self.deferred {
-                // Its record has all its slices in it: it is made once, after the last of them.
+                // A service's record contains all its slices, so make it once, after the batch.
                 Some(deferred) if affected.kind == Kind::Service => {
                     deferred.insert(affected);
                 }
@@ -73,7 +73,7 @@ impl Exporter {
         }
     }
 
-    /// Makes an object's records anew, and changes the keys that differ.
+    /// Makes an object's records, and updates the keys that differ.
     pub(super) fn make<A: Allocate>(&mut self, key: ObjectKey, allocate: &mut A) {
         self.makes += 1;
         let labels = self.labels_of(&key);
@@ -92,11 +92,11 @@ impl Exporter {
             Err(problem) => {
                 self.problems.insert(key.clone(), problem);
                 match self.objects.get(&key) {
-                    // It exported nothing before, so its node learns at least that it is there.
+                    // It was not exported before, so export at least that the pod exists, for its node.
                     Some(Object::Pod(pod)) if !self.made.contains_key(&key) => {
                         records::local_pod(pod, None).into_iter().collect()
                     }
-                    // What it reported before stays.
+                    // The previous records stay.
                     _ => return,
                 }
             }
@@ -108,7 +108,7 @@ impl Exporter {
         let now: Vec<(String, Value)> = records.iter().map(of).collect();
         for (etcd_key, value) in now.iter().filter(|(_, value)| value.len() > MAX_VALUE) {
             let note = format!(
-                "{etcd_key} has {} bytes: an etcd takes {MAX_VALUE}, unless its --max-request-bytes is more",
+                "{etcd_key} has {} bytes: an etcd accepts at most {MAX_VALUE}, unless its --max-request-bytes is larger",
                 value.len()
             );
             self.notes.entry(key.clone()).or_default().push(note);
@@ -141,7 +141,7 @@ impl Exporter {
         self.settle(etcd_key.into());
     }
 
-    /// Gives a key the value that its first owner makes of it.
+    /// Sets a key to the value of its first owner, or removes it if it has none.
     fn settle(&mut self, etcd_key: String) {
         let owner = self.owners.get(&etcd_key).and_then(|owners| owners.front());
         let made = owner.and_then(|owner| self.made.get(owner));

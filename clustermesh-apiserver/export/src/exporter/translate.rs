@@ -1,4 +1,4 @@
-//! What follows from each object.
+//! Converts objects to records.
 
 use mesh_model::{
     EndpointSlice, Labels, Record,
@@ -15,8 +15,7 @@ use crate::{
 };
 
 impl Exporter {
-    /// What follows from an object; nothing from one that is gone or does not take part, and nothing at all before all
-    /// Namespaces are known.
+    /// The records of an object. There are none for a deleted object, or before all Namespaces are known.
     pub(super) fn records<A: Allocate>(
         &self,
         key: &ObjectKey,
@@ -28,7 +27,7 @@ impl Exporter {
         }
         Ok(match self.objects.get(key) {
             Some(Object::Pod(pod)) => return self.pod_records(pod, labels, allocate),
-            // A Cilium knows more of a node than Kubernetes does.
+            // A CiliumNode has more information about a node, and replaces it.
             Some(Object::Node(node)) => {
                 let record = Record::Node(Box::new(records::node(&self.local, node)));
                 let used = !self.has_cilium_node(&node.name);
@@ -55,13 +54,13 @@ impl Exporter {
                 Made { notes, ..Made::of(vec![Record::Namespace(Box::new(local))]) }
             }
             Some(Object::EndpointSlice(slice)) => self.slice_records(slice),
-            // The slices that they stand for are objects of their own.
+            // The source reports the slices that are derived from them.
             Some(Object::Endpoints(_)) | None => Made::default(),
         })
     }
 
-    /// Its own node gets a pod from the moment that it has one, and whether or not its namespace takes part; others
-    /// when it has an address. `labels` is what it needs an ID for.
+    /// A pod is exported for its node as soon as it is scheduled, even if its namespace is not part of the mesh, and for other
+    /// clusters when it has an address. `labels` is the label set for which it needs an ID.
     fn pod_records<A: Allocate>(
         &self,
         pod: &object::Pod,
@@ -69,7 +68,7 @@ impl Exporter {
         allocate: &mut A,
     ) -> Result<Made, String> {
         let Some(labels) = labels else {
-            // Its addresses are the Cilium's to export.
+            // Its addresses are exported from Cilium's objects.
             let known = self.cilium.identity_of(&pod.namespace, &pod.name);
             let known = known.filter(|_| self.has_identity(pod));
             let local = known.and_then(|identity| records::local_pod(pod, identity));
@@ -91,8 +90,8 @@ impl Exporter {
         Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
     }
 
-    /// Local nodes get every service, others those that are shared. An alias (`ExternalName`) is neither: it has
-    /// neither frontends nor backends, and readers reject what Cilium exports of it.
+    /// Every service is exported for local nodes, and shared ones for other clusters. `ExternalName` services are not exported: they
+    /// have neither frontends nor backends, and readers reject what Cilium exports of them.
     fn service_records(&self, service: &object::Service) -> Made {
         if service.external_name {
             return Made::default();
@@ -113,7 +112,7 @@ impl Exporter {
         Made { notes, ..Made::of(made) }
     }
 
-    /// Both get a service's slices; neither gets names in place of addresses (`FQDN`), which no reader takes.
+    /// Slices are exported like their service. FQDN slices are not exported: readers refuse them.
     fn slice_records(&self, slice: &EndpointSlice) -> Made {
         let service = slice.service();
         let service = service.and_then(|name| self.objects.get(&service_key(&name)));
@@ -131,7 +130,7 @@ impl Exporter {
         Made { notes, ..Made::of(made) }
     }
 
-    /// What a service asks for.
+    /// A service's settings from its annotations.
     pub(super) fn asked(&self, service: &object::Service) -> LbAnnotations {
         annotations::asked(&self.local.name, service, self.takes_part(&service.namespace))
     }

@@ -35,7 +35,7 @@ fn several_documents_lists_and_unknown_kinds() {
 }
 
 #[test]
-fn nothing_is_skipped_without_a_reason_but_other_kinds() {
+fn everything_but_other_kinds_is_decoded_or_reported() {
     let text = "apiVersion: v1\nmetadata: {name: x}\n---\nkind: List\nitems: [{kind: List}, {metadata: {}}]\n";
     let reasons: Vec<String> = yaml(text).rejected.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -49,7 +49,7 @@ fn nothing_is_skipped_without_a_reason_but_other_kinds() {
 }
 
 #[test]
-fn a_pod_says_which_it_is_and_what_it_wants() {
+fn a_pod_has_its_uid_and_its_socket_lb_setting() {
     let pod = |annotations: &str| {
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, uid: 5b0f2a54, annotations: {annotations}}}\n"
@@ -82,7 +82,7 @@ fn json() {
 }
 
 #[test]
-fn a_broken_document_says_where_and_costs_no_other() {
+fn a_broken_document_has_its_line_and_affects_no_other() {
     let text = format!(
         "{NODE}---\napiVersion: v1\nkind: Pod\nmetadata: [\n---\n{}",
         NODE.replace("n1", "n2")
@@ -101,7 +101,7 @@ fn a_broken_document_says_where_and_costs_no_other() {
 }
 
 #[test]
-fn an_object_that_cannot_be_used_rejects_itself() {
+fn an_invalid_object_is_rejected_alone() {
     let service = |spec: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
@@ -157,7 +157,7 @@ fn an_object_that_cannot_be_used_rejects_itself() {
 }
 
 #[test]
-fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
+fn invalid_cilium_objects_are_rejected_alone() {
     let object =
         |kind: &str, rest: &str| format!("apiVersion: cilium.io/v2\nkind: {kind}\n{rest}\n");
     let node = |spec: &str| object("CiliumNode", &format!("metadata: {{name: n1}}\nspec: {spec}"));
@@ -195,7 +195,7 @@ fn objects_of_a_cilium_that_cannot_be_used_reject_themselves() {
 }
 
 #[test]
-fn kinds_that_are_not_asked_for_are_passed_over_unread() {
+fn other_kinds_are_ignored_without_decoding() {
     let text = format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {{name: n1}}\nspec: 7\n---\n{NODE}"
     );
@@ -206,8 +206,8 @@ fn kinds_that_are_not_asked_for_are_passed_over_unread() {
     assert_eq!(decode(Format::Yaml, &text).rejected.len(), 1);
 }
 
-/// The same object as a YAML document, as JSON, and as an item of a List of each.
-fn forms(object: &str) -> [(&'static str, Decoded); 4] {
+/// An object as a YAML document, as JSON, and as an item of a List in both formats.
+fn formats(object: &str) -> [(&'static str, Decoded); 4] {
     let value = tree::read(Format::Yaml, object).unwrap().unwrap();
     let item = object.replace('\n', "\n  ");
     [
@@ -219,7 +219,7 @@ fn forms(object: &str) -> [(&'static str, Decoded); 4] {
 }
 
 #[test]
-fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
+fn a_mistake_has_the_same_message_in_each_format_and_names_its_field() {
     let service = |spec: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
@@ -243,7 +243,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
         )
     };
     for (object, says) in [
-        // Types.
+        // Wrong types.
         (
             pod("labels: {version: 1.0}", ""),
             "Pod shop/p: metadata.labels.version: 1.0 is not a text, in quotes",
@@ -281,7 +281,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             ports("[{port: '80'}]"),
             "Service shop/web: spec.ports[0].port: \"80\" is not a whole number, without quotes",
         ),
-        // What an API server refuses.
+        // What an API server would refuse.
         (ports("[{port: 0}]"), "Service shop/web: spec.ports[0].port 0: it is 1 to 65535"),
         (ports("[{port: 70000}]"), "Service shop/web: spec.ports[0].port 70000: it is 1 to 65535"),
         (
@@ -365,7 +365,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             slice(of_web, "addressType: IPv4\nports: [{name: a/b, port: 80}]"),
             "EndpointSlice shop/s: ports[0].name \"a/b\": it is at most 63 of a-z, 0-9 and -, and begins and ends with a letter or digit",
         ),
-        // A port without a name beside one that has one.
+        // An unnamed port beside a named one.
         (
             ports("[{name: http, port: 80}, {port: 81}]"),
             "Service shop/web: spec.ports[1].name: each of several ports needs a name",
@@ -382,7 +382,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets: [{ports: [{port: 80}]}]\n".into(),
             "Endpoints shop/web: subsets[0].addresses: it needs one",
         ),
-        // Labels are parts of identities.
+        // Labels become parts of identities.
         (
             pod("labels: {'a b': x}", ""),
             "Pod shop/p: metadata.labels \"a b\": it is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit; a domain and / may precede it",
@@ -399,7 +399,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             service("{clusterIP: None, selector: {app: -x}}"),
             "Service shop/web: spec.selector.app: \"-x\": a value is at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit",
         ),
-        // Numbers of any size, and none.
+        // Numbers of any size, and infinite ones.
         (
             ports("[{port: 99999999999999999999999999}]"),
             "Service shop/web: spec.ports[0].port: 1e+26 is not a whole number",
@@ -408,7 +408,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             ports("[{port: .inf}]"),
             "Service shop/web: spec.ports[0].port: \".inf\" is not a whole number",
         ),
-        // A list in place of fields.
+        // A list instead of an object.
         (pod("", "spec: [n1]"), "Pod shop/p: spec: a list is not an object with fields"),
         (
             "apiVersion: v1\nkind: SERVICE\nmetadata: {name: web, namespace: shop}\n".into(),
@@ -419,7 +419,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
             "Servcie shop/web: kind: did you mean Service?",
         ),
     ] {
-        for (form, decoded) in forms(&object) {
+        for (form, decoded) in formats(&object) {
             assert_eq!((decoded.objects.len(), decoded.broken.len()), (0, 0), "{form} {object}");
             let reasons: Vec<&str> =
                 decoded.rejected.iter().map(|p| p.reason.trim_start_matches("item 0: ")).collect();
@@ -430,7 +430,7 @@ fn a_mistake_means_the_same_in_each_form_and_is_said_of_its_field() {
 }
 
 #[test]
-fn what_is_null_or_empty_is_not_there_in_each_form() {
+fn null_and_empty_values_count_as_absent_in_each_format() {
     let pod = |spec: &str, status: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop, labels: null}}\nspec: {spec}\nstatus: {status}\n"
@@ -449,9 +449,9 @@ fn what_is_null_or_empty_is_not_there_in_each_form() {
             "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n".into(),
         ),
     ] {
-        let [(_, expected), ..] = forms(&same);
+        let [(_, expected), ..] = formats(&same);
         assert_eq!(expected.objects.len(), 1, "{same}");
-        for (form, decoded) in forms(&object) {
+        for (form, decoded) in formats(&object) {
             assert_eq!(decoded.rejected, [], "{form} {object}");
             assert_eq!(decoded.objects[0].1, expected.objects[0].1, "{form} {object}");
         }
@@ -459,7 +459,7 @@ fn what_is_null_or_empty_is_not_there_in_each_form() {
 }
 
 #[test]
-fn a_field_that_is_there_twice_costs_its_object() {
+fn a_duplicate_field_rejects_its_object() {
     let twice = "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}}";
     let good = twice.replace("\"a\"", "\"b\"").replace("\"x\":\"1\",", "");
     let list = format!("{{\"kind\":\"List\",\"items\":[{twice},{good}]}}");
@@ -482,14 +482,14 @@ fn a_field_that_is_there_twice_costs_its_object() {
 #[test]
 fn a_slice_may_have_a_port_without_a_name_beside_others() {
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: http, port: 80}, {port: 81}]\n";
-    for (form, decoded) in forms(slice) {
+    for (form, decoded) in formats(slice) {
         assert_eq!((decoded.objects.len(), decoded.rejected.len()), (1, 0), "{form}");
     }
 }
 
-/// What other programs write around objects costs none of them.
+/// These do not affect objects, and other programs write them.
 #[test]
-fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
+fn byte_order_marks_carriage_returns_directives_and_ends_are_accepted() {
     let one = "apiVersion: v1\nkind: Namespace\nmetadata: {name: one}\n";
     let two = one.replace("one", "two");
     for (text, objects) in [
@@ -512,9 +512,9 @@ fn byte_order_marks_carriage_returns_directives_and_ends_cost_nothing() {
     assert_eq!(decode(Format::Json, &format!("\u{feff}{json}\r\n")).objects.len(), 1);
 }
 
-/// One that is wrong in a List, whatever is wrong, costs itself; and a list itself has no field that is passed over.
+/// A wrong item of a List affects only itself, and unknown fields of a List are errors.
 #[test]
-fn a_list_loses_nothing_without_a_word() {
+fn everything_in_a_list_is_decoded_or_reported() {
     let good = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"good"}}"#;
     for (bad, says) in [
         ("7", "item 0: 7 is not an object with fields"),
@@ -553,9 +553,9 @@ fn a_list_loses_nothing_without_a_word() {
     }
 }
 
-/// In plain words, and with the place once.
+/// Messages are understandable, and have the position once.
 #[test]
-fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
+fn syntax_errors_do_not_have_the_parsers_words() {
     let bomb: String = ('b'..='h')
         .zip('a'..)
         .map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(",")))
@@ -579,14 +579,14 @@ fn what_is_not_well_formed_is_said_without_the_parsers_own_words() {
 }
 
 #[test]
-fn a_list_of_one_kind_says_of_its_items_what_they_are() {
+fn a_list_of_one_kind_gives_its_items_their_kind() {
     let text = "apiVersion: v1\nkind: PodList\nitems: [{metadata: {name: p, namespace: shop}}, {kind: Namespace, apiVersion: v1, metadata: {name: shop}}]\n";
     let keys: Vec<String> = yaml(text).objects.iter().map(|(_, o)| o.key().to_string()).collect();
     assert_eq!(keys, ["Pod shop/p", "Namespace shop"]);
 }
 
 #[test]
-fn what_is_passed_over_is_counted() {
+fn ignored_things_are_counted() {
     let names = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: FQDN\n";
     let text =
         format!("kind: Deployment\n---\nkind: ServiceExport\n---\nkind: Deployment\n---\n{names}");
@@ -610,7 +610,7 @@ fn what_is_passed_over_is_counted() {
     );
 }
 
-/// Pods are many alike: what is wrong with an annotation of theirs is said once, with how many have it.
+/// Many pods may have the same wrong annotation, so it is reported once, with the number of pods.
 #[test]
 fn misspelt_annotations_of_pods_are_counted() {
     let object = |kind: &str, name: &str, annotations: &str, rest: &str| {
@@ -657,7 +657,7 @@ fn a_port_of_a_sidecar_has_its_name() {
     assert_eq!(ports, ["main", "side"]);
 }
 
-/// Many are read side by side; few are not.
+/// Many documents are decoded in parallel.
 #[test]
 fn many_documents_are_read_in_their_order() {
     let good = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n@}\n";
