@@ -283,7 +283,7 @@ fn users_and_roles_that_another_client_changed_are_put_right() {
     root(&["role", "grant-permission", "remote", "readwrite", "--prefix=true", "cilium/"]);
     root(&["user", "delete", "local-a"]);
     apiserver.wait_problem("authentication was off: every client could do everything");
-    apiserver.wait_problem("the role remote could do more than it may");
+    apiserver.wait_problem("the role remote had a permission too many");
     apiserver.wait_problem("there was no user local-a");
     assert!(matches!(apiserver.trouble("users"), (false, 3..)));
     assert_eq!(root(&["role", "get", "remote"]), wanted);
@@ -353,7 +353,7 @@ fn an_object_too_large_is_named_and_blocks_no_other() {
     apiserver.apply("services", &all(1_600_000));
     wait_for(&etcd, &key("then"));
     wait_for(&etcd, &key("before"));
-    apiserver.wait_problem("Service shop/large: the etcd does not take");
+    apiserver.wait_problem("Service shop/large: the etcd does not accept");
     assert_eq!(get(&etcd, &key("large")), None);
     assert_eq!(apiserver.metric("clustermesh_apiserver_etcd_refused_keys"), 1);
     apiserver.wait_ready();
@@ -486,10 +486,10 @@ fn what_others_write_to_our_keys_is_named_counted_and_put_right() {
     wait_gone(&etcd, identity);
     wait_gone(&etcd, slice);
     for (key, did) in [
-        (NODE, "changed it; put right"),
-        (OTHER_NODE, "removed it; put back"),
-        (config, "removed it; put back"),
-        (canary, "removed it; put back"),
+        (NODE, "changed it; repaired"),
+        (OTHER_NODE, "removed it; restored"),
+        (config, "removed it; restored"),
+        (canary, "removed it; restored"),
         (identity, "wrote it; removed"),
         (slice, "wrote it; removed"),
     ] {
@@ -587,7 +587,7 @@ fn thousands_of_keys_that_are_deleted_come_back_and_nothing_waits_for_them() {
         keys if keys == KEYS as u64 => Ok(()),
         other => Err(other.to_string()),
     });
-    apiserver.wait_problem(": another program removed it; put back");
+    apiserver.wait_problem(": another program removed it; restored");
     assert_eq!(version(&etcd, CANARY), canaries, "canaries are anew after a comparison alone");
     let repairs = apiserver.metric("clustermesh_apiserver_etcd_foreign_repairs_total");
     assert_eq!(repairs, KEYS as u64);
@@ -692,7 +692,7 @@ fn a_namespace_that_cannot_be_read_at_the_start_exports_nothing_new_and_removes_
     apiserver.apply("ns", &format!("{opted_out}metadata: ["));
     apiserver.apply("new", &node("n2"));
     apiserver.start_again();
-    apiserver.wait_unready("the manifests were never read in full");
+    apiserver.wait_unready("the manifests were never read completely");
     apiserver.wait_problem("objects are not exported until all Namespaces are known");
     apiserver.wait_problem("correct or remove it: until then, nothing new is exported");
     // It is connected and has compared.

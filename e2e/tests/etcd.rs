@@ -324,7 +324,7 @@ async fn strangers_are_refused_where_it_shows() {
     assert_eq!(failure(&target).await.phase, ConnectionPhase::Resolve);
 }
 
-/// A value that the etcd does not take is refused as such, and the connection is as good as before.
+/// A value that the etcd does not accept is refused as such, and the connection is as good as before.
 #[tokio::test]
 async fn a_value_too_large_is_distinguished_from_other_failures() {
     let etcd = Etcd::start();

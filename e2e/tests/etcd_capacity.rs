@@ -136,8 +136,8 @@ fn examined(apiserver: &Apiserver) {
 #[test]
 fn a_version_that_is_unfit_is_named_unless_all_peers_are_trusted() {
     for (version, unfit) in [
-        (EtcdVersion::Debian, Some("version 3.4.23 is not fit")),
-        (EtcdVersion::V3_5, Some("version 3.5.35 is not fit")),
+        (EtcdVersion::Debian, Some("version 3.4.23 is not safe")),
+        (EtcdVersion::V3_5, Some("version 3.5.35 is not safe")),
         (EtcdVersion::V3_6, None),
     ] {
         let etcd = Etcd::running(&version.program(), &[]);
