@@ -1,5 +1,5 @@
-//! Conflicts of this cluster's ID and ranges with those that its peer files grant to other clusters. Clusters that are connected
-//! to both accept these only from one of the two.
+//! Conflicts of this cluster's ID and ranges with those that its peer files grant to other clusters. Clusters that are
+//! connected to both accept these only from one of the two.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! The cluster's thread: reads objects from the source, and makes keys and values of them.
 //!
-//! The thread, named `cluster`, owns the source and the exporter. It may block: on files, on locks of other replicas, or while it
-//! parses megabytes. Only callers that send it a message and wait for the answer are affected. It publishes a [`View`] for
-//! readiness and status, and [`Exports`] for the writer. It ends with the process, or with the last [`Cluster`].
+//! The thread, named `cluster`, owns the source and the exporter. It may block: on files, on locks of other replicas, or
+//! while it parses megabytes. Only callers that send it a message and wait for the answer are affected. It publishes a
+//! [`View`] for readiness and status, and [`Exports`] for the writer. It ends with the process, or with the last
+//! [`Cluster`].
 
 use std::{
     path::Path,
@@ -60,7 +61,8 @@ enum Message {
     Owner(String, oneshot::Sender<Option<String>>),
 }
 
-/// How often to read the journal for decisions of other replicas. New IDs of one replica take this long to be published by all.
+/// How often to read the journal for decisions of other replicas. New IDs of one replica take this long to be published by
+/// all.
 const TICK: Duration = Duration::from_millis(250);
 /// How long to wait for the journal's lock. A killed process holds its locks until its last thread has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,8 +114,8 @@ impl Cluster {
         let _ = self.inbox.send(Message::Look);
     }
 
-    /// Waits until all earlier changes of the source are published. If a file may be incompletely written, its last object is not
-    /// used yet, so this waits until the file is complete or has not changed for a while.
+    /// Waits until all earlier changes of the source are published. If a file may be incompletely written, its last object
+    /// is not used yet, so this waits until the file is complete or has not changed for a while.
     pub(crate) async fn flush(&self) {
         self.ask(Message::Flush).await;
     }

@@ -72,8 +72,8 @@ pub(crate) enum NotChanged {
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Change {
-    /// Applies the request to the content of `drain.yaml`. `complete`: the source was read completely, so `exporter` has all nodes
-    /// of `cluster`.
+    /// Applies the request to the content of `drain.yaml`. `complete`: the source was read completely, so `exporter` has
+    /// all nodes of `cluster`.
     pub(crate) fn apply(
         self,
         asked: &Asked,

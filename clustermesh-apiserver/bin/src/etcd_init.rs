@@ -1,9 +1,9 @@
 //! `etcd-init`: sets up users and roles in an etcd that no other client can reach.
 //!
-//! Until an empty etcd has users, any client with a certificate of the CA may do anything, also each peer. So this first starts
-//! the etcd on Unix sockets in a folder that only its owner can enter, sets it up, and stops it. Then the etcd may listen for
-//! other clients. This happens at each start, also after the data was lost. It undoes what other clients did to users, for
-//! example a password that they set.
+//! Until an empty etcd has users, any client with a certificate of the CA may do anything, also each peer. So this first
+//! starts the etcd on Unix sockets in a folder that only its owner can enter, sets it up, and stops it. Then the etcd may
+//! listen for other clients. This happens at each start, also after the data was lost. It undoes what other clients did to
+//! users, for example a password that they set.
 
 use std::{
     os::unix::process::CommandExt as _,

@@ -54,8 +54,8 @@ pub(crate) enum Look {
     Again,
 }
 
-/// How often to look for unused identities; at least four times within the waiting time, so that every replica that uses one has
-/// recorded that by then.
+/// How often to look for unused identities; at least four times within the waiting time, so that every replica that uses
+/// one has recorded that by then.
 const PASS: Duration = Duration::from_secs(30);
 /// How often to retry the allocation of an identity that failed.
 const RETRY: Duration = Duration::from_secs(10);
@@ -152,7 +152,8 @@ impl IdentityAllocation {
         Look::Done
     }
 
-    /// Compares the journal with an etcd. Returns whether the journal is usable only since this comparison, or has a new cluster ID.
+    /// Compares the journal with an etcd. Returns whether the journal is usable only since this comparison, or has a new
+    /// cluster ID.
     pub(crate) fn recognise(&mut self, found: &Found) -> Result<bool, Lost> {
         let before = (self.journal.is_recognised(), self.journal.uuid());
         self.journal.recognise(found, self.keeping.adopt, SystemTime::now())?;

@@ -1,8 +1,8 @@
 //! Starts and connects the parts of the daemon.
 //!
-//! The tasks belong to [`serve`] and end with it: the watches of manifests, users file and credentials, the writer, health and
-//! metrics, the admin API. The cluster has a thread ([`crate::cluster`]). No task needs a cleanup: after the process was killed,
-//! the next one compares the etcd with the manifests and continues.
+//! The tasks belong to [`serve`] and end with it: the watches of manifests, users file and credentials, the writer, health
+//! and metrics, the admin API. The cluster has a thread ([`crate::cluster`]). No task needs a cleanup: after the process
+//! was killed, the next one compares the etcd with the manifests and continues.
 
 use std::{
     path::Path,

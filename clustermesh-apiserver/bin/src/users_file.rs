@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::writer::StoreState;
 
-/// Publishes the content of the file whenever it changes. A missing, empty or invalid file does not mean that there are no peers:
-/// the previous content stays in force. The status reports an empty or invalid file.
+/// Publishes the content of the file whenever it changes. A missing, empty or invalid file does not mean that there are no
+/// peers: the previous content stays in force. The status reports an empty or invalid file.
 pub(crate) async fn follow(
     path: &Path,
     users: watch::Sender<Option<UsersFile>>,

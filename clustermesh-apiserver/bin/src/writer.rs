@@ -1,8 +1,8 @@
 //! Writes what the cluster exports to an etcd.
 //!
-//! It is one task. After any failure it connects again, with growing pauses. Each connection first compares all keys, so the
-//! state of the previous one does not matter. The task may be aborted at any time. When it is asked to end, it first writes the
-//! pending changes.
+//! It is one task. After any failure it connects again, with growing pauses. Each connection first compares all keys, so
+//! the state of the previous one does not matter. The task may be aborted at any time. When it is asked to end, it first
+//! writes the pending changes.
 
 mod etcd_capacity;
 mod etcd_error;

@@ -43,8 +43,8 @@ const CACHE: &str = "cilium/cache/";
 const OURS: &str = "clustermesh/";
 
 impl Desired {
-    /// The users and roles of a cluster's etcd, with the peers of the users file. Users in the file that are not those of peers are
-    /// refused, so the file cannot create users that may write.
+    /// The users and roles of a cluster's etcd, with the peers of the users file. Users in the file that are not those of
+    /// peers are refused, so the file cannot create users that may write.
     pub fn new(cluster: &ClusterName, file: &UsersFile) -> (Self, Vec<RefusedUser>) {
         let prefixes = |prefixes: &[&str]| -> BTreeSet<Permission> {
             prefixes.iter().map(|prefix| Permission::read(KeyRange::prefix(prefix))).collect()

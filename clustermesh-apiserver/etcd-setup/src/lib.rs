@@ -3,9 +3,9 @@
 //! The user of the cluster's apiservers is `admin-<cluster>`, that of its agents is `local-<cluster>`, and that of a peer is
 //! `remote-<peer>`. The name is the common name of the certificate; there are no passwords.
 //!
-//! Until authentication is on, any client may do anything, and could stay root permanently: by its own user, or by a password on
-//! one of our users, which etcd does not show. So [`set_up_privately`] is for an etcd that no other client can reach yet.
-//! [`keep`] is for a running etcd: it may be repeated at any time, and changes only what differs.
+//! Until authentication is on, any client may do anything, and could stay root permanently: by its own user, or by a
+//! password on one of our users, which etcd does not show. So [`set_up_privately`] is for an etcd that no other client can
+//! reach yet. [`keep`] is for a running etcd: it may be repeated at any time, and changes only what differs.
 
 mod desired;
 

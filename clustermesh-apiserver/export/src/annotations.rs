@@ -81,8 +81,8 @@ pub(crate) fn is_drained(annotations: &Annotations) -> (bool, Vec<String>) {
     (drained, problems)
 }
 
-/// Whether a namespace's annotation includes it in the mesh, and what is wrong with its annotations. `None`: there is no valid
-/// annotation.
+/// Whether a namespace's annotation includes it in the mesh, and what is wrong with its annotations. `None`: there is no
+/// valid annotation.
 pub(crate) fn is_global(namespace: &Namespace) -> (Option<bool>, Vec<String>) {
     let mut problems = Vec::new();
     let global = truth(&namespace.annotations, GLOBAL_NAMESPACE, &mut problems);

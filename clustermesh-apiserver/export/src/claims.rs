@@ -15,8 +15,8 @@ pub struct GrantedRanges {
 }
 
 impl GrantedRanges {
-    /// Why other clusters refuse a record, as a sentence; `None` if they accept it. Backends outside the ranges are not examined:
-    /// the peer file of each other cluster decides about them (`externalBackends`).
+    /// Why other clusters refuse a record, as a sentence; `None` if they accept it. Backends outside the ranges are not
+    /// examined: the peer file of each other cluster decides about them (`externalBackends`).
     pub(crate) fn refused(&self, record: &Record) -> Option<String> {
         let within = |ranges: &[IpNet], net: &IpNet| {
             ranges.is_empty() || ranges.iter().any(|range| range.contains(net))

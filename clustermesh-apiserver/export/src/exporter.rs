@@ -208,8 +208,8 @@ impl Exporter {
         }
     }
 
-    /// Retries objects that could not be exported: an ID may be free now, or the disk may work again. If IDs of label sets have
-    /// changed, looks up the IDs of all pods again.
+    /// Retries objects that could not be exported: an ID may be free now, or the disk may work again. If IDs of label sets
+    /// have changed, looks up the IDs of all pods again.
     pub fn retry<A: Allocate>(&mut self, allocate: &mut A) {
         let again: Vec<ObjectKey> = match self.identities.take_disputed() {
             true => self.objects.keys().filter(|key| key.kind == Kind::Pod).cloned().collect(),

@@ -37,8 +37,8 @@ pub fn fingerprint(value: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The writes that bring `keys` in an etcd from `actual` to `desired`. Keys are only deleted if `complete`: before that, a key may
-/// be missing in `desired` because its object is not known yet.
+/// The writes that bring `keys` in an etcd from `actual` to `desired`. Keys are only deleted if `complete`: before that, a
+/// key may be missing in `desired` because its object is not known yet.
 ///
 /// Records come before those that refer to them. Deletes come last, in the reverse order.
 pub fn plan(
@@ -66,8 +66,8 @@ pub fn plan(
 
 const IDENTITY: u8 = 1;
 
-/// The order of writes: cluster config, identities, nodes, addresses, endpoint slices, services, namespaces, pods. So a service
-/// never exists without its slices.
+/// The order of writes: cluster config, identities, nodes, addresses, endpoint slices, services, namespaces, pods. So a
+/// service never exists without its slices.
 fn rank(key: &str) -> u8 {
     match Key::parse(key.as_bytes()) {
         Ok(Key::ClusterConfig(_)) => 0,
@@ -92,8 +92,8 @@ impl Write {
         }
     }
 
-    /// Whether this write must be in a later revision than `earlier`: identities come before the records that have them. A reader
-    /// with a watch for each prefix receives the changes of one revision in any order.
+    /// Whether this write must be in a later revision than `earlier`: identities come before the records that have them. A
+    /// reader with a watch for each prefix receives the changes of one revision in any order.
     pub fn follows(&self, earlier: &Self) -> bool {
         let is_identity = |write: &Self| rank(write.key()) == IDENTITY;
         is_identity(earlier) && !is_identity(self)

@@ -123,8 +123,8 @@ pub(crate) fn addresses(
         .collect()
 }
 
-/// A service with its backends, except drained ones, and messages about backends that the record cannot represent. `slices` are
-/// the slices of the service, in the order of their names.
+/// A service with its backends, except drained ones, and messages about backends that the record cannot represent. `slices`
+/// are the slices of the service, in the order of their names.
 pub(crate) fn service<'a>(
     local: &LocalCluster,
     service: &object::Service,
@@ -178,8 +178,8 @@ impl Conflict {
     }
 }
 
-/// Adds a backend. An address in several slices gets the ports of all. If a port has two numbers, that of the earlier slice is
-/// used.
+/// Adds a backend. An address in several slices gets the ports of all. If a port has two numbers, that of the earlier slice
+/// is used.
 fn add_backend(
     record: &mut GlobalService,
     ip: IpAddr,
@@ -222,8 +222,8 @@ pub(crate) fn has_addresses(slice: &EndpointSlice) -> bool {
     matches!(slice.address_type.as_str(), "IPv4" | "IPv6")
 }
 
-/// The exported slice, and messages about addresses that are left out because they are not of its family. Readers would refuse
-/// the whole slice.
+/// The exported slice, and messages about addresses that are left out because they are not of its family. Readers would
+/// refuse the whole slice.
 pub(crate) fn slice(
     local: &LocalCluster,
     slice: &EndpointSlice,

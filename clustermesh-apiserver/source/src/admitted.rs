@@ -19,8 +19,8 @@ pub struct Admitted {
     pub refused: Vec<(ObjectKey, String)>,
 }
 
-/// Refuses services that have a cluster IP of another service, as an API server would. The service that had the address before
-/// keeps it, else the first one by name gets it. `before` are the objects in force so far.
+/// Refuses services that have a cluster IP of another service, as an API server would. The service that had the address
+/// before keeps it, else the first one by name gets it. `before` are the objects in force so far.
 ///
 /// `unreadable` are objects that could not be decoded. A Namespace among them is not exported: it might have the annotation
 /// that excludes it.

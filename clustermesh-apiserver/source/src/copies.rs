@@ -9,8 +9,8 @@ use mesh_model::object::ObjectKey;
 
 use crate::Problem;
 
-/// Objects in a file that another file, or an earlier line, already has. These copies are not used. Of a file with many copies,
-/// the first few are named, and the others are counted.
+/// Objects in a file that another file, or an earlier line, already has. These copies are not used. Of a file with many
+/// copies, the first few are named, and the others are counted.
 #[derive(Debug, Default)]
 pub struct Copies(BTreeMap<(PathBuf, PathBuf), Vec<(usize, ObjectKey)>>);
 

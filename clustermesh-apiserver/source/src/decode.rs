@@ -311,8 +311,8 @@ fn object(kind: Kind, header: &Header, value: &Value) -> Result<Object, String> 
     }
 }
 
-/// The documents of a YAML text, each with its first line. A line that begins with `---`, or is `...`, always ends a document:
-/// YAML does not allow such lines elsewhere.
+/// The documents of a YAML text, each with its first line. A line that begins with `---`, or is `...`, always ends a
+/// document: YAML does not allow such lines elsewhere.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let is_marker =
         |line: &str| line == "---" || line.starts_with("--- ") || line.starts_with("---\t");

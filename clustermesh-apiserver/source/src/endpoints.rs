@@ -1,7 +1,7 @@
 //! Makes endpoint slices from the pods that a service selects, as the kube-controller-manager does.
 //!
-//! The slice of an endpoint depends on the hash of its pod's name, and not on its position in a list. So every replica makes the
-//! same slices, and a pod that is added or removed changes only one slice.
+//! The slice of an endpoint depends on the hash of its pod's name, and not on its position in a list. So every replica
+//! makes the same slices, and a pod that is added or removed changes only one slice.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ type Placed = (u64, SliceEndpoint);
 /// The maximum number of endpoints in a slice, as in the kube-controller-manager.
 const MAX_ENDPOINTS: usize = 100;
 
-/// The slices of a service. Pods that it does not select are ignored. Each address family and each set of port numbers has its
-/// own slices, because a named target port may have a different number in each pod.
+/// The slices of a service. Pods that it does not select are ignored. Each address family and each set of port numbers has
+/// its own slices, because a named target port may have a different number in each pod.
 pub(crate) fn slices<'a>(
     service: &Service,
     pods: impl Iterator<Item = &'a Pod>,
@@ -67,8 +67,8 @@ fn families(service: &Service) -> Vec<IpFamily> {
     both.into_iter().filter(has).collect()
 }
 
-/// Makes one slice if the endpoints fit into it. Else splits them by a bit of their hash, which is appended to the names of the
-/// slices, and divides each half again.
+/// Makes one slice if the endpoints fit into it. Else splits them by a bit of their hash, which is appended to the names of
+/// the slices, and divides each half again.
 fn divide(
     service: &Service,
     sort: &Sort,

@@ -9,8 +9,8 @@ pub struct ResourceVersion(pub u64);
 /// An event of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
-    /// A complete list of the kind follows, until [`SourceEvent::Listed`]. Objects that are not in it no longer exist. This is the
-    /// first event of each kind. It is repeated when the source cannot continue its watch.
+    /// A complete list of the kind follows, until [`SourceEvent::Listed`]. Objects that are not in it no longer exist. This
+    /// is the first event of each kind. It is repeated when the source cannot continue its watch.
     Listing {
         /// The kind.
         kind: Kind,

@@ -1,8 +1,8 @@
 //! The source that reads a folder of manifests.
 //!
 //! Nothing is removed by ignorance. The objects of a file that is invalid or cannot be read stay. A folder that is empty or
-//! cannot be read changes nothing. An object is only removed if it is missing in two looks, one second apart: from a file that
-//! is not written atomically, from an empty file, or with a file that was removed.
+//! cannot be read changes nothing. An object is only removed if it is missing in two looks, one second apart: from a file
+//! that is not written atomically, from an empty file, or with a file that was removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -225,8 +225,8 @@ impl ManifestsSource {
         });
     }
 
-    /// All objects in force, with derived endpoint slices. If several files have an object, the copy in force stays; at the start
-    /// it is that of the first file by name.
+    /// All objects in force, with derived endpoint slices. If several files have an object, the copy in force stays; at the
+    /// start it is that of the first file by name.
     fn gather(&mut self) -> BTreeMap<ObjectKey, Object> {
         let mut objects = BTreeMap::new();
         let mut owners = BTreeMap::<ObjectKey, PathBuf>::new();

@@ -1,7 +1,7 @@
 //! A daemon's Prometheus metrics.
 //!
-//! Names are `clustermesh_<daemon>_<what>`, in base units; counters end in `_total`. Labels are `peer`, `kind` and `reason`, and
-//! never the name of a pod or a service. `docs/metrics.md` lists all metrics.
+//! Names are `clustermesh_<daemon>_<what>`, in base units; counters end in `_total`. Labels are `peer`, `kind` and
+//! `reason`, and never the name of a pod or a service. `docs/metrics.md` lists all metrics.
 
 use std::{borrow::Cow, fmt};
 

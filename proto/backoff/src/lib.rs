@@ -1,8 +1,8 @@
 //! How long daemons wait before they retry something that failed (`docs/adr/0001`).
 //!
 //! Pauses double from the first to the longest, each with jitter, so that operations which failed together are not retried
-//! together. The caller decides when an attempt was successful, and then starts again with the first pause. An open connection
-//! alone is not a success.
+//! together. The caller decides when an attempt was successful, and then starts again with the first pause. An open
+//! connection alone is not a success.
 
 use std::time::Duration;
 

@@ -22,8 +22,8 @@ use notify::{
 };
 use tokio::{sync::Notify, time};
 
-/// Wakes its owner when something in a folder, or below it, may have changed. The owner then reads the folder and compares. So
-/// a lost, duplicate or late event costs time, but never leads to a wrong state.
+/// Wakes its owner when something in a folder, or below it, may have changed. The owner then reads the folder and compares.
+/// So a lost, duplicate or late event costs time, but never leads to a wrong state.
 ///
 /// Kubernetes updates mounted Secrets by swapping a symlink, which is an event of the folder itself.
 #[derive(Debug)]
@@ -101,8 +101,8 @@ pub async fn until(due: Option<Instant>) {
     }
 }
 
-/// Why this process polls folders every second instead of watching them, as a message with a remedy. `None` while all existing
-/// folders are watched.
+/// Why this process polls folders every second instead of watching them, as a message with a remedy. `None` while all
+/// existing folders are watched.
 pub fn watch_fallback() -> Option<String> {
     lock(&INSTANCE.fallback).clone()
 }

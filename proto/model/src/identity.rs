@@ -78,8 +78,8 @@ impl Label {
         Self { source: KUBERNETES_SOURCE.into(), key: key.into(), value: value.into() }
     }
 
-    /// Parses `[<source>:]<key>[=<value>]`. Without a source, the source is `unspec`; `$key` and `reserved.key` have the source
-    /// `reserved`.
+    /// Parses `[<source>:]<key>[=<value>]`. Without a source, the source is `unspec`; `$key` and `reserved.key` have the
+    /// source `reserved`.
     pub fn parse(text: &str) -> Self {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         Self::with_name(name, value)

@@ -87,7 +87,8 @@ pub enum NodeHealth {
     /// It answers, or there is no reason to assume that it does not.
     #[default]
     Alive,
-    /// It has never answered, but at least half of its cluster's nodes have. It may be unreachable, or a firewall drops probes.
+    /// It has never answered, but at least half of its cluster's nodes have. It may be unreachable, or a firewall drops
+    /// probes.
     Unverified,
     /// It answered before, and no longer does.
     Dead,

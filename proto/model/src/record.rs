@@ -100,8 +100,8 @@ pub enum RecordEvent {
     Remove(RecordKey),
     /// The list since `Begin` is complete, and the writer has confirmed that by its canary.
     Confirmed(RecordKind),
-    /// The cluster now exports the content of this kind as records of other kinds, which are confirmed. No records of this kind
-    /// are left, and they are no longer watched.
+    /// The cluster now exports the content of this kind as records of other kinds, which are confirmed. No records of this
+    /// kind are left, and they are no longer watched.
     Without(RecordKind),
 }
 

@@ -39,15 +39,15 @@ pub struct ServiceTraffic {
     pub affinity: Affinity,
     /// Session affinity: for so many seconds, a client gets the same backend again; 1 to 86,400.
     pub session_affinity: Option<u32>,
-    /// The weight of each cluster, from 0 to [`ServiceTraffic::MAX_WEIGHT`]. Clusters that are not listed have weight 1. A cluster
-    /// of weight 0 gets no connections as long as there is another one.
+    /// The weight of each cluster, from 0 to [`ServiceTraffic::MAX_WEIGHT`]. Clusters that are not listed have weight 1. A
+    /// cluster of weight 0 gets no connections as long as there is another one.
     pub weights: BTreeMap<ClusterName, u32>,
     /// What weights apply to. Only used if there are weights.
     pub weights_of: WeightsOf,
     /// Clusters in the order of preference, instead of `affinity`. Clusters that are not listed come last.
     pub tiers: Vec<BTreeSet<ClusterName>>,
-    /// The percentage of healthy backends, 1 to 100, with which a tier gets all connections. With less, a proportional part of
-    /// the connections goes to the next tier. `None`: one healthy backend is enough.
+    /// The percentage of healthy backends, 1 to 100, with which a tier gets all connections. With less, a proportional part
+    /// of the connections goes to the next tier. `None`: one healthy backend is enough.
     pub minimum_healthy: Option<u8>,
     /// `internalTrafficPolicy: Local`: only backends on the client's node are used.
     pub internal_traffic_local: bool,

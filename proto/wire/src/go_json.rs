@@ -17,7 +17,8 @@ pub(crate) trait GoEmpty {
 
 /// Declares a struct with Go's JSON rules.
 ///
-/// Each field is `"WireName" => field: Type`, optionally followed by `, omit` (left out if empty) or `, null` (null if empty).
+/// Each field is `"WireName" => field: Type`, optionally followed by `, omit` (left out if empty) or `, null` (null if
+/// empty).
 macro_rules! go_struct {
     (
         $(#[$meta:meta])*

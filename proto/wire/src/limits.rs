@@ -1,7 +1,7 @@
 //! Limits on the length of texts and the size of values (`docs/wire.md`, "Limits").
 //!
-//! The limits are those of Kubernetes, so no object that an API server accepted is refused. They bound the memory of a record:
-//! each part has a limit, and so has the number of parts.
+//! The limits are those of Kubernetes, so no object that an API server accepted is refused. They bound the memory of a
+//! record: each part has a limit, and so has the number of parts.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The folder of peer files, which decides which clusters are peers.
 //!
-//! It has no IO and no clock: its inputs are the folder's content and the time, its output is a [`Reading`]. A peer is removed
-//! only if its file does not exist in two looks that are one second apart, while the folder exists. If a file is empty or
-//! invalid, or the folder is missing, the previous files stay in force, and the reading has a problem.
+//! It has no IO and no clock: its inputs are the folder's content and the time, its output is a [`Reading`]. A peer is
+//! removed only if its file does not exist in two looks that are one second apart, while the folder exists. If a file is
+//! empty or invalid, or the folder is missing, the previous files stay in force, and the reading has a problem.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -122,7 +122,8 @@ impl PeerFolder {
         Self { path: path.into(), local, peers, begun: false, removed: VecDeque::new() }
     }
 
-    /// Processes the folder's content. A file of the local cluster is ignored: operators may use the same folder in all clusters.
+    /// Processes the folder's content. A file of the local cluster is ignored: operators may use the same folder in all
+    /// clusters.
     pub fn look(&mut self, found: FoundFolder, now: Instant, wall: SystemTime) -> Reading {
         let mut reading = Reading { complete: true, ..Reading::default() };
         match found {

@@ -82,8 +82,8 @@ impl Position {
             .all(|(kind, theirs)| self.source.get(kind).is_some_and(|ours| !is_later(theirs, ours)))
     }
 
-    /// Advances each kind to the version in `other` if that is later. If this exceeds the maximum number of kinds, because a peer
-    /// reports different ones each time, the kinds of `other` replace all.
+    /// Advances each kind to the version in `other` if that is later. If this exceeds the maximum number of kinds, because
+    /// a peer reports different ones each time, the kinds of `other` replace all.
     pub fn advance(&mut self, other: &Self) {
         for (kind, version) in &other.source {
             match self.source.get(kind) {

@@ -24,7 +24,8 @@ pub struct Decoded {
     pub bytes: usize,
 }
 
-/// Decodes a key of `peer` and its value. `None`: the key is not that of a record (a canary, a lock, a key of a later version).
+/// Decodes a key of `peer` and its value. `None`: the key is not that of a record (a canary, a lock, a key of a later
+/// version).
 ///
 /// # Errors
 /// If the key or the value is invalid, or they do not agree with each other or with `peer`.

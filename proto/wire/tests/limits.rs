@@ -13,8 +13,8 @@ use mesh_model::{
 };
 use mesh_wire::{Key, Layout, Peer, Role, decode, decode_counting, encode};
 
-/// Kubernetes' limits, written by hand (kubernetes.io, "Object Names and IDs", "Labels and Selectors"; API reference, Service and
-/// EndpointSlice).
+/// Kubernetes' limits, written by hand (kubernetes.io, "Object Names and IDs", "Labels and Selectors"; API reference,
+/// Service and EndpointSlice).
 const NAME: usize = 253;
 const DNS_LABEL: usize = 63;
 const LABEL_KEY: usize = 253 + 1 + 63;

@@ -21,7 +21,8 @@ pub(crate) struct Exports {
 pub(crate) struct ExportChanges {
     /// The desired values of keys; `None`: the key should not exist.
     pub(crate) values: BTreeMap<String, Option<Value>>,
-    /// The version of each kind of the source, to which these values and all taken before correspond; `None` if it is not known.
+    /// The version of each kind of the source, to which these values and all taken before correspond; `None` if it is not
+    /// known.
     pub(crate) versions: Option<BTreeMap<String, String>>,
     /// Whether the source has been read completely. Then keys without a desired value may be deleted.
     pub(crate) complete: bool,

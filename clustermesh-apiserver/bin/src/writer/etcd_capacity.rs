@@ -1,7 +1,7 @@
 //! How full the etcd is, and when it will be full.
 //!
-//! Every revision takes space until it is compacted. An etcd that does not compact itself will be full eventually, even with few
-//! keys: an idle writer makes about 70 revisions a minute.
+//! Every revision takes space until it is compacted. An etcd that does not compact itself will be full eventually, even
+//! with few keys: an idle writer makes about 70 revisions a minute.
 
 use std::{
     collections::VecDeque,

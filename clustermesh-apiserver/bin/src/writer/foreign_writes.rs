@@ -1,7 +1,7 @@
 //! Finds writes of other programs to keys of this cluster.
 //!
-//! It has no IO: its inputs are watch events and the time, its output is which keys to examine and repair, and when. A key that
-//! another program keeps changing is repaired less and less often, so that two writers do not compete at full speed.
+//! It has no IO: its inputs are watch events and the time, its output is which keys to examine and repair, and when. A key
+//! that another program keeps changing is repaired less and less often, so that two writers do not compete at full speed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -108,8 +108,8 @@ impl ForeignWrites {
         }
     }
 
-    /// Handles an event. `actual` are the exported keys in the etcd; `markers` are this writer's other keys. Returns what another
-    /// program did; `None` if the event is not a write of another program to a key of this cluster.
+    /// Handles an event. `actual` are the exported keys in the etcd; `markers` are this writer's other keys. Returns what
+    /// another program did; `None` if the event is not a write of another program to a key of this cluster.
     pub(crate) fn see(
         &mut self,
         event: &WatchEvent,
@@ -217,8 +217,8 @@ impl ForeignWrites {
         problems
     }
 
-    /// Forgets old writes. Misplaced keys stay as long as they exist. If that leaves no room, also forgets recent writes that are
-    /// repaired.
+    /// Forgets old writes. Misplaced keys stay as long as they exist. If that leaves no room, also forgets recent writes
+    /// that are repaired.
     pub(crate) fn tidy(&mut self, now: Instant) {
         self.sightings.retain(|_, sighting| {
             sighting.write == ForeignWrite::Misplaced

@@ -10,7 +10,8 @@ const SLOW: Duration = Duration::from_secs(2);
 /// If an answer takes longer, the connection fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for an answer to `to`. Calls `report` with a message when that takes long, and then with `None` when the wait is over.
+/// Waits for an answer to `to`. Calls `report` with a message when that takes long, and then with `None` when the wait is
+/// over.
 pub(super) async fn patiently<T, S: Future<Output = ()>>(
     to: &str,
     request: impl Future<Output = Result<T, EtcdError>>,

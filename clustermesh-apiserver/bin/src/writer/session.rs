@@ -1,7 +1,7 @@
 //! The work on one connection: compare everything, then write changes, and repair what other programs changed.
 //!
-//! While it waits for something, the session still writes heartbeat and position when they are due ([`Session::alongside`]), even
-//! if the etcd is slow, another thread is busy, or fifty thousand keys must be repaired.
+//! While it waits for something, the session still writes heartbeat and position when they are due
+//! ([`Session::alongside`]), even if the etcd is slow, another thread is busy, or fifty thousand keys must be repaired.
 
 mod batches;
 mod comparison;
@@ -151,8 +151,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs `work`, and meanwhile writes the signs of life that are due. The futures are boxed: they are nested, and would exceed
-    /// the thread's stack.
+    /// Runs `work`, and meanwhile writes the signs of life that are due. The futures are boxed: they are nested, and would
+    /// exceed the thread's stack.
     async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, EtcdError> {
         let mut work = Box::pin(work);
         loop {

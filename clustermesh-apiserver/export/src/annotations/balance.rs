@@ -146,8 +146,8 @@ fn cluster(name: &str) -> Result<ClusterName, Invalid> {
     ClusterName::new(name.trim()).map_err(|_| Invalid::Cluster(name.trim().into()))
 }
 
-/// How many groups the clusters need: those that are listed, the local one, and one for all others. Clusters with the same tier
-/// and weight share a group. A cluster that has a weight as a whole needs its own group.
+/// How many groups the clusters need: those that are listed, the local one, and one for all others. Clusters with the same
+/// tier and weight share a group. A cluster that has a weight as a whole needs its own group.
 fn groups(local: &ClusterName, traffic: &ServiceTraffic) -> usize {
     let ServiceTraffic { affinity, weights, weights_of, tiers, .. } = traffic;
     let tier_of = |cluster: Option<&ClusterName>| match affinity {
@@ -267,7 +267,8 @@ mod tests {
             (&[(WEIGHTS, seven), backends], 8),
             (&[(WEIGHTS, eight.as_str())], 9),
             (&[(WEIGHTS, eight.as_str()), backends], 9),
-            // With weights of backends, clusters of the same weight share a group; with weights of clusters, each has its own.
+            // With weights of backends, clusters of the same weight share a group; with weights of clusters, each has its
+            // own.
             (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1"), backends], 2),
             (&[(WEIGHTS, "a=2,b=2,c=2,d=2,e=2,f=2,g=2,h=1")], 9),
             (&[(TIERS, "a;b;c;d;e;f;g")], 8),

@@ -16,8 +16,8 @@ use crate::records;
 pub(super) struct Cilium {
     /// The IDs of each label set. The lowest one is used.
     ids: HashMap<Labels, BTreeSet<Identity>>,
-    /// The identities of pods in CiliumEndpoints, and in CiliumEndpointSlices. If there is a slice, only slices are used, as in
-    /// Cilium.
+    /// The identities of pods in CiliumEndpoints, and in CiliumEndpointSlices. If there is a slice, only slices are used,
+    /// as in Cilium.
     by_endpoint: Pods,
     by_slice: Pods,
     /// The number of CiliumEndpointSlices.

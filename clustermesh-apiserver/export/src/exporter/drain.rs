@@ -119,7 +119,8 @@ impl Exporter {
         }
     }
 
-    /// Call it when something else is drained: exports that for local nodes and peers, and counts the drained endpoints again.
+    /// Call it when something else is drained: exports that for local nodes and peers, and counts the drained endpoints
+    /// again.
     pub(super) fn drain_changed(&mut self) {
         let drain =
             LocalDrain { cluster: self.drained.file.cluster, nodes: self.drained.nodes.clone() };

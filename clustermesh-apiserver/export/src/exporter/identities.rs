@@ -49,8 +49,8 @@ impl Identities {
         std::mem::take(&mut self.disputed)
     }
 
-    /// Sets the labels of an ID; `None` if it is not allocated. Pods must look up their IDs again if an ID that they have belongs to
-    /// other labels or is not allocated, or if their label set has a lower ID now.
+    /// Sets the labels of an ID; `None` if it is not allocated. Pods must look up their IDs again if an ID that they have
+    /// belongs to other labels or is not allocated, or if their label set has a lower ID now.
     fn set(&mut self, identity: Identity, labels: Option<Labels>) {
         let in_use = self.used.get(&identity).map(|(_, labels)| labels);
         self.disputed |= in_use.is_some_and(|in_use| labels.as_ref() != Some(in_use));

@@ -25,8 +25,8 @@ const NAMED: usize = 10;
 // === impl Namespaces ===
 
 impl Namespaces {
-    /// Updates the numbers for an object's change. Returns [`Changed::All`] if the first Namespace was added or the last one was
-    /// removed.
+    /// Updates the numbers for an object's change. Returns [`Changed::All`] if the first Namespace was added or the last
+    /// one was removed.
     pub(super) fn index(&mut self, before: Option<&Object>, now: Option<&Object>) -> Changed {
         let had = self.objects > 0;
         if let Some(before) = before {

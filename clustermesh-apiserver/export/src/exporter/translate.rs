@@ -59,8 +59,8 @@ impl Exporter {
         })
     }
 
-    /// A pod is exported for its node as soon as it is scheduled, even if its namespace is not part of the mesh, and for other
-    /// clusters when it has an address. `labels` is the label set for which it needs an ID.
+    /// A pod is exported for its node as soon as it is scheduled, even if its namespace is not part of the mesh, and for
+    /// other clusters when it has an address. `labels` is the label set for which it needs an ID.
     fn pod_records<A: Allocate>(
         &self,
         pod: &object::Pod,
@@ -90,8 +90,8 @@ impl Exporter {
         Ok(Made { identity: Some((identity, labels)), ..Made::of(made) })
     }
 
-    /// Every service is exported for local nodes, and shared ones for other clusters. `ExternalName` services are not exported: they
-    /// have neither frontends nor backends, and readers reject what Cilium exports of them.
+    /// Every service is exported for local nodes, and shared ones for other clusters. `ExternalName` services are not
+    /// exported: they have neither frontends nor backends, and readers reject what Cilium exports of them.
     fn service_records(&self, service: &object::Service) -> Made {
         if service.external_name {
             return Made::default();

@@ -14,8 +14,8 @@ pub enum PassedOver {
     Kind(String),
     /// Endpoint slices of host names (`addressType: FQDN`).
     Names,
-    /// A wrong annotation, with the kind of object and a message. Objects of these kinds often have the same annotations, so they
-    /// are counted.
+    /// A wrong annotation, with the kind of object and a message. Objects of these kinds often have the same annotations,
+    /// so they are counted.
     Annotation(Kind, String),
 }
 

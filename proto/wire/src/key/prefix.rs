@@ -8,7 +8,8 @@ use super::{ADDRESS_SPACE, LOCAL};
 /// under `cache` (Cilium's KVStoreMesh).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
-    /// `cilium/state`: keys of identities and addresses do not contain the cluster. Keys for local nodes count as this layout.
+    /// `cilium/state`: keys of identities and addresses do not contain the cluster. Keys for local nodes count as this
+    /// layout.
     State,
     /// `cilium/cache`: all keys contain the cluster.
     Cache,

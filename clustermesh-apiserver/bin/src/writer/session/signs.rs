@@ -25,8 +25,8 @@ pub(super) struct Signs {
     position: Interval,
     local_position: Interval,
     question: Interval,
-    /// Whether the etcd's content was compared, in this connection or an earlier one to the same history. Until then, heartbeat and
-    /// position are not written.
+    /// Whether the etcd's content was compared, in this connection or an earlier one to the same history. Until then,
+    /// heartbeat and position are not written.
     pub(super) vouches: bool,
 }
 
@@ -34,8 +34,8 @@ pub(super) struct Signs {
 const POSITION_EVERY: Duration = Duration::from_secs(5);
 /// The interval of the position for local nodes, which detect a stale apiserver within seconds.
 const LOCAL_POSITION_EVERY: Duration = Duration::from_secs(1);
-/// The interval of questions, so that readiness is up to date even if nothing is written, and an etcd that comes back empty is
-/// filled soon.
+/// The interval of questions, so that readiness is up to date even if nothing is written, and an etcd that comes back empty
+/// is filled soon.
 const QUESTION_EVERY: Duration = Duration::from_secs(1);
 
 // === impl Signs ===

@@ -41,8 +41,8 @@ fn canaries(local: &ClusterName) -> [String; CANARIES.len()] {
 }
 
 impl Session<'_> {
-    /// Checks the history of the etcd. If it is the one that this writer knows, its content is still valid, so heartbeat and position
-    /// are written during the comparison.
+    /// Checks the history of the etcd. If it is the one that this writer knows, its content is still valid, so heartbeat
+    /// and position are written during the comparison.
     pub(super) async fn recognise_history(&mut self) -> Result<(), EtcdError> {
         let (revision, name) = self.read_history().await?;
         let same = name.is_some() && name == self.memory.history;
@@ -55,9 +55,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Puts an ID into a history without one: two histories may otherwise be equal, even in their revisions. If the revision is
-    /// lower than before, the etcd was restored from a backup, so the history gets a new ID. Its canaries are then deleted and put
-    /// again after the comparison, for readers that only know Cilium's keys.
+    /// Puts an ID into a history without one: two histories may otherwise be equal, even in their revisions. If the
+    /// revision is lower than before, the etcd was restored from a backup, so the history gets a new ID. Its canaries are
+    /// then deleted and put again after the comparison, for readers that only know Cilium's keys.
     pub(super) async fn name_history(&mut self) -> Result<(), EtcdError> {
         let (revision, name) = self.read_history().await?;
         let behind = revision < self.memory.revision;
@@ -93,8 +93,8 @@ impl Session<'_> {
         Ok((header.revision, found.first().map(|kv| kv.value.clone())))
     }
 
-    /// Puts the canaries: everything is written. Done after each comparison, and when another program changed one. Readers then
-    /// remove what is not listed. Not done after deleting several keys: the heartbeat in the same revision is enough.
+    /// Puts the canaries: everything is written. Done after each comparison, and when another program changed one. Readers
+    /// then remove what is not listed. Not done after deleting several keys: the heartbeat in the same revision is enough.
     pub(super) async fn put_canaries(&mut self) -> Result<(), EtcdError> {
         let value = timestamp_value(SystemTime::now());
         let put = |key| Op::Put { key, value: value.clone().into(), lease: None };

@@ -13,15 +13,16 @@ use mesh_model::{
 
 use super::Drained;
 
-/// The drained endpoints that serve: pods, and endpoints without a pod. Each counts once, however many addresses and services it
-/// has. The cost of an update depends only on the object that changed.
+/// The drained endpoints that serve: pods, and endpoints without a pod. Each counts once, however many addresses and
+/// services it has. The cost of an update depends only on the object that changed.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
     /// Drained addresses that serve, with the number of endpoints that have each.
     addresses: HashMap<IpAddr, usize>,
     /// The pods of each address, drained or not.
     pods: HashMap<IpAddr, BTreeSet<ObjectKey>>,
-    /// Drained pods, with the number of their drained addresses. If several pods have an address, it counts for the first one.
+    /// Drained pods, with the number of their drained addresses. If several pods have an address, it counts for the first
+    /// one.
     left: HashMap<ObjectKey, usize>,
     /// The number of drained addresses without a pod.
     podless: usize,

@@ -117,8 +117,8 @@ fn steps(with_namespaces: bool) -> Vec<Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Events may come in any order, except that a kind's list is complete after its objects. Excluded objects are never exported,
-    /// and the result does not depend on the order.
+    /// Events may come in any order, except that a kind's list is complete after its objects. Excluded objects are never
+    /// exported, and the result does not depend on the order.
     #[test]
     fn excluded_objects_are_never_exported_in_any_order(
         picks in prop::collection::vec(any::<Index>(), 40),
