@@ -133,7 +133,7 @@ impl Apiserver {
 
     /// Waits until `/readyz` has this reason.
     pub fn wait_unready(&self, reason: &str) {
-        within(PATIENCE, &format!("the apiserver says {reason:?}"), || match self.unready() {
+        within(PATIENCE, &format!("the apiserver reports {reason:?}"), || match self.unready() {
             reasons if reasons.contains(reason) => Ok(()),
             reasons => Err(format!("{reasons}{}", self.log_text())),
         });
@@ -167,7 +167,7 @@ impl Apiserver {
 
     /// Waits until its status has a problem that contains these words.
     pub fn wait_problem(&self, words: &str) {
-        within(PATIENCE, &format!("the status says {words:?}"), || {
+        within(PATIENCE, &format!("the status reports {words:?}"), || {
             let problems = self.status()["problems"].to_string();
             if problems.contains(words) { Ok(()) } else { Err(problems) }
         });

@@ -227,7 +227,7 @@ fn an_etcd_that_lost_its_data_is_filled_and_gets_another_history() {
     etcd.start_again();
     wait_for(&etcd, NODE);
     apiserver.wait_ready();
-    apiserver.wait_problem("begun anew or restored from a backup");
+    apiserver.wait_problem("its data was lost or restored from a backup");
     assert_eq!(apiserver.trouble("data-lost"), (false, 1));
     let second = wait_for(&etcd, HISTORY);
     assert_ne!(first, second);
@@ -294,7 +294,7 @@ fn users_and_roles_that_another_client_changed_are_repaired() {
     root(&["user", "add", "ghost:pw"]);
     root(&["user", "grant-role", "ghost", "root"]);
     apiserver.wait_unready("etcd: users: unknown user ghost with role root");
-    apiserver.wait_problem("restart the etcd by `clustermesh-apiserver etcd-init`");
+    apiserver.wait_problem("restart the etcd with `clustermesh-apiserver etcd-init`");
     assert!(!root(&["user", "list"]).contains("ghost"));
     apiserver.wait_ready();
 
@@ -502,7 +502,7 @@ fn writes_by_others_to_our_keys_are_reported_counted_and_repaired() {
     // report the keys that a copier (KVStoreMesh) writes.
     admin(&etcd, &["put", "cilium/state/nodes/v1/b/n1", "x"]);
     admin(&etcd, &["put", "cilium/cache/nodes/v1/b/n1", "x"]);
-    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: another program wrote it, in a name");
+    apiserver.wait_problem("cilium/state/nodes/v1/b/n1: another program wrote it, with a name");
     assert!(!apiserver.status()["problems"].to_string().contains("cilium/cache"));
     assert!(get(&etcd, "cilium/state/nodes/v1/b/n1").is_some());
     admin(&etcd, &["del", "cilium/state/nodes/v1/b/n1"]);

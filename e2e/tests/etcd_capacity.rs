@@ -147,13 +147,13 @@ fn a_version_that_is_unfit_is_named_unless_all_peers_are_trusted() {
         examined(&strict);
         match unfit {
             Some(unfit) => strict.wait_problem(unfit),
-            None => assert!(!problems(&strict).contains("not fit"), "{}", problems(&strict)),
+            None => assert!(!problems(&strict).contains("is not safe"), "{}", problems(&strict)),
         }
         drop(strict);
         let trusting = Apiserver::start(&etcd);
         trusting.wait_ready();
         examined(&trusting);
-        assert!(!problems(&trusting).contains("not fit"), "{version:?}: {}", problems(&trusting));
+        assert!(!problems(&trusting).contains("is not safe"), "{version:?}: {}", problems(&trusting));
     }
 }
 
@@ -207,7 +207,7 @@ fn an_etcd_near_its_quota_is_named() {
         }
         let apiserver = Apiserver::wrapped(&etcd, etcd.port(), &wrapper);
         apiserver.wait_ready();
-        apiserver.wait_problem("of the 16 MiB that it may have");
+        apiserver.wait_problem("of its quota of 16 MiB");
         assert_eq!(apiserver.metric("clustermesh_apiserver_etcd_quota_bytes"), quota);
     }
 }

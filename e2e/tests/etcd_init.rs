@@ -133,7 +133,7 @@ fn a_command_that_cannot_be_right_is_refused() {
     for (words, says) in [
         (vec!["--data-dir=relative".to_owned()], "no --data-dir=PATH with an absolute path"),
         (vec![], "no --data-dir=PATH"),
-        ([etcd.words(), vec!["--no-such-flag".into()]].concat(), "the etcd ended by itself"),
+        ([etcd.words(), vec!["--no-such-flag".into()]].concat(), "the etcd ended: "),
     ] {
         let output = etcd.etcd_init(&["--exec"]).args(words).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -239,7 +239,7 @@ fn exports_are_keys_files_and_limits_and_namespaces_are_flags() {
         (
             "export --objects a --cluster a --id 1 --max-connected-clusters 300",
             2,
-            "300 is no limit",
+            "300 is not a limit",
         ),
         ("export --objects none --cluster a --id 1", 1, "none: "),
     ] {

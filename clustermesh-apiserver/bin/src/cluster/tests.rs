@@ -374,7 +374,7 @@ fn refused_drain_requests_have_a_reason_and_change_nothing() {
         (true, Change::Drain, "", "n9", "cluster a has no node n9"),
         (true, Change::Undrain, "", "n9", "cluster a has no node n9"),
         (true, Change::Undrain, "a", "n2", "node n2 is drained by its annotation"),
-        (false, Change::Drain, "a", "n1", "which nodes there are is not known"),
+        (false, Change::Drain, "a", "n1", "so the nodes are not known"),
     ] {
         let of = if is_read { &mut cluster } else { &mut unread };
         let (error, file) = refused(of, change, name, node);
@@ -427,7 +427,7 @@ fn a_namespace_whose_file_is_broken_at_the_start_exports_nothing() {
     assert_eq!(restarted.desired.len(), 1, "the config: {:?}", restarted.desired);
     let problems = restarted.problems();
     assert!(problems[0].contains("ns.yaml:"), "{problems:?}");
-    assert!(problems[0].contains("until then nothing new is exported"), "{problems:?}");
+    assert!(problems[0].contains("until then, nothing new is exported"), "{problems:?}");
     assert!(
         problems[1].starts_with("1 objects are not exported until all Namespaces"),
         "{problems:?}"

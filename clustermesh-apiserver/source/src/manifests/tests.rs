@@ -247,7 +247,7 @@ fn a_file_that_keeps_changing_is_reported() {
     }
     let problems = folder.problems();
     assert!(problems[0].starts_with("a.yaml: it changes without a pause"), "{problems:?}");
-    assert!(problems[0].contains("1 objects that it lacks stay"), "{problems:?}");
+    assert!(problems[0].contains("1 objects that it no longer has stay"), "{problems:?}");
     assert_eq!(folder.after(1_000), ["-Namespace two"]);
     assert!(folder.problems().is_empty());
 }
@@ -284,7 +284,7 @@ fn nothing_is_complete_while_a_file_was_never_valid() {
     folder.write("b.yaml", &namespace("two"));
     assert_eq!(folder.scan(), ["+Namespace two"]);
     assert!(!folder.source.is_listed());
-    assert!(folder.problems()[0].contains("until then nothing new is exported"));
+    assert!(folder.problems()[0].contains("until then, nothing new is exported"));
     folder.write("a.yaml", &namespace("one"));
     assert_eq!(folder.scan(), ["+Namespace one", "listed"]);
 }
@@ -332,7 +332,7 @@ fn an_empty_or_unreadable_folder_changes_nothing() {
     folder.remove("a.yaml");
     folder.ms += 3_600_000;
     let error = folder.fails().to_string();
-    assert!(error.contains("To remove the last object leave an empty file"), "{error}");
+    assert!(error.contains("To remove the last object, leave an empty file"), "{error}");
     fs::remove_dir(folder.folder.path()).unwrap();
     assert!(matches!(folder.fails(), ScanError::Unreadable { .. }));
     fs::create_dir(folder.folder.path()).unwrap();
