@@ -166,7 +166,9 @@ fn a_full_etcd_is_reported_and_gets_the_pending_writes_once_it_has_space() {
     within(PATIENCE, "the etcd is full", || {
         let key = format!("filler/{:?}", SystemTime::now());
         let put = etcd.etcdctl("admin", &["put", &key, &chunk]).err();
-        put.filter(|error| error.contains("space exceeded")).map(drop).ok_or("the etcd accepted the value".into())
+        put.filter(|error| error.contains("space exceeded"))
+            .map(drop)
+            .ok_or("the etcd accepted the value".into())
     });
     apiserver.apply("other", &node("n2"));
     apiserver.wait_unready("etcd: full: the etcd's space is exhausted (NOSPACE)");
@@ -390,7 +392,10 @@ fn pending_changes_are_written_before_the_apiserver_ends() {
         let gone: Vec<_> = before.keys().filter(|key| !after.contains_key(*key)).collect();
         assert!(gone.is_empty(), "no key is removed: {gone:?}");
         let leases = admin(&etcd, &["lease", "list"]);
-        assert!(leases.contains(&format!("found {} leases", n - 1)), "the leases are left: {leases}");
+        assert!(
+            leases.contains(&format!("found {} leases", n - 1)),
+            "the leases are left: {leases}"
+        );
         apiserver.start_again();
         apiserver.wait_ready();
     }
@@ -624,7 +629,11 @@ fn a_held_lock_and_a_slow_file_do_not_stop_heartbeats() {
     });
     apiserver.apply("other", &node("n2"));
     goes_on();
-    assert_eq!(get(&etcd, OTHER_NODE), None, "the thread that reads manifests still reads the pipe");
+    assert_eq!(
+        get(&etcd, OTHER_NODE),
+        None,
+        "the thread that reads manifests still reads the pipe"
+    );
     apiserver.apply("slow", &node("n3"));
     drop(writer);
     wait_for(&etcd, OTHER_NODE);

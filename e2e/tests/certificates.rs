@@ -132,20 +132,23 @@ impl Scene {
     /// Waits until each agent of a cluster is connected to a peer, and reports with all these words that it does not use
     /// new credentials.
     fn wait_unused(&self, cluster: &str, peer: &str, words: &[&str]) {
-        patiently(&format!("{cluster} reports why the new credentials for {peer} are not used"), || {
-            for (problems, seen) in self.seen(cluster, peer) {
-                let has = |problem: &Value| {
-                    let text = problem.as_str().unwrap_or_default();
-                    text.starts_with(&format!("{peer}: new credentials are not used"))
-                        && words.iter().all(|word| text.contains(word))
-                };
-                let reported = problems.as_array().is_some_and(|all| all.iter().any(has));
-                if !reported || seen["ready"] != true {
-                    return Err(format!("{problems:#} {seen:#}"));
+        patiently(
+            &format!("{cluster} reports why the new credentials for {peer} are not used"),
+            || {
+                for (problems, seen) in self.seen(cluster, peer) {
+                    let has = |problem: &Value| {
+                        let text = problem.as_str().unwrap_or_default();
+                        text.starts_with(&format!("{peer}: new credentials are not used"))
+                            && words.iter().all(|word| text.contains(word))
+                    };
+                    let reported = problems.as_array().is_some_and(|all| all.iter().any(has));
+                    if !reported || seen["ready"] != true {
+                        return Err(format!("{problems:#} {seen:#}"));
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            },
+        );
     }
 
     /// Waits until no agent of a cluster reports a problem.
@@ -221,7 +224,11 @@ fn server_and_client_certificates_are_rotated() {
     let peer = scene.mesh.peer_folder(&scene.other).join(format!("{}.etcd-client.crt", scene.one));
     let serials = || files.iter().chain([&peer]).map(|path| serial(path)).collect::<Vec<_>>();
     let before = serials();
-    assert_eq!(scene.rotated(&scene.one, &["--server", "--clients"]).len(), 0, "all certificates are young");
+    assert_eq!(
+        scene.rotated(&scene.one, &["--server", "--clients"]).len(),
+        0,
+        "all certificates are young"
+    );
     assert_eq!(
         scene.rotated(&scene.one, &["--server", "--clients", "--min-age", "0", "--dry-run"]).len(),
         4
@@ -292,7 +299,11 @@ fn a_ca_is_rotated() {
     let changes = scene.rotated(&one, &["--ca", "--restart-etcd", &restart]);
     assert!(changes.contains(&"restart the etcd".into()), "{changes:?}");
     wait_ready(&scene.mesh);
-    assert_eq!(scene.rotated(&one, &["--ca", "--restart-etcd", &restart]).len(), 0, "it is done already");
+    assert_eq!(
+        scene.rotated(&one, &["--ca", "--restart-etcd", &restart]).len(),
+        0,
+        "it is done already"
+    );
     scene.follows_changes();
     scene.wait_without_problems(&scene.one);
     scene.wait_without_problems(&scene.other);

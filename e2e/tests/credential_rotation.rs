@@ -93,7 +93,10 @@ async fn no_connection_outlives_its_certificate() {
     };
 
     let waiting = succession(&scene.target, &connection, &trouble);
-    assert!(timeout(Duration::from_millis(1_500), waiting).await.is_err(), "the certificate is valid");
+    assert!(
+        timeout(Duration::from_millis(1_500), waiting).await.is_err(),
+        "the certificate is valid"
+    );
     // One second before the end of its 365 days.
     let until_end = scene.target.credentials.current().not_after();
     let left = until_end.duration_since(SystemTime::now()).unwrap() - Duration::from_secs(1);
@@ -135,7 +138,9 @@ async fn new_credentials_are_used_once_the_etcd_accepts_them() {
 
     scene.replace(&scene.etcd.ca());
     let successor = timeout(PATIENCE, waiting).await.expect("in time").unwrap();
-    let CredentialRotation::Successor(successor) = successor else { panic!("the credentials have not expired") };
+    let CredentialRotation::Successor(successor) = successor else {
+        panic!("the credentials have not expired")
+    };
     assert!(Arc::ptr_eq(successor.credentials(), &scene.target.credentials.current()));
     successor.list(&KeyRange::prefix("cilium/")).await.expect("the new connection works");
     connection
@@ -217,7 +222,8 @@ async fn a_follower_changes_connections_without_a_new_list() {
 
     let (mut begun, mut values) = (0, Vec::new());
     while values.last().is_none_or(|last| last != "end") {
-        let batch = timeout(PATIENCE, events.recv()).await.expect("events").expect("the follower runs");
+        let batch =
+            timeout(PATIENCE, events.recv()).await.expect("events").expect("the follower runs");
         for event in batch {
             match event {
                 Event::Begin(DATA) => begun += 1,

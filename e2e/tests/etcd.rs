@@ -305,7 +305,7 @@ async fn clients_without_valid_credentials_are_refused_at_the_phase_that_shows_w
     assert_eq!(found.phase, ConnectionPhase::Authenticated, "{found:?}");
     assert!(found.reason.contains("does not trust the CA of our certificate"), "{found:?}");
 
-    // The etcd of another cluster.
+    // An etcd whose certificate is not by the CA that the client trusts.
     let pki = ClusterPki::new(&etcd.pki());
     pki.write("other", &foreign_files).unwrap();
     let mut target = etcd.target("b");
@@ -404,8 +404,8 @@ async fn no_peer_reads_the_keys_for_local_nodes() {
     assert!(refused.contains("permission denied"), "{refused}");
 }
 
-/// The setup removes the users of removed peers and unknown users, repairs what was changed by hand, and keeps users that
-/// the administrator allows.
+/// The setup removes the users of removed peers and unknown users with rights, repairs what was changed by hand, and keeps
+/// users that the administrator allows.
 #[tokio::test]
 async fn setup_removes_unwanted_users_and_repairs_rights() {
     let etcd = Etcd::start();
@@ -419,7 +419,7 @@ async fn setup_removes_unwanted_users_and_repairs_rights() {
         admin(&["user", "list"]).lines().collect::<Vec<_>>(),
         ["admin-a", "local-a", "remote-c", "root"]
     );
-    // Its certificate is still valid, but gives no access.
+    // The certificate of remote-b is still valid, but gives no access.
     etcd.certificate(&etcd.ca(), "remote-b", "b");
     assert_eq!(failure(&etcd.target("b")).await.phase, ConnectionPhase::Authenticated);
 
@@ -445,7 +445,7 @@ async fn setup_removes_unwanted_users_and_repairs_rights() {
     assert_eq!(unknown, ["ghost with role root"]);
     assert!(!admin(&["user", "list"]).contains("ghost"));
 
-    // A users file cannot make a user who writes.
+    // A users file cannot create a user that may write.
     let file = "users:\n- {name: remote-e, role: root}\n- {name: admin-b, role: root}\n";
     let (_, refused) =
         Desired::new(&ClusterName::new("a").unwrap(), &UsersFile::parse(file).unwrap());

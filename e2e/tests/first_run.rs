@@ -16,14 +16,14 @@ use std::{
 
 use mesh_e2e::netns::binary;
 
-/// A user without rights, `nobody` by convention.
+/// The ID of the user `nobody`, who has no rights.
 const NOBODY: u32 = 65_534;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// A command as README has it, in a room without a BPF file system, without /run/netns, and in a cgroup namespace of its own.
+/// A command without a BPF file system, without /run/netns, and in a new cgroup namespace, as on a new machine.
 fn in_clean_room() -> Command {
     let mut command = Command::new(root().join("e2e/clean-room.sh"));
     command.current_dir(root()).env_remove("CLUSTERMESH_CONTEXTS").env_remove("CLUSTERMESH_LAB");
@@ -49,16 +49,16 @@ fn the_demo_runs_where_nothing_is_mounted() {
         let id = name.rsplit('-').next().unwrap_or_default();
         Path::new("/proc").join(id).exists()
     };
-    assert_eq!(left.iter().find(|name| !alive(name)), None, "the room takes its cgroup away");
+    assert_eq!(left.iter().find(|name| !alive(name)), None, "the clean room removes its cgroup");
 }
 
-/// A command of README's block, and what README shows of its output.
+/// A command in README, and the output that README shows.
 struct Step {
     command: String,
     shown: Vec<String>,
 }
 
-/// The block that begins with these commands.
+/// The commands of README's block with `clustermesh lab up`.
 fn readme_block() -> Vec<Step> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let block = readme.split("```").find(|block| block.contains("$ clustermesh lab up"));
@@ -79,10 +79,10 @@ fn readme_block() -> Vec<Step> {
 fn readmes_commands_do_what_it_shows() {
     const END: &str = "=== that was a command, and its exit code is";
     let steps = readme_block();
-    assert!(steps.len() > 5, "more than {} commands", steps.len());
+    assert!(steps.len() > 5, "only {} commands", steps.len());
     let script: String =
         steps.iter().map(|step| format!("{}\necho '{END}' $?\n", step.command)).collect();
-    // Whatever becomes of it, the lab goes.
+    // The lab is removed also if a command fails.
     let script = format!("trap 'clustermesh lab down >/dev/null' EXIT\n{script}");
     let output = in_clean_room().args(["bash", "-c", &script]).output().unwrap();
     let all = text(&output);
@@ -91,7 +91,7 @@ fn readmes_commands_do_what_it_shows() {
     for (number, step) in steps.iter().enumerate() {
         let mut printed =
             outputs.next().unwrap_or_else(|| panic!("{}: {all}", step.command)).trim_end();
-        // The exit code of the command before comes first.
+        // The output starts with the exit code of the previous command.
         if number > 0 {
             let (code, rest) = printed.split_once('\n').unwrap_or((printed, ""));
             assert_eq!(code.trim(), "0", "{}: {all}", steps[number - 1].command);
@@ -105,7 +105,7 @@ fn readmes_commands_do_what_it_shows() {
     assert_eq!(outputs.next().map(str::trim), Some("0"), "{all}");
 }
 
-/// One clear sentence, and exit code 1.
+/// Users other than root get one sentence and exit code 1.
 #[test]
 fn other_users_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
