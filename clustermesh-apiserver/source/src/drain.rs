@@ -79,7 +79,7 @@ impl Drain {
         serde_saphyr::to_string(&yaml).map_err(|error| DrainError::Yaml(error.to_string()))
     }
 
-    /// Reads the file at a path. A missing file means that nothing is drained.
+    /// Reads the file at a path. A missing file means that nothing is drained. The error is a message without the path.
     pub fn read(path: &Path) -> Result<Self, String> {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),

@@ -70,12 +70,13 @@ fn reason(source: &io::Error) -> String {
     }
 }
 
-/// Serves the admin API on a socket that only its owner can open, until the future is dropped.
+/// Serves the admin API on a socket that only its owner can open, until the future is dropped. Replaces a socket that a
+/// previous run left. Fails if the socket cannot be created.
 pub async fn serve(path: &Path, admin: impl Admin) -> Result<(), SocketError> {
     listen(path, Server::builder().add_service(AdminServer::new(admin))).await
 }
 
-/// Serves the admin API and the pods API on a socket that only its owner can open, until the future is dropped.
+/// Serves the admin API and the pods API on one socket, as [`serve`] does.
 pub async fn serve_with_pods(
     path: &Path,
     admin: impl Admin,
@@ -129,7 +130,7 @@ fn limit() -> Duration {
     LIMIT.get().copied().unwrap_or(ANSWER)
 }
 
-/// Connects to a daemon's admin API.
+/// Connects to a daemon's admin API. Fails if nothing listens on the socket.
 pub async fn connect(path: &Path) -> Result<AdminClient<Daemon>, SocketError> {
     connect_within(path, limit()).await
 }
@@ -138,7 +139,7 @@ async fn connect_within(path: &Path, limit: Duration) -> Result<AdminClient<Daem
     daemon(path, limit).await.map(AdminClient::new)
 }
 
-/// Connects to an agent's pods API.
+/// Connects to an agent's pods API. Fails if nothing listens on the socket.
 pub async fn connect_pods(path: &Path) -> Result<PodsClient<Daemon>, SocketError> {
     daemon(path, limit()).await.map(PodsClient::new)
 }

@@ -89,7 +89,7 @@ impl ClusterName {
     /// The longest name, in bytes.
     pub const MAX_LENGTH: usize = 32;
 
-    /// A valid name.
+    /// Checks a name: 1 to 32 of a-z, 0-9 and `-`, beginning and ending with a letter or digit.
     pub fn new(name: &str) -> Result<Self, InvalidClusterName> {
         let bytes = name.as_bytes();
         let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -126,7 +126,7 @@ impl ClusterId {
     /// 0: "not part of a mesh".
     pub const NONE: Self = Self(0);
 
-    /// A valid ID: from 1 to the mesh's limit.
+    /// Checks an ID: from 1 to the mesh's limit.
     pub fn new(id: u32, limit: ClusterLimit) -> Result<Self, InvalidClusterId> {
         match u16::try_from(id) {
             Ok(small) if small != 0 && id <= limit.get() => Ok(Self(small)),

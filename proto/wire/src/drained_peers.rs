@@ -37,7 +37,7 @@ struct Yaml {
 }
 
 impl DrainedPeers {
-    /// Parses the file.
+    /// Parses the file. An empty file is an error.
     pub fn parse(text: &str) -> Result<Self, DrainedPeersError> {
         if text.trim().is_empty() {
             return Err(DrainedPeersError::Empty);

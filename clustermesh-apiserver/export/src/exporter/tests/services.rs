@@ -252,7 +252,7 @@ fn slice_of(name: &str, address: &str, ports: &str) -> String {
 }
 
 #[test]
-fn services_v1_has_the_ports_of_all_slices_and_what_it_has_no_room_for_is_said() {
+fn services_v1_has_the_ports_of_all_slices_and_reports_what_does_not_fit() {
     let mut cluster = Cluster::new();
     let service = "services/v1/alpha/shop/web";
     cluster.apply(SERVICE);
