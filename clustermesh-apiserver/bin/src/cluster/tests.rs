@@ -386,7 +386,7 @@ fn refused_drain_requests_have_a_reason_and_change_nothing() {
     cluster.change_drain(Change::Drain, &asked("n3")).unwrap();
     cluster.change_drain(Change::Drain, &asked("")).unwrap();
     let (error, _) = refused(&mut cluster, Change::Undrain, "", "n3");
-    assert!(error.contains("all of cluster a is drained, node n3 with it"), "{error}");
+    assert!(error.contains("the whole cluster a is drained, including node n3"), "{error}");
 
     // A broken file changes nothing, is reported, and is not overwritten.
     fs::write(&path, "nodes: [").unwrap();
