@@ -1,6 +1,6 @@
 //! Converts a cluster's objects to the keys and values that other clusters read.
 //!
-//! [`Exporter`] keeps the records of each object, and reports which keys have changed. [`plan`] compares what an etcd
+//! [`Exporter`] keeps the records of each object, and reports which keys have changed. [`plan()`] compares what an etcd
 //! should have with what it has, and orders the writes so that readers never see a reference to a missing record:
 //! identities come before the addresses that have them.
 //!
