@@ -36,7 +36,7 @@ pub use kernel::{Kernel, Listed, Sizes};
 pub use lb_writer::{LbKey, LbValue, LbWriter};
 pub use maps::{KernelMaps, PeerStates};
 pub use mesh_reconcile::Left;
-pub use own_cgroup::{Bypass, first_cgroup2};
+pub use own_cgroup::Bypass;
 pub use pins::{PinError, PinLock, PinRoot};
 pub use probe_answer::{AnswerState, ProbeAnswer, ProbeAnswerError};
 pub use programs::{HookAudit, OtherProgram, Programs};

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_files::MOUNT_CGROUP2;
 use mesh_lab::Lab;
 
 use crate::{
@@ -54,18 +55,8 @@ pub(crate) fn left_behind() -> Result<(), BenchError> {
 
 /// The first cgroup2 mount.
 pub(crate) fn cgroup2() -> Result<PathBuf, BenchError> {
-    let mounts = Path::new("/proc/mounts");
-    let text = fs::read_to_string(mounts).map_err(file(mounts))?;
-    let found = text.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let path = words.next()?;
-        (words.next()? == "cgroup2").then(|| PathBuf::from(path))
-    });
-    found.ok_or_else(|| {
-        BenchError::Unexpected(
-            "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified".into(),
-        )
-    })
+    mesh_files::first_cgroup2()
+        .ok_or_else(|| BenchError::Unexpected(format!("no cgroup2 is mounted: {MOUNT_CGROUP2}")))
 }
 
 /// What a process's sandbox is made of.

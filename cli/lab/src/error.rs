@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use mesh_certs::PkiError;
-use mesh_files::LockError;
+use mesh_files::{LockError, MOUNT_CGROUP2};
 use mesh_source::cluster_directory::{ClusterDirectoryError, ClusterDirectoryProblem};
 
 /// Why the lab did not do what it was asked.
@@ -64,7 +64,7 @@ pub enum LabError {
     #[error("{0} is not installed: {remedy}", remedy = package(.0))]
     Missing(String),
     /// No cgroup v2.
-    #[error("no cgroup2 is mounted")]
+    #[error("no cgroup2 is mounted: {MOUNT_CGROUP2}")]
     NoCgroup2,
     /// A certificate.
     #[error(transparent)]

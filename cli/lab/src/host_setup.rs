@@ -18,14 +18,7 @@ use crate::{
 
 /// The first cgroup2 mount.
 pub(crate) fn cgroup2() -> Result<PathBuf, LabError> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").map_err(LabError::io("/proc/self/mounts"))?;
-    let point = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (point, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(point))
-    });
-    point.ok_or(LabError::NoCgroup2)
+    mesh_files::first_cgroup2().ok_or(LabError::NoCgroup2)
 }
 
 /// Makes the network between the nodes: a bridge in a namespace of its own.
