@@ -19,7 +19,7 @@ use mesh_admin::{
     },
     version::version,
 };
-use mesh_certs::Expiring;
+use mesh_certs::{Expiring, rotated_by};
 use mesh_export::DrainState;
 use mesh_follow::Failure;
 use tokio::sync::watch;
@@ -61,11 +61,7 @@ pub(crate) fn unready(view: &View, store: &StoreState, now: Instant) -> Vec<Prob
 /// The cluster's own certificates that end soon.
 fn certificates(pki: &Path, cluster: &str) -> Vec<Problem> {
     let problem = |expiring: Expiring| {
-        let what = match expiring.file.file_stem().and_then(|name| name.to_str()) {
-            Some("ca" | "ca-next") => "--ca",
-            Some("server") => "--server",
-            _ => "--clients",
-        };
+        let what = rotated_by(&expiring.file);
         let code = ProblemCode::CertificateExpiring;
         Problem {
             remedy: format!("clustermesh certs rotate --context {cluster} {what}"),
