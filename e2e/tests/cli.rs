@@ -805,6 +805,7 @@ fn a_sysdump_has_no_secrets() {
     assert_eq!(code, 0, "{complaint}");
     for (path, word) in [
         ("version.json", "mapLayout"),
+        ("check.json", "\"bpf-fs\""),
         ("a/status.json", "\"Status\""),
         ("a/etcd.json", "EtcdDump"),
         ("a/services.json", "ServiceList"),

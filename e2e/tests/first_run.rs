@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use mesh_e2e::netns::binary;
+use serde_json::Value;
 
 /// A user without rights, `nobody` by convention.
 const NOBODY: u32 = 65_534;
@@ -50,6 +52,43 @@ fn the_demo_runs_where_nothing_is_mounted() {
         Path::new("/proc").join(id).exists()
     };
     assert_eq!(left.iter().find(|name| !alive(name)), None, "the room takes its cgroup away");
+}
+
+/// The rows of `clustermesh check`, by their names: the state, what was found, and what to do.
+fn checked(output: &Output) -> BTreeMap<String, (String, String, String)> {
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", text(output));
+    });
+    assert_eq!(value["kind"], "Check", "{value:#}");
+    let word = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    let of = |row: &Value| (word(row, "state"), word(row, "found"), word(row, "remedy"));
+    let rows = value["items"].as_array().unwrap().iter();
+    rows.map(|row| (word(row, "check"), of(row))).collect()
+}
+
+#[test]
+fn a_check_says_what_to_do_where_nothing_is_mounted() {
+    let script = "\"$0\" check -o json; echo code $? >&2; awk '$3 == \"bpf\"' /proc/mounts >&2; \
+                  find \"$(awk '$3 == \"cgroup2\" { print $2; exit }' /proc/mounts)\" -name 'clustermesh-check-*' >&2";
+    let check = |mount: &str| {
+        let script = format!("{mount}{script}");
+        let output = in_clean_room().args(["sh", "-c", &script]).arg(binary()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        output
+    };
+    let bare = check("");
+    let rows = checked(&bare);
+    let state = |check: &str| rows[check].0.as_str();
+    assert_eq!((state("bpf-fs"), &*rows["bpf-fs"].2), ("warning", "mount -t bpf bpf /sys/fs/bpf"));
+    assert_eq!(state("cgroup2"), "warning", "{rows:#?}");
+    assert!(rows["cgroup2"].2.contains("--cgroup-root"), "{rows:#?}");
+    // The programs are tried there all the same, and nothing of them is left.
+    let fit = ["capabilities", "kernel", "socket-list", "probe-answer", "inotify"];
+    assert_eq!(fit.map(state), ["ok"; 5], "{rows:#?}");
+    assert_eq!(String::from_utf8_lossy(&bare.stderr), "code 3\n", "a mount or a cgroup is left");
+    // What was said is what helps.
+    let mounted = checked(&check("mount -t bpf bpf /sys/fs/bpf; "));
+    assert_eq!(mounted["bpf-fs"].0, "ok", "{mounted:#?}");
 }
 
 /// A command of README's block, and what README shows of its output.
@@ -132,4 +171,14 @@ fn other_users_are_refused_with_the_reason() {
         assert_eq!(complaint.lines().count(), 1, "{program:?} {args:?}: {complaint}");
         assert!(complaint.contains("root"), "{program:?} {args:?}: {complaint}");
     }
+    // A check says what it cannot try, and checks the rest.
+    let output =
+        Command::new(&cli).args(["check", "-o", "json"]).uid(NOBODY).gid(NOBODY).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let rows = checked(&output);
+    let (state, found, _) = &rows["capabilities"];
+    assert!(state == "failed" && found.contains("CAP_SYS_ADMIN"), "{rows:#?}");
+    let (state, _, remedy) = &rows["kernel"];
+    assert!(state == "warning" && remedy.contains("root"), "{rows:#?}");
+    assert!(rows.contains_key("clock") && rows.contains_key("etcd-port"), "{rows:#?}");
 }

@@ -29,7 +29,7 @@ pub(crate) use self::{
     },
     namespaces::Services,
     offline::{ExportArgs, ImportArgs, SetupArgs, Shell, WhatIf},
-    tools::{ConnectivityCommand, SysdumpArgs},
+    tools::{CheckArgs, ConnectivityCommand, SysdumpArgs},
     wait::WaitDuration,
 };
 use crate::{outcome::usage, output::Format};
@@ -125,6 +125,9 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Run benchmarks, each with a reference that is measured in the same run
     Bench(BenchArgs),
+    /// Check whether this machine has what an agent or an apiserver needs, before it is started; exits with 3 if something is
+    /// missing
+    Check(CheckArgs),
     /// Write one archive for a bug report: status, etcds, routes, logs, versions; no keys, tokens or passwords
     Sysdump(SysdumpArgs),
     /// Test connections between clusters
@@ -156,7 +159,7 @@ impl Command {
             }
             Self::Config(command) => matches!(command, ConfigCommand::GetContexts),
             Self::Lab(command) => matches!(command, LabCommand::List),
-            Self::Connectivity(_) => true,
+            Self::Connectivity(_) | Self::Check(_) => true,
             Self::Pod(_) | Self::Node(_) | Self::Identity(_) => true,
             _ => false,
         }
@@ -172,6 +175,7 @@ impl Command {
             Self::Connect(_) | Self::Disconnect(_) | Self::Status(_) | Self::Pod(_) => true,
             Self::Node(_) | Self::Identity(_) | Self::Drain(_) | Self::Undrain(_) => true,
             Self::Quarantine(_) | Self::Etcd(_) | Self::Sysdump(_) | Self::Config(_) => true,
+            Self::Check(_) => true,
             Self::Export(_) | Self::Import(_) | Self::Lab(_) | Self::Bench(_) => false,
             Self::Connectivity(_) | Self::Completions { .. } | Self::Version => false,
             Self::LabPod(_) => false,

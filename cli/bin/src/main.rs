@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod bench;
 mod certs;
+mod check;
 mod completions;
 mod config;
 mod connect;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         Command::Export(command) => export::run(&command),
         Command::Import(command) => explain::import(&command, Output::of_data(args.output)),
         Command::Bench(command) => bench::run(command, output),
+        Command::Check(command) => check::run(&command, output),
         Command::Sysdump(command) => sysdump::run(&command, output),
         Command::Connectivity(command) => connectivity::run(&command, output),
         Command::Config(command) => config::run(&command, args.context.as_deref(), output),

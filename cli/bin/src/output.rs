@@ -284,7 +284,7 @@ fn in_colours(text: &str) -> String {
     };
     let red =
         ["NOT READY", "NO ANSWER", "QUARANTINED", "PROBLEM", "DIED", "FAILED"].map(|w| (w, red));
-    let yellow = ["DEGRADED", "DRAINED", "degraded"].map(|word| (word, yellow));
+    let yellow = ["DEGRADED", "DRAINED", "WARNING", "degraded"].map(|word| (word, yellow));
     red.into_iter().chain(yellow).fold(text.to_owned(), paint)
 }
 

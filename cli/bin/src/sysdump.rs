@@ -106,6 +106,7 @@ fn commands(file: Option<&Path>, contexts: &[Context]) -> Vec<(String, Vec<Strin
     };
     let mut commands = vec![
         ("version.json".to_owned(), command(&["version"])),
+        ("check.json".to_owned(), command(&["check"])),
         ("contexts.json".to_owned(), command(&["config", "get-contexts"])),
     ];
     for Context { name, directory, .. } in contexts {
@@ -347,7 +348,7 @@ mod tests {
             [(None, "/etc/clustermesh"), (Some(Path::new("/contexts.yaml")), "clustermesh")]
         {
             let all = commands(file, std::slice::from_ref(&context));
-            assert_eq!(all.len(), 2 + 7);
+            assert_eq!(all.len(), 3 + 7);
             for (path, words) in all {
                 let words = ["clustermesh".to_owned()].into_iter().chain(words);
                 let args =

@@ -1,9 +1,16 @@
-//! Flags of commands about a whole mesh: an archive for bug reports, and a test of its connections.
+//! Flags of commands about a machine or a whole mesh: what a machine lacks, an archive for bug reports, a test of connections.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
 use mesh_admin::duration::of_flag;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// Also check the certificates of this cluster
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+}
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SysdumpArgs {
