@@ -781,6 +781,84 @@ fn lists_show_what_answers() {
     }
 }
 
+/// Of a global service that no pod serves, an agent says which clusters have endpoints, and files say why there are none.
+#[test]
+fn a_service_without_pods_says_why() {
+    let name = "e2eclempty";
+    let mesh = Netns::sized(name, 2, 1);
+    connect(&mesh, "a", "b");
+    wait_ready(&mesh);
+    let service = "apiVersion: v1
+kind: Namespace
+metadata: {name: other}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: other, annotations: {service.cilium.io/global: 'true'}}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+";
+    mesh.apply_text("a", "web", service);
+    let why = "a has service other/web without endpoints; b has none";
+    eventually("the agent knows the service", || {
+        let show = ["service", "show", "web", "--namespace", "other", "--context", "a"];
+        let (code, shown, complaint) = json::run(mesh.clustermesh(&show));
+        let found = &shown["items"][0]["frontends"][0]["withoutBackends"];
+        match (code, found == why) {
+            (3, true) => Ok(()),
+            _ => Err(format!("{code}: {shown:#} {complaint}")),
+        }
+    });
+    let state = format!("/run/clustermesh-lab/{name}/clusters");
+    let files = "no pod in a matches app=web in namespace other; b has no service other/web";
+    let agent = format!("No backend is available: {why}.");
+    let from_files = format!("No backend is available: {files}.");
+    for (args, code, says) in [
+        (&["service", "show", "other/web", "--context", "a"][..], 3, why),
+        (&["service", "explain", "other/web", "--context", "a"], 0, agent.as_str()),
+        (
+            &["service", "explain", "other/web", "--state", &state, "--from", "a"],
+            0,
+            from_files.as_str(),
+        ),
+        (
+            &["service", "backends", "other/web", "--state", &state, "--from", "a", "-o", "text"],
+            0,
+            files,
+        ),
+    ] {
+        let (found, printed, complaint) = run(mesh.clustermesh(args));
+        assert_eq!(found, code, "{args:?}: {printed}{complaint}");
+        assert!(printed.contains(says), "{args:?}: {printed}");
+    }
+}
+
+/// By the labels that are part of their identities; what cannot be understood is wrong usage.
+#[test]
+fn pods_are_listed_by_their_labels() {
+    let mesh = Netns::sized("e2eclselect", 1, 1);
+    mesh.apply("a", "client", None);
+    mesh.apply("a", "echo", Some(2));
+    let listed = |selector: &str| {
+        let (code, list, complaint) = json::run(mesh.clustermesh(&["pod", "list", "-l", selector]));
+        let pods = list["items"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<String> =
+            pods.iter().map(|pod| pod["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        (code, names, complaint)
+    };
+    let all = ["client", "echo-0", "echo-1"].map(str::to_owned).to_vec();
+    eventually("all pods have their identities", || match listed("") {
+        (0, pods, _) if pods == all => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    assert_eq!(listed("app=echo").1, all[1..]);
+    assert_eq!(listed("!app").1, all[..1]);
+    assert_eq!(listed("app!=echo").1, all[..1]);
+    assert_eq!(listed("app=echo,!app"), (0, Vec::new(), String::new()));
+    let (code, _, complaint) = listed("app in (echo)");
+    assert!(code == 2 && complaint.contains("KEY=VALUE"), "{code}: {complaint}");
+}
+
 /// A sysdump has what a bug report needs, and no key of any cluster.
 #[test]
 fn a_sysdump_has_no_secrets() {

@@ -130,9 +130,15 @@ fn show(Seen { from, service }: &Seen) -> anyhow::Result<()> {
         ))?;
         if frontend.backends.is_empty() {
             let (namespace, name) = (&service.namespace, &service.name);
-            output::line(format!(
-                "no cluster has a backend that is used → clustermesh service explain {namespace}/{name} --context {from}"
-            ))?;
+            output::line(match frontend.without_backends.as_str() {
+                "" => format!(
+                    "no cluster has a backend that is used → clustermesh service explain {namespace}/{name} --context {from}"
+                ),
+                // Which pods its selector picks is known to the apiserver alone.
+                why => format!(
+                    "{why} → see whether pods match its selector: clustermesh pod list --namespace {namespace} --context {from}"
+                ),
+            })?;
             continue;
         }
         let row = |backend: &Backend| {
@@ -279,6 +285,7 @@ impl Listed for Seen {
         let frontend = |f: &Frontend| {
             json!({
                 "address": f.address, "port": f.port, "protocol": f.protocol, "portName": f.port_name,
+                "withoutBackends": (!f.without_backends.is_empty()).then_some(&f.without_backends),
                 "backends": f.backends.iter().map(backend).collect::<Vec<_>>(),
             })
         };
@@ -311,6 +318,7 @@ mod tests {
             protocol: "TCP".into(),
             port_name: "http".into(),
             backends: vec![backend],
+            without_backends: String::new(),
         };
         let service = Service {
             namespace: "shop".into(),

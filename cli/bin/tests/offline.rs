@@ -495,8 +495,12 @@ fn what_is_refused_or_not_there_is_listed_and_ends_with_3() {
         let ended = place.run(&format!("{line} --state m --from a -o text"));
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{line}");
         let row = ended.stdout.lines().nth(1).unwrap();
-        assert!(row.ends_with("no cluster has a backend for it"), "{row}");
+        let why = "a has service shop/web without endpoints; b has no service shop/web";
+        assert!(row.ends_with(why), "{row}");
     }
+    let explained = place.run("service explain shop/web --state m --from a");
+    let why = "No backend is available: a has service shop/web without endpoints; b has no service";
+    assert!(explained.stdout.contains(why), "{}", explained.stdout);
     let explained = place.run("service explain shop/db --state m --from a -o json");
     assert_eq!(explained.code, 3, "{}", explained.stderr);
     let explained: Value = serde_json::from_str(&explained.stdout).unwrap();

@@ -21,6 +21,8 @@ pub struct ExplainedFrontend {
     pub explanation: Explanation,
     /// Backends, each with whether it is used.
     pub entries: Vec<ExplainedBackend>,
+    /// Where there are none: what each cluster has of the service, as a sentence.
+    pub without_backends: Option<String>,
 }
 
 /// A backend, and why it is used or not.
@@ -156,7 +158,10 @@ impl Simulation {
         }
         let order = |entry: &ExplainedBackend| (entry.cluster.clone(), entry.address, entry.port);
         entries.sort_by_key(order);
-        ExplainedFrontend { explanation, entries }
+        let without_backends = entries
+            .is_empty()
+            .then(|| self.without_backends(&explanation.service, &explanation.frontend));
+        ExplainedFrontend { explanation, entries, without_backends }
     }
 
     /// Whether services of its namespace can be global here, as far as that is known.

@@ -18,6 +18,7 @@ mod objects;
 mod simulation;
 mod state;
 mod unserved;
+mod without_backends;
 
 pub use cluster::{Cluster, ClusterSetup};
 pub use diff::{Difference, Scope, diff};

@@ -624,6 +624,66 @@ fn what_has_no_frontend_is_listed_with_its_reason() {
     assert_eq!(reason, "cluster b has no service shop/alias, so it does not use that of a");
 }
 
+/// Each cluster by what it has: no pod that the selector picks, none with an address, empty slices, no service.
+#[test]
+fn a_service_without_backends_says_what_each_cluster_has() {
+    let selecting = |n: u8, selector: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: shop, annotations: {{{GLOBAL}}}}}
+spec: {{clusterIP: 10.10{n}.0.10, ports: [{{name: http, port: 80}}], selector: {selector}}}
+"
+        )
+    };
+    let pod = |labels: &str, status: &str| {
+        format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: web-1, namespace: shop, labels: {labels}}}
+status: {status}
+"
+        )
+    };
+    let web = selecting(1, "{app: web, tier: front}");
+    let both = "{app: web, tier: front}";
+    let no_pod = "no pod in a matches app=web,tier=front in namespace shop";
+    let no_address =
+        "no pod in a that matches app=web,tier=front in namespace shop runs with an IPv4 address";
+    let at_b = "b has no service shop/web";
+    for (pods, says) in [
+        (String::new(), Some(no_pod)),
+        (pod("{app: web}", "{podIP: 10.1.1.1}"), Some(no_pod)),
+        (pod(both, "{}"), Some(no_address)),
+        (pod(both, "{phase: Succeeded, podIP: 10.1.1.1}"), Some(no_address)),
+        (pod(both, "{podIP: 'fd00::1'}"), Some(no_address)),
+        (pod(both, "{podIP: 10.1.1.1}"), None),
+    ] {
+        let mesh =
+            Mesh::new(&[("a/x.yaml", web.clone() + &pods), ("b/cluster.yaml", "id: 2".into())]);
+        let wanted = says.map(|says| format!("{says}; {at_b}"));
+        assert_eq!(without_backends(&mesh.at("a", "[]", "0s")), wanted, "{pods}");
+    }
+    let empty = cluster(2, &plain(GLOBAL), "");
+    let mesh = Mesh::new(&[("a/x.yaml", web), ("b/x.yaml", empty)]);
+    let at_b = "b has service shop/web without endpoints";
+    assert_eq!(without_backends(&mesh.at("a", "[]", "0s")), Some(format!("{no_pod}; {at_b}")));
+    // The one that looks comes first.
+    let from_b = without_backends(&mesh.at("b", "[]", "0s"));
+    assert_eq!(from_b, Some(format!("{at_b}; {no_pod}")));
+    // Of a cluster that is known by its keys, what it exports counts.
+    let by_keys = without_backends(&mesh.with_services_v1_of("b", "a"));
+    let exported = "b exports service shop/web without endpoints";
+    assert_eq!(by_keys, Some(format!("{no_pod}; {exported}")));
+}
+
+fn without_backends(simulation: &Simulation) -> Option<String> {
+    let wanted = ServiceQuery::parse("shop/web").unwrap();
+    let [frontend] = simulation.explain(Some(&wanted)).try_into().unwrap();
+    frontend.without_backends
+}
+
 /// The reason is the object's, in whichever cluster it is.
 #[test]
 fn a_service_whose_object_is_refused_is_listed_with_what_is_wrong() {

@@ -117,12 +117,16 @@ fn address_type(family: IpFamily) -> &'static str {
     }
 }
 
+/// Whether a service's selector picks a pod, whatever the pod's state. Without a selector it picks none.
+pub fn picks(service: &Service, pod: &Pod) -> bool {
+    !service.selector.is_empty()
+        && pod.namespace == service.namespace
+        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+}
+
 /// Whether a pod is one of a service's endpoints, ready or not.
 fn selects(service: &Service, pod: &Pod) -> bool {
-    pod.namespace == service.namespace
-        && !pod.finished
-        && !pod.ips.is_empty()
-        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+    picks(service, pod) && !pod.finished && !pod.ips.is_empty()
 }
 
 fn resolve(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {

@@ -23,6 +23,7 @@ pub use copies::Copies;
 pub use decode::{DecodeProblem, Decoded, Format, PassedOver, Places, decode};
 pub use derived::derived_slices;
 pub use drain::{Drain, DrainError};
+pub use endpoints::picks;
 pub use event::{ResourceVersion, SourceEvent};
 pub use kubernetes::NAMESPACE_NAME_LABEL;
 pub use manifests::{MAX_FILE, ManifestsSource, ScanError, read_text};

@@ -35,7 +35,8 @@ pub(super) fn print_table(frontends: &[ShownFrontend]) -> anyhow::Result<()> {
                 row(used, Some(backend), &backend.cluster, &backend.reason)
             }));
             if rows.is_empty() {
-                rows.push(row("none", None, "", "no cluster has a backend for it"));
+                let why = frontend.without_backends.as_deref();
+                rows.push(row("none", None, "", why.unwrap_or("no cluster has a backend for it")));
             }
             rows
         });
@@ -122,7 +123,9 @@ fn print_frontend(
             asks.push("left to kube-proxy".into());
         }
         let (asks, used) = (asks.join(", "), basis(&choice.basis));
-        output::line(format!("Annotations: {asks}. {used}."))?;
+        let why = frontend.without_backends.as_ref();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        output::line(format!("Annotations: {asks}. {used}{why}."))?;
         if let Some(locality) = &frontend.locality {
             output::line(format!("{locality}."))?;
         }

@@ -31,6 +31,9 @@ pub(crate) struct ShownFrontend {
     pub(crate) in_use: Vec<ShownBackend>,
     pub(crate) fallback: Vec<ShownBackend>,
     pub(crate) left_out: Vec<ShownBackend>,
+    /// Why there is no backend, as a sentence about each cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) without_backends: Option<String>,
     /// What a kernel has otherwise than this; only where an agent was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) differences: Option<Vec<String>>,
@@ -83,7 +86,7 @@ pub(crate) struct ShownBackend {
 impl ShownFrontend {
     /// What is computed from files.
     pub(crate) fn new(explained: &ExplainedFrontend) -> Self {
-        let ExplainedFrontend { explanation, entries } = explained;
+        let ExplainedFrontend { explanation, entries, without_backends } = explained;
         let of = |wanted: fn(Usage) -> bool| -> Vec<ShownBackend> {
             entries.iter().filter(|entry| wanted(entry.usage)).map(ShownBackend::new).collect()
         };
@@ -98,6 +101,7 @@ impl ShownFrontend {
             in_use: of(|usage| matches!(usage, Usage::InUse(_))),
             fallback: of(|usage| usage == Usage::Fallback),
             left_out: of(|usage| usage == Usage::LeftOut),
+            without_backends: without_backends.clone(),
             differences: None,
             absence: None,
         }
@@ -148,6 +152,7 @@ impl ShownFrontend {
             in_use: of("in-use"),
             fallback: of("fallback"),
             left_out: of("left-out"),
+            without_backends: Some(reported.without_backends.clone()).filter(|why| !why.is_empty()),
             differences: Some(reported.differences.clone()),
             absence: None,
         }
@@ -214,6 +219,7 @@ impl ShownFrontend {
             in_use: Vec::new(),
             fallback: Vec::new(),
             left_out: Vec::new(),
+            without_backends: None,
             differences: None,
             absence: Some(absence),
         }
