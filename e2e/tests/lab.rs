@@ -617,6 +617,13 @@ fn a_pod_that_ended_says_how() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.code() == Some(3) && text.contains(says), "{text}");
     }
+    // The status says it too; it is no state of the mesh.
+    let output = mesh.clustermesh(&["status", "--wait"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for says in ["pod default/left DIED: exited(7) → clustermesh", "lab logs a/default/left"] {
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 /// What `lab status` ends with, and says of a process.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mesh_lab::{
-    Lab,
+    Lab, LabState,
     contexts::{AgentSocket, Context, Contexts, of_lab},
 };
 
@@ -85,6 +85,11 @@ pub(crate) fn lab_of(origin: &Origin) -> anyhow::Result<Option<String>> {
     let Some(file) = origin.file()? else { return Ok(None) };
     let is_its = |lab: &String| of_lab(lab).is_ok_and(|of_lab| of_lab == file);
     Ok(Lab::all().into_iter().find(is_its))
+}
+
+/// The state of the lab whose contexts are asked, if they are one's.
+pub(crate) fn lab_state() -> Option<LabState> {
+    Lab::peek(&lab_of(&origin().ok()?).ok()??).ok()
 }
 
 /// A text with commands to run: they name the lab that a flag named, where there are others.

@@ -1,7 +1,7 @@
 //! Pods, as the agents of their nodes know them; in a lab also whether their processes run.
 
 use mesh_admin::v1::{ListPodsRequest, Pod, PodState};
-use mesh_lab::{Lab, LabState, Liveness, ProcessState};
+use mesh_lab::{LabState, Liveness, ProcessState};
 use serde_json::{Value, json};
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
         let mut pods = mesh_admin::connect_pods(socket).await.map_err(unreachable)?;
         Ok(pods.list(request).await.map_err(Unanswered::failed)?.into_inner().pods)
     })?;
-    let lab = lab();
+    let lab = contexts::lab_state();
     let of = |Answer { context, node, answer }: Answer<Vec<Pod>>| {
         let lab = lab.as_ref();
         let of = move |pod: Pod| {
@@ -47,12 +47,6 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
     output::list(output, "PodList", Some("pods"), &seen, json!({ "warnings": warnings }))?;
     let well = seen.iter().all(Seen::is_well);
     Ok(complain(warnings).and(if well { Outcome::Done } else { Outcome::NotReady }))
-}
-
-/// The lab whose clusters are asked, if it is one.
-fn lab() -> Option<LabState> {
-    let lab = contexts::lab_of(&contexts::origin().ok()?).ok()??;
-    Lab::peek(&lab).ok()
 }
 
 /// What runs in a pod.

@@ -10,7 +10,7 @@ use mesh_admin::{
     Daemon,
     v1::{ListPeersRequest, Peer, State, StatusRequest, StatusResponse, admin_client::AdminClient},
 };
-use mesh_lab::contexts::Context;
+use mesh_lab::{LabState, Liveness, PodState, ProcessState, contexts::Context};
 use mesh_wire::peer_file::PeerFile;
 use serde_json::{Value, json};
 
@@ -31,6 +31,15 @@ struct ClusterStatus {
     agents: Vec<AgentStatus>,
     /// The peers that its directory has a file for.
     configured: Vec<String>,
+    /// Of a lab's pods, those whose process ended by itself.
+    died: Vec<DiedPod>,
+}
+
+struct DiedPod {
+    node: String,
+    /// `NAMESPACE/NAME`.
+    name: String,
+    process: ProcessState,
 }
 
 struct ApiserverStatus {
@@ -80,15 +89,16 @@ fn is_done(state: State, args: &StatusArgs) -> bool {
 }
 
 async fn look(contexts: &[Context]) -> anyhow::Result<Vec<ClusterStatus>> {
+    let lab = contexts::lab_state();
     let mut clusters = Vec::new();
     for context in contexts {
-        clusters.push(ClusterStatus::ask(context).await?);
+        clusters.push(ClusterStatus::ask(context, lab.as_ref()).await?);
     }
     Ok(clusters)
 }
 
 impl ClusterStatus {
-    async fn ask(context: &Context) -> anyhow::Result<Self> {
+    async fn ask(context: &Context, lab: Option<&LabState>) -> anyhow::Result<Self> {
         let mut apiservers = Vec::new();
         for (number, socket) in (1..).zip([&context.apiserver].into_iter().chain(&context.replicas))
         {
@@ -116,7 +126,9 @@ impl ClusterStatus {
             (is_one && name != context.name).then_some(name)
         };
         let configured = texts.into_iter().filter_map(is_peer).collect();
-        Ok(Self { name: context.name.clone(), apiservers, agents, configured })
+        let pods = lab.and_then(|lab| Some(&lab.cluster(&context.name).ok()?.pods));
+        let died = pods.into_iter().flatten().filter_map(DiedPod::of).collect();
+        Ok(Self { name: context.name.clone(), apiservers, agents, configured, died })
     }
 
     /// What keeps the cluster from being ready, in words.
@@ -191,6 +203,14 @@ impl ClusterStatus {
         let problems = apiservers.chain(agents).flat_map(|status| &status.problems);
         let problems = problems.map(|problem| format!("{}: {problem}", self.name));
         self.broken().into_iter().chain(problems).next().unwrap_or_default()
+    }
+}
+
+impl DiedPod {
+    fn of(pod: &PodState) -> Option<Self> {
+        let process = pod.process.clone()?;
+        let (node, name) = (pod.node.clone(), format!("{}/{}", pod.namespace, pod.name));
+        (process.liveness() == Liveness::Died).then_some(Self { node, name, process })
     }
 }
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use mesh_admin::v1::{Peer, Problem, StatusResponse, StepState};
 use serde_json::{Value, json};
 
-use super::{ApiserverStatus, ClusterStatus, peer_state, state_of};
-use crate::drain;
+use super::{ApiserverStatus, ClusterStatus, DiedPod, peer_state, state_of};
+use crate::{drain, lab::ended};
 
 impl ClusterStatus {
     pub(super) fn json(&self) -> Value {
@@ -63,10 +63,16 @@ impl ClusterStatus {
                 }
             })
             .collect();
+        let died = self.died.iter().map(|DiedPod { node, name, process }| {
+            let mut fields = ended::json(process);
+            fields.extend([("node".into(), json!(node)), ("name".into(), json!(name))]);
+            fields
+        });
         json!({
             "name": self.name, "ready": self.is_ready(), "state": self.state().word(),
             "problems": self.broken(),
             "configuredPeers": self.configured, "apiserver": apiserver, "replicas": replicas, "agents": agents,
+            "diedPods": died.collect::<Vec<_>>(),
         })
     }
 }

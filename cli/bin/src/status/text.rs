@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use mesh_admin::v1::{Peer, Problem, State, StepState};
 
 use super::{
-    AgentStatus, ApiserverStatus, ClusterStatus, json::rfc_3339, peer_state, state_of, wide,
+    AgentStatus, ApiserverStatus, ClusterStatus, DiedPod, json::rfc_3339, peer_state, state_of,
+    wide,
 };
-use crate::{contexts::hint, drain, output};
+use crate::{contexts::hint, drain, lab::ended, output};
 
 /// Nodes that a problem is shown with.
 const NODES: usize = 3;
@@ -92,6 +93,11 @@ impl ClusterStatus {
             self.apiservers.iter().filter_map(|apiserver| apiserver.reported.as_ref().ok());
         let drained = reported.next().and_then(|status| status.drained.as_ref());
         rows.extend(drained.and_then(drain::state_text).map(|what| row("", "", "DRAINED", what)));
+        rows.extend(self.died.iter().map(|DiedPod { node, name, process }| {
+            let how = ended::state(process);
+            let what = format!("pod {name} {how} → clustermesh lab logs {}", process.name);
+            row(node, "", "DIED", what)
+        }));
         for AgentStatus { node, reported } in &self.agents {
             let (_, peers) = match reported {
                 Err(error) => {
@@ -260,6 +266,7 @@ mod tests {
         ProblemCode,
         v1::{StatusResponse, Step},
     };
+    use mesh_lab::ProcessState;
 
     use super::*;
     use crate::output::samples;
@@ -288,7 +295,32 @@ mod tests {
             apiservers: vec![ApiserverStatus { name: "apiserver".into(), reported: Ok(status) }],
             agents,
             configured: configured.iter().map(ToString::to_string).collect(),
+            died: Vec::new(),
         }
+    }
+
+    /// A crash of a pod is no state of the mesh: it is shown, and changes nothing else.
+    #[test]
+    fn a_labs_pod_that_ended_is_a_row() {
+        let process = ProcessState {
+            name: "a/shop/web-0".into(),
+            command: Vec::new(),
+            netns: String::new(),
+            cgroup: "/".into(),
+            environment: Vec::new(),
+            log: "/nonexistent/web-0.log".into(),
+            pid: 1,
+            start_time: 1,
+        };
+        let died = DiedPod { node: "n1".into(), name: "shop/web-0".into(), process };
+        let agents = vec![agent("n1", vec![peer("a", true)], Vec::new())];
+        let cluster = ClusterStatus { died: vec![died], ..cluster(agents, &[]) };
+        let [row] = cluster.rows(false).try_into().unwrap();
+        let what = "pod shop/web-0 DIED → clustermesh lab logs a/shop/web-0";
+        assert_eq!(row, ["a", "n1", "", "DIED", what]);
+        assert!(cluster.is_ready());
+        let json = &cluster.json()["diedPods"][0];
+        assert_eq!((&json["name"], &json["state"]), (&"shop/web-0".into(), &"died".into()));
     }
 
     fn agent(node: &str, peers: Vec<Peer>, problems: Vec<Problem>) -> AgentStatus {

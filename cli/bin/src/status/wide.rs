@@ -94,6 +94,7 @@ mod tests {
                 reported: Ok((StatusResponse::default(), vec![peer])),
             }],
             configured: Vec::new(),
+            died: Vec::new(),
         };
         let clusters = [cluster];
         // Of twelve columns the names alone take so much.
@@ -130,6 +131,7 @@ mod tests {
             }],
             agents: vec![AgentStatus { node: "n1".into(), reported: Ok((status, vec![peer])) }],
             configured: vec!["b".into()],
+            died: Vec::new(),
         };
         let seen = "2027-01-15T08:00:00Z";
         let wanted = ["a", "n1", "b", "ready", seen, "7", "1", "2", "3", "4", "5", "6"];
