@@ -17,6 +17,7 @@ mod export;
 mod identity;
 mod lab;
 mod lab_pod;
+mod labels;
 mod node;
 mod outcome;
 mod output;

@@ -9,6 +9,7 @@ use crate::{
     ask::{self, Answer, Unanswered, Which, unreachable},
     contexts,
     lab::ended,
+    labels::{self, Selector},
     outcome::{Outcome, complain},
     output::{self, Listed, Output},
 };
@@ -23,7 +24,7 @@ struct Seen {
 }
 
 pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
-    let PodCommand::List { context, node, namespace } = &args.command;
+    let PodCommand::List { context, node, namespace, selector } = &args.command;
     let contexts = contexts::find_or_all(context.as_deref())?;
     let answers = ask::ask(&contexts, Which::Every(node.as_deref()), async |socket| {
         let request = ListPodsRequest {
@@ -42,11 +43,28 @@ pub(crate) fn run(args: &PodArgs, output: Output) -> anyhow::Result<Outcome> {
         };
         answer.into_iter().map(of)
     };
-    let seen: Vec<Seen> = answers.answers.into_iter().flat_map(of).collect();
-    let warnings = answers.warnings;
+    let mut seen: Vec<Seen> = answers.answers.into_iter().flat_map(of).collect();
+    let mut warnings = answers.warnings;
+    if let Some(selector) = selector {
+        warnings.extend(select(&mut seen, selector));
+    }
     output::list(output, "PodList", Some("pods"), &seen, json!({ "warnings": warnings }))?;
     let well = seen.iter().all(Seen::is_well);
     Ok(complain(warnings).and(if well { Outcome::Done } else { Outcome::NotReady }))
+}
+
+/// Leaves the pods that are selected. Returns what of them is not known.
+fn select(seen: &mut Vec<Seen>, selector: &Selector) -> Option<String> {
+    // Every identity has labels.
+    let before = seen.len();
+    seen.retain(|seen| !seen.pod.labels.is_empty());
+    let unknown = before - seen.len();
+    seen.retain(|seen| selector.selects(&seen.pod.labels));
+    (unknown > 0).then(|| {
+        format!(
+            "{unknown} pods are not shown: their labels are not known, as their identities are not"
+        )
+    })
 }
 
 /// What runs in a pod.
@@ -98,6 +116,7 @@ impl Listed for Seen {
         json!({
             "cluster": cluster, "node": node, "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
             "addresses": pod.addresses, "state": self.state(), "identity": self.identity(),
+            "labels": labels::json(&pod.labels),
             "containerId": pod.container_id, "interface": pod.interface, "netns": pod.netns,
             "netnsCookie": pod.netns_cookie, "attachedUnixSeconds": pod.attached_unix_seconds,
             "attached": attached(pod), "process": process.as_ref().map(ended::json),
@@ -147,6 +166,26 @@ mod tests {
             ..Pod::default()
         };
         Seen { cluster: "a".into(), node: "n1".into(), pod, process: None }
+    }
+
+    #[test]
+    fn pods_are_selected_by_the_labels_of_their_identities() {
+        let of = |name: &str, labels: &str| {
+            let mut seen = pod(PodState::Bound);
+            (seen.pod.name, seen.pod.labels) = (name.into(), labels.into());
+            seen
+        };
+        let selected = |selector: &str| {
+            let mut seen =
+                vec![of("web-0", "k8s:app=web;"), of("db-0", "k8s:app=db;"), of("new", "")];
+            let unknown = select(&mut seen, &selector.parse().unwrap());
+            (seen.into_iter().map(|seen| seen.pod.name).collect::<Vec<_>>(), unknown)
+        };
+        let (found, unknown) = selected("app=web");
+        assert_eq!(found, ["web-0"]);
+        assert!(unknown.unwrap().starts_with("1 pods are not shown"));
+        assert_eq!(selected("app!=web").0, ["db-0"]);
+        assert_eq!(of("web-0", "k8s:app=web;").json()["labels"], json!({ "k8s:app": "web" }));
     }
 
     #[test]

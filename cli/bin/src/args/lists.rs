@@ -6,6 +6,7 @@ use super::{
     namespaces::{Namespace, Namespaces},
     offline::WhatIf,
 };
+use crate::labels::Selector;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ServiceArgs {
@@ -79,6 +80,9 @@ pub(crate) enum PodCommand {
         node: Option<String>,
         #[command(flatten)]
         namespace: Namespaces,
+        /// Show only pods whose identities have these labels, as in app=web,tier!=front
+        #[arg(long, short = 'l', value_name = "LABELS")]
+        selector: Option<Selector>,
     },
 }
 
@@ -119,9 +123,9 @@ pub(crate) enum IdentityCommand {
         cluster: Option<String>,
         #[command(flatten)]
         namespace: Namespaces,
-        /// Show only identities with these labels, as in app=web,tier=front
+        /// Show only identities with these labels, as in app=web,tier!=front
         #[arg(long, short = 'l', value_name = "LABELS")]
-        selector: Option<String>,
+        selector: Option<Selector>,
     },
     /// Show an identity by its ID, or the identities with certain labels
     Show {
