@@ -75,7 +75,7 @@ impl Manifests {
         is_global(service) && self.is_global(&service.namespace)
     }
 
-    /// A namespace takes part that does not say otherwise. One without an object does where no namespace has one.
+    /// A namespace takes part that says so, or says nothing. One without an object does where no namespace has one.
     fn is_global(&self, namespace: &str) -> bool {
         let objects = self.objects.values().filter_map(|object| match object {
             Object::Namespace(found) => Some(found),
@@ -86,7 +86,7 @@ impl Manifests {
         let found = objects.find(|found| found.name == namespace);
         found.map_or(none, |found| {
             let word = found.annotations.get("clustermesh.cilium.io/global");
-            !word.is_some_and(|word| word.eq_ignore_ascii_case("false"))
+            word.is_none_or(|word| word.eq_ignore_ascii_case("true"))
         })
     }
 
@@ -400,14 +400,19 @@ ports: [{{ {name}port: 8080 }}]
     #[test]
     fn what_is_withheld_is_its_own_clusters_alone() {
         let shares = manifests(ECHO);
+        let namespace = |global: &str| {
+            format!(
+                "\n---\napiVersion: v1\nkind: Namespace\nmetadata: {{ name: shop, annotations: {{ clustermesh.cilium.io/global: \"{global}\" }} }}\n"
+            )
+        };
         for text in [
             ECHO.replace("service.cilium.io/global: \"true\"", "a: b"),
             ECHO.replace(
                 "global: \"true\"",
                 "global: \"true\", service.cilium.io/shared: \"false\"",
             ),
-            ECHO.to_owned()
-                + "\n---\napiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { clustermesh.cilium.io/global: \"false\" } }\n",
+            ECHO.to_owned() + &namespace("false"),
+            ECHO.to_owned() + &namespace("flase"),
         ] {
             let text = text + &pod("p", ["10.1.1.2", "fd00:10:1:1::2"], "True");
             let withholds = manifests(&text);

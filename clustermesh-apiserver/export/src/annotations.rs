@@ -1,6 +1,7 @@
 //! Annotations that decide what a cluster shares, and how its own services are balanced (`docs/wire.md`, "Annotations").
 //!
-//! No typo stops an export: what is wrong is named, and counts as if it was not there.
+//! What is wrong is named, and shares nothing by mistake: a word that is neither true nor false counts as false. Anything else
+//! that is wrong counts as if it was not there.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -54,11 +55,7 @@ pub(crate) fn asked(local: &ClusterName, service: &Service, takes_part: bool) ->
     let mut problems = Vec::new();
     let global = truth(annotations, GLOBAL, &mut problems) == Some(true) && takes_part;
     let foreign_proxy = labels.contains_key(PROXY_NAME_LABEL);
-    // A misspelt attempt to withhold it does not offer it by mistake.
-    let shared = match truth(annotations, SHARED, &mut problems) {
-        Some(shared) => shared,
-        None => word(annotations, SHARED).is_none(),
-    };
+    let shared = truth(annotations, SHARED, &mut problems).unwrap_or(true);
     let affinity = affinity(annotations, &mut problems);
     let mut traffic = ServiceTraffic {
         global,
@@ -97,18 +94,19 @@ fn word<'a, const N: usize>(
     names.iter().find_map(|name| Some((*name, annotations.get(*name)?.as_str())))
 }
 
-/// Its truth. A word that is neither true nor false says nothing.
+/// Its truth. A word that is neither true nor false counts as false: a misspelt attempt to withhold something does not offer it.
 fn truth<const N: usize>(
     annotations: &Annotations,
     names: [&'static str; N],
     problems: &mut Vec<String>,
 ) -> Option<bool> {
     let (name, word) = word(annotations, names)?;
-    let known = ["true", "false"].iter().position(|known| word.eq_ignore_ascii_case(known));
-    if known.is_none() {
-        problems.push(format!("{name}: {:?} is neither true nor false", shown(word)));
+    let is_true = word.eq_ignore_ascii_case("true");
+    if !is_true && !word.eq_ignore_ascii_case("false") {
+        let word = shown(word);
+        problems.push(format!("{name}: {word:?} is neither true nor false, and counts as false"));
     }
-    known.map(|at| at == 0)
+    Some(is_true)
 }
 
 /// Whether hints are followed. Kubernetes knows `Auto` and `auto`, and takes anything else as no; so do we, and name what is
@@ -194,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_opt_out_keeps_a_namespace_out() {
+        for (word, global, problems) in [
+            (None, None, 0),
+            (Some("true"), Some(true), 0),
+            (Some("True"), Some(true), 0),
+            (Some("false"), Some(false), 0),
+            (Some("flase"), Some(false), 1),
+            (Some("no"), Some(false), 1),
+            (Some(""), Some(false), 1),
+        ] {
+            let annotations = word.map(|word| (GLOBAL_NAMESPACE[0].to_owned(), word.to_owned()));
+            let annotations = annotations.into_iter().collect();
+            let (found, named) = is_global(&Namespace { annotations, ..Namespace::default() });
+            assert_eq!((found, named.len()), (global, problems), "{word:?}: {named:?}");
+        }
+    }
+
+    #[test]
     fn affinities() {
         const OLD: &str = "io.cilium/service-affinity";
         const NEW: &str = "service.cilium.io/affinity";
@@ -254,8 +270,8 @@ mod tests {
         assert_eq!(
             asked.problems,
             [
-                r#"service.cilium.io/global: "yes" is neither true nor false"#,
-                r#"service.cilium.io/shared: "no" is neither true nor false"#,
+                r#"service.cilium.io/global: "yes" is neither true nor false, and counts as false"#,
+                r#"service.cilium.io/shared: "no" is neither true nor false, and counts as false"#,
                 r#"service.cilium.io/affinity: "here" is none of local, remote and none"#,
             ]
         );

@@ -271,15 +271,20 @@ fn a_namespace_decides_for_what_is_in_it() {
     assert!(local.contains(r#""global":false,"shared":false"#), "{local}");
     assert_eq!(cluster.local("endpointslices").len(), 1);
     assert_eq!(cluster.apply(&namespace("true")), all);
-    assert!(
-        cluster.apply(&namespace("nonsense")).is_empty(),
-        "it says nothing, and the default is global"
-    );
+    assert_eq!(cluster.apply(&namespace("nonsense")), all, "as Cilium: it may be an opt-out");
+    assert_eq!(cluster.value(service), None);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    assert_eq!(notes, [r#"clustermesh.cilium.io/global: "nonsense" is neither true nor false"#]);
-    assert!(cluster.delete(Kind::Namespace, "", "shop").is_empty());
+    assert_eq!(
+        notes,
+        [
+            r#"clustermesh.cilium.io/global: "nonsense" is neither true nor false, and counts as false"#
+        ]
+    );
+    assert_eq!(cluster.delete(Kind::Namespace, "", "shop"), all, "the default is global");
+    assert!(cluster.value(service).is_some());
 
     cluster.exporter.config.default_global_namespace = false;
+    assert!(cluster.apply(&namespace("true")).is_empty());
     assert_eq!(cluster.apply(&namespace("nonsense")), all);
 }
 

@@ -118,7 +118,10 @@ fn a_node_is_drained_by_its_annotation_too() {
     cluster.apply(&annotated("yes"));
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
     let notes: Vec<String> = cluster.exporter.notes().values().flatten().cloned().collect();
-    assert_eq!(notes, [r#"clustermesh.dev/drain: "yes" is neither true nor false"#]);
+    assert_eq!(
+        notes,
+        [r#"clustermesh.dev/drain: "yes" is neither true nor false, and counts as false"#]
+    );
     cluster.apply(&annotated("true"));
     cluster.delete(Kind::Node, "", "n1");
     assert_eq!(conditions(&cluster), AS_THEY_ARE);
