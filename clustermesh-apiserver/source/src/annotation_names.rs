@@ -34,6 +34,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("service.cilium.io/shared", Kind::Service),
     ("service.cilium.io/src-ranges-policy", Kind::Service),
     ("service.cilium.io/type", Kind::Service),
+    ("service.cilium.io/weight", Kind::EndpointSlice),
 ];
 
 /// Cilium's former names, under a domain that has many more.
@@ -70,7 +71,8 @@ pub(crate) fn unknown(kind: Kind, name: &str) -> Option<String> {
 }
 
 fn belongs(name: &str, of: Kind) -> String {
-    format!("{name} is an annotation of a {of}")
+    let article = if of == Kind::EndpointSlice { "an" } else { "a" };
+    format!("{name} is an annotation of {article} {of}")
 }
 
 #[cfg(test)]
@@ -144,6 +146,12 @@ mod tests {
             (Kind::Node, "io.cilium/some-other-thing", None),
             (Kind::Service, "clustermesh.dev/weights", None),
             (Kind::Service, "service.cilium.io/lb-algorithm", None),
+            (Kind::EndpointSlice, "service.cilium.io/weight", None),
+            (
+                Kind::Service,
+                "service.cilium.io/weight",
+                Some("service.cilium.io/weight is an annotation of an EndpointSlice"),
+            ),
             (Kind::Service, "example.org/global", None),
             (Kind::Node, "clustermesh.dev/drain", None),
         ] {
