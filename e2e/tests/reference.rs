@@ -91,6 +91,20 @@ fn peer_files() {
     }
 }
 
+/// What connects a Cilium: the user for it, its Helm values, and the peer file.
+#[test]
+fn files_for_a_cilium() {
+    let text = document("cilium.md");
+    let examples: Vec<&str> = text.split("```yaml").skip(1).collect();
+    let [users, values, peer] = examples.as_slice() else { panic!("{}", examples.len()) };
+    let yaml = |example: &str| example.split("```").next().unwrap().replace("\n   ", "\n");
+    let users = UsersFile::parse(&yaml(users)).unwrap().users;
+    assert_eq!(users.first().unwrap().name, "remote-south");
+    assert!(yaml(values).contains("\n      - name: north\n"), "{}", yaml(values));
+    let grant = PeerFile::parse(&yaml(peer)).unwrap().clustermesh.unwrap();
+    assert_eq!((grant.pod_cidrs.len(), grant.uuid), (1, None), "a Cilium has no UUID");
+}
+
 #[test]
 fn users_yaml() {
     let text = document("files.md");
